@@ -1,0 +1,238 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"iter"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+)
+
+// The decoders read in place: a full read of 15,000 entries must not cost 15,000 times what the library's typed lists
+// allocate. Message layouts are those of include/uapi/linux/{rtnetlink,if_link,neighbour}.h.
+
+// attributes iterates over the netlink attributes in b, and stops where they are malformed.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofRtAttr {
+			length := int(binary.NativeEndian.Uint16(b))
+			if length < unix.SizeofRtAttr || length > len(b) {
+				return
+			}
+			if !yield(binary.NativeEndian.Uint16(b[2:])&nl.NLA_TYPE_MASK, b[unix.SizeofRtAttr:length]) {
+				return
+			}
+			b = b[min(len(b), (length+3)&^3):]
+		}
+	}
+}
+
+func attrString(b []byte) string { return unix.ByteSliceToString(b) }
+
+func attrUint32(b []byte) uint32 {
+	if len(b) < 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(b)
+}
+
+func attrAddr(b []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+func attrMAC(b []byte) (m network.MAC) {
+	if len(b) == len(m) {
+		copy(m[:], b)
+	}
+	return m
+}
+
+// linkMessage is what an RTM_NEWLINK or RTM_DELLINK says.
+type linkMessage struct {
+	index int32
+	name  string
+	link  network.Link
+}
+
+func decodeLink(b []byte) (m linkMessage, ok bool) {
+	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_UNSPEC { // AF_BRIDGE: about a bridge's port, not the device
+		return m, false
+	}
+	m.index = int32(binary.NativeEndian.Uint32(b[4:]))
+	m.link.Up = binary.NativeEndian.Uint32(b[8:])&unix.IFF_UP != 0
+	for typ, data := range attributes(b[unix.SizeofIfInfomsg:]) {
+		switch typ {
+		case unix.IFLA_IFNAME:
+			m.name = attrString(data)
+		case unix.IFLA_ADDRESS:
+			m.link.MAC = attrMAC(data)
+		case unix.IFLA_MTU:
+			m.link.MTU = int(attrUint32(data))
+		case unix.IFLA_IFALIAS:
+			m.link.Alias = attrString(data)
+		case unix.IFLA_LINKINFO:
+			decodeLinkInfo(data, &m.link)
+		case unix.IFLA_AF_SPEC:
+			m.link.AddrGen = decodeAddrGen(data)
+		}
+	}
+	return m, m.name != ""
+}
+
+func decodeLinkInfo(b []byte, l *network.Link) {
+	for typ, data := range attributes(b) {
+		switch {
+		case typ == unix.IFLA_INFO_KIND:
+			l.Kind = attrString(data)
+		case typ == unix.IFLA_INFO_DATA && l.Kind == "vxlan":
+			decodeVXLAN(data, l)
+		}
+	}
+}
+
+func decodeVXLAN(b []byte, l *network.Link) {
+	for typ, data := range attributes(b) {
+		switch typ {
+		case nl.IFLA_VXLAN_ID:
+			l.VNI = attrUint32(data)
+		case nl.IFLA_VXLAN_PORT:
+			if len(data) >= 2 {
+				l.Port = binary.BigEndian.Uint16(data)
+			}
+		case nl.IFLA_VXLAN_LOCAL, nl.IFLA_VXLAN_LOCAL6:
+			l.Local = attrAddr(data)
+		case nl.IFLA_VXLAN_LEARNING:
+			l.Learning = len(data) > 0 && data[0] != 0
+		case nl.IFLA_VXLAN_GBP:
+			l.GBP = true
+		}
+	}
+}
+
+// decodeAddrGen reports whether the kernel makes a link-local address by itself. Without IPv6 it does not.
+func decodeAddrGen(b []byte) bool {
+	for family, inet6 := range attributes(b) {
+		if family != unix.AF_INET6 {
+			continue
+		}
+		for typ, data := range attributes(inet6) {
+			if typ == unix.IFLA_INET6_ADDR_GEN_MODE {
+				return len(data) > 0 && data[0] != nl.IN6_ADDR_GEN_MODE_NONE
+			}
+		}
+	}
+	return false
+}
+
+// addressMessage is what an RTM_NEWADDR or RTM_DELADDR says.
+type addressMessage struct {
+	index  int32
+	prefix netip.Prefix
+}
+
+func decodeAddress(b []byte) (m addressMessage, ok bool) {
+	if len(b) < unix.SizeofIfAddrmsg {
+		return m, false
+	}
+	length := int(b[1])
+	m.index = int32(binary.NativeEndian.Uint32(b[4:]))
+	var address, local netip.Addr
+	for typ, data := range attributes(b[unix.SizeofIfAddrmsg:]) {
+		switch typ {
+		case unix.IFA_ADDRESS: // the peer's, on a point-to-point link
+			address = attrAddr(data)
+		case unix.IFA_LOCAL:
+			local = attrAddr(data)
+		}
+	}
+	if local.IsValid() {
+		address = local
+	}
+	m.prefix = netip.PrefixFrom(address, length)
+	return m, m.prefix.IsValid()
+}
+
+// neighbourMessage is what an RTM_NEWNEIGH or RTM_DELNEIGH says, of either kind.
+type neighbourMessage struct {
+	family    uint8 // AF_BRIDGE: an FDB entry
+	index     int32
+	ip        netip.Addr // an FDB entry's remote
+	mac       network.MAC
+	permanent bool
+	odd       bool
+}
+
+func decodeNeighbour(b []byte) (m neighbourMessage, ok bool) {
+	if len(b) < unix.SizeofNdMsg {
+		return m, false
+	}
+	m.family = b[0]
+	m.index = int32(binary.NativeEndian.Uint32(b[4:]))
+	state := binary.NativeEndian.Uint16(b[8:])
+	m.permanent = state&unix.NUD_PERMANENT != 0
+	if b[10]&unix.NTF_PROXY != 0 || state == unix.NUD_NOARP && m.family != unix.AF_BRIDGE {
+		return m, false // a proxy entry, or the kernel's own for a multicast address
+	}
+	for typ, data := range attributes(b[unix.SizeofNdMsg:]) {
+		switch typ {
+		case unix.NDA_DST:
+			m.ip = attrAddr(data)
+		case unix.NDA_LLADDR:
+			m.mac = attrMAC(data)
+		case unix.NDA_MASTER:
+			if m.family == unix.AF_BRIDGE {
+				return m, false // the bridge's table, not the device's own
+			}
+		case unix.NDA_PORT, unix.NDA_VNI, unix.NDA_IFINDEX:
+			m.odd = true
+		}
+	}
+	return m, m.family == unix.AF_BRIDGE || m.ip.IsValid()
+}
+
+// routeMessage is what an RTM_NEWROUTE or RTM_DELROUTE says.
+type routeMessage struct {
+	key   network.RouteKey
+	index int32 // of the device; 0 if there is none or more than one
+	route network.Route
+}
+
+func decodeRoute(b []byte) (m routeMessage, ok bool) {
+	if len(b) < unix.SizeofRtMsg {
+		return m, false
+	}
+	family, length, srcLen, tos := b[0], int(b[1]), b[2], b[3]
+	table := uint32(b[4])
+	m.route.Protocol, m.route.Type = b[5], b[7]
+	flags := binary.NativeEndian.Uint32(b[8:])
+	m.route.OnLink = flags&unix.RTNH_F_ONLINK != 0
+	var dst netip.Addr
+	switch family {
+	case unix.AF_INET:
+		dst = netip.IPv4Unspecified()
+	case unix.AF_INET6:
+		dst = netip.IPv6Unspecified()
+	default:
+		return m, false
+	}
+	for typ, data := range attributes(b[unix.SizeofRtMsg:]) {
+		switch typ {
+		case unix.RTA_TABLE:
+			table = attrUint32(data)
+		case unix.RTA_DST:
+			dst = attrAddr(data)
+		case unix.RTA_OIF:
+			m.index = int32(attrUint32(data))
+		case unix.RTA_GATEWAY:
+			m.route.Gateway = attrAddr(data)
+		case unix.RTA_PRIORITY:
+			m.key.Metric = attrUint32(data)
+		}
+	}
+	m.key.Prefix = netip.PrefixFrom(dst, length)
+	return m, table == unix.RT_TABLE_MAIN && tos == 0 && srcLen == 0 && flags&unix.RTM_F_CLONED == 0 && m.key.Prefix.IsValid()
+}

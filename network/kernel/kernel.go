@@ -1,0 +1,71 @@
+// Package kernel connects the tables of package network to the Linux kernel, over netlink: it reads what is there,
+// watches it change, and changes it.
+//
+// All of it concerns the network namespace in which [Open] was called.
+package kernel
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+)
+
+// Kernel reads and changes one network namespace. Its methods are for one goroutine, but for [Kernel.Watch], which runs
+// beside them.
+type Kernel struct {
+	// handle keeps its sockets open: a request on a socket of its own costs twice as much.
+	handle *netlink.Handle
+	raw    map[int]*nl.SocketHandle // for what the library cannot ask for or cannot read cheaply
+	tables *network.Tables
+	links  map[int32]string // names by interface index, of every device there is
+
+	mu    sync.Mutex
+	queue []message
+	lost  bool
+}
+
+// Open returns a Kernel that feeds and obeys the given tables. It needs CAP_NET_ADMIN for every change.
+func Open(tables *network.Tables) (*Kernel, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	// With strict checking (Linux 4.20) the kernel dumps only what was asked for, such as one table's routes. Without
+	// it we get more than we want, and pass over it.
+	_ = unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	return &Kernel{
+		handle: handle,
+		raw:    map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}},
+		tables: tables,
+		links:  map[int32]string{},
+	}, nil
+}
+
+// Close gives the sockets back.
+func (k *Kernel) Close() {
+	k.handle.Close()
+	k.raw[unix.NETLINK_ROUTE].Close()
+}
+
+// Handle is the netlink handle, for others who work on the same namespace from the same goroutine.
+func (k *Kernel) Handle() *netlink.Handle { return k.handle }
+
+// index returns the interface index of the device called name.
+func (k *Kernel) index(name string) (int, error) {
+	for index, n := range k.links {
+		if n == name {
+			return int(index), nil
+		}
+	}
+	return 0, fmt.Errorf("there is no device %s", name)
+}

@@ -1,0 +1,165 @@
+package kernel
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+)
+
+// message is one rtnetlink message: from a dump or a notification.
+type message struct {
+	typ   uint16
+	flags uint16 // of its header
+	data  []byte
+}
+
+// observe takes what a message says into the tables, if it concerns them. It reports whether more may have changed than
+// the message says: the kernel does not tell everything.
+func (k *Kernel) observe(m message) (reread bool) {
+	switch m.typ {
+	case unix.RTM_NEWLINK:
+		if x, ok := decodeLink(m.data); ok {
+			return k.newLink(x)
+		}
+	case unix.RTM_DELLINK:
+		if x, ok := decodeLink(m.data); ok {
+			return k.delLink(x)
+		}
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		if x, ok := decodeAddress(m.data); ok {
+			return k.address(x, m.typ == unix.RTM_NEWADDR)
+		}
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		if x, ok := decodeNeighbour(m.data); ok {
+			k.neighbour(x, m.typ == unix.RTM_NEWNEIGH)
+		}
+	case unix.RTM_NEWROUTE:
+		if x, ok := k.decodeRoute(m.data); ok {
+			k.newRoute(x, m.flags)
+		}
+	case unix.RTM_DELROUTE:
+		if x, ok := k.decodeRoute(m.data); ok {
+			return k.delRoute(x)
+		}
+	}
+	return false
+}
+
+func (k *Kernel) newLink(m linkMessage) (reread bool) {
+	t := k.tables
+	if before, known := k.links[m.index]; known && before != m.name {
+		// Renamed: all that hung on it hangs on the new name now, and is not reported again.
+		t.LinkGone(before)
+		reread = true
+	}
+	k.links[m.index] = m.name
+	before := t.Links.Get(m.name)
+	if before.Wanted || m.link.Alias == network.Alias {
+		t.Links.Observe(m.name, m.link)
+	} else {
+		t.Links.ObserveGone(m.name)
+	}
+	// A device that went down lost its IPv4 routes and its neighbours without a word; one that came up may have been
+	// down in between.
+	changed := !m.link.Up || before.Present && !before.Have.Up
+	return reread || changed && (t.OwnsLink(m.name) || k.carriesRoutes(m.name))
+}
+
+func (k *Kernel) delLink(m linkMessage) (reread bool) {
+	if k.links[m.index] != m.name {
+		return false // its name is another device's by now
+	}
+	delete(k.links, m.index)
+	k.tables.LinkGone(m.name)
+	return false
+}
+
+// carriesRoutes reports whether one of the routes in the table leads out of the device.
+func (k *Kernel) carriesRoutes(link string) bool {
+	for _, c := range k.tables.Routes.All {
+		if c.Present && c.Have.Link == link {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
+	name := k.links[m.index]
+	if !k.tables.OwnsLink(name) {
+		// Routes with that address as their source, and all of a device that lost its last one, vanish unreported.
+		return !there && k.carriesRoutes(name)
+	}
+	key := network.AddressKey{Link: name, Prefix: m.prefix}
+	if there {
+		k.tables.Addresses.Observe(key, network.Address{})
+		return false
+	}
+	k.tables.Addresses.ObserveGone(key)
+	return true
+}
+
+func (k *Kernel) neighbour(m neighbourMessage, there bool) {
+	name := k.links[m.index]
+	if !k.tables.OwnsLink(name) {
+		return
+	}
+	if m.family == unix.AF_BRIDGE {
+		t, key := k.tables.FDB, network.FDBKey{Link: name, MAC: m.mac}
+		// What was learned and nobody wants is the kernel's own affair, and there can be a lot of it.
+		if there && (m.permanent || t.Get(key).Wanted) {
+			t.Observe(key, network.FDB{Remote: m.ip, Permanent: m.permanent, Odd: m.odd})
+		} else {
+			t.ObserveGone(key)
+		}
+		return
+	}
+	t, key := k.tables.Neighbours, network.NeighbourKey{Link: name, IP: m.ip}
+	if there && (m.permanent || t.Get(key).Wanted) {
+		t.Observe(key, network.Neighbour{MAC: m.mac, Permanent: m.permanent})
+	} else {
+		t.ObserveGone(key)
+	}
+}
+
+// decodeRoute decodes a route and says whether it concerns us.
+func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
+	m, ok := decodeRoute(b)
+	if !ok {
+		return m, false
+	}
+	m.route.Link = k.links[m.index]
+	return m, m.route.Protocol == network.RouteProtocol || k.tables.Routes.Get(m.key).Wanted || k.tables.OwnsLink(m.route.Link)
+}
+
+// newRoute takes in a notification. Under one key there can be several routes; the first one is used.
+func (k *Kernel) newRoute(m routeMessage, flags uint16) {
+	t := k.tables.Routes
+	old := t.Get(m.key)
+	have := old.Have
+	have.Others = 0
+	switch {
+	case !old.Present || have == m.route || flags&unix.NLM_F_REPLACE != 0:
+		m.route.Others = old.Have.Others
+		t.Observe(m.key, m.route)
+	case flags&unix.NLM_F_APPEND != 0:
+		old.Have.Others++
+		t.Observe(m.key, old.Have)
+	default: // put before the one that was there
+		m.route.Others = old.Have.Others + 1
+		t.Observe(m.key, m.route)
+	}
+}
+
+func (k *Kernel) delRoute(m routeMessage) (reread bool) {
+	t := k.tables.Routes
+	old := t.Get(m.key)
+	if !old.Present {
+		return false
+	}
+	if old.Have == m.route { // and there is no other
+		t.ObserveGone(m.key)
+		return false
+	}
+	return true // which one is the first now is not said
+}

@@ -1,0 +1,161 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+)
+
+// readAttempts bounds how often a dump is repeated that changes interrupted.
+const readAttempts = 5
+
+// Read reads everything there is into the tables. It takes time proportional to what there is; it is for the start, for
+// when notifications were lost, and for now and then.
+func (k *Kernel) Read() error {
+	var err error
+	for range readAttempts {
+		if err = k.read(); !errors.Is(err, nl.ErrDumpInterrupted) {
+			return err
+		}
+	}
+	// What is still changing is also being reported: notifications set right what this read has wrong.
+	return nil
+}
+
+func (k *Kernel) read() error {
+	if err := k.readLinks(); err != nil {
+		return err
+	}
+	t := k.tables
+	t.Addresses.Mark()
+	t.FDB.Mark()
+	t.Neighbours.Mark()
+	t.Routes.Mark()
+	err := k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, k.observeDumped, &addrRequest{})
+	for index, name := range k.links {
+		if err == nil && t.OwnsLink(name) {
+			err = k.readNeighbours(index)
+		}
+	}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		if err == nil {
+			err = k.readRoutes(family)
+		}
+	}
+	if err != nil {
+		return err // nothing is swept: what was not seen may well be there
+	}
+	t.Addresses.Sweep(func(network.AddressKey) bool { return true })
+	t.FDB.Sweep(func(network.FDBKey) bool { return true })
+	t.Neighbours.Sweep(func(network.NeighbourKey) bool { return true })
+	t.Routes.Sweep(func(network.RouteKey) bool { return true })
+	return nil
+}
+
+func (k *Kernel) observeDumped(typ uint16, data []byte) { k.observe(message{typ: typ, data: data}) }
+
+func (k *Kernel) readLinks() error {
+	t := k.tables
+	t.Links.Mark()
+	seen := make(map[int32]string, len(k.links))
+	err := k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func(_ uint16, data []byte) {
+		m, ok := decodeLink(data)
+		if !ok {
+			return
+		}
+		seen[m.index] = m.name
+		if t.Links.Get(m.name).Wanted || m.link.Alias == network.Alias {
+			t.Links.Observe(m.name, m.link)
+		}
+	}, nl.NewIfInfomsg(unix.AF_UNSPEC))
+	if err != nil {
+		return err
+	}
+	k.links = seen
+	t.Links.Sweep(func(string) bool { return true })
+	return nil
+}
+
+// readNeighbours reads one device's ARP, ND and forwarding tables.
+func (k *Kernel) readNeighbours(index int32) error {
+	request := &neighbourRequest{family: unix.AF_UNSPEC}
+	filter := nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(index)))
+	if err := k.dump(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, k.observeDumped, request, filter); err != nil {
+		return err
+	}
+	request = &neighbourRequest{family: unix.AF_BRIDGE, index: index}
+	return k.dump(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, k.observeDumped, request)
+}
+
+// readRoutes reads one family's main table. Of several routes under one key the first is dumped first.
+func (k *Kernel) readRoutes(family uint8) error {
+	request := nl.NewRtMsg()
+	request.Family, request.Table, request.Scope, request.Type, request.Protocol = family, unix.RT_TABLE_MAIN, 0, 0, 0
+	seen := map[network.RouteKey]network.Route{} // only of keys with more than one route
+	var last routeMessage
+	err := k.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, func(_ uint16, data []byte) {
+		m, ok := k.decodeRoute(data)
+		if !ok {
+			return
+		}
+		if m.key == last.key { // a dump is in the order of its keys
+			first, again := seen[m.key]
+			if !again {
+				first = last.route
+			}
+			first.Others++
+			seen[m.key] = first
+			m.route = first
+		} else {
+			last = m
+		}
+		k.tables.Routes.Observe(m.key, m.route)
+	}, request)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // the table comes to be with its first route
+	}
+	return err
+}
+
+// dump asks for all objects of a kind and hands each message to f. f must not ask the kernel for anything, and the data
+// is valid only while it runs.
+func (k *Kernel) dump(request, answer uint16, f func(typ uint16, data []byte), parts ...nl.NetlinkRequestData) error {
+	r := nl.NewNetlinkRequest(int(request), unix.NLM_F_DUMP)
+	r.Sockets = k.raw
+	for _, p := range parts {
+		r.AddData(p)
+	}
+	err := r.ExecuteIter(unix.NETLINK_ROUTE, answer, func(data []byte) bool {
+		f(answer, data)
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("read the kernel's tables (rtnetlink request %d): %w", request, err)
+	}
+	return nil
+}
+
+// addrRequest is a struct ifaddrmsg that asks for everything.
+type addrRequest struct{}
+
+func (*addrRequest) Len() int          { return unix.SizeofIfAddrmsg }
+func (*addrRequest) Serialize() []byte { return make([]byte, unix.SizeofIfAddrmsg) }
+
+// neighbourRequest is a struct ndmsg that asks for a family and, in the family AF_BRIDGE, for one device.
+type neighbourRequest struct {
+	family uint8
+	index  int32
+}
+
+func (*neighbourRequest) Len() int { return unix.SizeofNdMsg }
+
+func (r *neighbourRequest) Serialize() []byte {
+	b := make([]byte, unix.SizeofNdMsg)
+	b[0] = r.family
+	nl.NativeEndian().PutUint32(b[4:], uint32(r.index))
+	return b
+}

@@ -1,0 +1,95 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// receiveBuffer is how many bytes of notifications the kernel keeps for us. The default overruns from our own bulk
+	// changes alone.
+	receiveBuffer = 8 << 20
+	// queueLimit bounds how many messages wait for the tables; past that a full read is cheaper.
+	queueLimit = 1 << 16
+)
+
+// Watch receives the kernel's notifications until ctx ends, and calls wake whenever there is something for
+// [Kernel.Observe]. ready is called once, when from then on nothing is missed: a first [Kernel.Read] belongs after it.
+//
+// One socket serves all groups, so that the order of events holds.
+func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
+		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE)
+	if err != nil {
+		return fmt.Errorf("subscribe to the kernel's notifications: %w", err)
+	}
+	// To go beyond net.core.rmem_max takes CAP_NET_ADMIN in the initial user namespace.
+	if err := socket.SetReceiveBufferSize(receiveBuffer, true); err != nil {
+		_ = socket.SetReceiveBufferSize(receiveBuffer, false)
+	}
+	stop := context.AfterFunc(ctx, socket.Close) // ends a Receive that waits
+	defer func() {
+		if stop() {
+			socket.Close()
+		}
+	}()
+	ready()
+	for {
+		messages, _, err := socket.Receive()
+		if ctx.Err() != nil {
+			return nil
+		}
+		switch {
+		case err == nil:
+			k.enqueue(func() {
+				for _, m := range messages {
+					k.queue = append(k.queue, message{typ: m.Header.Type, flags: m.Header.Flags, data: m.Data})
+				}
+			})
+		case errors.Is(err, unix.ENOBUFS):
+			k.enqueue(func() { k.lost = true })
+		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
+			continue
+		default:
+			return fmt.Errorf("receive the kernel's notifications: %w", err)
+		}
+		wake()
+	}
+}
+
+func (k *Kernel) enqueue(add func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	add()
+	if len(k.queue) > queueLimit {
+		k.queue, k.lost = nil, true
+	}
+}
+
+// Observe takes what was notified since the last call into the tables. If the notifications do not say all, because
+// some were lost or because the kernel never tells, it reads everything again.
+func (k *Kernel) Observe() error {
+	k.mu.Lock()
+	queue, reread := k.queue, k.lost
+	k.queue, k.lost = nil, false
+	k.mu.Unlock()
+	for _, m := range queue {
+		if k.observe(m) {
+			reread = true
+		}
+	}
+	if !reread {
+		return nil
+	}
+	if err := k.Read(); err != nil {
+		k.enqueue(func() { k.lost = true }) // still to be done
+		return err
+	}
+	return nil
+}

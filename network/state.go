@@ -1,0 +1,146 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// RouteProtocol is the protocol number on the routes selvage makes (rtm_protocol, include/uapi/linux/rtnetlink.h). The
+// numbers of others are listed in iproute2's etc/iproute2/rt_protos; this one is free.
+const RouteProtocol = 83
+
+// Alias is the ifalias of the devices selvage makes: it marks them as ours, whatever they are called.
+const Alias = "selvage"
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// ParseMAC reads the form aa:bb:cc:dd:ee:ff.
+func ParseMAC(s string) (MAC, error) {
+	var m MAC
+	if len(s) != 17 {
+		return m, fmt.Errorf("%q is not a MAC address such as 72:30:36:d0:8b:68", s)
+	}
+	for i := range m {
+		hi, ok1 := unhex(s[3*i])
+		lo, ok2 := unhex(s[3*i+1])
+		if !ok1 || !ok2 || i < 5 && s[3*i+2] != ':' {
+			return MAC{}, fmt.Errorf("%q is not a MAC address such as 72:30:36:d0:8b:68", s)
+		}
+		m[i] = hi<<4 | lo
+	}
+	return m, nil
+}
+
+func unhex(c byte) (byte, bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10, true
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}
+
+// String returns the form aa:bb:cc:dd:ee:ff.
+func (m MAC) String() string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
+// IsUnicast reports whether m can be the address of one device: not zero, and not a group address.
+func (m MAC) IsUnicast() bool { return m != MAC{} && m[0]&1 == 0 }
+
+// Link is a VXLAN device; its key is its name.
+type Link struct {
+	Kind     string // "vxlan"; what else is found under the name is foreign
+	VNI      uint32
+	Port     uint16     // UDP destination port
+	Local    netip.Addr // underlay source address
+	MTU      int        // bytes, of the inner IP packet
+	MAC      MAC
+	Learning bool
+	GBP      bool   // group based policy extension (draft-smith-vxlan-group-policy)
+	Alias    string // ifalias
+	AddrGen  bool   // the kernel gives the device an IPv6 link-local address by itself
+	Up       bool
+}
+
+// SameDevice reports whether l and m agree in what the kernel cannot change on a live VXLAN device.
+func (l Link) SameDevice(m Link) bool {
+	return l.Kind == m.Kind && l.VNI == m.VNI && l.Port == m.Port && l.GBP == m.GBP
+}
+
+// AddressKey names an address on a device.
+type AddressKey struct {
+	Link   string
+	Prefix netip.Prefix
+}
+
+// Address has nothing beyond its key.
+type Address struct{}
+
+// FDBKey names an entry of a VXLAN device's forwarding database.
+type FDBKey struct {
+	Link string
+	MAC  MAC
+}
+
+// FDB is where frames for a MAC address are sent.
+type FDB struct {
+	Remote    netip.Addr // underlay address of the peer
+	Permanent bool       // NUD_PERMANENT: not learned, does not age
+	Odd       bool       // has a port, VNI or interface of its own, which selvage never gives it
+}
+
+// NeighbourKey names an ARP or ND entry.
+type NeighbourKey struct {
+	Link string
+	IP   netip.Addr
+}
+
+// Neighbour is what an ARP or ND entry says.
+type Neighbour struct {
+	MAC       MAC
+	Permanent bool // NUD_PERMANENT
+}
+
+// RouteKey is what the kernel tells routes apart by. All are in the main table with TOS 0.
+type RouteKey struct {
+	Prefix netip.Prefix
+	Metric uint32 // as read back: IPv6 turns 0 into 1024
+}
+
+// Route is the first route there is under a key.
+type Route struct {
+	Link     string     // name of the device; empty for blackhole and the like
+	Gateway  netip.Addr // invalid if there is none
+	OnLink   bool       // the gateway needs no route of its own
+	Protocol uint8      // rtm_protocol
+	Type     uint8      // rtm_type; RTN_UNICAST is 1
+	Others   uint8      // how many more routes stand behind this one under the same key
+}
+
+// Item is one object: its key and what it says.
+type Item[K comparable, V comparable] struct {
+	Key   K
+	Value V
+}
+
+// State is a set of kernel objects, by kind. It is a value: whoever gets one does not change it.
+type State struct {
+	Links      []Item[string, Link]
+	Addresses  []Item[AddressKey, Address]
+	FDB        []Item[FDBKey, FDB]
+	Neighbours []Item[NeighbourKey, Neighbour]
+	Routes     []Item[RouteKey, Route]
+}
+
+// DefaultMetric is the metric that a route gets, in effect, when it is added with none.
+func DefaultMetric(p netip.Prefix) uint32 {
+	if p.Addr().Is4() {
+		return 0
+	}
+	return 1024 // IP6_RT_PRIO_USER, include/net/ip6_route.h
+}

@@ -1,0 +1,325 @@
+package network
+
+import (
+	"slices"
+	"time"
+)
+
+// Owner is who wants an object: a lease, or the node itself.
+type Owner struct {
+	Name  string // tells owners apart
+	Grace bool   // the lease is gone and its entries only kept for a while: any live claim goes first
+	Age   int64  // the lower, the earlier it goes; the store revision that created the lease
+}
+
+// before reports whether o's claim goes before p's.
+func (o Owner) before(p Owner) bool {
+	if o.Grace != p.Grace {
+		return !o.Grace
+	}
+	if o.Age != p.Age {
+		return o.Age < p.Age
+	}
+	return o.Name < p.Name
+}
+
+// Change is what has to be done about one key. Want is meaningful if Wanted, Have if Present; at least one is.
+type Change[V comparable] struct {
+	Want, Have      V
+	Wanted, Present bool
+}
+
+// Table holds one kind of kernel object: who wants what, what the kernel has, and which keys differ.
+//
+// Several owners may want one key; the best claim counts (see [Owner]) and losing an owner never removes what another
+// still wants. What is present and wanted by nobody differs only if it is ours, as the table was told how to tell.
+//
+// A change on either side costs O(1), and [Table.Pending] walks only the keys that differ. A Table is not safe for
+// concurrent use.
+type Table[K comparable, V comparable] struct {
+	cells map[K]*cell[V]
+	dirty map[K]struct{} // keys that differ
+	// paced holds the keys that are repaired again and again, or cannot be: they are not tried before their time.
+	paced map[K]*pace
+	ours  func(K, V) bool
+	// changed, if set, is called after every change on either side of a key.
+	changed func(K)
+	round   uint32    // of Mark and Sweep
+	calmed  time.Time // when calmDown last looked
+}
+
+type cell[V comparable] struct {
+	claim   claim[V] // the best
+	others  []claim[V]
+	have    V
+	round   uint32
+	wanted  bool
+	present bool
+	settled bool // has been as wanted before: to differ now means that somebody changed it
+}
+
+type claim[V comparable] struct {
+	owner Owner
+	value V
+}
+
+// NewTable returns an empty table. ours says whether an object that nobody wants is selvage's own and has to go.
+func NewTable[K comparable, V comparable](ours func(K, V) bool) *Table[K, V] {
+	return &Table[K, V]{cells: map[K]*cell[V]{}, dirty: map[K]struct{}{}, paced: map[K]*pace{}, ours: ours}
+}
+
+func (t *Table[K, V]) cell(k K) *cell[V] {
+	c := t.cells[k]
+	if c == nil {
+		c = &cell[V]{}
+		t.cells[k] = c
+	}
+	return c
+}
+
+// update brings the set of differing keys up to date with c, and drops a cell that says nothing.
+func (t *Table[K, V]) update(k K, c *cell[V]) {
+	differs := false
+	switch {
+	case c.wanted:
+		differs = !c.present || c.have != c.claim.value
+		c.settled = c.settled || !differs
+	case c.present:
+		differs = t.ours(k, c.have)
+		c.settled = false
+	default:
+		delete(t.cells, k)
+	}
+	if differs {
+		t.dirty[k] = struct{}{}
+	} else {
+		delete(t.dirty, k)
+	}
+	if t.changed != nil {
+		t.changed(k)
+	}
+}
+
+// recheck asks again whether what is there and wanted by nobody is ours, after the answer has changed.
+func (t *Table[K, V]) recheck() {
+	for k, c := range t.cells {
+		if c.present && !c.wanted {
+			t.update(k, c)
+		}
+	}
+}
+
+// Want says that o asks for v under k. What o asked for there before is replaced.
+func (t *Table[K, V]) Want(o Owner, k K, v V) {
+	c := t.cell(k)
+	before := c.claim.value
+	c.drop(o.Name)
+	c.add(claim[V]{o, v})
+	if c.claim.value != before {
+		c.settled = false // the difference is of our own making
+	}
+	t.update(k, c)
+}
+
+// Unwant takes back what the owner of that name asked for under k, if anything.
+func (t *Table[K, V]) Unwant(owner string, k K) {
+	c := t.cells[k]
+	if c == nil {
+		return
+	}
+	before := c.claim.value
+	c.drop(owner)
+	if c.wanted && c.claim.value != before {
+		c.settled = false
+	}
+	t.update(k, c)
+}
+
+func (c *cell[V]) add(n claim[V]) {
+	if !c.wanted {
+		c.claim, c.wanted = n, true
+		return
+	}
+	if n.owner.before(c.claim.owner) {
+		c.claim, n = n, c.claim
+	}
+	c.others = append(c.others, n)
+}
+
+func (c *cell[V]) drop(owner string) {
+	c.others = slices.DeleteFunc(c.others, func(x claim[V]) bool { return x.owner.Name == owner })
+	if !c.wanted || c.claim.owner.Name != owner {
+		return
+	}
+	if len(c.others) == 0 {
+		c.claim, c.wanted = claim[V]{}, false
+		return
+	}
+	best := 0
+	for i, x := range c.others {
+		if x.owner.before(c.others[best].owner) {
+			best = i
+		}
+	}
+	c.claim = c.others[best]
+	c.others = slices.Delete(c.others, best, best+1)
+}
+
+// Observe says that the kernel holds v under k.
+func (t *Table[K, V]) Observe(k K, v V) {
+	c := t.cell(k)
+	c.have, c.present, c.round = v, true, t.round
+	t.update(k, c)
+}
+
+// ObserveGone says that the kernel holds nothing under k.
+func (t *Table[K, V]) ObserveGone(k K) {
+	c := t.cells[k]
+	if c == nil || !c.present {
+		return
+	}
+	var none V
+	c.have, c.present = none, false
+	t.update(k, c)
+}
+
+// Forget says that the kernel holds nothing under the keys that where picks: some things vanish without a notification.
+func (t *Table[K, V]) Forget(where func(K) bool) {
+	for k, c := range t.cells {
+		if c.present && where(k) {
+			t.ObserveGone(k)
+		}
+	}
+}
+
+// Mark begins a full read: after it everything there is gets observed, and then [Table.Sweep] is called.
+func (t *Table[K, V]) Mark() { t.round++ }
+
+// Sweep ends a full read: what where picks and was not observed since [Table.Mark] is gone.
+func (t *Table[K, V]) Sweep(where func(K) bool) {
+	for k, c := range t.cells {
+		if c.present && c.round != t.round && where(k) {
+			t.ObserveGone(k)
+		}
+	}
+}
+
+// Get returns what is wanted and what is there under k.
+func (t *Table[K, V]) Get(k K) Change[V] {
+	if c := t.cells[k]; c != nil {
+		return c.change()
+	}
+	return Change[V]{}
+}
+
+func (c *cell[V]) change() Change[V] {
+	return Change[V]{Want: c.claim.value, Have: c.have, Wanted: c.wanted, Present: c.present}
+}
+
+// All calls yield with every key that is wanted or present, in no order, until it returns false.
+func (t *Table[K, V]) All(yield func(K, Change[V]) bool) {
+	for k, c := range t.cells {
+		if !yield(k, c.change()) {
+			return
+		}
+	}
+}
+
+// Pending calls yield with every key that differs, in no order, until it returns false. yield may change the table.
+func (t *Table[K, V]) Pending(yield func(K, Change[V]) bool) {
+	for k := range t.dirty {
+		if !yield(k, t.cells[k].change()) {
+			return
+		}
+	}
+}
+
+// Losers calls yield with every claim that has to give way to a better one under its key.
+func (t *Table[K, V]) Losers(yield func(K, Owner) bool) {
+	for k, c := range t.cells {
+		for _, x := range c.others {
+			if !yield(k, x.owner) {
+				return
+			}
+		}
+	}
+}
+
+// Counts tells how many keys are wanted, present, and differ.
+func (t *Table[K, V]) Counts() (wanted, present, pending int) {
+	for _, c := range t.cells {
+		if c.wanted {
+			wanted++
+		}
+		if c.present {
+			present++
+		}
+	}
+	return wanted, present, len(t.dirty)
+}
+
+// Pauses between two attempts at one key. The longest is also how long a key can stay wrong after whoever fought us for
+// it has stopped.
+const (
+	shortestPause = 5 * time.Millisecond
+	longestPause  = 500 * time.Millisecond
+	calm          = 10 * time.Second // a key left alone for so long is trusted again
+)
+
+type pace struct {
+	last  time.Time // of the last attempt
+	pause time.Duration
+	err   error // of the last attempt
+}
+
+// due reports whether k may be tried now, else when.
+func (t *Table[K, V]) due(k K, now time.Time) (time.Time, bool) {
+	p := t.paced[k]
+	if p == nil {
+		return now, true
+	}
+	at := p.last.Add(p.pause)
+	return at, !now.Before(at)
+}
+
+// tried notes an attempt at k. The first programming of a key is free; an attempt that failed, every repair of what
+// had been right, and every removal of what comes back makes the next one wait longer.
+func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
+	p := t.paced[k]
+	if p == nil {
+		if err == nil && free {
+			return
+		}
+		// The first repair is at once, and so is the second: pause is what follows the attempt.
+		t.paced[k] = &pace{last: now, err: err, pause: pauseAfter(0, err)}
+		return
+	}
+	if now.Sub(p.last) > calm {
+		p.pause = 0
+	}
+	p.last, p.err, p.pause = now, err, pauseAfter(p.pause, err)
+}
+
+func pauseAfter(pause time.Duration, err error) time.Duration {
+	if pause == 0 && err == nil {
+		return shortestPause / 8
+	}
+	return min(max(2*pause, shortestPause), longestPause)
+}
+
+// calmDown forgets the pace of keys that nobody touched for long. It walks all that are paced, which is a lot after a
+// device was replayed, so it does not do that in every pass.
+func (t *Table[K, V]) calmDown(now time.Time) {
+	if len(t.paced) == 0 || now.Sub(t.calmed) < calm/10 {
+		return
+	}
+	t.calmed = now
+	for k, p := range t.paced {
+		if _, pending := t.dirty[k]; !pending && now.Sub(p.last) > calm {
+			delete(t.paced, k)
+		}
+	}
+	if len(t.paced) == 0 {
+		t.paced = map[K]*pace{} // a map keeps the room it once needed
+	}
+}

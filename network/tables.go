@@ -1,0 +1,131 @@
+package network
+
+import "slices"
+
+// Tables is everything selvage programs on one node, by kind.
+type Tables struct {
+	Links      *Table[string, Link]
+	Addresses  *Table[AddressKey, Address]
+	FDB        *Table[FDBKey, FDB]
+	Neighbours *Table[NeighbourKey, Neighbour]
+	Routes     *Table[RouteKey, Route]
+
+	owned map[string]struct{} // devices for which OwnsLink held when the tables of what hangs on them were last told
+}
+
+// protocolKernel is RTPROT_KERNEL: a route that the kernel made by itself for an address on an interface.
+const protocolKernel = 2
+
+// NewTables returns empty tables that know what is selvage's own:
+//
+//   - a device that carries our ifalias;
+//   - on a device of ours, whatever it is called: addresses (but for link-local ones, which others may need), permanent
+//     FDB entries and neighbours, and routes that the kernel did not make by itself;
+//   - elsewhere, routes with our protocol number.
+//
+// Nothing else is ever removed.
+func NewTables() *Tables {
+	t := &Tables{owned: map[string]struct{}{}}
+	t.Links = NewTable(func(_ string, l Link) bool { return l.Alias == Alias })
+	t.Links.changed = t.linkChanged
+	t.Addresses = NewTable(func(k AddressKey, _ Address) bool {
+		return t.OwnsLink(k.Link) && !k.Prefix.Addr().IsLinkLocalUnicast()
+	})
+	t.FDB = NewTable(func(k FDBKey, v FDB) bool { return v.Permanent && t.OwnsLink(k.Link) })
+	t.Neighbours = NewTable(func(k NeighbourKey, v Neighbour) bool { return v.Permanent && t.OwnsLink(k.Link) })
+	t.Routes = NewTable(func(_ RouteKey, v Route) bool {
+		return v.Protocol == RouteProtocol || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
+	})
+	return t
+}
+
+// OwnsLink reports whether the device of that name is selvage's own: it carries our ifalias, or it is wanted and is what
+// is wanted in all that cannot be changed on a live device (so that flannel's device is taken over), or it is wanted and
+// there is none yet.
+func (t *Tables) OwnsLink(name string) bool {
+	c := t.Links.Get(name)
+	if !c.Present {
+		return c.Wanted
+	}
+	return c.Have.Alias == Alias || c.Wanted && c.Have.SameDevice(c.Want)
+}
+
+// linkChanged makes a device that becomes ours, or ceases to be, count for what was seen on it before.
+func (t *Tables) linkChanged(name string) {
+	_, before := t.owned[name]
+	now := t.OwnsLink(name)
+	if now == before {
+		return
+	}
+	if now {
+		t.owned[name] = struct{}{}
+	} else {
+		delete(t.owned, name)
+	}
+	t.Addresses.recheck()
+	t.FDB.recheck()
+	t.Neighbours.recheck()
+	t.Routes.recheck()
+}
+
+// canCarry reports whether there is, as far as we know, a device of that name to hang something on. One that we want has
+// to be the right one first, since we put nothing on somebody else's of the same name, and up, since one that is down
+// takes no routes. Of devices that we do not make nothing is known here, so the kernel has the say.
+func (t *Tables) canCarry(name string) bool {
+	c := t.Links.Get(name)
+	return !c.Wanted || c.Present && c.Have.SameDevice(c.Want) && (c.Have.Up || !c.Want.Up)
+}
+
+// Replace says that o asks for next now, where it asked for last before. What is in both is not touched.
+func (t *Tables) Replace(o Owner, last, next State) {
+	replace(t.Links, o, last.Links, next.Links)
+	replace(t.Addresses, o, last.Addresses, next.Addresses)
+	replace(t.FDB, o, last.FDB, next.FDB)
+	replace(t.Neighbours, o, last.Neighbours, next.Neighbours)
+	replace(t.Routes, o, last.Routes, next.Routes)
+}
+
+func replace[K, V comparable](t *Table[K, V], o Owner, last, next []Item[K, V]) {
+	for _, x := range next {
+		t.Want(o, x.Key, x.Value)
+	}
+	for _, x := range last {
+		if !slices.ContainsFunc(next, func(y Item[K, V]) bool { return y.Key == x.Key }) {
+			t.Unwant(o.Name, x.Key)
+		}
+	}
+}
+
+// Count is how many objects of one kind are wanted, there, and differ.
+type Count struct{ Wanted, Present, Pending int }
+
+// Counts counts by kind: "link", "address", "fdb", "neighbour" and "route".
+func (t *Tables) Counts() map[string]Count {
+	return map[string]Count{
+		"link":      count(t.Links),
+		"address":   count(t.Addresses),
+		"fdb":       count(t.FDB),
+		"neighbour": count(t.Neighbours),
+		"route":     count(t.Routes),
+	}
+}
+
+func count[K, V comparable](t *Table[K, V]) Count {
+	wanted, present, pending := t.Counts()
+	return Count{wanted, present, pending}
+}
+
+// Pending is how many objects differ, of all kinds.
+func (t *Tables) Pending() int {
+	return len(t.Links.dirty) + len(t.Addresses.dirty) + len(t.FDB.dirty) + len(t.Neighbours.dirty) + len(t.Routes.dirty)
+}
+
+// LinkGone says that a device does not exist any more, and with it all that hung on it: the kernel reports the device
+// only.
+func (t *Tables) LinkGone(name string) {
+	t.Links.ObserveGone(name)
+	t.Addresses.Forget(func(k AddressKey) bool { return k.Link == name })
+	t.FDB.Forget(func(k FDBKey) bool { return k.Link == name })
+	t.Neighbours.Forget(func(k NeighbourKey) bool { return k.Link == name })
+	t.Routes.Forget(func(k RouteKey) bool { return t.Routes.Get(k).Have.Link == name })
+}
