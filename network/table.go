@@ -323,3 +323,6 @@ func (t *Table[K, V]) calmDown(now time.Time) {
 		t.paced = map[K]*pace{} // a map keeps the room it once needed
 	}
 }
+
+// PendingCount is how many keys differ.
+func (t *Table[K, V]) PendingCount() int { return len(t.dirty) }

@@ -69,3 +69,15 @@ func (k *Kernel) index(name string) (int, error) {
 	}
 	return 0, fmt.Errorf("there is no device %s", name)
 }
+
+// Distrust has the next [Kernel.Observe] read everything again.
+func (k *Kernel) Distrust() { k.enqueue(func() { k.lost = true }) }
+
+// VXLANAddress returns the MAC address of the VXLAN device called name, or the zero address if there is none.
+func (k *Kernel) VXLANAddress(name string) (mac network.MAC) {
+	link, err := k.handle.LinkByName(name)
+	if v, ok := link.(*netlink.Vxlan); err == nil && ok {
+		copy(mac[:], v.HardwareAddr)
+	}
+	return mac
+}

@@ -118,7 +118,7 @@ func (k *Kernel) rename(name string, want network.Link) (have network.Link, foun
 		}
 		k.links[int32(v.Index)] = name
 		k.tables.LinkGone(v.Name)
-		k.enqueue(func() { k.lost = true }) // what hangs on it is to be read under its new name
+		k.Distrust() // what hangs on it is to be read under its new name
 		have = network.Link{
 			Kind: want.Kind, VNI: want.VNI, Port: want.Port, MTU: v.MTU, Learning: v.Learning, GBP: v.GBP, Alias: v.Alias,
 			AddrGen: true, // the library does not say

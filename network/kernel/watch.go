@@ -53,7 +53,7 @@ func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
 				}
 			})
 		case errors.Is(err, unix.ENOBUFS):
-			k.enqueue(func() { k.lost = true })
+			k.Distrust()
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
 			continue
 		default:
@@ -88,7 +88,7 @@ func (k *Kernel) Observe() error {
 		return nil
 	}
 	if err := k.Read(); err != nil {
-		k.enqueue(func() { k.lost = true }) // still to be done
+		k.Distrust() // still to be done
 		return err
 	}
 	return nil

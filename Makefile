@@ -1,0 +1,81 @@
+# make          what there is to do
+# Everything is built from Go modules at the versions that go.mod and dist/tools/go.mod pin. What is built goes to bin/.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  = -s -w
+STATIC   = CGO_ENABLED=0 $(GO) build -trimpath
+
+# An ordinary user's PATH on Debian has no sbin, where iptables is.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+# Packages that decide and do no I/O: more than 90 % of their statements must be covered.
+PURE = subnet network backend/vxlan
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The go command knows by itself what is up to date.
+.PHONY: build selvaged selvage bin/lab
+build: selvaged selvage ## build bin/selvaged (the daemon) and bin/selvage (the CNI plugin), static
+selvaged:
+	$(STATIC) -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o bin/selvaged .
+selvage:
+	$(STATIC) -ldflags '$(LDFLAGS)' -o bin/selvage ./cniplugin/selvage
+bin/lab:
+	$(STATIC) -ldflags '$(LDFLAGS)' -o bin/lab ./dist/lab/cmd/lab
+
+PINS = dist/tools/go.mod dist/tools/go.sum
+TOOL = cd dist/tools && $(STATIC) -ldflags '$(LDFLAGS)'
+CNI  = github.com/containernetworking/plugins/plugins
+
+.PHONY: tools
+tools: bin/etcd bin/etcdctl bin/cni/bridge bin/cni/host-local bin/cni/loopback bin/cni/portmap ## build etcd and the reference CNI plugins
+bin/etcd: $(PINS)
+	$(TOOL) -o ../../$@ go.etcd.io/etcd/server/v3
+bin/etcdctl: $(PINS)
+	$(TOOL) -o ../../$@ go.etcd.io/etcd/etcdctl/v3
+bin/cni/bridge bin/cni/loopback: bin/cni/%: $(PINS)
+	$(TOOL) -o ../../$@ $(CNI)/main/$*
+bin/cni/host-local: $(PINS)
+	$(TOOL) -o ../../$@ $(CNI)/ipam/host-local
+bin/cni/portmap: $(PINS)
+	$(TOOL) -o ../../$@ $(CNI)/meta/portmap
+bin/staticcheck: $(PINS)
+	$(TOOL) -o ../../$@ honnef.co/go/tools/cmd/staticcheck
+bin/benchstat: $(PINS)
+	$(TOOL) -o ../../$@ golang.org/x/perf/cmd/benchstat
+
+.PHONY: demo
+demo: packages-demo build tools bin/lab ## three nodes, six pods, all probes: see it work, in one command
+	@bin/lab demo
+
+.PHONY: lab
+lab: packages-demo build tools bin/lab ## the same three nodes, kept up, with a prompt
+	@bin/lab up
+
+# The tests run in a sandbox: namespaces of their own, which end with it and with all that is in them, and a /tmp that
+# vanishes. The modules are fetched before, since there is no network in it.
+.PHONY: test
+test: packages-test build tools bin/lab lint ## all tests, with the race detector
+	$(GO) mod download
+	@bin/lab sandbox -- sh -c '{ $(GO) test -race -timeout 15m -coverprofile=/tmp/cover.out ./... 2>&1; echo $$? >/tmp/status; } | tee /tmp/out; \
+		$(GO) tool cover -func=/tmp/cover.out | tail -n 1; \
+		sh dist/coverage.sh 90 $(PURE) </tmp/out && exit $$(cat /tmp/status)'
+
+.PHONY: lint
+lint: bin/staticcheck ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { gofmt -l $$(git ls-files -co --exclude-standard '*.go'); echo 'not formatted: run gofmt -w on these' >&2; exit 1; }
+	$(GO) vet ./...
+	bin/staticcheck ./...
+
+.PHONY: packages-demo packages-test
+packages-demo:
+	@sh dist/packages.sh iptables
+packages-test:
+	@sh dist/packages.sh iptables gcc git
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,43 @@
+// Package backend says what a backend is: it turns the network config and a node's place in the underlay into what the
+// node advertises, and each peer's lease into what that peer needs in the kernel. A backend decides and does nothing:
+// all of its methods are pure, and package network does the rest.
+//
+// A new backend is one folder here, and one line in the map of package network/node.
+package backend
+
+import (
+	"net/netip"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// Underlay is a node's place in the network that carries the overlay.
+type Underlay struct {
+	Link     string        // the uplink's name
+	MTU      int           // the uplink's, in bytes
+	Local    [2]netip.Addr // addresses on the uplink, by subnet.Family; invalid where the node has none
+	PublicIP [2]netip.Addr // the addresses that peers send to: Local, or what is mapped to it
+	// MAC returns the MAC address that the node's device of that name should have. lease is the one that the node's own
+	// lease says, or zero: peers that know the node send to it.
+	MAC func(device string, lease network.MAC) network.MAC
+	// Own is the node's own lease from before, if there is one.
+	Own *subnet.Lease
+}
+
+// Backend is one way of carrying packets between nodes.
+type Backend interface {
+	// Advertise returns what peers need to know to reach this node, by subnet.Family: PublicIP and Data of its lease.
+	Advertise() [2]subnet.Endpoint
+	// Device returns the node's own links, and the addresses they have once the node has those subnets; an invalid
+	// prefix stands for a family that is off, or whose subnet is not known yet.
+	Device(subnets [2]netip.Prefix) network.State
+	// Peer returns what one peer needs in the kernel. The error says what in the lease cannot be used.
+	Peer(subnet.Lease) (network.State, error)
+	// MTU is what fits through between pods, in bytes: the MTU of the subnet file.
+	MTU() int
+}
+
+// Factory makes a backend from a network config whose Backend.Type it serves. Its error names the field of the config
+// that is wrong, or what the underlay lacks.
+type Factory func(subnet.Config, Underlay) (Backend, error)

@@ -1,0 +1,75 @@
+package vxlan
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+const (
+	// defaultPort is the kernel's (drivers/net/vxlan/vxlan_core.c), from before IANA assigned 4789; flannel keeps it.
+	defaultPort = 8472
+	defaultVNI  = 1
+	maxVNI      = 1<<24 - 1 // RFC 7348 section 5
+	maxMTU      = 65535
+)
+
+// Options are the fields of the config's Backend object, with defaults filled in.
+type Options struct {
+	VNI      uint32
+	Port     uint16
+	MTU      int // of the underlay; 0: the uplink's
+	GBP      bool
+	Learning bool
+	// DirectRouting is read, and not followed yet: peers on the uplink's own subnet go through the tunnel too.
+	DirectRouting bool
+}
+
+// parseOptions reads the Backend object; nil is one without fields.
+func parseOptions(data []byte) (Options, error) {
+	o := Options{VNI: defaultVNI, Port: defaultPort}
+	if len(data) == 0 {
+		return o, nil
+	}
+	var j struct {
+		VNI, Port, MTU               *int64
+		GBP, Learning, DirectRouting *bool
+	}
+	if err := json.Unmarshal(data, &j); err != nil {
+		var typ *json.UnmarshalTypeError
+		if errors.As(err, &typ) {
+			return o, fmt.Errorf("Backend.%s is a JSON %s, want %s", typ.Field, typ.Value, typ.Type)
+		}
+		return o, fmt.Errorf("Backend: %w", err)
+	}
+	vni, err := number("VNI", j.VNI, defaultVNI, maxVNI)
+	if err != nil {
+		return o, err
+	}
+	port, err := number("Port", j.Port, defaultPort, 65535)
+	if err != nil {
+		return o, err
+	}
+	mtu, err := number("MTU", j.MTU, 0, maxMTU)
+	if err != nil {
+		return o, err
+	}
+	if port == 0 {
+		port = defaultPort
+	}
+	o.VNI, o.Port, o.MTU = uint32(vni), uint16(port), int(mtu)
+	o.GBP, o.Learning, o.DirectRouting = isTrue(j.GBP), isTrue(j.Learning), isTrue(j.DirectRouting)
+	return o, nil
+}
+
+func number(field string, v *int64, def, limit int64) (int64, error) {
+	if v == nil {
+		return def, nil
+	}
+	if *v < 0 || *v > limit {
+		return 0, fmt.Errorf("Backend.%s is %d, want 0 to %d", field, *v, limit)
+	}
+	return *v, nil
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }

@@ -1,0 +1,189 @@
+// Package vxlan carries the overlay in VXLAN (RFC 7348), one device a family: flannel.<VNI> for an IPv4 overlay over an
+// IPv4 underlay, flannel-v6.<VNI> for IPv6 over IPv6. The names are flannel's, so that a node can be taken over with
+// the device in place.
+//
+// Every node advertises its device's MAC address in its lease. A peer then needs three entries, all permanent, and
+// nothing is flooded or learned: see package network for how a packet meets them.
+package vxlan
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// Type is the Backend.Type of configs that this package serves, and the BackendType of leases.
+const Type = "vxlan"
+
+// family is in what the two families differ.
+type family struct {
+	device   string // format of the device's name
+	overhead int    // bytes around the inner packet: IP 20 or 40, UDP 8, VXLAN 8, Ethernet 14
+	minMTU   int    // of the device: what every IP node must take in one piece (RFC 791, RFC 8200 section 5)
+}
+
+func families() [2]family {
+	return [2]family{
+		subnet.IPv4: {device: "flannel.%d", overhead: 50, minMTU: 576},
+		subnet.IPv6: {device: "flannel-v6.%d", overhead: 70, minMTU: 1280},
+	}
+}
+
+type vxlan struct {
+	options  Options
+	families [2]*tunnel // by subnet.Family; nil where the config has the family off
+	publicIP [2]netip.Addr
+}
+
+// tunnel is one family's device.
+type tunnel struct {
+	name string
+	link network.Link
+}
+
+// leaseData is BackendData, as flannel writes it.
+type leaseData struct {
+	VNI     *uint32 `json:"VNI"` // missing in leases of old flannel versions
+	VtepMAC string  `json:"VtepMAC"`
+}
+
+// New is this package's [backend.Factory].
+func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
+	o, err := parseOptions(c.Backend.Options)
+	if err != nil {
+		return nil, fmt.Errorf("network config: %w", err)
+	}
+	v := &vxlan{options: o, publicIP: u.PublicIP}
+	for _, f := range subnet.Families() {
+		if !c.Ranges[f].Enabled() {
+			continue
+		}
+		if v.families[f], err = newTunnel(f, o, u); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+func newTunnel(f subnet.Family, o Options, u backend.Underlay) (*tunnel, error) {
+	kind := families()[f]
+	t := &tunnel{name: fmt.Sprintf(kind.device, o.VNI)}
+	if !u.Local[f].IsValid() {
+		return nil, fmt.Errorf("uplink %s has no %s address to carry the %s overlay; give it one, or choose another with --iface", u.Link, f, f)
+	}
+	mtu, field := o.MTU, "Backend.MTU in the network config"
+	if mtu == 0 {
+		mtu, field = u.MTU, "the MTU of uplink "+u.Link
+	}
+	if mtu-kind.overhead < kind.minMTU {
+		return nil, fmt.Errorf("%s is %d, want at least %d: VXLAN takes %d bytes over %s and %d must remain",
+			field, mtu, kind.minMTU+kind.overhead, kind.overhead, f, kind.minMTU)
+	}
+	var known network.MAC
+	if u.Own != nil {
+		known, _ = parseData(u.Own.Endpoints[f].Data, o.VNI) // what cannot be used is as good as none
+	}
+	t.link = network.Link{
+		Kind: "vxlan", VNI: o.VNI, Port: o.Port, Local: u.Local[f], MTU: mtu - kind.overhead, MAC: u.MAC(t.name, known),
+		Learning: o.Learning, GBP: o.GBP, Alias: network.Alias, Up: true,
+	}
+	return t, nil
+}
+
+// Advertise implements backend.Backend.
+func (v *vxlan) Advertise() (endpoints [2]subnet.Endpoint) {
+	for _, f := range subnet.Families() {
+		if t := v.families[f]; t != nil {
+			data, _ := json.Marshal(leaseData{VNI: &t.link.VNI, VtepMAC: t.link.MAC.String()}) // a number and a string
+			endpoints[f] = subnet.Endpoint{PublicIP: v.publicIP[f], Data: string(data)}
+		}
+	}
+	return endpoints
+}
+
+// Device implements backend.Backend. The address is the subnet's first, as a host route: it is the source of what the
+// node itself sends to pods elsewhere, and the next hop under which peers know the node.
+func (v *vxlan) Device(subnets [2]netip.Prefix) (s network.State) {
+	for _, f := range subnet.Families() {
+		t := v.families[f]
+		if t == nil {
+			continue
+		}
+		s.Links = append(s.Links, network.Item[string, network.Link]{Key: t.name, Value: t.link})
+		if subnets[f].IsValid() {
+			key := network.AddressKey{Link: t.name, Prefix: netip.PrefixFrom(subnets[f].Addr(), f.Bits())}
+			s.Addresses = append(s.Addresses, network.Item[network.AddressKey, network.Address]{Key: key})
+		}
+	}
+	return s
+}
+
+// MTU implements backend.Backend. With both families it is the smaller one: a pod has one interface for both.
+func (v *vxlan) MTU() int {
+	mtu := maxMTU
+	for _, t := range v.families {
+		if t != nil {
+			mtu = min(mtu, t.link.MTU)
+		}
+	}
+	return mtu
+}
+
+// Peer implements backend.Backend. A peer that lacks a family is reached in the other.
+func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
+	for _, f := range subnet.Families() {
+		t, e := v.families[f], l.Endpoints[f]
+		if t == nil || !l.Has(f) {
+			continue
+		}
+		mac, err := parseData(e.Data, v.options.VNI)
+		if err != nil {
+			return network.State{}, err
+		}
+		gateway := e.Subnet.Addr()
+		s.FDB = append(s.FDB, network.Item[network.FDBKey, network.FDB]{
+			Key:   network.FDBKey{Link: t.name, MAC: mac},
+			Value: network.FDB{Remote: e.PublicIP, Permanent: true},
+		})
+		s.Neighbours = append(s.Neighbours, network.Item[network.NeighbourKey, network.Neighbour]{
+			Key:   network.NeighbourKey{Link: t.name, IP: gateway},
+			Value: network.Neighbour{MAC: mac, Permanent: true},
+		})
+		s.Routes = append(s.Routes, network.Item[network.RouteKey, network.Route]{
+			Key: network.RouteKey{Prefix: e.Subnet, Metric: network.DefaultMetric(e.Subnet)},
+			Value: network.Route{
+				Link: t.name, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: unicast,
+			},
+		})
+	}
+	return s, nil
+}
+
+// unicast is RTN_UNICAST (include/uapi/linux/rtnetlink.h).
+const unicast = 1
+
+// parseData reads a lease's BackendData and returns the MAC address of the peer's device.
+func parseData(text string, vni uint32) (network.MAC, error) {
+	if text == "" {
+		return network.MAC{}, fmt.Errorf("no BackendData")
+	}
+	var d leaseData
+	if err := json.Unmarshal([]byte(text), &d); err != nil {
+		return network.MAC{}, fmt.Errorf("BackendData: %w", err)
+	}
+	if d.VNI != nil && *d.VNI != vni {
+		return network.MAC{}, fmt.Errorf("BackendData: VNI is %d, want %d", *d.VNI, vni)
+	}
+	mac, err := network.ParseMAC(d.VtepMAC)
+	if err != nil {
+		return mac, fmt.Errorf("BackendData: VtepMAC %w", err)
+	}
+	if !mac.IsUnicast() {
+		return mac, fmt.Errorf("BackendData: VtepMAC %s is not the address of one device", mac)
+	}
+	return mac, nil
+}

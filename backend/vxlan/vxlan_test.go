@@ -1,0 +1,187 @@
+package vxlan
+
+import (
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+func config(t *testing.T, text string) subnet.Config {
+	t.Helper()
+	c, err := subnet.ParseConfig([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func underlay() backend.Underlay {
+	local := [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	return backend.Underlay{
+		Link: "eth0", MTU: 1500, Local: local, PublicIP: local,
+		MAC: func(_ string, lease network.MAC) network.MAC {
+			if lease != (network.MAC{}) {
+				return lease
+			}
+			return network.MAC{0x0e, 0, 0, 0, 0, 1}
+		},
+	}
+}
+
+func lease(t *testing.T, key, value string) subnet.Lease {
+	t.Helper()
+	l, err := subnet.ParseLease(key, []byte(value))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+const (
+	ipv4Key   = "10.5.29.0-24"
+	dualKey   = "10.5.29.0-24&fd00:5:0:1d::-64"
+	ipv4Value = `{"PublicIP":"192.0.2.7","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"}}`
+	dualValue = `{"PublicIP":"192.0.2.7","PublicIPv6":"2001:db8::7","BackendType":"vxlan",
+		"BackendData":{"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"},"BackendV6Data":{"VNI":1,"VtepMAC":"72:30:36:d0:8b:69"}}`
+)
+
+// TestState compares what a node and one peer need in the kernel with the commands in testdata/state.txt: for each case a
+// line "# name", then the commands.
+func TestState(t *testing.T) {
+	golden, err := os.ReadFile("testdata/state.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := []struct{ name, config, key, value string }{
+		{"IPv4", `{"Network":"10.5.0.0/16"}`, ipv4Key, ipv4Value},
+		{"IPv4, all options", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":42,"Port":4789,"MTU":9000,"GBP":true,"Learning":true}}`,
+			ipv4Key, strings.Replace(ipv4Value, `"VNI":1`, `"VNI":42`, 1)},
+		{"dual stack", `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, dualKey, dualValue},
+		{"dual stack, peer with IPv4 only", `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, ipv4Key, ipv4Value},
+		{"IPv4, peer of both", `{"Network":"10.5.0.0/16"}`, dualKey, dualValue},
+		{"IPv4, lease without VNI", `{"Network":"10.5.0.0/16"}`, ipv4Key, strings.Replace(ipv4Value, `"VNI":1,`, ``, 1)},
+	}
+	var got strings.Builder
+	for _, c := range cases {
+		cfg := config(t, c.config)
+		b, err := New(cfg, underlay())
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		own := [2]netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}
+		if cfg.Ranges[subnet.IPv6].Enabled() {
+			own[subnet.IPv6] = netip.MustParsePrefix("fd00:5:0:1::/64")
+		}
+		peer, err := b.Peer(lease(t, c.key, c.value))
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		got.WriteString("# " + c.name + "\n")
+		for _, line := range append(b.Device(own).Commands(), peer.Commands()...) {
+			got.WriteString(line + "\n")
+		}
+	}
+	if got.String() != string(golden) {
+		t.Errorf("got:\n%s\nwant:\n%s", &got, golden)
+	}
+}
+
+func TestAdvertise(t *testing.T) {
+	b, err := New(config(t, `{"Network":"10.5.0.0/16"}`), underlay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := b.Advertise()
+	if want := `{"VNI":1,"VtepMAC":"0e:00:00:00:00:01"}`; e[subnet.IPv4].Data != want || e[subnet.IPv4].PublicIP != netip.MustParseAddr("192.0.2.1") {
+		t.Errorf("IPv4: %+v, want data %s", e[subnet.IPv4], want)
+	}
+	if e[subnet.IPv6] != (subnet.Endpoint{}) {
+		t.Errorf("IPv6: %+v, want none", e[subnet.IPv6])
+	}
+}
+
+func TestOwnLeaseKeepsItsMAC(t *testing.T) {
+	u := underlay()
+	own := lease(t, ipv4Key, ipv4Value)
+	u.Own = &own
+	b, err := New(config(t, `{"Network":"10.5.0.0/16"}`), u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Device([2]netip.Prefix{}).Links[0].Value.MAC.String(); got != "72:30:36:d0:8b:68" {
+		t.Errorf("MAC %s, want the lease's, 72:30:36:d0:8b:68", got)
+	}
+}
+
+func TestMTU(t *testing.T) {
+	for _, tt := range []struct {
+		config string
+		want   int
+	}{
+		{`{"Network":"10.5.0.0/16"}`, 1450},
+		{`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, 1430},
+		{`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, 1430},
+		{`{"Network":"10.5.0.0/16","Backend":{"MTU":9000}}`, 8950},
+	} {
+		b, err := New(config(t, tt.config), underlay())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.MTU(); got != tt.want {
+			t.Errorf("%s: MTU %d, want %d", tt.config, got, tt.want)
+		}
+	}
+}
+
+func TestNewErrors(t *testing.T) {
+	noIPv6 := underlay()
+	noIPv6.Local[subnet.IPv6] = netip.Addr{}
+	narrow := underlay()
+	narrow.MTU = 600
+	for _, tt := range []struct {
+		config string
+		u      backend.Underlay
+		want   string
+	}{
+		{`{"Network":"10.5.0.0/16","Backend":{"VNI":16777216}}`, underlay(), "network config: Backend.VNI is 16777216, want 0 to 16777215"},
+		{`{"Network":"10.5.0.0/16","Backend":{"VNI":-1}}`, underlay(), "network config: Backend.VNI is -1, want 0 to 16777215"},
+		{`{"Network":"10.5.0.0/16","Backend":{"VNI":"1"}}`, underlay(), "network config: Backend.VNI is a JSON string, want int64"},
+		{`{"Network":"10.5.0.0/16","Backend":{"Port":65536}}`, underlay(), "network config: Backend.Port is 65536, want 0 to 65535"},
+		{`{"Network":"10.5.0.0/16","Backend":{"MTU":70000}}`, underlay(), "network config: Backend.MTU is 70000, want 0 to 65535"},
+		{`{"Network":"10.5.0.0/16","Backend":{"MTU":300}}`, underlay(),
+			"Backend.MTU in the network config is 300, want at least 626: VXLAN takes 50 bytes over IPv4 and 576 must remain"},
+		{`{"Network":"10.5.0.0/16"}`, narrow, "the MTU of uplink eth0 is 600, want at least 626: VXLAN takes 50 bytes over IPv4 and 576 must remain"},
+		{`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, noIPv6,
+			"uplink eth0 has no IPv6 address to carry the IPv6 overlay; give it one, or choose another with --iface"},
+	} {
+		if _, err := New(config(t, tt.config), tt.u); err == nil || err.Error() != tt.want {
+			t.Errorf("%s:\ngot  %v\nwant %s", tt.config, err, tt.want)
+		}
+	}
+}
+
+func TestPeerErrors(t *testing.T) {
+	b, err := New(config(t, `{"Network":"10.5.0.0/16"}`), underlay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ data, want string }{
+		{`null`, "no BackendData"},
+		{`[]`, "BackendData: json: cannot unmarshal array into Go value of type vxlan.leaseData"},
+		{`{"VNI":2,"VtepMAC":"72:30:36:d0:8b:68"}`, "BackendData: VNI is 2, want 1"},
+		{`{"VNI":1}`, `BackendData: VtepMAC "" is not a MAC address such as 72:30:36:d0:8b:68`},
+		{`{"VNI":1,"VtepMAC":"72:30:36:d0:8b"}`, `BackendData: VtepMAC "72:30:36:d0:8b" is not a MAC address such as 72:30:36:d0:8b:68`},
+		{`{"VNI":1,"VtepMAC":"00:00:00:00:00:00"}`, "BackendData: VtepMAC 00:00:00:00:00:00 is not the address of one device"},
+		{`{"VNI":1,"VtepMAC":"ff:ff:ff:ff:ff:ff"}`, "BackendData: VtepMAC ff:ff:ff:ff:ff:ff is not the address of one device"},
+	} {
+		l := lease(t, ipv4Key, `{"PublicIP":"192.0.2.7","BackendType":"vxlan","BackendData":`+tt.data+`}`)
+		if s, err := b.Peer(l); err == nil || err.Error() != tt.want || len(s.Commands()) != 0 {
+			t.Errorf("%s:\ngot  %v, %v\nwant %s", tt.data, s.Commands(), err, tt.want)
+		}
+	}
+}

@@ -1,0 +1,28 @@
+#!/bin/sh
+# packages.sh COMMAND… makes sure that the operating system has these commands: as root it installs the Debian packages
+# they are in, else it says how to.
+set -eu
+
+packages=
+for command in "$@"; do
+	command -v "$command" >/dev/null && continue
+	case $command in
+	gcc) packages="$packages gcc libc6-dev" ;; # the race detector is linked by it
+	*) packages="$packages $command" ;;
+	esac
+done
+[ -n "$packages" ] || exit 0
+
+install="apt-get install -y --no-install-recommends$packages"
+if [ "$(id -u)" != 0 ]; then
+	echo "Packages are missing:$packages. As root: apt-get update && $install" >&2
+	exit 1
+fi
+if ! command -v apt-get >/dev/null; then
+	echo "Packages are missing:$packages. Install them with this system's package manager." >&2
+	exit 1
+fi
+echo "installing$packages"
+apt-get update -qq
+# shellcheck disable=SC2086 # several words on purpose
+DEBIAN_FRONTEND=noninteractive $install -qq >/dev/null

@@ -1,0 +1,296 @@
+// Command selvaged is the daemon of selvage, a VXLAN overlay network for containers: it leases a subnet for this node,
+// and keeps the kernel able to reach every other node's.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/selvage-net/selvage/network/node"
+	"github.com/selvage-net/selvage/network/uplink"
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/etcd"
+)
+
+// version is set by the linker: -X main.version=v1.2.3.
+var version = "devel"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := execute(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "selvaged: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// flags are the command line. Names and meanings are flannel's where flannel has them.
+type flags struct {
+	etcd          etcd.Options
+	uplink        uplink.Options
+	canReach      string
+	publicIP      [2]string // by subnet.Family
+	node          node.Options
+	rulesResync   int // seconds
+	randomDisable bool
+	renewMargin   int // minutes
+	blackhole     bool
+	healthzIP     string
+	healthzPort   int
+	logLevel      string
+	logFormat     string
+	verbosity     int
+	kubeSubnetMgr bool
+	showVersion   bool
+}
+
+func execute(ctx context.Context, args []string) error {
+	var f flags
+	root := &cobra.Command{
+		Use:   "selvaged",
+		Short: "Keep this node in the overlay network",
+		Long: `selvaged leases a subnet for this node from etcd, makes a VXLAN device, and keeps the kernel's
+routes, neighbours and forwarding entries for all other nodes right, whatever happens to them.
+
+Every flag can also be set in the environment, as SELVAGED_ETCD_ENDPOINTS or FLANNELD_ETCD_ENDPOINTS
+for --etcd-endpoints and so on. A flag goes before the environment. Secrets belong into the environment.`,
+		Example: `  selvaged --etcd-endpoints=https://10.0.0.1:2379,https://10.0.0.2:2379 --etcd-cafile=/etc/selvage/ca.pem --ip-masq
+  SELVAGED_ETCD_PASSWORD=… selvaged --etcd-username=selvage --iface=eth1`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.showVersion {
+				return printVersion(cmd, nil)
+			}
+			if err := fromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
+				return err
+			}
+			return run(cmd.Context(), f)
+		},
+	}
+	f.register(root.Flags())
+	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: printVersion})
+	root.SetArgs(twoDashes(args, root.Flags()))
+	return root.ExecuteContext(ctx)
+}
+
+func printVersion(cmd *cobra.Command, _ []string) error {
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "selvaged %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
+
+func (f *flags) register(s *pflag.FlagSet) {
+	s.SortFlags = false
+	hostname, _ := os.Hostname() // only a name to show
+
+	s.StringSliceVar(&f.etcd.Endpoints, "etcd-endpoints", []string{"http://127.0.0.1:2379"}, "URLs of the etcd members")
+	s.StringVar(&f.etcd.Prefix, "etcd-prefix", "/coreos.com/network", "where config and leases are kept in etcd")
+	s.StringVar(&f.etcd.CAFile, "etcd-cafile", "", "file with the certificate authority of etcd's certificates")
+	s.StringVar(&f.etcd.CertFile, "etcd-certfile", "", "file with the client certificate for etcd")
+	s.StringVar(&f.etcd.KeyFile, "etcd-keyfile", "", "file with the key of the client certificate")
+	s.StringVar(&f.etcd.Username, "etcd-username", "", "user name for etcd")
+	s.StringVar(&f.etcd.Password, "etcd-password", "", "password for etcd; better given as SELVAGED_ETCD_PASSWORD")
+	s.DurationVar(&f.etcd.LeaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet stays ours when this node is gone")
+	s.IntVar(&f.renewMargin, "subnet-lease-renew-margin", 60, "taken for flannel's sake, in minutes; the lease is kept alive all the time")
+
+	s.StringSliceVar(&f.uplink.Ifaces, "iface", nil, "interface that carries the overlay, by name or address; repeatable, the first that fits")
+	s.StringArrayVar(&f.uplink.IfaceRegexes, "iface-regex", nil, "the same by a regular expression over names and addresses; after --iface")
+	s.StringVar(&f.canReach, "iface-can-reach", "", "the interface that the route to this address leads out of")
+	s.StringVar(&f.publicIP[subnet.IPv4], "public-ip", "", "IPv4 address that other nodes reach this one at, if it is not the interface's (NAT, clouds)")
+	s.StringVar(&f.publicIP[subnet.IPv6], "public-ipv6", "", "the same for IPv6")
+
+	s.StringVar(&f.node.NodeName, "node-name", hostname, "name of this node, for display only")
+	s.StringVar(&f.node.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "file that tells the CNI plugin and others this node's subnet")
+	s.StringVar(&f.node.StateDir, "state-dir", "/var/lib/selvage", "directory that keeps this node's identity")
+	s.DurationVar(&f.node.PeerGrace, "peer-grace", 30*time.Second, "how long a node whose lease vanished can still be reached")
+	s.DurationVar(&f.node.Resync, "resync", 5*time.Minute, "how often the kernel's tables are read in full; changes are noticed at once anyway")
+
+	s.BoolVar(&f.node.IPMasq, "ip-masq", false, "masquerade what leaves the overlay")
+	s.BoolVar(&f.randomDisable, "ip-masq-fully-random-disable", false, "do not choose source ports fully at random when masquerading")
+	s.BoolVar(&f.node.Forward, "iptables-forward-rules", true, "accept forwarding from and to the overlay")
+	s.IntVar(&f.rulesResync, "iptables-resync", 5, "how often the packet filter's rules are looked at, in seconds")
+	s.BoolVar(&f.blackhole, "ip-blackhole-route", false, "taken for flannel's sake; not done yet")
+
+	s.StringVar(&f.healthzIP, "healthz-ip", "0.0.0.0", "address that /healthz is served on")
+	s.IntVar(&f.healthzPort, "healthz-port", 0, "port that /healthz is served on; 0 for none")
+	s.StringVar(&f.logLevel, "log-level", "info", "error, warning, info or debug")
+	s.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	s.IntVar(&f.verbosity, "v", 0, "taken for flannel's sake: above 0 is --log-level=debug")
+	s.BoolVar(&f.kubeSubnetMgr, "kube-subnet-mgr", false, "refused: leases are kept in etcd")
+	s.BoolVar(&f.showVersion, "version", false, "print the version")
+	_ = s.MarkHidden("v")               // the flag exists: it was made two lines above
+	_ = s.MarkHidden("kube-subnet-mgr") // the same
+}
+
+// twoDashes turns -etcd-endpoints into --etcd-endpoints: flannel takes both, and unit files have either.
+func twoDashes(args []string, s *pflag.FlagSet) []string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		name, _, _ := strings.Cut(strings.TrimPrefix(a, "-"), "=")
+		if strings.HasPrefix(a, "-") && !strings.HasPrefix(a, "--") && s.Lookup(name) != nil {
+			a = "-" + a
+		}
+		out[i] = a
+	}
+	return out
+}
+
+// fromEnvironment sets the flags that the command line did not.
+func fromEnvironment(s *pflag.FlagSet, lookup func(string) (string, bool)) (err error) {
+	s.VisitAll(func(f *pflag.Flag) {
+		if f.Changed || err != nil {
+			return
+		}
+		for _, prefix := range []string{"SELVAGED_", "FLANNELD_"} {
+			name := prefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+			value, ok := lookup(name)
+			if !ok {
+				continue
+			}
+			if e := s.Set(f.Name, value); e != nil {
+				if f.Name == "etcd-password" {
+					e = errors.New("cannot be used")
+				}
+				err = fmt.Errorf("environment variable %s: %w", name, e)
+			}
+			return
+		}
+	})
+	return err
+}
+
+func run(ctx context.Context, f flags) error {
+	log, err := f.logger()
+	if err != nil {
+		return err
+	}
+	if err := f.finish(log); err != nil {
+		return err
+	}
+	store, err := etcd.New(f.etcd)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	f.node.Store = store
+	f.node.Ready = func() { notify(log, daemon.SdNotifyReady) }
+	stopHealthz, err := serveHealthz(f.healthzIP, f.healthzPort)
+	if err != nil {
+		return err
+	}
+	defer stopHealthz()
+	log.WithFields(logrus.Fields{"version": version, "node": f.node.NodeName, "etcd": strings.Join(f.etcd.Endpoints, ",")}).Info("selvaged starts")
+	err = node.Run(ctx, f.node)
+	notify(log, daemon.SdNotifyStopping)
+	if err == nil {
+		log.Info("selvaged stops; the data path stays as it is")
+	}
+	return err
+}
+
+// finish checks the flags and turns them into options.
+func (f *flags) finish(log logrus.FieldLogger) error {
+	if f.kubeSubnetMgr {
+		return errors.New("--kube-subnet-mgr: selvage keeps its leases in etcd; leave the flag out and give --etcd-endpoints")
+	}
+	if f.blackhole {
+		log.Warn("--ip-blackhole-route is not done yet; going on without")
+	}
+	if f.rulesResync <= 0 || f.node.Resync <= 0 {
+		return errors.New("--iptables-resync and --resync: want more than 0")
+	}
+	if f.node.PeerGrace < 0 {
+		return errors.New("--peer-grace: want 0 or more")
+	}
+	address := func(flag, text string, ok func(netip.Addr) bool, want string) (netip.Addr, error) {
+		if text == "" {
+			return netip.Addr{}, nil
+		}
+		a, err := netip.ParseAddr(text)
+		if err != nil || !ok(a) {
+			return a, fmt.Errorf("--%s: %q is not an %s address", flag, text, want)
+		}
+		return a, nil
+	}
+	var err error
+	if f.uplink.CanReach, err = address("iface-can-reach", f.canReach, netip.Addr.IsValid, "IP"); err != nil {
+		return err
+	}
+	if f.uplink.PublicIP[subnet.IPv4], err = address("public-ip", f.publicIP[subnet.IPv4], netip.Addr.Is4, "IPv4"); err != nil {
+		return err
+	}
+	if f.uplink.PublicIP[subnet.IPv6], err = address("public-ipv6", f.publicIP[subnet.IPv6], netip.Addr.Is6, "IPv6"); err != nil {
+		return err
+	}
+	f.etcd.Log, f.node.Log = log, log
+	f.node.Uplink = f.uplink
+	f.node.RandomFully = !f.randomDisable
+	f.node.RulesResync = time.Duration(f.rulesResync) * time.Second
+	return nil
+}
+
+func (f *flags) logger() (*logrus.Logger, error) {
+	log := logrus.New()
+	level, err := logrus.ParseLevel(f.logLevel)
+	if err != nil {
+		return nil, fmt.Errorf("--log-level: %q, want error, warning, info or debug", f.logLevel)
+	}
+	if f.verbosity > 0 {
+		level = logrus.DebugLevel
+	}
+	log.SetLevel(level)
+	switch f.logFormat {
+	case "text":
+		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true})
+	case "json":
+		log.SetFormatter(&logrus.JSONFormatter{})
+	default:
+		return nil, fmt.Errorf("--log-format: %q, want text or json", f.logFormat)
+	}
+	return log, nil
+}
+
+// notify tells systemd, if it started us, see sd_notify(3).
+func notify(log logrus.FieldLogger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.WithError(err).Warn("systemd cannot be notified")
+	}
+}
+
+// serveHealthz answers /healthz as long as the process lives, as flannel does.
+func serveHealthz(ip string, port int) (stop func(), err error) {
+	if port == 0 {
+		return func() {}, nil
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
+	if err != nil {
+		return nil, fmt.Errorf("--healthz-ip, --healthz-port: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(l) // ends with ErrServerClosed
+	}()
+	return func() { _ = server.Close(); <-done }, nil
+}

@@ -1,0 +1,251 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/kernel"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// waitAfterFailure is how long something that failed outside the tables rests: choosing an uplink, a subscription.
+const waitAfterFailure = time.Second
+
+// node is the loop's state. Only the loop's goroutine touches it, but for the channels.
+type node struct {
+	Options
+	tables *network.Tables
+	kernel *kernel.Kernel
+	rec    *network.Reconciler
+	view   *subnet.View
+
+	events     chan subnet.Event // from the store's watch
+	kernelNews chan struct{}     // size one: there is something to observe
+	claims     chan claimed      // how a claim ended
+	lost       chan heldLost     // a held lease ended
+	rulesSet   chan struct{}     // the filter's rules are in place for the first time
+	background sync.WaitGroup
+
+	config   *subnet.Config // in force; nil until there is a usable one
+	identity *identity
+	backend  backend.Backend // nil until config and uplink are known
+	underlay backend.Underlay
+	own      ownLease
+	grace    map[string]graced
+	rules    *rulesKeeper
+
+	setupAt      time.Time // when to try again what failed outside the tables
+	resyncAt     time.Time
+	retryAt      time.Time // of the reconciler
+	programmed   bool      // a pass has been made with all leases and our own known
+	rulesInForce bool
+	ready        bool
+	said         map[string]string // see sayOnce
+}
+
+// Run runs a node's daemon until ctx ends, and returns nil then; all that is in the kernel stays as it is, and so does
+// the lease. It returns an error only for what waiting cannot cure.
+func Run(ctx context.Context, o Options) error {
+	ctx, cancel := context.WithCancel(ctx)
+	tables := network.NewTables()
+	k, err := kernel.Open(tables)
+	if err != nil {
+		cancel()
+		return err
+	}
+	n := &node{
+		Options:    o,
+		tables:     tables,
+		kernel:     k,
+		rec:        &network.Reconciler{Tables: tables, Kernel: k, KeepUnwanted: true},
+		view:       subnet.NewView(),
+		events:     make(chan subnet.Event, 16),
+		kernelNews: make(chan struct{}, 1),
+		claims:     make(chan claimed),
+		lost:       make(chan heldLost),
+		rulesSet:   make(chan struct{}, 1),
+		grace:      map[string]graced{},
+		said:       map[string]string{},
+	}
+	n.own.previous = n.previousSubnets()
+	defer func() {
+		cancel()
+		n.background.Wait()
+		k.Close()
+	}()
+	n.background.Go(func() { n.watchKernel(ctx) })
+	n.background.Go(func() { n.watchStore(ctx) })
+	return n.loop(ctx)
+}
+
+// watchKernel keeps a subscription to the kernel's notifications. Each new one begins with a full read, so that nothing
+// is missed between two of them.
+func (n *node) watchKernel(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := n.kernel.Watch(ctx, func() { n.kernel.Distrust(); n.wakeForKernel() }, n.wakeForKernel)
+		if err != nil {
+			n.Log.WithError(err).Error("the kernel's notifications ended; subscribing again")
+			sleep(ctx, waitAfterFailure)
+		}
+	}
+}
+
+func (n *node) wakeForKernel() {
+	select {
+	case n.kernelNews <- struct{}{}:
+	default: // the loop will look anyway
+	}
+}
+
+func (n *node) watchStore(ctx context.Context) {
+	err := n.Store.Watch(ctx, func(e subnet.Event) error {
+		select {
+		case n.events <- e:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		n.Log.WithError(err).Error("the watch on the lease store ended")
+	}
+}
+
+// loop takes in what is new, does all that follows from it, and waits for more.
+func (n *node) loop(ctx context.Context) error {
+	n.resyncAt = time.Now().Add(jitter(n.Resync))
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-n.events:
+			n.storeNews(e)
+		case <-n.kernelNews:
+		case c := <-n.claims:
+			n.claimEnded(ctx, c)
+		case l := <-n.lost:
+			n.holdEnded(l)
+		case <-n.rulesSet:
+			n.rulesInForce = true
+		case <-timer.C:
+		}
+		n.drain()
+		now := time.Now()
+		n.step(ctx, now)
+		timer.Reset(max(0, time.Until(n.next(now))))
+	}
+}
+
+// drain takes in the store's events that wait already, so that a burst makes one pass.
+func (n *node) drain() {
+	for {
+		select {
+		case e := <-n.events:
+			n.storeNews(e)
+		default:
+			return
+		}
+	}
+}
+
+// step does everything that follows from what is known now. Each part is idempotent.
+func (n *node) step(ctx context.Context, now time.Time) {
+	if now.After(n.resyncAt) {
+		n.resyncAt = now.Add(jitter(n.Resync))
+		n.kernel.Distrust()
+		n.published = [2]netip.Prefix{} // the subnet file too
+	}
+	if err := n.kernel.Observe(); err != nil {
+		n.sayOnce("observe", err)
+		return
+	}
+	n.forget("observe")
+	if !n.setUp(now) {
+		return
+	}
+	n.advanceLease(ctx, now)
+	n.endGrace(now)
+	n.pass(now)
+	n.publish(ctx)
+}
+
+// next is when the loop has to run again if nothing happens.
+func (n *node) next(now time.Time) time.Time {
+	at := n.resyncAt
+	for _, t := range []time.Time{n.retryAt, n.setupAt, n.own.retryAt} {
+		if t.After(now) && t.Before(at) {
+			at = t
+		}
+	}
+	for _, g := range n.grace {
+		if g.until.Before(at) {
+			at = g.until
+		}
+	}
+	return at
+}
+
+// pass makes the kernel what the tables want, and says what came of it.
+func (n *node) pass(now time.Time) {
+	complete := n.view.Synced() && n.own.final
+	n.rec.KeepUnwanted = !complete
+	r := n.rec.Pass(now)
+	n.retryAt = r.Retry
+	first := complete && !n.programmed
+	n.programmed = n.programmed || complete
+	peers, quarantined := n.view.Len()
+	switch {
+	case first:
+		n.Log.WithFields(logrus.Fields{
+			"leases": peers, "quarantined": quarantined, "set": r.Set, "removed": r.Removed, "took": time.Since(now).Round(time.Microsecond).String(),
+		}).Info("the kernel holds what the leases ask for")
+	case r.Repaired > 0:
+		n.Log.WithFields(logrus.Fields{"repaired": r.Repaired, "took": time.Since(now).Round(time.Microsecond).String()}).
+			Warn("somebody else changed what is ours in the kernel; it is right again")
+	}
+	if len(r.Failures) > 0 {
+		f := r.Failures[0]
+		n.sayOnce("pass", fmt.Errorf("%s %s: %w", f.Kind, f.Key, f.Err))
+	} else if r.Retry.IsZero() {
+		n.forget("pass")
+	}
+}
+
+// sayOnce logs an error at the place called topic, unless it is what was logged there last.
+func (n *node) sayOnce(topic string, err error) {
+	if n.said[topic] != err.Error() {
+		n.said[topic] = err.Error()
+		n.Log.Error(err)
+	}
+}
+
+// forget says that the trouble at a place is over.
+func (n *node) forget(topic string) {
+	if _, was := n.said[topic]; was {
+		delete(n.said, topic)
+		n.Log.Infof("%s: all is well again", topic)
+	}
+}
+
+// jitter returns d, give or take a tenth: nodes that started together shall not do everything together.
+func jitter(d time.Duration) time.Duration {
+	return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d))
+}
+
+// sleep waits for d or for the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,56 @@
+// Package node assembles one node's daemon from its parts: the lease store, the uplink, a backend, the kernel, the packet
+// filter and the subnet file. main, the lab and the tests all call [Run].
+//
+// One goroutine, the loop in node.go, owns everything that is decided: the view of the leases, the tables, the node's
+// own lease. The others only bring it news (the store's watch, the kernel's notifications, a claim that ended) or do
+// slow work it ordered (a claim, the filter rules); each is waited for before Run returns.
+package node
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/backend/vxlan"
+	"github.com/selvage-net/selvage/network/uplink"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// Options are what [Run] needs to know. All fields are required unless they say otherwise.
+type Options struct {
+	Store      subnet.Store
+	Uplink     uplink.Options // Families is filled in from the network config
+	NodeName   string         // for display only
+	SubnetFile string         // path
+	StateDir   string         // path of the directory in which the node's identity is kept
+	IPMasq     bool           // masquerade what crosses the overlay's edge
+	// RandomFully has masquerading choose source ports at random throughout, where iptables can.
+	RandomFully bool
+	Forward     bool // accept forwarding from and to the overlay
+	// RulesResync is how often the packet filter's rules are looked at, since not every change of them is told.
+	RulesResync time.Duration
+	// Resync is how often the kernel's tables are read in full, give or take a tenth. Notifications keep them right in
+	// between.
+	Resync time.Duration
+	// PeerGrace is how long a peer whose lease vanished stays in the kernel. 0: not at all.
+	PeerGrace time.Duration
+	Ready     func() // called once, when everything is in place and the subnet file is written; may be nil
+	Log       logrus.FieldLogger
+}
+
+// backends are the backends there are, by the network config's Backend.Type.
+func backends() map[string]backend.Factory {
+	return map[string]backend.Factory{
+		vxlan.Type: vxlan.New,
+	}
+}
+
+func newBackend(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
+	factory, ok := backends()[c.Backend.Type]
+	if !ok {
+		return nil, fmt.Errorf("network config: Backend.Type is %q, want %q", c.Backend.Type, vxlan.Type)
+	}
+	return factory(c, u)
+}

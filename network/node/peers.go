@@ -1,0 +1,95 @@
+package node
+
+import (
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// graced is a peer whose lease is gone and whose entries are kept for a while: etcd wiped and written anew, or an
+// operator's slip, must not cost a packet. A live claim on its subnet goes first at once.
+type graced struct {
+	lease subnet.Lease
+	until time.Time
+}
+
+// storeNews takes in one event of the store.
+func (n *node) storeNews(e subnet.Event) {
+	changes := n.view.Apply(e)
+	if e.ConfigSet {
+		n.configNews(e.Config)
+	}
+	n.peersChanged(changes, time.Now())
+}
+
+// peersChanged brings changes among the peers into the tables.
+func (n *node) peersChanged(changes []subnet.Change, now time.Time) {
+	if n.backend == nil {
+		return // the backend will be told of all peers when it is made
+	}
+	came, went, changed := 0, 0, 0
+	for _, c := range changes {
+		last := n.wanted(c.Before)
+		if g, ok := n.grace[c.Key]; ok && c.Before == nil {
+			last = n.wanted(&g.lease)
+			delete(n.grace, c.Key)
+		}
+		owner := network.Owner{Name: c.Key}
+		if m, ok, _ := n.view.Get(c.Key); ok {
+			owner.Age = m.Created
+		}
+		switch {
+		case c.After != nil:
+			if c.Before == nil {
+				came++
+			} else {
+				changed++
+			}
+			n.tables.Replace(owner, last, n.wanted(c.After))
+		case n.PeerGrace > 0 && !n.isOurs(*c.Before):
+			went++
+			owner.Grace = true
+			n.grace[c.Key] = graced{lease: *c.Before, until: now.Add(n.PeerGrace)}
+			n.tables.Replace(owner, last, last)
+		default:
+			went++
+			n.tables.Replace(owner, last, network.State{})
+		}
+	}
+	if n.programmed && came+went+changed > 0 {
+		n.Log.WithFields(logrus.Fields{"came": came, "went": went, "changed": changed}).Info("peers changed")
+	}
+}
+
+// wanted is what a peer's lease needs in the kernel; nothing for no lease.
+func (n *node) wanted(l *subnet.Lease) network.State {
+	if l == nil {
+		return network.State{}
+	}
+	s, _ := n.backend.Peer(*l) // the view lets in only what the backend can use
+	return s
+}
+
+// isOurs reports whether a lease is for a subnet that is ours now.
+func (n *node) isOurs(l subnet.Lease) bool {
+	for _, f := range subnet.Families() {
+		if l.Has(f) && n.own.subnets[f].IsValid() && l.Endpoints[f].Subnet.Overlaps(n.own.subnets[f]) {
+			return true
+		}
+	}
+	return false
+}
+
+// endGrace drops the peers whose time is over, and those whose subnet has become ours.
+func (n *node) endGrace(now time.Time) {
+	for key, g := range n.grace {
+		if now.Before(g.until) && !n.isOurs(g.lease) {
+			continue
+		}
+		delete(n.grace, key)
+		n.tables.Replace(network.Owner{Name: key}, n.wanted(&g.lease), network.State{})
+	}
+}

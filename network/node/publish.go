@@ -1,0 +1,160 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"reflect"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/network/filter"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// publish tells the world outside, once the node's own part of the overlay works: the rules first, then the subnet file,
+// on which container runtimes act, then readiness.
+func (n *node) publish(ctx context.Context) {
+	if !n.programmed || !n.own.final || n.tables.Links.PendingCount()+n.tables.Addresses.PendingCount() > 0 {
+		return
+	}
+	n.keepRules(ctx)
+	if !n.rulesInForce || n.ready && n.published == n.own.subnets {
+		return
+	}
+	if err := subnet.WriteFile(n.SubnetFile, n.file()); err != nil {
+		n.sayOnce("subnet file", err)
+		n.setupAt = time.Now().Add(waitAfterFailure) // only to wake up again
+		return
+	}
+	n.forget("subnet file")
+	n.published = n.own.subnets
+	if !n.ready {
+		n.ready = true
+		n.Log.WithField("subnet_file", n.SubnetFile).Info("ready")
+		if n.Options.Ready != nil {
+			n.Options.Ready()
+		}
+	}
+}
+
+// file is the content of the subnet file.
+func (n *node) file() subnet.File {
+	f := subnet.File{MTU: n.backend.MTU(), IPMasq: n.IPMasq}
+	for _, family := range subnet.Families() {
+		if r := n.config.Ranges[family]; r.Enabled() {
+			f.Networks[family] = []netip.Prefix{r.Network}
+			f.Subnets[family] = subnet.Gateway(n.own.subnets[family])
+		}
+	}
+	return f
+}
+
+// previousSubnets reads which subnets an earlier run had from its subnet file.
+func (n *node) previousSubnets() (subnets [2]netip.Prefix) {
+	f, err := subnet.ReadFile(n.SubnetFile)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			n.Log.WithError(err).Warn("the subnet file of an earlier run is of no use; it will be written anew")
+		}
+		return subnets
+	}
+	for _, family := range subnet.Families() {
+		if p := f.Subnets[family]; p.IsValid() {
+			subnets[family] = p.Masked()
+		}
+	}
+	return subnets
+}
+
+// rulesKeeper orders the filter rules from a goroutine of their own: iptables can take long, and wait for its lock.
+type rulesKeeper struct {
+	policy filter.Policy
+	orders chan filter.Policy // size one: the latest
+}
+
+// keepRules orders the rules that hold now; the first call starts the goroutine that keeps them.
+func (n *node) keepRules(ctx context.Context) {
+	p := filter.Policy{Forward: n.Forward, Masquerade: n.IPMasq, RandomFully: n.RandomFully, Networks: networks(*n.config)}
+	for _, s := range n.own.subnets {
+		if s.IsValid() {
+			p.Own = append(p.Own, s)
+		}
+	}
+	if n.rules != nil {
+		if !reflect.DeepEqual(n.rules.policy, p) {
+			n.rules.policy = p
+			select {
+			case <-n.rules.orders: // an older order that nobody took
+			default:
+			}
+			n.rules.orders <- p
+		}
+		return
+	}
+	var families []subnet.Family
+	for _, f := range subnet.Families() {
+		if n.config.Ranges[f].Enabled() {
+			families = append(families, f)
+		}
+	}
+	keeper := &rulesKeeper{policy: p, orders: make(chan filter.Policy, 1)}
+	n.rules = keeper
+	uplinkName := n.underlay.Link
+	n.background.Go(func() { n.runRules(ctx, keeper.orders, p, families, uplinkName) })
+}
+
+// runRules sets the rules and looks at them again every RulesResync, until ctx ends.
+func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filter.Policy, families []subnet.Family, uplinkName string) {
+	rules := filter.New(families...)
+	ticker := time.NewTicker(n.RulesResync)
+	defer ticker.Stop()
+	inForce, failed := false, ""
+	for {
+		err := n.ensureRules(ctx, rules, p, families, uplinkName, !inForce)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && err.Error() != failed:
+			failed = err.Error()
+			n.Log.WithError(err).Error("the packet filter is not as it should be; trying again")
+		case err == nil:
+			if failed != "" {
+				n.Log.Info("the packet filter is as it should be again")
+			}
+			failed = ""
+			if !inForce {
+				inForce = true
+				n.rulesSet <- struct{}{} // has room
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case p = <-orders:
+		case <-ticker.C:
+		}
+	}
+}
+
+func (n *node) ensureRules(ctx context.Context, rules *filter.Rules, p filter.Policy, families []subnet.Family, uplinkName string, first bool) error {
+	switchedOn, err := filter.EnsureForwarding(families, uplinkName)
+	for _, s := range switchedOn {
+		n.Log.Warn("forwarding was off; set " + s)
+	}
+	if err != nil {
+		return err
+	}
+	changed, err := rules.Ensure(ctx, p)
+	if len(changed) > 0 {
+		entry := n.Log.WithFields(logrus.Fields{"changed": changed})
+		if first {
+			entry.Info("packet filter rules are in")
+		} else {
+			entry.Warn("somebody else changed our packet filter rules; they are right again")
+		}
+	}
+	return err
+}

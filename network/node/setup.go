@@ -1,0 +1,144 @@
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/uplink"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// configNews takes in the network config, or its absence. The first usable one is in force from then on; what comes
+// later and differs takes a restart, and the one in force stays until then.
+func (n *node) configNews(data []byte) {
+	if data == nil {
+		if n.config == nil {
+			n.sayOnce("config", fmt.Errorf("there is no network config in the store yet, waiting for it; write one, such as {\"Network\": \"10.5.0.0/16\"}, to <etcd-prefix>/config"))
+		} else {
+			n.sayOnce("config", fmt.Errorf("the network config was deleted from the store; the one in force stays"))
+		}
+		return
+	}
+	c, err := subnet.ParseConfig(data)
+	if err == nil {
+		if _, known := backends()[c.Backend.Type]; !known {
+			_, err = newBackend(c, backend.Underlay{}) // for its error
+		}
+	}
+	switch {
+	case err != nil && n.config == nil:
+		n.sayOnce("config", fmt.Errorf("%w; waiting for a better one", err))
+	case err != nil:
+		n.sayOnce("config", fmt.Errorf("%w; the one in force stays", err))
+	case n.config == nil:
+		n.forget("config")
+		n.config = &c
+		n.Log.WithFields(logrus.Fields{"networks": networks(c), "backend": c.Backend.Type}).Info("network config")
+	case !reflect.DeepEqual(c, *n.config):
+		n.sayOnce("config", fmt.Errorf("the network config changed; the one in force stays until selvaged is restarted"))
+	default:
+		n.forget("config")
+	}
+}
+
+// setUp makes the backend, once config and uplink allow it. It reports whether there is one.
+func (n *node) setUp(now time.Time) bool {
+	if n.backend != nil {
+		return true
+	}
+	if n.config == nil || !n.view.Synced() || now.Before(n.setupAt) {
+		return false
+	}
+	if err := n.makeBackend(now); err != nil {
+		n.sayOnce("start", err)
+		n.setupAt = now.Add(waitAfterFailure)
+		return false
+	}
+	n.forget("start")
+	return true
+}
+
+func (n *node) makeBackend(now time.Time) error {
+	choice, err := n.chooseUplink()
+	if err != nil {
+		return err
+	}
+	id, fresh, err := loadIdentity(n.StateDir, choice.HardwareAddr)
+	if err != nil {
+		return err
+	}
+	n.identity = id
+	// First without the backend's say, to find our own lease: the MAC address in it is what peers know.
+	rules := subnet.Rules{Config: *n.config, InstanceID: id.InstanceID, PublicIPs: choice.PublicIP}
+	changes := n.view.SetRules(rules)
+	own := n.view.Own(subnet.Request{InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
+	u := backend.Underlay{
+		Link: choice.Name, MTU: choice.MTU, Local: choice.Local, PublicIP: choice.PublicIP, Own: own,
+		MAC: func(device string, lease network.MAC) network.MAC {
+			return id.mac(device, n.kernel.VXLANAddress(device), lease)
+		},
+	}
+	b, err := newBackend(*n.config, u)
+	if err != nil {
+		return err
+	}
+	if err := id.save(n.StateDir); err != nil {
+		return err
+	}
+	n.Log.WithFields(logrus.Fields{"uplink": choice.Name, "public_ip": addresses(choice.PublicIP), "mtu": choice.MTU}).Info("uplink: " + choice.Why)
+	if fresh != "" {
+		n.Log.WithField("instance", id.InstanceID).Info("this node has a new identity: " + fresh)
+	}
+	n.backend, n.underlay = b, u
+	device := b.Device([2]netip.Prefix{})
+	n.tables.Replace(nodeOwner(), network.State{}, device)
+	for _, l := range device.Links {
+		n.Log.WithFields(logrus.Fields{"device": l.Key, "vni": l.Value.VNI, "port": l.Value.Port, "mtu": l.Value.MTU, "mac": l.Value.MAC.String()}).Info("overlay device")
+	}
+	n.peersChanged(changes, now)
+	rules.Check = func(l subnet.Lease) error { _, err := b.Peer(l); return err }
+	n.peersChanged(n.view.SetRules(rules), now)
+	for key, why := range n.view.Quarantined {
+		n.Log.WithField("lease", key).WithError(why).Warn("a lease is not let in")
+	}
+	return n.kernel.Read() // now that it is known what is ours
+}
+
+func (n *node) chooseUplink() (uplink.Choice, error) {
+	o := n.Uplink
+	o.Families = nil
+	for _, f := range subnet.Families() {
+		if n.config.Ranges[f].Enabled() {
+			o.Families = append(o.Families, f)
+		}
+	}
+	s, err := uplink.Read(n.kernel.Handle(), o)
+	if err != nil {
+		return uplink.Choice{}, err
+	}
+	return uplink.Choose(o, s)
+}
+
+func networks(c subnet.Config) (out []netip.Prefix) {
+	for _, r := range c.Ranges {
+		if r.Enabled() {
+			out = append(out, r.Network)
+		}
+	}
+	return out
+}
+
+func addresses(byFamily [2]netip.Addr) (out []string) {
+	for _, a := range byFamily {
+		if a.IsValid() {
+			out = append(out, a.String())
+		}
+	}
+	return out
+}
