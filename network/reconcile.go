@@ -12,8 +12,8 @@ var ErrForeign = errors.New("in use by something that is not selvage's")
 // Kernel changes the real thing, one object at a time. Each method makes the object under the key as the change wants
 // it, or removes it if it is not wanted. Each is idempotent: to set what is set, or to remove what is gone, is no error.
 //
-// A method does not touch the tables, with one exception: Link calls [Tables.LinkGone] if it makes a device anew, since
-// what hung on it is gone then. What the kernel reports in the meantime is for after the pass.
+// A method does not touch the tables, with one exception: Link calls [Tables.LinkGone] if it makes a device anew or
+// renames one, since what hung on it hangs there no more. What the kernel reports in the meantime is for after the pass.
 type Kernel interface {
 	Link(name string, c Change[Link]) error
 	Address(k AddressKey, c Change[Address]) error

@@ -23,7 +23,9 @@ func (s State) Commands() []string {
 		say("ip neighbour replace %s lladdr %s dev %s%s", x.Key.IP, x.Value.MAC, x.Key.Link, when(x.Value.Permanent, " nud permanent"))
 	}
 	for _, x := range s.Routes {
-		say("ip route replace %s via %s dev %s%s proto %d", x.Key, x.Value.Gateway, x.Value.Link, when(x.Value.OnLink, " onlink"), x.Value.Protocol)
+		r := x.Value
+		say("ip route replace %s%s%s%s proto %d", x.Key, when(r.Gateway.IsValid(), " via "+r.Gateway.String()),
+			when(r.Link != "", " dev "+r.Link), when(r.OnLink, " onlink"), r.Protocol)
 	}
 	return out
 }

@@ -6,20 +6,32 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// ownLease is where the node stands with its own lease:
+// ownLease gets the node a lease and keeps it. It belongs to one goroutine, which feeds the view and calls advance
+// whenever something is new; what takes time runs in the background and comes back on the channels.
 //
-//	none ── Allocate, Claim ──▶ claiming ──▶ claimed ── our watch has passed the claim,   ──▶ final
+//	none ── Allocate, Claim ──▶ claiming ──▶ holding ── our watch has passed the claim,   ──▶ final
 //	  ▲                            │            │       and no older lease overlaps it          │
 //	  └──── taken, or failed ──────┴── beaten ──┴──── deleted, taken or expired ────────────────┘
 type ownLease struct {
+	store      subnet.Store
+	view       *subnet.View
+	log        logrus.FieldLogger
+	background *sync.WaitGroup
+	claims     chan claimed  // how a claim ended: to be given to claimEnded
+	lost       chan heldLost // a held lease ended: to be given to holdEnded
+
+	instanceID string
+	publicIPs  [2]netip.Addr
+	advertise  func(subnets [2]netip.Prefix) subnet.Lease // what the node says of itself with those subnets
+
 	phase    leasePhase
 	final    bool
 	record   subnet.Record
@@ -30,6 +42,7 @@ type ownLease struct {
 	pause    time.Duration
 	release  context.CancelFunc // ends Hold
 	round    int                // counts holds, to tell a late end of an old one
+	trouble  string             // what was logged last, so that it is not logged again
 }
 
 type leasePhase int
@@ -58,152 +71,141 @@ const (
 	longestClaimPause  = 10 * time.Second
 )
 
-// nodeOwner owns what the node wants for itself in the tables: it goes before every peer.
-func nodeOwner() network.Owner { return network.Owner{Name: "", Age: -1} }
-
-// advanceLease moves the node's own lease on by what the view shows.
-func (n *node) advanceLease(ctx context.Context, now time.Time) {
-	switch n.own.phase {
+// advance moves on by what the view shows. It reports whether the lease has become final just now.
+func (o *ownLease) advance(ctx context.Context, now time.Time) (gained bool) {
+	switch o.phase {
 	case none:
-		if n.view.Synced() && !now.Before(n.own.retryAt) {
-			n.claim(ctx, now)
+		if o.view.Synced() && !now.Before(o.retryAt) {
+			o.claim(ctx, now)
 		}
 	case holding:
-		n.checkHeld(ctx)
+		return o.check(ctx)
 	case claiming: // claimEnded goes on
 	}
+	return false
 }
 
 // claim chooses subnets and claims them in the background.
-func (n *node) claim(ctx context.Context, now time.Time) {
-	a, err := n.view.Allocate(subnet.Request{
-		InstanceID: n.identity.InstanceID,
-		PublicIPs:  n.underlay.PublicIP,
-		Previous:   n.own.previous,
-		Avoid:      n.own.avoid,
-		Rand:       rand.Uint64N,
+func (o *ownLease) claim(ctx context.Context, now time.Time) {
+	a, err := o.view.Allocate(subnet.Request{
+		InstanceID: o.instanceID, PublicIPs: o.publicIPs, Previous: o.previous, Avoid: o.avoid, Rand: rand.Uint64N,
 	})
 	if err != nil {
-		n.sayOnce("lease", err)
-		n.own.avoid = nil // what was taken may be free again
-		n.claimLater(now)
+		o.avoid = nil // what was taken may be free again
+		o.failed(err, now)
 		return
 	}
-	want := n.lease(a.Subnets)
-	n.own.phase = claiming
-	n.background.Go(func() {
-		record, err := n.Store.Claim(ctx, a.Have, want)
+	want := o.advertise(a.Subnets)
+	o.phase = claiming
+	o.background.Go(func() {
+		record, err := o.store.Claim(ctx, a.Have, want)
 		select {
-		case n.claims <- claimed{a, record, err}:
+		case o.claims <- claimed{a, record, err}:
 		case <-ctx.Done():
 		}
 	})
 }
 
-// lease is what the node advertises with the given subnets.
-func (n *node) lease(subnets [2]netip.Prefix) subnet.Lease {
-	l := subnet.Lease{
-		Endpoints: n.backend.Advertise(), BackendType: n.config.Backend.Type,
-		InstanceID: n.identity.InstanceID, NodeName: n.NodeName,
+// failed waits a while before the next try, and says why if that is new.
+func (o *ownLease) failed(err error, now time.Time) {
+	if err.Error() != o.trouble {
+		o.trouble = err.Error()
+		o.log.WithError(err).Error("no lease yet; trying again")
 	}
-	for _, f := range subnet.Families() {
-		l.Endpoints[f].Subnet = subnets[f]
-	}
-	return l
+	o.later(now)
 }
 
-func (n *node) claimLater(now time.Time) {
-	n.own.pause = min(max(2*n.own.pause, shortestClaimPause), longestClaimPause)
-	n.own.retryAt = now.Add(jitter(n.own.pause))
+func (o *ownLease) later(now time.Time) {
+	o.pause = min(max(2*o.pause, shortestClaimPause), longestClaimPause)
+	o.retryAt = now.Add(jitter(o.pause))
 }
 
 // claimEnded takes in how a claim ended. A lost race is nothing to speak of: the next choice follows at once.
-func (n *node) claimEnded(ctx context.Context, c claimed) {
+func (o *ownLease) claimEnded(ctx context.Context, c claimed) {
 	switch {
 	case c.err == nil:
-		n.own.pause, n.own.avoid = 0, nil
-		n.hold(ctx, c)
+		o.pause, o.avoid = 0, nil
+		o.hold(ctx, c)
 	case errors.Is(c.err, subnet.ErrTaken):
-		n.own.phase = none
+		o.phase = none
 		if c.asked.Have == nil {
 			for _, p := range c.asked.Subnets {
 				if p.IsValid() {
-					n.own.avoid = append(n.own.avoid, p)
+					o.avoid = append(o.avoid, p)
 				}
 			}
 			return
 		}
 		// Our own record changed while we looked at it; the view is about to show how.
-		n.claimLater(time.Now())
+		o.later(time.Now())
 	default:
-		n.own.phase = none
-		n.sayOnce("lease", c.err)
-		n.claimLater(time.Now())
+		o.phase = none
+		o.failed(c.err, time.Now())
 	}
 }
 
 // hold keeps a claimed record alive in the background.
-func (n *node) hold(ctx context.Context, c claimed) {
+func (o *ownLease) hold(ctx context.Context, c claimed) {
 	holdCtx, cancel := context.WithCancel(ctx)
-	n.own.phase, n.own.final = holding, false
-	n.own.record, n.own.subnets, n.own.release = c.record, c.asked.Subnets, cancel
-	n.own.round++
-	round := n.own.round
-	n.background.Go(func() {
-		err := n.Store.Hold(holdCtx, c.record, nil)
+	o.phase, o.final = holding, false
+	o.record, o.subnets, o.release = c.record, c.asked.Subnets, cancel
+	o.round++
+	round := o.round
+	o.background.Go(func() {
+		err := o.store.Hold(holdCtx, c.record, nil)
 		if holdCtx.Err() != nil {
 			return
 		}
 		select {
-		case n.lost <- heldLost{round, err}:
+		case o.lost <- heldLost{round, err}:
 		case <-ctx.Done():
 		}
 	})
 }
 
-func (n *node) holdEnded(l heldLost) {
-	if l.round == n.own.round && n.own.phase == holding {
-		n.dropLease(l.err)
+func (o *ownLease) holdEnded(l heldLost) {
+	if l.round == o.round && o.phase == holding {
+		o.drop(l.err)
 	}
 }
 
-// dropLease goes back to having none, and asks for the same subnets again.
-func (n *node) dropLease(why error) {
-	n.Log.WithError(why).WithField("lease", n.own.record.Key).Warn("the lease is lost; claiming again")
-	n.own.release()
-	n.own.phase, n.own.final = none, false
-	n.own.previous = n.own.subnets
+// drop goes back to having none, and asks for the same subnets again.
+func (o *ownLease) drop(why error) {
+	o.log.WithError(why).WithField("lease", o.record.Key).Warn("the lease is lost; claiming again")
+	o.release()
+	o.phase, o.final = none, false
+	o.previous = o.subnets
 }
 
-// checkHeld looks whether the view still shows the lease as ours.
-func (n *node) checkHeld(ctx context.Context) {
-	if n.view.Revision() < n.own.record.Modified {
-		return // the watch has not come to it yet
+// check looks whether the view still shows the lease as ours.
+func (o *ownLease) check(ctx context.Context) (gained bool) {
+	if o.view.Revision() < o.record.Modified {
+		return false // the watch has not come to it yet
 	}
-	m, ok, why := n.view.Get(n.own.record.Key)
+	m, ok, why := o.view.Get(o.record.Key)
 	switch {
 	case !ok:
-		n.dropLease(errors.New("somebody deleted its key"))
-	case m.InstanceID != n.identity.InstanceID:
-		n.dropLease(errors.New("another node has its key: " + m.NodeName + " " + m.InstanceID))
-	case why != nil && m.Created == n.own.record.Created && !n.own.final:
-		// Claimed at the same moment as an overlapping one, which the store cannot see; the older one stays.
-		n.Log.WithField("lease", n.own.record.Key).Infof("giving way: the lease %s", why)
-		record := n.own.record
-		n.own.release()
-		n.own.phase = none
-		n.own.previous = [2]netip.Prefix{}
-		n.background.Go(func() {
-			if err := n.Store.Release(ctx, record); err != nil && ctx.Err() == nil {
-				n.Log.WithError(err).WithField("lease", record.Key).Warn("the lease that gave way stays until it expires")
-			}
-		})
-	case !n.own.final:
-		n.own.final = true
-		n.forget("lease")
-		n.Log.WithFields(logrus.Fields{"lease": strings.ReplaceAll(m.Key, "&", " "), "etcd_lease": m.LeaseID, "reservation": m.LeaseID == 0}).
+		o.drop(errors.New("somebody deleted its key"))
+	case m.InstanceID != o.instanceID:
+		o.drop(errors.New("another node has its key: " + m.NodeName + " " + m.InstanceID))
+	case o.final:
+	case errors.Is(why, subnet.ErrOverlap):
+		// Claimed at the same moment as an overlapping one, which the store cannot see; the older one stays. The next
+		// claim takes over the record that gives way.
+		o.log.WithField("lease", o.record.Key).Infof("giving way: it %s", why)
+		o.release()
+		o.phase = none
+	case why != nil:
+		if why.Error() != o.trouble {
+			o.trouble = why.Error()
+			o.log.WithError(why).WithField("lease", o.record.Key).Error("this node's own lease is not valid")
+		}
+	default:
+		o.final = true
+		o.trouble = ""
+		o.log.WithFields(logrus.Fields{"lease": strings.ReplaceAll(m.Key, "&", " "), "etcd_lease": m.LeaseID, "reservation": m.LeaseID == 0}).
 			Info("this node's lease")
-		n.tables.Replace(nodeOwner(), n.backend.Device([2]netip.Prefix{}), n.backend.Device(n.own.subnets))
-		n.kernel.Distrust()
+		return true
 	}
+	return false
 }

@@ -29,8 +29,6 @@ type node struct {
 
 	events     chan subnet.Event // from the store's watch
 	kernelNews chan struct{}     // size one: there is something to observe
-	claims     chan claimed      // how a claim ended
-	lost       chan heldLost     // a held lease ended
 	rulesSet   chan struct{}     // the filter's rules are in place for the first time
 	background sync.WaitGroup
 
@@ -47,6 +45,7 @@ type node struct {
 	retryAt      time.Time // of the reconciler
 	programmed   bool      // a pass has been made with all leases and our own known
 	rulesInForce bool
+	published    [2]netip.Prefix // the subnets that the subnet file names
 	ready        bool
 	said         map[string]string // see sayOnce
 }
@@ -69,13 +68,14 @@ func Run(ctx context.Context, o Options) error {
 		view:       subnet.NewView(),
 		events:     make(chan subnet.Event, 16),
 		kernelNews: make(chan struct{}, 1),
-		claims:     make(chan claimed),
-		lost:       make(chan heldLost),
 		rulesSet:   make(chan struct{}, 1),
 		grace:      map[string]graced{},
 		said:       map[string]string{},
 	}
-	n.own.previous = n.previousSubnets()
+	n.own = ownLease{
+		store: o.Store, view: n.view, log: o.Log, background: &n.background,
+		claims: make(chan claimed), lost: make(chan heldLost), previous: n.previousSubnets(),
+	}
 	defer func() {
 		cancel()
 		n.background.Wait()
@@ -131,10 +131,10 @@ func (n *node) loop(ctx context.Context) error {
 		case e := <-n.events:
 			n.storeNews(e)
 		case <-n.kernelNews:
-		case c := <-n.claims:
-			n.claimEnded(ctx, c)
-		case l := <-n.lost:
-			n.holdEnded(l)
+		case c := <-n.own.claims:
+			n.own.claimEnded(ctx, c)
+		case l := <-n.own.lost:
+			n.own.holdEnded(l)
 		case <-n.rulesSet:
 			n.rulesInForce = true
 		case <-timer.C:
@@ -173,7 +173,9 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	if !n.setUp(now) {
 		return
 	}
-	n.advanceLease(ctx, now)
+	if n.own.advance(ctx, now) {
+		n.tables.Replace(nodeOwner(), n.backend.Device([2]netip.Prefix{}), n.backend.Device(n.own.subnets))
+	}
 	n.endGrace(now)
 	n.pass(now)
 	n.publish(ctx)

@@ -96,6 +96,7 @@ func (n *node) makeBackend(now time.Time) error {
 		n.Log.WithField("instance", id.InstanceID).Info("this node has a new identity: " + fresh)
 	}
 	n.backend, n.underlay = b, u
+	n.own.instanceID, n.own.publicIPs, n.own.advertise = id.InstanceID, u.PublicIP, n.lease
 	device := b.Device([2]netip.Prefix{})
 	n.tables.Replace(nodeOwner(), network.State{}, device)
 	for _, l := range device.Links {
@@ -110,9 +111,24 @@ func (n *node) makeBackend(now time.Time) error {
 	return n.kernel.Read() // now that it is known what is ours
 }
 
+// nodeOwner owns what the node wants for itself in the tables: it goes before every peer.
+func nodeOwner() network.Owner { return network.Owner{Name: "", Age: -1} }
+
+// lease is what the node advertises with the given subnets.
+func (n *node) lease(subnets [2]netip.Prefix) subnet.Lease {
+	l := subnet.Lease{
+		Endpoints: n.backend.Advertise(), BackendType: n.config.Backend.Type,
+		InstanceID: n.identity.InstanceID, NodeName: n.NodeName,
+	}
+	for _, f := range subnet.Families() {
+		l.Endpoints[f].Subnet = subnets[f]
+	}
+	return l
+}
+
 func (n *node) chooseUplink() (uplink.Choice, error) {
 	o := n.Uplink
-	o.Families = nil
+	o.Families, o.Overlay = nil, networks(*n.config)
 	for _, f := range subnet.Families() {
 		if n.config.Ranges[f].Enabled() {
 			o.Families = append(o.Families, f)

@@ -1,0 +1,132 @@
+package cniplugin
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/containernetworking/cni/pkg/utils"
+)
+
+// attachment is what ADD makes and DEL ends: one interface of one container on one network. A container can have
+// several, also on one network.
+type attachment struct{ network, containerID, ifName string }
+
+// check applies the CNI spec's rules for names. They keep "/" and ":" out, on which the names of files rely.
+func (a attachment) check() error {
+	// These return a concrete pointer: put into an error unasked, a nil one would be an error.
+	if err := utils.ValidateNetworkName(a.network); err != nil {
+		return err
+	}
+	if err := utils.ValidateContainerID(a.containerID); err != nil {
+		return err
+	}
+	if err := utils.ValidateInterfaceName(a.ifName); err != nil {
+		return err
+	}
+	return nil
+}
+
+// store keeps the delegate's configuration of every attachment, a file each, in dir.
+//
+// A file is named network:containerID:ifName. None of the three can hold a colon, so no two attachments share a name,
+// nor does any with the files of flannel's plugin, which are named by container ID alone.
+//
+// Files are replaced by rename, but not synced to disk, which would cost every container's start some milliseconds: a
+// power cut that truncates a file has ended the container as well, and a file that does not decode is rebuilt at DEL.
+type store struct{ dir string }
+
+// stored is what a store knows of an attachment. The zero value is nothing.
+type stored struct {
+	path   string // the file, to be removed once the delegate's DEL is through
+	config object // nil if the file does not hold a configuration
+}
+
+func (s store) path(a attachment) string {
+	return filepath.Join(s.dir, a.network+":"+a.containerID+":"+a.ifName)
+}
+
+// has reports whether an ADD of this attachment was stored, and no DEL came since.
+func (s store) has(a attachment) bool {
+	_, err := os.Lstat(s.path(a))
+	return err == nil
+}
+
+// load returns what ADD stored for a, or else what flannel's plugin did: on a node that is taken over, its containers
+// are ours to delete. What is not there is not an error.
+func (s store) load(a attachment) (stored, error) {
+	for _, path := range []string{s.path(a), filepath.Join(s.dir, a.containerID)} {
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) {
+			continue // what has too long a name cannot have been stored
+		}
+		if err != nil {
+			return stored{}, err
+		}
+		config := decodeStored(data)
+		if path != s.path(a) && config.network() != a.network {
+			continue // flannel keeps one file a container, so this one may be another network's
+		}
+		return stored{path, config}, nil
+	}
+	return stored{}, nil
+}
+
+// save stores the delegate's configuration for a.
+func (s store) save(a attachment, config []byte) (err error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	t, err := os.CreateTemp(s.dir, ".*") // mode 0600; network names do not begin with a dot
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(t.Name()) // the first error is the one to tell
+		}
+	}()
+	_, err = t.Write(config)
+	if closeErr := t.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(t.Name(), s.path(a))
+	}
+	return err
+}
+
+// remove forgets what [store.load] found.
+func (s store) remove(st stored) error {
+	if st.path == "" {
+		return nil
+	}
+	if err := os.Remove(st.path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil // two DELs at once
+}
+
+// decodeStored returns nil for what is not a delegate's configuration.
+func decodeStored(data []byte) object {
+	var config object
+	if err := json.Unmarshal(data, &config); err != nil {
+		return nil
+	}
+	if name, err := config.pluginType(""); err != nil || name == "" {
+		return nil
+	}
+	return config
+}
+
+// network returns the name of the network that a delegate's configuration is for.
+func (o object) network() string {
+	var name string
+	if err := json.Unmarshal(o["name"], &name); err != nil {
+		return ""
+	}
+	return name
+}

@@ -1,0 +1,68 @@
+package network
+
+import "time"
+
+// Pauses between two attempts at one key. The longest is also how long a key can stay wrong after whoever fought us for
+// it has stopped.
+const (
+	shortestPause = 5 * time.Millisecond
+	longestPause  = 500 * time.Millisecond
+	calm          = 10 * time.Second // a key left alone for so long is trusted again
+)
+
+type pace struct {
+	last  time.Time // of the last attempt
+	pause time.Duration
+}
+
+// due reports whether k may be tried now, else when.
+func (t *Table[K, V]) due(k K, now time.Time) (time.Time, bool) {
+	p := t.paced[k]
+	if p == nil {
+		return now, true
+	}
+	at := p.last.Add(p.pause)
+	return at, !now.Before(at)
+}
+
+// tried notes an attempt at k. The first programming of a key is free; an attempt that failed, every repair of what
+// had been right, and every removal of what comes back makes the next one wait longer.
+func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
+	p := t.paced[k]
+	if p == nil {
+		if err == nil && free {
+			return
+		}
+		// The first repair is at once, and so is the second: pause is what follows the attempt.
+		t.paced[k] = &pace{last: now, pause: pauseAfter(0, err)}
+		return
+	}
+	if now.Sub(p.last) > calm {
+		p.pause = 0
+	}
+	p.last, p.pause = now, pauseAfter(p.pause, err)
+}
+
+func pauseAfter(pause time.Duration, err error) time.Duration {
+	if pause == 0 && err == nil {
+		return shortestPause / 8
+	}
+	return min(max(2*pause, shortestPause), longestPause)
+}
+
+// calmDown forgets the pace of keys that nobody touched for long. It walks all that are paced, which is a lot after a
+// device was replayed, so it does not do that in every pass.
+func (t *Table[K, V]) calmDown(now time.Time) {
+	if len(t.paced) == 0 || now.Sub(t.calmed) < calm/10 {
+		return
+	}
+	t.calmed = now
+	for k, p := range t.paced {
+		if _, pending := t.dirty[k]; !pending && now.Sub(p.last) > calm {
+			delete(t.paced, k)
+		}
+	}
+	if len(t.paced) == 0 {
+		t.paced = map[K]*pace{} // a map keeps the room it once needed
+	}
+}

@@ -1,0 +1,245 @@
+package network
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+)
+
+// fight lets somebody do something to a node every millisecond for so long, while a loop that is woken each time, and
+// when a retry is due, repairs it. It returns how many calls the kernel got meanwhile, and when it ended.
+func fight(r *Reconciler, kernel *fakeKernel, now time.Time, length time.Duration, attack func()) (calls int, end time.Time) {
+	kernel.calls = nil
+	end = now.Add(length)
+	for ; now.Before(end); now = now.Add(time.Millisecond) {
+		attack()
+		kernel.notify()
+		r.Pass(now)
+		kernel.notify()
+	}
+	return len(kernel.takeCalls()), now
+}
+
+// recovered passes whenever a retry is due until there is none, and returns when that was.
+func recovered(t *testing.T, r *Reconciler, kernel *fakeKernel, now time.Time) time.Time {
+	t.Helper()
+	for range 100 {
+		got := r.Pass(now)
+		kernel.notify()
+		if got.Retry.IsZero() {
+			return now
+		}
+		if !got.Retry.After(now) {
+			t.Fatalf("at %v, retry at %v", now, got.Retry)
+		}
+		now = got.Retry
+	}
+	t.Fatal("never recovers")
+	return now
+}
+
+func (t *Tables) pacedKeys() int {
+	return len(t.Links.paced) + len(t.Addresses.paced) + len(t.FDB.paced) + len(t.Neighbours.paced) + len(t.Routes.paced)
+}
+
+func TestFight(t *testing.T) {
+	stale := RouteKey{Prefix: prefix("10.77.0.0/24")}
+	for _, tt := range []struct {
+		name   string
+		attack func(*Reconciler, *fakeKernel)
+	}{
+		{"route deleted", func(r *Reconciler, k *fakeKernel) { del(k, k.routes, r.Tables.Routes, peer(0).Routes[0].Key) }},
+		{"route replaced", func(r *Reconciler, k *fakeKernel) {
+			put(k, k.routes, r.Tables.Routes, peer(0).Routes[0].Key, Route{Type: 6, Protocol: 3})
+		}},
+		{"route of ours added that nobody wants", func(r *Reconciler, k *fakeKernel) {
+			put(k, k.routes, r.Tables.Routes, stale, Route{Link: "eth0", Protocol: RouteProtocol})
+		}},
+		{"FDB entry aged", func(r *Reconciler, k *fakeKernel) {
+			v := peer(0).FDB[0].Value
+			v.Permanent = false
+			put(k, k.fdb, r.Tables.FDB, peer(0).FDB[0].Key, v)
+		}},
+		{"neighbour deleted", func(r *Reconciler, k *fakeKernel) {
+			del(k, k.neighbours, r.Tables.Neighbours, peer(0).Neighbours[0].Key)
+		}},
+		{"address deleted", func(r *Reconciler, k *fakeKernel) {
+			del(k, k.addresses, r.Tables.Addresses, AddressKey{device, prefix("10.5.0.0/32")})
+		}},
+		{"MTU changed", func(r *Reconciler, k *fakeKernel) {
+			l := vxlan()
+			l.MTU = 1280
+			k.putLink(device, l)
+		}},
+		{"mark taken off", func(r *Reconciler, k *fakeKernel) {
+			l := vxlan()
+			l.Alias = ""
+			k.putLink(device, l)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, kernel := node(3)
+			now := start.Add(time.Minute)
+
+			// Once is no fight: it is put right in the same pass, and so is the next time.
+			for range 2 {
+				tt.attack(r, kernel)
+				kernel.notify()
+				if got := r.Pass(now); !got.Retry.IsZero() || r.Tables.Pending() != 0 {
+					t.Fatalf("first: %+v, %d pending", got, r.Tables.Pending())
+				}
+				now = now.Add(time.Millisecond)
+			}
+			calls, end := fight(r, kernel, now, 10*time.Second, func() { tt.attack(r, kernel) })
+			if calls >= 60 || calls < 20 { // at least one each 500 ms: it is not given up
+				t.Errorf("%d calls in 10 s", calls)
+			}
+			healed := recovered(t, r, kernel, end)
+			if d := healed.Sub(end); d > longestPause || r.Tables.Pending() != 0 {
+				t.Errorf("right again %v after the end, %d pending", d, r.Tables.Pending())
+			}
+
+			// Left alone, it is trusted again and nothing is remembered of it.
+			now = healed.Add(calm + calm/10 + time.Millisecond)
+			r.Pass(now)
+			if n := r.Tables.pacedKeys(); n != 0 {
+				t.Errorf("%d keys are still paced", n)
+			}
+			for range 2 {
+				tt.attack(r, kernel)
+				kernel.notify()
+				if got := r.Pass(now); !got.Retry.IsZero() || r.Tables.Pending() != 0 {
+					t.Errorf("after the calm: %+v, %d pending", got, r.Tables.Pending())
+				}
+				now = now.Add(time.Millisecond)
+			}
+		})
+	}
+}
+
+// TestFightForTheDevice: what hangs on a device that is deleted all the time is not programmed all the time.
+func TestFightForTheDevice(t *testing.T) {
+	r, kernel := node(3)
+	calls, end := fight(r, kernel, start.Add(time.Minute), 10*time.Second, func() { kernel.delLink(device) })
+	if keys := 1 + 1 + 3*3; calls >= 60*keys || calls < 20*keys {
+		t.Errorf("%d calls for %d keys in 10 s", calls, keys)
+	}
+	if healed := recovered(t, r, kernel, end); healed.Sub(end) > time.Second || r.Tables.Pending() != 0 {
+		t.Errorf("right again %v after the end, %d pending", healed.Sub(end), r.Tables.Pending())
+	}
+}
+
+// TestFightTrustedWithoutPass: a key is trusted again after the calm even if no pass in between cleared its pace.
+func TestFightTrustedWithoutPass(t *testing.T) {
+	r, kernel := node(1)
+	attack := func() { del(kernel, kernel.routes, r.Tables.Routes, peer(0).Routes[0].Key) }
+	_, end := fight(r, kernel, start.Add(time.Minute), time.Second, attack)
+	now := recovered(t, r, kernel, end).Add(calm + time.Millisecond)
+	r.Tables.Routes.calmed = now // as if calmDown had just looked, and looks again only later
+	for range 2 {
+		attack()
+		kernel.notify()
+		if got := r.Pass(now); got.Repaired != 1 {
+			t.Errorf("%+v", got)
+		}
+		now = now.Add(time.Millisecond)
+	}
+}
+
+// TestFightDelaysNoOther: while one key is fought over, another is repaired at once.
+func TestFightDelaysNoOther(t *testing.T) {
+	r, kernel := node(2)
+	attack := func() { del(kernel, kernel.routes, r.Tables.Routes, peer(0).Routes[0].Key) }
+	_, end := fight(r, kernel, start.Add(time.Minute), time.Second, attack)
+	attack()
+	del(kernel, kernel.routes, r.Tables.Routes, peer(1).Routes[0].Key)
+	kernel.notify()
+	kernel.calls = nil
+	got := r.Pass(end)
+	checkCalls(t, kernel, "+route "+peer(1).Routes[0].Key.String())
+	if got.Retry.IsZero() || r.Tables.Pending() != 1 {
+		t.Errorf("%+v, %d pending", got, r.Tables.Pending())
+	}
+}
+
+// TestFirstProgrammingIsFree: what leases do is not held back, however often they change, and is not remembered.
+func TestFirstProgrammingIsFree(t *testing.T) {
+	r, kernel := node(1)
+	last := peer(0)
+	for i := range 100 {
+		next := peer(0)
+		next.FDB[0].Value.Remote = next.FDB[0].Value.Remote.Next()
+		if i%2 == 1 {
+			next = peer(0)
+		}
+		r.Tables.Replace(Owner{Name: "peer"}, last, next)
+		last = next
+		if got := r.Pass(start); got.Set != 1 || got.Repaired != 0 || r.Tables.Pending() != 0 {
+			t.Fatalf("change %d: %+v", i, got)
+		}
+		kernel.notify()
+	}
+	if n := r.Tables.pacedKeys(); n != 0 {
+		t.Errorf("%d keys are paced", n)
+	}
+}
+
+// TestBackOff: what fails is tried at growing distances, at most half a second apart, for ever; and a loop that sleeps
+// until Retry neither misses an attempt nor wakes for nothing.
+func TestBackOff(t *testing.T) {
+	for _, kind := range []string{"link", "address", "fdb", "neighbour", "route"} {
+		r, kernel := newReconciler()
+		kernel.refuse = func(k, _ string) error {
+			if k == kind {
+				return errors.New("broken")
+			}
+			return nil
+		}
+		r.Tables.Replace(self, State{}, nodeState(device, vxlan()))
+		r.Tables.Replace(Owner{Name: "peer"}, State{}, peer(0))
+		now := start
+		var gaps []time.Duration
+		for now.Sub(start) < 10*time.Minute {
+			got := r.Pass(now)
+			if len(got.Failures) != 1 || got.Failures[0].Kind != kind {
+				t.Fatalf("%s, at %v: %+v", kind, now.Sub(start), got)
+			}
+			gaps = append(gaps, got.Retry.Sub(now))
+			if early := r.Pass(got.Retry.Add(-1)); early.Failures != nil || !early.Retry.Equal(got.Retry) {
+				t.Fatalf("%s, a nanosecond before the retry is due: %+v", kind, early)
+			}
+			now = got.Retry
+		}
+		if !slices.IsSorted(gaps) || gaps[0] != shortestPause || gaps[len(gaps)-1] != longestPause {
+			t.Errorf("%s: gaps from %v to %v, sorted %t", kind, gaps[0], gaps[len(gaps)-1], slices.IsSorted(gaps))
+		}
+		kernel.refuse = nil
+		if got := r.Pass(now); got.Failures != nil || r.Tables.Pending() != 0 || !got.Retry.IsZero() {
+			t.Errorf("%s, once it works: %+v", kind, got)
+		}
+		r.Pass(now.Add(calm + time.Millisecond))
+		if n := r.Tables.pacedKeys(); n != 0 {
+			t.Errorf("%s: %d keys are still paced", kind, n)
+		}
+	}
+}
+
+// TestRetryIsTheNearest: Retry is when the first of several is due.
+func TestRetryIsTheNearest(t *testing.T) {
+	r, kernel := node(2)
+	kernel.refuse = func(string, string) error { return errors.New("broken") }
+	del(kernel, kernel.routes, r.Tables.Routes, peer(0).Routes[0].Key)
+	kernel.notify()
+	first := r.Pass(start)
+	del(kernel, kernel.routes, r.Tables.Routes, peer(1).Routes[0].Key)
+	kernel.notify()
+	second := r.Pass(start.Add(time.Millisecond))
+	if !second.Retry.Equal(first.Retry) {
+		t.Errorf("retry at %v, want %v", second.Retry, first.Retry)
+	}
+	third := r.Pass(first.Retry) // the first again, which now waits longer than the second
+	if want := start.Add(time.Millisecond + shortestPause); !third.Retry.Equal(want) {
+		t.Errorf("retry at %v, want %v", third.Retry, want)
+	}
+}

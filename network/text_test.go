@@ -1,0 +1,42 @@
+package network
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestCommands(t *testing.T) {
+	plain := vxlan()
+	other := Link{Kind: "vxlan", VNI: 7, Port: 4789, Local: netip.MustParseAddr("2001:db8::1"), MTU: 1430, MAC: mac("02:00:00:00:00:09"),
+		Learning: true, GBP: true, Alias: Alias, AddrGen: true}
+	p := peerState(device, prefix("10.5.29.0/24"), mac("72:30:36:d0:8b:68"), netip.MustParseAddr("192.0.2.7"))
+	p.Links = []Item[string, Link]{{device, plain}, {"flannel-v6.7", other}}
+	p.Addresses = nodeState(device, plain).Addresses
+	p.FDB = append(p.FDB, Item[FDBKey, FDB]{FDBKey{device, MAC{2}}, FDB{Remote: netip.MustParseAddr("192.0.2.8")}})
+	p.Neighbours = append(p.Neighbours, Item[NeighbourKey, Neighbour]{NeighbourKey{device, netip.MustParseAddr("fd00::")}, Neighbour{MAC: MAC{2}}})
+	p.Routes = append(p.Routes,
+		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.30.0/24"), Metric: 5}, Route{Link: "eth0", Gateway: netip.MustParseAddr("192.0.2.8"), Protocol: RouteProtocol}},
+		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.31.0/24")}, Route{Link: "eth0", Protocol: RouteProtocol}})
+	want := []string{
+		"ip link add flannel.1 address 02:00:00:00:00:01 mtu 1450 type vxlan id 1 local 192.0.2.1 dstport 8472 nolearning",
+		"ip link set flannel.1 alias selvage addrgenmode none up",
+		"ip link add flannel-v6.7 address 02:00:00:00:00:09 mtu 1430 type vxlan id 7 local 2001:db8::1 dstport 4789 learning gbp",
+		"ip link set flannel-v6.7 alias selvage addrgenmode eui64 down",
+		"ip address add 10.5.0.0/32 dev flannel.1",
+		"bridge fdb replace 72:30:36:d0:8b:68 dev flannel.1 dst 192.0.2.7 self permanent",
+		"bridge fdb replace 02:00:00:00:00:00 dev flannel.1 dst 192.0.2.8 self",
+		"ip neighbour replace 10.5.29.0 lladdr 72:30:36:d0:8b:68 dev flannel.1 nud permanent",
+		"ip neighbour replace fd00:: lladdr 02:00:00:00:00:00 dev flannel.1",
+		"ip route replace 10.5.29.0/24 via 10.5.29.0 dev flannel.1 onlink proto 83",
+		"ip route replace 10.5.30.0/24 metric 5 via 192.0.2.8 dev eth0 proto 83",
+		"ip route replace 10.5.31.0/24 dev eth0 proto 83",
+	}
+	if got := p.Commands(); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if got := (State{}).Commands(); got != nil {
+		t.Errorf("of nothing: %v", got)
+	}
+}

@@ -1,0 +1,201 @@
+package subnet
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Request is what a node that needs a lease knows of itself.
+type Request struct {
+	InstanceID string
+	PublicIPs  [2]netip.Addr   // by Family
+	Previous   [2]netip.Prefix // by Family: the subnets in the subnet file of an earlier run; invalid if there are none
+	// Avoid holds subnets that were found taken although the view does not show them yet.
+	Avoid []netip.Prefix
+	// Rand returns a number in [0, n), n > 0, at random.
+	Rand func(n uint64) uint64
+}
+
+// Allocation is an answer to a [Request].
+type Allocation struct {
+	Have    *Record         // the node's own record, to be taken over; nil: a new one is to be created
+	Subnets [2]netip.Prefix // by Family; valid for every family that the config enables
+}
+
+// Allocate chooses the subnets that a node should claim, in this order: those of its own lease (by instance id, else by
+// public IP; a reservation for its public IP counts as its own), those it had before, free ones. Free ones are picked at
+// random over the whole range, so that many nodes starting at once rarely choose alike, and with the same index in each
+// family where possible, so that nodes which do not collide in the first do not in the second either.
+//
+// It costs O(leases) whatever the size of the range. It fails with ErrFull when a range has nothing left.
+func (v *View) Allocate(r Request) (Allocation, error) {
+	if v.rules == nil {
+		return Allocation{}, fmt.Errorf("allocate: the network config is not known yet")
+	}
+	if !v.synced {
+		return Allocation{}, fmt.Errorf("allocate: the leases are not known yet")
+	}
+	var a Allocation
+	ranges := v.rules.Config.Ranges
+	own := v.own(r)
+	if own != nil {
+		a.Have = &Record{Key: own.Key, Created: own.Created, Modified: own.Modified, LeaseID: own.LeaseID}
+		a.Have.Value, _ = own.Value() // decoded from JSON, so it encodes
+	}
+	for _, f := range Families() {
+		if !ranges[f].Enabled() {
+			continue
+		}
+		switch previous := r.Previous[f]; {
+		case own != nil && ranges[f].Fits(own.Endpoints[f].Subnet) && v.beatenBy(own) == nil:
+			a.Subnets[f] = own.Endpoints[f].Subnet
+		case ranges[f].Fits(previous) && v.free(f, previous, own, r):
+			a.Subnets[f] = previous
+		default:
+			p, err := v.pick(f, own, r, a.Subnets[IPv4])
+			if err != nil {
+				return Allocation{}, err
+			}
+			a.Subnets[f] = p
+		}
+	}
+	return a, nil
+}
+
+// Own returns the node's own lease from before, as [View.Allocate] would take it over, or nil.
+func (v *View) Own(r Request) *Lease {
+	if v.rules == nil {
+		return nil
+	}
+	own := v.own(r)
+	if own == nil {
+		return nil
+	}
+	l := own.Lease
+	return &l
+}
+
+// own finds the node's own record. By instance id first: it stays right when the public IP changes, and whatever is left
+// under it is ours to replace. A record by public IP is flannel's, a reservation, or ours from before the state
+// directory was lost: it is taken over if it is good for something.
+func (v *View) own(r Request) *entry {
+	rank := func(e *entry) int {
+		switch {
+		case e.bad != nil:
+			return 0
+		case r.InstanceID != "" && e.InstanceID == r.InstanceID:
+			return 3
+		case !samePublicIP(e.Lease, r.PublicIPs) || !v.fitsSome(e) || v.beatenBy(e) != nil:
+			return 0
+		case e.LeaseID == 0:
+			return 2
+		default:
+			return 1
+		}
+	}
+	var best *entry
+	bestRank := 0
+	for _, e := range v.entries {
+		if n := rank(e); n > bestRank || n > 0 && n == bestRank && best.newer(e) {
+			best, bestRank = e, n
+		}
+	}
+	return best
+}
+
+// fitsSome reports whether one of e's subnets may still be leased.
+func (v *View) fitsSome(e *entry) bool {
+	for _, f := range Families() {
+		if v.rules.Config.Ranges[f].Fits(e.Endpoints[f].Subnet) {
+			return true
+		}
+	}
+	return false
+}
+
+func samePublicIP(l Lease, ips [2]netip.Addr) bool {
+	for _, f := range Families() {
+		if a := l.Endpoints[f].PublicIP; a.IsValid() && a == ips[f] {
+			return true
+		}
+	}
+	return false
+}
+
+// free reports whether nobody but self has anything of p.
+func (v *View) free(f Family, p netip.Prefix, self *entry, r Request) bool {
+	return !slices.ContainsFunc(r.Avoid, p.Overlaps) &&
+		v.overlappingPrefix(f, p, func(x *entry) bool { return x == self || !v.occupies(x, f) })
+}
+
+// occupies reports whether nobody else can have e's subnet. It looks at the key only: nobody can create a key a second
+// time, whatever its value says. A key that no lease can have, such as 0.0.0.0-0, may not use up the whole range.
+func (v *View) occupies(e *entry, f Family) bool {
+	return v.rules.Config.Ranges[f].CheckPeer(e.Endpoints[f].Subnet) == nil
+}
+
+// pick returns a free subnet: the one with the index that like has in its own family, else one at random.
+func (v *View) pick(f Family, self *entry, r Request, like netip.Prefix) (netip.Prefix, error) {
+	rng := v.rules.Config.Ranges[f]
+	if i, ok := v.rules.Config.Ranges[IPv4].absolute(like); ok {
+		if p, ok := rng.atAbsolute(i); ok && v.free(f, p, self, r) {
+			return p, nil
+		}
+	}
+	taken := v.taken(f, self, r)
+	free := rng.Count()
+	for _, t := range taken {
+		free -= t.last - t.first + 1
+	}
+	if free == 0 {
+		return netip.Prefix{}, fmt.Errorf("%w: all %d subnets from %s to %s (/%d) are leased; "+
+			"delete leases of nodes that are gone, or widen Network or SubnetMin and SubnetMax in the network config",
+			ErrFull, rng.Count(), rng.Min, rng.Max, rng.SubnetLen)
+	}
+	// The n-th free index: n, moved up by every taken run at or below it.
+	n := r.Rand(free)
+	for _, t := range taken {
+		if t.first > n {
+			break
+		}
+		n += t.last - t.first + 1
+	}
+	return rng.At(n), nil
+}
+
+// run is a run of indices in a Range, both ends included.
+type run struct{ first, last uint64 }
+
+// taken returns which indices of the range are in use, as sorted runs that neither overlap nor touch each other.
+func (v *View) taken(f Family, self *entry, r Request) []run {
+	rng := v.rules.Config.Ranges[f]
+	var runs []run
+	add := func(p netip.Prefix) {
+		if t, ok := rng.cover(p); ok {
+			runs = append(runs, t)
+		}
+	}
+	v.overlappingPrefix(f, rng.Network, func(e *entry) bool {
+		if e != self && v.occupies(e, f) {
+			add(e.Endpoints[f].Subnet)
+		}
+		return true
+	})
+	for _, p := range r.Avoid {
+		if FamilyOf(p.Addr()) == f {
+			add(p)
+		}
+	}
+	slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.first, b.first) })
+	merged := runs[:0]
+	for _, t := range runs {
+		if n := len(merged); n > 0 && t.first <= merged[n-1].last+1 {
+			merged[n-1].last = max(merged[n-1].last, t.last)
+		} else {
+			merged = append(merged, t)
+		}
+	}
+	return merged
+}

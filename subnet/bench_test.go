@@ -1,0 +1,88 @@
+package subnet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+)
+
+// manyLeases returns the records of n vxlan nodes in 10.0.0.0/8, up to 65,535, as selvage writes them.
+func manyLeases(b *testing.B, r Range, n int) []Record {
+	records := make([]Record, n)
+	for i := range records {
+		l := Lease{
+			BackendType: "vxlan",
+			InstanceID:  fmt.Sprintf("4be4e2b8-3e0c-4a8f-a9d5-%012d", i),
+			NodeName:    fmt.Sprintf("node-%d", i),
+		}
+		l.Endpoints[IPv4] = Endpoint{
+			Subnet:   r.At(uint64(i)),
+			PublicIP: number(ip("172.16.0.1")).add(uint128{0, uint64(i)}).addr(true),
+			Data:     fmt.Sprintf(`{"VNI":1,"VtepMAC":"72:30:36:d0:%02x:%02x"}`, i>>8, i&255),
+		}
+		value, err := l.Value()
+		if err != nil {
+			b.Fatal(err)
+		}
+		records[i] = Record{Key: l.Key(), Value: value, Created: int64(i + 1), Modified: int64(i + 1), LeaseID: 1}
+	}
+	return records
+}
+
+// BenchmarkViewApply is the cost of one change, which does not depend on how many leases there are.
+func BenchmarkViewApply(b *testing.B) {
+	for _, n := range []int{100, 10000} {
+		b.Run(fmt.Sprintf("leases=%d", n), func(b *testing.B) {
+			c := mustConfig(b, `{"Network":"10.0.0.0/8"}`)
+			records := manyLeases(b, c.Ranges[IPv4], n+1)
+			v := newView(b, Rules{Config: c, InstanceID: "me"}, records[:n]...)
+			one, revision := records[n], int64(100000)
+			b.ReportAllocs()
+			for b.Loop() { // it comes and goes
+				revision++
+				one.Created, one.Modified = revision, revision
+				v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{one}})
+				v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Key}})
+			}
+		})
+	}
+}
+
+// BenchmarkViewSnapshot is the cost of a whole snapshot, and the memory that a lease takes from then on.
+func BenchmarkViewSnapshot(b *testing.B) {
+	const n = 5000
+	c := mustConfig(b, `{"Network":"10.0.0.0/8"}`)
+	records := manyLeases(b, c.Ranges[IPv4], n)
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	var v *View
+	for b.Loop() {
+		v = newView(b, Rules{Config: c, InstanceID: "me"}, records...)
+	}
+	b.ReportMetric(float64(heap()-before)/n, "B/lease")
+	runtime.KeepAlive(v)
+}
+
+// BenchmarkAllocate is the cost of finding a free subnet in a /8: proportional to the leases there are.
+func BenchmarkAllocate(b *testing.B) {
+	for _, n := range []int{600, 6000, 60000} {
+		b.Run(fmt.Sprintf("leases=%d", n), func(b *testing.B) {
+			c := mustConfig(b, `{"Network":"10.0.0.0/8"}`)
+			v := newView(b, Rules{Config: c, InstanceID: "me"}, manyLeases(b, c.Ranges[IPv4], n)...)
+			rnd := rand.New(rand.NewPCG(1, 2))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := v.Allocate(Request{InstanceID: "me", Rand: rnd.Uint64N}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/lease")
+		})
+	}
+}
