@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
 // Limits of FLANNEL_MTU in bytes: what every IPv4 link must carry (RFC 791), and the most an IP packet can hold.
@@ -289,33 +291,11 @@ func WriteFile(path string, f File) error {
 	return nil
 }
 
-// replaceFile puts content at path by rename, readable for all.
-func replaceFile(path string, content []byte) (err error) {
-	dir, base := filepath.Split(path)
-	if err := os.MkdirAll(filepath.Clean(dir), 0o755); err != nil {
+// replaceFile puts content at path by rename, readable for all: Docker's scripts need not be root to read it.
+func replaceFile(path string, content []byte) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	t, err := os.CreateTemp(filepath.Clean(dir), "."+base+".*") // there, since rename works in one file system only
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(t.Name()) // the first error is the one to tell
-		}
-	}()
-	_, err = t.Write(content)
-	if err == nil {
-		err = t.Chmod(0o644) // Docker's scripts need not be root to read it
-	}
-	if err == nil {
-		err = t.Sync() // or a power cut after the rename can leave an empty file
-	}
-	if closeErr := t.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(t.Name(), path)
-	}
-	return err
+	return renameio.WriteFile(path, content, 0o644, renameio.WithStaticPermissions(0o644), renameio.WithTempDir(dir))
 }

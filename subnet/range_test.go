@@ -65,6 +65,12 @@ func TestRangeProperties(t *testing.T) {
 				if q, ok2 := r.atAbsolute(n); !ok || !ok2 || q != p {
 					t.Errorf("%+v: %s comes back as %s (%t, %t)", r, p, q, ok, ok2)
 				}
+				for _, times := range []uint64{1, 1 << 8, 1 << 32, 1 << 63} { // so far off that the sum may wrap around
+					far := n.add(uint128{0, times}.shl(r.SubnetLen - r.Network.Bits()))
+					if q, ok := r.atAbsolute(far); ok && far != n {
+						t.Errorf("%+v: there is a subnet %v: %s", r, far, q)
+					}
+				}
 			}
 			outside := []netip.Prefix{
 				{}, r.Network, netip.PrefixFrom(r.Min, r.SubnetLen+1), netip.PrefixFrom(r.Min, r.SubnetLen-1),

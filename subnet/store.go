@@ -33,8 +33,9 @@ type EventType uint8
 const (
 	// Page is a part of a snapshot: what Put holds exists at Revision.
 	Page EventType = iota
-	// Synced ends a snapshot: keys known to the watcher that no Page since the previous Synced named do not
-	// exist at Revision. A snapshot can come at any time (compaction, a lost watch, a store that went back in time).
+	// Synced ends a snapshot, all of whose events carry its one Revision: keys known to the watcher that none of its
+	// Pages named do not exist at Revision. A snapshot can come at any time (compaction, a lost watch, a store that went
+	// back in time).
 	Synced
 	// Changed is one step after a snapshot. Put and Deleted are in effect at Revision; a key is in at most one of them.
 	Changed

@@ -48,6 +48,7 @@ type node struct {
 	published    [2]netip.Prefix // the subnets that the subnet file names
 	ready        bool
 	said         map[string]string // see sayOnce
+	quarantined  map[string]string // reasons by lease key, as last logged
 }
 
 // Run runs a node's daemon until ctx ends, and returns nil then; all that is in the kernel stays as it is, and so does
@@ -71,6 +72,8 @@ func Run(ctx context.Context, o Options) error {
 		rulesSet:   make(chan struct{}, 1),
 		grace:      map[string]graced{},
 		said:       map[string]string{},
+
+		quarantined: map[string]string{},
 	}
 	n.own = ownLease{
 		store: o.Store, view: n.view, log: o.Log, background: &n.background,

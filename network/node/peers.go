@@ -23,6 +23,48 @@ func (n *node) storeNews(e subnet.Event) {
 		n.configNews(e.Config)
 	}
 	n.peersChanged(changes, time.Now())
+	if n.backend != nil && e.Type != subnet.Page {
+		n.sayQuarantined(e)
+	}
+}
+
+// manyQuarantined is how many leases that are not let in are named one by one; of more, only the number is said.
+const manyQuarantined = 10
+
+// sayQuarantined names the leases that an event brought and that are not let in, each once a reason. After a snapshot,
+// it looks at all.
+func (n *node) sayQuarantined(e subnet.Event) {
+	for _, key := range e.Deleted {
+		delete(n.quarantined, key)
+	}
+	if e.Type == subnet.Changed {
+		for _, r := range e.Put {
+			_, _, why := n.view.Get(r.Key)
+			n.sayIfQuarantined(r.Key, why)
+		}
+		return
+	}
+	clear(n.quarantined)
+	for key, why := range n.view.Quarantined {
+		n.sayIfQuarantined(key, why)
+	}
+	if many := len(n.quarantined); many > manyQuarantined {
+		n.Log.WithField("quarantined", many).Warn("many leases are not let in; these were the first of them")
+	}
+}
+
+func (n *node) sayIfQuarantined(key string, why error) {
+	if why == nil {
+		delete(n.quarantined, key)
+		return
+	}
+	if n.quarantined[key] == why.Error() {
+		return
+	}
+	n.quarantined[key] = why.Error()
+	if len(n.quarantined) <= manyQuarantined {
+		n.Log.WithField("lease", key).WithError(why).Warn("a lease is not let in")
+	}
 }
 
 // peersChanged brings changes among the peers into the tables.

@@ -105,9 +105,7 @@ func (n *node) makeBackend(now time.Time) error {
 	n.peersChanged(changes, now)
 	rules.Check = func(l subnet.Lease) error { _, err := b.Peer(l); return err }
 	n.peersChanged(n.view.SetRules(rules), now)
-	for key, why := range n.view.Quarantined {
-		n.Log.WithField("lease", key).WithError(why).Warn("a lease is not let in")
-	}
+	n.sayQuarantined(subnet.Event{Type: subnet.Synced})
 	return n.kernel.Read() // now that it is known what is ours
 }
 

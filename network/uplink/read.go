@@ -1,0 +1,166 @@
+package uplink
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// readAttempts bounds how often a listing is repeated that the kernel says was interrupted by a change.
+const readAttempts = 5
+
+// Read takes a snapshot of the network namespace that h is in, with what o needs to be answered by a route lookup.
+func Read(h *netlink.Handle, o Options) (Snapshot, error) {
+	var s Snapshot
+	links, err := again(h.LinkList)
+	if err != nil {
+		return s, fmt.Errorf("list interfaces: %w", err)
+	}
+	addrs, err := again(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return s, fmt.Errorf("list addresses: %w", err)
+	}
+	s.Links = decodeLinks(links, addrs)
+	for _, f := range subnet.Families() {
+		// A nil Dst stands for the default route.
+		routes, err := again(func() ([]netlink.Route, error) {
+			return h.RouteListFiltered(netlinkFamily(f), &netlink.Route{}, netlink.RT_FILTER_DST)
+		})
+		if err != nil {
+			return s, fmt.Errorf("list %s default routes: %w", f, err)
+		}
+		for _, r := range routes {
+			s.Defaults = append(s.Defaults, decodeDefault(f, r)...)
+		}
+	}
+	if o.CanReach.IsValid() {
+		s.Reach = reach(h, o.CanReach)
+	}
+	return s, nil
+}
+
+// again repeats a listing that a change in the kernel interrupted: half of it may be from before.
+func again[T any](list func() ([]T, error)) (items []T, err error) {
+	for range readAttempts {
+		if items, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return items, err
+}
+
+func decodeLinks(links []netlink.Link, addrs []netlink.Addr) []Link {
+	of := make(map[int][]Addr, len(links))
+	for _, a := range addrs {
+		if addr, ok := decodeAddr(a); ok {
+			of[a.LinkIndex] = append(of[a.LinkIndex], addr)
+		}
+	}
+	decoded := make([]Link, 0, len(links))
+	for _, l := range links {
+		a := l.Attrs()
+		decoded = append(decoded, Link{
+			Index:        a.Index,
+			Name:         a.Name,
+			AltNames:     a.AltNames,
+			MTU:          a.MTU,
+			HardwareAddr: a.HardwareAddr.String(),
+			Kind:         l.Type(),
+			Up:           a.Flags&net.FlagUp != 0,
+			Loopback:     a.Flags&net.FlagLoopback != 0,
+			Addrs:        of[a.Index],
+		})
+	}
+	slices.SortFunc(decoded, func(a, b Link) int { return a.Index - b.Index })
+	return decoded
+}
+
+func decodeAddr(a netlink.Addr) (Addr, bool) {
+	prefix, ok := decodePrefix(a.IPNet)
+	if !ok {
+		return Addr{}, false
+	}
+	addr := Addr{Prefix: prefix, OnLink: prefix.Masked()}
+	if peer, ok := decodePrefix(a.Peer); ok {
+		addr.OnLink = peer.Masked()
+	}
+	// One bit means "temporary" for IPv6 and "secondary" for IPv4 (linux/if_addr.h).
+	secondary := Secondary
+	if subnet.FamilyOf(prefix.Addr()) == subnet.IPv6 {
+		secondary = Temporary
+	}
+	for bit, flag := range map[int]Flags{
+		unix.IFA_F_TENTATIVE:  Tentative,
+		unix.IFA_F_DADFAILED:  DADFailed,
+		unix.IFA_F_DEPRECATED: Deprecated,
+		unix.IFA_F_SECONDARY:  secondary,
+	} {
+		if a.Flags&bit != 0 {
+			addr.Flags |= flag
+		}
+	}
+	// From RT_SCOPE_LINK on, an address is not meant to be seen beyond the link; site scope and the operator's own are.
+	if a.Scope >= unix.RT_SCOPE_LINK {
+		addr.Flags |= NotGlobal
+	}
+	return addr, true
+}
+
+// decodeDefault returns a route for each next hop of a default route. An unreachable default, which the kernel keeps at
+// the end of its IPv6 table, leads nowhere.
+func decodeDefault(f subnet.Family, r netlink.Route) []DefaultRoute {
+	if r.Type != unix.RTN_UNICAST {
+		return nil
+	}
+	route := DefaultRoute{Family: f, Link: r.LinkIndex, Metric: r.Priority, Gateway: decodeIP(r.Gw), Source: decodeIP(r.Src)}
+	if len(r.MultiPath) == 0 {
+		return []DefaultRoute{route}
+	}
+	var routes []DefaultRoute
+	for _, hop := range r.MultiPath {
+		route.Link, route.Gateway = hop.LinkIndex, decodeIP(hop.Gw)
+		routes = append(routes, route)
+	}
+	return routes
+}
+
+// reach asks the kernel how it would send to dest. That there is no route is an answer too.
+func reach(h *netlink.Handle, dest netip.Addr) Reach {
+	r := Reach{Dest: dest}
+	routes, err := h.RouteGet(net.IP(dest.AsSlice()))
+	switch {
+	case err != nil:
+		r.Problem = err.Error()
+	case len(routes) == 0:
+		r.Problem = "no route"
+	default:
+		r.Link, r.Source = routes[0].LinkIndex, decodeIP(routes[0].Src)
+	}
+	return r
+}
+
+func netlinkFamily(f subnet.Family) int {
+	return [...]int{subnet.IPv4: netlink.FAMILY_V4, subnet.IPv6: netlink.FAMILY_V6}[f]
+}
+
+// decodeIP returns the zero Addr for an address that is not there.
+func decodeIP(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
+
+func decodePrefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	ones, _ := n.Mask.Size()
+	p := netip.PrefixFrom(decodeIP(n.IP), ones)
+	return p, p.IsValid()
+}

@@ -1,0 +1,149 @@
+package uplink
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// Snapshot is what the kernel says of a network namespace's interfaces at one moment.
+type Snapshot struct {
+	Links    []Link         // in the order of their indices
+	Defaults []DefaultRoute // of the main routing table, in the kernel's order
+	Reach    Reach          // how Options.CanReach is reached; zero if that was not asked
+}
+
+// Link is a network interface.
+type Link struct {
+	Index        int
+	Name         string
+	AltNames     []string // other names it goes by (ip link property)
+	MTU          int      // bytes
+	HardwareAddr string   // colon-separated hex; empty for a link without one, such as a tunnel
+	Kind         string   // as in ip -d link: "device", "bridge", "vxlan" and so on
+	Up           bool     // administratively
+	Loopback     bool
+	Addrs        []Addr // in the kernel's order, which for IPv4 has the primary address of a subnet first
+}
+
+// Addr is an address of a link.
+type Addr struct {
+	Prefix netip.Prefix // the address, and the length of its subnet
+	OnLink netip.Prefix // what is reached without a gateway: the address's subnet, or the peer of a point-to-point link
+	Flags  Flags
+}
+
+// Flags are what sets an address apart. Zero is the usual one: global, permanent, primary.
+type Flags uint8
+
+// The flags, by the kernel's IFA_F_* and, for NotGlobal, scope.
+const (
+	Tentative  Flags = 1 << iota // duplicate address detection has not ended (RFC 4862)
+	DADFailed                    // another host has the address
+	Deprecated                   // its preferred lifetime is over: for no new connections
+	Temporary                    // a privacy address, which goes within days (RFC 8981)
+	Secondary                    // not the first of its IPv4 subnet
+	NotGlobal                    // of host or link scope
+)
+
+// DefaultRoute is a way to everywhere. A route with several next hops is one DefaultRoute for each.
+type DefaultRoute struct {
+	Family  subnet.Family
+	Link    int        // index
+	Metric  int        // the lower wins
+	Gateway netip.Addr // invalid if there is none
+	Source  netip.Addr // the address that the route prefers; invalid if none
+}
+
+// Reach is the kernel's answer to a route lookup for Dest.
+type Reach struct {
+	Dest    netip.Addr
+	Link    int        // index; 0: there is no route
+	Source  netip.Addr // the address that packets to Dest would have; may be invalid
+	Problem string     // why there is no route
+}
+
+// named returns the link of that name.
+func (s Snapshot) named(name string) (Link, bool) {
+	return s.find(func(l Link) bool { return l.Name == name || slices.Contains(l.AltNames, name) })
+}
+
+func (s Snapshot) byIndex(index int) (Link, bool) {
+	return s.find(func(l Link) bool { return l.Index == index })
+}
+
+// having returns the first link that has the address a; one that is up comes before one that is down.
+func (s Snapshot) having(a netip.Addr) (Link, bool) {
+	if l, ok := s.find(func(l Link) bool { return l.Up && l.has(a) }); ok {
+		return l, true
+	}
+	return s.find(func(l Link) bool { return l.has(a) })
+}
+
+func (s Snapshot) find(is func(Link) bool) (Link, bool) {
+	if i := slices.IndexFunc(s.Links, is); i >= 0 {
+		return s.Links[i], true
+	}
+	return Link{}, false
+}
+
+// defaults returns the default routes of a family, the best first.
+func (s Snapshot) defaults(f subnet.Family) []DefaultRoute {
+	var routes []DefaultRoute
+	for _, r := range s.Defaults {
+		if r.Family == f {
+			routes = append(routes, r)
+		}
+	}
+	slices.SortStableFunc(routes, func(a, b DefaultRoute) int { return cmp.Compare(a.Metric, b.Metric) })
+	return routes
+}
+
+// inventory lists what there is to choose from, for an error: "eth0 (192.0.2.5/24), wlan0 (down, no address)". Every
+// IPv6 link has a link-local address, so those are left out.
+func (s Snapshot) inventory() string {
+	var items []string
+	for _, l := range s.Links {
+		if l.Loopback {
+			continue
+		}
+		var about []string
+		if !l.Up {
+			about = append(about, "down")
+		}
+		described := len(about)
+		for _, a := range l.Addrs {
+			if !a.Prefix.Addr().IsLinkLocalUnicast() {
+				about = append(about, a.Prefix.String())
+			}
+		}
+		if len(about) == described {
+			about = append(about, "no address")
+		}
+		items = append(items, l.Name+" ("+strings.Join(about, ", ")+")")
+	}
+	if len(items) == 0 {
+		return "none but loopback"
+	}
+	return strings.Join(items, ", ")
+}
+
+func (l Link) has(a netip.Addr) bool {
+	return slices.ContainsFunc(l.Addrs, func(x Addr) bool { return x.Prefix.Addr() == a })
+}
+
+// onLink returns the prefixes of family f that are reached over the link without a gateway, each once, sorted.
+func (l Link) onLink(f subnet.Family) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for _, a := range l.Addrs {
+		p := a.OnLink
+		if p.IsValid() && subnet.FamilyOf(p.Addr()) == f && !p.Addr().IsLinkLocalUnicast() && a.Flags&DADFailed == 0 {
+			prefixes = append(prefixes, p.Masked())
+		}
+	}
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	return slices.Compact(prefixes)
+}
