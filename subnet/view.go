@@ -130,6 +130,20 @@ func (v *View) Len() (valid, quarantined int) {
 	return valid, quarantined
 }
 
+// Peers calls yield with every peer as the caller was last told of it, until it returns false.
+func (v *View) Peers(yield func(Member) bool) {
+	for _, e := range v.entries {
+		if e.shown == nil {
+			continue
+		}
+		m := e.Member
+		m.Lease = *e.shown
+		if !yield(m) {
+			return
+		}
+	}
+}
+
 // Quarantined calls yield with every record that is not let in, and why, until it returns false.
 func (v *View) Quarantined(yield func(key string, why error) bool) {
 	for key, e := range v.entries {

@@ -40,8 +40,12 @@ func plan(want table, have state) (input string, changes []string) {
 		for _, j := range jumps {
 			lines = append(lines, "-D "+want.parent+" "+j)
 		}
-		if len(jumps) > 0 {
-			changes = append(changes, fmt.Sprintf("removed %d jumps from %s to %s", len(jumps), want.parent, want.chain))
+		switch len(jumps) {
+		case 0:
+		case 1:
+			changes = append(changes, fmt.Sprintf("removed the jump from %s to %s", want.parent, want.chain))
+		default:
+			changes = append(changes, fmt.Sprintf("removed all %d jumps from %s to %s", len(jumps), want.parent, want.chain))
 		}
 		if wanted {
 			line, where := "-A "+want.parent, "at its end"

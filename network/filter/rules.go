@@ -81,6 +81,9 @@ func (r *Rules) ensureFamily(ctx context.Context, f subnet.Family, p Policy) (ch
 			errs = append(errs, fmt.Errorf("%s packet filter: %w", f, err))
 		}
 	}
+	if len(errs) > 0 {
+		r.tools[f] = nil // it may have been replaced under us: look for it anew
+	}
 	return changed, errors.Join(errs...)
 }
 
@@ -97,13 +100,10 @@ func wantsNothing(tables []table) bool {
 // the table has changed under it: then somebody else's edit is the likely reason.
 func (r *Rules) ensureTable(ctx context.Context, f subnet.Family, want table) (changed []string, err error) {
 	t, key := r.tools[f], f.String()+want.name
-	if wantsNothing([]table{want}) {
-		if r.clear[key] {
-			return nil, nil
-		}
-	} else {
-		r.clear[key] = false
+	if len(want.rules) == 0 && r.clear[key] {
+		return nil, nil
 	}
+	delete(r.clear, key)
 	var applied bool  // the round before took effect
 	var failed string // the input that the round before failed with
 	var lastErr error // and how

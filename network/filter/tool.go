@@ -57,13 +57,15 @@ func lookUp(name string) (string, error) {
 	if err == nil {
 		return path, nil
 	}
-	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} {
+	for _, dir := range fallbacks() {
 		if path, e := exec.LookPath(filepath.Join(dir, name)); e == nil {
 			return path, nil
 		}
 	}
 	return "", err
 }
+
+func fallbacks() []string { return []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} }
 
 // findRestore returns the restore program of the same variant as the iptables at path. The two variants write to
 // different tables of the kernel: to list with one and restore with the other would never agree.
@@ -85,6 +87,9 @@ func findRestore(ctx context.Context, path string) (string, error) {
 			return candidate, nil
 		}
 		tried = append(tried, fmt.Sprintf("%s (%s)", candidate, have))
+	}
+	if len(tried) == 0 {
+		tried = []string{"nothing"}
 	}
 	return "", fmt.Errorf("no iptables-restore found that belongs to %s (%s); looked at: %s; "+
 		"install the package iptables in whole, or set its alternatives alike", path, want, strings.Join(tried, ", "))

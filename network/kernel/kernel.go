@@ -24,6 +24,9 @@ type Kernel struct {
 	tables *network.Tables
 	links  map[int32]string // names by interface index, of every device there is
 
+	uplink      string // the device that carries the overlay; empty as long as there is none
+	uplinkStale bool   // something was told that bears on it
+
 	mu    sync.Mutex
 	queue []message
 	lost  bool
@@ -68,6 +71,17 @@ func (k *Kernel) index(name string) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("there is no device %s", name)
+}
+
+// Uplink names the device that carries the overlay; [Kernel.UplinkStale] is about it from then on.
+func (k *Kernel) Uplink(name string) { k.uplink = name }
+
+// UplinkStale reports, once, whether since the last call something was told that bears on which device and address carry
+// the overlay: about the uplink itself, about any device as long as there is none, or about a default route.
+func (k *Kernel) UplinkStale() bool {
+	stale := k.uplinkStale
+	k.uplinkStale = false
+	return stale
 }
 
 // Distrust has the next [Kernel.Observe] read everything again.

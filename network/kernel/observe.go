@@ -34,10 +34,12 @@ func (k *Kernel) observe(m message) (reread bool) {
 			k.neighbour(x, m.typ == unix.RTM_NEWNEIGH)
 		}
 	case unix.RTM_NEWROUTE:
+		k.defaultRoute(m.data)
 		if x, ok := k.decodeRoute(m.data); ok {
 			k.newRoute(x, m.flags)
 		}
 	case unix.RTM_DELROUTE:
+		k.defaultRoute(m.data)
 		if x, ok := k.decodeRoute(m.data); ok {
 			return k.delRoute(x)
 		}
@@ -51,6 +53,9 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 		// Renamed: all that hung on it hangs on the new name now, and is not reported again.
 		t.LinkGone(before)
 		reread = true
+	}
+	if m.name == k.uplink || k.links[m.index] == k.uplink {
+		k.uplinkStale = true
 	}
 	k.links[m.index] = m.name
 	before := t.Links.Get(m.name)
@@ -70,6 +75,7 @@ func (k *Kernel) delLink(m linkMessage) (reread bool) {
 		return false // its name is another device's by now
 	}
 	delete(k.links, m.index)
+	k.uplinkStale = k.uplinkStale || m.name == k.uplink
 	k.tables.LinkGone(m.name)
 	return false
 }
@@ -87,6 +93,7 @@ func (k *Kernel) carriesRoutes(link string) bool {
 func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 	name := k.links[m.index]
 	if !k.tables.OwnsLink(name) {
+		k.uplinkStale = k.uplinkStale || name == k.uplink || k.uplink == ""
 		// Routes with that address as their source, and all of a device that lost its last one, vanish unreported.
 		return !there && k.carriesRoutes(name)
 	}
@@ -130,6 +137,13 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 	}
 	m.route.Link = k.links[m.index]
 	return m, m.route.Protocol == network.RouteProtocol || k.tables.Routes.Get(m.key).Wanted || k.tables.OwnsLink(m.route.Link)
+}
+
+// defaultRoute notes that a default route came or went: rtm_dst_len is 0.
+func (k *Kernel) defaultRoute(b []byte) {
+	if len(b) >= unix.SizeofRtMsg && b[1] == 0 {
+		k.uplinkStale = true
+	}
 }
 
 // newRoute takes in a notification. Under one key there can be several routes; the first one is used.

@@ -76,6 +76,7 @@ func (k *Kernel) readLinks() error {
 		return err
 	}
 	k.links = seen
+	k.uplinkStale = true // whatever was told before may be overtaken
 	t.Links.Sweep(func(string) bool { return true })
 	return nil
 }

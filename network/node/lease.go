@@ -41,6 +41,7 @@ type ownLease struct {
 	retryAt  time.Time
 	pause    time.Duration
 	release  context.CancelFunc // ends Hold
+	updates  chan subnet.Lease  // to Hold, size one: the latest
 	round    int                // counts holds, to tell a late end of an old one
 	trouble  string             // what was logged last, so that it is not logged again
 }
@@ -151,8 +152,10 @@ func (o *ownLease) hold(ctx context.Context, c claimed) {
 	o.record, o.subnets, o.release = c.record, c.asked.Subnets, cancel
 	o.round++
 	round := o.round
+	updates := make(chan subnet.Lease, 1)
+	o.updates = updates
 	o.background.Go(func() {
-		err := o.store.Hold(holdCtx, c.record, nil)
+		err := o.store.Hold(holdCtx, c.record, updates)
 		if holdCtx.Err() != nil {
 			return
 		}
@@ -161,6 +164,18 @@ func (o *ownLease) hold(ctx context.Context, c claimed) {
 		case <-ctx.Done():
 		}
 	})
+}
+
+// update has the lease say what the node advertises now.
+func (o *ownLease) update() {
+	if o.phase != holding {
+		return // the claim will say it
+	}
+	select {
+	case <-o.updates: // an older one that was not taken yet
+	default:
+	}
+	o.updates <- o.advertise(o.subnets)
 }
 
 func (o *ownLease) holdEnded(l heldLost) {

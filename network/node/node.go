@@ -13,6 +13,7 @@ import (
 	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/kernel"
+	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -35,7 +36,9 @@ type node struct {
 	config   *subnet.Config // in force; nil until there is a usable one
 	identity *identity
 	backend  backend.Backend // nil until config and uplink are known
-	underlay backend.Underlay
+	uplink   uplink.Choice
+	device   network.State   // what the node wants for itself in the tables
+	subnets  [2]netip.Prefix // what it was last sure to hold, by subnet.Family
 	own      ownLease
 	grace    map[string]graced
 	rules    *rulesKeeper
@@ -45,7 +48,8 @@ type node struct {
 	retryAt      time.Time // of the reconciler
 	programmed   bool      // a pass has been made with all leases and our own known
 	rulesInForce bool
-	published    [2]netip.Prefix // the subnets that the subnet file names
+	uplinkAt     time.Time // when a change of the uplink is to be followed
+	published    string    // content of the subnet file as last written
 	ready        bool
 	said         map[string]string // see sayOnce
 	quarantined  map[string]string // reasons by lease key, as last logged
@@ -166,7 +170,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	if now.After(n.resyncAt) {
 		n.resyncAt = now.Add(jitter(n.Resync))
 		n.kernel.Distrust()
-		n.published = [2]netip.Prefix{} // the subnet file too
+		n.published = "" // the subnet file too
 	}
 	if err := n.kernel.Observe(); err != nil {
 		n.sayOnce("observe", err)
@@ -176,8 +180,10 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	if !n.setUp(now) {
 		return
 	}
+	n.followUplink(now)
 	if n.own.advance(ctx, now) {
-		n.tables.Replace(nodeOwner(), n.backend.Device([2]netip.Prefix{}), n.backend.Device(n.own.subnets))
+		n.subnets = n.own.subnets
+		n.wantDevice()
 	}
 	n.endGrace(now)
 	n.pass(now)
@@ -187,7 +193,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 // next is when the loop has to run again if nothing happens.
 func (n *node) next(now time.Time) time.Time {
 	at := n.resyncAt
-	for _, t := range []time.Time{n.retryAt, n.setupAt, n.own.retryAt} {
+	for _, t := range []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt} {
 		if t.After(now) && t.Before(at) {
 			at = t
 		}

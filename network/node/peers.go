@@ -5,6 +5,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -70,13 +71,13 @@ func (n *node) sayIfQuarantined(key string, why error) {
 // peersChanged brings changes among the peers into the tables.
 func (n *node) peersChanged(changes []subnet.Change, now time.Time) {
 	if n.backend == nil {
-		return // the backend will be told of all peers when it is made
+		return // adopt brings in all there are
 	}
 	came, went, changed := 0, 0, 0
 	for _, c := range changes {
-		last := n.wanted(c.Before)
+		last := wanted(n.backend, c.Before)
 		if g, ok := n.grace[c.Key]; ok && c.Before == nil {
-			last = n.wanted(&g.lease)
+			last = wanted(n.backend, &g.lease)
 			delete(n.grace, c.Key)
 		}
 		owner := network.Owner{Name: c.Key}
@@ -90,7 +91,7 @@ func (n *node) peersChanged(changes []subnet.Change, now time.Time) {
 			} else {
 				changed++
 			}
-			n.tables.Replace(owner, last, n.wanted(c.After))
+			n.tables.Replace(owner, last, wanted(n.backend, c.After))
 		case n.PeerGrace > 0 && !n.isOurs(*c.Before):
 			went++
 			owner.Grace = true
@@ -106,19 +107,18 @@ func (n *node) peersChanged(changes []subnet.Change, now time.Time) {
 	}
 }
 
-// wanted is what a peer's lease needs in the kernel; nothing for no lease.
-func (n *node) wanted(l *subnet.Lease) network.State {
-	if l == nil {
-		return network.State{}
+// wanted is what a peer's lease needs in the kernel; nothing for no lease, or before there is a backend.
+func wanted(b backend.Backend, l *subnet.Lease) (s network.State) {
+	if b != nil && l != nil {
+		s, _ = b.Peer(*l) // the view lets in only what the backend can use
 	}
-	s, _ := n.backend.Peer(*l) // the view lets in only what the backend can use
 	return s
 }
 
 // isOurs reports whether a lease is for a subnet that is ours now.
 func (n *node) isOurs(l subnet.Lease) bool {
 	for _, f := range subnet.Families() {
-		if l.Has(f) && n.own.subnets[f].IsValid() && l.Endpoints[f].Subnet.Overlaps(n.own.subnets[f]) {
+		if l.Has(f) && n.subnets[f].IsValid() && l.Endpoints[f].Subnet.Overlaps(n.subnets[f]) {
 			return true
 		}
 	}
@@ -132,6 +132,6 @@ func (n *node) endGrace(now time.Time) {
 			continue
 		}
 		delete(n.grace, key)
-		n.tables.Replace(network.Owner{Name: key}, n.wanted(&g.lease), network.State{})
+		n.tables.Replace(network.Owner{Name: key}, wanted(n.backend, &g.lease), network.State{})
 	}
 }

@@ -21,16 +21,21 @@ func (n *node) publish(ctx context.Context) {
 		return
 	}
 	n.keepRules(ctx)
-	if !n.rulesInForce || n.ready && n.published == n.own.subnets {
+	if !n.rulesInForce {
 		return
 	}
-	if err := subnet.WriteFile(n.SubnetFile, n.file()); err != nil {
+	file := n.file()
+	content := string(file.Marshal())
+	if n.published == content {
+		return
+	}
+	if err := subnet.WriteFile(n.SubnetFile, file); err != nil {
 		n.sayOnce("subnet file", err)
 		n.setupAt = time.Now().Add(waitAfterFailure) // only to wake up again
 		return
 	}
 	n.forget("subnet file")
-	n.published = n.own.subnets
+	n.published = content
 	if !n.ready {
 		n.ready = true
 		n.Log.WithField("subnet_file", n.SubnetFile).Info("ready")
@@ -46,7 +51,7 @@ func (n *node) file() subnet.File {
 	for _, family := range subnet.Families() {
 		if r := n.config.Ranges[family]; r.Enabled() {
 			f.Networks[family] = []netip.Prefix{r.Network}
-			f.Subnets[family] = subnet.Gateway(n.own.subnets[family])
+			f.Subnets[family] = subnet.Gateway(n.subnets[family])
 		}
 	}
 	return f
@@ -78,7 +83,7 @@ type rulesKeeper struct {
 // keepRules orders the rules that hold now; the first call starts the goroutine that keeps them.
 func (n *node) keepRules(ctx context.Context) {
 	p := filter.Policy{Forward: n.Forward, Masquerade: n.IPMasq, RandomFully: n.RandomFully, Networks: networks(*n.config)}
-	for _, s := range n.own.subnets {
+	for _, s := range n.subnets {
 		if s.IsValid() {
 			p.Own = append(p.Own, s)
 		}
@@ -102,7 +107,7 @@ func (n *node) keepRules(ctx context.Context) {
 	}
 	keeper := &rulesKeeper{policy: p, orders: make(chan filter.Policy, 1)}
 	n.rules = keeper
-	uplinkName := n.underlay.Link
+	uplinkName := n.uplink.Name
 	n.background.Go(func() { n.runRules(ctx, keeper.orders, p, families, uplinkName) })
 }
 

@@ -64,6 +64,7 @@ func (n *node) setUp(now time.Time) bool {
 	return true
 }
 
+// makeBackend does what comes first: who the node is, by which uplink it is reached, what backend follows from that.
 func (n *node) makeBackend(now time.Time) error {
 	choice, err := n.chooseUplink()
 	if err != nil {
@@ -75,16 +76,9 @@ func (n *node) makeBackend(now time.Time) error {
 	}
 	n.identity = id
 	// First without the backend's say, to find our own lease: the MAC address in it is what peers know.
-	rules := subnet.Rules{Config: *n.config, InstanceID: id.InstanceID, PublicIPs: choice.PublicIP}
-	changes := n.view.SetRules(rules)
+	n.view.SetRules(subnet.Rules{Config: *n.config, InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
 	own := n.view.Own(subnet.Request{InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
-	u := backend.Underlay{
-		Link: choice.Name, MTU: choice.MTU, Local: choice.Local, PublicIP: choice.PublicIP, Own: own,
-		MAC: func(device string, lease network.MAC) network.MAC {
-			return id.mac(device, n.kernel.VXLANAddress(device), lease)
-		},
-	}
-	b, err := newBackend(*n.config, u)
+	b, err := newBackend(*n.config, n.underlay(choice, own))
 	if err != nil {
 		return err
 	}
@@ -95,18 +89,52 @@ func (n *node) makeBackend(now time.Time) error {
 	if fresh != "" {
 		n.Log.WithField("instance", id.InstanceID).Info("this node has a new identity: " + fresh)
 	}
-	n.backend, n.underlay = b, u
-	n.own.instanceID, n.own.publicIPs, n.own.advertise = id.InstanceID, u.PublicIP, n.lease
-	device := b.Device([2]netip.Prefix{})
-	n.tables.Replace(nodeOwner(), network.State{}, device)
-	for _, l := range device.Links {
+	for _, l := range b.Device([2]netip.Prefix{}).Links {
 		n.Log.WithFields(logrus.Fields{"device": l.Key, "vni": l.Value.VNI, "port": l.Value.Port, "mtu": l.Value.MTU, "mac": l.Value.MAC.String()}).Info("overlay device")
 	}
-	n.peersChanged(changes, now)
-	rules.Check = func(l subnet.Lease) error { _, err := b.Peer(l); return err }
-	n.peersChanged(n.view.SetRules(rules), now)
+	n.own.instanceID, n.own.advertise = id.InstanceID, n.lease
+	n.adopt(choice, b, now)
 	n.sayQuarantined(subnet.Event{Type: subnet.Synced})
 	return n.kernel.Read() // now that it is known what is ours
+}
+
+// underlay is what a backend gets to know of the node.
+func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underlay {
+	return backend.Underlay{
+		Link: choice.Name, MTU: choice.MTU, Local: choice.Local, PublicIP: choice.PublicIP, Own: own,
+		MAC: func(device string, lease network.MAC) network.MAC {
+			return n.identity.mac(device, n.kernel.VXLANAddress(device), lease)
+		},
+	}
+}
+
+// adopt puts a backend, and the uplink it is for, in the place of the last one, if there was one.
+func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
+	last := n.backend
+	replace := func(o network.Owner, l *subnet.Lease) {
+		n.tables.Replace(o, wanted(last, l), wanted(b, l))
+	}
+	for m := range n.view.Peers {
+		replace(network.Owner{Name: m.Key, Age: m.Created}, &m.Lease)
+	}
+	for key, g := range n.grace {
+		replace(network.Owner{Name: key, Grace: true}, &g.lease)
+	}
+	n.backend, n.uplink = b, choice
+	n.kernel.Uplink(choice.Name)
+	n.own.publicIPs = choice.PublicIP
+	n.wantDevice()
+	n.peersChanged(n.view.SetRules(subnet.Rules{
+		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
+		Check: func(l subnet.Lease) error { _, err := b.Peer(l); return err },
+	}), now)
+}
+
+// wantDevice brings the node's own links and addresses into the tables.
+func (n *node) wantDevice() {
+	device := n.backend.Device(n.subnets)
+	n.tables.Replace(nodeOwner(), n.device, device)
+	n.device = device
 }
 
 // nodeOwner owns what the node wants for itself in the tables: it goes before every peer.
