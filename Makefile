@@ -10,7 +10,7 @@ STATIC   = CGO_ENABLED=0 $(GO) build -trimpath
 export PATH := $(PATH):/usr/sbin:/sbin
 
 # Packages that decide and do no I/O: more than 90 % of their statements must be covered.
-PURE = subnet network backend/vxlan
+PURE = subnet network backend/vxlan cniplugin
 
 .PHONY: help
 help: ## list the targets

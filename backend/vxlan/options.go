@@ -38,9 +38,9 @@ func parseOptions(data []byte) (Options, error) {
 	if err := json.Unmarshal(data, &j); err != nil {
 		var typ *json.UnmarshalTypeError
 		if errors.As(err, &typ) {
-			return o, fmt.Errorf("Backend.%s is a JSON %s, want %s", typ.Field, typ.Value, typ.Type)
+			return o, fmt.Errorf("network config: Backend.%s is a JSON %s, want %s", typ.Field, typ.Value, typ.Type)
 		}
-		return o, fmt.Errorf("Backend: %w", err)
+		return o, fmt.Errorf("network config: Backend: %w", err)
 	}
 	vni, err := number("VNI", j.VNI, defaultVNI, maxVNI)
 	if err != nil {
@@ -67,7 +67,7 @@ func number(field string, v *int64, def, limit int64) (int64, error) {
 		return def, nil
 	}
 	if *v < 0 || *v > limit {
-		return 0, fmt.Errorf("Backend.%s is %d, want 0 to %d", field, *v, limit)
+		return 0, fmt.Errorf("network config: Backend.%s is %d, want 0 to %d", field, *v, limit)
 	}
 	return *v, nil
 }

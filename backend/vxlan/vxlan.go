@@ -55,7 +55,7 @@ type leaseData struct {
 func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 	o, err := parseOptions(c.Backend.Options)
 	if err != nil {
-		return nil, fmt.Errorf("network config: %w", err)
+		return nil, err
 	}
 	v := &vxlan{options: o, publicIP: u.PublicIP}
 	for _, f := range subnet.Families() {
