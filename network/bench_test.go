@@ -164,3 +164,5 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		t.Errorf("an idle pass allocates %v times", n)
 	}
 }
+
+func (noKernel) Sysctl(string, Change[Sysctl]) error { return nil }

@@ -17,6 +17,8 @@ var (
 // goes with it, VNI and port exist once, some things happen without a notification. It refuses what a careful Kernel
 // refuses, and notes in touched whatever it was asked to do to somebody else's things.
 type fakeKernel struct {
+	sysctls []string // set, in order
+
 	tables     *Tables
 	links      map[string]Link
 	addresses  map[AddressKey]Address
@@ -335,4 +337,9 @@ func dumpOf[K comparable, V any](kind string, m map[K]V) []string {
 	}
 	slices.Sort(s)
 	return s
+}
+
+func (f *fakeKernel) Sysctl(path string, c Change[Sysctl]) error {
+	f.sysctls = append(f.sysctls, path)
+	return nil
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -15,8 +16,19 @@ var ErrForeign = errors.New("in use by something that is not selvage's")
 // A method does not touch the tables, with one exception: Link calls [Tables.LinkGone] if it makes a device anew or
 // renames one, since what hung on it hangs there no more. What the kernel reports in the meantime is for after the pass.
 type Kernel interface {
+	Devices
+	Entries
+	Sysctl(path string, c Change[Sysctl]) error
+}
+
+// Devices is the part of a [Kernel] that is about devices.
+type Devices interface {
 	Link(name string, c Change[Link]) error
 	Address(k AddressKey, c Change[Address]) error
+}
+
+// Entries is the part of a [Kernel] that is about what leads to peers.
+type Entries interface {
 	FDB(k FDBKey, c Change[FDB]) error
 	Neighbour(k NeighbourKey, c Change[Neighbour]) error
 	Route(k RouteKey, c Change[Route]) error
@@ -25,7 +37,8 @@ type Kernel interface {
 // Result is what one pass did.
 type Result struct {
 	Set, Removed int
-	Repaired     int // of Set: had been right before and were changed by somebody else
+	Repaired     int      // of Set: had been right before and were changed by somebody else
+	Sysctls      []string // those of Set, as "net/ipv4/ip_forward=1": they are the whole node's and not only ours
 	Failures     []Failure
 	// Retry is when the next attempt at what is still pending is due; zero if there is nothing to wait for.
 	Retry time.Time
@@ -33,7 +46,7 @@ type Result struct {
 
 // Failure is one change that could not be made.
 type Failure struct {
-	Kind string // "link", "address", "fdb", "neighbour" or "route"
+	Kind string // as in [Tables.Counts]
 	Key  string
 	Err  error
 }
@@ -58,6 +71,7 @@ func (r *Reconciler) Pass(now time.Time) Result {
 	set(&p, "fdb", t.FDB, r.Kernel.FDB, func(k FDBKey, _ FDB) bool { return t.canCarry(k.Link) })
 	set(&p, "neighbour", t.Neighbours, r.Kernel.Neighbour, func(k NeighbourKey, _ Neighbour) bool { return t.canCarry(k.Link) })
 	set(&p, "route", t.Routes, r.Kernel.Route, func(_ RouteKey, v Route) bool { return t.canCarry(v.Link) })
+	r.setSysctls(&p)
 	if !r.KeepUnwanted {
 		remove(&p, "route", t.Routes, r.Kernel.Route)
 		remove(&p, "neighbour", t.Neighbours, r.Kernel.Neighbour)
@@ -76,7 +90,29 @@ func (r *Reconciler) Pass(now time.Time) Result {
 	t.FDB.calmDown(now)
 	t.Neighbours.calmDown(now)
 	t.Routes.calmDown(now)
+	t.Sysctls.calmDown(now)
 	return p.Result
+}
+
+// setSysctls sets accept_ra before forwarding: with accept_ra=1 the kernel drops a default route learnt from a router
+// when it begins to forward IPv6 (addrconf_fixup_forwarding in net/ipv6/addrconf.c).
+func (r *Reconciler) setSysctls(p *pass) {
+	waits := false
+	apply := func(path string, c Change[Sysctl]) error {
+		err := r.Kernel.Sysctl(path, c)
+		if err == nil {
+			p.Sysctls = append(p.Sysctls, fmt.Sprintf("%s=%s", path, c.Want))
+		}
+		return err
+	}
+	set(p, "sysctl", r.Tables.Sysctls, apply, func(path string, _ Sysctl) bool { return strings.HasSuffix(path, "/accept_ra") })
+	r.Tables.Sysctls.Pending(func(path string, _ Change[Sysctl]) bool {
+		waits = waits || strings.HasSuffix(path, "/accept_ra")
+		return true
+	})
+	set(p, "sysctl", r.Tables.Sysctls, apply, func(path string, _ Sysctl) bool {
+		return !waits || !strings.HasPrefix(path, "net/ipv6/")
+	})
 }
 
 type pass struct {

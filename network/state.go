@@ -128,6 +128,10 @@ type Item[K comparable, V comparable] struct {
 	Value V
 }
 
+// Sysctl is what a kernel setting says, without the line's end: "1". Its key is the path below /proc/sys, such as
+// "net/ipv4/ip_forward".
+type Sysctl string
+
 // State is a set of kernel objects, by kind. It is a value: whoever gets one does not change it.
 type State struct {
 	Links      []Item[string, Link]
@@ -135,6 +139,7 @@ type State struct {
 	FDB        []Item[FDBKey, FDB]
 	Neighbours []Item[NeighbourKey, Neighbour]
 	Routes     []Item[RouteKey, Route]
+	Sysctls    []Item[string, Sysctl]
 }
 
 // DefaultMetric is the metric that a route gets, in effect, when it is added with none.

@@ -9,6 +9,7 @@ type Tables struct {
 	FDB        *Table[FDBKey, FDB]
 	Neighbours *Table[NeighbourKey, Neighbour]
 	Routes     *Table[RouteKey, Route]
+	Sysctls    *Table[string, Sysctl]
 
 	owned map[string]struct{} // devices for which OwnsLink held when the tables of what hangs on them were last told
 }
@@ -36,6 +37,7 @@ func NewTables() *Tables {
 	t.Routes = NewTable(func(_ RouteKey, v Route) bool {
 		return v.Protocol == RouteProtocol || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
 	})
+	t.Sysctls = NewTable(func(string, Sysctl) bool { return false }) // a setting stays when nobody wants it any more
 	return t
 }
 
@@ -83,6 +85,7 @@ func (t *Tables) Replace(o Owner, last, next State) {
 	replace(t.FDB, o, last.FDB, next.FDB)
 	replace(t.Neighbours, o, last.Neighbours, next.Neighbours)
 	replace(t.Routes, o, last.Routes, next.Routes)
+	replace(t.Sysctls, o, last.Sysctls, next.Sysctls)
 }
 
 func replace[K, V comparable](t *Table[K, V], o Owner, last, next []Item[K, V]) {
@@ -99,7 +102,7 @@ func replace[K, V comparable](t *Table[K, V], o Owner, last, next []Item[K, V]) 
 // Count is how many objects of one kind are wanted, there, and differ.
 type Count struct{ Wanted, Present, Pending int }
 
-// Counts counts by kind: "link", "address", "fdb", "neighbour" and "route".
+// Counts counts by kind: "link", "address", "fdb", "neighbour", "route" and "sysctl".
 func (t *Tables) Counts() map[string]Count {
 	return map[string]Count{
 		"link":      count(t.Links),
@@ -107,6 +110,7 @@ func (t *Tables) Counts() map[string]Count {
 		"fdb":       count(t.FDB),
 		"neighbour": count(t.Neighbours),
 		"route":     count(t.Routes),
+		"sysctl":    count(t.Sysctls),
 	}
 }
 
@@ -117,7 +121,8 @@ func count[K, V comparable](t *Table[K, V]) Count {
 
 // Pending is how many objects differ, of all kinds.
 func (t *Tables) Pending() int {
-	return len(t.Links.dirty) + len(t.Addresses.dirty) + len(t.FDB.dirty) + len(t.Neighbours.dirty) + len(t.Routes.dirty)
+	return len(t.Links.dirty) + len(t.Addresses.dirty) + len(t.FDB.dirty) + len(t.Neighbours.dirty) + len(t.Routes.dirty) +
+		len(t.Sysctls.dirty)
 }
 
 // LinkGone says that a device does not exist any more, and with it all that hung on it: the kernel reports the device

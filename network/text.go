@@ -1,6 +1,9 @@
 package network
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Commands returns the state as the commands of iproute2 that would make it, in the order in which it is made: for
 // people to read, and for tests to compare.
@@ -26,6 +29,9 @@ func (s State) Commands() []string {
 		r := x.Value
 		say("ip route replace %s%s%s%s proto %d", x.Key, when(r.Gateway.IsValid(), " via "+r.Gateway.String()),
 			when(r.Link != "", " dev "+r.Link), when(r.OnLink, " onlink"), r.Protocol)
+	}
+	for _, x := range s.Sysctls {
+		say("sysctl -w %s=%s", strings.ReplaceAll(x.Key, "/", "."), x.Value)
 	}
 	return out
 }

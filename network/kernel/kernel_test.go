@@ -66,7 +66,11 @@ func peer(i int) (network.Owner, network.State) {
 // wanted returns fresh tables that want the node's own state and that of the given number of peers.
 func wanted(peers int) *network.Tables {
 	t := network.NewTables()
-	t.Replace(nodeOwn, network.State{}, ownState())
+	own := ownState()
+	own.Sysctls = []network.Item[string, network.Sysctl]{
+		{Key: "net/ipv4/ip_forward", Value: "1"}, {Key: "net/ipv4/conf/" + device + "/forwarding", Value: "1"},
+	}
+	t.Replace(nodeOwn, network.State{}, own)
 	for i := range peers {
 		o, s := peer(i + 2)
 		t.Replace(o, network.State{}, s)
@@ -139,7 +143,7 @@ func TestProgramReadRemove(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if want := 2 + 3*peers; r.Set != want || r.Removed != 0 {
+		if want := 2 + 3*peers; r.Set-len(r.Sysctls) != want || r.Removed != 0 {
 			t.Errorf("first pass set %d and removed %d, want %d and 0", r.Set, r.Removed, want)
 		}
 		if err := verify(peers); err != nil {
@@ -330,6 +334,10 @@ func faults() []fault {
 			return netlink.AddrDel(l, &netlink.Addr{IPNet: dst("10.5.1.0/32")})
 		}},
 		{name: "address added", do: func(l netlink.Link) error { return netlink.AddrAdd(l, &netlink.Addr{IPNet: dst("10.5.77.0/32")}) }},
+		{name: "forwarding off", do: func(netlink.Link) error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0) }},
+		{name: "forwarding off on the device", do: func(netlink.Link) error {
+			return os.WriteFile("/proc/sys/net/ipv4/conf/"+device+"/forwarding", []byte("0"), 0)
+		}},
 		{name: "device down", do: netlink.LinkSetDown},
 		{name: "device down and up", do: func(l netlink.Link) error { return errors.Join(netlink.LinkSetDown(l), netlink.LinkSetUp(l)) }},
 		{name: "device deleted", do: netlink.LinkDel, remakes: true},

@@ -43,6 +43,8 @@ func (k *Kernel) observe(m message) (reread bool) {
 		if x, ok := k.decodeRoute(m.data); ok {
 			return k.delRoute(x)
 		}
+	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
+		k.readSysctls() // which setting of which device it was would take as much to find out
 	}
 	return false
 }

@@ -212,6 +212,9 @@ func (n *node) pass(now time.Time) {
 	n.rec.KeepUnwanted = !complete
 	r := n.rec.Pass(now)
 	n.retryAt = r.Retry
+	if len(r.Sysctls) > 0 {
+		n.Log.WithField("set", r.Sysctls).Warn("forwarding was off; switched on")
+	}
 	first := complete && !n.programmed
 	n.programmed = n.programmed || complete
 	peers, quarantined := n.view.Len()

@@ -17,7 +17,7 @@ import (
 // publish tells the world outside, once the node's own part of the overlay works: the rules first, then the subnet file,
 // on which container runtimes act, then readiness.
 func (n *node) publish(ctx context.Context) {
-	if !n.programmed || !n.own.final || n.tables.Links.PendingCount()+n.tables.Addresses.PendingCount() > 0 {
+	if !n.programmed || !n.own.final || n.tables.Links.PendingCount()+n.tables.Addresses.PendingCount()+n.tables.Sysctls.PendingCount() > 0 {
 		return
 	}
 	n.keepRules(ctx)
@@ -107,18 +107,17 @@ func (n *node) keepRules(ctx context.Context) {
 	}
 	keeper := &rulesKeeper{policy: p, orders: make(chan filter.Policy, 1)}
 	n.rules = keeper
-	uplinkName := n.uplink.Name
-	n.background.Go(func() { n.runRules(ctx, keeper.orders, p, families, uplinkName) })
+	n.background.Go(func() { n.runRules(ctx, keeper.orders, p, families) })
 }
 
 // runRules sets the rules and looks at them again every RulesResync, until ctx ends.
-func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filter.Policy, families []subnet.Family, uplinkName string) {
+func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filter.Policy, families []subnet.Family) {
 	rules := filter.New(families...)
 	ticker := time.NewTicker(n.RulesResync)
 	defer ticker.Stop()
 	inForce, failed := false, ""
 	for {
-		err := n.ensureRules(ctx, rules, p, families, uplinkName, !inForce)
+		err := n.ensureRules(ctx, rules, p, !inForce)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -144,14 +143,7 @@ func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filt
 	}
 }
 
-func (n *node) ensureRules(ctx context.Context, rules *filter.Rules, p filter.Policy, families []subnet.Family, uplinkName string, first bool) error {
-	switchedOn, err := filter.EnsureForwarding(families, uplinkName)
-	for _, s := range switchedOn {
-		n.Log.Warn("forwarding was off; set " + s)
-	}
-	if err != nil {
-		return err
-	}
+func (n *node) ensureRules(ctx context.Context, rules *filter.Rules, p filter.Policy, first bool) error {
 	changed, err := rules.Ensure(ctx, p)
 	if len(changed) > 0 {
 		entry := n.Log.WithFields(logrus.Fields{"changed": changed})

@@ -133,6 +133,15 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 // wantDevice brings the node's own links and addresses into the tables.
 func (n *node) wantDevice() {
 	device := n.backend.Device(n.subnets)
+	var families [2]bool
+	for _, f := range subnet.Families() {
+		families[f] = n.config.Ranges[f].Enabled()
+	}
+	var links []string
+	for _, l := range device.Links {
+		links = append(links, l.Key)
+	}
+	device.Sysctls = forwarding(families, n.uplink.Name, links, readSysctl)
 	n.tables.Replace(nodeOwner(), n.device, device)
 	n.device = device
 }

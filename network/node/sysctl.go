@@ -1,0 +1,42 @@
+package node
+
+import (
+	"os"
+	"strings"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// forwarding returns the settings without which the kernel does not pass packets on, for the families in use: for the
+// node as a whole, for the uplink and for the overlay's devices. read returns what a setting is now, or nothing.
+//
+// A node that forwards IPv6 is a router, and a router takes no default route from router advertisements. Where the uplink
+// takes them (accept_ra 1), it is told to go on (2).
+func forwarding(families [2]bool, uplink string, devices []string, read func(path string) string) (out []network.Item[string, network.Sysctl]) {
+	want := func(path string, v network.Sysctl) {
+		out = append(out, network.Item[string, network.Sysctl]{Key: path, Value: v})
+	}
+	for _, f := range subnet.Families() {
+		if !families[f] {
+			continue
+		}
+		conf, all := "net/ipv4/conf/", "net/ipv4/ip_forward"
+		if f == subnet.IPv6 {
+			conf, all = "net/ipv6/conf/", "net/ipv6/conf/all/forwarding"
+			if ra := read(conf + uplink + "/accept_ra"); ra == "1" || ra == "2" {
+				want(conf+uplink+"/accept_ra", "2")
+			}
+		}
+		want(all, "1")
+		for _, link := range append([]string{uplink}, devices...) {
+			want(conf+link+"/forwarding", "1")
+		}
+	}
+	return out
+}
+
+func readSysctl(path string) string {
+	data, _ := os.ReadFile("/proc/sys/" + path) // what is not there says nothing
+	return strings.TrimSpace(string(data))
+}

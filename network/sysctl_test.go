@@ -1,0 +1,36 @@
+package network
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// TestAcceptRABeforeForwarding: the other way round the kernel drops the default route.
+func TestAcceptRABeforeForwarding(t *testing.T) {
+	tables := NewTables()
+	k := newFakeKernel(tables)
+	r := &Reconciler{Tables: tables, Kernel: k}
+	const ra, all, v4 = "net/ipv6/conf/eth0/accept_ra", "net/ipv6/conf/all/forwarding", "net/ipv4/ip_forward"
+	tables.Replace(Owner{Name: "node"}, State{}, State{Sysctls: []Item[string, Sysctl]{
+		{Key: all, Value: "1"}, {Key: ra, Value: "2"}, {Key: v4, Value: "1"},
+	}})
+	tables.Sysctls.Observe(all, "0")
+	tables.Sysctls.Observe(ra, "1")
+	tables.Sysctls.Observe(v4, "1")
+	result := r.Pass(time.Now())
+	if want := []string{ra, all}; !slices.Equal(k.sysctls, want) {
+		t.Errorf("set %q, want %q", k.sysctls, want)
+	}
+	if want := []string{ra + "=2", all + "=1"}; !slices.Equal(result.Sysctls, want) {
+		t.Errorf("told of %q, want %q", result.Sysctls, want)
+	}
+	if n := tables.Pending(); n != 0 {
+		t.Errorf("%d pending, want 0", n)
+	}
+	// Nobody wants it any more: it stays, since others may have come to need it.
+	tables.Replace(Owner{Name: "node"}, State{Sysctls: []Item[string, Sysctl]{{Key: v4, Value: "1"}}}, State{})
+	if result := r.Pass(time.Now()); result.Set+result.Removed != 0 {
+		t.Errorf("pass without the wish: %+v, want nothing done", result)
+	}
+}
