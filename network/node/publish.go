@@ -110,8 +110,28 @@ func (n *node) keepRules(ctx context.Context) {
 	n.background.Go(func() { n.runRules(ctx, keeper.orders, p, families) })
 }
 
-// runRules sets the rules and looks at them again every RulesResync, until ctx ends.
+// rulesPause is the shortest time between two looks at the rules, however often somebody changes them: each look runs
+// iptables a few times.
+const rulesPause = 300 * time.Millisecond
+
+// runRules sets the rules and looks at them again when the kernel tells of a change, and every RulesResync, until ctx
+// ends.
 func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filter.Policy, families []subnet.Family) {
+	news := make(chan struct{}, 1)
+	tell := func() {
+		select {
+		case news <- struct{}{}:
+		default:
+		}
+	}
+	n.background.Go(func() {
+		for ctx.Err() == nil {
+			if err := filter.Watch(ctx, tell, tell); err != nil {
+				n.Log.WithError(err).Warn("changes of the packet filter are only noticed every --iptables-resync")
+				return // there is no nf_tables here, or we may not listen
+			}
+		}
+	})
 	rules := filter.New(families...)
 	ticker := time.NewTicker(n.RulesResync)
 	defer ticker.Stop()
@@ -134,10 +154,12 @@ func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filt
 				n.rulesSet <- struct{}{} // has room
 			}
 		}
+		sleep(ctx, rulesPause)
 		select {
 		case <-ctx.Done():
 			return
 		case p = <-orders:
+		case <-news:
 		case <-ticker.C:
 		}
 	}
