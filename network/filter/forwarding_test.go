@@ -152,7 +152,13 @@ func readOnly(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(file, unix.MNT_DETACH) })
-	if err := unix.Mount("", file, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+	// What the mount below forbids has to be repeated, or an ordinary user may not remount it.
+	var fs unix.Statfs_t
+	if err := unix.Statfs(file, &fs); err != nil {
+		t.Fatal(err)
+	}
+	flags := uintptr(fs.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME)
+	if err := unix.Mount("", file, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|flags, ""); err != nil {
 		t.Fatal(err)
 	}
 }

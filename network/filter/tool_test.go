@@ -269,3 +269,23 @@ func sbin() (dirs []string) {
 	}
 	return dirs
 }
+
+// TestReplaced has the programs that were found go, as in an upgrade, and others come in another place.
+func TestReplaced(t *testing.T) {
+	scripts := map[string]string{"iptables": version + noChain, "iptables-restore": version}
+	before := programs(t, scripts)
+	r := New(subnet.IPv4)
+	if _, err := r.Ensure(t.Context(), Policy{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(before); err != nil {
+		t.Fatal(err)
+	}
+	programs(t, scripts)
+	if _, err := r.Ensure(t.Context(), dualStack()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v, want one that says the program is gone", err)
+	}
+	if _, err := r.Ensure(t.Context(), Policy{}); err != nil {
+		t.Errorf("the new program was not looked for: %v", err)
+	}
+}

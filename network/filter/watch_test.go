@@ -21,8 +21,12 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
+	program, err := lookUp("iptables-nft") // an ordinary user's PATH lacks sbin
+	if err != nil {
+		t.Fatal(err)
+	}
 	iptables := func(args ...string) func() error {
-		return func() error { return exec.Command("iptables-nft", args...).Run() }
+		return func() error { return exec.Command(program, args...).Run() }
 	}
 	for _, change := range []struct {
 		what string

@@ -27,9 +27,10 @@ type Kernel struct {
 	uplink      string // the device that carries the overlay; empty as long as there is none
 	uplinkStale bool   // something was told that bears on it
 
-	mu    sync.Mutex
-	queue []message
-	lost  bool
+	mu       sync.Mutex
+	queue    []message
+	lost     bool
+	overruns int
 }
 
 // Open returns a Kernel that feeds and obeys the given tables. It needs CAP_NET_ADMIN for every change.
@@ -86,6 +87,13 @@ func (k *Kernel) UplinkStale() bool {
 
 // Distrust has the next [Kernel.Observe] read everything again.
 func (k *Kernel) Distrust() { k.enqueue(func() { k.lost = true }) }
+
+// Overruns returns how often notifications were lost because more came than we took in.
+func (k *Kernel) Overruns() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.overruns
+}
 
 // VXLANAddress returns the MAC address of the VXLAN device called name, or the zero address if there is none.
 func (k *Kernel) VXLANAddress(name string) (mac network.MAC) {

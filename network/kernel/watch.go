@@ -54,7 +54,7 @@ func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
 				}
 			})
 		case errors.Is(err, unix.ENOBUFS):
-			k.Distrust()
+			k.enqueue(func() { k.lost = true; k.overruns++ })
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
 			continue
 		default:
@@ -70,6 +70,7 @@ func (k *Kernel) enqueue(add func()) {
 	add()
 	if len(k.queue) > queueLimit {
 		k.queue, k.lost = nil, true
+		k.overruns++
 	}
 }
 

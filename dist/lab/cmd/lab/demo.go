@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/selvage-net/selvage/dist/lab"
+)
+
+const drawing = `A cluster on this machine, in namespaces of its own:
+
+    outside     198.51.100.2             a host in another network, without a route to the pods
+       |
+    underlay    172.31.0.0/24            the nodes' network, with etcd on 172.31.0.1
+       |-----------+-----------|
+     node1       node2       node3       a host each: selvaged, and the CNI plugins
+     |   |       |   |       |   |
+    pod1 pod2   pod3 pod4   pod5 pod6    a container's network each
+     \_________________________/
+             the overlay                 what selvage makes: every pod reaches every pod at its own address
+
+`
+
+// podsPerNode is how many pods the demo adds to each node.
+const podsPerNode = 2
+
+// demo builds a lab, shows that it works, and takes it down. The exit code is 0 if every probe went well.
+func demo(options lab.Options) int {
+	ctx, stop := signals()
+	defer stop()
+	ok, err := show(ctx, os.Stdout, options)
+	switch {
+	case ctx.Err() != nil:
+		return interrupted
+	case err != nil:
+		return fail(err)
+	case !ok:
+		return fail(errProbe)
+	}
+	return 0
+}
+
+// show is the demo. It tells whether all probes went well.
+func show(ctx context.Context, w io.Writer, options lab.Options) (ok bool, err error) {
+	start := time.Now()
+	if options.Nodes == lab.DefaultNodes && options.Segments == 1 {
+		fmt.Fprint(w, drawing)
+	} else {
+		fmt.Fprintf(w, "A cluster of %d nodes on this machine, in namespaces of its own.\n\n", options.Nodes)
+	}
+	l, err := lab.New(ctx, options)
+	if err != nil {
+		return false, err
+	}
+	// A signal needs no Close: with the sandbox goes all that is in it.
+	leases, err := l.Etcd().Leases(ctx)
+	if err != nil {
+		return false, err
+	}
+	fmt.Fprintf(w, "Leases: each node has claimed a subnet in etcd (ready after %s)\n\n", since(start))
+	printNodes(w, l, leases)
+
+	for _, n := range l.Nodes() {
+		for range podsPerNode {
+			if _, err := l.AddPod(ctx, n, ""); err != nil {
+				return false, err
+			}
+		}
+	}
+	fmt.Fprintf(w, "\nPods: the CNI plugins gave each an address of its node's subnet\n\n")
+	printPods(w, l)
+
+	ok = showProbes(ctx, w, l)
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+
+	first := l.Nodes()[0]
+	fmt.Fprintf(w, "\nHow: what selvaged keeps in the kernel of %s\n\n", first.Name())
+	entries, err := l.Explain(ctx, first)
+	if err != nil {
+		return false, err
+	}
+	printEntries(w, entries)
+
+	if err := l.Close(); err != nil {
+		return false, err
+	}
+	fmt.Fprintf(w, "\nThe end: all processes, interfaces and namespaces are gone; it took %s in all.\n", since(start))
+	fmt.Fprintf(w, "\"make lab\" builds the same again and keeps it, with a prompt.\n")
+	return ok, nil
+}
+
+// showProbes probes between everything, and tells whether all went well.
+func showProbes(ctx context.Context, w io.Writer, l *lab.Lab) bool {
+	var pods []*lab.Endpoint
+	for _, p := range l.Pods() {
+		pods = append(pods, p.Endpoint)
+	}
+	fmt.Fprintf(w, "\nPod to pod: round trip in ms over UDP, then 32 KiB over TCP; ok: the source seen is the pod's own address\n\n")
+	ok := printMatrix(w, pods, l.Matrix(ctx, pods))
+
+	fmt.Fprintf(w, "\nNode to pod, on every other node\n\n")
+	var results []lab.Result
+	for _, n := range l.Nodes() {
+		for _, p := range l.Pods() {
+			if p.Node != n {
+				results = append(results, l.Probe(ctx, n.Endpoint, p.Endpoint))
+			}
+		}
+	}
+	ok = printResults(w, results) && ok
+
+	fmt.Fprintf(w, "\nPod to outside: masqueraded, the source seen is the node's address\n\n")
+	results = nil
+	for _, p := range pods {
+		results = append(results, l.Probe(ctx, p, l.Outside()))
+	}
+	return printResults(w, results) && ok
+}
+
+func since(start time.Time) time.Duration { return time.Since(start).Round(10 * time.Millisecond) }

@@ -1,0 +1,270 @@
+package etcdserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	portTries = 5                // times to choose other ports when one was taken meanwhile
+	patience  = 10 * time.Second // for etcd to end after SIGTERM
+)
+
+var errPortTaken = errors.New("a port was taken meanwhile")
+
+// Server is one etcd member. Its methods are to be called by one goroutine at a time.
+type Server struct {
+	opts Options
+	self addresses
+	all  []addresses
+
+	running *process // nil: stopped
+}
+
+// Start runs one member and returns once it serves. It runs until it is stopped or killed: ctx bounds only the start.
+func Start(ctx context.Context, opts Options) (*Server, error) {
+	servers, err := StartCluster(ctx, 1, opts)
+	if err != nil {
+		return nil, err
+	}
+	return servers[0], nil
+}
+
+// StartCluster runs a cluster of the given number of members and returns once all of them serve.
+func StartCluster(ctx context.Context, members int, opts Options) ([]*Server, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		all, err := opts.choosePorts(members)
+		if err != nil {
+			return nil, err
+		}
+		servers := make([]*Server, members)
+		for i := range servers {
+			servers[i] = &Server{opts: opts, self: all[i], all: all}
+		}
+		err = startAll(ctx, servers)
+		if err == nil {
+			return servers, nil
+		}
+		for _, s := range servers {
+			s.Kill()
+			os.RemoveAll(s.DataDir())
+		}
+		if !errors.Is(err, errPortTaken) || try == portTries {
+			return nil, err
+		}
+	}
+}
+
+// startAll starts members together: a member of several does not serve before most of them are there.
+func startAll(ctx context.Context, servers []*Server) error {
+	for _, s := range servers {
+		if err := s.launch(); err != nil {
+			return err
+		}
+	}
+	for _, s := range servers {
+		if err := s.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Endpoint is the URL for clients, for example "http://127.0.0.1:41234".
+func (s *Server) Endpoint() string {
+	if s.opts.CertFile != "" {
+		return "https://" + s.self.client
+	}
+	return "http://" + s.self.client
+}
+
+// DataDir holds the member's data. Removing it while the server is stopped is how a wipe is made.
+func (s *Server) DataDir() string { return filepath.Join(s.opts.Dir, s.self.name) }
+
+// LogFile is the file that etcd logs to.
+func (s *Server) LogFile() string { return s.DataDir() + ".log" }
+
+// PID is the process id, or 0 if the server is stopped.
+func (s *Server) PID() int {
+	if s.running == nil {
+		return 0
+	}
+	return s.running.cmd.Process.Pid
+}
+
+// Restart starts the server again on the same addresses and data, after stopping it if it runs.
+func (s *Server) Restart(ctx context.Context) error {
+	if err := s.Stop(); err != nil {
+		return err
+	}
+	if err := s.launch(); err != nil {
+		return err
+	}
+	return s.Ready(ctx)
+}
+
+// Stop ends the server in an orderly way and waits for its end. Stopping a stopped server does nothing.
+func (s *Server) Stop() error {
+	p := s.running
+	if p == nil {
+		return nil
+	}
+	s.running = nil
+	p.signal(syscall.SIGTERM)
+	p.signal(syscall.SIGCONT) // a paused process does not see the first
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(patience):
+		p.signal(syscall.SIGKILL)
+		<-p.done
+		return fmt.Errorf("etcd did not end within %s of SIGTERM and was killed", patience)
+	}
+}
+
+// Kill ends the server as a crash would, and waits for its end. Killing a stopped server does nothing.
+func (s *Server) Kill() {
+	if p := s.running; p != nil {
+		s.running = nil
+		p.signal(syscall.SIGKILL)
+		<-p.done
+	}
+}
+
+// Pause stops the process without ending it: connections stay open and nothing answers.
+func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
+
+// Continue ends a pause.
+func (s *Server) Continue() error { return s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) error {
+	if s.running == nil {
+		return errors.New("etcd is not running")
+	}
+	return s.running.signal(sig)
+}
+
+func (s *Server) launch() error {
+	cmd := exec.Command(s.opts.Binary, s.opts.arguments(s.self, s.all)...)
+	log, err := os.OpenFile(s.LogFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return fmt.Errorf("start etcd: %w", err)
+	}
+	defer log.Close() // the process has its own descriptor
+	cmd.Stdout, cmd.Stderr = log, log
+	if s.running, err = start(cmd); err != nil {
+		return fmt.Errorf("start etcd: %w", err)
+	}
+	return nil
+}
+
+// Ready waits until the server answers that it is healthy, which includes that the cluster has a leader.
+func (s *Server) Ready(ctx context.Context) error {
+	p := s.running
+	if p == nil {
+		return errors.New("etcd is not running")
+	}
+	// Connections that outlive a request would be goroutines that outlive the test.
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Second}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if healthy(ctx, client, s.self.metrics) {
+			return nil
+		}
+		select {
+		case <-p.done:
+			s.running = nil
+			tail := s.logTail()
+			if strings.Contains(tail, "address already in use") {
+				return errPortTaken
+			}
+			return fmt.Errorf("etcd ended at its start (%v):\n%s", p.err, tail)
+		case <-ctx.Done():
+			return fmt.Errorf("etcd at %s is not healthy: %w\n%s", s.self.client, ctx.Err(), s.logTail())
+		case <-tick.C:
+		}
+	}
+}
+
+func healthy(ctx context.Context, client *http.Client, addr string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/health", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// logTail returns the end of the log, for errors.
+func (s *Server) logTail() string {
+	log, err := os.ReadFile(s.LogFile())
+	if err != nil {
+		return err.Error()
+	}
+	return string(bytes.TrimSpace(log[max(0, len(log)-2000):]))
+}
+
+// process is a child with an end that anybody can wait for.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed at its end
+	err  error         // how it ended; to be read after done
+
+	mu    sync.Mutex
+	ended bool
+}
+
+// start runs cmd so that it is killed when this process ends, however it ends. The kernel sends the parent death signal
+// when the thread that forked ends (prctl(2), PR_SET_PDEATHSIG), and Go ends threads as it likes: so the thread is
+// kept by a goroutine of its own until the child is gone.
+func start(cmd *exec.Cmd) (*process, error) {
+	// A process group of its own: Ctrl-C on a terminal reaches us, and we end etcd when we are done with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p := &process{cmd: cmd, done: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		err = cmd.Wait()
+		p.mu.Lock()
+		p.ended, p.err = true, err
+		p.mu.Unlock()
+		close(p.done)
+	}()
+	return p, <-started
+}
+
+// signal sends sig unless the process has ended: its id may be somebody else's by then.
+func (p *process) signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return os.ErrProcessDone
+	}
+	return p.cmd.Process.Signal(sig)
+}

@@ -1,0 +1,205 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// Defaults of [Options].
+const (
+	DefaultNodes  = 3
+	DefaultConfig = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`
+	// DefaultCNI is the network configuration list that pods are added with.
+	DefaultCNI = `{"cniVersion":"1.0.0","name":"cbr0","plugins":[` +
+		`{"type":"selvage","delegate":{"hairpinMode":true,"isDefaultGateway":true}},` +
+		`{"type":"portmap","capabilities":{"portMappings":true}}]}`
+)
+
+// Options describe a lab. The zero value of each field means its default.
+type Options struct {
+	Nodes       int       // how many nodes, at most 200 a segment; default 3
+	Segments    int       // underlay networks, 172.31.0.0/24 and up, that the nodes are spread over; default 1
+	MTU         int       // of every uplink, in bytes; default 1500
+	EtcdMembers int       // default 1
+	Config      string    // the network configuration, JSON, or "-" for none; default DefaultConfig
+	CNI         string    // the CNI network configuration list, JSON; default DefaultCNI
+	DaemonArgs  []string  // appended to selvaged's arguments
+	Bin         string    // directory of selvaged, selvage, etcd and cni/; default the running program's own
+	Log         io.Writer // gets a line for each step; default none
+}
+
+// Lab is a running cluster. Its methods are safe for concurrent use.
+type Lab struct {
+	options Options
+	dir     string // logs and etcd's data, on the sandbox's tmpfs
+	etcd    *Etcd
+	nodes   []*Node
+	outside *outside
+	bridges []string
+
+	mu       sync.Mutex
+	pods     []*Pod
+	podNames map[string]bool // also of those being added
+}
+
+// New builds a lab and waits until every node can reach every other: each daemon has said that it is ready, and has a
+// route to the subnet of each of the others. An error carries the last lines of the log of what failed. ctx ends the waiting, not the lab.
+func New(ctx context.Context, o Options) (*Lab, error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
+	l := &Lab{options: o, podNames: map[string]bool{}}
+	if err := l.build(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (o *Options) setDefaults() error {
+	o.Nodes = orDefault(o.Nodes, DefaultNodes)
+	o.Segments = orDefault(o.Segments, 1)
+	o.MTU = orDefault(o.MTU, 1500)
+	o.EtcdMembers = orDefault(o.EtcdMembers, 1)
+	o.Config = orDefault(o.Config, DefaultConfig)
+	o.CNI = orDefault(o.CNI, DefaultCNI)
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	if o.Nodes < 1 || o.Segments < 1 || o.Segments > 9 || (o.Nodes+o.Segments-1)/o.Segments > 200 {
+		return fmt.Errorf("%d nodes on %d segments: want 1 to 9 segments and 1 to 200 nodes on each", o.Nodes, o.Segments)
+	}
+	if o.EtcdMembers < 1 || o.EtcdMembers > 9 {
+		return fmt.Errorf("%d etcd members: want 1 to 9", o.EtcdMembers)
+	}
+	if o.Bin == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find selvaged: %w", err)
+		}
+		o.Bin = filepath.Dir(exe)
+	}
+	var err error
+	if o.Bin, err = filepath.Abs(o.Bin); err != nil { // the plugins' path must hold in every node
+		return fmt.Errorf("find selvaged: %w", err)
+	}
+	for _, name := range []string{"selvaged", "selvage", "etcd", "cni/bridge", "cni/host-local"} {
+		if _, err := os.Stat(filepath.Join(o.Bin, name)); err != nil {
+			return fmt.Errorf("a lab needs %s: %w: build it with make build", name, err)
+		}
+	}
+	return nil
+}
+
+func orDefault[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// build does the work of New, leaving in l whatever has to be undone.
+func (l *Lab) build(ctx context.Context) (err error) {
+	// Debian leaves sbin, where iptables is, out of an ordinary user's PATH.
+	if path := os.Getenv("PATH"); !strings.Contains(path, "/usr/sbin") {
+		os.Setenv("PATH", path+":/usr/sbin:/sbin")
+	}
+	if l.dir, err = os.MkdirTemp("/run", "lab-"); err != nil {
+		return fmt.Errorf("%w: a lab runs in a sandbox only, see sandbox.Run", err)
+	}
+	l.step("making the underlay, its router and the outside")
+	if err := l.buildUnderlay(); err != nil {
+		return err
+	}
+	l.step("starting etcd")
+	if l.etcd, err = startEtcd(ctx, l.dir, l.options.Bin, l.options.EtcdMembers); err != nil {
+		return err
+	}
+	if l.options.Config != "-" {
+		if err := l.etcd.PutConfig(ctx, l.options.Config); err != nil {
+			return err
+		}
+	}
+	l.step("starting the nodes (%d)", l.options.Nodes)
+	for i := range l.options.Nodes {
+		if err := l.addNode(i); err != nil {
+			return err
+		}
+	}
+	if l.options.Config == "-" {
+		return nil // the daemons wait for it, so they are not waited for
+	}
+	return l.WaitReady(ctx)
+}
+
+// step tells the user what is done next.
+func (l *Lab) step(format string, args ...any) {
+	fmt.Fprintf(l.options.Log, format+"\n", args...)
+}
+
+// WaitReady waits until each running daemon has said that it is ready, and each such node has a route to the subnet of each
+// of the others, in every family. It fails when ctx ends, or a daemon does.
+func (l *Lab) WaitReady(ctx context.Context) error {
+	for _, n := range l.nodes {
+		if err := n.WaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	for _, n := range l.nodes {
+		if err := n.waitRoutes(ctx, l.nodes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Nodes returns the nodes, node1 first.
+func (l *Lab) Nodes() []*Node { return append([]*Node(nil), l.nodes...) }
+
+// Pods returns the pods, in the order in which they were added.
+func (l *Lab) Pods() []*Pod {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]*Pod(nil), l.pods...)
+}
+
+// Etcd returns the lab's etcd.
+func (l *Lab) Etcd() *Etcd { return l.etcd }
+
+// Outside is the endpoint in another network.
+func (l *Lab) Outside() *Endpoint { return l.outside.Endpoint }
+
+// Close ends every process and removes every namespace and interface. It does so without asking the daemons: what a clean
+// stop does is for a test to find out.
+func (l *Lab) Close() error {
+	var errs []error
+	for _, p := range l.Pods() {
+		errs = append(errs, p.close())
+	}
+	for _, n := range l.nodes {
+		errs = append(errs, n.close())
+	}
+	if l.etcd != nil {
+		errs = append(errs, l.etcd.close())
+	}
+	errs = append(errs, l.removeUnderlay())
+	if l.dir != "" {
+		errs = append(errs, os.RemoveAll(l.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// in calls fn in the namespaces that do leads to and returns its result.
+func in[T any](do func(func() error) error, fn func() (T, error)) (result T, err error) {
+	err = do(func() (err error) {
+		result, err = fn()
+		return err
+	})
+	return result, err
+}

@@ -1,0 +1,113 @@
+package lab
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// settle is how long answers are waited for after the last datagram was sent.
+const settle = 500 * time.Millisecond
+
+// StreamReport counts the datagrams of a stream.
+type StreamReport struct {
+	Sent, Lost int
+	// Gap is the longest time without a datagram that got an answer: from the sending of the first lost one to the sending
+	// of the next that was not, or to the end.
+	Gap time.Duration
+}
+
+func (r StreamReport) String() string {
+	return fmt.Sprintf("%d sent, %d lost, longest gap %s", r.Sent, r.Lost, r.Gap.Round(100*time.Microsecond))
+}
+
+// Stream sends a datagram from one endpoint to another every so often until ctx ends, then waits half a second for the last
+// answers. What is done to the lab meanwhile shows as loss. An error means that there was no stream, not that all was lost.
+func (l *Lab) Stream(ctx context.Context, from, to *Endpoint, every time.Duration) (StreamReport, error) {
+	f := subnet.IPv4
+	if !from.Addr(f).IsValid() || !to.Addr(f).IsValid() {
+		f = subnet.IPv6
+	}
+	// Not connected: a route that is missing, at first or meanwhile, is loss and not an error.
+	conn, err := in(from.do, func() (*net.UDPConn, error) { return net.ListenUDP("udp", nil) })
+	if err != nil {
+		return StreamReport{}, fmt.Errorf("stream from %s to %s: %w", from.name, to.name, err)
+	}
+	defer conn.Close()
+	target := netip.AddrPortFrom(to.Addr(f), echoPort)
+	answers := make(chan []uint64)
+	go func() { answers <- receive(conn, target) }()
+	sent := send(ctx, conn, target, every)
+	conn.SetReadDeadline(time.Now().Add(settle))
+	return report(sent, <-answers), nil
+}
+
+// send returns when each datagram was sent; the last value is the end. One that the kernel refused, for want of a route for
+// instance, is lost like one that was dropped later.
+func send(ctx context.Context, conn *net.UDPConn, target netip.AddrPort, every time.Duration) []time.Time {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	var sent []time.Time
+	for {
+		now := time.Now()
+		sent = append(sent, now)
+		if ctx.Err() != nil {
+			return sent
+		}
+		conn.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(nil, uint64(len(sent)-1)), target)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// receive returns the numbers of the datagrams that target answered, when conn's read deadline has come.
+func receive(conn *net.UDPConn, target netip.AddrPort) (numbers []uint64) {
+	packet := make([]byte, 128)
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(packet)
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
+			return numbers
+		}
+		if err != nil || netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != target {
+			continue
+		}
+		if number, _, err := parseUDP(packet[:n]); err == nil {
+			numbers = append(numbers, number)
+		}
+	}
+}
+
+// report counts. sent holds one time more than there were datagrams: the end.
+func report(sent []time.Time, answered []uint64) StreamReport {
+	n := len(sent) - 1
+	ok := make([]bool, n)
+	for _, number := range answered {
+		if number < uint64(n) {
+			ok[number] = true
+		}
+	}
+	r := StreamReport{Sent: n}
+	first := -1 // of the datagrams lost in a row
+	for i := range n {
+		if ok[i] {
+			first = -1
+			continue
+		}
+		r.Lost++
+		if first < 0 {
+			first = i
+		}
+		next := i + 1 // the next that was answered, or the end, if none of those after this one is lost
+		r.Gap = max(r.Gap, sent[next].Sub(sent[first]))
+	}
+	return r
+}
