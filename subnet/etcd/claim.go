@@ -1,0 +1,281 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// entry is what a claim wants to be in etcd.
+type entry struct {
+	key   string // below subnets/
+	value []byte
+}
+
+func entryOf(l subnet.Lease) (entry, error) {
+	value, err := l.Value()
+	return entry{l.Key(), value}, err
+}
+
+// is reports whether r says what e wants.
+func (e entry) is(r subnet.Record) bool { return r.Key == e.key && bytes.Equal(r.Value, e.value) }
+
+// conflict is the other outcome of a transaction: what etcd holds instead of what was expected.
+type conflict struct {
+	want entry
+	held []subnet.Record // under the leading subnet of want, and under the key that was to be taken over
+}
+
+func (c *conflict) Error() string {
+	keys := make([]string, len(c.held))
+	for i, r := range c.held {
+		keys[i] = r.Key
+	}
+	if len(keys) == 0 {
+		return "the key is gone"
+	}
+	return "there is now " + strings.Join(keys, ", ")
+}
+
+// find returns what is held under key.
+func (c *conflict) find(key string) (subnet.Record, bool) {
+	for _, r := range c.held {
+		if r.Key == key {
+			return r, true
+		}
+	}
+	return subnet.Record{}, false
+}
+
+// Claim implements [subnet.Store].
+func (s *Store) Claim(ctx context.Context, have *subnet.Record, want subnet.Lease) (subnet.Record, error) {
+	e, err := entryOf(want)
+	if err != nil {
+		return subnet.Record{}, err
+	}
+	var r subnet.Record
+	if have == nil {
+		r, err = s.create(ctx, e)
+	} else {
+		r, err = s.takeOver(ctx, *have, e)
+	}
+	var c *conflict
+	switch {
+	case errors.As(err, &c):
+		return r, fmt.Errorf("claim %s: %w: %w", e.key, subnet.ErrTaken, c)
+	case err != nil:
+		return r, fmt.Errorf("claim %s: %w", e.key, err)
+	}
+	s.usedGrant(r.LeaseID)
+	return r, nil
+}
+
+// create puts e on an etcd lease of its own if nobody holds its leading subnet.
+func (s *Store) create(ctx context.Context, e entry) (subnet.Record, error) {
+	for try := 0; ; try++ {
+		g, err := s.takeGrant(ctx, e.key)
+		if err != nil {
+			return subnet.Record{}, err
+		}
+		r, err := s.write(ctx, nil, e, g.id)
+		var c *conflict
+		switch {
+		case err == nil:
+			return r, nil
+		case errors.Is(err, rpctypes.ErrLeaseNotFound) && try == 0:
+			continue // a spare one that has expired
+		case errors.As(err, &c):
+			if r, ok := c.find(e.key); ok && r.LeaseID == g.id {
+				// An earlier claim of ours, with another value, whose answer we never saw.
+				s.keepGrant(&grant{id: g.id, key: e.key})
+				return s.write(ctx, &r, e, g.id)
+			}
+			s.keepGrant(&grant{id: g.id})
+		default:
+			s.keepGrant(&grant{id: g.id, key: e.key})
+		}
+		return r, err
+	}
+}
+
+// takeOver makes e of the record have, on the etcd lease that it has.
+func (s *Store) takeOver(ctx context.Context, have subnet.Record, e entry) (subnet.Record, error) {
+	if have.LeaseID == 0 {
+		return s.write(ctx, &have, e, 0)
+	}
+	_, err := s.keepAlive(ctx, have.LeaseID)
+	if err == nil {
+		return s.write(ctx, &have, e, have.LeaseID)
+	}
+	if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return subnet.Record{}, err
+	}
+	// The etcd lease is over and the key about to vanish, if it has not yet.
+	g, err := s.takeGrant(ctx, e.key)
+	if err != nil {
+		return subnet.Record{}, err
+	}
+	r, err := s.write(ctx, &have, e, g.id)
+	var c *conflict
+	switch {
+	case err == nil:
+	case errors.As(err, &c) && len(c.held) == 0:
+		s.keepGrant(&grant{id: g.id})
+		return s.create(ctx, e)
+	case errors.As(err, &c):
+		s.keepGrant(&grant{id: g.id})
+	default:
+		s.keepGrant(&grant{id: g.id, key: e.key})
+	}
+	return r, err
+}
+
+// write makes e, on the etcd lease given, of the record have, or of nothing if have is nil: in one transaction, if have is
+// unchanged and nobody else holds the leading subnet of e. Otherwise the error is a *conflict. Nothing is written where
+// have says already what is wanted.
+//
+// etcd may have carried out a transaction whose answer was lost. So the other branch reads what there is, and finding
+// there just what was wanted, on our own etcd lease, is a success: the transaction can be sent again.
+func (s *Store) write(ctx context.Context, have *subnet.Record, e entry, lease int64) (subnet.Record, error) {
+	var (
+		compare []clientv3.Cmp
+		ops     []clientv3.Op
+		put     = clientv3.OpPut(s.keys.subnets+e.key, string(e.value), clientv3.WithLease(clientv3.LeaseID(lease)))
+		created int64 // 0: by this transaction
+	)
+	except := ""
+	if have != nil {
+		compare = append(compare, clientv3.Compare(clientv3.ModRevision(s.keys.subnets+have.Key), "=", have.Modified))
+		except = have.Key
+	}
+	switch {
+	case have == nil || have.Key != e.key:
+		compare = append(compare, s.keys.free(e.key, except)...)
+		if have != nil {
+			ops = append(ops, clientv3.OpDelete(s.keys.subnets+have.Key))
+		}
+		ops = append(ops, put)
+	case !e.is(*have) || have.LeaseID != lease:
+		created = have.Created
+		ops = append(ops, put)
+	}
+	resp, err := s.commit(ctx, compare, ops, s.keys.look(e.key, except))
+	if err != nil {
+		return subnet.Record{}, err
+	}
+	if resp.Succeeded {
+		if len(ops) == 0 {
+			return *have, nil
+		}
+		r := subnet.Record{Key: e.key, Value: e.value, Created: created, Modified: resp.Header.Revision, LeaseID: lease}
+		if created == 0 {
+			r.Created = resp.Header.Revision
+		}
+		return r, nil
+	}
+	c := &conflict{want: e}
+	for _, answer := range resp.Responses {
+		for _, kv := range answer.GetResponseRange().GetKvs() {
+			c.add(s.keys.record(kv))
+		}
+	}
+	if r, ok := c.find(e.key); ok && e.is(r) && r.LeaseID == lease && (lease != 0 || have != nil) {
+		return r, nil
+	}
+	return subnet.Record{}, c
+}
+
+func (c *conflict) add(r subnet.Record) {
+	if _, ok := c.find(r.Key); !ok {
+		c.held = append(c.held, r)
+	}
+}
+
+// commit runs a transaction that can be sent again, until its outcome is known or three attempts have failed.
+func (s *Store) commit(ctx context.Context, compare []clientv3.Cmp, ops, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
+	var pause retry
+	for try := 1; ; try++ {
+		short, cancel := s.deadline(ctx)
+		resp, err := s.client.Txn(short).If(compare...).Then(ops...).Else(otherwise...).Commit()
+		cancel()
+		if err == nil {
+			return resp, nil
+		}
+		if try == 3 || !unsettled(err) || !s.wait(ctx, pause.pause()) {
+			return nil, s.opts.explain(err)
+		}
+	}
+}
+
+// Release implements [subnet.Store].
+func (s *Store) Release(ctx context.Context, held subnet.Record) error {
+	held = s.forget(held)
+	key := s.keys.subnets + held.Key
+	resp, err := s.commit(ctx,
+		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", held.Modified)},
+		[]clientv3.Op{clientv3.OpDelete(key)},
+		[]clientv3.Op{clientv3.OpGet(key, clientv3.WithKeysOnly())})
+	if err != nil {
+		return fmt.Errorf("release %s: %w", held.Key, err)
+	}
+	if !resp.Succeeded && len(resp.Responses[0].GetResponseRange().GetKvs()) > 0 {
+		return fmt.Errorf("release %s: %w: somebody else changed it", held.Key, subnet.ErrLost)
+	}
+	if held.LeaseID != 0 {
+		// The subnet is given back already; an etcd lease without a key is nothing to anybody and expires by itself.
+		_ = s.revoke(ctx, held.LeaseID)
+	}
+	return nil
+}
+
+// leading returns the part of a lease key that other keys of the same subnet start with.
+func leading(key string) string {
+	lead, _, _ := strings.Cut(key, "&")
+	return lead
+}
+
+// free returns comparisons that hold if there is no key of the leading subnet of key, other than except. Those keys are
+// the leading subnet alone, and what starts with it and an "&". etcd compares every key of a range, and an empty range as
+// one key that was never created.
+func (k keyspace) free(key, except string) []clientv3.Cmp {
+	lead := k.subnets + leading(key)
+	from, to := lead+"&", lead+"'" // ' follows &
+	except = k.subnets + except
+	var compare []clientv3.Cmp
+	if except != lead {
+		compare = append(compare, clientv3.Compare(clientv3.CreateRevision(lead), "=", 0))
+	}
+	none := func(from, to string) {
+		compare = append(compare, clientv3.Compare(clientv3.CreateRevision(from), "=", 0).WithRange(to))
+	}
+	if from <= except && except < to {
+		if from < except {
+			none(from, except)
+		}
+		from = except + "\x00"
+	}
+	none(from, to)
+	return compare
+}
+
+// look returns reads of all that free speaks of, and of except.
+func (k keyspace) look(key, except string) []clientv3.Op {
+	const few = 8 // enough to say who it is
+	lead := k.subnets + leading(key)
+	ops := []clientv3.Op{
+		clientv3.OpGet(k.subnets + key), // in any case, however many others there are
+		clientv3.OpGet(lead),
+		clientv3.OpGet(lead+"&", clientv3.WithRange(lead+"'"), clientv3.WithLimit(few)),
+	}
+	if except != "" && except != key {
+		ops = append(ops, clientv3.OpGet(k.subnets+except))
+	}
+	return ops
+}

@@ -1,0 +1,160 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+const (
+	// A connection on which nothing arrived for so long is pinged, and given up if that brings no answer. etcd ends
+	// connections that are pinged more often than every 5 s (--grpc-keepalive-min-time), and those that are pinged while
+	// no stream is open; so PermitWithoutStream stays off.
+	pingAfter   = 10 * time.Second
+	pingTimeout = 5 * time.Second
+
+	// Largest answer that is taken. A page of lease records has a tenth of a megabyte or two; what somebody stored under
+	// our prefix must not be able to cost us gigabytes. etcd itself keeps values under 1.5 MB.
+	maxAnswer = 8 << 20
+)
+
+// Store is a [subnet.Store] on etcd. Make one with [New].
+type Store struct {
+	opts    Options
+	client  *clientv3.Client
+	watches pb.WatchClient
+	leases  pb.LeaseClient
+	keys    keyspace
+	contact *outage // of Watch
+
+	mu     sync.Mutex
+	spare  *grant             // granted and not known to be used
+	holds  map[*hold]struct{} // while Hold runs
+	latest map[identity]subnet.Record
+}
+
+var _ subnet.Store = (*Store)(nil)
+
+// New returns a store. It asks etcd nothing yet: an etcd that is down, or refuses us, is met by the first request, and
+// Watch waits for it. The errors are about the options, and name the file or endpoint that is wrong.
+func New(opts Options) (*Store, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	dial := []grpc.DialOption{
+		// gRPC would wait up to two minutes between attempts, long after etcd is back.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryLast},
+			MinConnectTimeout: opts.DialTimeout,
+		}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+	}
+	if opts.secure() {
+		certs, err := newCertificates(opts)
+		if err != nil {
+			return nil, err
+		}
+		dial = append(dial, grpc.WithTransportCredentials(certs))
+	} else if opts.tlsFiles() {
+		opts.Log.Warnf("etcd is spoken to in the clear: certificates are given, but %s is not https", opts.Endpoints[0])
+	}
+	var started atomic.Bool
+	dial = append(dial, grpc.WithChainUnaryInterceptor(lazyAuth(&started), failFast))
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: opts.Endpoints,
+		Username:  opts.Username, Password: opts.Password,
+		DialTimeout:       opts.DialTimeout,
+		DialKeepAliveTime: pingAfter, DialKeepAliveTimeout: pingTimeout,
+		MaxCallRecvMsgSize: maxAnswer,
+		MaxUnaryRetries:    4,
+		Logger:             zap.NewNop(),
+		DialOptions:        append(dial, opts.dial...),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("etcd client: %w", err)
+	}
+	started.Store(true)
+	return &Store{
+		opts:    opts,
+		client:  client,
+		watches: pb.NewWatchClient(client.ActiveConnection()),
+		leases:  pb.NewLeaseClient(client.ActiveConnection()),
+		keys:    newKeyspace(opts.Prefix),
+		contact: &outage{log: opts.Log, lost: "etcd cannot be used; the data path stays as it is", back: "etcd can be used again"},
+		holds:   map[*hold]struct{}{},
+		latest:  map[identity]subnet.Record{},
+	}, nil
+}
+
+// Close ends the connections. End Watch and Hold first.
+func (s *Store) Close() error {
+	if err := s.client.Close(); err != nil && err != context.Canceled {
+		return fmt.Errorf("close the connection to etcd: %w", err)
+	}
+	return nil
+}
+
+// Outage tells since when and why Watch has been without etcd, or a zero time and nil while all is well.
+func (s *Store) Outage() (since time.Time, cause error) { return s.contact.state() }
+
+// deadline bounds one request.
+func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.opts.RequestTimeout)
+}
+
+// lazyAuth keeps etcd's client from asking for a token before its first request. It would do so inside clientv3.New, and
+// fail there for as long as etcd is down; told that authentication is off it goes on, and gets a token when a request is
+// refused for the lack of one.
+func lazyAuth(started *atomic.Bool) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if !started.Load() && method == pb.Auth_Authenticate_FullMethodName {
+			return rpctypes.ErrGRPCAuthNotEnabled
+		}
+		return next(ctx, method, req, reply, conn, opts...)
+	}
+}
+
+// failFast makes a request fail at once when no endpoint can be reached, with the reason why. etcd's client would have it
+// wait for its deadline and then say no more than that.
+func failFast(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return next(ctx, method, req, reply, conn, append(opts, grpc.WaitForReady(false))...)
+}
+
+// keyspace knows where things are in etcd.
+type keyspace struct {
+	config  string // the config's key
+	subnets string // what lease keys start with
+	end     string // the end of the range of lease keys
+}
+
+func newKeyspace(prefix string) keyspace {
+	subnets := prefix + "/subnets/"
+	return keyspace{config: prefix + "/config", subnets: subnets, end: clientv3.GetPrefixRangeEnd(subnets)}
+}
+
+// lease returns what follows <prefix>/subnets/ in an etcd key, and whether it is the key of a lease at all.
+func (k keyspace) lease(key []byte) (string, bool) {
+	if len(key) < len(k.subnets) || string(key[:len(k.subnets)]) != k.subnets {
+		return "", false
+	}
+	return string(key[len(k.subnets):]), true
+}
+
+// record makes a lease record of what etcd holds. The value is not copied.
+func (k keyspace) record(kv *mvccpb.KeyValue) subnet.Record {
+	key, _ := k.lease(kv.Key)
+	return subnet.Record{Key: key, Value: kv.Value, Created: kv.CreateRevision, Modified: kv.ModRevision, LeaseID: kv.Lease}
+}

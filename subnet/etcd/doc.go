@@ -1,0 +1,23 @@
+// Package etcd keeps the leases of a cluster in etcd (v3 API, servers of 3.4 and later): it is a [subnet.Store].
+//
+// Keys and values are flannel's: <prefix>/config holds the network config, <prefix>/subnets/<key> a lease each. A lease
+// key hangs on an etcd lease, so that it goes when its node does. Two things differ from how flannel uses them. A lease
+// is renewed by keeping the etcd lease alive, which writes nothing and so wakes no watcher; and what exists is listed in
+// pages at one revision and then watched from the next, so that no start costs a request per lease.
+//
+// The rights that a user needs: read on <prefix>/config, and read and write on everything below <prefix>/subnets/.
+//
+// Unary requests go through etcd's client, which knows about tokens and endpoints. The two streams, watch and keep-alive,
+// are used directly: the client's own versions of them reconnect by themselves, so that nobody learns that a connection
+// was lost and the store behind it may be another one (a restored backup keeps its cluster id); they buffer without
+// bound for a slow reader; and its KeepAliveOnce tries again without a pause.
+//
+//	watch.go     the loop of Watch: snapshot, follow, and again after a fault
+//	snapshot.go  everything there is, in pages
+//	follow.go    everything that changes, over one stream
+//	history.go   whether the store still is the one that was watched
+//	claim.go     Claim and Release: the transactions
+//	hold.go      Hold: renewal and update of an own lease
+//	grant.go     etcd leases: grant, keep alive, revoke
+//	client.go    the connection; tls.go its certificates; fault.go its errors; outage.go what is said about it
+package etcd

@@ -1,0 +1,153 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// fault is an error of etcd or of the way to it, with what an operator can do about it.
+type fault struct {
+	advice string
+	err    error
+}
+
+func (f *fault) Error() string { _, text := describe(f.err); return f.advice + " (" + text + ")" }
+func (f *fault) Unwrap() error { return f.err }
+
+// explain adds to an error of a request what it means and what to do. An error it has nothing to say about is returned
+// as it is.
+func (o Options) explain(err error) error {
+	if err == nil || errors.As(err, new(*fault)) {
+		return err
+	}
+	if advice := o.advice(err); advice != "" {
+		return &fault{advice, err}
+	}
+	return err
+}
+
+func (o Options) advice(err error) string {
+	code, text := describe(err)
+	is := func(targets ...error) bool { // etcd's errors are told apart by their text; they cross the wire as that
+		for _, t := range targets {
+			if text == rpctypes.ErrorDesc(t) {
+				return true
+			}
+		}
+		return false
+	}
+	user := "the user that the client certificate names"
+	if o.Username != "" {
+		user = fmt.Sprintf("user %q", o.Username)
+	}
+	where := strings.Join(o.Endpoints, ", ")
+	says := func(parts ...string) bool {
+		for _, p := range parts {
+			if strings.Contains(text, p) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case is(rpctypes.ErrGRPCAuthFailed):
+		return fmt.Sprintf("etcd does not know %s by the password given: check the user name and the password", user)
+	case is(rpctypes.ErrGRPCUserEmpty):
+		return "etcd wants to know who asks: give a user name and a password, or a client certificate whose common name is a user"
+	case is(rpctypes.ErrGRPCPermissionDenied):
+		return fmt.Sprintf("etcd does not let %s do this: its role needs read on %s/config, and readwrite on the prefix %s/subnets/",
+			user, o.Prefix, o.Prefix)
+	case is(rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision):
+		return "etcd's authentication has changed: a new token will be asked for"
+	case is(rpctypes.ErrGRPCNoSpace):
+		return "etcd's space is used up: compact and defragment it, then disarm the alarm (etcdctl alarm disarm)"
+	case is(rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCTimeout, rpctypes.ErrGRPCTimeoutDueToLeaderFail,
+		rpctypes.ErrGRPCTimeoutDueToConnectionLost, rpctypes.ErrGRPCTimeoutWaitAppliedIndex, rpctypes.ErrGRPCUnhealthy):
+		return "etcd has no leader or is too slow: look at its members (etcdctl endpoint status --cluster)"
+	case is(rpctypes.ErrGRPCCorrupt):
+		return "etcd says that its data is corrupt: restore it or replace the member"
+	case is(rpctypes.ErrGRPCRequestTooManyRequests):
+		return "etcd is overloaded: it will be asked again"
+	case byEtcd(text):
+		return ""
+
+	// Handshakes fail inside gRPC, which hands on no more than text.
+	case says("certificate signed by unknown authority"):
+		return "etcd's certificate is not signed by an authority we trust: check the CA file"
+	case says("x509: certificate has expired or is not yet valid"):
+		return "etcd's certificate is not valid today: renew it, or set the clock of this machine"
+	case says("x509: certificate is valid for", "x509: certificate is not valid for any names", "doesn't contain any IP SANs"):
+		return "etcd's certificate is for another name: use an endpoint that it names, or add this one to it"
+	case says("tls: expired certificate"):
+		return "etcd says that our client certificate has expired: renew it"
+	case says("tls: unknown certificate authority", "tls: bad certificate"):
+		return "etcd does not accept our client certificate: one that etcd's --trusted-ca-file signed is needed"
+	case says("tls: certificate required"):
+		return "etcd wants a client certificate: give a certificate file and a key file"
+	case says("first record does not look like a TLS handshake"):
+		return "etcd does not speak TLS here: use http in the endpoints"
+	case says("error reading server preface", "malformed HTTP"):
+		return "what answers does not speak etcd's v3 protocol: if it wants TLS, use https in the endpoints"
+	case says("etcd CA file", "etcd client certificate"):
+		return "the files for TLS cannot be used"
+
+	case code == codes.Unimplemented:
+		return fmt.Sprintf("what answers at %s has no v3 API: etcd 3.4 or later is needed", where)
+	case code == codes.ResourceExhausted:
+		return "something very large is stored under " + o.Prefix + ": remove it"
+	case says("no such host", "server misbehaving"):
+		return "the name of an etcd endpoint cannot be resolved: check the endpoints and DNS (" + where + ")"
+	case says("connection refused"):
+		return "nothing listens at " + where + ": check the endpoints, and that etcd runs"
+	case says("no route to host", "network is unreachable", "i/o timeout"):
+		return "etcd is not reachable at " + where + ": check the endpoints, the network, and firewalls between"
+	case code == codes.DeadlineExceeded:
+		return fmt.Sprintf("etcd at %s did not answer within %s", where, o.RequestTimeout)
+	case code == codes.Unavailable:
+		return "the connection to etcd at " + where + " is broken"
+	}
+	return ""
+}
+
+// describe returns the code and the text of an error as etcd or gRPC made it, without what was wrapped around it.
+func describe(err error) (codes.Code, string) {
+	var answer rpctypes.EtcdError
+	if errors.As(err, &answer) {
+		return answer.Code(), answer.Error()
+	}
+	var rpc interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &rpc) {
+		return rpc.GRPCStatus().Code(), rpc.GRPCStatus().Message()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return codes.DeadlineExceeded, context.DeadlineExceeded.Error()
+	}
+	return codes.Unknown, err.Error()
+}
+
+// byEtcd reports whether an error with this text is an answer of etcd's.
+func byEtcd(text string) bool { return strings.HasPrefix(text, "etcdserver: ") }
+
+// unsettled reports whether a request that failed with err may have been carried out all the same.
+func unsettled(err error) bool {
+	switch code, _ := describe(err); code {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal:
+		return true
+	}
+	return errors.Is(err, context.Canceled)
+}
+
+// oversized reports whether err means that the answer was larger than we take.
+func oversized(err error) bool {
+	if err == nil {
+		return false
+	}
+	code, text := describe(err)
+	return code == codes.ResourceExhausted && !byEtcd(text)
+}

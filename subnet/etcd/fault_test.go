@@ -1,0 +1,152 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+func TestErrorsSayWhatToDo(t *testing.T) {
+	unavailable := func(text string) error {
+		return status.Error(codes.Unavailable, `connection error: desc = "transport: `+text+`"`)
+	}
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{rpctypes.ErrGRPCAuthFailed, `user "selvage" by the password given: check`},
+		{rpctypes.ErrAuthFailed, `check the user name and the password`},
+		{rpctypes.ErrUserEmpty, "give a user name and a password"},
+		{rpctypes.ErrPermissionDenied, `does not let user "selvage" do this: its role needs read on /net/config, and readwrite on the prefix /net/subnets/`},
+		{cancelled("rpc error: code = PermissionDenied desc = etcdserver: permission denied"), "readwrite on the prefix"},
+		{rpctypes.ErrInvalidAuthToken, "a new token will be asked for"},
+		{rpctypes.ErrNoSpace, "etcdctl alarm disarm"},
+		{rpctypes.ErrNoLeader, "look at its members"},
+		{rpctypes.ErrTimeout, "look at its members"},
+		{rpctypes.ErrCorrupt, "its data is corrupt"},
+		{rpctypes.ErrTooManyRequests, "overloaded"},
+		{unavailable("authentication handshake failed: tls: failed to verify certificate: x509: certificate signed by unknown authority"), "check the CA file"},
+		{unavailable("authentication handshake failed: tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time …"), "renew it, or set the clock"},
+		{unavailable("authentication handshake failed: tls: failed to verify certificate: x509: certificate is valid for etcd, not localhost"), "an endpoint that it names"},
+		{unavailable("authentication handshake failed: tls: failed to verify certificate: x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"), "an endpoint that it names"},
+		{unavailable("authentication handshake failed: tls: first record does not look like a TLS handshake"), "use http in the endpoints"},
+		{unavailable("error reading server preface: remote error: tls: expired certificate"), "our client certificate has expired"},
+		{unavailable("error reading server preface: remote error: tls: unknown certificate authority"), "does not accept our client certificate"},
+		{unavailable("error reading server preface: remote error: tls: certificate required"), "wants a client certificate"},
+		{unavailable("error reading server preface: http2: frame too large"), "use https in the endpoints"},
+		{unavailable("authentication handshake failed: etcd CA file: open /x: no such file"), "files for TLS cannot be used"},
+		{status.Error(codes.Unimplemented, "unknown service etcdserverpb.KV"), "no v3 API"},
+		{status.Error(codes.ResourceExhausted, "grpc: received message larger than max (9 vs. 8)"), "something very large is stored under /net"},
+		{unavailable("Error while dialing: dial tcp: lookup nowhere: no such host"), "cannot be resolved"},
+		{unavailable("Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"), "nothing listens at http://a:1, http://b:1: check"},
+		{unavailable("Error while dialing: dial tcp 10.0.0.1:1: i/o timeout"), "firewalls between"},
+		{unavailable("Error while dialing: dial tcp 10.0.0.1:1: connect: no route to host"), "firewalls between"},
+		{context.DeadlineExceeded, "did not answer within 5s"},
+		{status.Error(codes.DeadlineExceeded, "context deadline exceeded"), "did not answer within 5s"},
+		{unavailable("read: connection reset by peer"), "the connection to etcd at http://a:1, http://b:1 is broken"},
+	} {
+		o := Options{
+			Endpoints: []string{"http://a:1", "http://b:1"}, Prefix: "/net", Username: "selvage", Password: "hunter2",
+			RequestTimeout: 5 * time.Second,
+		}
+		for _, err := range []error{c.err, fmt.Errorf("wrapped: %w", c.err)} {
+			got := o.explain(err)
+			_, cause := describe(c.err)
+			if !strings.Contains(got.Error(), c.want) || !strings.HasSuffix(got.Error(), "("+cause+")") {
+				t.Errorf("%v\n gives %q\n want  %q and the cause", err, got, c.want)
+			}
+			if !errors.Is(got, c.err) {
+				t.Errorf("%v is lost in %v", c.err, got)
+			}
+			if strings.Contains(got.Error(), "hunter2") {
+				t.Errorf("the password is in %q", got)
+			}
+			if again := o.explain(fmt.Errorf("more: %w", got)); strings.Count(again.Error(), c.want) != 1 {
+				t.Errorf("explained twice: %q", again)
+			}
+		}
+	}
+}
+
+func TestErrorsThatSpeakForThemselvesStayAsTheyAre(t *testing.T) {
+	for _, err := range []error{nil, rpctypes.ErrCompacted, rpctypes.ErrLeaseNotFound, errors.New("what"), context.Canceled} {
+		if got := (Options{}).explain(err); got != err {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+	if got := (Options{}).explain(rpctypes.ErrPermissionDenied).Error(); !strings.Contains(got, "the user that the client certificate names") {
+		t.Errorf("without a user name: %q", got)
+	}
+	if got := cancelled(""); got == nil || got.Error() == "" {
+		t.Errorf("no reason gives %v", got)
+	}
+}
+
+func TestUnsettledRequests(t *testing.T) {
+	for err, want := range map[error]bool{
+		status.Error(codes.Unavailable, "connection reset"): true,
+		rpctypes.ErrTimeout:               true,
+		rpctypes.ErrLeaderChanged:         true,
+		context.DeadlineExceeded:          true,
+		rpctypes.ErrPermissionDenied:      false,
+		rpctypes.ErrLeaseNotFound:         false,
+		rpctypes.ErrNoSpace:               false,
+		errors.New("lease: not JSON"):     false,
+		status.Error(codes.Internal, "x"): true,
+	} {
+		if got := unsettled(fmt.Errorf("wrapped: %w", err)); got != want {
+			t.Errorf("%v: %t", err, got)
+		}
+	}
+}
+
+func TestOutageIsSaidOnceAndItsEndOnce(t *testing.T) {
+	log, kept := logger(t)
+	o := &outage{log: log, lost: "lost", back: "back"}
+	refused := func(host string) error {
+		return (Options{}).explain(status.Error(codes.Unavailable, "dial tcp "+host+": connection refused"))
+	}
+	o.failure(refused("a"))
+	o.over()
+	if lines := kept.lines(); len(lines) != 0 {
+		t.Errorf("one failure says %q", lines)
+	}
+	o.failure(refused("a"))
+	o.failure(refused("b"))
+	o.failure(refused("a"))
+	if since, cause := o.state(); since.IsZero() || cause == nil {
+		t.Errorf("since %v because of %v", since, cause)
+	}
+	o.failure((Options{}).explain(rpctypes.ErrNoLeader))
+	o.failure((Options{}).explain(rpctypes.ErrNoLeader))
+	o.over()
+	o.over()
+	lines := kept.lines()
+	if len(lines) != 3 || !strings.HasPrefix(lines[0], "lost: nothing listens") || !strings.HasPrefix(lines[1], "lost: etcd has no leader") || lines[2] != "back" {
+		t.Errorf("said %q", lines)
+	}
+	if since, cause := o.state(); !since.IsZero() || cause != nil {
+		t.Errorf("after its end: since %v because of %v", since, cause)
+	}
+}
+
+func TestRetriesGetRarer(t *testing.T) {
+	var r retry
+	for range 3 {
+		want := retryFirst
+		for range 12 {
+			if got := r.pause(); got < want/2 || got > want {
+				t.Errorf("pause of %s, want up to %s", got, want)
+			}
+			want = min(2*want, retryLast)
+		}
+		r.reset()
+	}
+}

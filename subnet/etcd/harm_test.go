@@ -1,0 +1,598 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/storetest"
+)
+
+// said reports which of the lines logged contain text.
+func (l *logged) said(text string) (lines []string) {
+	for _, line := range l.lines() {
+		if strings.Contains(line, text) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+func TestOutageTakesNothingAway(t *testing.T) {
+	etcd := server(t, etcdserver.Options{})
+	c, o := cluster(t, etcd.Endpoint())
+	log, kept := logger(t)
+	o.Log, o.LeaseTTL = log, time.Minute
+	s := open(t, o)
+	w := storetest.Watch(t, s, nil)
+	r, err := s.Claim(t.Context(), nil, lease(1, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := startHold(t, s, r)
+	w.There(r.Key)
+
+	if err := etcd.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		if len(kept.said("etcd cannot be used; the data path stays as it is: ")) == 0 {
+			return "word of the outage"
+		}
+		return ""
+	})
+	if since, cause := s.Outage(); since.IsZero() || cause == nil || !strings.Contains(cause.Error(), "nothing listens at "+etcd.Endpoint()) {
+		t.Errorf("an outage since %v because of %v", since, cause)
+	}
+	if _, err := s.Claim(t.Context(), nil, lease(2, "a")); err == nil || !strings.Contains(err.Error(), "nothing listens at") {
+		t.Errorf("a claim says %v", err)
+	}
+	h.changed <- lease(1, "b") // to be written when etcd is back
+	restart(t, etcd)
+	c.Write(t, "subnets/10.5.9.0-24", "x")
+	state := w.There("10.5.9.0-24")
+	if state.Synced != 1 {
+		t.Errorf("%d snapshots: the history was there all the time", state.Synced)
+	}
+	value, _ := lease(1, "b").Value()
+	w.Until(func(s storetest.State) string {
+		if !bytes.Equal(s.Leases[r.Key].Value, value) {
+			return "our own change"
+		}
+		return ""
+	})
+	h.held()
+	if since, _ := s.Outage(); !since.IsZero() {
+		t.Errorf("the outage still lasts since %v", since)
+	}
+	if lost, back := kept.said("etcd cannot be used"), kept.said("etcd can be used again"); len(lost) != 1 || len(back) != 1 {
+		t.Errorf("said %q and %q", lost, back)
+	}
+}
+
+func TestEtcdThatIsNotThereYetIsWaitedFor(t *testing.T) {
+	etcd := server(t, etcdserver.Options{})
+	_, o := cluster(t, etcd.Endpoint())
+	if err := etcd.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	log, kept := logger(t)
+	o.Log, o.Username, o.Password = log, "root", "secret" // which must not be asked for a token yet
+	w := storetest.Watch(t, open(t, o), nil)
+	eventually(t, func() string {
+		if len(kept.said("nothing listens")) == 0 {
+			return "word of the outage"
+		}
+		return ""
+	})
+	restart(t, etcd)
+	w.Synced(1)
+}
+
+func TestStallIsNoticedAndSurvived(t *testing.T) {
+	etcd := server(t, etcdserver.Options{})
+	c, o := cluster(t, etcd.Endpoint())
+	log, kept := logger(t)
+	o.Log, o.RequestTimeout, o.quiet = log, 200*time.Millisecond, 50*time.Millisecond
+	s := open(t, o)
+	w := storetest.Watch(t, s, nil)
+	w.Synced(1)
+	if err := etcd.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		if len(kept.said("did not answer within 200ms")) == 0 {
+			return "word of the stall"
+		}
+		return ""
+	})
+	if err := etcd.Continue(); err != nil {
+		t.Fatal(err)
+	}
+	c.Write(t, "subnets/10.5.9.0-24", "x")
+	if state := w.There("10.5.9.0-24"); state.Synced != 1 {
+		t.Errorf("%d snapshots", state.Synced)
+	}
+}
+
+func TestCompactionBehindOurBackEndsInASnapshot(t *testing.T) {
+	etcd := server(t, etcdserver.Options{})
+	c, o := cluster(t, etcd.Endpoint())
+	blocked, goOn := make(chan struct{}), make(chan struct{})
+	w := storetest.Watch(t, open(t, o), func(e subnet.Event) {
+		if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Key == "block" {
+			close(blocked)
+			<-goOn
+		}
+	})
+	w.Synced(1)
+	c.Write(t, "config", "old")
+	c.Write(t, "subnets/goes", "x")
+	w.There("goes")
+	c.Write(t, "subnets/block", "x")
+	<-blocked
+	// The stream ends here, and what comes now is not in it any more.
+	restart(t, etcd)
+	c.Delete(t, "subnets/goes")
+	c.Write(t, "config", "new")
+	c.Write(t, "subnets/comes", "x")
+	a := admin(t, etcd.Endpoint())
+	head := must[*clientv3.GetResponse](t)(a.Get(t.Context(), "x")).Header.Revision
+	must[*clientv3.CompactResponse](t)(a.Compact(t.Context(), head))
+	close(goOn)
+	state := w.Synced(2)
+	if got := fmt.Sprint(state.Keys()); got != "[block comes]" || string(state.Config) != "new" {
+		t.Errorf("after the compaction there is %s, config %q", got, state.Config)
+	}
+	c.Write(t, "subnets/later", "x")
+	w.There("later")
+}
+
+func TestCompactionInTheMiddleOfAListStartsItOver(t *testing.T) {
+	etcd := server(t, etcdserver.Options{})
+	c, o := cluster(t, etcd.Endpoint())
+	a := admin(t, etcd.Endpoint())
+	const n = pageSize + 10
+	for i := range n {
+		c.Write(t, fmt.Sprintf("subnets/%05d", i), "x")
+	}
+	// After the first page, one of its keys goes and the revision of the list is compacted.
+	pages := 0
+	w := storetest.Watch(t, open(t, o), func(e subnet.Event) {
+		if e.Type != subnet.Page {
+			return
+		}
+		if pages++; pages == 1 {
+			c.Delete(t, "subnets/00000")
+			head := must[*clientv3.PutResponse](t)(a.Put(t.Context(), "x", "x")).Header.Revision
+			must[*clientv3.CompactResponse](t)(a.Compact(t.Context(), head))
+		}
+	})
+	if state := w.Synced(1); len(state.Leases) != n-1 || pages != 3 {
+		t.Errorf("%d leases on %d pages", len(state.Leases), pages)
+	}
+}
+
+// wipe makes etcd forget everything. What is restored is its data then; empty: nothing.
+func wipe(t *testing.T, etcd *etcdserver.Server, restored string) {
+	t.Helper()
+	if err := etcd.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(etcd.DataDir()); err != nil {
+		t.Fatal(err)
+	}
+	if restored != "" {
+		if err := os.CopyFS(etcd.DataDir(), os.DirFS(restored)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart(t, etcd)
+}
+
+func TestWipedEtcdIsListedAgainAndOurLeaseIsLost(t *testing.T) {
+	etcd := server(t, etcdserver.Options{})
+	c, o := cluster(t, etcd.Endpoint())
+	log, kept := logger(t)
+	o.Log, o.LeaseTTL = log, DefaultLeaseTTL
+	s := open(t, o)
+	w := storetest.Watch(t, s, nil)
+	w.Synced(1)
+	c.Write(t, "config", "old")
+	r, err := s.Claim(t.Context(), nil, lease(1, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := startHold(t, s, r)
+	w.There(r.Key)
+	wipe(t, etcd, "")
+	state := w.Synced(2)
+	if len(state.Leases) > 0 || state.Config != nil {
+		t.Errorf("there is %q, config %q", state.Keys(), state.Config)
+	}
+	h.lost()
+	if len(kept.said("wiped, or restored")) != 1 {
+		t.Errorf("said %q", kept.lines())
+	}
+	c.Write(t, "subnets/later", "x")
+	w.There("later")
+}
+
+func TestWipedEtcdThatIsAheadAgainIsToldByItsConfig(t *testing.T) {
+	etcd := server(t, etcdserver.Options{})
+	c, o := cluster(t, etcd.Endpoint())
+	blocked, goOn := make(chan struct{}), make(chan struct{})
+	w := storetest.Watch(t, open(t, o), func(e subnet.Event) {
+		if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Key == "block" {
+			close(blocked)
+			<-goOn
+		}
+	})
+	c.Write(t, "config", "old")
+	c.Write(t, "subnets/old", "x")
+	w.There("old")
+	c.Write(t, "subnets/block", "x")
+	<-blocked
+	wipe(t, etcd, "")
+	for range 10 {
+		c.Write(t, "subnets/new", "x")
+	}
+	c.Write(t, "config", "new")
+	close(goOn)
+	if state := w.Synced(2); fmt.Sprint(state.Keys()) != "[new]" || string(state.Config) != "new" {
+		t.Errorf("there is %q, config %q", state.Keys(), state.Config)
+	}
+}
+
+func TestRestoredBackupKeepsTheLeaseThatIsInIt(t *testing.T) {
+	etcd := server(t, etcdserver.Options{})
+	c, o := cluster(t, etcd.Endpoint())
+	o.LeaseTTL = DefaultLeaseTTL
+	s := open(t, o)
+	w := storetest.Watch(t, s, nil)
+	c.Write(t, "config", "x")
+	r, err := s.Claim(t.Context(), nil, lease(1, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := startHold(t, s, r)
+	w.There(r.Key)
+	if err := etcd.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(etcd.DataDir())); err != nil {
+		t.Fatal(err)
+	}
+	restart(t, etcd)
+	c.Write(t, "subnets/later", "x")
+	w.There("later")
+	wipe(t, etcd, backup)
+	if state := w.Synced(2); fmt.Sprint(state.Keys()) != "["+r.Key+"]" {
+		t.Errorf("there is %q", state.Keys())
+	}
+	// The renewal goes on, and so do changes.
+	h.changed <- lease(1, "b")
+	h.changed <- lease(1, "c")
+	h.held()
+}
+
+// mute is a dial option that, while it is on, lets nothing through that comes on a stream.
+type mute struct{ on atomic.Bool }
+
+func (m *mute) option() grpc.DialOption {
+	return grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		s, err := next(ctx, desc, conn, method, opts...)
+		return &mutedStream{s, m}, err
+	})
+}
+
+type mutedStream struct {
+	grpc.ClientStream
+	*mute
+}
+
+func (s *mutedStream) RecvMsg(m any) error {
+	for {
+		if err := s.ClientStream.RecvMsg(m); err != nil || !s.on.Load() {
+			return err
+		}
+	}
+}
+
+func TestDeadWatchOnALiveConnectionIsMadeAgain(t *testing.T) {
+	c, o := cluster(t, shared.server.Endpoint())
+	var m mute
+	o.dial, o.quiet = []grpc.DialOption{m.option()}, 20*time.Millisecond
+	var asked requests
+	o.dial = append(o.dial, asked.options()...)
+	w := storetest.Watch(t, open(t, o), nil)
+	c.Write(t, "subnets/first", "x")
+	w.There("first")
+	asked.take()
+	m.on.Store(true)
+	c.Write(t, "subnets/second", "x")
+	eventually(t, func() string { // another stream is opened, which says nothing either
+		asked.Lock()
+		defer asked.Unlock()
+		if asked.count[watch] == 0 {
+			return "another stream"
+		}
+		return ""
+	})
+	m.on.Store(false)
+	c.Write(t, "subnets/third", "x")
+	if state := w.There("third"); fmt.Sprint(state.Keys()) != "[first second third]" || state.Synced != 1 {
+		t.Errorf("%d snapshots, there is %q", state.Synced, state.Keys())
+	}
+}
+
+func TestQuietWatchLearnsHowFarTheStoreIs(t *testing.T) {
+	c, o := cluster(t, shared.server.Endpoint())
+	o.quiet = 20 * time.Millisecond
+	w := storetest.Watch(t, open(t, o), nil)
+	w.Synced(1)
+	// Nothing of ours, but the store's revision moves on.
+	a := admin(t, o.Endpoints[0])
+	head := must[*clientv3.PutResponse](t)(a.Put(t.Context(), o.Prefix+"/other", "x")).Header.Revision
+	state := w.Reached(head)
+	if len(state.Leases) > 0 || state.Synced != 1 {
+		t.Errorf("%d snapshots, there is %q", state.Synced, state.Keys())
+	}
+	c.Write(t, "subnets/later", "x")
+	w.There("later")
+}
+
+func TestVeryLargeValuesComeInSmallerPagesAndInFragments(t *testing.T) {
+	etcd := server(t, etcdserver.Options{})
+	c, o := cluster(t, etcd.Endpoint())
+	large := strings.Repeat("x", 1_300_000)
+	for i := range 8 { // more than one answer may hold
+		c.Write(t, fmt.Sprintf("subnets/%d", i), large)
+	}
+	blocked, goOn := make(chan struct{}), make(chan struct{})
+	w := storetest.Watch(t, open(t, o), func(e subnet.Event) {
+		if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Key == "block" {
+			close(blocked)
+			<-goOn
+		}
+	})
+	if state := w.Synced(1); len(state.Leases) != 8 || len(state.Events) < 3 {
+		t.Errorf("%d leases in %d events", len(state.Leases), len(state.Events))
+	}
+	c.Write(t, "subnets/block", "x")
+	<-blocked
+	restart(t, etcd)
+	for i := range 8 {
+		c.Write(t, fmt.Sprintf("subnets/%d", i+4), large+"y")
+	}
+	close(goOn)
+	c.Write(t, "subnets/last", "x")
+	if state := w.There("last"); len(state.Leases) != 14 || state.Synced != 1 {
+		t.Errorf("%d leases, %d snapshots", len(state.Leases), state.Synced)
+	}
+}
+
+func TestMembersComeAndGo(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	members, err := etcdserver.StartCluster(ctx, 3, etcdserver.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, o := cluster(t, members[0].Endpoint())
+	o.LeaseTTL = time.Minute
+	o.Endpoints = nil
+	for _, m := range members {
+		t.Cleanup(m.Kill)
+		o.Endpoints = append(o.Endpoints, m.Endpoint())
+	}
+	s := open(t, o)
+	w := storetest.Watch(t, s, nil)
+	r, err := s.Claim(t.Context(), nil, lease(0, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := startHold(t, s, r)
+	for i, m := range members {
+		m.Kill()
+		// With one of three gone everything goes on, once a leader is there again.
+		var claimed subnet.Record
+		eventually(t, func() string {
+			if claimed, err = s.Claim(t.Context(), nil, lease(i+1, "a")); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		w.There(claimed.Key)
+		restart(t, m)
+	}
+	h.held()
+	if state := w.There(r.Key); state.Synced != 1 {
+		t.Errorf("%d snapshots", state.Synced)
+	}
+}
+
+// loses is a dial option that carries out transactions and loses the answers of as many as it is told to.
+type loses struct{ answers atomic.Int32 }
+
+func (l *loses) option() grpc.DialOption {
+	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		err := next(ctx, method, req, reply, conn, opts...)
+		if method == pb.KV_Txn_FullMethodName && l.answers.Add(-1) >= 0 {
+			return status.Error(codes.Unavailable, "the connection broke")
+		}
+		return err
+	})
+}
+
+func TestTransactionWhoseAnswerIsLostIsNotHeldAgainstUs(t *testing.T) {
+	c, o := cluster(t, shared.server.Endpoint())
+	var l loses
+	o.dial, o.LeaseTTL = []grpc.DialOption{l.option()}, time.Minute
+	s := open(t, o)
+	step := func(what string, do func() (subnet.Record, error)) subnet.Record {
+		t.Helper()
+		l.answers.Store(1)
+		r, err := do()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if l.answers.Load() > 0 {
+			t.Fatalf("%s asks for no transaction", what)
+		}
+		return r
+	}
+	r := step("claim", func() (subnet.Record, error) { return s.Claim(t.Context(), nil, lease(1, "a")) })
+	r = step("take over", func() (subnet.Record, error) { return s.Claim(t.Context(), &r, lease(1, "b")) })
+	r = step("another key", func() (subnet.Record, error) { return s.Claim(t.Context(), &r, lease(2, "b")) })
+	step("release", func() (subnet.Record, error) { return r, s.Release(t.Context(), r) })
+
+	c.Write(t, "subnets/10.5.3.0-24", "{}")
+	w := storetest.Watch(t, s, nil)
+	reserved := w.Synced(1).Leases["10.5.3.0-24"]
+	r = step("reservation", func() (subnet.Record, error) { return s.Claim(t.Context(), &reserved, lease(3, "a")) })
+	h := startHold(t, s, r)
+	l.answers.Store(4) // one attempt to write asks three times
+	h.changed <- lease(3, "b")
+	h.changed <- lease(3, "c")
+	h.changed <- lease(3, "d")
+	h.held()
+}
+
+func TestClaimWithoutAnyAnswerIsSettledByTheNextOne(t *testing.T) {
+	_, o := cluster(t, shared.server.Endpoint())
+	var l loses
+	o.dial, o.LeaseTTL = []grpc.DialOption{l.option()}, time.Minute
+	s := open(t, o)
+	unanswered := func(n int, name string) {
+		t.Helper()
+		l.answers.Store(3)
+		if _, err := s.Claim(t.Context(), nil, lease(n, name)); err == nil || errors.Is(err, subnet.ErrTaken) {
+			t.Fatalf("the claim gives %v", err)
+		}
+		l.answers.Store(0)
+	}
+	w := storetest.Watch(t, open(t, Options{Endpoints: o.Endpoints, Prefix: o.Prefix}), nil)
+	w.Synced(1)
+
+	unanswered(1, "a")
+	one, err := s.Claim(t.Context(), nil, lease(1, "a"))
+	if err != nil {
+		t.Fatalf("the same again: %v", err)
+	}
+
+	unanswered(2, "a")
+	two, err := s.Claim(t.Context(), nil, lease(2, "b"))
+	if err != nil {
+		t.Fatalf("the same with another value: %v", err)
+	}
+
+	unanswered(3, "a")
+	w.There("10.5.3.0-24")
+	if _, err := s.Claim(t.Context(), nil, lease(4, "a")); err != nil {
+		t.Fatalf("another one: %v", err)
+	}
+	w.Gone("10.5.3.0-24") // which nobody would have given back
+
+	unanswered(5, "a")
+	seen := w.There("10.5.5.0-24").Leases["10.5.5.0-24"]
+	if _, err := s.Claim(t.Context(), &seen, lease(5, "a")); err != nil {
+		t.Fatalf("one that was seen meanwhile: %v", err)
+	}
+	six, err := s.Claim(t.Context(), nil, lease(6, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := w.Reached(six.Modified)
+	if got := fmt.Sprint(state.Keys()); got != "[10.5.1.0-24 10.5.2.0-24 10.5.4.0-24 10.5.5.0-24 10.5.6.0-24]" {
+		t.Errorf("there is %s", got)
+	}
+	leases := map[int64]bool{}
+	for _, r := range state.Leases {
+		leases[r.LeaseID] = true
+	}
+	if len(leases) != 5 || !leases[one.LeaseID] || !leases[two.LeaseID] {
+		t.Errorf("%d etcd leases for 5 keys", len(leases))
+	}
+}
+
+func TestSpareEtcdLeaseThatHasRunOutIsReplaced(t *testing.T) {
+	c, o := cluster(t, shared.server.Endpoint())
+	s := open(t, o)
+	c.Write(t, "subnets/10.5.1.0-24", "{}")
+	if _, err := s.Claim(t.Context(), nil, lease(1, "a")); !errors.Is(err, subnet.ErrTaken) {
+		t.Fatal(err)
+	}
+	if s.spare == nil || s.spare.key != "" {
+		t.Fatalf("the spare lease is %+v", s.spare)
+	}
+	c.Expire(t, subnet.Record{LeaseID: s.spare.id})
+	if _, err := s.Claim(t.Context(), nil, lease(2, "a")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHoldOfARecordWhoseEtcdLeaseIsGoneIsLost(t *testing.T) {
+	_, o := cluster(t, shared.server.Endpoint())
+	s := open(t, o)
+	if _, err := s.keepAlive(t.Context(), 42); !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		t.Errorf("a renewal of nothing: %v", err)
+	}
+	startHold(t, s, subnet.Record{Key: "10.5.1.0-24", LeaseID: 42, Created: 1, Modified: 1}).lost()
+}
+
+func TestHoldHearsOfItsKeyFromWatch(t *testing.T) {
+	c, o := cluster(t, shared.server.Endpoint())
+	o.LeaseTTL = DefaultLeaseTTL // so that no renewal comes to look
+	s := open(t, o)
+	w := storetest.Watch(t, s, nil)
+	r, err := s.Claim(t.Context(), nil, lease(1, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := startHold(t, s, r)
+	h.changed <- lease(1, "b")
+	h.changed <- lease(1, "c") // our own changes are none of somebody else
+	h.changed <- lease(1, "d")
+	w.There(r.Key)
+	h.held()
+	c.Delete(t, "subnets/"+r.Key)
+	h.lost()
+}
+
+func TestHoldOfALeaseThatCannotBeWrittenDownEnds(t *testing.T) {
+	_, o := cluster(t, shared.server.Endpoint())
+	s := open(t, o)
+	r, err := s.Claim(t.Context(), nil, lease(1, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := startHold(t, s, r)
+	bad := lease(1, "a")
+	bad.Endpoints[subnet.IPv4].Data = "{"
+	h.changed <- bad
+	select {
+	case <-h.ended:
+		if h.err == nil || errors.Is(h.err, subnet.ErrLost) {
+			t.Errorf("Hold returned %v", h.err)
+		}
+	case <-time.After(patience):
+		t.Error("Hold goes on")
+	}
+}

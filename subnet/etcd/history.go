@@ -1,0 +1,81 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// quietInterval is how long a stream may say nothing before the store is asked whether that is right.
+const quietInterval = 30 * time.Second
+
+var errSilent = errors.New("etcd's watch has fallen silent")
+
+// check asks the store whether it has the history that the watcher has seen, and returns its revision. The error is
+// errHistory if it has another, and [rpctypes.ErrCompacted] if what comes after the position is forgotten.
+//
+// A store that was wiped or restored from a backup keeps its cluster id if it is set up as before, and a watch that waits
+// for a revision it will reach in a month says nothing. What gives it away is a revision that lies in its future, or a
+// config that was not written when ours was.
+func (w *watcher) check(ctx context.Context) (revision int64, err error) {
+	ctx, cancel := w.deadline(ctx)
+	defer cancel()
+	p := w.where()
+	resp, err := w.client.Get(ctx, w.keys.config, clientv3.WithKeysOnly(), clientv3.WithRev(max(p.seen, p.configAt)))
+	switch {
+	case errors.Is(err, rpctypes.ErrFutureRev):
+		return 0, errHistory
+	case err != nil:
+		return 0, w.opts.explain(err)
+	}
+	var config int64
+	if len(resp.Kvs) > 0 {
+		config = resp.Kvs[0].ModRevision
+	}
+	if resp.Header.ClusterId != p.cluster || config != p.config {
+		return 0, errHistory
+	}
+	return resp.Header.Revision, nil
+}
+
+// mind looks after a stream until ctx ends, and ends it with a reason if it is not to be trusted. A stream on which
+// nothing comes can mean that nothing happens, that the store is another one, or that the watch is dead while its
+// connection lives. A request of its own tells the first two apart. If the store has moved on meanwhile, the watch is
+// asked how far it is: etcd answers that for each watch that is not behind (and since 3.7 only once the store has reached
+// the revision that the watch began at, which is why the store has to have moved on).
+func (w *watcher) mind(ctx context.Context, stream pb.Watch_WatchClient, end context.CancelCauseFunc) {
+	asked := false
+	for {
+		timer := time.NewTimer(jitter(w.opts.quiet))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if w.heard.Swap(false) || w.busy.Load() {
+			asked = false
+			continue
+		}
+		if asked {
+			end(errSilent)
+			return
+		}
+		revision, err := w.check(ctx)
+		if err != nil {
+			end(err)
+			return
+		}
+		if revision > w.where().seen {
+			asked = true
+			request := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
+			if err := stream.Send(request); err != nil {
+				return // the stream has ended, and its reader knows why
+			}
+		}
+	}
+}

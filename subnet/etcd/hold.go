@@ -1,0 +1,200 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// identity names a record as it was given to Hold, whatever becomes of it.
+type identity struct {
+	key     string
+	created int64
+}
+
+// hold is a record that Hold keeps alive. What is due stays due until it has succeeded.
+type hold struct {
+	id      identity
+	current subnet.Record // guarded by Store.mu, as Watch looks at it
+	changed chan struct{} // holds a token if somebody else may have written the key
+
+	renew bool          // due: to renew the etcd lease
+	look  bool          // due: to look at the key
+	write *entry        // due: to be written
+	every time.Duration // the time between renewals: a third of the etcd lease's
+}
+
+// Hold implements [subnet.Store].
+//
+// A renewal says nothing about the key: an etcd lease can be kept alive long after its key was deleted. So the key is
+// looked at with each renewal, and as soon as a Watch of the same Store sees that somebody else wrote it, or has listed
+// everything anew.
+func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan subnet.Lease) error {
+	h := &hold{
+		id: identity{held.Key, held.Created}, current: held, changed: make(chan struct{}, 1),
+		renew: true, look: true, every: s.opts.LeaseTTL / 3,
+	}
+	s.mu.Lock()
+	s.holds[h] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.holds, h)
+		s.mu.Unlock()
+	}()
+
+	trouble := &outage{
+		log:  s.opts.Log.WithField("lease", held.Key),
+		lost: "our own lease can be neither renewed nor changed; it is tried again for as long as it runs",
+		back: "our own lease is renewed again",
+	}
+	var again retry
+	for {
+		err := s.keep(ctx, h)
+		pause := jitter(h.every)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, subnet.ErrLost):
+			return fmt.Errorf("hold %s: %w", held.Key, err)
+		case err != nil:
+			trouble.failure(err)
+			pause = min(again.pause(), pause)
+		default:
+			trouble.over()
+			again.reset()
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+			h.renew = h.renew || err == nil
+			h.look = h.look || err == nil
+		case <-h.changed:
+			h.look = true
+		case lease, ok := <-changed:
+			if !ok {
+				changed = nil
+				break
+			}
+			e, err := entryOf(lease)
+			if err != nil {
+				timer.Stop()
+				return fmt.Errorf("hold %s: %w", held.Key, err)
+			}
+			h.write = &e
+		}
+		timer.Stop()
+	}
+}
+
+// keep does what is due. The renewal comes first: it is the one that cannot wait.
+func (s *Store) keep(ctx context.Context, h *hold) error {
+	lease := h.current.LeaseID
+	if h.renew && lease != 0 {
+		ttl, err := s.keepAlive(ctx, lease)
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return fmt.Errorf("%w: it has run out or was revoked", subnet.ErrLost)
+		}
+		if err != nil {
+			return err
+		}
+		h.every = ttl / 3
+	}
+	h.renew = false
+	if h.write != nil {
+		r, err := s.write(ctx, &h.current, *h.write, lease)
+		var c *conflict
+		switch {
+		case errors.As(err, &c), errors.Is(err, rpctypes.ErrLeaseNotFound):
+			return fmt.Errorf("%w: %w", subnet.ErrLost, err)
+		case err != nil:
+			return err
+		}
+		s.holding(h, r)
+		h.write, h.look = nil, false // the transaction has looked
+	}
+	if h.look {
+		if err := s.lookAt(ctx, h); err != nil {
+			return err
+		}
+	}
+	h.look = false
+	return nil
+}
+
+// lookAt reads the key of h, and fails with ErrLost if it is not what we wrote. Another revision alone is no loss: a
+// backup of the store that was restored can have one.
+func (s *Store) lookAt(ctx context.Context, h *hold) error {
+	short, cancel := s.deadline(ctx)
+	defer cancel()
+	resp, err := s.client.Get(short, s.keys.subnets+h.current.Key)
+	if err != nil {
+		return fmt.Errorf("look at the key: %w", s.opts.explain(err))
+	}
+	if len(resp.Kvs) == 0 {
+		return fmt.Errorf("%w: the key is gone", subnet.ErrLost)
+	}
+	r := s.keys.record(resp.Kvs[0])
+	if !(entry{h.current.Key, h.current.Value}).is(r) || r.LeaseID != h.current.LeaseID {
+		return fmt.Errorf("%w: somebody else wrote the key", subnet.ErrLost)
+	}
+	s.holding(h, r)
+	return nil
+}
+
+// holding notes what the record of h has become, also for Release, which is given the record as Hold was.
+func (s *Store) holding(h *hold, r subnet.Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h.current = r
+	s.latest[h.id] = r
+}
+
+// forget returns what Hold has made of a record, or the record itself if it is not older.
+func (s *Store) forget(held subnet.Record) subnet.Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := identity{held.Key, held.Created}
+	latest, ok := s.latest[id]
+	delete(s.latest, id)
+	if ok && latest.Modified > held.Modified {
+		return latest
+	}
+	return held
+}
+
+// notice wakes each Hold whose key this event says something about that its Hold did not do itself. An own write can be
+// seen here before its answer is: then a look too many is taken.
+func (s *Store) notice(e subnet.Event) {
+	if e.Type == subnet.Page {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h := range s.holds {
+		if !concerns(e, h.current) {
+			continue
+		}
+		select {
+		case h.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// concerns reports whether e may mean that r is not what the store holds any more.
+func concerns(e subnet.Event, r subnet.Record) bool {
+	if e.Type == subnet.Synced || slices.Contains(e.Deleted, r.Key) {
+		return true
+	}
+	return slices.ContainsFunc(e.Put, func(p subnet.Record) bool { return p.Key == r.Key && p.Modified != r.Modified })
+}

@@ -1,0 +1,121 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// watcher is one call of Watch.
+//
+//	    ┌──────────── compacted, or another history ────────────┐
+//	    ▼                                                       │
+//	snapshot ───► follow ───fault───► the history we know? ──no─┘
+//	 ▲     │        ▲                           │
+//	 └fault┘        └────────────yes────────────┘
+//
+// After each fault it pauses, and so does every node: what a fault of etcd's costs when it is over is one request and one
+// stream a node, and a list only where the history is gone.
+type watcher struct {
+	*Store
+	changed func(subnet.Event) error
+
+	listed bool // a snapshot was handed over, and everything since up to position.seen
+
+	mu       sync.Mutex // the goroutine that minds a quiet stream reads the position
+	position position
+
+	heard atomic.Bool // a message came since it was last asked
+	busy  atomic.Bool // changed is running: that nothing is heard means nothing
+}
+
+// position is where in the store's history a watcher is.
+type position struct {
+	cluster  uint64 // etcd's id of the cluster
+	seen     int64  // revision up to which everything about leases is handed over
+	configAt int64  // revision of the last change of the config that is handed over; can be past seen
+	config   int64  // revision that the config is of; 0: there is none
+}
+
+// errHistory means that the store does not have the history that we know: etcd was wiped, or restored from a backup.
+var errHistory = errors.New("etcd's history is not the one seen before")
+
+// refusal is an error of the callback, which ends the watch.
+type refusal struct{ error }
+
+// Watch implements [subnet.Store]. Each response of etcd's becomes one event.
+func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) error {
+	w := &watcher{Store: s, changed: changed}
+	var again retry
+	for {
+		began := time.Now()
+		err := w.run(ctx)
+		var r refusal
+		if errors.As(err, &r) {
+			return r.error
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > time.Second { // it did work for a while
+			again.reset()
+		}
+		switch {
+		case errors.Is(err, rpctypes.ErrCompacted):
+			w.listed = false
+		case errors.Is(err, errHistory):
+			w.listed = false
+			s.opts.Log.WithField("revision", w.where().seen).
+				Warn("etcd's history is not the one seen before: it was wiped, or restored from a backup. All leases are listed again")
+		default:
+			s.contact.failure(err)
+		}
+		if !s.wait(ctx, again.pause()) {
+			return nil
+		}
+	}
+}
+
+// run takes the watcher from where it is into a stream of changes, until that ends. It always returns an error.
+func (w *watcher) run(ctx context.Context) error {
+	if w.listed {
+		if _, err := w.check(ctx); err != nil {
+			return err
+		}
+	} else {
+		if err := w.snapshot(ctx); err != nil {
+			return err
+		}
+		w.listed = true
+	}
+	return w.follow(ctx)
+}
+
+// deliver hands e over.
+func (w *watcher) deliver(e subnet.Event) error {
+	w.busy.Store(true)
+	defer w.busy.Store(false)
+	w.notice(e)
+	if err := w.changed(e); err != nil {
+		return refusal{err}
+	}
+	return nil
+}
+
+func (w *watcher) where() position {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.position
+}
+
+func (w *watcher) moveTo(p position) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.position = p
+}
