@@ -7,7 +7,8 @@ import "time"
 const (
 	shortestPause = 5 * time.Millisecond
 	longestPause  = 500 * time.Millisecond
-	calm          = 10 * time.Second // a key left alone for so long is trusted again
+	fightPause    = 40 * time.Millisecond // from the fifth repair in a row on it is no accident
+	calm          = 10 * time.Second      // a key left alone for so long is trusted again
 )
 
 type pace struct {
@@ -41,6 +42,12 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 		p.pause = 0
 	}
 	p.last, p.pause = now, pauseAfter(p.pause, err)
+}
+
+// fought reports whether somebody keeps changing k.
+func (t *Table[K, V]) fought(k K) bool {
+	p := t.paced[k]
+	return p != nil && p.pause >= fightPause
 }
 
 func pauseAfter(pause time.Duration, err error) time.Duration {

@@ -40,6 +40,7 @@ type Result struct {
 	Repaired     int      // of Set: had been right before and were changed by somebody else
 	Sysctls      []string // those of Set, as "net/ipv4/ip_forward=1": they are the whole node's and not only ours
 	Failures     []Failure
+	Fights       []Fight
 	// Retry is when the next attempt at what is still pending is due; zero if there is nothing to wait for.
 	Retry time.Time
 }
@@ -49,6 +50,12 @@ type Failure struct {
 	Kind string // as in [Tables.Counts]
 	Key  string
 	Err  error
+}
+
+// Fight is a key that somebody else keeps changing back. It is set right as before, only with growing pauses.
+type Fight struct {
+	Kind, Key  string // as in [Failure]
+	Want, Have string // ours and theirs, as Go prints the values; "nothing" for an object that is not to be there, or is not
 }
 
 // Reconciler makes a kernel hold what the tables want.
@@ -159,6 +166,16 @@ func attempt[K, V comparable](p *pass, kind string, t *Table[K, V], k K, c Chang
 	}
 	if repair {
 		p.Repaired++
+	}
+	if t.fought(k) {
+		f := Fight{Kind: kind, Key: fmt.Sprint(k), Want: "nothing", Have: "nothing"}
+		if c.Wanted {
+			f.Want = fmt.Sprintf("%+v", c.Want)
+		}
+		if c.Present {
+			f.Have = fmt.Sprintf("%+v", c.Have)
+		}
+		p.Fights = append(p.Fights, f)
 	}
 	return true
 }

@@ -53,6 +53,9 @@ type node struct {
 	ready        bool
 	said         map[string]string // see sayOnce
 	quarantined  map[string]string // reasons by lease key, as last logged
+	repaired     int               // entries since repairsSaid
+	repairsSaid  time.Time
+	fights       map[string]time.Time // when each was last said, by kind and key
 }
 
 // Run runs a node's daemon until ctx ends, and returns nil then; all that is in the kernel stays as it is, and so does
@@ -77,7 +80,7 @@ func Run(ctx context.Context, o Options) error {
 		grace:      map[string]graced{},
 		said:       map[string]string{},
 
-		quarantined: map[string]string{},
+		quarantined: map[string]string{}, fights: map[string]time.Time{},
 	}
 	n.own = ownLease{
 		store: o.Store, view: n.view, log: o.Log, background: &n.background,
@@ -193,7 +196,11 @@ func (n *node) step(ctx context.Context, now time.Time) {
 // next is when the loop has to run again if nothing happens.
 func (n *node) next(now time.Time) time.Time {
 	at := n.resyncAt
-	for _, t := range []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt} {
+	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt}
+	if n.repaired > 0 {
+		wakes = append(wakes, n.repairsSaid.Add(repairsSaidEvery))
+	}
+	for _, t := range wakes {
 		if t.After(now) && t.Before(at) {
 			at = t
 		}
@@ -217,21 +224,49 @@ func (n *node) pass(now time.Time) {
 	}
 	first := complete && !n.programmed
 	n.programmed = n.programmed || complete
-	peers, quarantined := n.view.Len()
-	switch {
-	case first:
+	if first {
+		leases, quarantined := n.view.Len()
 		n.Log.WithFields(logrus.Fields{
-			"leases": peers, "quarantined": quarantined, "set": r.Set, "removed": r.Removed, "took": time.Since(now).Round(time.Microsecond).String(),
+			"leases": leases, "quarantined": quarantined, "set": r.Set, "removed": r.Removed,
+			"took": time.Since(now).Round(time.Microsecond).String(),
 		}).Info("the kernel holds what the leases ask for")
-	case r.Repaired > 0:
-		n.Log.WithFields(logrus.Fields{"repaired": r.Repaired, "took": time.Since(now).Round(time.Microsecond).String()}).
-			Warn("somebody else changed what is ours in the kernel; it is right again")
 	}
+	n.sayRepairs(now, r)
 	if len(r.Failures) > 0 {
 		f := r.Failures[0]
 		n.sayOnce("pass", fmt.Errorf("%s %s: %w", f.Kind, f.Key, f.Err))
 	} else if r.Retry.IsZero() {
 		n.forget("pass")
+	}
+}
+
+// How often repairs, and each fight, are said at the most.
+const (
+	repairsSaidEvery = 10 * time.Second
+	fightSaidEvery   = time.Minute
+)
+
+// sayRepairs says what others changed: the first at once, what follows soon after as one number. Who keeps changing the
+// same thing is named, with both values.
+func (n *node) sayRepairs(now time.Time, r network.Result) {
+	n.repaired += r.Repaired
+	if n.repaired > 0 && now.Sub(n.repairsSaid) > repairsSaidEvery {
+		n.Log.WithField("repaired", n.repaired).Warn("somebody else changed what is ours in the kernel; it is right again")
+		n.repaired, n.repairsSaid = 0, now
+	}
+	for _, f := range r.Fights {
+		key := f.Kind + " " + f.Key
+		if last, ok := n.fights[key]; ok && now.Sub(last) < fightSaidEvery {
+			continue
+		}
+		n.fights[key] = now
+		n.Log.WithFields(logrus.Fields{"want": f.Want, "have": f.Have}).
+			Errorf("somebody keeps changing %s; it is set right again and again, with pauses: find who does it", key)
+	}
+	for key, last := range n.fights {
+		if now.Sub(last) > 2*fightSaidEvery {
+			delete(n.fights, key)
+		}
 	}
 }
 

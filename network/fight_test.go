@@ -1,0 +1,43 @@
+package network
+
+import (
+	"testing"
+	"time"
+)
+
+// TestFightIsNamed: a route that somebody replaces again and again is reported with both values; one that was replaced
+// once or twice is not.
+func TestFightIsNamed(t *testing.T) {
+	tables := NewTables()
+	r := &Reconciler{Tables: tables, Kernel: noKernel{}}
+	key := RouteKey{Prefix: prefix("10.5.29.0/24")}
+	ours, theirs := Route{Link: "eth0", Protocol: RouteProtocol}, Route{Link: "eth1", Protocol: 4}
+	tables.Routes.Want(Owner{Name: "lease"}, key, ours)
+	now := time.Unix(0, 0)
+	r.Pass(now)
+	for i := range 10 {
+		now = now.Add(time.Second)
+		tables.Routes.Observe(key, theirs)
+		got := r.Pass(now)
+		if got.Repaired != 1 {
+			t.Fatalf("repair %d: %+v", i+1, got)
+		}
+		if i < 3 && len(got.Fights) != 0 {
+			t.Errorf("repair %d is called a fight: %+v", i+1, got.Fights)
+		}
+		want := Fight{
+			Kind: "route", Key: "10.5.29.0/24",
+			Want: "{Link:eth0 Gateway:invalid IP OnLink:false Protocol:83 Type:0 Others:0}",
+			Have: "{Link:eth1 Gateway:invalid IP OnLink:false Protocol:4 Type:0 Others:0}",
+		}
+		if i > 5 && (len(got.Fights) != 1 || got.Fights[0] != want) {
+			t.Errorf("repair %d: fights %+v, want %+v", i+1, got.Fights, want)
+		}
+	}
+	// Left alone, it is trusted again.
+	now = now.Add(time.Minute)
+	tables.Routes.Observe(key, theirs)
+	if got := r.Pass(now); len(got.Fights) != 0 {
+		t.Errorf("after a quiet minute: %+v", got.Fights)
+	}
+}
