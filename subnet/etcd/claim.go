@@ -200,7 +200,7 @@ func (c *conflict) add(r subnet.Record) {
 
 // commit runs a transaction that can be sent again, until its outcome is known or three attempts have failed.
 func (s *Store) commit(ctx context.Context, compare []clientv3.Cmp, ops, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
-	var pause retry
+	pause := retry{last: s.opts.retryLast}
 	for try := 1; ; try++ {
 		short, cancel := s.deadline(ctx)
 		resp, err := s.client.Txn(short).If(compare...).Then(ops...).Else(otherwise...).Commit()

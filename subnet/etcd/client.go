@@ -57,7 +57,7 @@ func New(opts Options) (*Store, error) {
 	dial := []grpc.DialOption{
 		// gRPC would wait up to two minutes between attempts, long after etcd is back.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryLast},
+			Backoff:           backoff.Config{BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: opts.retryLast},
 			MinConnectTimeout: opts.DialTimeout,
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),

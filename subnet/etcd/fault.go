@@ -90,10 +90,10 @@ func (o Options) advice(err error) string {
 		return "etcd does not accept our client certificate: one that etcd's --trusted-ca-file signed is needed"
 	case says("tls: certificate required"):
 		return "etcd wants a client certificate: give a certificate file and a key file"
-	case says("first record does not look like a TLS handshake"):
-		return "etcd does not speak TLS here: use http in the endpoints"
-	case says("error reading server preface", "malformed HTTP"):
-		return "what answers does not speak etcd's v3 protocol: if it wants TLS, use https in the endpoints"
+	case says("first record does not look like a TLS handshake", "authentication handshake failed: EOF"):
+		return "what answers does not speak TLS: if etcd is served in the clear, use http in the endpoints"
+	case says("error reading server preface"):
+		return "what answers at " + where + " takes connections and does not keep them: if it wants TLS, use https in the endpoints"
 	case says("etcd CA file", "etcd client certificate"):
 		return "the files for TLS cannot be used"
 

@@ -50,7 +50,9 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{unavailable("Error while dialing: dial tcp 10.0.0.1:1: connect: no route to host"), "firewalls between"},
 		{context.DeadlineExceeded, "did not answer within 5s"},
 		{status.Error(codes.DeadlineExceeded, "context deadline exceeded"), "did not answer within 5s"},
-		{unavailable("read: connection reset by peer"), "the connection to etcd at http://a:1, http://b:1 is broken"},
+		{unavailable("authentication handshake failed: EOF"), "use http in the endpoints"},
+		{unavailable("error reading server preface: read tcp: connection reset by peer"), "use https in the endpoints"},
+		{unavailable("read tcp 127.0.0.1:2->127.0.0.1:1: read: connection reset by peer"), "the connection to etcd at http://a:1, http://b:1 is broken"},
 	} {
 		o := Options{
 			Endpoints: []string{"http://a:1", "http://b:1"}, Prefix: "/net", Username: "selvage", Password: "hunter2",
@@ -138,7 +140,7 @@ func TestOutageIsSaidOnceAndItsEndOnce(t *testing.T) {
 }
 
 func TestRetriesGetRarer(t *testing.T) {
-	var r retry
+	r := retry{last: retryLast}
 	for range 3 {
 		want := retryFirst
 		for range 12 {

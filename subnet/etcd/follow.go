@@ -118,6 +118,12 @@ func (w *watcher) leasesChanged(events []*mvccpb.Event) error {
 	p.seen = events[len(events)-1].Kv.ModRevision
 	e := w.keys.changes(events)
 	e.Revision = p.seen
+	if slices.Contains(e.Deleted, p.mark) {
+		p.marked = 0
+	}
+	for _, r := range e.Put {
+		p.note(r)
+	}
 	if err := w.deliver(e); err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ func (l *logged) said(text string) (lines []string) {
 }
 
 func TestOutageTakesNothingAway(t *testing.T) {
+	t.Parallel()
 	etcd := server(t, etcdserver.Options{})
 	c, o := cluster(t, etcd.Endpoint())
 	log, kept := logger(t)
@@ -47,9 +48,7 @@ func TestOutageTakesNothingAway(t *testing.T) {
 	h := startHold(t, s, r)
 	w.There(r.Key)
 
-	if err := etcd.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	etcd.Kill()
 	eventually(t, func() string {
 		if len(kept.said("etcd cannot be used; the data path stays as it is: ")) == 0 {
 			return "word of the outage"
@@ -62,7 +61,7 @@ func TestOutageTakesNothingAway(t *testing.T) {
 	if _, err := s.Claim(t.Context(), nil, lease(2, "a")); err == nil || !strings.Contains(err.Error(), "nothing listens at") {
 		t.Errorf("a claim says %v", err)
 	}
-	h.changed <- lease(1, "b") // to be written when etcd is back
+	h.change(lease(1, "b")) // to be written when etcd is back
 	restart(t, etcd)
 	c.Write(t, "subnets/10.5.9.0-24", "x")
 	state := w.There("10.5.9.0-24")
@@ -86,11 +85,10 @@ func TestOutageTakesNothingAway(t *testing.T) {
 }
 
 func TestEtcdThatIsNotThereYetIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	etcd := server(t, etcdserver.Options{})
 	_, o := cluster(t, etcd.Endpoint())
-	if err := etcd.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	etcd.Kill()
 	log, kept := logger(t)
 	o.Log, o.Username, o.Password = log, "root", "secret" // which must not be asked for a token yet
 	w := storetest.Watch(t, open(t, o), nil)
@@ -105,6 +103,7 @@ func TestEtcdThatIsNotThereYetIsWaitedFor(t *testing.T) {
 }
 
 func TestStallIsNoticedAndSurvived(t *testing.T) {
+	t.Parallel()
 	etcd := server(t, etcdserver.Options{})
 	c, o := cluster(t, etcd.Endpoint())
 	log, kept := logger(t)
@@ -131,6 +130,7 @@ func TestStallIsNoticedAndSurvived(t *testing.T) {
 }
 
 func TestCompactionBehindOurBackEndsInASnapshot(t *testing.T) {
+	t.Parallel()
 	etcd := server(t, etcdserver.Options{})
 	c, o := cluster(t, etcd.Endpoint())
 	blocked, goOn := make(chan struct{}), make(chan struct{})
@@ -164,6 +164,7 @@ func TestCompactionBehindOurBackEndsInASnapshot(t *testing.T) {
 }
 
 func TestCompactionInTheMiddleOfAListStartsItOver(t *testing.T) {
+	t.Parallel()
 	etcd := server(t, etcdserver.Options{})
 	c, o := cluster(t, etcd.Endpoint())
 	a := admin(t, etcd.Endpoint())
@@ -191,9 +192,7 @@ func TestCompactionInTheMiddleOfAListStartsItOver(t *testing.T) {
 // wipe makes etcd forget everything. What is restored is its data then; empty: nothing.
 func wipe(t *testing.T, etcd *etcdserver.Server, restored string) {
 	t.Helper()
-	if err := etcd.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	etcd.Kill()
 	if err := os.RemoveAll(etcd.DataDir()); err != nil {
 		t.Fatal(err)
 	}
@@ -206,6 +205,7 @@ func wipe(t *testing.T, etcd *etcdserver.Server, restored string) {
 }
 
 func TestWipedEtcdIsListedAgainAndOurLeaseIsLost(t *testing.T) {
+	t.Parallel()
 	etcd := server(t, etcdserver.Options{})
 	c, o := cluster(t, etcd.Endpoint())
 	log, kept := logger(t)
@@ -233,48 +233,70 @@ func TestWipedEtcdIsListedAgainAndOurLeaseIsLost(t *testing.T) {
 	w.There("later")
 }
 
-func TestWipedEtcdThatIsAheadAgainIsToldByItsConfig(t *testing.T) {
-	etcd := server(t, etcdserver.Options{})
-	c, o := cluster(t, etcd.Endpoint())
-	blocked, goOn := make(chan struct{}), make(chan struct{})
-	w := storetest.Watch(t, open(t, o), func(e subnet.Event) {
-		if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Key == "block" {
-			close(blocked)
-			<-goOn
-		}
-	})
-	c.Write(t, "config", "old")
-	c.Write(t, "subnets/old", "x")
-	w.There("old")
-	c.Write(t, "subnets/block", "x")
-	<-blocked
-	wipe(t, etcd, "")
-	for range 10 {
-		c.Write(t, "subnets/new", "x")
-	}
-	c.Write(t, "config", "new")
-	close(goOn)
-	if state := w.Synced(2); fmt.Sprint(state.Keys()) != "[new]" || string(state.Config) != "new" {
-		t.Errorf("there is %q, config %q", state.Keys(), state.Config)
+func TestWipedEtcdThatIsAheadAgainIsToldByWhatItHolds(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		fill func(write func(key, value string)) // what somebody does after the wipe
+	}{
+		{"config at another revision", func(write func(key, value string)) {
+			write("subnets/new", "x")
+			write("config", "x")
+		}},
+		{"config at the same revision", func(write func(key, value string)) {
+			write("config", "x")
+			write("subnets/new", "x")
+		}},
+		{"another lease at the same revision", func(write func(key, value string)) {
+			write("config", "x")
+			write("other", "x")
+			write("subnets/new", "x")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			etcd := server(t, etcdserver.Options{})
+			cluster, o := cluster(t, etcd.Endpoint())
+			cluster.Write(t, "config", "x")
+			blocked, goOn := make(chan struct{}), make(chan struct{})
+			w := storetest.Watch(t, open(t, o), func(e subnet.Event) {
+				if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Key == "block" {
+					close(blocked)
+					<-goOn
+				}
+			})
+			w.Synced(1)
+			cluster.Write(t, "subnets/old", "x")
+			w.There("old")
+			cluster.Write(t, "subnets/block", "x")
+			<-blocked
+			wipe(t, etcd, "")
+			c.fill(func(key, value string) { cluster.Write(t, key, value) })
+			for range 10 {
+				cluster.Write(t, "elsewhere", "x")
+			}
+			close(goOn)
+			if state := w.Synced(2); fmt.Sprint(state.Keys()) != "[new]" {
+				t.Errorf("there is %q", state.Keys())
+			}
+		})
 	}
 }
 
 func TestRestoredBackupKeepsTheLeaseThatIsInIt(t *testing.T) {
+	t.Parallel()
 	etcd := server(t, etcdserver.Options{})
 	c, o := cluster(t, etcd.Endpoint())
 	o.LeaseTTL = DefaultLeaseTTL
+	c.Write(t, "config", "x")
 	s := open(t, o)
 	w := storetest.Watch(t, s, nil)
-	c.Write(t, "config", "x")
 	r, err := s.Claim(t.Context(), nil, lease(1, "a"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := startHold(t, s, r)
 	w.There(r.Key)
-	if err := etcd.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	etcd.Kill()
 	backup := t.TempDir()
 	if err := os.CopyFS(backup, os.DirFS(etcd.DataDir())); err != nil {
 		t.Fatal(err)
@@ -287,8 +309,8 @@ func TestRestoredBackupKeepsTheLeaseThatIsInIt(t *testing.T) {
 		t.Errorf("there is %q", state.Keys())
 	}
 	// The renewal goes on, and so do changes.
-	h.changed <- lease(1, "b")
-	h.changed <- lease(1, "c")
+	h.change(lease(1, "b"))
+	h.change(lease(1, "c"))
 	h.held()
 }
 
@@ -307,18 +329,23 @@ type mutedStream struct {
 	*mute
 }
 
+// RecvMsg never returns a message again once it has kept one back: a stream loses nothing in its middle.
 func (s *mutedStream) RecvMsg(m any) error {
-	for {
-		if err := s.ClientStream.RecvMsg(m); err != nil || !s.on.Load() {
+	for dead := false; ; {
+		if err := s.ClientStream.RecvMsg(m); err != nil {
 			return err
+		}
+		if dead = dead || s.on.Load(); !dead {
+			return nil
 		}
 	}
 }
 
 func TestDeadWatchOnALiveConnectionIsMadeAgain(t *testing.T) {
+	t.Parallel()
 	c, o := cluster(t, shared.server.Endpoint())
 	var m mute
-	o.dial, o.quiet = []grpc.DialOption{m.option()}, 20*time.Millisecond
+	o.dial, o.quiet, o.RequestTimeout = []grpc.DialOption{m.option()}, 20*time.Millisecond, 500*time.Millisecond
 	var asked requests
 	o.dial = append(o.dial, asked.options()...)
 	w := storetest.Watch(t, open(t, o), nil)
@@ -343,6 +370,7 @@ func TestDeadWatchOnALiveConnectionIsMadeAgain(t *testing.T) {
 }
 
 func TestQuietWatchLearnsHowFarTheStoreIs(t *testing.T) {
+	t.Parallel()
 	c, o := cluster(t, shared.server.Endpoint())
 	o.quiet = 20 * time.Millisecond
 	w := storetest.Watch(t, open(t, o), nil)
@@ -359,6 +387,7 @@ func TestQuietWatchLearnsHowFarTheStoreIs(t *testing.T) {
 }
 
 func TestVeryLargeValuesComeInSmallerPagesAndInFragments(t *testing.T) {
+	t.Parallel()
 	etcd := server(t, etcdserver.Options{})
 	c, o := cluster(t, etcd.Endpoint())
 	large := strings.Repeat("x", 1_300_000)
@@ -389,6 +418,7 @@ func TestVeryLargeValuesComeInSmallerPagesAndInFragments(t *testing.T) {
 }
 
 func TestMembersComeAndGo(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	members, err := etcdserver.StartCluster(ctx, 3, etcdserver.Options{Dir: t.TempDir()})
@@ -442,6 +472,7 @@ func (l *loses) option() grpc.DialOption {
 }
 
 func TestTransactionWhoseAnswerIsLostIsNotHeldAgainstUs(t *testing.T) {
+	t.Parallel()
 	c, o := cluster(t, shared.server.Endpoint())
 	var l loses
 	o.dial, o.LeaseTTL = []grpc.DialOption{l.option()}, time.Minute
@@ -469,13 +500,14 @@ func TestTransactionWhoseAnswerIsLostIsNotHeldAgainstUs(t *testing.T) {
 	r = step("reservation", func() (subnet.Record, error) { return s.Claim(t.Context(), &reserved, lease(3, "a")) })
 	h := startHold(t, s, r)
 	l.answers.Store(4) // one attempt to write asks three times
-	h.changed <- lease(3, "b")
-	h.changed <- lease(3, "c")
-	h.changed <- lease(3, "d")
+	h.change(lease(3, "b"))
+	h.change(lease(3, "c"))
+	h.change(lease(3, "d"))
 	h.held()
 }
 
 func TestClaimWithoutAnyAnswerIsSettledByTheNextOne(t *testing.T) {
+	t.Parallel()
 	_, o := cluster(t, shared.server.Endpoint())
 	var l loses
 	o.dial, o.LeaseTTL = []grpc.DialOption{l.option()}, time.Minute
@@ -533,6 +565,7 @@ func TestClaimWithoutAnyAnswerIsSettledByTheNextOne(t *testing.T) {
 }
 
 func TestSpareEtcdLeaseThatHasRunOutIsReplaced(t *testing.T) {
+	t.Parallel()
 	c, o := cluster(t, shared.server.Endpoint())
 	s := open(t, o)
 	c.Write(t, "subnets/10.5.1.0-24", "{}")
@@ -549,6 +582,7 @@ func TestSpareEtcdLeaseThatHasRunOutIsReplaced(t *testing.T) {
 }
 
 func TestHoldOfARecordWhoseEtcdLeaseIsGoneIsLost(t *testing.T) {
+	t.Parallel()
 	_, o := cluster(t, shared.server.Endpoint())
 	s := open(t, o)
 	if _, err := s.keepAlive(t.Context(), 42); !errors.Is(err, rpctypes.ErrLeaseNotFound) {
@@ -558,6 +592,7 @@ func TestHoldOfARecordWhoseEtcdLeaseIsGoneIsLost(t *testing.T) {
 }
 
 func TestHoldHearsOfItsKeyFromWatch(t *testing.T) {
+	t.Parallel()
 	c, o := cluster(t, shared.server.Endpoint())
 	o.LeaseTTL = DefaultLeaseTTL // so that no renewal comes to look
 	s := open(t, o)
@@ -567,9 +602,9 @@ func TestHoldHearsOfItsKeyFromWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := startHold(t, s, r)
-	h.changed <- lease(1, "b")
-	h.changed <- lease(1, "c") // our own changes are none of somebody else
-	h.changed <- lease(1, "d")
+	h.change(lease(1, "b"))
+	h.change(lease(1, "c")) // our own changes are none of somebody else
+	h.change(lease(1, "d"))
 	w.There(r.Key)
 	h.held()
 	c.Delete(t, "subnets/"+r.Key)
@@ -577,6 +612,7 @@ func TestHoldHearsOfItsKeyFromWatch(t *testing.T) {
 }
 
 func TestHoldOfALeaseThatCannotBeWrittenDownEnds(t *testing.T) {
+	t.Parallel()
 	_, o := cluster(t, shared.server.Endpoint())
 	s := open(t, o)
 	r, err := s.Claim(t.Context(), nil, lease(1, "a"))
@@ -586,7 +622,7 @@ func TestHoldOfALeaseThatCannotBeWrittenDownEnds(t *testing.T) {
 	h := startHold(t, s, r)
 	bad := lease(1, "a")
 	bad.Endpoints[subnet.IPv4].Data = "{"
-	h.changed <- bad
+	h.change(bad)
 	select {
 	case <-h.ended:
 		if h.err == nil || errors.Is(h.err, subnet.ErrLost) {

@@ -64,8 +64,10 @@ func server(t *testing.T, opts etcdserver.Options) *etcdserver.Server {
 	return s
 }
 
+// restart kills an etcd and starts it again. An orderly stop would take seconds while watches are open.
 func restart(t *testing.T, s *etcdserver.Server) {
 	t.Helper()
+	s.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := s.Restart(ctx); err != nil {

@@ -16,28 +16,37 @@ const quietInterval = 30 * time.Second
 var errSilent = errors.New("etcd's watch has fallen silent")
 
 // check asks the store whether it has the history that the watcher has seen, and returns its revision. The error is
-// errHistory if it has another, and [rpctypes.ErrCompacted] if what comes after the position is forgotten.
+// errHistory if it has another, errMissed if it may have one or else the stream broke before all had come, and
+// [rpctypes.ErrCompacted] if what comes after the position is forgotten. Each wants a new snapshot.
 //
 // A store that was wiped or restored from a backup keeps its cluster id if it is set up as before, and a watch that waits
 // for a revision it will reach in a month says nothing. What gives it away is a revision that lies in its future, or a
-// config that was not written when ours was.
+// config or lease that was not written when ours was.
 func (w *watcher) check(ctx context.Context) (revision int64, err error) {
-	ctx, cancel := w.deadline(ctx)
-	defer cancel()
 	p := w.where()
-	resp, err := w.client.Get(ctx, w.keys.config, clientv3.WithKeysOnly(), clientv3.WithRev(max(p.seen, p.configAt)))
+	ops := []clientv3.Op{clientv3.OpGet(w.keys.config, clientv3.WithKeysOnly(), clientv3.WithRev(max(p.seen, p.configAt)))}
+	if p.mark != "" {
+		ops = append(ops, clientv3.OpGet(w.keys.subnets+p.mark, clientv3.WithKeysOnly(), clientv3.WithRev(p.seen)))
+	}
+	resp, err := w.read(ctx, ops)
 	switch {
 	case errors.Is(err, rpctypes.ErrFutureRev):
 		return 0, errHistory
 	case err != nil:
-		return 0, w.opts.explain(err)
+		return 0, err
 	}
-	var config int64
-	if len(resp.Kvs) > 0 {
-		config = resp.Kvs[0].ModRevision
+	modified := func(i int) int64 {
+		if kvs := resp.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
+			return kvs[0].ModRevision
+		}
+		return 0
 	}
-	if resp.Header.ClusterId != p.cluster || config != p.config {
+	config := modified(0)
+	switch {
+	case resp.Header.ClusterId != p.cluster, config < p.config, p.mark != "" && modified(1) != p.marked:
 		return 0, errHistory
+	case config > p.config:
+		return 0, errMissed
 	}
 	return resp.Header.Revision, nil
 }

@@ -27,6 +27,7 @@ type hold struct {
 	renew bool          // due: to renew the etcd lease
 	look  bool          // due: to look at the key
 	write *entry        // due: to be written
+	tried []entry       // written, or not: the answer was lost
 	every time.Duration // the time between renewals: a third of the etcd lease's
 }
 
@@ -54,7 +55,7 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 		lost: "our own lease can be neither renewed nor changed; it is tried again for as long as it runs",
 		back: "our own lease is renewed again",
 	}
-	var again retry
+	again := retry{last: s.opts.retryLast}
 	for {
 		err := s.keep(ctx, h)
 		pause := jitter(h.every)
@@ -111,16 +112,10 @@ func (s *Store) keep(ctx context.Context, h *hold) error {
 	}
 	h.renew = false
 	if h.write != nil {
-		r, err := s.write(ctx, &h.current, *h.write, lease)
-		var c *conflict
-		switch {
-		case errors.As(err, &c), errors.Is(err, rpctypes.ErrLeaseNotFound):
-			return fmt.Errorf("%w: %w", subnet.ErrLost, err)
-		case err != nil:
+		if err := s.rewrite(ctx, h, *h.write); err != nil {
 			return err
 		}
-		s.holding(h, r)
-		h.write, h.look = nil, false // the transaction has looked
+		h.write, h.tried, h.look = nil, nil, false // the transaction has looked
 	}
 	if h.look {
 		if err := s.lookAt(ctx, h); err != nil {
@@ -129,6 +124,39 @@ func (s *Store) keep(ctx context.Context, h *hold) error {
 	}
 	h.look = false
 	return nil
+}
+
+// rewrite makes e of the record of h. A conflict with something that we tried to write ourselves, before e was wanted
+// instead, is none.
+func (s *Store) rewrite(ctx context.Context, h *hold, e entry) error {
+	for {
+		r, err := s.write(ctx, &h.current, e, h.current.LeaseID)
+		var c *conflict
+		switch {
+		case err == nil:
+			s.holding(h, r)
+			return nil
+		case errors.As(err, &c):
+			mine := slices.IndexFunc(c.held, h.wrote)
+			if mine < 0 {
+				return fmt.Errorf("%w: %w", subnet.ErrLost, c)
+			}
+			s.holding(h, c.held[mine])
+		case errors.Is(err, rpctypes.ErrLeaseNotFound):
+			return fmt.Errorf("%w: it has run out or was revoked", subnet.ErrLost)
+		case unsettled(err):
+			h.tried = append(h.tried, e)
+			return err
+		default:
+			return err
+		}
+	}
+}
+
+// wrote reports whether r is what a write of unknown outcome would have made of the record.
+func (h *hold) wrote(r subnet.Record) bool {
+	return r.LeaseID == h.current.LeaseID && r.Modified != h.current.Modified &&
+		slices.ContainsFunc(h.tried, func(e entry) bool { return e.is(r) })
 }
 
 // lookAt reads the key of h, and fails with ErrLost if it is not what we wrote. Another revision alone is no loss: a

@@ -32,6 +32,18 @@ func startHold(t *testing.T, s *Store, r subnet.Record) *holder {
 	return h
 }
 
+// change hands a lease to Hold, which takes it when it has tried to write the one before.
+func (h *holder) change(l subnet.Lease) {
+	h.t.Helper()
+	select {
+	case h.changed <- l:
+	case <-h.ended:
+		h.t.Fatalf("Hold returned %v", h.err)
+	case <-time.After(patience):
+		h.t.Fatalf("Hold did not take a change within %s", patience)
+	}
+}
+
 // lost waits until the lease is.
 func (h *holder) lost() {
 	h.t.Helper()

@@ -48,8 +48,10 @@ type Options struct {
 	// Log gets a line when etcd cannot be reached and one when it can be again; nil: nobody does.
 	Log logrus.FieldLogger
 
-	dial  []grpc.DialOption // for tests: to see the requests
-	quiet time.Duration     // for tests: see quietInterval
+	// For tests, which cannot wait for what a node can.
+	dial      []grpc.DialOption // to see the requests
+	quiet     time.Duration     // see quietInterval
+	retryLast time.Duration     // see retryLast
 }
 
 // withDefaults checks the options, brings them into one form, and fills in what was left out.
@@ -83,6 +85,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"dial timeout", &o.DialTimeout, DefaultDialTimeout, time.Millisecond},
 		{"request timeout", &o.RequestTimeout, DefaultRequestTimeout, time.Millisecond},
 		{"quiet interval", &o.quiet, quietInterval, time.Millisecond},
+		{"longest pause", &o.retryLast, retryLast, retryFirst},
 	} {
 		if *d.value == 0 {
 			*d.value = d.usual

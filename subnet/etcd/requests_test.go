@@ -100,8 +100,8 @@ func TestHoldAsksOnlyWhatItMust(t *testing.T) {
 	}
 	asked.take()
 	h := startHold(t, s, r)
-	h.changed <- lease(1, "b")
-	h.changed <- lease(1, "c") // is taken when the other is written
+	h.change(lease(1, "b"))
+	h.change(lease(1, "c")) // is taken when the other is written
 	if got := asked.take(); got[leaseKeep] != 1 || got[get] != 1 || got[txn] < 1 || got[txn] > 2 || len(got) != 3 {
 		t.Errorf("a start and a change take %v", got)
 	}

@@ -13,8 +13,8 @@ const (
 	retryLast  = 10 * time.Second
 )
 
-// retry spaces attempts: 0.1 s after the first failure, doubling to 10 s. The zero value is ready.
-type retry struct{ next time.Duration }
+// retry spaces attempts: 0.1 s after the first failure, doubling to last.
+type retry struct{ last, next time.Duration }
 
 // reset is for after a success.
 func (r *retry) reset() { r.next = 0 }
@@ -22,7 +22,7 @@ func (r *retry) reset() { r.next = 0 }
 // pause returns how long to wait now: a random part, at least half, of the current step. What broke for all nodes in
 // one moment must not bring all of them back in one.
 func (r *retry) pause() time.Duration {
-	r.next = min(max(2*r.next, retryFirst), retryLast)
+	r.next = min(max(2*r.next, retryFirst), r.last)
 	return jitter(r.next)
 }
 

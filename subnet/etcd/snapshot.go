@@ -48,6 +48,7 @@ func (w *watcher) snapshot(ctx context.Context) error {
 			records := make([]subnet.Record, len(page.Kvs))
 			for i, kv := range page.Kvs {
 				records[i] = w.keys.record(kv)
+				p.note(records[i])
 			}
 			from = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
 			if err := w.deliver(subnet.Event{Type: subnet.Page, Revision: p.seen, Put: records}); err != nil {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 )
@@ -62,7 +65,41 @@ func (c *certificates) ClientHandshake(ctx context.Context, host string, raw net
 	if err != nil {
 		return nil, nil, err
 	}
-	return credentials.NewTLS(config).ClientHandshake(ctx, host, raw)
+	conn, info, err := credentials.NewTLS(config).ClientHandshake(ctx, host, raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &candidConn{Conn: conn}, info, nil
+}
+
+// candidConn tells why a connection was refused. In TLS 1.3 (RFC 8446, section 2) the client's certificate is its last
+// word: the handshake has ended for it before the server has judged that, and the first write fails with a broken pipe
+// while the alert that says why waits to be read.
+type candidConn struct {
+	net.Conn
+	accepted atomic.Bool // something was read
+}
+
+func (c *candidConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.accepted.Store(true)
+	}
+	return n, err
+}
+
+func (c *candidConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err == nil || c.accepted.Load() {
+		return n, err
+	}
+	if c.SetReadDeadline(time.Now().Add(time.Second)) == nil {
+		var alert *net.OpError // what crypto/tls makes of a peer's alert
+		if _, why := c.Conn.Read(make([]byte, 1)); errors.As(why, &alert) && alert.Op == "remote error" {
+			return n, why
+		}
+	}
+	return n, err
 }
 
 // Clone implements [credentials.TransportCredentials].

@@ -41,10 +41,24 @@ type position struct {
 	seen     int64  // revision up to which everything about leases is handed over
 	configAt int64  // revision of the last change of the config that is handed over; can be past seen
 	config   int64  // revision that the config is of; 0: there is none
+	// The lease that was put last, and the revision it is of; 0: it is deleted. Another history does not have it.
+	mark   string
+	marked int64
 }
 
-// errHistory means that the store does not have the history that we know: etcd was wiped, or restored from a backup.
-var errHistory = errors.New("etcd's history is not the one seen before")
+// note makes r the mark if it is the latest of the leases.
+func (p *position) note(r subnet.Record) {
+	if r.Modified >= p.marked {
+		p.mark, p.marked = r.Key, r.Modified
+	}
+}
+
+var (
+	// errHistory means that the store does not have the history that we know: etcd was wiped, or restored from a backup.
+	errHistory = errors.New("etcd's history is not the one seen before")
+	// errMissed means that the store has a config that we were not told of.
+	errMissed = errors.New("changes in etcd were missed")
+)
 
 // refusal is an error of the callback, which ends the watch.
 type refusal struct{ error }
@@ -52,7 +66,7 @@ type refusal struct{ error }
 // Watch implements [subnet.Store]. Each response of etcd's becomes one event.
 func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) error {
 	w := &watcher{Store: s, changed: changed}
-	var again retry
+	again := retry{last: s.opts.retryLast}
 	for {
 		began := time.Now()
 		err := w.run(ctx)
@@ -67,7 +81,7 @@ func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) err
 			again.reset()
 		}
 		switch {
-		case errors.Is(err, rpctypes.ErrCompacted):
+		case errors.Is(err, rpctypes.ErrCompacted), errors.Is(err, errMissed):
 			w.listed = false
 		case errors.Is(err, errHistory):
 			w.listed = false
