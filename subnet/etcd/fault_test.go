@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -110,33 +111,42 @@ func TestUnsettledRequests(t *testing.T) {
 }
 
 func TestOutageIsSaidOnceAndItsEndOnce(t *testing.T) {
-	log, kept := logger(t)
-	o := &outage{log: log, lost: "lost", back: "back"}
-	refused := func(host string) error {
-		return (Options{}).explain(status.Error(codes.Unavailable, "dial tcp "+host+": connection refused"))
-	}
-	o.failure(refused("a"))
-	o.over()
-	if lines := kept.lines(); len(lines) != 0 {
-		t.Errorf("one failure says %q", lines)
-	}
-	o.failure(refused("a"))
-	o.failure(refused("b"))
-	o.failure(refused("a"))
-	if since, cause := o.state(); since.IsZero() || cause == nil {
-		t.Errorf("since %v because of %v", since, cause)
-	}
-	o.failure((Options{}).explain(rpctypes.ErrNoLeader))
-	o.failure((Options{}).explain(rpctypes.ErrNoLeader))
-	o.over()
-	o.over()
-	lines := kept.lines()
-	if len(lines) != 3 || !strings.HasPrefix(lines[0], "lost: nothing listens") || !strings.HasPrefix(lines[1], "lost: etcd has no leader") || lines[2] != "back" {
-		t.Errorf("said %q", lines)
-	}
-	if since, cause := o.state(); !since.IsZero() || cause != nil {
-		t.Errorf("after its end: since %v because of %v", since, cause)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		log, kept := logger(t)
+		o := &outage{log: log, lost: "lost", back: "back"}
+		refused := func(host string) error {
+			return (Options{}).explain(status.Error(codes.Unavailable, "dial tcp "+host+": connection refused"))
+		}
+		leaderless := (Options{}).explain(rpctypes.ErrNoLeader)
+		o.failure(refused("a"))
+		time.Sleep(outageAfter / 2)
+		o.failure(leaderless)
+		o.over()
+		if lines := kept.lines(); len(lines) != 0 {
+			t.Errorf("half a second says %q", lines)
+		}
+		began := time.Now()
+		o.failure(leaderless)
+		time.Sleep(outageAfter)
+		for _, host := range []string{"a", "b", "a"} {
+			o.failure(refused(host))
+		}
+		if since, cause := o.state(); !since.Equal(began) || cause == nil {
+			t.Errorf("since %v because of %v", since, cause)
+		}
+		o.failure(leaderless)
+		o.failure(refused("a"))
+		o.failure(leaderless)
+		o.over()
+		o.over()
+		lines := kept.lines()
+		if len(lines) != 3 || !strings.HasPrefix(lines[0], "lost: nothing listens") || !strings.HasPrefix(lines[1], "lost: etcd has no leader") || lines[2] != "back" {
+			t.Errorf("said %q", lines)
+		}
+		if since, cause := o.state(); !since.IsZero() || cause != nil {
+			t.Errorf("after its end: since %v because of %v", since, cause)
+		}
+	})
 }
 
 func TestRetriesGetRarer(t *testing.T) {

@@ -8,39 +8,40 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// outage remembers since when something does not work and says so: once when it begins, again if the reason changes,
-// and once when it ends. A single failure is not an outage: a member that restarts costs one, and the next attempt
-// finds another member.
+// outageAfter is how long something has to fail before that is said. A member that restarts while others are there costs
+// an attempt or two, and of one that is just ending the first errors are misleading.
+const outageAfter = time.Second
+
+// outage remembers since when something does not work and says so: once, once more for each other reason that comes up,
+// and once when it ends.
 type outage struct {
 	log  logrus.FieldLogger
 	lost string // what to say at its beginning
 	back string // what to say at its end
 
-	mu     sync.Mutex
-	since  time.Time // of the first failure; zero: none
-	cause  error
-	failed int
-	said   string // the advice that was given last
+	mu    sync.Mutex
+	since time.Time // of the first failure; zero: none
+	cause error
+	said  map[string]bool // the advice that was given
 }
 
 // failure notes a failed attempt.
 func (o *outage) failure(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.failed == 0 {
-		o.since = time.Now()
+	if o.since.IsZero() {
+		o.since, o.said = time.Now(), map[string]bool{}
 	}
 	o.cause = err
-	o.failed++
 	// Errors name the endpoint that was tried, which is another each time; the advice stays the same.
-	said := "?"
+	advice := ""
 	if f := (*fault)(nil); errors.As(err, &f) {
-		said = f.advice
+		advice = f.advice
 	}
-	if o.failed < 2 || said == o.said {
+	if time.Since(o.since) < outageAfter || o.said[advice] {
 		return
 	}
-	o.said = said
+	o.said[advice] = true
 	o.log.WithField("since", o.since.Format(time.RFC3339)).WithError(err).Warn(o.lost)
 }
 
@@ -48,12 +49,13 @@ func (o *outage) failure(err error) {
 func (o *outage) over() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.said != "" {
+	if len(o.said) > 0 {
 		o.log.WithField("after", time.Since(o.since).Round(time.Second)).Info(o.back)
 	}
-	o.since, o.cause, o.failed, o.said = time.Time{}, nil, 0, ""
+	o.since, o.cause, o.said = time.Time{}, nil, nil
 }
 
+// state returns since when and why it does not work, or nothing.
 func (o *outage) state() (time.Time, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
