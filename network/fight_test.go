@@ -5,6 +5,13 @@ import (
 	"time"
 )
 
+func pauseOf(t *Tables, k RouteKey) time.Duration {
+	if p := t.Routes.paced[k]; p != nil {
+		return p.pause
+	}
+	return 0
+}
+
 // TestFightIsNamed: a route that somebody replaces again and again is reported with both values; one that was replaced
 // once or twice is not.
 func TestFightIsNamed(t *testing.T) {
@@ -16,7 +23,7 @@ func TestFightIsNamed(t *testing.T) {
 	now := time.Unix(0, 0)
 	r.Pass(now)
 	for i := range 10 {
-		now = now.Add(time.Second)
+		now = now.Add(pauseOf(tables, key) + time.Millisecond) // as soon as it is repaired
 		tables.Routes.Observe(key, theirs)
 		got := r.Pass(now)
 		if got.Repaired != 1 {

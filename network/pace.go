@@ -8,13 +8,21 @@ const (
 	shortestPause = 5 * time.Millisecond
 	longestPause  = 500 * time.Millisecond
 	fightPause    = 40 * time.Millisecond // from the fifth repair in a row on it is no accident
-	calm          = 10 * time.Second      // a key left alone for so long is trusted again
+	calm          = 10 * time.Second      // a key left alone for so long is forgotten
+	// retryPause is the longest pause after a failure once something about the key has changed: what stood in the way
+	// may be gone.
+	retryPause = 20 * time.Millisecond
 )
 
 type pace struct {
-	last  time.Time // of the last attempt
-	pause time.Duration
+	last   time.Time // of the last attempt
+	pause  time.Duration
+	failed bool
 }
+
+// trusted reports whether the key was left alone for long enough that what comes now is not the same fight: for eight
+// times the pause, so that only who changes it faster than that drives the pause up.
+func (p *pace) trusted(now time.Time) bool { return now.Sub(p.last) > 8*p.pause }
 
 // due reports whether k may be tried now, else when.
 func (t *Table[K, V]) due(k K, now time.Time) (time.Time, bool) {
@@ -35,13 +43,23 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 			return
 		}
 		// The first repair is at once, and so is the second: pause is what follows the attempt.
-		t.paced[k] = &pace{last: now, pause: pauseAfter(0, err)}
+		t.paced[k] = &pace{last: now, pause: pauseAfter(0, err), failed: err != nil}
 		return
 	}
-	if now.Sub(p.last) > calm {
+	if !p.failed && p.trusted(now) {
 		p.pause = 0
 	}
-	p.last, p.pause = now, pauseAfter(p.pause, err)
+	p.last, p.pause, p.failed = now, pauseAfter(p.pause, err), err != nil
+}
+
+// stirred says that the kernel told something new about k.
+func (t *Table[K, V]) stirred(k K) {
+	if len(t.paced) == 0 {
+		return
+	}
+	if p := t.paced[k]; p != nil && p.failed {
+		p.pause = min(p.pause, retryPause)
+	}
 }
 
 // fought reports whether somebody keeps changing k.

@@ -168,6 +168,9 @@ func (c *cell[V]) drop(owner string) {
 // Observe says that the kernel holds v under k.
 func (t *Table[K, V]) Observe(k K, v V) {
 	c := t.cell(k)
+	if !c.present || c.have != v {
+		t.stirred(k)
+	}
 	c.have, c.present, c.round = v, true, t.round
 	t.update(k, c)
 }
@@ -178,6 +181,7 @@ func (t *Table[K, V]) ObserveGone(k K) {
 	if c == nil || !c.present {
 		return
 	}
+	t.stirred(k)
 	var none V
 	c.have, c.present = none, false
 	t.update(k, c)
