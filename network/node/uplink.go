@@ -62,6 +62,9 @@ func (n *node) followUplink(now time.Time) {
 	}).Warn("the uplink changed; following it")
 	before := n.lease([2]netip.Prefix{})
 	n.adopt(choice, b, now)
+	if s, ok := n.Store.(interface{ AddressesChanged() }); ok {
+		s.AddressesChanged()
+	}
 	if n.lease([2]netip.Prefix{}) != before {
 		n.own.update()
 	}

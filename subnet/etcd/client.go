@@ -39,6 +39,8 @@ type Store struct {
 	keys    keyspace
 	contact *outage // of Watch
 
+	connections *connections
+
 	mu     sync.Mutex
 	spare  *grant             // granted and not known to be used
 	holds  map[*hold]struct{} // while Hold runs
@@ -54,7 +56,9 @@ func New(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	open := &connections{open: map[*connection]struct{}{}}
 	dial := []grpc.DialOption{
+		grpc.WithContextDialer(open.dial),
 		// gRPC would wait up to two minutes between attempts, long after etcd is back.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: opts.retryLast},
@@ -96,6 +100,8 @@ func New(opts Options) (*Store, error) {
 		contact: &outage{log: opts.Log, lost: "etcd cannot be used; the data path stays as it is", back: "etcd can be used again"},
 		holds:   map[*hold]struct{}{},
 		latest:  map[identity]subnet.Record{},
+
+		connections: open,
 	}, nil
 }
 

@@ -155,9 +155,12 @@ func holdCases() []testCase {
 			h := hold(t, s, r)
 			c.Write(t, "subnets/"+r.Key, "mine")
 			h.end(subnet.ErrLost)
-			if got := w.There(r.Key).Leases[r.Key]; string(got.Value) != "mine" {
-				t.Errorf("there is %+v", got)
-			}
+			w.Until(func(s State) string {
+				if string(s.Leases[r.Key].Value) != "mine" {
+					return "what somebody else wrote"
+				}
+				return ""
+			})
 		}},
 		{"a change to a key that somebody else wrote is lost", func(t *testing.T, c Cluster) {
 			s := c.Open(t)
