@@ -65,6 +65,12 @@ test: packages-test build tools bin/lab lint ## all tests, with the race detecto
 		$(GO) tool cover -func=/tmp/cover.out | tail -n 1; \
 		sh dist/coverage.sh 90 $(PURE) </tmp/out && exit $$(cat /tmp/status)'
 
+.PHONY: bin/chaos chaos
+bin/chaos:
+	$(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos ./dist/chaos/cmd/chaos
+chaos: packages-demo build tools bin/chaos ## break a running overlay in every way we know, and time until it is whole; half an hour
+	@bin/chaos
+
 .PHONY: lint
 lint: bin/staticcheck ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { gofmt -l $$(git ls-files -co --exclude-standard '*.go'); echo 'not formatted: run gofmt -w on these' >&2; exit 1; }

@@ -1,0 +1,114 @@
+package kernel_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/network"
+)
+
+// manyPeers has tables want what so many peers need, up to 65,536.
+func manyPeers(t *network.Tables, peers int) {
+	for i := range peers {
+		gateway := netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), 0})
+		mac := network.MAC{0x0e, 0, 0, 1, byte(i >> 8), byte(i)}
+		prefix := netip.PrefixFrom(gateway, 24)
+		t.Replace(network.Owner{Name: prefix.String()}, network.State{}, network.State{
+			FDB: []network.Item[network.FDBKey, network.FDB]{{
+				Key:   network.FDBKey{Link: device, MAC: mac},
+				Value: network.FDB{Remote: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), Permanent: true},
+			}},
+			Neighbours: []network.Item[network.NeighbourKey, network.Neighbour]{{
+				Key: network.NeighbourKey{Link: device, IP: gateway}, Value: network.Neighbour{MAC: mac, Permanent: true},
+			}},
+			Routes: []network.Item[network.RouteKey, network.Route]{{
+				Key: network.RouteKey{Prefix: prefix},
+				Value: network.Route{
+					Link: device, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: unix.RTN_UNICAST,
+				},
+			}},
+		})
+	}
+}
+
+// BenchmarkReplay deletes the device of a node with 5,000 peers and puts back all that was on it: 15,000 entries.
+func BenchmarkReplay(b *testing.B) {
+	const peers = 5000
+	ns, err := sandbox.NewNet()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ns.Close()
+	err = ns.Do(func() error {
+		t := wanted(0)
+		manyPeers(t, peers)
+		n, err := open(t)
+		if err != nil {
+			return err
+		}
+		defer n.Close()
+		if _, err := n.pass(); err != nil {
+			return err
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			b.StopTimer()
+			link, err := netlink.LinkByName(device)
+			if err := errors.Join(err, netlink.LinkDel(link)); err != nil {
+				return err
+			}
+			b.StartTimer()
+			if err := n.Read(); err != nil {
+				return err
+			}
+			if _, err := n.pass(); err != nil {
+				return err
+			}
+			if n := t.Pending(); n != 0 {
+				return fmt.Errorf("%d entries pending", n)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkRead reads all of a node with 5,000 peers, where everything is right.
+func BenchmarkRead(b *testing.B) {
+	const peers = 5000
+	ns, err := sandbox.NewNet()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ns.Close()
+	err = ns.Do(func() error {
+		t := wanted(0)
+		manyPeers(t, peers)
+		n, err := open(t)
+		if err != nil {
+			return err
+		}
+		defer n.Close()
+		if _, err := n.pass(); err != nil {
+			return err
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := n.Read(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+}
