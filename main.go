@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,6 +22,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/selvage-net/selvage/network/node"
 	"github.com/selvage-net/selvage/network/uplink"
@@ -185,6 +187,8 @@ func run(ctx context.Context, f flags) error {
 	if err := f.finish(log); err != nil {
 		return err
 	}
+	// gRPC would print errors of its own to stderr; the store says what there is to say.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	store, err := etcd.New(f.etcd)
 	if err != nil {
 		return err

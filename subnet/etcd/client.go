@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +57,7 @@ func New(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	open := &connections{open: map[*connection]struct{}{}}
+	open := &connections{open: map[*net.TCPConn]struct{}{}}
 	dial := []grpc.DialOption{
 		grpc.WithContextDialer(open.dial),
 		// gRPC would wait up to two minutes between attempts, long after etcd is back.

@@ -7,23 +7,11 @@ import (
 	"sync"
 )
 
-// connections are those that are open to etcd.
+// connections are those that are open to etcd, and perhaps some that are closed already. They are handed out as they
+// are, not wrapped: gRPC sets TCP_USER_TIMEOUT on a *net.TCPConn only.
 type connections struct {
 	mu   sync.Mutex
-	open map[*connection]struct{}
-}
-
-// connection is one that leaves the set when it is closed.
-type connection struct {
-	net.Conn
-	of *connections
-}
-
-func (c *connection) Close() error {
-	c.of.mu.Lock()
-	delete(c.of.open, c)
-	c.of.mu.Unlock()
-	return c.Conn.Close()
+	open map[*net.TCPConn]struct{}
 }
 
 func (s *connections) dial(ctx context.Context, address string) (net.Conn, error) {
@@ -31,11 +19,28 @@ func (s *connections) dial(ctx context.Context, address string) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{conn, s}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open[c] = struct{}{}
-	return c, nil
+	for c := range s.open {
+		if raw, err := c.SyscallConn(); err != nil || raw.Control(func(uintptr) {}) != nil {
+			delete(s.open, c) // closed by gRPC
+		}
+	}
+	if c, ok := conn.(*net.TCPConn); ok {
+		s.open[c] = struct{}{}
+	}
+	return conn, nil
+}
+
+// closeFrom closes the connections whose local address where picks.
+func (s *connections) closeFrom(where func(netip.Addr) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		if a, ok := c.LocalAddr().(*net.TCPAddr); ok && where(a.AddrPort().Addr().Unmap()) {
+			_ = c.Close() // gRPC sees it and connects again
+		}
+	}
 }
 
 // AddressesChanged closes the connections from addresses that this node no longer has, so that they are made anew at
@@ -53,19 +58,5 @@ func (s *Store) AddressesChanged() {
 			}
 		}
 	}
-	for _, c := range s.connections.from(func(a netip.Addr) bool { return !a.IsLoopback() && !ours[a] }) {
-		_ = c.Close() // gRPC sees it and connects again
-	}
-}
-
-// from returns the open connections whose local address where picks.
-func (s *connections) from(where func(netip.Addr) bool) (found []*connection) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.open {
-		if a, ok := c.LocalAddr().(*net.TCPAddr); ok && where(a.AddrPort().Addr().Unmap()) {
-			found = append(found, c)
-		}
-	}
-	return found
+	s.connections.closeFrom(func(a netip.Addr) bool { return !a.IsLoopback() && !ours[a] })
 }

@@ -146,8 +146,37 @@ func (s *Server) Kill() {
 	}
 }
 
-// Pause stops the process without ending it: connections stay open and nothing answers.
-func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
+// Pause stops the process without ending it: connections stay open and nothing answers. It returns when every thread has
+// stopped; they do so one after the other, and the last could still answer somebody.
+func (s *Server) Pause() error {
+	if err := s.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(patience); !stopped(s.PID()); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("etcd did not stop within %s of SIGSTOP", patience)
+		}
+	}
+	return nil
+}
+
+// stopped reports whether all threads of a process are stopped: proc_pid_stat(5), the field after the name.
+func stopped(pid int) bool {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(stats) == 0 {
+		return false
+	}
+	for _, file := range stats {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			return false
+		}
+		if _, after, ok := strings.Cut(string(stat), ") "); !ok || !strings.HasPrefix(after, "T") {
+			return false
+		}
+	}
+	return true
+}
 
 // Continue ends a pause.
 func (s *Server) Continue() error { return s.signal(syscall.SIGCONT) }
