@@ -177,6 +177,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	}
 	if err := n.kernel.Observe(); err != nil {
 		n.sayOnce("observe", err)
+		n.setupAt = now.Add(waitAfterFailure) // to wake up and try again
 		return
 	}
 	n.forget("observe")
