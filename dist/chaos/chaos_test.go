@@ -1,0 +1,132 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/selvage-net/selvage/dist/lab/sandbox"
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(sandbox.Run(func() int {
+		code := m.Run()
+		if err := goleak.Find(); err != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}))
+}
+
+// newSuite makes a suite that is closed at the end of the test. What takes a minute in the command takes a second or two.
+func newSuite(t *testing.T, o Options) *Suite {
+	t.Helper()
+	o.Bin, o.Stopped, o.Fight = "../../bin", 2*time.Second, time.Second
+	s, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// run does a fault and fails if anything is wrong after it. How long it took is not judged.
+func run(t *testing.T, s *Suite, f Fault, where Where, index int) {
+	t.Helper()
+	o, err := s.Run(t.Context(), f, where, index, f.NoLoss)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Wrong != nil {
+		t.Errorf("%s\nlog:\n%s", strings.Join(o.Wrong, "\n"), strings.Join(o.Log, "\n"))
+	}
+}
+
+// TestFaults does each fault once to a node whose daemon runs, and once to one whose daemon does not and is then started.
+// In the latter case it also shows that the fault breaks something that the verifier sees.
+func TestFaults(t *testing.T) {
+	s := newSuite(t, Options{})
+	for i, f := range Faults() {
+		for _, where := range []Where{OneNode, Stopped} {
+			if where.Applies(f) {
+				t.Run(fmt.Sprintf("%s/%s", f.Name, where), func(t *testing.T) { run(t, s, f, where, i%nodes) })
+			}
+		}
+	}
+}
+
+func TestManyLeases(t *testing.T) {
+	s := newSuite(t, Options{Leases: 500})
+	for _, f := range ManyLeasesFaults() {
+		t.Run(f.Name, func(t *testing.T) { run(t, s, f, OneNode, 0) })
+	}
+}
+
+func TestWalk(t *testing.T) {
+	s := newSuite(t, Options{})
+	seed, steps := rand.Uint64(), 0
+	err := s.Walk(t.Context(), seed, 15*time.Second, func(o Outcome) {
+		if steps++; o.Wrong != nil {
+			t.Errorf("%s (%s):\n%s\nlog:\n%s", o.Fault.Name, o.Where, strings.Join(o.Wrong, "\n"), strings.Join(o.Log, "\n"))
+		}
+	})
+	if err != nil || t.Failed() {
+		t.Errorf("seed %d: %v", seed, err)
+	}
+	t.Logf("seed %d: %d faults", seed, steps)
+}
+
+// TestForeignIsSeen: a change of what is others' is to be found, or the suite shows nothing.
+func TestForeignIsSeen(t *testing.T) {
+	s := newSuite(t, Options{})
+	h := s.hosts[0]
+	if problems, err := h.checkForeign(t.Context()); err != nil || problems != nil {
+		t.Fatalf("at first: %q, %v", problems, err)
+	}
+	for _, command := range []string{
+		"iptables -w -D FOREIGN 1", "iptables -w -t nat -F FOREIGN-NAT", "iptables -w -P FORWARD ACCEPT",
+	} {
+		before, err := h.checkForeign(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := iptables(strings.TrimPrefix(command, "iptables -w "))(t.Context(), &target{host: h, suite: s}); err != nil {
+			t.Fatal(err)
+		}
+		after, err := h.checkForeign(t.Context())
+		if err != nil || len(after) <= len(before) {
+			t.Errorf("%s was not noticed: %q, %v", command, after, err)
+		}
+	}
+}
+
+// TestBroken: what the verifier is to find wrong while no daemon runs is found wrong for as long as none does.
+func TestBroken(t *testing.T) {
+	s := newSuite(t, Options{})
+	h := s.hosts[0]
+	h.Kill()
+	dead := &target{host: h, suite: s, peer: s.lease(s.next(h)), peers: s.leases[1:]}
+	if err := onDevice(tables.flush)(t.Context(), dead); err != nil {
+		t.Fatal(err)
+	}
+	problems, err := h.check(s.leases)
+	if err != nil || len(problems) != 3*(nodes-1) {
+		t.Errorf("problems %q, %v, want a missing route, ARP and FDB entry for each of %d peers", problems, err, nodes-1)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) }); err != nil || problems == nil {
+		t.Errorf("waiting for what nobody does ended with %q, %v", problems, err)
+	}
+}

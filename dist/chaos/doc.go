@@ -1,0 +1,14 @@
+// Package chaos breaks a lab of nodes in every way there is behind the daemons' back, and measures how long it takes until
+// all is right again and what that costs the pods.
+//
+// What is right is decided by nobody of the product: verify.go says what the leases in etcd ask for, reads the kernel with
+// a netlink socket of its own, and compares. It is polled without pause while something is broken, and meanwhile a pod
+// sends a datagram to a pod on another node every 2 ms.
+//
+// On every node there are also things of others (foreign.go): routes, rules, a VXLAN device, a bridge as Docker has one.
+// Full dumps of them must be the same after every fault.
+//
+// [Faults] lists what can be broken; to add a fault, add a line there. [Suite.Run] does one and says what came of it,
+// [Suite.Walk] does random ones. Whether something is put right, and whether foreign things survive, is judged everywhere;
+// how long it took, only by the command in cmd/chaos, since a busy machine can make anything slow.
+package chaos

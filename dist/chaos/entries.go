@@ -1,0 +1,141 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// tables gives the faults below the objects they break.
+type tables struct {
+	*target
+	link netlink.Link
+}
+
+// onDevice calls fn with the node's overlay device.
+func onDevice(fn func(tables) error) func(context.Context, *target) error {
+	return func(_ context.Context, t *target) error {
+		link, err := t.nl.LinkByName(device)
+		if err != nil {
+			return fmt.Errorf("%s: find %s: %w", t.Name(), device, err)
+		}
+		return fn(tables{t, link})
+	}
+}
+
+// route returns the route to a lease's subnet.
+func (t tables) route(l subnet.Lease) *netlink.Route {
+	e := l.Endpoints[subnet.IPv4]
+	return &netlink.Route{LinkIndex: t.link.Attrs().Index, Dst: ipNet(e.Subnet), Gw: e.Subnet.Addr().AsSlice(),
+		Flags: int(netlink.FLAG_ONLINK), Protocol: unix.RTPROT_STATIC}
+}
+
+// neighbour returns the ARP entry for a lease's end of the tunnel.
+func (t tables) neighbour(l subnet.Lease) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: t.link.Attrs().Index, Family: unix.AF_INET, State: unix.NUD_PERMANENT,
+		HardwareAddr: macOf(l), IP: l.Endpoints[subnet.IPv4].Subnet.Addr().AsSlice()}
+}
+
+// fdb returns the FDB entry for a lease's end of the tunnel.
+func (t tables) fdb(l subnet.Lease) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: t.link.Attrs().Index, Family: unix.AF_BRIDGE, Flags: unix.NTF_SELF, State: unix.NUD_PERMANENT,
+		HardwareAddr: macOf(l), IP: l.Endpoints[subnet.IPv4].PublicIP.AsSlice()}
+}
+
+// macOf is the MAC address that a lease names, nil if it names none; check says so then.
+func macOf(l subnet.Lease) net.HardwareAddr {
+	var data struct{ VtepMAC string }
+	if json.Unmarshal([]byte(l.Endpoints[subnet.IPv4].Data), &data) != nil {
+		return nil
+	}
+	mac, _ := net.ParseMAC(data.VtepMAC)
+	return mac
+}
+
+// nowhere is a lease of nobody.
+func nowhere() subnet.Lease {
+	l := subnet.Lease{}
+	l.Endpoints[subnet.IPv4] = subnet.Endpoint{Subnet: netip.MustParsePrefix("10.5.255.0/24"),
+		PublicIP: netip.MustParseAddr("172.31.0.250"), Data: `{"VtepMAC":"0e:99:99:99:99:99"}`}
+	return l
+}
+
+// flush deletes all entries of all peers, as ip route, ip neigh and bridge fdb do with flush.
+func (t tables) flush() error {
+	for _, l := range t.peers {
+		// The daemon may be putting back what was deleted first: what is gone by itself is gone.
+		r := t.route(l)
+		r.Protocol = 0
+		for _, err := range []error{t.nl.RouteDel(r), t.nl.NeighDel(t.neighbour(l)), t.nl.NeighDel(t.fdb(l))} {
+			if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func entryFaults() []Fault {
+	fault := func(name string, do func(tables) error) Fault {
+		return Fault{Name: name, Class: Entries, Inject: onDevice(do)}
+	}
+	return []Fault{
+		fault("route deleted", func(t tables) error { return t.nl.RouteDel(&netlink.Route{Dst: t.route(t.peer).Dst}) }),
+		fault("FDB entry deleted", func(t tables) error { return t.nl.NeighDel(t.fdb(t.peer)) }),
+		fault("ARP entry deleted", func(t tables) error { return t.nl.NeighDel(t.neighbour(t.peer)) }),
+		fault("route replaced by a blackhole", func(t tables) error {
+			return t.nl.RouteReplace(&netlink.Route{Dst: t.route(t.peer).Dst, Type: unix.RTN_BLACKHOLE})
+		}),
+		fault("route with another next hop", func(t tables) error {
+			r := t.route(t.peer)
+			r.Gw = t.route(nowhere()).Gw
+			return t.nl.RouteReplace(r)
+		}),
+		fault("another route put before ours", func(t tables) error {
+			r := t.route(t.peer)
+			r.Gw = t.route(nowhere()).Gw
+			return t.nl.RouteAddEcmp(r) // neither exclusive nor appended: as ip route prepend does
+		}),
+		fault("another route put behind ours", func(t tables) error {
+			r := t.route(t.peer)
+			r.Gw = t.route(nowhere()).Gw
+			return t.nl.RouteAppend(r)
+		}),
+		fault("FDB entry with another VTEP", func(t tables) error {
+			e := t.fdb(t.peer)
+			e.IP = t.fdb(nowhere()).IP
+			return t.nl.NeighSet(e)
+		}),
+		fault("ARP entry with another MAC", func(t tables) error {
+			e := t.neighbour(t.peer)
+			e.HardwareAddr = macOf(nowhere())
+			return t.nl.NeighSet(e)
+		}),
+		fault("FDB entry made to age", func(t tables) error {
+			e := t.fdb(t.peer)
+			e.State = unix.NUD_REACHABLE
+			return t.nl.NeighSet(e)
+		}),
+		fault("ARP entry made to age", func(t tables) error {
+			e := t.neighbour(t.peer)
+			e.State = unix.NUD_REACHABLE
+			return t.nl.NeighSet(e)
+		}),
+		fault("routes, ARP and FDB flushed", tables.flush),
+		fault("stale entries added", func(t tables) error {
+			l := nowhere()
+			return errors.Join(t.nl.RouteAdd(t.route(l)), t.nl.NeighSet(t.neighbour(l)), t.nl.NeighSet(t.fdb(l)))
+		}),
+		fault("stale address added", func(t tables) error {
+			return t.nl.AddrAdd(t.link, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("10.5.254.1/32"))})
+		}),
+	}
+}

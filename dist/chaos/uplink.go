@@ -1,0 +1,227 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// Names of a node's uplink. Its daemon takes either, see [daemonArgs].
+const (
+	uplinkName  = "eth0"
+	uplinkOther = "wan0"
+	bridgeName  = "underlay0" // of the lab, which the uplinks' other ends are ports of
+)
+
+// uplink is what a node's uplink has.
+type uplink struct {
+	name   string
+	mtu    int
+	mac    net.HardwareAddr
+	addrs  []netlink.Addr
+	routes []netlink.Route // what is not the kernel's own
+}
+
+// readUplink reads the uplink as it is. One that is not there is as it was made, without addresses: what follows from it
+// is to stay.
+func (h *host) readUplink() (uplink, error) {
+	for _, name := range []string{uplinkName, uplinkOther} {
+		link, err := h.nl.LinkByName(name)
+		if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+			continue
+		}
+		if err != nil {
+			return uplink{}, fmt.Errorf("%s: find the uplink: %w", h.Name(), err)
+		}
+		u := uplink{name: name, mtu: link.Attrs().MTU, mac: link.Attrs().HardwareAddr}
+		addrs, err := again(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, netlink.FAMILY_ALL) })
+		if gone(err) != nil {
+			return u, fmt.Errorf("%s: list addresses: %w", h.Name(), err)
+		}
+		for _, a := range addrs {
+			if !a.IP.IsLinkLocalUnicast() {
+				u.addrs = append(u.addrs, a)
+			}
+		}
+		return u, nil
+	}
+	return uplink{mtu: h.uplink.mtu}, nil
+}
+
+// addr is the uplink's IPv4 address, the invalid one if it has none.
+func (u uplink) addr() netip.Addr {
+	for _, a := range u.addrs {
+		if ip := addrOf(a.IP); ip.Is4() {
+			return ip
+		}
+	}
+	return netip.Addr{}
+}
+
+// rememberUplink notes how the uplink was made, for restoreUplink.
+func (h *host) rememberUplink() (err error) {
+	if h.uplink, err = h.readUplink(); err != nil {
+		return err
+	}
+	link, err := h.nl.LinkByName(uplinkName)
+	if err != nil {
+		return err
+	}
+	routes, err := h.nl.RouteList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("%s: list routes: %w", h.Name(), err)
+	}
+	for _, r := range routes {
+		if r.Protocol != unix.RTPROT_KERNEL {
+			h.uplink.routes = append(h.uplink.routes, r)
+		}
+	}
+	return nil
+}
+
+// restoreUplink does what a network manager does when an interface comes up: addresses and routes.
+func (h *host) restoreUplink() error {
+	link, err := h.nl.LinkByName(uplinkName)
+	if err != nil {
+		return fmt.Errorf("%s: restore the uplink: %w", h.Name(), err)
+	}
+	errs := []error{h.nl.LinkSetUp(link)}
+	for _, a := range h.uplink.addrs {
+		errs = append(errs, h.nl.AddrReplace(link, &netlink.Addr{IPNet: a.IPNet, Flags: a.Flags &^ unix.IFA_F_PERMANENT, Scope: a.Scope}))
+	}
+	for _, r := range h.uplink.routes {
+		r.LinkIndex, r.Flags = link.Attrs().Index, 0
+		errs = append(errs, h.nl.RouteReplace(&r))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%s: restore the uplink: %w", h.Name(), err)
+	}
+	return nil
+}
+
+// recreateUplink plugs an uplink in, with the MAC address of the first.
+func (h *host) recreateUplink() error {
+	bridge, err := netlink.LinkByName(bridgeName)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", bridgeName, err)
+	}
+	veth := netlink.NewVeth(netlink.LinkAttrs{Name: h.Name(), MTU: h.uplink.mtu, MasterIndex: bridge.Attrs().Index})
+	veth.PeerName, veth.PeerNamespace, veth.PeerMTU = uplinkName, netlink.NsFd(h.netns.Fd()), uint32(h.uplink.mtu)
+	veth.PeerHardwareAddr = h.uplink.mac
+	if err := errors.Join(netlink.LinkAdd(veth), netlink.LinkSetUp(veth)); err != nil {
+		return fmt.Errorf("%s: recreate the uplink: %w", h.Name(), err)
+	}
+	return h.restoreUplink()
+}
+
+// onUplink calls fn with the uplink.
+func onUplink(fn func(t *target, link netlink.Link) error) func(context.Context, *target) error {
+	return func(_ context.Context, t *target) error {
+		link, err := t.nl.LinkByName(uplinkName)
+		if err != nil {
+			return fmt.Errorf("%s: find the uplink: %w", t.Name(), err)
+		}
+		return fn(t, link)
+	}
+}
+
+func restoreUplink(_ context.Context, t *target) error { return t.restoreUplink() }
+
+// renumber gives the uplink another address in the place of its own: host 111 for host 11, with the default route that
+// goes with it. The kernel drops the routes together with the last address of their network.
+func renumber(_ context.Context, t *target) error {
+	link, err := t.nl.LinkByName(uplinkName)
+	if err != nil {
+		return err
+	}
+	for _, a := range t.uplink.addrs {
+		ip := addrOf(a.IP)
+		if !ip.Is4() {
+			continue
+		}
+		bytes := ip.As4()
+		bytes[3] += 100
+		renumbered := &net.IPNet{IP: bytes[:], Mask: a.Mask}
+		if err := errors.Join(t.nl.AddrDel(link, &netlink.Addr{IPNet: a.IPNet}), t.nl.AddrAdd(link, &netlink.Addr{IPNet: renumbered})); err != nil {
+			return err
+		}
+	}
+	for _, r := range t.uplink.routes {
+		if subnet.FamilyOf(addrOf(r.Gw)) == subnet.IPv4 {
+			r.LinkIndex, r.Flags = link.Attrs().Index, 0
+			if err := t.nl.RouteReplace(&r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// numberBack undoes renumber.
+func numberBack(_ context.Context, t *target) error {
+	u, err := t.readUplink()
+	if err != nil {
+		return err
+	}
+	link, err := t.nl.LinkByName(uplinkName)
+	if err != nil {
+		return err
+	}
+	for _, a := range u.addrs {
+		if addrOf(a.IP).Is4() {
+			if err := t.nl.AddrDel(link, &netlink.Addr{IPNet: a.IPNet}); err != nil {
+				return err
+			}
+		}
+	}
+	return t.restoreUplink()
+}
+
+func uplinkFaults() []Fault {
+	const away = 300 * time.Millisecond
+	return []Fault{
+		{Name: "uplink down, then up", Class: Uplink, Away: away, Unbroken: true,
+			Inject: onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkSetDown(l) }), Undo: restoreUplink},
+		{Name: "uplink's address removed, then back", Class: Uplink, Away: away, Unbroken: true,
+			Inject: onUplink(func(t *target, l netlink.Link) error {
+				var errs []error
+				for _, a := range t.uplink.addrs {
+					errs = append(errs, t.nl.AddrDel(l, &netlink.Addr{IPNet: a.IPNet}))
+				}
+				return errors.Join(errs...)
+			}), Undo: restoreUplink},
+		{Name: "uplink gets another address, later its own", Class: Uplink, Follow: true, Inject: renumber, Undo: numberBack},
+		{Name: "uplink's MTU 1400, later 1500", Class: Uplink, Follow: true,
+			Inject: onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkSetMTU(l, 1400) }),
+			Undo:   onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkSetMTU(l, t.uplink.mtu) })},
+		{Name: "uplink renamed, later back", Class: Uplink, Follow: true, Unbroken: true,
+			Inject: onUplink(func(t *target, l netlink.Link) error { return t.rename(l, uplinkOther) }),
+			Undo: func(_ context.Context, t *target) error {
+				link, err := t.nl.LinkByName(uplinkOther)
+				if err != nil {
+					return err
+				}
+				return errors.Join(t.rename(link, uplinkName), t.restoreUplink())
+			}},
+		{Name: "uplink deleted, then recreated", Class: Uplink, Away: away, Unbroken: true,
+			Inject: onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkDel(l) }),
+			Undo:   func(_ context.Context, t *target) error { return t.recreateUplink() }},
+	}
+}
+
+// rename renames an interface, which before Linux 6.2 takes setting it down.
+func (h *host) rename(l netlink.Link, name string) error {
+	err := h.nl.LinkSetName(l, name)
+	if errors.Is(err, unix.EBUSY) {
+		err = errors.Join(h.nl.LinkSetDown(l), h.nl.LinkSetName(l, name), h.nl.LinkSetUp(l))
+	}
+	return err
+}
