@@ -4,7 +4,8 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  = -s -w
-STATIC   = CGO_ENABLED=0 $(GO) build -trimpath
+RUN_GO   = GO='$(GO)' sh $(CURDIR)/dist/go.sh
+STATIC   = CGO_ENABLED=0 $(RUN_GO) build -trimpath
 
 # An ordinary user's PATH on Debian has no sbin, where iptables is.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -20,14 +21,14 @@ help: ## list the targets
 .PHONY: build selvaged selvage bin/lab
 build: selvaged selvage ## build bin/selvaged (the daemon) and bin/selvage (the CNI plugin), static
 selvaged:
-	$(STATIC) -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o bin/selvaged .
+	@echo building bin/selvaged; $(STATIC) -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o bin/selvaged .
 selvage:
-	$(STATIC) -ldflags '$(LDFLAGS)' -o bin/selvage ./cniplugin/selvage
+	@echo building bin/selvage; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/selvage ./cniplugin/selvage
 bin/lab:
-	$(STATIC) -ldflags '$(LDFLAGS)' -o bin/lab ./dist/lab/cmd/lab
+	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/lab ./dist/lab/cmd/lab
 
 PINS = dist/tools/go.mod dist/tools/go.sum
-TOOL = cd dist/tools && $(STATIC) -ldflags '$(LDFLAGS)'
+TOOL = @echo building $@; cd dist/tools && $(STATIC) -ldflags '$(LDFLAGS)'
 CNI  = github.com/containernetworking/plugins/plugins
 
 .PHONY: tools
@@ -60,21 +61,21 @@ lab: packages-demo build tools bin/lab ## the same three nodes, kept up, with a 
 # detector would sleep a second at its end; GORACE spares that.
 .PHONY: test
 test: packages-test build tools bin/lab lint ## all tests, with the race detector
-	$(GO) mod download
+	@$(RUN_GO) mod download
 	@GORACE=atexit_sleep_ms=0 bin/lab sandbox -- sh -c '{ $(GO) test -race -count=1 -timeout 15m -coverprofile=/tmp/cover.out ./... 2>&1; echo $$? >/tmp/status; } | tee /tmp/out; \
 		$(GO) tool cover -func=/tmp/cover.out | tail -n 1; \
 		sh dist/coverage.sh 90 $(PURE) </tmp/out && exit $$(cat /tmp/status)'
 
 .PHONY: bin/chaos chaos
 bin/chaos:
-	$(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos ./dist/chaos/cmd/chaos
+	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos ./dist/chaos/cmd/chaos
 chaos: packages-demo build tools bin/chaos ## break a running overlay in every way we know, and time until it is whole; half an hour
 	@bin/chaos
 
 .PHONY: lint
 lint: bin/staticcheck ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { gofmt -l $$(git ls-files -co --exclude-standard '*.go'); echo 'not formatted: run gofmt -w on these' >&2; exit 1; }
-	$(GO) vet ./...
+	@$(RUN_GO) vet ./...
 	bin/staticcheck ./...
 
 .PHONY: packages-demo packages-test
