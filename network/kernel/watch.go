@@ -17,32 +17,47 @@ const (
 	queueLimit = 1 << 16
 )
 
-// Watch receives the kernel's notifications until ctx ends, and calls wake whenever there is something for
-// [Kernel.Observe]. ready is called once, when from then on nothing is missed: a first [Kernel.Read] belongs after it.
-//
-// One socket serves all groups, so that the order of events holds.
-func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
+// subscription is a socket to which the kernel sends notifications; it is closed when its context ends.
+type subscription struct {
+	*nl.NetlinkSocket
+	stop func() bool
+}
+
+// subscribe makes a subscription to all that [Kernel.Watch] needs. One socket serves all groups, so that the order of
+// events holds.
+func subscribe(ctx context.Context) (*subscription, error) {
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
 		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE,
 		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
 	if err != nil {
-		return fmt.Errorf("subscribe to the kernel's notifications: %w", err)
+		return nil, fmt.Errorf("subscribe to the kernel's notifications: %w", err)
 	}
 	// To go beyond net.core.rmem_max takes CAP_NET_ADMIN in the initial user namespace.
 	if err := socket.SetReceiveBufferSize(receiveBuffer, true); err != nil {
 		_ = socket.SetReceiveBufferSize(receiveBuffer, false)
 	}
-	stop := context.AfterFunc(ctx, socket.Close) // ends a Receive that waits
-	defer func() {
-		if stop() {
-			socket.Close()
-		}
-	}()
+	return &subscription{socket, context.AfterFunc(ctx, socket.Close)}, nil // Close ends a Receive that waits
+}
+
+func (s *subscription) close() {
+	if s.stop() {
+		s.Close()
+	}
+}
+
+// Watch receives the kernel's notifications until ctx ends, and calls wake whenever there is something for
+// [Kernel.Observe]. ready is called once, when from then on nothing is missed: a first [Kernel.Read] belongs after it.
+func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
+	s, err := subscribe(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { s.close() }()
 	ready()
 	for {
-		messages, _, err := socket.Receive()
+		messages, _, err := s.Receive()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -54,7 +69,16 @@ func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
 				}
 			})
 		case errors.Is(err, unix.ENOBUFS):
-			k.enqueue(func() { k.lost = true; k.overruns++ })
+			// A socket that overran gets nothing more until all that is in it has been received, and says so only once
+			// (netlink_overrun in net/netlink/af_netlink.c): what happened between a full read and that moment would be
+			// missed for good. A new one gets everything from now on; what is in the old one is overtaken by the read.
+			fresh, err := subscribe(ctx)
+			if err != nil {
+				return err
+			}
+			s.close()
+			s = fresh
+			k.enqueue(func() { k.queue, k.lost = nil, true; k.overruns++ })
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
 			continue
 		default:
