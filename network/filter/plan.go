@@ -11,6 +11,8 @@ type state struct {
 	parent []string // all rules of the built-in chain, ours and others'
 	exists bool     // our chain is there
 	rules  []string // what our chain holds
+	// blocking holds those rules of the built-in chain behind which we would never be asked: see blocks.
+	blocking map[string]bool
 }
 
 // plan compares what is wanted with what is there. It returns the input for iptables-restore --noflush that makes them
@@ -36,7 +38,7 @@ func plan(want table, have state) (input string, changes []string) {
 		}
 	}
 
-	if !wanted || !inPlace(want, have.parent, jumps) {
+	if !wanted || !inPlace(want, have, jumps) {
 		for _, j := range jumps {
 			lines = append(lines, "-D "+want.parent+" "+j)
 		}
@@ -49,7 +51,7 @@ func plan(want table, have state) (input string, changes []string) {
 		}
 		if wanted {
 			line, where := "-A "+want.parent, "at its end"
-			if at := placement(others); at < len(others) {
+			if at := placement(others, have.blocking); at < len(others) {
 				line, where = fmt.Sprintf("-I %s %d", want.parent, at+1), fmt.Sprintf("before its rule %q", others[at])
 			}
 			lines = append(lines, line+" "+want.jump)
@@ -69,28 +71,19 @@ func plan(want table, have state) (input string, changes []string) {
 }
 
 // inPlace reports whether the one jump that is wanted is there, where packets reach it. It need not be where we would put
-// it: rules that others append after it are no reason to move.
-func inPlace(want table, parent, jumps []string) bool {
-	return len(jumps) == 1 && jumps[0] == want.jump && slices.Index(parent, want.jump) < placement(parent)
+// it: rules that others append after it, or insert before it, are no reason to move, as long as they let packets pass.
+func inPlace(want table, have state, jumps []string) bool {
+	return len(jumps) == 1 && jumps[0] == want.jump && slices.Index(have.parent, want.jump) < placement(have.parent, have.blocking)
 }
 
 // placement returns the index at which a jump belongs in a chain that holds the given rules. That is the end, so that
 // network policy agents, whose chains are called from the top, keep their say; but before the first rule that lets
-// nothing pass, such as the REJECT at the end of a firewall's FORWARD, as behind it we would never be asked.
-func placement(rules []string) int {
-	if i := slices.IndexFunc(rules, blocksAll); i >= 0 {
+// nothing of ours pass, such as the REJECT at the end of a firewall's FORWARD, as behind it we would never be asked.
+func placement(rules []string, blocking map[string]bool) int {
+	if i := slices.IndexFunc(rules, func(r string) bool { return blocking[r] }); i >= 0 {
 		return i
 	}
 	return len(rules)
-}
-
-// blocksAll reports whether a rule drops or rejects every packet. A comment is no condition.
-func blocksAll(rule string) bool {
-	words := splitWords(rule)
-	if len(words) >= 4 && words[0] == "-m" && words[1] == "comment" && words[2] == "--comment" {
-		words = words[4:]
-	}
-	return len(words) >= 2 && words[0] == "-j" && (words[1] == "DROP" || words[1] == "REJECT")
 }
 
 // split parts the rules that jump to chain, in whatever form, from the others. The chain is ours, so these are too.

@@ -1,36 +1,61 @@
 package filter
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 )
 
-func TestPlacement(t *testing.T) {
-	tests := []struct {
-		name  string
-		rules []string
-		want  int
-	}{
-		{"an empty chain", nil, 0},
-		{"nothing that blocks", []string{"-j KUBE-FORWARD", "-s 10.0.0.0/8 -j ACCEPT"}, 2},
-		{"a final REJECT", []string{"-j A", "-j REJECT --reject-with icmp-host-prohibited"}, 1},
-		{"a final DROP", []string{"-j A", "-j DROP"}, 1},
-		{"DROP with a comment", []string{"-j A", `-m comment --comment "all else" -j DROP`}, 1},
-		{"DROP with a comment of one word", []string{"-j A", "-m comment --comment rest -j DROP"}, 1},
-		{"the first of several", []string{"-j DROP", "-j A", "-j REJECT --reject-with icmp6-port-unreachable"}, 0},
-		{"DROP under a condition", []string{"-m conntrack --ctstate INVALID -j DROP", "-i eth0 -j DROP", "-p tcp -j REJECT --reject-with tcp-reset"}, 3},
-		{"DROP under a condition after a comment", []string{`-m comment --comment "x" -m mark --mark 0x1 -j DROP`}, 1},
-		{"DROP in a comment", []string{`-m comment --comment "-j DROP" -j ACCEPT`, `-m comment --comment "a \"b\" -j DROP"`}, 2},
-		{"a chain that may block", []string{"-j DOCKER-USER", "-j DROPS", "-g REJECTED"}, 3},
-		{"not a rule that is understood", []string{"", "-j", "-m comment --comment"}, 3},
+func TestBlocks(t *testing.T) {
+	networks := []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}
+	chains := map[string][]string{
+		"ENDS":     {"-i eth0 -j ACCEPT", "-j LOG --log-prefix x", "-j DROP"},
+		"RETURNS":  {"-j RETURN", "-j DROP"},
+		"OUTER":    {"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-j ENDS"},
+		"POLICY":   {"-s 10.5.3.7/32 -j DROP", "-m conntrack --ctstate INVALID -j DROP"},
+		"ACCEPTED": {"-s 10.5.0.0/16 -j ACCEPT", "-j DROP"},
+		"LOOP":     {"-j LOOP"},
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := placement(tt.rules); got != tt.want {
-				t.Errorf("%d, want %d", got, tt.want)
-			}
-		})
+	for _, tt := range []struct {
+		rule string
+		want bool
+	}{
+		{"-j DROP", true},
+		{"-j REJECT --reject-with icmp-host-prohibited", true},
+		{`-m comment --comment "all else" -j DROP`, true},
+		{"-m comment --comment rest -j DROP", true},
+		{"-s 10.5.0.0/16 -j DROP", true},
+		{"-d 10.0.0.0/8 -j REJECT --reject-with tcp-reset", true},
+		{`-s 10.5.0.0/16 -m comment --comment "no pods" -j DROP`, true},
+		{"-j ENDS", true},
+		{"-g ENDS", true},
+		{"-j OUTER", true},
+		{"-s 10.0.0.0/8 -j OUTER", true},
+		{"-s 10.5.3.0/24 -j DROP", false},
+		{"! -s 10.5.0.0/16 -j DROP", false},
+		{"-s 192.168.0.0/16 -j DROP", false},
+		{"-i eth0 -j DROP", false},
+		{"-p tcp -j REJECT --reject-with tcp-reset", false},
+		{"-m conntrack --ctstate INVALID -j DROP", false},
+		{`-m comment --comment "x" -m mark --mark 0x1 -j DROP`, false},
+		{`-m comment --comment "-j DROP" -j ACCEPT`, false},
+		{`-m comment --comment "a \"b\" -j DROP"`, false},
+		{"-j RETURNS", false},
+		{"-j POLICY", false},
+		{"-j ACCEPTED", false},
+		{"-j LOOP", false},
+		{"-j NOWHERE", false},
+		{"-i eth0 -j ENDS", false},
+		{"-j LOG", false},
+		{"-j ACCEPT", false},
+		{"", false},
+		{"-j", false},
+		{"-m comment --comment", false},
+	} {
+		if got := blocks(tt.rule, networks, func(chain string) []string { return chains[chain] }); got != tt.want {
+			t.Errorf("%q: %t, want %t", tt.rule, got, tt.want)
+		}
 	}
 }
 
@@ -117,6 +142,7 @@ func TestPlan(t *testing.T) {
 			if tt.input != nil {
 				want = "*filter\n" + strings.Join(tt.input, "\n") + "\nCOMMIT\n"
 			}
+			tt.have.blocking = map[string]bool{"-j DROP": true}
 			input, changes := plan(tt.want, tt.have)
 			if input != want {
 				t.Errorf("input\n%swant\n%s", input, want)

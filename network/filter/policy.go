@@ -35,6 +35,8 @@ type table struct {
 	chain  string   // our own chain
 	jump   string   // the rule in parent
 	rules  []string // what chain holds; empty: neither chain nor jump is to be there
+	// networks are those whose packets have to come to the jump.
+	networks []netip.Prefix
 }
 
 // validate reports prefixes that no rule could be made of.
@@ -59,7 +61,7 @@ func (p Policy) tables(f subnet.Family) []table {
 		return []table{filter, nat}
 	}
 	if p.Forward {
-		filter.rules = forwardRules(networks)
+		filter.rules, filter.networks = forwardRules(networks), networks
 	}
 	if p.Masquerade {
 		nat.rules = masqueradeRules(networks, own, multicast(f), p.RandomFully)

@@ -170,5 +170,5 @@ func (r *Rules) respell(s state) state {
 		}
 		return rules
 	}
-	return state{parent: ours(s.parent), exists: s.exists, rules: ours(s.rules)}
+	return state{parent: ours(s.parent), exists: s.exists, rules: ours(s.rules), blocking: s.blocking}
 }

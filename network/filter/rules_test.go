@@ -227,6 +227,24 @@ func TestBeforeBlockingRule(t *testing.T) {
 			t.Errorf("with DROP in front, the jump is in line %d", got)
 		}
 		n.wanted(r, dualStack())
+		n.iptables("-N", "WALL")
+		n.iptables("-A", "WALL", "-p", "tcp", "-j", "ACCEPT")
+		n.iptables("-A", "WALL", "-j", "DROP")
+		n.iptables("-I", "FORWARD", "-j", "WALL")
+		n.ensure(r, dualStack())
+		if got := at(); got != 1 {
+			t.Errorf("with a chain that ends in DROP in front, the jump is in line %d", got)
+		}
+		n.wanted(r, dualStack())
+		n.iptables("-I", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
+		n.iptables("-N", "POLICY")
+		n.iptables("-A", "POLICY", "-p", "tcp", "--dport", "22", "-j", "DROP")
+		n.iptables("-I", "FORWARD", "-j", "POLICY")
+		n.ensure(r, dualStack())
+		if got := at(); got != 3 {
+			t.Errorf("with somebody's policy in front, the jump was moved to line %d", got)
+		}
+		n.wanted(r, dualStack())
 	})
 }
 

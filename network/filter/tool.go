@@ -133,15 +133,32 @@ func (t *tool) read(ctx context.Context, want table) (state, error) {
 	if s.parent, err = t.list(ctx, want.name, want.parent); err != nil {
 		return s, err
 	}
-	s.rules, err = t.list(ctx, want.name, want.chain)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 1 {
-		// The variants have different words for a chain that does not exist ("incompatible", says nf_tables). The parent
-		// was read with no complaint, so that is what it is.
+	if s.rules, s.exists, err = t.listIfThere(ctx, want.name, want.chain); err != nil {
+		return s, err
+	}
+	if want.networks == nil {
 		return s, nil
 	}
-	s.exists = err == nil
+	s.blocking = map[string]bool{}
+	for _, r := range s.parent {
+		s.blocking[r] = blocks(r, want.networks, func(chain string) []string {
+			rules, _, e := t.listIfThere(ctx, want.name, chain)
+			err = errors.Join(err, e)
+			return rules
+		})
+	}
 	return s, err
+}
+
+// listIfThere is list for a chain that may not exist. The variants have different words for that ("incompatible", says
+// nf_tables); it is asked about a table that was read with no complaint, so that is what exit code 1 means.
+func (t *tool) listIfThere(ctx context.Context, table, chain string) (rules []string, exists bool, err error) {
+	rules, err = t.list(ctx, table, chain)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 1 {
+		return nil, false, nil
+	}
+	return rules, err == nil, err
 }
 
 // list returns the rules of one chain, less the leading "-A CHAIN ".

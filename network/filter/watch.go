@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -17,35 +18,42 @@ import (
 //
 // ready is called once, when from then on nothing is missed.
 func Watch(ctx context.Context, ready, changed func()) error {
-	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
-	if err != nil {
-		return fmt.Errorf("subscribe to changes of the packet filter: %w", err)
-	}
-	stop := context.AfterFunc(ctx, socket.Close) // ends a Receive that waits
-	defer func() {
+	for first := true; ; first = false {
+		socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+		if err != nil {
+			return fmt.Errorf("subscribe to changes of the packet filter: %w", err)
+		}
+		stop := context.AfterFunc(ctx, socket.Close) // ends a Receive that waits
+		if first {
+			ready()
+		} else {
+			changed() // some were lost, and one of those may have been about us
+		}
+		err = receive(ctx, socket, changed)
 		if stop() {
 			socket.Close()
 		}
-	}()
-	ready()
+		// A socket that overran gets nothing more until all that is in it has been received, so a new one goes on.
+		if !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
+	}
+}
+
+// receive calls changed for what a socket is told, until ctx ends or it fails.
+func receive(ctx context.Context, socket *nl.NetlinkSocket, changed func()) error {
 	for {
 		messages, _, err := socket.Receive()
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, unix.ENOBUFS): // some were lost, and one of those may be about us
-			changed()
-			continue
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
 			continue
 		case err != nil:
 			return fmt.Errorf("receive changes of the packet filter: %w", err)
 		}
-		for _, m := range messages {
-			if concerns(m.Header.Type, m.Data) {
-				changed()
-				break
-			}
+		if slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool { return concerns(m.Header.Type, m.Data) }) {
+			changed()
 		}
 	}
 }

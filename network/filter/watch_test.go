@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +71,74 @@ func TestWatch(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestWatchOverrun has more news come than the socket holds while nobody takes any, and a change after that.
+func TestWatchOverrun(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	ns, err := sandbox.NewNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	restore, err := lookUp("iptables-nft-restore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill := func(rules int) {
+		t.Helper()
+		input := "*filter\n:FORWARD ACCEPT [0:0]\n" + strings.Repeat("-A FORWARD -p udp -j ACCEPT\n", rules) + "COMMIT\n"
+		err := ns.Do(func() error {
+			cmd := exec.Command(restore)
+			cmd.Stdin = strings.NewReader(input)
+			return cmd.Run()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, held, taken, done := make(chan struct{}), make(chan struct{}), make(chan int, 1000), make(chan error, 1)
+	calls := 0
+	go func() {
+		done <- ns.Do(func() error {
+			return Watch(ctx, func() { close(ready) }, func() {
+				<-held
+				calls++
+				select {
+				case taken <- calls:
+				default:
+				}
+			})
+		})
+	}()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	<-ready
+	for range 5 {
+		fill(2000)
+	}
+	close(held)
+	quiet := func() {
+		for {
+			select {
+			case <-taken:
+			case <-time.After(300 * time.Millisecond): // as good as nothing more to come
+				return
+			}
+		}
+	}
+	quiet()
+	fill(1)
+	select {
+	case <-taken:
+	case <-time.After(10 * time.Second):
+		t.Error("no news of a change after the socket overran")
 	}
 }
 
