@@ -21,6 +21,8 @@ type Underlay struct {
 	// MAC returns the MAC address that the node's device of that name should have. lease is the one that the node's own
 	// lease says, or zero: peers that know the node send to it.
 	MAC func(device string, lease network.MAC) network.MAC
+	// Nexthops: the kernel has nexthop objects, and routes over IPv4 are to go by them: see [network.State.Via].
+	Nexthops bool
 	// Own is the node's own lease from before, if there is one.
 	Own *subnet.Lease
 }

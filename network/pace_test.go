@@ -2,6 +2,7 @@ package network
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -40,46 +41,59 @@ func recovered(t *testing.T, r *Reconciler, kernel *fakeKernel, now time.Time) t
 }
 
 func (t *Tables) pacedKeys() int {
-	return len(t.Links.paced) + len(t.Addresses.paced) + len(t.FDB.paced) + len(t.Neighbours.paced) + len(t.Routes.paced)
+	return len(t.Links.paced) + len(t.Addresses.paced) + len(t.FDB.paced) + len(t.Neighbours.paced) + len(t.Nexthops.paced) +
+		len(t.Routes.paced)
 }
 
 func TestFight(t *testing.T) {
 	stale := RouteKey{Prefix: prefix("10.77.0.0/24")}
+	byNexthop := byID(peer(3))
+	nexthop := byNexthop.Nexthops[0]
 	for _, tt := range []struct {
 		name   string
 		attack func(*Reconciler, *fakeKernel)
+		keys   int // that are repaired each time; 0 is 1
 	}{
-		{"route deleted", func(r *Reconciler, k *fakeKernel) { del(k, k.routes, r.Tables.Routes, peer(0).Routes[0].Key) }},
-		{"route replaced", func(r *Reconciler, k *fakeKernel) {
+		{name: "route deleted", attack: func(r *Reconciler, k *fakeKernel) { del(k, k.routes, r.Tables.Routes, peer(0).Routes[0].Key) }},
+		{name: "route replaced", attack: func(r *Reconciler, k *fakeKernel) {
 			put(k, k.routes, r.Tables.Routes, peer(0).Routes[0].Key, Route{Type: 6, Protocol: 3})
 		}},
-		{"route of ours added that nobody wants", func(r *Reconciler, k *fakeKernel) {
+		{name: "route of ours added that nobody wants", attack: func(r *Reconciler, k *fakeKernel) {
 			put(k, k.routes, r.Tables.Routes, stale, Route{Link: "eth0", Protocol: RouteProtocol})
 		}},
-		{"FDB entry aged", func(r *Reconciler, k *fakeKernel) {
+		{name: "nexthop deleted, and its route with it", attack: func(_ *Reconciler, k *fakeKernel) { k.delNexthop(nexthop.Key) }, keys: 2},
+		{name: "nexthop with another gateway", attack: func(_ *Reconciler, k *fakeKernel) {
+			v := nexthop.Value
+			v.Gateway = v.Gateway.Next()
+			k.putNexthop(nexthop.Key, v)
+		}},
+		{name: "nexthop of ours added that nobody wants", attack: func(_ *Reconciler, k *fakeKernel) {
+			k.putNexthop(7, Nexthop{Link: "eth0", Protocol: RouteProtocol})
+		}},
+		{name: "FDB entry aged", attack: func(r *Reconciler, k *fakeKernel) {
 			v := peer(0).FDB[0].Value
 			v.Permanent = false
 			put(k, k.fdb, r.Tables.FDB, peer(0).FDB[0].Key, v)
 		}},
-		{"neighbour deleted", func(r *Reconciler, k *fakeKernel) {
+		{name: "neighbour deleted", attack: func(r *Reconciler, k *fakeKernel) {
 			del(k, k.neighbours, r.Tables.Neighbours, peer(0).Neighbours[0].Key)
 		}},
-		{"address deleted", func(r *Reconciler, k *fakeKernel) {
+		{name: "address deleted", attack: func(r *Reconciler, k *fakeKernel) {
 			del(k, k.addresses, r.Tables.Addresses, AddressKey{device, prefix("10.5.0.0/32")})
 		}},
-		{"MTU changed", func(r *Reconciler, k *fakeKernel) {
+		{name: "MTU changed", attack: func(_ *Reconciler, k *fakeKernel) {
 			l := vxlan()
 			l.MTU = 1280
 			k.putLink(device, l)
 		}},
-		{"mark taken off", func(r *Reconciler, k *fakeKernel) {
+		{name: "mark taken off", attack: func(_ *Reconciler, k *fakeKernel) {
 			l := vxlan()
 			l.Alias = ""
 			k.putLink(device, l)
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r, kernel := node(3)
+			r, kernel := nodeOf(peer(0), peer(1), peer(2), byNexthop)
 			now := start.Add(time.Minute)
 
 			// Once is no fight: it is put right in the same pass, and so is the next time.
@@ -92,7 +106,7 @@ func TestFight(t *testing.T) {
 				now = now.Add(time.Millisecond)
 			}
 			calls, end := fight(r, kernel, now, 10*time.Second, func() { tt.attack(r, kernel) })
-			if calls >= 60 || calls < 20 { // at least one each 500 ms: it is not given up
+			if keys := max(tt.keys, 1); calls >= 60*keys || calls < 20*keys { // at least one each 500 ms: it is not given up
 				t.Errorf("%d calls in 10 s", calls)
 			}
 			healed := recovered(t, r, kernel, end)
@@ -120,9 +134,9 @@ func TestFight(t *testing.T) {
 
 // TestFightForTheDevice: what hangs on a device that is deleted all the time is not programmed all the time.
 func TestFightForTheDevice(t *testing.T) {
-	r, kernel := node(3)
+	r, kernel := nodeOf(peer(0), peer(1), byID(peer(2)))
 	calls, end := fight(r, kernel, start.Add(time.Minute), 10*time.Second, func() { kernel.delLink(device) })
-	if keys := 1 + 1 + 3*3; calls >= 60*keys || calls < 20*keys {
+	if keys := 1 + 1 + 3 + 3 + 4; calls >= 60*keys || calls < 20*keys {
 		t.Errorf("%d calls for %d keys in 10 s", calls, keys)
 	}
 	if healed := recovered(t, r, kernel, end); healed.Sub(end) > time.Second || r.Tables.Pending() != 0 {
@@ -188,7 +202,7 @@ func TestFirstProgrammingIsFree(t *testing.T) {
 // TestBackOff: what fails is tried at growing distances, at most half a second apart, for ever; and a loop that sleeps
 // until Retry neither misses an attempt nor wakes for nothing.
 func TestBackOff(t *testing.T) {
-	for _, kind := range []string{"link", "address", "fdb", "neighbour", "route"} {
+	for _, kind := range []string{"link", "address", "fdb", "neighbour", "nexthop", "route"} {
 		r, kernel := newReconciler()
 		kernel.refuse = func(k, _ string) error {
 			if k == kind {
@@ -197,7 +211,7 @@ func TestBackOff(t *testing.T) {
 			return nil
 		}
 		r.Tables.Replace(self, State{}, nodeState(device, vxlan()))
-		r.Tables.Replace(Owner{Name: "peer"}, State{}, peer(0))
+		r.Tables.Replace(Owner{Name: "peer"}, State{}, byID(peer(0)))
 		now := start
 		var gaps []time.Duration
 		for now.Sub(start) < 10*time.Minute {
@@ -241,5 +255,93 @@ func TestRetryIsTheNearest(t *testing.T) {
 	third := r.Pass(first.Retry) // the first again, which now waits longer than the second
 	if want := start.Add(time.Millisecond + shortestPause); !third.Retry.Equal(want) {
 		t.Errorf("retry at %v, want %v", third.Retry, want)
+	}
+}
+
+// TestNewValueIsTriedAtOnce: what is wanted anew does not wait because what was wanted before failed again and again.
+func TestNewValueIsTriedAtOnce(t *testing.T) {
+	other := func(last byte) Item[FDBKey, FDB] {
+		x := peer(0).FDB[0]
+		x.Value.Remote = netip.AddrFrom4([4]byte{192, 0, 2, last})
+		return x
+	}
+	young := Owner{Name: "young", Age: 9}
+	for _, tt := range []struct {
+		name   string
+		change func(*Table[FDBKey, FDB])
+		atOnce bool
+	}{
+		{"the same again", func(t *Table[FDBKey, FDB]) { x := peer(0).FDB[0]; t.Want(Owner{Name: "peer"}, x.Key, x.Value) }, false},
+		{"another loses against it", func(t *Table[FDBKey, FDB]) { x := other(8); t.Want(Owner{Name: "later", Age: 20}, x.Key, x.Value) }, false},
+		{"a loser goes", func(t *Table[FDBKey, FDB]) { t.Unwant("young", other(7).Key) }, false},
+		{"its owner wants another", func(t *Table[FDBKey, FDB]) { x := other(8); t.Want(Owner{Name: "peer"}, x.Key, x.Value) }, true},
+		{"a better owner wants another", func(t *Table[FDBKey, FDB]) { x := other(8); t.Want(Owner{Name: "old", Age: -1}, x.Key, x.Value) }, true},
+		{"its owner goes, and another is left", func(t *Table[FDBKey, FDB]) { t.Unwant("peer", other(7).Key) }, true},
+	} {
+		r, kernel := nodeOf(peer(0))
+		fdb, key := r.Tables.FDB, other(7).Key
+		fdb.Want(young, key, other(7).Value)
+		del(kernel, kernel.fdb, fdb, key)
+		kernel.notify()
+		kernel.refuse = func(string, string) error { return errors.New("broken") }
+		now, got := start, Result{}
+		for range 20 {
+			got = r.Pass(now)
+			now = got.Retry
+		}
+		if pause := fdb.paced[key].pause; pause != longestPause {
+			t.Fatalf("%s: the pause is %v", tt.name, pause)
+		}
+		kernel.refuse, kernel.calls = nil, nil
+		tt.change(fdb)
+		got = r.Pass(now.Add(-1)) // a nanosecond before the next attempt is due
+		if got.Set == 1 != tt.atOnce || len(kernel.calls) == 1 != tt.atOnce || got.Retry.IsZero() != tt.atOnce {
+			t.Errorf("%s: %+v, %v, want it at once: %t", tt.name, got, kernel.calls, tt.atOnce)
+		}
+		if got.Repaired != 0 && tt.atOnce {
+			t.Errorf("%s: counts as a repair", tt.name)
+		}
+		if r.Pass(now); kernel.fdb[key] != fdb.Get(key).Want || r.Tables.Pending() != 0 {
+			t.Errorf("%s: then it is %+v, wanted %+v", tt.name, kernel.fdb[key], fdb.Get(key).Want)
+		}
+	}
+}
+
+// TestGoneWithTheDevice: what is made again because its device went is no repair and no fight of its own, however often
+// that happens; the device is. What somebody changed for its own sake still is.
+func TestGoneWithTheDevice(t *testing.T) {
+	r, kernel := nodeOf(peer(0), byID(peer(1)), byID(peer(2)))
+	now := start.Add(time.Minute)
+	fights := 0
+	for range 50 {
+		kernel.delLink(device)
+		kernel.notify()
+		got := r.Pass(now)
+		kernel.notify()
+		if got.Set == 0 && !got.Retry.IsZero() { // the device is not due
+			now = got.Retry
+			got = r.Pass(now)
+			kernel.notify()
+		}
+		if got.Set != 1+1+3+4+4 || got.Repaired != 1 || r.Tables.Pending() != 0 {
+			t.Fatalf("at %v: %+v, %d pending", now.Sub(start), got, r.Tables.Pending())
+		}
+		for _, f := range got.Fights {
+			fights++
+			if f.Kind != "link" {
+				t.Fatalf("at %v: a fight over %+v", now.Sub(start), f)
+			}
+		}
+	}
+	if n := r.Tables.pacedKeys(); n != 1 || fights == 0 {
+		t.Errorf("%d keys are paced, want the device alone; %d fights", n, fights)
+	}
+
+	route := peer(0).Routes[0].Key
+	del(kernel, kernel.routes, r.Tables.Routes, route)
+	kernel.delNexthop(byID(peer(1)).Nexthops[0].Key) // and its route
+	kernel.notify()
+	if got := r.Pass(now); got.Set != 3 || got.Repaired != 3 {
+		t.Errorf("of their own: %+v", got)
 	}
 }

@@ -10,8 +10,8 @@ import (
 // ErrForeign means that something stands in the place of what is wanted that is not selvage's and may not be touched.
 var ErrForeign = errors.New("in use by something that is not selvage's")
 
-// Kernel changes the real thing, one object at a time. Each method makes the object under the key as the change wants
-// it, or removes it if it is not wanted. Each is idempotent: to set what is set, or to remove what is gone, is no error.
+// Kernel changes the real thing. Each method makes the object under the key as the change wants it, or removes it if it
+// is not wanted. Each is idempotent: to set what is set, or to remove what is gone, is no error.
 //
 // A method does not touch the tables, with one exception: Link calls [Tables.LinkGone] if it makes a device anew or
 // renames one, since what hung on it hangs there no more. What the kernel reports in the meantime is for after the pass.
@@ -27,12 +27,26 @@ type Devices interface {
 	Address(k AddressKey, c Change[Address]) error
 }
 
-// Entries is the part of a [Kernel] that is about what leads to peers.
+// Entries is the part of a [Kernel] that is about what leads to peers. There can be thousands, so they come in batches;
+// each update is made in its turn, and its Err set if it could not be.
 type Entries interface {
-	FDB(k FDBKey, c Change[FDB]) error
-	Neighbour(k NeighbourKey, c Change[Neighbour]) error
-	Route(k RouteKey, c Change[Route]) error
+	FDB([]Update[FDBKey, FDB])
+	Neighbours([]Update[NeighbourKey, Neighbour])
+	Nexthops([]Update[NexthopID, Nexthop])
+	Routes([]Update[RouteKey, Route])
 }
+
+// Update is one change to make in a batch.
+type Update[K, V comparable] struct {
+	Key    K
+	Change Change[V]
+	Err    error // why it could not be made
+
+	repair bool // it has been right before
+}
+
+// batchSize is how many updates a [Kernel] is given at once. More is not faster, and what waits takes memory.
+const batchSize = 128
 
 // Result is what one pass did.
 type Result struct {
@@ -73,29 +87,32 @@ type Reconciler struct {
 func (r *Reconciler) Pass(now time.Time) Result {
 	p := pass{now: now}
 	t := r.Tables
-	set(&p, "link", t.Links, r.Kernel.Link, nil)
-	set(&p, "address", t.Addresses, r.Kernel.Address, func(k AddressKey, _ Address) bool { return t.canCarry(k.Link) })
+	set(&p, "link", t.Links, each(t.Links, r.Kernel.Link), nil)
+	set(&p, "address", t.Addresses, each(t.Addresses, r.Kernel.Address), func(k AddressKey, _ Address) bool { return t.canCarry(k.Link) })
 	set(&p, "fdb", t.FDB, r.Kernel.FDB, func(k FDBKey, _ FDB) bool { return t.canCarry(k.Link) })
-	set(&p, "neighbour", t.Neighbours, r.Kernel.Neighbour, func(k NeighbourKey, _ Neighbour) bool { return t.canCarry(k.Link) })
-	set(&p, "route", t.Routes, r.Kernel.Route, func(_ RouteKey, v Route) bool { return t.canCarry(v.Link) })
+	set(&p, "neighbour", t.Neighbours, r.Kernel.Neighbours, func(k NeighbourKey, _ Neighbour) bool { return t.canCarry(k.Link) })
+	set(&p, "nexthop", t.Nexthops, r.Kernel.Nexthops, func(_ NexthopID, v Nexthop) bool { return t.canCarry(v.Link) })
+	set(&p, "route", t.Routes, r.Kernel.Routes, func(_ RouteKey, v Route) bool { return t.canCarry(v.Link) && t.hasNexthop(v) })
 	r.setSysctls(&p)
 	if !r.KeepUnwanted {
-		remove(&p, "route", t.Routes, r.Kernel.Route)
-		remove(&p, "neighbour", t.Neighbours, r.Kernel.Neighbour)
+		remove(&p, "route", t.Routes, r.Kernel.Routes)
+		remove(&p, "nexthop", t.Nexthops, r.Kernel.Nexthops)
+		remove(&p, "neighbour", t.Neighbours, r.Kernel.Neighbours)
 		remove(&p, "fdb", t.FDB, r.Kernel.FDB)
-		remove(&p, "address", t.Addresses, r.Kernel.Address)
-		remove(&p, "link", t.Links, func(name string, c Change[Link]) error {
+		remove(&p, "address", t.Addresses, each(t.Addresses, r.Kernel.Address))
+		remove(&p, "link", t.Links, each(t.Links, func(name string, c Change[Link]) error {
 			if err := r.Kernel.Link(name, c); err != nil {
 				return err
 			}
 			t.LinkGone(name)
 			return nil
-		})
+		}))
 	}
 	t.Links.calmDown(now)
 	t.Addresses.calmDown(now)
 	t.FDB.calmDown(now)
 	t.Neighbours.calmDown(now)
+	t.Nexthops.calmDown(now)
 	t.Routes.calmDown(now)
 	t.Sysctls.calmDown(now)
 	return p.Result
@@ -112,12 +129,12 @@ func (r *Reconciler) setSysctls(p *pass) {
 		}
 		return err
 	}
-	set(p, "sysctl", r.Tables.Sysctls, apply, func(path string, _ Sysctl) bool { return strings.HasSuffix(path, "/accept_ra") })
+	set(p, "sysctl", r.Tables.Sysctls, each(r.Tables.Sysctls, apply), func(path string, _ Sysctl) bool { return strings.HasSuffix(path, "/accept_ra") })
 	r.Tables.Sysctls.Pending(func(path string, _ Change[Sysctl]) bool {
 		waits = waits || strings.HasSuffix(path, "/accept_ra")
 		return true
 	})
-	set(p, "sysctl", r.Tables.Sysctls, apply, func(path string, _ Sysctl) bool {
+	set(p, "sysctl", r.Tables.Sysctls, each(r.Tables.Sysctls, apply), func(path string, _ Sysctl) bool {
 		return !waits || !strings.HasPrefix(path, "net/ipv6/")
 	})
 }
@@ -127,44 +144,76 @@ type pass struct {
 	now time.Time
 }
 
-// set makes what is wanted. ready says whether what an object rests on is there; if not, the object waits for it.
-func set[K, V comparable](p *pass, kind string, t *Table[K, V], apply func(K, Change[V]) error, ready func(K, V) bool) {
-	t.Pending(func(k K, c Change[V]) bool {
-		if c.Wanted && (ready == nil || ready(k, c.Want)) && attempt(p, kind, t, k, c, apply) {
-			t.Observe(k, c.Want)
-			p.Set++
+// each makes the changes of a batch one by one, each as the table asks for it by then: to make one can show more.
+func each[K, V comparable](t *Table[K, V], apply func(K, Change[V]) error) func([]Update[K, V]) {
+	return func(batch []Update[K, V]) {
+		for i := range batch {
+			u := &batch[i]
+			u.Change = t.Get(u.Key)
+			u.Err = apply(u.Key, u.Change)
 		}
-		return true
-	})
+	}
+}
+
+// set makes what is wanted. ready says whether what an object rests on is there; if not, the object waits for it.
+func set[K, V comparable](p *pass, kind string, t *Table[K, V], apply func([]Update[K, V]), ready func(K, V) bool) {
+	attempt(p, kind, t, apply, func(k K, c Change[V]) bool { return c.Wanted && (ready == nil || ready(k, c.Want)) })
 }
 
 // remove takes away what is ours and wanted by nobody.
-func remove[K, V comparable](p *pass, kind string, t *Table[K, V], apply func(K, Change[V]) error) {
+func remove[K, V comparable](p *pass, kind string, t *Table[K, V], apply func([]Update[K, V])) {
+	attempt(p, kind, t, apply, func(_ K, c Change[V]) bool { return !c.Wanted })
+}
+
+// attempt makes, in batches, the changes that which picks, of those that are due.
+func attempt[K, V comparable](p *pass, kind string, t *Table[K, V], apply func([]Update[K, V]), which func(K, Change[V]) bool) {
+	var batch []Update[K, V]
+	flush := func() {
+		if len(batch) == 0 {
+			return
+		}
+		apply(batch)
+		for _, u := range batch {
+			tried(p, kind, t, u)
+		}
+		batch = batch[:0]
+	}
 	t.Pending(func(k K, c Change[V]) bool {
-		if !c.Wanted && attempt(p, kind, t, k, c, apply) {
-			t.ObserveGone(k)
-			p.Removed++
+		if !which(k, c) {
+			return true
+		}
+		if at, due := t.due(k, p.now); !due {
+			p.retryAt(at)
+			return true
+		}
+		// Whether it is a repair is asked before it is made: to make it may show that a device is gone.
+		batch = append(batch, Update[K, V]{Key: k, Change: c, repair: t.cells[k].settled})
+		if len(batch) == batchSize {
+			flush()
 		}
 		return true
 	})
+	flush()
 }
 
-func attempt[K, V comparable](p *pass, kind string, t *Table[K, V], k K, c Change[V], apply func(K, Change[V]) error) bool {
-	at, due := t.due(k, p.now)
-	if !due {
-		p.retryAt(at)
-		return false
-	}
-	repair := t.cells[k].settled // before apply, which may find a device gone and say so
-	err := apply(k, c)
-	t.tried(k, p.now, c.Wanted && !repair, err)
-	if err != nil {
-		p.Failures = append(p.Failures, Failure{Kind: kind, Key: fmt.Sprint(k), Err: err})
+// tried notes what came of an update.
+func tried[K, V comparable](p *pass, kind string, t *Table[K, V], u Update[K, V]) {
+	k, c := u.Key, u.Change
+	t.tried(k, p.now, c.Wanted && !u.repair, u.Err)
+	switch {
+	case u.Err != nil:
+		p.Failures = append(p.Failures, Failure{Kind: kind, Key: fmt.Sprint(k), Err: u.Err})
 		at, _ := t.due(k, p.now)
 		p.retryAt(at)
-		return false
+		return
+	case c.Wanted:
+		t.Observe(k, c.Want)
+		p.Set++
+	default:
+		t.ObserveGone(k)
+		p.Removed++
 	}
-	if repair {
+	if u.repair {
 		p.Repaired++
 	}
 	if t.fought(k) {
@@ -177,7 +226,6 @@ func attempt[K, V comparable](p *pass, kind string, t *Table[K, V], k K, c Chang
 		}
 		p.Fights = append(p.Fights, f)
 	}
-	return true
 }
 
 func (p *pass) retryAt(at time.Time) {

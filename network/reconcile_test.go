@@ -2,6 +2,7 @@ package network
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,10 +23,19 @@ func newReconciler() (*Reconciler, *fakeKernel) {
 
 // node returns a node that is as it should be: its device and n peers.
 func node(n int) (*Reconciler, *fakeKernel) {
+	var peers []State
+	for i := range n {
+		peers = append(peers, peer(i))
+	}
+	return nodeOf(peers...)
+}
+
+// nodeOf is [node] with the given peers.
+func nodeOf(peers ...State) (*Reconciler, *fakeKernel) {
 	r, kernel := newReconciler()
 	r.Tables.Replace(self, State{}, nodeState(device, vxlan()))
-	for i := range n {
-		r.Tables.Replace(Owner{Name: "peer", Age: int64(i)}, State{}, peer(i))
+	for i, s := range peers {
+		r.Tables.Replace(Owner{Name: "peer", Age: int64(i)}, State{}, s)
 	}
 	r.Pass(start)
 	kernel.notify()
@@ -43,7 +53,7 @@ func checkCalls(t *testing.T, kernel *fakeKernel, want ...string) {
 func TestPassOrder(t *testing.T) {
 	r, kernel := newReconciler()
 	subnet, remote := prefix("10.5.29.0/24"), netip.MustParseAddr("192.0.2.7")
-	one := peerState(device, subnet, MAC{2, 1}, remote)
+	one := byID(peerState(device, subnet, MAC{2, 1}, remote))
 	r.Tables.Replace(Owner{Name: "one"}, State{}, one)
 	r.Tables.Replace(self, State{}, nodeState(device, vxlan()))
 	got := r.Pass(start)
@@ -52,14 +62,15 @@ func TestPassOrder(t *testing.T) {
 		"+address 10.5.0.0/32 dev flannel.1",
 		"+fdb 02:01:00:00:00:00 dev flannel.1",
 		"+neighbour 10.5.29.0 dev flannel.1",
+		"+nexthop 168107264",
 		"+route 10.5.29.0/24")
-	if got.Set != 5 || got.Removed != 0 || got.Repaired != 0 || got.Failures != nil || !got.Retry.IsZero() {
+	if got.Set != 6 || got.Removed != 0 || got.Repaired != 0 || got.Failures != nil || !got.Retry.IsZero() {
 		t.Errorf("first pass: %+v", got)
 	}
 	kernel.notify()
 
 	// The node with that subnet gives it up for another and keeps its MAC; a third one comes; the rest is as it was.
-	two := peerState(device, prefix("10.5.30.0/24"), MAC{2, 1}, remote)
+	two := byID(peerState(device, prefix("10.5.30.0/24"), MAC{2, 1}, remote))
 	three := peerState(device, prefix("10.5.31.0/24"), MAC{2, 3}, remote)
 	r.Tables.Replace(Owner{Name: "one"}, one, two)
 	r.Tables.Replace(Owner{Name: "three"}, State{}, three)
@@ -67,10 +78,12 @@ func TestPassOrder(t *testing.T) {
 	checkCalls(t, kernel,
 		"+fdb 02:03:00:00:00:00 dev flannel.1",
 		"+neighbour 10.5.30.0 dev flannel.1", "+neighbour 10.5.31.0 dev flannel.1",
+		"+nexthop 168107520",
 		"+route 10.5.30.0/24", "+route 10.5.31.0/24",
 		"-route 10.5.29.0/24",
+		"-nexthop 168107264",
 		"-neighbour 10.5.29.0 dev flannel.1")
-	if got.Set != 5 || got.Removed != 2 || got.Repaired != 0 {
+	if got.Set != 6 || got.Removed != 3 || got.Repaired != 0 {
 		t.Errorf("second pass: %+v", got)
 	}
 	kernel.notify()
@@ -81,17 +94,19 @@ func TestPassOrder(t *testing.T) {
 	// What goes with the device, and is not ours to remove, is known to have gone.
 	put(kernel, kernel.addresses, r.Tables.Addresses, AddressKey{device, prefix("fe80::1/64")}, Address{})
 	put(kernel, kernel.fdb, r.Tables.FDB, FDBKey{device, MAC{2, 9}}, FDB{Remote: remote})
+	kernel.putNexthop(7, Nexthop{Link: device, Protocol: 3})
 	linkLocal := RouteKey{Prefix: prefix("fe80::/64"), Metric: 256}
 	put(kernel, kernel.routes, r.Tables.Routes, linkLocal, Route{Link: device, Protocol: protocolKernel})
 	kernel.notify()
 	got = r.Pass(start)
 	checkCalls(t, kernel,
 		"-route 10.5.30.0/24", "-route 10.5.31.0/24",
+		"-nexthop 168107520",
 		"-neighbour 10.5.30.0 dev flannel.1", "-neighbour 10.5.31.0 dev flannel.1",
 		"-fdb 02:01:00:00:00:00 dev flannel.1", "-fdb 02:03:00:00:00:00 dev flannel.1",
 		"-address 10.5.0.0/32 dev flannel.1",
 		"-link flannel.1")
-	if got.Removed != 8 || r.Tables.Pending() != 0 {
+	if got.Removed != 9 || r.Tables.Pending() != 0 {
 		t.Errorf("last pass: %+v, %d pending", got, r.Tables.Pending())
 	}
 	if left := kernel.dump(); left != nil {
@@ -129,6 +144,9 @@ func TestTakenOver(t *testing.T) {
 	staleRoute := stale.Routes[0].Value
 	staleRoute.Protocol = 3 // RTPROT_BOOT, as flannel's are
 	kernel.routes[stale.Routes[0].Key] = staleRoute
+	stale2 := byID(peer(78))
+	kernel.nexthops[stale2.Nexthops[0].Key] = stale2.Nexthops[0].Value
+	kernel.routes[stale2.Routes[0].Key] = stale2.Routes[0].Value
 
 	r := &Reconciler{Tables: NewTables(), Kernel: kernel, KeepUnwanted: true}
 	kernel.tables = r.Tables
@@ -144,7 +162,8 @@ func TestTakenOver(t *testing.T) {
 	r.KeepUnwanted = false
 	r.Pass(start)
 	checkCalls(t, kernel,
-		"-route "+stale.Routes[0].Key.String(),
+		"-route "+stale.Routes[0].Key.String(), "-route "+stale2.Routes[0].Key.String(),
+		fmt.Sprint("-nexthop ", stale2.Nexthops[0].Key),
 		"-neighbour "+stale.Neighbours[0].Key.String(),
 		"-fdb "+stale.FDB[0].Key.String())
 	if n := r.Tables.Pending(); n != 0 {
@@ -242,6 +261,7 @@ func TestNothingOnWrongDevice(t *testing.T) {
 				put(kernel, kernel.fdb, r.Tables.FDB, FDBKey{device, MAC{2, 9}}, FDB{Permanent: true})
 				other := NeighbourKey{device, netip.MustParseAddr("10.9.0.2")}
 				put(kernel, kernel.neighbours, r.Tables.Neighbours, other, Neighbour{Permanent: true})
+				kernel.putNexthop(7, Nexthop{Link: device, Protocol: 3})
 				put(kernel, kernel.routes, r.Tables.Routes, RouteKey{Prefix: prefix("10.9.1.0/24")}, Route{Link: device, Protocol: 3})
 			}
 		}
@@ -274,7 +294,7 @@ func TestRemadeDevice(t *testing.T) {
 	next := vxlan()
 	next.VNI = 2
 	r.Tables.Replace(self, nodeState(device, vxlan()), nodeState(device, next))
-	if got := r.Pass(start); got.Set != 11 || got.Removed != 0 || r.Tables.Pending() != 0 {
+	if got := r.Pass(start); got.Set != 11 || got.Removed+got.Repaired != 0 || r.Tables.Pending() != 0 {
 		t.Errorf("%+v, %d pending", got, r.Tables.Pending())
 	}
 	kernel.notify() // of the old one going and the new one coming, in this order

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 )
@@ -106,6 +107,26 @@ type Neighbour struct {
 	Permanent bool // NUD_PERMANENT
 }
 
+// NexthopID is the number of a nexthop object (Linux 5.3); 0 is none. A number is a slot: whatever else is found in one
+// that is wanted is replaced.
+type NexthopID uint32
+
+// NexthopIDOf returns the number of the nexthop object that stands for an IPv4 gateway: the address itself, as a number.
+// Others number theirs from 1 on, the kernel too, and so does not come near.
+func NexthopIDOf(gateway netip.Addr) NexthopID {
+	b := gateway.As4()
+	return NexthopID(binary.BigEndian.Uint32(b[:]))
+}
+
+// Nexthop is what a nexthop object says.
+type Nexthop struct {
+	Link     string
+	Gateway  netip.Addr
+	OnLink   bool
+	Protocol uint8 // who made it, as in [Route]
+	Odd      bool  // a group, a blackhole or the like, which selvage never makes
+}
+
 // RouteKey is what the kernel tells routes apart by. All are in the main table with TOS 0.
 type RouteKey struct {
 	Prefix netip.Prefix
@@ -115,6 +136,7 @@ type RouteKey struct {
 // Route is the first route there is under a key.
 type Route struct {
 	Link     string     // name of the device; empty for blackhole and the like
+	Nexthop  NexthopID  // the nexthop object it goes by: that one says the gateway then, and Gateway and OnLink are zero
 	Gateway  netip.Addr // invalid if there is none
 	OnLink   bool       // the gateway needs no route of its own
 	Protocol uint8      // rtm_protocol
@@ -138,8 +160,23 @@ type State struct {
 	Addresses  []Item[AddressKey, Address]
 	FDB        []Item[FDBKey, FDB]
 	Neighbours []Item[NeighbourKey, Neighbour]
+	Nexthops   []Item[NexthopID, Nexthop]
 	Routes     []Item[RouteKey, Route]
 	Sysctls    []Item[string, Sysctl]
+}
+
+// Via adds the nexthop object for a route's gateway to the state, and returns the route that goes by it.
+//
+// The kernel keeps what IPv4 routes say beyond their prefix in a hash table that leaves out the gateway
+// (fib_info_hashfn_1 in net/ipv4/fib_semantics.c), so that all routes out of one device are in one bucket, and to add one
+// takes time in proportion to their number. Those that go by a nexthop object are told apart by its number.
+func (s *State) Via(r Route) Route {
+	id := NexthopIDOf(r.Gateway)
+	s.Nexthops = append(s.Nexthops, Item[NexthopID, Nexthop]{
+		Key: id, Value: Nexthop{Link: r.Link, Gateway: r.Gateway, OnLink: r.OnLink, Protocol: r.Protocol},
+	})
+	r.Nexthop, r.Gateway, r.OnLink = id, netip.Addr{}, false
+	return r
 }
 
 // DefaultMetric is the metric that a route gets, in effect, when it is added with none.

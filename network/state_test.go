@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -76,6 +77,43 @@ func TestStrings(t *testing.T) {
 	} {
 		if tt.got != tt.want {
 			t.Errorf("got %q, want %q", tt.got, tt.want)
+		}
+	}
+}
+
+func TestNexthopIDOf(t *testing.T) {
+	for gateway, want := range map[string]NexthopID{
+		"10.5.29.0":       10<<24 | 5<<16 | 29<<8,
+		"10.5.29.1":       10<<24 | 5<<16 | 29<<8 | 1,
+		"192.0.2.7":       192<<24 | 2<<8 | 7,
+		"255.255.255.255": 1<<32 - 1,
+		"0.0.0.0":         0, // none: no gateway
+		"::ffff:10.0.0.1": 10<<24 | 1,
+	} {
+		if got := NexthopIDOf(netip.MustParseAddr(gateway)); got != want {
+			t.Errorf("NexthopIDOf(%s) = %d, want %d", gateway, got, want)
+		}
+	}
+}
+
+// TestVia: the gateway moves from the route to the nexthop object, and nothing else changes.
+func TestVia(t *testing.T) {
+	gateway := netip.MustParseAddr("10.5.29.0")
+	for _, r := range []Route{
+		{Link: device, Gateway: gateway, OnLink: true, Protocol: RouteProtocol, Type: 1},
+		{Link: "eth0", Gateway: gateway, Protocol: 4, Type: 1},
+	} {
+		before := Item[NexthopID, Nexthop]{Key: 7, Value: Nexthop{Link: "eth1"}}
+		s := State{Nexthops: []Item[NexthopID, Nexthop]{before}}
+		got := s.Via(r)
+		if want := (Route{Link: r.Link, Nexthop: NexthopIDOf(gateway), Protocol: r.Protocol, Type: r.Type}); got != want {
+			t.Errorf("the route is %+v, want %+v", got, want)
+		}
+		want := Item[NexthopID, Nexthop]{
+			Key: NexthopIDOf(gateway), Value: Nexthop{Link: r.Link, Gateway: gateway, OnLink: r.OnLink, Protocol: r.Protocol},
+		}
+		if !slices.Equal(s.Nexthops, []Item[NexthopID, Nexthop]{before, want}) {
+			t.Errorf("the nexthop objects are %+v, want %+v after what was there", s.Nexthops, want)
 		}
 	}
 }

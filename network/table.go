@@ -116,9 +116,16 @@ func (t *Table[K, V]) Want(o Owner, k K, v V) {
 	c.drop(o.Name)
 	c.add(claim[V]{o, v})
 	if c.claim.value != before {
-		c.settled = false // the difference is of our own making
+		t.anew(k, c)
 	}
 	t.update(k, c)
+}
+
+// anew says that another value is wanted under k than before: the difference is of our own making, and whatever pace
+// was kept for the last one says nothing about this one.
+func (t *Table[K, V]) anew(k K, c *cell[V]) {
+	c.settled = false
+	delete(t.paced, k)
 }
 
 // Unwant takes back what the owner of that name asked for under k, if anything.
@@ -130,7 +137,7 @@ func (t *Table[K, V]) Unwant(owner string, k K) {
 	before := c.claim.value
 	c.drop(owner)
 	if c.wanted && c.claim.value != before {
-		c.settled = false
+		t.anew(k, c)
 	}
 	t.update(k, c)
 }
@@ -187,10 +194,12 @@ func (t *Table[K, V]) ObserveGone(k K) {
 	t.update(k, c)
 }
 
-// Forget says that the kernel holds nothing under the keys that where picks: some things vanish without a notification.
-func (t *Table[K, V]) Forget(where func(K) bool) {
+// wentAlong says that what where picks of what is there vanished with something it hung on. Nobody changed it for its
+// own sake, so to make it again is no repair.
+func (t *Table[K, V]) wentAlong(where func(K, V) bool) {
 	for k, c := range t.cells {
-		if c.present && where(k) {
+		if c.present && where(k, c.have) {
+			c.settled = false
 			t.ObserveGone(k)
 		}
 	}

@@ -96,9 +96,15 @@ func (m *model) step(r *rand.Rand, t *Table[int, int]) string {
 		t.ObserveGone(k)
 		return fmt.Sprintf("ObserveGone(%d)", k)
 	case 10:
-		maps.DeleteFunc(m.have, func(k, _ int) bool { return even(k) })
-		t.Forget(even)
-		return "Forget(even)"
+		along := func(k, v int) bool { return even(k + v) }
+		for k, v := range m.have {
+			if along(k, v) {
+				delete(m.have, k)
+				m.settled[k] = false
+			}
+		}
+		t.wentAlong(along)
+		return "wentAlong(even sum)"
 	default:
 		t.Mark()
 		clear(m.seen)

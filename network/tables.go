@@ -8,6 +8,7 @@ type Tables struct {
 	Addresses  *Table[AddressKey, Address]
 	FDB        *Table[FDBKey, FDB]
 	Neighbours *Table[NeighbourKey, Neighbour]
+	Nexthops   *Table[NexthopID, Nexthop]
 	Routes     *Table[RouteKey, Route]
 	Sysctls    *Table[string, Sysctl]
 
@@ -22,7 +23,7 @@ const protocolKernel = 2
 //   - a device that carries our ifalias;
 //   - on a device of ours, whatever it is called: addresses (but for link-local ones, which others may need), permanent
 //     FDB entries and neighbours, and routes that the kernel did not make by itself;
-//   - elsewhere, routes with our protocol number.
+//   - elsewhere, routes and nexthop objects with our protocol number.
 //
 // Nothing else is ever removed.
 func NewTables() *Tables {
@@ -34,6 +35,7 @@ func NewTables() *Tables {
 	})
 	t.FDB = NewTable(func(k FDBKey, v FDB) bool { return v.Permanent && t.OwnsLink(k.Link) })
 	t.Neighbours = NewTable(func(k NeighbourKey, v Neighbour) bool { return v.Permanent && t.OwnsLink(k.Link) })
+	t.Nexthops = NewTable(func(_ NexthopID, v Nexthop) bool { return v.Protocol == RouteProtocol })
 	t.Routes = NewTable(func(_ RouteKey, v Route) bool {
 		return v.Protocol == RouteProtocol || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
 	})
@@ -78,12 +80,16 @@ func (t *Tables) canCarry(name string) bool {
 	return !c.Wanted || c.Present && c.Have.SameDevice(c.Want) && (c.Have.Up || !c.Want.Up)
 }
 
+// hasNexthop reports whether the nexthop object that a route is to go by is there.
+func (t *Tables) hasNexthop(r Route) bool { return r.Nexthop == 0 || t.Nexthops.Get(r.Nexthop).Present }
+
 // Replace says that o asks for next now, where it asked for last before. What is in both is not touched.
 func (t *Tables) Replace(o Owner, last, next State) {
 	replace(t.Links, o, last.Links, next.Links)
 	replace(t.Addresses, o, last.Addresses, next.Addresses)
 	replace(t.FDB, o, last.FDB, next.FDB)
 	replace(t.Neighbours, o, last.Neighbours, next.Neighbours)
+	replace(t.Nexthops, o, last.Nexthops, next.Nexthops)
 	replace(t.Routes, o, last.Routes, next.Routes)
 	replace(t.Sysctls, o, last.Sysctls, next.Sysctls)
 }
@@ -102,13 +108,14 @@ func replace[K, V comparable](t *Table[K, V], o Owner, last, next []Item[K, V]) 
 // Count is how many objects of one kind are wanted, there, and differ.
 type Count struct{ Wanted, Present, Pending int }
 
-// Counts counts by kind: "link", "address", "fdb", "neighbour", "route" and "sysctl".
+// Counts counts by kind: "link", "address", "fdb", "neighbour", "nexthop", "route" and "sysctl".
 func (t *Tables) Counts() map[string]Count {
 	return map[string]Count{
 		"link":      count(t.Links),
 		"address":   count(t.Addresses),
 		"fdb":       count(t.FDB),
 		"neighbour": count(t.Neighbours),
+		"nexthop":   count(t.Nexthops),
 		"route":     count(t.Routes),
 		"sysctl":    count(t.Sysctls),
 	}
@@ -121,16 +128,17 @@ func count[K, V comparable](t *Table[K, V]) Count {
 
 // Pending is how many objects differ, of all kinds.
 func (t *Tables) Pending() int {
-	return len(t.Links.dirty) + len(t.Addresses.dirty) + len(t.FDB.dirty) + len(t.Neighbours.dirty) + len(t.Routes.dirty) +
-		len(t.Sysctls.dirty)
+	return len(t.Links.dirty) + len(t.Addresses.dirty) + len(t.FDB.dirty) + len(t.Neighbours.dirty) + len(t.Nexthops.dirty) +
+		len(t.Routes.dirty) + len(t.Sysctls.dirty)
 }
 
 // LinkGone says that a device does not exist any more, and with it all that hung on it: the kernel reports the device
 // only.
 func (t *Tables) LinkGone(name string) {
 	t.Links.ObserveGone(name)
-	t.Addresses.Forget(func(k AddressKey) bool { return k.Link == name })
-	t.FDB.Forget(func(k FDBKey) bool { return k.Link == name })
-	t.Neighbours.Forget(func(k NeighbourKey) bool { return k.Link == name })
-	t.Routes.Forget(func(k RouteKey) bool { return t.Routes.Get(k).Have.Link == name })
+	t.Addresses.wentAlong(func(k AddressKey, _ Address) bool { return k.Link == name })
+	t.FDB.wentAlong(func(k FDBKey, _ FDB) bool { return k.Link == name })
+	t.Neighbours.wentAlong(func(k NeighbourKey, _ Neighbour) bool { return k.Link == name })
+	t.Nexthops.wentAlong(func(_ NexthopID, v Nexthop) bool { return v.Link == name })
+	t.Routes.wentAlong(func(_ RouteKey, v Route) bool { return v.Link == name })
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -36,6 +37,15 @@ func peerState(link string, subnet netip.Prefix, m MAC, remote netip.Addr) State
 	}
 }
 
+// byID returns the state with its routes going by nexthop objects.
+func byID(s State) State {
+	s.Routes = slices.Clone(s.Routes)
+	for i, x := range s.Routes {
+		s.Routes[i].Value = s.Via(x.Value)
+	}
+	return s
+}
+
 // peer is the state of the i-th peer.
 func peer(i int) State {
 	a, b, c := byte(i>>16), byte(i>>8), byte(i)
@@ -51,6 +61,7 @@ func believe(t *Tables) {
 	believeOf(t.Addresses)
 	believeOf(t.FDB)
 	believeOf(t.Neighbours)
+	believeOf(t.Nexthops)
 	believeOf(t.Routes)
 }
 
@@ -71,8 +82,11 @@ func wants(t *Tables) []string {
 	s = append(s, wantsOf(t.Addresses, AddressKey.String)...)
 	s = append(s, wantsOf(t.FDB, FDBKey.String)...)
 	s = append(s, wantsOf(t.Neighbours, NeighbourKey.String)...)
+	s = append(s, wantsOf(t.Nexthops, idString)...)
 	return append(s, wantsOf(t.Routes, RouteKey.String)...)
 }
+
+func idString(id NexthopID) string { return fmt.Sprint("id ", uint32(id)) }
 
 func wantsOf[K, V comparable](t *Table[K, V], text func(K) string) []string {
 	var s []string
@@ -89,11 +103,11 @@ func TestReplace(t *testing.T) {
 	tables := NewTables()
 	o := Owner{Name: "node-2", Age: 4}
 	subnet, remote := prefix("10.5.29.0/24"), netip.MustParseAddr("192.0.2.7")
-	before := peerState(device, subnet, MAC{2, 1}, remote)
-	after := peerState(device, subnet, MAC{2, 9}, remote) // a new MAC: a new FDB key, the other two keys stay
+	before := byID(peerState(device, subnet, MAC{2, 1}, remote))
+	after := byID(peerState(device, subnet, MAC{2, 9}, remote)) // a new MAC: a new FDB key, the other three keys stay
 
 	tables.Replace(o, State{}, before)
-	want := []string{"02:01:00:00:00:00 dev flannel.1", "10.5.29.0 dev flannel.1", "10.5.29.0/24"}
+	want := []string{"02:01:00:00:00:00 dev flannel.1", "10.5.29.0 dev flannel.1", "id 168107264", "10.5.29.0/24"}
 	if got := wants(tables); !slices.Equal(got, want) {
 		t.Fatalf("wanted are %v, want %v", got, want)
 	}
@@ -108,7 +122,9 @@ func TestReplace(t *testing.T) {
 	if got := wants(tables); !slices.Equal(got, want) {
 		t.Errorf("wanted are %v, want %v", got, want)
 	}
-	counts := map[string]Count{"link": {}, "address": {}, "fdb": {1, 1, 1}, "neighbour": {1, 1, 1}, "route": {1, 1, 0}, "sysctl": {}}
+	counts := map[string]Count{
+		"link": {}, "address": {}, "fdb": {1, 1, 1}, "neighbour": {1, 1, 1}, "nexthop": {1, 1, 0}, "route": {1, 1, 0}, "sysctl": {},
+	}
 	if got := tables.Counts(); !maps.Equal(got, counts) {
 		t.Errorf("counts are %v, want %v: the old FDB entry is on a device not known to be ours", got, counts)
 	}
@@ -184,6 +200,9 @@ func TestOwnership(t *testing.T) {
 		{"permanent neighbour elsewhere", func(t *Tables) {
 			t.Neighbours.Observe(NeighbourKey{"eth0", netip.MustParseAddr("10.5.9.0")}, Neighbour{Permanent: true})
 		}, 0},
+		{"nexthop with our protocol", func(t *Tables) { t.Nexthops.Observe(7, Nexthop{Link: "eth0", Protocol: RouteProtocol}) }, 1},
+		{"group of nexthops with our protocol", func(t *Tables) { t.Nexthops.Observe(7, Nexthop{Protocol: RouteProtocol, Odd: true}) }, 1},
+		{"nexthop on our device", func(t *Tables) { t.Nexthops.Observe(7, Nexthop{Link: device, Protocol: 3}) }, 0},
 		{"route out of our device", func(t *Tables) {
 			t.Routes.Observe(RouteKey{Prefix: prefix("10.9.0.0/24")}, Route{Link: device, Protocol: 3})
 		}, 1},
@@ -277,7 +296,8 @@ func TestOwnershipFollowsTheDevice(t *testing.T) {
 				t.Errorf("%s: OwnsLink is %t", tt.name, got)
 			}
 			for kind, c := range tables.Counts() {
-				if kind != "link" && kind != "sysctl" && c.Pending != want {
+				byDevice := kind == "address" || kind == "fdb" || kind == "neighbour" || kind == "route"
+				if byDevice && c.Pending != want {
 					t.Errorf("%s: %s seen %s that: %d pending, want %d", tt.name, kind, when, c.Pending, want)
 				}
 			}
@@ -289,19 +309,23 @@ func TestLinkGone(t *testing.T) {
 	tables := NewTables()
 	self := Owner{Name: "self"}
 	tables.Replace(self, State{}, nodeState(device, vxlan()))
-	tables.Replace(Owner{Name: "peer"}, State{}, peer(1))
+	tables.Replace(Owner{Name: "peer"}, State{}, byID(peer(1)))
+	var elsewhere State
+	direct := elsewhere.Via(Route{Link: "eth0", Gateway: netip.MustParseAddr("192.0.2.7"), Protocol: RouteProtocol})
+	elsewhere.Routes = []Item[RouteKey, Route]{{RouteKey{Prefix: prefix("10.7.0.0/24")}, direct}}
+	tables.Replace(self, State{}, elsewhere)
 	believe(tables)
-	elsewhere := RouteKey{Prefix: prefix("10.7.0.0/24")}
-	tables.Routes.Want(self, elsewhere, Route{Link: "eth0", Protocol: RouteProtocol})
-	tables.Routes.Observe(elsewhere, Route{Link: "eth0", Protocol: RouteProtocol})
 	tables.FDB.Observe(FDBKey{device, MAC{9}}, FDB{})
 	tables.FDB.Observe(FDBKey{"vx42", MAC{9}}, FDB{Permanent: true})
+	tables.Nexthops.Observe(7, Nexthop{Link: device, Protocol: 3})
 	if n := tables.Pending(); n != 0 {
 		t.Fatalf("%d pending before", n)
 	}
 
 	tables.LinkGone(device)
-	want := map[string]Count{"link": {1, 0, 1}, "address": {1, 0, 1}, "fdb": {1, 1, 1}, "neighbour": {1, 0, 1}, "route": {2, 1, 1}, "sysctl": {}}
+	want := map[string]Count{
+		"link": {1, 0, 1}, "address": {1, 0, 1}, "fdb": {1, 1, 1}, "neighbour": {1, 0, 1}, "nexthop": {2, 1, 1}, "route": {2, 1, 1}, "sysctl": {},
+	}
 	if got := tables.Counts(); !maps.Equal(got, want) {
 		t.Errorf("counts are %v, want %v", got, want)
 	}

@@ -25,8 +25,15 @@ func (s State) Commands() []string {
 	for _, x := range s.Neighbours {
 		say("ip neighbour replace %s lladdr %s dev %s%s", x.Key.IP, x.Value.MAC, x.Key.Link, when(x.Value.Permanent, " nud permanent"))
 	}
+	for _, x := range s.Nexthops {
+		say("ip nexthop replace id %d via %s dev %s%s proto %d", x.Key, x.Value.Gateway, x.Value.Link, when(x.Value.OnLink, " onlink"), x.Value.Protocol)
+	}
 	for _, x := range s.Routes {
 		r := x.Value
+		if r.Nexthop != 0 {
+			say("ip route replace %s nhid %d proto %d", x.Key, r.Nexthop, r.Protocol)
+			continue
+		}
 		say("ip route replace %s%s%s%s proto %d", x.Key, when(r.Gateway.IsValid(), " via "+r.Gateway.String()),
 			when(r.Link != "", " dev "+r.Link), when(r.OnLink, " onlink"), r.Protocol)
 	}

@@ -19,6 +19,11 @@ func TestCommands(t *testing.T) {
 	p.Routes = append(p.Routes,
 		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.30.0/24"), Metric: 5}, Route{Link: "eth0", Gateway: netip.MustParseAddr("192.0.2.8"), Protocol: RouteProtocol}},
 		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.31.0/24")}, Route{Link: "eth0", Protocol: RouteProtocol}})
+	direct := Route{Link: "eth0", Gateway: netip.MustParseAddr("192.0.2.9"), Protocol: RouteProtocol}
+	p.Routes = append(p.Routes,
+		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.32.0/24")}, p.Via(direct)},
+		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.33.0/24"), Metric: 5}, p.Via(peer(1).Routes[0].Value)})
+	p.Sysctls = []Item[string, Sysctl]{{"net/ipv4/ip_forward", "1"}}
 	want := []string{
 		"ip link add flannel.1 address 02:00:00:00:00:01 mtu 1450 type vxlan id 1 local 192.0.2.1 dstport 8472 nolearning",
 		"ip link set flannel.1 alias selvage addrgenmode none up",
@@ -29,9 +34,14 @@ func TestCommands(t *testing.T) {
 		"bridge fdb replace 02:00:00:00:00:00 dev flannel.1 dst 192.0.2.8 self",
 		"ip neighbour replace 10.5.29.0 lladdr 72:30:36:d0:8b:68 dev flannel.1 nud permanent",
 		"ip neighbour replace fd00:: lladdr 02:00:00:00:00:00 dev flannel.1",
+		"ip nexthop replace id 3221225993 via 192.0.2.9 dev eth0 proto 83",
+		"ip nexthop replace id 171966465 via 10.64.0.1 dev flannel.1 onlink proto 83",
 		"ip route replace 10.5.29.0/24 via 10.5.29.0 dev flannel.1 onlink proto 83",
 		"ip route replace 10.5.30.0/24 metric 5 via 192.0.2.8 dev eth0 proto 83",
 		"ip route replace 10.5.31.0/24 dev eth0 proto 83",
+		"ip route replace 10.5.32.0/24 nhid 3221225993 proto 83",
+		"ip route replace 10.5.33.0/24 metric 5 nhid 171966465 proto 83",
+		"sysctl -w net.ipv4.ip_forward=1",
 	}
 	if got := p.Commands(); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -49,6 +49,11 @@ func bystanders(f *fakeKernel) {
 	f.routes[RouteKey{Prefix: prefix("10.5.29.0/24"), Metric: 50}] = Route{Link: "eth0", Protocol: 4, Type: 1}
 	f.routes[RouteKey{Prefix: prefix("10.5.0.0/16")}] = Route{Protocol: 4, Type: 6}
 	f.routes[RouteKey{Prefix: prefix("10.99.0.0/24")}] = Route{Link: "vx99", Protocol: 3, Type: 1}
+	f.nexthops[7] = Nexthop{Link: "eth0", Gateway: gateway, Protocol: 3}
+	f.nexthops[8] = Nexthop{Protocol: 4, Odd: true}
+	f.nexthops[NexthopIDOf(netip.MustParseAddr("10.5.99.0"))] = Nexthop{Link: "vx99", Gateway: gateway, Protocol: 4} // as ours are numbered
+	f.routes[RouteKey{Prefix: prefix("10.98.0.0/24")}] = Route{Link: "eth0", Nexthop: 7, Protocol: 4, Type: 1}
+	f.routes[RouteKey{Prefix: prefix("10.98.1.0/24")}] = Route{Nexthop: 8, Protocol: 4, Type: 1}
 }
 
 // replace lets an owner ask for something else.
@@ -74,8 +79,11 @@ func (w *walk) lease() string {
 		direct := Route{Link: "eth0", Gateway: remote, Protocol: RouteProtocol, Type: 1}
 		s = State{Routes: []Item[RouteKey, Route]{{RouteKey{Prefix: subnet}, direct}}}
 	}
+	if w.r.IntN(3) != 0 {
+		s = byID(s)
+	}
 	w.replace(o, s)
-	return fmt.Sprintf("%+v wants %v", o, subnet)
+	return fmt.Sprintf("%+v wants %+v", o, s.Routes)
 }
 
 func (w *walk) subnet() netip.Prefix {
@@ -103,12 +111,18 @@ func (w *walk) self() string {
 	for _, name := range slices.Sorted(maps.Keys(w.owners)) {
 		a := w.owners[name]
 		next := a.state
-		next.FDB, next.Neighbours, next.Routes = slices.Clone(next.FDB), slices.Clone(next.Neighbours), slices.Clone(next.Routes)
+		next.FDB, next.Neighbours = slices.Clone(next.FDB), slices.Clone(next.Neighbours)
+		next.Nexthops, next.Routes = slices.Clone(next.Nexthops), slices.Clone(next.Routes)
 		for i := range next.FDB {
 			next.FDB[i].Key.Link = w.device
 		}
 		for i := range next.Neighbours {
 			next.Neighbours[i].Key.Link = w.device
+		}
+		for i := range next.Nexthops {
+			if next.Nexthops[i].Value.Link == old {
+				next.Nexthops[i].Value.Link = w.device
+			}
 		}
 		for i := range next.Routes {
 			if next.Routes[i].Value.Link == old {
@@ -142,7 +156,7 @@ func (w *walk) entryFault() string {
 	_, there := f.links[w.device]
 	onDevice := func(name string) bool { return name == w.device && isOurs(f.links[name]) }
 	stale := MAC{2, 0x77, byte(r.IntN(3))}
-	switch r.IntN(10) {
+	switch r.IntN(14) {
 	case 0:
 		if k, ok := pick(r, f.routes, RouteKey.String, func(_ RouteKey, v Route) bool { return v.Protocol == RouteProtocol }); ok {
 			del(f, f.routes, t.Routes, k)
@@ -190,6 +204,38 @@ func (w *walk) entryFault() string {
 			put(f, f.neighbours, t.Neighbours, NeighbourKey{w.device, w.remote()}, Neighbour{MAC: stale, Permanent: r.IntN(2) == 0})
 			return "stale FDB entry and neighbour added"
 		}
+	case 9:
+		if k, ok := pick(r, f.nexthops, idString, func(_ NexthopID, v Nexthop) bool { return v.Protocol == RouteProtocol }); ok {
+			f.delNexthop(k)
+			return "nexthop deleted: " + idString(k)
+		}
+	case 10, 11:
+		if k, ok := pick(r, f.nexthops, idString, func(_ NexthopID, v Nexthop) bool { return v.Protocol == RouteProtocol }); ok {
+			v := f.nexthops[k]
+			switch r.IntN(5) {
+			case 0:
+				v.Gateway = w.remote()
+			case 1:
+				v.Link = "eth0"
+			case 2:
+				v.Protocol = 4
+			case 3:
+				v = Nexthop{Protocol: RouteProtocol, Odd: true}
+			default:
+				v = Nexthop{Protocol: 4, Odd: true}
+			}
+			f.putNexthop(k, v)
+			return fmt.Sprintf("nexthop changed: %v is %+v", k, v)
+		}
+	case 12:
+		v := Nexthop{Link: "eth0", Gateway: w.remote(), Protocol: RouteProtocol}
+		if f.links[w.device].Up && r.IntN(2) == 0 {
+			v.Link = w.device
+		}
+		id := NexthopIDOf(w.subnet().Addr())
+		f.putNexthop(id, v)
+		put(f, f.routes, t.Routes, RouteKey{Prefix: w.subnet(), Metric: 4}, Route{Link: v.Link, Nexthop: id, Protocol: RouteProtocol, Type: 1})
+		return "stale nexthop and route added: " + idString(id)
 	default:
 		if there {
 			put(f, f.addresses, t.Addresses, AddressKey{w.device, prefix("10.66.0.1/24")}, Address{})
@@ -253,6 +299,7 @@ func (w *walk) deviceFault() string {
 		}
 	default:
 		maps.DeleteFunc(f.routes, func(_ RouteKey, v Route) bool { return v.Protocol == RouteProtocol })
+		maps.DeleteFunc(f.nexthops, func(_ NexthopID, v Nexthop) bool { return v.Protocol == RouteProtocol })
 		maps.DeleteFunc(f.fdb, func(k FDBKey, _ FDB) bool { return k.Link == w.device })
 		maps.DeleteFunc(f.neighbours, func(k NeighbourKey, _ Neighbour) bool { return k.Link == w.device })
 		f.read()
@@ -349,21 +396,26 @@ func (w *walk) want(initial *fakeKernel) *fakeKernel {
 		}
 		return -1
 	})
-	f := newFakeKernel(nil)
-	f.links, f.addresses, f.fdb = maps.Clone(initial.links), maps.Clone(initial.addresses), maps.Clone(initial.fdb)
-	f.neighbours, f.routes = maps.Clone(initial.neighbours), maps.Clone(initial.routes)
+	f := initial.clone()
 	for _, a := range asking { // the best last
 		fill(f.links, a.state.Links)
 		fill(f.addresses, a.state.Addresses)
 		fill(f.fdb, a.state.FDB)
 		fill(f.neighbours, a.state.Neighbours)
+		fill(f.nexthops, a.state.Nexthops)
 		fill(f.routes, a.state.Routes)
 	}
-	// A blackhole that somebody put in the place of a route is theirs once nobody wants the route any more. What is not
-	// permanent on our device ages by itself, and link-local addresses may be somebody's.
+	// A blackhole that somebody put in the place of a route is theirs once nobody wants the route any more, and so is a
+	// nexthop object that somebody made their own. What is not permanent on our device ages by itself, and link-local
+	// addresses may be somebody's.
 	for k, v := range w.kernel.routes {
 		if _, wanted := f.routes[k]; v.Type == 6 && v.Protocol != RouteProtocol && !wanted {
 			f.routes[k] = v
+		}
+	}
+	for k, v := range w.kernel.nexthops {
+		if _, wanted := f.nexthops[k]; v.Protocol != RouteProtocol && !wanted {
+			f.nexthops[k] = v
 		}
 	}
 	for k, v := range w.kernel.fdb {
@@ -396,9 +448,7 @@ func TestWalk(t *testing.T) {
 	for seed := range uint64(200) {
 		rec, kernel := newReconciler()
 		bystanders(kernel)
-		initial := newFakeKernel(nil)
-		initial.links, initial.addresses, initial.fdb = maps.Clone(kernel.links), maps.Clone(kernel.addresses), maps.Clone(kernel.fdb)
-		initial.neighbours, initial.routes = maps.Clone(kernel.neighbours), maps.Clone(kernel.routes)
+		initial := kernel.clone()
 		w := &walk{r: rand.New(rand.NewPCG(seed, 1)), rec: rec, kernel: kernel, now: start, device: device, owners: map[string]asking{}}
 		kernel.read()
 		w.replace(self, nodeState(device, vxlan()))

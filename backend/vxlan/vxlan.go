@@ -37,6 +37,7 @@ type vxlan struct {
 	options  Options
 	families [2]*tunnel // by subnet.Family; nil where the config has the family off
 	publicIP [2]netip.Addr
+	nexthops bool // see backend.Underlay
 }
 
 // tunnel is one family's device.
@@ -57,7 +58,7 @@ func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &vxlan{options: o, publicIP: u.PublicIP}
+	v := &vxlan{options: o, publicIP: u.PublicIP, nexthops: u.Nexthops}
 	for _, f := range subnet.Families() {
 		if !c.Ranges[f].Enabled() {
 			continue
@@ -153,12 +154,12 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 			Key:   network.NeighbourKey{Link: t.name, IP: gateway},
 			Value: network.Neighbour{MAC: mac, Permanent: true},
 		})
-		s.Routes = append(s.Routes, network.Item[network.RouteKey, network.Route]{
-			Key: network.RouteKey{Prefix: e.Subnet, Metric: network.DefaultMetric(e.Subnet)},
-			Value: network.Route{
-				Link: t.name, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: unicast,
-			},
-		})
+		route := network.Route{Link: t.name, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: unicast}
+		if v.nexthops && f == subnet.IPv4 {
+			route = s.Via(route)
+		}
+		key := network.RouteKey{Prefix: e.Subnet, Metric: network.DefaultMetric(e.Subnet)}
+		s.Routes = append(s.Routes, network.Item[network.RouteKey, network.Route]{Key: key, Value: route})
 	}
 	return s, nil
 }

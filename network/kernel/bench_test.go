@@ -14,12 +14,12 @@ import (
 )
 
 // manyPeers has tables want what so many peers need, up to 65,536.
-func manyPeers(t *network.Tables, peers int) {
+func manyPeers(t *network.Tables, peers int, routes style) {
 	for i := range peers {
 		gateway := netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), 0})
 		mac := network.MAC{0x0e, 0, 0, 1, byte(i >> 8), byte(i)}
 		prefix := netip.PrefixFrom(gateway, 24)
-		t.Replace(network.Owner{Name: prefix.String()}, network.State{}, network.State{
+		s := network.State{
 			FDB: []network.Item[network.FDBKey, network.FDB]{{
 				Key:   network.FDBKey{Link: device, MAC: mac},
 				Value: network.FDB{Remote: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), Permanent: true},
@@ -27,18 +27,18 @@ func manyPeers(t *network.Tables, peers int) {
 			Neighbours: []network.Item[network.NeighbourKey, network.Neighbour]{{
 				Key: network.NeighbourKey{Link: device, IP: gateway}, Value: network.Neighbour{MAC: mac, Permanent: true},
 			}},
-			Routes: []network.Item[network.RouteKey, network.Route]{{
-				Key: network.RouteKey{Prefix: prefix},
-				Value: network.Route{
-					Link: device, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: unix.RTN_UNICAST,
-				},
-			}},
-		})
+		}
+		r := network.Route{Link: device, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: unix.RTN_UNICAST}
+		if routes != plain {
+			r = s.Via(r)
+		}
+		s.Routes = []network.Item[network.RouteKey, network.Route]{{Key: network.RouteKey{Prefix: prefix}, Value: r}}
+		t.Replace(network.Owner{Name: prefix.String()}, network.State{}, s)
 	}
 }
 
-// benchmark runs f in a namespace that holds what a node with 5,000 peers wants: 15,000 entries.
-func benchmark(b *testing.B, f func(n *node) error) {
+// benchmark runs f in a namespace that holds what a node with 5,000 peers wants.
+func benchmark(b *testing.B, routes style, f func(n *node) error) {
 	b.Helper()
 	ns, err := sandbox.NewNet()
 	if err != nil {
@@ -46,8 +46,8 @@ func benchmark(b *testing.B, f func(n *node) error) {
 	}
 	defer ns.Close()
 	err = ns.Do(func() error {
-		t := wanted(0)
-		manyPeers(t, 5000)
+		t := wanted(0, byID)
+		manyPeers(t, 5000, routes)
 		n, err := open(t)
 		if err != nil {
 			return err
@@ -66,31 +66,35 @@ func benchmark(b *testing.B, f func(n *node) error) {
 
 // BenchmarkReplay deletes the device and puts back all that was on it.
 func BenchmarkReplay(b *testing.B) {
-	benchmark(b, func(n *node) error {
-		for b.Loop() {
-			b.StopTimer()
-			link, err := netlink.LinkByName(device)
-			if err := errors.Join(err, netlink.LinkDel(link)); err != nil {
-				return err
-			}
-			b.StartTimer()
-			if err := n.Read(); err != nil {
-				return err
-			}
-			if _, err := n.pass(); err != nil {
-				return err
-			}
-			if left := n.rec.Tables.Pending(); left != 0 {
-				return fmt.Errorf("%d entries pending", left)
-			}
+	for _, routes := range []style{plain, byID} {
+		b.Run(routes.String(), func(b *testing.B) { benchmark(b, routes, func(n *node) error { return replay(b, n) }) })
+	}
+}
+
+func replay(b *testing.B, n *node) error {
+	for b.Loop() {
+		b.StopTimer()
+		link, err := netlink.LinkByName(device)
+		if err := errors.Join(err, netlink.LinkDel(link)); err != nil {
+			return err
 		}
-		return nil
-	})
+		b.StartTimer()
+		if err := n.Read(); err != nil {
+			return err
+		}
+		if _, err := n.pass(); err != nil {
+			return err
+		}
+		if left := n.rec.Tables.Pending(); left != 0 {
+			return fmt.Errorf("%d entries pending", left)
+		}
+	}
+	return nil
 }
 
 // BenchmarkRead reads everything where everything is right.
 func BenchmarkRead(b *testing.B) {
-	benchmark(b, func(n *node) error {
+	benchmark(b, byID, func(n *node) error {
 		for b.Loop() {
 			if err := n.Read(); err != nil {
 				return err

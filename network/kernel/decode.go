@@ -162,6 +162,7 @@ type neighbourMessage struct {
 	index     int32
 	ip        netip.Addr // an FDB entry's remote
 	mac       network.MAC
+	state     uint16 // NUD_*
 	permanent bool
 	odd       bool
 }
@@ -173,7 +174,7 @@ func decodeNeighbour(b []byte) (m neighbourMessage, ok bool) {
 	m.family = b[0]
 	m.index = int32(binary.NativeEndian.Uint32(b[4:]))
 	state := binary.NativeEndian.Uint16(b[8:])
-	m.permanent = state&unix.NUD_PERMANENT != 0
+	m.state, m.permanent = state, state&unix.NUD_PERMANENT != 0
 	if b[10]&unix.NTF_PROXY != 0 || state == unix.NUD_NOARP && m.family != unix.AF_BRIDGE {
 		return m, false // a proxy entry, or the kernel's own for a multicast address
 	}
@@ -192,6 +193,34 @@ func decodeNeighbour(b []byte) (m neighbourMessage, ok bool) {
 		}
 	}
 	return m, m.family == unix.AF_BRIDGE || m.ip.IsValid()
+}
+
+// nexthopMessage is what an RTM_NEWNEXTHOP or RTM_DELNEXTHOP says.
+type nexthopMessage struct {
+	id      network.NexthopID
+	index   int32
+	nexthop network.Nexthop
+}
+
+func decodeNexthop(b []byte) (m nexthopMessage, ok bool) {
+	if len(b) < sizeofNhMsg {
+		return m, false
+	}
+	m.nexthop.Protocol = b[2]
+	m.nexthop.OnLink = binary.NativeEndian.Uint32(b[4:])&unix.RTNH_F_ONLINK != 0
+	for typ, data := range attributes(b[sizeofNhMsg:]) {
+		switch typ {
+		case unix.NHA_ID:
+			m.id = network.NexthopID(attrUint32(data))
+		case unix.NHA_OIF:
+			m.index = int32(attrUint32(data))
+		case unix.NHA_GATEWAY:
+			m.nexthop.Gateway = attrAddr(data)
+		case unix.NHA_GROUP, unix.NHA_BLACKHOLE, unix.NHA_ENCAP_TYPE, nhaFDB:
+			m.nexthop.Odd = true
+		}
+	}
+	return m, m.id != 0
 }
 
 // routeMessage is what an RTM_NEWROUTE or RTM_DELROUTE says.
@@ -229,6 +258,8 @@ func decodeRoute(b []byte) (m routeMessage, ok bool) {
 			m.index = int32(attrUint32(data))
 		case unix.RTA_GATEWAY:
 			m.route.Gateway = attrAddr(data)
+		case rtaNHID:
+			m.route.Nexthop = network.NexthopID(attrUint32(data))
 		case unix.RTA_PRIORITY:
 			m.key.Metric = attrUint32(data)
 		}

@@ -35,122 +35,130 @@ func (k *Kernel) Address(key network.AddressKey, c network.Change[network.Addres
 	return nil
 }
 
-// FDB sets or removes an entry in a VXLAN device's forwarding database.
-func (k *Kernel) FDB(key network.FDBKey, c network.Change[network.FDB]) error {
-	index, err := k.index(key.Link)
-	if err != nil {
-		return goneOr(c.Wanted, err)
-	}
-	entry := &netlink.Neigh{
-		LinkIndex: index, Family: unix.AF_BRIDGE, Flags: unix.NTF_SELF, State: unix.NUD_PERMANENT,
-		HardwareAddr: net.HardwareAddr(key.MAC[:]),
-		IP:           netip.IPv4Unspecified().AsSlice(), // in a deletion: whatever the remote is
-	}
-	if !c.Wanted || c.Present && c.Have.Odd {
+// FDB sets or removes entries in VXLAN devices' forwarding databases.
+func (k *Kernel) FDB(batch []network.Update[network.FDBKey, network.FDB]) {
+	for i := range batch {
+		u := &batch[i]
+		index, err := k.index(u.Key.Link)
+		if err != nil {
+			u.Err = goneOr(u.Change.Wanted, err)
+			continue
+		}
+		entry := neighbourEntry{family: unix.AF_BRIDGE, flags: unix.NTF_SELF, index: index, mac: u.Key.MAC}
 		// To replace leaves a port, VNI or interface of its own as it was.
-		if err := k.handle.NeighDel(entry); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("delete FDB entry %s: %w", key, err)
+		if !u.Change.Wanted || u.Change.Present && u.Change.Have.Odd {
+			k.batch.add(encodeNeighbour(k.batch.buf, unix.RTM_DELNEIGH, entry), func(err error) {
+				u.Err = unlessGone("delete FDB entry", u.Key, err)
+			})
+		}
+		if u.Change.Wanted {
+			entry.ip = u.Change.Want.Remote
+			k.batch.add(encodeNeighbour(k.batch.buf, unix.RTM_NEWNEIGH, entry), func(err error) {
+				u.Err = fmt.Errorf("set FDB entry %s dst %s: %w", u.Key, u.Change.Want.Remote, err)
+			})
 		}
 	}
-	if !c.Wanted {
-		return nil
-	}
-	entry.IP = c.Want.Remote.AsSlice()
-	if err := k.handle.NeighSet(entry); err != nil {
-		return fmt.Errorf("set FDB entry %s dst %s: %w", key, c.Want.Remote, err)
-	}
-	return nil
+	k.batch.send()
 }
 
-// Neighbour sets or removes an ARP or ND entry.
-func (k *Kernel) Neighbour(key network.NeighbourKey, c network.Change[network.Neighbour]) error {
-	index, err := k.index(key.Link)
-	if err != nil {
-		return goneOr(c.Wanted, err)
-	}
-	entry := &netlink.Neigh{
-		LinkIndex: index, Family: familyOf(key.IP), State: unix.NUD_PERMANENT, IP: key.IP.AsSlice(),
-		HardwareAddr: net.HardwareAddr(c.Want.MAC[:]),
-	}
-	if !c.Wanted {
-		if err := k.handle.NeighDel(entry); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("delete neighbour %s: %w", key, err)
+// Neighbours sets or removes ARP or ND entries.
+func (k *Kernel) Neighbours(batch []network.Update[network.NeighbourKey, network.Neighbour]) {
+	for i := range batch {
+		u := &batch[i]
+		index, err := k.index(u.Key.Link)
+		if err != nil {
+			u.Err = goneOr(u.Change.Wanted, err)
+			continue
 		}
-		return nil
-	}
-	if err := k.handle.NeighSet(entry); err != nil {
-		if errors.Is(err, unix.ENOBUFS) {
-			return fmt.Errorf("set neighbour %s: %w; the neighbour table is full: raise net.%s.neigh.default.gc_thresh3", key, err, sysctlFamily(key.IP))
+		entry := neighbourEntry{family: familyOf(u.Key.IP), index: index, ip: u.Key.IP, mac: u.Change.Want.MAC}
+		if !u.Change.Wanted {
+			k.batch.add(encodeNeighbour(k.batch.buf, unix.RTM_DELNEIGH, entry), func(err error) {
+				u.Err = unlessGone("delete neighbour", u.Key, err)
+			})
+			continue
 		}
-		return fmt.Errorf("set neighbour %s lladdr %s: %w", key, c.Want.MAC, err)
+		k.batch.add(encodeNeighbour(k.batch.buf, unix.RTM_NEWNEIGH, entry), func(err error) {
+			u.Err = fmt.Errorf("set neighbour %s lladdr %s: %w", u.Key, u.Change.Want.MAC, err)
+			if errors.Is(err, unix.ENOBUFS) {
+				u.Err = fmt.Errorf("%w; the neighbour table is full: raise net.%s.neigh.default.gc_thresh3", u.Err, sysctlFamily(u.Key.IP))
+			}
+		})
 	}
-	return nil
+	k.batch.send()
 }
 
-// Route sets or removes a route in the main table. Other routes under the same key are removed: the kernel would use
+// Nexthops sets or removes nexthop objects.
+func (k *Kernel) Nexthops(batch []network.Update[network.NexthopID, network.Nexthop]) {
+	for i := range batch {
+		u := &batch[i]
+		// A group cannot become a single next hop.
+		if !u.Change.Wanted || u.Change.Present && u.Change.Have.Odd {
+			k.batch.add(encodeNexthopDeletion(k.batch.buf, u.Key), func(err error) {
+				u.Err = unlessGone("delete nexthop", u.Key, err)
+			})
+		}
+		if !u.Change.Wanted {
+			continue
+		}
+		index, err := k.index(u.Change.Want.Link)
+		if err != nil {
+			u.Err = fmt.Errorf("nexthop %d: %w", u.Key, err)
+			continue
+		}
+		k.batch.add(encodeNexthop(k.batch.buf, u.Key, index, u.Change.Want), func(err error) {
+			u.Err = fmt.Errorf("set nexthop %d via %s dev %s: %w", u.Key, u.Change.Want.Gateway, u.Change.Want.Link, err)
+		})
+	}
+	k.batch.send()
+}
+
+// Routes sets or removes routes in the main table. Other routes under the same key are removed: the kernel would use
 // whichever is first. A route that the kernel made by itself is not touched ([network.ErrForeign]): it means that an
 // interface of this node holds that very subnet.
-func (k *Kernel) Route(key network.RouteKey, c network.Change[network.Route]) error {
+func (k *Kernel) Routes(batch []network.Update[network.RouteKey, network.Route]) {
+	for i := range batch {
+		u := &batch[i]
+		u.Err = k.route(u)
+	}
+	k.batch.send()
+}
+
+// route adds to the batch what one update takes.
+func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error {
+	c := u.Change
 	if !c.Wanted {
-		return k.deleteRoute(key, c.Have)
+		index, err := k.index(c.Have.Link)
+		if err != nil && c.Have.Link != "" {
+			return nil // its device is gone, and the route with it
+		}
+		k.batch.add(encodeRoute(k.batch.buf, unix.RTM_DELROUTE, u.Key, c.Have, index), func(err error) {
+			u.Err = unlessGone("delete route", u.Key, err)
+		})
+		return nil
 	}
 	if c.Present && c.Have.Protocol == unix.RTPROT_KERNEL && !k.tables.OwnsLink(c.Have.Link) {
-		return fmt.Errorf("route %s: an address of device %s holds this subnet: %w; remove the address or the device", key, c.Have.Link, network.ErrForeign)
+		return fmt.Errorf("route %s: an address of device %s holds this subnet: %w; remove the address or the device", u.Key, c.Have.Link, network.ErrForeign)
 	}
-	route, err := k.route(key, c.Want)
+	index, err := k.index(c.Want.Link)
 	if err != nil {
-		return err
+		return fmt.Errorf("route %s: %w", u.Key, err)
 	}
 	if c.Present && c.Have.Others > 0 {
 		// Replace changes the first of several, and fails with EEXIST if what is wanted stands further behind.
-		if err := k.deleteRoutes(key, func(r netlink.Route) bool { return r.Protocol != unix.RTPROT_KERNEL }); err != nil {
+		if err := k.deleteRoutes(u.Key, func(r netlink.Route) bool { return r.Protocol != unix.RTPROT_KERNEL }); err != nil {
 			return err
 		}
 	}
-	if err := k.handle.RouteReplace(route); err != nil {
-		return fmt.Errorf("set route %s via %s dev %s: %w", key, c.Want.Gateway, c.Want.Link, err)
-	}
+	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, u.Key, c.Want, index), func(err error) {
+		u.Err = fmt.Errorf("set route %s via %s dev %s: %w", u.Key, c.Want.Gateway, c.Want.Link, err)
+	})
 	return nil
-}
-
-// deleteRoute removes the one route that is described.
-func (k *Kernel) deleteRoute(key network.RouteKey, have network.Route) error {
-	route, err := k.route(key, have)
-	if err != nil {
-		return nil // its device is gone, and the route with it
-	}
-	route.Scope = netlink.SCOPE_NOWHERE // whatever scope it has
-	if err := k.handle.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("delete route %s: %w", key, err)
-	}
-	return nil
-}
-
-func (k *Kernel) route(key network.RouteKey, r network.Route) (*netlink.Route, error) {
-	route := &netlink.Route{
-		Dst: ipNet(key.Prefix), Table: unix.RT_TABLE_MAIN, Priority: int(key.Metric),
-		Protocol: netlink.RouteProtocol(r.Protocol), Type: int(r.Type), Family: familyOf(key.Prefix.Addr()),
-	}
-	if r.Gateway.IsValid() {
-		route.Gw = r.Gateway.AsSlice()
-	}
-	if r.OnLink {
-		route.Flags = int(netlink.FLAG_ONLINK)
-	}
-	if r.Link != "" {
-		index, err := k.index(r.Link)
-		if err != nil {
-			return nil, fmt.Errorf("route %s: %w", key, err)
-		}
-		route.LinkIndex = index
-	}
-	return route, nil
 }
 
 // deleteRoutes removes the routes under a key that which picks.
 func (k *Kernel) deleteRoutes(key network.RouteKey, which func(netlink.Route) bool) error {
 	filter := &netlink.Route{Dst: ipNet(key.Prefix), Table: unix.RT_TABLE_MAIN}
-	routes, err := k.handle.RouteListFiltered(familyOf(key.Prefix.Addr()), filter, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	routes, err := k.handle.RouteListFiltered(int(familyOf(key.Prefix.Addr())), filter, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("list routes to %s: %w", key.Prefix, err)
 	}
@@ -165,6 +173,14 @@ func (k *Kernel) deleteRoutes(key network.RouteKey, which func(netlink.Route) bo
 	return nil
 }
 
+// unlessGone is the error of a deletion. What is gone is as it should be, and so is what was on a device that is gone.
+func unlessGone(what string, key any, err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return fmt.Errorf("%s %v: %w", what, key, err)
+}
+
 // goneOr is for an entry whose device does not exist: gone is what an unwanted one should be.
 func goneOr(wanted bool, err error) error {
 	if !wanted {
@@ -177,7 +193,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func familyOf(a netip.Addr) int {
+func familyOf(a netip.Addr) uint8 {
 	if a.Is4() {
 		return unix.AF_INET
 	}

@@ -6,6 +6,8 @@ package kernel
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -21,8 +23,12 @@ type Kernel struct {
 	// handle keeps its sockets open: a request on a socket of its own costs twice as much.
 	handle *netlink.Handle
 	raw    map[int]*nl.SocketHandle // for what the library cannot ask for or cannot read cheaply
+	batch  *batch                   // for changes
 	tables *network.Tables
 	links  map[int32]string // names by interface index, of every device there is
+	byName map[string]int32 // the other way round
+	// nexthops: this kernel has nexthop objects (Linux 5.3).
+	nexthops bool
 
 	uplink      string // the device that carries the overlay; empty as long as there is none
 	uplinkStale bool   // something was told that bears on it
@@ -44,21 +50,35 @@ func Open(tables *network.Tables) (*Kernel, error) {
 		handle.Close()
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
+	batch, err := openBatch()
+	if err != nil {
+		handle.Close()
+		socket.Close()
+		return nil, err
+	}
 	// With strict checking (Linux 4.20) the kernel dumps only what was asked for, such as one table's routes. Without
 	// it we get more than we want, and pass over it.
 	_ = unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	return &Kernel{
+	k := &Kernel{
 		handle: handle,
 		raw:    map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}},
+		batch:  batch,
 		tables: tables,
 		links:  map[int32]string{},
-	}, nil
+		byName: map[string]int32{},
+	}
+	k.nexthops = k.readNexthops(func([]byte) {}) == nil
+	return k, nil
 }
+
+// HasNexthops reports whether this kernel has nexthop objects (Linux 5.3).
+func (k *Kernel) HasNexthops() bool { return k.nexthops }
 
 // Close gives the sockets back.
 func (k *Kernel) Close() {
 	k.handle.Close()
 	k.raw[unix.NETLINK_ROUTE].Close()
+	k.batch.close()
 }
 
 // Handle is the netlink handle, for others who work on the same namespace from the same goroutine.
@@ -66,12 +86,25 @@ func (k *Kernel) Handle() *netlink.Handle { return k.handle }
 
 // index returns the interface index of the device called name.
 func (k *Kernel) index(name string) (int, error) {
-	for index, n := range k.links {
-		if n == name {
-			return int(index), nil
-		}
+	if index, ok := k.byName[name]; ok {
+		return int(index), nil
 	}
-	return 0, fmt.Errorf("there is no device %s", name)
+	return 0, fmt.Errorf("%w: %s", unix.ENODEV, name)
+}
+
+// named notes what the device with an index is called.
+func (k *Kernel) named(index int32, name string) {
+	k.unnamed(index)
+	k.links[index], k.byName[name] = name, index
+}
+
+// unnamed notes that there is no device with an index any more.
+func (k *Kernel) unnamed(index int32) {
+	name := k.links[index]
+	delete(k.links, index)
+	if k.byName[name] == index { // and not another device's by now
+		delete(k.byName, name)
+	}
 }
 
 // Uplink names the device that carries the overlay; [Kernel.UplinkStale] is about it from then on.
@@ -102,4 +135,22 @@ func (k *Kernel) VXLANAddress(name string) (mac network.MAC) {
 		copy(mac[:], v.HardwareAddr)
 	}
 	return mac
+}
+
+// Hosts returns the addresses inside prefix that the kernel knows a MAC address for, on devices that are not ours: as a
+// rule the pods on this node's bridge that talked lately.
+func (k *Kernel) Hosts(prefix netip.Prefix) (hosts []netip.Addr) {
+	const known = unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_PERMANENT
+	request := &neighbourRequest{family: familyOf(prefix.Addr())}
+	err := k.dump(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, func(_ uint16, data []byte) {
+		m, ok := decodeNeighbour(data)
+		if ok && prefix.Contains(m.ip) && m.state&known != 0 && !k.tables.OwnsLink(k.links[m.index]) {
+			hosts = append(hosts, m.ip)
+		}
+	}, request)
+	if err != nil {
+		return nil // this is for a log
+	}
+	slices.SortFunc(hosts, netip.Addr.Compare)
+	return slices.Compact(hosts)
 }

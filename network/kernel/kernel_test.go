@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
@@ -41,12 +43,33 @@ func ownState() network.State {
 	}
 }
 
+// style is how routes are made.
+type style int
+
+const (
+	plain    style = iota
+	byID           // by nexthop objects
+	byIDBare       // and the kernel does not say for a route what its nexthop object says
+)
+
+func (s style) String() string {
+	return [...]string{"plain", "nexthop objects", "nexthop_compat_mode 0"}[s]
+}
+
+// prepare makes the kernel as the style has it.
+func (s style) prepare() error {
+	if s != byIDBare {
+		return nil
+	}
+	return os.WriteFile("/proc/sys/net/ipv4/nexthop_compat_mode", []byte("0"), 0)
+}
+
 // peer returns the state for the i-th peer, i below 256.
-func peer(i int) (network.Owner, network.State) {
+func peer(i int, routes style) (network.Owner, network.State) {
 	gateway := netip.AddrFrom4([4]byte{10, 5, byte(i), 0})
 	mac := network.MAC{0x0e, 0, 0, 0, 1, byte(i)}
 	prefix := netip.PrefixFrom(gateway, 24)
-	return network.Owner{Name: prefix.String()}, network.State{
+	s := network.State{
 		FDB: []network.Item[network.FDBKey, network.FDB]{{
 			Key:   network.FDBKey{Link: device, MAC: mac},
 			Value: network.FDB{Remote: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Permanent: true},
@@ -54,17 +77,17 @@ func peer(i int) (network.Owner, network.State) {
 		Neighbours: []network.Item[network.NeighbourKey, network.Neighbour]{{
 			Key: network.NeighbourKey{Link: device, IP: gateway}, Value: network.Neighbour{MAC: mac, Permanent: true},
 		}},
-		Routes: []network.Item[network.RouteKey, network.Route]{{
-			Key: network.RouteKey{Prefix: prefix},
-			Value: network.Route{
-				Link: device, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: unix.RTN_UNICAST,
-			},
-		}},
 	}
+	r := network.Route{Link: device, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: unix.RTN_UNICAST}
+	if routes != plain {
+		r = s.Via(r)
+	}
+	s.Routes = []network.Item[network.RouteKey, network.Route]{{Key: network.RouteKey{Prefix: prefix}, Value: r}}
+	return network.Owner{Name: prefix.String()}, s
 }
 
 // wanted returns fresh tables that want the node's own state and that of the given number of peers.
-func wanted(peers int) *network.Tables {
+func wanted(peers int, routes style) *network.Tables {
 	t := network.NewTables()
 	own := ownState()
 	own.Sysctls = []network.Item[string, network.Sysctl]{
@@ -72,7 +95,7 @@ func wanted(peers int) *network.Tables {
 	}
 	t.Replace(nodeOwn, network.State{}, own)
 	for i := range peers {
-		o, s := peer(i + 2)
+		o, s := peer(i+2, routes)
 		t.Replace(o, network.State{}, s)
 	}
 	return t
@@ -118,8 +141,8 @@ func (n *node) pass() (network.Result, error) {
 }
 
 // verify reads the kernel afresh and reports whether it holds what is wanted and nothing else of ours.
-func verify(peers int) error {
-	t := wanted(peers)
+func verify(peers int, routes style) error {
+	t := wanted(peers, routes)
 	n, err := open(t)
 	if err != nil {
 		return err
@@ -131,10 +154,24 @@ func verify(peers int) error {
 	return fmt.Errorf("pending: %+v", t.Counts())
 }
 
+// eachStyle runs f in a namespace of its own for each way of making routes.
+func eachStyle(t *testing.T, f func(t *testing.T, ns *sandbox.Net, routes style) error) {
+	t.Helper()
+	for _, routes := range []style{plain, byID, byIDBare} {
+		t.Run(routes.String(), func(t *testing.T) {
+			inNamespace(t, func(ns *sandbox.Net) error { return errors.Join(routes.prepare(), f(t, ns, routes)) })
+		})
+	}
+}
+
 func TestProgramReadRemove(t *testing.T) {
 	const peers = 20
-	inNamespace(t, func(*sandbox.Net) error {
-		n, err := open(wanted(peers))
+	eachStyle(t, func(t *testing.T, _ *sandbox.Net, routes style) error {
+		entries := 3 // a peer
+		if routes != plain {
+			entries = 4
+		}
+		n, err := open(wanted(peers, routes))
 		if err != nil {
 			return err
 		}
@@ -143,10 +180,10 @@ func TestProgramReadRemove(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if want := 2 + 3*peers; r.Set-len(r.Sysctls) != want || r.Removed != 0 {
+		if want := 2 + entries*peers; r.Set-len(r.Sysctls) != want || r.Removed != 0 {
 			t.Errorf("first pass set %d and removed %d, want %d and 0", r.Set, r.Removed, want)
 		}
-		if err := verify(peers); err != nil {
+		if err := verify(peers, routes); err != nil {
 			t.Errorf("after the first pass: %v", err)
 		}
 		if r, err := n.pass(); err != nil || r.Set+r.Removed != 0 {
@@ -154,19 +191,19 @@ func TestProgramReadRemove(t *testing.T) {
 		}
 		// Half of the peers leave.
 		for i := peers / 2; i < peers; i++ {
-			o, s := peer(i + 2)
+			o, s := peer(i+2, routes)
 			n.rec.Tables.Replace(o, s, network.State{})
 		}
-		if r, err = n.pass(); err != nil || r.Removed != 3*peers/2 || r.Set != 0 {
-			t.Errorf("removing half of the peers: %+v, %v, want %d removed", r, err, 3*peers/2)
+		if r, err = n.pass(); err != nil || r.Removed != entries*peers/2 || r.Set != 0 {
+			t.Errorf("removing half of the peers: %+v, %v, want %d removed", r, err, entries*peers/2)
 		}
-		return verify(peers / 2)
+		return verify(peers/2, routes)
 	})
 }
 
 func TestLinkLocalAndRouterAdvertisementsOff(t *testing.T) {
 	inNamespace(t, func(*sandbox.Net) error {
-		n, err := open(wanted(0))
+		n, err := open(wanted(0, byID))
 		if err != nil {
 			return err
 		}
@@ -197,8 +234,8 @@ func TestLinkLocalAndRouterAdvertisementsOff(t *testing.T) {
 // TestRestartChangesNothing starts a second Kernel on what a first one made, and listens whether anything is notified.
 func TestRestartChangesNothing(t *testing.T) {
 	const peers = 5
-	inNamespace(t, func(ns *sandbox.Net) error {
-		n, err := open(wanted(peers))
+	eachStyle(t, func(t *testing.T, ns *sandbox.Net, routes style) error {
+		n, err := open(wanted(peers, routes))
 		if err != nil {
 			return err
 		}
@@ -210,7 +247,7 @@ func TestRestartChangesNothing(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		again, err := open(wanted(peers))
+		again, err := open(wanted(peers, routes))
 		if err != nil {
 			return err
 		}
@@ -281,6 +318,7 @@ type fault struct {
 	name    string
 	do      func(link netlink.Link) error
 	remakes bool // the device cannot but be made anew
+	byID    bool // only where routes go by nexthop objects
 }
 
 func dst(s string) *net.IPNet {
@@ -317,6 +355,28 @@ func faults() []fault {
 		{name: "stale route added", do: func(l netlink.Link) error { return netlink.RouteAdd(route(l, "10.5.200.0/24", "10.5.200.0")) }},
 		{name: "route without a gateway added", do: func(l netlink.Link) error {
 			return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: dst("10.5.201.0/24"), Scope: netlink.SCOPE_LINK})
+		}},
+		{name: "nexthop deleted", byID: true, do: func(netlink.Link) error { return nexthop(unix.RTM_DELNEXTHOP, "10.5.2.0", 0) }},
+		{name: "nexthop with another gateway", byID: true, do: func(l netlink.Link) error {
+			return nexthop(unix.RTM_NEWNEXTHOP, "10.5.2.0", 0, nlAttr(unix.NHA_GATEWAY, []byte{10, 5, 3, 0}), oif(l))
+		}},
+		{name: "nexthop of another's protocol", byID: true, do: func(l netlink.Link) error {
+			return nexthop(unix.RTM_NEWNEXTHOP, "10.5.2.0", unix.RTPROT_STATIC, nlAttr(unix.NHA_GATEWAY, []byte{10, 5, 2, 0}), oif(l))
+		}},
+		{name: "nexthop made a blackhole", byID: true, do: func(netlink.Link) error {
+			lo := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: "lo"}} // blackholes are there
+			return errors.Join(netlink.LinkSetUp(lo), nexthop(unix.RTM_NEWNEXTHOP, "10.5.2.0", 0, nlAttr(unix.NHA_BLACKHOLE, nil)))
+		}},
+		{name: "nexthop replaced by a group", byID: true, do: func(l netlink.Link) error {
+			group := append(binary.NativeEndian.AppendUint32(nil, uint32(network.NexthopIDOf(netip.MustParseAddr("10.5.3.0")))), 0, 0, 0, 0)
+			return errors.Join(nexthop(unix.RTM_DELNEXTHOP, "10.5.2.0", 0), nexthop(unix.RTM_NEWNEXTHOP, "10.5.2.0", 0, nlAttr(unix.NHA_GROUP, group)))
+		}},
+		{name: "stale nexthop added", byID: true, do: func(l netlink.Link) error {
+			return nexthop(unix.RTM_NEWNEXTHOP, "10.5.200.0", network.RouteProtocol, nlAttr(unix.NHA_GATEWAY, []byte{10, 5, 200, 0}), oif(l))
+		}},
+		{name: "route by another's nexthop", byID: true, do: func(l netlink.Link) error {
+			err := nexthop(unix.RTM_NEWNEXTHOP, "0.0.0.7", unix.RTPROT_STATIC, nlAttr(unix.NHA_GATEWAY, []byte{10, 5, 3, 0}), oif(l))
+			return errors.Join(err, routeByNexthop("10.5.2.0/24", 7))
 		}},
 		{name: "FDB entry deleted", do: func(l netlink.Link) error { return netlink.NeighDel(fdb(l, mac, "192.0.2.2", 0)) }},
 		{name: "FDB entry with a wrong remote", do: func(l netlink.Link) error { return netlink.NeighSet(fdb(l, mac, "192.0.2.99", unix.NUD_PERMANENT)) }},
@@ -362,6 +422,53 @@ func faults() []fault {
 	}
 }
 
+// nexthop sends a request about the nexthop object whose number is that address.
+func nexthop(typ int, id string, protocol uint8, attrs ...*nl.RtAttr) error {
+	flags := unix.NLM_F_ACK
+	family := uint8(unix.AF_UNSPEC)
+	if typ == unix.RTM_NEWNEXTHOP {
+		flags |= unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	}
+	header := make([]byte, 8)
+	for _, a := range attrs {
+		switch a.Type {
+		case unix.NHA_GATEWAY:
+			family = unix.AF_INET
+			binary.NativeEndian.PutUint32(header[4:], unix.RTNH_F_ONLINK)
+		case unix.NHA_BLACKHOLE:
+			family = unix.AF_INET
+		}
+	}
+	header[0], header[2] = family, protocol
+	r := nl.NewNetlinkRequest(typ, flags)
+	for _, a := range append([]*nl.RtAttr{nlAttr(unix.NHA_ID, nl.Uint32Attr(uint32(network.NexthopIDOf(netip.MustParseAddr(id)))))}, attrs...) {
+		header = append(header, a.Serialize()...)
+	}
+	r.AddRawData(header)
+	_, err := r.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// routeByNexthop does what `ip route replace TO nhid ID` does.
+func routeByNexthop(to string, id uint32) error {
+	r := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+	n := dst(to)
+	ones, _ := n.Mask.Size()
+	msg := nl.NewRtMsg()
+	msg.Family, msg.Dst_len = unix.AF_INET, uint8(ones)
+	r.AddData(msg)
+	r.AddData(nlAttr(unix.RTA_DST, n.IP.To4()))
+	r.AddData(nlAttr(30, nl.Uint32Attr(id))) // RTA_NH_ID
+	_, err := r.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+func nlAttr(typ int, data []byte) *nl.RtAttr { return nl.NewRtAttr(typ, data) }
+
+func oif(l netlink.Link) *nl.RtAttr {
+	return nlAttr(unix.NHA_OIF, nl.Uint32Attr(uint32(l.Attrs().Index)))
+}
+
 func aliased(name string) error {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
@@ -377,84 +484,91 @@ func prepend(r *netlink.Route) error {
 
 // TestFaultsAreRepaired does each fault to a node whose loop runs, and waits until a fresh read finds all right.
 func TestFaultsAreRepaired(t *testing.T) {
+	for _, routes := range []style{plain, byID, byIDBare} {
+		for _, f := range faults() {
+			if f.byID && routes == plain {
+				continue
+			}
+			t.Run(routes.String()+"/"+f.name, func(t *testing.T) {
+				defer goleak.VerifyNone(t)
+				inNamespace(t, func(ns *sandbox.Net) error { return errors.Join(routes.prepare(), repairs(t, ns, f, routes)) })
+			})
+		}
+	}
+}
+
+func repairs(t *testing.T, ns *sandbox.Net, f fault, routes style) error {
 	const peers = 3
-	for _, f := range faults() {
-		t.Run(f.name, func(t *testing.T) {
-			defer goleak.VerifyNone(t)
-			inNamespace(t, func(ns *sandbox.Net) error {
-				n, err := open(wanted(peers))
-				if err != nil {
-					return err
+	n, err := open(wanted(peers, routes))
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	wake := make(chan struct{}, 1)
+	ready, watched := make(chan struct{}), make(chan error, 1)
+	go func() {
+		watched <- ns.Do(func() error {
+			return n.Watch(ctx, func() { close(ready) }, func() {
+				select {
+				case wake <- struct{}{}:
+				default:
 				}
-				defer n.Close()
-				ctx, cancel := context.WithCancel(t.Context())
-				wake := make(chan struct{}, 1)
-				ready, watched := make(chan struct{}), make(chan error, 1)
-				go func() {
-					watched <- ns.Do(func() error {
-						return n.Watch(ctx, func() { close(ready) }, func() {
-							select {
-							case wake <- struct{}{}:
-							default:
-							}
-						})
-					})
-				}()
-				defer func() {
-					cancel()
-					if err := <-watched; err != nil {
-						t.Error(err)
-					}
-				}()
-				<-ready
-				if err := errors.Join(n.Read()); err != nil {
-					return err
-				}
-				if _, err := n.pass(); err != nil {
-					return err
-				}
-				if err := verify(peers); err != nil {
-					return fmt.Errorf("before the fault: %w", err)
-				}
-				link, err := netlink.LinkByName(device)
-				if err != nil {
-					return err
-				}
-				index := link.Attrs().Index
-				if err := f.do(link); err != nil {
-					return fmt.Errorf("do the fault: %w", err)
-				}
-				broken := verify(peers)
-				deadline := time.After(10 * time.Second)
-				var retry <-chan time.Time
-				for {
-					select {
-					case <-wake:
-					case <-retry:
-					case <-deadline:
-						return fmt.Errorf("not repaired after 10 s: %v (right after the fault: %v)", verify(peers), broken)
-					}
-					if err := n.Observe(); err != nil {
-						return err
-					}
-					r := n.rec.Pass(time.Now())
-					if !r.Retry.IsZero() {
-						retry = time.After(time.Until(r.Retry))
-					}
-					if len(r.Failures) == 0 && verify(peers) == nil {
-						break
-					}
-				}
-				if now, err := netlink.LinkByName(device); err != nil || !f.remakes && now.Attrs().Index != index {
-					t.Errorf("the device was made anew: %v, %v", now, err)
-				}
-				if broken == nil {
-					t.Error("the fault broke nothing that a fresh read sees")
-				}
-				return nil
 			})
 		})
+	}()
+	defer func() {
+		cancel()
+		if err := <-watched; err != nil {
+			t.Error(err)
+		}
+	}()
+	<-ready
+	if err := errors.Join(n.Read()); err != nil {
+		return err
 	}
+	if _, err := n.pass(); err != nil {
+		return err
+	}
+	if err := verify(peers, routes); err != nil {
+		return fmt.Errorf("before the fault: %w", err)
+	}
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return err
+	}
+	index := link.Attrs().Index
+	if err := f.do(link); err != nil {
+		return fmt.Errorf("do the fault: %w", err)
+	}
+	broken := verify(peers, routes)
+	deadline := time.After(10 * time.Second)
+	var retry <-chan time.Time
+	for {
+		select {
+		case <-wake:
+		case <-retry:
+		case <-deadline:
+			return fmt.Errorf("not repaired after 10 s: %v (right after the fault: %v)", verify(peers, routes), broken)
+		}
+		if err := n.Observe(); err != nil {
+			return err
+		}
+		r := n.rec.Pass(time.Now())
+		if !r.Retry.IsZero() {
+			retry = time.After(time.Until(r.Retry))
+		}
+		if len(r.Failures) == 0 && verify(peers, routes) == nil {
+			break
+		}
+	}
+	if now, err := netlink.LinkByName(device); err != nil || !f.remakes && now.Attrs().Index != index {
+		t.Errorf("the device was made anew: %v, %v", now, err)
+	}
+	if broken == nil {
+		t.Error("the fault broke nothing that a fresh read sees")
+	}
+	return nil
 }
 
 // TestForeignIsLeftAlone has things of others all around ours.
@@ -481,7 +595,7 @@ func TestForeignIsLeftAlone(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		n, err := open(wanted(3))
+		n, err := open(wanted(3, byID))
 		if err != nil {
 			return err
 		}
@@ -491,7 +605,7 @@ func TestForeignIsLeftAlone(t *testing.T) {
 		}
 		n.rec.Tables.Replace(nodeOwn, ownState(), network.State{})
 		for i := range 3 {
-			o, s := peer(i + 2)
+			o, s := peer(i+2, byID)
 			n.rec.Tables.Replace(o, s, network.State{})
 		}
 		if _, err := n.pass(); err != nil {
@@ -554,7 +668,7 @@ func TestForeignDeviceInTheWay(t *testing.T) {
 				if err := netlink.LinkAdd(tt.there); err != nil {
 					return err
 				}
-				n, err := open(wanted(1))
+				n, err := open(wanted(1, byID))
 				if err != nil {
 					return err
 				}
@@ -576,7 +690,7 @@ func TestForeignDeviceInTheWay(t *testing.T) {
 				if _, err := n.rec.Pass(time.Now().Add(time.Minute)), error(nil); err != nil {
 					return err
 				}
-				return verify(1)
+				return verify(1, byID)
 			})
 		})
 	}
@@ -591,7 +705,7 @@ func TestConnectedRouteIsNotReplaced(t *testing.T) {
 		if err := errors.Join(netlink.LinkAdd(bridge), netlink.AddrAdd(bridge, addr), netlink.LinkSetUp(bridge)); err != nil {
 			return err
 		}
-		n, err := open(wanted(1))
+		n, err := open(wanted(1, byID))
 		if err != nil {
 			return err
 		}
@@ -621,7 +735,7 @@ func TestFlannelDeviceIsTakenOver(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		n, err := open(wanted(1))
+		n, err := open(wanted(1, byID))
 		if err != nil {
 			return err
 		}
@@ -633,6 +747,6 @@ func TestFlannelDeviceIsTakenOver(t *testing.T) {
 		if err != nil || l.Attrs().Index != v.Attrs().Index {
 			t.Errorf("the device was made anew: %v, %v", l, err)
 		}
-		return verify(1)
+		return verify(1, byID)
 	})
 }

@@ -88,7 +88,7 @@ func (k *Kernel) addLink(name string, want network.Link) (network.Link, error) {
 	if err != nil {
 		return network.Link{}, fmt.Errorf("find the new device %s: %w", name, err)
 	}
-	k.links[int32(link.Attrs().Index)] = name
+	k.named(int32(link.Attrs().Index), name)
 	have := want
 	have.Up, have.Alias, have.AddrGen = false, "", true
 	return have, nil
@@ -116,7 +116,7 @@ func (k *Kernel) rename(name string, want network.Link) (have network.Link, foun
 		if err := k.setName(v, name); err != nil {
 			return have, false, fmt.Errorf("rename device %s back to %s: %w", v.Name, name, err)
 		}
-		k.links[int32(v.Index)] = name
+		k.named(int32(v.Index), name)
 		k.tables.LinkGone(v.Name)
 		k.Distrust() // what hangs on it is to be read under its new name
 		have = network.Link{

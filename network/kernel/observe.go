@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"net/netip"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
@@ -33,6 +35,8 @@ func (k *Kernel) observe(m message) (reread bool) {
 		if x, ok := decodeNeighbour(m.data); ok {
 			k.neighbour(x, m.typ == unix.RTM_NEWNEIGH)
 		}
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		return k.nexthop(m.data, m.typ == unix.RTM_NEWNEXTHOP)
 	case unix.RTM_NEWROUTE:
 		k.defaultRoute(m.data)
 		if x, ok := k.decodeRoute(m.data); ok {
@@ -59,7 +63,7 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	if m.name == k.uplink || k.links[m.index] == k.uplink {
 		k.uplinkStale = true
 	}
-	k.links[m.index] = m.name
+	k.named(m.index, m.name)
 	before := t.Links.Get(m.name)
 	if before.Wanted || m.link.Alias == network.Alias {
 		t.Links.Observe(m.name, m.link)
@@ -76,7 +80,7 @@ func (k *Kernel) delLink(m linkMessage) (reread bool) {
 	if k.links[m.index] != m.name {
 		return false // its name is another device's by now
 	}
-	delete(k.links, m.index)
+	k.unnamed(m.index)
 	k.uplinkStale = k.uplinkStale || m.name == k.uplink
 	k.tables.LinkGone(m.name)
 	return false
@@ -131,6 +135,23 @@ func (k *Kernel) neighbour(m neighbourMessage, there bool) {
 	}
 }
 
+// nexthop takes in a nexthop object. Routes that go by one that is gone are gone too, and nobody says so.
+func (k *Kernel) nexthop(b []byte, there bool) (reread bool) {
+	m, ok := decodeNexthop(b)
+	if !ok {
+		return false
+	}
+	m.nexthop.Link = k.links[m.index]
+	t := k.tables.Nexthops
+	before := t.Get(m.id)
+	if there && (before.Wanted || m.nexthop.Protocol == network.RouteProtocol) {
+		t.Observe(m.id, m.nexthop)
+		return false
+	}
+	t.ObserveGone(m.id)
+	return before.Present
+}
+
 // decodeRoute decodes a route and says whether it concerns us.
 func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 	m, ok := decodeRoute(b)
@@ -138,6 +159,14 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 		return m, false
 	}
 	m.route.Link = k.links[m.index]
+	if m.route.Nexthop != 0 {
+		// What the message says beyond the object's number is taken from the object, and may be left out
+		// (net.ipv4.nexthop_compat_mode).
+		m.route.Gateway, m.route.OnLink = netip.Addr{}, false
+		if n := k.tables.Nexthops.Get(m.route.Nexthop); n.Present {
+			m.route.Link = n.Have.Link
+		}
+	}
 	return m, m.route.Protocol == network.RouteProtocol || k.tables.Routes.Get(m.key).Wanted || k.tables.OwnsLink(m.route.Link)
 }
 

@@ -21,7 +21,7 @@ func TestOverrun(t *testing.T) {
 	const peers = 3
 	defer goleak.VerifyNone(t)
 	inNamespace(t, func(ns *sandbox.Net) error {
-		n, err := open(wanted(peers))
+		n, err := open(wanted(peers, byID))
 		if err != nil {
 			return err
 		}
@@ -67,11 +67,11 @@ func TestOverrun(t *testing.T) {
 		}
 		close(goOn)
 		deadline := time.After(30 * time.Second)
-		for n.Overruns() == 0 || verify(peers) != nil {
+		for n.Overruns() == 0 || verify(peers, byID) != nil {
 			select {
 			case <-woken:
 			case <-deadline:
-				return fmt.Errorf("%d overruns; not repaired: %w", n.Overruns(), errors.Join(verify(peers)))
+				return fmt.Errorf("%d overruns; not repaired: %w", n.Overruns(), errors.Join(verify(peers, byID)))
 			}
 			if err := n.Observe(); err != nil {
 				return err
@@ -91,7 +91,7 @@ func TestBrokenAfterOverrun(t *testing.T) {
 	const peers = 3
 	defer goleak.VerifyNone(t)
 	inNamespace(t, func(ns *sandbox.Net) error {
-		n, err := open(wanted(peers))
+		n, err := open(wanted(peers, byID))
 		if err != nil {
 			return err
 		}
@@ -151,12 +151,12 @@ func TestBrokenAfterOverrun(t *testing.T) {
 			return err
 		}
 		deadline := time.After(30 * time.Second)
-		for verify(peers) != nil {
+		for verify(peers, byID) != nil {
 			select {
 			case goOn <- struct{}{}:
 			case <-woken:
 			case <-deadline:
-				return fmt.Errorf("not repaired: %w", verify(peers))
+				return fmt.Errorf("not repaired: %w", verify(peers, byID))
 			}
 			if err := repair(); err != nil {
 				return err

@@ -34,12 +34,16 @@ func (k *Kernel) read() error {
 	t.Addresses.Mark()
 	t.FDB.Mark()
 	t.Neighbours.Mark()
+	t.Nexthops.Mark()
 	t.Routes.Mark()
-	err := k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, k.observeDumped, &addrRequest{})
+	err := k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, k.observeDumped, &zeros{unix.SizeofIfAddrmsg})
 	for index, name := range k.links {
 		if err == nil && t.OwnsLink(name) {
 			err = k.readNeighbours(index)
 		}
+	}
+	if err == nil && k.nexthops { // before the routes that go by them
+		err = k.readNexthops(func(data []byte) { k.nexthop(data, true) })
 	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		if err == nil {
@@ -53,6 +57,7 @@ func (k *Kernel) read() error {
 	t.Addresses.Sweep(func(network.AddressKey) bool { return true })
 	t.FDB.Sweep(func(network.FDBKey) bool { return true })
 	t.Neighbours.Sweep(func(network.NeighbourKey) bool { return true })
+	t.Nexthops.Sweep(func(network.NexthopID) bool { return true })
 	t.Routes.Sweep(func(network.RouteKey) bool { return true })
 	return nil
 }
@@ -62,21 +67,22 @@ func (k *Kernel) observeDumped(typ uint16, data []byte) { k.observe(message{typ:
 func (k *Kernel) readLinks() error {
 	t := k.tables
 	t.Links.Mark()
-	seen := make(map[int32]string, len(k.links))
+	before, beforeByName := k.links, k.byName
+	k.links, k.byName = make(map[int32]string, len(before)), make(map[string]int32, len(before))
 	err := k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func(_ uint16, data []byte) {
 		m, ok := decodeLink(data)
 		if !ok {
 			return
 		}
-		seen[m.index] = m.name
+		k.named(m.index, m.name)
 		if t.Links.Get(m.name).Wanted || m.link.Alias == network.Alias {
 			t.Links.Observe(m.name, m.link)
 		}
 	}, nl.NewIfInfomsg(unix.AF_UNSPEC))
 	if err != nil {
+		k.links, k.byName = before, beforeByName
 		return err
 	}
-	k.links = seen
 	k.uplinkStale = true // whatever was told before may be overtaken
 	t.Links.Sweep(func(string) bool { return true })
 	return nil
@@ -91,6 +97,11 @@ func (k *Kernel) readNeighbours(index int32) error {
 	}
 	request = &neighbourRequest{family: unix.AF_BRIDGE, index: index}
 	return k.dump(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, k.observeDumped, request)
+}
+
+// readNexthops hands each nexthop object to f.
+func (k *Kernel) readNexthops(f func(data []byte)) error {
+	return k.dump(unix.RTM_GETNEXTHOP, unix.RTM_NEWNEXTHOP, func(_ uint16, data []byte) { f(data) }, &zeros{sizeofNhMsg})
 }
 
 // readRoutes reads one family's main table. Of several routes under one key the first is dumped first.
@@ -141,11 +152,11 @@ func (k *Kernel) dump(request, answer uint16, f func(typ uint16, data []byte), p
 	return nil
 }
 
-// addrRequest is a struct ifaddrmsg that asks for everything.
-type addrRequest struct{}
+// zeros is a message header of so many bytes that asks for everything.
+type zeros struct{ length int }
 
-func (*addrRequest) Len() int          { return unix.SizeofIfAddrmsg }
-func (*addrRequest) Serialize() []byte { return make([]byte, unix.SizeofIfAddrmsg) }
+func (z *zeros) Len() int          { return z.length }
+func (z *zeros) Serialize() []byte { return make([]byte, z.length) }
 
 // neighbourRequest is a struct ndmsg that asks for a family and, in the family AF_BRIDGE, for one device.
 type neighbourRequest struct {

@@ -30,6 +30,7 @@ type Choice struct {
 	Local        [2]netip.Addr     // the address on the interface, by subnet.Family; invalid for a family not in use
 	PublicIP     [2]netip.Addr     // what peers send to: Local, unless the operator named another, behind NAT for instance
 	OnLink       [2][]netip.Prefix // what the interface reaches without a gateway; sorted
+	Gateways     []netip.Addr      // of all default routes
 	Why          string            // for a log: "it has the default route", "--iface=eth1"
 	Rejected     []Rejection       // what came before in order, and did not fit
 }
@@ -69,7 +70,7 @@ func Choose(o Options, s Snapshot) (Choice, error) {
 	for _, c := range candidates {
 		choice, why := o.take(c, s)
 		if why == "" {
-			choice.Rejected = rejected
+			choice.Rejected, choice.Gateways = rejected, s.gateways(o.Families)
 			return choice, nil
 		}
 		if r := (Rejection{c.link.Name, why}); !slices.Contains(rejected, r) {
@@ -246,6 +247,18 @@ func (o Options) take(c candidate, s Snapshot) (choice Choice, why string) {
 		}
 	}
 	return choice, ""
+}
+
+// gateways returns the gateways of default routes, each once.
+func (s Snapshot) gateways(families []subnet.Family) (all []netip.Addr) {
+	for _, f := range families {
+		for _, r := range s.defaults(f) {
+			if r.Gateway.IsValid() && !slices.Contains(all, r.Gateway) {
+				all = append(all, r.Gateway)
+			}
+		}
+	}
+	return all
 }
 
 // leastMTU returns the smallest MTU of the interfaces that default routes lead to, 0 if there is none.

@@ -1,0 +1,140 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// batch gathers requests that change the kernel and sends them in one message, which the kernel works through in order.
+// It answers the last one, and of the others those that failed.
+//
+// It belongs to one goroutine, and can be used again after [batch.send].
+type batch struct {
+	fd       int
+	seq      uint32 // of the last request sent
+	buf      []byte // the requests, as the encoders append them
+	requests []request
+	answers  []byte
+}
+
+// request is one of those in a batch.
+type request struct {
+	start  int         // where it begins
+	failed func(error) // called if the kernel refuses it
+}
+
+func openBatch() (*batch, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	b := &batch{fd: fd, answers: make([]byte, 64<<10)}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		b.close()
+		return nil, fmt.Errorf("bind a netlink socket: %w", err)
+	}
+	// An answer comes at once; this only keeps a bug, ours or the kernel's, from stopping the daemon for good. The others
+	// make answers short, and have them say in words what was wrong, where the kernel can (Linux 4.12).
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 60})
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	return b, nil
+}
+
+func (b *batch) close() { unix.Close(b.fd) }
+
+// add takes in one request: buf is b.buf with the request appended.
+func (b *batch) add(buf []byte, failed func(error)) {
+	b.requests = append(b.requests, request{len(b.buf), failed})
+	b.buf = buf
+}
+
+// send has the kernel carry out what was added, and tells those that failed why.
+func (b *batch) send() {
+	if len(b.requests) == 0 {
+		return
+	}
+	first := b.seq + 1
+	for _, r := range b.requests {
+		b.seq++
+		binary.NativeEndian.PutUint32(b.buf[r.start+8:], b.seq)
+	}
+	last := b.buf[b.requests[len(b.requests)-1].start:]
+	binary.NativeEndian.PutUint16(last[6:], binary.NativeEndian.Uint16(last[6:])|unix.NLM_F_ACK)
+	err := retry(func() error { return unix.Sendto(b.fd, b.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) })
+	for done := false; err == nil && !done; {
+		done, err = b.receive(first)
+	}
+	if err != nil { // whether any of it was done is not known
+		for _, r := range b.requests {
+			r.failed(fmt.Errorf("exchange netlink messages: %w", err))
+		}
+	}
+	clear(b.requests) // of what failed holds on to
+	b.buf, b.requests = b.buf[:0], b.requests[:0]
+}
+
+// receive takes in answers to requests from the sequence number first on, and reports whether the last one's was among
+// them.
+func (b *batch) receive(first uint32) (done bool, err error) {
+	var n int
+	err = retry(func() (err error) { n, _, err = unix.Recvfrom(b.fd, b.answers, 0); return err })
+	if err != nil {
+		return false, err
+	}
+	for data := b.answers[:n]; len(data) >= unix.SizeofNlMsghdr; {
+		length := int(binary.NativeEndian.Uint32(data))
+		if length < unix.SizeofNlMsghdr || length > len(data) {
+			return false, errMalformed
+		}
+		// What is not in range answers an earlier batch that was given up on.
+		i := binary.NativeEndian.Uint32(data[8:]) - first
+		if binary.NativeEndian.Uint16(data[4:]) == unix.NLMSG_ERROR && i < uint32(len(b.requests)) {
+			if err := answer(data[:length]); err != nil {
+				b.requests[i].failed(err)
+			}
+			done = done || int(i) == len(b.requests)-1
+		}
+		data = data[min(len(data), (length+3)&^3):]
+	}
+	return done, nil
+}
+
+var errMalformed = errors.New("the kernel's answer is malformed")
+
+// answer decodes a struct nlmsgerr with its header: nil for success.
+func answer(b []byte) error {
+	flags := binary.NativeEndian.Uint16(b[6:])
+	b = b[unix.SizeofNlMsghdr:]
+	if len(b) < 4+unix.SizeofNlMsghdr {
+		return errMalformed
+	}
+	errno := -int32(binary.NativeEndian.Uint32(b))
+	if errno == 0 {
+		return nil
+	}
+	echoed := unix.SizeofNlMsghdr
+	if flags&unix.NLM_F_CAPPED == 0 { // the whole request follows
+		echoed = int(binary.NativeEndian.Uint32(b[4:])+3) &^ 3
+	}
+	err := error(unix.Errno(errno))
+	if flags&unix.NLM_F_ACK_TLVS != 0 && len(b) >= 4+echoed {
+		for typ, data := range attributes(b[4+echoed:]) {
+			if typ == unix.NLMSGERR_ATTR_MSG {
+				err = fmt.Errorf("%w: %s", err, attrString(data))
+			}
+		}
+	}
+	return err
+}
+
+func retry(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
