@@ -73,18 +73,15 @@ func (id *identity) save(dir string) error {
 	return nil
 }
 
-// mac chooses the MAC address of a device, so that it stays what peers know: the device's own if there is one, else what
-// the state directory remembers, else what the node's own lease says, else a random one.
+// mac chooses the MAC address of a device, so that it stays what peers know: what the node's own lease says, which is what
+// they send to; else the device's own if there is one, else what the state directory remembers, else a random one.
 func (id *identity) mac(device string, present, lease network.MAC) network.MAC {
-	chosen := present
-	if !chosen.IsUnicast() {
-		chosen, _ = network.ParseMAC(id.MACs[device])
-	}
-	if !chosen.IsUnicast() {
-		chosen = lease
-	}
-	if !chosen.IsUnicast() {
-		chosen = randomMAC()
+	remembered, _ := network.ParseMAC(id.MACs[device]) // what is no address is none
+	chosen := randomMAC()
+	for _, known := range []network.MAC{remembered, present, lease} { // the best last
+		if known.IsUnicast() {
+			chosen = known
+		}
 	}
 	if id.MACs == nil {
 		id.MACs = map[string]string{}

@@ -77,10 +77,11 @@ func TestMACOrder(t *testing.T) {
 	present, kept, lease := network.MAC{2, 1}, network.MAC{2, 2}, network.MAC{2, 3}
 	group := network.MAC{1, 1}
 	for _, tt := range []struct{ present, kept, lease, want network.MAC }{
-		{present, kept, lease, present},
-		{network.MAC{}, kept, lease, kept},
-		{network.MAC{}, network.MAC{}, lease, lease},
-		{group, network.MAC{}, lease, lease},
+		{present, kept, lease, lease},
+		{present, kept, network.MAC{}, present},
+		{network.MAC{}, kept, network.MAC{}, kept},
+		{group, kept, group, kept},
+		{present, kept, group, present},
 	} {
 		id := &identity{MACs: map[string]string{"flannel.1": tt.kept.String()}}
 		if got := id.mac("flannel.1", tt.present, tt.lease); got != tt.want {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -51,11 +50,8 @@ type node struct {
 	uplinkAt     time.Time // when a change of the uplink is to be followed
 	published    string    // content of the subnet file as last written
 	ready        bool
-	said         map[string]string // see sayOnce
 	quarantined  map[string]string // reasons by lease key, as last logged
-	repaired     int               // entries since repairsSaid
-	repairsSaid  time.Time
-	fights       map[string]time.Time // when each was last said, by kind and key
+	said
 }
 
 // Run runs a node's daemon until ctx ends, and returns nil then; all that is in the kernel stays as it is, and so does
@@ -78,9 +74,9 @@ func Run(ctx context.Context, o Options) error {
 		kernelNews: make(chan struct{}, 1),
 		rulesSet:   make(chan struct{}, 1),
 		grace:      map[string]graced{},
-		said:       map[string]string{},
 
-		quarantined: map[string]string{}, fights: map[string]time.Time{},
+		quarantined: map[string]string{},
+		said:        said{log: o.Log, once: map[string]string{}, fights: map[string]time.Time{}, failing: map[string]*failing{}},
 	}
 	n.own = ownLease{
 		store: o.Store, view: n.view, log: o.Log, background: &n.background,
@@ -186,6 +182,11 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	}
 	n.followUplink(now)
 	if n.own.advance(ctx, now) {
+		before := n.subnets
+		if before == noSubnets {
+			before = n.own.previous // of an earlier run
+		}
+		n.sayMoved(before, n.own.subnets)
 		n.subnets = n.own.subnets
 		n.wantDevice()
 	}
@@ -220,9 +221,6 @@ func (n *node) pass(now time.Time) {
 	n.rec.KeepUnwanted = !complete
 	r := n.rec.Pass(now)
 	n.retryAt = r.Retry
-	if len(r.Sysctls) > 0 {
-		n.Log.WithField("set", r.Sysctls).Warn("forwarding was off; switched on")
-	}
 	first := complete && !n.programmed
 	n.programmed = n.programmed || complete
 	if first {
@@ -232,59 +230,7 @@ func (n *node) pass(now time.Time) {
 			"took": time.Since(now).Round(time.Microsecond).String(),
 		}).Info("the kernel holds what the leases ask for")
 	}
-	n.sayRepairs(now, r)
-	if len(r.Failures) > 0 {
-		f := r.Failures[0]
-		n.sayOnce("pass", fmt.Errorf("%s %s: %w", f.Kind, f.Key, f.Err))
-	} else if r.Retry.IsZero() {
-		n.forget("pass")
-	}
-}
-
-// How often repairs, and each fight, are said at the most.
-const (
-	repairsSaidEvery = 10 * time.Second
-	fightSaidEvery   = time.Minute
-)
-
-// sayRepairs says what others changed: the first at once, what follows soon after as one number. Who keeps changing the
-// same thing is named, with both values.
-func (n *node) sayRepairs(now time.Time, r network.Result) {
-	n.repaired += r.Repaired
-	if n.repaired > 0 && now.Sub(n.repairsSaid) > repairsSaidEvery {
-		n.Log.WithField("repaired", n.repaired).Warn("somebody else changed what is ours in the kernel; it is right again")
-		n.repaired, n.repairsSaid = 0, now
-	}
-	for _, f := range r.Fights {
-		key := f.Kind + " " + f.Key
-		if last, ok := n.fights[key]; ok && now.Sub(last) < fightSaidEvery {
-			continue
-		}
-		n.fights[key] = now
-		n.Log.WithFields(logrus.Fields{"want": f.Want, "have": f.Have}).
-			Errorf("somebody keeps changing %s; it is set right again and again, with pauses: find who does it", key)
-	}
-	for key, last := range n.fights {
-		if now.Sub(last) > 2*fightSaidEvery {
-			delete(n.fights, key)
-		}
-	}
-}
-
-// sayOnce logs an error at the place called topic, unless it is what was logged there last.
-func (n *node) sayOnce(topic string, err error) {
-	if n.said[topic] != err.Error() {
-		n.said[topic] = err.Error()
-		n.Log.Error(err)
-	}
-}
-
-// forget says that the trouble at a place is over.
-func (n *node) forget(topic string) {
-	if _, was := n.said[topic]; was {
-		delete(n.said, topic)
-		n.Log.Infof("%s: all is well again", topic)
-	}
+	n.sayPass(now, r)
 }
 
 // jitter returns d, give or take a tenth: nodes that started together shall not do everything together.

@@ -1,9 +1,7 @@
 package node
 
 import (
-	"fmt"
 	"net/netip"
-	"reflect"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -13,39 +11,6 @@ import (
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet"
 )
-
-// configNews takes in the network config, or its absence. The first usable one is in force from then on; what comes
-// later and differs takes a restart, and the one in force stays until then.
-func (n *node) configNews(data []byte) {
-	if data == nil {
-		if n.config == nil {
-			n.sayOnce("config", fmt.Errorf("there is no network config in the store yet, waiting for it; write one, such as {\"Network\": \"10.5.0.0/16\"}, to <etcd-prefix>/config"))
-		} else {
-			n.sayOnce("config", fmt.Errorf("the network config was deleted from the store; the one in force stays"))
-		}
-		return
-	}
-	c, err := subnet.ParseConfig(data)
-	if err == nil {
-		if _, known := backends()[c.Backend.Type]; !known {
-			_, err = newBackend(c, backend.Underlay{}) // for its error
-		}
-	}
-	switch {
-	case err != nil && n.config == nil:
-		n.sayOnce("config", fmt.Errorf("%w; waiting for a better one", err))
-	case err != nil:
-		n.sayOnce("config", fmt.Errorf("%w; the one in force stays", err))
-	case n.config == nil:
-		n.forget("config")
-		n.config = &c
-		n.Log.WithFields(logrus.Fields{"networks": networks(c), "backend": c.Backend.Type}).Info("network config")
-	case !reflect.DeepEqual(c, *n.config):
-		n.sayOnce("config", fmt.Errorf("the network config changed; the one in force stays until selvaged is restarted"))
-	default:
-		n.forget("config")
-	}
-}
 
 // setUp makes the backend, once config and uplink allow it. It reports whether there is one.
 func (n *node) setUp(now time.Time) bool {
@@ -89,7 +54,7 @@ func (n *node) makeBackend(now time.Time) error {
 	if fresh != "" {
 		n.Log.WithField("instance", id.InstanceID).Info("this node has a new identity: " + fresh)
 	}
-	for _, l := range b.Device([2]netip.Prefix{}).Links {
+	for _, l := range b.Device(noSubnets).Links {
 		n.Log.WithFields(logrus.Fields{"device": l.Key, "vni": l.Value.VNI, "port": l.Value.Port, "mtu": l.Value.MTU, "mac": l.Value.MAC.String()}).Info("overlay device")
 	}
 	n.own.instanceID, n.own.advertise = id.InstanceID, n.lease
@@ -102,11 +67,32 @@ func (n *node) makeBackend(now time.Time) error {
 func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underlay {
 	return backend.Underlay{
 		Link: choice.Name, MTU: choice.MTU, Local: choice.Local, PublicIP: choice.PublicIP, Own: own,
+		Nexthops: n.kernel.HasNexthops(),
 		MAC: func(device string, lease network.MAC) network.MAC {
 			return n.identity.mac(device, n.kernel.VXLANAddress(device), lease)
 		},
 	}
 }
+
+// ownMember is the node's own lease as the store has it, or nil.
+func (n *node) ownMember() *subnet.Lease {
+	if m, ok, _ := n.view.Get(n.own.record.Key); ok {
+		return &m.Lease
+	}
+	return nil
+}
+
+// reform adopts another backend while the node runs, and advertises what is new in it.
+func (n *node) reform(choice uplink.Choice, b backend.Backend, now time.Time) {
+	before := n.lease(noSubnets)
+	n.adopt(choice, b, now)
+	if n.lease(noSubnets) != before {
+		n.own.update()
+	}
+}
+
+// noSubnets stands for a node's subnets where they are not known, or do not matter.
+var noSubnets [2]netip.Prefix
 
 // adopt puts a backend, and the uplink it is for, in the place of the last one, if there was one.
 func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {

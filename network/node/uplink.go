@@ -1,12 +1,9 @@
 package node
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/sirupsen/logrus"
-
-	"github.com/selvage-net/selvage/subnet"
 )
 
 // How long a change of the uplink must last before it is followed. Within one interface it is short: an address that is
@@ -47,11 +44,7 @@ func (n *node) followUplink(now time.Time) {
 		return
 	}
 	n.uplinkAt = time.Time{}
-	var own *subnet.Lease
-	if m, ok, _ := n.view.Get(n.own.record.Key); ok {
-		own = &m.Lease
-	}
-	b, err := newBackend(*n.config, n.underlay(choice, own))
+	b, err := newBackend(*n.config, n.underlay(choice, n.ownMember()))
 	if err != nil {
 		n.sayOnce("uplink", err)
 		return
@@ -60,12 +53,8 @@ func (n *node) followUplink(now time.Time) {
 		"uplink": choice.Name, "public_ip": addresses(choice.PublicIP), "mtu": choice.MTU,
 		"was": n.uplink.Name, "was_public_ip": addresses(n.uplink.PublicIP), "was_mtu": n.uplink.MTU,
 	}).Warn("the uplink changed; following it")
-	before := n.lease([2]netip.Prefix{})
-	n.adopt(choice, b, now)
+	n.reform(choice, b, now)
 	if s, ok := n.Store.(interface{ AddressesChanged() }); ok {
 		s.AddressesChanged()
-	}
-	if n.lease([2]netip.Prefix{}) != before {
-		n.own.update()
 	}
 }

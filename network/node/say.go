@@ -1,0 +1,155 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// said is what was logged, so that one fact is one line however often it is met.
+type said struct {
+	log         logrus.FieldLogger
+	once        map[string]string // by place: see sayOnce
+	repaired    int               // entries since repairsSaid
+	repairsSaid time.Time
+	fights      map[string]time.Time // when each was last said, by kind and key
+	failing     map[string]*failing  // by kind
+}
+
+// failing says since when changes of one kind fail, and when that was last said.
+type failing struct{ since, said time.Time }
+
+// How often repairs, each fight, and failures of a kind are said at the most.
+const (
+	repairsSaidEvery  = 10 * time.Second
+	fightSaidEvery    = time.Minute
+	failuresSaidEvery = time.Minute
+	// passingTrouble is how long a failure that can come from a device's coming or going has to last before it is said.
+	passingTrouble = time.Second
+)
+
+// sayOnce logs an error at the place called topic, unless it is what was logged there last.
+func (s *said) sayOnce(topic string, err error) {
+	if s.once[topic] != err.Error() {
+		s.once[topic] = err.Error()
+		s.log.Error(err)
+	}
+}
+
+// forget says that the trouble at a place is over.
+func (s *said) forget(topic string) {
+	if _, was := s.once[topic]; was {
+		delete(s.once, topic)
+		s.log.Infof("%s: all is well again", topic)
+	}
+}
+
+// sayPass says what a pass came to, as far as somebody should know. Of a node's own devices, forwarding is switched on
+// whenever they are made, and that is no news.
+func (n *node) sayPass(now time.Time, r network.Result) {
+	own := func(setting string) bool {
+		return slices.ContainsFunc(n.device.Links, func(l network.Item[string, network.Link]) bool {
+			return strings.Contains(setting, "/"+l.Key+"/")
+		})
+	}
+	if set := slices.DeleteFunc(r.Sysctls, own); len(set) > 0 {
+		n.Log.WithField("set", set).Warn("forwarding was off; switched on")
+	}
+	n.sayRepairs(now, r.Repaired)
+	n.sayFights(now, r.Fights)
+	n.sayFailures(now, r)
+}
+
+// sayRepairs says how much others changed: the first at once, what follows soon after as one number.
+func (s *said) sayRepairs(now time.Time, repaired int) {
+	s.repaired += repaired
+	if s.repaired > 0 && now.Sub(s.repairsSaid) > repairsSaidEvery {
+		s.log.WithField("repaired", s.repaired).Warn("somebody else changed what is ours in the kernel; it is right again")
+		s.repaired, s.repairsSaid = 0, now
+	}
+}
+
+// sayFights names who keeps changing the same thing, with both values.
+func (s *said) sayFights(now time.Time, fights []network.Fight) {
+	for _, f := range fights {
+		key := f.Kind + " " + f.Key
+		if last, ok := s.fights[key]; ok && now.Sub(last) < fightSaidEvery {
+			continue
+		}
+		s.fights[key] = now
+		s.log.WithFields(logrus.Fields{"want": f.Want, "have": f.Have}).
+			Errorf("somebody keeps changing %s; it is set right again and again, with pauses: find who does it", key)
+	}
+	maps.DeleteFunc(s.fights, func(_ string, last time.Time) bool { return now.Sub(last) > 2*fightSaidEvery })
+}
+
+// sayFailures says what could not be made: of each kind the first, and how many more.
+func (s *said) sayFailures(now time.Time, r network.Result) {
+	if len(r.Failures) == 0 && r.Retry.IsZero() {
+		for _, kind := range slices.Sorted(maps.Keys(s.failing)) {
+			if !s.failing[kind].said.IsZero() {
+				s.log.Infof("%s: all is well again", kind)
+			}
+		}
+		clear(s.failing)
+		return
+	}
+	count, first := map[string]int{}, map[string]network.Failure{}
+	for _, f := range r.Failures {
+		if count[f.Kind]++; count[f.Kind] == 1 {
+			first[f.Kind] = f
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(first)) {
+		f := s.failing[kind]
+		if f == nil {
+			f = &failing{since: now}
+			s.failing[kind] = f
+		}
+		err := fmt.Errorf("%s %s: %w", kind, first[kind].Key, first[kind].Err)
+		if now.Sub(f.said) < failuresSaidEvery || passes(err) && now.Sub(f.since) < passingTrouble {
+			continue
+		}
+		f.said = now
+		if more := count[kind] - 1; more > 0 {
+			err = fmt.Errorf("%w (and %d more of its kind)", err, more)
+		}
+		s.log.Error(err)
+	}
+}
+
+// sayMoved says that the node has other subnets now, and which pods stay behind: others send what is for them elsewhere.
+func (n *node) sayMoved(from, to [2]netip.Prefix) {
+	for _, f := range subnet.Families() {
+		if from[f] == to[f] || !from[f].IsValid() {
+			continue
+		}
+		pods := n.kernel.Hosts(from[f])
+		entry := n.Log.WithFields(logrus.Fields{"was": from[f], "is": to[f], "pods_seen": len(pods)})
+		if len(pods) > manyPods {
+			pods = pods[:manyPods]
+		}
+		entry.WithField("pods", pods).Errorf("this node lost its subnet %s to another node and has %s now. "+
+			"Pods that have addresses of the old one cannot be reached from other nodes: restart them, and remove the old address from their bridge", from[f], to[f])
+	}
+}
+
+// manyPods is how many pods are named.
+const manyPods = 20
+
+// passes reports whether a failure may just come from a device that is coming or going at this moment.
+func passes(err error) bool {
+	return slices.ContainsFunc([]error{unix.ENODEV, unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL, fs.ErrNotExist},
+		func(e error) bool { return errors.Is(err, e) })
+}
