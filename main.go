@@ -54,6 +54,7 @@ type flags struct {
 	randomDisable bool
 	renewMargin   int // minutes
 	blackhole     bool
+	noCachedStart bool
 	healthzIP     string
 	healthzPort   int
 	logLevel      string
@@ -121,7 +122,8 @@ func (f *flags) register(s *pflag.FlagSet) {
 
 	s.StringVar(&f.node.NodeName, "node-name", hostname, "name of this node, for display only")
 	s.StringVar(&f.node.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "file that tells the CNI plugin and others this node's subnet")
-	s.StringVar(&f.node.StateDir, "state-dir", "/var/lib/selvage", "directory that keeps this node's identity")
+	s.StringVar(&f.node.StateDir, "state-dir", "/var/lib/selvage", "directory that keeps this node's identity and the leases it last saw")
+	s.BoolVar(&f.noCachedStart, "no-cached-start", false, "wait for etcd at the start, instead of coming up from the leases last seen")
 	s.DurationVar(&f.node.PeerGrace, "peer-grace", 30*time.Second, "how long a node whose lease vanished can still be reached")
 	s.DurationVar(&f.node.Resync, "resync", 5*time.Minute, "how often the kernel's tables are read in full; changes are noticed at once anyway")
 
@@ -247,6 +249,7 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	f.etcd.Log, f.node.Log = log, log
 	f.node.Uplink = f.uplink
 	f.node.RandomFully = !f.randomDisable
+	f.node.CachedStart, f.node.LeaseTTL = !f.noCachedStart, f.etcd.LeaseTTL
 	f.node.RulesResync = time.Duration(f.rulesResync) * time.Second
 	return nil
 }

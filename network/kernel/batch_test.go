@@ -51,8 +51,8 @@ type refusal struct {
 	words string
 }
 
-// checkRefused sends a batch of 128 updates of which the first, the hundredth and the last are refused. The second half
-// of the test is that what is refused leaves nothing behind: all are sent again, and are right then.
+// checkRefused sends a batch of 128 updates of which the first, the hundredth and the last are refused, twice, and then
+// one in which all are right: what was refused leaves nothing behind.
 func checkRefused[K, V comparable](t *testing.T, kind string, apply func([]network.Update[K, V]), update func(i int, bad bool) network.Update[K, V], want refusal) {
 	t.Helper()
 	bad := []int{0, 99, 127}
@@ -189,8 +189,86 @@ func TestBatchOfDeletions(t *testing.T) {
 	})
 }
 
-// request adds to a batch the deletion of a nexthop object, or of one with a number that none can have, and notes in
-// errs what comes of it.
+// TestOddEntryIsReplaced: to replace an FDB entry leaves a port of its own as it was, so it is deleted first, in the same
+// batch; the others are not.
+func TestOddEntryIsReplaced(t *testing.T) {
+	inNet(t, func(k *Kernel) error {
+		link, err := netlink.LinkByName(testDevice)
+		if err != nil {
+			return err
+		}
+		index := link.Attrs().Index
+		entry := neighbourEntry{family: unix.AF_BRIDGE, flags: unix.NTF_SELF, index: index, ip: remote4, mac: testMAC}
+		b := attribute(encodeNeighbour(nil, unix.RTM_NEWNEIGH, entry), unix.NDA_PORT, []byte{1, 2})
+		k.batch.add(end(b, 0), func(e error) { err = e })
+		k.batch.send()
+		if err != nil {
+			return err
+		}
+		found := func() neighbourMessage {
+			neighbours, _, _, e := dumped(k, int32(index))
+			err = errors.Join(err, e)
+			for m := range neighbours {
+				if m.mac == testMAC {
+					return m
+				}
+			}
+			return neighbourMessage{}
+		}
+		if m := found(); !m.odd {
+			t.Fatalf("to begin with, the entry is %+v, %v", m, err)
+		}
+		batch := []network.Update[network.FDBKey, network.FDB]{
+			set(network.FDBKey{Link: testDevice, MAC: network.MAC{2, 1}}, network.FDB{Remote: remote4, Permanent: true}),
+			set(network.FDBKey{Link: testDevice, MAC: testMAC}, network.FDB{Remote: remote4, Permanent: true}),
+			set(network.FDBKey{Link: testDevice, MAC: network.MAC{2, 3}}, network.FDB{Remote: remote6, Permanent: true}), // refused
+		}
+		batch[1].Change.Have, batch[1].Change.Present = network.FDB{Remote: remote4, Permanent: true, Odd: true}, true
+		k.FDB(batch)
+		if batch[0].Err != nil || batch[1].Err != nil || !errors.Is(batch[2].Err, unix.EAFNOSUPPORT) {
+			t.Errorf("%v, %v, %v, want the last one alone refused", batch[0].Err, batch[1].Err, batch[2].Err)
+		}
+		if m := found(); m.odd || m.ip != remote4 {
+			t.Errorf("the entry is %+v", m)
+		}
+		return err
+	})
+}
+
+// TestBatchWithoutDevice: what is to hang on a device that there is not fails by itself, and names it.
+func TestBatchWithoutDevice(t *testing.T) {
+	inNet(t, func(k *Kernel) error {
+		nexthops := []network.Update[network.NexthopID, network.Nexthop]{
+			set(network.NexthopID(7), network.Nexthop{Link: "missing", Gateway: gatewayOf(1)}),
+			set(network.NexthopID(8), network.Nexthop{Link: testDevice, Gateway: gatewayOf(2), OnLink: true}),
+		}
+		routes := []network.Update[network.RouteKey, network.Route]{
+			set(network.RouteKey{Prefix: netip.MustParsePrefix("10.6.1.0/24")}, network.Route{Link: "missing", Type: unix.RTN_UNICAST}),
+			set(network.RouteKey{Prefix: netip.MustParsePrefix("10.6.2.0/24")}, network.Route{Link: testDevice, Nexthop: 8, Type: unix.RTN_UNICAST}),
+		}
+		neighbours := []network.Update[network.NeighbourKey, network.Neighbour]{
+			set(network.NeighbourKey{Link: "missing", IP: gatewayOf(1)}, network.Neighbour{MAC: testMAC}),
+			set(network.NeighbourKey{Link: testDevice, IP: gatewayOf(2)}, network.Neighbour{MAC: testMAC}),
+		}
+		fdb := []network.Update[network.FDBKey, network.FDB]{
+			set(network.FDBKey{Link: "missing", MAC: testMAC}, network.FDB{Remote: remote4}),
+			set(network.FDBKey{Link: testDevice, MAC: testMAC}, network.FDB{Remote: remote4}),
+		}
+		k.FDB(fdb)
+		k.Neighbours(neighbours)
+		k.Nexthops(nexthops)
+		k.Routes(routes)
+		for _, err := range []error{fdb[0].Err, neighbours[0].Err, nexthops[0].Err, routes[0].Err} {
+			if err == nil || !strings.Contains(err.Error(), "missing") {
+				t.Errorf("error %v, want one that names the device", err)
+			}
+		}
+		return errors.Join(fdb[1].Err, neighbours[1].Err, nexthops[1].Err, routes[1].Err)
+	})
+}
+
+// deletion adds to a batch the deletion of a nexthop object; 0 is a number that none can have. What comes of it is noted in
+// err.
 func deletion(b *batch, id network.NexthopID, err *error) {
 	*err = nil
 	b.add(encodeNexthopDeletion(b.buf, id), func(e error) { *err = e })
@@ -328,7 +406,9 @@ func FuzzAnswer(f *testing.F) {
 	words := attribute(nil, unix.NLMSGERR_ATTR_MSG, []byte("No such thing\x00"))
 	f.Add(netlinkError(unix.NLM_F_CAPPED|unix.NLM_F_ACK_TLVS, unix.EINVAL, 40, words))
 	f.Add(netlinkError(unix.NLM_F_ACK_TLVS, unix.EINVAL, 41, words))
-	f.Add(netlinkError(0, unix.EINVAL, 1<<31-1)[:20])
+	long := netlinkError(0, unix.EINVAL, 4)
+	binary.NativeEndian.PutUint32(long[unix.SizeofNlMsghdr+4:], 1<<32-1) // the request, as it says
+	f.Add(long)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) >= unix.SizeofNlMsghdr { // as receive makes sure of
 			answer(data)

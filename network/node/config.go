@@ -36,17 +36,17 @@ func (n *node) configNews(data []byte) {
 	case n.config != nil && reflect.DeepEqual(c, *n.config):
 		n.forget("config")
 	case n.backend != nil:
-		n.changeConfig(c)
+		n.changeConfig(c, data)
 	default:
 		n.forget("config")
-		n.config = &c
+		n.config, n.configJSON = &c, data
 		n.Log.WithFields(logrus.Fields{"networks": networks(c), "backend": c.Backend.Type}).Info("network config")
 	}
 }
 
 // changeConfig follows a new config while the node runs, if it can be followed by one node after the other without their
 // losing each other. One that cannot is refused, and the one in force stays.
-func (n *node) changeConfig(c subnet.Config) {
+func (n *node) changeConfig(c subnet.Config, data []byte) {
 	b, err := newBackend(c, n.underlay(n.uplink, n.ownMember()))
 	if err == nil {
 		err = errors.Join(n.covers(c), sameDevices(n.backend, b))
@@ -59,7 +59,7 @@ func (n *node) changeConfig(c subnet.Config) {
 	n.forget("config")
 	n.Log.WithFields(logrus.Fields{"networks": networks(c), "backend": c.Backend.Type, "mtu": b.MTU(), "was_mtu": n.backend.MTU()}).
 		Warn("the network config changed; following it")
-	n.config = &c
+	n.config, n.configJSON = &c, data
 	n.reform(n.uplink, b, time.Now())
 }
 

@@ -121,6 +121,25 @@ func (o *ownLease) later(now time.Time) {
 	o.retryAt = now.Add(jitter(o.pause))
 }
 
+// assume takes a lease for ours and final that was ours before, and that nobody can have been given meanwhile. It is not
+// held: that is for when the store can be asked.
+func (o *ownLease) assume(m subnet.Member) {
+	o.final = true
+	o.record = subnet.Record{Key: m.Key, Created: m.Created, Modified: m.Modified, LeaseID: m.LeaseID}
+	for _, f := range subnet.Families() {
+		o.subnets[f] = m.Endpoints[f].Subnet
+	}
+	o.previous = o.subnets
+	o.log.WithField("lease", m.Key).Info("this node's lease, as it was kept")
+}
+
+// doubt ends what assume began: the lease is to be claimed now.
+func (o *ownLease) doubt() {
+	if o.phase == none {
+		o.final = false
+	}
+}
+
 // claimEnded takes in how a claim ended. A lost race is nothing to speak of: the next choice follows at once.
 func (o *ownLease) claimEnded(ctx context.Context, c claimed) {
 	switch {

@@ -32,15 +32,17 @@ type node struct {
 	rulesSet   chan struct{}     // the filter's rules are in place for the first time
 	background sync.WaitGroup
 
-	config   *subnet.Config // in force; nil until there is a usable one
-	identity *identity
-	backend  backend.Backend // nil until config and uplink are known
-	uplink   uplink.Choice
-	device   network.State   // what the node wants for itself in the tables
-	subnets  [2]netip.Prefix // what it was last sure to hold, by subnet.Family
-	own      ownLease
-	grace    map[string]graced
-	rules    *rulesKeeper
+	cache      leaseCache
+	config     *subnet.Config // in force; nil until there is a usable one
+	configJSON []byte         // the same as it was written
+	identity   *identity
+	backend    backend.Backend // nil until config and uplink are known
+	uplink     uplink.Choice
+	device     network.State   // what the node wants for itself in the tables
+	subnets    [2]netip.Prefix // what it was last sure to hold, by subnet.Family
+	own        ownLease
+	grace      map[string]graced
+	rules      *rulesKeeper
 
 	setupAt      time.Time // when to try again what failed outside the tables
 	resyncAt     time.Time
@@ -78,6 +80,7 @@ func Run(ctx context.Context, o Options) error {
 		quarantined: map[string]string{},
 		said:        said{log: o.Log, once: map[string]string{}, fights: map[string]time.Time{}, failing: map[string]*failing{}},
 	}
+	n.cache = newLeaseCache(o.StateDir, o.CachedStart, time.Now())
 	n.own = ownLease{
 		store: o.Store, view: n.view, log: o.Log, background: &n.background,
 		claims: make(chan claimed), lost: make(chan heldLost), previous: n.previousSubnets(),
@@ -177,11 +180,12 @@ func (n *node) step(ctx context.Context, now time.Time) {
 		return
 	}
 	n.forget("observe")
+	n.startFromCache(now)
 	if !n.setUp(now) {
 		return
 	}
 	n.followUplink(now)
-	if n.own.advance(ctx, now) {
+	if !n.cache.inUse && n.own.advance(ctx, now) {
 		before := n.subnets
 		if before == noSubnets {
 			before = n.own.previous // of an earlier run
@@ -193,12 +197,16 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	n.endGrace(now)
 	n.pass(now)
 	n.publish(ctx)
+	n.keepLeases(now)
 }
 
 // next is when the loop has to run again if nothing happens.
 func (n *node) next(now time.Time) time.Time {
 	at := n.resyncAt
-	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt}
+	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt, n.cache.startAt}
+	if n.cache.stale {
+		wakes = append(wakes, n.cache.writeAt)
+	}
 	if n.repaired > 0 {
 		wakes = append(wakes, n.repairsSaid.Add(repairsSaidEvery))
 	}
@@ -218,7 +226,7 @@ func (n *node) next(now time.Time) time.Time {
 // pass makes the kernel what the tables want, and says what came of it.
 func (n *node) pass(now time.Time) {
 	complete := n.view.Synced() && n.own.final
-	n.rec.KeepUnwanted = !complete
+	n.rec.KeepUnwanted = !complete || n.cache.inUse
 	r := n.rec.Pass(now)
 	n.retryAt = r.Retry
 	first := complete && !n.programmed

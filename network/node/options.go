@@ -36,8 +36,13 @@ type Options struct {
 	Resync time.Duration
 	// PeerGrace is how long a peer whose lease vanished stays in the kernel. 0: not at all.
 	PeerGrace time.Duration
-	Ready     func() // called once, when everything is in place and the subnet file is written; may be nil
-	Log       logrus.FieldLogger
+	// LeaseTTL is how long a lease runs without being renewed: a peer that is missing after the store lost its memory may be
+	// back until then.
+	LeaseTTL time.Duration
+	// CachedStart has a node that starts while the store is silent come up from the leases that it kept.
+	CachedStart bool
+	Ready       func() // called once, when everything is in place and the subnet file is written; may be nil
+	Log         logrus.FieldLogger
 }
 
 // backends are the backends there are, by the network config's Backend.Type.

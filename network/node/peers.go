@@ -19,6 +19,17 @@ type graced struct {
 
 // storeNews takes in one event of the store.
 func (n *node) storeNews(e subnet.Event) {
+	if e.Type == subnet.Synced {
+		n.heardStore()
+	}
+	if e.Type == subnet.Synced || e.ConfigSet || len(e.Put)+len(e.Deleted) > 0 {
+		n.cache.leasesChanged(time.Now())
+	}
+	n.takeIn(e)
+}
+
+// takeIn takes in one event, of the store or from what was kept of it.
+func (n *node) takeIn(e subnet.Event) {
 	changes := n.view.Apply(e)
 	if e.ConfigSet {
 		n.configNews(e.Config)

@@ -58,6 +58,7 @@ func (n *node) makeBackend(now time.Time) error {
 		n.Log.WithFields(logrus.Fields{"device": l.Key, "vni": l.Value.VNI, "port": l.Value.Port, "mtu": l.Value.MTU, "mac": l.Value.MAC.String()}).Info("overlay device")
 	}
 	n.own.instanceID, n.own.advertise = id.InstanceID, n.lease
+	n.assumeOwn()
 	n.adopt(choice, b, now)
 	n.sayQuarantined(subnet.Event{Type: subnet.Synced})
 	return n.kernel.Read() // now that it is known what is ours

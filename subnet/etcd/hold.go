@@ -29,6 +29,7 @@ type hold struct {
 	write *entry        // due: to be written
 	tried []entry       // written, or not: the answer was lost
 	every time.Duration // the time between renewals: a third of the etcd lease's
+	until time.Time     // when the etcd lease ends without another renewal; guarded by Store.mu
 }
 
 // Hold implements [subnet.Store].
@@ -101,6 +102,7 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 func (s *Store) keep(ctx context.Context, h *hold) error {
 	lease := h.current.LeaseID
 	if h.renew && lease != 0 {
+		asked := time.Now()
 		ttl, err := s.keepAlive(ctx, lease)
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return fmt.Errorf("%w: it has run out or was revoked", subnet.ErrLost)
@@ -109,6 +111,9 @@ func (s *Store) keep(ctx context.Context, h *hold) error {
 			return err
 		}
 		h.every = ttl / 3
+		s.mu.Lock()
+		h.until = asked.Add(ttl)
+		s.mu.Unlock()
 	}
 	h.renew = false
 	if h.write != nil {
@@ -166,7 +171,7 @@ func (s *Store) lookAt(ctx context.Context, h *hold) error {
 	defer cancel()
 	resp, err := s.client.Get(short, s.keys.subnets+h.current.Key)
 	if err != nil {
-		return fmt.Errorf("look at the key: %w", s.opts.explain(err))
+		return fmt.Errorf("look at the key: %w", s.explain(ctx, err))
 	}
 	if len(resp.Kvs) == 0 {
 		return fmt.Errorf("%w: the key is gone", subnet.ErrLost)
@@ -177,6 +182,19 @@ func (s *Store) lookAt(ctx context.Context, h *hold) error {
 	}
 	s.holding(h, r)
 	return nil
+}
+
+// Expires returns until when the lease of a record that is held runs without another renewal; zero for one that is not
+// held, or never expires.
+func (s *Store) Expires(held subnet.Record) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h := range s.holds {
+		if h.current.Key == held.Key {
+			return h.until
+		}
+	}
+	return time.Time{}
 }
 
 // holding notes what the record of h has become, also for Release, which is given the record as Hold was.

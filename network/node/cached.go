@@ -1,0 +1,157 @@
+package node
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/cache"
+)
+
+// A node that starts while the lease store is down comes up from what it last knew of it: it programs its peers, and if
+// its own lease cannot have run out meanwhile it takes that for its own, writes the subnet file and is ready. Nothing is
+// removed from the kernel before the store has been heard, and nothing is claimed.
+
+const (
+	// cacheFile is the file in the state directory that keeps the leases.
+	cacheFile = "leases"
+	// cachedStartAfter is how long the store is waited for before the leases that were kept are used.
+	cachedStartAfter = 3 * time.Second
+	// cacheEvery is how often leases that change are kept at the most, and cacheAfter how long after a change: others follow.
+	cacheEvery = 10 * time.Second
+	cacheAfter = time.Second
+)
+
+// leaseCache is what the loop knows of the file.
+type leaseCache struct {
+	path    string
+	startAt time.Time // when to start from it; zero: not any more
+	inUse   bool      // what the view shows is from it: the store has not been heard yet
+	stale   bool      // it does not say what the view does
+	writeAt time.Time // not to be written before
+	written chan error
+	writing bool
+	expires time.Time      // of the own lease, as last kept
+	own     *subnet.Member // the own lease, if it can be used
+}
+
+// startFromCache feeds the view from the file, once, when the store keeps silent.
+func (n *node) startFromCache(now time.Time) {
+	if n.cache.startAt.IsZero() || n.view.Synced() || now.Before(n.cache.startAt) {
+		return
+	}
+	n.cache.startAt = time.Time{}
+	kept, err := cache.Read(n.cache.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case errors.Is(err, cache.ErrDamaged):
+		aside, moveErr := cache.SetAside(n.cache.path)
+		n.Log.WithError(errors.Join(err, moveErr)).WithField("moved_to", aside).Error("the leases kept from an earlier run are of no use; waiting for the lease store")
+		return
+	case err != nil:
+		n.Log.WithError(err).Error("the leases kept from an earlier run are of no use; waiting for the lease store")
+		return
+	case kept.Config == nil:
+		return
+	}
+	n.cache.inUse = true
+	n.Log.WithFields(logrus.Fields{"kept": kept.Written.Format(time.RFC3339), "leases": len(kept.Records)}).
+		Warn("the lease store cannot be reached; this node comes up from the leases it kept, and compares when the store is back")
+	n.takeIn(subnet.Event{Type: subnet.Page, Revision: kept.Revision, Put: kept.Records})
+	n.takeIn(subnet.Event{Type: subnet.Synced, Revision: kept.Revision, ConfigSet: true, Config: kept.Config})
+	m, ok, _ := n.view.Get(kept.OwnKey)
+	if !ok {
+		return
+	}
+	if m.LeaseID != 0 && !now.Before(kept.OwnExpires) {
+		n.Log.WithFields(logrus.Fields{"lease": m.Key, "expired": kept.OwnExpires.Format(time.RFC3339)}).
+			Error("this node's own lease may have run out while it was down, so that another can have its subnet: no subnet file until the lease store is back")
+		return
+	}
+	n.cache.own = &m
+}
+
+// assumeOwn takes the own lease that was kept for ours, if this is still the node that it was given to.
+func (n *node) assumeOwn() {
+	if m := n.cache.own; m != nil && n.cache.inUse && m.InstanceID == n.identity.InstanceID {
+		n.own.assume(*m)
+		n.subnets = n.own.subnets
+	}
+	n.cache.own = nil
+}
+
+// heardStore ends what the cache was for.
+func (n *node) heardStore() {
+	n.cache.startAt = time.Time{}
+	if n.cache.inUse {
+		n.cache.inUse = false
+		n.own.doubt()
+		n.Log.Info("the lease store is back; its leases take the place of those that were kept")
+	}
+}
+
+// leasesChanged notes that the file does not say any more what the view does.
+func (c *leaseCache) leasesChanged(now time.Time) {
+	if after := now.Add(cacheAfter); !c.stale && c.writeAt.Before(after) {
+		c.writeAt = after
+	}
+	c.stale = true
+}
+
+// keepLeases writes the file, in the background, if it does not say any more what the view does.
+func (n *node) keepLeases(now time.Time) {
+	select {
+	case err := <-n.cache.written:
+		n.cache.writing = false
+		if err != nil {
+			n.sayOnce("leases kept", err)
+			n.cache.leasesChanged(now)
+		} else {
+			n.forget("leases kept")
+		}
+	default:
+	}
+	if !n.view.Synced() || n.cache.inUse || !n.own.final || n.cache.writing || now.Before(n.cache.writeAt) {
+		return
+	}
+	expires := n.ownExpires()
+	// A renewal alone is worth a write when a good part of the lease's time has passed.
+	if !n.cache.stale && expires.Sub(n.cache.expires) < n.LeaseTTL/8 {
+		return
+	}
+	kept := cache.Snapshot{Written: now, Revision: n.view.Revision(), Config: n.configJSON, OwnKey: n.own.record.Key, OwnExpires: expires}
+	add := func(m subnet.Member) {
+		if value, err := m.Value(); err == nil { // it was read from one
+			kept.Records = append(kept.Records, subnet.Record{Key: m.Key, Value: value, Created: m.Created, Modified: m.Modified, LeaseID: m.LeaseID})
+		}
+	}
+	for m := range n.view.Peers {
+		add(m)
+	}
+	if m, ok, _ := n.view.Get(n.own.record.Key); ok {
+		add(m)
+	}
+	n.cache.stale, n.cache.expires, n.cache.writeAt, n.cache.writing = false, expires, now.Add(cacheEvery), true
+	n.background.Go(func() { n.cache.written <- cache.Write(n.cache.path, kept) }) // there is room
+}
+
+// ownExpires is until when our own lease runs without another renewal, as far as the store says; zero for a reservation.
+func (n *node) ownExpires() time.Time {
+	if s, ok := n.Store.(interface{ Expires(subnet.Record) time.Time }); ok {
+		return s.Expires(n.own.record)
+	}
+	return time.Time{}
+}
+
+func newLeaseCache(stateDir string, enabled bool, now time.Time) leaseCache {
+	c := leaseCache{path: filepath.Join(stateDir, cacheFile), written: make(chan error, 1)}
+	if enabled {
+		c.startAt = now.Add(cachedStartAfter)
+	}
+	return c
+}

@@ -1,0 +1,118 @@
+// Package cache keeps what a node knows of the lease store in a file: all leases, the network config, and which lease is
+// its own. It is what a node needs to come up while the store is down, for example when a whole rack has lost power and
+// etcd is last to be back.
+//
+// The file is text, a fact a line, with a checksum over all of it in the first:
+//
+//	selvage-leases 1 59f29a7dfc71cc77…
+//	written 2026-08-06T12:00:00Z
+//	store cdf818194e3a8c32 1234                             cluster id and revision
+//	config {"Network":"10.5.0.0/16"}                        absent if there is none
+//	own 10.5.29.0-24 2026-08-07T12:00:00Z                   absent if there is none; "-" for one that never expires
+//	lease 10.5.29.0-24 1200 1234 7587862094 {"PublicIP":…}  key, created, modified, etcd lease, value
+//
+// A key or value that would break the line is quoted as in Go. Not JSON: values are to come back byte for byte, and a
+// node that starts has better things to do than to decode a megabyte of it twice.
+//
+// What is read is as old as the file, and nothing here says whether it is still true: that is for the caller to weigh.
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// Errors of [Read], matched with errors.Is. One for a file that is not there matches [fs.ErrNotExist].
+var (
+	// ErrDamaged means that the content is not what was written. [SetAside] gets it out of the way.
+	ErrDamaged = errors.New("damaged")
+	// ErrVersion means that a newer version of selvage wrote the file, whole and well. It is best left alone: who goes back
+	// to the newer version wants it.
+	ErrVersion = errors.New("written by a newer version")
+)
+
+// maxSize bounds the file in bytes, and so what reading it can cost: 5,000 leases take little more than one megabyte.
+const maxSize = 64 << 20
+
+// Snapshot is what a node knew of the store at some time.
+type Snapshot struct {
+	Written  time.Time       // when, by this node's clock
+	Cluster  uint64          // which store it was; 0: not known
+	Revision int64           // of the store; everything below is as of it
+	Config   []byte          // the network config as it stands in the store; nil: there was none
+	Records  []subnet.Record // all of them, those that are not let in included
+	OwnKey   string          // of the node's own record; empty: it had none
+	// OwnExpires is until when the own lease runs without a renewal, by this node's clock, as far as was known when the file
+	// was written: it can have been renewed since. Zero: it never ends (a reservation), or that is not known.
+	OwnExpires time.Time
+}
+
+// Write puts s at path, with its directory if need be, so that a reader sees the old content or the new and nothing in
+// between, also after a power cut.
+func Write(path string, s Snapshot) error {
+	data := encode(s)
+	if len(data) > maxSize {
+		return fmt.Errorf("write the leases to %s: they take %d bytes, at most %d are kept", path, len(data), maxSize)
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("write the leases to %s: make its directory: %w", path, err)
+	}
+	// The temporary file is to be where the last one is: a rename does not cross file systems.
+	if err := renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(dir)); err != nil {
+		return fmt.Errorf("write the leases to %s: %w", path, err)
+	}
+	return nil
+}
+
+// Read reads what [Write] wrote. The errors tell a file that is not there, ErrDamaged and ErrVersion from one that cannot
+// be read.
+func Read(path string) (Snapshot, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read the leases kept: %w", err)
+	}
+	defer file.Close()
+	data, err := readAll(file)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read the leases kept: %w", err)
+	}
+	s, err := decode(data)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read the leases kept in %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// readAll reads no more than a byte beyond maxSize, which decode then refuses.
+func readAll(file *os.File) ([]byte, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	size := min(max(info.Size(), 0), maxSize) + 1 // one more, so that the end is met without growing
+	data := make([]byte, size)
+	n, err := io.ReadFull(file, data)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	return data[:n], err
+}
+
+// SetAside renames a damaged file, for somebody to look at, and returns its new path. One that was set aside before is
+// replaced, so that there is never more than one.
+func SetAside(path string) (string, error) {
+	aside := path + ".damaged"
+	if err := os.Rename(path, aside); err != nil {
+		return "", fmt.Errorf("set the damaged file aside: %w", err)
+	}
+	return aside, nil
+}

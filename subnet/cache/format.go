@@ -1,0 +1,224 @@
+package cache
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+const (
+	magic   = "selvage-leases "
+	version = 1
+)
+
+// encode returns the file's content.
+func encode(s Snapshot) []byte {
+	size := 512 + len(s.Config)
+	for _, r := range s.Records {
+		size += len(r.Key) + len(r.Value) + 64 // name, three numbers
+	}
+	b := make([]byte, 0, size)
+	b = appendHeader(b, version, [sha256.Size]byte{}) // to be filled in
+	body := len(b)
+	b = append(appendTime(append(b, "written "...), s.Written), '\n')
+	b = fmt.Appendf(b, "store %016x %d\n", s.Cluster, s.Revision)
+	if s.Config != nil {
+		b = append(appendText(append(b, "config "...), s.Config), '\n')
+	}
+	if s.OwnKey != "" {
+		b = appendKey(append(b, "own "...), s.OwnKey)
+		b = append(appendTime(append(b, ' '), s.OwnExpires), '\n')
+	}
+	for _, r := range s.Records {
+		b = appendKey(append(b, "lease "...), r.Key)
+		for _, n := range []int64{r.Created, r.Modified, r.LeaseID} {
+			b = strconv.AppendInt(append(b, ' '), n, 10)
+		}
+		b = append(appendText(append(b, ' '), r.Value), '\n')
+	}
+	appendHeader(b[:0], version, checksum(version, b[body:]))
+	return b
+}
+
+// appendHeader appends the first line. Files of all versions are to begin with one of this form, whatever follows: so a
+// reader that is too old can tell one from a damaged file.
+func appendHeader(b []byte, version int, sum [sha256.Size]byte) []byte {
+	b = strconv.AppendInt(append(b, magic...), int64(version), 10)
+	return append(hex.AppendEncode(append(b, ' '), sum[:]), '\n')
+}
+
+// checksum is over the version as well, so that a flipped bit in it does not make a damaged file a newer one.
+func checksum(version int, body []byte) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s%d\n", magic, version)
+	h.Write(body)
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// decode is the inverse of encode. The records' values are parts of data. The errors match ErrDamaged or ErrVersion.
+func decode(data []byte) (Snapshot, error) {
+	if len(data) > maxSize {
+		return Snapshot{}, fmt.Errorf("%w: larger than %d bytes", ErrDamaged, maxSize)
+	}
+	header, body, _ := bytes.Cut(data, []byte("\n"))
+	rest, ok := bytes.CutPrefix(header, []byte(magic))
+	if !ok {
+		return Snapshot{}, fmt.Errorf("%w: does not begin with %q", ErrDamaged, magic)
+	}
+	number, _, _ := strings.Cut(string(rest), " ")
+	found, err := strconv.Atoi(number)
+	if err != nil || found < 1 {
+		return Snapshot{}, fmt.Errorf("%w: version %q", ErrDamaged, number)
+	}
+	// The header is compared as text: one fact, one way to write it.
+	if !bytes.HasPrefix(data, appendHeader(nil, found, checksum(found, body))) {
+		return Snapshot{}, fmt.Errorf("%w: the checksum is another", ErrDamaged)
+	}
+	if found > version {
+		return Snapshot{}, fmt.Errorf("%w: the format is %d, this one knows up to %d", ErrVersion, found, version)
+	}
+	s, err := decodeBody(body)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return s, nil
+}
+
+// decodeBody decodes what follows the first line.
+func decodeBody(body []byte) (s Snapshot, err error) {
+	if n := bytes.Count(body, []byte("\nlease ")); n > 0 {
+		s.Records = make([]subnet.Record, 0, n)
+	}
+	for line := 2; len(body) > 0; line++ {
+		text, rest, ended := bytes.Cut(body, []byte("\n"))
+		if !ended {
+			return s, fmt.Errorf("line %d does not end", line)
+		}
+		body = rest
+		name, text, _ := bytes.Cut(text, []byte(" "))
+		if err := s.take(name, text); err != nil {
+			return s, fmt.Errorf("line %d: %w", line, err)
+		}
+	}
+	return s, nil
+}
+
+// take takes in one line. A line that comes twice counts once, as the last; nobody wrote such a file.
+func (s *Snapshot) take(name, text []byte) (err error) {
+	switch string(name) {
+	case "written":
+		s.Written, err = parseTime(string(text))
+	case "store":
+		cluster, revision, _ := strings.Cut(string(text), " ")
+		if s.Cluster, err = strconv.ParseUint(cluster, 16, 64); err == nil {
+			s.Revision, err = strconv.ParseInt(revision, 10, 64)
+		}
+	case "config":
+		s.Config, err = parseText(text)
+	case "own":
+		at := bytes.LastIndexByte(text, ' ')
+		if at < 0 {
+			return fmt.Errorf("no expiry")
+		}
+		if s.OwnKey, err = parseKey(text[:at]); err == nil {
+			s.OwnExpires, err = parseTime(string(text[at+1:]))
+		}
+	case "lease":
+		var r subnet.Record
+		if r, err = parseRecord(text); err == nil {
+			s.Records = append(s.Records, r)
+		}
+	default:
+		err = fmt.Errorf("%q is nothing known", name)
+	}
+	return err
+}
+
+func parseRecord(text []byte) (r subnet.Record, err error) {
+	at := bytes.IndexByte(text, ' ')
+	if len(text) > 0 && text[0] == '"' { // a key with a space in it, perhaps
+		quoted, err := strconv.QuotedPrefix(string(text))
+		if err != nil {
+			return r, fmt.Errorf("key: %w", err)
+		}
+		at = len(quoted)
+	}
+	if at < 0 {
+		return r, fmt.Errorf("no more than a key")
+	}
+	if r.Key, err = parseKey(text[:at]); err != nil {
+		return r, fmt.Errorf("key: %w", err)
+	}
+	text = bytes.TrimPrefix(text[at:], []byte(" "))
+	for _, n := range []*int64{&r.Created, &r.Modified, &r.LeaseID} {
+		number, rest, ok := bytes.Cut(text, []byte(" "))
+		if !ok {
+			return r, fmt.Errorf("too few numbers")
+		}
+		if *n, err = strconv.ParseInt(string(number), 10, 64); err != nil {
+			return r, err
+		}
+		text = rest
+	}
+	if r.Value, err = parseText(text); err != nil {
+		return r, fmt.Errorf("value: %w", err)
+	}
+	return r, nil
+}
+
+// appendText appends a text that ends its line.
+func appendText(b, text []byte) []byte {
+	if bytes.HasPrefix(text, []byte(`"`)) || bytes.IndexByte(text, '\n') >= 0 {
+		return strconv.AppendQuote(b, string(text))
+	}
+	return append(b, text...)
+}
+
+func parseText(text []byte) ([]byte, error) {
+	if !bytes.HasPrefix(text, []byte(`"`)) {
+		return text[:len(text):len(text)], nil // whoever appends to it does not write into the next line
+	}
+	s, err := strconv.Unquote(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("badly quoted: %.40s", text)
+	}
+	return []byte(s), nil
+}
+
+// appendKey appends a key, which something follows.
+func appendKey(b []byte, key string) []byte {
+	if key == "" || key[0] == '"' || strings.ContainsAny(key, " \n") {
+		return strconv.AppendQuote(b, key)
+	}
+	return append(b, key...)
+}
+
+func parseKey(text []byte) (string, error) {
+	key, err := parseText(text)
+	return string(key), err
+}
+
+// appendTime appends a time, the zero one as "-".
+func appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(b, '-')
+	}
+	return t.UTC().AppendFormat(b, time.RFC3339Nano)
+}
+
+func parseTime(text string) (time.Time, error) {
+	if text == "-" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if t = t.UTC(); err == nil && (t.Year() < 1 || t.Year() > 9999) { // what an offset can make of a year at the edge
+		err = fmt.Errorf("the year of %q cannot be written", text)
+	}
+	return t, err
+}
