@@ -122,8 +122,8 @@ func (f *fakeKernel) putNexthop(id NexthopID, v Nexthop) {
 	}
 }
 
-// delNexthop deletes a nexthop object and the routes that go by it. Only the object is reported; if it was not known to be
-// gone, its routes are not either.
+// delNexthop deletes a nexthop object and the routes that go by it. Only the object is reported; if it is wanted, or was not
+// known to be gone, its routes are read.
 func (f *fakeKernel) delNexthop(id NexthopID) {
 	if _, there := f.nexthops[id]; !there {
 		return
@@ -133,7 +133,7 @@ func (f *fakeKernel) delNexthop(id NexthopID) {
 	f.notifications = append(f.notifications, func() (reread bool) {
 		before := f.tables.Nexthops.Get(id)
 		f.tables.Nexthops.ObserveGone(id)
-		return before.Present
+		return before.Present || before.Wanted
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 )
 
 // TestRouteWaitsForNexthop: a route is not even tried as long as the nexthop object that it is to go by is not there, and
@@ -82,6 +83,47 @@ func TestSharedNexthop(t *testing.T) {
 	r.Tables.Replace(Owner{Name: "two"}, two, State{})
 	r.Pass(start)
 	checkCalls(t, kernel, "-route 10.5.30.0/24", "-nexthop 3221225991")
+}
+
+// TestUsedNexthopStays: a nexthop object that nobody wants stays as long as a route goes by it that could not be changed or
+// removed. The kernel would remove that route with it, and since it tells of the object alone, the tables would take the
+// route for right if it came to be wanted as it was.
+func TestUsedNexthopStays(t *testing.T) {
+	before := byID(peer(0))
+	other := peer(0)
+	other.Routes[0].Value.Gateway = other.Routes[0].Value.Gateway.Next()
+	for name, next := range map[string]State{"removed": {}, "changed": byID(other), "changed to none": other} {
+		r, kernel := nodeOf(before)
+		route, id := before.Routes[0].Key, before.Nexthops[0].Key
+		broken := true
+		kernel.refuse = func(kind, k string) error {
+			if broken && kind == "route" && k == route.String() {
+				return refused(k)
+			}
+			return nil
+		}
+		r.Tables.Replace(Owner{Name: "peer"}, before, next)
+		got := r.Pass(start)
+		kernel.notify()
+		if _, there := kernel.nexthops[id]; len(got.Failures) != 1 || !there || kernel.routes[route] != before.Routes[0].Value {
+			t.Errorf("%s, refused: %+v; %v", name, got, kernel.dump())
+		}
+
+		r.Tables.Replace(Owner{Name: "peer"}, next, before) // as if nothing had been
+		got = r.Pass(got.Retry)
+		kernel.notify()
+		if kernel.routes[route] != before.Routes[0].Value || r.Tables.Pending() != 0 {
+			t.Errorf("%s, and back: %+v, %d pending; %v", name, got, r.Tables.Pending(), kernel.dump())
+		}
+
+		r.Tables.Replace(Owner{Name: "peer"}, before, next)
+		broken = false
+		r.Pass(start.Add(time.Minute))
+		kernel.notify()
+		if _, there := kernel.nexthops[id]; there || r.Tables.Pending() != 0 {
+			t.Errorf("%s, once it works: %d pending; %v", name, r.Tables.Pending(), kernel.dump())
+		}
+	}
 }
 
 // TestSlotTaken: what somebody else has put into a slot that is wanted is replaced, a group too, which cannot be replaced

@@ -96,7 +96,7 @@ func (r *Reconciler) Pass(now time.Time) Result {
 	r.setSysctls(&p)
 	if !r.KeepUnwanted {
 		remove(&p, "route", t.Routes, r.Kernel.Routes)
-		remove(&p, "nexthop", t.Nexthops, r.Kernel.Nexthops)
+		r.removeNexthops(&p)
 		remove(&p, "neighbour", t.Neighbours, r.Kernel.Neighbours)
 		remove(&p, "fdb", t.FDB, r.Kernel.FDB)
 		remove(&p, "address", t.Addresses, each(t.Addresses, r.Kernel.Address))
@@ -116,6 +116,15 @@ func (r *Reconciler) Pass(now time.Time) Result {
 	t.Routes.calmDown(now)
 	t.Sysctls.calmDown(now)
 	return p.Result
+}
+
+// removeNexthops keeps those that routes still go by, because these could not be changed or removed: the kernel would take
+// them along, and tell nobody.
+func (r *Reconciler) removeNexthops(p *pass) {
+	t := r.Tables
+	attempt(p, "nexthop", t.Nexthops, r.Kernel.Nexthops, func(id NexthopID, c Change[Nexthop]) bool {
+		return !c.Wanted && t.routesBy[id] == 0
+	})
 }
 
 // setSysctls sets accept_ra before forwarding: with accept_ra=1 the kernel drops a default route learnt from a router

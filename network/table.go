@@ -42,8 +42,10 @@ type Table[K comparable, V comparable] struct {
 	// paced holds the keys that are repaired again and again, or cannot be: they are not tried before their time.
 	paced map[K]*pace
 	ours  func(K, V) bool
-	// changed, if set, is called after every change on either side of a key.
+	// changed, if set, is called after every change on either side of a key; seen, after what is there has changed, with
+	// what was there and what is. The zero value stands for nothing.
 	changed func(K)
+	seen    func(before, now V)
 	round   uint32    // of Mark and Sweep
 	calmed  time.Time // when calmDown last looked
 }
@@ -177,6 +179,9 @@ func (t *Table[K, V]) Observe(k K, v V) {
 	c := t.cell(k)
 	if !c.present || c.have != v {
 		t.stirred(k)
+		if t.seen != nil {
+			t.seen(c.have, v)
+		}
 	}
 	c.have, c.present, c.round = v, true, t.round
 	t.update(k, c)
@@ -190,6 +195,9 @@ func (t *Table[K, V]) ObserveGone(k K) {
 	}
 	t.stirred(k)
 	var none V
+	if t.seen != nil {
+		t.seen(c.have, none)
+	}
 	c.have, c.present = none, false
 	t.update(k, c)
 }

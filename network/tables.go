@@ -12,7 +12,9 @@ type Tables struct {
 	Routes     *Table[RouteKey, Route]
 	Sysctls    *Table[string, Sysctl]
 
-	owned map[string]struct{} // devices for which OwnsLink held when the tables of what hangs on them were last told
+	routesOn map[string]int      // how many of the routes there lead out of each device
+	routesBy map[NexthopID]int   // how many go by each nexthop object
+	owned    map[string]struct{} // devices for which OwnsLink held when the tables of what hangs on them were last told
 }
 
 // protocolKernel is RTPROT_KERNEL: a route that the kernel made by itself for an address on an interface.
@@ -27,7 +29,7 @@ const protocolKernel = 2
 //
 // Nothing else is ever removed.
 func NewTables() *Tables {
-	t := &Tables{owned: map[string]struct{}{}}
+	t := &Tables{owned: map[string]struct{}{}, routesOn: map[string]int{}, routesBy: map[NexthopID]int{}}
 	t.Links = NewTable(func(_ string, l Link) bool { return l.Alias == Alias })
 	t.Links.changed = t.linkChanged
 	t.Addresses = NewTable(func(k AddressKey, _ Address) bool {
@@ -39,6 +41,7 @@ func NewTables() *Tables {
 	t.Routes = NewTable(func(_ RouteKey, v Route) bool {
 		return v.Protocol == RouteProtocol || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
 	})
+	t.Routes.seen = t.routeSeen
 	t.Sysctls = NewTable(func(string, Sysctl) bool { return false }) // a setting stays when nobody wants it any more
 	return t
 }
@@ -83,6 +86,28 @@ func (t *Tables) canCarry(name string) bool {
 // hasNexthop reports whether the nexthop object that a route is to go by is there.
 func (t *Tables) hasNexthop(r Route) bool { return r.Nexthop == 0 || t.Nexthops.Get(r.Nexthop).Present }
 
+// routeSeen counts what the routes there are hang on.
+func (t *Tables) routeSeen(before, now Route) {
+	count(t.routesOn, before.Link, now.Link)
+	count(t.routesBy, before.Nexthop, now.Nexthop)
+}
+
+// count takes before off and adds now; the zero value does not count.
+func count[K comparable](of map[K]int, before, now K) {
+	var none K
+	if before != none {
+		if of[before]--; of[before] == 0 {
+			delete(of, before)
+		}
+	}
+	if now != none {
+		of[now]++
+	}
+}
+
+// CarriesRoutes reports whether one of the routes there leads out of the device of that name.
+func (t *Tables) CarriesRoutes(name string) bool { return t.routesOn[name] > 0 }
+
 // Replace says that o asks for next now, where it asked for last before. What is in both is not touched.
 func (t *Tables) Replace(o Owner, last, next State) {
 	replace(t.Links, o, last.Links, next.Links)
@@ -111,17 +136,17 @@ type Count struct{ Wanted, Present, Pending int }
 // Counts counts by kind: "link", "address", "fdb", "neighbour", "nexthop", "route" and "sysctl".
 func (t *Tables) Counts() map[string]Count {
 	return map[string]Count{
-		"link":      count(t.Links),
-		"address":   count(t.Addresses),
-		"fdb":       count(t.FDB),
-		"neighbour": count(t.Neighbours),
-		"nexthop":   count(t.Nexthops),
-		"route":     count(t.Routes),
-		"sysctl":    count(t.Sysctls),
+		"link":      countOf(t.Links),
+		"address":   countOf(t.Addresses),
+		"fdb":       countOf(t.FDB),
+		"neighbour": countOf(t.Neighbours),
+		"nexthop":   countOf(t.Nexthops),
+		"route":     countOf(t.Routes),
+		"sysctl":    countOf(t.Sysctls),
 	}
 }
 
-func count[K, V comparable](t *Table[K, V]) Count {
+func countOf[K, V comparable](t *Table[K, V]) Count {
 	wanted, present, pending := t.Counts()
 	return Count{wanted, present, pending}
 }

@@ -26,6 +26,9 @@ type request struct {
 	failed func(error) // called if the kernel refuses it
 }
 
+// answerBuffer is how many bytes of answers the kernel keeps for us.
+const answerBuffer = 1 << 20
+
 func openBatch() (*batch, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -41,6 +44,8 @@ func openBatch() (*batch, error) {
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 60})
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	// The default holds the answers to some 270 requests that failed, and a batch can have 256.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, answerBuffer)
 	return b, nil
 }
 
@@ -69,12 +74,24 @@ func (b *batch) send() {
 		done, err = b.receive(first)
 	}
 	if err != nil { // whether any of it was done is not known
+		b.drain()
 		for _, r := range b.requests {
 			r.failed(fmt.Errorf("exchange netlink messages: %w", err))
 		}
 	}
 	clear(b.requests) // of what failed holds on to
 	b.buf, b.requests = b.buf[:0], b.requests[:0]
+}
+
+// drain drops the answers that wait. Into a socket that overran the kernel puts nothing more until all that is in it has
+// been received (netlink_attachskb in net/netlink/af_netlink.c): the next batch would wait for its answer in vain.
+func (b *batch) drain() {
+	for {
+		_, _, err := unix.Recvfrom(b.fd, b.answers, unix.MSG_DONTWAIT)
+		if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
+			return
+		}
+	}
 }
 
 // receive takes in answers to requests from the sequence number first on, and reports whether the last one's was among

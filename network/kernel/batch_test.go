@@ -318,6 +318,42 @@ func TestBatchPassesOverOldAnswers(t *testing.T) {
 	})
 }
 
+// TestBatchAfterOverrun: more is refused than the socket holds answers; the next batch gets its own all the same.
+func TestBatchAfterOverrun(t *testing.T) {
+	inNet(t, func(k *Kernel) error {
+		b := k.batch
+		err := errors.Join(
+			unix.SetsockoptInt(b.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10),
+			unix.SetsockoptTimeval(b.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}))
+		if err != nil {
+			return err
+		}
+		for range 3 {
+			var many [256]error
+			for i := range many {
+				deletion(b, 7, &many[i])
+			}
+			b.send()
+			for i, err := range many {
+				if err == nil {
+					t.Errorf("request %d of many did not fail", i)
+				}
+			}
+			if !errors.Is(many[255], unix.ENOBUFS) {
+				t.Errorf("error %v, want ENOBUFS: the socket was to overrun", many[255])
+			}
+			var missing, impossible error
+			deletion(b, 8, &missing)
+			deletion(b, 0, &impossible)
+			b.send()
+			if !errors.Is(missing, unix.ENOENT) || !errors.Is(impossible, unix.EINVAL) {
+				t.Errorf("after the overrun: %v and %v, want ENOENT and EINVAL", missing, impossible)
+			}
+		}
+		return nil
+	})
+}
+
 // TestBatchSocketBroken: if there is no exchange with the kernel, everything in the batch has failed.
 func TestBatchSocketBroken(t *testing.T) {
 	b := &batch{fd: -1, answers: make([]byte, 4096)}
@@ -401,17 +437,24 @@ func TestReceiveMalformed(t *testing.T) {
 	}
 }
 
-// FuzzAnswer: no answer, whatever it says, makes the daemon fall over.
-func FuzzAnswer(f *testing.F) {
+// TestAnswerGarbled: no answer, whatever it says, makes the daemon fall over.
+func TestAnswerGarbled(t *testing.T) {
 	words := attribute(nil, unix.NLMSGERR_ATTR_MSG, []byte("No such thing\x00"))
-	f.Add(netlinkError(unix.NLM_F_CAPPED|unix.NLM_F_ACK_TLVS, unix.EINVAL, 40, words))
-	f.Add(netlinkError(unix.NLM_F_ACK_TLVS, unix.EINVAL, 41, words))
-	long := netlinkError(0, unix.EINVAL, 4)
-	binary.NativeEndian.PutUint32(long[unix.SizeofNlMsghdr+4:], 1<<32-1) // the request, as it says
-	f.Add(long)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if len(data) >= unix.SizeofNlMsghdr { // as receive makes sure of
-			answer(data)
+	for _, data := range [][]byte{
+		netlinkError(unix.NLM_F_CAPPED|unix.NLM_F_ACK_TLVS, unix.EINVAL, 40, words),
+		netlinkError(unix.NLM_F_ACK_TLVS, unix.EINVAL, 41, words),
+	} {
+		for n := unix.SizeofNlMsghdr; n < len(data); n++ { // receive makes sure of the header
+			if err := answer(data[:n:n]); err == nil {
+				t.Errorf("%d bytes of a refusal are no error", n)
+			}
+			for _, v := range []byte{0, 3, 128, 255} {
+				wrong := slices.Clone(data)
+				wrong[n] = v
+				answer(wrong)
+				copy(wrong[unix.SizeofNlMsghdr+4:], []byte{v, v, v, v}) // how long the request is
+				answer(wrong)
+			}
 		}
-	})
+	}
 }

@@ -150,7 +150,11 @@ func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error
 		}
 	}
 	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, u.Key, c.Want, index), func(err error) {
-		u.Err = fmt.Errorf("set route %s via %s dev %s: %w", u.Key, c.Want.Gateway, c.Want.Link, err)
+		by := "via " + c.Want.Gateway.String()
+		if c.Want.Nexthop != 0 {
+			by = fmt.Sprintf("nhid %d", c.Want.Nexthop)
+		}
+		u.Err = fmt.Errorf("set route %s %s dev %s: %w", u.Key, by, c.Want.Link, err)
 	})
 	return nil
 }

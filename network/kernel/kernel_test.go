@@ -640,7 +640,8 @@ func foreign() ([]string, error) {
 				return nil, err
 			}
 			for _, x := range neighs {
-				if x.State&unix.NUD_PERMANENT != 0 { // the rest comes and goes by itself
+				group := len(x.HardwareAddr) > 0 && x.HardwareAddr[0]&1 != 0 // the kernel's own, which comes a moment after a device
+				if x.State&unix.NUD_PERMANENT != 0 && !group {               // the rest comes and goes by itself
 					dump = append(dump, fmt.Sprint("neighbour ", l.Attrs().Name, x.Family, x.IP, x.HardwareAddr, x.Flags))
 				}
 			}

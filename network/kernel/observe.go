@@ -73,7 +73,7 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	// A device that went down lost its IPv4 routes and its neighbours without a word; one that came up may have been
 	// down in between.
 	changed := !m.link.Up || before.Present && !before.Have.Up
-	return reread || changed && (t.OwnsLink(m.name) || k.carriesRoutes(m.name))
+	return reread || changed && (t.OwnsLink(m.name) || k.tables.CarriesRoutes(m.name))
 }
 
 func (k *Kernel) delLink(m linkMessage) (reread bool) {
@@ -86,22 +86,12 @@ func (k *Kernel) delLink(m linkMessage) (reread bool) {
 	return false
 }
 
-// carriesRoutes reports whether one of the routes in the table leads out of the device.
-func (k *Kernel) carriesRoutes(link string) bool {
-	for _, c := range k.tables.Routes.All {
-		if c.Present && c.Have.Link == link {
-			return true
-		}
-	}
-	return false
-}
-
 func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 	name := k.links[m.index]
 	if !k.tables.OwnsLink(name) {
 		k.uplinkStale = k.uplinkStale || name == k.uplink || k.uplink == ""
 		// Routes with that address as their source, and all of a device that lost its last one, vanish unreported.
-		return !there && k.carriesRoutes(name)
+		return !there && k.tables.CarriesRoutes(name)
 	}
 	key := network.AddressKey{Link: name, Prefix: m.prefix}
 	if there {
@@ -144,12 +134,14 @@ func (k *Kernel) nexthop(b []byte, there bool) (reread bool) {
 	m.nexthop.Link = k.links[m.index]
 	t := k.tables.Nexthops
 	before := t.Get(m.id)
-	if there && (before.Wanted || m.nexthop.Protocol == network.RouteProtocol) {
+	// A group in a slot that comes to be wanted cannot be replaced, only deleted, so it has to be known by then.
+	if there && (before.Wanted || m.nexthop.Protocol == network.RouteProtocol || m.nexthop.Odd) {
 		t.Observe(m.id, m.nexthop)
 		return false
 	}
 	t.ObserveGone(m.id)
-	return before.Present
+	// One that is wanted may be known to be gone from a full read that its routes' coming was reported after.
+	return before.Present || before.Wanted
 }
 
 // decodeRoute decodes a route and says whether it concerns us.
@@ -167,7 +159,11 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 			m.route.Link = n.Have.Link
 		}
 	}
-	return m, m.route.Protocol == network.RouteProtocol || k.tables.Routes.Get(m.key).Wanted || k.tables.OwnsLink(m.route.Link)
+	if m.route.Protocol == network.RouteProtocol || k.tables.Routes.Get(m.key).Wanted || k.tables.OwnsLink(m.route.Link) {
+		return m, true
+	}
+	// A connected route in a place that a lease may come to want: to replace it would do harm, so it has to be known by then.
+	return m, m.route.Protocol == unix.RTPROT_KERNEL && m.key.Metric == network.DefaultMetric(m.key.Prefix)
 }
 
 // defaultRoute notes that a default route came or went: rtm_dst_len is 0.

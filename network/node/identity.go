@@ -18,6 +18,9 @@ import (
 // identityFile is the file in the state directory that holds the [identity].
 const identityFile = "node.json"
 
+// instanceIDLen is the length of an instance id, in hexadecimal digits.
+const instanceIDLen = 32
+
 // identity is what a node has to remember so that it stays the same to its peers: who it is, and the MAC addresses of
 // its devices.
 type identity struct {
@@ -41,7 +44,7 @@ func loadIdentity(dir, uplinkMAC string) (id *identity, reason string, err error
 		return nil, "", fmt.Errorf("read the node's identity: %w; --state-dir names the directory", err)
 	default:
 		id = &identity{}
-		if err := json.Unmarshal(data, id); err != nil || len(id.InstanceID) != 32 {
+		if err := json.Unmarshal(data, id); err != nil || len(id.InstanceID) != instanceIDLen {
 			reason = path + " is damaged"
 		} else if id.UplinkMAC != uplinkMAC {
 			reason = fmt.Sprintf("%s is of a machine with the uplink %s, this one has %s: a clone", path, id.UplinkMAC, uplinkMAC)
@@ -51,6 +54,20 @@ func loadIdentity(dir, uplinkMAC string) (id *identity, reason string, err error
 		id = &identity{InstanceID: randomID(), UplinkMAC: uplinkMAC, MACs: map[string]string{}}
 	}
 	return id, reason, nil
+}
+
+// InstanceID reads from the state directory who this node is.
+func InstanceID(stateDir string) (string, error) {
+	path := filepath.Join(stateDir, identityFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read the node's identity: %w; --state-dir names the directory", err)
+	}
+	var id identity
+	if err := json.Unmarshal(data, &id); err != nil || len(id.InstanceID) != instanceIDLen {
+		return "", fmt.Errorf("read the node's identity: %s is damaged", path)
+	}
+	return id.InstanceID, nil
 }
 
 // save writes the identity into the state directory. What is there already is not written again.

@@ -34,10 +34,19 @@ func (n *node) takeIn(e subnet.Event) {
 	if e.ConfigSet {
 		n.configNews(e.Config)
 	}
-	n.peersChanged(changes, time.Now())
+	n.peersChanged(changes, n.graceOf(e), time.Now())
 	if n.backend != nil && e.Type != subnet.Page {
 		n.sayQuarantined(e)
 	}
+}
+
+// graceOf is how long peers that are gone by an event are kept. A peer that is missing in a store that lost its memory has
+// not gone: it may only not be back yet, and it has its subnet for as long as its lease would have run.
+func (n *node) graceOf(e subnet.Event) time.Duration {
+	if e.Regressed {
+		return max(n.PeerGrace, n.LeaseTTL)
+	}
+	return n.PeerGrace
 }
 
 // manyQuarantined is how many leases that are not let in are named one by one; of more, only the number is said.
@@ -80,7 +89,7 @@ func (n *node) sayIfQuarantined(key string, why error) {
 }
 
 // peersChanged brings changes among the peers into the tables.
-func (n *node) peersChanged(changes []subnet.Change, now time.Time) {
+func (n *node) peersChanged(changes []subnet.Change, grace time.Duration, now time.Time) {
 	if n.backend == nil {
 		return // adopt brings in all there are
 	}
@@ -103,10 +112,10 @@ func (n *node) peersChanged(changes []subnet.Change, now time.Time) {
 				changed++
 			}
 			n.tables.Replace(owner, last, wanted(n.backend, c.After))
-		case n.PeerGrace > 0 && !n.isOurs(*c.Before):
+		case grace > 0 && !n.isOurs(*c.Before):
 			went++
 			owner.Grace = true
-			n.grace[c.Key] = graced{lease: *c.Before, until: now.Add(n.PeerGrace)}
+			n.grace[c.Key] = graced{lease: *c.Before, until: now.Add(grace)}
 			n.tables.Replace(owner, last, last)
 		default:
 			went++

@@ -114,7 +114,7 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 	n.peersChanged(n.view.SetRules(subnet.Rules{
 		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
 		Check: func(l subnet.Lease) error { _, err := b.Peer(l); return err },
-	}), now)
+	}), n.PeerGrace, now)
 }
 
 // wantDevice brings the node's own links and addresses into the tables.

@@ -1,79 +1,115 @@
 package vtep
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
 	"net/netip"
+	"slices"
 
+	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
+// element is one element of a set, in a form that takes no memory of its own.
+type element struct {
+	key    [unix.IFNAMSIZ]byte // an address or a device's name
+	length uint8
+	end    bool // a range has ended there
+}
+
+func newElement(key []byte, end bool) element {
+	e := element{length: uint8(len(key)), end: end}
+	copy(e.key[:], key)
+	return e
+}
+
+// equal reports whether a set holds just what it is to hold.
+func equal(want []nftables.SetElement, have []element) bool {
+	w := make([]element, len(want))
+	for i, e := range want {
+		w[i] = newElement(e.Key, e.IntervalEnd)
+	}
+	order := func(a, b element) int {
+		return cmp.Or(bytes.Compare(a.key[:], b.key[:]), cmp.Compare(flag(a.end), flag(b.end)))
+	}
+	slices.SortFunc(w, order)
+	h := slices.SortedFunc(slices.Values(have), order)
+	return slices.Equal(w, h)
+}
+
+func flag(on bool) int {
+	if on {
+		return 1
+	}
+	return 0
+}
+
 // errInterrupted says that the ruleset changed while it was listed, so that the list may lack something.
 var errInterrupted = errors.New("the packet filter changed while it was read")
 
-// elements calls yield with the elements of a set: the key, and whether a range has ended there. It yields nothing if there
-// is no such set. The key is valid during the call only.
-//
-// A transaction of anybody's, on whatever table, interrupts a list. Then it is begun anew, and what was yielded before is
-// yielded again.
-func (f *Filter) elements(set string, yield func(key []byte, end bool)) error {
-	for n := 0; ; n++ {
-		err := f.ask(func() error { return f.dump(set, yield) })
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil
-		case err == nil || n == attempts || !errors.Is(err, errInterrupted):
-			return explain(err)
+// elements lists a set; one that is not there is empty. A transaction of anybody's, on whatever table, interrupts a list,
+// which is then begun anew.
+func (f *Filter) elements(set string) (list []element, err error) {
+	for range attempts {
+		err = f.ask(func() (err error) { list, err = f.dump(set); return err })
+		if !errors.Is(err, errInterrupted) {
+			break
 		}
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return list, explain(err)
 }
 
-func (f *Filter) dump(set string, yield func(key []byte, end bool)) error {
+func (f *Filter) dump(set string) (list []element, err error) {
 	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
 		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: []byte(Table + "\x00")},
 		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(set + "\x00")},
 	})
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("list the set %s: %w", set, err)
 	}
-	request := netlink.Message{
+	request, err := f.socket.Send(netlink.Message{
 		Header: netlink.Header{Type: nftMessage(unix.NFT_MSG_GETSETELEM), Flags: netlink.Request | netlink.Dump},
 		Data:   append(nfgenmsg(unix.NFPROTO_INET), attrs...),
-	}
-	if request, err = f.socket.Send(request); err != nil {
-		return fmt.Errorf("list the set %s: %w", set, err)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the set %s: %w", set, err)
 	}
 	interrupted := false
 	for m, err := range f.socket.ReceiveIter() {
 		switch {
 		case err != nil:
-			return fmt.Errorf("list the set %s: %w", set, err)
+			return nil, fmt.Errorf("list the set %s: %w", set, err)
 		case m.Header.Sequence != request.Header.Sequence || len(m.Data) < sizeofNfgenmsg:
-			return fmt.Errorf("list the set %s: the kernel's answer is malformed", set)
+			return nil, fmt.Errorf("list the set %s: the kernel's answer is malformed", set)
 		}
 		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
-		decodeElements(m.Data[sizeofNfgenmsg:], yield)
+		list = decodeElements(list, m.Data[sizeofNfgenmsg:])
 	}
 	if interrupted {
-		return fmt.Errorf("list the set %s: %w", set, errInterrupted)
+		return nil, fmt.Errorf("list the set %s: %w", set, errInterrupted)
 	}
-	return nil
+	return list, nil
 }
 
-// decodeElements calls yield for each element in the attributes of a message (include/uapi/linux/netfilter/nf_tables.h).
-func decodeElements(b []byte, yield func(key []byte, end bool)) {
-	for typ, list := range attributes(b) {
+// decodeElements appends the elements in the attributes of a message (include/uapi/linux/netfilter/nf_tables.h).
+func decodeElements(list []element, b []byte) []element {
+	for typ, elements := range attributes(b) {
 		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		for _, element := range attributes(list) {
+		for _, b := range attributes(elements) {
 			var key []byte
 			end := false
-			for typ, data := range attributes(element) {
+			for typ, data := range attributes(b) {
 				switch {
 				case typ == unix.NFTA_SET_ELEM_KEY:
 					for typ, value := range attributes(data) {
@@ -85,22 +121,24 @@ func decodeElements(b []byte, yield func(key []byte, end bool)) {
 					end = binary.BigEndian.Uint32(data)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 				}
 			}
-			if key != nil {
-				yield(key, end)
+			if len(key) <= unix.IFNAMSIZ {
+				list = append(list, newElement(key, end))
 			}
 		}
 	}
+	return list
 }
 
 // attributes yields the attributes in b: type, without flags, and payload.
 func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	const typeMask = 1<<14 - 1 // NLA_TYPE_MASK
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.SizeofNlAttr {
 			length := int(binary.NativeEndian.Uint16(b))
 			if length < unix.SizeofNlAttr || length > len(b) {
 				return
 			}
-			if !yield(binary.NativeEndian.Uint16(b[2:])&unix.NLA_TYPE_MASK, b[unix.SizeofNlAttr:length]) {
+			if !yield(binary.NativeEndian.Uint16(b[2:])&typeMask, b[unix.SizeofNlAttr:length]) {
 				return
 			}
 			b = b[min(len(b), (length+3)&^3):]
@@ -111,16 +149,17 @@ func attributes(b []byte) iter.Seq2[uint16, []byte] {
 // present returns the peers in the sets.
 func (f *Filter) present() (peers []netip.Addr, err error) {
 	for _, x := range families() {
-		from := len(peers)
-		again := func(key []byte, _ bool) {
-			if a, ok := netip.AddrFromSlice(key); ok && uint32(len(key)) == x.key.Bytes {
+		list, err := f.elements(x.peers())
+		if err != nil {
+			return nil, err
+		}
+		peers = slices.Grow(peers, len(list))
+		for _, e := range list {
+			// What is of another length is in a set that somebody made otherwise.
+			if a, ok := netip.AddrFromSlice(e.key[:e.length]); ok && familyOf(a) == x {
 				peers = append(peers, a)
 			}
 		}
-		if err := f.elements(x.peers(), again); err != nil {
-			return nil, err
-		}
-		_ = from
 	}
 	return peers, nil
 }

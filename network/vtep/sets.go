@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -118,9 +119,13 @@ func definitionOf(s *nftables.Set) definition {
 	}
 }
 
-// in returns the set as the library has it, in a table.
+// in returns the set as the library has it, in a table. The byte order is for the nft program, which shows names by it.
 func (s set) in(t *nftables.Table, id uint32) *nftables.Set {
-	return &nftables.Set{Table: t, ID: id, Name: s.name, KeyType: s.key, Interval: s.interval}
+	x := &nftables.Set{Table: t, ID: id, Name: s.name, KeyType: s.key, Interval: s.interval, KeyByteOrder: binaryutil.BigEndian}
+	if s.key == nftables.TypeIFName {
+		x.KeyByteOrder = binaryutil.NativeEndian
+	}
+	return x
 }
 
 // perMessage is how many elements one message holds: all of them are in one attribute, of 64 KiB at the most, and one

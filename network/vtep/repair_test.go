@@ -1,0 +1,117 @@
+package vtep
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// watch runs the filter's Watch in the node of a lab until the test ends.
+func (l *lab) watch(changed func()) {
+	l.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- l.node.Do(func() error { return l.filter.Watch(ctx, func() { close(ready) }, changed) })
+	}()
+	l.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			l.t.Error(err)
+		}
+	})
+	select {
+	case <-ready:
+	case <-time.After(patient):
+		l.t.Fatal("Watch does not begin")
+	}
+}
+
+// repair does what a node does when it is woken, and returns whether there was anything to be done.
+func (l *lab) repair(c Config, want []netip.Addr) (structure, elements bool) {
+	l.t.Helper()
+	present, ok, err := l.filter.Read()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if !ok {
+		structure = l.ensure(c, want)
+		if present, ok, err = l.filter.Read(); err != nil || !ok {
+			l.t.Fatalf("after Ensure the table reads as %t, %v", ok, err)
+		}
+	}
+	without := func(a, b []netip.Addr) []netip.Addr {
+		return slices.DeleteFunc(slices.Clone(a), func(x netip.Addr) bool { return slices.Contains(b, x) })
+	}
+	missing, extra := without(want, present), without(present, want)
+	if err := l.filter.Apply(missing, extra); err != nil {
+		l.t.Fatal(err)
+	}
+	return structure, len(missing)+len(extra) > 0
+}
+
+// TestRepair does to the table what others do, and looks that it is noticed and mended.
+func TestRepair(t *testing.T) {
+	l := newLab(t)
+	f := newForeign(t, l.node)
+	l.ensure(config(), peers())
+	news := make(chan struct{}, 1)
+	l.watch(func() {
+		select {
+		case news <- struct{}{}:
+		default:
+		}
+	})
+	try := func(h harm, structure, elements bool) {
+		t.Run(h.name, func(t *testing.T) {
+			f.t, l.t = t, t
+			before := f.listing()
+			h.do(f)
+			f.flush()
+			select {
+			case <-news:
+			case <-time.After(patient):
+				t.Fatal("it is not noticed")
+			}
+			if s, e := l.repair(config(), peers()); s != structure || e != elements {
+				t.Errorf("Ensure had to do something: %t; Apply: %t", s, e)
+			}
+			if s, e := l.repair(config(), peers()); s || e {
+				t.Errorf("again, Ensure had to do something: %t; Apply: %t", s, e)
+			}
+			_ = before
+			l.whole()
+		})
+	}
+	for _, h := range structural() {
+		try(h, true, false)
+	}
+	for _, h := range ofPeers() {
+		try(h, false, true)
+	}
+	f.t, l.t = t, t
+}
+
+// TestEnsureKeepsPeers repairs a table without being told any peer: those that are in it stay.
+func TestEnsureKeepsPeers(t *testing.T) {
+	for _, h := range structural() {
+		t.Run(h.name, func(t *testing.T) {
+			l := newLab(t)
+			f := newForeign(t, l.node)
+			l.ensure(config(), peers())
+			h.do(f)
+			f.flush()
+			left, _, err := l.filter.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.ensure(config(), nil)
+			present, ok, err := l.filter.Read()
+			if err != nil || !ok || !slices.Equal(present, left) {
+				t.Errorf("the peers were %v and are %v; the table is right: %t, %v", left, present, ok, err)
+			}
+		})
+	}
+}
