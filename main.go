@@ -43,6 +43,9 @@ func main() {
 	}
 }
 
+// defaultStateDir is where a node keeps what it has to remember.
+const defaultStateDir = "/var/lib/selvage"
+
 // flags are the command line. Names and meanings are flannel's where flannel has them.
 type flags struct {
 	etcd          etcd.Options
@@ -54,6 +57,7 @@ type flags struct {
 	randomDisable bool
 	renewMargin   int // minutes
 	blackhole     bool
+	vtepAllow     []string
 	noCachedStart bool
 	healthzIP     string
 	healthzPort   int
@@ -91,6 +95,7 @@ for --etcd-endpoints and so on. A flag goes before the environment. Secrets belo
 	}
 	f.register(root.Flags())
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: printVersion})
+	root.AddCommand(releaseCommand())
 	root.SetArgs(twoDashes(args, root.Flags()))
 	return root.ExecuteContext(ctx)
 }
@@ -104,13 +109,7 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.SortFlags = false
 	hostname, _ := os.Hostname() // only a name to show
 
-	s.StringSliceVar(&f.etcd.Endpoints, "etcd-endpoints", []string{"http://127.0.0.1:2379"}, "URLs of the etcd members")
-	s.StringVar(&f.etcd.Prefix, "etcd-prefix", "/coreos.com/network", "where config and leases are kept in etcd")
-	s.StringVar(&f.etcd.CAFile, "etcd-cafile", "", "file with the certificate authority of etcd's certificates")
-	s.StringVar(&f.etcd.CertFile, "etcd-certfile", "", "file with the client certificate for etcd")
-	s.StringVar(&f.etcd.KeyFile, "etcd-keyfile", "", "file with the key of the client certificate")
-	s.StringVar(&f.etcd.Username, "etcd-username", "", "user name for etcd")
-	s.StringVar(&f.etcd.Password, "etcd-password", "", "password for etcd; better given as SELVAGED_ETCD_PASSWORD")
+	registerEtcd(s, &f.etcd)
 	s.DurationVar(&f.etcd.LeaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet stays ours when this node is gone")
 	s.IntVar(&f.renewMargin, "subnet-lease-renew-margin", 60, "taken for flannel's sake, in minutes; the lease is kept alive all the time")
 
@@ -122,7 +121,7 @@ func (f *flags) register(s *pflag.FlagSet) {
 
 	s.StringVar(&f.node.NodeName, "node-name", hostname, "name of this node, for display only")
 	s.StringVar(&f.node.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "file that tells the CNI plugin and others this node's subnet")
-	s.StringVar(&f.node.StateDir, "state-dir", "/var/lib/selvage", "directory that keeps this node's identity and the leases it last saw")
+	s.StringVar(&f.node.StateDir, "state-dir", defaultStateDir, "directory that keeps this node's identity and the leases it last saw")
 	s.BoolVar(&f.noCachedStart, "no-cached-start", false, "wait for etcd at the start, instead of coming up from the leases last seen")
 	s.DurationVar(&f.node.PeerGrace, "peer-grace", 30*time.Second, "how long a node whose lease vanished can still be reached")
 	s.DurationVar(&f.node.Resync, "resync", 5*time.Minute, "how often the kernel's tables are read in full; changes are noticed at once anyway")
@@ -133,6 +132,9 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.IntVar(&f.rulesResync, "iptables-resync", 5, "how often the packet filter's rules are looked at, in seconds")
 	s.BoolVar(&f.blackhole, "ip-blackhole-route", false, "taken for flannel's sake; not done yet")
 
+	s.BoolVar(&f.node.VTEPFilter, "vtep-filter", true, "take VXLAN packets from the public IPs of leases only; needs nf_tables")
+	s.StringSliceVar(&f.vtepAllow, "vtep-allow", nil, "take them from these prefixes too, where NAT gives a node another address than its lease says")
+
 	s.StringVar(&f.healthzIP, "healthz-ip", "0.0.0.0", "address that /healthz is served on")
 	s.IntVar(&f.healthzPort, "healthz-port", 0, "port that /healthz is served on; 0 for none")
 	s.StringVar(&f.logLevel, "log-level", "info", "error, warning, info or debug")
@@ -142,6 +144,83 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.BoolVar(&f.showVersion, "version", false, "print the version")
 	_ = s.MarkHidden("v")               // the flag exists: it was made two lines above
 	_ = s.MarkHidden("kube-subnet-mgr") // the same
+}
+
+// registerEtcd makes the flags by which etcd is reached.
+func registerEtcd(s *pflag.FlagSet, o *etcd.Options) {
+	s.StringSliceVar(&o.Endpoints, "etcd-endpoints", []string{"http://127.0.0.1:2379"}, "URLs of the etcd members")
+	s.StringVar(&o.Prefix, "etcd-prefix", "/coreos.com/network", "where config and leases are kept in etcd")
+	s.StringVar(&o.CAFile, "etcd-cafile", "", "file with the certificate authority of etcd's certificates")
+	s.StringVar(&o.CertFile, "etcd-certfile", "", "file with the client certificate for etcd")
+	s.StringVar(&o.KeyFile, "etcd-keyfile", "", "file with the key of the client certificate")
+	s.StringVar(&o.Username, "etcd-username", "", "user name for etcd")
+	s.StringVar(&o.Password, "etcd-password", "", "password for etcd, which anybody on the node can see in ps; better given by the file, or as SELVAGED_ETCD_PASSWORD")
+	s.StringVar(&o.PasswordFile, "etcd-password-file", "", "file that holds the password for etcd; it may change while the daemon runs")
+}
+
+// releaseCommand gives a lease back.
+func releaseCommand() *cobra.Command {
+	var (
+		o        etcd.Options
+		stateDir string
+		force    bool
+	)
+	c := &cobra.Command{
+		Use:   "release [SUBNET]",
+		Short: "Give back the lease of this node, or of a subnet",
+		Long: `release deletes a lease from etcd, so that its subnet is free at once and not only when the lease has run out.
+It is for a node that is taken out of service. Stop its daemon first: one that runs claims its subnet again.
+
+Without SUBNET it is this node's own lease, found by the instance id in the state directory.
+A reservation (a key without an etcd lease) stays, unless --force is given.`,
+		Example: `  systemctl stop selvaged && selvaged release --etcd-endpoints=http://10.0.0.1:2379
+  selvaged release 10.5.29.0/24`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := fromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
+				return err
+			}
+			match, err := leaseOf(args, stateDir)
+			if err != nil {
+				return err
+			}
+			log := logrus.New()
+			log.SetLevel(logrus.ErrorLevel)
+			o.Log = log
+			grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+			store, err := etcd.New(o)
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			r, err := store.ReleaseNode(cmd.Context(), match, force)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "released %s\n", r.Key)
+			return err
+		},
+	}
+	registerEtcd(c.Flags(), &o)
+	c.Flags().StringVar(&stateDir, "state-dir", defaultStateDir, "directory that keeps this node's identity")
+	c.Flags().BoolVar(&force, "force", false, "delete a reservation too")
+	return c
+}
+
+// leaseOf tells the lease that release is about.
+func leaseOf(args []string, stateDir string) (func(subnet.Lease) bool, error) {
+	if len(args) == 0 {
+		id, err := node.InstanceID(stateDir)
+		if err != nil {
+			return nil, fmt.Errorf("%w; or name the subnet whose lease is to be released", err)
+		}
+		return func(l subnet.Lease) bool { return l.InstanceID == id }, nil
+	}
+	p, err := netip.ParsePrefix(args[0])
+	if err != nil || p != p.Masked() {
+		return nil, fmt.Errorf("%q is not a subnet such as 10.5.29.0/24", args[0])
+	}
+	return func(l subnet.Lease) bool { return l.Endpoints[subnet.FamilyOf(p.Addr())].Subnet == p }, nil
 }
 
 // twoDashes turns -etcd-endpoints into --etcd-endpoints: flannel takes both, and unit files have either.
@@ -245,6 +324,13 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	}
 	if f.uplink.PublicIP[subnet.IPv6], err = address("public-ipv6", f.publicIP[subnet.IPv6], netip.Addr.Is6, "IPv6"); err != nil {
 		return err
+	}
+	for _, text := range f.vtepAllow {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p != p.Masked() {
+			return fmt.Errorf("--vtep-allow: %q is not a prefix such as 203.0.113.0/24", text)
+		}
+		f.node.VTEPAllow = append(f.node.VTEPAllow, p)
 	}
 	f.etcd.Log, f.node.Log = log, log
 	f.node.Uplink = f.uplink

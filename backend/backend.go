@@ -36,6 +36,9 @@ type Backend interface {
 	Device(subnets [2]netip.Prefix) network.State
 	// Peer returns what one peer needs in the kernel. The error says what in the lease cannot be used.
 	Peer(subnet.Lease) (network.State, error)
+	// Unique returns what no two nodes may share, for subnet.Rules.Unique: it hangs on the lease and the network config
+	// alone, so that all nodes agree.
+	Unique(subnet.Lease) []string
 	// MTU is what fits through between pods, in bytes: the MTU of the subnet file.
 	MTU() int
 }

@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -42,6 +43,7 @@ func (noKernel) FDB([]Update[FDBKey, FDB])                    {}
 func (noKernel) Neighbours([]Update[NeighbourKey, Neighbour]) {}
 func (noKernel) Nexthops([]Update[NexthopID, Nexthop])        {}
 func (noKernel) Routes([]Update[RouteKey, Route])             {}
+func (noKernel) VTEPs([]Update[netip.Addr, VTEP])             {}
 func (noKernel) Sysctl(string, Change[Sysctl]) error          { return nil }
 
 // cluster returns a node that has programmed so many peers, four entries each.

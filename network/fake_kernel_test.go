@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 )
 
 // The methods of [Kernel], for the fake.
@@ -154,6 +155,13 @@ func batched[K, V comparable](f *fakeKernel, kind string, batch []Update[K, V], 
 			u.Err = change(u.Key, u.Change)
 		}
 	}
+}
+
+func (f *fakeKernel) VTEPs(batch []Update[netip.Addr, VTEP]) {
+	batched(f, "vtep", batch, func(k netip.Addr, c Change[VTEP]) error {
+		apply(f, f.vteps, f.tables.VTEPs, k, c)
+		return nil
+	})
 }
 
 func (f *fakeKernel) FDB(batch []Update[FDBKey, FDB]) { batched(f, "fdb", batch, f.changeFDB) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 )
 
@@ -20,6 +21,7 @@ var (
 // Kernel refuses, and notes in touched whatever it was asked to do to somebody else's things.
 type fakeKernel struct {
 	tables     *Tables
+	vteps      map[netip.Addr]VTEP
 	links      map[string]Link
 	addresses  map[AddressKey]Address
 	fdb        map[FDBKey]FDB
@@ -38,6 +40,7 @@ type fakeKernel struct {
 func newFakeKernel(t *Tables) *fakeKernel {
 	return &fakeKernel{
 		tables:     t,
+		vteps:      map[netip.Addr]VTEP{},
 		links:      map[string]Link{},
 		addresses:  map[AddressKey]Address{},
 		fdb:        map[FDBKey]FDB{},
@@ -50,6 +53,7 @@ func newFakeKernel(t *Tables) *fakeKernel {
 // clone copies what there is.
 func (f *fakeKernel) clone() *fakeKernel {
 	return &fakeKernel{
+		vteps:      maps.Clone(f.vteps),
 		links:      maps.Clone(f.links),
 		addresses:  maps.Clone(f.addresses),
 		fdb:        maps.Clone(f.fdb),
@@ -152,6 +156,7 @@ func (f *fakeKernel) notify() {
 // read is a full read.
 func (f *fakeKernel) read() {
 	f.notifications = nil
+	readAll(f.tables.VTEPs, f.vteps)
 	readAll(f.tables.Links, f.links)
 	readAll(f.tables.Addresses, f.addresses)
 	readAll(f.tables.FDB, f.fdb)
@@ -195,6 +200,7 @@ func (f *fakeKernel) takeCalls() []string {
 // dump is everything there is, as text.
 func (f *fakeKernel) dump() []string {
 	var s []string
+	s = append(s, dumpOf("vtep", f.vteps)...)
 	s = append(s, dumpOf("link", f.links)...)
 	s = append(s, dumpOf("address", f.addresses)...)
 	s = append(s, dumpOf("fdb", f.fdb)...)

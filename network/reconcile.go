@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -19,6 +20,8 @@ type Kernel interface {
 	Devices
 	Entries
 	Sysctl(path string, c Change[Sysctl]) error
+	// VTEPs has the filter let peers in, or no more. Where there is no such filter it does nothing.
+	VTEPs([]Update[netip.Addr, VTEP])
 }
 
 // Devices is the part of a [Kernel] that is about devices.
@@ -87,6 +90,7 @@ type Reconciler struct {
 func (r *Reconciler) Pass(now time.Time) Result {
 	p := pass{now: now}
 	t := r.Tables
+	set(&p, "vtep", t.VTEPs, r.Kernel.VTEPs, nil) // first: the peer may be sending already
 	set(&p, "link", t.Links, each(t.Links, r.Kernel.Link), nil)
 	set(&p, "address", t.Addresses, each(t.Addresses, r.Kernel.Address), func(k AddressKey, _ Address) bool { return t.canCarry(k.Link) })
 	set(&p, "fdb", t.FDB, r.Kernel.FDB, func(k FDBKey, _ FDB) bool { return t.canCarry(k.Link) })
@@ -107,7 +111,9 @@ func (r *Reconciler) Pass(now time.Time) Result {
 			t.LinkGone(name)
 			return nil
 		}))
+		remove(&p, "vtep", t.VTEPs, r.Kernel.VTEPs)
 	}
+	t.VTEPs.calmDown(now)
 	t.Links.calmDown(now)
 	t.Addresses.calmDown(now)
 	t.FDB.calmDown(now)

@@ -334,3 +334,31 @@ func TestRepaired(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestVTEPFirst: a peer is let in before anything is sent to it, and shut out last.
+func TestVTEPFirst(t *testing.T) {
+	r, kernel := node(0)
+	s := peer(0)
+	remote := s.FDB[0].Value.Remote
+	s.VTEPs = []Item[netip.Addr, VTEP]{{Key: remote}}
+	other := State{VTEPs: s.VTEPs} // of the same address
+	for _, step := range []struct {
+		owner      string
+		last, next State
+		want       []string
+	}{
+		{"one", State{}, s, []string{"+vtep 172.16.0.0", "+fdb 02:01:00:00:00:00 dev flannel.1", "+neighbour 10.64.0.0 dev flannel.1", "+route 10.64.0.0/32"}},
+		{"two", State{}, other, nil},
+		{"one", s, State{}, []string{"-route 10.64.0.0/32", "-neighbour 10.64.0.0 dev flannel.1", "-fdb 02:01:00:00:00:00 dev flannel.1"}},
+		{"two", other, State{}, []string{"-vtep 172.16.0.0"}},
+	} {
+		r.Tables.Replace(Owner{Name: step.owner}, step.last, step.next)
+		r.Pass(start)
+		kernel.notify()
+		checkCalls(t, kernel, step.want...)
+	}
+	put(kernel, kernel.vteps, r.Tables.VTEPs, remote, VTEP{}) // somebody else's doing, in a table that is ours
+	kernel.notify()
+	r.Pass(start.Add(time.Minute))
+	checkCalls(t, kernel, "-vtep 172.16.0.0")
+}

@@ -144,6 +144,10 @@ type Route struct {
 	Others   uint8      // how many more routes stand behind this one under the same key
 }
 
+// VTEP is a peer's end of the tunnel, to the filter that lets in only what comes from one; its key is the peer's underlay
+// address, and there is nothing beyond that.
+type VTEP struct{}
+
 // Item is one object: its key and what it says.
 type Item[K comparable, V comparable] struct {
 	Key   K
@@ -156,6 +160,7 @@ type Sysctl string
 
 // State is a set of kernel objects, by kind. It is a value: whoever gets one does not change it.
 type State struct {
+	VTEPs      []Item[netip.Addr, VTEP]
 	Links      []Item[string, Link]
 	Addresses  []Item[AddressKey, Address]
 	FDB        []Item[FDBKey, FDB]

@@ -1,9 +1,13 @@
 package network
 
-import "slices"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Tables is everything selvage programs on one node, by kind.
 type Tables struct {
+	VTEPs      *Table[netip.Addr, VTEP]
 	Links      *Table[string, Link]
 	Addresses  *Table[AddressKey, Address]
 	FDB        *Table[FDBKey, FDB]
@@ -25,11 +29,13 @@ const protocolKernel = 2
 //   - a device that carries our ifalias;
 //   - on a device of ours, whatever it is called: addresses (but for link-local ones, which others may need), permanent
 //     FDB entries and neighbours, and routes that the kernel did not make by itself;
-//   - elsewhere, routes and nexthop objects with our protocol number.
+//   - elsewhere, routes and nexthop objects with our protocol number;
+//   - what the VTEP filter lets in, whose table is ours as a whole.
 //
 // Nothing else is ever removed.
 func NewTables() *Tables {
 	t := &Tables{owned: map[string]struct{}{}, routesOn: map[string]int{}, routesBy: map[NexthopID]int{}}
+	t.VTEPs = NewTable(func(netip.Addr, VTEP) bool { return true })
 	t.Links = NewTable(func(_ string, l Link) bool { return l.Alias == Alias })
 	t.Links.changed = t.linkChanged
 	t.Addresses = NewTable(func(k AddressKey, _ Address) bool {
@@ -110,6 +116,7 @@ func (t *Tables) CarriesRoutes(name string) bool { return t.routesOn[name] > 0 }
 
 // Replace says that o asks for next now, where it asked for last before. What is in both is not touched.
 func (t *Tables) Replace(o Owner, last, next State) {
+	replace(t.VTEPs, o, last.VTEPs, next.VTEPs)
 	replace(t.Links, o, last.Links, next.Links)
 	replace(t.Addresses, o, last.Addresses, next.Addresses)
 	replace(t.FDB, o, last.FDB, next.FDB)
@@ -133,9 +140,10 @@ func replace[K, V comparable](t *Table[K, V], o Owner, last, next []Item[K, V]) 
 // Count is how many objects of one kind are wanted, there, and differ.
 type Count struct{ Wanted, Present, Pending int }
 
-// Counts counts by kind: "link", "address", "fdb", "neighbour", "nexthop", "route" and "sysctl".
+// Counts counts by kind: "vtep", "link", "address", "fdb", "neighbour", "nexthop", "route" and "sysctl".
 func (t *Tables) Counts() map[string]Count {
 	return map[string]Count{
+		"vtep":      countOf(t.VTEPs),
 		"link":      countOf(t.Links),
 		"address":   countOf(t.Addresses),
 		"fdb":       countOf(t.FDB),
@@ -153,7 +161,7 @@ func countOf[K, V comparable](t *Table[K, V]) Count {
 
 // Pending is how many objects differ, of all kinds.
 func (t *Tables) Pending() int {
-	return len(t.Links.dirty) + len(t.Addresses.dirty) + len(t.FDB.dirty) + len(t.Neighbours.dirty) + len(t.Nexthops.dirty) +
+	return len(t.VTEPs.dirty) + len(t.Links.dirty) + len(t.Addresses.dirty) + len(t.FDB.dirty) + len(t.Neighbours.dirty) + len(t.Nexthops.dirty) +
 		len(t.Routes.dirty) + len(t.Sysctls.dirty)
 }
 

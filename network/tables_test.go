@@ -123,7 +123,7 @@ func TestReplace(t *testing.T) {
 		t.Errorf("wanted are %v, want %v", got, want)
 	}
 	counts := map[string]Count{
-		"link": {}, "address": {}, "fdb": {1, 1, 1}, "neighbour": {1, 1, 1}, "nexthop": {1, 1, 0}, "route": {1, 1, 0}, "sysctl": {},
+		"link": {}, "address": {}, "fdb": {1, 1, 1}, "neighbour": {1, 1, 1}, "nexthop": {1, 1, 0}, "route": {1, 1, 0}, "sysctl": {}, "vtep": {},
 	}
 	if got := tables.Counts(); !maps.Equal(got, counts) {
 		t.Errorf("counts are %v, want %v: the old FDB entry is on a device not known to be ours", got, counts)
@@ -324,7 +324,7 @@ func TestLinkGone(t *testing.T) {
 
 	tables.LinkGone(device)
 	want := map[string]Count{
-		"link": {1, 0, 1}, "address": {1, 0, 1}, "fdb": {1, 1, 1}, "neighbour": {1, 0, 1}, "nexthop": {2, 1, 1}, "route": {2, 1, 1}, "sysctl": {},
+		"link": {1, 0, 1}, "address": {1, 0, 1}, "fdb": {1, 1, 1}, "neighbour": {1, 0, 1}, "nexthop": {2, 1, 1}, "route": {2, 1, 1}, "sysctl": {}, "vtep": {},
 	}
 	if got := tables.Counts(); !maps.Equal(got, want) {
 		t.Errorf("counts are %v, want %v", got, want)

@@ -82,6 +82,7 @@ func (w *walk) lease() string {
 	if w.r.IntN(3) != 0 {
 		s = byID(s)
 	}
+	s.VTEPs = []Item[netip.Addr, VTEP]{{Key: remote}}
 	w.replace(o, s)
 	return fmt.Sprintf("%+v wants %+v", o, s.Routes)
 }
@@ -156,6 +157,11 @@ func (w *walk) entryFault() string {
 	_, there := f.links[w.device]
 	onDevice := func(name string) bool { return name == w.device && isOurs(f.links[name]) }
 	stale := MAC{2, 0x77, byte(r.IntN(3))}
+	if r.IntN(8) == 0 {
+		put(f, f.vteps, t.VTEPs, netip.AddrFrom4([4]byte{192, 0, 2, 66}), VTEP{})
+		del(f, f.vteps, t.VTEPs, w.remote())
+		return "VTEPs changed"
+	}
 	switch r.IntN(14) {
 	case 0:
 		if k, ok := pick(r, f.routes, RouteKey.String, func(_ RouteKey, v Route) bool { return v.Protocol == RouteProtocol }); ok {
@@ -398,6 +404,7 @@ func (w *walk) want(initial *fakeKernel) *fakeKernel {
 	})
 	f := initial.clone()
 	for _, a := range asking { // the best last
+		fill(f.vteps, a.state.VTEPs)
 		fill(f.links, a.state.Links)
 		fill(f.addresses, a.state.Addresses)
 		fill(f.fdb, a.state.FDB)

@@ -27,7 +27,8 @@ type Allocation struct {
 // Allocate chooses the subnets that a node should claim, in this order: those of its own lease (by instance id, else by
 // public IP; a reservation for its public IP counts as its own), those it had before, free ones. Free ones are picked at
 // random over the whole range, so that many nodes starting at once rarely choose alike, and with the same index in each
-// family where possible, so that nodes which do not collide in the first do not in the second either.
+// family where possible, so that nodes which do not collide in the first do not in the second either. None of them holds
+// anything of Rules.Underlay.
 //
 // It costs O(leases) whatever the size of the range. It fails with ErrFull when a range has nothing left.
 func (v *View) Allocate(r Request) (Allocation, error) {
@@ -49,7 +50,7 @@ func (v *View) Allocate(r Request) (Allocation, error) {
 			continue
 		}
 		switch previous := r.Previous[f]; {
-		case own != nil && ranges[f].Fits(own.Endpoints[f].Subnet) && v.beatenBy(own) == nil:
+		case own != nil && v.mayKeep(own, f):
 			a.Subnets[f] = own.Endpoints[f].Subnet
 		case ranges[f].Fits(previous) && v.free(f, previous, own, r):
 			a.Subnets[f] = previous
@@ -73,7 +74,7 @@ func (v *View) Own(r Request) *Lease {
 	if own == nil {
 		return nil
 	}
-	l := own.Lease
+	l := *own.Lease
 	return &l
 }
 
@@ -87,7 +88,7 @@ func (v *View) own(r Request) *entry {
 			return 0
 		case r.InstanceID != "" && e.InstanceID == r.InstanceID:
 			return 3
-		case !samePublicIP(e.Lease, r.PublicIPs) || !v.fitsSome(e) || v.beatenBy(e) != nil:
+		case !samePublicIP(*e.Lease, r.PublicIPs) || !v.fitsSome(e) || v.beatenBy(e) != nil:
 			return 0
 		case e.LeaseID == 0:
 			return 2
@@ -103,6 +104,12 @@ func (v *View) own(r Request) *entry {
 		}
 	}
 	return best
+}
+
+// mayKeep reports whether own's subnet in f can stay the node's.
+func (v *View) mayKeep(own *entry, f Family) bool {
+	p := own.Endpoints[f].Subnet
+	return v.rules.Config.Ranges[f].Fits(p) && v.beatenBy(own) == nil && !v.rules.heldOfUnderlay(p).IsValid()
 }
 
 // fitsSome reports whether one of e's subnets may still be leased.
@@ -127,7 +134,10 @@ func samePublicIP(l Lease, ips [2]netip.Addr) bool {
 // free reports whether nobody but self has anything of p.
 func (v *View) free(f Family, p netip.Prefix, self *entry, r Request) bool {
 	return !slices.ContainsFunc(r.Avoid, p.Overlaps) &&
-		v.overlappingPrefix(f, p, func(x *entry) bool { return x == self || !v.occupies(x, f) })
+		!v.rules.heldOfUnderlay(p).IsValid() &&
+		v.overlappingPrefix(f, p, func(at []*entry) bool {
+			return !slices.ContainsFunc(at, func(x *entry) bool { return x != self && v.occupies(x, f) })
+		})
 }
 
 // occupies reports whether nobody else can have e's subnet. It looks at the key only: nobody can create a key a second
@@ -177,14 +187,22 @@ func (v *View) taken(f Family, self *entry, r Request) []run {
 			runs = append(runs, t)
 		}
 	}
-	v.overlappingPrefix(f, rng.Network, func(e *entry) bool {
-		if e != self && v.occupies(e, f) {
-			add(e.Endpoints[f].Subnet)
+	v.overlappingPrefix(f, rng.Network, func(at []*entry) bool {
+		for _, e := range at {
+			if e != self && v.occupies(e, f) {
+				add(e.Endpoints[f].Subnet)
+				break // the others are in the same place
+			}
 		}
 		return true
 	})
 	for _, p := range r.Avoid {
 		if FamilyOf(p.Addr()) == f {
+			add(p)
+		}
+	}
+	for _, p := range v.rules.Underlay {
+		if p.Bits() >= rng.SubnetLen { // a wider one is no subnet's to hold
 			add(p)
 		}
 	}

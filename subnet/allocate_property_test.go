@@ -78,9 +78,13 @@ func TestAllocateProperties(t *testing.T) {
 			`"EnableIPv4":false,` + smallRange(rnd, IPv6)}[rnd.IntN(3)]
 		c := mustConfig(t, "{"+fields+"}")
 		records := someLeases(rnd, c.Ranges)
-		v := newView(t, Rules{Config: c, InstanceID: "me"}, records...)
+		var underlay []netip.Prefix
 		req := Request{InstanceID: "me", Rand: rnd.Uint64N}
 		for _, f := range Families() {
+			if r := c.Ranges[f]; r.Enabled() && rnd.IntN(2) == 0 { // something wider, or as wide, or within
+				length := min(r.SubnetLen-2+rnd.IntN(5), f.Bits())
+				underlay = append(underlay, netip.PrefixFrom(randomAddr(rnd, r.Network.String()), length))
+			}
 			if r := c.Ranges[f]; r.Enabled() && rnd.IntN(2) == 0 {
 				req.Previous[f] = netip.PrefixFrom(randomSubnet(rnd, r), r.SubnetLen)
 			}
@@ -88,6 +92,7 @@ func TestAllocateProperties(t *testing.T) {
 				req.Avoid = append(req.Avoid, netip.PrefixFrom(randomSubnet(rnd, r), r.SubnetLen-rnd.IntN(2)).Masked())
 			}
 		}
+		v := newView(t, Rules{Config: c, InstanceID: "me", Underlay: underlay}, records...)
 		a, err := v.Allocate(req)
 		if err != nil && !errors.Is(err, ErrFull) {
 			t.Fatalf("%s: %v", fields, err)
@@ -124,7 +129,14 @@ func judgeAllocation(v *View, records []Record, req Request, a Allocation, err e
 			}
 			continue
 		}
-		if own != nil && r.Fits(own.Endpoints[f].Subnet) && v.beatenBy(own) == nil {
+		var held []netip.Prefix // what may not be in a subnet as a whole
+		for _, u := range v.rules.Underlay {
+			if u.Bits() >= r.SubnetLen {
+				held = append(held, u.Masked())
+			}
+		}
+		if own != nil && r.Fits(own.Endpoints[f].Subnet) && v.beatenBy(own) == nil &&
+			!slices.ContainsFunc(held, own.Endpoints[f].Subnet.Overlaps) {
 			if err == nil && p != own.Endpoints[f].Subnet {
 				return "the own subnet is not kept"
 			}
@@ -137,7 +149,7 @@ func judgeAllocation(v *View, records []Record, req Request, a Allocation, err e
 				taken = append(taken, subnets[f])
 			}
 		}
-		taken = append(taken, req.Avoid...)
+		taken = slices.Concat(taken, req.Avoid, held)
 		free := 0
 		for i := range r.Count() {
 			if !slices.ContainsFunc(taken, r.At(i).Overlaps) {

@@ -1,6 +1,7 @@
 package subnet
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -67,6 +68,73 @@ func BenchmarkViewSnapshot(b *testing.B) {
 	}
 	b.ReportMetric(float64(heap()-before)/n, "B/lease")
 	runtime.KeepAlive(v)
+	runtime.KeepAlive(records)
+}
+
+// dataIsUnique are rules under which no two leases may have the same data.
+func dataIsUnique(c Config) Rules {
+	return Rules{Config: c, InstanceID: "me", Unique: func(l Lease) []string { return []string{l.Endpoints[IPv4].Data} }}
+}
+
+// BenchmarkViewUnique is the cost of one change, and the memory of a lease, where something must be unique.
+func BenchmarkViewUnique(b *testing.B) {
+	for _, n := range []int{100, 10000} {
+		b.Run(fmt.Sprintf("leases=%d", n), func(b *testing.B) {
+			c := mustConfig(b, `{"Network":"10.0.0.0/8"}`)
+			records := manyLeases(b, c.Ranges[IPv4], n+1)
+			heap := func() uint64 {
+				runtime.GC()
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				return m.HeapAlloc
+			}
+			before := heap()
+			v := newView(b, dataIsUnique(c), records[:n]...)
+			size := heap() - before
+			one, revision := records[n], int64(100000)
+			b.ReportAllocs()
+			for b.Loop() {
+				revision++
+				one.Created, one.Modified = revision, revision
+				v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{one}})
+				v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Key}})
+			}
+			b.ReportMetric(float64(size)/float64(n), "B/lease")
+			runtime.KeepAlive(records)
+		})
+	}
+}
+
+// BenchmarkViewCrowded is the cost of one change where a crowd wants what an older lease has: its subnet, or its data.
+// It does not depend on how many they are.
+func BenchmarkViewCrowded(b *testing.B) {
+	for _, what := range []string{"subnet", "data"} {
+		for _, n := range []int{100, 10000} {
+			b.Run(fmt.Sprintf("%s/leases=%d", what, n), func(b *testing.B) {
+				c := mustConfig(b, `{"Network":"10.0.0.0/8"}`)
+				records := manyLeases(b, c.Ranges[IPv4], n+2)
+				for i, r := range records[1:] {
+					if what == "subnet" {
+						records[1+i].Key = fmt.Sprintf("%s&fd00::%x:0-112", records[0].Key, 1+i)
+					} else {
+						records[1+i].Value = bytes.Replace(r.Value, fmt.Appendf(nil, "%02x:%02x", (1+i)>>8, (1+i)&255), []byte("00:00"), 1)
+					}
+				}
+				v := newView(b, dataIsUnique(c), records[:n+1]...)
+				if valid, _ := v.Len(); valid != 1 {
+					b.Fatalf("%d are let in, want 1", valid)
+				}
+				one, revision := records[n+1], int64(100000)
+				b.ReportAllocs()
+				for b.Loop() {
+					revision++
+					one.Created, one.Modified = revision, revision
+					v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{one}})
+					v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Key}})
+				}
+			})
+		}
+	}
 }
 
 // BenchmarkAllocate is the cost of finding a free subnet in a /8: proportional to the leases there are.

@@ -97,6 +97,9 @@ func parseBackend(raw json.RawMessage) (Backend, error) {
 	if j.Type != nil && *j.Type != "" {
 		b.Type = *j.Type
 	}
+	if err := checkText("Type", b.Type, maxBackendType); err != nil {
+		return b, fmt.Errorf("Backend: %w", err)
+	}
 	b.Options = raw
 	return b, nil
 }
@@ -152,14 +155,14 @@ func (j rangeFields) parseNetwork(f Family) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(*j.network)
 	if err != nil || FamilyOf(p.Addr()) != f || p.Addr().Is4In6() {
-		return p, fmt.Errorf("%s is %q, want an %s network such as %q", name, *j.network, f, example)
+		return p, fmt.Errorf("%s is %s, want an %s network such as %q", name, quote(*j.network), f, example)
 	}
 	p = p.Masked()
 	if longest := limitsOf(f).maxNetwork; p.Bits() > longest {
-		return p, fmt.Errorf("%s is %q, want a length of %d or less: there must be room for subnets", name, *j.network, longest)
+		return p, fmt.Errorf("%s is %s, want a length of %d or less: there must be room for subnets", name, quote(*j.network), longest)
 	}
 	if a := p.Addr(); a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
-		return p, fmt.Errorf("%s is %q, want a unicast network such as %q", name, *j.network, example)
+		return p, fmt.Errorf("%s is %s, want a unicast network such as %q", name, quote(*j.network), example)
 	}
 	return p, nil
 }
@@ -174,13 +177,13 @@ func (j rangeFields) parseBound(field string, text *string, def netip.Addr, r Ra
 		return def, nil
 	}
 	if err != nil || FamilyOf(a) != f || a.Zone() != "" {
-		return a, fmt.Errorf("%s is %q, want an %s address in %s such as %q", name, *text, f, r.Network, def)
+		return a, fmt.Errorf("%s is %s, want an %s address in %s such as %q", name, quote(*text), f, r.Network, def)
 	}
 	if !r.Network.Contains(a) {
-		return a, fmt.Errorf("%s is %q, want an address inside %s %s", name, *text, j.name("Network"), r.Network)
+		return a, fmt.Errorf("%s is %s, want an address inside %s %s", name, quote(*text), j.name("Network"), r.Network)
 	}
 	if p := subnetAt(a, r.SubnetLen); p.Addr() != a {
-		return a, fmt.Errorf("%s is %q, want the first address of a /%d subnet, such as %q", name, *text, r.SubnetLen, p.Addr())
+		return a, fmt.Errorf("%s is %s, want the first address of a /%d subnet, such as %q", name, quote(*text), r.SubnetLen, p.Addr())
 	}
 	return a, nil
 }

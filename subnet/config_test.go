@@ -154,6 +154,17 @@ func TestParseConfigErrors(t *testing.T) {
 		{`{"SubnetMax":"10.5.9.0","IPv6SubnetMax":7,` + four + `}`, `IPv6SubnetMax is 7, want a string`},
 		{`{"Backend":"vxlan",` + four + `}`, `Backend: is a JSON string, want an object`},
 		{`{"Backend":{"Type":5},` + four + `}`, `Backend: Type is 5, want a string`},
+		{`{"Backend":7,` + four + `}`, `Backend: is a JSON number, want an object`},
+		// what is long or cannot be printed
+		{`{"Backend":{"Type":"` + strings.Repeat("x", 65) + `"},` + four + `}`, `Backend: Type of 65 bytes, at most 64 are taken`},
+		{`{"Backend":{"Type":"vxlan\n"},` + four + `}`, `Backend: Type is "vxlan\n", want printable characters only`},
+		{`{"SubnetLen":` + strings.Repeat("9", 1000) + `,` + four + `}`, `SubnetLen is a JSON number, want a whole number`},
+		{`{"Network":"` + strings.Repeat("\\u001b", 100) + `"}`,
+			`Network is "` + strings.Repeat(`\x1b`, 16) + `..." (100 bytes), want ` + anIPv4},
+		{`{"SubnetMin":"` + strings.Repeat("x", 1000) + `",` + four + `}`,
+			`SubnetMin is "` + strings.Repeat("x", 64) + `..." (1000 bytes), want an IPv4 address in 10.5.0.0/16 such as "10.5.1.0"`},
+		{`{"EnableIPv4":"` + "\u202e" + `",` + four + `}`, `EnableIPv4 is a JSON string, want true or false`},
+		{strings.Repeat("[", 60000), `line 1, column 10001: not JSON: invalid character '[' exceeded max depth`},
 		// families
 		{`{"EnableIPv4":false,` + four + `}`,
 			`EnableIPv4 and EnableIPv6 are both false, want at least one of them true`},
@@ -229,10 +240,14 @@ func FuzzParseConfig(f *testing.F) {
 			if !strings.HasPrefix(err.Error(), "network config: ") {
 				t.Errorf("error %q", err)
 			}
+			checkReason(t, err)
 			return
 		}
 		if !c.Ranges[IPv4].Enabled() && !c.Ranges[IPv6].Enabled() || c.Backend.Type == "" {
 			t.Errorf("incomplete: %+v", c)
+		}
+		if len(c.Backend.Type) > maxBackendType || len(c.Backend.Options) > maxConfig {
+			t.Errorf("too long: %+v", c.Backend)
 		}
 		for _, family := range Families() {
 			if r := c.Ranges[family]; r.Enabled() {

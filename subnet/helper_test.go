@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // pfx and ip parse what is known to be right; the empty text is the zero value.
@@ -83,4 +86,13 @@ func newView(t testing.TB, rules Rules, records ...Record) *View {
 		v.Apply(e)
 	}
 	return v
+}
+
+// checkReason fails if an error is long, or holds what a terminal or a log would do something with.
+func checkReason(t testing.TB, err error) {
+	t.Helper()
+	text := err.Error()
+	if len(text) > 600 || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		t.Errorf("an error that is not fit to be shown: %q", text)
+	}
 }

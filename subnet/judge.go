@@ -8,12 +8,22 @@ import (
 	"slices"
 )
 
-// Rules say which leases a [View] lets in. Config decides which leases hold their subnets, so that every node decides
-// alike. The rest are one node's own: a lease that fails them is not let in here, and still goes before newer ones.
+// Rules say which leases a [View] lets in. Config decides which leases hold their subnets, and Unique which of those keep
+// what only one may have, so that every node decides alike. The rest are one node's own: a lease that fails them is not
+// let in here, and still goes before newer ones.
 type Rules struct {
-	Config     Config
+	Config Config
+	// Unique returns what no two leases may share, each as people are to read it and once, such as "MAC
+	// 0e:00:00:00:00:01 (IPv4)". It is asked of leases that hold their subnets. It must be pure and hang on nothing
+	// but the lease and Config. nil: nothing.
+	Unique func(Lease) []string
+
 	InstanceID string        // ours: a lease that carries it is our own, not a peer's
 	PublicIPs  [2]netip.Addr // ours, by Family: no peer can have them, nor can they be in a peer's subnet
+	// Underlay is what of the underlay no peer's subnet may hold as a whole, or we would lose it: the prefixes that are
+	// on-link on the uplink, and, as single addresses, gateways and the store's endpoints. An overlay that lies inside
+	// a wider on-link prefix is no harm.
+	Underlay []netip.Prefix
 	// Check is the last word on a peer's lease that is good otherwise; the backend says here whether it can use it. It
 	// must be pure. nil takes all.
 	Check func(Lease) error
@@ -23,21 +33,23 @@ type Rules struct {
 var ErrOverlap = errors.New("overlaps the older lease")
 
 // own reports whether l is this node's.
-func (r *Rules) own(l Lease) bool { return r.InstanceID != "" && l.InstanceID == r.InstanceID }
+func (r *Rules) own(l *Lease) bool { return r.InstanceID != "" && l.InstanceID == r.InstanceID }
 
 // enabled returns l without the families that the config does not enable: a dual-stack node in a network that is not
 // counts with its other family.
-func (r *Rules) enabled(l Lease) Lease {
+func (r *Rules) enabled(l *Lease) *Lease {
 	for _, f := range Families() {
-		if !r.Config.Ranges[f].Enabled() {
-			l.Endpoints[f] = Endpoint{}
+		if !r.Config.Ranges[f].Enabled() && l.Endpoints[f] != (Endpoint{}) {
+			part := *l
+			part.Endpoints[f] = Endpoint{}
+			l = &part
 		}
 	}
 	return l
 }
 
 // fits says why l cannot hold its subnets, or nil. It may look at the lease and the config only: see [Rules].
-func (r *Rules) fits(l Lease) error {
+func (r *Rules) fits(l *Lease) error {
 	if !l.Has(IPv4) && !l.Has(IPv6) {
 		return fmt.Errorf("no subnet in a family that the network config enables")
 	}
@@ -48,7 +60,7 @@ func (r *Rules) fits(l Lease) error {
 		if err := r.Config.Ranges[f].CheckPeer(l.Endpoints[f].Subnet); err != nil {
 			return err
 		}
-		if a := l.Endpoints[f].PublicIP; !a.IsGlobalUnicast() {
+		if a := l.Endpoints[f].PublicIP; !isUnicast(a) {
 			return fmt.Errorf("public IP %s is not a unicast address", a)
 		} else if r.Config.Ranges[f].Network.Contains(a) {
 			return fmt.Errorf("public IP %s is inside the overlay %s", a, r.Config.Ranges[f].Network)
@@ -60,25 +72,60 @@ func (r *Rules) fits(l Lease) error {
 	return nil
 }
 
+// isUnicast reports whether packets to a can be meant for one node: 0.0.0.0/8 is no destination (RFC 1122).
+func isUnicast(a netip.Addr) bool {
+	return a.IsGlobalUnicast() && !(a.Is4() && a.As4()[0] == 0)
+}
+
 // usable says why this node cannot have l as a peer, or nil.
-func (r *Rules) usable(l Lease) error {
+func (r *Rules) usable(l *Lease) error {
 	for _, f := range Families() {
-		if e, ours := l.Endpoints[f], r.PublicIPs[f]; !l.Has(f) || !ours.IsValid() {
+		e, ours := l.Endpoints[f], r.PublicIPs[f]
+		if !l.Has(f) {
 			continue
-		} else if e.PublicIP == ours {
+		}
+		if ours.IsValid() && e.PublicIP == ours {
 			return fmt.Errorf("public IP %s is our own", ours)
-		} else if e.Subnet.Contains(ours) {
+		}
+		if e.Subnet.Contains(ours) {
 			return fmt.Errorf("subnet %s holds our own public IP %s", e.Subnet, ours)
+		}
+		if p := r.heldOfUnderlay(e.Subnet); p.IsValid() {
+			return fmt.Errorf("subnet %s holds %s of the underlay", e.Subnet, p)
+		}
+		if p := r.broadcasts(e.PublicIP); p.IsValid() {
+			return fmt.Errorf("public IP %s is the broadcast address of %s", e.PublicIP, p)
 		}
 	}
 	if r.Check != nil {
-		return r.Check(l)
+		return short(r.Check(*l))
 	}
 	return nil
 }
 
+// heldOfUnderlay returns a prefix of the underlay that lies in subnet as a whole, or the zero value.
+func (r *Rules) heldOfUnderlay(subnet netip.Prefix) netip.Prefix {
+	for _, p := range r.Underlay {
+		if subnet.Bits() <= p.Bits() && subnet.Contains(p.Addr()) {
+			return p.Masked()
+		}
+	}
+	return netip.Prefix{}
+}
+
+// broadcasts returns the prefix of the underlay that a is the broadcast address of, or the zero value. There is none in
+// a /31 (RFC 3021), nor in IPv6.
+func (r *Rules) broadcasts(a netip.Addr) netip.Prefix {
+	for _, p := range r.Underlay {
+		if p.Addr().Is4() && p.Bits() <= 30 && p.Contains(a) && !p.Contains(a.Next()) {
+			return p.Masked()
+		}
+	}
+	return netip.Prefix{}
+}
+
 // judge decides every dirty entry, and those that hang on a decision that changed. A decision rests on older entries
-// only, so this ends; the oldest go first, so that few are decided twice.
+// only, so this ends, and with the same result in whatever order; the oldest go first, so that few are decided twice.
 func (v *View) judge() []Change {
 	if v.rules == nil || !v.synced || v.listing {
 		return nil // dirty entries wait for the rules and for the whole picture
@@ -94,16 +141,7 @@ func (v *View) judge() []Change {
 			if e.gone {
 				continue
 			}
-			before := e.holds
-			e.holds, e.why = v.verdict(e)
-			if before != e.holds {
-				v.overlapping(e, func(x *entry) bool {
-					if x.newer(e) {
-						v.mark(x)
-					}
-					return true
-				})
-			}
+			v.decide(e)
 		}
 	}
 	var changes []Change
@@ -115,29 +153,51 @@ func (v *View) judge() []Change {
 	return changes
 }
 
-// verdict reports whether e holds its subnets, and why it is not let in, or nil.
-func (v *View) verdict(e *entry) (holds bool, why error) {
-	if e.bad != nil {
-		return false, e.bad
-	}
+// decide judges e, and marks what hangs on a decision that changed.
+func (v *View) decide(e *entry) {
 	l := v.rules.enabled(e.Lease)
+	why := v.cannotHold(e, l)
+	if holds := why == nil; holds != e.holds {
+		e.holds = holds
+		for _, f := range Families() {
+			at, _ := v.bySubnet[f].Get(e.Endpoints[f].Subnet)
+			lead(at, e, holds)
+		}
+		v.markOverlapping(e)
+	}
+	if duplicate := v.claim(e, l); duplicate != nil {
+		why = duplicate
+	}
+	if why == nil && !v.rules.own(l) {
+		why = v.rules.usable(l)
+	}
+	e.why = why
+}
+
+// cannotHold says why e, of which l is what counts, does not hold its subnets, or nil.
+func (v *View) cannotHold(e *entry, l *Lease) error {
+	if e.bad != nil {
+		return e.bad
+	}
 	if err := v.rules.fits(l); err != nil {
-		return false, err
+		return err
 	}
 	if x := v.beatenBy(e); x != nil {
-		return false, fmt.Errorf("%w %s", ErrOverlap, x.Key)
+		return fmt.Errorf("%w %s", ErrOverlap, x.Key)
 	}
-	if v.rules.own(l) {
-		return true, nil
-	}
-	return true, v.rules.usable(l)
+	return nil
 }
 
 // beatenBy returns an older entry that holds a subnet which overlaps one of e's; nil if there is none.
 func (v *View) beatenBy(e *entry) (older *entry) {
-	v.overlapping(e, func(x *entry) bool {
-		if x.holds && e.newer(x) {
-			older = x
+	v.overlapping(e, func(at []*entry) bool {
+		for _, x := range at {
+			if !x.holds {
+				break // those that hold it come first
+			}
+			if e.newer(x) {
+				older = x
+			}
 		}
 		return older == nil
 	})
@@ -157,11 +217,12 @@ func (e *entry) compare(x *entry) int {
 func (v *View) announce(e *entry) (Change, bool) {
 	c := Change{Key: e.Key, Before: e.shown}
 	if l := v.rules.enabled(e.Lease); !e.gone && e.why == nil && !v.rules.own(l) {
-		c.After = &l
+		c.After = l
 	}
 	if c.Before == c.After || c.Before != nil && c.After != nil && *c.Before == *c.After { // both nil, or equal
 		return c, false
 	}
+	v.reindexPublicIPs(e, c)
 	e.shown = c.After
 	return c, true
 }

@@ -7,13 +7,9 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
-	"strconv"
+	"slices"
 	"strings"
 )
-
-// maxValue bounds the size of a lease value in bytes. A real one is under 400; what is larger is not a lease, and 10,000
-// of them would cost memory on every node.
-const maxValue = 4096
 
 // Endpoint is one family's part of a [Lease]. The zero value means that the node does not take part in that family.
 type Endpoint struct {
@@ -33,65 +29,6 @@ type Lease struct {
 // Has reports whether the lease has a part in f.
 func (l Lease) Has(f Family) bool { return l.Endpoints[f].Subnet.IsValid() }
 
-// Key returns the lease's key below <prefix>/subnets/: "10.5.29.0-24", "10.5.29.0-24&fd00:5:0:1d::-64" or
-// "fd00:5:0:1d::-64".
-func (l Lease) Key() string {
-	return FormatKey(l.Endpoints[IPv4].Subnet, l.Endpoints[IPv6].Subnet)
-}
-
-// FormatKey returns the key of the given subnets; an invalid prefix stands for a family that is not in use.
-func FormatKey(subnets ...netip.Prefix) string {
-	var b strings.Builder
-	for _, p := range subnets {
-		if !p.IsValid() {
-			continue
-		}
-		if b.Len() > 0 {
-			b.WriteByte('&')
-		}
-		b.WriteString(p.Addr().String())
-		b.WriteByte('-')
-		b.WriteString(strconv.Itoa(p.Bits()))
-	}
-	return b.String()
-}
-
-// ParseKey is the inverse of [FormatKey]. It takes the canonical form only: any other spelling of a subnet would be a
-// second key for it.
-func ParseKey(key string) ([2]netip.Prefix, error) {
-	var subnets [2]netip.Prefix
-	if len(key) > 128 {
-		return subnets, fmt.Errorf("key of %d bytes: want ADDRESS-LENGTH, at most one IPv4 and one IPv6, parted by &", len(key))
-	}
-	parts := strings.Split(key, "&")
-	if len(parts) > 2 {
-		return subnets, fmt.Errorf("key %q: has %d parts, want one or two", key, len(parts))
-	}
-	for i, part := range parts {
-		addr, length, ok := strings.Cut(part, "-")
-		a, err := netip.ParseAddr(addr)
-		if !ok || err != nil {
-			return subnets, fmt.Errorf("key %q: %q is not ADDRESS-LENGTH, such as 10.5.29.0-24", key, part)
-		}
-		bits, err := strconv.Atoi(length)
-		if err != nil || a.Zone() != "" || a.Is4In6() || !netip.PrefixFrom(a, bits).IsValid() {
-			return subnets, fmt.Errorf("key %q: %q is not an IP prefix", key, part)
-		}
-		f := FamilyOf(a)
-		if i == 1 && f == IPv4 || subnets[f].IsValid() {
-			return subnets, fmt.Errorf("key %q: want the IPv4 subnet first, then the IPv6 one", key)
-		}
-		subnets[f] = netip.PrefixFrom(a, bits)
-		if subnets[f] != subnets[f].Masked() {
-			return subnets, fmt.Errorf("key %q: %s has host bits set, want %s", key, subnets[f], subnets[f].Masked())
-		}
-	}
-	if canonical := FormatKey(subnets[:]...); canonical != key {
-		return subnets, fmt.Errorf("key %q: not in canonical form, want %q", key, canonical)
-	}
-	return subnets, nil
-}
-
 // value is the JSON of a lease, field by field in the order in which flannel v0.28 writes it.
 type value struct {
 	PublicIP      *string         `json:"PublicIP"`
@@ -104,8 +41,11 @@ type value struct {
 }
 
 // Value returns the lease's value in flannel's format, byte for byte what flannel writes for the fields it knows. It
-// fails if an endpoint's Data is not JSON, or if the value is larger than what [ParseLease] takes.
+// fails if an endpoint's Data is not JSON, or if [ParseLease] would not take something for its size or its characters.
 func (l Lease) Value() ([]byte, error) {
+	if err := l.checkTexts(); err != nil {
+		return nil, fmt.Errorf("lease %s: %w", l.Key(), err)
+	}
 	// flannel's readers want a string for PublicIP; 0.0.0.0 is how they write none.
 	none := netip.IPv4Unspecified().String()
 	v := value{
@@ -131,27 +71,35 @@ func (l Lease) Value() ([]byte, error) {
 	if err := enc.Encode(v); err != nil {
 		return nil, fmt.Errorf("lease %s: %w", l.Key(), err)
 	}
-	out := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-	if len(out) > maxValue {
-		return nil, fmt.Errorf("lease %s: value of %d bytes, at most %d are taken", l.Key(), len(out), maxValue)
-	}
-	return out, nil
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil // not above maxValue: each field is bounded
 }
 
 // ParseLease decodes a key and its value. Fields it does not know are ignored. It checks form only; whether the lease
-// may be let in is for [View] to say.
+// may be let in is for [View] to say. Beside an error about the value, the lease says what the key says.
 func ParseLease(key string, data []byte) (Lease, error) {
-	var l Lease
 	subnets, err := ParseKey(key)
 	if err != nil {
-		return l, err
+		return Lease{}, err
 	}
+	l, err := parseValue(subnets, data)
+	if err == nil {
+		return l, nil
+	}
+	l = Lease{}
+	for _, f := range Families() {
+		l.Endpoints[f].Subnet = subnets[f]
+	}
+	return l, fmt.Errorf("key %s: value%w", key, err)
+}
+
+// parseValue decodes the value kept under the key of the given subnets. What it says goes on from the word "value".
+func parseValue(subnets [2]netip.Prefix, data []byte) (l Lease, err error) {
 	if len(data) > maxValue {
-		return l, fmt.Errorf("key %s: value of %d bytes, at most %d are taken", key, len(data), maxValue)
+		return l, fmt.Errorf(" of %d bytes, at most %d are taken", len(data), maxValue)
 	}
 	var v value
 	if err := json.Unmarshal(data, &v); err != nil {
-		return l, fmt.Errorf("key %s: value: %w", key, describeJSON(data, err))
+		return l, fmt.Errorf(": %w", describeJSON(data, err))
 	}
 	l.BackendType, l.InstanceID, l.NodeName = v.BackendType, v.InstanceID, v.NodeName
 	for _, f := range Families() {
@@ -165,15 +113,18 @@ func ParseLease(key string, data []byte) (Lease, error) {
 		e := &l.Endpoints[f]
 		e.Subnet = subnets[f]
 		if text == nil || *text == "" {
-			return l, fmt.Errorf("key %s: value: no %s", key, name)
+			return l, fmt.Errorf(": no %s", name)
 		}
 		e.PublicIP, err = netip.ParseAddr(*text)
 		if a := e.PublicIP; err != nil || FamilyOf(a) != f || a.Is4In6() || a.Zone() != "" {
-			return l, fmt.Errorf("key %s: value: %s is %q, want an %s address", key, name, *text, f)
+			return l, fmt.Errorf(": %s is %s, want an %s address", name, quote(*text), f)
 		}
 		if e.Data, err = compact(raw); err != nil {
-			return l, fmt.Errorf("key %s: value: %w", key, err)
+			return l, fmt.Errorf(": %s: %w", dataField(f), err)
 		}
+	}
+	if err := l.checkTexts(); err != nil {
+		return l, fmt.Errorf(": %w", err)
 	}
 	return l, nil
 }
@@ -196,7 +147,7 @@ func describeJSON(data []byte, err error) error {
 	var typ *json.UnmarshalTypeError
 	if errors.As(err, &typ) {
 		if typ.Field == "" {
-			return fmt.Errorf("is a JSON %s, want an object", typ.Value)
+			return fmt.Errorf("is %s, want an object", kindOf(typ))
 		}
 		want := "a " + typ.Type.String()
 		switch typ.Type.Kind() {
@@ -222,10 +173,21 @@ func foundJSON(data []byte, typ *json.UnmarshalTypeError) string {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(data, &fields) == nil {
 		for name, raw := range fields {
-			if strings.EqualFold(name, typ.Field) && len(raw) <= 64 && raw[0] != '{' && raw[0] != '[' {
+			if strings.EqualFold(name, typ.Field) && len(raw) <= maxQuoted && raw[0] != '{' && raw[0] != '[' && isASCII(raw) {
 				return string(raw)
 			}
 		}
 	}
-	return "a JSON " + typ.Value
+	return kindOf(typ)
+}
+
+// isASCII reports whether text holds printable ASCII only.
+func isASCII(text []byte) bool {
+	return !slices.ContainsFunc(text, func(b byte) bool { return b < ' ' || b > '~' })
+}
+
+// kindOf says what kind of JSON was found. Of a number the decoder gives the digits too, however many.
+func kindOf(typ *json.UnmarshalTypeError) string {
+	kind, _, _ := strings.Cut(typ.Value, " ")
+	return "a JSON " + kind
 }

@@ -1,6 +1,7 @@
 package subnet
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,6 +14,13 @@ func FuzzParseKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string) {
 		subnets, err := ParseKey(key)
 		if err != nil {
+			checkReason(t, err)
+			if subnets != [2]netip.Prefix{} {
+				t.Errorf("%q: subnets beside the error: %v", key, subnets)
+			}
+			if short := shortKey(key); len(short) > maxKey || len(key) <= maxKey && short != key {
+				t.Errorf("%q is kept under %q", key, short)
+			}
 			return
 		}
 		if back := FormatKey(subnets[:]...); back != key {
@@ -26,7 +34,8 @@ func FuzzParseKey(f *testing.F) {
 	})
 }
 
-// FuzzParseLease checks that what was read can be written, and is then read as the same lease under the same key.
+// FuzzParseLease checks that what was read is bounded and can be written, and is then read as the same lease under the
+// same key.
 func FuzzParseLease(f *testing.F) {
 	for name, golden := range goldenLeases() {
 		data, err := os.ReadFile(filepath.Join("testdata", "lease", name+".json"))
@@ -38,18 +47,22 @@ func FuzzParseLease(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string, data []byte) {
 		l, err := ParseLease(key, data)
 		if err != nil {
+			checkReason(t, err)
+			if rest := (Lease{BackendType: l.BackendType, InstanceID: l.InstanceID, NodeName: l.NodeName}); rest != (Lease{}) ||
+				!l.stray() && l.Key() != key || l.Endpoints[IPv4].PublicIP.IsValid() || l.Endpoints[IPv6].PublicIP.IsValid() {
+				t.Errorf("beside the error: %+v", l)
+			}
 			return
 		}
 		if l.Key() != key {
 			t.Fatalf("%q comes back as %q", key, l.Key())
 		}
+		if err := l.checkTexts(); err != nil {
+			t.Error(err)
+		}
 		value, err := l.Value()
-		if err != nil {
-			// The fields that a value always has, and the escapes that Go writes, can make it longer than what was read.
-			if len(data) < maxValue/8 {
-				t.Fatalf("cannot be written: %v", err)
-			}
-			return
+		if err != nil || len(value) > maxValue {
+			t.Fatalf("cannot be written, with %d bytes: %v", len(value), err)
 		}
 		if again, err := ParseLease(key, value); err != nil || again != l {
 			t.Errorf("%s\nis read as  %+v\nand then as %+v (%v)", value, l, again, err)

@@ -51,6 +51,12 @@ type Event struct {
 	Config    []byte
 	Put       []Record
 	Deleted   []string // keys, as in Record.Key
+	// Cluster, of a Synced event, is the store's own id of itself; 0 if it has none. A store that was wiped may keep it.
+	Cluster uint64
+	// Regressed, of a Synced event, says that the snapshot is of another history than what was told before: the store was
+	// wiped, or restored from a backup. Then a peer that is missing has not gone: it may only not be back yet, and it comes
+	// back as soon as it has noticed.
+	Regressed bool
 }
 
 // Store keeps the leases of a cluster. Implementations are safe for concurrent use. What each must do is spelled out as

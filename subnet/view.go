@@ -1,9 +1,7 @@
 package subnet
 
 import (
-	"errors"
 	"net/netip"
-	"slices"
 
 	"github.com/gaissmai/bart"
 )
@@ -18,7 +16,8 @@ type Member struct {
 }
 
 // Change is one difference in the set of peers that a [View] lets in. Before or After is nil where the peer was not, or
-// is no longer, there. The leases hold the families only that the config enables: nothing else in them was checked.
+// is no longer, there. The leases hold the families only that the config enables: nothing else in them was checked. They
+// are shared and must not be changed.
 type Change struct {
 	Key           string
 	Before, After *Lease
@@ -29,31 +28,28 @@ type Change struct {
 // else.
 //
 // A lease holds its subnets if it is well formed, fits the network config, and overlaps no older lease that holds
-// its own. Every node comes to the same judgement on that, in whatever order it learns of the leases. A lease is let in
-// if it holds its subnets and this node can use it, see [Rules]. A change costs O(1) in the number of leases.
+// its own. Of what only one lease may have, such as a MAC address, the oldest that holds its subnets keeps it; see
+// [ErrDuplicate]. Every node comes to the same judgement on both, in whatever order it learns of the leases. A lease is
+// let in if no other keeps what it has and this node can use it, see [Rules]. A change costs O(1) in the number of leases,
+// plus what it changes for others.
+//
+// What is remembered of a record is bounded, and its value is not kept.
 //
 // A View is not safe for concurrent use.
 type View struct {
-	rules    *Rules // nil until the config is known: nobody is let in
-	entries  map[string]*entry
-	bySubnet [2]bart.Table[[]*entry] // all entries whose key is well formed, by subnet
-	dirty    []*entry                // to be judged anew, each once
-	revision int64
-	synced   bool   // a whole snapshot has been seen
-	listing  bool   // a snapshot has begun and not ended
-	listed   int64  // the revision of the latest snapshot
-	stage    uint32 // counts snapshots; an entry of an older stage is not in the latest one
-}
-
-type entry struct {
-	Member
-	bad   error // the record alone is malformed
-	holds bool  // it holds its subnets, whether or not this node can use it
-	why   error // not let in, and why; nil: let in
-	stage uint32
-	shown *Lease // the peer as last told to the caller; nil if not
-	gone  bool
-	dirty bool // in View.dirty
+	rules      *Rules // nil until the config is known: nobody is let in
+	entries    map[string]*entry
+	bySubnet   [2]bart.Table[[]*entry] // all entries whose key is well formed, by subnet; who holds it comes first
+	byThing    index[string]           // entries that hold their subnets, by their things; who keeps it comes first
+	byPublicIP index[netip.Addr]       // peers, as last told
+	strays     int                     // entries whose key is malformed
+	uncounted  int                     // about how many more there are, since the latest snapshot
+	dirty      []*entry                // to be judged anew, each once
+	revision   int64
+	synced     bool   // a whole snapshot has been seen
+	listing    bool   // a snapshot has begun and not ended
+	listed     int64  // the revision of the latest snapshot
+	stage      uint32 // counts snapshots; an entry of an older stage is not in the latest one
 }
 
 // NewView returns an empty view without rules.
@@ -74,14 +70,16 @@ func (v *View) Apply(e Event) []Change {
 		// A snapshot begins. One at another revision that was not finished counts for nothing: what it named may be
 		// gone by now.
 		v.stage++
-		v.listing, v.listed = true, e.Revision
+		v.listing, v.listed, v.uncounted = true, e.Revision, 0
 	}
 	for _, r := range e.Put {
 		v.put(r)
 	}
 	for _, key := range e.Deleted {
-		if old := v.entries[key]; old != nil {
+		if old := v.entries[shortKey(key)]; old != nil {
 			v.remove(old)
+		} else if _, err := ParseKey(key); err != nil && v.uncounted > 0 {
+			v.uncounted--
 		}
 	}
 	if e.Type == Page {
@@ -109,16 +107,18 @@ func (v *View) SetRules(r Rules) []Change {
 	return v.judge()
 }
 
-// Get returns the record kept under key. The error says why it is not let in.
+// Get returns the record kept under key. The error says why it is not let in. ok is false for a record that is not
+// there, and for one of those that are only counted; see [View.Len].
 func (v *View) Get(key string) (m Member, ok bool, why error) {
-	e := v.entries[key]
+	e := v.entries[shortKey(key)]
 	if e == nil {
 		return Member{}, false, nil
 	}
-	return e.Member, true, e.why
+	return e.member(*e.Lease), true, e.why
 }
 
-// Len returns how many leases are let in, our own included, and how many are not.
+// Len returns how many leases are let in, our own included, and how many records are not. Of keys that are no lease's,
+// the first 4096 are remembered; the rest are only counted.
 func (v *View) Len() (valid, quarantined int) {
 	for _, e := range v.entries {
 		if e.why == nil {
@@ -127,144 +127,24 @@ func (v *View) Len() (valid, quarantined int) {
 			quarantined++
 		}
 	}
-	return valid, quarantined
+	return valid, quarantined + v.uncounted
 }
 
 // Peers calls yield with every peer as the caller was last told of it, until it returns false.
 func (v *View) Peers(yield func(Member) bool) {
 	for _, e := range v.entries {
-		if e.shown == nil {
-			continue
-		}
-		m := e.Member
-		m.Lease = *e.shown
-		if !yield(m) {
+		if e.shown != nil && !yield(e.member(*e.shown)) {
 			return
 		}
 	}
 }
 
-// Quarantined calls yield with every record that is not let in, and why, until it returns false.
+// Quarantined calls yield with every record that is remembered and not let in, and why, until it returns false. A key far
+// longer than a lease's is cut.
 func (v *View) Quarantined(yield func(key string, why error) bool) {
 	for key, e := range v.entries {
 		if e.why != nil && !yield(key, e.why) {
 			return
 		}
 	}
-}
-
-// put takes in a record. It looks at the value even if the revisions are those it knows: after a wipe of the store they
-// can come again with another value.
-func (v *View) put(r Record) {
-	e := v.entries[r.Key]
-	if e == nil {
-		e = &entry{Member: Member{Key: r.Key}, why: errNew}
-		v.entries[r.Key] = e
-		v.index(e)
-	} else if e.Created != r.Created {
-		v.markAround(e) // its age changes, and so whom it goes before
-	}
-	e.Created, e.Modified, e.LeaseID, e.stage = r.Created, r.Modified, r.LeaseID, v.stage
-	lease, err := ParseLease(r.Key, r.Value)
-	if err != nil {
-		lease = e.subnetsOnly()
-	}
-	e.Lease, e.bad = lease, err
-	v.mark(e)
-}
-
-// subnetsOnly is what the key alone says.
-func (e *entry) subnetsOnly() (l Lease) {
-	for f := range e.Endpoints {
-		l.Endpoints[f].Subnet = e.Endpoints[f].Subnet
-	}
-	return l
-}
-
-// errNew marks an entry that has not been judged yet.
-var errNew = errors.New("not looked at yet")
-
-// index enters e under the subnets of its key. A key never changes its subnets, whatever its value says, and one with a
-// bad value still occupies them: nobody can create it again.
-func (v *View) index(e *entry) {
-	subnets, err := ParseKey(e.Key)
-	if err != nil {
-		return
-	}
-	for _, f := range Families() {
-		e.Endpoints[f].Subnet = subnets[f]
-		if e.Has(f) {
-			v.bySubnet[f].Modify(subnets[f], func(at []*entry, _ bool) ([]*entry, bool) { return append(at, e), false })
-		}
-	}
-}
-
-func (v *View) remove(e *entry) {
-	delete(v.entries, e.Key)
-	e.gone = true
-	v.unindex(e)
-	v.markAround(e)
-	v.mark(e)
-}
-
-// unindex takes e out of the subnet index.
-func (v *View) unindex(e *entry) {
-	for _, f := range Families() {
-		if !e.Has(f) {
-			continue
-		}
-		v.bySubnet[f].Modify(e.Endpoints[f].Subnet, func(at []*entry, _ bool) ([]*entry, bool) {
-			at = slices.DeleteFunc(at, func(x *entry) bool { return x == e })
-			return at, len(at) == 0
-		})
-	}
-}
-
-// mark has e judged anew.
-func (v *View) mark(e *entry) {
-	if !e.dirty {
-		e.dirty = true
-		v.dirty = append(v.dirty, e)
-	}
-}
-
-// markAround has everything that overlaps e judged anew.
-func (v *View) markAround(e *entry) {
-	v.overlapping(e, func(x *entry) bool { v.mark(x); return true })
-}
-
-// overlapping calls yield with every other entry that shares an address with e, until it returns false. Families that
-// the config does not enable do not count; while there is no config, all do.
-func (v *View) overlapping(e *entry, yield func(*entry) bool) {
-	for _, f := range Families() {
-		if !e.Has(f) || v.rules != nil && !v.rules.Config.Ranges[f].Enabled() {
-			continue
-		}
-		if !v.overlappingPrefix(f, e.Endpoints[f].Subnet, func(x *entry) bool { return x == e || yield(x) }) {
-			return
-		}
-	}
-}
-
-// overlappingPrefix calls yield with every entry that shares an address with p, and reports whether it was let finish.
-func (v *View) overlappingPrefix(f Family, p netip.Prefix, yield func(*entry) bool) bool {
-	t := &v.bySubnet[f]
-	for _, at := range t.Supernets(p) { // p itself included
-		for _, x := range at {
-			if !yield(x) {
-				return false
-			}
-		}
-	}
-	for q, at := range t.Subnets(p) { // p itself included
-		if q == p {
-			continue
-		}
-		for _, x := range at {
-			if !yield(x) {
-				return false
-			}
-		}
-	}
-	return true
 }

@@ -40,10 +40,16 @@ func TestViewModel(t *testing.T) {
 		if len(w.told) > 0 {
 			t.Errorf("still told after an empty snapshot: %v", w.told)
 		}
-		if n := w.view.bySubnet[IPv4].Size() + w.view.bySubnet[IPv6].Size() + len(w.view.entries); n != 0 {
-			t.Errorf("%d entries left in the empty view", n)
+		if n := w.view.remembered(); n != 0 {
+			t.Errorf("%d things left in the empty view", n)
 		}
 	}
+}
+
+// remembered counts what a view has in all its tables.
+func (v *View) remembered() int {
+	return v.bySubnet[IPv4].Size() + v.bySubnet[IPv6].Size() + len(v.entries) + len(v.byThing.one) + len(v.byThing.many) +
+		len(v.byPublicIP.one) + len(v.byPublicIP.many) + len(v.dirty) + v.strays + v.uncounted
 }
 
 func (w *world) step() {
@@ -181,33 +187,83 @@ func (w *world) take(step string, changes []Change) {
 
 // compare looks whether what was told is what the reference says.
 func (w *world) compare() {
-	peers, admitted := w.reference()
-	if !maps.Equal(w.told, peers) {
-		w.t.Errorf("told:\n%v\nwant:\n%v", w.told, peers)
+	want := w.reference()
+	if !maps.Equal(w.told, want.peers) {
+		w.t.Errorf("told:\n%v\nwant:\n%v", w.told, want.peers)
 	}
 	valid, quarantined := w.view.Len()
-	if valid != len(admitted) || valid+quarantined != len(w.view.entries) {
-		w.t.Errorf("%d valid and %d quarantined, want %d of %d", valid, quarantined, len(admitted), len(w.view.entries))
+	if valid != len(want.admitted) || valid+quarantined != len(w.view.entries) {
+		w.t.Errorf("%d valid and %d quarantined, want %d of %d", valid, quarantined, len(want.admitted), len(w.view.entries))
 	}
+	beaten := map[string]string{}
 	for key, why := range w.view.Quarantined {
 		m, ok, again := w.view.Get(key)
-		if !ok || why == nil || again != why || admitted[key] || m.Key != key {
+		if !ok || why == nil || again != why || want.admitted[key] || m.Key != key {
 			w.t.Errorf("%s is quarantined: %v; and %+v, %t, %v", key, why, m, ok, again)
+		}
+		if errors.Is(why, ErrDuplicate) {
+			beaten[key] = why.Error()
 		}
 		quarantined--
 	}
 	if quarantined != 0 {
 		w.t.Errorf("quarantined: %d too few", quarantined)
 	}
+	if !maps.Equal(beaten, want.beaten) {
+		w.t.Errorf("duplicates:\n%v\nwant:\n%v", beaten, want.beaten)
+	}
+	same := map[netip.Addr]string{}
+	for ip, keys := range w.view.SamePublicIP {
+		same[ip] = fmt.Sprint(keys)
+	}
+	if !maps.Equal(same, want.same) {
+		w.t.Errorf("with the same public IP:\n%v\nwant:\n%v", same, want.same)
+	}
+	w.compareOrder()
 }
 
-// reference goes through all records, oldest first, and lets each in that passes the rules and overlaps none so far.
-func (w *world) reference() (peers map[string]Lease, admitted map[string]bool) {
-	peers, admitted = map[string]Lease{}, map[string]bool{}
+// compareOrder looks whether those that have what they claim come before those that do not.
+func (w *world) compareOrder() {
+	behind := func(a, b bool) int { // sorts true before false
+		if a == b {
+			return 0
+		} else if a {
+			return -1
+		}
+		return 1
+	}
+	for f := range w.view.bySubnet {
+		for p, at := range w.view.bySubnet[f].All() {
+			if !slices.IsSortedFunc(at, func(a, b *entry) int { return behind(a.holds, b.holds) }) {
+				w.t.Errorf("%s: a holder behind others", p)
+			}
+		}
+	}
+	for thing, at := range w.view.byThing.many {
+		if !slices.IsSortedFunc(at, func(a, b *entry) int { return behind(a.keeps, b.keeps) }) {
+			w.t.Errorf("%s: a keeper behind others", thing)
+		}
+	}
+}
+
+// verdict is what a reference makes of all records.
+type verdict struct {
+	peers    map[string]Lease
+	admitted map[string]bool
+	beaten   map[string]string     // why, by key, for those with something that an older one keeps
+	same     map[netip.Addr]string // public IPs of several peers, and their keys
+}
+
+// reference goes through all records, oldest first, and lets each in that passes the rules and neither overlaps nor has
+// what one before it has.
+func (w *world) reference() verdict {
+	v := verdict{map[string]Lease{}, map[string]bool{}, map[string]string{}, map[netip.Addr]string{}}
 	if w.rules == nil || !w.synced {
-		return peers, admitted
+		return v
 	}
 	var holders []Lease
+	keepers := map[string]string{}
+	public := map[netip.Addr][]string{}
 	for _, r := range slices.SortedFunc(maps.Values(w.seen), func(a, b Record) int {
 		return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.Key, b.Key))
 	}) {
@@ -220,21 +276,40 @@ func (w *world) reference() (peers map[string]Lease, admitted map[string]bool) {
 				l.Endpoints[f] = Endpoint{}
 			}
 		}
-		if w.rules.fits(l) != nil || slices.ContainsFunc(holders, func(h Lease) bool {
+		if w.rules.fits(&l) != nil || slices.ContainsFunc(holders, func(h Lease) bool {
 			return h.Endpoints[IPv4].Subnet.Overlaps(l.Endpoints[IPv4].Subnet) ||
 				h.Endpoints[IPv6].Subnet.Overlaps(l.Endpoints[IPv6].Subnet)
 		}) {
 			continue
 		}
 		holders = append(holders, l)
-		if own := l.InstanceID == w.rules.InstanceID; own || w.rules.usable(l) == nil {
-			admitted[r.Key] = true
-			if !own {
-				peers[r.Key] = l
+		var things []string
+		if w.rules.Unique != nil {
+			things = w.rules.Unique(l)
+		}
+		if i := slices.IndexFunc(things, func(thing string) bool { return keepers[thing] != "" }); i >= 0 {
+			v.beaten[r.Key] = things[i] + " is that of the older lease " + keepers[things[i]]
+			continue
+		}
+		for _, thing := range things {
+			keepers[thing] = r.Key
+		}
+		own := l.InstanceID == w.rules.InstanceID
+		if !own && w.rules.usable(&l) != nil {
+			continue
+		}
+		v.admitted[r.Key] = true
+		if own {
+			continue
+		}
+		v.peers[r.Key] = l
+		for _, e := range l.Endpoints {
+			if public[e.PublicIP] = append(public[e.PublicIP], r.Key); e.PublicIP.IsValid() && len(public[e.PublicIP]) > 1 {
+				v.same[e.PublicIP] = fmt.Sprint(public[e.PublicIP])
 			}
 		}
 	}
-	return peers, admitted
+	return v
 }
 
 // randomRules changes what is enabled, the network, who we are, and what the backend takes.
@@ -253,6 +328,23 @@ func (w *world) randomRules() Rules {
 	}
 	if w.rnd.IntN(4) == 0 {
 		r.PublicIPs[IPv4] = ip("10.5.0.17") // inside the overlay
+	}
+	if w.rnd.IntN(3) > 0 {
+		r.Underlay = []netip.Prefix{
+			pfx("172.31.0.0/29"), pfx("10.5.0.0/16"), netip.PrefixFrom(randomAddr(w.rnd, "10.5.0.0/24"), 28+w.rnd.IntN(5)),
+			pfx("fd00::/16"), netip.PrefixFrom(randomAddr(w.rnd, "fd00:5::/120"), 124+w.rnd.IntN(5)),
+		}
+	}
+	if w.rnd.IntN(4) > 0 {
+		// Few leases have none of these, and many have two: the chains are long.
+		r.Unique = func(l Lease) (things []string) {
+			for _, f := range Families() {
+				if data := l.Endpoints[f].Data; data != "" {
+					things = append(things, fmt.Sprintf("thing %s (%s)", data, f))
+				}
+			}
+			return things
+		}
 	}
 	if w.rnd.IntN(2) == 0 {
 		r.Check = func(l Lease) error {
@@ -289,7 +381,9 @@ func (w *world) value() []byte {
 	l := Lease{BackendType: "vxlan"}
 	l.Endpoints[IPv4].PublicIP = randomAddr(w.rnd, "172.31.0.0/29")
 	l.Endpoints[IPv6].PublicIP = randomAddr(w.rnd, "fd00:31::/125")
-	l.Endpoints[IPv4].Data = []string{"", `{"VNI":1}`}[w.rnd.IntN(2)]
+	for f := range l.Endpoints {
+		l.Endpoints[f].Data = []string{"", "1", "2", "3", "4", "5"}[w.rnd.IntN(6)]
+	}
 	switch w.rnd.IntN(12) {
 	case 0:
 		return []byte("{")

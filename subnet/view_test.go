@@ -87,9 +87,39 @@ func TestViewQuarantineReasons(t *testing.T) {
 		{record("10.5.0.0-18", 5, "", "172.31.0.2", ""), "overlaps the older lease 10.5.9.0-24"},
 		{record("10.5.9.0-24&fd00:5:0:9::-64", 5, "", "172.31.0.2", "fd00:31::2"), "overlaps the older lease 10.5.9.0-24"},
 		{record("10.5.9.0-26", 4, "", "172.31.0.2", ""), "overlaps the older lease 10.5.9.0-24"}, // as old; the key decides
-		{record("10.5.8.0-22", 4, "", "172.31.0.2", ""), ""},
+		{record("10.5.8.0-22", 3, "", "172.31.0.2", ""), ""},
+		{record("10.5.29.0-24", 5, "", "0.31.0.2", ""), `public IP 0.31.0.2 is not a unicast address`},
+		// the underlay
+		{record("10.5.77.0-24", 5, "", "172.31.0.2", ""), "subnet 10.5.77.0/24 holds 10.5.77.0/24 of the underlay"},
+		{record("10.5.76.0-23", 5, "", "172.31.0.2", ""), "subnet 10.5.76.0/23 holds 10.5.77.0/24 of the underlay"},
+		{record("10.5.77.0-25", 5, "", "172.31.0.2", ""), ""}, // lies inside
+		{record("10.5.76.0-24", 5, "", "172.31.0.2", ""), ""}, // lies beside
+		{record("10.5.99.0-24", 5, "", "172.31.0.2", ""), "subnet 10.5.99.0/24 holds 10.5.99.1/32 of the underlay"},
+		{record("10.5.99.0-30", 5, "", "172.31.0.2", ""), "subnet 10.5.99.0/30 holds 10.5.99.1/32 of the underlay"},
+		{record("10.5.99.0-24&fd00:5:0:1d::-64", 5, "", "172.31.0.2", "fd00:31::2"),
+			"subnet 10.5.99.0/24 holds 10.5.99.1/32 of the underlay"},
+		{record("fd00:5:0:63::-64", 5, "", "", "fd00:31::2"), "subnet fd00:5:0:63::/64 holds fd00:5:0:63::1/128 of the underlay"},
+		{record("10.5.29.0-24", 5, "", "172.31.255.255", ""), "public IP 172.31.255.255 is the broadcast address of 172.31.0.0/16"},
+		{record("10.5.29.0-24", 5, "", "172.30.0.3", ""), "public IP 172.30.0.3 is the broadcast address of 172.30.0.0/30"},
+		{record("10.5.29.0-24", 5, "", "172.30.0.5", ""), ""}, // the upper end of a /31
+		{record("10.5.99.0-24", 5, "me", "172.31.0.1", ""), ""},
+		// what only one may have
+		{record("10.5.29.0-24", 5, "", "172.31.0.60", ""), "the number 60 is that of the older lease 10.5.10.0-24"},
+		{record("10.5.29.0-24", 5, "me", "172.31.0.60", ""), "the number 60 is that of the older lease 10.5.10.0-24"},
+		{record("10.5.29.0-24", 3, "", "172.31.0.60", ""), ""},
 	}
 	rules := viewRules(t)
+	rules.Underlay = []netip.Prefix{
+		pfx("172.31.0.0/16"), pfx("172.30.0.0/30"), pfx("172.30.0.4/31"), pfx("10.0.0.0/8"), pfx("fd00::/8"), {},
+		netip.MustParsePrefix("10.5.77.5/24"), // as an address has it
+		pfx("10.5.99.1/32"), pfx("fd00:5:0:63::1/128"),
+	}
+	rules.Unique = func(l Lease) []string {
+		if l.Endpoints[IPv4].PublicIP == ip("172.31.0.60") {
+			return []string{"the number 60"}
+		}
+		return nil
+	}
 	rules.Check = func(l Lease) error {
 		if l.Endpoints[IPv4].PublicIP == ip("172.31.0.66") {
 			return errors.New("the backend does not like 172.31.0.66")
@@ -98,7 +128,8 @@ func TestViewQuarantineReasons(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.r.Key+" "+tt.want, func(t *testing.T) {
-			v := newView(t, rules, tt.r, record("10.5.9.0-24", 4, "", "172.31.0.9", ""))
+			v := newView(t, rules, tt.r, record("10.5.9.0-24", 4, "", "172.31.0.9", ""),
+				record("10.5.10.0-24", 4, "", "172.31.0.60", ""))
 			m, ok, why := v.Get(tt.r.Key)
 			wantError(t, why, tt.want)
 			if !ok || m.Key != tt.r.Key || m.Created != tt.r.Created || m.Modified != tt.r.Modified || m.LeaseID != 7 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 const (
@@ -36,11 +37,7 @@ func parseOptions(data []byte) (Options, error) {
 		GBP, Learning, DirectRouting *bool
 	}
 	if err := json.Unmarshal(data, &j); err != nil {
-		var typ *json.UnmarshalTypeError
-		if errors.As(err, &typ) {
-			return o, fmt.Errorf("network config: Backend.%s is a JSON %s, want %s", typ.Field, typ.Value, typ.Type)
-		}
-		return o, fmt.Errorf("network config: Backend: %w", err)
+		return o, fmt.Errorf("network config: Backend%w", describe(err))
 	}
 	vni, err := number("VNI", j.VNI, defaultVNI, maxVNI)
 	if err != nil {
@@ -60,6 +57,20 @@ func parseOptions(data []byte) (Options, error) {
 	o.VNI, o.Port, o.MTU = uint32(vni), uint16(port), int(mtu)
 	o.GBP, o.Learning, o.DirectRouting = isTrue(j.GBP), isTrue(j.Learning), isTrue(j.DirectRouting)
 	return o, nil
+}
+
+// describe says what in a JSON object is of the wrong type, without repeating it: the decoder gives the digits of a number,
+// however many.
+func describe(err error) error {
+	var typ *json.UnmarshalTypeError
+	if !errors.As(err, &typ) {
+		return fmt.Errorf(": %w", err)
+	}
+	kind, _, _ := strings.Cut(typ.Value, " ")
+	if typ.Field == "" {
+		return fmt.Errorf(" is a JSON %s, want an object", kind)
+	}
+	return fmt.Errorf(".%s is a JSON %s, want %s", typ.Field, kind, typ.Type)
 }
 
 func number(field string, v *int64, def, limit int64) (int64, error) {

@@ -146,6 +146,7 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 			return network.State{}, err
 		}
 		gateway := e.Subnet.Addr()
+		s.VTEPs = append(s.VTEPs, network.Item[netip.Addr, network.VTEP]{Key: e.PublicIP})
 		s.FDB = append(s.FDB, network.Item[network.FDBKey, network.FDB]{
 			Key:   network.FDBKey{Link: t.name, MAC: mac},
 			Value: network.FDB{Remote: e.PublicIP, Permanent: true},
@@ -167,17 +168,38 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 // unicast is RTN_UNICAST (include/uapi/linux/rtnetlink.h).
 const unicast = 1
 
-// parseData reads a lease's BackendData and returns the MAC address of the peer's device.
+// Unique implements backend.Backend. A device delivers what is for its own MAC address only, and the FDB has one entry an
+// address: of two nodes with one address, as clones of a machine have, peers would reach one. A lease that no node can
+// use has no claim on anything.
+func (v *vxlan) Unique(l subnet.Lease) (things []string) {
+	for _, f := range subnet.Families() {
+		if v.families[f] == nil || !l.Has(f) {
+			continue
+		}
+		mac, err := parseData(l.Endpoints[f].Data, v.options.VNI)
+		if err != nil {
+			return nil
+		}
+		things = append(things, fmt.Sprintf("MAC %s (%s)", mac, f))
+	}
+	return things
+}
+
+// parseData reads a lease's BackendData and returns the MAC address of the peer's device. The data is whatever somebody
+// stored; an error repeats little of it.
 func parseData(text string, vni uint32) (network.MAC, error) {
 	if text == "" {
 		return network.MAC{}, fmt.Errorf("no BackendData")
 	}
 	var d leaseData
 	if err := json.Unmarshal([]byte(text), &d); err != nil {
-		return network.MAC{}, fmt.Errorf("BackendData: %w", err)
+		return network.MAC{}, fmt.Errorf("BackendData%w", describe(err))
 	}
 	if d.VNI != nil && *d.VNI != vni {
 		return network.MAC{}, fmt.Errorf("BackendData: VNI is %d, want %d", *d.VNI, vni)
+	}
+	if n := len(d.VtepMAC); n > 2*macLength {
+		return network.MAC{}, fmt.Errorf("BackendData: VtepMAC of %d bytes is not a MAC address such as 72:30:36:d0:8b:68", n)
 	}
 	mac, err := network.ParseMAC(d.VtepMAC)
 	if err != nil {
@@ -188,3 +210,6 @@ func parseData(text string, vni uint32) (network.MAC, error) {
 	}
 	return mac, nil
 }
+
+// macLength is how many characters a MAC address has.
+const macLength = len("72:30:36:d0:8b:68")

@@ -3,6 +3,7 @@ package vxlan
 import (
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,6 +139,35 @@ func TestMTU(t *testing.T) {
 	}
 }
 
+func TestUnique(t *testing.T) {
+	const dual = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`
+	const first, second = "MAC 72:30:36:d0:8b:68 (IPv4)", "MAC 72:30:36:d0:8b:69 (IPv6)"
+	for _, tt := range []struct {
+		config, key, value string
+		want               []string
+	}{
+		{dual, dualKey, dualValue, []string{first, second}},
+		{dual, dualKey, strings.ReplaceAll(dualValue, "8b:69", "8b:68"), []string{first, "MAC 72:30:36:d0:8b:68 (IPv6)"}},
+		{dual, ipv4Key, ipv4Value, []string{first}},
+		{dual, ipv4Key, strings.Replace(ipv4Value, "72:30:36:d0:8b:68", "72:30:36:D0:8B:68", 1), []string{first}},
+		{dual, ipv4Key, strings.Replace(ipv4Value, `"VNI":1,`, ``, 1), []string{first}},
+		{`{"Network":"10.5.0.0/16"}`, dualKey, dualValue, []string{first}},
+		// What no peer can use claims nothing.
+		{dual, ipv4Key, strings.Replace(ipv4Value, `"VNI":1`, `"VNI":2`, 1), nil},
+		{dual, dualKey, strings.Replace(dualValue, `"VNI":1`, `"VNI":2`, 1), nil},
+		{dual, ipv4Key, strings.Replace(ipv4Value, "72:", "73:", 1), nil},
+		{dual, ipv4Key, strings.Replace(ipv4Value, `{"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"}`, "null", 1), nil},
+	} {
+		b, err := New(config(t, tt.config), underlay())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.Unique(lease(t, tt.key, tt.value)); !slices.Equal(got, tt.want) {
+			t.Errorf("%s %s:\ngot  %q\nwant %q", tt.key, tt.value, got, tt.want)
+		}
+	}
+}
+
 func TestNewErrors(t *testing.T) {
 	noIPv6 := underlay()
 	noIPv6.Local[subnet.IPv6] = netip.Addr{}
@@ -151,6 +181,8 @@ func TestNewErrors(t *testing.T) {
 		{`{"Network":"10.5.0.0/16","Backend":{"VNI":16777216}}`, underlay(), "network config: Backend.VNI is 16777216, want 0 to 16777215"},
 		{`{"Network":"10.5.0.0/16","Backend":{"VNI":-1}}`, underlay(), "network config: Backend.VNI is -1, want 0 to 16777215"},
 		{`{"Network":"10.5.0.0/16","Backend":{"VNI":"1"}}`, underlay(), "network config: Backend.VNI is a JSON string, want int64"},
+		{`{"Network":"10.5.0.0/16","Backend":{"VNI":` + strings.Repeat("9", 400) + `}}`, underlay(),
+			"network config: Backend.VNI is a JSON number, want int64"},
 		{`{"Network":"10.5.0.0/16","Backend":{"Port":65536}}`, underlay(), "network config: Backend.Port is 65536, want 0 to 65535"},
 		{`{"Network":"10.5.0.0/16","Backend":{"MTU":70000}}`, underlay(), "network config: Backend.MTU is 70000, want 0 to 65535"},
 		{`{"Network":"10.5.0.0/16","Backend":{"MTU":300}}`, underlay(),
@@ -172,10 +204,19 @@ func TestPeerErrors(t *testing.T) {
 	}
 	for _, tt := range []struct{ data, want string }{
 		{`null`, "no BackendData"},
-		{`[]`, "BackendData: json: cannot unmarshal array into Go value of type vxlan.leaseData"},
+		{`[]`, "BackendData is a JSON array, want an object"},
+		{`7`, "BackendData is a JSON number, want an object"},
+		{`{"VNI":"1"}`, "BackendData.VNI is a JSON string, want uint32"},
+		{`{"VNI":-1}`, "BackendData.VNI is a JSON number, want uint32"},
+		{`{"VNI":1.5}`, "BackendData.VNI is a JSON number, want uint32"},
+		{`{"VNI":` + strings.Repeat("9", 400) + `}`, "BackendData.VNI is a JSON number, want uint32"},
+		{`{"VNI":1,"VtepMAC":["72:30:36:d0:8b:68"]}`, "BackendData.VtepMAC is a JSON array, want string"},
 		{`{"VNI":2,"VtepMAC":"72:30:36:d0:8b:68"}`, "BackendData: VNI is 2, want 1"},
 		{`{"VNI":1}`, `BackendData: VtepMAC "" is not a MAC address such as 72:30:36:d0:8b:68`},
 		{`{"VNI":1,"VtepMAC":"72:30:36:d0:8b"}`, `BackendData: VtepMAC "72:30:36:d0:8b" is not a MAC address such as 72:30:36:d0:8b:68`},
+		{`{"VNI":1,"VtepMAC":"` + strings.Repeat("7", 400) + `"}`,
+			"BackendData: VtepMAC of 400 bytes is not a MAC address such as 72:30:36:d0:8b:68"},
+		{`{"VNI":1,"VtepMAC":"01:00:5e:00:00:01"}`, "BackendData: VtepMAC 01:00:5e:00:00:01 is not the address of one device"},
 		{`{"VNI":1,"VtepMAC":"00:00:00:00:00:00"}`, "BackendData: VtepMAC 00:00:00:00:00:00 is not the address of one device"},
 		{`{"VNI":1,"VtepMAC":"ff:ff:ff:ff:ff:ff"}`, "BackendData: VtepMAC ff:ff:ff:ff:ff:ff is not the address of one device"},
 	} {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/vtep"
 )
 
 // Kernel reads and changes one network namespace. Its methods are for one goroutine, but for [Kernel.Watch], which runs
@@ -27,6 +28,7 @@ type Kernel struct {
 	tables *network.Tables
 	links  map[int32]string // names by interface index, of every device there is
 	byName map[string]int32 // the other way round
+	filter *vtep.Filter     // of VTEPs; nil if there is none
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
 	nexthops bool
 

@@ -44,6 +44,8 @@ type ownLease struct {
 	updates  chan subnet.Lease  // to Hold, size one: the latest
 	round    int                // counts holds, to tell a late end of an old one
 	trouble  string             // what was logged last, so that it is not logged again
+	// duplicate is the revision in which our lease names something that another has; 0: it does not.
+	duplicate int64
 }
 
 type leasePhase int
@@ -217,18 +219,22 @@ func (o *ownLease) check(ctx context.Context) (gained bool) {
 		return false // the watch has not come to it yet
 	}
 	m, ok, why := o.view.Get(o.record.Key)
+	o.duplicate = 0
 	switch {
 	case !ok:
 		o.drop(errors.New("somebody deleted its key"))
 	case m.InstanceID != o.instanceID:
 		o.drop(errors.New("another node has its key: " + m.NodeName + " " + m.InstanceID))
-	case o.final:
 	case errors.Is(why, subnet.ErrOverlap):
-		// Claimed at the same moment as an overlapping one, which the store cannot see; the older one stays. The next
-		// claim takes over the record that gives way.
+		// Claimed at the same moment as an overlapping one, which the store cannot see, or one that is older has become
+		// valid since; the older one stays, and everybody else sees it so. The next claim takes over the record that gives way.
 		o.log.WithField("lease", o.record.Key).Infof("giving way: it %s", why)
 		o.release()
-		o.phase = none
+		o.phase, o.final = none, false
+	case errors.Is(why, subnet.ErrDuplicate):
+		// Of something else than the subnet, such as a MAC address: the node chooses another and changes the lease.
+		o.duplicate = m.Modified
+	case o.final:
 	case why != nil:
 		if why.Error() != o.trouble {
 			o.trouble = why.Error()

@@ -43,6 +43,7 @@ type node struct {
 	own        ownLease
 	grace      map[string]graced
 	rules      *rulesKeeper
+	vteps      vteps
 
 	setupAt      time.Time // when to try again what failed outside the tables
 	resyncAt     time.Time
@@ -53,6 +54,8 @@ type node struct {
 	published    string    // content of the subnet file as last written
 	ready        bool
 	quarantined  map[string]string // reasons by lease key, as last logged
+	shared       map[string]bool   // leases with one public IP, as logged
+	renewed      int64             // the revision of our lease in which newMACs found a duplicate
 	said
 }
 
@@ -77,8 +80,8 @@ func Run(ctx context.Context, o Options) error {
 		rulesSet:   make(chan struct{}, 1),
 		grace:      map[string]graced{},
 
-		quarantined: map[string]string{},
-		said:        said{log: o.Log, once: map[string]string{}, fights: map[string]time.Time{}, failing: map[string]*failing{}},
+		quarantined: map[string]string{}, shared: map[string]bool{},
+		said: said{log: o.Log, once: map[string]string{}, fights: map[string]time.Time{}, failing: map[string]*failing{}},
 	}
 	n.cache = newLeaseCache(o.StateDir, o.CachedStart, time.Now())
 	n.own = ownLease{
@@ -88,6 +91,9 @@ func Run(ctx context.Context, o Options) error {
 	defer func() {
 		cancel()
 		n.background.Wait()
+		if n.vteps.filter != nil {
+			n.vteps.filter.Close()
+		}
 		k.Close()
 	}()
 	n.background.Go(func() { n.watchKernel(ctx) })
@@ -173,6 +179,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 		n.resyncAt = now.Add(jitter(n.Resync))
 		n.kernel.Distrust()
 		n.published = "" // the subnet file too
+		n.vteps.news.Store(true)
 	}
 	if err := n.kernel.Observe(); err != nil {
 		n.sayOnce("observe", err)
@@ -194,7 +201,9 @@ func (n *node) step(ctx context.Context, now time.Time) {
 		n.subnets = n.own.subnets
 		n.wantDevice()
 	}
+	n.newMACs(now)
 	n.endGrace(now)
+	n.keepVTEPs(ctx, now)
 	n.pass(now)
 	n.publish(ctx)
 	n.keepLeases(now)

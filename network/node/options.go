@@ -8,6 +8,7 @@ package node
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -41,8 +42,11 @@ type Options struct {
 	LeaseTTL time.Duration
 	// CachedStart has a node that starts while the store is silent come up from the leases that it kept.
 	CachedStart bool
-	Ready       func() // called once, when everything is in place and the subnet file is written; may be nil
-	Log         logrus.FieldLogger
+	// VTEPFilter lets VXLAN packets in from the public IPs of leases only, where nf_tables is there, and from VTEPAllow.
+	VTEPFilter bool
+	VTEPAllow  []netip.Prefix // may be nil
+	Ready      func()         // called once, when everything is in place and the subnet file is written; may be nil
+	Log        logrus.FieldLogger
 }
 
 // backends are the backends there are, by the network config's Backend.Type.

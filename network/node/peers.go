@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -37,6 +38,7 @@ func (n *node) takeIn(e subnet.Event) {
 	n.peersChanged(changes, n.graceOf(e), time.Now())
 	if n.backend != nil && e.Type != subnet.Page {
 		n.sayQuarantined(e)
+		n.sayShared()
 	}
 }
 
@@ -47,6 +49,20 @@ func (n *node) graceOf(e subnet.Event) time.Duration {
 		return max(n.PeerGrace, n.LeaseTTL)
 	}
 	return n.PeerGrace
+}
+
+// sayShared says which peers have one public IP: this node cannot tell which of them is right, if not both.
+func (n *node) sayShared() {
+	shared := map[string]bool{}
+	for ip, keys := range n.view.SamePublicIP {
+		name := fmt.Sprint(ip, keys)
+		shared[name] = true
+		if !n.shared[name] {
+			n.Log.WithFields(logrus.Fields{"public_ip": ip, "leases": keys}).
+				Warn("several leases have one public IP: a cloned machine, or what a node left that was set up anew. If only one of them is in use, delete the others")
+		}
+	}
+	n.shared = shared
 }
 
 // manyQuarantined is how many leases that are not let in are named one by one; of more, only the number is said.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -113,8 +114,51 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 	n.wantDevice()
 	n.peersChanged(n.view.SetRules(subnet.Rules{
 		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
-		Check: func(l subnet.Lease) error { _, err := b.Peer(l); return err },
+		Check:    func(l subnet.Lease) error { _, err := b.Peer(l); return err },
+		Unique:   b.Unique,
+		Underlay: n.ofUnderlay(choice),
 	}), n.PeerGrace, now)
+}
+
+// ofUnderlay returns what no peer's subnet may hold: this node would lose its own network, or the store.
+func (n *node) ofUnderlay(choice uplink.Choice) (all []netip.Prefix) {
+	for _, f := range subnet.Families() {
+		all = append(all, choice.OnLink[f]...)
+	}
+	hosts := choice.Gateways
+	if s, ok := n.Store.(interface{ Addresses() []netip.Addr }); ok {
+		hosts = append(slices.Clone(hosts), s.Addresses()...)
+	}
+	for _, a := range hosts {
+		if !a.IsLoopback() {
+			all = append(all, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	return all
+}
+
+// newMACs gives the node's devices other MAC addresses, as another node has one of them: a clone of a machine, of which the
+// older keeps it.
+func (n *node) newMACs(now time.Time) {
+	if n.own.duplicate == 0 || n.own.duplicate == n.renewed {
+		return
+	}
+	_, _, why := n.view.Get(n.own.record.Key)
+	u := n.underlay(n.uplink, nil)
+	u.MAC = func(device string, _ network.MAC) network.MAC { return n.identity.another(device) }
+	b, err := newBackend(*n.config, u)
+	if err == nil {
+		err = n.identity.save(n.StateDir)
+	}
+	if err != nil {
+		n.sayOnce("MAC address", err)
+		n.setupAt = now.Add(waitAfterFailure) // to wake up and try again
+		return
+	}
+	n.forget("MAC address")
+	n.renewed = n.own.duplicate
+	n.Log.WithError(why).Warn("another node has the MAC address of this node's device, as a clone of a machine has; taking another")
+	n.reform(n.uplink, b, now)
 }
 
 // wantDevice brings the node's own links and addresses into the tables.

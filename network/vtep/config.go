@@ -15,7 +15,7 @@ type Config struct {
 	Port     uint16         // UDP port of VXLAN
 	Networks []netip.Prefix // the overlay's networks, of every family
 	// Allow are prefixes from which packets are let in besides the peers', because some network address translation gives
-	// a peer's packets another address than its lease says.
+	// a peer's packets another address than its lease says, or because another VXLAN here uses the same port.
 	Allow []netip.Prefix
 	// Devices are the names of devices by which packets come out of the overlay: the VXLAN devices, and the bridges of
 	// pods. A pod's packet is told by its source address, and by this if that is forged. A device that carries the underlay

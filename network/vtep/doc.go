@@ -42,8 +42,8 @@
 // # The library
 //
 // github.com/google/nftables speaks netlink itself, and Kubernetes carries it too; sigs.k8s.io/knftables would run the nft
-// program for every change, which many hosts and images lack. Releases are rare (the last is v0.3.0) and known weaknesses
-// are unreleased, so it is kept on a short lead: an answer that does not come ends in an error and not in a hang, answers
-// left over are thrown away (exchange.go), lists of elements are split (sets.go), and they are read without it, since it
-// allocates a dozen times an element (elements.go).
+// program for every change, which many hosts and images lack. Its releases are rare, and what was mended after v0.3.0 is not
+// released, so it is kept on a short lead: an answer that does not come ends in an error and not in a hang, answers left
+// over are thrown away (exchange.go), lists of elements are split (sets.go), and they are read without it, since it
+// allocates seven times an element (elements.go).
 package vtep

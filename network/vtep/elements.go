@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"net/netip"
 	"slices"
 
@@ -101,65 +100,75 @@ func (f *Filter) dump(set string) (list []element, err error) {
 }
 
 // decodeElements appends the elements in the attributes of a message (include/uapi/linux/netfilter/nf_tables.h).
-func decodeElements(list []element, b []byte) []element {
-	for typ, elements := range attributes(b) {
-		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+func decodeElements(list []element, message []byte) []element {
+	for a, rest := cut(message); a.ok; a, rest = cut(rest) {
+		if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		for _, b := range attributes(elements) {
-			var key []byte
-			end := false
-			for typ, data := range attributes(b) {
-				switch {
-				case typ == unix.NFTA_SET_ELEM_KEY:
-					for typ, value := range attributes(data) {
-						if typ == unix.NFTA_DATA_VALUE {
-							key = value
-						}
-					}
-				case typ == unix.NFTA_SET_ELEM_FLAGS && len(data) == 4:
-					end = binary.BigEndian.Uint32(data)&unix.NFT_SET_ELEM_INTERVAL_END != 0
-				}
-			}
-			if len(key) <= unix.IFNAMSIZ {
-				list = append(list, newElement(key, end))
+		for e, rest := cut(a.value); e.ok; e, rest = cut(rest) {
+			if x := decodeElement(e.value); x.length > 0 {
+				list = append(list, x)
 			}
 		}
 	}
 	return list
 }
 
-// attributes yields the attributes in b: type, without flags, and payload.
-func attributes(b []byte) iter.Seq2[uint16, []byte] {
-	const typeMask = 1<<14 - 1 // NLA_TYPE_MASK
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofNlAttr {
-			length := int(binary.NativeEndian.Uint16(b))
-			if length < unix.SizeofNlAttr || length > len(b) {
-				return
+func decodeElement(b []byte) (e element) {
+	end := false
+	for a, rest := cut(b); a.ok; a, rest = cut(rest) {
+		switch {
+		case a.typ == unix.NFTA_SET_ELEM_KEY:
+			if key, _ := cut(a.value); key.typ == unix.NFTA_DATA_VALUE && len(key.value) <= len(e.key) {
+				e = newElement(key.value, false)
 			}
-			if !yield(binary.NativeEndian.Uint16(b[2:])&typeMask, b[unix.SizeofNlAttr:length]) {
-				return
-			}
-			b = b[min(len(b), (length+3)&^3):]
+		case a.typ == unix.NFTA_SET_ELEM_FLAGS && len(a.value) == 4:
+			end = binary.BigEndian.Uint32(a.value)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		}
 	}
+	e.end = end
+	return e
 }
 
-// present returns the peers in the sets.
+// attribute is a netlink attribute: its type, without flags, and payload.
+type attribute struct {
+	typ   uint16
+	value []byte
+	ok    bool // it is one
+}
+
+// cut takes the first attribute off b. (An iterator would allocate for each nest, nine times an element.)
+func cut(b []byte) (a attribute, rest []byte) {
+	const typeMask = 1<<14 - 1 // NLA_TYPE_MASK
+	if len(b) < unix.SizeofNlAttr {
+		return attribute{}, nil
+	}
+	length := int(binary.NativeEndian.Uint16(b))
+	if length < unix.SizeofNlAttr || length > len(b) {
+		return attribute{}, nil
+	}
+	a = attribute{binary.NativeEndian.Uint16(b[2:]) & typeMask, b[unix.SizeofNlAttr:length], true}
+	return a, b[min(len(b), (length+3)&^3):]
+}
+
+// present returns the peers in the sets, in order. The kernel can name one twice while it makes a set's hash table larger.
 func (f *Filter) present() (peers []netip.Addr, err error) {
 	for _, x := range families() {
 		list, err := f.elements(x.peers())
 		if err != nil {
 			return nil, err
 		}
+		// Somebody may have made a set of ranges, or of something else than addresses, by that name.
+		if slices.ContainsFunc(list, func(e element) bool { return e.end }) {
+			continue
+		}
 		peers = slices.Grow(peers, len(list))
 		for _, e := range list {
-			// What is of another length is in a set that somebody made otherwise.
 			if a, ok := netip.AddrFromSlice(e.key[:e.length]); ok && familyOf(a) == x {
 				peers = append(peers, a)
 			}
 		}
 	}
-	return peers, nil
+	slices.SortFunc(peers, netip.Addr.Compare)
+	return slices.Compact(peers), nil
 }

@@ -39,7 +39,7 @@ func open() (conn *nftables.Conn, socket *netlink.Conn, err error) {
 
 // ask makes one exchange with the kernel. The other methods go through it.
 func (f *Filter) ask(exchange func() error) error {
-	if err := f.socket.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := f.socket.SetDeadline(time.Now().Add(f.patience)); err != nil {
 		return err
 	}
 	err := exchange()

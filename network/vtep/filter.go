@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -26,6 +27,8 @@ type Filter struct {
 	socket *netlink.Conn // of conn
 	table  *nftables.Table
 	want   *Config // as of the last Ensure; nil before
+
+	patience time.Duration
 }
 
 // Open returns a Filter, or [ErrUnsupported]. It changes nothing yet.
@@ -34,7 +37,7 @@ func Open() (*Filter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", explain(err))
 	}
-	f := &Filter{conn: conn, socket: socket, table: &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}}
+	f := &Filter{conn: conn, socket: socket, table: &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}, patience: patience}
 	if err := f.probe(); err != nil {
 		return nil, errors.Join(fmt.Errorf("ask for the packet filter: %w", err), f.Close())
 	}
@@ -48,14 +51,17 @@ func (f *Filter) Close() error { return f.conn.CloseLasting() }
 // the way in that table goes; the peers in its sets stay.
 //
 // Whenever rules are set anew, the given peers are put into the sets in the same transaction, so that at no moment rules
-// drop what comes from one of them: they are those that the caller wants by then, and are asked for only in that case. The
-// caller begins to call when it knows all leases, not before.
+// drop what comes from one of them: they are those that the caller wants by then, and are asked for only in that case; nil
+// is none. The caller begins to call when it knows all leases, not before.
 func (f *Filter) Ensure(c Config, peers iter.Seq[netip.Addr]) (changed bool, err error) {
 	if err := c.validate(); err != nil {
 		return false, err
 	}
 	c.Networks, c.Allow, c.Devices = slices.Clone(c.Networks), slices.Clone(c.Allow), slices.Clone(c.Devices)
 	f.want = &c
+	if peers == nil {
+		peers = slices.Values[[]netip.Addr](nil)
+	}
 	for n := 0; ; n++ {
 		have, err := f.read()
 		if err != nil {
@@ -155,7 +161,7 @@ func (f *Filter) carryOut(c Config, p plan, peers iter.Seq[netip.Addr]) error {
 	return f.commit(&t)
 }
 
-// Read returns the peers in the sets, and whether the rest of the table is as the last Ensure was to make it. Where ok is
+// Read returns the peers in the sets, in order, and whether the rest of the table is as the last Ensure was to make it. Where ok is
 // false, it is for Ensure to go first.
 func (f *Filter) Read() (present []netip.Addr, ok bool, err error) {
 	have, err := f.read()

@@ -213,6 +213,9 @@ func route(prefix, gateway string) error {
 	return nil
 }
 
+// ping is what is sent back by whoever gets it.
+var ping = []byte("ping")
+
 // listen notes what comes to a port, of either family, until the test ends.
 func (l *lab) listen(ns *sandbox.Net, port int) {
 	for _, network := range []string{"udp4", "udp6"} {
@@ -228,6 +231,10 @@ func (l *lab) listen(ns *sandbox.Net, port int) {
 					return
 				}
 				payload, _, _ := bytes.Cut(b[:n], []byte{0})
+				if bytes.Equal(payload, ping) {
+					_, _ = conn.WriteToUDPAddrPort(payload, from)
+					continue
+				}
 				l.mu.Lock()
 				l.received[string(payload)] = from.Addr()
 				l.mu.Unlock()

@@ -18,7 +18,7 @@ const (
 	perTransaction = 4096
 	// refusals bounds how many transactions may fail in one Apply: for each the kernel waits until no packet can meet what
 	// it has to undo, some 15 ms. Twelve find one bad address among 4,096.
-	refusals = 64
+	refusals = 32
 )
 
 // ApplyError says which addresses could not be added or removed, and why; with the others it was done.
@@ -67,7 +67,7 @@ func (f *Filter) Apply(add, remove []netip.Addr) error {
 	return nil
 }
 
-// Update makes the changes of a batch as [network.Reconciler] hands it out, and sets the Err of those that failed.
+// Update makes the changes of a batch as [network.Reconciler] hands it out, and sets the Err of each.
 func Update[V comparable](f *Filter, batch []network.Update[netip.Addr, V]) {
 	var add, remove []netip.Addr
 	for _, u := range batch {
@@ -77,9 +77,11 @@ func Update[V comparable](f *Filter, batch []network.Update[netip.Addr, V]) {
 			remove = append(remove, u.Key)
 		}
 	}
-	if e, ok := errors.AsType[*ApplyError](f.Apply(add, remove)); ok {
-		for i := range batch {
-			batch[i].Err = e.Failed[batch[i].Key]
+	e, failed := errors.AsType[*ApplyError](f.Apply(add, remove))
+	for i := range batch {
+		u := &batch[i]
+		if u.Err = nil; failed {
+			u.Err = e.Failed[u.Key]
 		}
 	}
 }

@@ -2,7 +2,6 @@ package vtep
 
 import (
 	"bytes"
-	"math/bits"
 	"reflect"
 
 	"github.com/google/nftables"
@@ -36,7 +35,7 @@ func makePlan(c Config, have reading) (p plan) {
 	switch {
 	case have.table == nil, have.broken != nil,
 		have.table.Flags != 0, // it is asleep ("dormant"), or some program's own
-		!holds(have.table, len(sets)+len(chains)):
+		len(have.sets) != len(sets) || len(have.chains) != len(chains):
 		return plan{whole: true}
 	}
 	for _, s := range sets {
@@ -54,12 +53,6 @@ func makePlan(c Config, have reading) (p plan) {
 		p.rules = p.rules || !sameRules(x.rules, have.rules[x.name])
 	}
 	return p
-}
-
-// holds reports whether there are so many objects in a table. The library reads the number in the host's byte order, where
-// the kernel has it in the network's.
-func holds(t *nftables.Table, objects int) bool {
-	return int(t.Use) == objects || int(bits.ReverseBytes32(t.Use)) == objects
 }
 
 func sameChain(want, have *nftables.Chain) bool {

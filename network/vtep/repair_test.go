@@ -2,6 +2,8 @@ package vtep
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"testing"
@@ -67,7 +69,6 @@ func TestRepair(t *testing.T) {
 	try := func(h harm, structure, elements bool) {
 		t.Run(h.name, func(t *testing.T) {
 			f.t, l.t = t, t
-			before := f.listing()
 			h.do(f)
 			f.flush()
 			select {
@@ -81,7 +82,6 @@ func TestRepair(t *testing.T) {
 			if s, e := l.repair(config(), peers()); s || e {
 				t.Errorf("again, Ensure had to do something: %t; Apply: %t", s, e)
 			}
-			_ = before
 			l.whole()
 		})
 	}
@@ -103,15 +103,65 @@ func TestEnsureKeepsPeers(t *testing.T) {
 			l.ensure(config(), peers())
 			h.do(f)
 			f.flush()
-			left, _, err := l.filter.Read()
-			if err != nil {
-				t.Fatal(err)
-			}
+			left, _ := read(t, l.filter)
 			l.ensure(config(), nil)
-			present, ok, err := l.filter.Read()
-			if err != nil || !ok || !slices.Equal(present, left) {
-				t.Errorf("the peers were %v and are %v; the table is right: %t, %v", left, present, ok, err)
+			if present, ok := read(t, l.filter); !ok || !slices.Equal(present, left) {
+				t.Errorf("the peers were %v and are %v; the table is right: %t", left, present, ok)
 			}
 		})
 	}
+}
+
+// TestFight has somebody else delete the table and its rules all the time.
+func TestFight(t *testing.T) {
+	l := newLab(t)
+	f := newForeign(t, l.node)
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			for _, harm := range []func(){func() { f.FlushTable(f.table) }, func() { f.DelTable(f.table) }} {
+				if harm(); !absent(f.Flush()) {
+					done <- errors.New("the table can neither be harmed nor is it gone")
+					return
+				}
+			}
+		}
+	}()
+	lost := 0
+	for range 50 {
+		if _, err := l.filter.Ensure(config(), slices.Values(peers())); errors.Is(err, ErrUnsupported) {
+			t.Fatal(err)
+		} else if err != nil {
+			lost++
+		}
+		if err := l.filter.Apply(peers(), nil); err != nil && !errors.Is(err, ErrGone) {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d of 50 times the other was faster", lost)
+	l.ensure(config(), peers())
+	l.whole()
+}
+
+// absent reports whether an error is none, or that there is nothing to do it to.
+func absent(err error) bool { return err == nil || errors.Is(err, fs.ErrNotExist) }
+
+// read is Read where it must not fail.
+func read(t testing.TB, f *Filter) (present []netip.Addr, ok bool) {
+	t.Helper()
+	present, ok, err := f.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return present, ok
 }

@@ -64,9 +64,9 @@ func (f *Filter) concerns(m syscall.NetlinkMessage) bool {
 		len(m.Data) < sizeofNfgenmsg || m.Data[0] != unix.NFPROTO_INET || m.Header.Pid == f.socket.PID() {
 		return false
 	}
-	for typ, value := range attributes(m.Data[sizeofNfgenmsg:]) {
-		if typ == unix.NFTA_TABLE_NAME {
-			return unix.ByteSliceToString(value) == Table
+	for a, rest := cut(m.Data[sizeofNfgenmsg:]); a.ok; a, rest = cut(rest) {
+		if a.typ == unix.NFTA_TABLE_NAME {
+			return unix.ByteSliceToString(a.value) == Table
 		}
 	}
 	return false

@@ -94,45 +94,53 @@ func (s *Store) create(ctx context.Context, e entry) (subnet.Record, error) {
 		case errors.As(err, &c):
 			if r, ok := c.find(e.key); ok && r.LeaseID == g.id {
 				// An earlier claim of ours, with another value, whose answer we never saw.
-				s.keepGrant(&grant{id: g.id, key: e.key})
+				s.keepGrant(&grant{id: g.id, ttl: g.ttl, key: e.key})
 				return s.write(ctx, &r, e, g.id)
 			}
-			s.keepGrant(&grant{id: g.id})
+			s.keepGrant(&grant{id: g.id, ttl: g.ttl})
 		default:
-			s.keepGrant(&grant{id: g.id, key: e.key})
+			s.keepGrant(&grant{id: g.id, ttl: g.ttl, key: e.key})
 		}
 		return r, err
 	}
 }
 
-// takeOver makes e of the record have, on the etcd lease that it has.
+// takeOver makes e of the record have, on the etcd lease that it has, unless that is over or of another time than ours.
 func (s *Store) takeOver(ctx context.Context, have subnet.Record, e entry) (subnet.Record, error) {
 	if have.LeaseID == 0 {
 		return s.write(ctx, &have, e, 0)
 	}
-	_, err := s.keepAlive(ctx, have.LeaseID)
-	if err == nil {
-		return s.write(ctx, &have, e, have.LeaseID)
-	}
-	if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+	ttl, err := s.keepAlive(ctx, have.LeaseID)
+	if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return subnet.Record{}, err
 	}
-	// The etcd lease is over and the key about to vanish, if it has not yet.
+	if err == nil && ttl == s.ttl() {
+		return s.write(ctx, &have, e, have.LeaseID)
+	}
+	// Either the etcd lease is over, and the key about to vanish if it has not yet. Or it is of another time than it is to
+	// have now, and that cannot be changed.
+	over := err != nil
 	g, err := s.takeGrant(ctx, e.key)
 	if err != nil {
 		return subnet.Record{}, err
 	}
+	if !over && g.ttl == ttl { // etcd gives no other
+		s.keepGrant(&grant{id: g.id, ttl: g.ttl})
+		return s.write(ctx, &have, e, have.LeaseID)
+	}
 	r, err := s.write(ctx, &have, e, g.id)
 	var c *conflict
 	switch {
+	case err == nil && !over:
+		_ = s.revoke(ctx, have.LeaseID) // nothing is on it any more; it would expire by itself
 	case err == nil:
 	case errors.As(err, &c) && len(c.held) == 0:
-		s.keepGrant(&grant{id: g.id})
+		s.keepGrant(&grant{id: g.id, ttl: g.ttl})
 		return s.create(ctx, e)
 	case errors.As(err, &c):
-		s.keepGrant(&grant{id: g.id})
+		s.keepGrant(&grant{id: g.id, ttl: g.ttl})
 	default:
-		s.keepGrant(&grant{id: g.id, key: e.key})
+		s.keepGrant(&grant{id: g.id, ttl: g.ttl, key: e.key})
 	}
 	return r, err
 }
@@ -209,7 +217,7 @@ func (s *Store) commit(ctx context.Context, compare []clientv3.Cmp, ops, otherwi
 			return resp, nil
 		}
 		if try == 3 || !unsettled(err) || !s.wait(ctx, pause.pause()) {
-			return nil, s.opts.explain(err)
+			return nil, s.explain(ctx, err)
 		}
 	}
 }

@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -41,6 +39,7 @@ type Store struct {
 	contact *outage // of Watch
 
 	connections *connections
+	login       *login
 
 	mu     sync.Mutex
 	spare  *grant             // granted and not known to be used
@@ -76,8 +75,8 @@ func New(opts Options) (*Store, error) {
 	} else if opts.tlsFiles() {
 		opts.Log.Warnf("etcd is spoken to in the clear: certificates are given, but %s is not https", opts.Endpoints[0])
 	}
-	var started atomic.Bool
-	dial = append(dial, grpc.WithChainUnaryInterceptor(lazyAuth(&started), failFast))
+	who := newLogin(opts.PasswordFile)
+	dial = append(dial, grpc.WithChainUnaryInterceptor(who.unary, failFast))
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: opts.Endpoints,
 		Username:  opts.Username, Password: opts.Password,
@@ -91,7 +90,7 @@ func New(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
-	started.Store(true)
+	who.started.Store(true)
 	return &Store{
 		opts:    opts,
 		client:  client,
@@ -103,6 +102,7 @@ func New(opts Options) (*Store, error) {
 		latest:  map[identity]subnet.Record{},
 
 		connections: open,
+		login:       who,
 	}, nil
 }
 
@@ -120,18 +120,6 @@ func (s *Store) Outage() (since time.Time, cause error) { return s.contact.state
 // deadline bounds one request.
 func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, s.opts.RequestTimeout)
-}
-
-// lazyAuth keeps etcd's client from asking for a token before its first request. It would do so inside clientv3.New, and
-// fail there for as long as etcd is down; told that authentication is off it goes on, and gets a token when a request is
-// refused for the lack of one.
-func lazyAuth(started *atomic.Bool) grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		if !started.Load() && method == pb.Auth_Authenticate_FullMethodName {
-			return rpctypes.ErrGRPCAuthNotEnabled
-		}
-		return next(ctx, method, req, reply, conn, opts...)
-	}
 }
 
 // failFast makes a request fail at once when no endpoint can be reached, with the reason why. etcd's client would have it

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"net/url"
+	"slices"
 	"sync"
 )
 
@@ -59,4 +61,26 @@ func (s *Store) AddressesChanged() {
 		}
 	}
 	s.connections.closeFrom(func(a netip.Addr) bool { return !a.IsLoopback() && !ours[a] })
+}
+
+// Addresses returns the addresses at which etcd is: those that its endpoints name, and those that were connected to.
+func (s *Store) Addresses() (all []netip.Addr) {
+	for _, e := range s.opts.Endpoints {
+		u, err := url.Parse(e)
+		if err != nil {
+			continue
+		}
+		if a, err := netip.ParseAddr(u.Hostname()); err == nil {
+			all = append(all, a)
+		}
+	}
+	s.connections.mu.Lock()
+	defer s.connections.mu.Unlock()
+	for c := range s.connections.open {
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+			all = append(all, a.AddrPort().Addr().Unmap().WithZone(""))
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
 }

@@ -5,7 +5,15 @@
 // is renewed by keeping the etcd lease alive, which writes nothing and so wakes no watcher; and what exists is listed in
 // pages at one revision and then watched from the next, so that no start costs a request per lease.
 //
-// The rights that a user needs: read on <prefix>/config, and read and write on everything below <prefix>/subnets/.
+// The rights that a user needs: read on <prefix>/config, and read and write on everything below <prefix>/subnets/:
+//
+//	etcdctl role add selvage
+//	etcdctl role grant-permission selvage read /coreos.com/network/config
+//	etcdctl role grant-permission selvage --prefix=true readwrite /coreos.com/network/subnets/
+//
+// What is missing is named when it is missed. The user is best named by a client certificate (its common name): to check a
+// password costs etcd some 50 ms of a core, for each node that connects. Certificates, keys, authorities and the file of a
+// password can be replaced while we run.
 //
 // Unary requests go through etcd's client, which knows about tokens and endpoints. The two streams, watch and keep-alive,
 // are used directly: the client's own versions of them reconnect by themselves, so that nobody learns that a connection
@@ -19,5 +27,7 @@
 //	claim.go     Claim and Release: the transactions
 //	hold.go      Hold: renewal and update of an own lease
 //	grant.go     etcd leases: grant, keep alive, revoke
-//	client.go    the connection; tls.go its certificates; fault.go its errors; outage.go what is said about it
+//	release.go   what an operator gives back for a node
+//	client.go    the connection; tls.go its certificates, auth.go its tokens; retry.go when it is tried again
+//	fault.go     what errors mean and what to do; rights.go which right is missing; outage.go what is said and how often
 package etcd

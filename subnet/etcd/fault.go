@@ -42,10 +42,7 @@ func (o Options) advice(err error) string {
 		}
 		return false
 	}
-	user := "the user that the client certificate names"
-	if o.Username != "" {
-		user = fmt.Sprintf("user %q", o.Username)
-	}
+	user := o.user()
 	where := strings.Join(o.Endpoints, ", ")
 	says := func(parts ...string) bool {
 		for _, p := range parts {
@@ -61,12 +58,15 @@ func (o Options) advice(err error) string {
 	case is(rpctypes.ErrGRPCUserEmpty):
 		return "etcd wants to know who asks: give a user name and a password, or a client certificate whose common name is a user"
 	case is(rpctypes.ErrGRPCPermissionDenied):
+		// [Store.explain] finds out which of them is missing, if it still is.
 		return fmt.Sprintf("etcd does not let %s do this: its role needs read on %s/config, and readwrite on the prefix %s/subnets/",
 			user, o.Prefix, o.Prefix)
 	case is(rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision):
 		return "etcd's authentication has changed: a new token will be asked for"
 	case is(rpctypes.ErrGRPCNoSpace):
 		return "etcd's space is used up: compact and defragment it, then disarm the alarm (etcdctl alarm disarm)"
+	case is(rpctypes.ErrGRPCLeaderChanged):
+		return "etcd has just changed its leader: it will be asked again"
 	case is(rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCTimeout, rpctypes.ErrGRPCTimeoutDueToLeaderFail,
 		rpctypes.ErrGRPCTimeoutDueToConnectionLost, rpctypes.ErrGRPCTimeoutWaitAppliedIndex, rpctypes.ErrGRPCUnhealthy):
 		return "etcd has no leader or is too slow: look at its members (etcdctl endpoint status --cluster)"
@@ -96,6 +96,8 @@ func (o Options) advice(err error) string {
 		return "what answers at " + where + " takes connections and does not keep them: if it wants TLS, use https in the endpoints"
 	case says("etcd CA file", "etcd client certificate"):
 		return "the files for TLS cannot be used"
+	case says(errNoPassword.Error()):
+		return "the file with the password for " + user + " cannot be used"
 
 	case code == codes.Unimplemented:
 		return fmt.Sprintf("what answers at %s has no v3 API: etcd 3.4 or later is needed", where)

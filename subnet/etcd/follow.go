@@ -38,7 +38,7 @@ func (w *watcher) follow(parent context.Context) (err error) {
 
 	stream, err := w.watches.Watch(ctx)
 	if err != nil {
-		return fmt.Errorf("watch: %w", w.opts.explain(err))
+		return fmt.Errorf("watch: %w", w.explain(parent, err))
 	}
 	start := w.where().seen + 1
 	const none = -2 // etcd counts watches from 0, and -1 stands for all
@@ -52,11 +52,11 @@ func (w *watcher) follow(parent context.Context) (err error) {
 		w.heard.Store(true)
 		switch {
 		case err != nil:
-			return fmt.Errorf("watch: %w", w.opts.explain(err))
+			return fmt.Errorf("watch: %w", w.explain(parent, err))
 		case resp.CompactRevision != 0:
 			return fmt.Errorf("watch: %w", rpctypes.ErrCompacted)
 		case resp.Canceled:
-			return fmt.Errorf("watch: %w", w.opts.explain(cancelled(resp.CancelReason)))
+			return fmt.Errorf("watch: %w", w.explain(parent, cancelled(resp.CancelReason)))
 		case resp.Created && leases == none:
 			leases = resp.WatchId
 			if err := create(stream, w.keys.config, "", start); err != nil {

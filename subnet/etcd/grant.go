@@ -16,7 +16,8 @@ import (
 // when many nodes start, and a lease for each try would be thousands that live on for a day.
 type grant struct {
 	id  int64
-	key string // what a transaction of unknown outcome may have put on it; empty: nothing
+	ttl time.Duration // as etcd gave it
+	key string        // what a transaction of unknown outcome may have put on it; empty: nothing
 }
 
 // takeGrant returns an etcd lease for key: the spare one if there is one, else a new one.
@@ -38,12 +39,15 @@ func (s *Store) takeGrant(ctx context.Context, key string) (*grant, error) {
 	}
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	resp, err := s.client.Grant(ctx, int64((s.opts.LeaseTTL+time.Second-1)/time.Second))
+	resp, err := s.client.Grant(ctx, int64(s.ttl()/time.Second))
 	if err != nil {
-		return nil, fmt.Errorf("get an etcd lease: %w", s.opts.explain(err))
+		return nil, fmt.Errorf("get an etcd lease: %w", s.explain(ctx, err))
 	}
-	return &grant{id: int64(resp.ID)}, nil
+	return &grant{id: int64(resp.ID), ttl: time.Duration(resp.TTL) * time.Second}, nil
 }
+
+// ttl is LeaseTTL in whole seconds, as etcd counts.
+func (s *Store) ttl() time.Duration { return (s.opts.LeaseTTL + time.Second - 1).Truncate(time.Second) }
 
 // keepGrant keeps g for the next claim.
 func (s *Store) keepGrant(g *grant) {
@@ -68,15 +72,15 @@ func (s *Store) keepAlive(ctx context.Context, id int64) (time.Duration, error) 
 	defer cancel()
 	stream, err := s.leases.LeaseKeepAlive(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("renew the etcd lease: %w", s.opts.explain(err))
+		return 0, fmt.Errorf("renew the etcd lease: %w", s.explain(ctx, err))
 	}
 	// Of a stream that broke, Send says only that it did (io.EOF), and Recv why.
 	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil && !errors.Is(err, io.EOF) {
-		return 0, fmt.Errorf("renew the etcd lease: %w", s.opts.explain(err))
+		return 0, fmt.Errorf("renew the etcd lease: %w", s.explain(ctx, err))
 	}
 	resp, err := stream.Recv()
 	if err != nil {
-		return 0, fmt.Errorf("renew the etcd lease: %w", s.opts.explain(rpctypes.Error(err)))
+		return 0, fmt.Errorf("renew the etcd lease: %w", s.explain(ctx, rpctypes.Error(err)))
 	}
 	if resp.TTL <= 0 {
 		return 0, fmt.Errorf("renew the etcd lease: %w", rpctypes.ErrLeaseNotFound)
@@ -90,7 +94,7 @@ func (s *Store) revoke(ctx context.Context, id int64) error {
 	defer cancel()
 	_, err := s.client.Revoke(ctx, clientv3.LeaseID(id))
 	if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return s.opts.explain(err)
+		return s.explain(ctx, err)
 	}
 	return nil
 }

@@ -584,6 +584,44 @@ func TestSpareEtcdLeaseThatHasRunOutIsReplaced(t *testing.T) {
 	}
 }
 
+func TestAnotherLifetimeIsTakenWithTheNextClaim(t *testing.T) {
+	t.Parallel()
+	_, o := cluster(t, shared.server.Endpoint())
+	a := admin(t, o.Endpoints[0])
+	ttl := func(r subnet.Record) int64 {
+		t.Helper()
+		return must[*clientv3.LeaseTimeToLiveResponse](t)(a.TimeToLive(t.Context(), clientv3.LeaseID(r.LeaseID))).GrantedTTL
+	}
+	o.LeaseTTL = DefaultLeaseTTL
+	r := must[subnet.Record](t)(open(t, o).Claim(t.Context(), nil, lease(1, "a")))
+	o.LeaseTTL = time.Hour
+	s := open(t, o)
+	for _, l := range []subnet.Lease{lease(1, "a"), lease(1, "b"), lease(2, "b")} {
+		now := must[subnet.Record](t)(s.Claim(t.Context(), &r, l))
+		if got := ttl(now); got != 3600 {
+			t.Errorf("claimed again for %d s, want an hour", got)
+		}
+		if now.LeaseID != r.LeaseID && ttl(r) > 0 {
+			t.Error("the last etcd lease is still there")
+		}
+		if now.Created != r.Created && now.Key == r.Key {
+			t.Errorf("%+v became %+v", r, now)
+		}
+		r = now
+	}
+	if s.spare != nil {
+		t.Errorf("an etcd lease too many: %+v", s.spare)
+	}
+	// What is shorter than etcd allows is what it was, and not claimed anew each time.
+	o.LeaseTTL = time.Second
+	shortest := open(t, o)
+	r = must[subnet.Record](t)(shortest.Claim(t.Context(), &r, lease(2, "b")))
+	again := must[subnet.Record](t)(open(t, o).Claim(t.Context(), &r, lease(2, "b")))
+	if again.LeaseID != r.LeaseID || again.Modified != r.Modified {
+		t.Errorf("%+v became %+v", r, again)
+	}
+}
+
 func TestHoldOfARecordWhoseEtcdLeaseIsGoneIsLost(t *testing.T) {
 	t.Parallel()
 	_, o := cluster(t, shared.server.Endpoint())

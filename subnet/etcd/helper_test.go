@@ -4,7 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
+	"regexp"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -86,6 +90,28 @@ func admin(t *testing.T, endpoint string) *clientv3.Client {
 	return c
 }
 
+// quietZap is a logger for bare clients.
+func quietZap() *zap.Logger { return zap.NewNop() }
+
+// handled asks an etcd that is served in the clear how many requests it has had since it was started, by method.
+func handled(t *testing.T, s *etcdserver.Server) map[string]int {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	resp := must[*http.Response](t)(client.Get(s.Endpoint() + "/metrics"))
+	defer resp.Body.Close()
+	body := must[[]byte](t)(io.ReadAll(resp.Body))
+	counts := map[string]int{}
+	for _, line := range startedLine.FindAllSubmatch(body, -1) {
+		n := must[float64](t)(strconv.ParseFloat(string(line[2]), 64))
+		if n > 0 {
+			counts[string(line[1])] += int(n)
+		}
+	}
+	return counts
+}
+
+var startedLine = regexp.MustCompile(`(?m)^grpc_server_started_total\{grpc_method="(\w+)".* (\S+)$`)
+
 // open opens a store.
 func open(t *testing.T, o Options) *Store {
 	t.Helper()
@@ -114,10 +140,15 @@ func must[T any](t *testing.T) func(T, error) T {
 
 // cluster is an empty prefix of an etcd.
 func cluster(t *testing.T, endpoint string) (storetest.Cluster, Options) {
-	o := Options{Endpoints: []string{endpoint}, Prefix: "/" + rand.Text(), LeaseTTL: 2 * time.Second}
+	o := Options{Endpoints: []string{endpoint}, Prefix: "/" + rand.Text(), LeaseTTL: 2 * time.Second, ListSpread: -1}
 	c := admin(t, endpoint)
 	return storetest.Cluster{
 		Open: func(t *testing.T) subnet.Store { return open(t, o) },
+		OpenLasting: func(t *testing.T) subnet.Store {
+			lasting := o
+			lasting.LeaseTTL = DefaultLeaseTTL
+			return open(t, lasting)
+		},
 		Write: func(t *testing.T, key, value string) {
 			t.Helper()
 			must[*clientv3.PutResponse](t)(c.Put(t.Context(), o.Prefix+"/"+key, value))

@@ -8,6 +8,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // quietInterval is how long a stream may say nothing before the store is asked whether that is right.
@@ -49,6 +51,18 @@ func (w *watcher) check(ctx context.Context) (revision int64, err error) {
 		return 0, errMissed
 	}
 	return resp.Header.Revision, nil
+}
+
+// contradicts reports whether a snapshot that begins at p cannot be of the history that was followed up to old, whose end
+// may be compacted: it is of another cluster, of an older revision, or has a config that was there at old's time already and
+// that old does not know. Nothing contradicts the zero position.
+func (old position) contradicts(p position) bool {
+	return old.seen > 0 && (p.cluster != old.cluster || p.seen < old.seen || p.config <= old.configAt && p.config != old.config && p.config > 0)
+}
+
+// contradictsLease does the same for a lease of the snapshot.
+func (old position) contradictsLease(r subnet.Record) bool {
+	return old.seen > 0 && r.Key == old.mark && r.Modified <= old.seen && r.Modified != old.marked
 }
 
 // mind looks after a stream until ctx ends, and ends it with a reason if it is not to be trusted. A stream on which

@@ -20,6 +20,7 @@ const (
 	DefaultLeaseTTL       = 24 * time.Hour
 	DefaultDialTimeout    = 5 * time.Second
 	DefaultRequestTimeout = 5 * time.Second
+	DefaultListSpread     = 10 * time.Second
 )
 
 // Options say where etcd is and how to speak to it. Only Endpoints is needed.
@@ -35,8 +36,12 @@ type Options struct {
 	// CertFile and KeyFile (PEM), both or none, are what we show to etcd. All three are read at each connection, so that
 	// a certificate can be replaced while we run.
 	CertFile, KeyFile string
-	// Username and Password, both or none.
+	// Username and Password, both or none. In a large cluster a client certificate whose common name is the user is the
+	// better way: to check a password costs etcd some 50 ms, for each node that connects.
 	Username, Password string
+	// PasswordFile holds the password in the place of Password. It is read whenever etcd asks for it, so that the password
+	// can be changed while we run: first in the file, then in etcd, or the other way round.
+	PasswordFile string
 
 	// LeaseTTL is how long a lease outlives its node's last renewal, in whole seconds; 0: DefaultLeaseTTL. etcd raises
 	// what is less than its own minimum of a few seconds.
@@ -45,6 +50,15 @@ type Options struct {
 	DialTimeout time.Duration
 	// RequestTimeout bounds one request; 0: DefaultRequestTimeout.
 	RequestTimeout time.Duration
+	// ListSpread is over how long the nodes of a cluster spread their lists when etcd's history is gone, because it was wiped
+	// or restored from a backup: each waits a random part of it before it lists all leases anew. All nodes notice at the same
+	// moment, and 10,000 lists of 10,000 leases are more than etcd can answer at once. The first list of a Watch waits for
+	// nothing, and neither does one after a compaction, which has no reason to come to all at once.
+	//
+	// As a node claims only what a list has shown to be free, its own lease comes back to a wiped etcd this much later as
+	// well. That costs no packet: nobody takes anything out of the kernel while it waits, the lease is in nobody's way but
+	// its own node's, and peers that see it missing keep its entries for a while. 0: DefaultListSpread; negative: at once.
+	ListSpread time.Duration
 	// Log gets a line when etcd cannot be reached and one when it can be again; nil: nobody does.
 	Log logrus.FieldLogger
 
@@ -64,12 +78,24 @@ func (o Options) withDefaults() (Options, error) {
 	if (o.CertFile == "") != (o.KeyFile == "") {
 		return o, errors.New("etcd client certificate: want both a certificate file and a key file, or neither")
 	}
+	var err error
+	if o.PasswordFile != "" {
+		if o.Password != "" {
+			return o, errors.New("etcd authentication: want a password or a file that holds it, not both")
+		}
+		// etcd's client keeps this one; what is sent is what the file holds then. A mistyped name is an error now.
+		if o.Password, err = readPassword(o.PasswordFile); err != nil {
+			return o, err
+		}
+	}
 	if (o.Username == "") != (o.Password == "") {
 		return o, errors.New("etcd authentication: want both a user name and a password, or neither")
 	}
-	var err error
 	if o.Endpoints, err = parseEndpoints(o.Endpoints, o.tlsFiles()); err != nil {
 		return o, err
+	}
+	if o.ListSpread == 0 {
+		o.ListSpread = DefaultListSpread
 	}
 	if o.Prefix == "" {
 		o.Prefix = DefaultPrefix
@@ -96,6 +122,14 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	return o, nil
 }
+
+// String leaves out the password, so that no log and no error can have it by accident.
+func (o Options) String() string {
+	return fmt.Sprintf("etcd %s, prefix %s, user %q", strings.Join(o.Endpoints, ","), o.Prefix, o.Username)
+}
+
+// GoString does the same for %#v.
+func (o Options) GoString() string { return o.String() }
 
 // tlsFiles reports whether any file for TLS is named.
 func (o Options) tlsFiles() bool { return o.CAFile != "" || o.CertFile != "" }

@@ -29,6 +29,25 @@ func (r *retry) pause() time.Duration {
 // jitter returns a random time between d/2 and d.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
+// spread returns how long to wait before a list that every node wants: a random part of ListSpread.
+func (o Options) spread() time.Duration {
+	if o.ListSpread <= 0 {
+		return 0
+	}
+	return rand.N(o.ListSpread)
+}
+
+// sleep waits for d and reports whether ctx is still good.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
 // wait waits for the pause, or less if a lost connection is back before, and reports whether ctx is still good.
 func (s *Store) wait(ctx context.Context, pause time.Duration) bool {
 	short, cancel := context.WithTimeout(ctx, pause)

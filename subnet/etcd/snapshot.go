@@ -17,6 +17,7 @@ const pageSize = 1000
 func (w *watcher) snapshot(ctx context.Context) error {
 	var (
 		p      position
+		old    = w.where()
 		synced = subnet.Event{Type: subnet.Synced, ConfigSet: true}
 		from   = w.keys.subnets
 		size   = int64(pageSize)
@@ -42,6 +43,9 @@ func (w *watcher) snapshot(ctx context.Context) error {
 				synced.Config = present(kvs[0].Value)
 				p.config, p.configAt = kvs[0].ModRevision, kvs[0].ModRevision
 			}
+			if old.contradicts(p) {
+				w.regress()
+			}
 		}
 		page := resp.Responses[0].GetResponseRange()
 		if len(page.Kvs) > 0 {
@@ -49,6 +53,9 @@ func (w *watcher) snapshot(ctx context.Context) error {
 			for i, kv := range page.Kvs {
 				records[i] = w.keys.record(kv)
 				p.note(records[i])
+				if old.contradictsLease(records[i]) {
+					w.regress()
+				}
 			}
 			from = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
 			if err := w.deliver(subnet.Event{Type: subnet.Page, Revision: p.seen, Put: records}); err != nil {
@@ -59,7 +66,7 @@ func (w *watcher) snapshot(ctx context.Context) error {
 			break
 		}
 	}
-	synced.Revision = p.seen
+	synced.Revision, synced.Cluster, synced.Regressed = p.seen, p.cluster, w.regressed
 	w.moveTo(p)
 	return w.deliver(synced)
 }
@@ -69,7 +76,7 @@ func (s *Store) read(ctx context.Context, ops []clientv3.Op) (*clientv3.TxnRespo
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	resp, err := s.client.Txn(ctx).Then(ops...).Commit()
-	return resp, s.opts.explain(err)
+	return resp, s.explain(ctx, err)
 }
 
 // present returns a value that exists: etcd's answer has nil for an empty one, which for us means that there is none.

@@ -1,8 +1,12 @@
 package etcd
 
 import (
+	"os"
 	"testing"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/selvage-net/selvage/dist/lab/etcdserver"
 	"github.com/selvage-net/selvage/subnet/storetest"
 )
 
@@ -11,4 +15,35 @@ func TestStore(t *testing.T) {
 		c, _ := cluster(t, shared.server.Endpoint())
 		return c
 	})
+}
+
+func TestStoreThatIsHarmed(t *testing.T) {
+	storetest.RunHarm(t, func(t *testing.T) storetest.Cluster {
+		etcd := server(t, etcdserver.Options{})
+		c, _ := cluster(t, etcd.Endpoint())
+		c.Harm = harm(etcd)
+		return c
+	})
+}
+
+// harm is what a test can do to an etcd of its own.
+func harm(etcd *etcdserver.Server) *storetest.Harm {
+	return &storetest.Harm{
+		Restart: func(t *testing.T) { restart(t, etcd) },
+		Wipe:    func(t *testing.T) { wipe(t, etcd, "") },
+		Backup: func(t *testing.T) func(t *testing.T) {
+			etcd.Kill()
+			copied := t.TempDir()
+			if err := os.CopyFS(copied, os.DirFS(etcd.DataDir())); err != nil {
+				t.Fatal(err)
+			}
+			restart(t, etcd)
+			return func(t *testing.T) { wipe(t, etcd, copied) }
+		},
+		Compact: func(t *testing.T) {
+			a := admin(t, etcd.Endpoint())
+			head := must[*clientv3.GetResponse](t)(a.Get(t.Context(), "x")).Header.Revision
+			must[*clientv3.CompactResponse](t)(a.Compact(t.Context(), head))
+		},
+	}
 }

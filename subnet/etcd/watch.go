@@ -21,12 +21,15 @@ import (
 //	 └fault┘        └────────────yes────────────┘
 //
 // After each fault it pauses, and so does every node: what a fault of etcd's costs when it is over is one request and one
-// stream a node, and a list only where the history is gone.
+// stream a node, and a list only where the history is gone. The lists, which are as large as the cluster and are wanted by
+// all nodes at once, are spread by Options.ListSpread.
 type watcher struct {
 	*Store
 	changed func(subnet.Event) error
 
-	listed bool // a snapshot was handed over, and everything since up to position.seen
+	listed    bool // a snapshot was handed over, and everything since up to position.seen
+	regressed bool // the history of the last snapshot is gone
+	bare      bool // that there is no config was said
 
 	mu       sync.Mutex // the goroutine that minds a quiet stream reads the position
 	position position
@@ -85,8 +88,8 @@ func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) err
 			w.listed = false
 		case errors.Is(err, errHistory):
 			w.listed = false
-			s.opts.Log.WithField("revision", w.where().seen).
-				Warn("etcd's history is not the one seen before: it was wiped, or restored from a backup. All leases are listed again")
+			w.regress()
+			continue // run spreads the lists
 		default:
 			s.contact.failure(err)
 		}
@@ -103,12 +106,26 @@ func (w *watcher) run(ctx context.Context) error {
 			return err
 		}
 	} else {
+		// Each attempt anew: an etcd that goes down again comes back to all nodes at once again.
+		if w.regressed && !sleep(ctx, w.opts.spread()) {
+			return ctx.Err()
+		}
 		if err := w.snapshot(ctx); err != nil {
 			return err
 		}
-		w.listed = true
+		w.listed, w.regressed = true, false
 	}
 	return w.follow(ctx)
+}
+
+// regress notes that the store's history is not the one that we know.
+func (w *watcher) regress() {
+	if w.regressed {
+		return
+	}
+	w.regressed = true
+	w.opts.Log.WithField("revision", w.where().seen).
+		Warn("etcd's history is not the one seen before: it was wiped, or restored from a backup. All leases are listed again")
 }
 
 // deliver hands e over.
@@ -116,10 +133,23 @@ func (w *watcher) deliver(e subnet.Event) error {
 	w.busy.Store(true)
 	defer w.busy.Store(false)
 	w.notice(e)
+	w.sayBare(e)
 	if err := w.changed(e); err != nil {
 		return refusal{err}
 	}
 	return nil
+}
+
+// sayBare says once where a config that is missing is looked for.
+func (w *watcher) sayBare(e subnet.Event) {
+	if !e.ConfigSet {
+		return
+	}
+	if e.Config == nil && !w.bare {
+		w.opts.Log.Warnf("etcd has no network config: write it with: etcdctl put %s '{\"Network\":\"10.5.0.0/16\"}'. "+
+			"If it is there for old tools (ETCDCTL_API=2, etcdctl get), it is in etcd's v2 store, which is apart and cannot be seen: write it again", w.keys.config)
+	}
+	w.bare = e.Config == nil
 }
 
 func (w *watcher) where() position {

@@ -35,6 +35,7 @@ type State struct {
 	Leases    map[string]subnet.Record
 	Events    []subnet.Event
 	ConfigSet int // events that spoke of the config
+	Regressed int // snapshots of another history than the one before
 }
 
 // Keys returns the keys of all leases, sorted.
@@ -110,6 +111,12 @@ func (w *Watcher) Until(check func(State) string) State {
 	}
 }
 
+// Now returns the present state.
+func (w *Watcher) Now() State {
+	w.t.Helper()
+	return w.Until(func(State) string { return "" })
+}
+
 // Synced waits for the end of the n-th snapshot.
 func (w *Watcher) Synced(n int) State {
 	w.t.Helper()
@@ -176,6 +183,9 @@ func (w *Watcher) take(e subnet.Event) error {
 		if e.Type == subnet.Synced {
 			w.state.Leases, w.listed = w.listed, nil
 			w.state.Synced++
+			if e.Regressed {
+				w.state.Regressed++
+			}
 			w.state.Revision = e.Revision
 		}
 	case subnet.Changed:
@@ -214,6 +224,9 @@ func (w *Watcher) check(e subnet.Event) {
 		if !e.ConfigSet {
 			bad("Synced says nothing of the config")
 		}
+		if e.Regressed && w.state.Synced == 0 {
+			bad("another history than none")
+		}
 	case subnet.Changed:
 		if w.state.Synced == 0 || w.listed != nil {
 			bad("a change before the snapshot has ended")
@@ -226,6 +239,9 @@ func (w *Watcher) check(e subnet.Event) {
 	}
 	if e.Revision <= 0 {
 		bad("no revision")
+	}
+	if e.Type != subnet.Synced && (e.Regressed || e.Cluster != 0) {
+		bad("speaks of the history")
 	}
 	if !e.ConfigSet && e.Config != nil {
 		bad("a config that is not set")

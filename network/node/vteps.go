@@ -1,0 +1,139 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/vtep"
+)
+
+// vteps keeps the filter that lets in VXLAN packets from peers only. Who they are is in the tables; this is about the
+// filter itself. Where there can be none, the node goes on without: it never shuts itself off.
+type vteps struct {
+	filter  *vtep.Filter // nil: not opened, or given up
+	over    bool         // given up, or taken away as it is not wanted
+	config  vtep.Config  // as it was last set
+	inForce bool
+	watched bool
+	news    atomic.Bool // somebody else has changed it
+}
+
+// keepVTEPs makes the filter what it is to be, once all peers are known.
+func (n *node) keepVTEPs(ctx context.Context, now time.Time) {
+	if n.vteps.over || !n.view.Synced() || !n.own.final {
+		return
+	}
+	if err := n.ensureVTEPs(ctx); errors.Is(err, vtep.ErrUnsupported) {
+		n.vteps.over = true
+		n.kernel.Filter(nil)
+		n.Log.WithError(err).Warn("no VTEP filter: anybody on the underlay can send packets into the overlay. --vtep-filter=false leaves it out without a word")
+	} else if err != nil {
+		n.sayOnce("VTEP filter", err)
+		n.setupAt = now.Add(waitAfterFailure) // to wake up and try again
+	} else {
+		n.forget("VTEP filter")
+	}
+}
+
+func (n *node) ensureVTEPs(ctx context.Context) error {
+	v := &n.vteps
+	config, wanted := n.vtepConfig()
+	if v.filter == nil {
+		f, err := vtep.Open()
+		if err != nil {
+			return ignoreUnless(wanted, err)
+		}
+		v.filter = f
+	}
+	if !wanted {
+		v.over = true
+		n.kernel.Filter(nil)
+		return v.filter.Remove() // that of an earlier run
+	}
+	told := v.news.Swap(false)
+	if v.inForce && !told && reflect.DeepEqual(config, v.config) {
+		return nil
+	}
+	if !v.inForce {
+		n.watchVTEPs(ctx, v.filter)
+	}
+	changed, err := v.filter.Ensure(config, n.wantedVTEPs)
+	if err != nil {
+		v.news.Store(true) // still to be done
+		return err
+	}
+	switch {
+	case !v.inForce:
+		n.Log.WithFields(logrus.Fields{"port": config.Port, "allow": config.Allow, "changed": changed}).Info("VTEP filter: VXLAN packets are taken from peers only")
+	case changed && told && reflect.DeepEqual(config, v.config):
+		n.Log.Warn("somebody else changed the VTEP filter; it is right again")
+	}
+	v.inForce, v.config = true, config
+	n.kernel.Filter(v.filter)
+	return n.kernel.ReadVTEPs()
+}
+
+// watchVTEPs has the loop woken when somebody else changes the filter.
+func (n *node) watchVTEPs(ctx context.Context, f *vtep.Filter) {
+	if n.vteps.watched {
+		return
+	}
+	n.vteps.watched = true
+	tell := func() {
+		n.vteps.news.Store(true)
+		n.wakeForKernel()
+	}
+	n.background.Go(func() {
+		for ctx.Err() == nil {
+			if err := f.Watch(ctx, tell, tell); err != nil {
+				n.Log.WithError(err).Warn("changes of the VTEP filter are only noticed every --resync")
+				return
+			}
+		}
+	})
+}
+
+// vtepConfig is what the filter is to be; wanted is false if there is to be none.
+func (n *node) vtepConfig() (c vtep.Config, wanted bool) {
+	c = vtep.Config{Networks: networks(*n.config), Allow: n.VTEPAllow}
+	for _, l := range n.device.Links {
+		c.Port = l.Value.Port
+		c.Devices = append(c.Devices, l.Key)
+	}
+	for _, s := range n.subnets {
+		if !s.IsValid() {
+			continue
+		}
+		// The bridge of this node's pods holds the subnet, once there is one.
+		bridge := n.tables.Routes.Get(network.RouteKey{Prefix: s, Metric: network.DefaultMetric(s)}).Have.Link
+		if bridge != "" && bridge != n.uplink.Name && !slices.Contains(c.Devices, bridge) {
+			c.Devices = append(c.Devices, bridge)
+		}
+	}
+	return c, n.VTEPFilter && c.Port != 0
+}
+
+// wantedVTEPs yields the peers that are to be let in.
+func (n *node) wantedVTEPs(yield func(netip.Addr) bool) {
+	for a, c := range n.tables.VTEPs.All {
+		if c.Wanted && !yield(a) {
+			return
+		}
+	}
+}
+
+func ignoreUnless(wanted bool, err error) error {
+	if !wanted && errors.Is(err, vtep.ErrUnsupported) {
+		return nil
+	}
+	return fmt.Errorf("VTEP filter: %w", err)
+}

@@ -1,0 +1,83 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// Errors of [Store.ReleaseNode].
+var (
+	// ErrNoLease means that no lease is the one looked for.
+	ErrNoLease = errors.New("no such lease")
+	// ErrReservation means that the lease is a reservation, which an operator made and which is not given back by mistake.
+	ErrReservation = errors.New("the lease is a reservation")
+)
+
+// ReleaseNode gives back the lease that match picks, and returns what it was: for a node that is taken out of service, so
+// that its subnet is free at once and not a lease's lifetime later. The node's daemon is to be stopped before: one that
+// runs claims again.
+//
+// It changes nothing if match picks none (ErrNoLease) or several, or a reservation (ErrReservation) unless forced.
+func (s *Store) ReleaseNode(ctx context.Context, match func(subnet.Lease) bool, force bool) (subnet.Record, error) {
+	found, unread, err := s.find(ctx, match)
+	if err != nil {
+		return subnet.Record{}, fmt.Errorf("release a lease: %w", err)
+	}
+	if len(found) == 0 {
+		err := fmt.Errorf("release a lease: %w below %s", ErrNoLease, s.keys.subnets)
+		if len(unread) > 0 {
+			err = fmt.Errorf("%w; what %s holds is no lease that can be read: delete it with etcdctl del if it is meant", err, strings.Join(unread, ", "))
+		}
+		return subnet.Record{}, err
+	}
+	if len(found) > 1 {
+		return subnet.Record{}, fmt.Errorf("release a lease: %s all fit: say more exactly which one is meant", strings.Join(keysOf(found), ", "))
+	}
+	r := found[0]
+	if r.LeaseID == 0 && !force {
+		return r, fmt.Errorf("release %s: %w: it stays, and the subnet is kept for the same node; to delete it all the same, force it, or use etcdctl del %s",
+			r.Key, ErrReservation, s.keys.subnets+r.Key)
+	}
+	if err := s.Release(ctx, r); errors.Is(err, subnet.ErrLost) {
+		return r, fmt.Errorf("%w meanwhile: is its daemon still running? Stop it, then try again", err)
+	} else if err != nil {
+		return r, err
+	}
+	return r, nil
+}
+
+// find lists all leases and returns those that match picks, and the keys of records that are no leases.
+func (s *Store) find(ctx context.Context, match func(subnet.Lease) bool) (found []subnet.Record, unread []string, err error) {
+	list := &watcher{Store: s, changed: func(e subnet.Event) error {
+		for _, r := range e.Put {
+			switch l, err := subnet.ParseLease(r.Key, r.Value); {
+			case err != nil:
+				unread = append(unread, s.keys.subnets+r.Key)
+			case match(l):
+				found = append(found, r)
+			}
+		}
+		return nil
+	}}
+	for try := 1; ; try++ {
+		found, unread = nil, nil
+		err := list.snapshot(ctx)
+		// Of a list in the middle of which the store was compacted, and of an etcd that is just losing a member, there
+		// is another try.
+		if err == nil || try == 3 || ctx.Err() != nil {
+			return found, unread, err
+		}
+		s.wait(ctx, retryFirst)
+	}
+}
+
+func keysOf(records []subnet.Record) (keys []string) {
+	for _, r := range records {
+		keys = append(keys, r.Key)
+	}
+	return keys
+}

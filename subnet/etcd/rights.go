@@ -1,0 +1,92 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// explain adds to an error of a request what it means and what to do, like [Options.explain]. For want of a permission it
+// also finds out which one, since etcd only says that there is one.
+func (s *Store) explain(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	s.login.distrust(err)
+	if !denied(err) || ctx.Err() != nil {
+		return s.opts.explain(err)
+	}
+	if missing := s.missingRights(ctx); len(missing) > 0 {
+		return &fault{s.opts.lacks(missing), err}
+	}
+	return s.opts.explain(err)
+}
+
+func denied(err error) bool {
+	_, text := describe(err)
+	return text == rpctypes.ErrorDesc(rpctypes.ErrGRPCPermissionDenied)
+}
+
+// right is a permission that a node needs.
+type right struct {
+	what    string // as text
+	command string // to be appended to etcdctl role grant-permission ROLE
+}
+
+// missingRights asks etcd for each thing that a node needs, and returns what is refused. The write that it asks for never
+// happens: it hangs on a condition that nothing fulfils, and etcd looks at the rights to both branches of a transaction
+// before it looks at the condition. Where etcd does not answer all of it, nothing is returned.
+func (s *Store) missingRights(ctx context.Context) (missing []right) {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	unknown := false
+	refused := func(op clientv3.Op) bool {
+		_, err := s.client.Do(ctx, op)
+		unknown = unknown || err != nil && !denied(err)
+		return err != nil && denied(err)
+	}
+	defer func() {
+		if unknown {
+			missing = nil // half of it would lead astray
+		}
+	}()
+	if refused(clientv3.OpGet(s.keys.config, clientv3.WithKeysOnly())) {
+		missing = append(missing, right{"read on " + s.keys.config, "read " + s.keys.config})
+	}
+	grant := "--prefix=true readwrite " + s.keys.subnets
+	if refused(clientv3.OpGet(s.keys.subnets, clientv3.WithRange(s.keys.end), clientv3.WithKeysOnly(), clientv3.WithLimit(1))) {
+		// Whether it may write cannot be asked without reading.
+		return append(missing, right{"read on the prefix " + s.keys.subnets, grant})
+	}
+	never := clientv3.Compare(clientv3.CreateRevision(s.keys.subnets), "<", 0)
+	if refused(clientv3.OpTxn([]clientv3.Cmp{never}, []clientv3.Op{clientv3.OpPut(s.keys.subnets, "")}, nil)) {
+		missing = append(missing, right{"write on the prefix " + s.keys.subnets, grant})
+	}
+	return missing
+}
+
+// lacks says which rights are missing and how to grant them.
+func (o Options) lacks(missing []right) string {
+	var what, commands []string
+	for _, r := range missing {
+		what = append(what, r.what)
+		commands = append(commands, "etcdctl role grant-permission ROLE "+r.command)
+	}
+	return fmt.Sprintf("etcd does not let %s do this: it lacks %s. Grant it to a role of the user's: %s",
+		o.user(), strings.Join(what, " and "), strings.Join(commands, "; "))
+}
+
+// user names who we are to etcd.
+func (o Options) user() string {
+	switch {
+	case o.Username != "":
+		return fmt.Sprintf("user %q", o.Username)
+	case o.CertFile != "":
+		return "the user that the client certificate " + o.CertFile + " names (its common name)"
+	default:
+		return "the user that the client certificate names"
+	}
+}

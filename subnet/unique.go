@@ -1,0 +1,116 @@
+package subnet
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// ErrDuplicate is why a lease is not let in that has something which an older one keeps, and only one may have; see
+// Rules.Unique. Of the node's own lease it says that the node has to choose another such thing. The subnets stay the
+// lease's own: nobody else can have them.
+var ErrDuplicate = errors.New("is that of the older lease")
+
+// claim enters what e asks for of the things that only one lease may have. The error names an older lease that keeps
+// one of them. One that is beaten in one thing keeps nothing at all, as one that is beaten in one subnet holds none.
+func (v *View) claim(e *entry, l *Lease) error {
+	var things []string
+	if e.holds && v.rules.Unique != nil {
+		things = v.rules.Unique(*l)
+	}
+	if !slices.Equal(things, e.things) {
+		v.disclaim(e)
+		e.things = things
+		for _, thing := range things {
+			v.byThing.add(thing, e)
+		}
+	}
+	why := v.keptByOlder(e)
+	if keeps := why == nil && len(things) > 0; keeps != e.keeps {
+		e.keeps = keeps
+		for _, thing := range things {
+			v.byThing.lead(thing, e, keeps)
+		}
+		v.markSharing(e)
+	}
+	return why
+}
+
+// disclaim undoes claim. Whoever else has one of the things is judged anew.
+func (v *View) disclaim(e *entry) {
+	if e.keeps {
+		v.markSharing(e)
+	}
+	for _, thing := range e.things {
+		v.byThing.remove(thing, e)
+	}
+	e.things, e.keeps = nil, false
+}
+
+// keptByOlder says which older entry keeps something that e has.
+func (v *View) keptByOlder(e *entry) (why error) {
+	for _, thing := range e.things {
+		v.byThing.each(thing, func(x *entry) bool {
+			if x.keeps && e.newer(x) {
+				why = fmt.Errorf("%s %w %s", thing, ErrDuplicate, x.Key)
+			}
+			return x.keeps && why == nil // those that keep it come first
+		})
+		if why != nil {
+			return why
+		}
+	}
+	return nil
+}
+
+// markSharing has everything that shares a thing with e judged anew.
+func (v *View) markSharing(e *entry) {
+	for _, thing := range e.things {
+		v.byThing.each(thing, func(x *entry) bool {
+			if x != e {
+				v.mark(x)
+			}
+			return true
+		})
+	}
+}
+
+// SamePublicIP calls yield with every public IP that several peers have, and their keys, oldest first, until it returns
+// false. Each of them may be right, behind one NAT. It may also be a cloned machine, or what a node left behind when it
+// got another instance id. Who has this node's own public IP is not let in and so not among them.
+func (v *View) SamePublicIP(yield func(ip netip.Addr, keys []string) bool) {
+	for ip, at := range v.byPublicIP.many {
+		peers := slices.SortedFunc(slices.Values(at), (*entry).compare)
+		keys := make([]string, len(peers))
+		for i, e := range peers {
+			keys[i] = e.Key
+		}
+		if !yield(ip, keys) {
+			return
+		}
+	}
+}
+
+// reindexPublicIPs follows a change of what the caller is told of e.
+func (v *View) reindexPublicIPs(e *entry, c Change) {
+	for _, f := range Families() {
+		before, after := publicIP(c.Before, f), publicIP(c.After, f)
+		if before == after {
+			continue
+		}
+		if before.IsValid() {
+			v.byPublicIP.remove(before, e)
+		}
+		if after.IsValid() {
+			v.byPublicIP.add(after, e)
+		}
+	}
+}
+
+func publicIP(l *Lease, f Family) netip.Addr {
+	if l == nil {
+		return netip.Addr{}
+	}
+	return l.Endpoints[f].PublicIP
+}
