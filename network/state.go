@@ -191,3 +191,11 @@ func DefaultMetric(p netip.Prefix) uint32 {
 	}
 	return 1024 // IP6_RT_PRIO_USER, include/net/ip6_route.h
 }
+
+// ConnectedMetric is the metric of the route that the kernel makes by itself for an address on an interface.
+func ConnectedMetric(p netip.Prefix) uint32 {
+	if p.Addr().Is4() {
+		return 0
+	}
+	return 256 // IP6_RT_PRIO_ADDRCONF, include/net/ip6_route.h
+}

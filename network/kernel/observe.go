@@ -163,7 +163,8 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 		return m, true
 	}
 	// A connected route in a place that a lease may come to want: to replace it would do harm, so it has to be known by then.
-	return m, m.route.Protocol == unix.RTPROT_KERNEL && m.key.Metric == network.DefaultMetric(m.key.Prefix)
+	return m, m.route.Protocol == unix.RTPROT_KERNEL &&
+		(m.key.Metric == network.DefaultMetric(m.key.Prefix) || m.key.Metric == network.ConnectedMetric(m.key.Prefix))
 }
 
 // defaultRoute notes that a default route came or went: rtm_dst_len is 0.

@@ -91,9 +91,7 @@ func Run(ctx context.Context, o Options) error {
 	defer func() {
 		cancel()
 		n.background.Wait()
-		if n.vteps.filter != nil {
-			n.vteps.filter.Close()
-		}
+		_ = n.closeVTEPs() // a socket
 		k.Close()
 	}()
 	n.background.Go(func() { n.watchKernel(ctx) })

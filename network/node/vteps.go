@@ -33,8 +33,7 @@ func (n *node) keepVTEPs(ctx context.Context, now time.Time) {
 		return
 	}
 	if err := n.ensureVTEPs(ctx); errors.Is(err, vtep.ErrUnsupported) {
-		n.vteps.over = true
-		n.kernel.Filter(nil)
+		err = errors.Join(err, n.endVTEPs())
 		n.Log.WithError(err).Warn("no VTEP filter: anybody on the underlay can send packets into the overlay. --vtep-filter=false leaves it out without a word")
 	} else if err != nil {
 		n.sayOnce("VTEP filter", err)
@@ -55,9 +54,7 @@ func (n *node) ensureVTEPs(ctx context.Context) error {
 		v.filter = f
 	}
 	if !wanted {
-		v.over = true
-		n.kernel.Filter(nil)
-		return v.filter.Remove() // that of an earlier run
+		return n.endVTEPs()
 	}
 	told := v.news.Swap(false)
 	if v.inForce && !told && reflect.DeepEqual(config, v.config) {
@@ -80,6 +77,29 @@ func (n *node) ensureVTEPs(ctx context.Context) error {
 	v.inForce, v.config = true, config
 	n.kernel.Filter(v.filter)
 	return n.kernel.ReadVTEPs()
+}
+
+// endVTEPs takes the filter away, be it of an earlier run: one that nobody keeps would shut out every new peer.
+func (n *node) endVTEPs() error {
+	n.vteps.over = true
+	n.kernel.Filter(nil)
+	if n.vteps.filter == nil {
+		return nil
+	}
+	err := n.vteps.filter.Remove()
+	if errors.Is(err, vtep.ErrUnsupported) {
+		err = nil // then there is none
+	}
+	return errors.Join(err, n.closeVTEPs())
+}
+
+func (n *node) closeVTEPs() error {
+	if n.vteps.filter == nil {
+		return nil
+	}
+	f := n.vteps.filter
+	n.vteps.filter = nil
+	return f.Close()
 }
 
 // watchVTEPs has the loop woken when somebody else changes the filter.
@@ -114,7 +134,7 @@ func (n *node) vtepConfig() (c vtep.Config, wanted bool) {
 			continue
 		}
 		// The bridge of this node's pods holds the subnet, once there is one.
-		bridge := n.tables.Routes.Get(network.RouteKey{Prefix: s, Metric: network.DefaultMetric(s)}).Have.Link
+		bridge := n.tables.Routes.Get(network.RouteKey{Prefix: s, Metric: network.ConnectedMetric(s)}).Have.Link
 		if bridge != "" && bridge != n.uplink.Name && !slices.Contains(c.Devices, bridge) {
 			c.Devices = append(c.Devices, bridge)
 		}

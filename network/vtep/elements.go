@@ -49,18 +49,9 @@ func flag(on bool) int {
 	return 0
 }
 
-// errInterrupted says that the ruleset changed while it was listed, so that the list may lack something.
-var errInterrupted = errors.New("the packet filter changed while it was read")
-
-// elements lists a set; one that is not there is empty. A transaction of anybody's, on whatever table, interrupts a list,
-// which is then begun anew.
+// elements lists a set; one that is not there is empty.
 func (f *Filter) elements(set string) (list []element, err error) {
-	for range attempts {
-		err = f.ask(func() (err error) { list, err = f.dump(set); return err })
-		if !errors.Is(err, errInterrupted) {
-			break
-		}
-	}
+	err = f.ask(func() (err error) { list, err = f.dump(set); return err })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -82,7 +73,6 @@ func (f *Filter) dump(set string) (list []element, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the set %s: %w", set, err)
 	}
-	interrupted := false
 	for m, err := range f.socket.ReceiveIter() {
 		switch {
 		case err != nil:
@@ -90,11 +80,7 @@ func (f *Filter) dump(set string) (list []element, err error) {
 		case m.Header.Sequence != request.Header.Sequence || len(m.Data) < sizeofNfgenmsg:
 			return nil, fmt.Errorf("list the set %s: the kernel's answer is malformed", set)
 		}
-		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
 		list = decodeElements(list, m.Data[sizeofNfgenmsg:])
-	}
-	if interrupted {
-		return nil, fmt.Errorf("list the set %s: %w", set, errInterrupted)
 	}
 	return list, nil
 }
@@ -151,7 +137,7 @@ func cut(b []byte) (a attribute, rest []byte) {
 	return a, b[min(len(b), (length+3)&^3):]
 }
 
-// present returns the peers in the sets, in order. The kernel can name one twice while it makes a set's hash table larger.
+// present returns the peers in the sets, in order.
 func (f *Filter) present() (peers []netip.Addr, err error) {
 	for _, x := range families() {
 		list, err := f.elements(x.peers())

@@ -161,8 +161,11 @@ func (f *Filter) carryOut(c Config, p plan, peers iter.Seq[netip.Addr]) error {
 	return f.commit(&t)
 }
 
-// Read returns the peers in the sets, in order, and whether the rest of the table is as the last Ensure was to make it. Where ok is
-// false, it is for Ensure to go first.
+// Read returns the peers in the sets, in order, and whether the rest of the table is as the last Ensure was to make it.
+// Where ok is false, it is for Ensure to go first.
+//
+// While the kernel makes a set's hash table larger or smaller, just after thousands came or went, it can leave one out
+// (nft_rhash_walk starts anew and skips as many as it had given). To add that one again does no harm.
 func (f *Filter) Read() (present []netip.Addr, ok bool, err error) {
 	have, err := f.read()
 	if err != nil {

@@ -64,7 +64,7 @@ func (l *lab) stream(from, to string, passes bool) (s *stream, stop func()) {
 // TestNoGap sends packets as fast as it can while the table is changed and made anew: a peer's get through, every single
 // one, and as long as the rules are in force before and after, no stranger's does.
 func TestNoGap(t *testing.T) {
-	const rounds, packets = 200, 20000
+	const rounds, packets = 100, 5000
 	others := config()
 	others.Networks, others.Allow, others.Devices = prefixes("10.6.0.0/16", "fd00:6::/32"), prefixes("203.0.113.0/24"), []string{"cni0"}
 	harms := structural()
