@@ -89,6 +89,11 @@ func (t *Tables) canCarry(name string) bool {
 	return !c.Wanted || c.Present && c.Have.SameDevice(c.Want) && (c.Have.Up || !c.Want.Up)
 }
 
+// FDBGone says that a device's forwarding database is empty.
+func (t *Tables) FDBGone(link string) {
+	t.FDB.wentAlong(func(k FDBKey, _ FDB) bool { return k.Link == link })
+}
+
 // hasNexthop reports whether the nexthop object that a route is to go by is there.
 func (t *Tables) hasNexthop(r Route) bool { return r.Nexthop == 0 || t.Nexthops.Get(r.Nexthop).Present }
 

@@ -121,6 +121,35 @@ func (k *Kernel) Routes(batch []network.Update[network.RouteKey, network.Route])
 		u.Err = k.route(u)
 	}
 	k.batch.send()
+	for i := range batch {
+		if u := &batch[i]; errors.Is(u.Err, unix.EINVAL) && u.Change.Wanted && u.Change.Want.OnLink && u.Key.Prefix.Addr().Is6() {
+			u.Err = k.routeOverGateway(u)
+		}
+	}
+}
+
+// routeOverGateway sets an IPv6 route that the kernel has refused. A gateway that is on-link may not be reached by another
+// device (ip6_route_check_nh_onlink in net/ipv6/route.c), and a wider route of somebody's, such as fd00::/8 to a router,
+// says that it is. Once our own route is there it is the one that is found; until then a route to the gateway alone is.
+func (k *Kernel) routeOverGateway(u *network.Update[network.RouteKey, network.Route]) error {
+	want := u.Change.Want
+	index, err := k.index(want.Link)
+	if err != nil {
+		return fmt.Errorf("route %s: %w", u.Key, err)
+	}
+	gateway := netip.PrefixFrom(want.Gateway, want.Gateway.BitLen())
+	key := network.RouteKey{Prefix: gateway, Metric: network.DefaultMetric(gateway)}
+	direct := network.Route{Link: want.Link, Protocol: want.Protocol, Type: want.Type}
+	var failed error
+	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, key, direct, index), func(error) {}) // then the next says why
+	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, u.Key, want, index), func(err error) {
+		failed = fmt.Errorf("set route %s via %s dev %s: %w", u.Key, want.Gateway, want.Link, err)
+	})
+	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_DELROUTE, key, direct, index), func(err error) {
+		failed = errors.Join(failed, unlessGone("delete route", key, err))
+	})
+	k.batch.send()
+	return failed
 }
 
 // route adds to the batch what one update takes.

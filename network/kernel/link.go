@@ -170,7 +170,10 @@ func (k *Kernel) changeLink(name string, have, want network.Link) error {
 		}},
 		{"MTU", have.MTU == want.MTU, func() error { return k.handle.LinkSetMTU(link, want.MTU) }},
 		{"local address and learning", have.Local == want.Local && have.Learning == want.Learning, func() error {
-			return k.changeVXLAN(index, want)
+			if err := k.changeVXLAN(index, want); err != nil || !want.Local.Is6() || have.Local == want.Local {
+				return err
+			}
+			return k.forgetSources(name, index)
 		}},
 		// Before it comes up: else the kernel gives it a link-local address, and a peer's router advertisement more.
 		{"IPv6 address generation", have.AddrGen == want.AddrGen, func() error {
@@ -220,6 +223,24 @@ func (k *Kernel) changeVXLAN(index int, want network.Link) error {
 	request.AddData(info)
 	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
 	return err
+}
+
+// forgetSources deletes the FDB entries of a device whose IPv6 local address has changed: each keeps the route to its
+// remote together with the source address (dst_cache in struct vxlan_rdst), and goes on sending from the old one as long as
+// that route is good, which over IPv6 is not bound to its source. They are made anew in the same pass.
+func (k *Kernel) forgetSources(name string, index int) error {
+	var failed error
+	for key, c := range k.tables.FDB.All {
+		if c.Present && key.Link == name {
+			entry := neighbourEntry{family: unix.AF_BRIDGE, flags: unix.NTF_SELF, index: index, mac: key.MAC}
+			k.batch.add(encodeNeighbour(k.batch.buf, unix.RTM_DELNEIGH, entry), func(err error) {
+				failed = errors.Join(failed, unlessGone("delete FDB entry", key, err))
+			})
+		}
+	}
+	k.batch.send()
+	k.tables.FDBGone(name)
+	return failed
 }
 
 // refuseRouterAdvertisements keeps whoever is in the overlay from configuring this node.

@@ -47,7 +47,11 @@ func (n *node) configNews(data []byte) {
 // changeConfig follows a new config while the node runs, if it can be followed by one node after the other without their
 // losing each other. One that cannot is refused, and the one in force stays.
 func (n *node) changeConfig(c subnet.Config, data []byte) {
-	b, err := newBackend(c, n.underlay(n.uplink, n.ownMember()))
+	var b backend.Backend
+	err := sameFamilies(*n.config, c)
+	if err == nil {
+		b, err = newBackend(c, n.underlay(n.uplink, n.ownMember()))
+	}
 	if err == nil {
 		err = errors.Join(n.covers(c), sameDevices(n.backend, b))
 	}
@@ -75,12 +79,21 @@ func (n *node) covers(c subnet.Config) error {
 	return nil
 }
 
+func sameFamilies(have, want subnet.Config) error {
+	for _, f := range subnet.Families() {
+		if on := want.Ranges[f].Enabled(); on != have.Ranges[f].Enabled() {
+			return fmt.Errorf("it switches %s %s", f, map[bool]string{true: "on", false: "off"}[on])
+		}
+	}
+	return nil
+}
+
 // sameDevices says in what the devices of two backends differ that cannot be changed on a live device, or nil. A node that
 // makes its device anew with another VNI, say, is lost to those that have not yet.
 func sameDevices(have, want backend.Backend) error {
 	before, after := have.Device(noSubnets), want.Device(noSubnets)
 	if len(before.Links) != len(after.Links) {
-		return errors.New("it enables other families")
+		return errors.New("it makes other devices")
 	}
 	for i, l := range after.Links {
 		if was := before.Links[i]; l.Key != was.Key || !l.Value.SameDevice(was.Value) {

@@ -99,15 +99,9 @@ func (n *node) keepRules(ctx context.Context) {
 		}
 		return
 	}
-	var families []subnet.Family
-	for _, f := range subnet.Families() {
-		if n.config.Ranges[f].Enabled() {
-			families = append(families, f)
-		}
-	}
 	keeper := &rulesKeeper{policy: p, orders: make(chan filter.Policy, 1)}
 	n.rules = keeper
-	n.background.Go(func() { n.runRules(ctx, keeper.orders, p, families) })
+	n.background.Go(func() { n.runRules(ctx, keeper.orders, p) })
 }
 
 // rulesPause is the shortest time between two looks at the rules, however often somebody changes them: each look runs
@@ -116,7 +110,7 @@ const rulesPause = 300 * time.Millisecond
 
 // runRules sets the rules and looks at them again when the kernel tells of a change, and every RulesResync, until ctx
 // ends.
-func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filter.Policy, families []subnet.Family) {
+func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filter.Policy) {
 	news := make(chan struct{}, 1)
 	tell := func() {
 		select {
@@ -132,7 +126,9 @@ func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filt
 			}
 		}
 	})
-	rules := filter.New(families...)
+	// Of a family that is off, what an earlier run left is taken away.
+	families := subnet.Families()
+	rules := filter.New(families[:]...)
 	ticker := time.NewTicker(n.RulesResync)
 	defer ticker.Stop()
 	inForce, failed := false, ""

@@ -64,6 +64,7 @@ func (n *node) sayPass(now time.Time, r network.Result) {
 		})
 	}
 	if set := slices.DeleteFunc(r.Sysctls, own); len(set) > 0 {
+		slices.Sort(set)
 		n.Log.WithField("set", set).Warn("forwarding was off; switched on")
 	}
 	n.sayRepairs(now, r.Repaired)
@@ -132,7 +133,7 @@ func (s *said) sayFailures(now time.Time, r network.Result) {
 // sayMoved says that the node has other subnets now, and which pods stay behind: others send what is for them elsewhere.
 func (n *node) sayMoved(from, to [2]netip.Prefix) {
 	for _, f := range subnet.Families() {
-		if from[f] == to[f] || !from[f].IsValid() {
+		if from[f] == to[f] || !from[f].IsValid() || !to[f].IsValid() { // a family that was switched off is nobody's gain
 			continue
 		}
 		pods := n.kernel.Hosts(from[f])

@@ -200,6 +200,15 @@ func (n *node) chooseUplink() (uplink.Choice, error) {
 			o.Families = append(o.Families, f)
 		}
 	}
+	if o.Current = n.uplink.Local; n.uplink.Name == "" { // at the start
+		if id, err := InstanceID(n.StateDir); err == nil {
+			if own := n.view.Own(subnet.Request{InstanceID: id}); own != nil {
+				for _, f := range subnet.Families() {
+					o.Current[f] = own.Endpoints[f].PublicIP
+				}
+			}
+		}
+	}
 	s, err := uplink.Read(n.kernel.Handle(), o)
 	if err != nil {
 		return uplink.Choice{}, err

@@ -32,6 +32,11 @@ func forwarding(families [2]bool, uplink string, devices []string, read func(pat
 		for _, link := range append([]string{uplink}, devices...) {
 			want(conf+link+"/forwarding", "1")
 		}
+		if f == subnet.IPv6 { // else our own devices take no address; what a host sets for all is for its own
+			for _, link := range devices {
+				want(conf+link+"/disable_ipv6", "0")
+			}
+		}
 	}
 	return out
 }

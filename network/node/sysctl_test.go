@@ -20,10 +20,12 @@ func TestForwarding(t *testing.T) {
 		{"IPv6 with router advertisements", [2]bool{false, true}, "1", []string{
 			"sysctl -w net.ipv6.conf.eth0.accept_ra=2", "sysctl -w net.ipv6.conf.all.forwarding=1",
 			"sysctl -w net.ipv6.conf.eth0.forwarding=1", "sysctl -w net.ipv6.conf.dev.forwarding=1",
+			"sysctl -w net.ipv6.conf.dev.disable_ipv6=0",
 		}},
 		{"IPv6 with router advertisements refused", [2]bool{false, true}, "0", []string{
 			"sysctl -w net.ipv6.conf.all.forwarding=1",
 			"sysctl -w net.ipv6.conf.eth0.forwarding=1", "sysctl -w net.ipv6.conf.dev.forwarding=1",
+			"sysctl -w net.ipv6.conf.dev.disable_ipv6=0",
 		}},
 	} {
 		s := network.State{Sysctls: forwarding(tt.families, "eth0", []string{"dev"}, func(string) string { return tt.ra })}

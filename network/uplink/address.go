@@ -13,7 +13,9 @@ import (
 // none, why says what is wrong with those that there are.
 //
 // An address that the operator named is taken even if it is temporary: they may know that it stays.
-func (l Link) pick(f subnet.Family, preferred netip.Addr, named bool, overlay []netip.Prefix) (best netip.Addr, why string) {
+// Among those that are equally good it is current, if that is one of them: the kernel lists the newest IPv6 address first,
+// and one that is added is no reason to move.
+func (l Link) pick(f subnet.Family, preferred, current netip.Addr, named bool, overlay []netip.Prefix) (best netip.Addr, why string) {
 	var problems []string
 	rank := 4
 	for _, a := range l.Addrs {
@@ -25,7 +27,7 @@ func (l Link) pick(f subnet.Family, preferred netip.Addr, named bool, overlay []
 			problems = append(problems, fmt.Sprintf("%s %s", ip, p))
 			continue
 		}
-		if r := a.rank(preferred); r < rank {
+		if r := a.rank(preferred); r < rank || r == rank && ip == current {
 			best, rank = ip, r
 		}
 	}

@@ -18,6 +18,7 @@ type Options struct {
 	IfaceRegexes []string        // expressions (RE2, not anchored) for names or addresses, tried after Ifaces
 	CanReach     netip.Addr      // an address that the interface has to lead to; invalid: not asked for
 	PublicIP     [2]netip.Addr   // what peers send to, by subnet.Family; invalid: the interface's own address
+	Current      [2]netip.Addr   // the addresses in use, which others that are as good do not replace; invalid: none
 	Overlay      []netip.Prefix  // the overlay's networks: no address inside is taken for one of the underlay's
 }
 
@@ -237,7 +238,7 @@ func (o Options) take(c candidate, s Snapshot) (choice Choice, why string) {
 		if public := o.PublicIP[f]; l.has(public) && !(named && preferred.IsValid()) {
 			preferred, named = public, true // peers should see packets come from where they send theirs
 		}
-		local, why := l.pick(f, preferred, named, o.Overlay)
+		local, why := l.pick(f, preferred, o.Current[f], named, o.Overlay)
 		if why != "" {
 			return choice, why
 		}
