@@ -66,11 +66,19 @@ test: packages-test build tools bin/lab lint ## all tests, with the race detecto
 		$(GO) tool cover -func=/tmp/cover.out | tail -n 1; \
 		sh dist/coverage.sh 90 $(PURE) </tmp/out && exit $$(cat /tmp/status)'
 
-.PHONY: bin/chaos chaos
+.PHONY: bin/chaos chaos bin/chaos-store chaos-store
 bin/chaos:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos ./dist/chaos/cmd/chaos
 chaos: packages-demo build tools bin/chaos ## break a running overlay in every way we know, and time until it is whole; half an hour
 	@bin/chaos
+bin/chaos-store:
+	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos-store ./dist/chaosstore/cmd/chaos-store
+chaos-store: packages-demo build tools bin/chaos-store ## break etcd under a running overlay in every way we know; a quarter of an hour
+	@bin/chaos-store
+
+.PHONY: matrix
+matrix: packages-demo build tools bin/lab ## all probes in every combination of families, backends and filters
+	@bin/lab matrix
 
 .PHONY: lint
 lint: bin/staticcheck ## gofmt, go vet, staticcheck

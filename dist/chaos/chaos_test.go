@@ -2,19 +2,26 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 )
 
 func TestMain(m *testing.M) {
+	if code, done := Trace(); done {
+		os.Exit(code)
+	}
 	os.Exit(sandbox.Run(func() int {
 		code := m.Run()
 		if err := goleak.Find(); err != nil && code == 0 {
@@ -68,8 +75,50 @@ func TestFaults(t *testing.T) {
 
 func TestManyLeases(t *testing.T) {
 	s := newSuite(t, Options{Leases: 500})
+	t.Run("at rest", func(t *testing.T) { testRest(t, s) })
 	for _, f := range ManyLeasesFaults() {
 		t.Run(f.Name, func(t *testing.T) { run(t, s, f, OneNode, 0) })
+	}
+}
+
+// testRest: leases at rest cost nothing, no request to the kernel is made for them. Repairs take some, which shows that
+// requests are counted, and they are made while they are.
+func testRest(t *testing.T, s *Suite) {
+	rest, err := s.Rest(t.Context(), time.Second, 3*time.Second)
+	if err != nil || rest.Requests != 0 {
+		t.Errorf("%s, %v, want no request", rest, err)
+	}
+	t.Log(rest)
+	stop, broken := make(chan struct{}), make(chan error)
+	go func() {
+		var err error
+		for f := Faults()[0]; err == nil; {
+			select {
+			case <-stop:
+				broken <- nil
+				return
+			default:
+				_, err = s.Run(t.Context(), f, OneNode, 0, false)
+			}
+		}
+		broken <- err
+	}()
+	sent, err := netlinkRequests(t.Context(), s.hosts[0].PID(), time.Second)
+	close(stop)
+	if err := errors.Join(err, <-broken); err != nil || sent == 0 {
+		t.Errorf("%d requests, %v; want one for each repair", sent, err)
+	}
+}
+
+// TestLegacy does the faults of the packet filter to nodes whose iptables is the legacy one.
+func TestLegacy(t *testing.T) {
+	s := newSuite(t, Options{Legacy: true})
+	for i, f := range LegacyFaults() {
+		for _, where := range []Where{OneNode, Stopped} {
+			if where.Applies(f) {
+				t.Run(fmt.Sprintf("%s/%s", f.Name, where), func(t *testing.T) { run(t, s, f, where, i%nodes) })
+			}
+		}
 	}
 }
 
@@ -94,19 +143,39 @@ func TestForeignIsSeen(t *testing.T) {
 	if problems, err := h.checkForeign(t.Context()); err != nil || problems != nil {
 		t.Fatalf("at first: %q, %v", problems, err)
 	}
-	for _, command := range []string{
-		"iptables -w -D FOREIGN 1", "iptables -w -t nat -F FOREIGN-NAT", "iptables -w -P FORWARD ACCEPT",
+	for _, line := range []string{
+		"nexthop id 7 via 192.168.42.7 proto 11 vxlan42",
+		"nexthop id 9 blackhole proto 11",
+		"nexthop id 10 via 172.31.0.200 fdb proto 11",
+		"nexthop id 70 group [7 8] proto 11",
+		"route 198.18.70.0/24 by nexthop 70",
+	} {
+		if !slices.Contains(h.others, line) {
+			t.Errorf("the dump has no line %q:\n%s", line, strings.Join(h.others, "\n"))
+		}
+	}
+	rule := func(command string) func() error {
+		return func() error { return iptables(command)(t.Context(), &target{host: h, suite: s}) }
+	}
+	for name, change := range map[string]func() error{
+		"a rule deleted":           rule("-D FOREIGN 1"),
+		"a chain emptied":          rule("-t nat -F FOREIGN-NAT"),
+		"a policy":                 rule("-P FORWARD ACCEPT"),
+		"a nexthop object deleted": func() error { return h.nl.deleteNexthop(8) },
+		"a route by another nexthop object": func() error {
+			return h.nl.routeVia(netip.MustParsePrefix("198.18.9.0/24"), foreignNexthop, unix.RTPROT_ZEBRA)
+		},
 	} {
 		before, err := h.checkForeign(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := iptables(strings.TrimPrefix(command, "iptables -w "))(t.Context(), &target{host: h, suite: s}); err != nil {
+		if err := change(); err != nil {
 			t.Fatal(err)
 		}
 		after, err := h.checkForeign(t.Context())
 		if err != nil || len(after) <= len(before) {
-			t.Errorf("%s was not noticed: %q, %v", command, after, err)
+			t.Errorf("%s was not noticed: %q, %v", name, after, err)
 		}
 	}
 }
@@ -123,6 +192,14 @@ func TestBroken(t *testing.T) {
 	problems, err := h.check(s.leases)
 	if err != nil || len(problems) != 3*(nodes-1) {
 		t.Errorf("problems %q, %v, want a missing route, ARP and FDB entry for each of %d peers", problems, err, nodes-1)
+	}
+	if err := onDevice(func(d tables) error {
+		return d.nl.flushNexthops(func(n nexthop) bool { return n.protocol == routeProtocol })
+	})(t.Context(), dead); err != nil {
+		t.Fatal(err)
+	}
+	if problems, err = h.check(s.leases); err != nil || len(problems) != 4*(nodes-1) {
+		t.Errorf("problems %q, %v, want a missing nexthop object as well", problems, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

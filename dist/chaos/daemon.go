@@ -48,7 +48,10 @@ func daemonFaults() []Fault {
 		{Name: "route deleted every millisecond", Class: Entries, Running: true, Long: true, Bound: time.Second,
 			Inject: onDevice(tables.fight), Undo: func(context.Context, *target) error { return nil },
 			// Who was fought keeps its pauses for a while: the next fault is not to be measured against those.
-			After: func(ctx context.Context, t *target) error { pause(ctx, t.suite.options.Fight/2); return nil }},
+			After: func(ctx context.Context, t *target) error {
+				pause(ctx, min(2*t.suite.options.Fight, 5*time.Second))
+				return nil
+			}},
 	}
 }
 
@@ -60,10 +63,8 @@ func (t *target) restartKilled(ctx context.Context) error {
 // ageQuickly has the kernel drop neighbours of the overlay's device after a second of not being used, were they not
 // permanent. The values go with the device.
 func (t *target) ageQuickly() error {
-	return t.host.Do(func() error {
-		dir := "/proc/sys/net/ipv4/neigh/" + device + "/"
-		return errors.Join(os.WriteFile(dir+"base_reachable_time_ms", []byte("500"), 0), os.WriteFile(dir+"gc_stale_time", []byte("1"), 0))
-	})
+	const dir = "/proc/sys/net/ipv4/neigh/" + device + "/"
+	return errors.Join(t.write(dir+"base_reachable_time_ms", "500"), t.write(dir+"gc_stale_time", "1"))
 }
 
 // overrun floods the daemon's notification sockets while it is held, then breaks what it cannot be told of any more.
@@ -105,15 +106,15 @@ func (t tables) overrun() error {
 func (t tables) fight() error {
 	r := &netlink.Route{Dst: t.route(t.peer).Dst}
 	start := time.Now()
-	ticks, err := t.cpuTicks()
+	before, _, err := t.times()
 	if err != nil {
 		return err
 	}
 	deleted := 0
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
 	for time.Since(start) < t.suite.options.Fight {
-		<-tick.C
+		<-ticker.C
 		switch err := t.nl.RouteDel(r); {
 		case err == nil:
 			deleted++
@@ -121,12 +122,11 @@ func (t tables) fight() error {
 			return err
 		}
 	}
-	after, err := t.cpuTicks()
+	after, _, err := t.times()
 	if err != nil {
 		return err
 	}
-	const ticksPerSecond = 100
-	used := float64(after-ticks) / ticksPerSecond / time.Since(start).Seconds()
+	used := (after - before).Seconds() / time.Since(start).Seconds()
 	t.remarks = append(t.remarks, fmt.Sprintf("deleted %d times, daemon used %.1f %% of a core", deleted, 100*used))
 	if used > 0.1 {
 		t.late = append(t.late, "the daemon used more than 10 % of a core")

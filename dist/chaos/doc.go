@@ -5,10 +5,15 @@
 // a netlink socket of its own, and compares. It is polled without pause while something is broken, and meanwhile a pod
 // sends a datagram to a pod on another node every 2 ms.
 //
-// On every node there are also things of others (foreign.go): routes, rules, a VXLAN device, a bridge as Docker has one.
-// Full dumps of them must be the same after every fault.
+// On every node there are also things of others (foreign.go): routes, nexthop objects, rules, a VXLAN device, a bridge as
+// Docker has one. Full dumps of them must be the same after every fault.
+//
+// The faults are in files by what they break: entries.go, device.go, uplink.go and stacked.go (the address is on a device
+// on top of the NIC), rulefaults.go, daemon.go; agents.go and firewalls.go do step by step what other programs do that
+// manage a host's network. The kernel has to know nexthop objects (Linux 5.3).
 //
 // [Faults] lists what can be broken; to add a fault, add a line there. [Suite.Run] does one and says what came of it,
 // [Suite.Walk] does random ones. Whether something is put right, and whether foreign things survive, is judged everywhere;
-// how long it took, only by the command in cmd/chaos, since a busy machine can make anything slow.
+// how long it took, only by the command in cmd/chaos, since a busy machine can make anything slow. [Suite.Rest] breaks
+// nothing, and says what a daemon costs that has nothing to do.
 package chaos

@@ -72,8 +72,7 @@ func nowhere() subnet.Lease {
 func (t tables) flush() error {
 	for _, l := range t.peers {
 		// The daemon may be putting back what was deleted first: what is gone by itself is gone.
-		r := t.route(l)
-		r.Protocol = 0
+		r := &netlink.Route{Dst: t.route(l).Dst} // a route that goes by a nexthop object has no gateway to match
 		for _, err := range []error{t.nl.RouteDel(r), t.nl.NeighDel(t.neighbour(l)), t.nl.NeighDel(t.fdb(l))} {
 			if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) {
 				return err
@@ -109,6 +108,14 @@ func entryFaults() []Fault {
 			r.Gw = t.route(nowhere()).Gw
 			return t.nl.RouteAppend(r)
 		}),
+		fault("route without its nexthop object", func(t tables) error {
+			r := t.route(t.peer)
+			r.Protocol = routeProtocol
+			return t.nl.RouteReplace(r)
+		}),
+		fault("route by another's nexthop object", func(t tables) error {
+			return t.nl.routeVia(t.peer.Endpoints[subnet.IPv4].Subnet, foreignNexthop, routeProtocol)
+		}),
 		fault("FDB entry with another VTEP", func(t tables) error {
 			e := t.fdb(t.peer)
 			e.IP = t.fdb(nowhere()).IP
@@ -136,6 +143,75 @@ func entryFaults() []Fault {
 		}),
 		fault("stale address added", func(t tables) error {
 			return t.nl.AddrAdd(t.link, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("10.5.254.1/32"))})
+		}),
+	}
+}
+
+// nexthopCompat says whether the kernel repeats with each route what its nexthop object says, and tells of the routes when
+// an object changes.
+const nexthopCompat = "/proc/sys/net/ipv4/nexthop_compat_mode"
+
+// nexthopFaults are about the nexthop objects that routes go by. With an object its routes go, and nobody says so.
+func nexthopFaults() []Fault {
+	fault := func(name string, do func(tables) error) Fault {
+		return Fault{Name: name, Class: Entries, Inject: onDevice(do)}
+	}
+	return []Fault{
+		fault("nexthop deleted", func(t tables) error { return t.nl.deleteNexthop(t.nexthop(t.peer).id) }),
+		fault("nexthop with another gateway", func(t tables) error {
+			n := t.nexthop(t.peer)
+			n.gateway = t.nexthop(nowhere()).gateway
+			return t.nl.setNexthop(n)
+		}),
+		fault("nexthop out of another's device", func(t tables) error {
+			other, err := t.nl.LinkByName(foreignVXLAN)
+			if err != nil {
+				return err
+			}
+			n := t.nexthop(t.peer)
+			n.link = other.Attrs().Index
+			return t.nl.setNexthop(n)
+		}),
+		fault("nexthop made a blackhole", func(t tables) error {
+			n := t.nexthop(t.peer)
+			return t.nl.setNexthop(nexthop{id: n.id, family: n.family, protocol: n.protocol, blackhole: true})
+		}),
+		fault("nexthop made a group", func(t tables) error {
+			// The kernel makes no group of an object that is none.
+			n := t.nexthop(t.peer)
+			return t.paused(func() error {
+				return errors.Join(t.nl.deleteNexthop(n.id),
+					t.nl.setNexthop(nexthop{id: n.id, protocol: n.protocol, members: []uint32{foreignNexthop}}))
+			})
+		}),
+		fault("nexthop of another's protocol", func(t tables) error {
+			n := t.nexthop(t.peer)
+			n.protocol = unix.RTPROT_ZEBRA
+			return t.paused(func() error { return errors.Join(t.nl.deleteNexthop(n.id), t.nl.setNexthop(n)) })
+		}),
+		{Name: "all nexthop objects flushed", Class: Entries,
+			Inject: onDevice(func(t tables) error { return t.nl.flushNexthops(func(nexthop) bool { return true }) }),
+			After:  func(_ context.Context, t *target) error { return t.plantNexthops() }},
+		{Name: "nexthop deleted while routes do not tell what it says", Class: Entries,
+			Inject: onDevice(func(t tables) error {
+				return errors.Join(t.write(nexthopCompat, "0"), t.nl.deleteNexthop(t.nexthop(t.peer).id))
+			}),
+			After: func(_ context.Context, t *target) error { return t.write(nexthopCompat, "1") }},
+		fault("stale nexthop added", func(t tables) error { return t.nl.setNexthop(t.nexthop(nowhere())) }),
+		fault("stale nexthop and route added", func(t tables) error {
+			n := t.nexthop(nowhere())
+			return t.paused(func() error {
+				return errors.Join(t.nl.setNexthop(n), t.nl.routeVia(nowhere().Endpoints[subnet.IPv4].Subnet, n.id, routeProtocol))
+			})
+		}),
+		fault("stale nexthop out of another's device added", func(t tables) error {
+			other, err := t.nl.LinkByName(foreignVXLAN)
+			if err != nil {
+				return err
+			}
+			n := t.nexthop(nowhere())
+			n.link = other.Attrs().Index
+			return t.nl.setNexthop(n)
 		}),
 	}
 }

@@ -36,6 +36,8 @@ func (c Class) Bound() (median, worst time.Duration) {
 type Fault struct {
 	Name  string
 	Class Class
+	// Before makes the node one on which it can be done; it is no part of the fault, and all is right after it.
+	Before func(context.Context, *target) error
 	// Inject does it to one node.
 	Inject func(context.Context, *target) error
 	// Undo ends what is not selvage's to end, such as an uplink that is down. nil: there is nothing of the kind. All is to be
@@ -57,6 +59,8 @@ type Fault struct {
 	Bound time.Duration
 	// Running: it is about the running daemon, and makes no sense while there is none.
 	Running bool
+	// NFTables: it needs the iptables that is built on nf_tables.
+	NFTables bool
 	// Long: it takes so long that a random walk leaves it out.
 	Long bool
 }
@@ -69,6 +73,7 @@ type target struct {
 	peers   []subnet.Lease // all
 	logged  int64          // size of the daemon's log before the fault
 	saved   string         // what iptables-save printed before the fault, if it is one that flushes
+	noted   any            // what a fault keeps from Inject to Meanwhile
 	since   time.Time      // when the fault began, if that was not at once; see counts
 	remarks []string       // what the fault found out beside the time
 	late    []string       // bounds of its own that were exceeded
@@ -79,5 +84,6 @@ func (t *target) counts() { t.since = time.Now() }
 
 // Faults lists all faults.
 func Faults() []Fault {
-	return slices.Concat(entryFaults(), deviceFaults(), uplinkFaults(), ruleFaults(), daemonFaults(), agentFaults())
+	return slices.Concat(entryFaults(), nexthopFaults(), deviceFaults(), uplinkFaults(), stackedFaults(), ruleFaults(),
+		daemonFaults(), agentFaults())
 }

@@ -31,13 +31,16 @@ COMMIT
 COMMIT
 `
 
+// foreignVXLAN is somebody else's VXLAN device.
+const foreignVXLAN = "vxlan42"
+
 // plantForeign puts onto a node what others may have there.
 func (h *host) plantForeign(ctx context.Context) error {
 	mac := func(last byte) net.HardwareAddr { return net.HardwareAddr{2, 0xf0, 0, 0, 0, last} }
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = "docker0", mac(1)
 	docker := &netlink.Bridge{LinkAttrs: attrs}
-	attrs.Name, attrs.HardwareAddr = "vxlan42", mac(2)
+	attrs.Name, attrs.HardwareAddr = foreignVXLAN, mac(2)
 	other := &netlink.Vxlan{LinkAttrs: attrs, VxlanId: 42, Port: 4789, Learning: true}
 	if err := errors.Join(h.nl.LinkAdd(docker), h.nl.LinkAdd(other), h.nl.LinkSetUp(docker), h.nl.LinkSetUp(other)); err != nil {
 		return fmt.Errorf("add foreign devices: %w", err)
@@ -71,6 +74,9 @@ func (h *host) plantForeign(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("add foreign addresses, neighbours and routes: %w", err)
 	}
+	if err := h.plantNexthops(); err != nil {
+		return err
+	}
 	return h.restoreRules(ctx, foreignRules, "-w", "--noflush")
 }
 
@@ -96,7 +102,7 @@ func (h *host) foreign(ctx context.Context) ([]string, error) {
 		}
 		dump = append(dump, line)
 	}
-	for _, part := range []func(map[int]string) ([]string, error){h.foreignAddrs, h.foreignNeighs, h.foreignRoutes} {
+	for _, part := range []func(map[int]string) ([]string, error){h.foreignAddrs, h.foreignNeighs, h.foreignRoutes, h.dumpNexthops} {
 		lines, err := part(names)
 		if err != nil {
 			return nil, err

@@ -2,16 +2,12 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/subnet"
@@ -57,7 +53,7 @@ type plan struct {
 	uplinkMTU int
 	self      subnet.Endpoint // the node's own
 	want      entries
-	peers     map[netip.Prefix]bool // their subnets
+	peers     peers
 }
 
 // renew puts the plan together unless it is for these very leases already.
@@ -70,12 +66,14 @@ func (p *plan) renew(leases []subnet.Lease, self string, uplinkMTU int) error {
 	if err != nil {
 		return err
 	}
-	*p = plan{leases: leases, uplinkMTU: uplinkMTU, want: want, peers: make(map[netip.Prefix]bool, len(leases))}
+	*p = plan{leases: leases, uplinkMTU: uplinkMTU, want: want,
+		peers: peers{make(map[netip.Prefix]bool, len(leases)), make(map[uint32]bool, len(leases))}}
 	for _, l := range leases {
 		if e := l.Endpoints[subnet.IPv4]; l.NodeName == self {
 			p.self = e
 		} else {
-			p.peers[e.Subnet] = true
+			p.peers.subnets[e.Subnet] = true
+			p.peers.nexthops[nexthopID(e.Subnet.Addr())] = true
 		}
 	}
 	return nil
@@ -114,12 +112,14 @@ func (h *host) checkAround(ctx context.Context) ([]string, error) {
 	for i, p := range problems {
 		problems[i] = strings.Replace(p, "foreign", "rules", 1)
 	}
-	if forward, err := h.ReadFile(ipForward); err != nil || strings.TrimSpace(string(forward)) != "1" {
-		problems = append(problems, fmt.Sprintf("%s is %q, %v, want 1", ipForward, forward, err))
-	}
 	u, err := h.readUplink()
 	if err != nil {
 		return nil, err
+	}
+	for _, path := range []string{ipForward, forwardingOf(device), forwardingOf(u.name), noLinkLocal} {
+		if value, err := h.ReadFile(path); err != nil || strings.TrimSpace(string(value)) != "1" {
+			problems = append(problems, fmt.Sprintf("%s is %q, %v, want 1", path, value, err))
+		}
 	}
 	if file, err := h.Subnet(); err != nil || file.MTU != u.mtu-overhead {
 		problems = append(problems, fmt.Sprintf("the subnet file says MTU %d, %v, want %d", file.MTU, err, u.mtu-overhead))
@@ -143,44 +143,9 @@ func (h *host) checkForeign(ctx context.Context) ([]string, error) {
 	return problems, nil
 }
 
-// signal sends a signal to the node's daemon, if it runs.
-func (h *host) signal(s unix.Signal) error {
-	if pid := h.PID(); pid != 0 {
-		return unix.Kill(pid, s)
-	}
-	return nil
-}
-
-// paused calls fn while the daemon is stopped by a signal, so that it does not see what happens in between.
-func (h *host) paused(fn func() error) error {
-	if err := h.signal(unix.SIGSTOP); err != nil {
-		return err
-	}
-	err := fn()
-	if e := h.signal(unix.SIGCONT); err == nil {
-		err = e
-	}
-	return err
-}
-
-// cpuTicks is how much CPU time the daemon has used, in ticks of 10 ms (proc(5), fields 14 and 15 of stat).
-func (h *host) cpuTicks() (int, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.PID()))
-	if err != nil {
-		return 0, err
-	}
-	// The second field is a name in parentheses, which may hold anything.
-	_, rest, _ := strings.Cut(string(b), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat: %q", h.PID(), b)
-	}
-	user, err := strconv.Atoi(fields[11])
-	if err != nil {
-		return 0, err
-	}
-	system, err := strconv.Atoi(fields[12])
-	return user + system, err
+// write writes to a file as the node sees it, a sysctl for instance.
+func (h *host) write(path, value string) error {
+	return h.Do(func() error { return os.WriteFile(path, []byte(value), 0) })
 }
 
 // drops is how many notifications the kernel could not give to the sockets of the node's namespace.
@@ -205,52 +170,4 @@ func (h *host) drops() (int, error) {
 		sum += n
 	}
 	return sum, nil
-}
-
-// logSize is how long the daemon's log is now.
-func (h *host) logSize() int64 {
-	info, err := os.Stat(h.LogPath())
-	if err != nil {
-		return 0
-	}
-	return info.Size()
-}
-
-// logSince is what the daemon has logged since it was so long, its last lines if that is a lot.
-func (h *host) logSince(size int64) []string {
-	b, err := os.ReadFile(h.LogPath())
-	if err != nil || int64(len(b)) < size {
-		return nil
-	}
-	text := strings.TrimSpace(string(b[size:]))
-	if text == "" {
-		return nil
-	}
-	lines := strings.Split(text, "\n")
-	return lines[max(0, len(lines)-logLines):]
-}
-
-// logLines is how much of a log is shown.
-const logLines = 12
-
-// stacks ends a daemon that does not do its work so that it says what it is doing instead (SIGQUIT), and starts it again.
-// Of what it says, only the goroutines that are in its own code are returned.
-func (h *host) stacks(ctx context.Context) ([]string, error) {
-	size := h.logSize()
-	if err := h.signal(unix.SIGQUIT); err != nil {
-		return nil, err
-	}
-	for h.Running() && pause(ctx, time.Millisecond) {
-	}
-	b, err := os.ReadFile(h.LogPath())
-	if err != nil {
-		return nil, err
-	}
-	var lines []string
-	for _, goroutine := range strings.Split(string(b[size:]), "\n\n") {
-		if strings.HasPrefix(goroutine, "goroutine ") && strings.Contains(goroutine, "/network/") {
-			lines = append(lines, strings.Split(goroutine, "\n")...)
-		}
-	}
-	return lines, errors.Join(h.Start(), h.WaitReady(ctx))
 }

@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -43,11 +42,18 @@ func (r *reader) close() {
 	r.sockets[unix.NETLINK_ROUTE].Close()
 }
 
+// peers is what is looked at whatever it says, since it is to lead to a peer.
+type peers struct {
+	subnets  map[netip.Prefix]bool
+	nexthops map[uint32]bool
+}
+
 // read returns all that the namespace holds of the overlay: the device, under whatever name, and what stands in its place;
-// what is on it; and every route in the main table that leads out of it, to a peer's subnet, or is selvage's. It may be
-// called at any time: an object that comes or goes meanwhile is in it or not.
-func (r *reader) read(peers map[netip.Prefix]bool) (entries, error) {
-	have := make(entries, 3*len(peers)+8)
+// what is on it; every route in the main table that leads out of it, to a peer's subnet, or is selvage's; and every nexthop
+// object that is selvage's or has a peer's number. It may be called at any time: an object that comes or goes meanwhile
+// is in it or not.
+func (r *reader) read(p peers) (entries, error) {
+	have := make(entries, 4*len(p.subnets)+8)
 	links, err := again(r.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
@@ -77,7 +83,9 @@ func (r *reader) read(peers map[netip.Prefix]bool) (entries, error) {
 			return nil, fmt.Errorf("list addresses: %w", err)
 		}
 		for _, a := range addrs {
-			have.add(entry{kind: "address", link: device, prefix: prefixOf(a.IPNet)})
+			if !a.IP.IsLinkLocalUnicast() { // whoever adds one may need it
+				have.add(entry{kind: "address", link: device, prefix: prefixOf(a.IPNet)})
+			}
 		}
 		for _, family := range []uint8{unix.AF_BRIDGE, unix.AF_INET, unix.AF_INET6} {
 			if err := r.readNeighbours(family, index, have); err != nil {
@@ -85,12 +93,38 @@ func (r *reader) read(peers map[netip.Prefix]bool) (entries, error) {
 			}
 		}
 	}
+	through, err := r.readNexthops(index, p, have)
+	if err != nil {
+		return nil, err
+	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		if err := r.readRoutes(family, index, peers, have); err != nil {
+		if err := r.readRoutes(family, index, through, p, have); err != nil {
 			return nil, err
 		}
 	}
 	return have, nil
+}
+
+// readNexthops adds the nexthop objects, and returns the numbers of those that lead out of the device with the given index.
+func (r *reader) readNexthops(index int, p peers, have entries) (through map[uint32]bool, err error) {
+	through = make(map[uint32]bool, len(p.nexthops))
+	err = r.eachNexthop(func(n nexthop) {
+		if n.link == index {
+			through[n.id] = true
+		}
+		if n.protocol != routeProtocol && !p.nexthops[n.id] {
+			return
+		}
+		e := entry{kind: "nexthop", id: n.id, ip: n.gateway}
+		if n.link == index {
+			e.link = device
+		}
+		if odd := n.odd(); odd != "" || n.protocol != routeProtocol || n.family != unix.AF_INET || !n.onLink {
+			e.detail = fmt.Sprintf("protocol %d family %d onlink %t %s", n.protocol, n.family, n.onLink, odd)
+		}
+		have.add(e)
+	})
+	return through, err
 }
 
 // readNeighbours adds what of a device's FDB, ARP or ND entries is permanent. What is not is the kernel's own affair.
@@ -126,9 +160,9 @@ func (r *reader) readNeighbours(family uint8, index int, have entries) error {
 	})
 }
 
-// readRoutes adds the routes out of the device with the given index, those to peers' subnets and those of selvage's
-// protocol.
-func (r *reader) readRoutes(family uint8, index int, peers map[netip.Prefix]bool, have entries) error {
+// readRoutes adds the routes out of the device with the given index, itself or through a nexthop object, those to peers'
+// subnets and those of selvage's protocol.
+func (r *reader) readRoutes(family uint8, index int, through map[uint32]bool, p peers, have entries) error {
 	request := make(message, unix.SizeofRtMsg)
 	request[0], request[4] = family, unix.RT_TABLE_MAIN
 	return r.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, request, nil, func(m message) {
@@ -153,98 +187,27 @@ func (r *reader) readRoutes(family uint8, index int, peers map[netip.Prefix]bool
 				metric = binary.NativeEndian.Uint32(value)
 			case unix.RTA_MULTIPATH:
 				paths = true
+			case rtaNHID:
+				e.id = binary.NativeEndian.Uint32(value)
 			}
 		})
-		if int(out) != index && !peers[e.prefix] && protocol != network.RouteProtocol {
+		if protocol == unix.RTPROT_KERNEL && e.prefix.Addr().IsLinkLocalUnicast() {
+			return // goes with such an address, see read
+		}
+		ours := int(out) == index || through[e.id]
+		if !ours && !p.subnets[e.prefix] && protocol != routeProtocol {
 			return
 		}
-		if int(out) == index {
+		if ours {
 			e.link = device
 		}
-		if typ != unix.RTN_UNICAST || protocol != network.RouteProtocol || !onLink || metric != 0 || tos != 0 || paths {
+		if e.id != 0 {
+			// What else it says is taken from the object, or left out (net.ipv4.nexthop_compat_mode).
+			e.ip, onLink = netip.Addr{}, true
+		}
+		if typ != unix.RTN_UNICAST || protocol != routeProtocol || !onLink || metric != 0 || tos != 0 || paths {
 			e.detail = fmt.Sprintf("type %d protocol %d onlink %t metric %d tos %d several paths %t", typ, protocol, onLink, metric, tos, paths)
 		}
 		have.add(e)
 	})
-}
-
-// message is the payload of an rtnetlink message: a header that depends on the kind, then attributes.
-type message []byte
-
-// Len and Serialize make a message a part of a request.
-func (m message) Len() int          { return len(m) }
-func (m message) Serialize() []byte { return m }
-
-// attributes calls f with each attribute behind a header of the given length: rtnetlink(7).
-func (m message) attributes(header int, f func(typ uint16, value []byte)) {
-	for b := m[header:]; len(b) >= unix.SizeofRtAttr; {
-		length, typ := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
-		if length < unix.SizeofRtAttr || length > len(b) {
-			return
-		}
-		f(typ&nl.NLA_TYPE_MASK, b[unix.SizeofRtAttr:length])
-		b = b[min(len(b), (length+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1)):]
-	}
-}
-
-// dump asks for all objects of a kind.
-func (r *reader) dump(request, answer int, header message, parts []nl.NetlinkRequestData, f func(message)) error {
-	q := nl.NewNetlinkRequest(request, unix.NLM_F_DUMP)
-	q.Sockets = r.sockets
-	q.AddData(header)
-	for _, p := range parts {
-		q.AddData(p)
-	}
-	err := q.ExecuteIter(unix.NETLINK_ROUTE, uint16(answer), func(data []byte) bool {
-		f(data)
-		return true
-	})
-	switch {
-	case errors.Is(err, nl.ErrDumpInterrupted), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOENT):
-		return nil // something comes or goes right now: it is read again
-	case err != nil:
-		return fmt.Errorf("dump (rtnetlink request %d): %w", request, err)
-	}
-	return nil
-}
-
-// readAttempts bounds how often a dump is repeated that a change interrupted.
-const readAttempts = 20
-
-// again calls list until no change interrupts it. What is read while others write may still be of no single moment.
-func again[T any](list func() ([]T, error)) (all []T, err error) {
-	for range readAttempts {
-		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return all, err
-		}
-	}
-	return all, nil
-}
-
-// gone takes an error that says a device has vanished since it was listed for what it is.
-func gone(err error) error {
-	if errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	return err
-}
-
-// addrOf is an address from netlink; IPv4 never comes mapped into IPv6.
-func addrOf(ip net.IP) netip.Addr {
-	a, _ := netip.AddrFromSlice(ip)
-	return a.Unmap()
-}
-
-// prefixOf is a prefix from netlink. A default route comes as nil, or with length 0.
-func prefixOf(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.Prefix{}
-	}
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(addrOf(n.IP), bits)
-}
-
-// ipNet is the inverse of prefixOf.
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

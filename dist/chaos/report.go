@@ -90,6 +90,18 @@ func (r *Report) print(o Outcome) {
 	}
 }
 
+// Rest prints what a daemon at rest did, and counts it if that was too much.
+func (r *Report) Rest(rest Rest) {
+	fmt.Fprint(r.w, r.heading)
+	r.heading = ""
+	verdict := "ok"
+	if rest.Share() > maxAtRest || rest.Requests > 0 {
+		verdict = "FAIL"
+		r.late++
+	}
+	fmt.Fprintf(r.w, "  at rest: %s (at most %g %% of a core and no request)  %s\n", rest, 100*maxAtRest, verdict)
+}
+
 func short(d time.Duration) string {
 	switch {
 	case d >= 10*time.Second:

@@ -2,12 +2,17 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
 	"strings"
 )
 
 const ipForward = "/proc/sys/net/ipv4/ip_forward"
+
+// noLinkLocal is 1 (IN6_ADDR_GEN_MODE_NONE) if the kernel gives the device no IPv6 link-local address.
+const noLinkLocal = "/proc/sys/net/ipv6/conf/" + device + "/addr_gen_mode"
+
+func forwardingOf(link string) string { return "/proc/sys/net/ipv4/conf/" + link + "/forwarding" }
 
 // iptables runs one command a line.
 func iptables(lines ...string) func(context.Context, *target) error {
@@ -91,59 +96,11 @@ func ruleFaults() []Fault {
 		{Name: "our jump behind a DROP", Class: Rules, Inject: iptables("-t filter -I FORWARD 1 -j DROP"),
 			After: iptables("-t filter -D FORWARD -j DROP")},
 		fault("ip_forward off", func(_ context.Context, t *target) error {
-			return t.host.Do(func() error { return os.WriteFile(ipForward, []byte("0"), 0) })
+			return t.write(ipForward, "0")
 		}),
-	}
-}
-
-// firewalld is what a reload of a firewall leaves: nobody else's rules, and a REJECT at the end.
-const firewalld = `*filter
-:INPUT ACCEPT [0:0]
-:FORWARD DROP [0:0]
-:ZONES - [0:0]
--A FORWARD -i lo -j ACCEPT
--A FORWARD -j ZONES
--A FORWARD -j REJECT --reject-with icmp-host-prohibited
-COMMIT
-*nat
-:POST_ZONES - [0:0]
--A POSTROUTING -j POST_ZONES
-COMMIT
-`
-
-// agentFaults are what programs do that manage a host's network.
-func agentFaults() []Fault {
-	reload, putBack := flushing(func(ctx context.Context, t *target) error {
-		return t.restoreRules(ctx, firewalld, "-w")
-	})
-	return []Fault{
-		{Name: "a network manager takes the device: down, flushed, up, another MAC", Class: Device, Inject: onDevice(func(t tables) error {
-			if err := t.nl.LinkSetDown(t.link); err != nil {
-				return err
-			}
-			// What is set here races with the repair, so it may fail; each step is a fault by itself.
-			_ = t.flush()
-			_ = t.flushAddresses()
-			_ = t.nl.LinkSetUp(t.link)
-			return t.nl.LinkSetHardwareAddr(t.link, t.otherMAC())
-		})},
-		{Name: "a firewall reloads: all rules replaced, REJECT at the end", Class: Rules, Inject: reload,
-			After: func(ctx context.Context, t *target) error {
-				const undo = `*filter
--D FORWARD -i lo -j ACCEPT
--D FORWARD -j ZONES
--D FORWARD -j REJECT --reject-with icmp-host-prohibited
--X ZONES
-COMMIT
-*nat
--D POSTROUTING -j POST_ZONES
--X POST_ZONES
-COMMIT
-`
-				if err := t.restoreRules(ctx, undo, "-w", "--noflush"); err != nil {
-					return fmt.Errorf("remove the firewall's rules: %w", err)
-				}
-				return putBack(ctx, t)
-			}},
+		// systemd-networkd has IPv4Forwarding= for each interface.
+		fault("forwarding off on the device and the uplink", func(_ context.Context, t *target) error {
+			return errors.Join(t.write(forwardingOf(device), "0"), t.write(forwardingOf(uplinkName), "0"))
+		}),
 	}
 }

@@ -86,33 +86,12 @@ func (s *Suite) Run(ctx context.Context, f Fault, where Where, index int, traffi
 	return o, s.askStuck(ctx, &o)
 }
 
-// askStuck has the daemons of nodes that are still not right say what they are doing.
-func (s *Suite) askStuck(ctx context.Context, o *Outcome) error {
-	for _, h := range s.hosts {
-		if o.Wrong == nil || !h.Running() {
-			continue
-		}
-		problems, err := h.check(s.leases)
-		if err != nil {
-			return err
-		}
-		if problems == nil {
-			continue
-		}
-		stacks, err := h.stacks(ctx)
-		if err != nil {
-			return fmt.Errorf("%s does not repair itself, and does not say why: %w", h.Name(), err)
-		}
-		for _, line := range stacks {
-			o.Log = append(o.Log, h.Name()+": "+line)
-		}
-	}
-	return nil
-}
-
 // run is the fault's course.
 func (s *Suite) run(ctx context.Context, o *Outcome, targets []*target) error {
 	f := o.Fault
+	if err := s.prepare(ctx, f, targets); err != nil {
+		return err
+	}
 	started := o.Where != Stopped
 	if !started {
 		for _, t := range targets {
@@ -165,6 +144,29 @@ func (s *Suite) run(ctx context.Context, o *Outcome, targets []*target) error {
 	return nil
 }
 
+// prepare sets the scene, and waits until all is right on it.
+func (s *Suite) prepare(ctx context.Context, f Fault, targets []*target) error {
+	if f.Before == nil {
+		return nil
+	}
+	if err := each(ctx, targets, f.Before); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	_, problems, err := s.await(ctx, s.hosts, func(h *host) (_ []string, err error) {
+		// A node that starts may well change its lease.
+		if h == s.hosts[0] {
+			if s.leases, err = s.lab.Etcd().Leases(ctx); err != nil {
+				return nil, err
+			}
+		}
+		return h.check(s.leases)
+	})
+	if err == nil && problems != nil {
+		err = fmt.Errorf("prepare: not right after %s: %q", deadline, problems)
+	}
+	return err
+}
+
 // each calls fn for all targets at once; nil is nothing to do.
 func each(ctx context.Context, targets []*target, fn func(context.Context, *target) error) error {
 	if fn == nil {
@@ -177,24 +179,6 @@ func each(ctx context.Context, targets []*target, fn func(context.Context, *targ
 	}
 	wg.Wait()
 	return errors.Join(errs...)
-}
-
-// expectBroken makes sure that a fault breaks something that would be noticed, were it not repaired.
-func (s *Suite) expectBroken(ctx context.Context, o *Outcome, targets []*target) error {
-	for _, t := range targets {
-		tables, err := t.check(s.leases)
-		if err != nil {
-			return err
-		}
-		around, err := t.checkAround(ctx)
-		if err != nil {
-			return err
-		}
-		if len(tables)+len(around) == 0 {
-			o.Wrong = append(o.Wrong, t.Name()+": the fault broke nothing")
-		}
-	}
-	return nil
 }
 
 // untilRight waits until what the fault's class is about is right, and notes how long that took since start. What
@@ -249,40 +233,4 @@ func (s *Suite) stream(ctx context.Context, h *host, o *Outcome) (stop func() er
 		cancel()
 		return <-done
 	}
-}
-
-// judge holds an outcome against its bounds.
-func (s *Suite) judge(o *Outcome) {
-	_, bound := o.Fault.Class.Bound()
-	if o.Fault.Bound > 0 {
-		bound = o.Fault.Bound
-	}
-	if bound > 0 && o.Where != Stopped && o.Took > bound {
-		o.Late = append(o.Late, fmt.Sprintf("took longer than %s", bound))
-	}
-	if o.Fault.NoLoss && o.Traffic != nil && o.Traffic.Lost > 0 {
-		o.Wrong = append(o.Wrong, "datagrams were lost")
-	}
-}
-
-// aftermath looks at everything else: all nodes' tables, rules and what is others', and whether all pods reach each other.
-func (s *Suite) aftermath(ctx context.Context, o *Outcome) error {
-	_, problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) {
-		tables, err := h.check(s.leases)
-		if err != nil {
-			return nil, err
-		}
-		around, err := h.checkAround(ctx)
-		if err != nil {
-			return nil, err
-		}
-		foreign, err := h.checkForeign(ctx)
-		return slices.Concat(tables, around, foreign), err
-	})
-	if len(problems) > 0 {
-		o.Wrong = append(o.Wrong, fmt.Sprintf("after %s:", deadline))
-	}
-	o.Wrong = append(o.Wrong, problems...)
-	o.Wrong = append(o.Wrong, s.reach(ctx)...)
-	return err
 }

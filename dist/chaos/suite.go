@@ -35,6 +35,7 @@ const (
 type Options struct {
 	Bin     string        // directory of selvaged, selvage, etcd and cni/
 	Leases  int           // leases of nodes that do not exist, beside those of the three that do; default none
+	Legacy  bool          // iptables is the legacy one, whose changes nobody is told of: the daemons look every second
 	Stopped time.Duration // how long a daemon is stopped while entries could age; default a minute
 	Fight   time.Duration // how long somebody fights a daemon for a route; default 10 s
 	Log     io.Writer     // gets a line for each step of the lab; default none
@@ -47,6 +48,8 @@ type Suite struct {
 	lab     *lab.Lab
 	hosts   []*host
 	leases  []subnet.Lease
+
+	endLegacy func() error // nil: it is not used
 
 	mu      sync.Mutex
 	version int
@@ -67,8 +70,15 @@ func New(ctx context.Context, o Options) (*Suite, error) {
 	return s, nil
 }
 
-// daemonArgs are what the daemons are started with beyond what the lab gives them: the uplink may get its other name.
-func daemonArgs() []string { return []string{"--iface-regex=^" + uplinkOther + "$"} }
+// daemonArgs are what the daemons are started with beyond what the lab gives them: the uplink may get its other name, or a
+// device on top.
+func (o Options) daemonArgs() []string {
+	args := []string{"--iface-regex=^(" + uplinkOther + "|" + uplinkUpper + ")$"}
+	if o.Legacy {
+		args = append(args, "--iptables-resync=1")
+	}
+	return args
+}
 
 func (s *Suite) build(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
@@ -76,11 +86,16 @@ func (s *Suite) build(ctx context.Context) (err error) {
 	if err := s.copyBinaries(); err != nil {
 		return err
 	}
+	if s.options.Legacy {
+		if s.endLegacy, err = useLegacy(s.dir); err != nil {
+			return fmt.Errorf("legacy iptables: %w", err)
+		}
+	}
 	config := fewLeases
 	if s.options.Leases > 0 {
 		config = manyLeases
 	}
-	s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Bin: s.dir, Config: config, DaemonArgs: daemonArgs(), Log: s.options.Log})
+	s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Bin: s.dir, Config: config, DaemonArgs: s.options.daemonArgs(), Log: s.options.Log})
 	if err != nil {
 		return err
 	}
@@ -129,6 +144,9 @@ func (s *Suite) settle(ctx context.Context) (err error) {
 		if h.golden, _, err = h.rules(ctx); err != nil {
 			return err
 		}
+		if len(h.golden) == 0 {
+			return fmt.Errorf("before any fault: iptables-save shows no rule of selvage's on %s", h.Name())
+		}
 	}
 	return nil
 }
@@ -164,6 +182,9 @@ func (s *Suite) Close() error {
 	}
 	if s.lab != nil {
 		errs = append(errs, s.lab.Close())
+	}
+	if s.endLegacy != nil {
+		errs = append(errs, s.endLegacy())
 	}
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }

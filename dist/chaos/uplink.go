@@ -14,10 +14,11 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Names of a node's uplink. Its daemon takes either, see [daemonArgs].
+// Names of a node's uplink. Its daemon takes each of them, see [Options.daemonArgs].
 const (
 	uplinkName  = "eth0"
 	uplinkOther = "wan0"
+	uplinkUpper = "bond0"     // a device on top of eth0: see stacked.go
 	bridgeName  = "underlay0" // of the lab, which the uplinks' other ends are ports of
 )
 
@@ -30,10 +31,11 @@ type uplink struct {
 	routes []netlink.Route // what is not the kernel's own
 }
 
-// readUplink reads the uplink as it is. One that is not there is as it was made, without addresses: what follows from it
-// is to stay.
+// readUplink reads the uplink as it is: the interface that has the node's address, else the first there is. One that is
+// not there is as it was made, without addresses: what follows from it is to stay.
 func (h *host) readUplink() (uplink, error) {
-	for _, name := range []string{uplinkName, uplinkOther} {
+	first := uplink{mtu: h.uplink.mtu}
+	for _, name := range []string{uplinkName, uplinkOther, uplinkUpper} {
 		link, err := h.nl.LinkByName(name)
 		if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
 			continue
@@ -51,9 +53,14 @@ func (h *host) readUplink() (uplink, error) {
 				u.addrs = append(u.addrs, a)
 			}
 		}
-		return u, nil
+		if u.addr().IsValid() {
+			return u, nil
+		}
+		if first.name == "" {
+			first = u
+		}
 	}
-	return uplink{mtu: h.uplink.mtu}, nil
+	return first, nil
 }
 
 // addr is the uplink's IPv4 address, the invalid one if it has none.
@@ -88,8 +95,11 @@ func (h *host) rememberUplink() (err error) {
 }
 
 // restoreUplink does what a network manager does when an interface comes up: addresses and routes.
-func (h *host) restoreUplink() error {
-	link, err := h.nl.LinkByName(uplinkName)
+func (h *host) restoreUplink() error { return h.bringUp(uplinkName) }
+
+// bringUp does that with the interface of the given name.
+func (h *host) bringUp(name string) error {
+	link, err := h.nl.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("%s: restore the uplink: %w", h.Name(), err)
 	}
@@ -107,8 +117,8 @@ func (h *host) restoreUplink() error {
 	return nil
 }
 
-// recreateUplink plugs an uplink in, with the MAC address of the first.
-func (h *host) recreateUplink() error {
+// plugIn makes an uplink with the MAC address of the first, set up and without addresses.
+func (h *host) plugIn() error {
 	bridge, err := netlink.LinkByName(bridgeName)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", bridgeName, err)
@@ -116,10 +126,12 @@ func (h *host) recreateUplink() error {
 	veth := netlink.NewVeth(netlink.LinkAttrs{Name: h.Name(), MTU: h.uplink.mtu, MasterIndex: bridge.Attrs().Index})
 	veth.PeerName, veth.PeerNamespace, veth.PeerMTU = uplinkName, netlink.NsFd(h.netns.Fd()), uint32(h.uplink.mtu)
 	veth.PeerHardwareAddr = h.uplink.mac
-	if err := errors.Join(netlink.LinkAdd(veth), netlink.LinkSetUp(veth)); err != nil {
-		return fmt.Errorf("%s: recreate the uplink: %w", h.Name(), err)
+	err = errors.Join(netlink.LinkAdd(veth), netlink.LinkSetUp(veth),
+		h.nl.LinkSetUp(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: uplinkName}}))
+	if err != nil {
+		return fmt.Errorf("%s: plug the uplink in: %w", h.Name(), err)
 	}
-	return h.restoreUplink()
+	return nil
 }
 
 // onUplink calls fn with the uplink.
@@ -200,7 +212,7 @@ func uplinkFaults() []Fault {
 			}), Undo: restoreUplink},
 		{Name: "uplink gets another address, later its own", Class: Uplink, Follow: true, Inject: renumber, Undo: numberBack},
 		{Name: "uplink's MTU 1400, later 1500", Class: Uplink, Follow: true,
-			Inject: onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkSetMTU(l, 1400) }),
+			Inject: onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkSetMTU(l, smallMTU) }),
 			Undo:   onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkSetMTU(l, t.uplink.mtu) })},
 		{Name: "uplink renamed, later back", Class: Uplink, Follow: true, Unbroken: true,
 			Inject: onUplink(func(t *target, l netlink.Link) error { return t.rename(l, uplinkOther) }),
@@ -213,7 +225,7 @@ func uplinkFaults() []Fault {
 			}},
 		{Name: "uplink deleted, then recreated", Class: Uplink, Away: away, Unbroken: true,
 			Inject: onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkDel(l) }),
-			Undo:   func(_ context.Context, t *target) error { return t.recreateUplink() }},
+			Undo:   func(_ context.Context, t *target) error { return errors.Join(t.plugIn(), t.restoreUplink()) }},
 	}
 }
 

@@ -17,15 +17,18 @@ const (
 	port        = 8472
 	overhead    = 50 // of VXLAN over IPv4
 	longestDiff = 6  // entries named one by one
+
+	routeProtocol = 83 // on routes and nexthop objects: whose they are
 )
 
 // entry is one thing that is to be in a node's kernel, whole: two that differ in anything are two entries.
 type entry struct {
-	kind   string       // device, address, fdb, neighbour or route
+	kind   string       // device, address, fdb, neighbour, nexthop or route
 	link   string       // name of the device
 	prefix netip.Prefix // a route's destination; an address
-	ip     netip.Addr   // a route's gateway, a neighbour's address, where an FDB entry or a device leads
+	ip     netip.Addr   // a gateway, a neighbour's address, where an FDB entry or a device leads
 	mac    network.MAC
+	id     uint32 // of a nexthop object: its own, or the one a route goes by, which has no gateway then
 	detail string // whatever else there is to say; of an entry that is as it should be, nothing but a device's attributes
 }
 
@@ -39,7 +42,12 @@ func (e entry) String() string {
 		return fmt.Sprintf("fdb %s dst %s dev %s %s", e.mac, e.ip, e.link, e.detail)
 	case "neighbour":
 		return fmt.Sprintf("neighbour %s lladdr %s dev %s %s", e.ip, e.mac, e.link, e.detail)
+	case "nexthop":
+		return fmt.Sprintf("nexthop id %d via %s dev %s %s", e.id, e.ip, e.link, e.detail)
 	default:
+		if e.id != 0 {
+			return fmt.Sprintf("route %s nhid %d dev %s %s", e.prefix, e.id, e.link, e.detail)
+		}
 		return fmt.Sprintf("route %s via %s dev %s %s", e.prefix, e.ip, e.link, e.detail)
 	}
 }
@@ -50,7 +58,7 @@ func (s entries) add(e entry) { s[e] = struct{}{} }
 
 // expected returns what the leases ask of the node called self, whose uplink has the given MTU.
 func expected(leases []subnet.Lease, self string, uplinkMTU int) (entries, error) {
-	want := make(entries, 3*len(leases))
+	want := make(entries, 4*len(leases))
 	for _, l := range leases {
 		e := l.Endpoints[subnet.IPv4]
 		var data struct{ VtepMAC string }
@@ -70,7 +78,8 @@ func expected(leases []subnet.Lease, self string, uplinkMTU int) (entries, error
 		}
 		want.add(entry{kind: "fdb", link: device, mac: mac, ip: e.PublicIP})
 		want.add(entry{kind: "neighbour", link: device, ip: vtep, mac: mac})
-		want.add(entry{kind: "route", link: device, prefix: e.Subnet, ip: vtep})
+		want.add(entry{kind: "nexthop", link: device, ip: vtep, id: nexthopID(vtep)})
+		want.add(entry{kind: "route", link: device, prefix: e.Subnet, id: nexthopID(vtep)})
 	}
 	return want, nil
 }

@@ -39,7 +39,8 @@ func TestExpected(t *testing.T) {
 		`too much: device flannel.1 local 172.31.0.11 mac 0e:00:00:00:00:01 vxlan id 1 port 8472 mtu 1450 alias "selvage" up true learning false lower 0`,
 		`too much: fdb 0e:00:00:00:00:02 dst 172.31.0.12 dev flannel.1`,
 		`too much: neighbour 10.5.2.0 lladdr 0e:00:00:00:00:02 dev flannel.1`,
-		`too much: route 10.5.2.0/24 via 10.5.2.0 dev flannel.1`,
+		`too much: nexthop id 168100352 via 10.5.2.0 dev flannel.1`,
+		`too much: route 10.5.2.0/24 nhid 168100352 dev flannel.1`,
 	}; !slices.Equal(got, wanted) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(wanted, "\n"))
 	}
@@ -101,7 +102,7 @@ func TestReport(t *testing.T) {
 	flow := &lab.StreamReport{Sent: 100, Lost: 1, Gap: 2 * time.Millisecond}
 	var b bytes.Buffer
 	r := NewReport(&b)
-	r.Heading("Broken: %s", OneNode)
+	r.Heading("broken: %s", OneNode)
 	r.Line(Outcome{Fault: route, Where: OneNode, Took: 1500 * time.Microsecond, Traffic: flow})
 	if !r.Summary() || !strings.Contains(b.String(), "right after    1.5ms    100 sent     1 lost, gap   2.0ms  ok") {
 		t.Errorf("got %s", b.String())

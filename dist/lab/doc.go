@@ -12,6 +12,9 @@
 //	   |     `-- pod2
 //	   `-- node2   172.31.0.12
 //
+// That is the default, an overlay of IPv4. [Options.Families] asks for one of IPv6 alone, in which nothing has an IPv4
+// address, or for one of both. [Combinations] lists what an overlay can be made of, and [Combination.Run] tries one.
+//
 // A lab belongs into a process that [sandbox.Run] started, and there is one at a time in it, since the process's own
 // network namespace is part of it:
 //
@@ -26,5 +29,6 @@
 //		result := l.Probe(t.Context(), a.Endpoint, b.Endpoint)
 //
 // What probes go between is an [Endpoint]: a pod, a node, the outside. Each answers on a UDP and a TCP port with the source
-// address that it saw, so that a probe tells whether packets were masqueraded on their way.
+// address that it saw, so that a probe tells whether packets were masqueraded on their way. [Lab.Probe] is for whether
+// packets arrive, [Lab.ProbeFull] for whether the largest do, [Lab.Stream] for how many are lost while something goes on.
 package lab

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,8 +22,8 @@ import (
 // etcdPrefix is where flannel and selvage keep their keys unless told otherwise.
 const etcdPrefix = "/coreos.com/network"
 
-// Etcd is the lab's etcd cluster. A single member listens on 172.31.0.1:2379; several, on ports of that address that are
-// chosen when they start.
+// Etcd is the lab's etcd cluster. A single member listens on 172.31.0.1:2379, or in a lab of IPv6 alone on
+// [fd00:31::1]:2379; several, on ports of that address that are chosen when they start.
 type Etcd struct {
 	client *clientv3.Client
 
@@ -30,11 +31,9 @@ type Etcd struct {
 	servers []*etcdserver.Server
 }
 
-// startEtcd starts a cluster of n members, with data and logs below dir.
-func startEtcd(ctx context.Context, dir, bin string, n int) (*Etcd, error) {
-	options := etcdserver.Options{
-		Binary: filepath.Join(bin, "etcd"), Dir: dir, Host: underlayAddr(0, 1)[subnet.IPv4].Addr().String(),
-	}
+// startEtcd starts a cluster of n members on the address host, with data and logs below dir.
+func startEtcd(ctx context.Context, dir, bin string, host netip.Addr, n int) (*Etcd, error) {
+	options := etcdserver.Options{Binary: filepath.Join(bin, "etcd"), Dir: dir, Host: host.String()}
 	if n == 1 {
 		options.ClientPort, options.PeerPort = 2379, 2380
 		// Alone, a member waits out an election timeout for nobody: a second, unless told otherwise.

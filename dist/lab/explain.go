@@ -3,8 +3,10 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -30,6 +32,9 @@ func (l *Lab) Explain(ctx context.Context, node *Node) ([]Entry, error) {
 	entries := explain(node, l.PeersOf(node), o, subnets)
 	for _, list := range []string{"iptables-save", "ip6tables-save"} {
 		rules, err := node.Output(ctx, list)
+		if errors.Is(err, exec.ErrNotFound) {
+			continue // a node without iptables, see Options.IPTables
+		}
 		if err != nil {
 			return nil, err
 		}

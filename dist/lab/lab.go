@@ -7,14 +7,20 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+
+	"github.com/selvage-net/selvage/subnet"
 )
+
+// defaultMTU is what Ethernet has.
+const defaultMTU = 1500
 
 // Defaults of [Options].
 const (
 	DefaultNodes  = 3
-	DefaultConfig = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`
+	DefaultConfig = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}` // for IPv4; see NetworkConfig for others
 	// DefaultCNI is the network configuration list that pods are added with.
 	DefaultCNI = `{"cniVersion":"1.0.0","name":"cbr0","plugins":[` +
 		`{"type":"selvage","delegate":{"hairpinMode":true,"isDefaultGateway":true}},` +
@@ -23,12 +29,17 @@ const (
 
 // Options describe a lab. The zero value of each field means its default.
 type Options struct {
-	Nodes       int       // how many nodes, at most 200 a segment; default 3
+	Nodes int // how many nodes, at most 200 a segment; default 3
+	// Families are those of the overlay. Without IPv4 among them, there is none on the underlay either. [Lab.WaitReady] waits
+	// for subnets of each; if none is named, for what the nodes got. Default IPv4, and it has to agree with Config if that
+	// is given too.
+	Families    []subnet.Family
 	Segments    int       // underlay networks, 172.31.0.0/24 and up, that the nodes are spread over; default 1
 	MTU         int       // of every uplink, in bytes; default 1500
 	EtcdMembers int       // default 1
-	Config      string    // the network configuration, JSON, or "-" for none; default DefaultConfig
+	Config      string    // the network configuration, JSON, or "-" for none; default what NetworkConfig says for Families
 	CNI         string    // the CNI network configuration list, JSON; default DefaultCNI
+	IPTables    string    // the nodes' iptables: "nft", "legacy" or "none"; default the machine's
 	DaemonArgs  []string  // appended to selvaged's arguments
 	Bin         string    // directory of selvaged, selvage, etcd and cni/; default the running program's own
 	Log         io.Writer // gets a line for each step; default none
@@ -51,6 +62,18 @@ type Lab struct {
 // New builds a lab and waits until every node can reach every other: each daemon has said that it is ready, and has a
 // route to the subnet of each of the others. An error carries the last lines of the log of what failed. ctx ends the waiting, not the lab.
 func New(ctx context.Context, o Options) (*Lab, error) {
+	l, err := start(ctx, o)
+	if err != nil || o.Config == "-" { // without it the daemons wait, so they are not waited for
+		return l, err
+	}
+	if err := l.WaitReady(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// start builds a lab and does not wait for its daemons.
+func start(ctx context.Context, o Options) (*Lab, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
@@ -64,15 +87,26 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 func (o *Options) setDefaults() error {
 	o.Nodes = orDefault(o.Nodes, DefaultNodes)
 	o.Segments = orDefault(o.Segments, 1)
-	o.MTU = orDefault(o.MTU, 1500)
+	o.MTU = orDefault(o.MTU, defaultMTU)
 	o.EtcdMembers = orDefault(o.EtcdMembers, 1)
-	o.Config = orDefault(o.Config, DefaultConfig)
+	o.Config = orDefault(o.Config, NetworkConfig(o.Families, "", false))
 	o.CNI = orDefault(o.CNI, DefaultCNI)
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
 	if o.Nodes < 1 || o.Segments < 1 || o.Segments > 9 || (o.Nodes+o.Segments-1)/o.Segments > 200 {
 		return fmt.Errorf("%d nodes on %d segments: want 1 to 9 segments and 1 to 200 nodes on each", o.Nodes, o.Segments)
+	}
+	for i, f := range o.Families {
+		if f > subnet.IPv6 || slices.Contains(o.Families[:i], f) {
+			return fmt.Errorf("families %v: want IPv4, IPv6 or both", o.Families)
+		}
+	}
+	if !slices.Contains([]string{"", "nft", "legacy", "none"}, o.IPTables) {
+		return fmt.Errorf("iptables %q: want nft, legacy or none", o.IPTables)
+	}
+	if o.MTU < 1280 { // RFC 8200, section 5; an interface with less takes no IPv6 address
+		return fmt.Errorf("an MTU of %d: want 1280 or more", o.MTU)
 	}
 	if o.EtcdMembers < 1 || o.EtcdMembers > 9 {
 		return fmt.Errorf("%d etcd members: want 1 to 9", o.EtcdMembers)
@@ -104,7 +138,7 @@ func orDefault[T comparable](v, otherwise T) T {
 	return v
 }
 
-// build does the work of New, leaving in l whatever has to be undone.
+// build does the work of start, leaving in l whatever has to be undone.
 func (l *Lab) build(ctx context.Context) (err error) {
 	// Debian leaves sbin, where iptables is, out of an ordinary user's PATH.
 	if path := os.Getenv("PATH"); !strings.Contains(path, "/usr/sbin") {
@@ -118,7 +152,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 		return err
 	}
 	l.step("starting etcd")
-	if l.etcd, err = startEtcd(ctx, l.dir, l.options.Bin, l.options.EtcdMembers); err != nil {
+	if l.etcd, err = startEtcd(ctx, l.dir, l.options.Bin, firstAddr(l.onUnderlay(underlayAddr(0, 1))), l.options.EtcdMembers); err != nil {
 		return err
 	}
 	if l.options.Config != "-" {
@@ -132,10 +166,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if l.options.Config == "-" {
-		return nil // the daemons wait for it, so they are not waited for
-	}
-	return l.WaitReady(ctx)
+	return nil
 }
 
 // step tells the user what is done next.
@@ -152,7 +183,7 @@ func (l *Lab) WaitReady(ctx context.Context) error {
 		}
 	}
 	for _, n := range l.nodes {
-		if err := n.waitRoutes(ctx, l.nodes); err != nil {
+		if err := n.waitRoutes(ctx, l.nodes, l.options.Families); err != nil {
 			return err
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -250,7 +249,8 @@ func TestDaemonFails(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	for _, o := range []Options{
-		{Nodes: 201}, {Nodes: -1}, {Segments: 10}, {EtcdMembers: 10}, {Bin: t.TempDir()},
+		{Nodes: 201}, {Nodes: -1}, {Segments: 10}, {EtcdMembers: 10}, {Bin: t.TempDir()}, {IPTables: "no-such"},
+		{Families: []subnet.Family{subnet.IPv6, subnet.IPv6}}, {Families: []subnet.Family{2}}, {MTU: 1279},
 	} {
 		if l, err := New(t.Context(), o); err == nil {
 			l.Close()
@@ -280,55 +280,33 @@ func TestStream(t *testing.T) {
 		return <-reports
 	}
 	grown := func(counter string) error {
-		before, err := snmp(a, counter)
+		before, err := in(a.do, counters)
 		if err != nil {
 			return err
 		}
 		return poll(ctx, nil, func() error {
-			now, err := snmp(a, counter)
-			if err == nil && now < before+10 {
-				err = fmt.Errorf("%s has grown by %d, want 10", counter, now-before)
+			now, err := in(a.do, counters)
+			if by := now[counter] - before[counter]; err == nil && by < 10 {
+				err = fmt.Errorf("%s has grown by %d, want 10", counter, by)
 			}
 			return err
 		})
 	}
-	if r := run(func() error { return grown("Udp OutDatagrams") }); r.Sent < 10 || r.Lost != 0 || r.Gap != 0 {
+	if r := run(func() error { return grown("UdpOutDatagrams") }); r.Sent < 10 || r.Lost != 0 || r.Gap != 0 {
 		t.Errorf("a quiet network: %s", r)
 	}
 	down := func() error {
-		return errors.Join(grown("Udp OutDatagrams"), a.Do(func() error {
+		return errors.Join(grown("UdpOutDatagrams"), a.Do(func() error {
 			link, err := netlink.LinkByName(uplink)
 			if err != nil {
 				return err
 			}
 			return netlink.LinkSetDown(link)
-		}), grown("Ip OutNoRoutes"))
+		}), grown("IpOutNoRoutes"))
 	}
 	if r := run(down); r.Lost < 10 || r.Lost == r.Sent || r.Gap == 0 {
 		t.Errorf("an interface was set down: %s", r)
 	}
-}
-
-// snmp reads a counter of a node's kernel, such as "Udp OutDatagrams".
-func snmp(n *Node, counter string) (value int, err error) {
-	b, err := n.ReadFile("/proc/thread-self/net/snmp")
-	if err != nil {
-		return 0, err
-	}
-	group, name, _ := strings.Cut(counter, " ")
-	var names []string
-	for line := range strings.Lines(string(b)) {
-		fields := strings.Fields(line)
-		if fields[0] != group+":" {
-			continue
-		}
-		if names == nil {
-			names = fields
-			continue
-		}
-		return strconv.Atoi(fields[slices.Index(names, name)])
-	}
-	return 0, fmt.Errorf("no counter %s", counter)
 }
 
 func TestStreamReport(t *testing.T) {

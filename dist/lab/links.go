@@ -58,9 +58,12 @@ func netlinkUp(name string) error {
 	return nil
 }
 
-// defaultRoutes sends everything else to the given routers.
+// defaultRoutes sends everything else to the valid ones of the given routers.
 func defaultRoutes(via [2]netip.Prefix) error {
 	for _, router := range via {
+		if !router.IsValid() {
+			continue
+		}
 		if err := netlink.RouteAdd(&netlink.Route{Gw: router.Addr().AsSlice()}); err != nil {
 			return fmt.Errorf("add the default route via %s: %w", router.Addr(), err)
 		}

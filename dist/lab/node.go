@@ -46,6 +46,9 @@ func (l *Lab) addNode(i int) error {
 	}, l.options.DaemonArgs...)
 	n.Endpoint = &Endpoint{name: name, do: host.Do, echo: &echoServer{}}
 	l.nodes = append(l.nodes, n)
+	if err := useIPTables(host, l.options.IPTables); err != nil {
+		return err
+	}
 	if err := l.attachNode(host, i); err != nil {
 		return err
 	}
@@ -168,13 +171,14 @@ func (n *Node) WaitReady(ctx context.Context) error {
 	}
 }
 
-// waitRoutes waits until the node has a route to the subnets of the other nodes, unless its daemon is not to run.
-func (n *Node) waitRoutes(ctx context.Context, others []*Node) error {
+// waitRoutes waits until the node has a route to the subnets of the other nodes, unless its daemon is not to run. Each of
+// those nodes is to have one of each of the families.
+func (n *Node) waitRoutes(ctx context.Context, others []*Node, families []subnet.Family) error {
 	d := n.current()
 	if d == nil {
 		return nil
 	}
-	err := poll(ctx, d.done, func() error { return n.checkRoutes(others) })
+	err := poll(ctx, d.done, func() error { return n.checkRoutes(others, families) })
 	if err != nil && !d.running() {
 		return fmt.Errorf("%s: %w", n.name, d.ended())
 	}
@@ -184,8 +188,8 @@ func (n *Node) waitRoutes(ctx context.Context, others []*Node) error {
 	return nil
 }
 
-// checkRoutes says which route to another node's subnet is missing.
-func (n *Node) checkRoutes(others []*Node) error {
+// checkRoutes says which route to another node's subnet is missing, or which subnet.
+func (n *Node) checkRoutes(others []*Node, families []subnet.Family) error {
 	routes, err := n.routes()
 	if err != nil {
 		return err
@@ -200,6 +204,11 @@ func (n *Node) checkRoutes(others []*Node) error {
 		}
 		if err != nil {
 			return err
+		}
+		for _, f := range families {
+			if !file.Subnets[f].IsValid() {
+				return fmt.Errorf("%s has no %s subnet", other.name, f)
+			}
 		}
 		for _, gateway := range file.Subnets {
 			if gateway.IsValid() && !slices.Contains(routes, gateway.Masked()) {

@@ -103,7 +103,9 @@ func underlayOf(nodes []*Node) map[netip.Addr]*Node {
 	addrs := map[netip.Addr]*Node{}
 	for _, n := range nodes {
 		for _, f := range subnet.Families() {
-			addrs[n.Addr(f)] = n
+			if a := n.Addr(f); a.IsValid() {
+				addrs[a] = n
+			}
 		}
 	}
 	return addrs
@@ -113,7 +115,8 @@ func underlayOf(nodes []*Node) map[netip.Addr]*Node {
 func (n *Node) DeleteRoutes(peers ...*Node) error {
 	return n.breakOverlay("delete routes", subnetsOf(peers), func(o overlay) (done int, err error) {
 		for _, r := range o.routes {
-			err = errors.Join(err, netlink.RouteDel(&r))
+			// No more than its key: of one that goes by a nexthop object the kernel takes no gateway.
+			err = errors.Join(err, netlink.RouteDel(&netlink.Route{Dst: r.Dst, Table: r.Table, Priority: r.Priority}))
 			done++
 		}
 		return done, err

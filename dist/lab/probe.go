@@ -19,34 +19,68 @@ const probeTimeout = 2 * time.Second
 // Result is what a probe found.
 type Result struct {
 	From, To string        // names of the endpoints
+	Family   subnet.Family // that was used
 	RTT      time.Duration // of one UDP datagram and its answer, neighbours being resolved
 	Source   netip.Addr    // the source address that To saw
+	Size     int           // of a full-size probe's packet, in bytes
 	Err      error         // no answer, or a source address that is not as it should be
 }
 
 // Probe sends from one endpoint to another: UDP datagrams, then 32 KiB over TCP and back. It also judges the source address
 // seen: a pod's is its own, except outside the overlay, where it is the node's; a node's is any that belongs to the node.
 //
-// It uses IPv4 if both ends have it; [Lab.ProbeFamily] chooses.
+// It uses IPv4 if both ends have it; [Lab.ProbeFamily] chooses, and [Lab.ProbeShared] uses all that both have.
 func (l *Lab) Probe(ctx context.Context, from, to *Endpoint) Result {
-	f := subnet.IPv4
-	if !from.Addr(f).IsValid() || !to.Addr(f).IsValid() {
-		f = subnet.IPv6
+	return l.ProbeFamily(ctx, preferred(from, to), from, to)
+}
+
+// ProbeShared is [Lab.Probe] in each family that both ends have, one result a family. There is at least one result: of ends
+// that share no family, one that says so.
+func (l *Lab) ProbeShared(ctx context.Context, from, to *Endpoint) []Result {
+	return eachShared(from, to, func(f subnet.Family) Result { return l.ProbeFamily(ctx, f, from, to) })
+}
+
+// eachShared calls fn with each family that both ends have, and with IPv6 if there is none.
+func eachShared[T any](from, to *Endpoint, fn func(subnet.Family) T) (results []T) {
+	for _, f := range subnet.Families() {
+		if share(f, from, to) {
+			results = append(results, fn(f))
+		}
 	}
-	return l.ProbeFamily(ctx, f, from, to)
+	if results == nil {
+		return []T{fn(preferred(from, to))}
+	}
+	return results
+}
+
+// share tells whether both ends have a family.
+func share(f subnet.Family, from, to *Endpoint) bool {
+	return from.Addr(f).IsValid() && to.Addr(f).IsValid()
+}
+
+func errNoShared(f subnet.Family, from, to *Endpoint) error {
+	return fmt.Errorf("%s and %s have no %s addresses both", from.name, to.name, f)
+}
+
+// preferred is IPv4 if both ends have it.
+func preferred(from, to *Endpoint) subnet.Family {
+	if share(subnet.IPv4, from, to) {
+		return subnet.IPv4
+	}
+	return subnet.IPv6
 }
 
 // ProbeFamily is [Lab.Probe] in the given family.
 func (l *Lab) ProbeFamily(ctx context.Context, f subnet.Family, from, to *Endpoint) Result {
-	r := Result{From: from.name, To: to.name}
-	if !from.Addr(f).IsValid() || !to.Addr(f).IsValid() {
-		r.Err = fmt.Errorf("%s and %s have no %s addresses both", from.name, to.name, f)
+	r := Result{From: from.name, To: to.name, Family: f}
+	if !share(f, from, to) {
+		r.Err = errNoShared(f, from, to)
 		return r
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	target := netip.AddrPortFrom(to.Addr(f), echoPort)
-	if r.RTT, r.Source, r.Err = probeUDP(ctx, from.do, target); r.Err != nil {
+	if r.RTT, r.Source, r.Err = probeUDP(ctx, net.Dialer{}, from.do, target, numberSize); r.Err != nil {
 		r.Err = fmt.Errorf("UDP: %w", r.Err)
 		return r
 	}
@@ -64,12 +98,26 @@ func (l *Lab) ProbeFamily(ctx context.Context, f subnet.Family, from, to *Endpoi
 // Matrix probes from each endpoint to each other, one after the other, so that they do not slow each other down.
 // result[i][j] is from endpoint i to endpoint j; result[i][i] is the zero Result.
 func (l *Lab) Matrix(ctx context.Context, endpoints []*Endpoint) [][]Result {
+	return matrix(endpoints, func(from, to *Endpoint) Result { return l.Probe(ctx, from, to) })
+}
+
+// MatrixFamily is [Lab.Matrix] in the given family.
+func (l *Lab) MatrixFamily(ctx context.Context, f subnet.Family, endpoints []*Endpoint) [][]Result {
+	return matrix(endpoints, func(from, to *Endpoint) Result { return l.ProbeFamily(ctx, f, from, to) })
+}
+
+// MatrixFull is [Lab.MatrixFamily] with full-size probes, see [Lab.ProbeFull].
+func (l *Lab) MatrixFull(ctx context.Context, f subnet.Family, endpoints []*Endpoint) [][]Result {
+	return matrix(endpoints, func(from, to *Endpoint) Result { return l.ProbeFull(ctx, f, from, to) })
+}
+
+func matrix(endpoints []*Endpoint, probe func(from, to *Endpoint) Result) [][]Result {
 	results := make([][]Result, len(endpoints))
 	for i, from := range endpoints {
 		results[i] = make([]Result, len(endpoints))
 		for j, to := range endpoints {
 			if i != j {
-				results[i][j] = l.Probe(ctx, from, to)
+				results[i][j] = probe(from, to)
 			}
 		}
 	}
@@ -77,10 +125,8 @@ func (l *Lab) Matrix(ctx context.Context, endpoints []*Endpoint) [][]Result {
 }
 
 // dial opens a socket where do leads to; from then on it can be used from anywhere.
-func dial(ctx context.Context, do func(func() error) error, network string, target netip.AddrPort) (net.Conn, error) {
-	conn, err := in(do, func() (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, target.String())
-	})
+func dial(ctx context.Context, dialer net.Dialer, do func(func() error) error, network string, target netip.AddrPort) (net.Conn, error) {
+	conn, err := in(do, func() (net.Conn, error) { return dialer.DialContext(ctx, network, target.String()) })
 	if err != nil {
 		return nil, err
 	}
@@ -90,17 +136,23 @@ func dial(ctx context.Context, do func(func() error) error, network string, targ
 	return conn, nil
 }
 
-// probeUDP exchanges two datagrams: the first may have to wait for neighbours to be resolved, the second is measured.
-func probeUDP(ctx context.Context, do func(func() error) error, target netip.AddrPort) (rtt time.Duration, seen netip.Addr, err error) {
-	conn, err := dial(ctx, do, "udp", target)
+// numberSize is the size of a probe's number in bytes.
+const numberSize = 8
+
+// probeUDP exchanges two datagrams: the first may have to wait for neighbours to be resolved, the second is measured. The
+// ones sent have size bytes.
+func probeUDP(ctx context.Context, dialer net.Dialer, do func(func() error) error, target netip.AddrPort, size int,
+) (rtt time.Duration, seen netip.Addr, err error) {
+	conn, err := dial(ctx, dialer, do, "udp", target)
 	if err != nil {
 		return 0, seen, err
 	}
 	defer conn.Close()
-	answer := make([]byte, 128)
+	datagram, answer := make([]byte, size), make([]byte, 128)
 	for number := range uint64(2) {
+		binary.BigEndian.PutUint64(datagram, number)
 		sent := time.Now()
-		if _, err := conn.Write(binary.BigEndian.AppendUint64(nil, number)); err != nil {
+		if _, err := conn.Write(datagram); err != nil {
 			return 0, seen, err
 		}
 		n, err := conn.Read(answer)
@@ -116,7 +168,7 @@ func probeUDP(ctx context.Context, do func(func() error) error, target netip.Add
 }
 
 func probeTCP(ctx context.Context, do func(func() error) error, target netip.AddrPort) (seen netip.Addr, err error) {
-	conn, err := dial(ctx, do, "tcp", target)
+	conn, err := dial(ctx, net.Dialer{}, do, "tcp", target)
 	if err != nil {
 		return seen, err
 	}

@@ -18,6 +18,7 @@ const settle = 500 * time.Millisecond
 
 // StreamReport counts the datagrams of a stream.
 type StreamReport struct {
+	Family     subnet.Family // that was used
 	Sent, Lost int
 	// Gap is the longest time without a datagram that got an answer: from the sending of the first lost one to the sending
 	// of the next that was not, or to the end.
@@ -30,10 +31,39 @@ func (r StreamReport) String() string {
 
 // Stream sends a datagram from one endpoint to another every so often until ctx ends, then waits half a second for the last
 // answers. What is done to the lab meanwhile shows as loss. An error means that there was no stream, not that all was lost.
+//
+// It uses IPv4 if both ends have it; [Lab.StreamFamily] chooses, and [Lab.StreamShared] uses all that both have.
 func (l *Lab) Stream(ctx context.Context, from, to *Endpoint, every time.Duration) (StreamReport, error) {
-	f := subnet.IPv4
-	if !from.Addr(f).IsValid() || !to.Addr(f).IsValid() {
-		f = subnet.IPv6
+	return l.StreamFamily(ctx, preferred(from, to), from, to, every)
+}
+
+// StreamShared is [Lab.Stream] in each family that both ends have, at the same time, one report a family.
+func (l *Lab) StreamShared(ctx context.Context, from, to *Endpoint, every time.Duration) ([]StreamReport, error) {
+	type outcome struct {
+		report StreamReport
+		err    error
+	}
+	streams := eachShared(from, to, func(f subnet.Family) chan outcome {
+		done := make(chan outcome, 1)
+		go func() {
+			r, err := l.StreamFamily(ctx, f, from, to, every)
+			done <- outcome{r, err}
+		}()
+		return done
+	})
+	var reports []StreamReport
+	var errs []error
+	for _, done := range streams {
+		o := <-done
+		reports, errs = append(reports, o.report), append(errs, o.err)
+	}
+	return reports, errors.Join(errs...)
+}
+
+// StreamFamily is [Lab.Stream] in the given family.
+func (l *Lab) StreamFamily(ctx context.Context, f subnet.Family, from, to *Endpoint, every time.Duration) (StreamReport, error) {
+	if !share(f, from, to) {
+		return StreamReport{}, errNoShared(f, from, to)
 	}
 	// Not connected: a route that is missing, at first or meanwhile, is loss and not an error.
 	conn, err := in(from.do, func() (*net.UDPConn, error) { return net.ListenUDP("udp", nil) })
@@ -46,7 +76,9 @@ func (l *Lab) Stream(ctx context.Context, from, to *Endpoint, every time.Duratio
 	go func() { answers <- receive(conn, target) }()
 	sent := send(ctx, conn, target, every)
 	conn.SetReadDeadline(time.Now().Add(settle))
-	return report(sent, <-answers), nil
+	r := report(sent, <-answers)
+	r.Family = f
+	return r, nil
 }
 
 // send returns when each datagram was sent; the last value is the end. One that the kernel refused, for want of a route for

@@ -67,7 +67,7 @@ func (l *Lab) buildUnderlay() error {
 			return fmt.Errorf("add bridge %s: %w", name, err)
 		}
 		l.bridges = append(l.bridges, name)
-		if err := configure(name, underlayAddr(segment, 1)); err != nil {
+		if err := configure(name, l.onUnderlay(underlayAddr(segment, 1))); err != nil {
 			return err
 		}
 	}
@@ -86,16 +86,17 @@ func (l *Lab) buildOutside() error {
 	if err := addVeth("outside0", "", ns.Fd(), l.options.MTU, nil); err != nil {
 		return err
 	}
-	if err := configure("outside0", outsideAddr(1)); err != nil {
+	if err := configure("outside0", l.onUnderlay(outsideAddr(1))); err != nil {
 		return err
 	}
 	err = ns.Do(func() error {
-		return errors.Join(configure("lo", [2]netip.Prefix{}), configure(uplink, outsideAddr(2)), defaultRoutes(outsideAddr(1)))
+		return errors.Join(configure("lo", [2]netip.Prefix{}), configure(uplink, l.onUnderlay(outsideAddr(2))),
+			defaultRoutes(l.onUnderlay(outsideAddr(1))))
 	})
 	if err != nil {
 		return fmt.Errorf("outside: %w", err)
 	}
-	l.outside.Endpoint, err = newEndpoint("outside", ns.Do, addrsOf(outsideAddr(2)))
+	l.outside.Endpoint, err = newEndpoint("outside", ns.Do, addrsOf(l.onUnderlay(outsideAddr(2))))
 	return err
 }
 
@@ -123,7 +124,7 @@ func (l *Lab) attachNode(host *sandbox.Host, i int) error {
 	if err := host.Do(noDAD); err != nil {
 		return err
 	}
-	segment := i % l.options.Segments
+	segment := l.segment(i)
 	if err := addVeth(host.Name(), fmt.Sprintf("underlay%d", segment), host.NetFd(), l.options.MTU, nodeMAC(i)); err != nil {
 		return err
 	}
@@ -139,7 +140,7 @@ func (l *Lab) attachNode(host *sandbox.Host, i int) error {
 				return err
 			}
 		}
-		return defaultRoutes(underlayAddr(segment, 1))
+		return defaultRoutes(l.onUnderlay(underlayAddr(segment, 1)))
 	})
 }
 
@@ -156,6 +157,9 @@ func (l *Lab) resolveNodes(segment int) error {
 	}
 	for i := segment; i < l.options.Nodes; i += l.options.Segments {
 		for _, addr := range l.nodeAddr(i) {
+			if !addr.IsValid() {
+				continue
+			}
 			entry := &netlink.Neigh{
 				LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.Addr().AsSlice(), HardwareAddr: nodeMAC(i),
 			}
@@ -167,10 +171,13 @@ func (l *Lab) resolveNodes(segment int) error {
 	return nil
 }
 
+// segment is the number of the segment that node number i is on, both from 0.
+func (l *Lab) segment(i int) int { return i % l.options.Segments }
+
 // nodeMAC returns the address of the uplink of node number i, from 0.
 func nodeMAC(i int) net.HardwareAddr { return net.HardwareAddr{2, 172, 31, 255, byte(i >> 8), byte(i)} }
 
 // nodeAddr returns the underlay addresses of node number i, from 0.
 func (l *Lab) nodeAddr(i int) [2]netip.Prefix {
-	return underlayAddr(i%l.options.Segments, 11+i/l.options.Segments)
+	return l.onUnderlay(underlayAddr(l.segment(i), 11+i/l.options.Segments))
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +35,7 @@ func commands() []command {
 		{"pod", "add NODE [NAME]", "add a pod, through the CNI plugins", pod},
 		{"pod", "del POD", "remove a pod", pod},
 		{"probe", "[FROM TO]", "UDP and TCP from one to the other; without names, between all pods", probe},
+		{"full", "[FROM TO]", "the same with a datagram that fills the MTU and may not be fragmented", full},
 		{"stream", "FROM TO [SECONDS]", "a datagram every 2 ms: how many are lost, and the longest gap", stream},
 		{"exec", "WHERE CMD ARGS", "run a command on a node, in a pod or outside", execute},
 		{"explain", "NODE", "what the node's kernel holds, a line each", explain},
@@ -158,66 +158,6 @@ func pod(ctx context.Context, s *session, args []string, io stdio) error {
 		return s.lab.DelPod(ctx, p)
 	}
 	return errUsage
-}
-
-// errProbe is returned when a probe failed; what is wrong has been printed.
-var errProbe = errors.New("not every probe was answered as it should be")
-
-func probe(ctx context.Context, s *session, args []string, io stdio) error {
-	switch len(args) {
-	case 0:
-		pods := s.podEndpoints()
-		if len(pods) < 2 {
-			return errors.New("there are fewer than two pods: add some with \"lab pod add NODE\"")
-		}
-		if !printMatrix(io.out, pods, s.lab.Matrix(ctx, pods)) {
-			return errProbe
-		}
-		return nil
-	case 2:
-		from, to, err := s.pair(args)
-		if err != nil {
-			return err
-		}
-		if !printResult(io.out, s.lab.Probe(ctx, from, to)) {
-			return errProbe
-		}
-		return nil
-	}
-	return errUsage
-}
-
-func (s *session) pair(args []string) (from, to *lab.Endpoint, err error) {
-	if from, err = s.endpoint(args[0]); err != nil {
-		return nil, nil, err
-	}
-	to, err = s.endpoint(args[1])
-	return from, to, err
-}
-
-func stream(ctx context.Context, s *session, args []string, io stdio) error {
-	seconds := 10.0
-	if len(args) == 3 {
-		var err error
-		if seconds, err = strconv.ParseFloat(args[2], 64); err != nil || seconds <= 0 {
-			return fmt.Errorf("stream for %q: want a number of seconds", args[2])
-		}
-		args = args[:2]
-	}
-	if len(args) != 2 {
-		return errUsage
-	}
-	from, to, err := s.pair(args)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second)))
-	defer cancel()
-	report, err := s.lab.Stream(ctx, from, to, 2*time.Millisecond)
-	if err == nil {
-		fmt.Fprintln(io.out, report)
-	}
-	return err
 }
 
 func execute(ctx context.Context, s *session, args []string, io stdio) error {

@@ -5,16 +5,19 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/subnet"
 )
 
+// drawing has place for the addresses of the outside and of the underlay, in a column of its width, and for etcd's.
 const drawing = `A cluster on this machine, in namespaces of its own:
 
-    outside     198.51.100.2             a host in another network, without a route to the pods
+    outside     %-*s a host in another network, without a route to the pods
        |
-    underlay    172.31.0.0/24            the nodes' network, with etcd on 172.31.0.1
+    underlay    %-*s the nodes' network, with etcd on %s
        |-----------+-----------|
      node1       node2       node3       a host each: selvaged, and the CNI plugins
      |   |       |   |       |   |
@@ -23,6 +26,23 @@ const drawing = `A cluster on this machine, in namespaces of its own:
              the overlay                 what selvage makes: every pod reaches every pod at its own address
 
 `
+
+// draw prints the drawing for the families of the overlay; none means IPv4.
+func draw(w io.Writer, families []subnet.Family) {
+	if len(families) == 0 {
+		families = []subnet.Family{subnet.IPv4}
+	}
+	outside := [2]string{subnet.IPv4: "198.51.100.2", subnet.IPv6: "fd00:198::2"}
+	underlay := [2]string{subnet.IPv4: "172.31.0.0/24", subnet.IPv6: "fd00:31::/64"}
+	etcd := [2]string{subnet.IPv4: "172.31.0.1", subnet.IPv6: "fd00:31::1"}
+	var outsides, underlays []string
+	for _, f := range families {
+		outsides, underlays = append(outsides, outside[f]), append(underlays, underlay[f])
+	}
+	u := strings.Join(underlays, " ")
+	width := max(24, len(u)+2)
+	fmt.Fprintf(w, drawing, width, strings.Join(outsides, " "), width, u, etcd[families[0]])
+}
 
 // podsPerNode is how many pods the demo adds to each node.
 const podsPerNode = 2
@@ -47,7 +67,7 @@ func demo(options lab.Options) int {
 func show(ctx context.Context, w io.Writer, options lab.Options) (ok bool, err error) {
 	start := time.Now()
 	if options.Nodes == lab.DefaultNodes && options.Segments == 1 {
-		fmt.Fprint(w, drawing)
+		draw(w, options.Families)
 	} else {
 		fmt.Fprintf(w, "A cluster of %d nodes on this machine, in namespaces of its own.\n\n", options.Nodes)
 	}
@@ -101,14 +121,14 @@ func showProbes(ctx context.Context, w io.Writer, l *lab.Lab) bool {
 		pods = append(pods, p.Endpoint)
 	}
 	fmt.Fprintf(w, "\nPod to pod: round trip in ms over UDP, then 32 KiB over TCP; ok: the source seen is the pod's own address\n\n")
-	ok := printMatrix(w, pods, l.Matrix(ctx, pods))
+	ok := printMatrices(w, l.Families(), pods, func(f subnet.Family) [][]lab.Result { return l.MatrixFamily(ctx, f, pods) })
 
 	fmt.Fprintf(w, "\nNode to pod, on every other node\n\n")
 	var results []lab.Result
 	for _, n := range l.Nodes() {
 		for _, p := range l.Pods() {
 			if p.Node != n {
-				results = append(results, l.Probe(ctx, n.Endpoint, p.Endpoint))
+				results = append(results, l.ProbeShared(ctx, n.Endpoint, p.Endpoint)...)
 			}
 		}
 	}
@@ -117,7 +137,7 @@ func showProbes(ctx context.Context, w io.Writer, l *lab.Lab) bool {
 	fmt.Fprintf(w, "\nPod to outside: masqueraded, the source seen is the node's address\n\n")
 	results = nil
 	for _, p := range pods {
-		results = append(results, l.Probe(ctx, p, l.Outside()))
+		results = append(results, l.ProbeShared(ctx, p, l.Outside())...)
 	}
 	return printResults(w, results) && ok
 }

@@ -3,6 +3,7 @@
 //
 //	lab demo                build one, show that it works, and end it
 //	lab up                  build one and keep it, with a prompt
+//	lab matrix              try every combination of families, backends and packet filters
 //	lab COMMAND             what the prompt takes, from another terminal
 //	lab sandbox -- CMD      run a command in a sandbox like the lab's
 //
@@ -21,12 +22,14 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 const usage = `lab runs a small selvage cluster on this machine: nodes in network namespaces, no root needed.
 
   lab demo [flags]           build one, show that it works, end it
   lab up [flags]             build one and keep it until Ctrl-C or "lab down"
+  lab matrix [flags]         try every combination of families, backends and packet filters, a lab each
   lab sandbox -- CMD ARGS    run a command as root of namespaces of its own, with a private /tmp
 
 Of a lab that is up:
@@ -36,6 +39,8 @@ Flags before the command:
   --name NAME                which lab, if there are several (default "default")
 
 Flags of demo and up:
+%s
+Flags of matrix:
 %s`
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -44,7 +49,9 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	global := pflag.NewFlagSet("lab", pflag.ContinueOnError)
 	global.SetInterspersed(false)
-	global.Usage = func() { fmt.Fprintf(os.Stdout, usage, listCommands(), buildFlags(new(lab.Options)).FlagUsages()) }
+	global.Usage = func() {
+		fmt.Fprintf(os.Stdout, usage, listCommands(), buildFlags(new(lab.Options)).FlagUsages(), matrixFlags(new(matrixOptions)).FlagUsages())
+	}
 	name := global.String("name", "default", "")
 	if err := global.Parse(args); err != nil {
 		return flagError(err)
@@ -80,6 +87,8 @@ func run(args []string) int {
 			return sandbox.Run(func() int { return demo(options) })
 		}
 		return up(*name, options)
+	case "matrix":
+		return matrixCommand(args, global.Usage)
 	default:
 		return request(*name, append([]string{command}, args...))
 	}
@@ -90,15 +99,30 @@ func buildFlags(o *lab.Options) *pflag.FlagSet {
 	flags := pflag.NewFlagSet("lab", pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.IntVarP(&o.Nodes, "nodes", "n", lab.DefaultNodes, "how many nodes")
-	flags.StringVar(&o.Config, "config", lab.DefaultConfig, "network configuration, JSON")
+	flags.Var((*families)(&o.Families), "families", "ipv4, ipv6 or dual: of the overlay; with ipv6 the nodes have nothing else")
+	flags.StringVar(&o.Config, "config", "", "network configuration, JSON, for these families (default: vxlan)")
 	flags.StringVar(&o.CNI, "cni", "", "CNI network configuration list, JSON")
 	flags.StringArrayVar(&o.DaemonArgs, "daemon-arg", nil, "argument for selvaged, such as --daemon-arg=--log-level=debug; repeatable")
 	flags.IntVar(&o.Segments, "segments", 1, "underlay networks, with a router between them")
 	flags.IntVar(&o.MTU, "mtu", 1500, "MTU of the nodes' uplinks, in bytes")
+	flags.StringVar(&o.IPTables, "iptables", "", "the nodes' iptables: nft, legacy or none (default: the machine's)")
 	flags.IntVar(&o.EtcdMembers, "etcd-members", 1, "members of the etcd cluster")
 	flags.StringVar(&o.Bin, "bin", "", "directory of selvaged, selvage, etcd and cni/ (default: this program's)")
 	return flags
 }
+
+// families is a flag's value.
+type families []subnet.Family
+
+func (f *families) String() string { return lab.FamiliesName(*f) }
+
+func (f *families) Set(text string) (err error) {
+	*f, err = lab.ParseFamilies(text)
+	return err
+}
+
+// Type is for the list of flags.
+func (f *families) Type() string { return "families" }
 
 // flagError has nothing to print: pflag does, unless it was asked for help.
 func flagError(err error) int {

@@ -130,6 +130,33 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+func TestDemoFamilies(t *testing.T) {
+	for name, want := range map[string][]string{
+		"dual": {"198.51.100.2 fd00:198::2 ", "172.31.0.0/24 fd00:31::/64 ", "IPv4:\n", "IPv6:\n", "flannel.1 vxlan", "flannel-v6.1 vxlan", "source seen fd00:31::12 ",
+			"source seen 172.31.0.12 ", "30 of 30 ok"},
+		"ipv6": {"flannel-v6.1 vxlan", "etcd on fd00:31::1\n", "source seen fd00:31::12 ", "30 of 30 ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newLabCommand(t)
+			code, out := c.run("demo", "--families", name, "--bin", binDir)
+			if code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+			for _, w := range want {
+				if !strings.Contains(out, w) {
+					t.Errorf("%q is not in the output", w)
+				}
+			}
+			if name == "ipv6" && strings.Contains(out, "172.31.") {
+				t.Error("there are IPv4 addresses")
+			}
+			if t.Failed() {
+				t.Log(out)
+			}
+		})
+	}
+}
+
 // TestInterrupt ends the demo at several moments, as Ctrl-C and as a terminal that closes do.
 func TestInterrupt(t *testing.T) {
 	for i, moment := range []string{"A cluster", "Leases", "node1/pod1", "30 of 30", "Pod to outside"} {
@@ -170,6 +197,8 @@ func TestUp(t *testing.T) {
 		{"pod add", 2, "lab help"},
 		{"probe", 0, "2 of 2 ok"},
 		{"probe web node1", 0, "node2/web"},
+		{"full", 0, "0 fragments"},
+		{"full web outside", 0, "0 fragments"},
 		{"probe outside web", 1, "FAIL"},
 		{"stream web outside 0.1", 0, " 0 lost"},
 		{"exec node2 hostname", 0, "node2\n"},

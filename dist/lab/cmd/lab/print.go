@@ -61,7 +61,7 @@ func printNodes(w io.Writer, l *lab.Lab, leases []subnet.Lease) {
 				switch {
 				case lease.Has(f):
 					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", n.Name(), e.PublicIP, e.Subnet, vtepMAC(e), state)
-				case f == subnet.IPv4 && !lease.Has(subnet.IPv6):
+				case f == l.Families()[0] && lease == subnet.Lease{}:
 					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", n.Name(), n.Addr(f), "no lease", "", state)
 				}
 			}
@@ -173,6 +173,21 @@ func printMatrix(w io.Writer, endpoints []*lab.Endpoint, results [][]lab.Result)
 	}
 	fmt.Fprintf(w, "%d of %d ok\n", good, probes)
 	return good == probes
+}
+
+// printMatrices prints a matrix for each of the families, and tells whether all is well. of makes that of one family.
+func printMatrices(w io.Writer, families []subnet.Family, endpoints []*lab.Endpoint, of func(subnet.Family) [][]lab.Result) bool {
+	ok := true
+	for i, f := range families {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		if len(families) > 1 {
+			fmt.Fprintf(w, "%s:\n", f)
+		}
+		ok = printMatrix(w, endpoints, of(f)) && ok
+	}
+	return ok
 }
 
 // shortName is a pod's name without its node's.

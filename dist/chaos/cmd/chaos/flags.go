@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/selvage-net/selvage/dist/chaos"
+)
+
+// flags are what the command is asked to do.
+type flags struct {
+	options chaos.Options
+	only    *regexp.Regexp
+	repeat  int
+	walk    time.Duration
+	seed    uint64
+	leases  int
+	rest    time.Duration
+	legacy  bool
+	list    bool
+	logs    bool
+}
+
+// parse reads the arguments. Help that is asked for goes to w.
+func parse(args []string, w io.Writer) (f flags, err error) {
+	var only string
+	set := pflag.NewFlagSet("chaos", pflag.ContinueOnError)
+	set.SortFlags = false
+	set.SetOutput(w)
+	set.StringVar(&only, "only", "", "regular expression: only the faults whose name it matches, and neither walk, legacy iptables nor many leases unless asked for")
+	set.IntVar(&f.repeat, "repeat", 3, "how often each fault is done on one node")
+	set.DurationVar(&f.walk, "walk", 10*time.Minute, "how long random faults are done")
+	set.Uint64Var(&f.seed, "seed", 0, "of the random walk; 0: another one each time")
+	set.BoolVar(&f.legacy, "legacy", true, "do the faults of the packet filter with the legacy iptables too")
+	set.IntVar(&f.leases, "leases", 5000, "how many leases the node has in the last part; 0: leave it out")
+	set.DurationVar(&f.rest, "rest", time.Minute, "how long that node is left alone, to see what the daemon costs at rest; 0: not at all")
+	set.DurationVar(&f.options.Stopped, "stopped", time.Minute, "how long a daemon is stopped while entries could age")
+	set.DurationVar(&f.options.Fight, "fight", 10*time.Second, "how long somebody works against a daemon: deletes a route every millisecond, for instance")
+	set.StringVar(&f.options.Bin, "bin", "", "directory of selvaged, selvage, etcd and cni/ (default: this program's)")
+	set.BoolVar(&f.logs, "logs", false, "print what the daemons say even if all is well")
+	set.BoolVar(&f.list, "list", false, "list the faults and end")
+	if err := set.Parse(args); err != nil {
+		return f, err
+	}
+	if set.NArg() > 0 {
+		return f, fmt.Errorf("takes no argument, got %q", set.Args())
+	}
+	if f.only, err = regexp.Compile(only); err != nil {
+		return f, fmt.Errorf("--only: %w", err)
+	}
+	if f.repeat < 1 {
+		return f, fmt.Errorf("--repeat=%d: want at least 1", f.repeat)
+	}
+	// After a shorter one too little time is left for what a daemon remembers of it (network/pace.go) to be over.
+	if f.options.Fight < 3*time.Second {
+		return f, fmt.Errorf("--fight=%s: want at least 3s, else the faults that follow are measured against it", f.options.Fight)
+	}
+	if f.leases < 0 || f.leases > chaos.MaxLeases {
+		return f, fmt.Errorf("--leases=%d: want 0 to %d", f.leases, chaos.MaxLeases)
+	}
+	if only != "" { // without the other parts
+		if !set.Changed("walk") {
+			f.walk = 0
+		}
+		if !set.Changed("leases") {
+			f.leases = 0
+		}
+		if !set.Changed("legacy") {
+			f.legacy = false
+		}
+	}
+	if f.options.Bin == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return f, err
+		}
+		f.options.Bin = filepath.Dir(exe)
+	}
+	return f, nil
+}

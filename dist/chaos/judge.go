@@ -1,0 +1,85 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// expectBroken makes sure that a fault breaks something that would be noticed, were it not repaired.
+func (s *Suite) expectBroken(ctx context.Context, o *Outcome, targets []*target) error {
+	for _, t := range targets {
+		tables, err := t.check(s.leases)
+		if err != nil {
+			return err
+		}
+		around, err := t.checkAround(ctx)
+		if err != nil {
+			return err
+		}
+		if len(tables)+len(around) == 0 {
+			o.Wrong = append(o.Wrong, t.Name()+": the fault broke nothing")
+		}
+	}
+	return nil
+}
+
+// askStuck has the daemons of nodes that are still not right say what they are doing.
+func (s *Suite) askStuck(ctx context.Context, o *Outcome) error {
+	for _, h := range s.hosts {
+		if o.Wrong == nil || !h.Running() {
+			continue
+		}
+		problems, err := h.check(s.leases)
+		if err != nil {
+			return err
+		}
+		if problems == nil {
+			continue
+		}
+		stacks, err := h.stacks(ctx)
+		if err != nil {
+			return fmt.Errorf("%s does not repair itself, and does not say why: %w", h.Name(), err)
+		}
+		for _, line := range stacks {
+			o.Log = append(o.Log, h.Name()+": "+line)
+		}
+	}
+	return nil
+}
+
+// judge holds an outcome against its bounds.
+func (s *Suite) judge(o *Outcome) {
+	_, bound := o.Fault.Class.Bound()
+	if o.Fault.Bound > 0 {
+		bound = o.Fault.Bound
+	}
+	if bound > 0 && o.Where != Stopped && o.Took > bound {
+		o.Late = append(o.Late, fmt.Sprintf("took longer than %s", bound))
+	}
+	if o.Fault.NoLoss && o.Traffic != nil && o.Traffic.Lost > 0 {
+		o.Wrong = append(o.Wrong, "datagrams were lost")
+	}
+}
+
+// aftermath looks at everything else: all nodes' tables, rules and what is others', and whether all pods reach each other.
+func (s *Suite) aftermath(ctx context.Context, o *Outcome) error {
+	_, problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) {
+		tables, err := h.check(s.leases)
+		if err != nil {
+			return nil, err
+		}
+		around, err := h.checkAround(ctx)
+		if err != nil {
+			return nil, err
+		}
+		foreign, err := h.checkForeign(ctx)
+		return slices.Concat(tables, around, foreign), err
+	})
+	if len(problems) > 0 {
+		o.Wrong = append(o.Wrong, fmt.Sprintf("after %s:", deadline))
+	}
+	o.Wrong = append(o.Wrong, problems...)
+	o.Wrong = append(o.Wrong, s.reach(ctx)...)
+	return err
+}

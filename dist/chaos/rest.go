@@ -1,0 +1,53 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Rest is what a daemon did while there was nothing to do.
+type Rest struct {
+	Over     time.Duration // how long its CPU time was counted
+	CPU      time.Duration // of its own
+	Programs time.Duration // of the programs that it ran, such as iptables
+	Traced   time.Duration // how long, after that, its requests were counted
+	Requests int           // to the kernel, through netlink
+}
+
+// maxAtRest is how much of a core a daemon may use at rest, without the programs it runs.
+const maxAtRest = 0.001
+
+// Share is how much of a core the daemon used.
+func (r Rest) Share() float64 { return r.CPU.Seconds() / r.Over.Seconds() }
+
+func (r Rest) String() string {
+	percent := func(d time.Duration) float64 { return 100 * d.Seconds() / r.Over.Seconds() }
+	return fmt.Sprintf("daemon %.3f %% of a core over %s, and %.3f %% for the programs it ran; then %d netlink requests in %s",
+		percent(r.CPU), r.Over, percent(r.Programs), r.Requests, r.Traced)
+}
+
+// Rest leaves everything alone, and says what the first node's daemon did meanwhile. Of a daemon that is notified of
+// changes and does not look for them itself, that is next to nothing, however many leases there are.
+func (s *Suite) Rest(ctx context.Context, d, traced time.Duration) (Rest, error) {
+	h := s.hosts[0]
+	_, problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) })
+	if err != nil || problems != nil {
+		return Rest{}, fmt.Errorf("before a rest: %q, %w", problems, err)
+	}
+	r := Rest{Over: d, Traced: traced}
+	cpu, programs, err := h.times()
+	if err != nil {
+		return r, err
+	}
+	if !pause(ctx, d) {
+		return r, ctx.Err()
+	}
+	cpuThen, programsThen, err := h.times()
+	if err != nil {
+		return r, err
+	}
+	r.CPU, r.Programs = cpuThen-cpu, programsThen-programs
+	r.Requests, err = netlinkRequests(ctx, h.PID(), traced)
+	return r, err
+}

@@ -1,0 +1,96 @@
+package lab
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// Combination is one way to run an overlay, for [Combination.Run] to try.
+type Combination struct {
+	Families []subnet.Family
+	Backend  Backend
+	Filter   Filter
+	Segments int
+	MTU      int // of the uplinks; 0 means the default
+}
+
+// Backend is a Backend object of the network configuration, and what is expected of it.
+type Backend struct {
+	Name   string // in the matrix
+	Config string // JSON
+	// Direct: nodes on one segment reach each other without a tunnel.
+	Direct bool
+	// OneSegment: it cannot reach nodes on other segments.
+	OneSegment bool
+	// Overhead is by how much the pods' MTU is to be below the uplink's, by subnet.Family.
+	Overhead [2]int
+}
+
+// Filter is a way to have packets forwarded and masqueraded.
+type Filter struct {
+	Name     string // in the matrix
+	IPTables string // see Options.IPTables
+	NFTables bool   // the network configuration's EnableNFTables
+}
+
+// Combinations lists what the matrix tries: each of these with each other, as far as that makes sense, and a few more. What
+// is new in the daemon is a line here.
+func Combinations() (all []Combination) {
+	families := [][]subnet.Family{{subnet.IPv4}, {subnet.IPv6}, {subnet.IPv4, subnet.IPv6}}
+	vxlanOverhead := [2]int{subnet.IPv4: 50, subnet.IPv6: 70}
+	vxlan := Backend{Name: "vxlan", Config: `{"Type":"vxlan"}`, Overhead: vxlanOverhead}
+	backends := []Backend{
+		vxlan,
+		{Name: "vxlan direct", Config: `{"Type":"vxlan","DirectRouting":true}`, Direct: true, Overhead: vxlanOverhead},
+		{Name: "host-gw", Config: `{"Type":"host-gw"}`, Direct: true, OneSegment: true},
+	}
+	nft := Filter{Name: "iptables-nft", IPTables: "nft"}
+	filters := []Filter{
+		nft,
+		{Name: "iptables-legacy", IPTables: "legacy"},
+		{Name: "nftables", IPTables: "none", NFTables: true}, // without iptables, so that nothing but nftables can do it
+	}
+	for _, f := range families {
+		for _, b := range backends {
+			for _, r := range filters {
+				for _, segments := range []int{1, 2} {
+					if segments == 1 || !b.OneSegment {
+						all = append(all, Combination{Families: f, Backend: b, Filter: r, Segments: segments})
+					}
+				}
+			}
+		}
+	}
+	for _, f := range families {
+		for _, mtu := range []int{1400, 9000} {
+			all = append(all, Combination{Families: f, Backend: vxlan, Filter: nft, Segments: 2, MTU: mtu})
+		}
+	}
+	return all
+}
+
+// String names a combination: "dual vxlan iptables-nft segments=2 mtu=1500".
+func (c Combination) String() string {
+	return fmt.Sprintf("%s %s %s segments=%d mtu=%d", FamiliesName(c.Families), c.Backend.Name, c.Filter.Name, c.Segments, c.UplinkMTU())
+}
+
+// UplinkMTU is the MTU of the uplinks.
+func (c Combination) UplinkMTU() int { return orDefault(c.MTU, defaultMTU) }
+
+// podMTU is what the pods' MTU is to be: they have one for all families.
+func (c Combination) podMTU() int {
+	overhead := 0
+	for _, f := range c.Families {
+		overhead = max(overhead, c.Backend.Overhead[f])
+	}
+	return c.UplinkMTU() - overhead
+}
+
+// options are those of the combination's lab; the rest is taken from o.
+func (c Combination) options(o Options) Options {
+	o.Families, o.Segments, o.MTU, o.IPTables = slices.Clone(c.Families), c.Segments, c.MTU, c.Filter.IPTables
+	o.Config = NetworkConfig(c.Families, c.Backend.Config, c.Filter.NFTables)
+	return o
+}
