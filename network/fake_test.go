@@ -29,6 +29,8 @@ type fakeKernel struct {
 	nexthops   map[NexthopID]Nexthop
 	routes     map[RouteKey]Route // of one that goes by a nexthop object, the device is that object's
 
+	lost map[NexthopID]struct{} // told to be gone, and their routes are to follow
+
 	notifications []func() (reread bool)            // not yet taken in
 	calls         []string                          // "+route 10.5.29.0/24" for set, "-route 10.5.29.0/24" for removed
 	batches       []string                          // "route 128" for a call with so many
@@ -40,6 +42,7 @@ type fakeKernel struct {
 func newFakeKernel(t *Tables) *fakeKernel {
 	return &fakeKernel{
 		tables:     t,
+		lost:       map[NexthopID]struct{}{},
 		vteps:      map[netip.Addr]VTEP{},
 		links:      map[string]Link{},
 		addresses:  map[AddressKey]Address{},
@@ -126,8 +129,7 @@ func (f *fakeKernel) putNexthop(id NexthopID, v Nexthop) {
 	}
 }
 
-// delNexthop deletes a nexthop object and the routes that go by it. Only the object is reported; if it is wanted, or was not
-// known to be gone, its routes are read.
+// delNexthop deletes a nexthop object and the routes that go by it. Only the object is reported.
 func (f *fakeKernel) delNexthop(id NexthopID) {
 	if _, there := f.nexthops[id]; !there {
 		return
@@ -135,9 +137,9 @@ func (f *fakeKernel) delNexthop(id NexthopID) {
 	delete(f.nexthops, id)
 	maps.DeleteFunc(f.routes, func(_ RouteKey, v Route) bool { return v.Nexthop == id })
 	f.notifications = append(f.notifications, func() (reread bool) {
-		before := f.tables.Nexthops.Get(id)
 		f.tables.Nexthops.ObserveGone(id)
-		return before.Present || before.Wanted
+		f.lost[id] = struct{}{}
+		return false
 	})
 }
 
@@ -148,6 +150,8 @@ func (f *fakeKernel) notify() {
 		reread = n() || reread
 	}
 	f.notifications = nil
+	f.tables.NexthopsGone(f.lost)
+	clear(f.lost)
 	if reread {
 		f.read()
 	}

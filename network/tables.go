@@ -94,6 +94,22 @@ func (t *Tables) FDBGone(link string) {
 	t.FDB.wentAlong(func(k FDBKey, _ FDB) bool { return k.Link == link })
 }
 
+// NexthopsGone says that nexthop objects have gone, and with them the routes that went by them. What has come in their
+// place meanwhile is not touched.
+func (t *Tables) NexthopsGone(ids map[NexthopID]struct{}) {
+	used := false
+	for id := range ids {
+		used = used || t.routesBy[id] > 0
+	}
+	if !used {
+		return // as after our own deletions
+	}
+	t.Routes.wentAlong(func(_ RouteKey, v Route) bool {
+		_, gone := ids[v.Nexthop]
+		return gone
+	})
+}
+
 // hasNexthop reports whether the nexthop object that a route is to go by is there.
 func (t *Tables) hasNexthop(r Route) bool { return r.Nexthop == 0 || t.Nexthops.Get(r.Nexthop).Present }
 

@@ -347,3 +347,46 @@ func TestDefaultMetric(t *testing.T) {
 		t.Errorf("IPv6: %d", got)
 	}
 }
+
+func TestConnectedMetric(t *testing.T) {
+	if four, six := ConnectedMetric(prefix("10.5.0.0/16")), ConnectedMetric(prefix("fd00::/64")); four != 0 || six != 256 {
+		t.Errorf("%d and %d", four, six)
+	}
+}
+
+// TestFDBGone: the entries of one device are gone, and to make them again is no repair.
+func TestFDBGone(t *testing.T) {
+	r, kernel := node(2)
+	clear(kernel.fdb)
+	r.Tables.FDBGone("vx42")
+	if n := r.Tables.Pending(); n != 0 {
+		t.Errorf("%d pending after another device lost its entries", n)
+	}
+	r.Tables.FDBGone(device)
+	if got := r.Pass(start); got.Set != 2 || got.Repaired != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestCarriesRoutes counts the routes that are there, by device, whoever wants them.
+func TestCarriesRoutes(t *testing.T) {
+	tables := NewTables()
+	key := RouteKey{Prefix: prefix("10.7.0.0/24")}
+	check := func(what string, want ...string) {
+		t.Helper()
+		for _, link := range []string{"eth0", "eth1", ""} {
+			if got := tables.CarriesRoutes(link); got != slices.Contains(want, link) {
+				t.Errorf("%s: %q carries routes: %t", what, link, got)
+			}
+		}
+	}
+	tables.Routes.Want(self, key, Route{Link: "eth0", Protocol: RouteProtocol})
+	check("wanted")
+	tables.Routes.Observe(key, Route{Link: "eth0", Protocol: RouteProtocol})
+	tables.Routes.Observe(RouteKey{Prefix: prefix("10.8.0.0/24")}, Route{Type: 6})
+	check("there", "eth0")
+	tables.Routes.Observe(key, Route{Link: "eth1", Protocol: RouteProtocol})
+	check("moved", "eth1")
+	tables.LinkGone("eth1")
+	check("gone")
+}

@@ -53,6 +53,22 @@ func (r *Rules) Ensure(ctx context.Context, p Policy) (changed []string, err err
 	return changed, errors.Join(errs...)
 }
 
+// Told reports whether the kernel tells [Watch] of all changes to our rules: not those that the legacy iptables makes.
+func (r *Rules) Told() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	told := false
+	for _, f := range r.families {
+		if t := r.tools[f]; t != nil {
+			if !t.nft {
+				return false
+			}
+			told = true
+		}
+	}
+	return told
+}
+
 // Remove takes all that is ours out of the packet filter and says what that was. It is Ensure with the zero [Policy].
 func (r *Rules) Remove(ctx context.Context) (changed []string, err error) {
 	return r.Ensure(ctx, Policy{})

@@ -29,6 +29,7 @@ var errNoTable = errors.New("the kernel has no such table")
 type tool struct {
 	path         string
 	restorePath  string
+	nft          bool // the variant on nf_tables, not the legacy one
 	randomFully  bool // MASQUERADE knows --random-fully
 	lockWaitSecs int
 }
@@ -48,7 +49,12 @@ func find(ctx context.Context, f subnet.Family) (*tool, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	t := &tool{path: path, randomFully: known.HasRandomFully(), lockWaitSecs: lockWait}
-	t.restorePath, err = findRestore(ctx, path)
+	kind, err := variant(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	t.nft = kind == "nf_tables"
+	t.restorePath, err = findRestore(ctx, path, kind)
 	return t, err
 }
 
@@ -67,13 +73,9 @@ func lookUp(name string) (string, error) {
 
 func fallbacks() []string { return []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} }
 
-// findRestore returns the restore program of the same variant as the iptables at path. The two variants write to
+// findRestore returns the restore program of the wanted variant that belongs to the iptables at path. The two variants write to
 // different tables of the kernel: to list with one and restore with the other would never agree.
-func findRestore(ctx context.Context, path string) (string, error) {
-	want, err := variant(ctx, path)
-	if err != nil {
-		return "", err
-	}
+func findRestore(ctx context.Context, path, want string) (string, error) {
 	var tried []string
 	for _, candidate := range restoreCandidates(path) {
 		if _, err := exec.LookPath(candidate); err != nil {

@@ -16,8 +16,8 @@ import (
 // until ctx ends. It hears of nf_tables, and so of the iptables that is built on it; changes by the legacy iptables are
 // told to nobody, which is why [Rules.Ensure] is called now and then anyway. Our own changes are told as well.
 //
-// ready is called once, when from then on nothing is missed.
-func Watch(ctx context.Context, ready, changed func()) error {
+// ready is called once, when from then on nothing is missed; stirred, for whatever changes in nf_tables at all.
+func Watch(ctx context.Context, ready, changed, stirred func()) error {
 	for first := true; ; first = false {
 		socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 		if err != nil {
@@ -27,9 +27,10 @@ func Watch(ctx context.Context, ready, changed func()) error {
 		if first {
 			ready()
 		} else {
+			stirred()
 			changed() // some were lost, and one of those may have been about us
 		}
-		err = receive(ctx, socket, changed)
+		err = receive(ctx, socket, changed, stirred)
 		if stop() {
 			socket.Close()
 		}
@@ -41,7 +42,7 @@ func Watch(ctx context.Context, ready, changed func()) error {
 }
 
 // receive calls changed for what a socket is told, until ctx ends or it fails.
-func receive(ctx context.Context, socket *nl.NetlinkSocket, changed func()) error {
+func receive(ctx context.Context, socket *nl.NetlinkSocket, changed, stirred func()) error {
 	for {
 		messages, _, err := socket.Receive()
 		switch {
@@ -52,6 +53,7 @@ func receive(ctx context.Context, socket *nl.NetlinkSocket, changed func()) erro
 		case err != nil:
 			return fmt.Errorf("receive changes of the packet filter: %w", err)
 		}
+		stirred()
 		if slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool { return concerns(m.Header.Type, m.Data) }) {
 			changed()
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ func TestWatch(t *testing.T) {
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		ready, news, done := make(chan struct{}), make(chan struct{}, 1), make(chan error, 1)
+		var stirred atomic.Bool
 		go func() {
 			done <- ns.Do(func() error {
 				return Watch(ctx, func() { close(ready) }, func() {
@@ -54,7 +56,7 @@ func TestWatch(t *testing.T) {
 					case news <- struct{}{}:
 					default:
 					}
-				})
+				}, func() { stirred.Store(true) })
 			})
 		}()
 		<-ready
@@ -65,6 +67,9 @@ func TestWatch(t *testing.T) {
 			case <-news:
 			case <-time.After(10 * time.Second):
 				t.Errorf("no news of %s", change.what)
+			}
+			if !stirred.Load() {
+				t.Errorf("%s did not stir", change.what)
 			}
 		}
 		cancel()
@@ -110,7 +115,7 @@ func TestWatchOverrun(t *testing.T) {
 				case taken <- calls:
 				default:
 				}
-			})
+			}, func() {})
 		})
 	}()
 	defer func() {

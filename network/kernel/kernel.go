@@ -29,6 +29,8 @@ type Kernel struct {
 	links  map[int32]string // names by interface index, of every device there is
 	byName map[string]int32 // the other way round
 	filter *vtep.Filter     // of VTEPs; nil if there is none
+	// lostNexthops are those that were told to be gone, and whose routes are to follow.
+	lostNexthops map[network.NexthopID]struct{}
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
 	nexthops bool
 
@@ -68,6 +70,8 @@ func Open(tables *network.Tables) (*Kernel, error) {
 		tables: tables,
 		links:  map[int32]string{},
 		byName: map[string]int32{},
+
+		lostNexthops: map[network.NexthopID]struct{}{},
 	}
 	k.nexthops = k.readNexthops(func([]byte) {}) == nil
 	return k, nil

@@ -36,7 +36,7 @@ func (k *Kernel) observe(m message) (reread bool) {
 			k.neighbour(x, m.typ == unix.RTM_NEWNEIGH)
 		}
 	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
-		return k.nexthop(m.data, m.typ == unix.RTM_NEWNEXTHOP)
+		k.nexthop(m.data, m.typ == unix.RTM_NEWNEXTHOP)
 	case unix.RTM_NEWROUTE:
 		k.defaultRoute(m.data)
 		if x, ok := k.decodeRoute(m.data); ok {
@@ -126,22 +126,31 @@ func (k *Kernel) neighbour(m neighbourMessage, there bool) {
 }
 
 // nexthop takes in a nexthop object. Routes that go by one that is gone are gone too, and nobody says so.
-func (k *Kernel) nexthop(b []byte, there bool) (reread bool) {
+func (k *Kernel) nexthop(b []byte, there bool) {
 	m, ok := decodeNexthop(b)
 	if !ok {
-		return false
+		return
 	}
 	m.nexthop.Link = k.links[m.index]
 	t := k.tables.Nexthops
-	before := t.Get(m.id)
 	// A group in a slot that comes to be wanted cannot be replaced, only deleted, so it has to be known by then.
-	if there && (before.Wanted || m.nexthop.Protocol == network.RouteProtocol || m.nexthop.Odd) {
+	if there && (t.Get(m.id).Wanted || m.nexthop.Protocol == network.RouteProtocol || m.nexthop.Odd) {
 		t.Observe(m.id, m.nexthop)
-		return false
+		return
 	}
 	t.ObserveGone(m.id)
-	// One that is wanted may be known to be gone from a full read that its routes' coming was reported after.
-	return before.Present || before.Wanted
+	if !there {
+		k.lostNexthops[m.id] = struct{}{}
+	}
+}
+
+// loseRoutes takes the routes that went by nexthop objects that are gone out of the tables: all at once, since that walks
+// them all.
+func (k *Kernel) loseRoutes() {
+	if len(k.lostNexthops) > 0 {
+		k.tables.NexthopsGone(k.lostNexthops)
+		clear(k.lostNexthops)
+	}
 }
 
 // decodeRoute decodes a route and says whether it concerns us.

@@ -111,6 +111,7 @@ func (k *Kernel) Observe() error {
 			reread = true
 		}
 	}
+	k.loseRoutes()
 	if !reread {
 		return nil
 	}

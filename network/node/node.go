@@ -51,6 +51,7 @@ type node struct {
 	programmed   bool      // a pass has been made with all leases and our own known
 	rulesInForce bool
 	uplinkAt     time.Time // when a change of the uplink is to be followed
+	uplinkLostAt time.Time // when it is said that there is none
 	published    string    // content of the subnet file as last written
 	ready        bool
 	quarantined  map[string]string // reasons by lease key, as last logged
@@ -210,7 +211,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 // next is when the loop has to run again if nothing happens.
 func (n *node) next(now time.Time) time.Time {
 	at := n.resyncAt
-	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt, n.cache.startAt}
+	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt, n.uplinkLostAt, n.cache.startAt}
 	if n.cache.stale {
 		wakes = append(wakes, n.cache.writeAt)
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"reflect"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -108,6 +109,10 @@ func (n *node) keepRules(ctx context.Context) {
 // iptables a few times.
 const rulesPause = 300 * time.Millisecond
 
+// idleRounds is how many times RulesResync passes without a look where the kernel tells of all changes and tells of none: a
+// look costs more than all else that the daemon does at rest.
+const idleRounds = 12
+
 // runRules sets the rules and looks at them again when the kernel tells of a change, and every RulesResync, until ctx
 // ends.
 func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filter.Policy) {
@@ -118,9 +123,13 @@ func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filt
 		default:
 		}
 	}
+	var stirred atomic.Bool // something has changed in the packet filter since the last look, be it ours or not
+	stir := func() { stirred.Store(true) }
+	var deaf atomic.Bool
 	n.background.Go(func() {
 		for ctx.Err() == nil {
-			if err := filter.Watch(ctx, tell, tell); err != nil {
+			if err := filter.Watch(ctx, tell, tell, stir); err != nil {
+				deaf.Store(true)
 				n.Log.WithError(err).Warn("changes of the packet filter are only noticed every --iptables-resync")
 				return // there is no nf_tables here, or we may not listen
 			}
@@ -151,13 +160,20 @@ func (n *node) runRules(ctx context.Context, orders <-chan filter.Policy, p filt
 			}
 		}
 		sleep(ctx, rulesPause)
-		select {
-		case <-ctx.Done():
-			return
-		case p = <-orders:
-		case <-news:
-		case <-ticker.C:
+		for idle, looking := 0, false; !looking; {
+			select {
+			case <-ctx.Done():
+				return
+			case p = <-orders:
+				looking = true
+			case <-news:
+				looking = true
+			case <-ticker.C:
+				idle++
+				looking = deaf.Load() || stirred.Load() || idle == idleRounds || !rules.Told()
+			}
 		}
+		stirred.Store(false)
 	}
 }
 

@@ -108,6 +108,9 @@ func (s *said) sayFailures(now time.Time, r network.Result) {
 	}
 	count, first := map[string]int{}, map[string]network.Failure{}
 	for _, f := range r.Failures {
+		if f.Kind == "sysctl" && strings.Contains(f.Key, "/conf/") && errors.Is(f.Err, fs.ErrNotExist) {
+			continue // of the uplink, which is away: that is said where it is looked for
+		}
 		if count[f.Kind]++; count[f.Kind] == 1 {
 			first[f.Kind] = f
 		}

@@ -18,16 +18,23 @@ const (
 // same interface, address and MTU, and follows a change that lasts: the device gets the new local address and MTU, and
 // the lease the new public IP. Pods keep their subnet.
 func (n *node) followUplink(now time.Time) {
-	if !n.kernel.UplinkStale() && (n.uplinkAt.IsZero() || now.Before(n.uplinkAt)) {
+	due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	if !n.kernel.UplinkStale() && !due(n.uplinkAt) && !due(n.uplinkLostAt) {
 		return
 	}
 	choice, err := n.chooseUplink()
 	if err != nil {
-		// Nothing else could carry the overlay, so it stays as it is. What comes back is told.
+		// Nothing else could carry the overlay, so it stays as it is. What comes back is told. A reload of the interface is
+		// over in less time than it takes to say that it is gone.
 		n.uplinkAt = time.Time{}
-		n.sayOnce("uplink", err)
+		if n.uplinkLostAt.IsZero() {
+			n.uplinkLostAt = now.Add(passingTrouble)
+		} else if due(n.uplinkLostAt) {
+			n.sayOnce("uplink", err)
+		}
 		return
 	}
+	n.uplinkLostAt = time.Time{}
 	n.forget("uplink")
 	if choice.Equal(n.uplink) {
 		n.uplinkAt = time.Time{}
