@@ -114,16 +114,16 @@ func (t *Table[K, V]) recheck() {
 // Want says that o asks for v under k. What o asked for there before is replaced.
 func (t *Table[K, V]) Want(o Owner, k K, v V) {
 	c := t.cell(k)
-	before := c.claim.value
+	before, wanted := c.claim.value, c.wanted
 	c.drop(o.Name)
 	c.add(claim[V]{o, v})
-	if c.claim.value != before {
+	if !wanted || c.claim.value != before {
 		t.anew(k, c)
 	}
 	t.update(k, c)
 }
 
-// anew says that another value is wanted under k than before: the difference is of our own making, and whatever pace
+// anew says that another value is wanted under k than before, or one at all: the difference is of our own making, and whatever pace
 // was kept for the last one says nothing about this one.
 func (t *Table[K, V]) anew(k K, c *cell[V]) {
 	c.settled = false

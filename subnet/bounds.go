@@ -87,9 +87,9 @@ func short(err error) error {
 	return fmt.Errorf("%s... (%d bytes)", strings.ToValidUTF8(text[:maxReason], ""), len(text))
 }
 
-// shortKey returns what a key is kept under: itself, unless it is far too long for a lease's. Two long keys, or a long
+// ShortKey returns what a key is kept under: itself, unless it is far too long for a lease's. Two long keys, or a long
 // one and what it is kept under, could be made to come out alike; neither is a lease's, so nothing hangs on it.
-func shortKey(key string) string {
+func ShortKey(key string) string {
 	if len(key) <= maxKey {
 		return key
 	}

@@ -34,7 +34,7 @@ func (e *entry) member(l Lease) Member {
 // can come again with another value.
 func (v *View) put(r Record) {
 	l, bad := ParseLease(r.Key, r.Value)
-	key := shortKey(r.Key)
+	key := ShortKey(r.Key)
 	e := v.entries[key]
 	switch {
 	case e == nil && l.stray() && v.strays == maxStrays:

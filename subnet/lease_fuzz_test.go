@@ -18,7 +18,7 @@ func FuzzParseKey(f *testing.F) {
 			if subnets != [2]netip.Prefix{} {
 				t.Errorf("%q: subnets beside the error: %v", key, subnets)
 			}
-			if short := shortKey(key); len(short) > maxKey || len(key) <= maxKey && short != key {
+			if short := ShortKey(key); len(short) > maxKey || len(key) <= maxKey && short != key {
 				t.Errorf("%q is kept under %q", key, short)
 			}
 			return

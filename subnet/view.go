@@ -76,7 +76,7 @@ func (v *View) Apply(e Event) []Change {
 		v.put(r)
 	}
 	for _, key := range e.Deleted {
-		if old := v.entries[shortKey(key)]; old != nil {
+		if old := v.entries[ShortKey(key)]; old != nil {
 			v.remove(old)
 		} else if _, err := ParseKey(key); err != nil && v.uncounted > 0 {
 			v.uncounted--
@@ -110,7 +110,7 @@ func (v *View) SetRules(r Rules) []Change {
 // Get returns the record kept under key. The error says why it is not let in. ok is false for a record that is not
 // there, and for one of those that are only counted; see [View.Len].
 func (v *View) Get(key string) (m Member, ok bool, why error) {
-	e := v.entries[shortKey(key)]
+	e := v.entries[ShortKey(key)]
 	if e == nil {
 		return Member{}, false, nil
 	}

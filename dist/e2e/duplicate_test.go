@@ -16,7 +16,8 @@ import (
 // TestDuplicateMAC: a node whose device has the MAC address that an older lease of another node names takes another, and
 // all reach it. Nobody else is disturbed.
 func TestDuplicateMAC(t *testing.T) {
-	l := start(t, lab.Options{Nodes: 2})
+	const config = `{"Network":"10.5.0.0/16","SubnetMax":"10.5.199.0","Backend":{"Type":"vxlan"}}`
+	l := start(t, lab.Options{Nodes: 2, Config: config})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	node := l.Nodes()[0]

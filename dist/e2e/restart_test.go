@@ -149,23 +149,11 @@ func TestRestartChangesNothing(t *testing.T) {
 	}
 }
 
-// waitForReady waits until the last run of the daemon has said that it is ready.
+// waitForReady waits until the present run of the daemon has said that it is ready.
 func waitForReady(ctx context.Context, t *testing.T, n *lab.Node) {
 	t.Helper()
-	for {
-		log, err := os.ReadFile(n.LogPath())
-		if err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
-		runs := strings.Split(string(log), "selvaged starts")
-		if strings.Contains(runs[len(runs)-1], "msg=ready") && n.Running() {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s is not ready: %v; its log:\n%s", n.Name(), ctx.Err(), log)
-		case <-time.After(5 * time.Millisecond):
-		}
+	if err := n.WaitReady(ctx); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -54,9 +54,9 @@ type node struct {
 	uplinkLostAt time.Time // when it is said that there is none
 	published    string    // content of the subnet file as last written
 	ready        bool
-	quarantined  map[string]string // reasons by lease key, as last logged
-	shared       map[string]bool   // leases with one public IP, as logged
-	renewed      int64             // the revision of our lease in which newMACs found a duplicate
+	quarantine   quarantine
+	shared       map[string]bool // leases with one public IP, as logged
+	renewed      int64           // the revision of our lease in which newMACs found a duplicate
 	said
 }
 
@@ -81,7 +81,7 @@ func Run(ctx context.Context, o Options) error {
 		rulesSet:   make(chan struct{}, 1),
 		grace:      map[string]graced{},
 
-		quarantined: map[string]string{}, shared: map[string]bool{},
+		quarantine: quarantine{reasons: map[string]string{}}, shared: map[string]bool{},
 		said: said{log: o.Log, once: map[string]string{}, fights: map[string]time.Time{}, failing: map[string]*failing{}},
 	}
 	n.cache = newLeaseCache(o.StateDir, o.CachedStart, time.Now())
@@ -211,7 +211,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 // next is when the loop has to run again if nothing happens.
 func (n *node) next(now time.Time) time.Time {
 	at := n.resyncAt
-	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt, n.uplinkLostAt, n.cache.startAt}
+	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt, n.uplinkLostAt, n.cache.startAt, n.vteps.notBefore}
 	if n.cache.stale {
 		wakes = append(wakes, n.cache.writeAt)
 	}

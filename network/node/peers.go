@@ -37,7 +37,7 @@ func (n *node) takeIn(e subnet.Event) {
 	}
 	n.peersChanged(changes, n.graceOf(e), time.Now())
 	if n.backend != nil && e.Type != subnet.Page {
-		n.sayQuarantined(e)
+		n.sayQuarantined(e, time.Now())
 		n.sayShared()
 	}
 }
@@ -65,14 +65,29 @@ func (n *node) sayShared() {
 	n.shared = shared
 }
 
-// manyQuarantined is how many leases that are not let in are named one by one; of more, only the number is said.
-const manyQuarantined = 10
+// manyQuarantined is how many leases that are not let in are named within quarantineSaidEvery; of more, only the number is
+// said. Whoever can write leases can write any number of bad ones.
+const (
+	manyQuarantined     = 10
+	quarantineSaidEvery = time.Minute
+)
+
+// quarantine is what was said of leases that are not let in.
+type quarantine struct {
+	reasons map[string]string // by key, cut to length
+	since   time.Time         // beginning of the time in which
+	named   int               // so many were named
+}
 
 // sayQuarantined names the leases that an event brought and that are not let in, each once a reason. After a snapshot,
 // it looks at all.
-func (n *node) sayQuarantined(e subnet.Event) {
+func (n *node) sayQuarantined(e subnet.Event, now time.Time) {
+	q := &n.quarantine
+	if now.Sub(q.since) > quarantineSaidEvery {
+		q.since, q.named = now, 0
+	}
 	for _, key := range e.Deleted {
-		delete(n.quarantined, key)
+		delete(q.reasons, subnet.ShortKey(key))
 	}
 	if e.Type == subnet.Changed {
 		for _, r := range e.Put {
@@ -81,26 +96,29 @@ func (n *node) sayQuarantined(e subnet.Event) {
 		}
 		return
 	}
-	clear(n.quarantined)
+	clear(q.reasons)
 	for key, why := range n.view.Quarantined {
 		n.sayIfQuarantined(key, why)
-	}
-	if many := len(n.quarantined); many > manyQuarantined {
-		n.Log.WithField("quarantined", many).Warn("many leases are not let in; these were the first of them")
 	}
 }
 
 func (n *node) sayIfQuarantined(key string, why error) {
+	q := &n.quarantine
+	key = subnet.ShortKey(key)
 	if why == nil {
-		delete(n.quarantined, key)
+		delete(q.reasons, key)
 		return
 	}
-	if n.quarantined[key] == why.Error() {
+	if q.reasons[key] == why.Error() {
 		return
 	}
-	n.quarantined[key] = why.Error()
-	if len(n.quarantined) <= manyQuarantined {
+	q.reasons[key] = why.Error()
+	switch q.named++; {
+	case q.named <= manyQuarantined:
 		n.Log.WithField("lease", key).WithError(why).Warn("a lease is not let in")
+	case q.named == manyQuarantined+1:
+		_, quarantined := n.view.Len()
+		n.Log.WithField("quarantined", quarantined).Warn("many leases are not let in; more are not named for now")
 	}
 }
 

@@ -61,7 +61,7 @@ func (n *node) makeBackend(now time.Time) error {
 	n.own.instanceID, n.own.advertise = id.InstanceID, n.lease
 	n.assumeOwn()
 	n.adopt(choice, b, now)
-	n.sayQuarantined(subnet.Event{Type: subnet.Synced})
+	n.sayQuarantined(subnet.Event{Type: subnet.Synced}, now)
 	return n.kernel.Read() // now that it is known what is ours
 }
 

@@ -24,7 +24,26 @@ type vteps struct {
 	config  vtep.Config  // as it was last set
 	inForce bool
 	watched bool
-	news    atomic.Bool // somebody else has changed it
+	said    time.Time // when somebody's change of it, or a failure, was last said
+	// Who changes it again and again is met with a growing pause, as in package network.
+	pause     time.Duration
+	notBefore time.Time
+	news      atomic.Bool // somebody else has changed it
+}
+
+// Pauses between two repairs of the filter.
+const (
+	shortestVTEPPause = 5 * time.Millisecond
+	longestVTEPPause  = 500 * time.Millisecond
+)
+
+// wait has the next repair come after a pause, which grows if it follows soon.
+func (v *vteps) wait(now time.Time) {
+	if now.Sub(v.notBefore) > 8*v.pause {
+		v.pause = 0
+	}
+	v.pause = min(max(2*v.pause, shortestVTEPPause), longestVTEPPause)
+	v.notBefore = now.Add(v.pause)
 }
 
 // keepVTEPs makes the filter what it is to be, once all peers are known.
@@ -32,18 +51,19 @@ func (n *node) keepVTEPs(ctx context.Context, now time.Time) {
 	if n.vteps.over || !n.view.Synced() || !n.own.final {
 		return
 	}
-	if err := n.ensureVTEPs(ctx); errors.Is(err, vtep.ErrUnsupported) {
+	if err := n.ensureVTEPs(ctx, now); errors.Is(err, vtep.ErrUnsupported) {
 		err = errors.Join(err, n.endVTEPs())
 		n.Log.WithError(err).Warn("no VTEP filter: anybody on the underlay can send packets into the overlay. --vtep-filter=false leaves it out without a word")
 	} else if err != nil {
-		n.sayOnce("VTEP filter", err)
-		n.setupAt = now.Add(waitAfterFailure) // to wake up and try again
-	} else {
-		n.forget("VTEP filter")
+		n.vteps.wait(now)
+		if now.Sub(n.vteps.said) > fightSaidEvery {
+			n.vteps.said = now
+			n.Log.WithError(err).Error("the VTEP filter is not as it should be; trying again")
+		}
 	}
 }
 
-func (n *node) ensureVTEPs(ctx context.Context) error {
+func (n *node) ensureVTEPs(ctx context.Context, now time.Time) error {
 	v := &n.vteps
 	config, wanted := n.vtepConfig()
 	if v.filter == nil {
@@ -55,6 +75,9 @@ func (n *node) ensureVTEPs(ctx context.Context) error {
 	}
 	if !wanted {
 		return n.endVTEPs()
+	}
+	if now.Before(v.notBefore) {
+		return nil
 	}
 	told := v.news.Swap(false)
 	if v.inForce && !told && reflect.DeepEqual(config, v.config) {
@@ -72,7 +95,11 @@ func (n *node) ensureVTEPs(ctx context.Context) error {
 	case !v.inForce:
 		n.Log.WithFields(logrus.Fields{"port": config.Port, "allow": config.Allow, "changed": changed}).Info("VTEP filter: VXLAN packets are taken from peers only")
 	case changed && told && reflect.DeepEqual(config, v.config):
-		n.Log.Warn("somebody else changed the VTEP filter; it is right again")
+		v.wait(now)
+		if now.Sub(v.said) > fightSaidEvery {
+			v.said = now
+			n.Log.Warn("somebody else changed the VTEP filter; it is right again")
+		}
 	}
 	v.inForce, v.config = true, config
 	n.kernel.Filter(v.filter)
