@@ -117,9 +117,10 @@ func (s *Store) Close() error {
 // Outage tells since when and why Watch has been without etcd, or a zero time and nil while all is well.
 func (s *Store) Outage() (since time.Time, cause error) { return s.contact.state() }
 
-// deadline bounds one request.
+// deadline bounds one request, and has a member that is parted from the others refuse it at once, so that another is asked.
+// It would let the request wait for a leader otherwise.
 func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, s.opts.RequestTimeout)
+	return context.WithTimeout(clientv3.WithRequireLeader(ctx), s.opts.RequestTimeout)
 }
 
 // failFast makes a request fail at once when no endpoint can be reached, with the reason why. etcd's client would have it

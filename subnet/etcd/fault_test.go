@@ -152,15 +152,19 @@ func TestOutageIsSaidOnceAndItsEndOnce(t *testing.T) {
 }
 
 func TestRetriesGetRarer(t *testing.T) {
-	r := retry{last: retryLast}
-	for range 3 {
-		want := retryFirst
-		for range 12 {
-			if got := r.pause(); got < want/2 || got > want {
-				t.Errorf("pause of %s, want up to %s", got, want)
+	for _, quick := range []int{0, 4} {
+		r := retry{last: retryLast, quick: quick}
+		for range 3 {
+			want := retryFirst
+			for i := range 16 {
+				if got := r.pause(); got < want/2 || got > want {
+					t.Errorf("pause %d of %s, want up to %s", i, got, want)
+				}
+				if i >= quick {
+					want = min(2*want, retryLast)
+				}
 			}
-			want = min(2*want, retryLast)
+			r.reset()
 		}
-		r.reset()
 	}
 }

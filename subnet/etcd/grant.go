@@ -68,7 +68,7 @@ func (s *Store) usedGrant(id int64) {
 // keepAlive renews an etcd lease and returns the time it now has. The error is [rpctypes.ErrLeaseNotFound] if it does
 // not exist (any more).
 func (s *Store) keepAlive(ctx context.Context, id int64) (time.Duration, error) {
-	ctx, cancel := s.deadline(clientv3.WithRequireLeader(ctx))
+	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	stream, err := s.leases.LeaseKeepAlive(ctx)
 	if err != nil {

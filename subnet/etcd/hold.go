@@ -56,7 +56,7 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 		lost: "our own lease can be neither renewed nor changed; it is tried again for as long as it runs",
 		back: "our own lease is renewed again",
 	}
-	again := retry{last: s.opts.retryLast}
+	again := s.newRetry()
 	for {
 		err := s.keep(ctx, h)
 		pause := jitter(h.every)

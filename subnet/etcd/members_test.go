@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
 	"github.com/selvage-net/selvage/subnet"
@@ -142,5 +144,19 @@ func TestMemberThatHangsIsLeft(t *testing.T) {
 	h.held()
 	if state := w.Now(); state.Synced != 1 {
 		t.Errorf("%d snapshots", state.Synced)
+	}
+}
+
+// TestRequestsWantALeader: a member that is parted from the others would otherwise have a request wait until its deadline.
+func TestRequestsWantALeader(t *testing.T) {
+	s := open(t, Options{Endpoints: []string{"http://127.0.0.1:1"}})
+	ctx, cancel := s.deadline(t.Context())
+	defer cancel()
+	sent, _ := metadata.FromOutgoingContext(ctx)
+	if got := sent.Get(rpctypes.MetadataRequireLeaderKey); len(got) != 1 || got[0] != rpctypes.MetadataHasLeader {
+		t.Errorf("a request says %v", sent)
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		t.Error("a request has no deadline")
 	}
 }

@@ -55,9 +55,10 @@ type Options struct {
 	// moment, and 10,000 lists of 10,000 leases are more than etcd can answer at once. The first list of a Watch waits for
 	// nothing, and neither does one after a compaction, which has no reason to come to all at once.
 	//
-	// As a node claims only what a list has shown to be free, its own lease comes back to a wiped etcd this much later as
-	// well. That costs no packet: nobody takes anything out of the kernel while it waits, the lease is in nobody's way but
-	// its own node's, and peers that see it missing keep its entries for a while. 0: DefaultListSpread; negative: at once.
+	// Its own lease a node looks after in the first quarter of its wait, which takes a few small requests: a wiped etcd gets
+	// it back before the lists. Whatever is missing until then costs no packet: nobody takes anything out of the kernel
+	// while it waits, and peers that see a lease missing keep its entries for a while. But a node that needs a subnet for the
+	// first time in these seconds can be given one whose owner is not back yet. 0: DefaultListSpread; negative: at once.
 	ListSpread time.Duration
 	// Log gets a line when etcd cannot be reached and one when it can be again; nil: nobody does.
 	Log logrus.FieldLogger
@@ -66,6 +67,7 @@ type Options struct {
 	dial      []grpc.DialOption // to see the requests
 	quiet     time.Duration     // see quietInterval
 	retryLast time.Duration     // see retryLast
+	turn      time.Duration     // in the place of a random part of ListSpread
 }
 
 // withDefaults checks the options, brings them into one form, and fills in what was left out.

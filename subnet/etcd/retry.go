@@ -13,16 +13,33 @@ const (
 	retryLast  = 10 * time.Second
 )
 
-// retry spaces attempts: 0.1 s after the first failure, doubling to last.
-type retry struct{ last, next time.Duration }
+// retry spaces attempts: 0.1 s after each of the first failures, then doubling to last.
+type retry struct {
+	last  time.Duration
+	quick int // how many times more than once the first pause is taken
+
+	next  time.Duration
+	taken int // first pauses
+}
+
+// newRetry returns one for Watch or Hold. Of several members one can be of no use, parted from the others for instance, and
+// each request goes to another: that is to cost a few attempts and no long pause.
+func (s *Store) newRetry() retry {
+	return retry{last: s.opts.retryLast, quick: 2 * (len(s.opts.Endpoints) - 1)}
+}
 
 // reset is for after a success.
-func (r *retry) reset() { r.next = 0 }
+func (r *retry) reset() { r.next, r.taken = 0, 0 }
 
 // pause returns how long to wait now: a random part, at least half, of the current step. What broke for all nodes in
 // one moment must not bring all of them back in one.
 func (r *retry) pause() time.Duration {
-	r.next = min(max(2*r.next, retryFirst), r.last)
+	if r.taken <= r.quick {
+		r.taken++
+		r.next = retryFirst
+	} else {
+		r.next = min(2*r.next, r.last)
+	}
 	return jitter(r.next)
 }
 
@@ -33,6 +50,9 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 func (o Options) spread() time.Duration {
 	if o.ListSpread <= 0 {
 		return 0
+	}
+	if o.turn != 0 {
+		return o.turn
 	}
 	return rand.N(o.ListSpread)
 }

@@ -50,6 +50,15 @@ func TestReturnIsCheap(t *testing.T) {
 		}
 		return ""
 	})
+	var asked map[string]int
+	eventually(t, func() string { // perhaps a look at our own key, which was seen to change
+		last := asked
+		time.Sleep(50 * time.Millisecond)
+		if asked = handled(t, etcd); !maps.Equal(asked, last) {
+			return "silence"
+		}
+		return ""
+	})
 
 	restart(t, etcd)
 	if got, want := watched(t, etcd), (map[string]int{"Txn": 1, "Watch": 1}); !maps.Equal(got, want) {
@@ -90,6 +99,35 @@ func TestListsAreSpreadOnlyWhenTheHistoryIsGone(t *testing.T) {
 	}
 	if err := w.Stop(); err != nil { // it ends all the same
 		t.Errorf("Watch returned %v", err)
+	}
+}
+
+func TestOwnLeaseDoesNotWaitForTheList(t *testing.T) {
+	t.Parallel()
+	etcd := server(t, etcdserver.Options{})
+	c, o := cluster(t, etcd.Endpoint())
+	c.Write(t, "config", "{}")
+	o.LeaseTTL, o.ListSpread, o.turn = DefaultLeaseTTL, time.Minute, 6*time.Second
+	s := open(t, o)
+	w := storetest.Watch(t, s, nil)
+	r, err := s.Claim(t.Context(), nil, lease(1, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := startHold(t, s, r)
+	w.There(r.Key)
+	wipe(t, etcd, "")
+	h.lost()
+	again, err := s.Claim(t.Context(), &r, lease(1, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state := w.Now(); state.Synced != 1 {
+		t.Error("the list came before")
+	}
+	startHold(t, s, again).held()
+	if state := w.Synced(2); state.Regressed != 1 || state.Leases[r.Key].LeaseID != again.LeaseID {
+		t.Errorf("%d of %d snapshots are of another history, the lease is %+v", state.Regressed, state.Synced, state.Leases[r.Key])
 	}
 }
 

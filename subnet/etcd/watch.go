@@ -69,7 +69,7 @@ type refusal struct{ error }
 // Watch implements [subnet.Store]. Each response of etcd's becomes one event.
 func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) error {
 	w := &watcher{Store: s, changed: changed}
-	again := retry{last: s.opts.retryLast}
+	again := s.newRetry()
 	for {
 		began := time.Now()
 		err := w.run(ctx)
@@ -106,8 +106,7 @@ func (w *watcher) run(ctx context.Context) error {
 			return err
 		}
 	} else {
-		// Each attempt anew: an etcd that goes down again comes back to all nodes at once again.
-		if w.regressed && !sleep(ctx, w.opts.spread()) {
+		if w.regressed && !w.takeTurn(ctx) {
 			return ctx.Err()
 		}
 		if err := w.snapshot(ctx); err != nil {
@@ -116,6 +115,19 @@ func (w *watcher) run(ctx context.Context) error {
 		w.listed, w.regressed = true, false
 	}
 	return w.follow(ctx)
+}
+
+// takeTurn waits before a list that every node wants, and reports whether ctx is still good. It does so at each attempt: an
+// etcd that goes down again comes back to all nodes at once again. Early in that time it wakes each Hold. To look at one
+// key, and to claim it again if it is gone, takes no list, and the sooner that is done the less can another node that needs a
+// subnet take it for a free one.
+func (w *watcher) takeTurn(ctx context.Context) bool {
+	whole := w.opts.spread()
+	if !sleep(ctx, whole/4) {
+		return false
+	}
+	w.notice(subnet.Event{Type: subnet.Synced})
+	return sleep(ctx, whole-whole/4)
 }
 
 // regress notes that the store's history is not the one that we know.
