@@ -8,6 +8,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/cache"
 )
@@ -37,26 +38,35 @@ type leaseCache struct {
 	writing bool
 	expires time.Time      // of the own lease, as last kept
 	own     *subnet.Member // the own lease, if it can be used
+
+	kept      *cache.Snapshot // what an earlier run knew, as long as that matters
+	cluster   uint64          // the store that was heard
+	regressed bool            // it has lost its memory since the leases were kept
 }
 
-// startFromCache feeds the view from the file, once, when the store keeps silent.
+// readKept reads the file at the start. One that is damaged is set aside.
+func (n *node) readKept() {
+	kept, err := cache.Read(n.cache.path)
+	switch {
+	case err == nil:
+		n.cache.kept = &kept
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, cache.ErrDamaged):
+		aside, moveErr := cache.SetAside(n.cache.path)
+		n.Log.WithError(errors.Join(err, moveErr)).WithField("moved_to", aside).Error("the leases kept from an earlier run are of no use")
+	default:
+		n.Log.WithError(err).Error("the leases kept from an earlier run are of no use")
+	}
+}
+
+// startFromCache feeds the view from what was kept, once, when the store keeps silent.
 func (n *node) startFromCache(now time.Time) {
 	if n.cache.startAt.IsZero() || n.view.Synced() || now.Before(n.cache.startAt) {
 		return
 	}
 	n.cache.startAt = time.Time{}
-	kept, err := cache.Read(n.cache.path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return
-	case errors.Is(err, cache.ErrDamaged):
-		aside, moveErr := cache.SetAside(n.cache.path)
-		n.Log.WithError(errors.Join(err, moveErr)).WithField("moved_to", aside).Error("the leases kept from an earlier run are of no use; waiting for the lease store")
-		return
-	case err != nil:
-		n.Log.WithError(err).Error("the leases kept from an earlier run are of no use; waiting for the lease store")
-		return
-	case kept.Config == nil:
+	kept := n.cache.kept
+	if kept == nil || kept.Config == nil {
 		return
 	}
 	n.cache.inUse = true
@@ -76,6 +86,41 @@ func (n *node) startFromCache(now time.Time) {
 	n.cache.own = &m
 }
 
+// graceKept puts peers that were kept, and that the store does not have, into grace: a daemon that was restarted just after
+// the store was wiped, or while a peer's lease was missing for a moment, is not to take out what one that ran on keeps.
+func (n *node) graceKept(rules subnet.Rules, now time.Time) {
+	kept := n.cache.kept
+	if kept == nil || n.cache.inUse {
+		return
+	}
+	n.cache.kept = nil
+	until := now.Add(n.PeerGrace)
+	if n.cache.regressed {
+		until = later(until, kept.Written.Add(n.LeaseTTL))
+	}
+	if !now.Before(until) {
+		return
+	}
+	before := subnet.NewView()
+	before.SetRules(rules)
+	before.Apply(subnet.Event{Type: subnet.Page, Revision: kept.Revision, Put: kept.Records})
+	before.Apply(subnet.Event{Type: subnet.Synced, Revision: kept.Revision})
+	for m := range before.Peers {
+		if _, there, _ := n.view.Get(m.Key); there || n.isOurs(m.Lease) {
+			continue
+		}
+		n.grace[m.Key] = graced{lease: m.Lease, until: until}
+		n.tables.Replace(network.Owner{Name: m.Key, Grace: true, Age: m.Created}, network.State{}, wanted(n.backend, &m.Lease))
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // assumeOwn takes the own lease that was kept for ours, if this is still the node that it was given to.
 func (n *node) assumeOwn() {
 	if m := n.cache.own; m != nil && n.cache.inUse && m.InstanceID == n.identity.InstanceID {
@@ -85,14 +130,19 @@ func (n *node) assumeOwn() {
 	n.cache.own = nil
 }
 
-// heardStore ends what the cache was for.
-func (n *node) heardStore() {
-	n.cache.startAt = time.Time{}
+// heardStore ends what the cache was for. It reports whether the store has lost its memory since the leases were kept.
+func (n *node) heardStore(e subnet.Event) (regressed bool) {
+	n.cache.startAt, n.cache.cluster = time.Time{}, e.Cluster
+	if kept := n.cache.kept; kept != nil {
+		n.cache.regressed = e.Revision < kept.Revision || kept.Cluster != 0 && e.Cluster != kept.Cluster
+		regressed = n.cache.regressed
+	}
 	if n.cache.inUse {
-		n.cache.inUse = false
+		n.cache.inUse, n.cache.kept = false, nil // the view knows them, and tells which are gone
 		n.own.doubt()
 		n.Log.Info("the lease store is back; its leases take the place of those that were kept")
 	}
+	return regressed
 }
 
 // leasesChanged notes that the file does not say any more what the view does.
@@ -124,7 +174,7 @@ func (n *node) keepLeases(now time.Time) {
 	if !n.cache.stale && expires.Sub(n.cache.expires) < n.LeaseTTL/8 {
 		return
 	}
-	kept := cache.Snapshot{Written: now, Revision: n.view.Revision(), Config: n.configJSON, OwnKey: n.own.record.Key, OwnExpires: expires}
+	kept := cache.Snapshot{Written: now, Cluster: n.cache.cluster, Revision: n.view.Revision(), Config: n.configJSON, OwnKey: n.own.record.Key, OwnExpires: expires}
 	add := func(m subnet.Member) {
 		if value, err := m.Value(); err == nil { // it was read from one
 			kept.Records = append(kept.Records, subnet.Record{Key: m.Key, Value: value, Created: m.Created, Modified: m.Modified, LeaseID: m.LeaseID})

@@ -89,6 +89,7 @@ func Run(ctx context.Context, o Options) error {
 		store: o.Store, view: n.view, log: o.Log, background: &n.background,
 		claims: make(chan claimed), lost: make(chan heldLost), previous: n.previousSubnets(),
 	}
+	n.readKept()
 	defer func() {
 		cancel()
 		n.background.Wait()

@@ -21,7 +21,7 @@ type graced struct {
 // storeNews takes in one event of the store.
 func (n *node) storeNews(e subnet.Event) {
 	if e.Type == subnet.Synced {
-		n.heardStore()
+		e.Regressed = n.heardStore(e) || e.Regressed
 	}
 	if e.Type == subnet.Synced || e.ConfigSet || len(e.Put)+len(e.Deleted) > 0 {
 		n.cache.leasesChanged(time.Now())

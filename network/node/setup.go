@@ -112,12 +112,14 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 	n.kernel.Uplink(choice.Name)
 	n.own.publicIPs = choice.PublicIP
 	n.wantDevice()
-	n.peersChanged(n.view.SetRules(subnet.Rules{
+	rules := subnet.Rules{
 		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
 		Check:    func(l subnet.Lease) error { _, err := b.Peer(l); return err },
 		Unique:   b.Unique,
 		Underlay: n.ofUnderlay(choice),
-	}), n.PeerGrace, now)
+	}
+	n.peersChanged(n.view.SetRules(rules), n.PeerGrace, now)
+	n.graceKept(rules, now)
 }
 
 // ofUnderlay returns what no peer's subnet may hold: this node would lose its own network, or the store.
