@@ -77,7 +77,8 @@ func removeLink(name string) error {
 	if err == nil {
 		err = netlink.LinkDel(link)
 	}
-	if notFound := (netlink.LinkNotFoundError{}); err != nil && !errors.As(err, &notFound) {
+	// One end of a veth pair goes with the namespace of the other, at any moment.
+	if notFound := (netlink.LinkNotFoundError{}); err != nil && !errors.As(err, &notFound) && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return nil

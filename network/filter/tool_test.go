@@ -48,7 +48,7 @@ func TestFind(t *testing.T) {
 	}{
 		{name: "side by side", scripts: map[string]string{
 			"iptables": says("iptables", "v1.8.9 (nf_tables)"), "iptables-restore": says("iptables-restore", "v1.8.9 (nf_tables)")},
-			want: tool{path: "iptables", restorePath: "iptables-restore", randomFully: true, lockWaitSecs: lockWait}},
+			want: tool{path: "iptables", restorePath: "iptables-restore", nft: true, randomFully: true, lockWaitSecs: lockWait}},
 		{name: "old ones, which name no variant", scripts: map[string]string{
 			"iptables": says("iptables", "v1.6.1"), "iptables-restore": says("iptables-restore", "v1.6.1")},
 			want: tool{path: "iptables", restorePath: "iptables-restore", lockWaitSecs: lockWait}},
@@ -287,5 +287,26 @@ func TestReplaced(t *testing.T) {
 	}
 	if _, err := r.Ensure(t.Context(), Policy{}); err != nil {
 		t.Errorf("the new program was not looked for: %v", err)
+	}
+}
+
+// TestTold: only of what is built on nf_tables the kernel tells, and of nothing that has no tool yet.
+func TestTold(t *testing.T) {
+	families := subnet.Families()
+	r := New(families[:]...)
+	for _, tt := range []struct {
+		four, six *tool
+		want      bool
+	}{
+		{nil, nil, false},
+		{&tool{nft: true}, nil, true},
+		{&tool{nft: true}, &tool{nft: true}, true},
+		{&tool{nft: true}, &tool{}, false},
+		{nil, &tool{}, false},
+	} {
+		r.tools = [2]*tool{subnet.IPv4: tt.four, subnet.IPv6: tt.six}
+		if got := r.Told(); got != tt.want {
+			t.Errorf("%+v, %+v: %t", tt.four, tt.six, got)
+		}
 	}
 }

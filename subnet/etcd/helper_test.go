@@ -151,7 +151,9 @@ func cluster(t *testing.T, endpoint string) (storetest.Cluster, Options) {
 		},
 		Write: func(t *testing.T, key, value string) {
 			t.Helper()
-			must[*clientv3.PutResponse](t)(c.Put(t.Context(), o.Prefix+"/"+key, value))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			must[*clientv3.PutResponse](t)(c.Put(ctx, o.Prefix+"/"+key, value))
 		},
 		Delete: func(t *testing.T, key string) {
 			t.Helper()
