@@ -5,11 +5,14 @@ import (
 	"strings"
 )
 
-// Commands returns the state as the commands of iproute2 that would make it, in the order in which it is made: for
+// Commands returns the state as the commands of iproute2, and of nft for VTEPs, that would make it, in the order in which it is made: for
 // people to read, and for tests to compare.
 func (s State) Commands() []string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	for _, x := range s.VTEPs {
+		say("nft add element inet selvage-vtep peers-%s { %s }", choose(x.Key.Is4(), "ipv4", "ipv6"), x.Key)
+	}
 	for _, x := range s.Links {
 		l := x.Value
 		say("ip link add %s address %s mtu %d type %s id %d local %s dstport %d %slearning%s", x.Key, l.MAC, l.MTU,

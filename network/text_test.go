@@ -14,6 +14,7 @@ func TestCommands(t *testing.T) {
 	p := peerState(device, prefix("10.5.29.0/24"), mac("72:30:36:d0:8b:68"), netip.MustParseAddr("192.0.2.7"))
 	p.Links = []Item[string, Link]{{device, plain}, {"flannel-v6.7", other}}
 	p.Addresses = nodeState(device, plain).Addresses
+	p.VTEPs = []Item[netip.Addr, VTEP]{{Key: netip.MustParseAddr("192.0.2.7")}, {Key: netip.MustParseAddr("2001:db8::7")}}
 	p.FDB = append(p.FDB, Item[FDBKey, FDB]{FDBKey{device, MAC{2}}, FDB{Remote: netip.MustParseAddr("192.0.2.8")}})
 	p.Neighbours = append(p.Neighbours, Item[NeighbourKey, Neighbour]{NeighbourKey{device, netip.MustParseAddr("fd00::")}, Neighbour{MAC: MAC{2}}})
 	p.Routes = append(p.Routes,
@@ -25,6 +26,8 @@ func TestCommands(t *testing.T) {
 		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.33.0/24"), Metric: 5}, p.Via(peer(1).Routes[0].Value)})
 	p.Sysctls = []Item[string, Sysctl]{{"net/ipv4/ip_forward", "1"}}
 	want := []string{
+		"nft add element inet selvage-vtep peers-ipv4 { 192.0.2.7 }",
+		"nft add element inet selvage-vtep peers-ipv6 { 2001:db8::7 }",
 		"ip link add flannel.1 address 02:00:00:00:00:01 mtu 1450 type vxlan id 1 local 192.0.2.1 dstport 8472 nolearning",
 		"ip link set flannel.1 alias selvage addrgenmode none up",
 		"ip link add flannel-v6.7 address 02:00:00:00:00:09 mtu 1430 type vxlan id 7 local 2001:db8::1 dstport 4789 learning gbp",

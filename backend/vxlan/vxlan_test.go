@@ -54,12 +54,14 @@ const (
 // TestState compares what a node and one peer need in the kernel with the commands in testdata/state.txt: for each case a
 // line "# name", then the commands.
 func TestState(t *testing.T) {
+	const withNexthops = "dual stack, kernel with nexthop objects"
 	golden, err := os.ReadFile("testdata/state.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
 	cases := []struct{ name, config, key, value string }{
 		{"IPv4", `{"Network":"10.5.0.0/16"}`, ipv4Key, ipv4Value},
+		{withNexthops, `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, dualKey, dualValue},
 		{"IPv4, all options", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":42,"Port":4789,"MTU":9000,"GBP":true,"Learning":true}}`,
 			ipv4Key, strings.Replace(ipv4Value, `"VNI":1`, `"VNI":42`, 1)},
 		{"dual stack", `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, dualKey, dualValue},
@@ -70,7 +72,9 @@ func TestState(t *testing.T) {
 	var got strings.Builder
 	for _, c := range cases {
 		cfg := config(t, c.config)
-		b, err := New(cfg, underlay())
+		u := underlay()
+		u.Nexthops = c.name == withNexthops
+		b, err := New(cfg, u)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
