@@ -15,7 +15,8 @@ var ErrForeign = errors.New("in use by something that is not selvage's")
 // is not wanted. Each is idempotent: to set what is set, or to remove what is gone, is no error.
 //
 // A method does not touch the tables, with one exception: Link calls [Tables.LinkGone] if it makes a device anew or
-// renames one, since what hung on it hangs there no more, and [Tables.FDBGone] if it empties that. What the kernel reports in the meantime is for after the pass.
+// renames one, since what hung on it hangs there no more, and [Tables.FDBGone] if it empties that. What the kernel reports
+// in the meantime is for after the pass.
 type Kernel interface {
 	Devices
 	Entries

@@ -65,19 +65,22 @@ func (n *node) keepVTEPs(ctx context.Context, now time.Time) {
 
 func (n *node) ensureVTEPs(ctx context.Context, now time.Time) error {
 	v := &n.vteps
+	if now.Before(v.notBefore) {
+		return nil
+	}
 	config, wanted := n.vtepConfig()
 	if v.filter == nil {
 		f, err := vtep.Open()
-		if err != nil {
-			return ignoreUnless(wanted, err)
+		if errors.Is(err, vtep.ErrUnsupported) && !wanted {
+			v.over = true // there is none to be taken away
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("VTEP filter: %w", err)
 		}
 		v.filter = f
 	}
 	if !wanted {
 		return n.endVTEPs()
-	}
-	if now.Before(v.notBefore) {
-		return nil
 	}
 	told := v.news.Swap(false)
 	if v.inForce && !told && reflect.DeepEqual(config, v.config) {
@@ -176,11 +179,4 @@ func (n *node) wantedVTEPs(yield func(netip.Addr) bool) {
 			return
 		}
 	}
-}
-
-func ignoreUnless(wanted bool, err error) error {
-	if !wanted && errors.Is(err, vtep.ErrUnsupported) {
-		return nil
-	}
-	return fmt.Errorf("VTEP filter: %w", err)
 }
