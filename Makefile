@@ -11,7 +11,7 @@ STATIC   = CGO_ENABLED=0 $(RUN_GO) build -trimpath
 export PATH := $(PATH):/usr/sbin:/sbin
 
 # Packages that decide and do no I/O: more than 90 % of their statements must be covered.
-PURE = subnet network backend/vxlan cniplugin
+PURE = subnet network backend backend/vxlan backend/hostgw cniplugin
 
 .PHONY: help
 help: ## list the targets

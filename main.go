@@ -22,8 +22,10 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/grpclog"
 
+	"github.com/selvage-net/selvage/backend/vxlan"
 	"github.com/selvage-net/selvage/network/node"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet"
@@ -56,7 +58,7 @@ type flags struct {
 	rulesResync   int // seconds
 	randomDisable bool
 	renewMargin   int // minutes
-	blackhole     bool
+	txChecksum    string
 	vtepAllow     []string
 	noCachedStart bool
 	healthzIP     string
@@ -130,7 +132,8 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.BoolVar(&f.randomDisable, "ip-masq-fully-random-disable", false, "do not choose source ports fully at random when masquerading")
 	s.BoolVar(&f.node.Forward, "iptables-forward-rules", true, "accept forwarding from and to the overlay")
 	s.IntVar(&f.rulesResync, "iptables-resync", 5, "how often the packet filter's rules are looked at, in seconds")
-	s.BoolVar(&f.blackhole, "ip-blackhole-route", false, "taken for flannel's sake; not done yet")
+	s.BoolVar(&f.node.BlackholeRoute, "ip-blackhole-route", false, "drop packets for pods of this node that do not exist, rather than send them to the default gateway")
+	s.StringVar(&f.txChecksum, "vxlan-tx-checksum", "auto", "leave checksums of VXLAN packets to the interface: on, off, or auto for off before Linux 5.7, which gets them wrong")
 
 	s.BoolVar(&f.node.VTEPFilter, "vtep-filter", true, "take VXLAN packets from the public IPs of leases only; needs nf_tables")
 	s.StringSliceVar(&f.vtepAllow, "vtep-allow", nil, "take them from these prefixes too, where NAT gives a node another address than its lease says")
@@ -296,9 +299,6 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	if f.kubeSubnetMgr {
 		return errors.New("--kube-subnet-mgr: selvage keeps its leases in etcd; leave the flag out and give --etcd-endpoints")
 	}
-	if f.blackhole {
-		log.Warn("--ip-blackhole-route is not done yet; going on without")
-	}
 	if f.rulesResync <= 0 || f.node.Resync <= 0 {
 		return errors.New("--iptables-resync and --resync: want more than 0")
 	}
@@ -316,6 +316,9 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 		return a, nil
 	}
 	var err error
+	if f.node.TxChecksum, err = vxlan.TxChecksum(f.txChecksum, kernelRelease()); err != nil {
+		return err
+	}
 	if f.uplink.CanReach, err = address("iface-can-reach", f.canReach, netip.Addr.IsValid, "IP"); err != nil {
 		return err
 	}
@@ -338,6 +341,13 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	f.node.CachedStart, f.node.LeaseTTL = !f.noCachedStart, f.etcd.LeaseTTL
 	f.node.RulesResync = time.Duration(f.rulesResync) * time.Second
 	return nil
+}
+
+// kernelRelease is what uname -r prints.
+func kernelRelease() string {
+	var u unix.Utsname
+	_ = unix.Uname(&u) // fails for a bad pointer only
+	return unix.ByteSliceToString(u.Release[:])
 }
 
 func (f *flags) logger() (*logrus.Logger, error) {

@@ -7,6 +7,7 @@ package backend
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
@@ -14,10 +15,16 @@ import (
 
 // Underlay is a node's place in the network that carries the overlay.
 type Underlay struct {
-	Link     string        // the uplink's name
-	MTU      int           // the uplink's, in bytes
-	Local    [2]netip.Addr // addresses on the uplink, by subnet.Family; invalid where the node has none
-	PublicIP [2]netip.Addr // the addresses that peers send to: Local, or what is mapped to it
+	Link     string            // the uplink's name
+	MTU      int               // the uplink's, in bytes
+	Local    [2]netip.Addr     // addresses on the uplink, by subnet.Family; invalid where the node has none
+	PublicIP [2]netip.Addr     // the addresses that peers send to: Local, or what is mapped to it
+	OnLink   [2][]netip.Prefix // what the uplink reaches without a gateway, by subnet.Family
+	// ReversePath: the uplink takes packets only from sources that it would send to (rp_filter), or did until it was told to
+	// be less strict.
+	ReversePath bool
+	// TxChecksum is what VXLAN devices are to have the uplink do for them: see [network.Link].
+	TxChecksum network.Offload
 	// MAC returns the MAC address that the node's device of that name should have. lease is the one that the node's own
 	// lease says, or zero: peers that know the node send to it.
 	MAC func(device string, lease network.MAC) network.MAC
@@ -46,3 +53,18 @@ type Backend interface {
 // Factory makes a backend from a network config whose Backend.Type it serves. Its error names the field of the config
 // that is wrong, or what the underlay lacks.
 type Factory func(subnet.Config, Underlay) (Backend, error)
+
+// Reaches reports whether the uplink reaches an address without a gateway.
+func (u Underlay) Reaches(a netip.Addr) bool {
+	return slices.ContainsFunc(u.OnLink[subnet.FamilyOf(a)], func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// Direct returns the route to a peer's subnet by its underlay address, out of the uplink: no tunnel. It names the gateway
+// itself and no nexthop object: the kernel deletes those that lead out of an interface when that loses its carrier
+// (nexthop_flush_dev in net/ipv4/nexthop.c).
+func (u Underlay) Direct(e subnet.Endpoint) network.Item[network.RouteKey, network.Route] {
+	return network.Item[network.RouteKey, network.Route]{
+		Key:   network.RouteKey{Prefix: e.Subnet, Metric: network.DefaultMetric(e.Subnet)},
+		Value: network.Route{Link: u.Link, Gateway: e.PublicIP, Protocol: network.RouteProtocol, Type: network.Unicast},
+	}
+}

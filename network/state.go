@@ -66,7 +66,19 @@ type Link struct {
 	Alias    string // ifalias
 	AddrGen  bool   // the kernel gives the device an IPv6 link-local address by itself
 	Up       bool
+	// TxChecksum is whether checksums of what is sent are left to the interface (tx-checksum-ip-generic of ethtool).
+	TxChecksum Offload
 }
+
+// Offload is what is wanted of, or found of, something that an interface can do in the kernel's stead.
+type Offload uint8
+
+// The values of [Offload].
+const (
+	AsItIs Offload = iota // not looked at
+	Off
+	On
+)
 
 // SameDevice reports whether l and m agree in what the kernel cannot change on a live VXLAN device.
 func (l Link) SameDevice(m Link) bool {
@@ -140,9 +152,18 @@ type Route struct {
 	Gateway  netip.Addr // invalid if there is none
 	OnLink   bool       // the gateway needs no route of its own
 	Protocol uint8      // rtm_protocol
-	Type     uint8      // rtm_type; RTN_UNICAST is 1
+	Type     uint8      // rtm_type: Unicast, Blackhole, or another
 	Others   uint8      // how many more routes stand behind this one under the same key
 }
+
+// Types of routes: RTN_UNICAST and RTN_BLACKHOLE (include/uapi/linux/rtnetlink.h).
+const (
+	Unicast   = 1
+	Blackhole = 6
+)
+
+// LastMetric is the metric of a route that every other route to the same prefix is to go before.
+const LastMetric = 1<<32 - 1
 
 // VTEP is a peer's end of the tunnel, to the filter that lets in only what comes from one; its key is the peer's underlay
 // address, and there is nothing beyond that.

@@ -18,6 +18,9 @@ func (s State) Commands() []string {
 		say("ip link add %s address %s mtu %d type %s id %d local %s dstport %d %slearning%s", x.Key, l.MAC, l.MTU,
 			l.Kind, l.VNI, l.Local, l.Port, unless(l.Learning, "no"), when(l.GBP, " gbp"))
 		say("ip link set %s alias %s addrgenmode %s %s", x.Key, l.Alias, choose(l.AddrGen, "eui64", "none"), choose(l.Up, "up", "down"))
+		if l.TxChecksum != AsItIs {
+			say("ethtool -K %s tx-checksum-ip-generic %s", x.Key, choose(l.TxChecksum == On, "on", "off"))
+		}
 	}
 	for _, x := range s.Addresses {
 		say("ip address add %s dev %s", x.Key.Prefix, x.Key.Link)
@@ -37,7 +40,7 @@ func (s State) Commands() []string {
 			say("ip route replace %s nhid %d proto %d", x.Key, r.Nexthop, r.Protocol)
 			continue
 		}
-		say("ip route replace %s%s%s%s proto %d", x.Key, when(r.Gateway.IsValid(), " via "+r.Gateway.String()),
+		say("ip route replace %s%s%s%s%s proto %d", when(r.Type == Blackhole, "blackhole "), x.Key, when(r.Gateway.IsValid(), " via "+r.Gateway.String()),
 			when(r.Link != "", " dev "+r.Link), when(r.OnLink, " onlink"), r.Protocol)
 	}
 	for _, x := range s.Sysctls {

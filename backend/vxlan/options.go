@@ -22,7 +22,7 @@ type Options struct {
 	MTU      int // of the underlay; 0: the uplink's
 	GBP      bool
 	Learning bool
-	// DirectRouting is read, and not followed yet: peers on the uplink's own subnet go through the tunnel too.
+	// DirectRouting: peers that the uplink reaches without a gateway get a route, and no tunnel.
 	DirectRouting bool
 }
 

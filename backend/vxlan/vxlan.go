@@ -3,7 +3,8 @@
 // the device in place.
 //
 // Every node advertises its device's MAC address in its lease. A peer then needs three entries, all permanent, and
-// nothing is flooded or learned: see package network for how a packet meets them.
+// nothing is flooded or learned: see package network for how a packet meets them. With DirectRouting, a peer whose public
+// IP is on-link on this node's uplink needs one route instead, to that address.
 package vxlan
 
 import (
@@ -36,8 +37,7 @@ func families() [2]family {
 type vxlan struct {
 	options  Options
 	families [2]*tunnel // by subnet.Family; nil where the config has the family off
-	publicIP [2]netip.Addr
-	nexthops bool // see backend.Underlay
+	underlay backend.Underlay
 }
 
 // tunnel is one family's device.
@@ -58,7 +58,7 @@ func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &vxlan{options: o, publicIP: u.PublicIP, nexthops: u.Nexthops}
+	v := &vxlan{options: o, underlay: u}
 	for _, f := range subnet.Families() {
 		if !c.Ranges[f].Enabled() {
 			continue
@@ -90,7 +90,7 @@ func newTunnel(f subnet.Family, o Options, u backend.Underlay) (*tunnel, error) 
 	}
 	t.link = network.Link{
 		Kind: "vxlan", VNI: o.VNI, Port: o.Port, Local: u.Local[f], MTU: mtu - kind.overhead, MAC: u.MAC(t.name, known),
-		Learning: o.Learning, GBP: o.GBP, Alias: network.Alias, Up: true,
+		Learning: o.Learning, GBP: o.GBP, Alias: network.Alias, Up: true, TxChecksum: u.TxChecksum,
 	}
 	return t, nil
 }
@@ -100,7 +100,7 @@ func (v *vxlan) Advertise() (endpoints [2]subnet.Endpoint) {
 	for _, f := range subnet.Families() {
 		if t := v.families[f]; t != nil {
 			data, _ := json.Marshal(leaseData{VNI: &t.link.VNI, VtepMAC: t.link.MAC.String()}) // a number and a string
-			endpoints[f] = subnet.Endpoint{PublicIP: v.publicIP[f], Data: string(data)}
+			endpoints[f] = subnet.Endpoint{PublicIP: v.underlay.PublicIP[f], Data: string(data)}
 		}
 	}
 	return endpoints
@@ -108,6 +108,10 @@ func (v *vxlan) Advertise() (endpoints [2]subnet.Endpoint) {
 
 // Device implements backend.Backend. The address is the subnet's first, as a host route: it is the source of what the
 // node itself sends to pods elsewhere, and the next hop under which peers know the node.
+//
+// With DirectRouting, a peer may send by the tunnel what this node would send to it directly, and the other way round: while
+// one of them has changed over and the other has not, or for good where only one has the other on-link. A strict reverse
+// path filter would drop that.
 func (v *vxlan) Device(subnets [2]netip.Prefix) (s network.State) {
 	for _, f := range subnet.Families() {
 		t := v.families[f]
@@ -119,8 +123,20 @@ func (v *vxlan) Device(subnets [2]netip.Prefix) (s network.State) {
 			key := network.AddressKey{Link: t.name, Prefix: netip.PrefixFrom(subnets[f].Addr(), f.Bits())}
 			s.Addresses = append(s.Addresses, network.Item[network.AddressKey, network.Address]{Key: key})
 		}
+		if v.options.DirectRouting && f == subnet.IPv4 { // IPv6 has no such filter
+			s.Sysctls = append(s.Sysctls, looseReversePath(t.name))
+			if v.underlay.ReversePath {
+				s.Sysctls = append(s.Sysctls, looseReversePath(v.underlay.Link))
+			}
+		}
 	}
 	return s
+}
+
+// looseReversePath has the kernel take packets on an interface if it knows any way at all back to their source. The kernel
+// goes by the higher of what is set for the interface and for all of them (IN_DEV_RPFILTER).
+func looseReversePath(link string) network.Item[string, network.Sysctl] {
+	return network.Item[string, network.Sysctl]{Key: "net/ipv4/conf/" + link + "/rp_filter", Value: "2"}
 }
 
 // MTU implements backend.Backend. With both families it is the smaller one: a pod has one interface for both.
@@ -147,6 +163,10 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 		}
 		gateway := e.Subnet.Addr()
 		s.VTEPs = append(s.VTEPs, network.Item[netip.Addr, network.VTEP]{Key: e.PublicIP})
+		if v.options.DirectRouting && v.underlay.Reaches(e.PublicIP) {
+			s.Routes = append(s.Routes, v.underlay.Direct(e))
+			continue
+		}
 		s.FDB = append(s.FDB, network.Item[network.FDBKey, network.FDB]{
 			Key:   network.FDBKey{Link: t.name, MAC: mac},
 			Value: network.FDB{Remote: e.PublicIP, Permanent: true},
@@ -155,8 +175,8 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 			Key:   network.NeighbourKey{Link: t.name, IP: gateway},
 			Value: network.Neighbour{MAC: mac, Permanent: true},
 		})
-		route := network.Route{Link: t.name, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: unicast}
-		if v.nexthops && f == subnet.IPv4 {
+		route := network.Route{Link: t.name, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: network.Unicast}
+		if v.underlay.Nexthops && f == subnet.IPv4 {
 			route = s.Via(route)
 		}
 		key := network.RouteKey{Prefix: e.Subnet, Metric: network.DefaultMetric(e.Subnet)}
@@ -164,9 +184,6 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 	}
 	return s, nil
 }
-
-// unicast is RTN_UNICAST (include/uapi/linux/rtnetlink.h).
-const unicast = 1
 
 // Unique implements backend.Backend. A device delivers what is for its own MAC address only, and the FDB has one entry an
 // address: of two nodes with one address, as clones of a machine have, peers would reach one. A lease that no node can

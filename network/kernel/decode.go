@@ -264,6 +264,9 @@ func decodeRoute(b []byte) (m routeMessage, ok bool) {
 			m.key.Metric = attrUint32(data)
 		}
 	}
+	if m.route.Type == network.Blackhole {
+		m.index = 0 // IPv6 shows lo, which means nothing
+	}
 	m.key.Prefix = netip.PrefixFrom(dst, length)
 	return m, table == unix.RT_TABLE_MAIN && tos == 0 && srcLen == 0 && flags&unix.RTM_F_CLONED == 0 && m.key.Prefix.IsValid()
 }

@@ -168,9 +168,12 @@ func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error
 	if c.Present && c.Have.Protocol == unix.RTPROT_KERNEL && !k.tables.OwnsLink(c.Have.Link) {
 		return fmt.Errorf("route %s: an address of device %s holds this subnet: %w; remove the address or the device", u.Key, c.Have.Link, network.ErrForeign)
 	}
-	index, err := k.index(c.Want.Link)
-	if err != nil {
-		return fmt.Errorf("route %s: %w", u.Key, err)
+	index := 0
+	if c.Want.Link != "" {
+		var err error
+		if index, err = k.index(c.Want.Link); err != nil {
+			return fmt.Errorf("route %s: %w", u.Key, err)
+		}
 	}
 	if c.Present && c.Have.Others > 0 {
 		// Replace changes the first of several, and fails with EEXIST if what is wanted stands further behind.
@@ -179,13 +182,21 @@ func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error
 		}
 	}
 	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, u.Key, c.Want, index), func(err error) {
-		by := "via " + c.Want.Gateway.String()
-		if c.Want.Nexthop != 0 {
-			by = fmt.Sprintf("nhid %d", c.Want.Nexthop)
-		}
-		u.Err = fmt.Errorf("set route %s %s dev %s: %w", u.Key, by, c.Want.Link, err)
+		u.Err = fmt.Errorf("set route %s %s: %w", u.Key, leadingBy(c.Want), err)
 	})
 	return nil
+}
+
+// leadingBy says where a route leads, in the words of the ip command.
+func leadingBy(r network.Route) string {
+	switch {
+	case r.Type == network.Blackhole:
+		return "blackhole"
+	case r.Nexthop != 0:
+		return fmt.Sprintf("nhid %d dev %s", r.Nexthop, r.Link)
+	default:
+		return fmt.Sprintf("via %s dev %s", r.Gateway, r.Link)
+	}
 }
 
 // deleteRoutes removes the routes under a key that which picks.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -29,6 +30,8 @@ type Kernel struct {
 	links  map[int32]string // names by interface index, of every device there is
 	byName map[string]int32 // the other way round
 	filter *vtep.Filter     // of VTEPs; nil if there is none
+	// ethtool is opened when it is needed, see features.
+	ethtool *ethtool.Ethtool
 	// lostNexthops are those that were told to be gone, and whose routes are to follow.
 	lostNexthops map[network.NexthopID]struct{}
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
@@ -85,6 +88,9 @@ func (k *Kernel) Close() {
 	k.handle.Close()
 	k.raw[unix.NETLINK_ROUTE].Close()
 	k.batch.close()
+	if k.ethtool != nil {
+		k.ethtool.Close()
+	}
 }
 
 // Handle is the netlink handle, for others who work on the same namespace from the same goroutine.

@@ -90,7 +90,7 @@ func (k *Kernel) addLink(name string, want network.Link) (network.Link, error) {
 	}
 	k.named(int32(link.Attrs().Index), name)
 	have := want
-	have.Up, have.Alias, have.AddrGen = false, "", true
+	have.Up, have.Alias, have.AddrGen, have.TxChecksum = false, "", true, network.AsItIs
 	return have, nil
 }
 
@@ -185,6 +185,9 @@ func (k *Kernel) changeLink(name string, have, want network.Link) error {
 				return nil // there is no IPv6 here
 			}
 			return err
+		}},
+		{"checksum offload", want.TxChecksum == network.AsItIs || have.TxChecksum == want.TxChecksum, func() error {
+			return k.setTxChecksum(name, want.TxChecksum)
 		}},
 		{"state", have.Up == want.Up, func() error { return k.handle.LinkSetUp(link) }},
 	}

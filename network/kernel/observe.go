@@ -65,6 +65,7 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	}
 	k.named(m.index, m.name)
 	before := t.Links.Get(m.name)
+	k.complete(&m)
 	if before.Wanted || m.link.Alias == network.Alias {
 		t.Links.Observe(m.name, m.link)
 	} else {
@@ -74,6 +75,13 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	// down in between.
 	changed := !m.link.Up || before.Present && !before.Have.Up
 	return reread || changed && (t.OwnsLink(m.name) || k.tables.CarriesRoutes(m.name))
+}
+
+// complete adds to what a message says of a device what is wanted of it and not said there.
+func (k *Kernel) complete(m *linkMessage) {
+	if k.tables.Links.Get(m.name).Want.TxChecksum != network.AsItIs {
+		m.link.TxChecksum = k.readTxChecksum(m.name)
+	}
 }
 
 func (k *Kernel) delLink(m linkMessage) (reread bool) {

@@ -75,6 +75,7 @@ func (k *Kernel) readLinks() error {
 			return
 		}
 		k.named(m.index, m.name)
+		k.complete(&m)
 		if t.Links.Get(m.name).Wanted || m.link.Alias == network.Alias {
 			t.Links.Observe(m.name, m.link)
 		}

@@ -8,13 +8,17 @@ package node
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/backend/hostgw"
 	"github.com/selvage-net/selvage/backend/vxlan"
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -37,6 +41,10 @@ type Options struct {
 	Resync time.Duration
 	// PeerGrace is how long a peer whose lease vanished stays in the kernel. 0: not at all.
 	PeerGrace time.Duration
+	// BlackholeRoute has packets for pods of this node that do not exist dropped, and not sent to the default gateway.
+	BlackholeRoute bool
+	// TxChecksum is the checksum offload of VXLAN devices, see vxlan.TxChecksum.
+	TxChecksum network.Offload
 	// LeaseTTL is how long a lease runs without being renewed: a peer that is missing after the store lost its memory may be
 	// back until then.
 	LeaseTTL time.Duration
@@ -52,14 +60,15 @@ type Options struct {
 // backends are the backends there are, by the network config's Backend.Type.
 func backends() map[string]backend.Factory {
 	return map[string]backend.Factory{
-		vxlan.Type: vxlan.New,
+		vxlan.Type:  vxlan.New,
+		hostgw.Type: hostgw.New,
 	}
 }
 
 func newBackend(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 	factory, ok := backends()[c.Backend.Type]
 	if !ok {
-		return nil, fmt.Errorf("network config: Backend.Type is %q, want %q", c.Backend.Type, vxlan.Type)
+		return nil, fmt.Errorf("network config: Backend.Type is %q, want one of %q", c.Backend.Type, slices.Sorted(maps.Keys(backends())))
 	}
 	return factory(c, u)
 }

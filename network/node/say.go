@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -65,7 +66,7 @@ func (n *node) sayPass(now time.Time, r network.Result) {
 	}
 	if set := slices.DeleteFunc(r.Sysctls, own); len(set) > 0 {
 		slices.Sort(set)
-		n.Log.WithField("set", set).Warn("forwarding was off; switched on")
+		n.Log.WithField("set", set).Warn("settings of the kernel were not as the overlay needs them; set")
 	}
 	n.sayRepairs(now, r.Repaired)
 	n.sayFights(now, r.Fights)
@@ -131,6 +132,15 @@ func (s *said) sayFailures(now time.Time, r network.Result) {
 		}
 		s.log.Error(err)
 	}
+}
+
+// sayUplink says which interface carries the overlay, and why that one.
+func (n *node) sayUplink(c uplink.Choice) {
+	fields := logrus.Fields{"uplink": c.Name, "public_ip": addresses(c.PublicIP), "mtu": c.MTU}
+	if not := slices.Concat(c.Rejected, c.Others); len(not) > 0 {
+		fields["not"] = not
+	}
+	n.Log.WithFields(fields).Info("uplink: " + c.Why)
 }
 
 // sayMoved says that the node has other subnets now, and which pods stay behind: others send what is for them elsewhere.

@@ -51,7 +51,7 @@ func (n *node) makeBackend(now time.Time) error {
 	if err := id.save(n.StateDir); err != nil {
 		return err
 	}
-	n.Log.WithFields(logrus.Fields{"uplink": choice.Name, "public_ip": addresses(choice.PublicIP), "mtu": choice.MTU}).Info("uplink: " + choice.Why)
+	n.sayUplink(choice)
 	if fresh != "" {
 		n.Log.WithField("instance", id.InstanceID).Info("this node has a new identity: " + fresh)
 	}
@@ -69,6 +69,7 @@ func (n *node) makeBackend(now time.Time) error {
 func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underlay {
 	return backend.Underlay{
 		Link: choice.Name, MTU: choice.MTU, Local: choice.Local, PublicIP: choice.PublicIP, Own: own,
+		OnLink: choice.OnLink, ReversePath: checksSources(choice.Name, readSysctl), TxChecksum: n.TxChecksum,
 		Nexthops: n.kernel.HasNexthops(),
 		MAC: func(device string, lease network.MAC) network.MAC {
 			return n.identity.mac(device, n.kernel.VXLANAddress(device), lease)
@@ -163,20 +164,43 @@ func (n *node) newMACs(now time.Time) {
 	n.reform(n.uplink, b, now)
 }
 
-// wantDevice brings the node's own links and addresses into the tables.
+// wantDevice brings the node's own links and addresses, and the settings they need, into the tables.
 func (n *node) wantDevice() {
-	device := n.backend.Device(n.subnets)
-	var families [2]bool
-	for _, f := range subnet.Families() {
-		families[f] = n.config.Ranges[f].Enabled()
-	}
-	var links []string
-	for _, l := range device.Links {
-		links = append(links, l.Key)
-	}
-	device.Sysctls = forwarding(families, n.uplink.Name, links, readSysctl)
+	device := ownState(n.backend, *n.config, n.uplink.Name, n.subnets, n.BlackholeRoute, readSysctl)
 	n.tables.Replace(nodeOwner(), n.device, device)
 	n.device = device
+}
+
+// ownState is what a node wants for itself in the kernel, once it has those subnets. read returns what a setting is now.
+func ownState(b backend.Backend, c subnet.Config, uplink string, subnets [2]netip.Prefix, blackhole bool, read func(path string) string) network.State {
+	s := b.Device(subnets)
+	var families [2]bool
+	for _, f := range subnet.Families() {
+		families[f] = c.Ranges[f].Enabled()
+	}
+	var links []string
+	for _, l := range s.Links {
+		links = append(links, l.Key)
+	}
+	s.Sysctls = append(s.Sysctls, forwarding(families, uplink, links, read)...)
+	if blackhole {
+		s.Routes = append(s.Routes, blackholes(subnets)...)
+	}
+	return s
+}
+
+// blackholes returns the routes for those of the node's own addresses that no pod has. Whatever else there is for the same
+// subnet, such as the route to the pods' bridge, goes first.
+func blackholes(subnets [2]netip.Prefix) (routes []network.Item[network.RouteKey, network.Route]) {
+	for _, s := range subnets {
+		if s.IsValid() {
+			routes = append(routes, network.Item[network.RouteKey, network.Route]{
+				Key:   network.RouteKey{Prefix: s, Metric: network.LastMetric},
+				Value: network.Route{Protocol: network.RouteProtocol, Type: network.Blackhole},
+			})
+		}
+	}
+	return routes
 }
 
 // nodeOwner owns what the node wants for itself in the tables: it goes before every peer.

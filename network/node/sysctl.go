@@ -41,6 +41,13 @@ func forwarding(families [2]bool, uplink string, devices []string, read func(pat
 	return out
 }
 
+// checksSources reports whether the kernel drops IPv4 packets that come in on an interface and whose source it would not
+// send to by the same one (rp_filter 1), or has been told of this interface not to be as strict (2).
+func checksSources(link string, read func(path string) string) bool {
+	own := read("net/ipv4/conf/" + link + "/rp_filter")
+	return own == "1" || own == "2" || read("net/ipv4/conf/all/rp_filter") == "1"
+}
+
 func readSysctl(path string) string {
 	data, _ := os.ReadFile("/proc/sys/" + path) // what is not there says nothing
 	return strings.TrimSpace(string(data))

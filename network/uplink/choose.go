@@ -34,6 +34,7 @@ type Choice struct {
 	Gateways     []netip.Addr      // of all default routes
 	Why          string            // for a log: "it has the default route", "--iface=eth1"
 	Rejected     []Rejection       // what came before in order, and did not fit
+	Others       []Rejection       // what else could carry the overlay
 }
 
 // Rejection says why an interface was not taken.
@@ -72,6 +73,7 @@ func Choose(o Options, s Snapshot) (Choice, error) {
 		choice, why := o.take(c, s)
 		if why == "" {
 			choice.Rejected, choice.Gateways = rejected, s.gateways(o.Families)
+			choice.Others = o.others(c, candidates, rejected, s)
 			return choice, nil
 		}
 		if r := (Rejection{c.link.Name, why}); !slices.Contains(rejected, r) {

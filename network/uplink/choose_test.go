@@ -296,6 +296,34 @@ func TestChooseErrors(t *testing.T) {
 	}
 }
 
+func TestOthers(t *testing.T) {
+	for _, tt := range []struct {
+		o    Options
+		want []string
+	}{
+		{Options{}, []string{
+			"eth1 comes after it by the default route", "wg0 is not what the default route leads to",
+		}},
+		{Options{Ifaces: []string{"eth2", "eth1", "eth0"}}, []string{
+			"eth0 comes after it by --iface=eth2, --iface=eth1, --iface=eth0",
+			"wg0 is not what --iface=eth2, --iface=eth1, --iface=eth0 leads to",
+		}},
+	} {
+		tt.o.Families, tt.o.Overlay = []subnet.Family{subnet.IPv4}, []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}
+		c, err := Choose(tt.o, host())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range c.Others {
+			got = append(got, r.String())
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: others %q, want %q", c.Name, got, tt.want)
+		}
+	}
+}
+
 func TestOnLink(t *testing.T) {
 	s := host()
 	s.Links[1].Addrs = append(s.Links[1].Addrs, addr("192.0.0.9/16 dadfailed"), addr("10.0.0.1/8"))

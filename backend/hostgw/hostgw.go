@@ -1,0 +1,81 @@
+// Package hostgw carries the overlay without a tunnel: each peer's subnet is routed by the peer's own underlay address, out
+// of the uplink. Packets keep the underlay's full size and need no packing. In return all nodes have to be on one link:
+// what is sent to a peer behind a router would be for that router to deliver, and it knows no pods.
+package hostgw
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// Type is the Backend.Type of configs that this package serves, and the BackendType of leases. Such a config has no other
+// fields.
+const Type = "host-gw"
+
+type hostgw struct {
+	families [2]bool // by subnet.Family
+	underlay backend.Underlay
+}
+
+// New is this package's [backend.Factory].
+func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
+	h := &hostgw{underlay: u}
+	for _, f := range subnet.Families() {
+		if h.families[f] = c.Ranges[f].Enabled(); h.families[f] && !u.Local[f].IsValid() {
+			return nil, fmt.Errorf("uplink %s has no %s address to carry the %s overlay; give it one, or choose another with --iface", u.Link, f, f)
+		}
+	}
+	return h, nil
+}
+
+// Advertise implements backend.Backend. The address is all that a peer needs.
+func (h *hostgw) Advertise() (endpoints [2]subnet.Endpoint) {
+	for f, on := range h.families {
+		if on {
+			endpoints[f].PublicIP = h.underlay.PublicIP[f]
+		}
+	}
+	return endpoints
+}
+
+// Device implements backend.Backend. There is none.
+func (h *hostgw) Device([2]netip.Prefix) network.State { return network.State{} }
+
+// MTU implements backend.Backend.
+func (h *hostgw) MTU() int { return h.underlay.MTU }
+
+// Peer implements backend.Backend. A peer that lacks a family is reached in the other.
+func (h *hostgw) Peer(l subnet.Lease) (s network.State, err error) {
+	for _, f := range subnet.Families() {
+		e := l.Endpoints[f]
+		if !h.families[f] || !l.Has(f) {
+			continue
+		}
+		if !h.underlay.Reaches(e.PublicIP) {
+			return network.State{}, fmt.Errorf("public IP %s is not on-link on %s (%s), and host-gw cannot reach a node behind a router; "+
+				"use vxlan with DirectRouting", e.PublicIP, h.underlay.Link, list(h.underlay.OnLink[f]))
+		}
+		s.Routes = append(s.Routes, h.underlay.Direct(e))
+	}
+	return s, nil
+}
+
+// list names prefixes.
+func list(prefixes []netip.Prefix) string {
+	if len(prefixes) == 0 {
+		return "which reaches nothing by itself"
+	}
+	names := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		names[i] = p.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+// Unique implements backend.Backend: there is nothing beyond subnets.
+func (h *hostgw) Unique(subnet.Lease) []string { return nil }
