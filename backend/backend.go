@@ -50,6 +50,10 @@ type Backend interface {
 	MTU() int
 }
 
+// Warner is a [Backend] that can say what in config and underlay an operator should see to, though it works: one sentence,
+// or nothing.
+type Warner interface{ Warning() string }
+
 // Factory makes a backend from a network config whose Backend.Type it serves. Its error names the field of the config
 // that is wrong, or what the underlay lacks.
 type Factory func(subnet.Config, Underlay) (Backend, error)

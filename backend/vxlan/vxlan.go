@@ -77,7 +77,7 @@ func newTunnel(f subnet.Family, o Options, u backend.Underlay) (*tunnel, error) 
 		return nil, fmt.Errorf("uplink %s has no %s address to carry the %s overlay; give it one, or choose another with --iface", u.Link, f, f)
 	}
 	mtu, field := o.MTU, "Backend.MTU in the network config"
-	if mtu == 0 {
+	if mtu == 0 || mtu > u.MTU {
 		mtu, field = u.MTU, "the MTU of uplink "+u.Link
 	}
 	if mtu-kind.overhead < kind.minMTU {
@@ -148,6 +148,15 @@ func (v *vxlan) MTU() int {
 		}
 	}
 	return mtu
+}
+
+// Warning implements backend.Warner.
+func (v *vxlan) Warning() string {
+	if v.options.MTU <= v.underlay.MTU {
+		return ""
+	}
+	return fmt.Sprintf("Backend.MTU in the network config is %d, and uplink %s takes %d only: going by the uplink's. Give the link more, or lower Backend.MTU",
+		v.options.MTU, v.underlay.Link, v.underlay.MTU)
 }
 
 // Peer implements backend.Backend. A peer that lacks a family is reached in the other.

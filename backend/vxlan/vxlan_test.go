@@ -74,6 +74,9 @@ func TestState(t *testing.T) {
 		cfg := config(t, c.config)
 		u := underlay()
 		u.Nexthops = c.name == withNexthops
+		if strings.Contains(c.config, `"MTU":9000`) {
+			u.MTU = 9000
+		}
 		b, err := New(cfg, u)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
@@ -131,7 +134,8 @@ func TestMTU(t *testing.T) {
 		{`{"Network":"10.5.0.0/16"}`, 1450},
 		{`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, 1430},
 		{`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, 1430},
-		{`{"Network":"10.5.0.0/16","Backend":{"MTU":9000}}`, 8950},
+		{`{"Network":"10.5.0.0/16","Backend":{"MTU":1400}}`, 1350},
+		{`{"Network":"10.5.0.0/16","Backend":{"MTU":9000}}`, 1450},
 	} {
 		b, err := New(config(t, tt.config), underlay())
 		if err != nil {
@@ -139,6 +143,23 @@ func TestMTU(t *testing.T) {
 		}
 		if got := b.MTU(); got != tt.want {
 			t.Errorf("%s: MTU %d, want %d", tt.config, got, tt.want)
+		}
+	}
+}
+
+func TestWarning(t *testing.T) {
+	for config_, want := range map[string]string{
+		`{"Network":"10.5.0.0/16"}`:                        "",
+		`{"Network":"10.5.0.0/16","Backend":{"MTU":1500}}`: "",
+		`{"Network":"10.5.0.0/16","Backend":{"MTU":9000}}`: "Backend.MTU in the network config is 9000, and uplink eth0 takes 1500 only: " +
+			"going by the uplink's. Give the link more, or lower Backend.MTU",
+	} {
+		b, err := New(config(t, config_), underlay())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.(backend.Warner).Warning(); got != want {
+			t.Errorf("%s: %q, want %q", config_, got, want)
 		}
 	}
 }

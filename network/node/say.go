@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet"
@@ -22,6 +23,7 @@ import (
 type said struct {
 	log         logrus.FieldLogger
 	once        map[string]string // by place: see sayOnce
+	warned      string            // by the backend: see sayWarning
 	repaired    int               // entries since repairsSaid
 	repairsSaid time.Time
 	fights      map[string]time.Time // when each was last said, by kind and key
@@ -131,6 +133,19 @@ func (s *said) sayFailures(now time.Time, r network.Result) {
 			err = fmt.Errorf("%w (and %d more of its kind)", err, more)
 		}
 		s.log.Error(err)
+	}
+}
+
+// sayWarning says what a backend has to say of the config and the uplink, once.
+func (n *node) sayWarning(b backend.Backend) {
+	w, ok := b.(backend.Warner)
+	if !ok || w.Warning() == "" {
+		n.warned = ""
+		return
+	}
+	if text := w.Warning(); text != n.warned {
+		n.warned = text
+		n.Log.Warn(text)
 	}
 }
 

@@ -110,6 +110,7 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 		replace(network.Owner{Name: key, Grace: true}, &g.lease)
 	}
 	n.backend, n.uplink = b, choice
+	n.sayWarning(b)
 	n.kernel.Uplink(choice.Name)
 	n.own.publicIPs = choice.PublicIP
 	n.wantDevice()
