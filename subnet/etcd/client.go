@@ -40,6 +40,7 @@ type Store struct {
 
 	connections *connections
 	login       *login
+	meter       *meter
 
 	mu     sync.Mutex
 	spare  *grant             // granted and not known to be used
@@ -76,7 +77,8 @@ func New(opts Options) (*Store, error) {
 		opts.Log.Warnf("etcd is spoken to in the clear: certificates are given, but %s is not https", opts.Endpoints[0])
 	}
 	who := newLogin(opts.PasswordFile)
-	dial = append(dial, grpc.WithChainUnaryInterceptor(who.unary, failFast))
+	meter := newMeter()
+	dial = append(dial, grpc.WithChainUnaryInterceptor(who.unary, failFast), grpc.WithStatsHandler(meter))
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: opts.Endpoints,
 		Username:  opts.Username, Password: opts.Password,
@@ -103,6 +105,7 @@ func New(opts Options) (*Store, error) {
 
 		connections: open,
 		login:       who,
+		meter:       meter,
 	}, nil
 }
 

@@ -1,0 +1,50 @@
+package etcd
+
+import (
+	"testing"
+	"time"
+
+	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/storetest"
+)
+
+// TestTraffic looks that what is said of the traffic is what was asked, and what etcd counted itself.
+func TestTraffic(t *testing.T) {
+	s := server(t, etcdserver.Options{})
+	before := handled(t, s)
+	_, o := cluster(t, s.Endpoint())
+	began := time.Now()
+	store := open(t, o)
+	if got := store.Traffic(); len(got.Requests) != 0 || !got.LastContact.IsZero() {
+		t.Fatalf("before anything was asked: %+v", got)
+	}
+	w := storetest.Watch(t, store, nil)
+	w.Synced(1)
+	r := must[subnet.Record](t)(store.Claim(t.Context(), nil, lease(7, "a")))
+	if _, err := store.Claim(t.Context(), nil, lease(7, "b")); err == nil {
+		t.Fatal("a subnet was given twice")
+	}
+	if err := store.Release(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Stop(); err != nil {
+		t.Error(err)
+	}
+	got := store.Traffic()
+	after := handled(t, s)
+	for _, method := range []string{"Txn", "Watch", "LeaseGrant"} {
+		if want := after[method] - before[method]; got.Requests[method] != uint64(want) || want == 0 {
+			t.Errorf("%s: %d requests, etcd counted %d", method, got.Requests[method], want)
+		}
+	}
+	if got.Failed["Txn"] != 0 || got.SentBytes == 0 || got.ReceivedBytes == 0 || got.Answers < 4 {
+		t.Errorf("traffic %+v", got)
+	}
+	if got.LastContact.Before(began) || got.LastContact.After(time.Now()) || got.Latency <= 0 || got.Latency > time.Since(began) {
+		t.Errorf("last contact %s, latency %s", got.LastContact, got.Latency)
+	}
+	if "http://"+got.Endpoint != s.Endpoint() {
+		t.Errorf("endpoint %q, want that of %s", got.Endpoint, s.Endpoint())
+	}
+}
