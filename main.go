@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -26,7 +25,10 @@ import (
 	"google.golang.org/grpc/grpclog"
 
 	"github.com/selvage-net/selvage/backend/vxlan"
+	"github.com/selvage-net/selvage/network/command"
 	"github.com/selvage-net/selvage/network/node"
+	"github.com/selvage-net/selvage/network/node/api"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/etcd"
@@ -39,6 +41,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := execute(ctx, os.Args[1:])
 	stop()
+	var exit command.Exit
+	if errors.As(err, &exit) {
+		os.Exit(exit.Code)
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "selvaged: %v\n", err)
 		os.Exit(1)
@@ -61,6 +67,8 @@ type flags struct {
 	txChecksum    string
 	vtepAllow     []string
 	noCachedStart bool
+	socket        string
+	metricsAddr   string
 	healthzIP     string
 	healthzPort   int
 	logLevel      string
@@ -89,7 +97,7 @@ for --etcd-endpoints and so on. A flag goes before the environment. Secrets belo
 			if f.showVersion {
 				return printVersion(cmd, nil)
 			}
-			if err := fromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
+			if err := command.FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
 				return err
 			}
 			return run(cmd.Context(), f)
@@ -97,7 +105,7 @@ for --etcd-endpoints and so on. A flag goes before the environment. Secrets belo
 	}
 	f.register(root.Flags())
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: printVersion})
-	root.AddCommand(releaseCommand())
+	root.AddCommand(command.Status(), command.Peers(), command.Explain(), command.Release(defaultStateDir))
 	root.SetArgs(twoDashes(args, root.Flags()))
 	return root.ExecuteContext(ctx)
 }
@@ -111,7 +119,7 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.SortFlags = false
 	hostname, _ := os.Hostname() // only a name to show
 
-	registerEtcd(s, &f.etcd)
+	command.EtcdFlags(s, &f.etcd)
 	s.DurationVar(&f.etcd.LeaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet stays ours when this node is gone")
 	s.IntVar(&f.renewMargin, "subnet-lease-renew-margin", 60, "taken for flannel's sake, in minutes; the lease is kept alive all the time")
 
@@ -138,8 +146,10 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.BoolVar(&f.node.VTEPFilter, "vtep-filter", true, "take VXLAN packets from the public IPs of leases only; needs nf_tables")
 	s.StringSliceVar(&f.vtepAllow, "vtep-allow", nil, "take them from these prefixes too, where NAT gives a node another address than its lease says")
 
-	s.StringVar(&f.healthzIP, "healthz-ip", "0.0.0.0", "address that /healthz is served on")
-	s.IntVar(&f.healthzPort, "healthz-port", 0, "port that /healthz is served on; 0 for none")
+	s.StringVar(&f.socket, "socket", status.DefaultSocket, "unix socket on which selvaged status and the like ask the daemon; empty for none")
+	s.StringVar(&f.metricsAddr, "metrics-addr", "", "address and port on which /metrics, for Prometheus, is served, with /healthz and /readyz; empty for none")
+	s.StringVar(&f.healthzIP, "healthz-ip", "0.0.0.0", "address that /healthz and /readyz are served on")
+	s.IntVar(&f.healthzPort, "healthz-port", 0, "port that they are served on; 0 for none")
 	s.StringVar(&f.logLevel, "log-level", "info", "error, warning, info or debug")
 	s.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	s.IntVar(&f.verbosity, "v", 0, "taken for flannel's sake: above 0 is --log-level=debug")
@@ -147,83 +157,6 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.BoolVar(&f.showVersion, "version", false, "print the version")
 	_ = s.MarkHidden("v")               // the flag exists: it was made two lines above
 	_ = s.MarkHidden("kube-subnet-mgr") // the same
-}
-
-// registerEtcd makes the flags by which etcd is reached.
-func registerEtcd(s *pflag.FlagSet, o *etcd.Options) {
-	s.StringSliceVar(&o.Endpoints, "etcd-endpoints", []string{"http://127.0.0.1:2379"}, "URLs of the etcd members")
-	s.StringVar(&o.Prefix, "etcd-prefix", "/coreos.com/network", "where config and leases are kept in etcd")
-	s.StringVar(&o.CAFile, "etcd-cafile", "", "file with the certificate authority of etcd's certificates")
-	s.StringVar(&o.CertFile, "etcd-certfile", "", "file with the client certificate for etcd")
-	s.StringVar(&o.KeyFile, "etcd-keyfile", "", "file with the key of the client certificate")
-	s.StringVar(&o.Username, "etcd-username", "", "user name for etcd")
-	s.StringVar(&o.Password, "etcd-password", "", "password for etcd, which anybody on the node can see in ps; better given by the file, or as SELVAGED_ETCD_PASSWORD")
-	s.StringVar(&o.PasswordFile, "etcd-password-file", "", "file that holds the password for etcd; it may change while the daemon runs")
-}
-
-// releaseCommand gives a lease back.
-func releaseCommand() *cobra.Command {
-	var (
-		o        etcd.Options
-		stateDir string
-		force    bool
-	)
-	c := &cobra.Command{
-		Use:   "release [SUBNET]",
-		Short: "Give back the lease of this node, or of a subnet",
-		Long: `release deletes a lease from etcd, so that its subnet is free at once and not only when the lease has run out.
-It is for a node that is taken out of service. Stop its daemon first: one that runs claims its subnet again.
-
-Without SUBNET it is this node's own lease, found by the instance id in the state directory.
-A reservation (a key without an etcd lease) stays, unless --force is given.`,
-		Example: `  systemctl stop selvaged && selvaged release --etcd-endpoints=http://10.0.0.1:2379
-  selvaged release 10.5.29.0/24`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := fromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
-				return err
-			}
-			match, err := leaseOf(args, stateDir)
-			if err != nil {
-				return err
-			}
-			log := logrus.New()
-			log.SetLevel(logrus.ErrorLevel)
-			o.Log = log
-			grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
-			store, err := etcd.New(o)
-			if err != nil {
-				return err
-			}
-			defer store.Close()
-			r, err := store.ReleaseNode(cmd.Context(), match, force)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "released %s\n", r.Key)
-			return err
-		},
-	}
-	registerEtcd(c.Flags(), &o)
-	c.Flags().StringVar(&stateDir, "state-dir", defaultStateDir, "directory that keeps this node's identity")
-	c.Flags().BoolVar(&force, "force", false, "delete a reservation too")
-	return c
-}
-
-// leaseOf tells the lease that release is about.
-func leaseOf(args []string, stateDir string) (func(subnet.Lease) bool, error) {
-	if len(args) == 0 {
-		id, err := node.InstanceID(stateDir)
-		if err != nil {
-			return nil, fmt.Errorf("%w; or name the subnet whose lease is to be released", err)
-		}
-		return func(l subnet.Lease) bool { return l.InstanceID == id }, nil
-	}
-	p, err := netip.ParsePrefix(args[0])
-	if err != nil || p != p.Masked() {
-		return nil, fmt.Errorf("%q is not a subnet such as 10.5.29.0/24", args[0])
-	}
-	return func(l subnet.Lease) bool { return l.Endpoints[subnet.FamilyOf(p.Addr())].Subnet == p }, nil
 }
 
 // twoDashes turns -etcd-endpoints into --etcd-endpoints: flannel takes both, and unit files have either.
@@ -237,30 +170,6 @@ func twoDashes(args []string, s *pflag.FlagSet) []string {
 		out[i] = a
 	}
 	return out
-}
-
-// fromEnvironment sets the flags that the command line did not.
-func fromEnvironment(s *pflag.FlagSet, lookup func(string) (string, bool)) (err error) {
-	s.VisitAll(func(f *pflag.Flag) {
-		if f.Changed || err != nil {
-			return
-		}
-		for _, prefix := range []string{"SELVAGED_", "FLANNELD_"} {
-			name := prefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-			value, ok := lookup(name)
-			if !ok {
-				continue
-			}
-			if e := s.Set(f.Name, value); e != nil {
-				if f.Name == "etcd-password" {
-					e = errors.New("cannot be used")
-				}
-				err = fmt.Errorf("environment variable %s: %w", name, e)
-			}
-			return
-		}
-	})
-	return err
 }
 
 func run(ctx context.Context, f flags) error {
@@ -280,11 +189,10 @@ func run(ctx context.Context, f flags) error {
 	defer store.Close()
 	f.node.Store = store
 	f.node.Ready = func() { notify(log, daemon.SdNotifyReady) }
-	stopHealthz, err := serveHealthz(f.healthzIP, f.healthzPort)
-	if err != nil {
+	if f.node.API, err = f.listen(log); err != nil {
 		return err
 	}
-	defer stopHealthz()
+	f.node.Version = version
 	log.WithFields(logrus.Fields{"version": version, "node": f.node.NodeName, "etcd": strings.Join(f.etcd.Endpoints, ",")}).Info("selvaged starts")
 	err = node.Run(ctx, f.node)
 	notify(log, daemon.SdNotifyStopping)
@@ -371,29 +279,25 @@ func (f *flags) logger() (*logrus.Logger, error) {
 	return log, nil
 }
 
+// listen opens what the daemon tells of itself on. A socket that nobody asked for may fail: a container's /run can be
+// read-only.
+func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
+	o := api.Options{Socket: f.socket, Metrics: f.metricsAddr, Log: log}
+	if f.healthzPort != 0 {
+		o.Healthz = net.JoinHostPort(f.healthzIP, strconv.Itoa(f.healthzPort))
+	}
+	server, err := api.Listen(o)
+	if errors.Is(err, api.ErrSocket) && f.socket == status.DefaultSocket {
+		log.WithError(err).Warn("selvaged status and the like will not work")
+		o.Socket = ""
+		server, err = api.Listen(o)
+	}
+	return server, err
+}
+
 // notify tells systemd, if it started us, see sd_notify(3).
 func notify(log logrus.FieldLogger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.WithError(err).Warn("systemd cannot be notified")
 	}
-}
-
-// serveHealthz answers /healthz as long as the process lives, as flannel does.
-func serveHealthz(ip string, port int) (stop func(), err error) {
-	if port == 0 {
-		return func() {}, nil
-	}
-	l, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
-	if err != nil {
-		return nil, fmt.Errorf("--healthz-ip, --healthz-port: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(l) // ends with ErrServerClosed
-	}()
-	return func() { _ = server.Close(); <-done }, nil
 }

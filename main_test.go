@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/selvage-net/selvage/network/command"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -20,7 +21,7 @@ func parsed(t *testing.T, args []string, environment map[string]string) (flags, 
 		return f, err
 	}
 	lookup := func(name string) (string, bool) { v, ok := environment[name]; return v, ok }
-	return f, fromEnvironment(s, lookup)
+	return f, command.FromEnvironment(s, lookup)
 }
 
 // TestFlannelsFlags: every flag that flannel's unit files have, with one dash and with two.

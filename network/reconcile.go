@@ -56,6 +56,7 @@ const batchSize = 128
 type Result struct {
 	Set, Removed int
 	Repaired     int      // of Set: had been right before and were changed by somebody else
+	Repairs      []Repair // of Repaired: the first of each kind and cause, and how many
 	Sysctls      []string // those of Set, as "net/ipv4/ip_forward=1": they are the whole node's and not only ours
 	Failures     []Failure
 	Fights       []Fight
@@ -68,6 +69,14 @@ type Failure struct {
 	Kind string // as in [Tables.Counts]
 	Key  string
 	Err  error
+}
+
+// Repair is a number of objects of one kind that were set right.
+type Repair struct {
+	Kind  string // as in [Tables.Counts]
+	Cause string // "missing": somebody had removed it; "changed"
+	Key   string // of the first
+	Count int
 }
 
 // Fight is a key that somebody else keeps changing back. It is set right as before, only with growing pauses.
@@ -93,12 +102,13 @@ func (r *Reconciler) Pass(now time.Time) Result {
 	t := r.Tables
 	set(&p, "vtep", t.VTEPs, r.Kernel.VTEPs, nil) // first: the peer may be sending already
 	set(&p, "link", t.Links, each(t.Links, r.Kernel.Link), nil)
+	r.setSysctls(&p, givesIPv6)
 	set(&p, "address", t.Addresses, each(t.Addresses, r.Kernel.Address), func(k AddressKey, _ Address) bool { return t.canCarry(k.Link) })
 	set(&p, "fdb", t.FDB, r.Kernel.FDB, func(k FDBKey, _ FDB) bool { return t.canCarry(k.Link) })
 	set(&p, "neighbour", t.Neighbours, r.Kernel.Neighbours, func(k NeighbourKey, _ Neighbour) bool { return t.canCarry(k.Link) })
 	set(&p, "nexthop", t.Nexthops, r.Kernel.Nexthops, func(_ NexthopID, v Nexthop) bool { return t.canCarry(v.Link) })
 	set(&p, "route", t.Routes, r.Kernel.Routes, func(_ RouteKey, v Route) bool { return t.canCarry(v.Link) && t.hasNexthop(v) })
-	r.setSysctls(&p)
+	r.setForwarding(&p)
 	if !r.KeepUnwanted {
 		remove(&p, "route", t.Routes, r.Kernel.Routes)
 		r.removeNexthops(&p)
@@ -134,10 +144,23 @@ func (r *Reconciler) removeNexthops(p *pass) {
 	})
 }
 
-// setSysctls sets accept_ra before forwarding: with accept_ra=1 the kernel drops a default route learnt from a router
+// givesIPv6 picks the settings without which a device takes neither IPv6 addresses nor routes.
+func givesIPv6(path string) bool { return strings.HasSuffix(path, "/disable_ipv6") }
+
+// setForwarding sets accept_ra before forwarding: with accept_ra=1 the kernel drops a default route learnt from a router
 // when it begins to forward IPv6 (addrconf_fixup_forwarding in net/ipv6/addrconf.c).
-func (r *Reconciler) setSysctls(p *pass) {
+func (r *Reconciler) setForwarding(p *pass) {
 	waits := false
+	r.setSysctls(p, func(path string) bool { return strings.HasSuffix(path, "/accept_ra") })
+	r.Tables.Sysctls.Pending(func(path string, _ Change[Sysctl]) bool {
+		waits = waits || strings.HasSuffix(path, "/accept_ra")
+		return true
+	})
+	r.setSysctls(p, func(path string) bool { return !waits || !strings.HasPrefix(path, "net/ipv6/") })
+}
+
+// setSysctls sets those that which picks.
+func (r *Reconciler) setSysctls(p *pass, which func(path string) bool) {
 	apply := func(path string, c Change[Sysctl]) error {
 		err := r.Kernel.Sysctl(path, c)
 		if err == nil {
@@ -145,14 +168,7 @@ func (r *Reconciler) setSysctls(p *pass) {
 		}
 		return err
 	}
-	set(p, "sysctl", r.Tables.Sysctls, each(r.Tables.Sysctls, apply), func(path string, _ Sysctl) bool { return strings.HasSuffix(path, "/accept_ra") })
-	r.Tables.Sysctls.Pending(func(path string, _ Change[Sysctl]) bool {
-		waits = waits || strings.HasSuffix(path, "/accept_ra")
-		return true
-	})
-	set(p, "sysctl", r.Tables.Sysctls, each(r.Tables.Sysctls, apply), func(path string, _ Sysctl) bool {
-		return !waits || !strings.HasPrefix(path, "net/ipv6/")
-	})
+	set(p, "sysctl", r.Tables.Sysctls, each(r.Tables.Sysctls, apply), func(path string, _ Sysctl) bool { return which(path) })
 }
 
 type pass struct {
@@ -230,7 +246,7 @@ func tried[K, V comparable](p *pass, kind string, t *Table[K, V], u Update[K, V]
 		p.Removed++
 	}
 	if u.repair {
-		p.Repaired++
+		p.repaired(kind, k, c.Present)
 	}
 	if t.fought(k) {
 		f := Fight{Kind: kind, Key: fmt.Sprint(k), Want: "nothing", Have: "nothing"}
@@ -242,6 +258,21 @@ func tried[K, V comparable](p *pass, kind string, t *Table[K, V], u Update[K, V]
 		}
 		p.Fights = append(p.Fights, f)
 	}
+}
+
+func (p *pass) repaired(kind string, key any, present bool) {
+	p.Repaired++
+	cause := "missing"
+	if present {
+		cause = "changed"
+	}
+	for i := range p.Repairs {
+		if r := &p.Repairs[i]; r.Kind == kind && r.Cause == cause {
+			r.Count++
+			return
+		}
+	}
+	p.Repairs = append(p.Repairs, Repair{Kind: kind, Cause: cause, Key: fmt.Sprint(key), Count: 1})
 }
 
 func (p *pass) retryAt(at time.Time) {

@@ -30,6 +30,7 @@ type node struct {
 	events     chan subnet.Event // from the store's watch
 	kernelNews chan struct{}     // size one: there is something to observe
 	rulesSet   chan struct{}     // the filter's rules are in place for the first time
+	questions  chan func()       // of others: see ask
 	background sync.WaitGroup
 
 	cache      leaseCache
@@ -57,6 +58,7 @@ type node struct {
 	quarantine   quarantine
 	shared       map[string]bool // leases with one public IP, as logged
 	renewed      int64           // the revision of our lease in which newMACs found a duplicate
+	told         told
 	said
 }
 
@@ -79,10 +81,12 @@ func Run(ctx context.Context, o Options) error {
 		events:     make(chan subnet.Event, 16),
 		kernelNews: make(chan struct{}, 1),
 		rulesSet:   make(chan struct{}, 1),
+		questions:  make(chan func()),
 		grace:      map[string]graced{},
 
 		quarantine: quarantine{reasons: map[string]string{}}, shared: map[string]bool{},
-		said: said{log: o.Log, once: map[string]string{}, fights: map[string]time.Time{}, failing: map[string]*failing{}},
+		said: said{log: o.Log, once: map[string]trouble{}, fights: map[string]fight{}, failing: map[string]*failing{}},
+		told: told{started: time.Now()},
 	}
 	n.cache = newLeaseCache(o.StateDir, o.CachedStart, time.Now())
 	n.own = ownLease{
@@ -98,6 +102,9 @@ func Run(ctx context.Context, o Options) error {
 	}()
 	n.background.Go(func() { n.watchKernel(ctx) })
 	n.background.Go(func() { n.watchStore(ctx) })
+	if n.API != nil {
+		n.background.Go(func() { n.API.Serve(ctx, n) })
+	}
 	return n.loop(ctx)
 }
 
@@ -152,6 +159,9 @@ func (n *node) loop(ctx context.Context) error {
 			n.own.holdEnded(l)
 		case <-n.rulesSet:
 			n.rulesInForce = true
+		case f := <-n.questions:
+			f()
+			continue // the timer goes on
 		case <-timer.C:
 		}
 		n.drain()
@@ -206,6 +216,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	n.keepVTEPs(ctx, now)
 	n.pass(now)
 	n.publish(ctx)
+	n.noteState(now)
 	n.keepLeases(now)
 }
 
@@ -248,6 +259,7 @@ func (n *node) pass(now time.Time) {
 		}).Info("the kernel holds what the leases ask for")
 	}
 	n.sayPass(now, r)
+	n.notePass(now, r)
 }
 
 // jitter returns d, give or take a tenth: nodes that started together shall not do everything together.

@@ -19,6 +19,7 @@ import (
 	"github.com/selvage-net/selvage/backend/hostgw"
 	"github.com/selvage-net/selvage/backend/vxlan"
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/node/api"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -28,6 +29,7 @@ type Options struct {
 	Store      subnet.Store
 	Uplink     uplink.Options // Families is filled in from the network config
 	NodeName   string         // for display only
+	Version    string         // of the daemon, for display only
 	SubnetFile string         // path
 	StateDir   string         // path of the directory in which the node's identity is kept
 	IPMasq     bool           // masquerade what crosses the overlay's edge
@@ -53,6 +55,7 @@ type Options struct {
 	// VTEPFilter lets VXLAN packets in from the public IPs of leases only, where nf_tables is there, and from VTEPAllow.
 	VTEPFilter bool
 	VTEPAllow  []netip.Prefix // may be nil
+	API        *api.Server    // tells what the daemon has to tell; may be nil
 	Ready      func()         // called once, when everything is in place and the subnet file is written; may be nil
 	Log        logrus.FieldLogger
 }

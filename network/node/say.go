@@ -22,16 +22,31 @@ import (
 // said is what was logged, so that one fact is one line however often it is met.
 type said struct {
 	log         logrus.FieldLogger
-	once        map[string]string // by place: see sayOnce
-	warned      string            // by the backend: see sayWarning
-	repaired    int               // entries since repairsSaid
+	once        map[string]trouble // by place: see sayOnce
+	warned      string             // by the backend: see sayWarning
+	repaired    int                // entries since repairsSaid
 	repairsSaid time.Time
-	fights      map[string]time.Time // when each was last said, by kind and key
-	failing     map[string]*failing  // by kind
+	fights      map[string]fight    // by kind and key
+	failing     map[string]*failing // by kind
+}
+
+// trouble is what was last said at a place.
+type trouble struct {
+	text  string
+	since time.Time
+}
+
+// fight is something that somebody keeps changing.
+type fight struct {
+	since, last time.Time // that it was said
+	want, have  string
 }
 
 // failing says since when changes of one kind fail, and when that was last said.
-type failing struct{ since, said time.Time }
+type failing struct {
+	since, said time.Time
+	text        string
+}
 
 // How often repairs, each fight, and failures of a kind are said at the most.
 const (
@@ -44,10 +59,16 @@ const (
 
 // sayOnce logs an error at the place called topic, unless it is what was logged there last.
 func (s *said) sayOnce(topic string, err error) {
-	if s.once[topic] != err.Error() {
-		s.once[topic] = err.Error()
-		s.log.Error(err)
+	t, there := s.once[topic]
+	if t.text == err.Error() {
+		return
 	}
+	if !there {
+		t.since = time.Now()
+	}
+	t.text = err.Error()
+	s.once[topic] = t
+	s.log.Error(err)
 }
 
 // forget says that the trouble at a place is over.
@@ -88,14 +109,18 @@ func (s *said) sayRepairs(now time.Time, repaired int) {
 func (s *said) sayFights(now time.Time, fights []network.Fight) {
 	for _, f := range fights {
 		key := f.Kind + " " + f.Key
-		if last, ok := s.fights[key]; ok && now.Sub(last) < fightSaidEvery {
+		before, ok := s.fights[key]
+		if ok && now.Sub(before.last) < fightSaidEvery {
 			continue
 		}
-		s.fights[key] = now
+		if !ok {
+			before.since = now
+		}
+		s.fights[key] = fight{before.since, now, f.Want, f.Have}
 		s.log.WithFields(logrus.Fields{"want": f.Want, "have": f.Have}).
 			Errorf("somebody keeps changing %s; it is set right again and again, with pauses: find who does it", key)
 	}
-	maps.DeleteFunc(s.fights, func(_ string, last time.Time) bool { return now.Sub(last) > 2*fightSaidEvery })
+	maps.DeleteFunc(s.fights, func(_ string, f fight) bool { return now.Sub(f.last) > 2*fightSaidEvery })
 }
 
 // sayFailures says what could not be made: of each kind the first, and how many more.
@@ -128,7 +153,7 @@ func (s *said) sayFailures(now time.Time, r network.Result) {
 		if now.Sub(f.said) < failuresSaidEvery || passes(err) && now.Sub(f.since) < passingTrouble {
 			continue
 		}
-		f.said = now
+		f.said, f.text = now, err.Error()
 		if more := count[kind] - 1; more > 0 {
 			err = fmt.Errorf("%w (and %d more of its kind)", err, more)
 		}

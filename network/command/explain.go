@@ -1,0 +1,60 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// Explain shows how this node reaches an address.
+func Explain() *cobra.Command {
+	var q question
+	c := &cobra.Command{
+		Use:   "explain ADDRESS",
+		Short: "Show how this node reaches an address, step by step",
+		Long: `explain follows a packet to an address: whose lease the address is of, the route, the neighbour, the entry in the
+forwarding database, the device, and the way to the other node. Each is marked: ok (wanted, and there), missing (wanted, and
+not there or not so), foreign (there, and somebody else's), - (neither).
+
+The exit code is 2 if something is not as it is to be.`,
+		Example: `  selvaged explain 10.5.29.7`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := netip.ParseAddr(args[0])
+			if err != nil || a.Zone() != "" {
+				return fmt.Errorf("%q is not an IP address such as 10.5.29.7", args[0])
+			}
+			get := func(ctx context.Context, c *status.Client) (status.Explanation, error) { return c.Explain(ctx, a) }
+			e, err := ask(cmd, q, get, func(w io.Writer, e status.Explanation) { showExplanation(w, styleFor(w), e) })
+			if err == nil && !e.OK {
+				return Exit{ExitDegraded}
+			}
+			return err
+		},
+	}
+	q.flags(c)
+	return c
+}
+
+func showExplanation(w io.Writer, st style, e status.Explanation) {
+	verdict := st.good(e.Verdict)
+	if !e.OK {
+		verdict = st.bad(e.Verdict)
+	}
+	fmt.Fprintln(w, verdict)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, s := range e.Steps {
+		note := "\n"
+		if s.Note != "" {
+			note = "\t# " + s.Note + "\n"
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s%s", s.Kind, s.Mark, s.Text, note)
+	}
+	_ = t.Flush() // to a terminal or a pipe that nobody reads any more
+}

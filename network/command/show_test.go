@@ -1,0 +1,135 @@
+package command
+
+import (
+	"errors"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+var update = flag.Bool("update", false, "write testdata anew")
+
+// golden compares text with a file of testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got (-update writes it):\n%s\nwant:\n%s", got, want)
+	}
+}
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func ready() status.Status {
+	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.5"), netip.MustParseAddr("2001:db8::5")}
+	return status.Status{
+		Version: "v1.2.3", Node: "node1", State: status.Ready, Since: now.Add(-3*time.Hour - 12*time.Minute), Started: now.Add(-26 * time.Hour),
+		Lease: &status.Lease{
+			Key: "10.5.29.0-24&fd00:5:0:1d::-64", EtcdLease: 7587, Expires: now.Add(24*time.Hour - time.Minute),
+			Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.29.0/24"), netip.MustParsePrefix("fd00:5:0:1d::/64")},
+		},
+		Uplink: &status.Uplink{
+			Name: "eth0", MTU: 1500, Local: addrs, PublicIP: []netip.Addr{netip.MustParseAddr("203.0.113.5"), addrs[1]}, Why: "it has the IPv4 default route",
+			Not: []string{"eth1 comes after it by the default route", "eth2 is down"},
+		},
+		Backend: &status.Backend{Type: "vxlan", PodMTU: 1430, Devices: []status.Device{
+			{Name: "flannel.1", VNI: 1, Port: 8472, MTU: 1450, MAC: "72:30:36:d0:8b:68", Local: addrs[0], Present: true},
+			{Name: "flannel-v6.1", VNI: 1, Port: 8472, MTU: 1430, MAC: "72:30:36:d0:8b:69", Local: addrs[1], Present: true},
+		}},
+		Filter:  status.Filter{Mode: "nftables", Why: "it works here, and there are no legacy rules", InForce: true, VTEPFilter: true},
+		Peers:   status.PeerCounts{Programmed: 4999},
+		Entries: map[string]status.Count{"fdb": {Wanted: 4999, Present: 4999}, "route": {Wanted: 4999, Present: 4999}, "link": {Wanted: 2, Present: 2}},
+		Etcd:    status.Etcd{Endpoint: "192.0.2.9:2379", Revision: 81234, Latency: 1234 * time.Microsecond, LastContact: now.Add(-4 * time.Second)},
+	}
+}
+
+func TestShowStatus(t *testing.T) {
+	degraded := ready()
+	degraded.State, degraded.Since = status.Degraded, now.Add(-95*time.Second)
+	degraded.Problems = []status.Problem{
+		{Topic: "etcd", Text: "nothing listens at http://192.0.2.9:2379: check the endpoints, and that etcd runs", Since: now.Add(-95 * time.Second)},
+		{Topic: "route", Text: "route 10.5.3.0/24: an address of device cni9 holds this subnet", Since: now.Add(-2 * time.Second)},
+	}
+	degraded.Peers = status.PeerCounts{Programmed: 4990, Pending: 1, Grace: 3, Quarantined: 5}
+	degraded.Entries["route"] = status.Count{Wanted: 4999, Present: 4998, Pending: 1}
+	degraded.Backend.Devices[1].Present = false
+	degraded.Filter.Foreign = []string{"table ip filter, chain FORWARD: policy drop"}
+	degraded.Repairs.Add("route", "missing", 3)
+	degraded.Repairs.Add("fdb", "changed", 1)
+	degraded.Repairs.Add("route", "missing", 1)
+	degraded.Repairs.Last = []status.Repair{{At: now.Add(-12 * time.Second), Kind: "route", Key: "10.5.3.0/24", What: "missing"}}
+	reservation := ready()
+	reservation.Lease.Reservation, reservation.Lease.EtcdLease = true, 0
+	var out strings.Builder
+	for _, s := range []status.Status{
+		ready(), degraded, reservation,
+		{Version: "v1.2.3", Node: "node1", State: status.Starting, Since: now.Add(-5 * 24 * time.Hour), Problems: []status.Problem{
+			{Topic: "config", Text: "there is no network config in the store yet", Since: now.Add(-5 * 24 * time.Hour)},
+		}},
+	} {
+		showStatus(&out, style{}, s, now)
+		out.WriteString("\n")
+	}
+	showStatus(&out, style{colour: true}, degraded, now)
+	golden(t, "status.txt", out.String())
+	for state, want := range map[status.State]error{status.Ready: nil, status.Degraded: Exit{2}, status.Starting: Exit{3}} {
+		if got := exitOf(state); !errors.Is(got, want) {
+			t.Errorf("%s: %v, want %v", state, got, want)
+		}
+	}
+}
+
+func TestShowPeers(t *testing.T) {
+	p := netip.MustParsePrefix
+	var out strings.Builder
+	showPeers(&out, []status.Peer{
+		{Key: "10.5.3.0-24", Node: "node3", Subnets: []netip.Prefix{p("10.5.3.0/24"), p("fd00:5:0:3::/64")}, State: status.Programmed,
+			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("2001:db8::3")}, Path: []string{"flannel.1", "flannel-v6.1"}},
+		{Key: "10.5.4.0-24", Subnets: []netip.Prefix{p("10.5.4.0/24")}, State: status.Pending, Why: "not all of its entries are in place yet",
+			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.4")}, Path: []string{"eth0 (direct)"}},
+		{Key: "10.5.5.0-24", Node: "node5", Subnets: []netip.Prefix{p("10.5.5.0/24")}, State: status.Grace, Why: "its lease is gone", Until: now.Add(29 * time.Second),
+			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.5")}, Path: []string{"flannel.1"}},
+		{Key: "nonsense", Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{{}}, State: status.Quarantined, Why: `"nonsense" is not a subnet`},
+	}, now)
+	showPeers(&out, nil, now)
+	golden(t, "peers.txt", out.String())
+}
+
+func TestShowExplanation(t *testing.T) {
+	var out strings.Builder
+	e := status.Explanation{Verdict: "10.5.3.7 is of node3: by VXLAN, flannel.1", OK: true, Steps: []status.Step{
+		{Kind: "lease", Text: "10.5.3.0-24", Mark: status.Right, Note: "node3"},
+		{Kind: "route", Text: "ip route replace 10.5.3.0/24 via 10.5.3.0 dev flannel.1 onlink proto 83", Mark: status.Right},
+		{Kind: "mtu", Text: "1450", Mark: status.Note, Note: "of flannel.1"},
+	}}
+	showExplanation(&out, style{}, e)
+	e.OK, e.Verdict = false, "10.5.3.7 is of node3, and a route of somebody else's sends it out of eth1"
+	e.Steps[1].Mark = status.Foreign
+	showExplanation(&out, style{colour: true}, e)
+	golden(t, "explain.txt", out.String())
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0 s", 999 * time.Millisecond: "0 s", 61 * time.Second: "1 min 1 s", 25 * time.Hour: "1 d 1 h", time.Hour: "1 h 0 min",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%s: %q, want %q", d, got, want)
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// Status shows how the daemon is.
+func Status() *cobra.Command {
+	var (
+		q     question
+		watch bool
+	)
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show how this node is: ready or not, and why",
+		Long: `status asks the daemon on this node how it is, and shows what is wrong first, if anything is.
+
+Exit codes: 0 ready, 2 degraded, 3 not ready yet, 4 the daemon does not run, 1 anything else.`,
+		Example: `  selvaged status
+  selvaged status --watch
+  selvaged status -o json | jq .lease.subnets`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			show := func(w io.Writer, s status.Status) { showStatus(w, styleFor(w), s, q.now()) }
+			get := func(ctx context.Context, c *status.Client) (status.Status, error) { return c.Status(ctx) }
+			if watch {
+				return watchStatus(cmd, q, get, show)
+			}
+			s, err := ask(cmd, q, get, show)
+			if err != nil {
+				return err
+			}
+			return exitOf(s.State)
+		},
+	}
+	q.flags(c)
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every second, until interrupted")
+	return c
+}
+
+func exitOf(s status.State) error {
+	switch s {
+	case status.Ready:
+		return nil
+	case status.Degraded:
+		return Exit{ExitDegraded}
+	default:
+		return Exit{ExitStarting}
+	}
+}
+
+// watchStatus shows the status again and again until it is interrupted. A daemon that is restarted meanwhile is waited for.
+func watchStatus(cmd *cobra.Command, q question, get func(context.Context, *status.Client) (status.Status, error), show func(io.Writer, status.Status)) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if _, ok := terminal(cmd.OutOrStdout()); ok {
+			fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J") // from the top of an empty screen
+		}
+		_, err := ask(cmd, q, get, show)
+		if _, down := err.(Exit); err != nil && !down {
+			fmt.Fprintf(cmd.ErrOrStderr(), "selvaged: %v\n", err)
+		}
+		select {
+		case <-cmd.Context().Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// showStatus writes a status for people.
+func showStatus(w io.Writer, st style, s status.Status, now time.Time) {
+	state := st.good(string(s.State))
+	if s.State != status.Ready {
+		state = st.bad(string(s.State))
+	}
+	fmt.Fprintf(w, "%s: %s for %s (selvaged %s)\n", st.bold(s.Node), state, ago(now, s.Since), s.Version)
+	for _, p := range s.Problems {
+		fmt.Fprintf(w, "  %s %s: %s (for %s)\n", st.bad("!"), p.Topic, p.Text, ago(now, p.Since))
+	}
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	if l := s.Lease; l != nil {
+		line("lease", "%s  %s", join(l.Subnets), leaseTime(*l, now))
+	} else {
+		line("lease", "none yet")
+	}
+	if u := s.Uplink; u != nil {
+		text := fmt.Sprintf("%s %s, MTU %d: %s", u.Name, join(u.Local), u.MTU, u.Why)
+		if !slices.Equal(u.Local, u.PublicIP) {
+			text += ", known to others as " + join(u.PublicIP)
+		}
+		line("uplink", "%s", text)
+		for _, not := range u.Not {
+			line("", "not %s", not)
+		}
+	}
+	if b := s.Backend; b != nil {
+		line("backend", "%s, MTU of pods %d", b.Type, b.PodMTU)
+		for _, d := range b.Devices {
+			there := ""
+			if !d.Present {
+				there = st.bad(" not as it is to be")
+			}
+			line("", "%s %s, VNI %d, port %d, MTU %d, local %s%s", d.Name, d.MAC, d.VNI, d.Port, d.MTU, d.Local, there)
+		}
+	}
+	line("filter", "%s", filterLine(s.Filter))
+	for _, f := range s.Filter.Foreign {
+		line("", "%s %s", st.odd("!"), f)
+	}
+	line("peers", "%s", peersLine(s.Peers))
+	line("entries", "%s", entriesLine(s.Entries))
+	line("repairs", "%s", repairsLine(s.Repairs, now))
+	line("etcd", "%s", etcdLine(s.Etcd, now))
+}
+
+func leaseTime(l status.Lease, now time.Time) string {
+	switch {
+	case l.Reservation:
+		return "a reservation, which never expires"
+	case l.Expires.IsZero():
+		return "not heard of yet"
+	default:
+		return fmt.Sprintf("kept alive; runs %s without that", span(l.Expires.Sub(now)))
+	}
+}
+
+func filterLine(f status.Filter) string {
+	text := cmp.Or(f.Mode, "none")
+	if f.Why != "" {
+		text += ": " + f.Why
+	}
+	if !f.InForce {
+		text += "; the rules are not in"
+	}
+	if f.VTEPFilter {
+		text += "; VXLAN packets are taken from peers only"
+	}
+	return text
+}
+
+func peersLine(c status.PeerCounts) string {
+	text := fmt.Sprintf("%d programmed", c.Programmed)
+	for _, x := range []struct {
+		n    int
+		what string
+	}{{c.Pending, "pending"}, {c.Grace, "in grace"}, {c.Quarantined, "quarantined"}} {
+		if x.n > 0 {
+			text += fmt.Sprintf(", %d %s", x.n, x.what)
+		}
+	}
+	return text
+}
+
+// kinds are the kinds of entries in the order in which they are made.
+func kinds() []string {
+	return []string{"vtep", "link", "address", "fdb", "neighbour", "nexthop", "route", "sysctl"}
+}
+
+func entriesLine(entries map[string]status.Count) string {
+	var parts []string
+	for _, kind := range kinds() {
+		c := entries[kind]
+		if c == (status.Count{}) {
+			continue
+		}
+		text := fmt.Sprintf("%s %d", kind, c.Wanted)
+		if c.Pending > 0 {
+			text += fmt.Sprintf(" (%d pending)", c.Pending)
+		}
+		parts = append(parts, text)
+	}
+	return cmp.Or(strings.Join(parts, ", "), "none")
+}
+
+func repairsLine(r status.Repairs, now time.Time) string {
+	if r.Total == 0 {
+		return "none were needed"
+	}
+	var parts []string
+	for _, c := range r.Counts {
+		parts = append(parts, fmt.Sprintf("%d %s %s", c.Count, c.Kind, c.What))
+	}
+	text := fmt.Sprintf("%d: %s", r.Total, strings.Join(parts, ", "))
+	if len(r.Last) > 0 {
+		last := r.Last[0]
+		text += fmt.Sprintf("; the last %s ago: %s %s", ago(now, last.At), last.Kind, last.Key)
+	}
+	return text
+}
+
+func etcdLine(e status.Etcd, now time.Time) string {
+	if e.LastContact.IsZero() {
+		return "not heard yet"
+	}
+	return fmt.Sprintf("%s, revision %d, answers in %s, heard %s ago", e.Endpoint, e.Revision, e.Latency.Round(10*time.Microsecond), ago(now, e.LastContact))
+}
+
+func join[T netip.Prefix | netip.Addr](all []T) string {
+	text := make([]string, len(all))
+	for i, x := range all {
+		text[i] = fmt.Sprint(x)
+	}
+	return strings.Join(text, " ")
+}
+
+func ago(now, t time.Time) string { return span(now.Sub(t)) }
+
+// span writes a duration as people say it: "3 s", "12 min", "5 h 10 min", "4 d 3 h".
+func span(d time.Duration) string {
+	d = max(0, d)
+	days, hours, minutes, seconds := int(d.Hours())/24, int(d.Hours())%24, int(d.Minutes())%60, int(d.Seconds())%60
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%d d %d h", days, hours)
+	case hours > 0:
+		return fmt.Sprintf("%d h %d min", hours, minutes)
+	case minutes > 0:
+		return fmt.Sprintf("%d min %d s", minutes, seconds)
+	default:
+		return fmt.Sprintf("%d s", seconds)
+	}
+}

@@ -1,0 +1,200 @@
+// Package api serves what a daemon tells of itself: [status.Status] and so on as JSON over a unix socket, for selvaged's own
+// commands; and over TCP, for Kubernetes and Prometheus, whether it lives and is ready, and its metrics. Nothing can be
+// changed by it.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// Source is the daemon. Each method returns soon, or an error when ctx ends first: then the daemon's loop is stuck.
+type Source interface {
+	Status(ctx context.Context) (status.Status, error)
+	Peers(ctx context.Context) ([]status.Peer, error)
+	Explain(ctx context.Context, a netip.Addr) (status.Explanation, error)
+}
+
+// Options say where to serve. What is empty is not served.
+type Options struct {
+	Socket  string // path of the unix socket
+	Healthz string // address and port of /healthz and /readyz
+	Metrics string // address and port of /metrics, and of the two
+	Log     logrus.FieldLogger
+}
+
+// patience is how long the daemon's loop may take to answer. A pass over 10,000 peers takes half a second.
+const patience = 5 * time.Second
+
+// Server is what has been opened.
+type Server struct {
+	source    Source
+	log       logrus.FieldLogger
+	listeners []net.Listener
+	handlers  []http.Handler
+	path      string
+}
+
+// Listen opens what the options say, so that an address that cannot be had is known before anything else is done.
+func Listen(o Options) (*Server, error) {
+	s := &Server{log: o.Log}
+	err := s.listenSocket(o.Socket)
+	if err == nil && o.Healthz != "" && o.Healthz != o.Metrics {
+		err = s.listenTCP("--healthz-ip, --healthz-port", o.Healthz, s.health(http.NewServeMux()))
+	}
+	if err == nil && o.Metrics != "" {
+		err = s.listenTCP("--metrics-addr", o.Metrics, s.metrics(s.health(http.NewServeMux())))
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *Server) listenTCP(flag, address string, h http.Handler) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	s.listeners, s.handlers = append(s.listeners, l), append(s.handlers, h)
+	return nil
+}
+
+// ErrSocket is when there cannot be a socket.
+var ErrSocket = errors.New("no socket")
+
+// listenSocket takes the place of a socket on which nobody listens any more. What it says is not for everybody: keys of
+// other systems can stand in a lease.
+func (s *Server) listenSocket(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("--socket: %w: %w", ErrSocket, err)
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return fmt.Errorf("--socket: somebody listens on %s already: another selvaged runs here", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("--socket: %w: %w", ErrSocket, err)
+	}
+	l, err := net.Listen("unix", path)
+	if err == nil {
+		err = os.Chmod(path, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("--socket: %w: %w", ErrSocket, err)
+	}
+	s.listeners, s.handlers, s.path = append(s.listeners, l), append(s.handlers, s.local()), path
+	return nil
+}
+
+// Close ends what Listen opened, if it is not served.
+func (s *Server) Close() error { return s.close() }
+
+func (s *Server) close() (err error) {
+	for _, l := range s.listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
+}
+
+// Serve answers for a daemon until ctx ends, and closes what is open.
+func (s *Server) Serve(ctx context.Context, source Source) {
+	s.source = source
+	var serving sync.WaitGroup
+	for i, l := range s.listeners {
+		server := &http.Server{Handler: s.handlers[i], ReadHeaderTimeout: patience}
+		stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+		serving.Go(func() {
+			defer stop()
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				s.log.WithError(err).Errorf("%s is not served any more", l.Addr())
+			}
+		})
+	}
+	serving.Wait()
+}
+
+// local is what is served on the socket.
+func (s *Server) local() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+status.PathStatus, answer(func(ctx context.Context, _ *http.Request) (any, error) { return s.source.Status(ctx) }))
+	mux.HandleFunc("GET "+status.PathPeers, answer(func(ctx context.Context, _ *http.Request) (any, error) { return s.source.Peers(ctx) }))
+	mux.HandleFunc("GET "+status.PathExplain, answer(func(ctx context.Context, r *http.Request) (any, error) {
+		a, err := netip.ParseAddr(r.URL.Query().Get("address"))
+		if err != nil || a.Zone() != "" {
+			return nil, errAddress
+		}
+		return s.source.Explain(ctx, a.Unmap())
+	}))
+	return mux
+}
+
+var errAddress = errors.New("want ?address= with an IP address such as 10.5.29.7")
+
+// answer makes a handler of a question.
+func answer(ask func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), patience)
+		defer cancel()
+		value, err := ask(ctx, r)
+		switch {
+		case errors.Is(err, errAddress):
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(value) // whoever asked has gone
+	}
+}
+
+// health adds /healthz, which fails when the loop is stuck, and /readyz, which fails unless the kernel holds all that is
+// wanted.
+func (s *Server) health(mux *http.ServeMux) *http.ServeMux {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := s.ask(w, r); ok {
+			_, _ = w.Write([]byte("ok\n"))
+		}
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		st, ok := s.ask(w, r)
+		if !ok {
+			return
+		}
+		if pending := st.Pending(); st.State == status.Starting || pending > 0 {
+			http.Error(w, fmt.Sprintf("%s, %d entries pending", st.State, pending), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	return mux
+}
+
+func (s *Server) ask(w http.ResponseWriter, r *http.Request) (st status.Status, ok bool) {
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	st, err := s.source.Status(ctx)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	}
+	return st, err == nil
+}

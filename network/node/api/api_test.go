@@ -1,0 +1,199 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.uber.org/goleak"
+
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// daemon is a Source that says what it is told to.
+type daemon struct {
+	status status.Status
+	err    error
+}
+
+func (d *daemon) Status(context.Context) (status.Status, error) { return d.status, d.err }
+func (d *daemon) Peers(context.Context) ([]status.Peer, error) {
+	return []status.Peer{{Key: "10.5.3.0-24", Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.3.0/24")}}}, d.err
+}
+func (d *daemon) Explain(_ context.Context, a netip.Addr) (status.Explanation, error) {
+	return status.Explanation{Address: a, OK: true, Verdict: "it is here"}, d.err
+}
+
+func quiet() logrus.FieldLogger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return log
+}
+
+// serve serves a daemon on a socket until the test ends.
+func serve(t *testing.T, d *daemon) (socket string, s *Server) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "run", "s.sock")
+	s, err := Listen(Options{Socket: socket, Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); s.Serve(ctx, d) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return socket, s
+}
+
+func TestSocket(t *testing.T) {
+	d := &daemon{status: status.Status{Node: "node1", State: status.Ready}}
+	socket, _ := serve(t, d)
+	c := status.NewClient(socket)
+	if s, err := c.Status(t.Context()); err != nil || s.Node != "node1" || s.State != status.Ready {
+		t.Errorf("status %+v, %v", s, err)
+	}
+	if p, err := c.Peers(t.Context()); err != nil || len(p) != 1 || p[0].Subnets[0].String() != "10.5.3.0/24" {
+		t.Errorf("peers %+v, %v", p, err)
+	}
+	for _, address := range []string{"10.5.3.7", "fd00:5::7"} {
+		a := netip.MustParseAddr(address)
+		if e, err := c.Explain(t.Context(), a); err != nil || e.Address != a || !e.OK {
+			t.Errorf("explain %+v, %v", e, err)
+		}
+	}
+	if _, err := c.Explain(t.Context(), netip.Addr{}); err == nil || !strings.Contains(err.Error(), "400 Bad Request: want ?address=") {
+		t.Errorf("no address: %v", err)
+	}
+	d.err = errors.New("stuck")
+	if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "503 Service Unavailable: stuck") {
+		t.Errorf("a daemon that is stuck: %v", err)
+	}
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket's mode is %v, %v", info.Mode(), err)
+	}
+}
+
+func TestSocketTaken(t *testing.T) {
+	socket, _ := serve(t, &daemon{})
+	if _, err := Listen(Options{Socket: socket, Log: quiet()}); err == nil || errors.Is(err, ErrSocket) || !strings.Contains(err.Error(), "another selvaged runs here") {
+		t.Errorf("two daemons on one socket: %v", err)
+	}
+	stale := filepath.Join(t.TempDir(), "s.sock")
+	if err := os.WriteFile(stale, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Listen(Options{Socket: stale, Log: quiet()})
+	if err != nil {
+		t.Fatalf("a socket left behind: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := Listen(Options{Socket: filepath.Join(socket, "below", "s.sock"), Log: quiet()}); !errors.Is(err, ErrSocket) {
+		t.Errorf("a directory that cannot be made: %v", err)
+	}
+	if _, err := Listen(Options{Healthz: "192.0.2.1:80", Log: quiet()}); err == nil || !strings.Contains(err.Error(), "--healthz-port") {
+		t.Errorf("an address that is not here: %v", err)
+	}
+}
+
+func TestNotRunning(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	if _, err := status.NewClient(path).Status(t.Context()); !errors.Is(err, status.ErrNotRunning) || !strings.Contains(err.Error(), path) {
+		t.Errorf("no socket: %v", err)
+	}
+}
+
+// TestHealth has /healthz fail with a stuck loop only, and /readyz for whatever is not in place.
+func TestHealth(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		d              daemon
+		healthz, ready int
+	}{
+		{"ready", daemon{status: status.Status{State: status.Ready}}, 200, 200},
+		{"starting", daemon{status: status.Status{State: status.Starting}}, 200, 503},
+		{"degraded by etcd alone", daemon{status: status.Status{State: status.Degraded}}, 200, 200},
+		{"a route is missing", daemon{status: status.Status{State: status.Degraded, Entries: map[string]status.Count{"route": {Pending: 1}}}}, 200, 503},
+		{"stuck", daemon{err: context.DeadlineExceeded}, 503, 503},
+	} {
+		s := &Server{source: &tt.d, log: quiet()}
+		h := s.health(http.NewServeMux())
+		for path, want := range map[string]int{"/healthz": tt.healthz, "/readyz": tt.ready} {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			if w.Code != want {
+				t.Errorf("%s: %s answers %d %q, want %d", tt.name, path, w.Code, w.Body, want)
+			}
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	st := status.Status{
+		Version: "v1.2.3", State: status.Ready, Since: time.Unix(1700000000, 0), Problems: make([]status.Problem, 2),
+		Peers:    status.PeerCounts{Programmed: 4998, Pending: 1, Grace: 1, Quarantined: 3},
+		Entries:  map[string]status.Count{"route": {Wanted: 5000, Present: 4999, Pending: 1}},
+		Failures: map[string]int{"route": 4},
+		Lease:    &status.Lease{Expires: time.Unix(1700086400, 0)},
+		Filter:   status.Filter{Mode: "nftables", InForce: true},
+		Etcd: status.Etcd{LastContact: time.Unix(1700000009, 500e6), Latency: 1500 * time.Microsecond, Sent: 100, Received: 200,
+			Requests: map[string]uint64{"Txn": 3, "Watch": 1}, Failed: map[string]uint64{"Txn": 1}},
+	}
+	st.Repairs.Add("route", "missing", 7)
+	st.Passes.Add(2 * time.Millisecond)
+	s := &Server{source: &daemon{status: st}, log: quiet()}
+	w := httptest.NewRecorder()
+	s.metrics(http.NewServeMux()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	var got strings.Builder
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "selvage_") || strings.HasPrefix(line, "# HELP selvage_") || strings.HasPrefix(line, "# TYPE selvage_") {
+			got.WriteString(line)
+		}
+	}
+	want, err := os.ReadFile("testdata/metrics.txt")
+	if os.Getenv("UPDATE") != "" {
+		err = os.WriteFile("testdata/metrics.txt", []byte(got.String()), 0o644)
+		want = []byte(got.String())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != string(want) {
+		t.Errorf("got (UPDATE=1 writes it):\n%s\nwant:\n%s", &got, want)
+	}
+	// A daemon that does not answer makes the scrape fail, and not show zeros.
+	s.source = &daemon{err: errors.New("stuck")}
+	w = httptest.NewRecorder()
+	s.metrics(http.NewServeMux()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusInternalServerError {
+		t.Errorf("a scrape of a stuck daemon: %d", w.Code)
+	}
+}
+
+// TestJSON holds what scripts rest on: the names of fields.
+func TestJSON(t *testing.T) {
+	b, err := json.Marshal(status.Status{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"version":"","node":"","started":"0001-01-01T00:00:00Z","state":"","since":"0001-01-01T00:00:00Z","problems":null,` +
+		`"filter":{"in_force":false,"vtep_filter":false},"peers":{"programmed":0,"pending":0,"grace":0,"quarantined":0},"entries":null,` +
+		`"repairs":{"total":0},"passes":{"count":0,"seconds":0,"within":[0,0,0,0,0,0,0,0,0,0]},"etcd":{"revision":0,"latency_ns":0,` +
+		`"last_contact":"0001-01-01T00:00:00Z","sent_bytes":0,"received_bytes":0},"subnet_file":""}`
+	if string(b) != want {
+		t.Errorf("got  %s\nwant %s", b, want)
+	}
+}

@@ -1,0 +1,307 @@
+package node
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// explain says how this node reaches an address, step by step as a packet goes.
+func (n *node) explain(a netip.Addr) status.Explanation {
+	e := &explanation{node: n, Explanation: status.Explanation{Address: a, OK: true, Steps: []status.Step{}}}
+	f := subnet.FamilyOf(a)
+	switch {
+	case n.backend == nil:
+		e.verdict(false, "this node does not know the network yet: see selvaged status")
+	case !n.config.Ranges[f].Enabled():
+		e.verdict(false, fmt.Sprintf("the network config has %s off", f))
+	case !n.config.Ranges[f].Network.Contains(a):
+		e.outside(a)
+	case n.subnets[f].IsValid() && n.subnets[f].Contains(a):
+		e.here(a)
+	default:
+		e.elsewhere(a, f)
+	}
+	return e.Explanation
+}
+
+type explanation struct {
+	*node
+	status.Explanation
+}
+
+// verdict sets the sentence that says it all; the first one that is bad stays.
+func (e *explanation) verdict(ok bool, text string) {
+	if !e.OK {
+		return
+	}
+	e.OK, e.Verdict = ok, text
+}
+
+func (e *explanation) step(kind, text string, mark status.Mark, note string) {
+	e.Steps = append(e.Steps, status.Step{Kind: kind, Text: text, Mark: mark, Note: note})
+}
+
+// way is what the kernel answers when asked for the route to an address.
+type way struct {
+	link    string
+	gateway netip.Addr
+	text    string
+}
+
+// look asks the kernel how it sends a packet to an address.
+func (e *explanation) look(a netip.Addr) (way, error) {
+	routes, err := e.kernel.Handle().RouteGet(a.AsSlice())
+	if err != nil || len(routes) == 0 {
+		return way{}, fmt.Errorf("no route to %s: %w", a, err)
+	}
+	r := routes[0]
+	w := way{}
+	if link, err := e.kernel.Handle().LinkByIndex(r.LinkIndex); err == nil {
+		w.link = link.Attrs().Name
+	}
+	w.text = "dev " + w.link
+	if g, ok := netip.AddrFromSlice(r.Gw); ok {
+		w.gateway = g.Unmap()
+		w.text = "via " + w.gateway.String() + " " + w.text
+	}
+	if s, ok := netip.AddrFromSlice(r.Src); ok {
+		w.text += " src " + s.Unmap().String()
+	}
+	return w, nil
+}
+
+// outside explains an address that no pod has.
+func (e *explanation) outside(a netip.Addr) {
+	w, err := e.look(a)
+	if err != nil {
+		e.step("route", "none", status.Missing, err.Error())
+		e.verdict(false, fmt.Sprintf("%s is outside the overlay, and this node has no route to it", a))
+		return
+	}
+	e.step("route", fmt.Sprintf("%s %s", a, w.text), status.Note, "as the host has it")
+	text := fmt.Sprintf("%s is outside the overlay: pods here reach it by %s", a, w.link)
+	if e.IPMasq {
+		e.step("filter", "masquerade what leaves the overlay", e.filterMark(), e.filterStatus().Mode)
+		text += ", with this node's address"
+	}
+	e.verdict(true, text)
+}
+
+func (e *explanation) filterMark() status.Mark {
+	if e.filterStatus().InForce {
+		return status.Right
+	}
+	return status.Missing
+}
+
+// here explains an address of this node's own subnet.
+func (e *explanation) here(a netip.Addr) {
+	f := subnet.FamilyOf(a)
+	e.step("lease", e.own.record.Key, status.Right, "this node's own")
+	w, err := e.look(a)
+	if err != nil {
+		e.step("route", "none", status.Missing, err.Error())
+		e.verdict(false, fmt.Sprintf("%s is of this node's subnet %s, and no interface holds that: no pod was started here yet, or its bridge is gone", a, e.subnets[f]))
+		return
+	}
+	e.step("route", fmt.Sprintf("%s %s", a, w.text), status.Note, "made by whoever made the pods' bridge")
+	if w.link == e.uplink.Name || e.tables.OwnsLink(w.link) {
+		e.verdict(false, fmt.Sprintf("%s is of this node's subnet %s, and packets for it leave by %s: no pod was started here yet, or its bridge is gone", a, e.subnets[f], w.link))
+		return
+	}
+	for _, known := range e.kernel.Hosts(netip.PrefixFrom(a, a.BitLen())) {
+		e.step("neighbour", fmt.Sprintf("%s dev %s", known, w.link), status.Note, "it was seen")
+	}
+	e.verdict(true, fmt.Sprintf("%s is of this node's subnet %s: a pod on %s", a, e.subnets[f], w.link))
+}
+
+// elsewhere explains an address of another node's subnet.
+func (e *explanation) elsewhere(a netip.Addr, f subnet.Family) {
+	lease, ok := e.leaseOf(a)
+	if !ok {
+		e.verdict(false, fmt.Sprintf("no node has a lease on %s", a))
+		return
+	}
+	p := e.peer(lease.Key, lease.Lease)
+	who := p.Node
+	if who == "" {
+		who = lease.Endpoints[f].PublicIP.String()
+	}
+	want := ofFamily(wanted(e.backend, &lease.Lease), f)
+	before := len(e.Steps)
+	e.wantedSteps(want)
+	right := true
+	for _, s := range e.Steps[before:] {
+		right = right && s.Mark == status.Right
+	}
+	if !right {
+		e.verdict(false, fmt.Sprintf("%s is of %s, and not all that leads there is in place", a, who))
+	}
+	e.actual(a, want, who)
+	e.device(want)
+	if public := lease.Endpoints[f].PublicIP; public.IsValid() {
+		if w, err := e.look(public); err != nil {
+			e.step("uplink", public.String(), status.Missing, err.Error())
+			e.verdict(false, fmt.Sprintf("%s is of %s, and this node has no route to its public IP %s", a, who, public))
+		} else {
+			e.step("uplink", fmt.Sprintf("%s %s", public, w.text), status.Note, "to "+who)
+		}
+	}
+	e.step("filter", "inside the overlay: not masqueraded", e.filterMark(), e.filterStatus().Mode)
+	for _, foreign := range e.filterStatus().Foreign {
+		e.step("filter", foreign, status.Foreign, "")
+		e.verdict(false, fmt.Sprintf("%s is of %s, and somebody's packet filter on this node drops what is for it", a, who))
+	}
+	path := "directly, by " + e.uplink.Name
+	if len(want.Routes) > 0 && want.Routes[0].Value.Link != e.uplink.Name {
+		path = "by VXLAN, " + want.Routes[0].Value.Link
+	}
+	e.verdict(true, fmt.Sprintf("%s is of %s: %s", a, who, path))
+}
+
+// leaseOf finds the peer that has an address, and says which other leases name it.
+func (e *explanation) leaseOf(a netip.Addr) (l subnet.Member, ok bool) {
+	for _, f := range e.view.Lookup(a) {
+		if f.Why != nil {
+			e.step("lease", f.Key, status.Foreign, "not let in: "+f.Why.Error())
+			continue
+		}
+		e.step("lease", f.Key, status.Right, f.NodeName)
+		l, ok = f.Member, true
+	}
+	for key, g := range e.grace {
+		if !ok && g.lease.Endpoints[subnet.FamilyOf(a)].Subnet.Contains(a) {
+			e.step("lease", key, status.Missing, "gone from etcd; kept until "+g.until.Format("15:04:05"))
+			l, ok = subnet.Member{Lease: g.lease, Key: key}, true
+		}
+	}
+	return l, ok
+}
+
+// wantedSteps says of each entry whether it is there.
+func (e *explanation) wantedSteps(s network.State) {
+	t := e.tables
+	one := func(kind string, s network.State, present, right bool, have any) {
+		mark, note := status.Right, ""
+		if !right {
+			mark = status.Missing
+			if present {
+				note = fmt.Sprintf("there is %+v", have)
+			}
+		}
+		for _, line := range s.Commands() {
+			e.step(kind, line, mark, note)
+		}
+	}
+	for _, x := range s.Routes {
+		c := t.Routes.Get(x.Key)
+		one("route", network.State{Routes: []network.Item[network.RouteKey, network.Route]{x}}, c.Present, c.Present && c.Have == x.Value, c.Have)
+	}
+	for _, x := range s.Nexthops {
+		c := t.Nexthops.Get(x.Key)
+		one("nexthop", network.State{Nexthops: []network.Item[network.NexthopID, network.Nexthop]{x}}, c.Present, c.Present && c.Have == x.Value, c.Have)
+	}
+	for _, x := range s.Neighbours {
+		c := t.Neighbours.Get(x.Key)
+		one("neighbour", network.State{Neighbours: []network.Item[network.NeighbourKey, network.Neighbour]{x}}, c.Present, c.Present && c.Have == x.Value, c.Have)
+	}
+	for _, x := range s.FDB {
+		c := t.FDB.Get(x.Key)
+		one("fdb", network.State{FDB: []network.Item[network.FDBKey, network.FDB]{x}}, c.Present, c.Present && c.Have == x.Value, c.Have)
+	}
+}
+
+// actual compares what the kernel does with what is wanted: somebody's more specific route, or one with a better metric, or
+// a rule of policy routing, goes first.
+func (e *explanation) actual(a netip.Addr, want network.State, who string) {
+	if len(want.Routes) == 0 {
+		return
+	}
+	w, err := e.look(a)
+	link := want.Routes[0].Value.Link
+	switch {
+	case err != nil:
+		e.step("route", fmt.Sprintf("the kernel: no route to %s", a), status.Foreign, e.inTheWay(a, want))
+		e.verdict(false, fmt.Sprintf("%s is of %s, and a route of somebody else's keeps packets from it", a, who))
+	case w.link != link:
+		e.step("route", fmt.Sprintf("the kernel: %s %s", a, w.text), status.Foreign, e.inTheWay(a, want))
+		e.verdict(false, fmt.Sprintf("%s is of %s, and a route of somebody else's sends it out of %s", a, who, w.link))
+	default:
+		e.step("route", fmt.Sprintf("the kernel: %s %s", a, w.text), status.Right, "")
+	}
+}
+
+// inTheWay names the route of somebody else's that goes before ours.
+func (e *explanation) inTheWay(a netip.Addr, want network.State) string {
+	family := netlink.FAMILY_V4
+	if a.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	routes, err := e.kernel.Handle().RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return "look at ip route and ip rule"
+	}
+	for _, r := range routes {
+		if r.Dst == nil || int(r.Protocol) == network.RouteProtocol || !r.Dst.Contains(a.AsSlice()) {
+			continue
+		}
+		if length, _ := r.Dst.Mask.Size(); length > want.Routes[0].Key.Prefix.Bits() ||
+			length == want.Routes[0].Key.Prefix.Bits() && uint32(r.Priority) < want.Routes[0].Key.Metric {
+			return "by the route " + r.String()
+		}
+	}
+	return "look at ip rule: it is in no table of routes"
+}
+
+// device says how the device is that packets leave by.
+func (e *explanation) device(want network.State) {
+	if len(want.Routes) == 0 {
+		return
+	}
+	name := want.Routes[0].Value.Link
+	if name == e.uplink.Name {
+		e.step("mtu", fmt.Sprintf("%d", e.uplink.MTU), status.Note, "of "+name)
+		return
+	}
+	c := e.tables.Links.Get(name)
+	mark := status.Right
+	if !c.Present || c.Have != c.Want {
+		mark = status.Missing
+		e.verdict(false, fmt.Sprintf("device %s is not as it is to be", name))
+	}
+	e.step("device", fmt.Sprintf("%s local %s port %d", name, c.Want.Local, c.Want.Port), mark, "")
+	e.step("mtu", fmt.Sprintf("%d", c.Want.MTU), status.Note, fmt.Sprintf("of %s; the uplink has %d", name, e.uplink.MTU))
+}
+
+// ofFamily returns the part of a peer's state that is about one family.
+func ofFamily(s network.State, f subnet.Family) (out network.State) {
+	is := func(a netip.Addr) bool { return subnet.FamilyOf(a) == f }
+	for _, x := range s.Routes {
+		if is(x.Key.Prefix.Addr()) {
+			out.Routes = append(out.Routes, x)
+		}
+	}
+	for _, x := range s.Nexthops {
+		if is(x.Value.Gateway) {
+			out.Nexthops = append(out.Nexthops, x)
+		}
+	}
+	for _, x := range s.Neighbours {
+		if is(x.Key.IP) {
+			out.Neighbours = append(out.Neighbours, x)
+			for _, y := range s.FDB {
+				if y.Key.MAC == x.Value.MAC && y.Key.Link == x.Key.Link {
+					out.FDB = append(out.FDB, y)
+				}
+			}
+		}
+	}
+	return out
+}

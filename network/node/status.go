@@ -1,0 +1,319 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/network/uplink"
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/etcd"
+)
+
+// manyRepairs is how many repairs are remembered.
+const manyRepairs = 20
+
+// pendingFor is how long something has to differ before that is a problem: most differences are gone within the pass.
+const pendingFor = time.Second
+
+// told is what the loop remembers for its status.
+type told struct {
+	started      time.Time
+	readySince   time.Time // when it became ready, or was so again
+	troubled     bool      // there were problems at the last look
+	pendingSince time.Time // since when something has differed after each pass; zero: nothing did after the last one
+	repairs      status.Repairs
+	passes       status.Passes
+	failures     map[string]int // by kind
+}
+
+// ask has the loop call f between two steps, and waits for that. It is how others than the loop learn of its state.
+func (n *node) ask(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case n.questions <- func() { f(); close(done) }:
+	case <-ctx.Done():
+		return fmt.Errorf("the daemon's loop does not answer: %w", context.Cause(ctx))
+	}
+	<-done // f is short
+	return nil
+}
+
+// Status implements api.Source.
+func (n *node) Status(ctx context.Context) (s status.Status, err error) {
+	return s, n.ask(ctx, func() { s = n.status(time.Now()) })
+}
+
+// Peers implements api.Source.
+func (n *node) Peers(ctx context.Context) (p []status.Peer, err error) {
+	return p, n.ask(ctx, func() { p = n.peers() })
+}
+
+// Explain implements api.Source.
+func (n *node) Explain(ctx context.Context, a netip.Addr) (e status.Explanation, err error) {
+	return e, n.ask(ctx, func() { e = n.explain(a) })
+}
+
+// notePass remembers what a pass says for the status.
+func (n *node) notePass(now time.Time, r network.Result) {
+	if r.Set+r.Removed+len(r.Failures) > 0 {
+		n.told.passes.Add(time.Since(now))
+	}
+	for _, f := range r.Failures {
+		if n.told.failures == nil {
+			n.told.failures = map[string]int{}
+		}
+		n.told.failures[f.Kind]++
+	}
+	if n.tables.Pending() == 0 {
+		n.told.pendingSince = time.Time{}
+	} else if n.told.pendingSince.IsZero() {
+		n.told.pendingSince = now
+	}
+	repairs := &n.told.repairs
+	for _, x := range r.Repairs {
+		repairs.Add(x.Kind, x.Cause, x.Count)
+		key := x.Key
+		if x.Count > 1 {
+			key = fmt.Sprintf("%s and %d more", key, x.Count-1)
+		}
+		repairs.Last = slices.Insert(repairs.Last, 0, status.Repair{At: now, Kind: x.Kind, Key: key, What: x.Cause})
+		repairs.Last = repairs.Last[:min(len(repairs.Last), manyRepairs)]
+	}
+}
+
+// noteState remembers since when all is well.
+func (n *node) noteState(now time.Time) {
+	if !n.ready {
+		return
+	}
+	troubled := len(n.problems(now)) > 0
+	if n.told.readySince.IsZero() || n.told.troubled && !troubled {
+		n.told.readySince = now
+	}
+	n.told.troubled = troubled
+}
+
+func (n *node) status(now time.Time) status.Status {
+	s := status.Status{
+		Version: n.Version, Node: n.NodeName, Started: n.told.started, Config: n.configJSON, SubnetFile: n.SubnetFile,
+		State: status.Ready, Since: n.told.readySince, Problems: n.problems(now),
+		Filter: n.filterStatus(), Repairs: n.told.repairs, Failures: maps.Clone(n.told.failures), Passes: n.told.passes, Etcd: n.etcdStatus(), Entries: map[string]status.Count{},
+		Lease: n.leaseStatus(), Peers: n.peerCounts(),
+	}
+	s.Repairs.Counts, s.Repairs.Last = slices.Clone(s.Repairs.Counts), slices.Clone(s.Repairs.Last)
+	switch {
+	case !n.ready:
+		s.State, s.Since = status.Starting, n.told.started
+	case len(s.Problems) > 0:
+		s.State = status.Degraded
+		s.Since = s.Problems[0].Since
+		for _, p := range s.Problems {
+			if p.Since.Before(s.Since) {
+				s.Since = p.Since
+			}
+		}
+	}
+	for kind, c := range n.tables.Counts() {
+		s.Entries[kind] = status.Count{Wanted: c.Wanted, Present: c.Present, Pending: c.Pending}
+	}
+	if n.identity != nil {
+		s.InstanceID = n.identity.InstanceID
+	}
+	if n.backend != nil {
+		s.Uplink, s.Backend = uplinkStatus(n.uplink), n.backendStatus()
+	}
+	return s
+}
+
+// problems lists what is not as it is to be, in the order of its topics.
+func (n *node) problems(now time.Time) []status.Problem {
+	all := []status.Problem{}
+	add := func(topic string, since time.Time, text string) {
+		all = append(all, status.Problem{Topic: topic, Text: text, Since: since})
+	}
+	for topic, t := range n.once {
+		add(topic, t.since, t.text)
+	}
+	for kind, f := range n.failing {
+		if !f.said.IsZero() {
+			add(kind, f.since, f.text)
+		}
+	}
+	for key, f := range n.fights {
+		if now.Sub(f.last) < fightSaidEvery {
+			add("fight", f.since, fmt.Sprintf("somebody keeps changing %s: %s is wanted, and %s found", key, f.want, f.have))
+		}
+	}
+	if since := n.told.pendingSince; !since.IsZero() && now.Sub(since) > pendingFor {
+		add("pending", since, fmt.Sprintf("%d entries are not in place", n.tables.Pending()))
+	}
+	if n.own.trouble != "" && !n.own.final {
+		add("lease", n.told.started, n.own.trouble)
+	}
+	if n.cache.inUse {
+		add("etcd", n.told.started, "etcd has not been heard yet: this node goes by the leases it kept")
+	} else if p := n.outage(); p != nil {
+		all = append(all, *p)
+	}
+	slices.SortFunc(all, func(a, b status.Problem) int { return strings.Compare(a.Topic+a.Text, b.Topic+b.Text) })
+	return all
+}
+
+func (n *node) outage() *status.Problem {
+	s, ok := n.Store.(interface{ Outage() (time.Time, error) })
+	if !ok {
+		return nil
+	}
+	since, cause := s.Outage()
+	if since.IsZero() {
+		return nil
+	}
+	return &status.Problem{Topic: "etcd", Text: fmt.Sprint(cause), Since: since}
+}
+
+func (n *node) etcdStatus() status.Etcd {
+	e := status.Etcd{Revision: n.view.Revision(), Outage: n.outage()}
+	if s, ok := n.Store.(interface{ Traffic() etcd.Traffic }); ok {
+		t := s.Traffic()
+		e.Endpoint, e.Latency, e.LastContact = t.Endpoint, t.Latency, t.LastContact
+		e.Requests, e.Failed, e.Sent, e.Received = t.Requests, t.Failed, t.SentBytes, t.ReceivedBytes
+	}
+	return e
+}
+
+func (n *node) leaseStatus() *status.Lease {
+	if !n.own.final {
+		return nil
+	}
+	l := &status.Lease{
+		Key: n.own.record.Key, EtcdLease: n.own.record.LeaseID, Reservation: n.own.record.LeaseID == 0, Expires: n.ownExpires(),
+		Subnets: valid(n.own.subnets[:], netip.Prefix.IsValid),
+	}
+	return l
+}
+
+func uplinkStatus(c uplink.Choice) *status.Uplink {
+	u := &status.Uplink{
+		Name: c.Name, MTU: c.MTU, Why: c.Why,
+		Local: valid(c.Local[:], netip.Addr.IsValid), PublicIP: valid(c.PublicIP[:], netip.Addr.IsValid),
+		OnLink: slices.Concat(c.OnLink[:]...),
+	}
+	for _, r := range slices.Concat(c.Rejected, c.Others) {
+		u.Not = append(u.Not, r.String())
+	}
+	return u
+}
+
+func (n *node) backendStatus() *status.Backend {
+	b := &status.Backend{Type: n.config.Backend.Type, PodMTU: n.backend.MTU(), Devices: []status.Device{}}
+	for _, x := range n.device.Links {
+		have := n.tables.Links.Get(x.Key)
+		b.Devices = append(b.Devices, status.Device{
+			Name: x.Key, VNI: x.Value.VNI, Port: x.Value.Port, MTU: x.Value.MTU, MAC: x.Value.MAC.String(), Local: x.Value.Local,
+			Present: have.Present && have.Have == x.Value,
+		})
+	}
+	return b
+}
+
+// valid returns those of a family each that there are.
+func valid[T any](byFamily []T, is func(T) bool) []T {
+	return slices.DeleteFunc(slices.Clone(byFamily), func(x T) bool { return !is(x) })
+}
+
+// peerCounts counts peers. It costs O(what differs), and a look at each lease.
+func (n *node) peerCounts() (c status.PeerCounts) {
+	leases, quarantined := n.view.Len()
+	if _, ok, why := n.view.Get(n.own.record.Key); ok && why == nil {
+		leases-- // our own
+	}
+	c.Quarantined, c.Grace = quarantined, len(n.grace)
+	for name := range n.tables.PendingOwners() {
+		if _, graced := n.grace[name]; !graced && name != nodeOwner().Name {
+			c.Pending++
+		}
+	}
+	c.Programmed = max(0, leases-c.Pending)
+	return c
+}
+
+// peers lists the other nodes in the order of their subnets.
+func (n *node) peers() []status.Peer {
+	all := []status.Peer{}
+	for m := range n.view.Peers {
+		p := n.peer(m.Key, m.Lease)
+		if p.State = status.Programmed; !n.tables.Holds(wanted(n.backend, &m.Lease)) {
+			p.State, p.Why = status.Pending, n.whyPending()
+		}
+		all = append(all, p)
+	}
+	for key, g := range n.grace {
+		p := n.peer(key, g.lease)
+		p.State, p.Why, p.Until = status.Grace, "its lease is gone; it is kept for a while, in case it comes back", g.until
+		all = append(all, p)
+	}
+	for key, why := range n.view.Quarantined {
+		m, _, _ := n.view.Get(key)
+		p := n.peer(key, m.Lease)
+		p.State, p.Why = status.Quarantined, why.Error()
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b status.Peer) int {
+		return cmp.Or(slices.CompareFunc(a.Subnets, b.Subnets, netip.Prefix.Compare), strings.Compare(a.Key, b.Key))
+	})
+	return all
+}
+
+// whyPending says why something may not be in place.
+func (n *node) whyPending() string {
+	for _, f := range n.failing {
+		if f.text != "" {
+			return f.text
+		}
+	}
+	return errPending.Error()
+}
+
+var errPending = errors.New("not all of its entries are in place yet")
+
+func (n *node) peer(key string, l subnet.Lease) status.Peer {
+	p := status.Peer{Key: key, Node: l.NodeName, Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{}, Path: []string{}}
+	routes := wanted(n.backend, &l).Routes
+	for _, f := range subnet.Families() {
+		e := l.Endpoints[f]
+		if !e.Subnet.IsValid() {
+			continue
+		}
+		p.Subnets, p.PublicIP = append(p.Subnets, e.Subnet), append(p.PublicIP, e.PublicIP)
+		path := ""
+		for _, r := range routes {
+			if r.Key.Prefix == e.Subnet {
+				path = n.leadsOver(r.Value)
+			}
+		}
+		p.Path = append(p.Path, path)
+	}
+	return p
+}
+
+// leadsOver names the device that a route leads out of.
+func (n *node) leadsOver(r network.Route) string {
+	if r.Link == n.uplink.Name {
+		return r.Link + " (direct)"
+	}
+	return r.Link
+}
+
+// filterStatus says how the packet filter is.
+func (n *node) filterStatus() status.Filter {
+	return status.Filter{InForce: n.rulesInForce, VTEPFilter: n.vteps.inForce}
+}
