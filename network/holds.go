@@ -1,5 +1,10 @@
 package network
 
+import (
+	"fmt"
+	"slices"
+)
+
 // Holds reports whether the kernel holds all of a state as it says, so far as is known. Where several owners want one thing,
 // it can be another's.
 func (t *Tables) Holds(s State) bool {
@@ -41,4 +46,22 @@ func pendingOwners[K, V comparable](t *Table[K, V], names map[string]struct{}) {
 			names[x.owner.Name] = struct{}{}
 		}
 	}
+}
+
+// Unwanted names all that is there, selvage's own, and wanted by nobody: "route 10.5.29.0/24", by kind in the order in which it would
+// be removed.
+func (t *Tables) Unwanted() []string {
+	return slices.Concat(
+		unwanted("route", t.Routes), unwanted("nexthop", t.Nexthops), unwanted("neighbour", t.Neighbours), unwanted("fdb", t.FDB),
+		unwanted("address", t.Addresses), unwanted("device", t.Links), unwanted("vtep", t.VTEPs))
+}
+
+func unwanted[K, V comparable](kind string, t *Table[K, V]) (names []string) {
+	for k := range t.dirty {
+		if !t.cells[k].wanted {
+			names = append(names, fmt.Sprintf("%s %v", kind, k))
+		}
+	}
+	slices.Sort(names)
+	return names
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -74,5 +75,27 @@ func TestRepairs(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestUnwanted names what a node has when nothing is wanted any more.
+func TestUnwanted(t *testing.T) {
+	r, _ := nodeOf(byID(peer(0)))
+	if got := r.Tables.Unwanted(); len(got) != 0 {
+		t.Errorf("unwanted of a node that is as it should be: %q", got)
+	}
+	r.Tables.Replace(self, nodeState(device, vxlan()), State{})
+	r.Tables.Replace(Owner{Name: "peer"}, byID(peer(0)), State{})
+	var kinds []string
+	for _, name := range r.Tables.Unwanted() {
+		kind, _, _ := strings.Cut(name, " ")
+		kinds = append(kinds, kind)
+	}
+	if want := []string{"route", "nexthop", "neighbour", "fdb", "address", "device"}; !slices.Equal(slices.Compact(kinds), want) {
+		t.Errorf("unwanted, by kind: %q, want %q", kinds, want)
+	}
+	r.Pass(start)
+	if got := r.Tables.Unwanted(); len(got) != 0 {
+		t.Errorf("unwanted after a pass: %q", got)
 	}
 }
