@@ -51,8 +51,11 @@ func main() {
 	}
 }
 
-// defaultStateDir is where a node keeps what it has to remember.
-const defaultStateDir = "/var/lib/selvage"
+// Where a node keeps what it has to remember, and where it tells others its subnet.
+const (
+	defaultStateDir   = "/var/lib/selvage"
+	defaultSubnetFile = "/run/flannel/subnet.env"
+)
 
 // flags are the command line. Names and meanings are flannel's where flannel has them.
 type flags struct {
@@ -105,7 +108,8 @@ for --etcd-endpoints and so on. A flag goes before the environment. Secrets belo
 	}
 	f.register(root.Flags())
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: printVersion})
-	root.AddCommand(command.Status(), command.Peers(), command.Explain(), command.Release(defaultStateDir))
+	root.AddCommand(command.Status(), command.Peers(), command.Explain(), command.Release(defaultStateDir),
+		command.InstallCNI(), command.Cleanup(defaultSubnetFile, defaultStateDir))
 	root.SetArgs(twoDashes(args, root.Flags()))
 	return root.ExecuteContext(ctx)
 }
@@ -130,7 +134,7 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.publicIP[subnet.IPv6], "public-ipv6", "", "the same for IPv6")
 
 	s.StringVar(&f.node.NodeName, "node-name", hostname, "name of this node, for display only")
-	s.StringVar(&f.node.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "file that tells the CNI plugin and others this node's subnet")
+	s.StringVar(&f.node.SubnetFile, "subnet-file", defaultSubnetFile, "file that tells the CNI plugin and others this node's subnet")
 	s.StringVar(&f.node.StateDir, "state-dir", defaultStateDir, "directory that keeps this node's identity and the leases it last saw")
 	s.BoolVar(&f.noCachedStart, "no-cached-start", false, "wait for etcd at the start, instead of coming up from the leases last seen")
 	s.DurationVar(&f.node.PeerGrace, "peer-grace", 30*time.Second, "how long a node whose lease vanished can still be reached")

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -46,5 +47,43 @@ func TestFightIsNamed(t *testing.T) {
 	tables.Routes.Observe(key, theirs)
 	if got := r.Pass(now); len(got.Fights) != 0 {
 		t.Errorf("after a quiet minute: %+v", got.Fights)
+	}
+}
+
+// TestFailureIsNoFight: what could not be set for a while, and then could, was changed by nobody.
+func TestFailureIsNoFight(t *testing.T) {
+	r, kernel := node(1)
+	refused := errors.New("permission denied: IPv6 is disabled on this device")
+	key := peer(0).Routes[0].Key
+	now := time.Unix(0, 0)
+	del(kernel, kernel.routes, r.Tables.Routes, key)
+	kernel.notify()
+	kernel.refuse = func(kind, _ string) error {
+		if kind == "route" {
+			return refused
+		}
+		return nil
+	}
+	for range 8 {
+		got := r.Pass(now)
+		if len(got.Failures) != 1 || len(got.Fights) != 0 {
+			t.Fatalf("while it fails: %+v", got)
+		}
+		now = got.Retry
+	}
+	kernel.refuse = nil
+	if got := r.Pass(now); got.Repaired != 1 || len(got.Fights) != 0 {
+		t.Errorf("when it succeeds: %+v, want a repair and no fight", got)
+	}
+	// Somebody who then really does it again and again is found out as ever.
+	fights := 0
+	for range 8 {
+		del(kernel, kernel.routes, r.Tables.Routes, key)
+		kernel.notify()
+		now = now.Add(pauseOf(r.Tables, key) + time.Millisecond)
+		fights += len(r.Pass(now).Fights)
+	}
+	if fights == 0 {
+		t.Error("a fight that follows is not named")
 	}
 }

@@ -7,17 +7,19 @@ import "time"
 const (
 	shortestPause = 5 * time.Millisecond
 	longestPause  = 500 * time.Millisecond
-	fightPause    = 40 * time.Millisecond // from the fifth repair in a row on it is no accident
-	calm          = 10 * time.Second      // a key left alone for so long is forgotten
+	calm          = 10 * time.Second // a key left alone for so long is forgotten
 	// retryPause is the longest pause after a failure once something about the key has changed: what stood in the way
 	// may be gone.
 	retryPause = 20 * time.Millisecond
+	// fightRepairs is how many repairs in a row are no accident.
+	fightRepairs = 5
 )
 
 type pace struct {
-	last   time.Time // of the last attempt
-	pause  time.Duration
-	failed bool
+	last    time.Time // of the last attempt
+	pause   time.Duration
+	failed  bool
+	repairs int // in a row; what fails in between is nobody's doing
 }
 
 // trusted reports whether the key was left alone for long enough that what comes now is not the same fight: for eight
@@ -43,11 +45,14 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 			return
 		}
 		// The first repair is at once, and so is the second: pause is what follows the attempt.
-		t.paced[k] = &pace{last: now, pause: pauseAfter(0, err), failed: err != nil}
-		return
+		p = &pace{}
+		t.paced[k] = p
 	}
 	if !p.failed && p.trusted(now) {
-		p.pause = 0
+		p.pause, p.repairs = 0, 0
+	}
+	if err == nil {
+		p.repairs++
 	}
 	p.last, p.pause, p.failed = now, pauseAfter(p.pause, err), err != nil
 }
@@ -62,10 +67,19 @@ func (t *Table[K, V]) stirred(k K) {
 	}
 }
 
+// stirredWhere says so about the keys that where picks by what is wanted under them.
+func (t *Table[K, V]) stirredWhere(where func(K, V) bool) {
+	for k := range t.paced {
+		if c := t.Get(k); c.Wanted && where(k, c.Want) {
+			t.stirred(k)
+		}
+	}
+}
+
 // fought reports whether somebody keeps changing k.
 func (t *Table[K, V]) fought(k K) bool {
 	p := t.paced[k]
-	return p != nil && p.pause >= fightPause
+	return p != nil && p.repairs >= fightRepairs
 }
 
 func pauseAfter(pause time.Duration, err error) time.Duration {

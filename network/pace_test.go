@@ -239,6 +239,33 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
+// TestLinkStirred: a route that could not be set while its interface was away is tried soon after that is back, however long
+// it was, and one out of another interface keeps its pause.
+func TestLinkStirred(t *testing.T) {
+	r, kernel := newReconciler()
+	kernel.links["eth0"], kernel.links["eth1"] = Link{Up: true}, Link{Up: true}
+	away := errors.New("network is unreachable")
+	kernel.refuse = func(string, string) error { return away }
+	back, other := RouteKey{Prefix: prefix("10.5.7.0/24")}, RouteKey{Prefix: prefix("10.5.8.0/24")}
+	r.Tables.Routes.Want(Owner{Name: "a"}, back, Route{Link: "eth0", Protocol: RouteProtocol})
+	r.Tables.Routes.Want(Owner{Name: "b"}, other, Route{Link: "eth1", Protocol: RouteProtocol})
+	now := start
+	for now.Sub(start) < 5*time.Second {
+		now = r.Pass(now).Retry
+	}
+	now = now.Add(-longestPause + time.Millisecond) // right after an attempt
+	r.Tables.LinkStirred("eth0")
+	if got := r.Pass(now); got.Retry.Sub(now) > retryPause {
+		t.Fatalf("retry in %v, want %v at the most", got.Retry.Sub(now), retryPause)
+	} else {
+		now = got.Retry
+	}
+	kernel.refuse = nil
+	if got := r.Pass(now); got.Set != 1 || !r.Tables.Routes.Get(back).Present || r.Tables.Routes.Get(other).Present {
+		t.Errorf("%+v, want the one route set", got)
+	}
+}
+
 // TestRetryIsTheNearest: Retry is when the first of several is due.
 func TestRetryIsTheNearest(t *testing.T) {
 	r, kernel := node(2)

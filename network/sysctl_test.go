@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -32,5 +33,27 @@ func TestAcceptRABeforeForwarding(t *testing.T) {
 	tables.Replace(Owner{Name: "node"}, State{Sysctls: []Item[string, Sysctl]{{Key: v4, Value: "1"}}}, State{})
 	if result := r.Pass(time.Now()); result.Set+result.Removed != 0 {
 		t.Errorf("pass without the wish: %+v, want nothing done", result)
+	}
+}
+
+// TestIPv6BeforeAddresses: a device without IPv6 takes neither addresses nor routes, so it gets IPv6 first.
+func TestIPv6BeforeAddresses(t *testing.T) {
+	r, k := newReconciler()
+	const disabled, forwarding = "net/ipv6/conf/flannel.1/disable_ipv6", "net/ipv6/conf/flannel.1/forwarding"
+	r.Tables.Replace(Owner{Name: "node", Age: -1}, State{}, State{
+		Links:     []Item[string, Link]{{Key: "flannel.1", Value: Link{Kind: "vxlan", VNI: 1, Up: true, Alias: Alias}}},
+		Addresses: []Item[AddressKey, Address]{{Key: AddressKey{Link: "flannel.1", Prefix: prefix("fd00:5:0:1::/128")}}},
+		Sysctls:   []Item[string, Sysctl]{{Key: forwarding, Value: "1"}, {Key: disabled, Value: "0"}},
+	})
+	r.Tables.Sysctls.Observe(disabled, "1")
+	r.Tables.Sysctls.Observe(forwarding, "0")
+	k.refuse = func(kind, _ string) error {
+		if kind == "address" && !slices.Contains(k.sysctls, disabled) {
+			return errors.New("permission denied")
+		}
+		return nil
+	}
+	if got := r.Pass(time.Unix(0, 0)); len(got.Failures) != 0 || !slices.Equal(got.Sysctls, []string{disabled + "=0", forwarding + "=1"}) {
+		t.Errorf("%+v, want both settings and no failure", got)
 	}
 }

@@ -186,6 +186,12 @@ func (t *Tables) Pending() int {
 		len(t.Routes.dirty) + len(t.Sysctls.dirty)
 }
 
+// LinkStirred says that something about a device has changed, an address has come for instance: what could not be set on it
+// may be possible now. It is for devices that are not ours; of ours it is known what they can carry.
+func (t *Tables) LinkStirred(name string) {
+	t.Routes.stirredWhere(func(_ RouteKey, v Route) bool { return v.Link == name })
+}
+
 // LinkGone says that a device does not exist any more, and with it all that hung on it: the kernel reports the device
 // only.
 func (t *Tables) LinkGone(name string) {

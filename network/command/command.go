@@ -1,5 +1,6 @@
-// Package command holds what selvaged does besides being the daemon: tell how the daemon is (status, peers, explain), give a
-// lease back (release), and take all that is selvage's off a node (cleanup). main puts the commands together.
+// Package command holds what selvaged does besides being the daemon: tell how the daemon is (status, peers, explain), put the
+// CNI plugin in place (install-cni), give a lease back (release), and take all that is selvage's off a node (cleanup). main
+// puts the commands together.
 //
 // Those that show something are a question to the daemon's socket and a pure function that turns the answer into text.
 package command

@@ -119,7 +119,7 @@ func showStatus(w io.Writer, st style, s status.Status, now time.Time) {
 		}
 	}
 	line("filter", "%s", filterLine(s.Filter))
-	for _, f := range s.Filter.Foreign {
+	for _, f := range slices.Concat(s.Filter.Trouble, s.Filter.Foreign, s.Filter.Left) {
 		line("", "%s %s", st.odd("!"), f)
 	}
 	line("peers", "%s", peersLine(s.Peers))

@@ -18,6 +18,12 @@ type Policy struct {
 	Forward     bool // accept what is forwarded from and to the networks
 	Masquerade  bool // masquerade what leaves the networks and what enters them from elsewhere
 	RandomFully bool // masquerade with fully random source ports, where iptables can (1.6.2 and later)
+
+	// NFTables is what the network config says of it (EnableNFTables): nil if nothing, then the [Keeper] chooses.
+	NFTables *bool
+	// Devices are those by which packets come in from other nodes, Bridges those by which they go out to this node's pods, as
+	// far as they are known: who drops them is found by that.
+	Devices, Bridges []string
 }
 
 // Names of our chains, as they show in iptables -S.

@@ -103,6 +103,25 @@ func (r *Rules) ensureFamily(ctx context.Context, f subnet.Family, p Policy) (ch
 	return changed, errors.Join(errs...)
 }
 
+// have reports whether the iptables of all these families are there, and fit.
+func (r *Rules) have(ctx context.Context, families []subnet.Family, fits func(*tool) bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range families {
+		if r.tools[f] == nil {
+			t, err := find(ctx, f)
+			if err != nil {
+				return false
+			}
+			r.tools[f] = t
+		}
+		if !fits(r.tools[f]) {
+			return false
+		}
+	}
+	return true
+}
+
 func wantsNothing(tables []table) bool {
 	for _, t := range tables {
 		if len(t.rules) > 0 {

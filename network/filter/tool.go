@@ -37,10 +37,18 @@ type tool struct {
 // find looks for the iptables of family f in PATH, then where the system keeps it: an ordinary user's PATH, and that of
 // some service managers, leaves sbin out.
 func find(ctx context.Context, f subnet.Family) (*tool, error) {
-	name := [...]string{subnet.IPv4: "iptables", subnet.IPv6: "ip6tables"}[f]
+	t, err := findProgram(ctx, [...]string{subnet.IPv4: "iptables", subnet.IPv6: "ip6tables"}[f])
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, fmt.Errorf("%w: install the package iptables, or run with --ip-masq=false --iptables-forward-rules=false", err)
+	}
+	return t, err
+}
+
+// findProgram is find for a program by its name.
+func findProgram(ctx context.Context, name string) (*tool, error) {
 	path, err := lookUp(name)
 	if err != nil {
-		return nil, fmt.Errorf("%w: install the package iptables, or run with --ip-masq=false --iptables-forward-rules=false", err)
+		return nil, err
 	}
 	// go-iptables knows which version has which feature. It does not do the running: it takes no context, so a daemon that
 	// is to end would wait with it for the xtables lock, and it knows no restore.

@@ -2,17 +2,20 @@ package filter
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os/exec"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/network/nft"
+	"github.com/selvage-net/selvage/network/nft/nfttest"
 )
 
 // TestWatch makes changes with iptables-nft, each under a subscription of its own, and waits for the news.
@@ -30,28 +33,46 @@ func TestWatch(t *testing.T) {
 	iptables := func(args ...string) func() error {
 		return func() error { return exec.Command(program, args...).Run() }
 	}
-	for _, change := range []struct {
-		what string
-		do   func() error
-	}{
-		{"our own rules", func() error {
-			_, err := New(subnet.IPv4).Ensure(t.Context(), Policy{
-				Networks: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}, Forward: true, Masquerade: true,
+	var k *Keeper
+	ensure := func(wish bool) func() error {
+		return func() error {
+			_, err := k.Ensure(t.Context(), Policy{
+				Networks: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}, Forward: true, Masquerade: true, NFTables: &wish,
 			})
 			return err
+		}
+	}
+	f := nfttest.New(t, ns)
+	table := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
+	for _, change := range []struct {
+		what string
+		mode Mode // of the keeper
+		do   func() error
+	}{
+		{"our own rules", NFTables, ensure(false)},
+		{"our chain flushed", IPTables, iptables("-F", ForwardChain)},
+		{"FORWARD flushed", IPTables, iptables("-F", "FORWARD")},
+		{"a rule put first", IPTables, iptables("-I", "FORWARD", "-j", "DROP")},
+		{"a rule deleted", IPTables, iptables("-D", "FORWARD", "-j", "DROP")},
+		{"nat flushed", IPTables, iptables("-t", "nat", "-F")},
+		{"our chain flushed, by nftables", NFTables, func() error { f.FlushTable(table); return f.Flush() }},
+		{"our set flushed", NFTables, func() error {
+			f.FlushSet(&nftables.Set{Table: table, Name: networksSet(nft.Families()[0])})
+			return f.Flush()
 		}},
-		{"our chain flushed", iptables("-F", ForwardChain)},
-		{"FORWARD flushed", iptables("-F", "FORWARD")},
-		{"a rule put first", iptables("-I", "FORWARD", "-j", "DROP")},
-		{"a rule deleted", iptables("-D", "FORWARD", "-j", "DROP")},
-		{"nat flushed", iptables("-t", "nat", "-F")},
+		{"our table deleted", NFTables, func() error { f.DelTable(table); return f.Flush() }},
+		{"all deleted", NFTables, func() error { f.FlushRuleset(); return f.Flush() }},
 	} {
+		k = NewKeeper()
+		if err := ns.Do(ensure(change.mode == NFTables)); err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ready, news, done := make(chan struct{}), make(chan struct{}, 1), make(chan error, 1)
 		var stirred atomic.Bool
 		go func() {
 			done <- ns.Do(func() error {
-				return Watch(ctx, func() { close(ready) }, func() {
+				return k.Watch(ctx, func() { close(ready) }, func() {
 					select {
 					case news <- struct{}{}:
 					default:
@@ -73,118 +94,83 @@ func TestWatch(t *testing.T) {
 			}
 		}
 		cancel()
-		if err := <-done; err != nil {
+		if err := errors.Join(<-done, k.Close()); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// TestWatchOverrun has more news come than the socket holds while nobody takes any, and a change after that.
-func TestWatchOverrun(t *testing.T) {
-	defer goleak.VerifyNone(t)
+// TestWatchOwn has a keeper change its own table, and somebody else another: neither concerns it.
+func TestWatchOwn(t *testing.T) {
 	ns, err := sandbox.NewNet()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	restore, err := lookUp("iptables-nft-restore")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fill := func(rules int) {
+	k := NewKeeper()
+	defer k.Close()
+	yes := true
+	ensure := func(network string) {
 		t.Helper()
-		input := "*filter\n:FORWARD ACCEPT [0:0]\n" + strings.Repeat("-A FORWARD -p udp -j ACCEPT\n", rules) + "COMMIT\n"
-		err := ns.Do(func() error {
-			cmd := exec.Command(restore)
-			cmd.Stdin = strings.NewReader(input)
-			return cmd.Run()
-		})
-		if err != nil {
+		p := Policy{Networks: []netip.Prefix{netip.MustParsePrefix(network)}, Masquerade: true, NFTables: &yes}
+		if err := ns.Do(func() error { _, err := k.Ensure(t.Context(), p); return err }); err != nil {
 			t.Fatal(err)
 		}
 	}
+	ensure("10.5.0.0/16")
 	ctx, cancel := context.WithCancel(t.Context())
-	ready, held, taken, done := make(chan struct{}), make(chan struct{}), make(chan int, 1000), make(chan error, 1)
-	calls := 0
+	ready, stirred, done := make(chan struct{}), make(chan struct{}, 1000), make(chan error, 1)
+	var changed atomic.Int64
 	go func() {
 		done <- ns.Do(func() error {
-			return Watch(ctx, func() { close(ready) }, func() {
-				<-held
-				calls++
-				select {
-				case taken <- calls:
-				default:
-				}
-			}, func() {})
+			return k.Watch(ctx, func() { close(ready) }, func() { changed.Add(1) }, func() { stirred <- struct{}{} })
 		})
 	}()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
 	<-ready
-	for range 5 {
-		fill(2000)
-	}
-	close(held)
-	quiet := func() {
-		for {
-			select {
-			case <-taken:
-			case <-time.After(300 * time.Millisecond): // as good as nothing more to come
-				return
-			}
-		}
-	}
-	quiet()
-	fill(1)
+	ensure("10.6.0.0/16")
+	f := nfttest.New(t, ns)
+	f.AddTable(&nftables.Table{Name: "others", Family: nftables.TableFamilyINet})
+	f.Commit()
 	select {
-	case <-taken:
+	case <-stirred:
 	case <-time.After(10 * time.Second):
-		t.Error("no news of a change after the socket overran")
+		t.Error("somebody else's change was not told")
+	}
+	cancel()
+	if err := <-done; err != nil || changed.Load() > 0 || len(stirred) > 0 {
+		t.Errorf("%d of our own changes were told, and %d stirred: %v", changed.Load(), len(stirred), err)
 	}
 }
 
 func TestConcerns(t *testing.T) {
-	message := func(family byte, attrs ...any) []byte {
-		b := []byte{family, 0, 0, 0}
-		for i := 0; i < len(attrs); i += 2 {
-			s := attrs[i+1].(string) + "\x00"
-			b = append(b, byte(4+len(s)), 0, byte(attrs[i].(int)), 0)
-			b = append(b, s...)
-			for len(b)%4 != 0 {
-				b = append(b, 0)
-			}
-		}
-		return b
-	}
-	const newTable, newChain, newRule, delRule, newSet = 0x0a00, 0x0a03, 0x0a06, 0x0a08, 0x0a09
+	const inet, ip, ip6 = nftables.TableFamilyINet, nftables.TableFamilyIPv4, nftables.TableFamilyIPv6
+	const newTable, newChain, newRule, delRule, newSet = unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE, unix.NFT_MSG_NEWSET
 	for _, tt := range []struct {
-		name string
-		typ  uint16
-		data []byte
-		want bool
+		name               string
+		n                  nft.News
+		nftables, iptables bool
 	}{
-		{"rule in our chain", newRule, message(2, 1, "filter", 2, ForwardChain), true},
-		{"rule in our chain, IPv6", delRule, message(10, 1, "nat", 2, MasqueradeChain), true},
-		{"rule in FORWARD", newRule, message(2, 1, "filter", 2, "FORWARD"), true},
-		{"rule in INPUT", newRule, message(2, 1, "filter", 2, "INPUT"), false},
-		{"rule in another table", newRule, message(2, 1, "mangle", 2, "FORWARD"), false},
-		{"rule in kube-proxy's chain", newRule, message(2, 1, "nat", 2, "KUBE-SERVICES"), false},
-		{"family inet", newRule, message(1, 1, "filter", 2, "FORWARD"), false},
-		{"our chain", newChain, message(2, 1, "nat", 3, MasqueradeChain), true},
-		{"another chain", newChain, message(2, 1, "nat", 3, "DOCKER"), false},
-		{"a table", newTable, message(2, 1, "nat"), true},
-		{"another table", newTable, message(2, 1, "raw"), false},
-		{"a set", newSet, message(2, 1, "filter", 2, "FORWARD"), false},
-		{"another subsystem", 0x0106, message(2, 1, "filter", 2, "FORWARD"), false},
-		{"cut off", newRule, []byte{2, 0}, false},
-		{"attribute too long", newRule, []byte{2, 0, 0, 0, 200, 0, 1, 0, 'n'}, false},
+		{"rule in our chain", nft.News{Type: newRule, Family: ip, Table: "filter", Chain: ForwardChain}, false, true},
+		{"rule in our chain, IPv6", nft.News{Type: delRule, Family: ip6, Table: "nat", Chain: MasqueradeChain}, false, true},
+		{"rule in FORWARD", nft.News{Type: newRule, Family: ip, Table: "filter", Chain: "FORWARD"}, false, true},
+		{"rule in INPUT", nft.News{Type: newRule, Family: ip, Table: "filter", Chain: "INPUT"}, false, false},
+		{"rule in another table", nft.News{Type: newRule, Family: ip, Table: "mangle", Chain: "FORWARD"}, false, false},
+		{"rule in kube-proxy's chain", nft.News{Type: newRule, Family: ip, Table: "nat", Chain: "KUBE-SERVICES"}, false, false},
+		{"family inet", nft.News{Type: newRule, Family: inet, Table: "filter", Chain: "FORWARD"}, false, false},
+		{"our chain", nft.News{Type: newChain, Family: ip, Table: "nat", Chain: MasqueradeChain}, false, true},
+		{"another chain", nft.News{Type: newChain, Family: ip, Table: "nat", Chain: "DOCKER"}, false, false},
+		{"a table", nft.News{Type: newTable, Family: ip, Table: "nat"}, false, true},
+		{"another table", nft.News{Type: newTable, Family: ip, Table: "raw"}, false, false},
+		{"a set", nft.News{Type: newSet, Family: ip, Table: "filter"}, false, false},
+		{"our table", nft.News{Type: newTable, Family: inet, Table: Table}, true, false},
+		{"a set of ours", nft.News{Type: newSet, Family: inet, Table: Table}, true, false},
+		{"our table's name in another family", nft.News{Type: newTable, Family: ip, Table: Table}, false, false},
+		{"our other table", nft.News{Type: newTable, Family: inet, Table: "selvage-vtep"}, false, false},
 	} {
-		if got := concerns(tt.typ, tt.data); got != tt.want {
-			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		for m, want := range map[Mode]bool{NFTables: tt.nftables, IPTables: tt.iptables, "": tt.nftables || tt.iptables} {
+			if got := concerns(tt.n, m); got != want {
+				t.Errorf("%s, mode %q: %v, want %v", tt.name, m, got, want)
+			}
 		}
 	}
 }

@@ -341,6 +341,8 @@ func faults() []fault {
 		return &netlink.Route{LinkIndex: l.Attrs().Index, Dst: dst(to), Gw: net.ParseIP(via), Flags: int(netlink.FLAG_ONLINK)}
 	}
 	return []fault{
+		// Then there is no IPv6 on it; with the old MTU the kernel gives it IPv6 anew, as any device has it.
+		{name: "MTU too small for IPv6", do: func(l netlink.Link) error { return netlink.LinkSetMTU(l, 1279) }},
 		{name: "route deleted", do: func(l netlink.Link) error { return netlink.RouteDel(&netlink.Route{Dst: dst("10.5.2.0/24")}) }},
 		{name: "route replaced by another next hop", do: func(l netlink.Link) error { return netlink.RouteReplace(route(l, "10.5.2.0/24", "10.5.3.0")) }},
 		{name: "route replaced by a blackhole", do: func(l netlink.Link) error {

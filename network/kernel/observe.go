@@ -62,6 +62,7 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	}
 	if m.name == k.uplink || k.links[m.index] == k.uplink {
 		k.uplinkStale = true
+		t.LinkStirred(k.uplink)
 	}
 	k.named(m.index, m.name)
 	before := t.Links.Get(m.name)
@@ -98,13 +99,19 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 	name := k.links[m.index]
 	if !k.tables.OwnsLink(name) {
 		k.uplinkStale = k.uplinkStale || name == k.uplink || k.uplink == ""
+		if there {
+			k.tables.LinkStirred(name) // its gateways may be within reach by now
+		}
 		// Routes with that address as their source, and all of a device that lost its last one, vanish unreported.
 		return !there && k.tables.CarriesRoutes(name)
 	}
 	key := network.AddressKey{Link: name, Prefix: m.prefix}
 	if there {
 		k.tables.Addresses.Observe(key, network.Address{})
-		return false
+		// The kernel gives our devices no link-local address, unless they lost IPv6 and got it anew: with an MTU that was too
+		// small for a while, for instance. Of the settings that went with it, it tells nothing (addrconf_notify in
+		// net/ipv6/addrconf.c).
+		return m.prefix.Addr().IsLinkLocalUnicast()
 	}
 	k.tables.Addresses.ObserveGone(key)
 	return true

@@ -1,9 +1,13 @@
 package kernel
 
 import (
+	"bytes"
+	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
@@ -32,5 +36,47 @@ func TestNexthopGoneBetween(t *testing.T) {
 			t.Errorf("the route is taken to be there: %+v, %d pending", c.Have, k.tables.Routes.PendingCount())
 		}
 		return err
+	})
+}
+
+// TestUplinkBack: a route that could not be set while the uplink had no address is tried soon after that has come, however
+// long it was.
+func TestUplinkBack(t *testing.T) {
+	inNet(t, func(k *Kernel) error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "uplink0"
+		bridge := &netlink.Bridge{LinkAttrs: attrs}
+		if err := errors.Join(netlink.LinkAdd(bridge), netlink.LinkSetUp(bridge), k.Read()); err != nil {
+			return err
+		}
+		k.Uplink(attrs.Name)
+		key := network.RouteKey{Prefix: netip.MustParsePrefix("10.5.7.0/24")}
+		want := network.Route{Link: attrs.Name, Gateway: netip.MustParseAddr("192.0.2.7"), Protocol: network.RouteProtocol, Type: unix.RTN_UNICAST}
+		k.tables.Routes.Want(network.Owner{Name: "peer"}, key, want)
+		r := network.Reconciler{Tables: k.tables, Kernel: k}
+		var last time.Time
+		now := time.Unix(0, 0)
+		for now.Before(time.Unix(5, 0)) {
+			last = now
+			if now = r.Pass(now).Retry; now.IsZero() {
+				return errors.New("the route could be set without an address")
+			}
+		}
+		address := &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("192.0.2.1/24"))}
+		if err := netlink.AddrAdd(bridge, address); err != nil {
+			return err
+		}
+		// As it is told.
+		err := k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, func(typ uint16, data []byte) {
+			k.enqueue(func() { k.queue = append(k.queue, message{typ: typ, data: bytes.Clone(data)}) })
+		}, &zeros{unix.SizeofIfAddrmsg})
+		if err := errors.Join(err, k.Observe()); err != nil {
+			return err
+		}
+		soon := last.Add(25 * time.Millisecond)
+		if got := r.Pass(soon); len(got.Failures) != 0 || !k.tables.Routes.Get(key).Present {
+			t.Errorf("25 ms after the last attempt: %+v, want the route set; the next would be after %s", got, got.Retry.Sub(last))
+		}
+		return nil
 	})
 }

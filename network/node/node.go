@@ -216,6 +216,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	n.keepVTEPs(ctx, now)
 	n.pass(now)
 	n.publish(ctx)
+	n.keepUsable(now)
 	n.noteState(now)
 	n.keepLeases(now)
 }

@@ -33,6 +33,7 @@ type told struct {
 	repairs      status.Repairs
 	passes       status.Passes
 	failures     map[string]int // by kind
+	usable       subnet.Status  // as it was written beside the subnet file
 }
 
 // ask has the loop call f between two steps, and waits for that. It is how others than the loop learn of its state.
@@ -315,5 +316,16 @@ func (n *node) leadsOver(r network.Route) string {
 
 // filterStatus says how the packet filter is.
 func (n *node) filterStatus() status.Filter {
-	return status.Filter{InForce: n.rulesInForce, VTEPFilter: n.vteps.inForce}
+	s := status.Filter{InForce: n.rulesInForce, VTEPFilter: n.vteps.inForce}
+	if n.rules == nil {
+		return s
+	}
+	now := n.rules.filter.Status()
+	s.Mode, s.Why, s.Foreign, s.Left = string(now.Mode), now.Why, now.Drops, now.Left
+	for _, err := range []error{now.Unmet, now.Unseen} {
+		if err != nil {
+			s.Trouble = append(s.Trouble, err.Error())
+		}
+	}
+	return s
 }

@@ -4,6 +4,10 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/google/nftables"
+
+	"github.com/selvage-net/selvage/network/nft/nfttest"
 )
 
 // benchmark runs f where the table holds 5,000 peers of IPv4 or, with both, of either family.
@@ -32,11 +36,27 @@ func BenchmarkEnsureNothing(b *testing.B) {
 	})
 }
 
-// BenchmarkEnsureAll makes the table with all peers in it, in the place of one.
+// BenchmarkEnsureAll makes the table with all peers in it, in the place of one that holds what does not belong there.
 func BenchmarkEnsureAll(b *testing.B) {
-	benchmark(b, func(f *Filter, peers []netip.Addr) error {
-		return f.carryOut(config(), plan{whole: true}, slices.Values(peers))
-	})
+	for name, peers := range map[string][]netip.Addr{"IPv4": many(10000)[:5000], "both": many(10000)} {
+		b.Run(name, func(b *testing.B) {
+			ns := newNet(b)
+			x, f := newFilter(b, ns), nfttest.New(b, ns)
+			if _, err := x.Ensure(config(), slices.Values(peers)); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				f.AddChain(&nftables.Chain{Table: &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}, Name: "another"})
+				f.Commit()
+				b.StartTimer()
+				if _, err := x.Ensure(config(), slices.Values(peers)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 // BenchmarkRead reads all peers and the rules.

@@ -39,11 +39,5 @@
 // and rules right. All of it fails open: [ErrUnsupported] means to go on without, and there is no moment in which rules
 // drop and the peers known by then are not in the sets.
 //
-// # The library
-//
-// github.com/google/nftables speaks netlink itself, and Kubernetes carries it too; sigs.k8s.io/knftables would run the nft
-// program for every change, which many hosts and images lack. Its releases are rare, and what was mended after v0.3.0 is not
-// released, so it is kept on a short lead: an answer that does not come ends in an error and not in a hang, answers left
-// over are thrown away (exchange.go), lists of elements are split (sets.go), and they are read without it, since it
-// allocates seven times an element (elements.go).
+// Reading, comparing and setting the table is the work of package network/nft.
 package vtep

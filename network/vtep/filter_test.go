@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/selvage-net/selvage/network/filter"
@@ -149,7 +148,7 @@ func TestConfig(t *testing.T) {
 			}
 		}
 		// As for a daemon that was restarted.
-		g := &Filter{conn: f.conn, socket: f.socket, table: f.table, patience: patience}
+		g := &Filter{table: f.table}
 		if changed, err := g.Ensure(c, nil); err != nil || changed {
 			t.Errorf("configuration %d, once more: changed %t, %v", i, changed, err)
 		}
@@ -164,32 +163,6 @@ func prefixes(list ...string) (all []netip.Prefix) {
 		all = append(all, netip.MustParsePrefix(p))
 	}
 	return all
-}
-
-func TestIntervals(t *testing.T) {
-	for _, tt := range []struct {
-		prefixes []netip.Prefix
-		want     string // "-" before an end
-	}{
-		{nil, ""},
-		{prefixes("10.5.0.0/16"), "10.5.0.0 -10.6.0.0"},
-		{prefixes("10.8.0.0/16", "10.5.0.0/16"), "10.5.0.0 -10.6.0.0 10.8.0.0 -10.9.0.0"},
-		{prefixes("10.0.0.0/8", "10.5.0.0/16", "10.255.255.255/32"), "10.0.0.0 -11.0.0.0"},
-		{prefixes("10.6.0.0/16", "10.5.0.0/16", "10.5.0.0/16"), "10.5.0.0 -10.7.0.0"},
-		{prefixes("0.0.0.0/0", "10.0.0.0/8"), "0.0.0.0"},
-		{prefixes("128.0.0.0/1", "64.0.0.0/2", "255.255.255.255/32"), "64.0.0.0"},
-		{prefixes("fd00::/8", "2001:db8::1/128"), "2001:db8::1 -2001:db8::2 fd00:: -fe00::"},
-		{prefixes("::/0"), "::"},
-	} {
-		var got []string
-		for _, e := range intervals(tt.prefixes) {
-			a, _ := netip.AddrFromSlice(e.Key)
-			got = append(got, map[bool]string{true: "-"}[e.IntervalEnd]+a.String())
-		}
-		if got := strings.Join(got, " "); got != tt.want {
-			t.Errorf("%v: %s, want %s", tt.prefixes, got, tt.want)
-		}
-	}
 }
 
 func TestValidate(t *testing.T) {

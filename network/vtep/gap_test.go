@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network/nft"
 )
 
 // stream sends pings to the node's port until it is stopped, each as soon as the last one has come back, or, if none is to,
@@ -89,10 +91,10 @@ func TestNoGap(t *testing.T) {
 		{"without a peer in the sets", false, func(t *testing.T, l *lab, f *foreign) {
 			// A packet that has met the rules as they were must not find the sets as they are.
 			f.FlushTable(f.table)
-			f.flush()
+			f.Commit()
 			waitForPackets(t)
-			f.FlushSet(f.set(families()[0].peers()))
-			f.FlushSet(f.set(families()[1].peers()))
+			f.FlushSet(f.set(peersSet(nft.Families()[0])))
+			f.FlushSet(f.set(peersSet(nft.Families()[1])))
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -118,7 +120,7 @@ func TestNoGap(t *testing.T) {
 					t.Errorf("round %d: %d packets of a peer's dropped, %v", n, d.Strangers, err)
 				}
 				tt.change(t, l, f)
-				f.flush()
+				f.Commit()
 				if !l.ensure(config(), peers()) {
 					t.Fatal("there was nothing to change")
 				}

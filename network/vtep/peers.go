@@ -3,13 +3,14 @@ package vtep
 import (
 	"errors"
 	"fmt"
-	"io/fs"
+	"iter"
 	"maps"
 	"net/netip"
 	"os"
 	"slices"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/nft"
 )
 
 const (
@@ -101,10 +102,8 @@ func (a *apply) change(peers []netip.Addr) {
 	switch {
 	case err == nil:
 		return
-	case errors.Is(err, fs.ErrNotExist):
+	case gone(err):
 		err = fmt.Errorf("%w: %w", ErrGone, err)
-	default:
-		err = explain(err)
 	}
 	a.refused++
 	general := errors.Is(err, ErrGone) || errors.Is(err, ErrUnsupported) || errors.Is(err, os.ErrDeadlineExceeded)
@@ -120,20 +119,24 @@ func (a *apply) change(peers []netip.Addr) {
 }
 
 func (a *apply) commit(peers []netip.Addr) error {
-	t := transaction{conn: a.filter.conn, table: a.filter.table}
-	t.removePeers(func(yield func(netip.Addr) bool) {
-		for _, p := range peers {
-			if a.remove[p] && !yield(p) {
-				return
+	some := func(remove bool) iter.Seq[netip.Addr] {
+		return func(yield func(netip.Addr) bool) {
+			for _, p := range peers {
+				if a.remove[p] == remove && !yield(p) {
+					return
+				}
 			}
 		}
-	})
-	t.addPeers(func(yield func(netip.Addr) bool) {
-		for _, p := range peers {
-			if !a.remove[p] && !yield(p) {
-				return
-			}
+	}
+	out, in := nft.Also{}, nft.Also{}
+	add(out, some(true))
+	add(in, some(false))
+	return a.filter.table.Change(func(t *nft.Transaction) {
+		for _, f := range nft.Families() {
+			t.Delete(peersOf(f), out[peersSet(f)])
+		}
+		for _, f := range nft.Families() {
+			t.Add(peersOf(f), in[peersSet(f)])
 		}
 	})
-	return a.filter.commit(&t)
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/nft"
 )
 
 // many returns the addresses of so many peers, half of either family, in order; none of them is in a lab.
@@ -78,14 +79,14 @@ func TestApplyFails(t *testing.T) {
 	}
 
 	// Somebody makes a set of their own, with place for three.
-	s := other.set(families()[0].peers())
+	s := other.set(peersSet(nft.Families()[0]))
 	other.FlushTable(other.table)
 	other.DelSet(s)
 	s.Size = 3
 	if err := other.AddSet(s, nil); err != nil {
 		t.Fatal(err)
 	}
-	other.flush()
+	other.Commit()
 	batch := make([]network.Update[netip.Addr, struct{}], len(all))
 	for i, a := range all {
 		batch[i].Key, batch[i].Change.Wanted = a, i != 19

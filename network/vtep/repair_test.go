@@ -68,9 +68,9 @@ func TestRepair(t *testing.T) {
 	})
 	try := func(h harm, structure, elements bool) {
 		t.Run(h.name, func(t *testing.T) {
-			f.t, l.t = t, t
+			f.T, l.t = t, t
 			h.do(f)
-			f.flush()
+			f.Commit()
 			select {
 			case <-news:
 			case <-time.After(patient):
@@ -91,7 +91,7 @@ func TestRepair(t *testing.T) {
 	for _, h := range ofPeers() {
 		try(h, false, true)
 	}
-	f.t, l.t = t, t
+	f.T, l.t = t, t
 }
 
 // TestEnsureKeepsPeers repairs a table without being told any peer: those that are in it stay.
@@ -102,7 +102,7 @@ func TestEnsureKeepsPeers(t *testing.T) {
 			f := newForeign(t, l.node)
 			l.ensure(config(), peers())
 			h.do(f)
-			f.flush()
+			f.Commit()
 			left, _ := read(t, l.filter)
 			l.ensure(config(), nil)
 			if present, ok := read(t, l.filter); !ok || !slices.Equal(present, left) {

@@ -22,11 +22,13 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// Source is the daemon. Each method returns soon, or an error when ctx ends first: then the daemon's loop is stuck.
+// Source is the daemon. Each method returns soon, or an error when ctx ends first: then the daemon's loop is stuck. Etcd is
+// about what etcd answers, and returns when ctx ends with what is known by then.
 type Source interface {
 	Status(ctx context.Context) (status.Status, error)
 	Peers(ctx context.Context) ([]status.Peer, error)
 	Explain(ctx context.Context, a netip.Addr) (status.Explanation, error)
+	Etcd(ctx context.Context) (status.EtcdReport, error)
 }
 
 // Options say where to serve. What is empty is not served.
@@ -136,6 +138,7 @@ func (s *Server) local() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+status.PathStatus, answer(func(ctx context.Context, _ *http.Request) (any, error) { return s.source.Status(ctx) }))
 	mux.HandleFunc("GET "+status.PathPeers, answer(func(ctx context.Context, _ *http.Request) (any, error) { return s.source.Peers(ctx) }))
+	mux.HandleFunc("GET "+status.PathEtcd, answer(func(ctx context.Context, _ *http.Request) (any, error) { return s.source.Etcd(ctx) }))
 	mux.HandleFunc("GET "+status.PathExplain, answer(func(ctx context.Context, r *http.Request) (any, error) {
 		a, err := netip.ParseAddr(r.URL.Query().Get("address"))
 		if err != nil || a.Zone() != "" {

@@ -35,6 +35,9 @@ func (d *daemon) Peers(context.Context) ([]status.Peer, error) {
 func (d *daemon) Explain(_ context.Context, a netip.Addr) (status.Explanation, error) {
 	return status.Explanation{Address: a, OK: true, Verdict: "it is here"}, d.err
 }
+func (d *daemon) Etcd(context.Context) (status.EtcdReport, error) {
+	return status.EtcdReport{Endpoints: []status.EtcdEndpoint{{URL: "http://192.0.2.9:2379", Version: "3.6.1"}}}, d.err
+}
 
 func quiet() logrus.FieldLogger {
 	log := logrus.New()
@@ -72,6 +75,9 @@ func TestSocket(t *testing.T) {
 		if e, err := c.Explain(t.Context(), a); err != nil || e.Address != a || !e.OK {
 			t.Errorf("explain %+v, %v", e, err)
 		}
+	}
+	if r, err := c.Etcd(t.Context()); err != nil || len(r.Endpoints) != 1 || r.Endpoints[0].Version != "3.6.1" {
+		t.Errorf("etcd %+v, %v", r, err)
 	}
 	if _, err := c.Explain(t.Context(), netip.Addr{}); err == nil || !strings.Contains(err.Error(), "400 Bad Request: want ?address=") {
 		t.Errorf("no address: %v", err)

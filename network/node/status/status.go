@@ -110,6 +110,8 @@ type Filter struct {
 	Why        string   `json:"why,omitempty"`
 	InForce    bool     `json:"in_force"`
 	Foreign    []string `json:"foreign,omitempty"` // what of others drops the overlay's packets
+	Left       []string `json:"left,omitempty"`    // rules of another time that could not be removed
+	Trouble    []string `json:"trouble,omitempty"` // what the network config wishes for and cannot be had, and what cannot be looked at
 	VTEPFilter bool     `json:"vtep_filter"`
 }
 

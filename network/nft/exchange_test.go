@@ -1,14 +1,14 @@
-package vtep
+package nft
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -16,20 +16,22 @@ import (
 // TestNotPermitted calls everything without CAP_NET_ADMIN.
 func TestNotPermitted(t *testing.T) {
 	ns := newNet(t)
-	f := newFilter(t, ns)
-	for name, call := range map[string]func() error{
-		"Open": func() error {
-			f, err := Open()
+	x := newTable(t, ns)
+	for what, call := range map[string]func() error{
+		"Dial": func() error {
+			c, err := Dial()
 			if err == nil {
-				f.Close()
+				c.Close()
 			}
 			return err
 		},
-		"Ensure":  func() error { _, err := f.Ensure(config(), slices.Values(peers())); return err },
-		"Read":    func() error { _, _, err := f.Read(); return err },
-		"Apply":   func() error { return f.Apply(peers(), nil) },
-		"Remove":  func() error { return f.Remove() },
-		"Dropped": func() error { _, err := f.Dropped(); return err },
+		"Ensure": func() error { _, err := x.Ensure(content(), nil); return err },
+		"Holds":  func() error { _, _, err := x.Holds(content()); return err },
+		"Change": func() error { return x.Change(func(t *Transaction) { t.Add(content().Sets[1], some) }) },
+		"Remove": func() error { return x.Remove() },
+		"Tables": func() error { _, err := x.Tables(); return err },
+		"Chains": func() error { _, err := x.Chains(); return err },
+		"Clear":  func() error { _, err := x.Clear(nftables.TableFamilyIPv4, "filter", "A"); return err },
 	} {
 		err := ns.Do(func() error { // on a thread that ends with this
 			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -39,31 +41,31 @@ func TestNotPermitted(t *testing.T) {
 			}
 			return call()
 		})
-		if !errors.Is(err, ErrUnsupported) && name != "Dropped" || err == nil {
-			t.Errorf("%s: %v", name, err)
+		if !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := f.Ensure(config(), slices.Values(peers())); err != nil {
+	if _, err := x.Ensure(content(), nil); err != nil {
 		t.Errorf("with the permission again: %v", err)
 	}
 }
 
 // TestNoAnswer has the kernel refuse a whole transaction, with one answer, while another is waited for.
 func TestNoAnswer(t *testing.T) {
-	f := newFilter(t, newNet(t))
-	f.patience = 10 * time.Millisecond
+	x := newTable(t, newNet(t))
+	x.patience = 10 * time.Millisecond
 	const nobodys = 0x0b // a subsystem that there is not
 	var first error
-	err := f.ask(func() error {
-		_, err := f.socket.SendMessages([]netlink.Message{
+	err := x.ask(func() error {
+		_, err := x.socket.SendMessages([]netlink.Message{
 			{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request}, Data: []byte{0, 0, 0, nobodys}},
 			{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_END, Flags: netlink.Request}, Data: []byte{0, 0, 0, nobodys}},
 		})
 		if err != nil {
 			return err
 		}
-		_, first = f.socket.Receive()
-		_, err = f.socket.Receive()
+		_, first = x.socket.Receive()
+		_, err = x.socket.Receive()
 		return err
 	})
 	if !errors.Is(first, unix.EOPNOTSUPP) || !errors.Is(explain(first), ErrUnsupported) {
@@ -72,55 +74,55 @@ func TestNoAnswer(t *testing.T) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the second answer: %v", err)
 	}
-	f.patience = patience
-	if _, err := f.Ensure(config(), nil); err != nil {
+	x.patience = patience
+	if _, err := x.Ensure(content(), nil); err != nil {
 		t.Error(err)
 	}
 }
 
 // TestAnswerLeftOver has an answer lie in the socket that is to nothing that is going to be asked.
 func TestAnswerLeftOver(t *testing.T) {
-	f := newFilter(t, newNet(t))
-	if _, err := f.Ensure(config(), slices.Values(peers())); err != nil {
+	x := newTable(t, newNet(t))
+	if _, err := x.Ensure(content(), nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, call := range []func() error{
-		func() error { _, err := f.Ensure(config(), nil); return err },
-		func() error { _, _, err := f.Read(); return err },
-		func() error { _, err := f.elements(devicesSet); return err },
+	for what, call := range map[string]func() error{
+		"Ensure":   func() error { _, err := x.Ensure(content(), nil); return err },
+		"Holds":    func() error { _, _, err := x.Holds(content()); return err },
+		"Elements": func() error { _, err := x.Elements("free"); return err },
+		"Chains":   func() error { _, err := x.Chains(); return err },
 	} {
-		_, err := f.socket.Send(netlink.Message{
+		_, err := x.socket.Send(netlink.Message{
 			Header: netlink.Header{Type: nftMessage(unix.NFT_MSG_GETGEN), Flags: netlink.Request}, Data: nfgenmsg(unix.NFPROTO_UNSPEC),
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := call(); err == nil {
-			t.Error("an answer to another question was taken")
+			t.Errorf("%s took an answer to another question", what)
 		}
 		if err := call(); err != nil {
-			t.Errorf("after it was thrown away: %v", err)
+			t.Errorf("%s, after it was thrown away: %v", what, err)
 		}
 	}
 }
 
 // TestClosed asks for things with a socket that is closed.
 func TestClosed(t *testing.T) {
-	f := newFilter(t, newNet(t))
-	if err := f.Close(); err != nil {
+	x := newTable(t, newNet(t))
+	if err := x.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.probe(); err == nil {
+	if err := x.probe(); err == nil {
 		t.Error("a socket that is closed answers")
 	}
-	f.drain() // does not wait
+	x.drain() // does not wait
 }
 
 func TestExplain(t *testing.T) {
 	for _, tt := range []struct {
-		err              error
-		part, whole      bool
-		describesTheRest bool
+		err         error
+		part, whole bool
 	}{
 		{err: nil},
 		{err: unix.EPERM, part: true, whole: true},

@@ -1,4 +1,4 @@
-package vtep
+package nft
 
 import (
 	"errors"
@@ -11,12 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var (
-	// ErrUnsupported means that this kernel has no nf_tables, or lacks a part of it, or does not let us use it.
-	ErrUnsupported = errors.New("the kernel has no packet filter for this (nf_tables, or a part of it), or CAP_NET_ADMIN is missing")
-	// ErrGone means that the table is not there, or not whole: [Filter.Ensure] makes it.
-	ErrGone = errors.New("the table " + Table + " is gone")
-)
+// ErrUnsupported means that this kernel has no nf_tables, or lacks a part of it, or does not let us use it.
+var ErrUnsupported = errors.New("the kernel has no packet filter for this (nf_tables, or a part of it), or CAP_NET_ADMIN is missing")
 
 const (
 	// sendBuffer bounds how much one transaction can say. The kernel takes what root asks for, and else what
@@ -28,30 +24,52 @@ const (
 	patience = 5 * time.Second
 )
 
-// open opens the library's connection, and what it keeps to itself: the socket.
-func open() (conn *nftables.Conn, socket *netlink.Conn, err error) {
-	conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		socket = c
-		return c.SetWriteBuffer(sendBuffer)
-	}))
-	return conn, socket, err
+// Conn is a connection to nf_tables in one network namespace. Its methods are for one goroutine.
+type Conn struct {
+	conn     *nftables.Conn
+	socket   *netlink.Conn // of conn
+	patience time.Duration
 }
 
+// Dial connects to the network namespace of the calling thread, or returns [ErrUnsupported].
+func Dial() (*Conn, error) {
+	c := &Conn{patience: patience}
+	var err error
+	// The library keeps its socket to itself.
+	c.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(s *netlink.Conn) error {
+		c.socket = s
+		return s.SetWriteBuffer(sendBuffer)
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", explain(err))
+	}
+	if err := c.probe(); err != nil {
+		return nil, errors.Join(fmt.Errorf("ask for the packet filter: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// Close gives the socket back. What is in the kernel stays.
+func (c *Conn) Close() error { return c.conn.CloseLasting() }
+
+// Port tells our own changes from those of others in what [Watch] tells.
+func (c *Conn) Port() uint32 { return c.socket.PID() }
+
 // ask makes one exchange with the kernel. The other methods go through it.
-func (f *Filter) ask(exchange func() error) error {
-	if err := f.socket.SetDeadline(time.Now().Add(f.patience)); err != nil {
+func (c *Conn) ask(exchange func() error) error {
+	if err := c.socket.SetDeadline(time.Now().Add(c.patience)); err != nil {
 		return err
 	}
 	err := exchange()
 	if err != nil {
-		f.drain()
+		c.drain()
 	}
 	return err
 }
 
 // drain throws away answers that were not taken in, so that the next exchange does not take them for its own.
-func (f *Filter) drain() {
-	raw, err := f.socket.SyscallConn()
+func (c *Conn) drain() {
+	raw, err := c.socket.SyscallConn()
 	if err != nil {
 		return
 	}
@@ -66,15 +84,27 @@ func (f *Filter) drain() {
 	})
 }
 
-// probe asks for the number of the ruleset's generation, which takes nothing but nf_tables and the permission.
-func (f *Filter) probe() error {
-	return f.ask(func() error {
-		_, err := f.socket.Execute(netlink.Message{
+// probe asks for what takes nothing but nf_tables and the permission.
+func (c *Conn) probe() error {
+	_, err := c.Generation()
+	return err
+}
+
+// Generation is the number of the ruleset's generation: as long as it is the same, nothing has changed.
+func (c *Conn) Generation() (n uint32, err error) {
+	const id = 1 // NFTA_GEN_ID
+	return n, c.ask(func() error {
+		messages, err := c.socket.Execute(netlink.Message{
 			Header: netlink.Header{Type: nftMessage(unix.NFT_MSG_GETGEN), Flags: netlink.Request},
 			Data:   nfgenmsg(unix.NFPROTO_UNSPEC),
 		})
 		if errors.Is(err, unix.EINVAL) { // nfnetlink_rcv_msg, where no such subsystem is registered
 			err = fmt.Errorf("%w: %w", ErrUnsupported, err)
+		}
+		for _, m := range messages {
+			if len(m.Data) >= sizeofNfgenmsg {
+				n = number(attr(m.Data[sizeofNfgenmsg:], id))
+			}
 		}
 		return explain(err)
 	})

@@ -1,0 +1,77 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selvage-net/selvage/cniplugin/install"
+)
+
+// InstallCNI puts the CNI plugin and its network configuration in place.
+func InstallCNI() *cobra.Command {
+	var (
+		o         install.Options
+		uninstall bool
+	)
+	c := &cobra.Command{
+		Use:   "install-cni",
+		Short: "Put the CNI plugin and its network configuration where the container runtime looks",
+		Long: `install-cni installs the plugin, then waits for the node's subnet file, and writes the network configuration only then:
+a runtime takes it for the sign that the node's network is ready. Both are replaced by rename, so nobody ever sees half a file.
+It can be repeated at any time. A newer plugin, other configurations, and one of ours that was edited stay as they are.`,
+		Example: `  selvaged install-cni --wait=1m
+  selvaged install-cni --uninstall`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
+				return err
+			}
+			var report install.Report
+			var err error
+			if uninstall {
+				report, err = install.Uninstall(o)
+			} else {
+				if o.Program == "" {
+					o.Program = besides("selvage")
+				}
+				report, err = install.Install(cmd.Context(), o)
+			}
+			for _, line := range report.Done {
+				fmt.Fprintln(cmd.OutOrStdout(), line)
+			}
+			for _, line := range report.Warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning:", line)
+			}
+			if errors.Is(err, install.ErrNotReady) {
+				return fmt.Errorf("%w; start selvaged, and run this again or with --wait", err)
+			}
+			return err
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Program, "plugin", "", "the plugin to install (default selvage, where selvaged is)")
+	f.StringSliceVar(&o.Names, "name", []string{"selvage"}, "what it is called there; selvage,flannel for configurations that name that")
+	f.StringVar(&o.BinDir, "cni-bin-dir", install.DefaultBinDir, "the runtime's directory of plugins")
+	f.StringVar(&o.ConfDir, "cni-conf-dir", install.DefaultConfDir, "the runtime's directory of network configurations")
+	f.StringVar(&o.Conflist, "conflist", install.DefaultConflist, "file name of the network configuration")
+	f.StringVar(&o.Template, "conflist-template", "", "file to install as that (default one that delegates to bridge, with portmap if that is there)")
+	f.StringVar(&o.SubnetFile, "subnet-file", install.DefaultSubnetFile, "the daemon's")
+	f.DurationVar(&o.Wait, "wait", time.Duration(0), "how long to wait for the subnet file")
+	f.BoolVar(&o.Force, "force", false, "replace or remove also what is newer, was edited, or is somebody else's")
+	f.BoolVar(&uninstall, "uninstall", false, "remove what was installed, the network configuration first")
+	return c
+}
+
+// besides returns the path of a program that is where this one is.
+func besides(name string) string {
+	exe, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	return filepath.Join(filepath.Dir(exe), name)
+}

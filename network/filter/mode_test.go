@@ -1,0 +1,44 @@
+package filter
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestChoose(t *testing.T) {
+	yes, no := true, false
+	nowhere := errors.New("no nf_tables")
+	legacy := []string{"IPv4, table filter"}
+	for _, tt := range []struct {
+		name  string
+		wish  *bool
+		facts facts
+		want  Mode
+		why   string // contains
+		unmet bool
+	}{
+		{"wished", &yes, facts{}, NFTables, "EnableNFTables is true", false},
+		{"wished, whatever speaks for iptables", &yes, facts{legacy: legacy, undoable: "table ip filter", programs: true}, NFTables, "EnableNFTables is true", false},
+		{"wished and impossible", &yes, facts{unsupported: nowhere}, IPTables, "cannot be used", true},
+		{"not wished", &no, facts{}, IPTables, "EnableNFTables is false", false},
+		{"not wished and impossible", &no, facts{unsupported: nowhere}, IPTables, "EnableNFTables is false", false},
+		{"nothing said", nil, facts{}, NFTables, "it works here", false},
+		{"nothing said, and iptables is there", nil, facts{programs: true}, NFTables, "it works here", false},
+		{"nothing said and impossible", nil, facts{unsupported: nowhere}, IPTables, "cannot be used", false},
+		{"the legacy iptables in use", nil, facts{legacy: legacy, programs: true}, IPTables, "IPv4, table filter", false},
+		{"the legacy iptables in use, by others only", nil, facts{legacy: legacy}, NFTables, "no iptables", false},
+		{"a drop that can be undone", nil, facts{undoable: "table ip filter, chain FORWARD", programs: true}, IPTables, "table ip filter, chain FORWARD drops", false},
+		{"a drop that could be undone", nil, facts{undoable: "table ip filter, chain FORWARD"}, NFTables, "no iptables", false},
+		{"both", nil, facts{legacy: legacy, undoable: "table ip filter", programs: true}, IPTables, "legacy", false},
+	} {
+		got, why := choose(tt.wish, tt.facts)
+		if got != tt.want || !strings.Contains(why, tt.why) {
+			t.Errorf("%s: %s (%s), want %s (%s)", tt.name, got, why, tt.want, tt.why)
+		}
+		err := unmet(tt.wish, tt.facts)
+		if (err != nil) != tt.unmet || err != nil && !errors.Is(err, nowhere) {
+			t.Errorf("%s: unmet is %v", tt.name, err)
+		}
+	}
+}

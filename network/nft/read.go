@@ -1,0 +1,189 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// TableInfo is a table that there is, anybody's.
+type TableInfo struct {
+	Family  nftables.TableFamily
+	Name    string
+	Dormant bool // its chains are not called
+}
+
+// ChainInfo is a chain that there is, anybody's.
+type ChainInfo struct {
+	Family      nftables.TableFamily
+	Table, Name string
+	Base        bool // the kernel calls it, at a hook, and knows what to do with what it returns; the rest is about that
+	Hook        nftables.ChainHook
+	Priority    int32
+	Policy      nftables.ChainPolicy
+}
+
+// RuleInfo is a rule that there is, anybody's.
+type RuleInfo struct {
+	Chain  string
+	Handle uint64
+	Exprs  []Expression
+}
+
+// SetInfo is a set that there is, anybody's.
+type SetInfo struct {
+	Name   string
+	Flags  uint32 // NFT_SET_…
+	Length int    // of a key
+}
+
+// Expression is a part of a rule as the kernel says it.
+type Expression struct {
+	Name string
+	data []byte // attributes
+}
+
+// Attr returns an attribute, nil if there is none.
+func (e Expression) Attr(typ uint16) []byte { return attr(e.data, typ) }
+
+// Uint32 returns an attribute that is a number, 0 if there is none.
+func (e Expression) Uint32(typ uint16) uint32 { return number(e.Attr(typ)) }
+
+// String returns an attribute that is a text.
+func (e Expression) String(typ uint16) string { return unix.ByteSliceToString(e.Attr(typ)) }
+
+// Value returns what is in an attribute that is a value to load or to compare with.
+func (e Expression) Value(typ uint16) []byte { return attr(e.Attr(typ), unix.NFTA_DATA_VALUE) }
+
+// Verdict returns what an expression decides, and for which chain if that is what it decides.
+func (e Expression) Verdict() (code int32, chain string, ok bool) {
+	if e.Name != "immediate" || e.Uint32(unix.NFTA_IMMEDIATE_DREG) != unix.NFT_REG_VERDICT {
+		return 0, "", false
+	}
+	verdict := attr(e.Attr(unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
+	return int32(number(attr(verdict, unix.NFTA_VERDICT_CODE))), unix.ByteSliceToString(attr(verdict, unix.NFTA_VERDICT_CHAIN)), verdict != nil
+}
+
+// attr returns the first attribute of a type.
+func attr(b []byte, typ uint16) []byte {
+	for a, rest := cut(b); a.ok; a, rest = cut(rest) {
+		if a.typ == typ {
+			return a.value
+		}
+	}
+	return nil
+}
+
+func number(b []byte) uint32 {
+	if len(b) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b)
+}
+
+// Tables lists all tables.
+func (c *Conn) Tables() (all []TableInfo, err error) {
+	return all, c.dumpAll("list the tables", unix.NFT_MSG_GETTABLE, unix.NFPROTO_UNSPEC, nil, func(family byte, m []byte) {
+		const dormant = 1 // NFT_TABLE_F_DORMANT
+		all = append(all, TableInfo{
+			Family: nftables.TableFamily(family), Name: unix.ByteSliceToString(attr(m, unix.NFTA_TABLE_NAME)),
+			Dormant: number(attr(m, unix.NFTA_TABLE_FLAGS))&dormant != 0,
+		})
+	})
+}
+
+// Chains lists all chains.
+func (c *Conn) Chains() (all []ChainInfo, err error) {
+	return all, c.dumpAll("list the chains", unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, nil, func(family byte, m []byte) {
+		x := ChainInfo{Family: nftables.TableFamily(family)}
+		for a, rest := cut(m); a.ok; a, rest = cut(rest) {
+			switch a.typ {
+			case unix.NFTA_CHAIN_TABLE:
+				x.Table = unix.ByteSliceToString(a.value)
+			case unix.NFTA_CHAIN_NAME:
+				x.Name = unix.ByteSliceToString(a.value)
+			case unix.NFTA_CHAIN_HOOK:
+				x.Base = true
+				x.Hook = nftables.ChainHook(number(attr(a.value, unix.NFTA_HOOK_HOOKNUM)))
+				x.Priority = int32(number(attr(a.value, unix.NFTA_HOOK_PRIORITY)))
+			case unix.NFTA_CHAIN_POLICY:
+				x.Policy = nftables.ChainPolicy(number(a.value))
+			}
+		}
+		all = append(all, x)
+	})
+}
+
+// Rules lists the rules of a chain, or of all chains of the table if it is "". Those of a chain that is not there are none.
+func (c *Conn) Rules(family nftables.TableFamily, table, chain string) (all []RuleInfo, err error) {
+	attrs := []netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: []byte(table + "\x00")}}
+	if chain != "" {
+		attrs = append(attrs, netlink.Attribute{Type: unix.NFTA_RULE_CHAIN, Data: []byte(chain + "\x00")})
+	}
+	return all, c.dump("list the rules of "+table, unix.NFT_MSG_GETRULE, family, attrs, func(m []byte) {
+		var x RuleInfo
+		for a, rest := cut(m); a.ok; a, rest = cut(rest) {
+			switch a.typ {
+			case unix.NFTA_RULE_CHAIN:
+				x.Chain = unix.ByteSliceToString(a.value)
+			case unix.NFTA_RULE_HANDLE:
+				if len(a.value) == 8 {
+					x.Handle = binary.BigEndian.Uint64(a.value)
+				}
+			case unix.NFTA_RULE_EXPRESSIONS:
+				for e, rest := cut(a.value); e.ok; e, rest = cut(rest) {
+					x.Exprs = append(x.Exprs, Expression{
+						Name: unix.ByteSliceToString(attr(e.value, unix.NFTA_EXPR_NAME)), data: attr(e.value, unix.NFTA_EXPR_DATA),
+					})
+				}
+			}
+		}
+		all = append(all, x)
+	})
+}
+
+// Sets lists the sets of a table, those without a name that rules hold among them.
+func (c *Conn) Sets(family nftables.TableFamily, table string) (all []SetInfo, err error) {
+	attrs := []netlink.Attribute{{Type: unix.NFTA_SET_TABLE, Data: []byte(table + "\x00")}}
+	return all, c.dump("list the sets of "+table, unix.NFT_MSG_GETSET, family, attrs, func(m []byte) {
+		all = append(all, SetInfo{
+			Name: unix.ByteSliceToString(attr(m, unix.NFTA_SET_NAME)), Flags: number(attr(m, unix.NFTA_SET_FLAGS)),
+			Length: int(number(attr(m, unix.NFTA_SET_KEY_LEN))),
+		})
+	})
+}
+
+// dump lists something of one family.
+func (c *Conn) dump(what string, get uint16, family nftables.TableFamily, attrs []netlink.Attribute, each func(attrs []byte)) error {
+	return c.dumpAll(what, get, byte(family), attrs, func(_ byte, m []byte) { each(m) })
+}
+
+// dumpAll lists something, of all families with NFPROTO_UNSPEC. What each is called with is valid as long as it is kept.
+func (c *Conn) dumpAll(what string, get uint16, family byte, attrs []netlink.Attribute, each func(family byte, attrs []byte)) error {
+	b, err := netlink.MarshalAttributes(attrs)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	err = c.ask(func() error {
+		request, err := c.socket.Send(netlink.Message{
+			Header: netlink.Header{Type: nftMessage(get), Flags: netlink.Request | netlink.Dump}, Data: append(nfgenmsg(family), b...),
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		for m, err := range c.socket.ReceiveIter() {
+			switch {
+			case err != nil:
+				return fmt.Errorf("%s: %w", what, err)
+			case m.Header.Sequence != request.Header.Sequence || len(m.Data) < sizeofNfgenmsg:
+				return fmt.Errorf("%s: the kernel's answer is malformed", what)
+			}
+			each(m.Data[0], m.Data[sizeofNfgenmsg:])
+		}
+		return nil
+	})
+	return explain(err)
+}
