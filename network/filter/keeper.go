@@ -46,6 +46,8 @@ type Status struct {
 	Drops []string
 	// Left are sentences about rules of another time that could not be removed.
 	Left []string
+	// Failed is why the rules are not as they are to be; nil: they are.
+	Failed error
 	// Unseen is why it could not be seen, if so, who drops what.
 	Unseen error
 }
@@ -93,7 +95,11 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	defer func() { s := k.status; k.shown.Store(&s) }()
+	defer func() {
+		k.status.Failed = err
+		s := k.status
+		k.shown.Store(&s)
+	}()
 	k.open()
 	seen, unseen := k.survey()
 	f := k.facts(ctx, p, seen)

@@ -3,10 +3,6 @@ package filter
 import (
 	"context"
 	"errors"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,9 +11,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/network/nft"
-	"github.com/selvage-net/selvage/network/nft/nfttest"
 )
 
 // TestNFTables sets one policy after the other, without any iptables.

@@ -45,6 +45,9 @@ func (k *Keeper) Ours() (names []string, err error) {
 // Remove takes all that is ours out of the packet filter, of whatever mode, and says what that was. The error names what could
 // not be removed.
 func (k *Keeper) Remove(ctx context.Context) (removed []string, err error) {
+	k.mu.Lock()
+	k.flannel = true // what that left is not ours
+	k.mu.Unlock()
 	byIPTables := false // so that the table goes as what is left of another mode does
 	removed, err = k.Ensure(ctx, Policy{NFTables: &byIPTables})
 	for _, left := range k.Status().Left {

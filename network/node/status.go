@@ -34,6 +34,7 @@ type told struct {
 	passes       status.Passes
 	failures     map[string]int // by kind
 	usable       subnet.Status  // as it was written beside the subnet file
+	filterSince  time.Time      // since when the packet filter, ours or somebody's, keeps packets from passing
 }
 
 // ask has the loop call f between two steps, and waits for that. It is how others than the loop learn of its state.
@@ -96,6 +97,11 @@ func (n *node) noteState(now time.Time) {
 	if !n.ready {
 		return
 	}
+	if len(n.filterTroubles()) == 0 {
+		n.told.filterSince = time.Time{}
+	} else if n.told.filterSince.IsZero() {
+		n.told.filterSince = now
+	}
 	troubled := len(n.problems(now)) > 0
 	if n.told.readySince.IsZero() || n.told.troubled && !troubled {
 		n.told.readySince = now
@@ -156,6 +162,13 @@ func (n *node) problems(now time.Time) []status.Problem {
 	}
 	if since := n.told.pendingSince; !since.IsZero() && now.Sub(since) > pendingFor {
 		add("pending", since, fmt.Sprintf("%d entries are not in place", n.tables.Pending()))
+	}
+	for _, text := range n.filterTroubles() {
+		since := n.told.filterSince
+		if since.IsZero() {
+			since = now
+		}
+		add("packet filter", since, text)
 	}
 	if n.own.trouble != "" && !n.own.final {
 		add("lease", n.told.started, n.own.trouble)
@@ -312,6 +325,19 @@ func (n *node) leadsOver(r network.Route) string {
 		return r.Link + " (direct)"
 	}
 	return r.Link
+}
+
+// filterTroubles says what keeps the overlay's packets from passing: rules that others have, or our own that are not in.
+func (n *node) filterTroubles() (all []string) {
+	if n.rules == nil {
+		return nil
+	}
+	now := n.rules.filter.Status()
+	all = append(all, now.Drops...)
+	if now.Failed != nil {
+		all = append(all, now.Failed.Error())
+	}
+	return all
 }
 
 // filterStatus says how the packet filter is.
