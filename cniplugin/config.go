@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
 )
 
 // Where files are unless the network configuration says otherwise; flannel's places.
@@ -25,10 +28,23 @@ type netConf struct {
 	IPAM       object `json:"ipam"`
 	Delegate   object `json:"delegate"`
 
+	// What flannel's plugin does not have.
+	SubnetFileWait float64 `json:"subnetFileWait"` // seconds; see [netConf.wait]
+	RepairBridge   bool    `json:"repairBridge"`
+
 	// What the runtime adds, passed on as it is.
 	RuntimeConfig json.RawMessage `json:"runtimeConfig"`
 	Args          json.RawMessage `json:"args"`
 	PrevResult    json.RawMessage `json:"prevResult"`
+
+	// GC only; the second name is one that older runtimes use.
+	Valid      json.RawMessage `json:"cni.dev/valid-attachments"`
+	ValidOlder json.RawMessage `json:"cni.dev/attachments"`
+
+	// What follows from these.
+	valid      []types.GCAttachment // what is not to be collected
+	listsValid bool                 // the runtime says what is valid, if only that nothing is
+	wait       time.Duration        // for how long ADD waits for a subnet file that is not there
 }
 
 // parseNetConf decodes a network configuration. It checks types only: at DEL, a delegate that may not be so must not
@@ -37,19 +53,47 @@ func parseNetConf(data []byte) (netConf, error) {
 	var n netConf
 	if err := json.Unmarshal(data, &n); err != nil {
 		if typ, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && typ.Field != "" {
-			want := "a string"
-			if typ.Field == "ipam" || typ.Field == "delegate" {
-				want = "an object"
-			}
-			return n, fmt.Errorf("%s is a JSON %s, want %s", typ.Field, typ.Value, want)
+			return n, fmt.Errorf("%s is a JSON %s, want %s", typ.Field, typ.Value, wantedType(typ.Field))
 		}
 		return n, fmt.Errorf("not a JSON object: %w", err)
 	}
+	if n.SubnetFileWait < 0 || n.SubnetFileWait > maxWait.Seconds() {
+		return n, fmt.Errorf("subnetFileWait is %v, want a number of seconds from 0 to %v", n.SubnetFileWait, maxWait.Seconds())
+	}
+	n.wait = time.Duration(n.SubnetFileWait * float64(time.Second))
 	if n.SubnetFile == "" {
 		n.SubnetFile = defaultSubnetFile
 	}
 	if n.DataDir == "" {
 		n.DataDir = defaultDataDir
 	}
-	return n, nil
+	return n, n.parseValid()
+}
+
+func (n *netConf) parseValid() error {
+	raw := n.Valid
+	if raw == nil {
+		raw = n.ValidOlder
+	}
+	if raw == nil {
+		return nil
+	}
+	n.listsValid = true // null too: it is how Go writes an empty list
+	if err := json.Unmarshal(raw, &n.valid); err != nil {
+		return fmt.Errorf(`cni.dev/valid-attachments is %.80s, want an array such as [{"containerID":"c1","ifname":"eth0"}]`, raw)
+	}
+	return nil
+}
+
+func wantedType(field string) string {
+	switch field {
+	case "ipam", "delegate":
+		return "an object"
+	case "subnetFileWait":
+		return "a number of seconds"
+	case "repairBridge":
+		return "true or false"
+	default:
+		return "a string"
+	}
 }

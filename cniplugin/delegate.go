@@ -1,92 +1,51 @@
 package cniplugin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/types/create"
 )
 
 // This file does what libcni's package invoke is for. That one imports OpenTelemetry and with it net/http, whose size
 // and initialisation every start of a container would pay for.
 
-// delegateAdd runs the delegate's ADD and returns its result in the version that the configuration asks for.
-func (p *Plugin) delegateAdd(ctx context.Context, config []byte, path string) (types.Result, error) {
-	out, err := p.delegate(ctx, "ADD", config, path)
-	if err != nil {
-		return nil, err
-	}
-	result, err := decodeResult(config, out)
-	if err != nil {
-		return nil, fail(types.ErrDecodingFailure, "decode the delegate's result", err)
-	}
-	return result, nil
+// delegation is a plugin to be run, and the configuration that it gets.
+type delegation struct {
+	plugin string
+	config []byte
 }
 
-// decodeResult decodes what a delegate printed at ADD.
-func decodeResult(config, out []byte) (types.Result, error) {
-	want, err := create.DecodeVersion(config)
+// delegate has d carried out with the given verb and returns what was printed. The program is looked for in path, the
+// runtime's CNI_PATH, and gets the environment that we got (CNI spec, section 4), but for the assignments in environ. A
+// delegate's own error is returned with its code, which may tell the runtime to try again.
+func (p *Plugin) delegate(ctx context.Context, verb string, d delegation, path string, environ ...string) ([]byte, error) {
+	program, err := findPlugin(d.plugin, path)
 	if err != nil {
 		return nil, err
 	}
-	var o object
-	if err := json.Unmarshal(out, &o); err != nil || o == nil {
-		return nil, fmt.Errorf("%.80q is not a JSON object", out)
+	stdout, stderr, err := execute(ctx, program, assign(p.Environ, append(environ, "CNI_COMMAND="+verb)), d.config)
+	if len(stderr) > 0 {
+		_, _ = p.Stderr.Write(stderr) // nobody is left to tell if that fails
 	}
-	if _, ok := o["cniVersion"]; !ok { // plugins from before 0.3.0 leave it out
-		r := start(o)
-		r["cniVersion"] = want
-		if out, err = json.Marshal(r); err != nil {
-			return nil, err
-		}
-	}
-	got, err := create.DecodeVersion(out)
 	if err != nil {
-		return nil, err
+		return nil, delegateError(d.plugin, verb, err, stdout, stderr)
 	}
-	result, err := create.Create(got, out)
-	if err != nil {
-		return nil, err
-	}
-	return result.GetAsVersion(want)
-}
-
-// delegate runs the plugin that config names with the given verb and returns what it printed. It is looked for in path,
-// the runtime's CNI_PATH, and gets the environment that we got (CNI spec, section 4). A delegate's own error is returned
-// with its code, which may tell the runtime to try again.
-func (p *Plugin) delegate(ctx context.Context, verb string, config []byte, path string) ([]byte, error) {
-	name, program, err := findDelegate(config, path)
-	if err != nil {
-		return nil, err
-	}
-	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, program)
-	cmd.Env = append(slices.DeleteFunc(slices.Clone(p.Environ), isCommand), "CNI_COMMAND="+verb)
-	cmd.Stdin = bytes.NewReader(config)
-	cmd.Stdout = &stdout
-	cmd.Stderr = io.MultiWriter(p.Stderr, &stderr)
-	if err := cmd.Run(); err != nil {
-		return nil, delegateError(name, verb, err, stdout.Bytes(), stderr.Bytes())
-	}
-	return stdout.Bytes(), nil
+	return stdout, nil
 }
 
 // delegateError makes an error of what a delegate that failed with err printed.
-func delegateError(name, verb string, err error, stdout, stderr []byte) error {
-	what := fmt.Sprintf("delegate %q: %s", name, verb)
+func delegateError(plugin, verb string, err error, stdout, stderr []byte) error {
+	what := fmt.Sprintf("delegate %q: %s", plugin, verb)
 	var own types.Error
-	switch _, exited := errors.AsType[*exec.ExitError](err); {
+	switch _, exited := errors.AsType[exitError](err); {
 	case exited && json.Unmarshal(stdout, &own) == nil && own.Msg != "":
 		return types.NewError(own.Code, what+": "+own.Msg, own.Details)
 	case exited:
@@ -99,23 +58,23 @@ func delegateError(name, verb string, err error, stdout, stderr []byte) error {
 	}
 }
 
-func isCommand(assignment string) bool { return strings.HasPrefix(assignment, "CNI_COMMAND=") }
+// assign returns an environment in which assignments replace what was assigned before.
+func assign(environ, assignments []string) []string {
+	environ = slices.DeleteFunc(slices.Clone(environ), func(old string) bool {
+		name, _, _ := strings.Cut(old, "=")
+		return slices.ContainsFunc(assignments, func(a string) bool { return strings.HasPrefix(a, name+"=") })
+	})
+	return append(environ, assignments...)
+}
 
-// findDelegate returns the name of the plugin that config is for, and its file in a list of directories parted by
-// colons.
-func findDelegate(config []byte, path string) (name, file string, err error) {
-	var h struct {
-		Type string `json:"type"`
-	}
-	if err := json.Unmarshal(config, &h); err != nil {
-		return "", "", fail(types.ErrInternal, "decode the delegate's configuration", err)
-	}
+// findPlugin returns a plugin's file in a list of directories parted by colons.
+func findPlugin(plugin, path string) (string, error) {
 	for _, dir := range filepath.SplitList(path) {
-		file := filepath.Join(dir, h.Type)
+		file := filepath.Join(dir, plugin)
 		if info, err := os.Stat(file); dir != "" && err == nil && info.Mode().IsRegular() {
-			return h.Type, file, nil
+			return file, nil
 		}
 	}
-	return "", "", fail(types.ErrInvalidNetworkConfig, fmt.Sprintf("find delegate %q", h.Type),
+	return "", fail(types.ErrInvalidNetworkConfig, fmt.Sprintf("find delegate %q", plugin),
 		fmt.Errorf("no such program in CNI_PATH %q; install it there, or name another as delegate.type", path))
 }

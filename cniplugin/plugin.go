@@ -2,84 +2,107 @@ package cniplugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Plugin carries out the CNI verbs. Its fields are what a program has of its surroundings.
+// Plugin carries out one CNI verb. Its fields are what a program has of its surroundings.
 type Plugin struct {
 	Environ []string  // the environment, KEY=VALUE each, passed on to delegates
-	Stdout  io.Writer // receives ADD's result
+	Stdin   io.Reader // has the network configuration
+	Stdout  io.Writer // receives ADD's result, or the error
 	Stderr  io.Writer // receives what delegates print to theirs; nothing else
+
+	spoken string // the version of the network configuration, as far as it is known
 }
 
-// Funcs returns the verbs for [skel.PluginMainFuncsWithError]. Their errors are [types.Error] with the codes of the CNI
-// spec, section 5. The delegate is killed when ctx ends.
-func (p *Plugin) Funcs(ctx context.Context) skel.CNIFuncs {
-	return skel.CNIFuncs{
-		Add:   func(args *skel.CmdArgs) error { return p.add(ctx, args) },
-		Del:   func(args *skel.CmdArgs) error { return p.del(ctx, args) },
-		Check: func(args *skel.CmdArgs) error { return p.check(ctx, args) },
-	}
+// call is one verb on its way.
+type call struct {
+	*Plugin
+	netns string // the container's
+	path  string // where delegates are, CNI_PATH
+	conf  netConf
+	a     attachment // of STATUS and GC only the network is known
+	store store
 }
 
 // add renders the delegate's configuration, keeps it for DEL, and has the delegate attach the container.
-func (p *Plugin) add(ctx context.Context, args *skel.CmdArgs) error {
-	n, a, err := request(args)
+func (c *call) add(ctx context.Context) error {
+	f, err := readFile(ctx, c.conf)
 	if err != nil {
 		return err
 	}
-	config, err := renderFromFile(n)
+	d, err := c.render(f)
 	if err != nil {
 		return err
 	}
 	// Looked for first: a delegate that is not there adds nothing, and could not be asked to undo it.
-	if _, _, err := findDelegate(config, args.Path); err != nil {
+	if _, err := findPlugin(d.plugin, c.path); err != nil {
 		return err
 	}
-	s := store{n.DataDir}
-	if s.has(a) {
-		return p.addAgain(ctx, args, s, a, config)
+	if c.store.has(c.a) {
+		return c.addAgain(ctx, d, f)
 	}
-	// Kept before it is used: whatever happens from here on, DEL knows what to undo.
-	if err := s.save(a, config); err != nil {
-		return fail(types.ErrIOFailure, "keep the rendered configuration", err)
-	}
-	result, err := p.delegateAdd(ctx, config, args.Path)
+	result, err := c.attach(ctx, d)
 	if err != nil {
-		return p.undo(ctx, args, s, stored{path: s.path(a)}, config, err)
+		if result, err = c.remedy(ctx, d, f, err); err != nil {
+			return err
+		}
 	}
-	return p.print(result)
+	return c.print(result)
+}
+
+// attach has the delegate attach the container, and what it did undone if it fails.
+func (c *call) attach(ctx context.Context, d delegation) ([]byte, error) {
+	// Kept before it is used: whatever happens from here on, DEL knows what to undo.
+	if err := c.save(d); err != nil {
+		return nil, err
+	}
+	result, err := c.delegateAdd(ctx, d)
+	if err != nil {
+		return nil, c.undo(ctx, d, err)
+	}
+	return result, nil
 }
 
 // addAgain is ADD for what was added before and not deleted since. The runtime should not do that (CNI spec, section
 // ADD), but some do after a reboot. The delegate decides whether it can be; if it cannot, what is there may be a running
 // container's, so nothing is undone here, and what DEL needs to know of the first ADD is kept.
-func (p *Plugin) addAgain(ctx context.Context, args *skel.CmdArgs, s store, a attachment, config []byte) error {
-	result, err := p.delegateAdd(ctx, config, args.Path)
+func (c *call) addAgain(ctx context.Context, d delegation, f subnet.File) error {
+	result, err := c.delegateAdd(ctx, d)
 	if err != nil {
-		return withDetail(err, fmt.Sprintf("interface %s was added before; DEL it first", a.ifName))
+		return withDetail(c.diagnose(d, f, err), fmt.Sprintf("interface %s was added before; DEL it first", c.a.ifName))
 	}
-	if err := s.save(a, config); err != nil {
-		return fail(types.ErrIOFailure, "keep the rendered configuration", err)
+	if err := c.save(d); err != nil {
+		return err
 	}
-	return p.print(result)
+	return c.print(result)
+}
+
+// delegateAdd runs the delegate's ADD and returns its result in the version that the configuration asks for.
+func (c *call) delegateAdd(ctx context.Context, d delegation) ([]byte, error) {
+	out, err := c.delegate(ctx, "ADD", d, c.path)
+	if err != nil {
+		return nil, err
+	}
+	result, err := decodeResult(out, c.conf.CNIVersion)
+	if err != nil {
+		return nil, fail(types.ErrDecodingFailure, "decode the delegate's result", err)
+	}
+	return result, nil
 }
 
 // undo cleans up after a delegate's ADD that failed with cause, which it returns (CNI spec, section 4: "should execute
 // again with DEL before returning failure"). Where that fails too, what is kept stays for the runtime's own DEL.
-func (p *Plugin) undo(ctx context.Context, args *skel.CmdArgs, s store, st stored, config []byte, cause error) error {
+func (c *call) undo(ctx context.Context, d delegation, cause error) error {
 	// The cause may be that ctx ended, and this is to be done all the same.
-	_, err := p.delegate(context.WithoutCancel(ctx), "DEL", config, args.Path)
+	_, err := c.delegate(context.WithoutCancel(ctx), "DEL", d, c.path)
 	if err == nil {
-		err = s.remove(st)
+		err = c.store.remove(stored{path: c.store.path(c.a)})
 	}
 	if err != nil {
 		return withDetail(cause, fmt.Sprintf("cleaning up failed as well: %v", err))
@@ -88,110 +111,80 @@ func (p *Plugin) undo(ctx context.Context, args *skel.CmdArgs, s store, st store
 }
 
 // del has the delegate detach the container and forgets it. It is repeatable, and what was never added is no error.
-func (p *Plugin) del(ctx context.Context, args *skel.CmdArgs) error {
-	n, a, err := request(args)
-	if err != nil {
-		return err
-	}
-	s := store{n.DataDir}
-	st, err := s.load(a)
+func (c *call) del(ctx context.Context) error {
+	st, err := c.store.load(c.a)
 	if err != nil {
 		return fail(types.ErrIOFailure, "read the kept configuration", err)
 	}
 	// Without a kept configuration there may still be an address to free; the delegates find it by container and
 	// interface. If there is no saying what the delegate would be told, then nothing more can be done: DEL is best
 	// effort, and an error would only keep a dead container's remains for ever.
-	if config, err := recall(n, st); err == nil {
-		if _, err := p.delegate(ctx, "DEL", config, args.Path); err != nil {
+	if d, err := c.recallOrGuess(st); err == nil {
+		if err := c.detach(ctx, d); err != nil {
 			return err // what is kept stays: the runtime tries again
 		}
 	}
-	if err := s.remove(st); err != nil {
+	if err := c.store.remove(st); err != nil {
 		return fail(types.ErrIOFailure, "remove the kept configuration", err)
 	}
 	return nil
 }
 
-// check has the delegate check what it made.
-func (p *Plugin) check(ctx context.Context, args *skel.CmdArgs) error {
-	n, a, err := request(args)
-	if err != nil {
+// detach runs the delegate's DEL. A namespace that ended can leave a file where it was mounted, which is nothing to the
+// reference plugins but an error; they free the address if told of no namespace.
+func (c *call) detach(ctx context.Context, d delegation) error {
+	_, err := c.delegate(ctx, "DEL", d, c.path)
+	if err == nil || c.netns == "" || isNamespace(c.netns) {
 		return err
 	}
-	st, err := store{n.DataDir}.load(a)
-	if err != nil {
-		return fail(types.ErrIOFailure, "read the kept configuration", err)
-	}
-	config, err := recall(n, st)
-	if err != nil {
-		return err
-	}
-	_, err = p.delegate(ctx, "CHECK", config, args.Path)
+	_, err = c.delegate(ctx, "DEL", d, c.path, "CNI_NETNS=")
 	return err
 }
 
-func (p *Plugin) print(result types.Result) error {
-	if err := result.PrintTo(p.Stdout); err != nil {
-		return fail(types.ErrIOFailure, "print the result", err)
+// recall returns the configuration for a verb after ADD: what was kept, or else what ADD would render now.
+func (c *call) recall(st stored) (delegation, error) {
+	if st.config == nil {
+		f, err := subnet.ReadFile(c.conf.SubnetFile)
+		if err != nil {
+			return delegation{}, fileError(err, 0)
+		}
+		return c.render(f)
+	}
+	d, err := refresh(st.config, c.conf)
+	if err != nil {
+		return d, fail(types.ErrInternal, "render the kept configuration", err)
+	}
+	return d, nil
+}
+
+// recallOrGuess is recall for DEL and GC, which have to free what there is even if both the kept configuration and the
+// subnet file are lost.
+func (c *call) recallOrGuess(st stored) (delegation, error) {
+	d, err := c.recall(st)
+	if err != nil {
+		return c.render(anyFile())
+	}
+	return d, nil
+}
+
+func (c *call) render(f subnet.File) (delegation, error) {
+	d, err := render(c.conf, f)
+	if err != nil {
+		return d, fail(types.ErrInvalidNetworkConfig, "invalid network configuration", err)
+	}
+	return d, nil
+}
+
+func (c *call) save(d delegation) error {
+	if err := c.store.save(c.a, d.config); err != nil {
+		return fail(types.ErrIOFailure, "keep the rendered configuration", err)
 	}
 	return nil
 }
 
-// request decodes what a verb is asked for.
-func request(args *skel.CmdArgs) (netConf, attachment, error) {
-	n, err := parseNetConf(args.StdinData)
-	if err != nil {
-		return n, attachment{}, fail(types.ErrDecodingFailure, "decode network configuration", err)
+func (c *call) print(result []byte) error {
+	if _, err := c.Stdout.Write(result); err != nil {
+		return fail(types.ErrIOFailure, "print the result", err)
 	}
-	a := attachment{n.Name, args.ContainerID, args.IfName}
-	return n, a, a.check()
-}
-
-// recall returns the configuration for a verb after ADD: what was kept, or else what ADD would render now.
-func recall(n netConf, st stored) ([]byte, error) {
-	if st.config == nil {
-		return renderFromFile(n)
-	}
-	config, err := refresh(st.config, n)
-	if err != nil {
-		return nil, fail(types.ErrInternal, "render the kept configuration", err)
-	}
-	return config, nil
-}
-
-// renderFromFile reads the subnet file and renders the delegate's configuration.
-func renderFromFile(n netConf) ([]byte, error) {
-	f, err := subnet.ReadFile(n.SubnetFile)
-	if err != nil {
-		code, msg := types.ErrDecodingFailure, "decode subnet file"
-		if _, ok := errors.AsType[*fs.PathError](err); ok {
-			code, msg = types.ErrIOFailure, "read subnet file"
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			code, msg = types.ErrTryAgainLater, "this node has no subnet yet"
-		}
-		return nil, fail(code, msg, err)
-	}
-	config, err := render(n, f)
-	if err != nil {
-		return nil, fail(types.ErrInvalidNetworkConfig, "invalid network configuration", err)
-	}
-	return config, nil
-}
-
-// fail returns an error as the CNI spec wants it: a code, what was being done, and the reason.
-func fail(code uint, msg string, err error) *types.Error {
-	return types.NewError(code, msg, err.Error())
-}
-
-// withDetail adds to what an error tells the user.
-func withDetail(err error, detail string) error {
-	e, ok := errors.AsType[*types.Error](err)
-	if !ok {
-		return fmt.Errorf("%w (%s)", err, detail)
-	}
-	if e.Details != "" {
-		detail = e.Details + "; " + detail
-	}
-	return types.NewError(e.Code, e.Msg, detail)
+	return nil
 }

@@ -12,8 +12,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/selvage-net/selvage/dist/lab/sandbox"
 )
 
 // fakeDelegate is a delegate that keeps what it is told in $FAKE and fails where a file fail-VERB says how.
@@ -27,6 +28,9 @@ if [ "$CNI_COMMAND" = ADD ]; then cat "$FAKE/result"; fi
 
 const testResult = `{"cniVersion":"1.0.0","ips":[{"address":"10.5.29.2/24"}]}`
 
+// The tests make network namespaces.
+func TestMain(m *testing.M) { os.Exit(sandbox.Run(m.Run)) }
+
 // node is a plugin with a fake delegate and files in directories of the test's own.
 type node struct {
 	t              *testing.T
@@ -34,9 +38,31 @@ type node struct {
 	state          string // the plugin's dataDir
 	fake           string // what the delegate keeps
 	stdout, stderr bytes.Buffer
-	verbs          skel.CNIFuncs
+	plugin         *Plugin
+	verbs          funcs
 	conf           map[string]any
-	args           skel.CmdArgs
+	args           args
+}
+
+// args is what the runtime puts into the environment, and the configuration as it is passed on standard input.
+type args struct {
+	ContainerID, Netns, IfName, Path string
+	StdinData                        []byte
+}
+
+// funcs is each verb as a function.
+type funcs struct{ Add, Del, Check, Status, GC func(*args) error }
+
+func funcsOf(ctx context.Context, p *Plugin) funcs {
+	verb := func(name string) func(*args) error {
+		return func(a *args) error {
+			p.Stdin = bytes.NewReader(a.StdinData)
+			p.Environ = assign(p.Environ, []string{"CNI_COMMAND=" + name, "CNI_CONTAINERID=" + a.ContainerID, "CNI_IFNAME=" + a.IfName,
+				"CNI_NETNS=" + a.Netns, "CNI_PATH=" + a.Path})
+			return p.run(ctx)
+		}
+	}
+	return funcs{verb("ADD"), verb("DEL"), verb("CHECK"), verb("STATUS"), verb("GC")}
 }
 
 func newNode(t *testing.T) *node {
@@ -46,22 +72,29 @@ func newNode(t *testing.T) *node {
 	if err := os.Mkdir(n.fake, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "bridge"), []byte(fakeDelegate), 0o700); err != nil {
-		t.Fatal(err)
+	for _, plugin := range []string{"bridge", "host-local"} {
+		if err := os.WriteFile(filepath.Join(dir, plugin), []byte(fakeDelegate), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	write(t, filepath.Join(n.fake, "result"), testResult)
 	write(t, filepath.Join(dir, "subnet.env"), string(testFile().Marshal()))
 	n.conf = map[string]any{"cniVersion": "1.0.0", "name": "cbr0", "type": "selvage",
-		"dataDir": n.state, "subnetFile": filepath.Join(dir, "subnet.env")}
-	n.args = skel.CmdArgs{ContainerID: "c1", IfName: "eth0", Path: "/nowhere::" + dir}
-	p := &Plugin{Stdout: &n.stdout, Stderr: &n.stderr,
-		Environ: append(os.Environ(), "CNI_COMMAND=NONE", "CNI_IFNAME=eth0", "FAKE="+n.fake)}
-	n.verbs = p.Funcs(t.Context())
+		"dataDir": n.state, "subnetFile": filepath.Join(dir, "subnet.env"),
+		"ipam": map[string]any{"dataDir": filepath.Join(dir, "networks")}}
+	n.args = args{ContainerID: "c1", Netns: "/nonexistent", IfName: "eth0", Path: "/nowhere::" + dir}
+	n.plugin = &Plugin{Stdout: &n.stdout, Stderr: &n.stderr,
+		Environ: append(os.Environ(), "FAKE="+n.fake)}
+	n.verbs = funcsOf(t.Context(), n.plugin)
 	return n
 }
 
+func (n *node) setenv(assignments ...string) {
+	n.plugin.Environ = assign(n.plugin.Environ, assignments)
+}
+
 // call runs a verb with the configuration as it now is.
-func (n *node) call(verb func(*skel.CmdArgs) error) error {
+func (n *node) call(verb func(*args) error) error {
 	n.t.Helper()
 	var err error
 	if n.args.StdinData, err = json.Marshal(n.conf); err != nil {
@@ -71,7 +104,7 @@ func (n *node) call(verb func(*skel.CmdArgs) error) error {
 }
 
 // ok runs a verb that must succeed.
-func (n *node) ok(verb func(*skel.CmdArgs) error) {
+func (n *node) ok(verb func(*args) error) {
 	n.t.Helper()
 	if err := n.call(verb); err != nil {
 		n.t.Fatal(err)
@@ -79,7 +112,7 @@ func (n *node) ok(verb func(*skel.CmdArgs) error) {
 }
 
 // fails runs a verb that must fail with a code and say something.
-func (n *node) fails(verb func(*skel.CmdArgs) error, code uint, says ...string) {
+func (n *node) fails(verb func(*args) error, code uint, says ...string) {
 	n.t.Helper()
 	err := n.call(verb)
 	e, ok := errors.AsType[*types.Error](err)
@@ -149,12 +182,17 @@ func TestAddCheckDel(t *testing.T) {
 		t.Errorf("printed %s, %v", n.stdout.String(), err)
 	}
 
-	// From here on neither the subnet file nor the delegate's options matter.
+	// From here on the delegate is told neither what the subnet file says nor its own options.
 	write(t, filepath.Join(n.dir, "subnet.env"), strings.ReplaceAll(string(testFile().Marshal()), "1450", "1300"))
 	n.conf["delegate"] = map[string]any{"mtu": 1200}
 	n.conf["prevResult"] = map[string]any{"cniVersion": "1.0.0"}
+	n.args.Netns = newPod(t, 1450).Path()
+	n.fails(n.verbs.Check, codeMismatch, "MTU is 1450, and the overlay carries 1200")
+	n.conf["delegate"] = map[string]any{}
+	n.fails(n.verbs.Check, codeMismatch, "MTU is 1450, and the overlay carries 1300")
+	n.args.Netns = newPod(t, 1300).Path()
 	n.ok(n.verbs.Check)
-	n.delegated("CHECK")
+	n.delegated("CHECK", "CHECK", "CHECK")
 	n.ok(n.verbs.Del)
 	n.delegated("DEL")
 	for _, verb := range []string{"CHECK", "DEL"} {
@@ -173,8 +211,11 @@ func TestAddConvertsTheResult(t *testing.T) {
 		{"0.2.0", testResult, `"ip4"`},
 		{"0.4.0", testResult, `"version": "4"`},
 		{"1.1.0", testResult, `"cniVersion": "1.1.0"`},
-		{"1.0.0", `{"ips":[{"address":"10.5.29.2/24"}]}`, `"cniVersion": "1.0.0"`},
-		{"", `{"ip4":{"ip":"10.5.29.2/24"}}`, `"cniVersion": "0.1.0"`},
+		{"1.0.0", testResult, testResult},
+		{"1.0.0", `{"cniVersion":"1.0.0","ips":[{"address":"10.5.29.2/24"}],"later":1e400}`, `"later":1e400`},
+		{"1.0.0", `{"ips":[{"address":"10.5.29.2/24"}]}`, `"cniVersion":"1.0.0"`},
+		{"", `{"ip4":{"ip":"10.5.29.2/24"}}`, `"cniVersion":"0.1.0"`},
+		{"", `{"cniVersion":"","ip4":{"ip":"10.5.29.2/24"}}`, `"cniVersion":""`},
 	} {
 		n := newNode(t)
 		n.conf["cniVersion"] = test.conf
@@ -189,6 +230,7 @@ func TestAddConvertsTheResult(t *testing.T) {
 func TestAddUndoesABadResult(t *testing.T) {
 	for _, result := range []string{"", "no JSON", "null", `{"cniVersion":7}`, `{"cniVersion":"9.0.0"}`, `{"cniVersion":"1.0.0","ips":7}`} {
 		n := newNode(t)
+		n.conf["cniVersion"] = "0.4.0"
 		write(t, filepath.Join(n.fake, "result"), result)
 		n.fails(n.verbs.Add, types.ErrDecodingFailure, "decode the delegate's result")
 		n.delegated("ADD", "DEL")
@@ -210,9 +252,9 @@ func TestAddErrors(t *testing.T) {
 		"delegate is no object":  {func(n *node) { n.conf["delegate"] = "bridge" }, types.ErrDecodingFailure, "delegate is a JSON string, want an object"},
 		"delegate not installed": {func(n *node) { n.conf["delegate"] = map[string]any{"type": "ptp"} }, types.ErrInvalidNetworkConfig,
 			`find delegate "ptp"; no such program in CNI_PATH`},
-		"network name": {func(n *node) { n.conf["name"] = "../x" }, types.ErrInvalidNetworkConfig, "network name"},
-		"container ID": {func(n *node) { n.args.ContainerID = "../x" }, types.ErrInvalidEnvironmentVariables, "containerID"},
-		"interface":    {func(n *node) { n.args.IfName = "a/b" }, types.ErrInvalidEnvironmentVariables, "interface name"},
+		"network name": {func(n *node) { n.conf["name"] = "../x" }, types.ErrInvalidNetworkConfig, "is no network name"},
+		"container ID": {func(n *node) { n.args.ContainerID = "../x" }, types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID is no container ID"},
+		"interface":    {func(n *node) { n.args.IfName = "a/b" }, types.ErrInvalidEnvironmentVariables, "CNI_IFNAME is no interface name"},
 		"dataDir":      {func(n *node) { n.conf["dataDir"] = filepath.Join(n.dir, "subnet.env") }, types.ErrIOFailure, "keep the rendered configuration"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -254,7 +296,7 @@ func TestAddCancelledIsUndone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	p := &Plugin{Stdout: &n.stdout, Stderr: &n.stderr, Environ: append(os.Environ(), "FAKE="+n.fake)}
-	n.fails(p.Funcs(ctx).Add, types.ErrIOFailure, "context canceled")
+	n.fails(funcsOf(ctx, p).Add, types.ErrIOFailure, "context canceled")
 	n.delegated("DEL")
 	wantFiles(t, n.state)
 }
@@ -299,22 +341,29 @@ func TestDelOfWhatWasNeverAdded(t *testing.T) {
 	n := newNode(t)
 	n.ok(n.verbs.Del) // the delegate is asked all the same: what was kept may have been lost
 	n.delegated("DEL")
-	for name, spoil := range map[string]func(){
-		"no subnet file":  func() { n.conf["subnetFile"] = "/nonexistent/subnet.env" },
-		"bad delegate":    func() { n.conf["delegate"] = map[string]any{"name": "x"} },
-		"damaged subnets": func() { write(t, filepath.Join(n.dir, "subnet.env"), "x") },
+
+	// With the subnet file lost as well, host-local still finds an address by its holder. It only wants a range.
+	for _, spoil := range []func(){
+		func() { write(t, filepath.Join(n.dir, "subnet.env"), "x") },
+		func() { n.conf["subnetFile"] = "/nonexistent/subnet.env" },
 	} {
-		t.Run(name, func(t *testing.T) {
-			spoil()
-			n.ok(n.verbs.Del)
-			n.delegated()
-			n.fails(n.verbs.Check, n.code(n.verbs.Add))
-		})
+		spoil()
+		n.ok(n.verbs.Del)
+		n.delegated("DEL")
+		if ipam := n.told("DEL", "ipam"); !strings.Contains(ipam, `"192.0.2.0/24"`) || !strings.Contains(ipam, `"2001:db8::/64"`) {
+			t.Errorf("the delegate was told ipam %s", ipam)
+		}
+		n.fails(n.verbs.Check, n.code(n.verbs.Add))
 	}
+
+	// Nobody knows what to tell a delegate then.
+	n.conf["delegate"] = map[string]any{"name": "x"}
+	n.ok(n.verbs.Del)
+	n.delegated()
 }
 
 // code returns the code with which a verb fails.
-func (n *node) code(verb func(*skel.CmdArgs) error) uint {
+func (n *node) code(verb func(*args) error) uint {
 	n.t.Helper()
 	e, ok := errors.AsType[*types.Error](n.call(verb))
 	if !ok {
@@ -377,6 +426,23 @@ func TestUnreadableState(t *testing.T) {
 	n.delegated()
 }
 
+// TestDelWhereTheNamespaceWas deletes after a namespace ended that left a file behind, which bridge does not take.
+func TestDelWhereTheNamespaceWas(t *testing.T) {
+	n := newNode(t)
+	write(t, filepath.Join(n.dir, "bridge"), `#!/bin/sh
+echo "$CNI_COMMAND" >>"$FAKE/verbs"
+if [ -n "$CNI_NETNS" ]; then echo '{"code":999,"msg":"unknown FS magic"}'; exit 1; fi
+`)
+	n.args.Netns = filepath.Join(n.dir, "subnet.env")
+	n.ok(n.verbs.Del)
+	n.delegated("DEL", "DEL")
+
+	pod := newPod(t, 1450)
+	n.args.Netns = pod.Path()
+	n.fails(n.verbs.Del, types.ErrInternal, "unknown FS magic")
+	n.delegated("DEL")
+}
+
 func TestDelegateDiesWithoutAWord(t *testing.T) {
 	n := newNode(t)
 	n.failDelegate("CHECK", "it hurts")
@@ -394,7 +460,7 @@ func TestDelegateErrorWhileInstalled(t *testing.T) {
 func TestPrintFails(t *testing.T) {
 	n := newNode(t)
 	p := &Plugin{Stdout: brokenPipe{}, Stderr: &n.stderr, Environ: append(os.Environ(), "FAKE="+n.fake)}
-	n.fails(p.Funcs(t.Context()).Add, types.ErrIOFailure, "print the result")
+	n.fails(funcsOf(t.Context(), p).Add, types.ErrIOFailure, "print the result")
 	wantFiles(t, n.state, "cbr0:c1:eth0") // for the runtime's DEL
 }
 

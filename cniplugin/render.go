@@ -36,19 +36,18 @@ func (r rendered) setDefault(key string, value any) {
 
 // render makes the delegate's configuration: the keys of n.Delegate and what follows from n and the subnet file. The
 // same input gives the same bytes (encoding/json sorts the keys of maps).
-func render(n netConf, f subnet.File) ([]byte, error) {
+func render(n netConf, f subnet.File) (d delegation, err error) {
 	for _, key := range []string{"name", "ipam"} {
 		if _, ok := n.Delegate[key]; ok {
-			return nil, fmt.Errorf("delegate holds %q, want it one level up, beside \"delegate\"", key)
+			return d, fmt.Errorf("delegate holds %q, want it one level up, beside \"delegate\"", key)
 		}
 	}
-	delegate, err := n.Delegate.pluginType(defaultDelegate)
-	if err != nil {
-		return nil, fmt.Errorf("delegate: %w", err)
+	if d.plugin, err = n.Delegate.pluginType(defaultDelegate); err != nil {
+		return d, fmt.Errorf("delegate: %w", err)
 	}
 	r := start(n.Delegate)
 	r["name"] = n.Name
-	r["type"] = delegate
+	r["type"] = d.plugin
 	if n.CNIVersion != "" {
 		r["cniVersion"] = n.CNIVersion
 	}
@@ -57,10 +56,10 @@ func render(n netConf, f subnet.File) ([]byte, error) {
 	if f.MTU != 0 {
 		r.setDefault("mtu", f.MTU)
 	}
-	if delegate == defaultDelegate {
+	if d.plugin == defaultDelegate {
 		hairpin, err := wantHairpin(n.Delegate)
 		if err != nil {
-			return nil, fmt.Errorf("delegate: %w", err)
+			return d, fmt.Errorf("delegate: %w", err)
 		}
 		if hairpin {
 			r.setDefault("hairpinMode", true)
@@ -78,9 +77,10 @@ func render(n netConf, f subnet.File) ([]byte, error) {
 		r["prevResult"] = n.PrevResult
 	}
 	if r["ipam"], err = renderIPAM(n.IPAM, f); err != nil {
-		return nil, fmt.Errorf("ipam: %w", err)
+		return d, fmt.Errorf("ipam: %w", err)
 	}
-	return json.Marshal(r)
+	d.config, err = json.Marshal(r)
+	return d, err
 }
 
 // wantHairpin reports whether hairpin mode is to be on unless the user says otherwise. Without it a container cannot
@@ -159,7 +159,10 @@ func given(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "nu
 
 // refresh returns a stored configuration as a later verb passes it on. The runtime says anew what the ADD of the whole
 // chain resulted in (CNI spec, sections DEL and CHECK), in the version that it speaks now; the rest is as it was at ADD.
-func refresh(stored object, n netConf) ([]byte, error) {
+func refresh(stored object, n netConf) (d delegation, err error) {
+	if d.plugin, err = stored.pluginType(defaultDelegate); err != nil {
+		return d, err
+	}
 	r := start(stored)
 	delete(r, "prevResult")
 	if given(n.PrevResult) {
@@ -168,5 +171,27 @@ func refresh(stored object, n netConf) ([]byte, error) {
 			r["cniVersion"] = n.CNIVersion
 		}
 	}
-	return json.Marshal(r)
+	d.config, err = json.Marshal(r)
+	return d, err
+}
+
+// with returns a delegation with one key of its configuration set.
+func (d delegation) with(key string, value any) (delegation, error) {
+	var o object
+	if err := json.Unmarshal(d.config, &o); err != nil {
+		return d, err
+	}
+	r := start(o)
+	r[key] = value
+	config, err := json.Marshal(r)
+	return delegation{d.plugin, config}, err
+}
+
+// anyFile stands in for a subnet file at DEL. host-local frees what a container has, whatever the range, but wants one;
+// these are for documentation (RFC 5737, RFC 3849) and nobody's. Not masqueraded by the daemon means that the delegate
+// looks for rules to remove.
+func anyFile() subnet.File {
+	return subnet.File{Subnets: [2]netip.Prefix{
+		subnet.IPv4: netip.MustParsePrefix("192.0.2.1/24"), subnet.IPv6: netip.MustParsePrefix("2001:db8::1/64"),
+	}}
 }

@@ -33,8 +33,8 @@ func TestRenderGolden(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if string(got) != want {
-					t.Fatalf("got:\n%s\nwant:\n%s", got, want)
+				if string(got.config) != want {
+					t.Fatalf("got:\n%s\nwant:\n%s", got.config, want)
 				}
 			}
 		})
@@ -133,8 +133,8 @@ func TestRefresh(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := refresh(decodeStored([]byte(kept)), n); err != nil || string(got) != want {
-			t.Errorf("%s:\n got %s, %v\nwant %s", conf, got, err, want)
+		if got, err := refresh(decodeStored([]byte(kept)), n); err != nil || string(got.config) != want || got.plugin != "bridge" {
+			t.Errorf("%s:\n got %s, %v\nwant %s", conf, got.config, err, want)
 		}
 	}
 }

@@ -6,29 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
-
-	"github.com/containernetworking/cni/pkg/utils"
 )
-
-// attachment is what ADD makes and DEL ends: one interface of one container on one network. A container can have
-// several, also on one network.
-type attachment struct{ network, containerID, ifName string }
-
-// check applies the CNI spec's rules for names. They keep "/" and ":" out, on which the names of files rely.
-func (a attachment) check() error {
-	// These return a concrete pointer: put into an error unasked, a nil one would be an error.
-	if err := utils.ValidateNetworkName(a.network); err != nil {
-		return err
-	}
-	if err := utils.ValidateContainerID(a.containerID); err != nil {
-		return err
-	}
-	if err := utils.ValidateInterfaceName(a.ifName); err != nil {
-		return err
-	}
-	return nil
-}
 
 // store keeps the delegate's configuration of every attachment, a file each, in dir.
 //
@@ -108,6 +88,30 @@ func (s store) remove(st stored) error {
 		return err
 	}
 	return nil // two DELs at once
+}
+
+// list returns the attachments of a network that something is stored of. Of what flannel's plugin stored, the interface is
+// not known.
+func (s store) list(network string) (list []attachment, err error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		switch part := strings.Split(e.Name(), ":"); {
+		case e.IsDir(): // not ours
+		case len(part) == 3 && part[0] == network:
+			list = append(list, attachment{network, part[1], part[2]})
+		case len(part) == 1 && isName(part[0]):
+			a := attachment{network, part[0], ""}
+			if st, err := s.load(a); err != nil {
+				return list, err
+			} else if st.path != "" {
+				list = append(list, a)
+			}
+		}
+	}
+	return list, nil
 }
 
 // decodeStored returns nil for what is not a delegate's configuration.

@@ -1,27 +1,23 @@
 // Command selvage is the CNI plugin of the selvage overlay network. A container runtime runs it; see package cniplugin.
 // It may be installed as "flannel" where network configurations name that.
+
+// The Go runtime would read /proc/self/mountinfo to find a CPU limit: for a program that computes nothing, on a node with
+// some thousand mounts, the larger part of its time.
+//
+//go:debug containermaxprocs=0
 package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"runtime/debug"
-
-	"github.com/containernetworking/cni/pkg/skel"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/selvage-net/selvage/cniplugin"
 )
 
 func main() {
-	plugin := &cniplugin.Plugin{Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr}
-	if e := skel.PluginMainFuncsWithError(plugin.Funcs(context.Background()), version.All, about()); e != nil {
-		if err := e.Print(); err != nil {
-			fmt.Fprintln(os.Stderr, "selvage:", e, "- and printing this as JSON failed:", err)
-		}
-		os.Exit(1)
-	}
+	plugin := &cniplugin.Plugin{Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	os.Exit(plugin.Main(context.Background(), about()))
 }
 
 // about is what somebody reads who runs the program by hand.

@@ -50,11 +50,20 @@ func TestProgram(t *testing.T) {
 	t.Run("lost state", func(t *testing.T) { testLostState(t, bin) })
 	t.Run("namespace gone", func(t *testing.T) { testNamespaceGone(t, bin) })
 	t.Run("two interfaces", func(t *testing.T) { testTwoInterfaces(t, bin) })
+	t.Run("error table", func(t *testing.T) { testErrorTable(t, bin) })
+	t.Run("versions", func(t *testing.T) { testVersions(t, bin) })
+	t.Run("check", func(t *testing.T) { testCheck(t, bin) })
+	t.Run("status", func(t *testing.T) { testStatus(t, bin) })
+	t.Run("gc", func(t *testing.T) { testGC(t, bin) })
+	t.Run("other subnet", func(t *testing.T) { testOtherSubnet(t, bin) })
+	t.Run("several networks", func(t *testing.T) { testSeveralNetworks(t, bin) })
+	t.Run("all lost", func(t *testing.T) { testAllLost(t, bin) })
+	t.Run("chain", func(t *testing.T) { testChain(t, bin) })
 	t.Run("interface in use", func(t *testing.T) { testInterfaceInUse(t, bin) })
 }
 
 // build makes the program under both its names, in a directory with nothing else in it.
-func build(t *testing.T) string {
+func build(t testing.TB) string {
 	t.Helper()
 	for _, plugin := range []string{"bridge", "host-local"} {
 		if _, err := os.Stat(filepath.Join(reference, plugin)); err != nil {

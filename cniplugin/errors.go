@@ -1,0 +1,43 @@
+package cniplugin
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// Codes of our own beside those of the CNI spec, section 5, which leaves 100 and more to plugins.
+const (
+	codeBridge   uint = 100 // the bridge holds another subnet than this node's
+	codeMismatch uint = 101 // CHECK: a container does not have what the subnet file asks for
+)
+
+// fail returns an error as the CNI spec wants it: a code, what was being done, and the reason.
+func fail(code uint, msg string, err error) *types.Error {
+	return types.NewError(code, msg, err.Error())
+}
+
+// withDetail adds to what an error tells the user.
+func withDetail(err error, detail string) error {
+	e, ok := errors.AsType[*types.Error](err)
+	if !ok {
+		return fmt.Errorf("%w (%s)", err, detail)
+	}
+	if e.Details != "" {
+		detail = e.Details + "; " + detail
+	}
+	return types.NewError(e.Code, e.Msg, detail)
+}
+
+// all puts the errors of a verb that goes on after an error into one, with the first one's code.
+func all(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	err := errs[0]
+	for _, e := range errs[1:] {
+		err = withDetail(err, e.Error())
+	}
+	return err
+}

@@ -1,0 +1,76 @@
+package cniplugin
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func script(t *testing.T, body string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestExecute(t *testing.T) {
+	environ := append(os.Environ(), "GREETING=hello")
+	in := strings.Repeat("0123456789", 100_000) // more than a pipe holds
+	stdout, stderr, err := execute(t.Context(), script(t, `cat; cat </dev/null; echo "$GREETING" >&2`), environ, []byte(in))
+	if err != nil || string(stdout) != in || string(stderr) != "hello\n" {
+		t.Errorf("got %d bytes, %q and %v", len(stdout), stderr, err)
+	}
+	for body, want := range map[string]string{
+		"echo no; exit 7":        "exit status 7",
+		"echo no; kill -TERM $$": "killed by signal: terminated",
+	} {
+		stdout, _, err := execute(t.Context(), script(t, body), environ, nil)
+		if _, ok := errors.AsType[exitError](err); !ok || err.Error() != want || string(stdout) != "no\n" {
+			t.Errorf("%s: got %q and %v, want %s", body, stdout, err, want)
+		}
+	}
+	if _, _, err := execute(t.Context(), "/nonexistent", nil, nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRunIsKilled ends the context while the program runs: it says so by a file.
+func TestExecuteIsKilled(t *testing.T) {
+	dir := t.TempDir()
+	running := filepath.Join(dir, "running")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		for {
+			if _, err := os.Stat(running); err == nil || t.Context().Err() != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	_, _, err := execute(ctx, script(t, "echo >"+running+"; exec sleep 1000"), os.Environ(), nil)
+	if _, ok := errors.AsType[exitError](err); !ok || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want killed and cancelled", err)
+	}
+	if _, _, err := execute(ctx, "/nonexistent", nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("started all the same: %v", err)
+	}
+}
+
+func TestAssign(t *testing.T) {
+	old := []string{"A=1", "CNI_COMMAND=ADD", "CNI_NETNS=/x", "CNI_NETNS_OVERRIDE=1", "odd"}
+	got := assign(old, []string{"CNI_COMMAND=DEL", "CNI_NETNS="})
+	if want := []string{"A=1", "CNI_NETNS_OVERRIDE=1", "odd", "CNI_COMMAND=DEL", "CNI_NETNS="}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if old[1] != "CNI_COMMAND=ADD" {
+		t.Error("the environment itself was changed")
+	}
+}

@@ -1,0 +1,165 @@
+package cniplugin
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file reads from the kernel. It is used after something went wrong and by CHECK, never on the way of an ADD that
+// succeeds.
+
+// link is an interface as the kernel has it.
+type link struct {
+	index int
+	mtu   int
+	up    bool
+	addrs []netip.Prefix // in the kernel's order
+}
+
+// route is a way to a network.
+type route struct {
+	dst  netip.Prefix
+	via  netip.Addr // invalid: directly
+	link int        // index of the interface
+}
+
+// inNamespace calls fn on a thread of its own in the network namespace at path.
+func inNamespace(path string, fn func() error) error {
+	ns, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(ns)
+	return onThread(func() error {
+		if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter the network namespace %s: %w", path, err)
+		}
+		return fn()
+	})
+}
+
+// onThread calls fn on a thread of its own, which ends with it.
+func onThread(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			// The main thread cannot end, and would stay where fn takes it. While it is held here, fn gets another one.
+			defer runtime.UnlockOSThread()
+			done <- onThread(fn)
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}
+
+// isNamespace reports whether path leads to a namespace: to where one is mounted, or to a process's.
+func isNamespace(path string) bool {
+	var info unix.Statfs_t
+	if err := unix.Statfs(path, &info); err != nil {
+		return false
+	}
+	return info.Type == unix.NSFS_MAGIC
+}
+
+// findLink returns the interface of that name in the calling thread's namespace.
+func findLink(name string) (link, error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return link{}, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	l := link{index: i.Index, mtu: i.MTU, up: i.Flags&net.FlagUp != 0}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return l, fmt.Errorf("list the addresses of %s: %w", name, err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			l.addrs = append(l.addrs, p)
+		}
+	}
+	return l, nil
+}
+
+// ports counts the interfaces that are attached to a bridge.
+func ports(bridge link) (n int, err error) {
+	err = dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, unix.SizeofIfInfomsg, func(_ []byte, attrs attributes) {
+		if uint32(bridge.index) == attrs.uint32(unix.IFLA_MASTER) {
+			n++
+		}
+	})
+	return n, err
+}
+
+// routes lists the unicast routes of the calling thread's namespace, in all tables but the kernel's own.
+func routes() (list []route, err error) {
+	err = dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, unix.SizeofRtMsg, func(head []byte, attrs attributes) {
+		// struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+		family, bits, table, typ := head[0], int(head[1]), head[4], head[7]
+		if table == unix.RT_TABLE_LOCAL || typ != unix.RTN_UNICAST {
+			return
+		}
+		any := netip.IPv4Unspecified()
+		if family == unix.AF_INET6 {
+			any = netip.IPv6Unspecified()
+		}
+		dst, ok := netip.AddrFromSlice(attrs[unix.RTA_DST])
+		if !ok {
+			dst = any // a default route has none
+		}
+		via, _ := netip.AddrFromSlice(attrs[unix.RTA_GATEWAY])
+		list = append(list, route{netip.PrefixFrom(dst, bits), via, int(attrs.uint32(unix.RTA_OIF))})
+	})
+	return list, err
+}
+
+// attributes are a netlink message's, by type.
+type attributes map[uint16][]byte
+
+func (a attributes) uint32(typ uint16) uint32 {
+	if b := a[typ]; len(b) == 4 {
+		return binary.NativeEndian.Uint32(b)
+	}
+	return 0
+}
+
+// dump has the kernel list objects and calls each with the fixed part of every message of the wanted type, which has size
+// bytes, and its attributes.
+func dump(request, want uint16, size int, each func(head []byte, attrs attributes)) error {
+	data, err := syscall.NetlinkRIB(int(request), unix.AF_UNSPEC)
+	if err != nil {
+		return os.NewSyscallError("netlink", err)
+	}
+	messages, err := syscall.ParseNetlinkMessage(data)
+	if err != nil {
+		return os.NewSyscallError("netlink", err)
+	}
+	for _, m := range messages {
+		if m.Header.Type == want && len(m.Data) >= size {
+			each(m.Data[:size], parseAttributes(m.Data[size:]))
+		}
+	}
+	return nil
+}
+
+// parseAttributes takes what is well formed.
+func parseAttributes(b []byte) attributes {
+	attrs := attributes{}
+	for len(b) >= unix.SizeofRtAttr {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofRtAttr || length > len(b) {
+			break
+		}
+		attrs[binary.NativeEndian.Uint16(b[2:])&^unix.NLA_F_NESTED] = b[unix.SizeofRtAttr:length]
+		b = b[min(len(b), (length+3)&^3):]
+	}
+	return attrs
+}

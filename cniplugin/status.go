@@ -1,0 +1,60 @@
+package cniplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// status says whether an ADD could succeed now: there is a subnet with an address left, the daemon has nothing to say
+// against it, and the delegates agree. It does not wait for anything: runtimes ask again and again.
+func (c *call) status(ctx context.Context) error {
+	f, err := subnet.ReadFile(c.conf.SubnetFile)
+	if err != nil {
+		return fail(types.ErrPluginNotAvailable, "this node has no usable subnet file", err)
+	}
+	if err := c.daemonStatus(); err != nil {
+		return err
+	}
+	d, err := c.render(f)
+	if err != nil {
+		return err
+	}
+	if _, err := findPlugin(d.plugin, c.path); err != nil {
+		return fail(types.ErrPluginNotAvailable, "not all is installed", err)
+	}
+	list, err := c.conf.reservations()
+	if err != nil {
+		return fail(types.ErrPluginNotAvailable, "read host-local's reservations", err)
+	}
+	if full, size, ok := exhausted(f, list); ok {
+		return fail(types.ErrPluginNotAvailable, "no address left", fmt.Errorf("all %d of %s are taken", size, full))
+	}
+	_, err = c.delegate(ctx, "STATUS", d, c.path)
+	if e, ok := errors.AsType[*types.Error](err); ok && e.Code != types.ErrLimitedConnectivity {
+		return types.NewError(types.ErrPluginNotAvailable, e.Msg, e.Details) // of all codes, STATUS has these two
+	}
+	return err
+}
+
+// daemonStatus is what the daemon left beside the subnet file.
+func (c *call) daemonStatus() error {
+	s, err := subnet.ReadStatus(c.conf.SubnetFile)
+	switch {
+	case err != nil:
+		return fail(types.ErrPluginNotAvailable, "not known whether the overlay is usable", err)
+	case s.Usable:
+		return nil
+	}
+	if s.Reason == "" {
+		s.Reason = "the daemon does not say why; see its log"
+	}
+	if s.Limited {
+		return fail(types.ErrLimitedConnectivity, "the overlay does not work", errors.New(s.Reason))
+	}
+	return fail(types.ErrPluginNotAvailable, "the overlay is not usable", errors.New(s.Reason))
+}
