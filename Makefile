@@ -48,6 +48,14 @@ bin/staticcheck: $(PINS)
 bin/benchstat: $(PINS)
 	$(TOOL) -o ../../$@ golang.org/x/perf/cmd/benchstat
 
+# A module of its own, since promtool comes with most of Prometheus.
+bin/promtool: dist/prometheus/go.mod dist/prometheus/go.sum
+	@echo building $@; cd dist/prometheus && $(STATIC) -tags remove_all_sd -ldflags '$(LDFLAGS)' -o ../../$@ github.com/prometheus/prometheus/cmd/promtool
+.PHONY: alerts
+alerts: bin/promtool ## check the metrics, the alert rules and what they fire on
+	@cd dist/prometheus && ../../bin/promtool check rules --lint=all --lint-fatal selvage.rules.yml && ../../bin/promtool test rules selvage.rules.test.yml
+	@bin/promtool check metrics <network/node/api/testdata/metrics.txt && echo the metrics are as they should be
+
 .PHONY: demo
 demo: packages-demo build tools bin/lab ## three nodes, six pods, all probes: see it work, in one command
 	@bin/lab demo
