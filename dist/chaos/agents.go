@@ -10,18 +10,20 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // agentFaults are what programs do that manage a host's network, step by step.
 func agentFaults() []Fault {
 	fault := func(name string, do func(tables) error) Fault {
-		return Fault{Name: name, Class: Device, Inject: onDevice(do)}
+		return Fault{Name: name, Class: Device, Families: both(), Inject: onDevice(do)}
 	}
 	return []Fault{
 		fault("systemd-networkd reloads: what is foreign on the device removed", tables.networkd),
-		{Name: "udev gives the new device a MAC address by its policy", Class: Device, Running: true, Inject: onDevice(tables.udev)},
+		{Name: "udev gives the new device a MAC address by its policy", Class: Device, Families: both(), Running: true, Inject: onDevice(tables.udev)},
 		fault("NetworkManager takes the device: down, flushed, up, settings", tables.networkManager),
-		{Name: "a cloud agent renews the uplink's address: removed and added again", Class: Uplink, Unbroken: true,
+		{Name: "a cloud agent renews the uplink's address: removed and added again", Class: Uplink, Families: both(), Unbroken: true,
 			Away: 100 * time.Millisecond, Inject: renewAddress, Meanwhile: leaseUntouched,
 			Undo: func(context.Context, *target) error { return nil }},
 		firewallReplaced(),
@@ -89,14 +91,14 @@ func (t tables) udev() error {
 	for {
 		messages, _, err := socket.Receive()
 		if err != nil {
-			return fmt.Errorf("%s: wait for the new %s: %w", t.Name(), device, err)
+			return fmt.Errorf("%s: wait for the new %s: %w", t.Name(), t.link.Attrs().Name, err)
 		}
 		for _, m := range messages {
 			if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
 				continue
 			}
 			link, err := netlink.LinkDeserialize(nil, m.Data)
-			if err == nil && link.Attrs().Name == device && link.Attrs().Index != t.link.Attrs().Index {
+			if err == nil && link.Attrs().Name == t.link.Attrs().Name && link.Attrs().Index != t.link.Attrs().Index {
 				return t.nl.LinkSetHardwareAddr(link, mac)
 			}
 		}
@@ -120,7 +122,7 @@ func subscribe(h *host, group uint) (socket *nl.NetlinkSocket, err error) {
 // profile's MTU and MAC address. When it lets go of the device, IPv6 is the kernel's again, with a link-local address.
 func (t tables) networkManager() error {
 	ipv6 := func(setting, value string) func() error {
-		return func() error { return t.write("/proc/sys/net/ipv6/conf/"+device+"/"+setting, value) }
+		return func() error { return t.write(settings(subnet.IPv6)+"conf/"+deviceOf(t.family)+"/"+setting, value) }
 	}
 	const eui64, none = 0, 1 // IN6_ADDR_GEN_MODE_*
 	addrGen := func(mode int) func() error {
@@ -143,36 +145,32 @@ func (t tables) networkManager() error {
 	return nil
 }
 
-// renewAddress does to the uplink what dhclient-script and the agents of clouds do when they renew the address: all IPv4
-// addresses are flushed, which takes the routes along, then the same is added, with the MTU that the server says and the
+// renewAddress does to the uplink what dhclient-script and the agents of clouds do when they renew the address: all of a
+// family are flushed, which takes the routes along, then the same is added, with the MTU that the server says and the
 // default route.
 func renewAddress(ctx context.Context, t *target) (err error) {
 	if t.noted, err = t.leaseRevision(ctx); err != nil {
 		return err
 	}
 	return onUplink(func(t *target, link netlink.Link) error {
-		addrs, err := again(func() ([]netlink.Addr, error) { return t.nl.AddrList(link, netlink.FAMILY_V4) })
-		if err != nil {
-			return err
-		}
 		errs := []error{t.nl.LinkSetMTU(link, smallMTU)} // what it starts from, on some clouds
-		for _, a := range addrs {
+		for _, a := range t.addrs() {
 			errs = append(errs, t.nl.AddrDel(link, &netlink.Addr{IPNet: a.IPNet}))
 		}
-		for _, a := range addrs {
+		for _, a := range t.addrs() {
 			errs = append(errs, t.nl.AddrAdd(link, &netlink.Addr{IPNet: a.IPNet, Broadcast: broadcast(a.IPNet), Scope: a.Scope}))
 		}
-		errs = append(errs, t.nl.LinkSetMTU(link, t.uplink.mtu))
-		for _, r := range t.uplink.routes {
-			r.LinkIndex, r.Flags = link.Attrs().Index, 0
-			errs = append(errs, t.nl.RouteReplace(&r))
-		}
+		errs = append(errs, t.nl.LinkSetMTU(link, t.uplink.mtu), t.replaceRoutes(link))
 		return errors.Join(errs...)
 	})(ctx, t)
 }
 
+// broadcast is the address to all of a network; IPv6 has none.
 func broadcast(n *net.IPNet) net.IP {
 	ip := n.IP.To4()
+	if ip == nil {
+		return nil
+	}
 	b := make(net.IP, len(ip))
 	for i := range ip {
 		b[i] = ip[i] | ^n.Mask[i]

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 func TestMain(m *testing.M) {
@@ -32,10 +33,11 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// newSuite makes a suite that is closed at the end of the test. What takes a minute in the command takes a second or two.
+// newSuite makes a suite that is closed at the end of the test. What takes a minute in the command takes a second or two, and
+// there are half the pods.
 func newSuite(t *testing.T, o Options) *Suite {
 	t.Helper()
-	o.Bin, o.Stopped, o.Fight = "../../bin", 2*time.Second, time.Second
+	o.Bin, o.Pods, o.Stopped, o.Fight = "../../bin", 1, 2*time.Second, time.Second
 	s, err := New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -49,9 +51,10 @@ func newSuite(t *testing.T, o Options) *Suite {
 }
 
 // run does a fault and fails if anything is wrong after it. How long it took is not judged.
-func run(t *testing.T, s *Suite, f Fault, where Where, index int) {
+func run(t *testing.T, s *Suite, c Case) {
 	t.Helper()
-	o, err := s.Run(t.Context(), f, where, index, f.NoLoss)
+	c.Traffic = c.Fault.NoLoss
+	o, err := s.Run(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,24 +63,27 @@ func run(t *testing.T, s *Suite, f Fault, where Where, index int) {
 	}
 }
 
-// TestFaults does each fault once to a node whose daemon runs, and once to one whose daemon does not and is then started.
-// In the latter case it also shows that the fault breaks something that the verifier sees.
-func TestFaults(t *testing.T) {
-	s := newSuite(t, Options{})
-	for i, f := range Faults() {
-		for _, where := range []Where{OneNode, Stopped} {
-			if where.Applies(f) {
-				t.Run(fmt.Sprintf("%s/%s", f.Name, where), func(t *testing.T) { run(t, s, f, where, i%nodes) })
+// runAll does each fault once to a node whose daemon runs, in all its families, and once to one whose daemon does not and is
+// then started, in the last of them alone. In the latter case it also shows that the fault breaks something that the verifier
+// sees.
+func runAll(t *testing.T, s *Suite) {
+	for i, f := range s.options.Faults() {
+		turns := s.Turns(f)
+		for _, c := range []Case{{Where: OneNode, Families: turns[0]}, {Where: Stopped, Families: turns[len(turns)-1]}} {
+			if c.Fault, c.Host = f, i; c.Where.Applies(f) {
+				t.Run(f.Name+"/"+c.place(), func(t *testing.T) { run(t, s, c) })
 			}
 		}
 	}
 }
 
+func TestFaults(t *testing.T) { runAll(t, newSuite(t, Options{})) }
+
 func TestManyLeases(t *testing.T) {
 	s := newSuite(t, Options{Leases: 500})
 	t.Run("at rest", func(t *testing.T) { testRest(t, s) })
-	for _, f := range ManyLeasesFaults() {
-		t.Run(f.Name, func(t *testing.T) { run(t, s, f, OneNode, 0) })
+	for _, f := range s.options.Faults() {
+		t.Run(f.Name, func(t *testing.T) { run(t, s, Case{Fault: f, Where: OneNode, Families: s.Turns(f)[0]}) })
 	}
 }
 
@@ -92,13 +98,13 @@ func testRest(t *testing.T, s *Suite) {
 	stop, broken := make(chan struct{}), make(chan error)
 	go func() {
 		var err error
-		for f := Faults()[0]; err == nil; {
+		for f := allFaults()[0]; err == nil; {
 			select {
 			case <-stop:
 				broken <- nil
 				return
 			default:
-				_, err = s.Run(t.Context(), f, OneNode, 0, false)
+				_, err = s.Run(t.Context(), Case{Fault: f, Where: OneNode, Families: s.families})
 			}
 		}
 		broken <- err
@@ -111,14 +117,26 @@ func testRest(t *testing.T, s *Suite) {
 }
 
 // TestLegacy does the faults of the packet filter to nodes whose iptables is the legacy one.
-func TestLegacy(t *testing.T) {
-	s := newSuite(t, Options{Legacy: true})
-	for i, f := range LegacyFaults() {
-		for _, where := range []Where{OneNode, Stopped} {
-			if where.Applies(f) {
-				t.Run(fmt.Sprintf("%s/%s", f.Name, where), func(t *testing.T) { run(t, s, f, where, i%nodes) })
+func TestLegacy(t *testing.T) { runAll(t, newSuite(t, Options{Legacy: true})) }
+
+// TestNFTables does the faults of the packet filter to nodes that use nftables.
+func TestNFTables(t *testing.T) { runAll(t, newSuite(t, Options{NFTables: true})) }
+
+// TestDirect does some of what can happen to routes out of the uplink.
+func TestDirect(t *testing.T) {
+	for _, b := range []Backend{Direct, HostGW} {
+		t.Run(string(b), func(t *testing.T) {
+			s := newSuite(t, Options{Backend: b})
+			for i, f := range s.options.Faults() {
+				switch f.Name {
+				case "direct route by another gateway", "another route put before the direct one", "direct routes flushed", "stale direct route added",
+					"uplink down, then up", "uplink deleted, then recreated", alone().Name:
+					turns := s.Turns(f)
+					c := Case{Fault: f, Where: OneNode, Families: turns[i%len(turns)], Host: i}
+					t.Run(f.Name+"/"+c.place(), func(t *testing.T) { run(t, s, c) })
+				}
 			}
-		}
+		})
 	}
 }
 
@@ -127,7 +145,7 @@ func TestWalk(t *testing.T) {
 	seed, steps := rand.Uint64(), 0
 	err := s.Walk(t.Context(), seed, 15*time.Second, func(o Outcome) {
 		if steps++; o.Wrong != nil {
-			t.Errorf("%s (%s):\n%s\nlog:\n%s", o.Fault.Name, o.Where, strings.Join(o.Wrong, "\n"), strings.Join(o.Log, "\n"))
+			t.Errorf("%s (%s):\n%s\nlog:\n%s", o.Fault.Name, o.place(), strings.Join(o.Wrong, "\n"), strings.Join(o.Log, "\n"))
 		}
 	})
 	if err != nil || t.Failed() {
@@ -145,6 +163,8 @@ func TestForeignIsSeen(t *testing.T) {
 	}
 	for _, line := range []string{
 		"nexthop id 7 via 192.168.42.7 proto 11 vxlan42",
+		"nexthop id 17 via fd00:42::7 proto 11 vxlan42",
+		"route fd00:18:7::/48 by nexthop 17",
 		"nexthop id 9 blackhole proto 11",
 		"nexthop id 10 via 172.31.0.200 fdb proto 11",
 		"nexthop id 70 group [7 8] proto 11",
@@ -154,16 +174,19 @@ func TestForeignIsSeen(t *testing.T) {
 			t.Errorf("the dump has no line %q:\n%s", line, strings.Join(h.others, "\n"))
 		}
 	}
-	rule := func(command string) func() error {
-		return func() error { return iptables(command)(t.Context(), &target{host: h, suite: s}) }
+	rule := func(f subnet.Family, command string) func() error {
+		return func() error {
+			return iptables(command)(t.Context(), &target{host: h, suite: s, families: []subnet.Family{f}})
+		}
 	}
 	for name, change := range map[string]func() error{
-		"a rule deleted":           rule("-D FOREIGN 1"),
-		"a chain emptied":          rule("-t nat -F FOREIGN-NAT"),
-		"a policy":                 rule("-P FORWARD ACCEPT"),
+		"a rule deleted":           rule(subnet.IPv4, "-D FOREIGN 1"),
+		"a rule of IPv6 deleted":   rule(subnet.IPv6, "-D FOREIGN 1"),
+		"a chain emptied":          rule(subnet.IPv4, "-t nat -F FOREIGN-NAT"),
+		"a policy":                 rule(subnet.IPv6, "-P FORWARD ACCEPT"),
 		"a nexthop object deleted": func() error { return h.nl.deleteNexthop(8) },
 		"a route by another nexthop object": func() error {
-			return h.nl.routeVia(netip.MustParsePrefix("198.18.9.0/24"), foreignNexthop, unix.RTPROT_ZEBRA)
+			return h.nl.routeVia(netip.MustParsePrefix("198.18.9.0/24"), foreignNexthop(subnet.IPv4), unix.RTPROT_ZEBRA)
 		},
 	} {
 		before, err := h.checkForeign(t.Context())
@@ -185,25 +208,25 @@ func TestBroken(t *testing.T) {
 	s := newSuite(t, Options{})
 	h := s.hosts[0]
 	h.Kill()
-	dead := &target{host: h, suite: s, peer: s.lease(s.next(h)), peers: s.leases[1:]}
+	dead := &target{host: h, suite: s, families: s.families, peer: s.lease(s.next(h)), peers: s.leases[1:]}
 	if err := onDevice(tables.flush)(t.Context(), dead); err != nil {
 		t.Fatal(err)
 	}
 	problems, err := h.check(s.leases)
-	if err != nil || len(problems) != 3*(nodes-1) {
-		t.Errorf("problems %q, %v, want a missing route, ARP and FDB entry for each of %d peers", problems, err, nodes-1)
+	if err != nil || len(problems) != 2*3*(nodes-1) {
+		t.Errorf("problems %q, %v, want a missing route, ARP or ND and FDB entry for each of %d peers in either family", problems, err, nodes-1)
 	}
 	if err := onDevice(func(d tables) error {
 		return d.nl.flushNexthops(func(n nexthop) bool { return n.protocol == routeProtocol })
 	})(t.Context(), dead); err != nil {
 		t.Fatal(err)
 	}
-	if problems, err = h.check(s.leases); err != nil || len(problems) != 4*(nodes-1) {
-		t.Errorf("problems %q, %v, want a missing nexthop object as well", problems, err)
+	if problems, err = h.check(s.leases); err != nil || len(problems) != (3+4)*(nodes-1) {
+		t.Errorf("problems %q, %v, want a missing nexthop object of IPv4 as well", problems, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) }); err != nil || problems == nil {
+	if problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) }); err != nil || problems == nil {
 		t.Errorf("waiting for what nobody does ended with %q, %v", problems, err)
 	}
 }

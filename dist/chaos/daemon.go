@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 func daemonFaults() []Fault {
@@ -44,9 +46,9 @@ func daemonFaults() []Fault {
 			},
 			Undo: func(ctx context.Context, t *target) error { return errors.Join(t.Start(), t.WaitReady(ctx)) }},
 		{Name: "notifications lost, and what was told in them", Class: Entries, Running: true, Bound: 2 * time.Second,
-			Inject: onDevice(tables.overrun)},
+			Inject: func(_ context.Context, t *target) error { return t.overrun() }},
 		{Name: "route deleted every millisecond", Class: Entries, Running: true, Long: true, Bound: time.Second,
-			Inject: onDevice(tables.fight), Undo: func(context.Context, *target) error { return nil },
+			Inject: func(_ context.Context, t *target) error { return t.fight() }, Undo: func(context.Context, *target) error { return nil },
 			// Who was fought keeps its pauses for a while: the next fault is not to be measured against those.
 			After: func(ctx context.Context, t *target) error {
 				pause(ctx, min(2*t.suite.options.Fight, 5*time.Second))
@@ -63,12 +65,14 @@ func (t *target) restartKilled(ctx context.Context) error {
 // ageQuickly has the kernel drop neighbours of the overlay's device after a second of not being used, were they not
 // permanent. The values go with the device.
 func (t *target) ageQuickly() error {
-	const dir = "/proc/sys/net/ipv4/neigh/" + device + "/"
-	return errors.Join(t.write(dir+"base_reachable_time_ms", "500"), t.write(dir+"gc_stale_time", "1"))
+	return t.eachFamily(func(f subnet.Family) error {
+		dir := settings(f) + "neigh/" + deviceOf(f) + "/"
+		return errors.Join(t.write(dir+"base_reachable_time_ms", "500"), t.write(dir+"gc_stale_time", "1"))
+	})
 }
 
 // overrun floods the daemon's notification sockets while it is held, then breaks what it cannot be told of any more.
-func (t tables) overrun() error {
+func (t *target) overrun() error {
 	before, err := t.drops()
 	if err != nil {
 		return err
@@ -78,7 +82,7 @@ func (t tables) overrun() error {
 		return err
 	}
 	e := &netlink.Neigh{LinkIndex: docker.Attrs().Index, Family: unix.AF_INET, State: unix.NUD_PERMANENT,
-		HardwareAddr: macOf(nowhere()), IP: net.IPv4(172, 17, 0, 200)}
+		HardwareAddr: macOf(nowhere(), subnet.IPv4), IP: net.IPv4(172, 17, 0, 200)}
 	return t.paused(func() error {
 		// 8 MiB asked for are 16 in effect, and a notification takes about 1 KiB of them.
 		for told := 0; ; told++ {
@@ -98,13 +102,18 @@ func (t tables) overrun() error {
 			}
 		}
 		t.counts()
-		return t.flush()
+		return t.eachFamily(func(f subnet.Family) error {
+			on, err := t.tables(f)
+			if err != nil {
+				return err
+			}
+			return on.flush()
+		})
 	})
 }
 
-// fight deletes a route every millisecond, however often it comes back.
-func (t tables) fight() error {
-	r := &netlink.Route{Dst: t.route(t.peer).Dst}
+// fight deletes a route of each family every millisecond, however often it comes back.
+func (t *target) fight() error {
 	start := time.Now()
 	before, _, err := t.times()
 	if err != nil {
@@ -115,11 +124,13 @@ func (t tables) fight() error {
 	defer ticker.Stop()
 	for time.Since(start) < t.suite.options.Fight {
 		<-ticker.C
-		switch err := t.nl.RouteDel(r); {
-		case err == nil:
-			deleted++
-		case !errors.Is(err, unix.ESRCH):
-			return err
+		for _, f := range t.families {
+			switch err := t.nl.RouteDel(&netlink.Route{Dst: ipNet(t.peer.Endpoints[f].Subnet)}); {
+			case err == nil:
+				deleted++
+			case !errors.Is(err, unix.ESRCH):
+				return err
+			}
 		}
 	}
 	after, _, err := t.times()

@@ -13,11 +13,16 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 func deviceFaults() []Fault {
 	fault := func(name string, do func(tables) error) Fault {
-		return Fault{Name: name, Class: Device, Inject: onDevice(do)}
+		return Fault{Name: name, Class: Device, Families: both(), Inject: onDevice(do)}
+	}
+	ipv6 := func(name string, do func(tables) error) Fault {
+		return Fault{Name: name, Class: Device, Families: []subnet.Family{subnet.IPv6}, Inject: onDevice(do)}
 	}
 	return []Fault{
 		fault("device down", func(t tables) error { return t.nl.LinkSetDown(t.link) }),
@@ -28,22 +33,32 @@ func deviceFaults() []Fault {
 		}),
 		fault("device's MTU changed", func(t tables) error { return t.nl.LinkSetMTU(t.link, 1300) }),
 		fault("device's address flushed", tables.flushAddresses),
-		fault("device renamed", func(t tables) error { return t.rename(t.link, "vxlan-lost") }),
+		fault("device renamed", func(t tables) error { return t.rename(t.link, [...]string{"vxlan-lost", "vxlan-lost6"}[t.family]) }),
 		fault("device's alias changed", func(t tables) error { return t.nl.LinkSetAlias(t.link, "uplink to nowhere") }),
 		fault("device's local address changed", func(t tables) error {
-			return t.changeVXLAN(netip.MustParseAddr("172.31.0.250"))
+			return t.changeVXLAN(nowhere().Endpoints[t.family].PublicIP)
 		}),
-		{Name: "device deleted, another of the name in its place, later removed", Class: Device, Running: true,
+		{Name: "device deleted, another of the name in its place, later removed", Class: Device, Families: both(), Running: true,
 			Inject:    onDevice(tables.impostor),
 			Meanwhile: degraded,
-			Undo: func(_ context.Context, t *target) error {
-				return t.nl.LinkDel(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: device}})
-			}},
+			Undo: inEachFamily(func(t *target, f subnet.Family) error {
+				return t.nl.LinkDel(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: deviceOf(f)}})
+			})},
+		// With either the kernel takes the device's IPv6 addresses and routes away, and its settings below net/ipv6 as well.
+		ipv6("device without IPv6 (disable_ipv6)", func(t tables) error { return t.write(disableIPv6(deviceOf(t.family)), "1") }),
+		ipv6("device's MTU below what IPv6 takes", func(t tables) error { return t.nl.LinkSetMTU(t.link, minIPv6MTU-1) }),
+		ipv6("device without IPv6, then with it again", func(t tables) error {
+			path := disableIPv6(deviceOf(t.family))
+			return errors.Join(t.write(path, "1"), t.write(path, "0"))
+		}),
 	}
 }
 
+// minIPv6MTU is the smallest MTU of an interface that has IPv6: RFC 8200, section 5.
+const minIPv6MTU = 1280
+
 func (t tables) flushAddresses() error {
-	addrs, err := t.nl.AddrList(t.link, netlink.FAMILY_V4)
+	addrs, err := t.nl.AddrList(t.link, int(netlinkFamily(t.family)))
 	for _, a := range addrs {
 		err = errors.Join(err, t.nl.AddrDel(t.link, &a))
 	}
@@ -67,7 +82,7 @@ func (t tables) changeVXLAN(local netip.Addr) error {
 		request.AddData(msg)
 		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 		info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vxlan"))
-		info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.IFLA_VXLAN_LOCAL, local.AsSlice())
+		info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr([...]int{nl.IFLA_VXLAN_LOCAL, nl.IFLA_VXLAN_LOCAL6}[t.family], local.AsSlice())
 		request.AddData(info)
 		_, err := request.Execute(unix.NETLINK_ROUTE, 0)
 		return err
@@ -78,7 +93,7 @@ func (t tables) changeVXLAN(local netip.Addr) error {
 func (t tables) impostor() error {
 	return t.paused(func() error {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name = device
+		attrs.Name = deviceOf(t.family)
 		return errors.Join(t.nl.LinkDel(t.link), t.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
 	})
 }
@@ -93,14 +108,17 @@ func degraded(ctx context.Context, t *target) error {
 			return fmt.Errorf("%s: the daemon did not say that another device is in its place: %q", t.Name(), t.logSince(t.logged))
 		}
 	}
-	link, err := t.nl.LinkByName(device)
-	if err != nil {
-		return fmt.Errorf("%s: the device in the place of %s: %w", t.Name(), device, err)
-	}
-	if link.Type() != "bridge" || link.Attrs().Alias != "" || link.Attrs().Flags&net.FlagUp != 0 {
-		return fmt.Errorf("%s: the device in the place of %s was changed: %+v", t.Name(), device, link.Attrs())
-	}
-	return nil
+	return t.eachFamily(func(f subnet.Family) error {
+		device := deviceOf(f)
+		link, err := t.nl.LinkByName(device)
+		if err != nil {
+			return fmt.Errorf("%s: the device in the place of %s: %w", t.Name(), device, err)
+		}
+		if link.Type() != "bridge" || link.Attrs().Alias != "" || link.Attrs().Flags&net.FlagUp != 0 {
+			return fmt.Errorf("%s: the device in the place of %s was changed: %+v", t.Name(), device, link.Attrs())
+		}
+		return nil
+	})
 }
 
 // pause waits for d and reports whether ctx still lasts.

@@ -20,6 +20,9 @@ const (
 	Daemon  Class = "daemon"
 )
 
+// classes are all of them, in the order in which they are summed up.
+func classes() []Class { return []Class{Entries, Device, Uplink, Rules, Daemon} }
+
 // Bound is how long the median and the slowest repair of a class may take; 0: as long as they like, short of failing.
 func (c Class) Bound() (median, worst time.Duration) {
 	switch c {
@@ -32,34 +35,42 @@ func (c Class) Bound() (median, worst time.Duration) {
 	}
 }
 
+// step is a part of a fault.
+type step = func(context.Context, *target) error
+
 // Fault is something that can go wrong. What it takes to end it, if it does not end by itself, is part of it.
 type Fault struct {
 	Name  string
 	Class Class
+	// Families are those that it can be done in: in one alone, or in all at once. nil: it is of none.
+	Families []subnet.Family
 	// Before makes the node one on which it can be done; it is no part of the fault, and all is right after it.
-	Before func(context.Context, *target) error
+	Before step
 	// Inject does it to one node.
-	Inject func(context.Context, *target) error
+	Inject step
 	// Undo ends what is not selvage's to end, such as an uplink that is down. nil: there is nothing of the kind. All is to be
 	// right again some time after Undo, or after Inject if there is none.
-	Undo func(context.Context, *target) error
+	Undo step
 	// Follow: all is to be right between Inject and Undo as well, in another way.
 	Follow bool
 	// Away is how long it is left alone between Inject and Undo.
 	Away time.Duration
 	// Meanwhile says what is wrong before Undo; it may wait for it to become right.
-	Meanwhile func(context.Context, *target) error
+	Meanwhile step
 	// After cleans up when all is right again, such as rules of others that the fault took away.
-	After func(context.Context, *target) error
+	After step
 	// Unbroken: neither tables nor rules differ from what is wanted because of it alone.
 	Unbroken bool
 	// NoLoss: not one datagram between pods may be lost.
 	NoLoss bool
 	// Bound replaces the class's upper bound.
 	Bound time.Duration
+	// PerFamily: it is for each family of the overlay. With two there are twice as many entries, and after some faults the daemon
+	// reads all there are.
+	PerFamily bool
 	// Running: it is about the running daemon, and makes no sense while there is none.
 	Running bool
-	// NFTables: it needs the iptables that is built on nf_tables.
+	// NFTables: it is about nf_tables, and has nothing to do with the legacy iptables.
 	NFTables bool
 	// Long: it takes so long that a random walk leaves it out.
 	Long bool
@@ -68,22 +79,44 @@ type Fault struct {
 // target is a node that a fault is done to, and a peer whose entries on it are broken.
 type target struct {
 	*host
-	suite   *Suite
-	peer    subnet.Lease
-	peers   []subnet.Lease // all
-	logged  int64          // size of the daemon's log before the fault
-	saved   string         // what iptables-save printed before the fault, if it is one that flushes
-	noted   any            // what a fault keeps from Inject to Meanwhile
-	since   time.Time      // when the fault began, if that was not at once; see counts
-	remarks []string       // what the fault found out beside the time
-	late    []string       // bounds of its own that were exceeded
+	suite    *Suite
+	families []subnet.Family // that it is done in
+	peer     subnet.Lease
+	peers    []subnet.Lease // all
+	logged   int64          // size of the daemon's log before the fault
+	saved    [2]string      // what iptables-save printed before the fault, if it is one that flushes; by family
+	noted    any            // what a fault keeps from Inject to Meanwhile
+	start    time.Time      // of the fault, or of its end
+	since    [2]time.Time   // when that came to a family, if later: see eachFamily and counts
+	remarks  []string       // what the fault found out beside the time
+	late     []string       // bounds of its own that were exceeded
 }
 
 // counts is called by a fault that takes time itself, at the moment from which on the repair's time is to be counted.
-func (t *target) counts() { t.since = time.Now() }
+func (t *target) counts() {
+	for _, f := range t.families {
+		t.since[f] = time.Now()
+	}
+}
 
-// Faults lists all faults.
-func Faults() []Fault {
+// Faults lists the faults for a suite with these options.
+func (o Options) Faults() []Fault {
+	switch {
+	case o.Legacy:
+		return legacyFaults()
+	case o.NFTables:
+		return nftablesFaults()
+	case o.Backend == Direct || o.Backend == HostGW:
+		return directFaults(o.Backend)
+	case o.Leases > 0:
+		return manyLeasesFaults()
+	default:
+		return allFaults()
+	}
+}
+
+// allFaults are those of an overlay by VXLAN.
+func allFaults() []Fault {
 	return slices.Concat(entryFaults(), nexthopFaults(), deviceFaults(), uplinkFaults(), stackedFaults(), ruleFaults(),
-		daemonFaults(), agentFaults())
+		daemonFaults(), agentFaults(), tableFaults(vtepTable))
 }

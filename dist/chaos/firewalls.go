@@ -2,20 +2,24 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
-// firewalld is what a reload of a firewall leaves: nobody else's rules, and a REJECT at the end.
+// firewalld is what a reload of a firewall leaves: nobody else's rules, and a REJECT at the end. How that is said depends on
+// the family: see prohibited.
 const firewalld = `*filter
 :INPUT ACCEPT [0:0]
 :FORWARD DROP [0:0]
 :ZONES - [0:0]
 -A FORWARD -i lo -j ACCEPT
 -A FORWARD -j ZONES
--A FORWARD -j REJECT --reject-with icmp-host-prohibited
+-A FORWARD -j REJECT --reject-with PROHIBITED
 COMMIT
 *nat
 :POST_ZONES - [0:0]
@@ -23,16 +27,21 @@ COMMIT
 COMMIT
 `
 
+// prohibited fills in what a family's REJECT says.
+func prohibited(rules string, f subnet.Family) string {
+	return strings.ReplaceAll(rules, "PROHIBITED", [...]string{"icmp-host-prohibited", "icmp6-adm-prohibited"}[f])
+}
+
 func firewallReplaced() Fault {
-	reload, putBack := flushing(func(ctx context.Context, t *target) error {
-		return t.restoreRules(ctx, firewalld, "-w")
-	})
-	return Fault{Name: "a firewall reloads: all rules replaced, REJECT at the end", Class: Rules, Inject: reload,
+	reload, putBack := flushing(withRules(func(ctx context.Context, t *target, f subnet.Family) error {
+		return t.restoreRules(ctx, f, prohibited(firewalld, f), "-w")
+	}))
+	return Fault{Name: "a firewall reloads: all rules replaced, REJECT at the end", Class: Rules, Families: both(), Inject: reload,
 		After: func(ctx context.Context, t *target) error {
 			const undo = `*filter
 -D FORWARD -i lo -j ACCEPT
 -D FORWARD -j ZONES
--D FORWARD -j REJECT --reject-with icmp-host-prohibited
+-D FORWARD -j REJECT --reject-with PROHIBITED
 -X ZONES
 COMMIT
 *nat
@@ -40,7 +49,10 @@ COMMIT
 -X POST_ZONES
 COMMIT
 `
-			if err := t.restoreRules(ctx, undo, "-w", "--noflush"); err != nil {
+			err := t.eachFamily(func(f subnet.Family) error {
+				return t.restoreRules(ctx, f, prohibited(undo, f), "-w", "--noflush")
+			})
+			if err != nil {
 				return fmt.Errorf("remove the firewall's rules: %w", err)
 			}
 			return putBack(ctx, t)
@@ -55,15 +67,15 @@ func firewalldReload() Fault {
 	policies := func(policy string) string {
 		return strings.ReplaceAll("*filter\n-P INPUT POLICY\n-P FORWARD POLICY\n-P OUTPUT POLICY\nCOMMIT\n", "POLICY", policy)
 	}
-	reload, putBack := flushing(func(ctx context.Context, t *target) error {
+	reload, putBack := flushing(withRules(func(ctx context.Context, t *target, f subnet.Family) error {
 		for _, input := range []string{policies("DROP"), fmt.Sprintf(emptied+emptied, "nat", "filter"), policies("ACCEPT")} {
-			if err := t.restoreRules(ctx, input, "-w", "--noflush"); err != nil {
+			if err := t.restoreRules(ctx, f, input, "-w", "--noflush"); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
-	return Fault{Name: "firewalld reloads: policies DROP, all chains emptied and deleted", Class: Rules, Inject: reload, After: putBack}
+	}))
+	return Fault{Name: "firewalld reloads: policies DROP, all chains emptied and deleted", Class: Rules, Families: both(), Inject: reload, After: putBack}
 }
 
 // kubeProxy inserts its own jump before all others again and again, as each of several agents does that wants to be first.
@@ -73,10 +85,18 @@ func kubeProxy() Fault {
 	const chain = `*filter
 :KUBE-FORWARD - [0:0]
 -A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
--A KUBE-FORWARD -s 203.0.113.88/32 -j ACCEPT
+-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 COMMIT
 `
 	const jump = `FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD` + "\n"
+	everywhere := func(ctx context.Context, t *target, input string) error {
+		for _, f := range t.families {
+			if err := t.restoreRules(ctx, f, input, "-w", "--noflush"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	return Fault{Name: "kube-proxy inserts its jump before ours 20 times", Class: Rules, Unbroken: true, Running: true, NFTables: true,
 		NoLoss: true, Long: true, Follow: true,
 		Inject: func(ctx context.Context, t *target) error {
@@ -85,11 +105,11 @@ COMMIT
 				return err
 			}
 			t.noted = before
-			if err := t.restoreRules(ctx, chain, "-w", "--noflush"); err != nil {
+			if err := everywhere(ctx, t, chain); err != nil {
 				return err
 			}
 			for range inserts {
-				if err := t.restoreRules(ctx, "*filter\n-I "+jump+"COMMIT\n", "-w", "--noflush"); err != nil {
+				if err := everywhere(ctx, t, "*filter\n-I "+jump+"COMMIT\n"); err != nil {
 					return err
 				}
 				pause(ctx, t.suite.options.Fight/inserts)
@@ -114,7 +134,7 @@ COMMIT
 			return nil
 		},
 		Undo: func(ctx context.Context, t *target) error {
-			return t.restoreRules(ctx, "*filter\n"+strings.Repeat("-D "+jump, inserts)+"-F KUBE-FORWARD\n-X KUBE-FORWARD\nCOMMIT\n", "-w", "--noflush")
+			return everywhere(ctx, t, "*filter\n"+strings.Repeat("-D "+jump, inserts)+"-F KUBE-FORWARD\n-X KUBE-FORWARD\nCOMMIT\n")
 		}}
 }
 
@@ -123,5 +143,5 @@ COMMIT
 func rulesetFlushed() Fault {
 	flush, putBack := flushing(func(_ context.Context, t *target) error { return t.flushRuleset() })
 	return Fault{Name: "nftables reloads: flush ruleset", Class: Rules, NFTables: true, Inject: flush,
-		After: putBack}
+		After: func(ctx context.Context, t *target) error { return errors.Join(putBack(ctx, t), t.plantTable()) }}
 }

@@ -11,11 +11,38 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
-// foreignRules are the rules of somebody else, as a firewall and Docker have them. What nobody accepts is dropped, so that
-// selvage's rules are missed by the pods when they are gone.
-const foreignRules = `*filter
+// firewall returns the rules of somebody else, as a firewall and Docker have them, by family. What nobody accepts is dropped,
+// so that selvage's rules are missed by the pods when they are gone.
+// With nftables selvage cannot make good what somebody else drops, and nobody does.
+func (h *host) firewall(f subnet.Family) string {
+	rules := [...]string{foreignRulesIPv4, foreignRulesIPv6}[f]
+	if h.nftables {
+		rules = strings.Replace(rules, ":FORWARD DROP", ":FORWARD ACCEPT", 1)
+	}
+	return rules
+}
+
+const foreignRulesIPv6 = `*filter
+:FORWARD DROP [0:0]
+:FOREIGN - [0:0]
+-A INPUT -s fd00:113::66/128 -j DROP
+-A FORWARD -j FOREIGN
+-A FOREIGN -s fd00:113::77/128 -j REJECT --reject-with icmp6-port-unreachable
+-A FOREIGN -i docker0 -o docker0 -j ACCEPT
+COMMIT
+*nat
+:FOREIGN-NAT - [0:0]
+-A POSTROUTING -s fd00:17::/64 ! -o docker0 -j MASQUERADE
+-A PREROUTING -d fd00:113::1/128 -j FOREIGN-NAT
+-A FOREIGN-NAT -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:17::2]:80
+COMMIT
+`
+
+const foreignRulesIPv4 = `*filter
 :FORWARD DROP [0:0]
 :FOREIGN - [0:0]
 -A INPUT -s 203.0.113.66/32 -j DROP
@@ -54,6 +81,10 @@ func (h *host) plantForeign(ctx context.Context) error {
 	err := errors.Join(
 		h.nl.AddrAdd(docker, &netlink.Addr{IPNet: to("172.17.0.1/16")}),
 		h.nl.AddrAdd(other, &netlink.Addr{IPNet: to("192.168.42.1/24")}),
+		h.nl.AddrAdd(other, &netlink.Addr{IPNet: to("fd00:42::1/64"), Flags: unix.IFA_F_NODAD}),
+		neigh(other, unix.AF_INET6, 0, "fd00:42::7", mac(7)),
+		route(netlink.Route{Dst: to("fd00:113::/64"), Gw: net.ParseIP("fd00:42::7"), LinkIndex: other.Index, Priority: 100}),
+		route(netlink.Route{Dst: to("fd00:5::/32"), Type: unix.RTN_UNREACHABLE, Priority: 4000}),
 		neigh(docker, unix.AF_INET, 0, "172.17.0.5", mac(5)),
 		neigh(docker, unix.AF_INET6, 0, "fd00:17::5", mac(5)),
 		neigh(other, unix.AF_INET, 0, "192.168.42.7", mac(7)),
@@ -77,7 +108,12 @@ func (h *host) plantForeign(ctx context.Context) error {
 	if err := h.plantNexthops(); err != nil {
 		return err
 	}
-	return h.restoreRules(ctx, foreignRules, "-w", "--noflush")
+	for _, f := range subnet.Families() {
+		if err := h.restoreRules(ctx, f, h.firewall(f), "-w", "--noflush"); err != nil {
+			return err
+		}
+	}
+	return h.plantTable()
 }
 
 // foreign dumps all that is on a node and not selvage's, a line a thing, sorted. It leaves out what comes and goes by
@@ -91,11 +127,10 @@ func (h *host) foreign(ctx context.Context) ([]string, error) {
 	var dump []string
 	for _, l := range links {
 		a := l.Attrs()
-		if a.Name == device {
-			names[a.Index] = device
+		names[a.Index] = a.Name
+		if ourDevice(a.Name) {
 			continue
 		}
-		names[a.Index] = a.Name
 		line := fmt.Sprintf("link %s %s mtu %d mac %s alias %q up %t", a.Name, l.Type(), a.MTU, a.HardwareAddr, a.Alias, a.Flags&net.FlagUp != 0)
 		if v, ok := l.(*netlink.Vxlan); ok {
 			line += fmt.Sprintf(" id %d port %d learning %t", v.VxlanId, v.Port, v.Learning)
@@ -110,14 +145,14 @@ func (h *host) foreign(ctx context.Context) ([]string, error) {
 		dump = append(dump, lines...)
 	}
 	slices.Sort(dump)
-	_, others, err := h.rules(ctx)
+	others, err := h.foreignRules(ctx)
 	return append(dump, others...), err
 }
 
 func (h *host) foreignAddrs(names map[int]string) (dump []string, err error) {
 	addrs, err := again(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	for _, a := range addrs {
-		if name := names[a.LinkIndex]; name != device {
+		if name := names[a.LinkIndex]; !ourDevice(name) {
 			dump = append(dump, fmt.Sprintf("address %s %s scope %d", name, a.IPNet, a.Scope))
 		}
 	}
@@ -131,7 +166,7 @@ func (h *host) foreignNeighs(names map[int]string) (dump []string, err error) {
 			return nil, fmt.Errorf("list neighbours: %w", err)
 		}
 		for _, n := range neighs {
-			if name := names[n.LinkIndex]; name != device && n.State&unix.NUD_PERMANENT != 0 {
+			if name := names[n.LinkIndex]; !ourDevice(name) && n.State&unix.NUD_PERMANENT != 0 {
 				dump = append(dump, fmt.Sprintf("neighbour %s family %d %s %s flags %d vlan %d", name, family, n.IP, n.HardwareAddr, n.Flags, n.Vlan))
 			}
 		}
@@ -149,7 +184,7 @@ func (h *host) foreignRoutes(names map[int]string) (dump []string, err error) {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
 		for _, r := range routes {
-			if name := names[r.LinkIndex]; name != device {
+			if name := names[r.LinkIndex]; !ourDevice(name) && r.Protocol != routeProtocol {
 				dump = append(dump, fmt.Sprintf("route %s via %s dev %s table %d protocol %d scope %d type %d metric %d src %s onlink %t",
 					prefixOf(r.Dst), r.Gw, name, r.Table, r.Protocol, r.Scope, r.Type, r.Priority, r.Src, r.Flags&int(netlink.FLAG_ONLINK) != 0))
 			}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -16,18 +18,21 @@ import (
 // host is a node of the lab with what it takes to break and to look at it from outside.
 type host struct {
 	*lab.Node
-	nl     *reader // of the node's network namespace
-	netns  *os.File
-	pods   []*lab.Pod
-	uplink uplink // as it was made
+	families []subnet.Family // of the overlay
+	nftables bool            // in the place of iptables
+	backend  Backend
+	nl       *reader // of the node's network namespace
+	netns    *os.File
+	pods     []*lab.Pod
+	uplink   uplink // as it was made
 
 	plan   plan
 	others []string // the dump of foreign things that is to stay
 	golden []string // selvage's rules as they were when all was well
 }
 
-func newHost(n *lab.Node) (*host, error) {
-	h := &host{Node: n}
+func newHost(n *lab.Node, o Options) (*host, error) {
+	h := &host{Node: n, families: o.Families, nftables: o.NFTables, backend: o.Backend}
 	err := n.Do(func() (err error) {
 		if h.nl, err = newReader(); err != nil {
 			return err
@@ -49,85 +54,130 @@ func (h *host) close() {
 // plan is what some leases ask of a node. It is kept from one look to the next: with thousands of leases it takes longer
 // to put together than to compare.
 type plan struct {
-	leases    []subnet.Lease
-	uplinkMTU int
-	self      subnet.Endpoint // the node's own
-	want      entries
-	peers     peers
+	leases []subnet.Lease
+	uplink uplink
+	self   [2]subnet.Endpoint // the node's own, by family
+	want   entries
+	peers  peers
 }
 
 // renew puts the plan together unless it is for these very leases already.
-func (p *plan) renew(leases []subnet.Lease, self string, uplinkMTU int) error {
+func (p *plan) renew(leases []subnet.Lease, h *host, u uplink) error {
 	same := len(leases) == len(p.leases) && len(leases) > 0 && &leases[0] == &p.leases[0]
-	if same && uplinkMTU == p.uplinkMTU {
+	if same && u.name == p.uplink.name && u.mtu == p.uplink.mtu && slices.EqualFunc(u.addrs, p.uplink.addrs, netlink.Addr.Equal) {
 		return nil
 	}
-	want, err := expected(leases, self, uplinkMTU)
+	self, families := h.Name(), h.families
+	want, err := expected(leases, self, h.backend, families, u)
 	if err != nil {
 		return err
 	}
-	*p = plan{leases: leases, uplinkMTU: uplinkMTU, want: want,
+	*p = plan{leases: leases, uplink: u, want: want,
 		peers: peers{make(map[netip.Prefix]bool, len(leases)), make(map[uint32]bool, len(leases))}}
 	for _, l := range leases {
-		if e := l.Endpoints[subnet.IPv4]; l.NodeName == self {
-			p.self = e
-		} else {
-			p.peers.subnets[e.Subnet] = true
-			p.peers.nexthops[nexthopID(e.Subnet.Addr())] = true
+		if l.NodeName == self {
+			p.self = l.Endpoints
+			continue
+		}
+		for _, f := range families {
+			gateway := l.Endpoints[f].Subnet
+			p.peers.subnets[gateway] = true
+			if f == subnet.IPv4 {
+				p.peers.nexthops[nexthopID(gateway.Addr())] = true
+			}
 		}
 	}
 	return nil
 }
 
+// problems are what is wrong, by family. What is of neither is among those of the first.
+type problems [2][]string
+
+func (p *problems) add(f subnet.Family, format string, args ...any) {
+	p[f] = append(p[f], fmt.Sprintf(format, args...))
+}
+
+func (p problems) none() bool { return len(p[0])+len(p[1]) == 0 }
+
+func (p problems) all() []string { return slices.Concat(p[:]...) }
+
+// of says on which node they are.
+func (p problems) of(h *host) problems {
+	for f := range p {
+		for i := range p[f] {
+			p[f][i] = h.Name() + ": " + p[f][i]
+		}
+	}
+	return p
+}
+
 // check says what on the node is not as the leases ask for; nil if nothing.
 func (h *host) check(leases []subnet.Lease) ([]string, error) {
+	p, err := h.checkTables(leases, h.families)
+	if p.none() {
+		return nil, err
+	}
+	return p.all(), err
+}
+
+// checkTables is check by family, of those that are given.
+func (h *host) checkTables(leases []subnet.Lease, families []subnet.Family) (p problems, err error) {
 	u, err := h.readUplink()
 	if err != nil {
-		return nil, err
+		return p, err
 	}
-	if err := h.plan.renew(leases, h.Name(), u.mtu); err != nil {
-		return nil, err
+	if err := h.plan.renew(leases, h, u); err != nil {
+		return p, err
 	}
-	have, err := h.nl.read(h.plan.peers)
+	have, err := h.nl.read(h.plan.peers, families)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", h.Name(), err)
+		return p, fmt.Errorf("%s: %w", h.Name(), err)
 	}
-	problems := diff(h.plan.want, have)
-	if has, says := u.addr(), h.plan.self.PublicIP; has.IsValid() && has != says {
-		problems = append(problems, fmt.Sprintf("the lease says %s, the uplink has %s", says, has))
+	p = diff(h.plan.want, have, families)
+	for _, f := range families {
+		if has, says := u.addr(f), h.plan.self[f].PublicIP; has.IsValid() && has != says {
+			p.add(f, "the lease says %s, the uplink has %s", says, has)
+		}
 	}
-	for i := range problems {
-		problems[i] = h.Name() + ": " + problems[i]
-	}
-	return problems, nil
+	return p.of(h), nil
 }
 
 // checkAround says what is wrong with all that is not in the tables: rules, forwarding, the subnet file.
-func (h *host) checkAround(ctx context.Context) ([]string, error) {
-	our, _, err := h.rules(ctx)
+func (h *host) checkAround(ctx context.Context) (p problems, err error) {
+	our, peers, err := h.rules(ctx)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
-	problems := compare(h.golden, our)
-	for i, p := range problems {
-		problems[i] = strings.Replace(p, "foreign", "rules", 1)
+	if h.backend.tunnels() {
+		p = h.checkPeers(peers)
+	}
+	for _, difference := range compare(h.golden, our) {
+		p.add(ruleFamily(difference), "%s", strings.Replace(difference, "foreign", "rules", 1))
 	}
 	u, err := h.readUplink()
 	if err != nil {
-		return nil, err
+		return p, err
 	}
-	for _, path := range []string{ipForward, forwardingOf(device), forwardingOf(u.name), noLinkLocal} {
-		if value, err := h.ReadFile(path); err != nil || strings.TrimSpace(string(value)) != "1" {
-			problems = append(problems, fmt.Sprintf("%s is %q, %v, want 1", path, value, err))
+	mtu := u.mtu
+	for _, f := range h.families {
+		mtu = min(mtu, u.mtu-h.backend.overhead(f))
+		want := map[string]string{ipForward(f): "1", forwardingOf(f, u.name): "1"}
+		if device := deviceOf(f); h.backend.tunnels() {
+			want[forwardingOf(f, device)], want[noLinkLocal(device)] = "1", "1"
+			if f == subnet.IPv6 {
+				want[disableIPv6(device)] = "0"
+			}
+		}
+		for path, wanted := range want {
+			if value, err := h.ReadFile(path); err != nil || strings.TrimSpace(string(value)) != wanted {
+				p.add(f, "%s is %q, %v, want %s", path, value, err, wanted)
+			}
 		}
 	}
-	if file, err := h.Subnet(); err != nil || file.MTU != u.mtu-overhead {
-		problems = append(problems, fmt.Sprintf("the subnet file says MTU %d, %v, want %d", file.MTU, err, u.mtu-overhead))
+	if file, err := h.Subnet(); err != nil || file.MTU != mtu {
+		p.add(0, "the subnet file says MTU %d, %v, want %d", file.MTU, err, mtu)
 	}
-	for i := range problems {
-		problems[i] = h.Name() + ": " + problems[i]
-	}
-	return problems, nil
+	return p.of(h), nil
 }
 
 // checkForeign says what of others' things has changed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // expectBroken makes sure that a fault breaks something that would be noticed, were it not repaired.
@@ -17,7 +18,7 @@ func (s *Suite) expectBroken(ctx context.Context, o *Outcome, targets []*target)
 		if err != nil {
 			return err
 		}
-		if len(tables)+len(around) == 0 {
+		if tables == nil && around.none() {
 			o.Wrong = append(o.Wrong, t.Name()+": the fault broke nothing")
 		}
 	}
@@ -54,17 +55,26 @@ func (s *Suite) judge(o *Outcome) {
 	if o.Fault.Bound > 0 {
 		bound = o.Fault.Bound
 	}
+	if o.Fault.PerFamily {
+		bound *= time.Duration(len(s.families))
+	}
 	if bound > 0 && o.Where != Stopped && o.Took > bound {
 		o.Late = append(o.Late, fmt.Sprintf("took longer than %s", bound))
 	}
-	if o.Fault.NoLoss && o.Traffic != nil && o.Traffic.Lost > 0 {
-		o.Wrong = append(o.Wrong, "datagrams were lost")
+	for _, r := range o.Traffic {
+		switch {
+		case r.Lost == 0:
+		case o.Fault.NoLoss:
+			o.Wrong = append(o.Wrong, fmt.Sprintf("%d datagrams of %s were lost", r.Lost, r.Family))
+		case o.Fault.Families != nil && !slices.Contains(o.Families, r.Family):
+			o.Wrong = append(o.Wrong, fmt.Sprintf("%d datagrams of %s were lost, which was not broken", r.Lost, r.Family))
+		}
 	}
 }
 
 // aftermath looks at everything else: all nodes' tables, rules and what is others', and whether all pods reach each other.
 func (s *Suite) aftermath(ctx context.Context, o *Outcome) error {
-	_, problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) {
+	problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) {
 		tables, err := h.check(s.leases)
 		if err != nil {
 			return nil, err
@@ -74,7 +84,7 @@ func (s *Suite) aftermath(ctx context.Context, o *Outcome) error {
 			return nil, err
 		}
 		foreign, err := h.checkForeign(ctx)
-		return slices.Concat(tables, around, foreign), err
+		return slices.Concat(tables, around.all(), foreign), err
 	})
 	if len(problems) > 0 {
 		o.Wrong = append(o.Wrong, fmt.Sprintf("after %s:", deadline))

@@ -39,9 +39,9 @@ func useLegacy(dir string) (end func() error, err error) {
 	return func() error { return os.Setenv("PATH", before) }, nil
 }
 
-// LegacyFaults lists the faults for a suite whose iptables is the legacy one.
-func LegacyFaults() (legacy []Fault) {
-	for _, f := range Faults() {
+// legacyFaults lists the faults for a suite whose iptables is the legacy one.
+func legacyFaults() (legacy []Fault) {
+	for _, f := range allFaults() {
 		if f.Class == Rules && !f.NFTables {
 			legacy = append(legacy, f)
 		}

@@ -34,8 +34,13 @@ const (
 	nhaFDB  = 11 // NHA_FDB
 )
 
-// nexthopID is the number of the object that stands for a gateway: its address.
+// nexthopID is the number of the object that stands for a gateway: its address. Of IPv6, which goes without, it is one that
+// nobody has.
 func nexthopID(gateway netip.Addr) uint32 {
+	if gateway.Is6() {
+		b := gateway.As16()
+		return 6<<28 + binary.BigEndian.Uint32(b[4:])
+	}
 	b := gateway.As4()
 	return binary.BigEndian.Uint32(b[:])
 }
@@ -157,7 +162,7 @@ func (r *reader) flushNexthops(which func(nexthop) bool) error {
 
 // routeVia sets the route to a prefix in the main table so that it goes by a nexthop object.
 func (r *reader) routeVia(p netip.Prefix, id uint32, protocol uint8) error {
-	header := message{unix.AF_INET, uint8(p.Bits()), 0, 0, unix.RT_TABLE_MAIN, protocol, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0}
+	header := message{netlinkFamily(subnet.FamilyOf(p.Addr())), uint8(p.Bits()), 0, 0, unix.RT_TABLE_MAIN, protocol, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0}
 	err := r.change(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, header,
 		nl.NewRtAttr(unix.RTA_DST, p.Addr().AsSlice()), nl.NewRtAttr(rtaNHID, nl.Uint32Attr(id)))
 	if err != nil {
@@ -168,12 +173,12 @@ func (r *reader) routeVia(p netip.Prefix, id uint32, protocol uint8) error {
 
 // nexthop is the object that leads to a lease's subnet.
 func (t tables) nexthop(l subnet.Lease) nexthop {
-	gateway := l.Endpoints[subnet.IPv4].Subnet.Addr()
-	return nexthop{id: nexthopID(gateway), family: unix.AF_INET, protocol: routeProtocol, onLink: true, link: t.link.Attrs().Index, gateway: gateway}
+	gateway := l.Endpoints[t.family].Subnet.Addr()
+	return nexthop{id: nexthopID(gateway), family: netlinkFamily(t.family), protocol: routeProtocol, onLink: true, link: t.link.Attrs().Index, gateway: gateway}
 }
 
-// foreignNexthop is the number of one of somebody's objects.
-const foreignNexthop = 7
+// foreignNexthop is the number of one of somebody's objects, of each family.
+func foreignNexthop(f subnet.Family) uint32 { return [...]uint32{7, 17}[f] }
 
 // foreignNexthops returns somebody's objects of every kind, as a routing daemon has them, out of a device of theirs, and
 // the routes by them.
@@ -183,11 +188,13 @@ func foreignNexthops(link int) (objects []nexthop, routes map[netip.Prefix]uint3
 	}
 	bridging := nexthop{id: 10, family: unix.AF_INET, protocol: unix.RTPROT_ZEBRA, fdb: true, gateway: netip.MustParseAddr("172.31.0.200")}
 	return []nexthop{
-			object(foreignNexthop, 7), object(8, 8), bridging,
+			object(foreignNexthop(subnet.IPv4), 7), object(8, 8), bridging,
+			{id: foreignNexthop(subnet.IPv6), family: unix.AF_INET6, protocol: unix.RTPROT_ZEBRA, link: link, gateway: netip.MustParseAddr("fd00:42::7")},
 			{id: 9, family: unix.AF_INET, protocol: unix.RTPROT_ZEBRA, blackhole: true},
-			{id: 70, protocol: unix.RTPROT_ZEBRA, members: []uint32{foreignNexthop, 8}},
+			{id: 70, protocol: unix.RTPROT_ZEBRA, members: []uint32{foreignNexthop(subnet.IPv4), 8}},
 		}, map[netip.Prefix]uint32{
-			netip.MustParsePrefix("198.18.7.0/24"):  foreignNexthop,
+			netip.MustParsePrefix("198.18.7.0/24"):  foreignNexthop(subnet.IPv4),
+			netip.MustParsePrefix("fd00:18:7::/48"): foreignNexthop(subnet.IPv6),
 			netip.MustParsePrefix("198.18.9.0/24"):  9,
 			netip.MustParsePrefix("198.18.70.0/24"): 70,
 		}
@@ -218,7 +225,7 @@ func (h *host) plantNexthops() error {
 func (h *host) dumpNexthops(names map[int]string) (dump []string, err error) {
 	var others []uint32
 	err = h.nl.eachNexthop(func(n nexthop) {
-		if n.protocol == routeProtocol || names[n.link] == device {
+		if n.protocol == routeProtocol || ourDevice(names[n.link]) {
 			return
 		}
 		others = append(others, n.id)

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // reader reads a network namespace. It decodes the large tables itself: with 15,000 entries the library's lists take so
@@ -51,21 +53,26 @@ type peers struct {
 // read returns all that the namespace holds of the overlay: the device, under whatever name, and what stands in its place;
 // what is on it; every route in the main table that leads out of it, to a peer's subnet, or is selvage's; and every nexthop
 // object that is selvage's or has a peer's number. It may be called at any time: an object that comes or goes meanwhile
-// is in it or not.
-func (r *reader) read(p peers) (entries, error) {
-	have := make(entries, 4*len(p.subnets)+8)
+// is in it or not. Of other families than the given ones it may be anything: with thousands of leases it takes long.
+func (r *reader) read(p peers, families []subnet.Family) (entries, error) {
+	have := newEntries(2*len(p.subnets) + 8)
 	links, err := again(r.LinkList)
 	if err != nil {
-		return nil, fmt.Errorf("list devices: %w", err)
+		return have, fmt.Errorf("list devices: %w", err)
 	}
-	index := -1
+	found := devices{of: map[int]subnet.Family{}, names: make(map[int]string, len(links))}
 	for _, l := range links {
 		a := l.Attrs()
+		found.names[a.Index] = a.Name
 		v, isVXLAN := l.(*netlink.Vxlan)
-		if a.Name != device && a.Alias != network.Alias && !(isVXLAN && v.VxlanId == vni && v.Port == port) {
+		family, named := familyOn(a.Name)
+		if !named && a.Alias != network.Alias && !(isVXLAN && v.VxlanId == vni && v.Port == port) {
 			continue
 		}
-		e := entry{kind: "device", link: a.Name, mac: network.MAC(a.HardwareAddr)}
+		if !named && isVXLAN && addrOf(v.SrcAddr).Is6() {
+			family = subnet.IPv6
+		}
+		e := entry{family: family, kind: "device", link: a.Name, mac: network.MAC(a.HardwareAddr)}
 		up := a.Flags&net.FlagUp != 0
 		if isVXLAN {
 			e.ip = addrOf(v.SrcAddr)
@@ -74,51 +81,62 @@ func (r *reader) read(p peers) (entries, error) {
 			e.detail = attributes(l.Type(), 0, 0, a.MTU, a.Alias, up, false, 0)
 		}
 		have.add(e)
-		if a.Name != device {
+		if !named {
 			continue
 		}
-		index = a.Index
+		found.of[a.Index] = family
+		if !slices.Contains(families, family) {
+			continue
+		}
 		addrs, err := again(func() ([]netlink.Addr, error) { return r.AddrList(l, netlink.FAMILY_ALL) })
 		if gone(err) != nil {
-			return nil, fmt.Errorf("list addresses: %w", err)
+			return have, fmt.Errorf("list addresses: %w", err)
 		}
 		for _, a := range addrs {
 			if !a.IP.IsLinkLocalUnicast() { // whoever adds one may need it
-				have.add(entry{kind: "address", link: device, prefix: prefixOf(a.IPNet)})
+				have.add(entry{family: family, kind: "address", link: deviceOf(family), prefix: prefixOf(a.IPNet)})
 			}
 		}
-		for _, family := range []uint8{unix.AF_BRIDGE, unix.AF_INET, unix.AF_INET6} {
-			if err := r.readNeighbours(family, index, have); err != nil {
-				return nil, err
+		for _, af := range []uint8{unix.AF_BRIDGE, unix.AF_INET, unix.AF_INET6} {
+			if err := r.readNeighbours(af, a.Index, family, have); err != nil {
+				return have, err
 			}
 		}
 	}
-	through, err := r.readNexthops(index, p, have)
+	through, err := r.readNexthops(found, p, have)
 	if err != nil {
-		return nil, err
+		return have, err
 	}
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		if err := r.readRoutes(family, index, through, p, have); err != nil {
-			return nil, err
+	for _, f := range families {
+		if err := r.readRoutes(f, found, through, p, have); err != nil {
+			return have, err
 		}
 	}
 	return have, nil
 }
 
-// readNexthops adds the nexthop objects, and returns the numbers of those that lead out of the device with the given index.
-func (r *reader) readNexthops(index int, p peers, have entries) (through map[uint32]bool, err error) {
-	through = make(map[uint32]bool, len(p.nexthops))
+// devices are all there are, by index.
+type devices struct {
+	names map[int]string
+	of    map[int]subnet.Family // those of the overlay
+}
+
+func (d devices) ours(index int) bool {
+	_, is := d.of[index]
+	return is
+}
+
+// readNexthops adds the nexthop objects, and returns which of the overlay's devices objects lead out of.
+func (r *reader) readNexthops(found devices, p peers, have entries) (through map[uint32]int, err error) {
+	through = make(map[uint32]int, len(p.nexthops))
 	err = r.eachNexthop(func(n nexthop) {
-		if n.link == index {
-			through[n.id] = true
+		if found.ours(n.link) {
+			through[n.id] = n.link
 		}
 		if n.protocol != routeProtocol && !p.nexthops[n.id] {
 			return
 		}
-		e := entry{kind: "nexthop", id: n.id, ip: n.gateway}
-		if n.link == index {
-			e.link = device
-		}
+		e := entry{family: familyOfMessage(n.family), kind: "nexthop", id: n.id, ip: n.gateway, link: found.names[through[n.id]]}
 		if odd := n.odd(); odd != "" || n.protocol != routeProtocol || n.family != unix.AF_INET || !n.onLink {
 			e.detail = fmt.Sprintf("protocol %d family %d onlink %t %s", n.protocol, n.family, n.onLink, odd)
 		}
@@ -128,22 +146,22 @@ func (r *reader) readNexthops(index int, p peers, have entries) (through map[uin
 }
 
 // readNeighbours adds what of a device's FDB, ARP or ND entries is permanent. What is not is the kernel's own affair.
-func (r *reader) readNeighbours(family uint8, index int, have entries) error {
+func (r *reader) readNeighbours(af uint8, index int, of subnet.Family, have entries) error {
 	request := make(message, unix.SizeofNdMsg)
-	request[0] = family
+	request[0] = af
 	var parts []nl.NetlinkRequestData
-	if family == unix.AF_BRIDGE { // which of the two says for which device depends on the family
+	if af == unix.AF_BRIDGE { // which of the two says for which device depends on the family
 		binary.NativeEndian.PutUint32(request[4:], uint32(index))
 	} else {
 		parts = append(parts, nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(index))))
 	}
 	return r.dump(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, request, parts, func(m message) {
 		state := binary.NativeEndian.Uint16(m[8:])
-		if m[0] != family || int(binary.NativeEndian.Uint32(m[4:])) != index || state&unix.NUD_PERMANENT == 0 {
+		if m[0] != af || int(binary.NativeEndian.Uint32(m[4:])) != index || state&unix.NUD_PERMANENT == 0 {
 			return
 		}
-		e := entry{kind: "neighbour", link: device}
-		if family == unix.AF_BRIDGE {
+		e := entry{family: of, kind: "neighbour", link: deviceOf(of)}
+		if af == unix.AF_BRIDGE {
 			e.kind = "fdb"
 		}
 		m.attributes(unix.SizeofNdMsg, func(typ uint16, value []byte) {
@@ -160,18 +178,18 @@ func (r *reader) readNeighbours(family uint8, index int, have entries) error {
 	})
 }
 
-// readRoutes adds the routes out of the device with the given index, itself or through a nexthop object, those to peers'
-// subnets and those of selvage's protocol.
-func (r *reader) readRoutes(family uint8, index int, through map[uint32]bool, p peers, have entries) error {
+// readRoutes adds the routes out of the overlay's devices, themselves or through a nexthop object, those to peers' subnets and
+// those of selvage's protocol.
+func (r *reader) readRoutes(f subnet.Family, found devices, through map[uint32]int, p peers, have entries) error {
 	request := make(message, unix.SizeofRtMsg)
-	request[0], request[4] = family, unix.RT_TABLE_MAIN
+	request[0], request[4] = netlinkFamily(f), unix.RT_TABLE_MAIN
 	return r.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, request, nil, func(m message) {
 		bits, tos, table, protocol, typ := m[1], m[3], m[4], m[5], m[7]
-		if m[0] != family || table != unix.RT_TABLE_MAIN {
+		if m[0] != netlinkFamily(f) || table != unix.RT_TABLE_MAIN {
 			return
 		}
 		onLink := binary.NativeEndian.Uint32(m[8:])&unix.RTNH_F_ONLINK != 0
-		e := entry{kind: "route"}
+		e := entry{family: f, kind: "route"}
 		var out, metric uint32
 		paths := false
 		m.attributes(unix.SizeofRtMsg, func(typ uint16, value []byte) {
@@ -191,21 +209,22 @@ func (r *reader) readRoutes(family uint8, index int, through map[uint32]bool, p 
 				e.id = binary.NativeEndian.Uint32(value)
 			}
 		})
-		if protocol == unix.RTPROT_KERNEL && e.prefix.Addr().IsLinkLocalUnicast() {
-			return // goes with such an address, see read
+		if protocol == unix.RTPROT_KERNEL && !p.subnets[e.prefix] {
+			return // goes with an address, which is looked at itself
 		}
-		ours := int(out) == index || through[e.id]
-		if !ours && !p.subnets[e.prefix] && protocol != routeProtocol {
+		link := int(out)
+		if e.id != 0 {
+			link = through[e.id]
+		}
+		e.link = found.names[link]
+		if !found.ours(link) && !p.subnets[e.prefix] && protocol != routeProtocol {
 			return
-		}
-		if ours {
-			e.link = device
 		}
 		if e.id != 0 {
 			// What else it says is taken from the object, or left out (net.ipv4.nexthop_compat_mode).
 			e.ip, onLink = netip.Addr{}, true
 		}
-		if typ != unix.RTN_UNICAST || protocol != routeProtocol || !onLink || metric != 0 || tos != 0 || paths {
+		if typ != unix.RTN_UNICAST || protocol != routeProtocol || onLink != found.ours(link) || metric != metricOf(f) || tos != 0 || paths {
 			e.detail = fmt.Sprintf("type %d protocol %d onlink %t metric %d tos %d several paths %t", typ, protocol, onLink, metric, tos, paths)
 		}
 		have.add(e)

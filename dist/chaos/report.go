@@ -1,56 +1,91 @@
 package chaos
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/selvage-net/selvage/dist/lab"
 )
 
 // Report prints outcomes and keeps what the summary needs.
 type Report struct {
 	w       io.Writer
 	Logs    bool // print what the daemons said even if all is well
-	classes map[Class]*tally
-	order   []Class
+	tallies map[kind]*tally
+	order   []kind
 	heading string
 	walked  int // faults of random walks
 	wrong   int
 	late    int
 }
 
-// tally is what came of the faults of one class.
+// kind is what is summed up in a line.
+type kind struct {
+	class  Class
+	family string // "" for what is of none
+}
+
+// tally is what came of the faults of one kind.
 type tally struct {
 	took       []time.Duration // while the daemon ran
 	sent, lost int
 	gap        time.Duration
 }
 
+func (t *tally) traffic(r lab.StreamReport) {
+	t.sent, t.lost, t.gap = t.sent+r.Sent, t.lost+r.Lost, max(t.gap, r.Gap)
+}
+
 // NewReport returns a report that prints to w.
-func NewReport(w io.Writer) *Report { return &Report{w: w, classes: map[Class]*tally{}} }
+func NewReport(w io.Writer) *Report { return &Report{w: w, tallies: map[kind]*tally{}} }
 
 // Heading begins a part; it is printed if there is anything in it.
 func (r *Report) Heading(format string, args ...any) {
 	r.heading = fmt.Sprintf("\n"+format+"\n", args...)
 }
 
-// Line prints an outcome and counts it.
+// Line prints an outcome and counts it, in each family that the fault was done in.
 func (r *Report) Line(o Outcome) {
 	r.print(o)
-	c := r.classes[o.Fault.Class]
-	if c == nil {
-		c = &tally{}
-		r.classes[o.Fault.Class] = c
-		r.order = append(r.order, o.Fault.Class)
-	}
-	if o.Where != Stopped && o.Fault.Bound == 0 {
-		c.took = append(c.took, o.Took)
-	}
-	if o.Traffic != nil {
-		c.sent, c.lost, c.gap = c.sent+o.Traffic.Sent, c.lost+o.Traffic.Lost, max(c.gap, o.Traffic.Gap)
+	if o.Fault.Families == nil {
+		t := r.tally(kind{o.Fault.Class, ""})
+		t.add(o, o.Took)
+		for _, report := range o.Traffic {
+			t.traffic(report)
+		}
+	} else {
+		for _, f := range o.Families {
+			t := r.tally(kind{o.Fault.Class, f.String()})
+			t.add(o, o.By[f])
+			for _, report := range o.Traffic {
+				if report.Family == f {
+					t.traffic(report)
+				}
+			}
+		}
 	}
 	r.count(o, true)
+}
+
+func (t *tally) add(o Outcome, took time.Duration) {
+	if o.Where != Stopped && o.Fault.Bound == 0 {
+		t.took = append(t.took, took)
+	}
+}
+
+func (r *Report) tally(k kind) *tally {
+	if r.tallies[k] == nil {
+		r.tallies[k] = &tally{}
+		r.order = append(r.order, k)
+		slices.SortStableFunc(r.order, func(a, b kind) int {
+			return cmp.Or(slices.Index(classes(), a.class)-slices.Index(classes(), b.class), strings.Compare(a.family, b.family))
+		})
+	}
+	return r.tallies[k]
 }
 
 // Brief counts the outcome of a step of a random walk. How long it took is not judged.
@@ -75,11 +110,18 @@ func (r *Report) print(o Outcome) {
 	if o.Wrong != nil || o.Late != nil && o.Traffic != nil {
 		verdict = "FAIL " + strings.Join(o.Late, ", ")
 	}
-	traffic := ""
-	if o.Traffic != nil {
-		traffic = fmt.Sprintf("%5d sent %5d lost, gap %7s", o.Traffic.Sent, o.Traffic.Lost, short(o.Traffic.Gap))
+	var took, traffic strings.Builder
+	if o.Fault.Families != nil {
+		for _, f := range o.Families {
+			fmt.Fprintf(&took, " %s %8s", f, short(o.By[f]))
+		}
+	} else {
+		fmt.Fprintf(&took, "      %8s", short(o.Took))
 	}
-	fmt.Fprintf(r.w, "  %-66s %-9s right after %8s  %s  %s\n", o.Fault.Name, o.Where, short(o.Took), traffic, verdict)
+	for _, t := range o.Traffic {
+		fmt.Fprintf(&traffic, "  %s: %d sent, %d lost, gap %s", t.Family, t.Sent, t.Lost, short(t.Gap))
+	}
+	fmt.Fprintf(r.w, "  %-66s %-9s right after%-28s%s  %s\n", o.Fault.Name, o.Where, &took, &traffic, verdict)
 	for _, line := range slices.Concat(o.Wrong, o.Remarks) {
 		fmt.Fprintf(r.w, "      %s\n", line)
 	}
@@ -113,20 +155,23 @@ func short(d time.Duration) string {
 	}
 }
 
-// Summary prints a line a class and reports whether all is well.
+// Summary prints a line for each class and family, and reports whether all is well.
 func (r *Report) Summary() bool {
 	fmt.Fprintf(r.w, "\nSummary, of what was broken while the daemon ran\n")
-	for _, class := range r.order {
-		c := r.classes[class]
-		median, worst := class.Bound()
-		m, w := quantile(c.took, 0.5), quantile(c.took, 1)
+	for _, k := range r.order {
+		t := r.tallies[k]
+		median, worst := k.class.Bound()
+		if len(t.took) == 0 {
+			continue // only such as have a bound of their own
+		}
+		m, w := quantile(t.took, 0.5), quantile(t.took, 1)
 		verdict := "ok"
 		if median > 0 && m > median {
 			verdict = "FAIL"
 			r.late++
 		}
-		fmt.Fprintf(r.w, "  %-8s %3d faults, right again after: median %8s%s, worst %8s%s; %d datagrams sent, %d lost, longest gap %s  %s\n",
-			class, len(c.took), short(m), allowed(median), short(w), allowed(worst), c.sent, c.lost, short(c.gap), verdict)
+		fmt.Fprintf(r.w, "  %-8s %-5s%4d faults, right again after: median %8s%s, worst %8s%s; %d datagrams sent, %d lost, longest gap %s  %s\n",
+			k.class, k.family, len(t.took), short(m), allowed(median), short(w), allowed(worst), t.sent, t.lost, short(t.gap), verdict)
 	}
 	if r.walked > 0 {
 		fmt.Fprintf(r.w, "  %d random faults; after each, all pods reached each other\n", r.walked)

@@ -31,7 +31,7 @@ func (r Rest) String() string {
 // changes and does not look for them itself, that is next to nothing, however many leases there are.
 func (s *Suite) Rest(ctx context.Context, d, traced time.Duration) (Rest, error) {
 	h := s.hosts[0]
-	_, problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) })
+	problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) })
 	if err != nil || problems != nil {
 		return Rest{}, fmt.Errorf("before a rest: %q, %w", problems, err)
 	}

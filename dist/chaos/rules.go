@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // ours marks the lines of iptables-save that are selvage's: its chains' names begin so.
@@ -65,26 +66,78 @@ func (c chains) part() (our, others []string) {
 	return our, others
 }
 
-// rules reads a node's packet filter.
-func (h *host) rules(ctx context.Context) (our, others []string, err error) {
-	for _, program := range []string{"iptables-save", "ip6tables-save"} {
-		out, err := h.Output(ctx, program)
+// rules reads what of a node's packet filter is selvage's by its place, but for who is let in as a peer.
+func (h *host) rules(ctx context.Context) (our []string, peers elements, err error) {
+	if h.nftables {
+		our, _, err = h.dumpTable(filterTable)
+	} else {
+		our, _, err = h.iptablesRules(ctx)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	vteps, peers, err := h.dumpTable(vtepTable)
+	return append(our, vteps...), peers, err
+}
+
+// foreignRules reads what of it is others', and what selvage has in the wrong place.
+func (h *host) foreignRules(ctx context.Context) (others []string, err error) {
+	our, others, err := h.iptablesRules(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if h.nftables {
+		others = append(others, our...)
+	}
+	theirs, held, err := h.dumpTable(foreignTable)
+	return slices.Concat(others, theirs, held["peers-of-theirs"]), err
+}
+
+// iptablesRules reads what iptables has.
+func (h *host) iptablesRules(ctx context.Context) (our, others []string, err error) {
+	for _, f := range subnet.Families() {
+		out, err := h.Output(ctx, iptablesOf(f)+"-save")
 		if err != nil {
 			return nil, nil, err
 		}
 		o, x := parseRules(string(out)).part()
-		our = append(our, o...)
+		for _, line := range o {
+			our = append(our, iptablesOf(f)+" "+line)
+		}
 		for _, line := range x {
-			others = append(others, strings.TrimSuffix(program, "-save")+" "+line)
+			others = append(others, iptablesOf(f)+" "+line)
 		}
 	}
 	return our, others, nil
 }
 
-// restoreRules feeds rules to iptables-restore.
-func (h *host) restoreRules(ctx context.Context, rules string, options ...string) error {
+// ruleMarks are what there is to be among the rules.
+func (h *host) ruleMarks() []string {
+	var marks []string
+	if h.backend.tunnels() {
+		marks = append(marks, "nft "+vtepTable+" chain ")
+	}
+	if h.nftables {
+		return append(marks, "nft "+filterTable+" chain ")
+	}
+	for _, f := range h.families {
+		marks = append(marks, iptablesOf(f)+" filter "+ours, iptablesOf(f)+" nat "+ours)
+	}
+	return marks
+}
+
+// ruleFamily is the family of a line about rules.
+func ruleFamily(line string) subnet.Family {
+	if strings.Contains(line, iptablesOf(subnet.IPv6)+" ") {
+		return subnet.IPv6
+	}
+	return subnet.IPv4
+}
+
+// restoreRules feeds rules to a family's iptables-restore.
+func (h *host) restoreRules(ctx context.Context, f subnet.Family, rules string, options ...string) error {
 	var problems strings.Builder
-	err := h.Exec(ctx, append([]string{"iptables-restore"}, options...), lab.Stdio{In: strings.NewReader(rules), Err: &problems})
+	err := h.Exec(ctx, append([]string{iptablesOf(f) + "-restore"}, options...), lab.Stdio{In: strings.NewReader(rules), Err: &problems})
 	if err != nil {
 		return fmt.Errorf("%w: %s; the input was %q", err, strings.TrimSpace(problems.String()), rules)
 	}

@@ -23,12 +23,23 @@ const (
 	Stopped Where = "stopped"
 )
 
+// Case is one way to do a fault.
+type Case struct {
+	Fault    Fault
+	Where    Where
+	Families []subnet.Family // one of what [Suite.Turns] returns
+	Host     int             // number of the host, modulo how many there are; of no matter where it is all
+	Traffic  bool            // send datagrams, in every family that the overlay has, over a path that is affected
+}
+
 // Outcome is what came of a fault.
 type Outcome struct {
-	Fault   Fault
-	Where   Where
-	Took    time.Duration // from the fault, or from the end of one that lasts, until the tables were right
-	Traffic *lab.StreamReport
+	Case
+	// Took is the time from the fault, or from the end of one that lasts, until the tables were right; By is that of each
+	// family that it was done in.
+	Took    time.Duration
+	By      [2]time.Duration
+	Traffic []lab.StreamReport // by family; nil if there was none
 	Remarks []string
 	Wrong   []string // what is not as it should be, and will not become so
 	Late    []string // bounds that were exceeded
@@ -38,13 +49,12 @@ type Outcome struct {
 // Applies reports whether a fault makes sense there.
 func (w Where) Applies(f Fault) bool { return w != Stopped || !f.Running }
 
-// Run does a fault to the host with the given index, modulo how many there are, or to all, and waits until all is right again. With traffic, it sends
-// datagrams over a path that is affected. The error is for what keeps it from finding out.
-func (s *Suite) Run(ctx context.Context, f Fault, where Where, index int, traffic bool) (Outcome, error) {
-	o := Outcome{Fault: f, Where: where}
-	index %= len(s.hosts)
+// Run does a fault and waits until all is right again. The error is for what keeps it from finding out.
+func (s *Suite) Run(ctx context.Context, c Case) (Outcome, error) {
+	o, f := Outcome{Case: c}, c.Fault
+	index := c.Host % len(s.hosts)
 	hosts := s.hosts[index : index+1]
-	if where == AllNodes {
+	if c.Where == AllNodes {
 		hosts = s.hosts
 	}
 	var err error
@@ -57,27 +67,27 @@ func (s *Suite) Run(ctx context.Context, f Fault, where Where, index int, traffi
 	}
 	targets := make([]*target, len(hosts))
 	for i, h := range hosts {
-		targets[i] = &target{host: h, suite: s, peer: s.lease(s.next(h)), logged: logged[h]}
+		targets[i] = &target{host: h, suite: s, families: c.Families, peer: s.lease(s.next(h)), logged: logged[h]}
 		targets[i].peers = slices.DeleteFunc(slices.Clone(s.leases), func(l subnet.Lease) bool { return l.NodeName == h.Name() })
 	}
-	stop := func() error { return nil }
-	if traffic {
+	stop := func() (wait func() error) { return func() error { return nil } }
+	if c.Traffic {
 		stop = s.stream(ctx, hosts[0], &o)
 	}
 	err = s.run(ctx, &o, targets)
-	if e := stop(); err == nil {
-		err = e
-	}
+	wait := stop()
 	if err != nil {
-		return o, fmt.Errorf("%s (%s): %w", f.Name, where, err)
+		err = errors.Join(err, wait())
+		return o, fmt.Errorf("%s (%s): %w", f.Name, c.place(), err)
 	}
 	for _, t := range targets {
 		o.Remarks, o.Late = append(o.Remarks, t.remarks...), append(o.Late, t.late...)
 	}
-	s.judge(&o)
-	if err := s.aftermath(ctx, &o); err != nil {
-		return o, fmt.Errorf("after %s (%s): %w", f.Name, where, err)
+	// Answers are waited for meanwhile.
+	if err := errors.Join(s.aftermath(ctx, &o), wait()); err != nil {
+		return o, fmt.Errorf("after %s (%s): %w", f.Name, c.place(), err)
 	}
+	s.judge(&o)
 	for _, h := range s.hosts {
 		for _, line := range h.logSince(logged[h]) {
 			o.Log = append(o.Log, h.Name()+": "+line)
@@ -98,7 +108,14 @@ func (s *Suite) run(ctx context.Context, o *Outcome, targets []*target) error {
 			t.Kill()
 		}
 	}
-	start := time.Now()
+	begin := func() (start time.Time) {
+		start = time.Now()
+		for _, t := range targets {
+			t.start = start
+		}
+		return start
+	}
+	start := begin()
 	if err := each(ctx, targets, f.Inject); err != nil {
 		return fmt.Errorf("inject: %w", err)
 	}
@@ -111,7 +128,7 @@ func (s *Suite) run(ctx context.Context, o *Outcome, targets []*target) error {
 		if started {
 			return nil
 		}
-		started, start = true, time.Now()
+		started, start = true, begin()
 		return each(ctx, targets, func(_ context.Context, t *target) error { return t.Start() })
 	}
 	if f.Undo == nil || f.Follow {
@@ -127,7 +144,7 @@ func (s *Suite) run(ctx context.Context, o *Outcome, targets []*target) error {
 			o.Wrong = append(o.Wrong, err.Error())
 		}
 		pause(ctx, f.Away)
-		start = time.Now()
+		start = begin()
 		if err := each(ctx, targets, f.Undo); err != nil {
 			return fmt.Errorf("undo: %w", err)
 		}
@@ -152,7 +169,7 @@ func (s *Suite) prepare(ctx context.Context, f Fault, targets []*target) error {
 	if err := each(ctx, targets, f.Before); err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
-	_, problems, err := s.await(ctx, s.hosts, func(h *host) (_ []string, err error) {
+	problems, err := s.await(ctx, s.hosts, func(h *host) (_ []string, err error) {
 		// A node that starts may well change its lease.
 		if h == s.hosts[0] {
 			if s.leases, err = s.lab.Etcd().Leases(ctx); err != nil {
@@ -168,7 +185,7 @@ func (s *Suite) prepare(ctx context.Context, f Fault, targets []*target) error {
 }
 
 // each calls fn for all targets at once; nil is nothing to do.
-func each(ctx context.Context, targets []*target, fn func(context.Context, *target) error) error {
+func each(ctx context.Context, targets []*target, fn step) error {
 	if fn == nil {
 		return nil
 	}
@@ -184,53 +201,96 @@ func each(ctx context.Context, targets []*target, fn func(context.Context, *targ
 // untilRight waits until what the fault's class is about is right, and notes how long that took since start. What
 // changes a lease is to be followed by all nodes.
 func (s *Suite) untilRight(ctx context.Context, o *Outcome, targets []*target, start time.Time) error {
-	hosts := s.hosts
-	if o.Fault.Class != Uplink && o.Where != Stopped {
+	hosts, leasesChange := s.hosts, o.Fault.Class == Uplink || o.Where == Stopped // a node that starts may well change its lease
+	if !leasesChange {
 		hosts = nil
 		for _, t := range targets {
 			hosts = append(hosts, t.host)
 		}
 	}
-	right, problems, err := s.await(ctx, hosts, func(h *host) (problems []string, err error) {
-		// A node that starts may well change its lease.
-		if (o.Fault.Class == Uplink || o.Where == Stopped) && h == hosts[0] {
+	var right moments
+	problems, err := s.await(ctx, hosts, func(h *host) (_ []string, err error) {
+		if leasesChange && h == hosts[0] {
 			if s.leases, err = s.lab.Etcd().Leases(ctx); err != nil {
 				return nil, err
 			}
 		}
-		problems, err = h.check(s.leases)
-		if err == nil && o.Fault.Class == Rules && problems == nil {
+		problems, err := h.checkTables(s.leases, o.Families)
+		if err == nil && o.Fault.Class == Rules && problems.none() {
 			problems, err = h.checkAround(ctx)
 		}
-		return problems, err
+		right.note(problems, h == hosts[len(hosts)-1])
+		return problems.all(), err
 	})
 	if len(problems) > 0 {
 		o.Wrong = append(o.Wrong, fmt.Sprintf("not right after %s:", deadline))
 		o.Wrong = append(o.Wrong, problems[:min(len(problems), longestDiff)]...)
 	}
-	for _, t := range targets {
-		if t.since.After(start) {
-			start = t.since
+	for _, f := range o.Families {
+		from := start
+		for _, t := range targets {
+			if t.since[f].After(from) {
+				from = t.since[f]
+			}
 		}
+		until := right.at[f]
+		if until.IsZero() {
+			until = time.Now() // it was never right
+		}
+		o.By[f] = max(o.By[f], until.Sub(from))
+		o.Took = max(o.Took, o.By[f])
 	}
-	o.Took = max(o.Took, right.Sub(start))
 	return err
 }
 
-// stream starts to send from a pod of h to one of the host that its path is broken to. The function returned ends that.
-func (s *Suite) stream(ctx context.Context, h *host, o *Outcome) (stop func() error) {
+// moments are when each family became right, of several looks at several hosts.
+type moments struct {
+	at  [2]time.Time // the end of the first look since which nothing was wrong
+	bad [2]bool      // in the look that goes on
+}
+
+// note takes in what was found at a host; last says that it is the last one of a look.
+func (m *moments) note(p problems, last bool) {
+	for f := range m.bad {
+		m.bad[f] = m.bad[f] || len(p[f]) > 0
+	}
+	if !last {
+		return
+	}
+	for f, bad := range m.bad {
+		switch {
+		case bad:
+			m.at[f] = time.Time{}
+		case m.at[f].IsZero():
+			m.at[f] = time.Now()
+		}
+	}
+	m.bad = [2]bool{}
+}
+
+// stream starts to send, in every family of the overlay, from a pod of h to one of the host that its path is broken to. The
+// function returned ends that; what it returns waits for the last answers.
+func (s *Suite) stream(ctx context.Context, h *host, o *Outcome) (stop func() (wait func() error)) {
 	streaming, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		r, err := s.lab.Stream(streaming, h.pods[0].Endpoint, s.next(h).pods[0].Endpoint, probeEvery)
-		o.Traffic = &r
+		r, err := s.lab.StreamShared(streaming, h.pods[0].Endpoint, s.next(h).pods[0].Endpoint, probeEvery)
+		o.Traffic = r
 		done <- err
 	}()
 	const around = 50 * time.Millisecond // what flows before and after shows that it is the fault that costs
 	pause(ctx, around)
-	return func() error {
+	return func() (wait func() error) {
 		pause(ctx, around)
 		cancel()
-		return <-done
+		return func() error { return <-done }
 	}
+}
+
+// place says where and in what it is done: "one node", "one node, IPv6".
+func (c Case) place() string {
+	if c.Fault.Families == nil {
+		return string(c.Where)
+	}
+	return fmt.Sprintf("%s, %s", c.Where, names(c.Families))
 }

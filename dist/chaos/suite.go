@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,38 +17,55 @@ import (
 )
 
 const (
-	nodes       = 3
-	podsPerNode = 2
+	nodes = 3
 	// probeEvery is how often a datagram is sent while something is broken.
 	probeEvery = 2 * time.Millisecond
 	// deadline is how long anything may take that has no bound of its own.
 	deadline = 30 * time.Second
 )
 
-// networks are the network configs. In either, 10.5.254.0/23 is nobody's: see nowhere. With many leases, those of nodes
-// that do not exist are in the upper half.
-const (
-	fewLeases  = `{"Network":"10.5.0.0/16","SubnetMax":"10.5.199.0","Backend":{"Type":"vxlan"}}`
-	manyLeases = `{"Network":"10.0.0.0/8","SubnetMin":"10.6.0.0","SubnetMax":"10.99.0.0","Backend":{"Type":"vxlan"}}`
-)
-
 // Options describe a suite. The zero value of each field but Bin means its default.
 type Options struct {
-	Bin     string        // directory of selvaged, selvage, etcd and cni/
-	Leases  int           // leases of nodes that do not exist, beside those of the three that do; default none
-	Legacy  bool          // iptables is the legacy one, whose changes nobody is told of: the daemons look every second
-	Stopped time.Duration // how long a daemon is stopped while entries could age; default a minute
-	Fight   time.Duration // how long somebody fights a daemon for a route; default 10 s
-	Log     io.Writer     // gets a line for each step of the lab; default none
+	Bin      string          // directory of selvaged, selvage, etcd and cni/
+	Families []subnet.Family // of the overlay; default both
+	Backend  Backend         // default VXLAN
+	Pods     int             // on each node; default 2
+	Leases   int             // leases of nodes that do not exist, beside those of the three that do; default none
+	NFTables bool            // the daemons use nftables
+	Legacy   bool            // iptables is the legacy one, whose changes nobody is told of: the daemons look every second
+	Stopped  time.Duration   // how long a daemon is stopped while entries could age; default a minute
+	Fight    time.Duration   // how long somebody fights a daemon for a route; default 10 s
+	Log      io.Writer       // gets a line for each step of the lab; default none
+}
+
+// config is the network config. In any, 10.5.254.0/23 and fd00:5:0:fe::/63 are nobody's: see nowhere. With many leases there
+// is room for those of nodes that do not exist, see absent.
+func (o Options) config() string {
+	var fields []string
+	add := func(format string, args ...any) { fields = append(fields, fmt.Sprintf(format, args...)) }
+	if many := o.Leases > 0; !slices.Contains(o.Families, subnet.IPv4) {
+		add(`"EnableIPv4":false`)
+	} else if many {
+		add(`"Network":"10.0.0.0/8","SubnetMin":"10.6.0.0","SubnetMax":"10.99.0.0"`)
+	} else {
+		add(`"Network":"10.5.0.0/16","SubnetMax":"10.5.199.0"`)
+	}
+	if slices.Contains(o.Families, subnet.IPv6) {
+		add(`"EnableIPv6":true,"IPv6Network":"fd00:5::/32","IPv6SubnetMin":"fd00:5:0:1::","IPv6SubnetMax":"fd00:5:0:c7::"`)
+	}
+	add(`"EnableNFTables":%t`, o.NFTables)
+	add(`"Backend":%s`, o.Backend.config())
+	return "{" + strings.Join(fields, ",") + "}"
 }
 
 // Suite is a lab on which faults are done, one after the other.
 type Suite struct {
-	options Options
-	dir     string // holds the daemon's binary, so that it can be replaced
-	lab     *lab.Lab
-	hosts   []*host
-	leases  []subnet.Lease
+	options  Options
+	families []subnet.Family // of the overlay
+	dir      string          // holds the daemon's binary, so that it can be replaced
+	lab      *lab.Lab
+	hosts    []*host
+	leases   []subnet.Lease
 
 	endLegacy func() error // nil: it is not used
 
@@ -63,7 +81,16 @@ func New(ctx context.Context, o Options) (*Suite, error) {
 	if o.Fight == 0 {
 		o.Fight = 10 * time.Second
 	}
-	s := &Suite{options: o}
+	if len(o.Families) == 0 {
+		o.Families = both()
+	}
+	if o.Pods == 0 {
+		o.Pods = 2
+	}
+	if o.Backend == "" {
+		o.Backend = VXLAN
+	}
+	s := &Suite{options: o, families: o.Families}
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -91,16 +118,13 @@ func (s *Suite) build(ctx context.Context) (err error) {
 			return fmt.Errorf("legacy iptables: %w", err)
 		}
 	}
-	config := fewLeases
-	if s.options.Leases > 0 {
-		config = manyLeases
-	}
-	s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Bin: s.dir, Config: config, DaemonArgs: s.options.daemonArgs(), Log: s.options.Log})
+	s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Families: s.families, Bin: s.dir, Config: s.options.config(),
+		DaemonArgs: s.options.daemonArgs(), Log: s.options.Log})
 	if err != nil {
 		return err
 	}
 	for _, n := range s.lab.Nodes() {
-		h, err := newHost(n)
+		h, err := newHost(n, s.options)
 		if err != nil {
 			return err
 		}
@@ -111,7 +135,7 @@ func (s *Suite) build(ctx context.Context) (err error) {
 		if err := h.plantForeign(ctx); err != nil {
 			return err
 		}
-		for range podsPerNode {
+		for range s.options.Pods {
 			pod, err := s.lab.AddPod(ctx, n, "")
 			if err != nil {
 				return err
@@ -133,7 +157,7 @@ func (s *Suite) settle(ctx context.Context) (err error) {
 	if problems := s.reach(ctx); problems != nil {
 		return fmt.Errorf("before any fault: %q", problems)
 	}
-	_, problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) })
+	problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) })
 	if err != nil || problems != nil {
 		return fmt.Errorf("before any fault: %q, %w", problems, err)
 	}
@@ -144,8 +168,10 @@ func (s *Suite) settle(ctx context.Context) (err error) {
 		if h.golden, _, err = h.rules(ctx); err != nil {
 			return err
 		}
-		if len(h.golden) == 0 {
-			return fmt.Errorf("before any fault: iptables-save shows no rule of selvage's on %s", h.Name())
+		for _, what := range h.ruleMarks() {
+			if !slices.ContainsFunc(h.golden, func(line string) bool { return strings.Contains(line, what) }) {
+				return fmt.Errorf("before any fault: there is nothing of %s on %s: %q", what, h.Name(), h.golden)
+			}
 		}
 	}
 	return nil
@@ -203,9 +229,9 @@ func (s *Suite) next(h *host) *host {
 	return s.hosts[(slices.Index(s.hosts, h)+1)%len(s.hosts)]
 }
 
-// await polls hosts without pause until check finds nothing wrong with any of them, and returns when that was. The problems
-// are what was still wrong at the deadline.
-func (s *Suite) await(ctx context.Context, hosts []*host, check func(*host) ([]string, error)) (right time.Time, problems []string, err error) {
+// await polls hosts without pause until check finds nothing wrong with any of them. The problems are what was still wrong at
+// the deadline.
+func (s *Suite) await(ctx context.Context, hosts []*host, check func(*host) ([]string, error)) (problems []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	for {
@@ -213,21 +239,20 @@ func (s *Suite) await(ctx context.Context, hosts []*host, check func(*host) ([]s
 		for _, h := range hosts {
 			p, err := check(h)
 			if err != nil {
-				return right, nil, err
+				return nil, err
 			}
 			problems = append(problems, p...)
 		}
-		right = time.Now()
 		if len(problems) == 0 {
-			return right, nil, nil
+			return nil, nil
 		}
 		if !pause(ctx, time.Millisecond) {
-			return right, problems, nil
+			return problems, nil
 		}
 	}
 }
 
-// reach probes between all pods until all reach each other, and says which do not.
+// reach probes between all pods, in every family, until all reach each other, and says which do not.
 func (s *Suite) reach(ctx context.Context) (problems []string) {
 	ctx, cancel := context.WithTimeout(ctx, deadline/3)
 	defer cancel()
@@ -239,14 +264,15 @@ func (s *Suite) reach(ctx context.Context) (problems []string) {
 	}
 	for {
 		problems = nil
-		for _, r := range slices.Concat(s.lab.Matrix(ctx, pods)...) {
-			if r.Err != nil {
-				problems = append(problems, fmt.Sprintf("%s does not reach %s: %v", r.From, r.To, r.Err))
+		for _, f := range s.families {
+			results := slices.Concat(s.lab.MatrixFamily(ctx, f, pods)...)
+			for _, p := range pods {
+				results = append(results, s.lab.ProbeFamily(ctx, f, p, s.lab.Outside()))
 			}
-		}
-		for _, p := range pods {
-			if r := s.lab.Probe(ctx, p, s.lab.Outside()); r.Err != nil {
-				problems = append(problems, fmt.Sprintf("%s does not reach %s: %v", r.From, r.To, r.Err))
+			for _, r := range results {
+				if r.Err != nil {
+					problems = append(problems, fmt.Sprintf("%s does not reach %s over %s: %v", r.From, r.To, f, r.Err))
+				}
 			}
 		}
 		if problems == nil || !pause(ctx, 10*time.Millisecond) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -28,7 +29,7 @@ type uplink struct {
 	mtu    int
 	mac    net.HardwareAddr
 	addrs  []netlink.Addr
-	routes []netlink.Route // what is not the kernel's own
+	routes []netlink.Route // what is neither the kernel's own nor selvage's
 }
 
 // readUplink reads the uplink as it is: the interface that has the node's address, else the first there is. One that is
@@ -53,7 +54,7 @@ func (h *host) readUplink() (uplink, error) {
 				u.addrs = append(u.addrs, a)
 			}
 		}
-		if u.addr().IsValid() {
+		if len(u.addrs) > 0 {
 			return u, nil
 		}
 		if first.name == "" {
@@ -63,14 +64,37 @@ func (h *host) readUplink() (uplink, error) {
 	return first, nil
 }
 
-// addr is the uplink's IPv4 address, the invalid one if it has none.
-func (u uplink) addr() netip.Addr {
+// addr is the uplink's address of a family, the invalid one if it has none.
+func (u uplink) addr(f subnet.Family) netip.Addr {
 	for _, a := range u.addrs {
-		if ip := addrOf(a.IP); ip.Is4() {
+		if ip := addrOf(a.IP); subnet.FamilyOf(ip) == f {
 			return ip
 		}
 	}
 	return netip.Addr{}
+}
+
+// addrs are the addresses that the uplink was made with, of the families that the fault is done in.
+func (t *target) addrs() (addrs []netlink.Addr) {
+	for _, a := range t.uplink.addrs {
+		if slices.Contains(t.families, subnet.FamilyOf(addrOf(a.IP))) {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+// replaceRoutes puts the routes out of the uplink back, of those families.
+func (t *target) replaceRoutes(link netlink.Link) error {
+	for _, r := range t.uplink.routes {
+		if slices.Contains(t.families, subnet.FamilyOf(addrOf(r.Gw))) {
+			r.LinkIndex, r.Flags = link.Attrs().Index, 0
+			if err := t.nl.RouteReplace(&r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // rememberUplink notes how the uplink was made, for restoreUplink.
@@ -87,7 +111,7 @@ func (h *host) rememberUplink() (err error) {
 		return fmt.Errorf("%s: list routes: %w", h.Name(), err)
 	}
 	for _, r := range routes {
-		if r.Protocol != unix.RTPROT_KERNEL {
+		if r.Protocol != unix.RTPROT_KERNEL && r.Protocol != routeProtocol {
 			h.uplink.routes = append(h.uplink.routes, r)
 		}
 	}
@@ -154,27 +178,16 @@ func renumber(_ context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range t.uplink.addrs {
-		ip := addrOf(a.IP)
-		if !ip.Is4() {
-			continue
-		}
-		bytes := ip.As4()
-		bytes[3] += 100
-		renumbered := &net.IPNet{IP: bytes[:], Mask: a.Mask}
-		if err := errors.Join(t.nl.AddrDel(link, &netlink.Addr{IPNet: a.IPNet}), t.nl.AddrAdd(link, &netlink.Addr{IPNet: renumbered})); err != nil {
+	for _, a := range t.addrs() {
+		renumbered := slices.Clone(addrOf(a.IP).AsSlice())
+		renumbered[len(renumbered)-1] += 100
+		err := errors.Join(t.nl.AddrDel(link, &netlink.Addr{IPNet: a.IPNet}),
+			t.nl.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: renumbered, Mask: a.Mask}}))
+		if err != nil {
 			return err
 		}
 	}
-	for _, r := range t.uplink.routes {
-		if subnet.FamilyOf(addrOf(r.Gw)) == subnet.IPv4 {
-			r.LinkIndex, r.Flags = link.Attrs().Index, 0
-			if err := t.nl.RouteReplace(&r); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return t.replaceRoutes(link)
 }
 
 // numberBack undoes renumber.
@@ -188,7 +201,7 @@ func numberBack(_ context.Context, t *target) error {
 		return err
 	}
 	for _, a := range u.addrs {
-		if addrOf(a.IP).Is4() {
+		if slices.Contains(t.families, subnet.FamilyOf(addrOf(a.IP))) {
 			if err := t.nl.AddrDel(link, &netlink.Addr{IPNet: a.IPNet}); err != nil {
 				return err
 			}
@@ -202,15 +215,20 @@ func uplinkFaults() []Fault {
 	return []Fault{
 		{Name: "uplink down, then up", Class: Uplink, Away: away, Unbroken: true,
 			Inject: onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkSetDown(l) }), Undo: restoreUplink},
-		{Name: "uplink's address removed, then back", Class: Uplink, Away: away, Unbroken: true,
+		{Name: "uplink's address removed, then back", Class: Uplink, Families: both(), Away: away, Unbroken: true,
 			Inject: onUplink(func(t *target, l netlink.Link) error {
 				var errs []error
-				for _, a := range t.uplink.addrs {
+				for _, a := range t.addrs() {
 					errs = append(errs, t.nl.AddrDel(l, &netlink.Addr{IPNet: a.IPNet}))
 				}
 				return errors.Join(errs...)
 			}), Undo: restoreUplink},
-		{Name: "uplink gets another address, later its own", Class: Uplink, Follow: true, Inject: renumber, Undo: numberBack},
+		{Name: "uplink gets another address, later its own", Class: Uplink, Families: both(), Follow: true, Inject: renumber, Undo: numberBack},
+		{Name: "uplink without IPv6 (disable_ipv6), then with it", Class: Uplink, Families: []subnet.Family{subnet.IPv6}, Away: away, Unbroken: true,
+			Inject: func(_ context.Context, t *target) error { return t.write(disableIPv6(uplinkName), "1") },
+			Undo: func(_ context.Context, t *target) error {
+				return errors.Join(t.write(disableIPv6(uplinkName), "0"), t.restoreUplink())
+			}},
 		{Name: "uplink's MTU 1400, later 1500", Class: Uplink, Follow: true,
 			Inject: onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkSetMTU(l, smallMTU) }),
 			Undo:   onUplink(func(t *target, l netlink.Link) error { return t.nl.LinkSetMTU(l, t.uplink.mtu) })},

@@ -10,23 +10,22 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// What every node of the lab has its overlay on, by the lab's default network config.
+// What every node of the lab has its overlay on, by the network config.
 const (
-	device      = "flannel.1"
 	vni         = 1
 	port        = 8472
-	overhead    = 50 // of VXLAN over IPv4
-	longestDiff = 6  // entries named one by one
+	longestDiff = 6 // entries named one by one
 
 	routeProtocol = 83 // on routes and nexthop objects: whose they are
 )
 
 // entry is one thing that is to be in a node's kernel, whole: two that differ in anything are two entries.
 type entry struct {
-	kind   string       // device, address, fdb, neighbour, nexthop or route
-	link   string       // name of the device
-	prefix netip.Prefix // a route's destination; an address
-	ip     netip.Addr   // a gateway, a neighbour's address, where an FDB entry or a device leads
+	family subnet.Family // of the overlay that it is of
+	kind   string        // device, address, fdb, neighbour, nexthop or route
+	link   string        // name of the device
+	prefix netip.Prefix  // a route's destination; an address
+	ip     netip.Addr    // a gateway, a neighbour's address, where an FDB entry or a device leads
 	mac    network.MAC
 	id     uint32 // of a nexthop object: its own, or the one a route goes by, which has no gateway then
 	detail string // whatever else there is to say; of an entry that is as it should be, nothing but a device's attributes
@@ -52,55 +51,85 @@ func (e entry) String() string {
 	}
 }
 
-type entries map[entry]struct{}
+// entries are a set, by family.
+type entries [2]map[entry]struct{}
 
-func (s entries) add(e entry) { s[e] = struct{}{} }
+// newEntries returns an empty set, for about so many of each family.
+func newEntries(n int) entries {
+	return entries{make(map[entry]struct{}, n), make(map[entry]struct{}, n)}
+}
 
-// expected returns what the leases ask of the node called self, whose uplink has the given MTU.
-func expected(leases []subnet.Lease, self string, uplinkMTU int) (entries, error) {
-	want := make(entries, 4*len(leases))
+func (s entries) add(e entry) { s[e.family][e] = struct{}{} }
+
+func (s entries) len() int { return len(s[0]) + len(s[1]) }
+
+// expected returns what the leases ask of the node called self, which has that uplink, for an overlay of the given families.
+func expected(leases []subnet.Lease, self string, b Backend, families []subnet.Family, u uplink) (entries, error) {
+	want := newEntries(4 * len(leases))
 	for _, l := range leases {
-		e := l.Endpoints[subnet.IPv4]
-		var data struct{ VtepMAC string }
-		if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
-			return nil, fmt.Errorf("lease %s: %w", l.Key(), err)
+		for _, f := range families {
+			if err := want.lease(l, f, l.NodeName == self, b, u); err != nil {
+				return want, fmt.Errorf("lease %s: %w", l.Key(), err)
+			}
 		}
-		mac, err := network.ParseMAC(data.VtepMAC)
-		if err != nil {
-			return nil, fmt.Errorf("lease %s: %w", l.Key(), err)
-		}
-		vtep := e.Subnet.Addr()
-		if l.NodeName == self {
-			want.add(entry{kind: "device", link: device, ip: e.PublicIP, mac: mac,
-				detail: attributes("vxlan", vni, port, uplinkMTU-overhead, network.Alias, true, false, 0)})
-			want.add(entry{kind: "address", link: device, prefix: netip.PrefixFrom(vtep, 32)})
-			continue
-		}
-		want.add(entry{kind: "fdb", link: device, mac: mac, ip: e.PublicIP})
-		want.add(entry{kind: "neighbour", link: device, ip: vtep, mac: mac})
-		want.add(entry{kind: "nexthop", link: device, ip: vtep, id: nexthopID(vtep)})
-		want.add(entry{kind: "route", link: device, prefix: e.Subnet, id: nexthopID(vtep)})
 	}
 	return want, nil
+}
+
+// lease adds what one lease asks for in one family.
+func (s entries) lease(l subnet.Lease, f subnet.Family, own bool, b Backend, u uplink) error {
+	e, device := l.Endpoints[f], deviceOf(f)
+	if !own && b.goesDirect(e.PublicIP, u) {
+		s.add(entry{family: f, kind: "route", link: u.name, prefix: e.Subnet, ip: e.PublicIP})
+		return nil
+	}
+	if !b.tunnels() {
+		return nil
+	}
+	var data struct{ VtepMAC string }
+	if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
+		return fmt.Errorf("%s: %w", f, err)
+	}
+	mac, err := network.ParseMAC(data.VtepMAC)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f, err)
+	}
+	vtep := e.Subnet.Addr()
+	if own {
+		s.add(entry{family: f, kind: "device", link: device, ip: e.PublicIP, mac: mac,
+			detail: attributes("vxlan", vni, port, u.mtu-overheadOf(f), network.Alias, true, false, 0)})
+		s.add(entry{family: f, kind: "address", link: device, prefix: netip.PrefixFrom(vtep, vtep.BitLen())})
+		return nil
+	}
+	s.add(entry{family: f, kind: "fdb", link: device, mac: mac, ip: e.PublicIP})
+	s.add(entry{family: f, kind: "neighbour", link: device, ip: vtep, mac: mac})
+	if f != subnet.IPv4 { // without nexthop objects
+		s.add(entry{family: f, kind: "route", link: device, prefix: e.Subnet, ip: vtep})
+		return nil
+	}
+	s.add(entry{family: f, kind: "nexthop", link: device, ip: vtep, id: nexthopID(vtep)})
+	s.add(entry{family: f, kind: "route", link: device, prefix: e.Subnet, id: nexthopID(vtep)})
+	return nil
 }
 
 func attributes(kind string, vni, port, mtu int, alias string, up, learning bool, lower int) string {
 	return fmt.Sprintf("%s id %d port %d mtu %d alias %q up %t learning %t lower %d", kind, vni, port, mtu, alias, up, learning, lower)
 }
 
-// diff returns what is missing and what is too much, in words; nil if nothing.
-func diff(want, have entries) []string {
-	var problems []string
-	for e := range want {
-		if _, ok := have[e]; !ok {
-			problems = append(problems, "missing: "+e.String())
+// diff returns what is missing and what is too much of some families, in words.
+func diff(want, have entries, families []subnet.Family) (p problems) {
+	for _, f := range families {
+		for e := range want[f] {
+			if _, ok := have[f][e]; !ok {
+				p.add(f, "missing: %s", e)
+			}
 		}
-	}
-	for e := range have {
-		if _, ok := want[e]; !ok {
-			problems = append(problems, "too much: "+e.String())
+		for e := range have[f] {
+			if _, ok := want[f][e]; !ok {
+				p.add(f, "too much: %s", e)
+			}
 		}
+		slices.Sort(p[f])
 	}
-	slices.Sort(problems)
-	return problems
+	return p
 }

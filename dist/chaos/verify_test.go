@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -17,6 +19,9 @@ func leases() []subnet.Lease {
 		l := subnet.Lease{NodeName: name, BackendType: "vxlan"}
 		l.Endpoints[subnet.IPv4] = subnet.Endpoint{Subnet: netip.MustParsePrefix(prefix), PublicIP: netip.MustParseAddr(ip),
 			Data: `{"VNI":1,"VtepMAC":"` + mac + `"}`}
+		host := prefix[len("10.5.") : len("10.5.")+1]
+		l.Endpoints[subnet.IPv6] = subnet.Endpoint{Subnet: netip.MustParsePrefix("fd00:5:0:" + host + "::/64"),
+			PublicIP: netip.MustParseAddr("fd00:31::1" + host), Data: `{"VNI":1,"VtepMAC":"` + mac[:len(mac)-1] + `6"}`}
 		return l
 	}
 	return []subnet.Lease{
@@ -26,11 +31,11 @@ func leases() []subnet.Lease {
 }
 
 func TestExpected(t *testing.T) {
-	want, err := expected(leases(), "node1", 1500)
+	want, err := expected(leases(), "node1", VXLAN, both(), uplink{mtu: 1500})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := diff(entries{}, want)
+	got := diff(entries{}, want, both()).all()
 	for i := range got {
 		got[i] = strings.TrimSpace(got[i])
 	}
@@ -41,15 +46,27 @@ func TestExpected(t *testing.T) {
 		`too much: neighbour 10.5.2.0 lladdr 0e:00:00:00:00:02 dev flannel.1`,
 		`too much: nexthop id 168100352 via 10.5.2.0 dev flannel.1`,
 		`too much: route 10.5.2.0/24 nhid 168100352 dev flannel.1`,
+		`too much: address fd00:5:0:1::/128 dev flannel-v6.1`,
+		`too much: device flannel-v6.1 local fd00:31::11 mac 0e:00:00:00:00:06 vxlan id 1 port 8472 mtu 1430 alias "selvage" up true learning false lower 0`,
+		`too much: fdb 0e:00:00:00:00:06 dst fd00:31::12 dev flannel-v6.1`,
+		`too much: neighbour fd00:5:0:2:: lladdr 0e:00:00:00:00:06 dev flannel-v6.1`,
+		`too much: route fd00:5:0:2::/64 via fd00:5:0:2:: dev flannel-v6.1`,
 	}; !slices.Equal(got, wanted) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(wanted, "\n"))
 	}
-	if problems := diff(want, want); problems != nil {
+	if problems := diff(want, want, both()); !problems.none() {
 		t.Errorf("a set differs from itself: %q", problems)
+	}
+	single, err := expected(leases(), "node1", VXLAN, []subnet.Family{subnet.IPv6}, uplink{mtu: 1500})
+	if p := diff(want, single, both()); err != nil || len(p[subnet.IPv4]) != 6 || len(p[subnet.IPv6]) != 0 {
+		t.Errorf("of IPv6 alone: %q, %v, want what is of IPv4 missing", p, err)
+	}
+	if p := diff(want, single, []subnet.Family{subnet.IPv6}); !p.none() {
+		t.Errorf("of what was not asked for: %q", p)
 	}
 	bad := leases()
 	bad[1].Endpoints[subnet.IPv4].Data = `{"VtepMAC":"none"}`
-	if _, err := expected(bad, "node1", 1500); err == nil {
+	if _, err := expected(bad, "node1", VXLAN, both(), uplink{mtu: 1500}); err == nil {
 		t.Error("a lease without a MAC address is taken")
 	}
 }
@@ -98,22 +115,107 @@ func TestCompare(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	route, device := Fault{Name: "route deleted", Class: Entries}, Fault{Name: "device down", Class: Device}
-	flow := &lab.StreamReport{Sent: 100, Lost: 1, Gap: 2 * time.Millisecond}
+	route := Case{Fault: Fault{Name: "route deleted", Class: Entries, Families: both()}, Where: OneNode, Families: []subnet.Family{subnet.IPv6}}
+	device := Case{Fault: Fault{Name: "device down", Class: Device}, Where: OneNode, Families: both()}
+	flow := []lab.StreamReport{{Family: subnet.IPv6, Sent: 100, Lost: 1, Gap: 2 * time.Millisecond}}
 	var b bytes.Buffer
 	r := NewReport(&b)
 	r.Heading("broken: %s", OneNode)
-	r.Line(Outcome{Fault: route, Where: OneNode, Took: 1500 * time.Microsecond, Traffic: flow})
-	if !r.Summary() || !strings.Contains(b.String(), "right after    1.5ms    100 sent     1 lost, gap   2.0ms  ok") {
+	r.Line(Outcome{Case: route, By: [2]time.Duration{subnet.IPv6: 1500 * time.Microsecond}, Traffic: flow})
+	if !r.Summary() || !strings.Contains(b.String(), "right after IPv6    1.5ms") || !strings.Contains(b.String(), "IPv6: 100 sent, 1 lost, gap 2.0ms  ok") ||
+		!strings.Contains(b.String(), "entries  IPv6    1 faults, right again after: median    1.5ms") {
 		t.Errorf("got %s", b.String())
 	}
-	r.Line(Outcome{Fault: device, Where: OneNode, Took: 80 * time.Millisecond})
+	r.Line(Outcome{Case: device, Took: 80 * time.Millisecond})
 	if b.Reset(); r.Summary() || !strings.Contains(b.String(), "FAIL: 0 not put right, 1 too late") {
 		t.Errorf("a median above its bound: got %s", b.String())
 	}
 	r = NewReport(&b)
-	r.Brief(Outcome{Fault: route, Where: Stopped, Wrong: []string{"what is wrong"}, Log: []string{"node1: what it said"}})
+	r.Brief(Outcome{Case: route, Wrong: []string{"what is wrong"}, Log: []string{"node1: what it said"}})
 	if r.Summary() || !strings.Contains(b.String(), "what is wrong") || !strings.Contains(b.String(), "what it said") {
 		t.Errorf("a fault that is not repaired: got %s", b.String())
+	}
+}
+
+// TestMoments: a family is right from the end of the first look since which nothing of it was wrong.
+func TestMoments(t *testing.T) {
+	var m moments
+	bad := problems{subnet.IPv6: {"wrong"}}
+	for _, look := range []struct {
+		found []problems
+		right [2]bool
+	}{
+		{[]problems{bad, {}}, [2]bool{true, false}},
+		{[]problems{{}, {}}, [2]bool{true, true}},
+		{[]problems{{}, bad}, [2]bool{true, false}},
+		{[]problems{{subnet.IPv4: {"wrong"}}, {}}, [2]bool{false, true}},
+	} {
+		before := m.at
+		for i, p := range look.found {
+			m.note(p, i == len(look.found)-1)
+		}
+		for f, right := range look.right {
+			if right == m.at[f].IsZero() || right && !before[f].IsZero() && before[f] != m.at[f] {
+				t.Errorf("%+v: family %d is right at %s after %s, want right %t", look, f, m.at[f], before[f], right)
+			}
+		}
+	}
+}
+
+// TestTurns: all at once first, then each alone.
+func TestTurns(t *testing.T) {
+	ipv4, ipv6 := []subnet.Family{subnet.IPv4}, []subnet.Family{subnet.IPv6}
+	for _, tt := range []struct {
+		overlay, fault []subnet.Family
+		want           string
+	}{
+		{both(), both(), "IPv4 IPv6, IPv4, IPv6"},
+		{both(), ipv6, "IPv6"},
+		{both(), nil, "IPv4 IPv6"},
+		{ipv6, both(), "IPv6"},
+		{ipv6, nil, "IPv6"},
+		{ipv4, ipv6, ""},
+	} {
+		var got []string
+		for _, turn := range (&Suite{families: tt.overlay}).Turns(Fault{Families: tt.fault}) {
+			got = append(got, names(turn))
+		}
+		if text := strings.Join(got, ", "); text != tt.want {
+			t.Errorf("overlay of %s, fault of %s: %q, want %q", names(tt.overlay), names(tt.fault), text, tt.want)
+		}
+	}
+}
+
+// TestExpectedDirect: what is on the uplink's network goes out of it, and needs a tunnel otherwise, if there is one.
+func TestExpectedDirect(t *testing.T) {
+	wide := uplink{name: "eth0", mtu: 1500, addrs: []netlink.Addr{
+		{IPNet: ipNet(netip.MustParsePrefix("172.31.0.11/24"))}, {IPNet: ipNet(netip.MustParsePrefix("fd00:31::11/128"))},
+	}}
+	const ipv4, ipv6 = "missing: route 10.5.2.0/24 via 172.31.0.12 dev eth0", "missing: route fd00:5:0:2::/64 via fd00:31::12 dev eth0"
+	for _, tt := range []struct {
+		backend Backend
+		direct  []string
+		others  int
+	}{
+		{HostGW, []string{ipv4, ipv6}, 0},
+		{Direct, []string{ipv4}, 2 + 2 + 3}, // device and address of either, and what a peer takes over IPv6
+		{VXLAN, nil, 2 + 2 + 4 + 3},
+	} {
+		want, err := expected(leases(), "node1", tt.backend, both(), wide)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var routes []string
+		others := 0
+		for _, line := range diff(want, entries{}, both()).all() {
+			if line = strings.TrimSpace(line); strings.HasSuffix(line, "eth0") {
+				routes = append(routes, line)
+			} else {
+				others++
+			}
+		}
+		if !slices.Equal(routes, tt.direct) || others != tt.others {
+			t.Errorf("%s: %q and %d others, want %q and %d", tt.backend, routes, others, tt.direct, tt.others)
+		}
 	}
 }

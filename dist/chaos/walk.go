@@ -11,7 +11,7 @@ import (
 // is up to the machine.
 func (s *Suite) Walk(ctx context.Context, seed uint64, d time.Duration, report func(Outcome)) error {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	faults := Faults()
+	faults := s.options.Faults()
 	for start := time.Now(); time.Since(start) < d && ctx.Err() == nil; {
 		f := faults[rng.IntN(len(faults))]
 		where := []Where{OneNode, OneNode, AllNodes, Stopped}[rng.IntN(4)]
@@ -19,7 +19,11 @@ func (s *Suite) Walk(ctx context.Context, seed uint64, d time.Duration, report f
 		if f.Long || !where.Applies(f) {
 			continue
 		}
-		o, err := s.Run(ctx, f, where, index, false)
+		turns := s.Turns(f)
+		if len(turns) == 0 {
+			continue
+		}
+		o, err := s.Run(ctx, Case{Fault: f, Where: where, Families: turns[rng.IntN(len(turns))], Host: index})
 		if err != nil {
 			return err
 		}

@@ -99,11 +99,11 @@ func TestWhatIsWrongIsSeen(t *testing.T) {
 	}
 	look("node1 has 0 leases")
 	for i, name := range []string{"node1", "node1"} {
-		l := strange(name, subnetOf(fmt.Sprintf("10.5.19%d.0/24", i)), byte(i))
+		l := strange(name, number(s.options.Families, byte(190+i)), byte(i))
 		if err := s.write(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
-		look([]string{"node1 has 10.5.190.0/24, and had ", "node1 has 2 leases"}[i])
+		look([]string{"node1 has 10.5.190.0/24 fd00:5:0:190::/64, and had ", "node1 has 2 leases"}[i])
 	}
 	// And a path that is broken is packets lost.
 	o := Outcome{}

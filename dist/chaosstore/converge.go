@@ -15,7 +15,7 @@ import (
 
 // picture is what was found, and what is wrong with it.
 type picture struct {
-	subnets map[string]netip.Prefix // leased, by node
+	subnets map[string]subnets // leased, by node
 	wrong   []string
 }
 
@@ -26,7 +26,7 @@ func (p *picture) bad(format string, args ...any) {
 // converge looks until all is right: each node has one lease and its subnet file says so, nobody has a part of another's, and
 // each node has routes to all others, also to one that does not exist and whose lease is new. Subnets that are given have to
 // be the same as then. It returns how long that took since a time, or what was still wrong at the deadline.
-func (s *Suite) converge(ctx context.Context, before map[string]netip.Prefix, since time.Time) (took time.Duration, wrong []string) {
+func (s *Suite) converge(ctx context.Context, before map[string]subnets, since time.Time) (took time.Duration, wrong []string) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	m := s.newMarker()
@@ -47,13 +47,13 @@ func (s *Suite) converge(ctx context.Context, before map[string]netip.Prefix, si
 }
 
 // look looks once. It writes the marker if it is not there.
-func (s *Suite) look(ctx context.Context, before map[string]netip.Prefix, marker subnet.Lease) (p picture) {
+func (s *Suite) look(ctx context.Context, before map[string]subnets, marker subnet.Lease) (p picture) {
 	leases, err := s.store.leases(ctx)
 	if err != nil {
 		p.bad("%v", err)
 		return p
 	}
-	p.subnets = map[string]netip.Prefix{}
+	p.subnets = map[string]subnets{}
 	for _, h := range s.hosts {
 		p.node(h, leases[h.Name()], before)
 	}
@@ -64,7 +64,7 @@ func (s *Suite) look(ctx context.Context, before map[string]netip.Prefix, marker
 		}
 		return p
 	}
-	p.subnets[marker.NodeName] = marker.Endpoints[subnet.IPv4].Subnet
+	p.subnets[marker.NodeName] = subnetsOf(marker)
 	for _, h := range s.hosts {
 		p.routes(h)
 	}
@@ -72,14 +72,14 @@ func (s *Suite) look(ctx context.Context, before map[string]netip.Prefix, marker
 }
 
 // node judges a node's lease and its subnet file.
-func (p *picture) node(h *host, leases []subnet.Lease, before map[string]netip.Prefix) {
+func (p *picture) node(h *host, leases []subnet.Lease, before map[string]subnets) {
 	if len(leases) != 1 {
 		p.bad("%s has %d leases", h.Name(), len(leases))
 		return
 	}
-	own := leases[0].Endpoints[subnet.IPv4].Subnet
+	own := subnetsOf(leases[0])
 	for name, other := range p.subnets {
-		if own.Overlaps(other) {
+		if own.overlap(other) {
 			p.bad("%s and %s both have %s", name, h.Name(), own)
 		}
 	}
@@ -87,9 +87,14 @@ func (p *picture) node(h *host, leases []subnet.Lease, before map[string]netip.P
 	if was, ok := before[h.Name()]; ok && was != own {
 		p.bad("%s has %s, and had %s", h.Name(), own, was)
 	}
+	for _, f := range h.suite.options.Families {
+		if !own[f].IsValid() {
+			p.bad("%s has no %s subnet", h.Name(), f)
+		}
+	}
 	file, err := h.subnetFile()
-	if err != nil || file.Subnets[subnet.IPv4].Masked() != own {
-		p.bad("%s has %s, its subnet file says %s, %v", h.Name(), own, file.Subnets[subnet.IPv4], err)
+	if err != nil || subnets(file.Subnets).masked() != own {
+		p.bad("%s has %s, its subnet file says %s, %v", h.Name(), own, subnets(file.Subnets), err)
 	}
 }
 
@@ -97,12 +102,12 @@ func (p *picture) node(h *host, leases []subnet.Lease, before map[string]netip.P
 func (p *picture) routes(h *host) {
 	have := map[netip.Prefix]bool{}
 	err := h.Do(func() error {
-		routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+		routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 		for _, r := range routes {
 			if r.Dst != nil {
-				a, _ := netip.AddrFromSlice(r.Dst.IP.To4())
+				a, _ := netip.AddrFromSlice(r.Dst.IP)
 				bits, _ := r.Dst.Mask.Size()
-				have[netip.PrefixFrom(a, bits)] = true
+				have[netip.PrefixFrom(a.Unmap(), bits)] = true
 			}
 		}
 		return err
@@ -111,25 +116,27 @@ func (p *picture) routes(h *host) {
 		p.bad("%s: read the routes: %v", h.Name(), err)
 	}
 	for name, to := range p.subnets {
-		if name != h.Name() && !have[to] {
-			p.bad("%s has no route to %s of %s", h.Name(), to, name)
+		for _, one := range to {
+			if name != h.Name() && one.IsValid() && !have[one] {
+				p.bad("%s has no route to %s of %s", h.Name(), one, name)
+			}
 		}
 	}
 }
 
 // subnets returns who has what now.
-func (s *Suite) subnets(ctx context.Context) (subnets map[string]netip.Prefix, err error) {
+func (s *Suite) subnets(ctx context.Context) (now map[string]subnets, err error) {
 	err = insist(ctx, "read the leases", func(ctx context.Context) error {
 		leases, err := s.store.leases(ctx)
-		subnets = map[string]netip.Prefix{}
+		now = map[string]subnets{}
 		for _, h := range s.hosts {
 			for _, l := range leases[h.Name()] {
-				subnets[h.Name()] = l.Endpoints[subnet.IPv4].Subnet
+				now[h.Name()] = subnetsOf(l)
 			}
 		}
 		return err
 	})
-	return subnets, err
+	return now, err
 }
 
 // newMarker is the lease of another node that does not exist. Each is another, since peers stay for a while after their
@@ -137,14 +144,20 @@ func (s *Suite) subnets(ctx context.Context) (subnets map[string]netip.Prefix, e
 func (s *Suite) newMarker() subnet.Lease {
 	n := s.markers % 50
 	s.markers++
-	return strange(fmt.Sprintf("marker%d", s.markers), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(200 + n), 0}), 24), byte(n))
+	return strange(fmt.Sprintf("marker%d", s.markers), number(s.options.Families, wide().max+1+byte(n)), byte(n))
 }
 
 // strange is the lease of a node that does not exist; n makes it unlike others.
-func strange(name string, p netip.Prefix, n byte) subnet.Lease {
+func strange(name string, s subnets, n byte) subnet.Lease {
 	l := subnet.Lease{BackendType: "vxlan", NodeName: name, InstanceID: fmt.Sprintf("%032x", n)}
-	l.Endpoints[subnet.IPv4] = subnet.Endpoint{
-		Subnet: p, PublicIP: netip.AddrFrom4([4]byte{172, 31, 0, 180 + n}), Data: fmt.Sprintf(`{"VNI":1,"VtepMAC":"0e:ab:00:00:00:%02x"}`, n),
+	for i, p := range s {
+		if f := subnet.Family(i); p.IsValid() {
+			l.Endpoints[f] = subnet.Endpoint{
+				Subnet:   p,
+				PublicIP: netip.MustParseAddr(fmt.Sprintf([...]string{"172.31.0.%d", "fd00:31::%d"}[f], 180+int(n))),
+				Data:     fmt.Sprintf(`{"VNI":1,"VtepMAC":"0e:ab:00:00:%02x:%02x"}`, i, n),
+			}
+		}
 	}
 	return l
 }

@@ -8,6 +8,8 @@
 //	node2 ─┼─ 172.31.0.1 ────┼─ proxy 192.0.2.12:2379 ── etcd 192.0.2.12:12379
 //	node3 ─┘                 └─ proxy 192.0.2.13:2379 ── etcd 192.0.2.13:12379
 //
+// The overlay is one of IPv4 and IPv6, unless [Options.Families] says otherwise: what is looked at and sent is of both.
+//
 // A [proxy] for each member, so that answers can be delayed; it refuses connections while its member is down. And the daemons
 // are started by a script that gives them the arguments of this suite, see daemon.go.
 //

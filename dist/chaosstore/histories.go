@@ -9,8 +9,6 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
-
-	"github.com/selvage-net/selvage/subnet"
 )
 
 // histories are faults after which the store does not have the history that the daemons know, or not all of it.
@@ -24,7 +22,7 @@ func histories() []Fault {
 				return err
 			}
 			pause(ctx, 2*time.Second)
-			return r.store.put(ctx, "config", r.scene.Config)
+			return r.store.put(ctx, "config", r.config)
 		}}, single(), secure()),
 		// A daemon that starts has nothing to compare with but what it kept in its state directory.
 		everywhere(Fault{Name: "etcd wiped, daemon restarted before the others are back", Within: afterRegress, Do: func(ctx context.Context, r *run) error {
@@ -32,7 +30,7 @@ func histories() []Fault {
 				return err
 			}
 			r.hosts[0].Kill()
-			if err := errors.Join(r.store.start(ctx), r.store.secure(ctx), r.store.put(ctx, "config", r.scene.Config)); err != nil {
+			if err := errors.Join(r.store.start(ctx), r.store.secure(ctx), r.store.put(ctx, "config", r.config)); err != nil {
 				return err
 			}
 			r.over()
@@ -71,18 +69,18 @@ func histories() []Fault {
 				return err
 			}
 			var head int64
-			const key = prefix + "/subnets/10.5.250.0-24"
-			value, err := strange("busy", subnetOf("10.5.250.0/24"), 70).Value()
+			busy := strange("busy", number(r.options.Families, 250), 70)
+			value, err := busy.Value()
 			for i := 0; i < 1000 && err == nil; i++ {
 				var resp *clientv3.PutResponse
-				if resp, err = r.store.admin.Put(ctx, key, string(value)); err == nil {
+				if resp, err = r.store.admin.Put(ctx, subnetKeys+busy.Key(), string(value)); err == nil {
 					head = resp.Header.Revision
 				}
 			}
 			if err == nil {
 				_, err = r.store.admin.Compact(ctx, head, clientv3.WithCompactPhysical())
 			}
-			err = errors.Join(err, r.store.delete(ctx, "subnets/10.5.250.0-24"))
+			err = errors.Join(err, r.store.delete(ctx, "subnets/"+busy.Key()))
 			r.over()
 			return errors.Join(err, h.signal(unix.SIGCONT))
 		}}, single(), three()),
@@ -90,4 +88,4 @@ func histories() []Fault {
 }
 
 // keyOf returns the lease key that a node had before the fault.
-func keyOf(r *run, i int) string { return subnet.FormatKey(r.before[r.hosts[i].Name()]) }
+func keyOf(r *run, i int) string { return r.before[r.hosts[i].Name()].key() }

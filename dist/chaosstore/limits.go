@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -57,8 +56,6 @@ func intruder(r *run, i int) subnet.Lease {
 	return strange("intruder", r.before[r.hosts[i].Name()], 60)
 }
 
-func subnetOf(text string) netip.Prefix { return netip.MustParsePrefix(text) }
-
 // outlived stops the first node's daemon until its lease has run out and meanwhile is done.
 func (r *run) outlived(ctx context.Context, meanwhile func() error) error {
 	h := r.hosts[0]
@@ -82,7 +79,7 @@ func (r *run) outlived(ctx context.Context, meanwhile func() error) error {
 
 // yielded makes sure that a node has left its subnet to another, in etcd, in its subnet file and in the kernel.
 func (r *run) yielded(ctx context.Context, h *host, to subnet.Lease) error {
-	lost := to.Endpoints[subnet.IPv4].Subnet
+	lost := subnetsOf(to)
 	now, err := r.subnets(ctx)
 	if err != nil {
 		return err
@@ -94,15 +91,17 @@ func (r *run) yielded(ctx context.Context, h *host, to subnet.Lease) error {
 	if len(leases[to.NodeName]) != 1 {
 		r.wrong("the lease of %s is not there any more", to.NodeName)
 	}
-	if now[h.Name()].Overlaps(lost) {
+	if now[h.Name()].overlap(lost) {
 		r.wrong("%s still has %s", h.Name(), lost)
 	}
-	addresses, err := h.Output(ctx, "ip", "-4", "-o", "address", "show", "type", "vxlan")
+	addresses, err := h.overlayAddresses()
 	if err != nil {
 		return err
 	}
-	if strings.Contains(string(addresses), lost.Addr().String()+"/") {
-		r.wrong("the overlay's device of %s still has an address of %s: %s", h.Name(), lost, addresses)
+	for _, a := range addresses {
+		if lost.contain(a) {
+			r.wrong("an overlay's device of %s still has %s, of %s", h.Name(), a, lost)
+		}
 	}
 	r.remark("%s had %s and has %s now", h.Name(), lost, now[h.Name()])
 	return nil

@@ -13,7 +13,7 @@ import (
 
 // scarce is a scene with a subnet for each of the nodes, and one more.
 func scarce() Scene {
-	return Scene{Members: 1, Config: `{"Network":"10.5.0.0/16","SubnetMin":"10.5.1.0","SubnetMax":"10.5.4.0","Backend":{"Type":"vxlan"}}`}
+	return Scene{Members: 1, Narrow: true}
 }
 
 // races are faults in which nodes want the same.
@@ -23,7 +23,11 @@ func races() []Fault {
 			h, other := r.hosts[1], r.hosts[0]
 			h.Kill()
 			size := h.logSize()
-			if err := h.start("--public-ip=" + other.Addr(subnet.IPv4).String()); err != nil {
+			var claimed []string
+			for _, f := range r.options.Families {
+				claimed = append(claimed, fmt.Sprintf("--public-ip%s=%s", [...]string{"", "v6"}[f], other.Addr(f)))
+			}
+			if err := h.start(claimed...); err != nil {
 				return err
 			}
 			for until := time.Now().Add(r.options.lasting(15*time.Second, 5*time.Second)); time.Now().Before(until); pause(ctx, 50*time.Millisecond) {
@@ -34,7 +38,7 @@ func races() []Fault {
 					break
 				}
 			}
-			if lines := h.logSince(size); !strings.Contains(strings.Join(lines, "\n"), other.Addr(subnet.IPv4).String()) {
+			if lines := h.logSince(size); !strings.Contains(strings.Join(lines, "\n"), other.Addr(r.options.Families[0]).String()) {
 				r.wrong("%s says nothing of it", h.Name())
 			}
 			return h.restart(ctx)
@@ -90,14 +94,21 @@ func races() []Fault {
 
 // spare is the lease of a node that does not exist on the one subnet of a scarce scene that nobody has.
 func spare(r *run) subnet.Lease {
-	for n := 1; ; n++ {
-		p := subnetOf(fmt.Sprintf("10.5.%d.0/24", n))
-		free := true
-		for _, taken := range r.before {
-			free = free && taken != p
-		}
-		if free {
-			return strange("spare", p, 61)
+	var free subnets
+	for n := narrow().max; n >= narrow().min; n-- {
+		for f, p := range number(r.options.Families, n) {
+			if !p.IsValid() {
+				continue
+			}
+			// A node's subnets of the two families need not have the same number.
+			taken := false
+			for _, s := range r.before {
+				taken = taken || s[f] == p
+			}
+			if !taken {
+				free[f] = p
+			}
 		}
 	}
+	return strange("spare", free, 61)
 }

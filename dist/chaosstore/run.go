@@ -3,7 +3,6 @@ package chaosstore
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -31,8 +30,8 @@ func (o Outcome) OK() bool { return o.Wrong == nil && o.Traffic.Lost == 0 }
 // run is a fault that is being done.
 type run struct {
 	*Suite
-	before map[string]netip.Prefix // subnets, by node
-	ended  time.Time               // when the fault did, if it says
+	before map[string]subnets // by node
+	ended  time.Time          // when the fault did, if it says
 	o      *Outcome
 }
 
@@ -122,17 +121,19 @@ func (s *Suite) stream(ctx context.Context, pairs [][2]int, o *Outcome) (stop fu
 	for _, p := range pairs {
 		from, to := s.hosts[p[0]].pod.Endpoint, s.hosts[p[1]].pod.Endpoint
 		running.Go(func() {
-			r, err := s.lab.Stream(streaming, from, to, probeEvery)
+			reports, err := s.lab.StreamShared(streaming, from, to, probeEvery)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
 				o.Wrong = append(o.Wrong, err.Error())
 				return
 			}
-			if r.Lost > 0 {
-				o.Remarks = append(o.Remarks, fmt.Sprintf("from %s to %s: %s", from.Name(), to.Name(), r))
+			for _, r := range reports {
+				if r.Lost > 0 {
+					o.Remarks = append(o.Remarks, fmt.Sprintf("from %s to %s over %s: %s", from.Name(), to.Name(), r.Family, r))
+				}
+				o.Traffic.Sent, o.Traffic.Lost, o.Traffic.Gap = o.Traffic.Sent+r.Sent, o.Traffic.Lost+r.Lost, max(o.Traffic.Gap, r.Gap)
 			}
-			o.Traffic.Sent, o.Traffic.Lost, o.Traffic.Gap = o.Traffic.Sent+r.Sent, o.Traffic.Lost+r.Lost, max(o.Traffic.Gap, r.Gap)
 		})
 	}
 	pause(ctx, around)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,7 +15,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
@@ -79,24 +77,12 @@ func newStore(ctx context.Context, bin, dir, certDir string, n int, secure bool)
 	return s, s.secure(ctx)
 }
 
-func addLoopback(addr string) error {
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("find lo: %w", err)
-	}
-	a := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(addr), Mask: net.CIDRMask(32, 32)}}
-	if err := netlink.AddrAdd(lo, a); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add %s to lo: %w", addr, err)
-	}
-	return nil
-}
-
 // options are those of a member. Each is started by itself, at an address of its own, so that it can be parted from the
 // others; they are told of each other by a flag that overrides etcdserver's.
 func (s *store) options(i int) etcdserver.Options {
 	var all []string
 	for j, m := range s.members {
-		all = append(all, fmt.Sprintf("m%d=http://%s:%d", j, m.addr, peerPort))
+		all = append(all, fmt.Sprintf("m%d=http://%s", j, net.JoinHostPort(m.addr, fmt.Sprint(peerPort))))
 	}
 	o := etcdserver.Options{
 		Binary: filepath.Join(s.bin, "etcd"), Dir: s.dir, Name: fmt.Sprintf("m%d", i), Host: s.members[i].addr,
@@ -266,8 +252,7 @@ func (s *store) close() error {
 		return err
 	}
 	for _, m := range s.members {
-		a := netip.PrefixFrom(netip.MustParseAddr(m.addr), 32)
-		err = errors.Join(err, netlink.AddrDel(lo, &netlink.Addr{IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(32, 32)}}))
+		err = errors.Join(err, netlink.AddrDel(lo, &netlink.Addr{IPNet: hostOnly(m.addr)}))
 	}
 	return err
 }

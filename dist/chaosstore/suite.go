@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 const (
@@ -19,12 +23,42 @@ const (
 	deadline = time.Minute
 )
 
-// config is the network config. What is above SubnetMax is for nodes that do not exist.
-const config = `{"Network":"10.5.0.0/16","SubnetMax":"10.5.199.0","Backend":{"Type":"vxlan"}}`
+// room is where nodes get their subnets from. Those of nodes that do not exist lie above.
+type room struct{ min, max byte }
+
+// The rooms there are: one in which nobody lacks a subnet, and one with a subnet for each of the nodes and one more.
+func wide() room   { return room{1, 199} }
+func narrow() room { return room{1, 4} }
+
+// number returns subnet number n of each of the families: 10.5.7.0/24 and fd00:5:0:7::/64, the number being written as if it
+// were hexadecimal.
+func number(families []subnet.Family, n byte) (s subnets) {
+	for _, f := range families {
+		s[f] = netip.MustParsePrefix(fmt.Sprintf([...]string{"10.5.%d.0/24", "fd00:5:0:%d::/64"}[f], n))
+	}
+	return s
+}
+
+// config is the network config for nodes that get their subnets there.
+func (r room) config(families []subnet.Family) string {
+	var fields []string
+	low, high := number(families, r.min), number(families, r.max)
+	for _, f := range families {
+		fields = append(fields, fmt.Sprintf([...]string{
+			`"Network":"10.5.0.0/16","SubnetMin":"%s","SubnetMax":"%s"`,
+			`"EnableIPv6":true,"IPv6Network":"fd00:5::/48","IPv6SubnetMin":"%s","IPv6SubnetMax":"%s"`,
+		}[f], low[f].Addr(), high[f].Addr()))
+	}
+	if !slices.Contains(families, subnet.IPv4) {
+		fields = append(fields, `"EnableIPv4":false`)
+	}
+	return "{" + strings.Join(append(fields, `"Backend":{"Type":"vxlan"}`), ",") + "}"
+}
 
 // Options describe how things are broken.
 type Options struct {
-	Bin string // directory of selvaged, selvage, etcd and cni/
+	Bin      string          // directory of selvaged, selvage, etcd and cni/
+	Families []subnet.Family // of the overlay; default both. IPv4 has to be among them: etcd is reached by it
 	// Short makes what lasts last for a second or two, for tests.
 	Short bool
 	Log   io.Writer // gets a line for each step of the labs; default none
@@ -40,9 +74,9 @@ func (o Options) lasting(long, short time.Duration) time.Duration {
 
 // Scene is what a fault needs around it.
 type Scene struct {
-	Members int    // of etcd
-	Secure  bool   // TLS, client certificates and roles
-	Config  string // the network config; empty: config
+	Members int  // of etcd
+	Secure  bool // TLS, client certificates and roles
+	Narrow  bool // there are hardly more subnets than nodes
 }
 
 func (s Scene) String() string {
@@ -53,7 +87,7 @@ func (s Scene) String() string {
 	if s.Secure {
 		text += " with TLS and roles"
 	}
-	if s.Config != "" && s.Config != config {
+	if s.Narrow {
 		text += ", few subnets"
 	}
 	return text
@@ -63,6 +97,7 @@ func (s Scene) String() string {
 type Suite struct {
 	options Options
 	scene   Scene
+	config  string // of the network
 	dir     string // the daemons' binaries and arguments, and certificates; in /tmp, which nodes share
 	data    string // etcd's; in /run, which is memory
 	store   *store
@@ -73,10 +108,13 @@ type Suite struct {
 
 // New builds the lab, and waits until all is right. It belongs into a sandbox, as the lab does.
 func New(ctx context.Context, o Options, scene Scene) (*Suite, error) {
-	if scene.Config == "" {
-		scene.Config = config
+	if len(o.Families) == 0 {
+		o.Families = []subnet.Family{subnet.IPv4, subnet.IPv6}
 	}
-	s := &Suite{options: o, scene: scene}
+	s := &Suite{options: o, scene: scene, config: wide().config(o.Families)}
+	if scene.Narrow {
+		s.config = narrow().config(o.Families)
+	}
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("build the lab: %w", err), s.Close())
 	}
@@ -101,7 +139,7 @@ func (s *Suite) build(ctx context.Context) (err error) {
 	if s.store, err = newStore(ctx, s.dir, s.data, s.dir, s.scene.Members, s.scene.Secure); err != nil {
 		return err
 	}
-	if err := s.store.put(ctx, "config", s.scene.Config); err != nil {
+	if err := s.store.put(ctx, "config", s.config); err != nil {
 		return err
 	}
 	for i := range nodes {
@@ -110,7 +148,7 @@ func (s *Suite) build(ctx context.Context) (err error) {
 		}
 	}
 	// The lab has an etcd of its own, which nobody asks anything.
-	if s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Bin: s.dir, Log: s.options.Log}); err != nil {
+	if s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Families: s.options.Families, Config: s.config, Bin: s.dir, Log: s.options.Log}); err != nil {
 		return err
 	}
 	for _, n := range s.lab.Nodes() {
@@ -134,8 +172,8 @@ func (s *Suite) settle(ctx context.Context) error {
 	}
 	return insist(ctx, "probe before any fault", func(ctx context.Context) error {
 		var errs []error
-		for _, row := range s.lab.Matrix(ctx, pods) {
-			for _, r := range row {
+		for _, f := range s.options.Families {
+			for _, r := range slices.Concat(s.lab.MatrixFamily(ctx, f, pods)...) {
 				errs = append(errs, r.Err)
 			}
 		}

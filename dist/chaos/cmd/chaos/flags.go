@@ -3,42 +3,46 @@ package main
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/selvage-net/selvage/dist/chaos"
+	"github.com/selvage-net/selvage/dist/lab"
 )
 
 // flags are what the command is asked to do.
 type flags struct {
 	options chaos.Options
 	only    *regexp.Regexp
+	rounds  []string
 	repeat  int
 	walk    time.Duration
 	seed    uint64
 	leases  int
 	rest    time.Duration
-	legacy  bool
 	list    bool
 	logs    bool
 }
 
 // parse reads the arguments. Help that is asked for goes to w.
 func parse(args []string, w io.Writer) (f flags, err error) {
-	var only string
+	var only, families string
 	set := pflag.NewFlagSet("chaos", pflag.ContinueOnError)
 	set.SortFlags = false
 	set.SetOutput(w)
-	set.StringVar(&only, "only", "", "regular expression: only the faults whose name it matches, and neither walk, legacy iptables nor many leases unless asked for")
+	set.StringVar(&only, "only", "", "regular expression: only the faults whose name it matches, and neither walk nor rounds but the first unless asked for")
+	set.StringSliceVar(&f.rounds, "rounds", roundNames(), "a lab each: the faults of an overlay by VXLAN with iptables, then those of other packet filters and backends, then many leases")
+	set.StringVar(&families, "families", "dual", "of the overlay: ipv4, ipv6 or dual; with both, a fault of a family is done in both at once, then in each alone")
 	set.IntVar(&f.repeat, "repeat", 3, "how often each fault is done on one node")
-	set.DurationVar(&f.walk, "walk", 10*time.Minute, "how long random faults are done")
+	set.DurationVar(&f.walk, "walk", 3*time.Minute, "how long random faults are done, in the first round")
 	set.Uint64Var(&f.seed, "seed", 0, "of the random walk; 0: another one each time")
-	set.BoolVar(&f.legacy, "legacy", true, "do the faults of the packet filter with the legacy iptables too")
-	set.IntVar(&f.leases, "leases", 5000, "how many leases the node has in the last part; 0: leave it out")
+	set.IntVar(&f.leases, "leases", 5000, "how many leases there are in the last round; 0: leave it out")
 	set.DurationVar(&f.rest, "rest", time.Minute, "how long that node is left alone, to see what the daemon costs at rest; 0: not at all")
 	set.DurationVar(&f.options.Stopped, "stopped", time.Minute, "how long a daemon is stopped while entries could age")
 	set.DurationVar(&f.options.Fight, "fight", 10*time.Second, "how long somebody works against a daemon: deletes a route every millisecond, for instance")
@@ -54,6 +58,9 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	if f.only, err = regexp.Compile(only); err != nil {
 		return f, fmt.Errorf("--only: %w", err)
 	}
+	if f.options.Families, err = lab.ParseFamilies(families); err != nil {
+		return f, fmt.Errorf("--families: %w", err)
+	}
 	if f.repeat < 1 {
 		return f, fmt.Errorf("--repeat=%d: want at least 1", f.repeat)
 	}
@@ -68,12 +75,21 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 		if !set.Changed("walk") {
 			f.walk = 0
 		}
-		if !set.Changed("leases") {
-			f.leases = 0
+		if !set.Changed("rounds") {
+			f.rounds = f.rounds[:1]
+			if set.Changed("leases") {
+				f.rounds = append(f.rounds, "leases")
+			}
 		}
-		if !set.Changed("legacy") {
-			f.legacy = false
-		}
+	}
+	if err := checkRounds(f.rounds); err != nil {
+		return f, err
+	}
+	if f.leases == 0 {
+		f.rounds = slices.DeleteFunc(f.rounds, func(name string) bool { return name == "leases" })
+	}
+	if f.seed == 0 {
+		f.seed = rand.Uint64()
 	}
 	if f.options.Bin == "" {
 		exe, err := os.Executable()

@@ -3,6 +3,7 @@
 //	chaos-store                    all faults
 //	chaos-store --list             what the faults are
 //	chaos-store --only 'wiped'     some of them
+//	chaos-store --families ipv4    with an overlay of IPv4 alone
 //
 // The exit code is 1 if a packet was lost, something was not as it should be in the end, or it took longer than it may.
 package main
@@ -15,12 +16,15 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/chaosstore"
+	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -30,11 +34,13 @@ func run(args []string) int {
 	var (
 		o          chaosstore.Options
 		text       string
+		families   string
 		list, logs bool
 	)
 	set := pflag.NewFlagSet("chaos-store", pflag.ContinueOnError)
 	set.SortFlags = false
 	set.StringVar(&text, "only", "", "regular expression: only the faults whose name it matches")
+	set.StringVar(&families, "families", "dual", "of the overlay: ipv4 or dual")
 	set.BoolVar(&o.Short, "short", false, "have what lasts last for a second or two")
 	set.StringVar(&o.Bin, "bin", "", "directory of selvaged, selvage, etcd and cni/ (default: this program's)")
 	set.BoolVar(&logs, "logs", false, "print what the daemons say even if all is well")
@@ -50,6 +56,13 @@ func run(args []string) int {
 	only, err := regexp.Compile(text)
 	if err != nil {
 		return fail(fmt.Errorf("--only: %w", err))
+	}
+	if o.Families, err = lab.ParseFamilies(families); err != nil {
+		return fail(fmt.Errorf("--families: %w", err))
+	}
+	if !slices.Contains(o.Families, subnet.IPv4) {
+		// With an IPv6 address it ends at the feature gate SetMemberLocalAddr, without which members cannot be parted by a firewall.
+		return fail(fmt.Errorf("--families=%s: want ipv4 or dual, since etcd's members are reached over IPv4", families))
 	}
 	var faults []chaosstore.Fault
 	for _, f := range chaosstore.Faults() {
