@@ -135,6 +135,26 @@ func count[K comparable](of map[K]int, before, now K) {
 // CarriesRoutes reports whether one of the routes there leads out of the device of that name.
 func (t *Tables) CarriesRoutes(name string) bool { return t.routesOn[name] > 0 }
 
+// RoutesOn reports whether routes there lead out of the device of that name: over IPv4, over IPv6.
+func (t *Tables) RoutesOn(name string) (families [2]bool) {
+	if !t.CarriesRoutes(name) {
+		return families
+	}
+	for k, c := range t.Routes.cells {
+		if c.present && c.have.Link == name {
+			if k.Prefix.Addr().Is4() {
+				families[0] = true
+			} else {
+				families[1] = true
+			}
+			if families[0] && families[1] {
+				break
+			}
+		}
+	}
+	return families
+}
+
 // Replace says that o asks for next now, where it asked for last before. What is in both is not touched.
 func (t *Tables) Replace(o Owner, last, next State) {
 	replace(t.VTEPs, o, last.VTEPs, next.VTEPs)

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	churnPods = 200          // at the same time, on one node; more cost each other time
+	churnPods = 500          // at the same time, on one node
 	churnEnv  = "CHURN_PODS" // sets another number
 	churnMost = 1<<10 - 3    // what the subnet has
 	atOnce    = 16           // verbs
@@ -36,7 +36,7 @@ type churn struct {
 
 // TestChurn can be had with other numbers:
 //
-//	CHURN_PODS=500 go test -race -v -run Churn ./cniplugin/selvage
+//	CHURN_PODS=1000 go test -race -v -run Churn ./cniplugin/selvage
 func TestChurn(t *testing.T) {
 	pods := churnPods
 	if s := os.Getenv(churnEnv); s != "" {

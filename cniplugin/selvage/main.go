@@ -1,10 +1,5 @@
 // Command selvage is the CNI plugin of the selvage overlay network. A container runtime runs it; see package cniplugin.
 // It may be installed as "flannel" where network configurations name that.
-
-// The Go runtime would read /proc/self/mountinfo to find a CPU limit: for a program that computes nothing, on a node with
-// some thousand mounts, the larger part of its time.
-//
-//go:debug containermaxprocs=0
 package main
 
 import (

@@ -34,6 +34,7 @@ type Kernel struct {
 	ethtool *ethtool.Ethtool
 	// lostNexthops are those that were told to be gone, and whose routes are to follow.
 	lostNexthops map[network.NexthopID]struct{}
+	suspects     map[string]struct{} // devices that are to be read again
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
 	nexthops bool
 
@@ -75,6 +76,7 @@ func Open(tables *network.Tables) (*Kernel, error) {
 		byName: map[string]int32{},
 
 		lostNexthops: map[network.NexthopID]struct{}{},
+		suspects:     map[string]struct{}{},
 	}
 	k.nexthops = k.readNexthops(func([]byte) {}) == nil
 	return k, nil

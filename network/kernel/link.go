@@ -24,7 +24,7 @@ func (k *Kernel) Link(name string, c network.Change[network.Link]) error {
 		return k.deleteLink(name)
 	}
 	if c.Present && !c.Have.SameDevice(c.Want) {
-		if c.Have.Alias != network.Alias {
+		if c.Have.Alias != network.Alias && !k.isOurs(name) {
 			return fmt.Errorf("device %s is a %s (VNI %d, port %d), wanted is a %s (VNI %d, port %d): %w; rename or delete it",
 				name, kindOf(c.Have), c.Have.VNI, c.Have.Port, c.Want.Kind, c.Want.VNI, c.Want.Port, network.ErrForeign)
 		}
@@ -42,6 +42,13 @@ func (k *Kernel) Link(name string, c network.Change[network.Link]) error {
 		c.Have = have
 	}
 	return k.changeLink(name, c.Have, c.Want)
+}
+
+// isOurs asks whether a device carries our alias by now: one that is given to a device that is down is not told
+// (netdev_state_change in net/core/dev.c).
+func (k *Kernel) isOurs(name string) bool {
+	link, err := k.handle.LinkByName(name)
+	return err == nil && link.Attrs().Alias == network.Alias
 }
 
 func kindOf(l network.Link) string {

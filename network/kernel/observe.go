@@ -74,8 +74,17 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	}
 	// A device that went down lost its IPv4 routes and its neighbours without a word; one that came up may have been
 	// down in between.
-	changed := !m.link.Up || before.Present && !before.Have.Up
-	return reread || changed && (t.OwnsLink(m.name) || k.tables.CarriesRoutes(m.name))
+	if !m.link.Up || before.Present && !before.Have.Up {
+		k.suspect(m.name)
+	}
+	return reread
+}
+
+// suspect notes that what hangs on a device may not be there any more, unreported.
+func (k *Kernel) suspect(name string) {
+	if k.tables.OwnsLink(name) || k.tables.CarriesRoutes(name) {
+		k.suspects[name] = struct{}{}
+	}
 }
 
 // complete adds to what a message says of a device what is wanted of it and not said there.
@@ -103,7 +112,10 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 			k.tables.LinkStirred(name) // its gateways may be within reach by now
 		}
 		// Routes with that address as their source, and all of a device that lost its last one, vanish unreported.
-		return !there && k.tables.CarriesRoutes(name)
+		if !there {
+			k.suspect(name)
+		}
+		return false
 	}
 	key := network.AddressKey{Link: name, Prefix: m.prefix}
 	if there {
@@ -114,7 +126,8 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 		return m.prefix.Addr().IsLinkLocalUnicast()
 	}
 	k.tables.Addresses.ObserveGone(key)
-	return true
+	k.suspect(name)
+	return false
 }
 
 func (k *Kernel) neighbour(m neighbourMessage, there bool) {

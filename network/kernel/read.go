@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -15,14 +16,16 @@ const readAttempts = 5
 
 // Read reads everything there is into the tables. It takes time proportional to what there is; it is for the start, for
 // when notifications were lost, and for now and then.
-func (k *Kernel) Read() error {
-	var err error
+func (k *Kernel) Read() error { return repeated(k.read) }
+
+// repeated reads until no change interrupts it, a few times at the most. What is still changing then is also being
+// reported: notifications set right what the last read has wrong.
+func repeated(read func() error) (err error) {
 	for range readAttempts {
-		if err = k.read(); !errors.Is(err, nl.ErrDumpInterrupted) {
+		if err = read(); !errors.Is(err, nl.ErrDumpInterrupted) {
 			return err
 		}
 	}
-	// What is still changing is also being reported: notifications set right what this read has wrong.
 	return nil
 }
 
@@ -60,6 +63,77 @@ func (k *Kernel) read() error {
 	t.Nexthops.Sweep(func(network.NexthopID) bool { return true })
 	t.Routes.Sweep(func(network.RouteKey) bool { return true })
 	return nil
+}
+
+// readSuspects reads what hangs on the devices that are suspected, and no more than that: with thousands of leases in two
+// families, to read everything takes longer than to set right what is wrong. Which devices there
+// are was told.
+func (k *Kernel) readSuspects() error {
+	t := k.tables
+	var families [2]bool // whose routes lead out of one of them
+	for name := range k.suspects {
+		for i, there := range t.RoutesOn(name) {
+			families[i] = families[i] || there
+		}
+	}
+	return repeated(func() error {
+		t.Addresses.Mark()
+		t.FDB.Mark()
+		t.Neighbours.Mark()
+		t.Nexthops.Mark()
+		t.Routes.Mark()
+		err := k.readSuspectLinks()
+		if err == nil {
+			err = k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, k.observeDumped, &zeros{unix.SizeofIfAddrmsg})
+		}
+		for name := range k.suspects {
+			if index, there := k.byName[name]; err == nil && there && t.OwnsLink(name) {
+				err = k.readNeighbours(index)
+			}
+		}
+		if err == nil && families[0] && k.nexthops {
+			err = k.readNexthops(func(data []byte) { k.nexthop(data, true) })
+		}
+		for i, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			if err == nil && families[i] {
+				err = k.readRoutes(family)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		k.readSysctls()
+		suspected := func(name string) bool { _, is := k.suspects[name]; return is }
+		t.Addresses.Sweep(func(network.AddressKey) bool { return true })
+		t.FDB.Sweep(func(key network.FDBKey) bool { return suspected(key.Link) })
+		t.Neighbours.Sweep(func(key network.NeighbourKey) bool { return suspected(key.Link) })
+		t.Nexthops.Sweep(func(network.NexthopID) bool { return families[0] && k.nexthops })
+		t.Routes.Sweep(func(key network.RouteKey) bool { return families[familyIndex(key.Prefix.Addr())] })
+		return nil
+	})
+}
+
+// readSuspectLinks reads how the suspected devices are: what is changed on one that is down is not told (netdev_state_change
+// in net/core/dev.c). Which device has which name is for the notifications to say.
+func (k *Kernel) readSuspectLinks() error {
+	return k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func(_ uint16, data []byte) {
+		m, ok := decodeLink(data)
+		if _, suspected := k.suspects[m.name]; !ok || !suspected || k.links[m.index] != m.name {
+			return
+		}
+		k.complete(&m)
+		if k.tables.Links.Get(m.name).Wanted || m.link.Alias == network.Alias {
+			k.tables.Links.Observe(m.name, m.link)
+		}
+	}, nl.NewIfInfomsg(unix.AF_UNSPEC))
+}
+
+// familyIndex is 0 for IPv4 and 1 for IPv6.
+func familyIndex(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
 }
 
 func (k *Kernel) observeDumped(typ uint16, data []byte) { k.observe(message{typ: typ, data: data}) }

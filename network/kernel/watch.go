@@ -100,7 +100,7 @@ func (k *Kernel) enqueue(add func()) {
 }
 
 // Observe takes what was notified since the last call into the tables. If the notifications do not say all, because
-// some were lost or because the kernel never tells, it reads everything again.
+// some were lost or because the kernel never tells, it reads again what may have changed.
 func (k *Kernel) Observe() error {
 	k.mu.Lock()
 	queue, reread := k.queue, k.lost
@@ -112,12 +112,16 @@ func (k *Kernel) Observe() error {
 		}
 	}
 	k.loseRoutes()
-	if !reread {
-		return nil
+	var err error
+	switch {
+	case reread:
+		err = k.Read()
+	case len(k.suspects) > 0:
+		err = k.readSuspects()
 	}
-	if err := k.Read(); err != nil {
+	clear(k.suspects)
+	if err != nil {
 		k.Distrust() // still to be done
-		return err
 	}
-	return nil
+	return err
 }

@@ -25,6 +25,9 @@ const (
 	// cacheEvery is how often leases that change are kept at the most, and cacheAfter how long after a change: others follow.
 	cacheEvery = 10 * time.Second
 	cacheAfter = time.Second
+	// expiryPoll is how often it is looked whether the store knows the end of the own lease: it does after the first renewal,
+	// at once as a rule.
+	expiryPoll = 100 * time.Millisecond
 )
 
 // leaseCache is what the loop knows of the file.
@@ -34,6 +37,7 @@ type leaseCache struct {
 	inUse   bool      // what the view shows is from it: the store has not been heard yet
 	stale   bool      // it does not say what the view does
 	writeAt time.Time // not to be written before
+	pollAt  time.Time // when to look again for the end of the own lease
 	written chan error
 	writing bool
 	expires time.Time      // of the own lease, as last kept
@@ -170,6 +174,11 @@ func (n *node) keepLeases(now time.Time) {
 		return
 	}
 	expires := n.ownExpires()
+	if expires.IsZero() && n.own.record.LeaseID != 0 && now.Before(n.cache.writeAt.Add(cacheEvery)) {
+		n.cache.stale = true // without the time of its end the own lease would be of no use at the next start
+		n.cache.pollAt = now.Add(expiryPoll)
+		return
+	}
 	// A renewal alone is worth a write when a good part of the lease's time has passed.
 	if !n.cache.stale && expires.Sub(n.cache.expires) < n.LeaseTTL/8 {
 		return

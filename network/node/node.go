@@ -226,7 +226,7 @@ func (n *node) next(now time.Time) time.Time {
 	at := n.resyncAt
 	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt, n.uplinkLostAt, n.cache.startAt, n.vteps.notBefore}
 	if n.cache.stale {
-		wakes = append(wakes, n.cache.writeAt)
+		wakes = append(wakes, n.cache.writeAt, n.cache.pollAt)
 	}
 	if n.repaired > 0 {
 		wakes = append(wakes, n.repairsSaid.Add(repairsSaidEvery))

@@ -1,0 +1,151 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selvage-net/selvage/network/doctor"
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// Exit codes of doctor besides 0 and 1.
+const (
+	ExitFailure = 2
+	ExitWarning = 3
+)
+
+// Doctor examines the node and its way to the others.
+func Doctor() *cobra.Command {
+	o := doctor.Options{Now: time.Now}
+	var (
+		output  string
+		all     bool
+		timeout time.Duration
+	)
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "Find out what is wrong with this node and its way to the others, and how to cure it",
+		Long: `doctor looks at the daemon, etcd, the kernel, the packet filter, files and CNI plugins of this node, and sends a few packets
+to other nodes, on the underlay and in the overlay, small and as large as they can be. It says what is wrong, by what that
+shows, and what to do. It changes nothing, needs root, and works without the daemon as far as that goes.
+
+Exit codes: 0 all passed, 3 warnings only, 2 something fails, 1 it could not be done.`,
+		Example: `  selvaged doctor
+  selvaged doctor --peer node7
+  selvaged doctor --all --timeout 2m -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "table" && output != "json" {
+				return fmt.Errorf("--output: %q, want table or json", output)
+			}
+			if timeout <= 0 || o.Sample <= 0 {
+				return fmt.Errorf("--timeout and --sample: want more than 0")
+			}
+			if all {
+				o.Sample = 0
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			p := progressFor(cmd.ErrOrStderr())
+			o.Progress = p.show
+			r, err := doctor.Examine(ctx, o)
+			p.clear()
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				encoder := json.NewEncoder(cmd.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				err = encoder.Encode(r)
+			} else {
+				showReport(cmd.OutOrStdout(), styleFor(cmd.OutOrStdout()), r)
+			}
+			if err != nil {
+				return err
+			}
+			return exitOfReport(r.Result)
+		},
+	}
+	s := c.Flags()
+	s.StringVar(&o.Socket, "socket", status.DefaultSocket, "the daemon's socket")
+	s.StringVarP(&output, "output", "o", "table", "table or json")
+	s.BoolVar(&all, "all", false, "probe all other nodes")
+	s.IntVar(&o.Sample, "sample", 20, "how many other nodes to probe, chosen at random")
+	s.StringVar(&o.Peer, "peer", "", "probe this one only: a node's name, its subnet or its public IP")
+	s.DurationVar(&timeout, "timeout", 30*time.Second, "how long it may take")
+	s.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the container runtime has its CNI configurations; empty: it has none")
+	s.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, "where it has its CNI plugins, the first first")
+	s.StringVar(&o.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "where the subnet file is, if the daemon does not run and so cannot say")
+	return c
+}
+
+func exitOfReport(l doctor.Level) error {
+	switch l {
+	case doctor.Failure:
+		return Exit{ExitFailure}
+	case doctor.Warning:
+		return Exit{ExitWarning}
+	}
+	return nil
+}
+
+// showReport writes a report for people: what is wrong first.
+func showReport(w io.Writer, st style, r doctor.Report) {
+	marks := map[doctor.Level]string{doctor.Pass: st.good("pass   "), doctor.Warning: st.odd("warning"), doctor.Failure: st.bad("FAILURE")}
+	for _, f := range r.Findings {
+		fmt.Fprintf(w, "%s  %s: %s\n", marks[f.Level], st.bold(f.Check), f.Evidence)
+		if f.Advice != "" {
+			fmt.Fprintf(w, "         → %s\n", f.Advice)
+		}
+	}
+	fmt.Fprintf(w, "%s, %s, %d passed; %d of %s probed\n",
+		count(r.Count(doctor.Failure), "failure"), count(r.Count(doctor.Warning), "warning"), r.Count(doctor.Pass), r.Probed, count(r.Peers, "other node"))
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// progress is a line on a terminal that is written over and over.
+type progress struct {
+	w     io.Writer
+	shown time.Time
+	what  string
+}
+
+// progressFor shows nothing where there is no terminal.
+func progressFor(w io.Writer) *progress {
+	if _, ok := terminal(w); !ok {
+		w = nil
+	}
+	return &progress{w: w}
+}
+
+// progressEvery keeps the line from costing more than what it tells of.
+const progressEvery = 50 * time.Millisecond
+
+// show is called by one at a time.
+func (p *progress) show(what string, done, of int) {
+	if p.w == nil || what == p.what && done < of && time.Since(p.shown) < progressEvery {
+		return
+	}
+	p.what, p.shown = what, time.Now()
+	if of > 0 {
+		what = fmt.Sprintf("%s, %d of %d", what, done, of)
+	}
+	fmt.Fprintf(p.w, "\r\x1b[K%s…", what)
+}
+
+func (p *progress) clear() {
+	if p.w != nil && p.what != "" {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
