@@ -1,0 +1,145 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// rewrite has the daemon write its files.
+const rewrite = "systemctl restart selvaged, which writes it anew"
+
+func checkSubnetFile(f Facts) (all []Finding) {
+	if f.Status != nil && f.Status.State == status.Starting {
+		return nil // it is written last of all
+	}
+	switch {
+	case errors.Is(f.File.Err, fs.ErrNotExist):
+		advice := rewrite
+		if f.Status == nil {
+			advice = "systemctl start selvaged, which writes it"
+		}
+		return []Finding{failure(advice, "subnet file %s is missing: no pod can be started", f.File.Path)}
+	case f.File.Err != nil:
+		return []Finding{failure(rewrite, "%v", f.File.Err)}
+	case f.Status == nil || f.Status.Lease == nil:
+		return []Finding{passed("%s says %s", f.File.Path, join(f.own()))}
+	}
+	for _, own := range f.Status.Lease.Subnets {
+		if has := f.File.Content.Subnets[subnet.FamilyOf(own.Addr())]; has != subnet.Gateway(own) {
+			says := "nothing"
+			if has.IsValid() {
+				says = has.String()
+			}
+			all = append(all, failure(rewrite, "subnet file %s says %s, and this node's lease is on %s: new pods get addresses that others do not reach", f.File.Path, says, own))
+		}
+	}
+	if mtu := f.podMTU(); f.File.Content.MTU != mtu {
+		all = append(all, failure(rewrite, "subnet file %s says MTU %d, and the overlay carries %d", f.File.Path, f.File.Content.MTU, mtu))
+	}
+	if list, ok := f.CNI.own(); ok && list.SubnetFile != "" && list.SubnetFile != f.File.Path {
+		all = append(all, failure("make them the same: subnetFile there, or --subnet-file of selvaged",
+			"%s reads the subnet file %s, and selvaged writes %s", list.File, list.SubnetFile, f.File.Path))
+	}
+	if len(all) == 0 {
+		all = append(all, passed("%s says what the lease does", f.File.Path))
+	}
+	return all
+}
+
+func join(all []netip.Prefix) string {
+	text := make([]string, len(all))
+	for i, p := range all {
+		text[i] = p.String()
+	}
+	return strings.Join(text, " ")
+}
+
+// checkBridge compares the pods' bridge with the subnet and the MTU that pods are to have.
+func checkBridge(f Facts) (all []Finding) {
+	bridge, ok := f.bridge()
+	if !ok {
+		return nil // there are no pods yet, or they are attached otherwise
+	}
+	for _, own := range f.own() {
+		want, found, others := subnet.Gateway(own), false, []string{}
+		for _, a := range bridge.Addresses {
+			if subnet.FamilyOf(a.Addr()) != subnet.FamilyOf(own.Addr()) || a.Addr().IsLinkLocalUnicast() {
+				continue
+			}
+			found = found || a == want
+			others = append(others, a.String())
+		}
+		if len(others) > 0 && !found {
+			all = append(all, failure(fmt.Sprintf("delete the pods of this node, then ip link delete %s; the next pod makes it anew", bridge.Name),
+				"bridge %s has %s, and this node's subnet wants %s: no pod can be started, and others do not reach those there", bridge.Name, strings.Join(others, " "), want))
+		}
+	}
+	want := f.podMTU()
+	if list, ok := f.CNI.own(); ok && list.MTU != 0 {
+		want = list.MTU
+	}
+	if want != 0 && bridge.MTU != want {
+		means := "packets to its pods that are larger are dropped"
+		if bridge.MTU > want {
+			means = "pods that go by it send packets that the overlay does not carry"
+		}
+		all = append(all, warning(fmt.Sprintf("ip link set %s mtu %d; then restart the pods whose MTU is another", bridge.Name, want),
+			"bridge %s has MTU %d, and pods are to have %d: %s", bridge.Name, bridge.MTU, want, means))
+	}
+	if len(all) == 0 {
+		all = append(all, passed("%s has this node's subnet and MTU", bridge.Name))
+	}
+	return all
+}
+
+// checkCNI looks at what a container runtime makes of the configurations and the plugins.
+func checkCNI(f Facts) (all []Finding) {
+	c := f.CNI
+	switch {
+	case c.Dir == "":
+		return nil
+	case errors.Is(c.DirErr, fs.ErrNotExist):
+		return []Finding{warning("selvaged install-cni puts plugin and configuration in place; --cni-conf-dir names another directory, and an empty one leaves this out",
+			"there is no %s, where container runtimes look for CNI configurations", c.Dir)}
+	case c.DirErr != nil:
+		return []Finding{failure("ls -ld "+c.Dir, "%v", c.DirErr)}
+	}
+	own, ok := c.own()
+	if !ok {
+		all = append(all, failure("put one there: Documentation/running.md has it, as "+filepath.Join(c.Dir, "10-selvage.conflist"),
+			"no CNI configuration in %s has a plugin of type selvage or flannel", c.Dir))
+	} else if first := c.Lists[0]; first.File != own.File {
+		what := "another network's"
+		if first.Err != nil {
+			what = "which cannot be read: " + first.Err.Error()
+		}
+		all = append(all, failure(fmt.Sprintf("mv %s %s.off, if pods are to be in this overlay", first.File, first.File),
+			"runtimes take the first CNI configuration, %s (%s), and not %s", first.File, what, own.File))
+	}
+	for _, typ := range slices.Sorted(maps.Keys(c.Plugins)) {
+		err := c.Plugins[typ]
+		if err == nil || !ok || !slices.Contains(own.Types, typ) {
+			continue
+		}
+		var at *pluginError
+		if errors.As(err, &at) {
+			all = append(all, failure("chmod 755 "+at.path, "CNI plugin %s, which %s names, cannot be run: it is not executable", at.path, own.File))
+			continue
+		}
+		all = append(all, failure(fmt.Sprintf("install %s into %s", typ, c.BinDirs[0]),
+			"CNI plugin %s, which %s names, is missing from %s", typ, own.File, strings.Join(c.BinDirs, ", ")))
+	}
+	if len(all) == 0 {
+		all = append(all, passed("%s is first, and its plugins are there", own.File))
+	}
+	return all
+}

@@ -1,0 +1,180 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// oldest is the first kernel on which a family works: vxlan_changelink came with 4.12, and routes over IPv6 that say onlink
+// with 4.16.
+func oldest(f subnet.Family) [2]int {
+	return [...][2]int{subnet.IPv4: {4, 12}, subnet.IPv6: {4, 16}}[f]
+}
+
+// version reads what uname -r prints.
+func version(release string) (v [2]int, ok bool) {
+	_, err := fmt.Sscanf(release, "%d.%d", &v[0], &v[1])
+	return v, err == nil
+}
+
+func older(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] }
+
+func checkKernel(f Facts) (all []Finding) {
+	v, known := version(f.Kernel.Release)
+	for _, family := range subnet.Families() {
+		if least := oldest(family); known && f.uses(family) && older(v, least) {
+			all = append(all, failure(fmt.Sprintf("boot Linux %d.%d or later", least[0], least[1]), "Linux %s is too old for an overlay of %s", f.Kernel.Release, family))
+		}
+	}
+	if f.Kernel.NFTables != nil {
+		all = append(all, warning("modprobe nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET); or --vtep-filter=false to do without",
+			"nf_tables cannot be used, so that VXLAN packets are taken from anybody: %v", f.Kernel.NFTables))
+	}
+	if len(all) == 0 {
+		text := fmt.Sprintf("Linux %s has what it takes", f.Kernel.Release)
+		if f.Kernel.Nexthops != nil {
+			text += "; without nexthop objects (Linux 5.3), which matters from some 5,000 nodes on"
+		}
+		all = append(all, passed("%s", text))
+	}
+	return all
+}
+
+// dots writes a path below /proc/sys as sysctl does. A name with a dot in it, as VLANs have, is left for sysctl to take with
+// slashes.
+func dots(path string) string {
+	if strings.Contains(path, ".") {
+		return path
+	}
+	return strings.ReplaceAll(path, "/", ".")
+}
+
+// off returns a failure if a setting is 0.
+func (f Facts) off(path, means string) (all []Finding) {
+	if f.Sysctls[path] == "0" {
+		name := dots(path)
+		all = append(all, failure(fmt.Sprintf("sysctl -w %s=1; and find who sets it to 0: grep -rs forward /etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d", name),
+			"%s is 0: %s", name, means))
+	}
+	return all
+}
+
+func checkForwarding(f Facts) (all []Finding) {
+	if len(f.networks()) == 0 {
+		return nil
+	}
+	var links []string
+	if l, ok := f.uplink(); ok {
+		links = append(links, l.Name)
+	}
+	for _, d := range f.devices() {
+		links = append(links, d.Name)
+	}
+	if l, ok := f.bridge(); ok {
+		links = append(links, l.Name)
+	}
+	for _, family := range subnet.Families() {
+		if !f.uses(family) {
+			continue
+		}
+		whole := [...]string{subnet.IPv4: "net/ipv4/ip_forward", subnet.IPv6: "net/ipv6/conf/all/forwarding"}[family]
+		if bad := f.off(whole, "this node forwards no "+family.String()+" packets, neither from its pods nor to them"); len(bad) > 0 {
+			all = append(all, bad...)
+			continue // which sets it for all interfaces
+		}
+		for _, link := range links {
+			path := [...]string{subnet.IPv4: "net/ipv4/conf/", subnet.IPv6: "net/ipv6/conf/"}[family] + link + "/forwarding"
+			all = append(all, f.off(path, fmt.Sprintf("this node forwards no %s packets that come in by %s", family, link))...)
+		}
+	}
+	if len(all) == 0 {
+		all = append(all, passed("packets are forwarded"))
+	}
+	return all
+}
+
+func checkRouterAdvertisements(f Facts) []Finding {
+	l, ok := f.uplink()
+	if !ok || !f.uses(subnet.IPv6) {
+		return nil
+	}
+	path := "net/ipv6/conf/" + l.Name + "/accept_ra"
+	if f.Sysctls[path] == "1" && f.Sysctls["net/ipv6/conf/"+l.Name+"/forwarding"] == "1" {
+		return []Finding{failure(fmt.Sprintf("sysctl -w %s=2", dots(path)),
+			"%s is 1: a node that forwards takes no router advertisements then, and loses an IPv6 default route that it has from one", dots(path))}
+	}
+	return []Finding{passed("router advertisements on %s keep their meaning", l.Name)}
+}
+
+// checkBridgeFilter: kube-proxy's rules are in iptables, which packets between two ports of a bridge do not meet by themselves.
+func checkBridgeFilter(f Facts) []Finding {
+	if !f.KubeProxy {
+		return nil
+	}
+	for _, family := range subnet.Families() {
+		if !f.uses(family) {
+			continue
+		}
+		setting := [...]string{subnet.IPv4: "net/bridge/bridge-nf-call-iptables", subnet.IPv6: "net/bridge/bridge-nf-call-ip6tables"}[family]
+		if value := f.Sysctls[setting]; value != "1" {
+			if value == "" {
+				value = "not there"
+			}
+			return []Finding{warning(fmt.Sprintf("modprobe br_netfilter; sysctl -w %s=1", dots(setting)),
+				"%s is %s, and kube-proxy's rules are in iptables: a pod that asks a service gets no answer from a pod of its own node", dots(setting), value)}
+		}
+	}
+	return []Finding{passed("kube-proxy's rules see packets between pods of this node")}
+}
+
+// checkNeighbours: of neighbours that are not permanent the kernel keeps gc_thresh3 in one table for all interfaces and
+// namespaces. Peers on the uplink's own link are such; before Linux 5.0 permanent ones counted as well.
+func checkNeighbours(f Facts) (all []Finding) {
+	if f.Status == nil || f.Status.Uplink == nil {
+		return nil
+	}
+	v, known := version(f.Kernel.Release)
+	most := 0
+	for _, family := range subnet.Families() {
+		table := [...]string{subnet.IPv4: "arp_cache", subnet.IPv6: "ndisc_cache"}[family]
+		limit, ok := f.Thresholds[table]
+		if !ok || !f.uses(family) {
+			continue
+		}
+		n := f.onLink(family)
+		if known && older(v, [2]int{5, 0}) {
+			n += len(f.Peers)
+		}
+		most = max(most, n)
+		if n >= limit {
+			setting := [...]string{subnet.IPv4: "net.ipv4", subnet.IPv6: "net.ipv6"}[family] + ".neigh.default.gc_thresh3"
+			all = append(all, failure(fmt.Sprintf("sysctl -w %s=%d, and put it into /etc/sysctl.d", setting, 2*n),
+				"%d nodes are on one link with this one, and the kernel keeps %d neighbours (%s): beyond that, packets are dropped", n, limit, setting))
+		}
+	}
+	if len(all) == 0 {
+		all = append(all, passed("the kernel has room for the neighbours on one link, %d", most))
+	}
+	return all
+}
+
+// onLink is how many peers are on the uplink's own link.
+func (f Facts) onLink(family subnet.Family) (n int) {
+	for _, p := range f.Peers {
+		if p.State == status.Quarantined {
+			continue
+		}
+		if slices.ContainsFunc(p.PublicIP, func(a netip.Addr) bool {
+			return a.IsValid() && subnet.FamilyOf(a) == family &&
+				slices.ContainsFunc(f.Status.Uplink.OnLink, func(p netip.Prefix) bool { return p.Contains(a) })
+		}) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,114 @@
+package doctor
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// gather finds out all but how far packets get. The parts that wait for others run beside those that do not.
+func gather(ctx context.Context, o Options) (f Facts) {
+	f.Now = o.Now()
+	client := status.NewClient(o.Socket)
+	var asking sync.WaitGroup
+	asking.Go(func() { f.askDaemon(ctx, client) })
+	f.CNI = gatherCNI(o.CNIConfDir, o.CNIBinDirs)
+	f.Kernel = gatherKernel()
+	f.Links = gatherLinks()
+	f.Thresholds = gatherThresholds()
+	asking.Wait()
+	asking.Go(func() { f.askEtcd(ctx, client) })
+	f.File = gatherSubnetFile(f.subnetFile(o))
+	f.Routes = gatherRoutes(f.networks())
+	f.Sysctls = f.gatherSysctls()
+	f.Drops, f.KubeProxy = f.gatherFilter()
+	asking.Wait()
+	return f
+}
+
+func (f *Facts) askDaemon(ctx context.Context, c *status.Client) {
+	ctx, cancel := context.WithTimeout(ctx, daemonPatience)
+	defer cancel()
+	s, err := c.Status(ctx)
+	if err != nil {
+		f.DaemonErr = err
+		return
+	}
+	f.Status = &s
+	if f.Peers, err = c.Peers(ctx); err != nil {
+		f.DaemonErr = err
+	}
+	if config, err := subnet.ParseConfig(s.Config); len(s.Config) > 0 && err == nil {
+		f.Config = &config
+	}
+}
+
+func (f *Facts) askEtcd(ctx context.Context, c *status.Client) {
+	if f.Status == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
+	defer cancel()
+	r, err := c.Etcd(ctx)
+	if err != nil {
+		f.EtcdErr = err
+		return
+	}
+	f.Etcd = &r
+}
+
+// subnetFile is where the daemon writes it, where the CNI plugin reads it, or where that is usual.
+func (f *Facts) subnetFile(o Options) string {
+	if f.Status != nil && f.Status.SubnetFile != "" {
+		return f.Status.SubnetFile
+	}
+	if list, ok := f.CNI.own(); ok && list.SubnetFile != "" {
+		return list.SubnetFile
+	}
+	return o.SubnetFile
+}
+
+func gatherSubnetFile(path string) SubnetFile {
+	content, err := subnet.ReadFile(path)
+	return SubnetFile{path, content, err}
+}
+
+// gatherSysctls reads what the checks ask for.
+func (f *Facts) gatherSysctls() map[string]string {
+	paths := []string{
+		"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter",
+		"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables",
+	}
+	for _, l := range f.Links {
+		paths = append(paths, "net/ipv4/conf/"+l.Name+"/rp_filter")
+		if f.concerns(l) {
+			paths = append(paths, "net/ipv4/conf/"+l.Name+"/forwarding", "net/ipv6/conf/"+l.Name+"/forwarding", "net/ipv6/conf/"+l.Name+"/accept_ra")
+		}
+	}
+	values := map[string]string{}
+	for _, p := range paths {
+		if data, err := os.ReadFile("/proc/sys/" + p); err == nil {
+			values[p] = strings.TrimSpace(string(data))
+		}
+	}
+	return values
+}
+
+// concerns reports whether an interface has a part in the overlay.
+func (f *Facts) concerns(l Link) bool {
+	uplink, _ := f.uplink()
+	bridge, _ := f.bridge()
+	return l.Name == uplink.Name || l.Name == bridge.Name ||
+		slices.ContainsFunc(f.devices(), func(d status.Device) bool { return d.Name == l.Name })
+}
+
+// inside reports whether a prefix is in one of the overlay's networks.
+func inside(p netip.Prefix, networks []netip.Prefix) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) })
+}

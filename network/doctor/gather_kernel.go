@@ -1,0 +1,249 @@
+package doctor
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/filter"
+	"github.com/selvage-net/selvage/network/filter/drops"
+	"github.com/selvage-net/selvage/network/nft"
+	"github.com/selvage-net/selvage/network/vtep"
+)
+
+func gatherKernel() (k Kernel) {
+	var u unix.Utsname
+	_ = unix.Uname(&u) // fails for a bad pointer only
+	k.Release = unix.ByteSliceToString(u.Release[:])
+	conn, err := nft.Dial()
+	if k.NFTables = err; err == nil {
+		_ = conn.Close() // a socket
+	}
+	request := nl.NewNetlinkRequest(unix.RTM_GETNEXTHOP, unix.NLM_F_DUMP)
+	request.AddRawData(make([]byte, 8)) // struct nhmsg
+	_, k.Nexthops = request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEXTHOP)
+	return k
+}
+
+// gatherLinks lists the interfaces with their addresses.
+func gatherLinks() (all []Link) {
+	links, err := netlink.LinkList()
+	if err != nil && len(links) == 0 {
+		return nil
+	}
+	addresses := map[int][]netip.Prefix{}
+	list, _ := netlink.AddrList(nil, netlink.FAMILY_ALL) // what could not be read says nothing
+	for _, a := range list {
+		if p, ok := prefixOf(a.IPNet); ok {
+			addresses[a.LinkIndex] = append(addresses[a.LinkIndex], p)
+		}
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		one := Link{
+			Name: a.Name, Kind: l.Type(), Alias: a.Alias, Index: a.Index, MTU: a.MTU, MAC: a.HardwareAddr.String(),
+			Up: a.Flags&net.FlagUp != 0, Addresses: addresses[a.Index],
+		}
+		if v, ok := l.(*netlink.Vxlan); ok {
+			one.VNI, one.Port = uint32(v.VxlanId), uint16(v.Port)
+			if local, ok := netip.AddrFromSlice(v.SrcAddr); ok {
+				one.Local = local.Unmap()
+			}
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), bits), ok
+}
+
+// gatherRoutes lists others' routes to addresses of the overlay, in the main table. What policy routing makes of other tables
+// shows when packets do not arrive.
+func gatherRoutes(networks []netip.Prefix) (all []Route) {
+	if len(networks) == 0 {
+		return nil
+	}
+	routes, _ := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	names := map[int]string{}
+	for _, r := range routes {
+		p, ok := prefixOf(r.Dst)
+		if !ok || r.Protocol == network.RouteProtocol || !inside(p, networks) {
+			continue
+		}
+		if _, known := names[r.LinkIndex]; !known && r.LinkIndex != 0 {
+			if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+				names[r.LinkIndex] = l.Attrs().Name
+			}
+		}
+		all = append(all, Route{
+			Prefix: p, Link: names[r.LinkIndex], Metric: r.Priority, Kernel: r.Protocol == unix.RTPROT_KERNEL, Text: routeText(p, r, names[r.LinkIndex]),
+		})
+	}
+	return all
+}
+
+// routeText is a route as ip route takes it.
+func routeText(p netip.Prefix, r netlink.Route, link string) string {
+	text := p.String()
+	switch r.Type {
+	case unix.RTN_BLACKHOLE:
+		text = "blackhole " + text
+	case unix.RTN_UNREACHABLE:
+		text = "unreachable " + text
+	case unix.RTN_PROHIBIT:
+		text = "prohibit " + text
+	}
+	if via, ok := netip.AddrFromSlice(r.Gw); ok {
+		text += " via " + via.Unmap().String()
+	}
+	if link != "" && r.Type == unix.RTN_UNICAST {
+		text += " dev " + link
+	}
+	if r.Priority != 0 {
+		text += fmt.Sprintf(" metric %d", r.Priority)
+	}
+	return text
+}
+
+// gatherThresholds reads gc_thresh3 of the tables of neighbours, which below /proc/sys is in the first network namespace only.
+func gatherThresholds() map[string]int {
+	const name, thresh3, header = 1, 4, 4 // NDTA_NAME, NDTA_THRESH3, struct ndtmsg
+	request := nl.NewNetlinkRequest(unix.RTM_GETNEIGHTBL, unix.NLM_F_DUMP)
+	request.AddRawData(make([]byte, header))
+	answers, _ := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGHTBL) // what could not be read says nothing
+	all := map[string]int{}
+	for _, a := range answers {
+		attrs, err := nl.ParseRouteAttr(a[header:])
+		if err != nil {
+			continue
+		}
+		table, limit := "", 0
+		for _, x := range attrs {
+			switch {
+			case x.Attr.Type == name:
+				table = unix.ByteSliceToString(x.Value)
+			case x.Attr.Type == thresh3 && len(x.Value) == 4:
+				limit = int(nl.NativeEndian().Uint32(x.Value))
+			}
+		}
+		if table != "" && limit > 0 {
+			all[table] = limit
+		}
+	}
+	return all
+}
+
+// gatherFilter looks for who drops what is forwarded, and for kube-proxy's rules.
+func (f *Facts) gatherFilter() (found []string, kubeProxy bool) {
+	conn, err := nft.Dial()
+	if err == nil {
+		defer conn.Close()
+	} else {
+		conn = nil
+	}
+	seen, err := drops.Read(conn)
+	if err != nil {
+		return nil, false
+	}
+	o := drops.Overlay{Networks: f.networks(), Own: f.own()}
+	for _, d := range f.devices() {
+		o.Devices = append(o.Devices, d.Name)
+	}
+	if b, ok := f.bridge(); ok {
+		o.Bridges = []string{b.Name}
+	}
+	if f.direct() {
+		o.Devices = nil // the uplink has a part in it, and who knows which
+	}
+	all, _ := seen.Find(o, filter.Table)
+	for _, d := range all {
+		found = append(found, d.String())
+	}
+	for _, c := range seen.Chains {
+		kubeProxy = kubeProxy || c.Table == "nat" && c.Name == "KUBE-SERVICES"
+	}
+	for _, tables := range seen.Legacy {
+		for _, t := range tables {
+			for _, c := range t.Chains {
+				kubeProxy = kubeProxy || t.Name == "nat" && c.Name == "KUBE-SERVICES"
+			}
+		}
+	}
+	return found, kubeProxy
+}
+
+// direct reports whether some peers are reached without a tunnel.
+func (f *Facts) direct() bool {
+	for _, p := range f.Peers {
+		for _, path := range p.Path {
+			if strings.HasSuffix(path, directly) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// count reads the counters of what the kernel drops.
+func count() (c Counters) {
+	c.Checksum = counted("/proc/net/snmp", "Udp:", "InCsumErrors") + single("/proc/net/snmp6", "Udp6InCsumErrors")
+	c.ReversePath = counted("/proc/net/netstat", "TcpExt:", "IPReversePathFilter")
+	if v, err := vtep.Open(); err == nil {
+		defer v.Close()
+		if d, err := v.Dropped(); err == nil {
+			c.Strangers = d.Strangers
+		}
+	}
+	return c
+}
+
+// counted reads a counter of a file that has a line of names and a line of numbers.
+func counted(path, line, name string) uint64 {
+	data, _ := os.ReadFile(path) // what is not there counts nothing
+	var names []string
+	for text := range bytes.Lines(data) {
+		fields := strings.Fields(string(text))
+		if len(fields) == 0 || fields[0] != line {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		for i, n := range names {
+			if n == name && i < len(fields) {
+				value, _ := strconv.ParseUint(fields[i], 10, 64)
+				return value
+			}
+		}
+	}
+	return 0
+}
+
+// single reads a counter of a file that has a name and a number in each line.
+func single(path, name string) uint64 {
+	data, _ := os.ReadFile(path)
+	for text := range bytes.Lines(data) {
+		if fields := strings.Fields(string(text)); len(fields) == 2 && fields[0] == name {
+			value, _ := strconv.ParseUint(fields[1], 10, 64)
+			return value
+		}
+	}
+	return 0
+}

@@ -1,0 +1,99 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// sockets are the raw sockets of one family (raw(7)). Each is to set something that is a socket's own; only usual is read.
+type sockets struct {
+	usual *net.IPConn
+	hop   *net.IPConn // one hop
+	from  *net.IPConn // bound to the underlay's address; nil if that is not known
+}
+
+// openSockets opens those of a family.
+func openSockets(ctx context.Context, f subnet.Family, underlay netip.Addr) (s sockets, err error) {
+	everywhere := [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}[f]
+	if s.usual, err = listen(ctx, f, everywhere, 0); err == nil {
+		s.hop, err = listen(ctx, f, everywhere, 1)
+	}
+	if err == nil && underlay.IsValid() {
+		if s.from, err = listen(ctx, f, underlay, 0); errors.Is(err, unix.EADDRNOTAVAIL) {
+			err = nil // the address is gone, which is for others to say
+		}
+	}
+	if err != nil {
+		s.close()
+		return s, err
+	}
+	return s, nil
+}
+
+func (s sockets) close() {
+	for _, c := range []*net.IPConn{s.usual, s.hop, s.from} {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
+
+// listen opens a socket whose packets are sent whole or not at all: with IP_PMTUDISC_PROBE, no matter what was learnt of the
+// path's MTU before (ip(7)). hops is how many they may make; 0: as many as usual.
+func listen(ctx context.Context, f subnet.Family, at netip.Addr, hops int) (*net.IPConn, error) {
+	set := func(fd uintptr) (err error) {
+		option := func(level, name, value int) {
+			if err == nil {
+				err = unix.SetsockoptInt(int(fd), level, name, value)
+			}
+		}
+		if f == subnet.IPv4 {
+			option(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+		} else {
+			option(unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
+			option(unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1)
+		}
+		if hops > 0 && f == subnet.IPv4 {
+			option(unix.IPPROTO_IP, unix.IP_TTL, hops)
+		} else if hops > 0 {
+			option(unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, hops)
+		}
+		return err
+	}
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		if controlErr := raw.Control(func(fd uintptr) { err = set(fd) }); controlErr != nil {
+			return controlErr
+		}
+		return err
+	}}
+	conn, err := config.ListenPacket(ctx, [...]string{"ip4:icmp", "ip6:ipv6-icmp"}[f], at.String())
+	if err != nil {
+		return nil, fmt.Errorf("raw socket for %s: %w", f, err)
+	}
+	return conn.(*net.IPConn), nil // as the network's name says
+}
+
+// receive calls tell for each message that comes in, until the socket is closed.
+func receive(f subnet.Family, conn *net.IPConn, tell func(f subnet.Family, from netip.Addr, m message)) {
+	b := make([]byte, 64<<10)
+	for {
+		n, from, err := conn.ReadFromIP(b)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue // an error that somebody's ICMP left at the socket: the message itself comes as well
+		}
+		if a, ok := netip.AddrFromSlice(from.IP); ok {
+			tell(f, a.Unmap(), decode(f, b[:n]))
+		}
+	}
+}
