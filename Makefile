@@ -77,11 +77,11 @@ test: packages-test build tools bin/lab lint ## all tests, with the race detecto
 .PHONY: bin/chaos chaos bin/chaos-store chaos-store
 bin/chaos:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos ./dist/chaos/cmd/chaos
-chaos: packages-demo build tools bin/chaos ## break a running overlay in every way we know, and time until it is whole; half an hour
+chaos: packages-demo build tools bin/chaos ## break a running overlay in every way we know, and time until it is whole; 20 minutes
 	@bin/chaos
 bin/chaos-store:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos-store ./dist/chaosstore/cmd/chaos-store
-chaos-store: packages-demo build tools bin/chaos-store ## break etcd under a running overlay in every way we know; a quarter of an hour
+chaos-store: packages-demo build tools bin/chaos-store ## break etcd under a running overlay in every way we know; 5 minutes
 	@bin/chaos-store
 
 .PHONY: matrix
