@@ -33,7 +33,9 @@ func TestCleanup(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "cni0"}}
-			if err := n.Do(func() error { return errors.Join(netlink.LinkAdd(bridge), os.WriteFile("/var/lib/selvage/theirs", nil, 0o600)) }); err != nil {
+			if err := n.Do(func() error {
+				return errors.Join(netlink.LinkAdd(bridge), os.WriteFile("/var/lib/selvage/theirs", nil, 0o600))
+			}); err != nil {
 				t.Fatal(err)
 			}
 			cleanup := func(args ...string) string {

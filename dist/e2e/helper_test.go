@@ -95,9 +95,16 @@ type sink struct {
 // listen starts a sink that ends with the test.
 func listen(t *testing.T, pod *lab.Endpoint) *sink {
 	t.Helper()
+	return listenAt(t, pod.Do, netip.Addr{})
+}
+
+// listenAt starts a sink at one address of the namespaces that do leads to; the zero value stands for all.
+func listenAt(t *testing.T, do func(func() error) error, at netip.Addr) *sink {
+	t.Helper()
 	s := &sink{received: map[string]int{}}
 	var conn *net.UDPConn
-	if err := pod.Do(func() (err error) { conn, err = net.ListenUDP("udp", &net.UDPAddr{Port: sinkPort}); return err }); err != nil {
+	local := &net.UDPAddr{IP: at.AsSlice(), Port: sinkPort}
+	if err := do(func() (err error) { conn, err = net.ListenUDP("udp", local); return err }); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})
@@ -283,4 +290,9 @@ func routesOf(t *testing.T, link netlink.Link, table int) []netlink.Route {
 		t.Error(err)
 	}
 	return routes
+}
+
+// ipNet is a prefix in the form that netlink takes.
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -199,7 +199,7 @@ func TestVXLANFilterStays(t *testing.T) {
 		if err := other.Remove(); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(ctx, t, "the table that somebody deleted", func() error { return hasTable(node, true) })
+		waitFor(ctx, t, "the table that somebody deleted", func() error { return hasTable(node, vtep.Table, true) })
 		took = append(took, time.Since(began))
 		shut("the table is back")
 	}
@@ -226,7 +226,7 @@ func TestVXLANFilterStays(t *testing.T) {
 
 	// The environment is that of the next start.
 	t.Setenv("SELVAGED_VTEP_FILTER", "false")
-	if err := errors.Join(node.Restart(ctx), node.WaitReady(ctx), hasTable(node, false)); err != nil {
+	if err := errors.Join(node.Restart(ctx), node.WaitReady(ctx), hasTable(node, vtep.Table, false)); err != nil {
 		t.Fatal(err)
 	}
 	const open = "the filter is not wanted"
@@ -239,19 +239,19 @@ func TestVXLANFilterStays(t *testing.T) {
 	end()
 }
 
-// hasTable checks that the filter's table is there, or is not.
-func hasTable(n *lab.Node, want bool) error {
+// hasTable checks that a table of nf_tables, for both families, is there, or is not.
+func hasTable(n *lab.Node, name string, want bool) error {
 	return n.Do(func() error {
 		conn, err := nftables.New()
 		if err != nil {
 			return err
 		}
-		_, err = conn.ListTableOfFamily(vtep.Table, nftables.TableFamilyINet)
+		_, err = conn.ListTableOfFamily(name, nftables.TableFamilyINet)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if has := err == nil; has != want {
-			return fmt.Errorf("%s: the table %s is there: %t, want %t", n.Name(), vtep.Table, has, want)
+			return fmt.Errorf("%s: the table %s is there: %t, want %t", n.Name(), name, has, want)
 		}
 		return nil
 	})

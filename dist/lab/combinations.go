@@ -32,7 +32,7 @@ type Backend struct {
 type Filter struct {
 	Name     string // in the matrix
 	IPTables string // see Options.IPTables
-	NFTables bool   // the network configuration's EnableNFTables
+	NFTables NFTables
 }
 
 // Combinations lists what the matrix tries: each of these with each other, as far as that makes sense, and a few more. What
@@ -46,11 +46,11 @@ func Combinations() (all []Combination) {
 		{Name: "vxlan direct", Config: `{"Type":"vxlan","DirectRouting":true}`, Direct: true, Overhead: vxlanOverhead},
 		{Name: "host-gw", Config: `{"Type":"host-gw"}`, Direct: true, OneSegment: true},
 	}
-	nft := Filter{Name: "iptables-nft", IPTables: "nft"}
+	nft := Filter{Name: "iptables-nft", IPTables: "nft", NFTables: NFTablesOff}
 	filters := []Filter{
 		nft,
-		{Name: "iptables-legacy", IPTables: "legacy"},
-		{Name: "nftables", IPTables: "none", NFTables: true}, // without iptables, so that nothing but nftables can do it
+		{Name: "iptables-legacy", IPTables: "legacy", NFTables: NFTablesOff},
+		{Name: "nftables", IPTables: "none", NFTables: NFTablesOn}, // without iptables, so that nothing but nftables can do it
 	}
 	for _, f := range families {
 		for _, b := range backends {
@@ -64,8 +64,13 @@ func Combinations() (all []Combination) {
 		}
 	}
 	for _, f := range families {
-		for _, mtu := range []int{1400, 9000} {
-			all = append(all, Combination{Families: f, Backend: vxlan, Filter: nft, Segments: 2, MTU: mtu})
+		all = append(all, Combination{Families: f, Backend: vxlan, Filter: nft, Segments: 2, MTU: 1400})
+		for _, b := range backends {
+			segments := 2
+			if b.OneSegment {
+				segments = 1
+			}
+			all = append(all, Combination{Families: f, Backend: b, Filter: nft, Segments: segments, MTU: 9000})
 		}
 	}
 	return all

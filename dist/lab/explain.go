@@ -1,13 +1,9 @@
 package lab
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,20 +26,8 @@ func (l *Lab) Explain(ctx context.Context, node *Node) ([]Entry, error) {
 		return nil, err
 	}
 	entries := explain(node, l.PeersOf(node), o, subnets)
-	for _, list := range []string{"iptables-save", "ip6tables-save"} {
-		rules, err := node.Output(ctx, list)
-		if errors.Is(err, exec.ErrNotFound) {
-			continue // a node without iptables, see Options.IPTables
-		}
-		if err != nil {
-			return nil, err
-		}
-		if n := bytes.Count(rules, []byte("\n-A ")); n > 0 {
-			tables := strings.TrimSuffix(list, "-save")
-			entries = append(entries, Entry{"rules", fmt.Sprintf("%d in %s", n, tables), "let pods' packets pass, masquerade some"})
-		}
-	}
-	return entries, nil
+	rules, err := explainRules(ctx, node)
+	return append(entries, rules...), err
 }
 
 // explain is the pure part.

@@ -15,9 +15,19 @@ const (
 	networkIPv6 = `"EnableIPv6":true,"IPv6Network":"fd00:5::/56"`
 )
 
+// NFTables is the network configuration's EnableNFTables.
+type NFTables string
+
+// What it can say.
+const (
+	NodesChoose NFTables = "" // nothing
+	NFTablesOn  NFTables = "true"
+	NFTablesOff NFTables = "false"
+)
+
 // NetworkConfig is a network configuration, JSON, for an overlay of the given families; none means IPv4. backend is the
-// Backend object, JSON, and vxlan's if it is empty. With nftables the daemons are told to use that and not iptables.
-func NetworkConfig(families []subnet.Family, backend string, nftables bool) string {
+// Backend object, JSON, and vxlan's if it is empty.
+func NetworkConfig(families []subnet.Family, backend string, nftables NFTables) string {
 	families = orIPv4(families)
 	var fields []string
 	if slices.Contains(families, subnet.IPv4) {
@@ -28,8 +38,8 @@ func NetworkConfig(families []subnet.Family, backend string, nftables bool) stri
 	if slices.Contains(families, subnet.IPv6) {
 		fields = append(fields, networkIPv6)
 	}
-	if nftables {
-		fields = append(fields, `"EnableNFTables":true`)
+	if nftables != NodesChoose {
+		fields = append(fields, `"EnableNFTables":`+string(nftables))
 	}
 	fields = append(fields, `"Backend":`+orDefault(backend, `{"Type":"vxlan"}`))
 	return "{" + strings.Join(fields, ",") + "}"

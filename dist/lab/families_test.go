@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 )
 
 func TestNetworkConfig(t *testing.T) {
-	if got := NetworkConfig(nil, "", false); got != DefaultConfig {
+	if got := NetworkConfig(nil, "", NodesChoose); got != DefaultConfig {
 		t.Errorf("got %s, want %s", got, DefaultConfig)
 	}
 	for _, name := range []string{"ipv4", "ipv6", "dual"} {
@@ -21,7 +22,7 @@ func TestNetworkConfig(t *testing.T) {
 		if err != nil || FamiliesName(families) != name {
 			t.Fatalf("%s: got %v, %v", name, families, err)
 		}
-		for _, nftables := range []bool{false, true} {
+		for _, nftables := range []NFTables{NodesChoose, NFTablesOn, NFTablesOff} {
 			text := NetworkConfig(families, `{"Type":"host-gw"}`, nftables)
 			c, err := subnet.ParseConfig([]byte(text))
 			if err != nil {
@@ -32,7 +33,11 @@ func TestNetworkConfig(t *testing.T) {
 					t.Errorf("%s: %s is on: %t", text, f, c.Ranges[f].Enabled())
 				}
 			}
-			if c.Backend.Type != "host-gw" || (c.NFTables != nil) != nftables {
+			said := NodesChoose
+			if c.NFTables != nil {
+				said = NFTables(strconv.FormatBool(*c.NFTables))
+			}
+			if c.Backend.Type != "host-gw" || said != nftables {
 				t.Errorf("%s: got %+v", text, c)
 			}
 		}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-
-	"github.com/selvage-net/selvage/subnet"
 )
 
 // Fault is something that can go wrong on a node. To add one, add a line to [Faults].
@@ -26,7 +24,7 @@ func Faults() []Fault {
 		{"device-flap", "set the overlay device down and up", onNode(func(n *Node) error { return n.DeviceDown(true) })},
 		{"device-down", "set the overlay device down", onNode(func(n *Node) error { return n.DeviceDown(false) })},
 		{"device-del", "delete the overlay device", onNode((*Node).DeviceDelete)},
-		{"rules-flush", "flush iptables' filter and nat tables, of each family", flushRules},
+		{"rules-flush", "flush all of nf_tables, and iptables' filter and nat tables of each family", flushRules},
 		{"daemon-kill", "kill the daemon", onNode(func(n *Node) error { n.Kill(); return nil })},
 		{"daemon-stop", "stop the daemon", func(ctx context.Context, _ *Lab, n *Node, _ []*Node) error { return n.Stop(ctx) }},
 		{"daemon-start", "start the daemon", onNode((*Node).Start)},
@@ -59,19 +57,6 @@ func onPeers(fn func(*Node, ...*Node) error) func(context.Context, *Lab, *Node, 
 
 func onEtcd(fn func(context.Context, *Etcd) error) func(context.Context, *Lab, *Node, []*Node) error {
 	return func(ctx context.Context, l *Lab, _ *Node, _ []*Node) error { return fn(ctx, l.etcd) }
-}
-
-// flushRules empties the built-in chains and all others, as a careless script or a firewall's restart does.
-func flushRules(ctx context.Context, l *Lab, node *Node, _ []*Node) error {
-	for _, f := range l.Families() {
-		program := [...]string{subnet.IPv4: "iptables", subnet.IPv6: "ip6tables"}[f]
-		for _, table := range []string{"filter", "nat"} {
-			if _, err := node.Output(ctx, program, "-w", "-t", table, "-F"); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // PeersOf returns the nodes but the given one.

@@ -46,6 +46,21 @@ func (l *Lab) ProbeFullShared(ctx context.Context, from, to *Endpoint) []Result 
 	return eachShared(from, to, func(f subnet.Family) Result { return l.ProbeFull(ctx, f, from, to) })
 }
 
+// ProbeUnderlay is [Lab.ProbeFull] between the nodes' underlay addresses: whether the network that carries the overlay lets
+// pass what the uplinks' MTUs promise. Nothing fragments those packets, so a switch with a smaller MTU shows as loss.
+func (l *Lab) ProbeUnderlay(ctx context.Context) (results []Result) {
+	for _, f := range l.Families() {
+		for _, from := range l.nodes {
+			for _, to := range l.nodes {
+				if from != to {
+					results = append(results, l.ProbeFull(ctx, f, from.Endpoint, to.Endpoint))
+				}
+			}
+		}
+	}
+	return results
+}
+
 // whole has a socket's packets go as they are or not at all. IP_PMTUDISC_PROBE sets DF and takes no notice of a path MTU
 // that was learnt (ip(7)), so that a path which once was narrow does not go on looking so.
 func whole(network, _ string, conn syscall.RawConn) error {

@@ -5,15 +5,37 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// TestTooLarge gives pods an MTU that leaves no room for the tunnel's headers. The kernel fragments what carries them over
-// IPv4, so that only the count shows it; over IPv6 it drops them.
+// tooLarge leaves no room for the tunnel's headers: the uplinks take less than they did when the pods were given their MTU,
+// and no daemon is there to follow.
+func tooLarge(t *testing.T, l *Lab) {
+	t.Helper()
+	for _, n := range l.nodes {
+		n.Kill()
+		err := n.do(func() error {
+			link, err := netlink.LinkByName(uplink)
+			if err != nil {
+				return err
+			}
+			return netlink.LinkSetMTU(link, defaultMTU)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestTooLarge: the kernel fragments what carries packets that are too large over IPv4, so that only the count shows it; over
+// IPv6 it drops them.
 func TestTooLarge(t *testing.T) {
 	families := []subnet.Family{subnet.IPv4, subnet.IPv6}
-	ctx, l := newLab(t, Options{Nodes: 2, Families: families, Config: NetworkConfig(families, `{"Type":"vxlan","MTU":1560}`, false)})
+	ctx, l := newLab(t, Options{Nodes: 2, Families: families, MTU: 1560})
 	pods := podOnEach(ctx, t, l)
+	tooLarge(t, l)
 	a, b := pods[0].Endpoint, pods[1].Endpoint
 	count := func() uint64 {
 		t.Helper()

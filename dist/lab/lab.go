@@ -89,7 +89,7 @@ func (o *Options) setDefaults() error {
 	o.Segments = orDefault(o.Segments, 1)
 	o.MTU = orDefault(o.MTU, defaultMTU)
 	o.EtcdMembers = orDefault(o.EtcdMembers, 1)
-	o.Config = orDefault(o.Config, NetworkConfig(o.Families, "", false))
+	o.Config = orDefault(o.Config, NetworkConfig(o.Families, "", NodesChoose))
 	o.CNI = orDefault(o.CNI, DefaultCNI)
 	if o.Log == nil {
 		o.Log = io.Discard

@@ -76,13 +76,18 @@ func (r *Report) run(ctx context.Context, o Options) (err error) {
 	if err := r.probe(probing, l); err != nil {
 		return err
 	}
-	wrong, err := l.wrongPaths(r.Combination.Backend.Direct)
+	wrong, err := l.WrongPaths(func(from, to *Node) bool { return r.Combination.Backend.Direct && l.OneSegment(from, to) })
 	r.Problems = append(r.Problems, wrong...)
 	return err
 }
 
 // probe probes every pair in each family.
 func (r *Report) probe(ctx context.Context, l *Lab) error {
+	for _, p := range l.ProbeUnderlay(ctx) {
+		if p.Err != nil {
+			r.problem(p) // the lab's own fault
+		}
+	}
 	before, err := l.Fragments()
 	if err != nil {
 		return err
@@ -188,30 +193,4 @@ func (l *Lab) logged(levels ...string) (lines []string) {
 		}
 	}
 	return lines
-}
-
-// wrongPaths says which nodes reach each other by another way than they should: through the tunnel, or if direct is given and
-// they are on one segment, without it.
-func (l *Lab) wrongPaths(direct bool) (wrong []string, err error) {
-	for i, n := range l.nodes {
-		for j, peer := range l.nodes {
-			if i == j {
-				continue
-			}
-			o, err := n.readOverlay(subnetsOf([]*Node{peer}))
-			if err != nil {
-				return wrong, err
-			}
-			want := "a tunnel"
-			if direct && l.segment(i) == l.segment(j) {
-				want = uplink
-			}
-			for _, r := range o.routes {
-				if link := o.links[r.LinkIndex]; (want == uplink) != (link == uplink) {
-					wrong = append(wrong, fmt.Sprintf("%s reaches %s of %s through %s, want %s", n.name, prefixOf(r.Dst), peer.name, link, want))
-				}
-			}
-		}
-	}
-	return wrong, nil
 }

@@ -24,11 +24,12 @@ const subnetFile = "/run/flannel/subnet.env"
 type Node struct {
 	*Endpoint
 	host *sandbox.Host
-	argv []string // of the daemon
+	argv []string // of the daemon: what the lab needs
 	log  string   // file of the daemon's output
 
 	mu     sync.Mutex
-	daemon *daemon // nil if it is not to run
+	args   []string // of the daemon: what may be changed
+	daemon *daemon  // nil if it is not to run
 }
 
 // addNode makes node number i, from 0, and starts its daemon.
@@ -39,11 +40,12 @@ func (l *Lab) addNode(i int) error {
 		return err
 	}
 	n := &Node{host: host, log: filepath.Join(l.dir, name+".log")}
-	n.argv = append([]string{
+	n.argv = []string{
 		filepath.Join(l.options.Bin, "selvaged"),
 		"--etcd-endpoints", strings.Join(l.etcd.Endpoints(), ","),
-		"--node-name", name, "--iface", uplink, "--state-dir", "/var/lib/selvage", "--ip-masq",
-	}, l.options.DaemonArgs...)
+		"--node-name", name, "--state-dir", "/var/lib/selvage", "--ip-masq",
+	}
+	n.args = append([]string{"--iface", uplink}, l.options.DaemonArgs...)
 	n.Endpoint = &Endpoint{name: name, do: host.Do, echo: &echoServer{}}
 	l.nodes = append(l.nodes, n)
 	if err := useIPTables(host, l.options.IPTables); err != nil {
@@ -80,12 +82,20 @@ func (n *Node) Start() error {
 	if n.daemon != nil && n.daemon.running() {
 		return nil
 	}
-	d, err := startDaemon(n.do, n.log, n.argv)
+	d, err := startDaemon(n.do, n.log, slices.Concat(n.argv, n.args))
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.name, err)
 	}
 	n.daemon = d
 	return nil
+}
+
+// SetDaemonArgs has the daemon's next start use other arguments: these stand in for [Options.DaemonArgs], and for --iface=eth0
+// too, which is the lab's.
+func (n *Node) SetDaemonArgs(args ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.args = args
 }
 
 // Stop ends the daemon with SIGTERM and waits until it has ended. If ctx ends first, the daemon is killed, and that is an error.

@@ -84,7 +84,7 @@ func (l *Lab) ProbeFamily(ctx context.Context, f subnet.Family, from, to *Endpoi
 		r.Err = fmt.Errorf("UDP: %w", r.Err)
 		return r
 	}
-	seen, err := probeTCP(ctx, from.do, target)
+	seen, err := probeTCP(ctx, net.Dialer{}, from.do, target)
 	if err != nil {
 		r.Err = fmt.Errorf("TCP: %w", err)
 	} else if seen != r.Source {
@@ -167,8 +167,8 @@ func probeUDP(ctx context.Context, dialer net.Dialer, do func(func() error) erro
 	return rtt, seen, nil
 }
 
-func probeTCP(ctx context.Context, do func(func() error) error, target netip.AddrPort) (seen netip.Addr, err error) {
-	conn, err := dial(ctx, net.Dialer{}, do, "tcp", target)
+func probeTCP(ctx context.Context, dialer net.Dialer, do func(func() error) error, target netip.AddrPort) (seen netip.Addr, err error) {
+	conn, err := dial(ctx, dialer, do, "tcp", target)
 	if err != nil {
 		return seen, err
 	}

@@ -11,7 +11,7 @@ import (
 
 func TestMatrix(t *testing.T) {
 	c := newLabCommand(t)
-	if code, out := c.run("matrix", "--list", "--only", "^dual host-gw"); code != 0 || strings.Count(out, "\n") != 3 {
+	if code, out := c.run("matrix", "--list", "--only", "^dual host-gw"); code != 0 || strings.Count(out, "\n") != 4 {
 		t.Errorf("the list: code %d, %s", code, out)
 	}
 	for _, args := range [][]string{{"--only", "no-such"}, {"--only", "("}, {"x"}, {"--no-such"}} {
