@@ -23,6 +23,9 @@ type Underlay struct {
 	// ReversePath: the uplink takes packets only from sources that it would send to (rp_filter), or did until it was told to
 	// be less strict.
 	ReversePath bool
+	// InTunnel keeps peers in the tunnel that could be reached directly, for a moment: others, that this node could send to
+	// directly, may not take that yet.
+	InTunnel bool
 	// TxChecksum is what VXLAN devices are to have the uplink do for them: see [network.Link].
 	TxChecksum network.Offload
 	// MAC returns the MAC address that the node's device of that name should have. lease is the one that the node's own

@@ -23,8 +23,8 @@ func checkDaemon(f Facts) (all []Finding) {
 	}
 	s := f.Status
 	for _, p := range s.Problems {
-		if p.Topic == "pending" || p.Topic == "etcd" || isKind(p.Topic) {
-			continue // see entries and etcd
+		if slices.Contains([]string{"pending", "etcd", filterTopic}, p.Topic) || isKind(p.Topic) {
+			continue // see entries, etcd and filter
 		}
 		all = append(all, failure(cure(p), "%s: %s, for %s", p.Topic, p.Text, f.Now.Sub(p.Since).Round(time.Second)))
 	}
@@ -36,6 +36,9 @@ func checkDaemon(f Facts) (all []Finding) {
 	}
 	return all
 }
+
+// filterTopic is that of problems with the packet filter.
+const filterTopic = "packet filter"
 
 // isKind reports whether a problem is about entries of the kernel's tables.
 func isKind(topic string) bool {

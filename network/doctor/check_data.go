@@ -18,6 +18,13 @@ func checkFilter(f Facts) (all []Finding) {
 		what, advice, _ := strings.Cut(text, "; add: ")
 		all = append(all, failure(advice, "%s", what))
 	}
+	if f.Status != nil {
+		for _, p := range f.Status.Problems {
+			if p.Topic == filterTopic && !strings.Contains(p.Text, "; add: ") { // that one was looked for above
+				all = append(all, warning(log+" says more", "%s", p.Text))
+			}
+		}
+	}
 	if s := f.Status; s != nil && s.Lease != nil && !s.Filter.InForce {
 		all = append(all, failure("journalctl -u selvaged | grep 'packet filter' says why; nftables in the kernel, or the program iptables, is needed",
 			"selvaged's packet filter rules are not in, so the subnet file is not written either"))

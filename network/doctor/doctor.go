@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/selvage-net/selvage/network/doctor/probe"
@@ -52,9 +53,16 @@ func Examine(ctx context.Context, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
+	var asking sync.WaitGroup
+	var report *status.EtcdReport
+	var etcdErr error
+	asking.Go(func() { report, etcdErr = askEtcd(ctx, status.NewClient(o.Socket), f.Status != nil) })
 	if len(targets) > 0 {
 		f.ProbeErr = f.probe(ctx, o, targets)
 	}
+	o.Progress("waiting for etcd", 0, 0)
+	asking.Wait()
+	f.Etcd, f.EtcdErr = report, etcdErr
 	r := Report{At: f.Now, Result: Pass, Peers: len(f.Peers), Findings: judge(f)}
 	if f.Status != nil {
 		r.Node = f.Status.Node

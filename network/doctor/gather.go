@@ -12,7 +12,7 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// gather finds out all but how far packets get. The parts that wait for others run beside those that do not.
+// gather finds out all but what takes others' time: what etcd answers, and how far packets get.
 func gather(ctx context.Context, o Options) (f Facts) {
 	f.Now = o.Now()
 	client := status.NewClient(o.Socket)
@@ -21,14 +21,12 @@ func gather(ctx context.Context, o Options) (f Facts) {
 	f.CNI = gatherCNI(o.CNIConfDir, o.CNIBinDirs)
 	f.Kernel = gatherKernel()
 	f.Links = gatherLinks()
-	f.Thresholds = gatherThresholds()
+	f.Thresholds = NeighbourLimits()
 	asking.Wait()
-	asking.Go(func() { f.askEtcd(ctx, client) })
 	f.File = gatherSubnetFile(f.subnetFile(o))
 	f.Routes = gatherRoutes(f.networks())
 	f.Sysctls = f.gatherSysctls()
 	f.Drops, f.KubeProxy = f.gatherFilter()
-	asking.Wait()
 	return f
 }
 
@@ -49,18 +47,18 @@ func (f *Facts) askDaemon(ctx context.Context, c *status.Client) {
 	}
 }
 
-func (f *Facts) askEtcd(ctx context.Context, c *status.Client) {
-	if f.Status == nil {
-		return
+// askEtcd has the daemon, if there is one, ask etcd.
+func askEtcd(ctx context.Context, c *status.Client, daemon bool) (*status.EtcdReport, error) {
+	if !daemon {
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
 	defer cancel()
 	r, err := c.Etcd(ctx)
 	if err != nil {
-		f.EtcdErr = err
-		return
+		return nil, err
 	}
-	f.Etcd = &r
+	return &r, nil
 }
 
 // subnetFile is where the daemon writes it, where the CNI plugin reads it, or where that is usual.

@@ -121,8 +121,9 @@ func routeText(p netip.Prefix, r netlink.Route, link string) string {
 	return text
 }
 
-// gatherThresholds reads gc_thresh3 of the tables of neighbours, which below /proc/sys is in the first network namespace only.
-func gatherThresholds() map[string]int {
+// NeighbourLimits returns how many neighbours the kernel keeps at most (gc_thresh3), by table: arp_cache and ndisc_cache. They
+// are the machine's; below /proc/sys they are in the first network namespace only.
+func NeighbourLimits() map[string]int {
 	const name, thresh3, header = 1, 4, 4 // NDTA_NAME, NDTA_THRESH3, struct ndtmsg
 	request := nl.NewNetlinkRequest(unix.RTM_GETNEIGHTBL, unix.NLM_F_DUMP)
 	request.AddRawData(make([]byte, header))
@@ -168,8 +169,8 @@ func (f *Facts) gatherFilter() (found []string, kubeProxy bool) {
 	if b, ok := f.bridge(); ok {
 		o.Bridges = []string{b.Name}
 	}
-	if f.direct() {
-		o.Devices = nil // the uplink has a part in it, and who knows which
+	if uplink, ok := f.uplink(); ok && (len(o.Devices) == 0 || f.direct()) {
+		o.Devices = append(o.Devices, uplink.Name)
 	}
 	all, _ := seen.Find(o, filter.Table)
 	for _, d := range all {

@@ -224,8 +224,8 @@ func TestLinkLocalAndRouterAdvertisementsOff(t *testing.T) {
 			t.Errorf("accept_ra is %q, want 0", ra)
 		}
 		v := link.(*netlink.Vxlan)
-		if v.Learning || v.VtepDevIndex != 0 || !v.UDPCSum {
-			t.Errorf("learning %v, lower device %d, checksums %v, want false, 0, true", v.Learning, v.VtepDevIndex, v.UDPCSum)
+		if v.Learning || v.VtepDevIndex != 0 || v.UDPCSum {
+			t.Errorf("learning %v, lower device %d, checksums %v, want false, 0, false", v.Learning, v.VtepDevIndex, v.UDPCSum)
 		}
 		return nil
 	})

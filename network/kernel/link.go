@@ -71,18 +71,7 @@ func (k *Kernel) addLink(name string, want network.Link) (network.Link, error) {
 	if have, found, err := k.rename(name, want); found || err != nil {
 		return have, err
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.HardwareAddr = name, want.MTU, want.MAC[:]
-	// Without a lower device: one made with it is deleted together with it, and the route decides as well.
-	err := k.handle.LinkAdd(&netlink.Vxlan{
-		LinkAttrs: attrs,
-		VxlanId:   int(want.VNI),
-		SrcAddr:   want.Local.AsSlice(),
-		Port:      int(want.Port),
-		Learning:  want.Learning,
-		GBP:       want.GBP,
-		UDPCSum:   true,
-	})
+	err := k.makeVXLAN(name, want)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return network.Link{}, fmt.Errorf("make VXLAN device %s: %w; this kernel has no VXLAN (CONFIG_VXLAN, module vxlan)", name, err)
@@ -207,50 +196,6 @@ func (k *Kernel) changeLink(name string, have, want network.Link) error {
 		}
 	}
 	return nil
-}
-
-// changeVXLAN sets the attributes that a live device lets change. The library's LinkModify refuses VXLAN devices, so the
-// message is put together here.
-func (k *Kernel) changeVXLAN(index int, want network.Link) error {
-	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
-	request.Sockets = k.raw
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	request.AddData(msg)
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vxlan"))
-	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
-	local := uint16(nl.IFLA_VXLAN_LOCAL)
-	if want.Local.Is6() {
-		local = nl.IFLA_VXLAN_LOCAL6
-	}
-	data.AddRtAttr(int(local), want.Local.AsSlice())
-	learning := []byte{0}
-	if want.Learning {
-		learning[0] = 1
-	}
-	data.AddRtAttr(nl.IFLA_VXLAN_LEARNING, learning)
-	request.AddData(info)
-	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
-	return err
-}
-
-// forgetSources deletes the FDB entries of a device whose IPv6 local address has changed: each keeps the route to its
-// remote together with the source address (dst_cache in struct vxlan_rdst), and goes on sending from the old one as long as
-// that route is good, which over IPv6 is not bound to its source. They are made anew in the same pass.
-func (k *Kernel) forgetSources(name string, index int) error {
-	var failed error
-	for key, c := range k.tables.FDB.All {
-		if c.Present && key.Link == name {
-			entry := neighbourEntry{family: unix.AF_BRIDGE, flags: unix.NTF_SELF, index: index, mac: key.MAC}
-			k.batch.add(encodeNeighbour(k.batch.buf, unix.RTM_DELNEIGH, entry), func(err error) {
-				failed = errors.Join(failed, unlessGone("delete FDB entry", key, err))
-			})
-		}
-	}
-	k.batch.send()
-	k.tables.FDBGone(name)
-	return failed
 }
 
 // refuseRouterAdvertisements keeps whoever is in the overlay from configuring this node.

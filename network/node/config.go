@@ -52,6 +52,12 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 	if err == nil {
 		b, err = newBackend(c, n.underlay(n.uplink, n.ownMember()))
 	}
+	now := time.Now()
+	if err == nil && len(b.Device(noSubnets).Sysctls) > len(n.backend.Device(noSubnets).Sysctls) {
+		// Every node is to take what comes by either way before the first one sends by another.
+		n.directAt = now.Add(settlingTime)
+		b, err = newBackend(c, n.underlay(n.uplink, n.ownMember()))
+	}
 	if err == nil {
 		err = errors.Join(n.covers(c), sameDevices(n.backend, b))
 	}
@@ -64,7 +70,24 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 	n.Log.WithFields(logrus.Fields{"networks": networks(c), "backend": c.Backend.Type, "mtu": b.MTU(), "was_mtu": n.backend.MTU()}).
 		Warn("the network config changed; following it")
 	n.config, n.configJSON = &c, data
-	n.reform(n.uplink, b, time.Now())
+	n.reform(n.uplink, b, now)
+}
+
+// settlingTime is how long after a change of the network config all nodes have seen it that are going to.
+const settlingTime = time.Second
+
+// goDirect ends what changeConfig began when it put off direct routes.
+func (n *node) goDirect(now time.Time) {
+	if n.directAt.IsZero() || now.Before(n.directAt) {
+		return
+	}
+	n.directAt = time.Time{}
+	b, err := newBackend(*n.config, n.underlay(n.uplink, n.ownMember()))
+	if err != nil {
+		n.sayOnce("config", err)
+		return
+	}
+	n.reform(n.uplink, b, now)
 }
 
 // covers says which of the node's own subnets could not be had under c, or nil.

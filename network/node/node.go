@@ -53,6 +53,7 @@ type node struct {
 	rulesInForce bool
 	uplinkAt     time.Time // when a change of the uplink is to be followed
 	uplinkLostAt time.Time // when it is said that there is none
+	directAt     time.Time // when direct routes are to come, after a change of the config; zero: they are not put off
 	published    string    // content of the subnet file as last written
 	ready        bool
 	quarantine   quarantine
@@ -202,6 +203,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 		return
 	}
 	n.followUplink(now)
+	n.goDirect(now)
 	if !n.cache.inUse && n.own.advance(ctx, now) {
 		before := n.subnets
 		if before == noSubnets {
@@ -224,7 +226,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 // next is when the loop has to run again if nothing happens.
 func (n *node) next(now time.Time) time.Time {
 	at := n.resyncAt
-	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt, n.uplinkLostAt, n.cache.startAt, n.vteps.notBefore}
+	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt, n.uplinkLostAt, n.directAt, n.cache.startAt, n.vteps.notBefore}
 	if n.cache.stale {
 		wakes = append(wakes, n.cache.writeAt, n.cache.pollAt)
 	}

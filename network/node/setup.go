@@ -70,6 +70,7 @@ func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underla
 	return backend.Underlay{
 		Link: choice.Name, MTU: choice.MTU, Local: choice.Local, PublicIP: choice.PublicIP, Own: own,
 		OnLink: choice.OnLink, ReversePath: checksSources(choice.Name, readSysctl), TxChecksum: n.TxChecksum,
+		InTunnel: time.Now().Before(n.directAt),
 		Nexthops: n.kernel.HasNexthops(),
 		MAC: func(device string, lease network.MAC) network.MAC {
 			return n.identity.mac(device, n.kernel.VXLANAddress(device), lease)
