@@ -15,7 +15,7 @@ PURE = subnet network backend backend/vxlan backend/hostgw cniplugin
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The go command knows by itself what is up to date.
 .PHONY: build selvaged selvage bin/lab
@@ -88,6 +88,37 @@ chaos-store: packages-demo build tools bin/chaos-store ## break etcd under a run
 matrix: packages-demo build tools bin/lab ## all probes in every combination of families, backends and filters
 	@bin/lab matrix
 
+# What is for Kubernetes, Docker and containerd: modules of their own, which make test does not need.
+IMAGE      ?= localhost/selvage:devel
+IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
+
+.PHONY: image
+image: ## build the container image into bin/image, as archives; IMAGE is its name, IMAGE_ARCH for which ("amd64 arm64")
+	@set -e; for arch in $(IMAGE_ARCH); do echo building bin/image/$$arch; export GOARCH=$$arch; \
+		$(STATIC) -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o bin/image/$$arch/selvaged .; \
+		$(STATIC) -ldflags '$(LDFLAGS)' -o bin/image/$$arch/selvage ./cniplugin/selvage; done
+	@cd dist/image && $(RUN_GO) run ./cmd/image --name '$(IMAGE)' --version '$(VERSION)' --out ../../bin/image \
+		$(foreach arch,$(IMAGE_ARCH),--binaries $(arch)=../../bin/image/$(arch))
+
+.PHONY: test-packaging
+test-packaging: packages-test build bin/staticcheck ## tests of the image, the chart and the manifest
+	@set -e; for dir in image chart containerd; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
+	@set -e; for dir in image chart; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
+
+CONTAINERD = bin/containerd/containerd bin/containerd/containerd-shim-runc-v2 bin/containerd/ctr
+$(CONTAINERD): bin/containerd/%: dist/containerd/runtime/go.mod dist/containerd/runtime/go.sum
+	@echo building $@; cd dist/containerd/runtime && GOWORK=off $(STATIC) -ldflags '$(LDFLAGS)' -o ../../../$@ github.com/containerd/containerd/v2/cmd/$*
+
+# Debian's containerd first, which is of version 1.6, then one of version 2: they differ in what makes a node ready.
+.PHONY: e2e-containerd
+e2e-containerd: packages-containerd build tools $(CONTAINERD) ## pods under a real containerd, the DaemonSet, the unit under systemd; as root
+	@cd dist/containerd && $(RUN_GO) test -count=1 -timeout 5m .
+	@cd dist/containerd && $(RUN_GO) test -count=1 -timeout 5m -run 'TestContainerd|TestDaemonSet' . -args -dir $(CURDIR)/bin/containerd
+
+.PHONY: packages-containerd
+packages-containerd:
+	@sh dist/packages.sh iptables containerd runc systemd-analyze
+
 .PHONY: lint
 lint: bin/staticcheck ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { gofmt -l $$(git ls-files -co --exclude-standard '*.go'); echo 'not formatted: run gofmt -w on these' >&2; exit 1; }
@@ -98,7 +129,7 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck
 packages-demo:
 	@sh dist/packages.sh iptables
 packages-test:
-	@sh dist/packages.sh iptables gcc git
+	@sh dist/packages.sh iptables gcc git systemd-analyze
 
 .PHONY: clean
 clean: ## remove what was built

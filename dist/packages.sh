@@ -8,6 +8,7 @@ for command in "$@"; do
 	command -v "$command" >/dev/null && continue
 	case $command in
 	gcc) packages="$packages gcc libc6-dev" ;; # the race detector is linked by it
+	systemd-analyze) packages="$packages systemd" ;;
 	*) packages="$packages $command" ;;
 	esac
 done

@@ -58,7 +58,8 @@ func defaultConflist(o Options) (object, error) {
 			plugins = append(plugins, object{"type": p.name, "capabilities": object{p.capability: true}})
 		}
 	}
-	return object{"cniVersion": "1.0.0", "name": "cbr0", "plugins": plugins}, nil
+	// A runtime that knows 1.1 asks for STATUS then; containerd 1.6 would not take a list of that version alone.
+	return object{"cniVersion": "1.0.0", "cniVersions": []any{"1.0.0", "1.1.0"}, "name": "cbr0", "plugins": plugins}, nil
 }
 
 func present(o Options, plugin string) bool {

@@ -29,7 +29,7 @@ func TestConflistOfSomebodyElse(t *testing.T) {
 	n := newNode(t)
 	path := filepath.Join(n.ConfDir, DefaultConflist)
 	for name, content := range map[string]string{
-		"another":   `{"cniVersion":"1.0.0","name":"cbr0","plugins":[{"type":"calico"}]}`,
+		"another":   `{"cniVersion":"1.0.0","cniVersions":["1.0.0","1.1.0"],"name":"cbr0","plugins":[{"type":"calico"}]}`,
 		"no JSON":   `{"cniVersion":`,
 		"null":      `null`,
 		"no digest": `{"name":"cbr0","selvage.installed":7}`,
@@ -74,7 +74,7 @@ func TestConflistWrittenByHand(t *testing.T) {
 	n := newNode(t)
 	n.SubnetFile = filepath.Join(n.dir, "run", "subnet.env")
 	path := filepath.Join(n.ConfDir, DefaultConflist)
-	n.write(path, `{"name":"cbr0","cniVersion":"1.0.0","plugins":[
+	n.write(path, `{"name":"cbr0","cniVersions":["1.0.0","1.1.0"],"cniVersion":"1.0.0","plugins":[
 		{"type":"selvage","subnetFile":"`+n.SubnetFile+`","delegate":{"isDefaultGateway":true,"hairpinMode":true}},
 		{"type":"portmap","capabilities":{"portMappings":true}}]}`)
 	n.says(n.install().Done, "selvage is now", "is as it should be")

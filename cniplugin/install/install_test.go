@@ -163,7 +163,7 @@ func TestInstall(t *testing.T) {
 	}
 	delete(got, marker)
 	plain, err := json.Marshal(got)
-	want := `{"cniVersion":"1.0.0","name":"cbr0","plugins":[{"delegate":{"hairpinMode":true,"isDefaultGateway":true},"subnetFile":"` +
+	want := `{"cniVersion":"1.0.0","cniVersions":["1.0.0","1.1.0"],"name":"cbr0","plugins":[{"delegate":{"hairpinMode":true,"isDefaultGateway":true},"subnetFile":"` +
 		n.SubnetFile + `","type":"selvage"},{"capabilities":{"portMappings":true},"type":"portmap"}]}`
 	if err != nil || string(plain) != want {
 		t.Errorf("got %s\nwant %s", plain, want)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ func InstallCNI() *cobra.Command {
 	var (
 		o         install.Options
 		uninstall bool
+		watch     bool
 	)
 	c := &cobra.Command{
 		Use:   "install-cni",
@@ -25,6 +27,7 @@ func InstallCNI() *cobra.Command {
 a runtime takes it for the sign that the node's network is ready. Both are replaced by rename, so nobody ever sees half a file.
 It can be repeated at any time. A newer plugin, other configurations, and one of ours that was edited stay as they are.`,
 		Example: `  selvaged install-cni --wait=1m
+  selvaged install-cni --watch
   selvaged install-cni --uninstall`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -33,20 +36,20 @@ It can be repeated at any time. A newer plugin, other configurations, and one of
 			}
 			var report install.Report
 			var err error
-			if uninstall {
+			if o.Program == "" {
+				o.Program = besides("selvage")
+			}
+			switch {
+			case uninstall && watch:
+				return errors.New("--uninstall and --watch: want one of them")
+			case watch:
+				return watchCNI(cmd, o)
+			case uninstall:
 				report, err = install.Uninstall(o)
-			} else {
-				if o.Program == "" {
-					o.Program = besides("selvage")
-				}
+			default:
 				report, err = install.Install(cmd.Context(), o)
 			}
-			for _, line := range report.Done {
-				fmt.Fprintln(cmd.OutOrStdout(), line)
-			}
-			for _, line := range report.Warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning:", line)
-			}
+			say(cmd, report)
 			if errors.Is(err, install.ErrNotReady) {
 				return fmt.Errorf("%w; start selvaged, and run this again or with --wait", err)
 			}
@@ -63,8 +66,44 @@ It can be repeated at any time. A newer plugin, other configurations, and one of
 	f.StringVar(&o.SubnetFile, "subnet-file", install.DefaultSubnetFile, "the daemon's")
 	f.DurationVar(&o.Wait, "wait", time.Duration(0), "how long to wait for the subnet file")
 	f.BoolVar(&o.Force, "force", false, "replace or remove also what is newer, was edited, or is somebody else's")
+	f.BoolVar(&watch, "watch", false, "wait for the subnet file for ever, stay, and install again what is removed")
 	f.BoolVar(&uninstall, "uninstall", false, "remove what was installed, the network configuration first")
 	return c
+}
+
+// watchCNI keeps plugin and configuration installed until it is told to end. What was done is said when it changes.
+func watchCNI(cmd *cobra.Command, o install.Options) error {
+	const forEver, pause = 100 * 365 * 24 * time.Hour, 10 * time.Second
+	o.Wait = forEver
+	var last install.Report
+	for {
+		report, err := install.Install(cmd.Context(), o)
+		if cmd.Context().Err() != nil {
+			return nil
+		}
+		if !reflect.DeepEqual(report, last) {
+			say(cmd, report)
+		}
+		if err != nil {
+			return err
+		}
+		last = report
+		select {
+		case <-cmd.Context().Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// say prints what was done, and what is worth a look.
+func say(cmd *cobra.Command, report install.Report) {
+	for _, line := range report.Done {
+		fmt.Fprintln(cmd.OutOrStdout(), line)
+	}
+	for _, line := range report.Warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning:", line)
+	}
 }
 
 // besides returns the path of a program that is where this one is.

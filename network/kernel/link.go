@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
@@ -200,8 +199,7 @@ func (k *Kernel) changeLink(name string, have, want network.Link) error {
 
 // refuseRouterAdvertisements keeps whoever is in the overlay from configuring this node.
 func refuseRouterAdvertisements(link string) error {
-	path := filepath.Join("/proc/sys/net/ipv6/conf", link, "accept_ra")
-	err := os.WriteFile(path, []byte("0"), 0)
+	err := writeSysctl(filepath.Join("net/ipv6/conf", link, "accept_ra"), "0")
 	if err == nil || errors.Is(err, fs.ErrNotExist) { // without IPv6 there are none
 		return nil
 	}

@@ -38,7 +38,7 @@ func (k *Kernel) Sysctl(path string, c network.Change[network.Sysctl]) error {
 	if !c.Wanted {
 		return nil
 	}
-	err := os.WriteFile(filepath.Join(sysctlRoot, path), []byte(c.Want), 0)
+	err := writeSysctl(path, string(c.Want))
 	switch {
 	case err == nil:
 		return nil
@@ -47,4 +47,19 @@ func (k *Kernel) Sysctl(path string, c network.Change[network.Sysctl]) error {
 	default:
 		return fmt.Errorf("set %s to %s: %w", path, c.Want, err)
 	}
+}
+
+// hostSysctlRoot is the same once more for a container: Kubernetes gives what is not privileged a read-only /proc/sys, and runc
+// lets nobody mount anything over it. The DaemonSet mounts the node's settings here.
+const hostSysctlRoot = "/host/proc/sys"
+
+func writeSysctl(path, value string) error {
+	err := os.WriteFile(filepath.Join(sysctlRoot, path), []byte(value), 0)
+	if !errors.Is(err, unix.EROFS) {
+		return err
+	}
+	if e := os.WriteFile(filepath.Join(hostSysctlRoot, path), []byte(value), 0); !errors.Is(e, fs.ErrNotExist) {
+		return e
+	}
+	return err
 }

@@ -1,0 +1,253 @@
+package chart
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"helm.sh/helm/v3/pkg/lint"
+	"helm.sh/helm/v3/pkg/lint/support"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+)
+
+const dir = "selvage"
+
+// everything sets every value that changes what is rendered.
+func everything() map[string]any {
+	return map[string]any{
+		"image":            map[string]any{"repository": "registry.example/selvage", "tag": "v1.2.3", "pullPolicy": "Always"},
+		"imagePullSecrets": []any{map[string]any{"name": "pull"}},
+		"etcd":             map[string]any{"endpoints": []any{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, "prefix": "/a/b", "secret": "etcd"},
+		"iface":            "eth1", "ipMasq": false, "healthzPort": 9999, "createNamespace": true,
+		"flags":          map[string]any{"peer-grace": "1m", "vtep-filter": false, "iptables-resync": 7},
+		"affinity":       map[string]any{"nodeAffinity": map[string]any{}},
+		"podAnnotations": map[string]any{"a": "b"},
+	}
+}
+
+// objects decodes what Kubernetes would be given, and refuses a field that it does not know.
+func objects(t *testing.T, text string) (list []any) {
+	t.Helper()
+	reader := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(text)))
+	for {
+		doc, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return list
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kind struct{ APIVersion, Kind string }
+		if err := yaml.Unmarshal(doc, &kind); err != nil {
+			t.Fatal(err)
+		}
+		into := map[string]any{
+			"v1 Namespace": &corev1.Namespace{}, "v1 ServiceAccount": &corev1.ServiceAccount{}, "v1 ConfigMap": &corev1.ConfigMap{},
+			"apps/v1 DaemonSet": &appsv1.DaemonSet{},
+		}[kind.APIVersion+" "+kind.Kind]
+		if into == nil {
+			t.Fatalf("an object of the unexpected kind %s %s:\n%s", kind.APIVersion, kind.Kind, doc)
+		}
+		if err := yaml.UnmarshalStrict(doc, into); err != nil {
+			t.Errorf("%s: %v\n%s", kind.Kind, err, doc)
+		}
+		list = append(list, into)
+	}
+}
+
+func render(t *testing.T, values map[string]any) []any {
+	t.Helper()
+	text, err := Manifest(dir, Release{Name: "selvage", Namespace: "selvage", Values: values})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects(t, text)
+}
+
+func find[T any](t *testing.T, list []any) (found []*T) {
+	t.Helper()
+	for _, o := range list {
+		if v, ok := o.(*T); ok {
+			found = append(found, v)
+		}
+	}
+	if len(found) == 0 {
+		t.Fatalf("there is no %T", *new(T))
+	}
+	return found
+}
+
+// TestPlain holds the plain manifest to the chart.
+func TestPlain(t *testing.T) {
+	want, err := Plain(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile("../kubernetes/selvage.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Error("dist/kubernetes/selvage.yaml is not what the chart renders: run go generate in dist/chart")
+	}
+	if n := len(objects(t, string(got))); n != 5 {
+		t.Errorf("%d objects, want 5", n)
+	}
+}
+
+// TestStrict makes sure that a misspelt field would be found.
+func TestStrict(t *testing.T) {
+	text, err := Plain(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := strings.Replace(text, "terminationGracePeriodSeconds", "terminationGraceSeconds", 1)
+	var d appsv1.DaemonSet
+	_, daemonset, _ := strings.Cut(wrong, "---\napiVersion: apps/v1")
+	if err := yaml.UnmarshalStrict([]byte("apiVersion: apps/v1"+daemonset), &d); err == nil {
+		t.Error("a misspelt field was taken")
+	}
+}
+
+func TestLint(t *testing.T) {
+	for name, values := range map[string]map[string]any{"defaults": {}, "everything": everything()} {
+		for _, m := range lint.All(dir, values, "selvage", true).Messages {
+			if m.Severity > support.InfoSev { // the one of that severity: there is no icon
+				t.Errorf("%s: %s", name, m)
+			}
+		}
+	}
+}
+
+func TestEverything(t *testing.T) {
+	list := render(t, everything())
+	d := find[appsv1.DaemonSet](t, list)[0]
+	if got := d.Spec.Template.Spec.Containers[0].Image; got != "registry.example/selvage:v1.2.3" {
+		t.Errorf("the image is %s", got)
+	}
+	flags := find[corev1.ConfigMap](t, list)[0].Data
+	for name, want := range map[string]string{
+		"SELVAGED_ETCD_ENDPOINTS": "https://10.0.0.1:2379,https://10.0.0.2:2379", "SELVAGED_ETCD_PREFIX": "/a/b",
+		"SELVAGED_ETCD_CAFILE": "/etc/selvage/etcd/ca.crt", "SELVAGED_IP_MASQ": "false", "SELVAGED_IFACE": "eth1",
+		"SELVAGED_PEER_GRACE": "1m", "SELVAGED_VTEP_FILTER": "false", "SELVAGED_IPTABLES_RESYNC": "7",
+	} {
+		if flags[name] != want {
+			t.Errorf("%s is %q, want %q", name, flags[name], want)
+		}
+	}
+}
+
+// TestFlags asks the daemon whether it knows the flags.
+func TestFlags(t *testing.T) {
+	help, err := exec.Command("../../bin/selvaged", "--help").Output()
+	if err != nil {
+		t.Fatalf("%v: make build makes it", err)
+	}
+	list := render(t, everything())
+	for name := range find[corev1.ConfigMap](t, list)[0].Data {
+		flag := "--" + strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, "SELVAGED_"), "_", "-"))
+		if !regexp.MustCompile(`(?m)^ +` + flag + `\b`).Match(help) {
+			t.Errorf("%s: selvaged has no flag %s", name, flag)
+		}
+	}
+}
+
+// TestArguments asks the command that installs the plugin the same.
+func TestArguments(t *testing.T) {
+	help, err := exec.Command("../../bin/selvaged", "install-cni", "--help").Output()
+	if err != nil {
+		t.Fatalf("%v: make build makes it", err)
+	}
+	args := find[appsv1.DaemonSet](t, render(t, nil))[0].Spec.Template.Spec.Containers[1].Args
+	if len(args) == 0 || args[0] != "install-cni" {
+		t.Fatalf("arguments %q", args)
+	}
+	for _, arg := range args[1:] {
+		flag, _, _ := strings.Cut(arg, "=")
+		if !regexp.MustCompile(`(?m)^ +` + flag + `\b`).Match(help) {
+			t.Errorf("selvaged install-cni has no flag %s", flag)
+		}
+	}
+}
+
+// TestPrivileges holds what the daemon may do on a node.
+func TestPrivileges(t *testing.T) {
+	d := find[appsv1.DaemonSet](t, render(t, nil))[0]
+	spec := d.Spec.Template.Spec
+	allowed := map[string][]corev1.Capability{"install-cni": nil, "selvaged": {"NET_ADMIN", "NET_RAW"}}
+	if len(spec.InitContainers) != 0 || len(spec.Containers) != 2 {
+		t.Fatalf("%d init containers and %d containers, want 0 and 2", len(spec.InitContainers), len(spec.Containers))
+	}
+	for _, c := range spec.Containers {
+		s := c.SecurityContext
+		want, known := allowed[c.Name]
+		if !known || *s.Privileged || *s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem ||
+			!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || !slices.Equal(s.Capabilities.Add, want) {
+			t.Errorf("container %s: %+v", c.Name, s)
+		}
+	}
+	if !spec.HostNetwork || spec.HostPID || spec.HostIPC || *spec.AutomountServiceAccountToken {
+		t.Errorf("pod: %+v", spec)
+	}
+	mounts := map[string]bool{}
+	for _, m := range slices.Concat(spec.Containers[0].VolumeMounts, spec.Containers[1].VolumeMounts) {
+		mounts[m.Name] = true
+	}
+	for _, v := range spec.Volumes {
+		if !mounts[v.Name] {
+			t.Errorf("volume %s is mounted nowhere", v.Name)
+		}
+		delete(mounts, v.Name)
+	}
+	if len(mounts) > 0 {
+		t.Errorf("mounts without a volume: %v", mounts)
+	}
+}
+
+func TestConflist(t *testing.T) {
+	data := find[corev1.ConfigMap](t, render(t, nil))[1].Data
+	var list struct {
+		CNIVersion  string
+		CNIVersions []string
+		Plugins     []struct{ Type string }
+	}
+	if err := json.Unmarshal([]byte(data["10-selvage.conflist"]), &list); err != nil {
+		t.Fatal(err)
+	}
+	if list.CNIVersion != "1.0.0" || len(list.Plugins) != 2 || list.Plugins[0].Type != "selvage" {
+		t.Errorf("%+v", list)
+	}
+}
+
+// TestSchema gives values that must not be taken.
+func TestSchema(t *testing.T) {
+	for name, values := range map[string]map[string]any{
+		"misspelt":           {"ipMask": true},
+		"no endpoint":        {"etcd": map[string]any{"endpoints": []any{}}},
+		"endpoint with path": {"etcd": map[string]any{"endpoints": []any{"http://a/b"}}},
+		"text for a bool":    {"ipMasq": "yes"},
+		"password":           {"flags": map[string]any{"etcd-password": "secret"}},
+		"flag with dashes":   {"flags": map[string]any{"--peer-grace": "1m"}},
+		"port":               {"healthzPort": 70000},
+		"conf name":          {"cni": map[string]any{"confName": "../x.conflist"}},
+		"tag":                {"image": map[string]any{"tag": "a:b"}},
+	} {
+		if _, err := Render(dir, Release{Name: "selvage", Namespace: "selvage", Values: values}); err == nil || !strings.Contains(err.Error(), "values") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Render(filepath.Join("no", "chart"), Release{}); err == nil {
+		t.Error("a chart that is not there was rendered")
+	}
+}

@@ -1,0 +1,28 @@
+{{- define "selvage.selector" -}}
+app.kubernetes.io/name: selvage
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "selvage.labels" -}}
+{{ include "selvage.selector" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+{{- end }}
+
+{{- define "selvage.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{- /* What the daemon may do. Nothing here is privileged: see Documentation/kubernetes.md. */ -}}
+{{- define "selvage.securityContext" -}}
+privileged: false
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsUser: 0
+capabilities:
+  drop: [ALL]
+{{- with . }}
+  add: {{ toJson . }}
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}

@@ -1,0 +1,171 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+)
+
+const reference = "registry.example/selvage:v1"
+
+// sources makes the files that an image of ours is made from, with the given times and modes, in a directory of its own.
+func sources(t *testing.T, at time.Time, mode os.FileMode) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"selvaged", "selvage"} {
+		path := filepath.Join(dir, name)
+		err := os.WriteFile(path, bytes.Repeat([]byte("content of "+name), 1000), 0o600)
+		if err := errors.Join(err, os.Chmod(path, mode), os.Chtimes(path, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func build(t *testing.T, s Spec) v1.Image {
+	t.Helper()
+	img, err := Build(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// archives writes both kinds and returns the files' digests.
+func archives(t *testing.T, images ...v1.Image) (sums [2][32]byte, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for i, write := range []func(string) error{
+		func(f string) error { return WriteOCI(f, reference, images...) },
+		func(f string) error { return WriteDocker(f, reference, images[0]) },
+	} {
+		path := filepath.Join(dir, []string{"oci.tar", "docker.tar"}[i])
+		if err := write(path); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums[i] = sha256.Sum256(data)
+	}
+	return sums, dir
+}
+
+// TestReproducible builds from files that are the same in nothing but their content.
+func TestReproducible(t *testing.T) {
+	first := Selvage("amd64", sources(t, time.Unix(1e9, 0), 0o700), "v1", time.Time{})
+	second := Selvage("amd64", sources(t, time.Now(), 0o444), "v1", time.Time{})
+	slices.Reverse(second.Files)
+	a, dir := archives(t, build(t, first))
+	b, _ := archives(t, build(t, second))
+	if a != b {
+		t.Error("two builds of the same files differ")
+	}
+	left, err := filepath.Glob(filepath.Join(dir, ".*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left in the directory: %q, %v", left, err)
+	}
+	for name, change := range map[string]func(*Spec){
+		"architecture": func(s *Spec) { s.Arch = "arm64" },
+		"version":      func(s *Spec) { s.Labels["org.opencontainers.image.version"] = "v2" },
+		"command":      func(s *Spec) { s.Command = []string{Plugin} },
+		"time":         func(s *Spec) { s.Created = time.Unix(1, 0) },
+		"file":         func(s *Spec) { s.Files = s.Files[:1] },
+	} {
+		s := Selvage("amd64", sources(t, time.Now(), 0o755), "v1", time.Time{})
+		change(&s)
+		if other, _ := archives(t, build(t, s)); other == a {
+			t.Errorf("another %s makes the same archives", name)
+		}
+	}
+}
+
+// TestContent reads an archive back, with the library's own checks of digests and sizes.
+func TestContent(t *testing.T) {
+	dir := sources(t, time.Now(), 0o600)
+	amd64, arm64 := build(t, Selvage("amd64", dir, "v1", time.Time{})), build(t, Selvage("arm64", dir, "v1", time.Time{}))
+	_, out := archives(t, amd64, arm64)
+	img, err := tarball.ImageFromPath(filepath.Join(out, "docker.tar"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Image(img); err != nil {
+		t.Error(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config.OS != "linux" || config.Architecture != "amd64" || !slices.Equal(config.Config.Entrypoint, []string{Daemon}) {
+		t.Errorf("configuration %+v", config)
+	}
+	layers, err := img.Layers()
+	if err != nil || len(layers) != 1 {
+		t.Fatalf("%d layers, %v, want one", len(layers), err)
+	}
+	r, err := layers[0].Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, h.Name)
+		if h.Mode != 0o755 || h.Uid != 0 || h.Uname != "" || h.ModTime.Unix() != 0 {
+			t.Errorf("%s: %+v", h.Name, h)
+		}
+	}
+	if want := []string{"usr/", "usr/local/", "usr/local/bin/", "usr/local/bin/selvage", "usr/local/bin/selvaged"}; !slices.Equal(names, want) {
+		t.Errorf("the layer has %q, want %q", names, want)
+	}
+	oci, err := os.ReadFile(filepath.Join(out, "oci.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"oci-layout", "index.json", `"architecture":"arm64"`, `"architecture":"amd64"`, `"` + reference + `"`} {
+		if !bytes.Contains(oci, []byte(want)) {
+			t.Errorf("the OCI layout has no %s", want)
+		}
+	}
+}
+
+func TestErrors(t *testing.T) {
+	dir := sources(t, time.Now(), 0o755)
+	from := filepath.Join(dir, "selvage")
+	for name, files := range map[string][]File{
+		"not absolute": {{Path: "selvage", From: from}},
+		"not clean":    {{Path: "/a/../selvage", From: from}},
+		"twice":        {{Path: "/selvage", From: from}, {Path: "/selvage", From: from}},
+		"dynamic":      {{Path: "/sh", From: "/bin/sh"}},
+		"missing":      {{Path: "/selvage", From: filepath.Join(dir, "nothing")}},
+	} {
+		if _, err := Build(Spec{OS: "linux", Arch: "amd64", Files: files}); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	img := build(t, Selvage("amd64", dir, "v1", time.Time{}))
+	for _, bad := range []string{"", "selvage", "registry.example/Selvage:v1", "registry.example/selvage@sha256:" + strings.Repeat("0", 64)} {
+		if err := WriteDocker(filepath.Join(dir, "x.tar"), bad, img); err == nil {
+			t.Errorf("the name %q was taken", bad)
+		}
+	}
+}
