@@ -72,10 +72,9 @@ func checkEtcd(f Facts) (all []Finding) {
 	if f.Etcd == nil {
 		return []Finding{failure("systemctl restart selvaged, which interrupts nothing", "selvaged cannot say how etcd is: %v", f.EtcdErr)}
 	}
-	var versions, failed []string
+	var versions []string
 	for _, e := range f.Etcd.Endpoints {
 		if e.Error != "" {
-			failed = append(failed, e.URL)
 			continue
 		}
 		versions = append(versions, e.Version)
