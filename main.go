@@ -108,7 +108,7 @@ for --etcd-endpoints and so on. A flag goes before the environment. Secrets belo
 	}
 	f.register(root.Flags())
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: printVersion})
-	root.AddCommand(command.Status(), command.Peers(), command.Explain(), command.Release(defaultStateDir),
+	root.AddCommand(command.Status(), command.Peers(), command.Explain(), command.Doctor(), command.Release(defaultStateDir),
 		command.InstallCNI(), command.Cleanup(defaultSubnetFile, defaultStateDir))
 	root.SetArgs(twoDashes(args, root.Flags()))
 	return root.ExecuteContext(ctx)

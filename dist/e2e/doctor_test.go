@@ -1,14 +1,7 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,73 +12,37 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Where a node's container runtime looks, in the lab: each node has a /run of its own.
 const (
-	cniConfs = "/run/cni/net.d"
-	cniBins  = "/run/cni/bin"
-	conflist = cniConfs + "/10-selvage.conflist"
+	failure, warns, passes = doctor.Failure, doctor.Warning, doctor.Pass
+
+	restartToWrite = "systemctl restart selvaged, which writes it anew"
+	findForward    = "; and find who sets it to 0: grep -rs forward /etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d"
 )
 
-// patient is a node with a doctor.
-type patient struct {
-	*lab.Node
-	t *testing.T
-	l *lab.Lab
+// ailment is something that goes wrong on a node, and what a doctor is to say of it.
+type ailment struct {
+	name string
+	harm func()
+	heal func()
+	want []symptom
 }
 
-// admit puts on a node what an installation has.
-func admit(t *testing.T, l *lab.Lab, n *lab.Node) *patient {
-	t.Helper()
-	dir, err := filepath.Abs(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &patient{n, t, l}
-	p.must(n.Do(func() error {
-		err := errors.Join(os.MkdirAll(cniConfs, 0o755), os.MkdirAll(cniBins, 0o755), os.WriteFile(conflist, []byte(lab.DefaultCNI), 0o644))
-		for from, to := range map[string]string{"selvage": "selvage", "cni/bridge": "bridge", "cni/host-local": "host-local", "cni/portmap": "portmap"} {
-			err = errors.Join(err, os.Symlink(filepath.Join(dir, from), filepath.Join(cniBins, to)))
-		}
-		return err
-	}))
-	return p
-}
-
-func (p *patient) must(err error) {
-	p.t.Helper()
-	if err != nil {
-		p.t.Fatal(err)
+// treat harms a node in one way after the other.
+func (p *patient) treat(all []ailment) {
+	for _, a := range all {
+		p.t.Run(a.name, func(t *testing.T) {
+			whole := p.t
+			p.t = t // what fails, fails here
+			defer func() { p.t = whole }()
+			a.harm()
+			p.finds(a.want...)
+			a.heal()
+		})
 	}
 }
 
-// run runs a program on the node.
-func (p *patient) run(args ...string) {
-	p.t.Helper()
-	_, err := p.Output(context.WithoutCancel(p.t.Context()), args...)
-	p.must(err)
-}
-
-// examine has the node examined. The exit code is to be what the report says.
-func (p *patient) examine(ctx context.Context, args ...string) (r doctor.Report) {
-	p.t.Helper()
-	dir, err := filepath.Abs(bin)
-	p.must(err)
-	argv := append([]string{filepath.Join(dir, "selvaged"), "doctor", "-o", "json", "--cni-conf-dir", cniConfs, "--cni-bin-dir", cniBins}, args...)
-	var out, problems bytes.Buffer
-	err = p.Exec(ctx, argv, lab.Stdio{Out: &out, Err: &problems})
-	code := 0
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		code = exit.ExitCode()
-	} else {
-		p.must(err)
-	}
-	if e := json.Unmarshal(out.Bytes(), &r); e != nil || code != map[doctor.Level]int{doctor.Pass: 0, doctor.Failure: 2, doctor.Warning: 3}[r.Result] {
-		p.t.Fatalf("exit code %d, %v, %s\n%s", code, e, problems.String(), out.String())
-	}
-	if problems.Len() > 0 {
-		p.t.Errorf("it printed %q where there is no terminal", problems.String())
-	}
-	return r
+func one(check string, level doctor.Level, evidence, advice string) []symptom {
+	return []symptom{{check, level, evidence, advice}}
 }
 
 // symptom is a finding that is to be made.
@@ -117,22 +74,21 @@ func missing(r doctor.Report, want []symptom) error {
 	return nil
 }
 
+// patience is for how long a doctor is asked again.
+const patience = 15 * time.Second
+
 // finds waits until a report has the symptoms: the daemon takes a second to be sure of some.
 func (p *patient) finds(want ...symptom) doctor.Report {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
-	defer cancel()
-	for {
-		r := p.examine(ctx)
+	for until := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		r := p.examine(p.t.Context())
 		err := missing(r, want)
 		if err == nil {
 			return r
 		}
-		select {
-		case <-ctx.Done():
+		if time.Now().After(until) {
 			p.t.Error(err)
 			return r
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
@@ -140,17 +96,13 @@ func (p *patient) finds(want ...symptom) doctor.Report {
 // healthy waits until a report has neither warnings nor failures.
 func (p *patient) healthy(args ...string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
-	defer cancel()
-	for {
-		r := p.examine(ctx, args...)
+	for until := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		r := p.examine(p.t.Context(), args...)
 		if r.Result == doctor.Pass && r.Probed == len(p.l.Nodes())-1 {
 			return
 		}
-		select {
-		case <-ctx.Done():
+		if time.Now().After(until) {
 			p.t.Fatalf("%d of %d probed, and these found where all is well:\n%s", r.Probed, r.Peers, text(r.Findings))
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
@@ -176,6 +128,11 @@ func TestDoctorFindsNothing(t *testing.T) {
 			p.healthy()
 			podOnEach(t.Context(), t, l)
 			p.healthy("--all")
+			if r := p.examine(t.Context(), "--peer", "node2"); r.Probed != 1 || r.Peers != 2 {
+				t.Errorf("%d of %d probed, want the one that was named", r.Probed, r.Peers)
+			}
+			p.cannot("no such peer", "--peer", "node9")
+			p.cannot("want table or json", "-o", "yaml")
 		})
 	}
 }

@@ -23,11 +23,12 @@ func checkDaemon(f Facts) (all []Finding) {
 	}
 	s := f.Status
 	for _, p := range s.Problems {
-		if slices.Contains([]string{"pending", "etcd", filterTopic}, p.Topic) || isKind(p.Topic) {
-			continue // see entries, etcd and filter
+		if slices.Contains([]string{"pending", "etcd", filterTopic, fightTopic}, p.Topic) || slices.Contains(kinds(), p.Topic) {
+			continue // see entries, etcd, filter and fights
 		}
 		all = append(all, failure(cure(p), "%s: %s, for %s", p.Topic, p.Text, f.Now.Sub(p.Since).Round(time.Second)))
 	}
+	all = append(all, fights(f)...)
 	switch {
 	case s.State == status.Starting && len(s.Problems) == 0:
 		all = append(all, failure(log+" says what it waits for", "selvaged is not ready, for %s", f.Now.Sub(s.Started).Round(time.Second)))
@@ -37,12 +38,30 @@ func checkDaemon(f Facts) (all []Finding) {
 	return all
 }
 
-// filterTopic is that of problems with the packet filter.
-const filterTopic = "packet filter"
+// Topics of problems that the daemon names.
+const (
+	filterTopic = "packet filter"
+	fightTopic  = "fight" // somebody else keeps changing something
+)
 
-// isKind reports whether a problem is about entries of the kernel's tables.
-func isKind(topic string) bool {
-	return slices.Contains([]string{"vtep", "link", "address", "fdb", "neighbour", "nexthop", "route", "sysctl"}, topic)
+// kinds are those of entries in the kernel, in the order in which they are made.
+func kinds() []string {
+	return []string{"vtep", "link", "address", "fdb", "neighbour", "nexthop", "route", "sysctl"}
+}
+
+// fights says as one what somebody keeps changing: one setting changed changes others.
+func fights(f Facts) (all []Finding) {
+	var texts []string
+	advice := ""
+	for _, p := range f.Status.Problems {
+		if p.Topic == fightTopic {
+			texts, advice = append(texts, p.Text), cure(p)
+		}
+	}
+	if len(texts) > 0 {
+		all = append(all, failure(advice, "%s", strings.Join(texts, "; ")))
+	}
+	return all
 }
 
 // cure is what to do about a problem that the daemon names.
@@ -55,7 +74,7 @@ func cure(p status.Problem) string {
 		return "etcdctl get /coreos.com/network/config shows it; write a better one with etcdctl put"
 	case "start", "uplink":
 		return "ip -brief address shows what there is; bring the interface up, or choose another with --iface"
-	case "fight":
+	case fightTopic:
 		return "find who changes it: a network manager, a configuration tool, another overlay's agent; dist/host has what keeps those off"
 	case "subnet file", "leases kept", "MAC address":
 		return "see that the directory is there and can be written to: df, mount, ls -ld"
@@ -82,14 +101,14 @@ func checkEtcd(f Facts) (all []Finding) {
 	}
 	for _, e := range f.Etcd.Endpoints {
 		switch {
-		case e.Error == "" || e.Error == f.Etcd.Rights:
+		case e.Error == "" || aboutUser(e.Error):
 		case len(versions) > 0:
 			all = append(all, warning(memberCure(e), "%s: %s; the others answer", e.URL, e.Error))
 		default:
 			all = append(all, failure(memberCure(e), "%s: %s", e.URL, e.Error))
 		}
 	}
-	if f.Etcd.Rights != "" && !slices.ContainsFunc(f.Etcd.Endpoints, func(e status.EtcdEndpoint) bool { return sameCause(e.Error, f.Etcd.Rights) }) {
+	if f.Etcd.Rights != "" && (aboutUser(f.Etcd.Rights) || len(versions) > 0) {
 		all = append(all, failure(rightsCure(f.Etcd.Rights), "%s", f.Etcd.Rights))
 	}
 	if !f.Etcd.CertificateEnds.IsZero() {
@@ -105,10 +124,9 @@ func checkEtcd(f Facts) (all []Finding) {
 	return all
 }
 
-// sameCause reports whether two errors of etcd are about the same: they name other endpoints, and the same advice.
-func sameCause(a, b string) bool {
-	advice := func(text string) string { before, _, _ := strings.Cut(text, " ("); return before }
-	return a != "" && (a == b || advice(a) == advice(b) || strings.HasPrefix(a, "nothing listens") && strings.HasPrefix(b, "nothing listens"))
+// aboutUser reports whether an error of etcd is about who asks, which is the same at all endpoints: see package subnet/etcd.
+func aboutUser(text string) bool {
+	return strings.Contains(text, "etcd does not know ") || strings.Contains(text, "etcd wants to know who asks") || strings.Contains(text, "etcd does not let ")
 }
 
 // checkMember looks at what a member that answers says of itself.
@@ -150,9 +168,6 @@ func checkCertificate(what string, end, now time.Time) []Finding {
 
 // memberCure is what to do about an endpoint that cannot be used.
 func memberCure(e status.EtcdEndpoint) string {
-	if strings.Contains(e.Error, "does not know") || strings.Contains(e.Error, "who asks") {
-		return rightsCure(e.Error)
-	}
 	return fmt.Sprintf("etcdctl --endpoints=%s endpoint health; on that machine systemctl status etcd", e.URL)
 }
 
@@ -162,7 +177,7 @@ func rightsCure(text string) string {
 		commands, _, _ = strings.Cut(commands, " (")
 		return commands
 	}
-	if strings.Contains(text, "does not know") || strings.Contains(text, "who asks") {
+	if aboutUser(text) {
 		return "set SELVAGED_ETCD_USERNAME and SELVAGED_ETCD_PASSWORD right, and systemctl restart selvaged, which interrupts nothing"
 	}
 	return "etcdctl endpoint health --cluster"

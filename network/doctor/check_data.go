@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,7 +24,7 @@ func checkFilter(f Facts) (all []Finding) {
 			}
 		}
 	}
-	if s := f.Status; s != nil && s.Lease != nil && !s.Filter.InForce {
+	if s := f.Status; s != nil && s.Lease != nil && !s.Filter.InForce && s.Pending() == 0 {
 		all = append(all, failure("journalctl -u selvaged | grep 'packet filter' says why; nftables in the kernel, or the program iptables, is needed",
 			"selvaged's packet filter rules are not in, so the subnet file is not written either"))
 	}
@@ -116,30 +115,42 @@ func (f Facts) checkConfigMTU() []Finding {
 	return nil
 }
 
-// checkEntries looks at what is to be in the kernel and is not.
-func checkEntries(f Facts) (all []Finding) {
+// checkEntries looks at what is to be in the kernel and is not. What depends on a device that is not there is not there either,
+// so the first of the causes, in the order in which entries are made, is named for all.
+func checkEntries(f Facts) []Finding {
 	if f.Status == nil {
 		return nil
 	}
-	total := 0
-	for _, kind := range slices.Sorted(maps.Keys(f.Status.Entries)) {
+	var late, causes []string
+	first, total := "", 0
+	for _, kind := range kinds() {
 		c := f.Status.Entries[kind]
 		total += c.Wanted
 		if c.Pending == 0 {
 			continue
 		}
-		text := fmt.Sprintf("%d of %d wanted, and %d pending, of kind %s", c.Present, c.Wanted, c.Pending, kind)
+		late = append(late, fmt.Sprintf("%d %s", c.Pending, kind))
+		if first == "" {
+			first = kind
+		}
 		for _, p := range f.Status.Problems {
-			if p.Topic == kind {
-				text += ": " + p.Text
+			if p.Topic != kind {
+				continue
+			}
+			if causes = append(causes, p.Text); len(causes) == 1 {
+				first = kind
 			}
 		}
-		all = append(all, failure(entryCure(kind, text), "%s", text))
 	}
-	if len(all) == 0 && total > 0 {
-		all = append(all, passed("%d entries are in place", total))
+	switch {
+	case len(causes) > 0:
+		return []Finding{failure(entryCure(first, causes[0]), "not in place: %s: %s", strings.Join(late, ", "), causes[0])}
+	case len(late) > 0 && f.Status.State != status.Starting: // what is not known to be wanted yet is not pending
+		return []Finding{failure(entryCure(first, ""), "not in place: %s", strings.Join(late, ", "))}
+	case len(late) == 0 && total > 0:
+		return []Finding{passed("%d entries are in place", total)}
 	}
-	return all
+	return nil
 }
 
 func entryCure(kind, text string) string {

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"maps"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -115,7 +114,7 @@ func checkCNI(f Facts) (all []Finding) {
 	}
 	own, ok := c.own()
 	if !ok {
-		all = append(all, failure("put one there: Documentation/running.md has it, as "+filepath.Join(c.Dir, "10-selvage.conflist"),
+		all = append(all, failure("selvaged install-cni, with --cni-conf-dir="+c.Dir+" unless that is the usual one",
 			"no CNI configuration in %s has a plugin of type selvage or flannel", c.Dir))
 	} else if first := c.Lists[0]; first.File != own.File {
 		what := "another network's"

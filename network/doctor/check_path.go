@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -39,7 +40,7 @@ func (f Facts) diagnose(p probe.Path) diagnosis {
 		}
 	}
 	if p.Overlay.Failed != "" {
-		return fail("selvaged explain "+p.Target.Overlay.String(), "this node's kernel sends nothing to pods of %s: %s", them, p.Overlay.Failed)
+		return fail("selvaged explain, with an address there, follows a packet", "this node's kernel sends nothing to pods of %s: %s", them, p.Overlay.Failed)
 	}
 	if d, ok := f.droppedHere(p, *again); ok {
 		return d
@@ -93,11 +94,14 @@ func (f Facts) tooLarge(p probe.Path, again probe.Again) diagnosis {
 		fits = p.Overlay.Size
 	}
 	says := ""
-	if p.UnderlayFull.TooBigFor > 0 {
-		says = fmt.Sprintf("; %s says that it takes %d", p.UnderlayFull.By, p.UnderlayFull.TooBigFor)
+	if p.Tunnel {
+		says = fmt.Sprintf(", %d on the underlay", fits+p.Overhead)
 	}
-	return fail(f.lowerMTU(p, fits), "large packets to %s are lost: pods send up to %d bytes, and up to %d get through, %d on the underlay%s",
-		them, p.Full, fits, fits+p.Overhead, says)
+	if p.UnderlayFull.TooBigFor > 0 {
+		says += fmt.Sprintf("; %s says that it takes %d", p.UnderlayFull.By, p.UnderlayFull.TooBigFor)
+	}
+	return fail(f.lowerMTU(p, fits), "large packets to %s are lost: pods send up to %d bytes, and up to %d get through%s",
+		them, p.Full, fits, says)
 }
 
 // lowerMTU is what to do if pods' packets of a size fit and larger ones do not.
@@ -151,28 +155,24 @@ func (f Facts) tunnelLost(p probe.Path, again probe.Again) diagnosis {
 	silent := !p.Underlay.Answered && p.Underlay.Refused == ""
 	switch {
 	case p.Again != nil && !left && len(p.Overlay.Left) > 0 && p.Underlay.Refused == "" && p.Underlay.Answered:
-		return fail("iptables -S OUTPUT; nft list ruleset show who drops UDP port "+port+"; selvaged explain "+p.Target.Overlay.String(),
+		return fail("iptables -S OUTPUT; nft list ruleset show who drops UDP port "+port,
 			"no VXLAN packet to %s leaves this node", them)
 	case again.Tunnel.Refused == "port unreachable" && again.Tunnel.By == p.Target.Underlay:
-		return fail("there: systemctl start selvaged; selvaged status", "%s is up, and has no VXLAN device: nothing takes UDP port %s there", them, port)
+		return fail("there: systemctl start selvaged; selvaged status", "nothing takes UDP port %s at %s, though the underlay works: there is no VXLAN device", port, them)
 	case again.Tunnel.Refused != "" && again.Tunnel.By != p.Target.Underlay && !f.isOurs(again.Tunnel):
 		return fail("let UDP port "+port+" pass there", "%s, on the way to %s, refuses VXLAN packets: %s", again.Tunnel.By, them, again.Tunnel.Refused)
 	case again.Tunnel.Refused != "" && again.Tunnel.By == p.Target.Underlay:
-		return fail("let UDP port "+port+" in there", "%s refuses VXLAN packets: %s", them, again.Tunnel.Refused)
+		return fail("let UDP port "+port+" in there", "VXLAN packets are refused by %s: %s", them, again.Tunnel.Refused)
 	case again.Forth.Answered || len(again.Forth.Came) > 0:
-		return fail("let UDP port "+port+" pass from it to this node, in firewalls and security groups on the way; there, selvaged peers shows whether it knows this node",
-			"%s gets this node's VXLAN packets, and its own do not arrive here", them)
+		return fail("let UDP port "+port+" pass from there to this node, in firewalls and security groups on the way; there, selvaged peers shows whether it knows this node",
+			"VXLAN packets of this node get to %s, and none come back", them)
 	case p.Underlay.Answered:
-		return fail("let UDP port "+port+" pass from this node to it, in firewalls and security groups on the way and there; there, selvaged doctor",
-			"%s is up, and VXLAN packets (UDP port %s) to it are lost, or it drops them", them, port)
-	case f.isOurs(p.Underlay):
-		return fail("see that it is up and connected; if it is gone for good, selvaged release "+p.Subnet.String(),
-			"%s is down: nobody on the link answers for its address", them)
-	case silent:
-		return fail("see that it is up and connected; if it is gone for good, selvaged release "+p.Subnet.String(),
-			"%s does not answer, neither in the overlay nor on the underlay", them)
+		return fail("let UDP port "+port+" pass from this node to there, in firewalls and security groups on the way and there; there, selvaged doctor",
+			"VXLAN packets (UDP port %s) to %s are lost, or dropped there, though the underlay works", port, them)
+	case f.isOurs(p.Underlay) || silent:
+		return f.down(p)
 	}
-	return fail("ip route get "+p.Target.Underlay.String()+"; see that it is up and connected", "%s is not reached: %s says %s", them, p.Underlay.By, p.Underlay.Refused)
+	return fail("ip route get "+p.Target.Underlay.String()+"; see that it is up and connected", "no way to %s: %s says %s", them, p.Underlay.By, p.Underlay.Refused)
 }
 
 // isOurs reports whether it is this node itself that refused a packet: nobody answered when it asked for the neighbour.
@@ -189,13 +189,28 @@ func (f Facts) directLost(p probe.Path) diagnosis {
 	switch {
 	case p.Underlay.Answered && p.NoDevice: // what it has not got, it cannot be asked for
 		return diagnosis{level: Warning}.with("there: selvaged doctor",
-			"%s answers on the underlay, and nobody for its pods: it does not forward, or has no pods yet, with --ip-blackhole-route", them)
+			"nobody answers for the pods of %s, though the underlay works: it does not forward, or has no pods yet, with --ip-blackhole-route", them)
 	case p.Underlay.Answered:
-		return fail("there: selvaged doctor", "%s answers on the underlay, and takes no packets for its pods", them)
-	case f.isOurs(p.Underlay) || f.isOurs(p.Overlay):
-		return fail("see that it is up and connected; if it is gone for good, selvaged release "+p.Subnet.String(),
-			"%s is down: nobody on the link answers for its address", them)
+		return fail("there: selvaged doctor", "packets for the pods of %s are lost, though the underlay works", them)
 	}
-	return fail("see that it is up and connected; if it is gone for good, selvaged release "+p.Subnet.String(),
-		"%s does not answer, neither in the overlay nor on the underlay", them)
+	return f.down(p)
+}
+
+// down says that a peer does not answer at all.
+func (f Facts) down(p probe.Path) diagnosis {
+	advice := "see that it is up and connected; if it is gone for good, selvaged release " + f.leaseOf(p).String()
+	if f.Unresolved[p.Target.Underlay] || f.isOurs(p.Underlay) {
+		return fail(advice, "nobody on the link answers for the address of %s: it is down, or not connected", them)
+	}
+	return fail(advice, "no answer from %s, neither in the overlay nor on the underlay: it is down, or cut off", them)
+}
+
+// leaseOf is the first subnet of a peer's lease, by which the lease is named.
+func (f Facts) leaseOf(p probe.Path) netip.Prefix {
+	for _, x := range f.Peers {
+		if x.Key == p.Key && len(x.Subnets) > 0 {
+			return x.Subnets[0]
+		}
+	}
+	return p.Subnet
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// diagnosis is what is wrong with one path. Peers of whom the same is to be said are said it of together, so text and advice
-// name no peer: THEM stands for it.
+// diagnosis is what is wrong with one path. Peers of whom the same is to be said are said it of together, so the text names no
+// peer: THEM stands for it.
 type diagnosis struct {
 	level        Level
 	text, advice string
@@ -25,15 +25,19 @@ func checkPeers(f Facts) (all []Finding) {
 	if f.Status == nil {
 		return nil
 	}
-	all = unprogrammed(f.Peers)
+	all = f.unprogrammed()
 	if f.ProbeErr != nil {
 		all = append(all, warning("run it as root, with CAP_NET_RAW", "no peer was probed: %v", f.ProbeErr))
 	}
-	who, order := map[diagnosis][]string{}, []diagnosis{}
+	who, order := map[diagnosis]*names{}, []diagnosis{}
 	var reached, notes int
 	var slowest time.Duration
+	pending := map[string]bool{} // of whom all is said
+	for _, p := range f.Peers {
+		pending[p.Key] = p.State == status.Pending
+	}
 	for _, p := range f.Paths {
-		if !p.Probed {
+		if !p.Probed || pending[p.Key] && !p.Works() {
 			continue
 		}
 		d := f.diagnose(p)
@@ -45,17 +49,16 @@ func checkPeers(f Facts) (all []Finding) {
 			}
 			notes++
 		}
-		if len(who[d]) == 0 {
-			order = append(order, d)
+		if who[d] == nil {
+			order, who[d] = append(order, d), &names{addresses: map[string][]string{}}
 		}
-		who[d] = append(who[d], label(p))
+		who[d].add(p)
 	}
-	if probed := slices.IndexFunc(f.Paths, func(p probe.Path) bool { return !p.Probed }); probed >= 0 {
+	if unprobed(f.Paths) > 0 {
 		all = append(all, warning("give it more: --timeout 2m; or ask of fewer", "there was no time to probe %d of %d ways to other nodes", unprobed(f.Paths), len(f.Paths)))
 	}
 	for _, d := range order {
-		names := some(who[d])
-		all = append(all, Finding{Level: d.level, Evidence: strings.ReplaceAll(d.text, them, names), Advice: strings.ReplaceAll(d.advice, them, names)})
+		all = append(all, Finding{Level: d.level, Evidence: strings.ReplaceAll(d.text, them, who[d].String()), Advice: d.advice})
 	}
 	if reached > notes {
 		all = append(all, passed("%d of %d ways to other nodes that were probed carry packets of all sizes, the slowest in %s",
@@ -73,16 +76,38 @@ func unprobed(paths []probe.Path) (n int) {
 	return n
 }
 
-// label names a peer: "node2 (172.31.0.12)".
-func label(p probe.Path) string {
-	return fmt.Sprintf("%s (%s)", cmp.Or(p.Node, p.Key), p.Target.Underlay)
+// names are peers of whom one thing is said, each once: "node2 (172.31.0.12, fd00:31::12), node3 (172.31.0.13)".
+type names struct {
+	order     []string
+	addresses map[string][]string // by name
 }
 
-// unprogrammed names peers whose entries are not in the kernel, or whose lease is gone.
-func unprogrammed(peers []status.Peer) (all []Finding) {
+func (n *names) add(p probe.Path) {
+	name := cmp.Or(p.Node, p.Key)
+	if n.addresses[name] == nil {
+		n.order = append(n.order, name)
+	}
+	n.addresses[name] = append(n.addresses[name], p.Target.Underlay.String())
+}
+
+func (n *names) String() string {
+	slices.Sort(n.order)
+	var all []string
+	for _, name := range n.order {
+		slices.Sort(n.addresses[name])
+		all = append(all, fmt.Sprintf("%s (%s)", name, strings.Join(n.addresses[name], ", ")))
+	}
+	return some(all)
+}
+
+// longGrace is from when on it is worth a word that a lease is gone: after etcd lost its memory.
+const longGrace = 5 * time.Minute
+
+// unprogrammed names peers whose entries are not in the kernel, or whose lease has vanished with others.
+func (f Facts) unprogrammed() (all []Finding) {
 	by, order := map[string][]string{}, []string{}
 	var graced []string
-	for _, p := range peers {
+	for _, p := range f.Peers {
 		switch p.State {
 		case status.Pending:
 			if len(by[p.Why]) == 0 {
@@ -90,14 +115,20 @@ func unprogrammed(peers []status.Peer) (all []Finding) {
 			}
 			by[p.Why] = append(by[p.Why], nameOf(p))
 		case status.Grace:
-			graced = append(graced, nameOf(p))
+			if p.Until.Sub(f.Now) > longGrace {
+				graced = append(graced, nameOf(p))
+			}
 		}
 	}
 	for _, why := range order {
-		all = append(all, failure("see entries, routes and device above; selvaged explain ADDRESS follows a packet", "the kernel lacks what leads to %s: %s", some(by[why]), why))
+		text := "the kernel lacks what leads to " + some(by[why])
+		if f.Status.Pending() == 0 { // else see entries
+			text += ": " + why
+		}
+		all = append(all, failure("see entries, routes and device; selvaged explain ADDRESS follows a packet", "%s", text))
 	}
 	if len(graced) > 0 {
-		all = append(all, warning("if they are to come back, look at their daemons: selvaged status there", "the leases of %s are gone; they are kept for a while", some(graced)))
+		all = append(all, warning("look at their daemons, which claim them again: selvaged status there", "the leases of %s are gone from etcd, which lost its memory; their entries are kept for as long as the leases would have run", some(graced)))
 	}
 	return all
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,6 +102,7 @@ func (f *Facts) targets(o Options) (all []probe.Target, err error) {
 	if o.Sample > 0 && len(peers) > o.Sample {
 		peers = peers[:o.Sample]
 	}
+	slices.SortFunc(peers, func(a, b status.Peer) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Key, b.Key)) })
 	for _, p := range peers {
 		all = append(all, f.targetsOf(p)...)
 	}
@@ -168,6 +170,7 @@ func (f *Facts) probe(ctx context.Context, o Options, targets []probe.Target) er
 	before := count()
 	err = prober.LookAgain(ctx, f.Paths, counter(o, "looking closer at those that do not answer", len(targets)))
 	f.Counted = count().since(before)
+	f.Unresolved = gatherUnresolved()
 	f.explain(ctx, o)
 	return err
 }

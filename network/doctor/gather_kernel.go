@@ -150,6 +150,20 @@ func NeighbourLimits() map[string]int {
 	return all
 }
 
+// gatherUnresolved lists the neighbours that do not answer.
+func gatherUnresolved() map[netip.Addr]bool {
+	all := map[netip.Addr]bool{}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		list, _ := netlink.NeighList(0, family) // what could not be read says nothing
+		for _, n := range list {
+			if a, ok := netip.AddrFromSlice(n.IP); ok && n.State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) != 0 {
+				all[a.Unmap()] = true
+			}
+		}
+	}
+	return all
+}
+
 // gatherFilter looks for who drops what is forwarded, and for kube-proxy's rules.
 func (f *Facts) gatherFilter() (found []string, kubeProxy bool) {
 	conn, err := nft.Dial()

@@ -204,6 +204,7 @@ const manyPods = 20
 
 // passes reports whether a failure may just come from a device that is coming or going at this moment.
 func passes(err error) bool {
-	return slices.ContainsFunc([]error{unix.ENODEV, unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL, fs.ErrNotExist},
+	// EEXIST: another device of the name came just now, and is about to be told of.
+	return slices.ContainsFunc([]error{unix.ENODEV, unix.EEXIST, unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL, fs.ErrNotExist},
 		func(e error) bool { return errors.Is(err, e) })
 }

@@ -95,11 +95,23 @@ func (p *Prober) lookAgainAt(ctx context.Context, path *Path) {
 		func() { a.HopFull = p.ask(ctx, way{to: t.behind(), hop: true, size: t.Full}) },
 	}
 	if t.Tunnel {
-		questions = append(questions, func() { a.Forth = p.ask(ctx, way{to: t.Overlay, oneself: true}) })
+		questions = append(questions, func() {
+			send, end, err := p.forth(t)
+			if err != nil {
+				a.Forth.Failed = cause(err)
+				return
+			}
+			defer end()
+			a.Forth = p.ask(ctx, way{to: t.Overlay, send: send})
+		})
 	}
 	together(questions...)
 	if path.Overlay.Answered && !path.OverlayFull.Answered {
-		a.Fits = p.largest(ctx, way{to: t.Overlay, hop: t.NoDevice}, path.Overlay.Size, t.Full)
+		w := way{to: t.Overlay}
+		if t.NoDevice { // whoever says that a packet's hops are over says so a few times a second (icmp_ratelimit)
+			w.to = t.Underlay
+		}
+		a.Fits = p.largest(ctx, w, path.Overlay.Size, t.Full)
 	}
 	p.mu.Lock()
 	a.Tunnel = p.tunnels[t.Underlay]

@@ -114,6 +114,16 @@ func TestEncodeEcho(t *testing.T) {
 	}
 }
 
+func TestEncodePacket(t *testing.T) {
+	for _, f := range subnet.Families() {
+		b := encodePacket(ours[f], theirs[f], 7, 9, 100)
+		p, ok := decodeIP(b)
+		if m := decode(f, p.payload); !ok || len(b) != 100 || p.from != ours[f] || p.to != theirs[f] || m.kind != request || m.seq != 9 {
+			t.Errorf("%s: % x", f, b)
+		}
+	}
+}
+
 func TestBetween(t *testing.T) {
 	for _, tt := range []struct {
 		low, high int

@@ -64,7 +64,7 @@ type answer struct {
 func Open(ctx context.Context, o Options) (*Prober, error) {
 	p := &Prober{options: o, id: uint16(rand.Uint32()), waiting: map[question]*asked{}, tunnels: map[netip.Addr]Echo{}}
 	for _, f := range subnet.Families() {
-		s, err := openSockets(ctx, f, o.Local[f])
+		s, err := openSockets(ctx, f)
 		if err != nil {
 			p.Close()
 			return nil, err
@@ -105,32 +105,32 @@ func (p *Prober) heard(f subnet.Family, from netip.Addr, m message) {
 
 // way is how to ask.
 type way struct {
-	to      netip.Addr
-	size    int
-	hop     bool // with a single hop; that it is over is an answer
-	oneself bool // from the underlay's address
+	to   netip.Addr
+	size int
+	hop  bool                             // with a single hop; that it is over is an answer
+	send func(seq uint16, size int) error // by what; nil: a raw socket
 }
 
 // ask asks until there is an answer.
 func (p *Prober) ask(ctx context.Context, w way) (e Echo) {
 	f := subnet.FamilyOf(w.to)
 	e = Echo{Size: max(w.size, header(f)+icmpHeader), Asked: true}
-	conn := p.sockets[f].usual
-	switch {
-	case w.hop:
-		conn = p.sockets[f].hop
-	case w.oneself:
-		conn = p.sockets[f].from
-	}
-	if conn == nil {
-		return Echo{}
+	if w.send == nil {
+		conn := p.sockets[f].usual
+		if w.hop {
+			conn = p.sockets[f].hop
+		}
+		w.send = func(seq uint16, size int) error {
+			_, err := conn.WriteToIP(encodeEcho(f, p.id, seq, size), &net.IPAddr{IP: w.to.AsSlice()})
+			return err
+		}
 	}
 	answers := make(chan answer, 2*attempts)
 	defer func() { p.forget(f, e.asked) }()
 	for i := range attempts {
 		seq := p.expect(f, answers)
 		e.asked = append(e.asked, seq)
-		if _, err := conn.WriteToIP(encodeEcho(f, p.id, seq, e.Size), &net.IPAddr{IP: w.to.AsSlice()}); err != nil {
+		if err := w.send(seq, e.Size); err != nil {
 			e.Failed = cause(err)
 		}
 		patience := again

@@ -41,7 +41,6 @@ type sniffer struct {
 }
 
 func newSniffer(port, id uint16) (*sniffer, error) {
-	all := int(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL)))
 	// Protocol 0 first: nothing is to come before the filter is there.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -50,7 +49,7 @@ func newSniffer(port, id uint16) (*sniffer, error) {
 	code := program(port)
 	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
 	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: uint16(all)})
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL)})
 	}
 	if err != nil {
 		unix.Close(fd)

@@ -17,19 +17,12 @@ import (
 type sockets struct {
 	usual *net.IPConn
 	hop   *net.IPConn // one hop
-	from  *net.IPConn // bound to the underlay's address; nil if that is not known
 }
 
 // openSockets opens those of a family.
-func openSockets(ctx context.Context, f subnet.Family, underlay netip.Addr) (s sockets, err error) {
-	everywhere := [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}[f]
-	if s.usual, err = listen(ctx, f, everywhere, 0); err == nil {
-		s.hop, err = listen(ctx, f, everywhere, 1)
-	}
-	if err == nil && underlay.IsValid() {
-		if s.from, err = listen(ctx, f, underlay, 0); errors.Is(err, unix.EADDRNOTAVAIL) {
-			err = nil // the address is gone, which is for others to say
-		}
+func openSockets(ctx context.Context, f subnet.Family) (s sockets, err error) {
+	if s.usual, err = listen(ctx, f, 0); err == nil {
+		s.hop, err = listen(ctx, f, 1)
 	}
 	if err != nil {
 		s.close()
@@ -39,7 +32,7 @@ func openSockets(ctx context.Context, f subnet.Family, underlay netip.Addr) (s s
 }
 
 func (s sockets) close() {
-	for _, c := range []*net.IPConn{s.usual, s.hop, s.from} {
+	for _, c := range []*net.IPConn{s.usual, s.hop} {
 		if c != nil {
 			c.Close()
 		}
@@ -48,7 +41,7 @@ func (s sockets) close() {
 
 // listen opens a socket whose packets are sent whole or not at all: with IP_PMTUDISC_PROBE, no matter what was learnt of the
 // path's MTU before (ip(7)). hops is how many they may make; 0: as many as usual.
-func listen(ctx context.Context, f subnet.Family, at netip.Addr, hops int) (*net.IPConn, error) {
+func listen(ctx context.Context, f subnet.Family, hops int) (*net.IPConn, error) {
 	set := func(fd uintptr) (err error) {
 		option := func(level, name, value int) {
 			if err == nil {
@@ -74,7 +67,8 @@ func listen(ctx context.Context, f subnet.Family, at netip.Addr, hops int) (*net
 		}
 		return err
 	}}
-	conn, err := config.ListenPacket(ctx, [...]string{"ip4:icmp", "ip6:ipv6-icmp"}[f], at.String())
+	everywhere := [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}[f]
+	conn, err := config.ListenPacket(ctx, [...]string{"ip4:icmp", "ip6:ipv6-icmp"}[f], everywhere.String())
 	if err != nil {
 		return nil, fmt.Errorf("raw socket for %s: %w", f, err)
 	}

@@ -1,0 +1,61 @@
+package e2e
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+)
+
+// TestDoctorEtcd: members that are down, users that are not let in, and a node that waits for its network config.
+func TestDoctorEtcd(t *testing.T) {
+	l := start(t, lab.Options{Nodes: 1, EtcdMembers: 3, Config: "-", IPTables: "none"})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p := admit(t, l, l.Nodes()[0])
+	client, last := l.Etcd().Client(), l.Etcd().Endpoints()[2]
+	check := func(_ any, err error) { t.Helper(); p.must(err) }
+	const prefix = "/coreos.com/network"
+	restart := func() { t.Helper(); p.must(p.Restart(ctx)) }
+	const credentials = "set SELVAGED_ETCD_USERNAME and SELVAGED_ETCD_PASSWORD right, and systemctl restart selvaged, which interrupts nothing"
+
+	p.treat([]ailment{
+		{"no network config", func() {}, func() {},
+			one("daemon", failure, "config: there is no network config in the store yet",
+				`etcdctl put /coreos.com/network/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}', with a network of your own`)},
+		{"no packet filter", func() { p.must(l.Etcd().PutConfig(ctx, lab.NetworkConfig(nil, "", lab.NFTablesOff))) },
+			func() {
+				p.must(l.Etcd().PutConfig(ctx, lab.NetworkConfig(nil, "", lab.NFTablesOn)))
+				restart()
+				p.must(p.WaitReady(ctx))
+			},
+			one("filter", failure, "selvaged's packet filter rules are not in, so the subnet file is not written either",
+				"journalctl -u selvaged | grep 'packet filter' says why; nftables in the kernel, or the program iptables, is needed")},
+		{"a member is down", func() {
+			p.must(l.Etcd().Member(2, func(s *etcdserver.Server) error { s.Kill(); return nil }))
+		}, func() { p.must(l.Etcd().Start(ctx)) },
+			one("etcd", warns, last+": nothing listens at "+last, "etcdctl --endpoints="+last+" endpoint health; on that machine systemctl status etcd")},
+		{"no user", func() {
+			check(client.UserAdd(ctx, "root", "secret"))
+			check(client.RoleAdd(ctx, "root"))
+			check(client.UserGrantRole(ctx, "root", "root"))
+			check(client.UserAdd(ctx, "selvage", "secret"))
+			check(client.RoleAdd(ctx, "selvage"))
+			check(client.UserGrantRole(ctx, "selvage", "selvage"))
+			check(client.RoleGrantPermission(ctx, "selvage", prefix+"/config", "", clientv3.PermissionType(clientv3.PermRead)))
+			check(client.AuthEnable(ctx))
+		}, func() {}, one("etcd", failure, "etcd wants to know who asks", credentials)},
+		{"a wrong password", func() {
+			t.Setenv("SELVAGED_ETCD_USERNAME", "selvage")
+			t.Setenv("SELVAGED_ETCD_PASSWORD", "wrong")
+			restart()
+		}, func() {}, one("etcd", failure, `etcd does not know user "selvage" by the password given`, credentials)},
+		{"too few rights", func() { t.Setenv("SELVAGED_ETCD_PASSWORD", "secret"); restart() }, func() {},
+			one("etcd", failure, `it lacks read on the prefix /coreos.com/network/subnets/`,
+				"etcdctl role grant-permission ROLE --prefix=true readwrite /coreos.com/network/subnets/")},
+	})
+}

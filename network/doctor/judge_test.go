@@ -1,0 +1,297 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selvage-net/selvage/network/doctor/probe"
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+var (
+	now    = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	prefix = netip.MustParsePrefix
+	addr   = netip.MustParseAddr
+)
+
+// well returns the facts of a node, of IPv4 and IPv6, on which all is well.
+func well() Facts {
+	config, err := subnet.ParseConfig([]byte(`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`))
+	if err != nil {
+		panic(err) // a constant
+	}
+	file := subnet.File{MTU: 1430, IPMasq: true}
+	file.Networks = [2][]netip.Prefix{{prefix("10.5.0.0/16")}, {prefix("fd00:5::/56")}}
+	file.Subnets = [2]netip.Prefix{prefix("10.5.1.1/24"), prefix("fd00:5:0:1::1/64")}
+	return Facts{
+		Now: now,
+		Status: &status.Status{
+			Version: "v1.2.3", Node: "node1", State: status.Ready, Problems: []status.Problem{},
+			Lease:  &status.Lease{Key: "10.5.1.0-24&fd00:5:0:1::-64", Subnets: []netip.Prefix{prefix("10.5.1.0/24"), prefix("fd00:5:0:1::/64")}},
+			Uplink: &status.Uplink{Name: "eth0", MTU: 1500, OnLink: []netip.Prefix{prefix("192.0.2.0/24")}},
+			Backend: &status.Backend{Type: "vxlan", PodMTU: 1430, Devices: []status.Device{
+				{Name: "flannel.1", VNI: 1, Port: 8472, MTU: 1450, Local: addr("192.0.2.1"), Present: true},
+				{Name: "flannel-v6.1", VNI: 1, Port: 8472, MTU: 1430, Local: addr("2001:db8::1"), Present: true},
+			}},
+			Filter:  status.Filter{InForce: true, VTEPFilter: true},
+			Entries: map[string]status.Count{"route": {Wanted: 2, Present: 2}},
+		},
+		Peers: []status.Peer{peer("node2", 2)},
+		Etcd:  &status.EtcdReport{Endpoints: []status.EtcdEndpoint{{URL: "http://192.0.2.9:2379", Version: "3.6.1", Latency: time.Millisecond}}},
+
+		Config: &config,
+		Kernel: Kernel{Release: "6.12.1-generic"},
+		Sysctls: map[string]string{
+			"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv4/conf/all/rp_filter": "0",
+			"net/ipv4/conf/eth0/forwarding": "1", "net/ipv6/conf/eth0/forwarding": "1", "net/ipv6/conf/eth0/accept_ra": "2",
+		},
+		Links: []Link{
+			{Name: "eth0", MTU: 1500, Up: true, Addresses: []netip.Prefix{prefix("192.0.2.1/24"), prefix("2001:db8::1/64")}},
+			{Name: "flannel.1", Kind: "vxlan", Alias: "selvage", MTU: 1450, Up: true, VNI: 1, Port: 8472, Local: addr("192.0.2.1")},
+			{Name: "flannel-v6.1", Kind: "vxlan", Alias: "selvage", MTU: 1430, Up: true, VNI: 1, Port: 8472, Local: addr("2001:db8::1")},
+			{Name: "cni0", Kind: "bridge", MTU: 1430, Up: true, Addresses: []netip.Prefix{prefix("10.5.1.1/24"), prefix("fe80::1/64"), prefix("fd00:5:0:1::1/64")}},
+		},
+		Thresholds: map[string]int{"arp_cache": 1024, "ndisc_cache": 1024},
+		File:       SubnetFile{Path: "/run/flannel/subnet.env", Content: file},
+		CNI: CNI{
+			Dir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin"}, Plugins: map[string]error{"selvage": nil, "bridge": nil, "host-local": nil},
+			Lists: []CNIList{{File: "/etc/cni/net.d/10-selvage.conflist", Ours: true, Bridge: "cni0", Types: []string{"selvage", "bridge", "host-local"}}},
+		},
+		Paths: []probe.Path{path("node2", 2)},
+	}
+}
+
+func peer(name string, n int) status.Peer {
+	return status.Peer{
+		Key: fmt.Sprintf("10.5.%d.0-24", n), Node: name, State: status.Programmed, Path: []string{"flannel.1"},
+		Subnets: []netip.Prefix{prefix(fmt.Sprintf("10.5.%d.0/24", n))}, PublicIP: []netip.Addr{addr(fmt.Sprintf("192.0.2.%d", n))},
+	}
+}
+
+func target(name string, n int) probe.Target {
+	return probe.Target{
+		Key: fmt.Sprintf("10.5.%d.0-24", n), Node: name, Subnet: prefix(fmt.Sprintf("10.5.%d.0/24", n)), Underlay: addr(fmt.Sprintf("192.0.2.%d", n)),
+		Link: "flannel.1", Tunnel: true, Overhead: 50, Overlay: addr(fmt.Sprintf("10.5.%d.0", n)), Full: 1430,
+	}
+}
+
+// Echoes that were answered, and that were not.
+func yes(size int) probe.Echo {
+	return probe.Echo{Asked: true, Answered: true, Size: size, RTT: time.Millisecond}
+}
+func no(size int) probe.Echo { return probe.Echo{Asked: true, Size: size} }
+
+// path is one that works.
+func path(name string, n int) probe.Path {
+	return probe.Path{Target: target(name, n), Probed: true, Overlay: yes(28), OverlayFull: yes(1430), Underlay: yes(28), UnderlayFull: yes(1480)}
+}
+
+// broken is one on which nothing of the overlay comes back, though VXLAN packets leave.
+func broken() probe.Path {
+	p := path("node2", 2)
+	p.Overlay, p.OverlayFull = no(28), no(1430)
+	p.Overlay.Left = []string{"flannel.1", "eth0"}
+	p.Again = &probe.Again{Hop: no(28), HopFull: no(1430), Forth: no(28)}
+	return p
+}
+
+func TestWell(t *testing.T) {
+	seen := map[string]bool{}
+	for _, x := range judge(well()) {
+		seen[x.Check] = true
+		if x.Level != Pass || x.Advice != "" || x.Evidence == "" {
+			t.Errorf("%+v", x)
+		}
+	}
+	for _, c := range checks() {
+		if !seen[c.name] && c.name != "bridge-nf" { // there is no kube-proxy
+			t.Errorf("%s says nothing", c.name)
+		}
+	}
+	if all := judge(Facts{DaemonErr: status.ErrNotRunning, File: SubnetFile{Err: fs.ErrNotExist}, CNI: CNI{DirErr: fs.ErrNotExist, Dir: "/etc/cni/net.d"}}); len(all) < 3 || all[0].Level != Failure {
+		t.Errorf("without anything: %+v", all)
+	}
+}
+
+// TestJudge has findings that a lab cannot bring about, and the pure part of those that it can.
+func TestJudge(t *testing.T) {
+	at := func(p probe.Path, change func(*probe.Path)) func(*Facts) {
+		return func(f *Facts) { change(&p); f.Paths = []probe.Path{p} }
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*Facts)
+		level  Level
+		text   string // of a finding
+		advice string // a part of it
+	}{
+		{"old kernel", func(f *Facts) { f.Kernel.Release = "4.11.12" }, Failure, "Linux 4.11.12 is too old for an overlay of IPv4", "boot Linux 4.12 or later"},
+		{"old kernel for IPv6", func(f *Facts) { f.Kernel.Release = "4.15.0-20-generic" }, Failure, "too old for an overlay of IPv6", "boot Linux 4.16 or later"},
+		{"old enough for IPv4", func(f *Facts) { f.Kernel.Release = "4.12.0"; f.Config = nil; f.File.Content.Networks[1] = nil }, Pass, "Linux 4.12.0 has what it takes", ""},
+		{"no nexthop objects", func(f *Facts) { f.Kernel.Nexthops = errors.New("no") }, Pass, "without nexthop objects", ""},
+		{"no nf_tables", func(f *Facts) { f.Kernel.NFTables = errors.New("no such module") }, Warning, "VXLAN packets are taken from anybody: no such module", "modprobe nf_tables"},
+		{"before 5.0 permanent neighbours count", func(f *Facts) { f.Kernel.Release = "4.19.1"; f.Thresholds["arp_cache"] = 2 }, Failure, "2 nodes are on one link", "gc_thresh3=4"},
+
+		{"a daemon that waits and does not say for what", func(f *Facts) { f.Status.State, f.Status.Started = status.Starting, now.Add(-time.Minute) }, Failure, "selvaged is not ready, for 1m0s", "journalctl"},
+		{"no room", func(f *Facts) {
+			f.Status.Problems = []status.Problem{{Topic: "lease", Text: "no subnet is free", Since: now}}
+		}, Failure, "lease: no subnet is free", "make room"},
+		{"an old etcd", func(f *Facts) { f.Etcd.Endpoints[0].Version = "3.3.27" }, Failure, "is etcd 3.3.27", "upgrade etcd to 3.4"},
+		{"a learner", func(f *Facts) { f.Etcd.Endpoints[0].Learner = true }, Warning, "is a learner", "etcdctl member promote"},
+		{"a slow etcd", func(f *Facts) { f.Etcd.Endpoints[0].Latency = 700 * time.Millisecond }, Warning, "takes 700ms to answer", "look at its disk"},
+		{"no leader", func(f *Facts) { f.Etcd.Endpoints[0].Problems = []string{"etcdserver: no leader"} }, Failure, "says: etcdserver: no leader", "etcdctl endpoint status"},
+		{"a certificate that ends soon", func(f *Facts) { f.Etcd.Endpoints[0].CertificateEnds = now.Add(time.Hour) }, Warning, "the certificate of http://192.0.2.9:2379 ends at 2026-03-01T13:00:00Z", "renew it"},
+		{"one that has ended", func(f *Facts) { f.Etcd.CertificateEnds = now.Add(-time.Hour) }, Failure, "selvaged's own certificate for etcd ended", "set this machine's clock"},
+		{"one that is good", func(f *Facts) { f.Etcd.CertificateEnds = now.AddDate(1, 0, 0) }, Pass, "etcd 3.6.1 answers", ""},
+		{"an older daemon", func(f *Facts) { f.Etcd, f.EtcdErr = nil, errors.New("404") }, Failure, "cannot say how etcd is: 404", "restart"},
+		{"an outage that is just over", func(f *Facts) {
+			f.Status.Etcd.Outage = &status.Problem{Text: "it was away", Since: now.Add(-time.Minute)}
+		}, Failure, "it was away, for 1m0s; now it answers", "--watch"},
+
+		{"a setting of a VLAN", func(f *Facts) {
+			f.Links[0].Name, f.Status.Uplink.Name = "eth0.7", "eth0.7"
+			f.Sysctls["net/ipv4/conf/eth0.7/forwarding"] = "0"
+		}, Failure, "net/ipv4/conf/eth0.7/forwarding is 0", "sysctl -w net/ipv4/conf/eth0.7/forwarding=1"},
+		{"no br_netfilter", func(f *Facts) { f.KubeProxy = true }, Warning, "net.bridge.bridge-nf-call-iptables is not there", "modprobe br_netfilter"},
+		{"with br_netfilter", func(f *Facts) {
+			f.KubeProxy = true
+			f.Sysctls["net/bridge/bridge-nf-call-iptables"], f.Sysctls["net/bridge/bridge-nf-call-ip6tables"] = "1", "1"
+		}, Pass, "kube-proxy's rules see packets", ""},
+		{"a filter's trouble", func(f *Facts) {
+			f.Status.Problems = []status.Problem{{Topic: "packet filter", Text: "EnableNFTables is true, and cannot be had", Since: now}}
+		}, Warning, "EnableNFTables is true", "journalctl"},
+		{"anybody's VXLAN", func(f *Facts) { f.Status.Filter.VTEPFilter = false }, Pass, "VXLAN packets are taken from anybody", ""},
+
+		{"a device is missing", func(f *Facts) { f.Links = f.Links[:1] }, Failure, "device flannel.1 is missing", "journalctl"},
+		{"a device is wrong", func(f *Facts) { f.Status.Backend.Devices[0].Present = false }, Failure, "device flannel.1 is not as it is to be", "journalctl"},
+		{"an address that is gone", func(f *Facts) { f.Links[0].Addresses = nil }, Failure, "sends from 192.0.2.1, an address that this node does not have", "restart"},
+		{"no VXLAN in the kernel", func(f *Facts) {
+			f.Status.Entries["link"] = status.Count{Wanted: 1, Pending: 1}
+			f.Status.Problems = []status.Problem{{Topic: "link", Text: "this kernel has no VXLAN", Since: now}}
+		}, Failure, "not in place: 1 link: this kernel has no VXLAN", "modprobe vxlan"},
+		{"no capability", func(f *Facts) {
+			f.Status.Entries["link"] = status.Count{Wanted: 1, Pending: 1}
+			f.Status.Problems = []status.Problem{{Topic: "link", Text: "the daemon needs CAP_NET_ADMIN", Since: now}}
+		}, Failure, "not in place: 1 link", "give selvaged CAP_NET_ADMIN"},
+		{"an entry is late", func(f *Facts) { f.Status.Entries["fdb"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "not in place: 1 fdb", "--watch"},
+		{"a cause and what follows", func(f *Facts) {
+			for _, kind := range []string{"link", "address", "route"} {
+				f.Status.Entries[kind] = status.Count{Wanted: 2, Pending: 1}
+			}
+			f.Status.Problems = []status.Problem{{Topic: "link", Text: "it is in the way", Since: now}}
+		}, Failure, "not in place: 1 link, 1 address, 1 route: it is in the way", "ip -details link"},
+		{"it starts", func(f *Facts) {
+			f.Status.State, f.Status.Problems = status.Starting, []status.Problem{{Topic: "config", Text: "there is no network config", Since: now}}
+			f.Status.Entries["link"] = status.Count{Present: 1, Pending: 1}
+		}, Failure, "config: there is no network config", "etcdctl put"},
+		{"two fights", func(f *Facts) {
+			f.Status.Problems = []status.Problem{{Topic: "fight", Text: "one"}, {Topic: "fight", Text: "two"}}
+		}, Failure, "one; two", "find who changes it"},
+		{"a link in the way", func(f *Facts) { f.Status.Entries["link"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "not in place: 1 link", "ip -details link"},
+		{"a route in the way", func(f *Facts) { f.Status.Entries["route"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "not in place: 1 route", "proto kernel"},
+		{"a better route over IPv6", func(f *Facts) {
+			f.Peers[0].Subnets = []netip.Prefix{prefix("fd00:5:0:2::/64")}
+			f.Routes = []Route{{Prefix: prefix("fd00:5:0:2::/64"), Metric: 100, Text: "fd00:5:0:2::/64 dev eth1 metric 100"}}
+		}, Failure, "route fd00:5:0:2::/64 dev eth1 metric 100 goes before", "ip route del fd00:5:0:2::/64 dev eth1 metric 100"},
+		{"a worse one", func(f *Facts) {
+			f.Routes = []Route{{Prefix: prefix("10.5.0.0/16")}, {Prefix: prefix("10.5.2.0/24"), Metric: 9}, {Prefix: prefix("10.5.2.0/25"), Kernel: true}}
+		}, Pass, "nobody's routes go before", ""},
+
+		{"a bridge without an address yet", func(f *Facts) { f.Links[3].Addresses = nil }, Pass, "cni0 has this node's subnet", ""},
+		{"a bridge that carries more", func(f *Facts) { f.Links[3].MTU = 9000 }, Warning, "pods that go by it send packets that the overlay does not carry", "ip link set cni0 mtu 1430"},
+		{"the user's MTU", func(f *Facts) { f.CNI.Lists[0].MTU, f.Links[3].MTU = 1300, 1300 }, Pass, "cni0 has this node's subnet", ""},
+		{"no directory for CNI", func(f *Facts) { f.CNI = CNI{Dir: "/etc/cni/net.d", DirErr: fs.ErrNotExist} }, Warning, "there is no /etc/cni/net.d", "selvaged install-cni"},
+		{"an unreadable directory", func(f *Facts) { f.CNI = CNI{Dir: "/etc/cni/net.d", DirErr: fs.ErrPermission} }, Failure, "permission denied", "ls -ld /etc/cni/net.d"},
+		{"a damaged configuration first", func(f *Facts) {
+			f.CNI.Lists = append([]CNIList{{File: "/etc/cni/net.d/00.conf", Err: errors.New("unexpected EOF")}}, f.CNI.Lists...)
+		}, Failure, "00.conf (which cannot be read: unexpected EOF)", "mv /etc/cni/net.d/00.conf"},
+		{"another subnet file", func(f *Facts) { f.CNI.Lists[0].SubnetFile = "/elsewhere" }, Failure, "reads the subnet file /elsewhere, and selvaged writes /run/flannel/subnet.env", "make them the same"},
+		{"a family is missing in the subnet file", func(f *Facts) { f.File.Content.Subnets[1] = netip.Prefix{} }, Failure, "says nothing, and this node's lease is on fd00:5:0:1::/64", "restart"},
+
+		{"many bad leases", func(f *Facts) {
+			for range 8 {
+				f.Peers = append(f.Peers, status.Peer{Key: "x", State: status.Quarantined, Why: "no"})
+			}
+		}, Warning, "3 more leases are not let in", "selvaged peers --bad"},
+		{"peers that are not programmed", func(f *Facts) {
+			for i := range 6 {
+				p := peer(fmt.Sprintf("node%d", i+3), i+3)
+				p.State, p.Why = status.Pending, "not yet"
+				f.Peers = append(f.Peers, p)
+			}
+		}, Failure, "the kernel lacks what leads to node3, node4, node5 and 3 more: not yet", "selvaged explain"},
+		{"etcd lost its memory", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Hour) }, Warning, "the leases of node2 are gone from etcd", "selvaged status there"},
+		{"a node has just left", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Second) }, Pass, "all leases are let in", ""},
+		{"no time", func(f *Facts) { f.Paths = append(f.Paths, probe.Path{Target: target("node3", 3)}) }, Warning, "there was no time to probe 1 of 2 ways", "--timeout"},
+		{"no capability to probe", func(f *Facts) { f.Paths, f.ProbeErr = nil, errors.New("operation not permitted") }, Warning, "no peer was probed", "root"},
+
+		{"the kernel refuses", at(broken(), func(p *probe.Path) { p.Overlay.Failed = "network is unreachable" }), Failure, "sends nothing to pods of node2 (192.0.2.2): network is unreachable", "selvaged explain, with an address there"},
+		{"the device takes less", at(path("node2", 2), func(p *probe.Path) { p.OverlayFull = no(1430); p.OverlayFull.Failed = "message too long" }), Failure, "do not fit through flannel.1: message too long", "restart"},
+		{"answers by another way", at(broken(), func(p *probe.Path) { p.Again.Forth.Came = []probe.Arrival{{Interface: "eth1"}} }), Failure, "packets of this node get to node2 (192.0.2.2), and none come back", "UDP port 8472"},
+		{"refused by the peer", at(broken(), func(p *probe.Path) {
+			p.Again.Tunnel = probe.Echo{Refused: "host prohibited", By: addr("192.0.2.2")}
+		}), Failure, "VXLAN packets are refused by node2 (192.0.2.2): host prohibited", "8472"},
+		{"this node itself says that the peer is away", at(broken(), func(p *probe.Path) {
+			p.Underlay = no(28)
+			p.Underlay.Refused, p.Underlay.By = "host unreachable", addr("192.0.2.1")
+		}), Failure, "nobody on the link answers for the address of node2 (192.0.2.2)", "selvaged release 10.5.2.0/24"},
+		{"a router says so", at(broken(), func(p *probe.Path) {
+			p.Underlay = no(28)
+			p.Underlay.Refused, p.Underlay.By = "network unreachable", addr("198.51.100.1")
+		}), Failure, "no way to node2 (192.0.2.2): 198.51.100.1 says network unreachable", "ip route get 192.0.2.2"},
+		{"a filter that forgot a peer", func(f *Facts) {
+			at(broken(), func(p *probe.Path) {
+				p.Overlay.Came = []probe.Arrival{{Interface: "eth0", Outer: addr("192.0.2.2")}}
+			})(f)
+			f.Counted.Strangers = 3
+		}, Failure, "the VTEP filter drops what comes from node2 (192.0.2.2), which has a lease", "restart"},
+		{"a direct way that is strict", func(f *Facts) {
+			at(broken(), func(p *probe.Path) {
+				p.Tunnel, p.Link = false, "eth0"
+				p.Overlay.Came = []probe.Arrival{{Interface: "eth1"}}
+			})(f)
+			f.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
+		}, Failure, "answers of node2 (192.0.2.2) come in by eth1", "sysctl -w net.ipv4.conf.eth1.rp_filter=2"},
+		{"a direct way that is lost", at(broken(), func(p *probe.Path) { p.Tunnel = false }), Failure, "packets for the pods of node2 (192.0.2.2) are lost", "selvaged doctor"},
+		{"policy routing", func(f *Facts) {
+			f.Paths = []probe.Path{broken()}
+			f.Explained = map[string]status.Explanation{"10.5.2.0-24": {
+				Address: addr("10.5.2.1"), Verdict: "it goes elsewhere", Steps: []status.Step{{Kind: "route", Mark: status.Foreign}},
+			}}
+		}, Failure, "node2 (192.0.2.2): it goes elsewhere", "selvaged explain 10.5.2.1; ip rule"},
+	} {
+		f := well()
+		tt.change(&f)
+		found := false
+		for _, x := range judge(f) {
+			found = found || x.Level == tt.level && strings.Contains(x.Evidence, tt.text) && strings.Contains(x.Advice, tt.advice) && (x.Advice == "") == (tt.level == Pass)
+			if tt.level == Pass && x.Level != Pass {
+				t.Errorf("%s: %+v, want all to pass", tt.name, x)
+			}
+		}
+		if !found {
+			t.Errorf("%s: no %s with %q, %q in %+v", tt.name, tt.level, tt.text, tt.advice, judge(f))
+		}
+	}
+}
+
+// TestFewWords: of many peers with one fault one thing is said.
+func TestFewWords(t *testing.T) {
+	f := well()
+	f.Paths = nil
+	for i := range 30 {
+		p := broken()
+		p.Target = target(fmt.Sprintf("node%02d", i), i+2)
+		f.Paths = append(f.Paths, p)
+	}
+	all := checkPeers(f)
+	if len(all) != 1 || !strings.Contains(all[0].Evidence, "node00 (192.0.2.2), node01 (192.0.2.3), node02 (192.0.2.4) and 27 more") {
+		t.Errorf("%+v", all)
+	}
+}
