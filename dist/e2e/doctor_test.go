@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +76,24 @@ func missing(r doctor.Report, want []symptom) error {
 	return nil
 }
 
+// documented looks that the documentation has what a doctor says, with whatever addresses and numbers.
+func documented(t *testing.T, all []symptom) {
+	t.Helper()
+	page, err := os.ReadFile("../../Documentation/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := regexp.MustCompile(`[0-9a-f]*[0-9:.][0-9a-f:./]*`)
+	same := func(s string) string { return values.ReplaceAllString(s, "N") }
+	text := same(string(page))
+	for _, s := range all {
+		advice := strings.NewReplacer(cniConfs, "/etc/cni/net.d", cniBins, "/opt/cni/bin").Replace(s.advice)
+		if !strings.Contains(text, same("→ "+advice+"\n")) && advice != "" {
+			t.Errorf("troubleshooting.md has no %s with the advice %q", s.check, advice)
+		}
+	}
+}
+
 // patience is for how long a doctor is asked again.
 const patience = 15 * time.Second
 
@@ -84,6 +104,7 @@ func (p *patient) finds(want ...symptom) doctor.Report {
 		r := p.examine(p.t.Context())
 		err := missing(r, want)
 		if err == nil {
+			documented(p.t, want)
 			return r
 		}
 		if time.Now().After(until) {

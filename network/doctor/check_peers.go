@@ -27,7 +27,7 @@ func checkPeers(f Facts) (all []Finding) {
 	}
 	all = f.unprogrammed()
 	if f.ProbeErr != nil {
-		all = append(all, warning("run it as root, with CAP_NET_RAW", "no peer was probed: %v", f.ProbeErr))
+		all = append(all, warning("run it as root, with CAP_NET_RAW", "peers could not be probed, or not closely: %v", f.ProbeErr))
 	}
 	who, order := map[diagnosis]*names{}, []diagnosis{}
 	var reached, notes int

@@ -229,7 +229,7 @@ func TestJudge(t *testing.T) {
 		{"etcd lost its memory", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Hour) }, Warning, "the leases of node2 are gone from etcd", "selvaged status there"},
 		{"a node has just left", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Second) }, Pass, "all leases are let in", ""},
 		{"no time", func(f *Facts) { f.Paths = append(f.Paths, probe.Path{Target: target("node3", 3)}) }, Warning, "there was no time to probe 1 of 2 ways", "--timeout"},
-		{"no capability to probe", func(f *Facts) { f.Paths, f.ProbeErr = nil, errors.New("operation not permitted") }, Warning, "no peer was probed", "root"},
+		{"no capability to probe", func(f *Facts) { f.Paths, f.ProbeErr = nil, errors.New("operation not permitted") }, Warning, "peers could not be probed", "root"},
 
 		{"the kernel refuses", at(broken(), func(p *probe.Path) { p.Overlay.Failed = "network is unreachable" }), Failure, "sends nothing to pods of node2 (192.0.2.2): network is unreachable", "selvaged explain, with an address there"},
 		{"the device takes less", at(path("node2", 2), func(p *probe.Path) { p.OverlayFull = no(1430); p.OverlayFull.Failed = "message too long" }), Failure, "do not fit through flannel.1: message too long", "restart"},
