@@ -34,6 +34,9 @@ func (l *lab) stream(from, to string, passes bool) (s *stream, stop func()) {
 	if !passes {
 		patience = 100 * time.Microsecond
 	}
+	if passes {
+		l.waitForWay(conn)
+	}
 	var wait sync.WaitGroup
 	wait.Go(func() {
 		b := make([]byte, len(ping))
@@ -60,6 +63,28 @@ func (l *lab) stream(from, to string, passes bool) (s *stream, stop func()) {
 		s.stopped.Store(true)
 		wait.Wait()
 		conn.Close()
+	}
+}
+
+// waitForWay sends until the first answer: an interface that has just come up drops what is sent, for up to a second on a
+// busy machine (net/core/link_watch.c).
+func (l *lab) waitForWay(conn *net.UDPConn) {
+	l.t.Helper()
+	b := make([]byte, len(ping))
+	for began := time.Now(); ; {
+		_, err := conn.Write(ping)
+		if err == nil {
+			err = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		}
+		if err == nil {
+			_, err = conn.Read(b)
+		}
+		switch {
+		case err == nil:
+			return
+		case time.Since(began) > patient:
+			l.t.Fatalf("from %s: no way to the node: %v", conn.LocalAddr(), err)
+		}
 	}
 }
 
