@@ -9,6 +9,7 @@ for command in "$@"; do
 	case $command in
 	gcc) packages="$packages gcc libc6-dev" ;; # the race detector is linked by it
 	systemd-analyze) packages="$packages systemd" ;;
+	nft) packages="$packages nftables" ;;
 	*) packages="$packages $command" ;;
 	esac
 done

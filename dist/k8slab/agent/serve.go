@@ -1,0 +1,148 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// Addresses are where an agent listens.
+type Addresses struct{ Echo, Control string }
+
+// numberSize is the size of what a datagram begins with and is known by, in bytes.
+const numberSize = 8
+
+// Serve answers until ctx ends.
+func Serve(ctx context.Context, a Addresses) error {
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	udp, err := lc.ListenPacket(ctx, "udp", a.Echo)
+	if err != nil {
+		return err
+	}
+	defer udp.Close()
+	tcp, err := lc.Listen(ctx, "tcp", a.Echo)
+	if err != nil {
+		return err
+	}
+	defer tcp.Close()
+	control, err := lc.Listen(ctx, "tcp", a.Control)
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+
+	ctx, cancel := context.WithCancel(ctx)
+	s := &server{ctx: ctx, name: name}
+	failed := make(chan error, 3)
+	go func() { failed <- s.echoDatagrams(udp.(*net.UDPConn)) }()
+	go func() { failed <- s.accept(tcp, s.echo) }()
+	go func() { failed <- s.accept(control, s.obey) }()
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	cancel()
+	s.running.Wait()
+	return err
+}
+
+type server struct {
+	ctx     context.Context // of the streams
+	name    string
+	running sync.WaitGroup
+
+	mu     sync.Mutex
+	stream *stream
+}
+
+func (s *server) echoDatagrams(conn *net.UDPConn) error {
+	packet := make([]byte, 2048)
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(packet)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil || n < numberSize {
+			continue // an ICMP error for an earlier answer, or nothing of ours
+		}
+		answer := fmt.Append(packet[:numberSize], Echo{Seen: from.Addr().Unmap(), By: s.name})
+		_, _ = conn.WriteToUDPAddrPort(answer, from) // an answer that cannot be sent is one that is lost
+	}
+}
+
+func (s *server) accept(l net.Listener, serve func(net.Conn)) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		s.running.Go(func() {
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(patience + settle + time.Second)) // fails for a closed one only
+			serve(conn)
+		})
+	}
+}
+
+func (s *server) echo(conn net.Conn) {
+	if from, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
+		_, _ = fmt.Fprintln(conn, Echo{Seen: from.Addr().Unmap(), By: s.name}) // who asks sees that it got nothing
+	}
+}
+
+func (s *server) obey(conn net.Conn) {
+	var r Request
+	if err := json.NewDecoder(conn).Decode(&r); err != nil {
+		return // a probe of the kubelet's, which sends nothing
+	}
+	answer, err := s.do(r)
+	if err != nil {
+		answer.Error = err.Error()
+	}
+	_ = json.NewEncoder(conn).Encode(answer) // the same
+}
+
+func (s *server) do(r Request) (a Answer, err error) {
+	switch {
+	case r.Call != nil:
+		echo, err := call(s.ctx, *r.Call)
+		return Answer{Echo: &echo}, err
+	case r.Stream != nil:
+		return a, s.start(*r.Stream)
+	case r.Report:
+		s.mu.Lock()
+		stream := s.stream
+		s.mu.Unlock()
+		if stream == nil {
+			return a, errors.New("no stream was started")
+		}
+		losses, err := stream.report(s.ctx)
+		return Answer{Losses: &losses}, err
+	}
+	return a, errors.New("an empty request")
+}
+
+func (s *server) start(to Stream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stream != nil {
+		return errors.New("there is a stream already")
+	}
+	stream, err := newStream(to)
+	if err != nil {
+		return err
+	}
+	s.stream = stream
+	s.running.Go(func() { stream.run(s.ctx) })
+	return nil
+}

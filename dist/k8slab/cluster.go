@@ -1,0 +1,145 @@
+package k8slab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/selvage-net/selvage/dist/lab"
+)
+
+// Options describe a cluster and where its parts are.
+type Options struct {
+	Bin        string // directory of selvaged, selvage, etcd, cni/, k8s/ and image/
+	Manifest   string // of the DaemonSet
+	Containerd string // directory of containerd, its shim and ctr; default: found by PATH
+	Nodes      int    // default 3
+	Logs       string // directory for what the commands print; default one that ends with the sandbox
+}
+
+// Cluster is a running Kubernetes.
+type Cluster struct {
+	options Options
+	lab     *lab.Lab
+	dir     string // the control plane's files
+	logs    string
+
+	manifest  string // the DaemonSet's, for this cluster
+	server    string // the apiserver's URL
+	authority []byte // the certificate of who signed its
+	tokens    map[string]string
+	control   []*lab.Program
+	nodes     []*Node
+}
+
+// New starts a cluster without a network: there is no network config in etcd, and nothing of selvage's on any node. It does
+// not wait for the nodes.
+func New(ctx context.Context, o Options) (*Cluster, error) {
+	var err error
+	if o.Bin, err = filepath.Abs(o.Bin); err != nil {
+		return nil, err
+	}
+	c := &Cluster{options: o}
+	if err := c.build(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Cluster) build(ctx context.Context) (err error) {
+	for _, name := range commands() {
+		if _, err := os.Stat(c.command(name)); err != nil {
+			return fmt.Errorf("a cluster needs Kubernetes' commands: %w: run make e2e-kubernetes", err)
+		}
+	}
+	if c.dir, err = os.MkdirTemp("/run", "k8s-"); err != nil {
+		return err
+	}
+	if c.logs = c.options.Logs; c.logs == "" {
+		c.logs = filepath.Join(c.dir, "logs")
+	}
+	if err := os.MkdirAll(c.logs, 0o755); err != nil {
+		return err
+	}
+	pods, err := c.packPods()
+	if err != nil {
+		return err
+	}
+	c.lab, err = lab.New(ctx, lab.Options{Nodes: c.options.Nodes, Bin: c.options.Bin, Config: "-"})
+	if err != nil {
+		return err
+	}
+	if c.manifest, err = readManifest(c.options.Manifest, c.lab.Etcd().Endpoints()); err != nil {
+		return err
+	}
+	if err := c.startControlPlane(ctx); err != nil {
+		return err
+	}
+	for _, n := range c.lab.Nodes() {
+		if err := c.addNode(ctx, n, pods, c.selvage()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commands are those of Kubernetes that a cluster needs.
+func commands() []string {
+	return []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl", "kube-proxy"}
+}
+
+// Close ends everything.
+func (c *Cluster) Close() error {
+	var errs []error
+	for _, n := range c.nodes {
+		errs = append(errs, n.close())
+	}
+	for _, p := range c.control {
+		p.Kill()
+	}
+	if c.lab != nil {
+		errs = append(errs, c.lab.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ended says which of what should run does not.
+func (c *Cluster) ended() error {
+	var errs []error
+	for _, p := range c.control {
+		errs = append(errs, p.Err())
+	}
+	for _, n := range c.nodes {
+		errs = append(errs, n.ended())
+	}
+	return errors.Join(errs...)
+}
+
+// errStop ends a wait that is in vain.
+var errStop = errors.New("in vain")
+
+// deadline is how long anything is waited for.
+const deadline = 60 * time.Second
+
+// eventually waits until check finds nothing wrong.
+func (c *Cluster) eventually(ctx context.Context, what string, check func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, errStop) {
+			return fmt.Errorf("wait for %s: %w", what, err)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w: %w", what, ctx.Err(), err)
+		}
+	}
+}

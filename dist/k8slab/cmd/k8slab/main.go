@@ -1,0 +1,108 @@
+// Command k8slab runs a real Kubernetes with selvage as its network, and goes through what happens to one; see package k8slab.
+//
+//	k8slab                         all steps; two minutes
+//	k8slab --list                  what they are
+//	k8slab --shell                 afterwards, a shell in which kubectl works
+//	k8slab --until 'services'      no further than the first step with that in its name
+//	k8slab --repeat 20             what is done to a running cluster, twenty times
+//	k8slab --logs DIRECTORY        where to keep what all commands print
+//
+// It needs root, containerd, runc, iptables and nft. The exit code is 1 if anything was not as it has to be.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/dist/containerd"
+	"github.com/selvage-net/selvage/dist/k8slab"
+	"github.com/selvage-net/selvage/dist/lab/sandbox"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is called in each of a sandbox's three processes, and must come to the same sandbox in each.
+func run(args []string) int {
+	var o k8slab.Options
+	set := flag.NewFlagSet("k8slab", flag.ContinueOnError)
+	set.StringVar(&o.Bin, "bin", "bin", "directory of selvaged, selvage, etcd, cni/, k8s/ and image/")
+	set.StringVar(&o.Manifest, "manifest", "dist/kubernetes/selvage.yaml", "the DaemonSet's")
+	set.StringVar(&o.Containerd, "containerd", "", "directory of containerd, its shim and ctr (default found by PATH)")
+	set.IntVar(&o.Nodes, "nodes", 3, "how many nodes, 2 or more")
+	set.StringVar(&o.Logs, "logs", "", "directory for what the commands print (default none that stays)")
+	until := set.String("until", "", "end after the first step whose name has this in it")
+	repeat := set.Int("repeat", 1, "how many times to do what leaves the cluster as it was")
+	list := set.Bool("list", false, "list the steps and end")
+	shell := set.Bool("shell", false, "have a shell in the end, with the cluster still up")
+	if err := set.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	if set.NArg() > 0 || o.Nodes < 2 || *repeat < 1 {
+		return fail(fmt.Errorf("want no arguments, two nodes and one time at least; got %q, %d and %d", set.Args(), o.Nodes, *repeat))
+	}
+	steps := k8slab.Steps()
+	if *until != "" {
+		var err error
+		if steps, err = k8slab.UpTo(steps, *until); err != nil {
+			return fail(fmt.Errorf("--until: %w; see --list", err))
+		}
+	}
+	steps = k8slab.Repeat(steps, *repeat)
+	if *list {
+		for _, s := range steps {
+			fmt.Println(s.Name)
+		}
+		return 0
+	}
+	for _, path := range []*string{&o.Logs, &o.Manifest, &o.Containerd} {
+		if *path == "" {
+			continue
+		}
+		var err error
+		if *path, err = filepath.Abs(*path); err != nil { // it must hold on every node
+			return fail(err)
+		}
+	}
+	return sandbox.Options{Outside: containerd.Cgroups}.Run(func() int { return inside(o, steps, *shell) })
+}
+
+// inside is what runs in the sandbox.
+func inside(o k8slab.Options, steps []k8slab.Step, shell bool) int {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	var hold func(context.Context, *k8slab.Cluster) error
+	if shell {
+		hold = prompt
+	}
+	if err := k8slab.Run(ctx, o, steps, os.Stdout, hold); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+// prompt runs a shell.
+func prompt(ctx context.Context, c *k8slab.Cluster) error {
+	fmt.Println("kubectl works here; exit ends it all")
+	cmd := exec.CommandContext(ctx, "sh", "-i")
+	cmd.Env = append(os.Environ(), c.Environment()...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.WaitDelay = time.Second
+	_ = cmd.Run() // its exit code is that of the last command typed
+	return nil
+}
+
+func fail(err error) int {
+	fmt.Fprintf(os.Stderr, "k8slab: %v\n", err)
+	return 1
+}

@@ -1,0 +1,40 @@
+package k8slab
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRepeatAndUpTo(t *testing.T) {
+	steps := []Step{{Name: "a"}, {Name: "b", repeatable: true}, {Name: "c", repeatable: true}, {Name: "d"}, {Name: "e", repeatable: true}}
+	names := func(steps []Step) string {
+		var b strings.Builder
+		for _, s := range steps {
+			b.WriteString(s.Name)
+		}
+		return b.String()
+	}
+	for times, want := range map[int]string{1: "abcde", 3: "abcbcbcdeee"} {
+		if got := names(Repeat(steps, times)); got != want {
+			t.Errorf("%d times: %s, want %s", times, got, want)
+		}
+	}
+	for text, want := range map[string]string{"c": "abc", "": "a", "x": ""} {
+		got, err := UpTo(steps, text)
+		if names(got) != want || (err != nil) != (want == "") {
+			t.Errorf("%q: %s, %v, want %s", text, names(got), err, want)
+		}
+	}
+}
+
+func TestParseSoftnet(t *testing.T) {
+	const text = "086ba103 000945ae 0000000a 00000000\n0849d0d2 00000002 00000013 00000000\n"
+	if got, err := parseSoftnet(text); err != nil || got != 0x945ae+2 {
+		t.Errorf("%d, %v, want %d", got, err, 0x945ae+2)
+	}
+	for _, bad := range []string{"086ba103\n", "086ba103 what\n"} {
+		if got, err := parseSoftnet(bad); err == nil {
+			t.Errorf("%q: %d", bad, got)
+		}
+	}
+}

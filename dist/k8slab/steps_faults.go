@@ -1,0 +1,281 @@
+package k8slab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/selvage-net/selvage/dist/k8slab/agent"
+)
+
+// streamEvery is how often each of the streams sends a datagram.
+const streamEvery = 2 * time.Millisecond
+
+// streams are the pods that send: the first of each node's.
+func (s *suite) streams() (list []*Pod) {
+	for i := 0; i < len(s.pods); i += perNode {
+		list = append(list, s.pods[i])
+	}
+	return list
+}
+
+// stream has a pod of each node send to one of the next, for as long as the suite goes on. One of them sends by the service
+// that only a pod of another node is behind.
+func stream(ctx context.Context, s *suite) ([]string, error) {
+	var found []string
+	for i, p := range s.streams() {
+		to := s.pods[(i*perNode+perNode+1)%len(s.pods)] // the second of the next node
+		what := to.echo()
+		if p.Node != s.alone.Node && !slices.ContainsFunc(found, func(f string) bool { return strings.Contains(f, "service") }) {
+			var err error
+			if what, err = s.clusterIP(ctx, "alone"); err != nil {
+				return nil, err
+			}
+			found = append(found, fmt.Sprintf("%s -> the service %s, on %s, every %s", p, what, s.alone.Node.Name(), streamEvery))
+		} else {
+			found = append(found, fmt.Sprintf("%s -> %s, every %s", p, to, streamEvery))
+		}
+		if _, err := p.do(ctx, agent.Request{Stream: &agent.Stream{To: what, Every: streamEvery}}); err != nil {
+			return nil, err
+		}
+	}
+	losses, of, err := s.losses(ctx)
+	return slices.Concat(found, []string{losses.String()}, of), err
+}
+
+// losses adds up what was lost since the last time, and says of which streams.
+func (s *suite) losses(ctx context.Context) (sum agent.Losses, of []string, err error) {
+	for _, p := range s.streams() {
+		a, err := p.do(ctx, agent.Request{Report: true})
+		if err != nil {
+			return sum, of, err
+		}
+		sum = sum.Add(*a.Losses)
+		if a.Losses.Lost > 0 {
+			of = append(of, fmt.Sprintf("from %s: %s", p, a.Losses))
+		}
+	}
+	return sum, of, nil
+}
+
+// watched does something to the cluster and wants none of it to be noticed by pods: not a datagram lost, no pod restarted, no
+// other address, and the way outside as before. Where the machine itself was too busy to take packets, a loss says nothing:
+// then it is done again, a few times at most.
+func watched(run func(context.Context, *suite) ([]string, error)) func(context.Context, *suite) ([]string, error) {
+	return func(ctx context.Context, s *suite) (found []string, err error) {
+		const tries = 4
+		for try := 1; ; try++ {
+			lines, losses, busy, err := s.watch(ctx, run)
+			found = append(found, lines...)
+			if err != nil {
+				return found, err
+			}
+			switch {
+			case losses.Sent > 0 && losses.Lost == 0:
+				return found, errors.Join(s.samePods(ctx), s.allReady(ctx), s.leave(ctx))
+			case busy == 0 || try == tries:
+				return found, fmt.Errorf("%s, want none, and some sent", losses)
+			}
+			found = append(found, fmt.Sprintf("but the machine, too busy, dropped %d packets meanwhile, of whomever's: once more", busy))
+		}
+	}
+}
+
+// watch does something once, and counts what the streams lose, and what the whole machine drops.
+func (s *suite) watch(ctx context.Context, run func(context.Context, *suite) ([]string, error)) (found []string, losses agent.Losses, busy uint64, err error) {
+	if _, _, err := s.losses(ctx); err != nil { // those from before
+		return nil, losses, 0, err
+	}
+	before, err := machineDrops()
+	if err != nil {
+		return nil, losses, 0, err
+	}
+	if found, err = run(ctx, s); err != nil {
+		return found, losses, 0, err
+	}
+	losses, of, err := s.losses(ctx)
+	if err != nil {
+		return found, losses, 0, err
+	}
+	after, err := machineDrops()
+	return slices.Concat(found, []string{losses.String()}, of), losses, after - before, err
+}
+
+// samePods wants the pods to be those that they were. A kubelet that starts takes them for not ready until it has probed them.
+func (s *suite) samePods(ctx context.Context) error {
+	return s.eventually(ctx, "the pods", func() error {
+		now, err := s.podsOf(ctx, "default", "app=web")
+		if err != nil {
+			return err
+		}
+		if len(now) < len(s.pods) {
+			return fmt.Errorf("ready are %v, want %v", now, s.pods)
+		}
+		if !slices.EqualFunc(now, s.pods, func(a, b *Pod) bool { return a.identity() == b.identity() }) {
+			return fmt.Errorf("%w: the pods are %q, were %q", errStop, identities(now), identities(s.pods))
+		}
+		return nil
+	})
+}
+
+func identities(pods []*Pod) (list []string) {
+	for _, p := range pods {
+		list = append(list, p.identity())
+	}
+	return list
+}
+
+// allReady wants every node to be ready.
+func (s *suite) allReady(ctx context.Context) error {
+	var list nodeList
+	if err := s.get(ctx, &list, "nodes"); err != nil {
+		return err
+	}
+	for _, n := range list.Items {
+		if r := ready(n.Status.Conditions); r.Status != "True" {
+			return fmt.Errorf("%s is not ready: %+v", n.Metadata.Name, r)
+		}
+	}
+	return nil
+}
+
+func rollingUpdate(ctx context.Context, s *suite) ([]string, error) {
+	before, err := s.podsOf(ctx, daemons, daemonLabel)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.kubectl(ctx, "-n", daemons, "rollout", "restart", daemonSetOf); err != nil {
+		return nil, err
+	}
+	if err := s.rollout(ctx, daemons, daemonSetOf); err != nil {
+		return nil, err
+	}
+	return s.daemonsReplaced(ctx, before, len(s.nodes))
+}
+
+func daemonDeleted(ctx context.Context, s *suite) ([]string, error) {
+	before, err := s.podsOf(ctx, daemons, daemonLabel)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.kubectl(ctx, "-n", daemons, "delete", "pod", before[0].Name); err != nil {
+		return nil, err
+	}
+	if err := s.rollout(ctx, daemons, daemonSetOf); err != nil {
+		return nil, err
+	}
+	return s.daemonsReplaced(ctx, before, 1)
+}
+
+// daemonsReplaced wants that many of the daemons' pods to be others than before.
+func (s *suite) daemonsReplaced(ctx context.Context, before []*Pod, want int) ([]string, error) {
+	now, err := s.podsOf(ctx, daemons, daemonLabel)
+	if err != nil {
+		return nil, err
+	}
+	replaced := len(slices.DeleteFunc(slices.Clone(now), func(p *Pod) bool {
+		return slices.ContainsFunc(before, func(b *Pod) bool { return b.UID == p.UID })
+	}))
+	if replaced != want || len(now) != len(s.nodes) {
+		err = fmt.Errorf("%d of %d pods of the daemon were replaced, want %d of %d", replaced, len(now), want, len(s.nodes))
+	}
+	return []string{fmt.Sprintf("%d of %d daemons replaced", replaced, len(now))}, err
+}
+
+func kubeletRestarted(ctx context.Context, s *suite) ([]string, error) {
+	for _, n := range s.nodes {
+		if err := n.restartKubelet(ctx); err != nil {
+			return nil, err
+		}
+		if err := s.heard(ctx, n); err != nil {
+			return nil, err
+		}
+	}
+	return []string{"on each node in turn"}, nil
+}
+
+// containerdKilled kills it as a crash does, and looks whether pods can be made and removed afterwards.
+func containerdKilled(ctx context.Context, s *suite) ([]string, error) {
+	for _, n := range s.nodes {
+		n.Runtime.Kill()
+		if err := n.Runtime.Start(ctx); err != nil {
+			return nil, err
+		}
+		if err := s.heard(ctx, n); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.later(ctx, len(s.nodes)); err != nil {
+		return nil, err
+	}
+	pods, err := s.podsOf(ctx, "default", "app=later")
+	if err != nil {
+		return nil, err
+	}
+	if len(pods) != len(s.nodes) {
+		return nil, fmt.Errorf("%d pods more run, want one on each of %d nodes", len(pods), len(s.nodes))
+	}
+	for _, p := range pods {
+		for _, to := range s.streams() {
+			if _, err := p.call(ctx, "udp", to.echo()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return []string{"on each node in turn; then a pod more on each, which came, reached the others, and went"}, s.later(ctx, 0)
+}
+
+// later has that many pods of the Deployment that comes and goes.
+func (s *suite) later(ctx context.Context, replicas int) error {
+	if _, err := s.kubectl(ctx, "scale", "deployment/later", fmt.Sprintf("--replicas=%d", replicas)); err != nil {
+		return err
+	}
+	return s.rollout(ctx, "default", "deployment/later")
+}
+
+// heard waits until the kubelet of a node has renewed its lease, and the node is ready.
+func (s *suite) heard(ctx context.Context, n *Node) error {
+	renewed := func() (t time.Time, err error) {
+		var lease struct{ Spec struct{ RenewTime time.Time } }
+		err = s.get(ctx, &lease, "-n", "kube-node-lease", "lease", n.Name())
+		return lease.Spec.RenewTime, err
+	}
+	before, err := renewed()
+	if err != nil {
+		return err
+	}
+	err = s.eventually(ctx, "the kubelet of "+n.Name(), func() error {
+		now, err := renewed()
+		if err == nil && !now.After(before) {
+			err = fmt.Errorf("its lease was last renewed at %s", now)
+		}
+		return errors.Join(err, n.ended())
+	})
+	if err != nil {
+		return err
+	}
+	return s.eventually(ctx, "the nodes", func() error { return s.allReady(ctx) })
+}
+
+// deleted removes the workload, and wants nothing of it to be left on any node.
+func deleted(ctx context.Context, s *suite) ([]string, error) {
+	if _, err := s.kubectl(ctx, "delete", "deployment", "--all", "--wait", "--cascade=foreground"); err != nil {
+		return nil, err
+	}
+	for _, n := range s.nodes {
+		err := s.eventually(ctx, "nothing to be left on "+n.Name(), func() error {
+			left, err := n.Runtime.Left()
+			if err == nil && len(left) > 0 {
+				err = fmt.Errorf("there are %q", left)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return []string{"no address, attachment, port or network namespace is left on any node"}, nil
+}

@@ -1,0 +1,190 @@
+package k8slab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// Ports of the services in workload.yaml, on every node.
+const (
+	nodePort      = 30070 // leads to all pods
+	nodePortLocal = 30071 // leads to those of that node, and shows them who calls
+	servicePort   = 80
+)
+
+// networks are by what a service is called.
+func networks() []string { return []string{"udp", "tcp"} }
+
+// services has kube-proxies take the place of those that there are, with a mode, and calls all services from everywhere.
+func services(mode string) func(context.Context, *suite) ([]string, error) {
+	return func(ctx context.Context, s *suite) ([]string, error) {
+		start := time.Now()
+		for _, n := range s.nodes {
+			if n.proxy != nil {
+				if err := n.stopProxy(ctx); err != nil {
+					return nil, err
+				}
+			}
+			if err := n.startProxy(mode); err != nil {
+				return nil, err
+			}
+		}
+		calls := &caller{suite: s}
+		if err := calls.all(ctx); err != nil {
+			return nil, err
+		}
+		return []string{
+			fmt.Sprintf("%d calls by UDP and TCP in %.1fs, all answered, and by every pod of a service:", calls.made, time.Since(start).Seconds()),
+			"cluster IPs from pods and nodes; node ports from outside, nodes and pods; the apiserver's service; a pod's own service (hairpin)",
+			"source addresses: a pod's own at another pod's cluster IP; the bridge's at its own; the outside's with externalTrafficPolicy: Local, else a node's",
+		}, nil
+	}
+}
+
+// caller counts calls.
+type caller struct {
+	*suite
+	made int
+}
+
+// from is where a call comes from: do calls once, and seen says what is wrong with the source address that was seen.
+type from struct {
+	name string
+	do   func(ctx context.Context, network string, to netip.AddrPort) (agent.Echo, error)
+}
+
+func (p *Pod) from() from { return from{p.String(), p.call} }
+
+func placeOf(name string, do func(func() error) error) from {
+	return from{name, func(ctx context.Context, network string, to netip.AddrPort) (agent.Echo, error) {
+		return callFrom(ctx, do, network, to)
+	}}
+}
+
+func (n *Node) from() from { return placeOf(n.Name(), n.Do) }
+
+func (c *caller) all(ctx context.Context) error {
+	web, err := c.clusterIP(ctx, "web")
+	if err != nil {
+		return err
+	}
+	alone, err := c.clusterIP(ctx, "alone")
+	if err != nil {
+		return err
+	}
+	for _, p := range append([]*Pod{c.alone}, c.pods...) {
+		// Of the service's pods, the caller may be one: then its packets come back to it, with the bridge's address.
+		seen := func(e agent.Echo) error {
+			if e.By == p.Name {
+				return wantSource(e, p.Node.ownAddrs()...)
+			}
+			return wantSource(e, p.Addr)
+		}
+		if err := c.everybody(ctx, p.from(), web, c.pods, seen); err != nil {
+			return err
+		}
+		if err := c.everybody(ctx, p.from(), alone, []*Pod{c.alone}, seen); err != nil {
+			return err
+		}
+		if err := c.apiserver(ctx, p); err != nil {
+			return err
+		}
+	}
+	anything := func(agent.Echo) error { return nil } // what the node chooses
+	for _, n := range c.nodes {
+		if err := c.everybody(ctx, n.from(), web, c.pods, func(e agent.Echo) error { return wantSource(e, n.ownAddrs()...) }); err != nil {
+			return err
+		}
+		at := netip.AddrPortFrom(n.Addr(subnet.IPv4), nodePort)
+		outside := placeOf("outside", c.lab.Outside().Do)
+		if err := c.everybody(ctx, outside, at, c.pods, func(e agent.Echo) error { return wantSource(e, n.ownAddrs()...) }); err != nil {
+			return err
+		}
+		local := netip.AddrPortFrom(n.Addr(subnet.IPv4), nodePortLocal)
+		here := slices.DeleteFunc(slices.Clone(c.pods), func(p *Pod) bool { return p.Node != n })
+		err := c.everybody(ctx, outside, local, here, func(e agent.Echo) error { return wantSource(e, c.lab.Outside().Addr(subnet.IPv4)) })
+		if err != nil {
+			return err
+		}
+		for _, other := range c.nodes {
+			if err := errors.Join(c.everybody(ctx, other.from(), at, c.pods, anything),
+				c.everybody(ctx, c.pods[perNode*slices.Index(c.nodes, other)].from(), at, c.pods, anything)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// everybody calls an address, by each network, until each of the pods has answered. Once one has, no call may fail.
+func (c *caller) everybody(ctx context.Context, f from, to netip.AddrPort, pods []*Pod, seen func(agent.Echo) error) error {
+	for _, network := range networks() {
+		missing := map[string]bool{}
+		for _, p := range pods {
+			missing[p.Name] = true
+		}
+		once := func() error {
+			echo, err := f.do(ctx, network, to)
+			if err == nil {
+				delete(missing, echo.By)
+				c.made++
+				if wrong := seen(echo); wrong != nil {
+					return fmt.Errorf("%w: %s: %w", errStop, echo.By, wrong)
+				}
+			}
+			return err
+		}
+		// kube-proxy takes its time to set its rules.
+		err := c.eventually(ctx, "the service", once)
+		const enough = 300 // the chance that one of six is never chosen is below 1 in 10^22
+		for i := 0; err == nil && len(missing) > 0; i++ {
+			if err = once(); err == nil && i == enough {
+				err = fmt.Errorf("never answered: %v", missing)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%s -> %s %s: %w", f.name, network, to, err)
+		}
+	}
+	return nil
+}
+
+// apiserver has a pod connect to the apiserver by its service, as what runs in a cluster does.
+func (c *caller) apiserver(ctx context.Context, p *Pod) error {
+	_, err := p.call(ctx, "connect", netip.MustParseAddrPort(apiService))
+	c.made++
+	return err
+}
+
+func (c *Cluster) clusterIP(ctx context.Context, name string) (netip.AddrPort, error) {
+	var service struct{ Spec struct{ ClusterIP string } }
+	if err := c.get(ctx, &service, "service", name); err != nil {
+		return netip.AddrPort{}, err
+	}
+	addr, err := netip.ParseAddr(service.Spec.ClusterIP)
+	return netip.AddrPortFrom(addr, servicePort), err
+}
+
+// wantSource says what is wrong with a source address that a pod saw.
+func wantSource(e agent.Echo, want ...netip.Addr) error {
+	if slices.Contains(want, e.Seen) {
+		return nil
+	}
+	return fmt.Errorf("the source address seen is %s, want one of %v", e.Seen, want)
+}
+
+// ownAddrs are the addresses that a node has of its own subnet: the overlay device's and the bridge's.
+func (n *Node) ownAddrs() []netip.Addr {
+	file, err := n.Subnet()
+	if err != nil {
+		return nil
+	}
+	return []netip.Addr{file.Subnets[subnet.IPv4].Masked().Addr(), file.Subnets[subnet.IPv4].Addr()}
+}
