@@ -215,4 +215,9 @@ func (r *Runtime) NetworkReady(ctx context.Context) (bool, string, error) {
 }
 
 // kill ends a process that containerd started, as the kernel does when memory runs out.
-func kill(pid int) error { return unix.Kill(pid, unix.SIGKILL) }
+func kill(pid int) error {
+	if err := unix.Kill(pid, unix.SIGKILL); !errors.Is(err, unix.ESRCH) { // it may have ended with the last one
+		return err
+	}
+	return nil
+}
