@@ -48,7 +48,6 @@ type Server struct {
 	log       logrus.FieldLogger
 	listeners []net.Listener
 	handlers  []http.Handler
-	path      string
 }
 
 // Listen opens what the options say, so that an address that cannot be had is known before anything else is done.
@@ -62,7 +61,7 @@ func Listen(o Options) (*Server, error) {
 		err = s.listenTCP("--metrics-addr", o.Metrics, s.metrics(s.health(http.NewServeMux())))
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.close())
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -102,14 +101,12 @@ func (s *Server) listenSocket(path string) error {
 	if err != nil {
 		return fmt.Errorf("--socket: %w: %w", ErrSocket, err)
 	}
-	s.listeners, s.handlers, s.path = append(s.listeners, l), append(s.handlers, s.local()), path
+	s.listeners, s.handlers = append(s.listeners, l), append(s.handlers, s.local())
 	return nil
 }
 
 // Close ends what Listen opened, if it is not served.
-func (s *Server) Close() error { return s.close() }
-
-func (s *Server) close() (err error) {
+func (s *Server) Close() (err error) {
 	for _, l := range s.listeners {
 		err = errors.Join(err, l.Close())
 	}
