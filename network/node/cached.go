@@ -37,7 +37,7 @@ type leaseCache struct {
 	inUse   bool      // what the view shows is from it: the store has not been heard yet
 	stale   bool      // it does not say what the view does
 	writeAt time.Time // not to be written before
-	kepts   int       // how many times it was written in this run
+	writes  int       // how many times it was written in this run
 	pollAt  time.Time // when to look again for the end of the own lease
 	written chan error
 	writing bool
@@ -172,7 +172,7 @@ func (n *node) keepLeases(now time.Time) {
 	default:
 	}
 	// The first time it is at once: a node that is switched off right after its start has to come up again, too.
-	if !n.view.Synced() || n.cache.inUse || !n.own.final || n.cache.writing || n.cache.kepts > 0 && now.Before(n.cache.writeAt) {
+	if !n.view.Synced() || n.cache.inUse || !n.own.final || n.cache.writing || n.cache.writes > 0 && now.Before(n.cache.writeAt) {
 		return
 	}
 	expires := n.ownExpires()
@@ -198,7 +198,7 @@ func (n *node) keepLeases(now time.Time) {
 		add(m)
 	}
 	n.cache.stale, n.cache.expires, n.cache.writeAt, n.cache.writing = false, expires, now.Add(cacheEvery), true
-	n.cache.kepts++
+	n.cache.writes++
 	n.background.Go(func() { n.cache.written <- cache.Write(n.cache.path, kept) }) // there is room
 }
 

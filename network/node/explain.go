@@ -188,33 +188,32 @@ func (e *explanation) leaseOf(a netip.Addr) (l subnet.Member, ok bool) {
 // wantedSteps says of each entry whether it is there.
 func (e *explanation) wantedSteps(s network.State) {
 	t := e.tables
-	one := func(kind string, s network.State, present, right bool, have any) {
-		mark, note := status.Right, ""
-		if !right {
-			mark = status.Missing
-			if present {
-				note = fmt.Sprintf("there is %+v", have)
-			}
-		}
-		for _, line := range s.Commands() {
-			e.step(kind, line, mark, note)
-		}
-	}
 	for _, x := range s.Routes {
-		c := t.Routes.Get(x.Key)
-		one("route", network.State{Routes: []network.Item[network.RouteKey, network.Route]{x}}, c.Present, c.Present && c.Have == x.Value, c.Have)
+		wantedStep(e, "route", t.Routes, x, network.State{Routes: []network.Item[network.RouteKey, network.Route]{x}})
 	}
 	for _, x := range s.Nexthops {
-		c := t.Nexthops.Get(x.Key)
-		one("nexthop", network.State{Nexthops: []network.Item[network.NexthopID, network.Nexthop]{x}}, c.Present, c.Present && c.Have == x.Value, c.Have)
+		wantedStep(e, "nexthop", t.Nexthops, x, network.State{Nexthops: []network.Item[network.NexthopID, network.Nexthop]{x}})
 	}
 	for _, x := range s.Neighbours {
-		c := t.Neighbours.Get(x.Key)
-		one("neighbour", network.State{Neighbours: []network.Item[network.NeighbourKey, network.Neighbour]{x}}, c.Present, c.Present && c.Have == x.Value, c.Have)
+		wantedStep(e, "neighbour", t.Neighbours, x, network.State{Neighbours: []network.Item[network.NeighbourKey, network.Neighbour]{x}})
 	}
 	for _, x := range s.FDB {
-		c := t.FDB.Get(x.Key)
-		one("fdb", network.State{FDB: []network.Item[network.FDBKey, network.FDB]{x}}, c.Present, c.Present && c.Have == x.Value, c.Have)
+		wantedStep(e, "fdb", t.FDB, x, network.State{FDB: []network.Item[network.FDBKey, network.FDB]{x}})
+	}
+}
+
+// wantedStep says of one entry whether it is there; alone is the state that holds nothing else, for its text.
+func wantedStep[K, V comparable](e *explanation, kind string, t *network.Table[K, V], x network.Item[K, V], alone network.State) {
+	c := t.Get(x.Key)
+	mark, note := status.Right, ""
+	if !c.Present || c.Have != x.Value {
+		mark = status.Missing
+		if c.Present {
+			note = fmt.Sprintf("there is %+v", c.Have)
+		}
+	}
+	for _, line := range alone.Commands() {
+		e.step(kind, line, mark, note)
 	}
 }
 
