@@ -71,6 +71,11 @@ func TestCleanup(t *testing.T) {
 			if !strings.Contains(would, rules) {
 				t.Errorf("%q is not among what would be removed:\n%s", rules, would)
 			}
+			only := cleanup("--rules", "--dry-run")
+			if !strings.Contains(only, strings.TrimSpace(rules)) || !strings.Contains(only, "selvage-vtep") ||
+				strings.Contains(only, "device") || strings.Contains(only, "/var/lib") {
+				t.Errorf("of the rules alone would be removed\n%s", only)
+			}
 			if removed := strings.ReplaceAll(cleanup(), "removed ", ""); removed != would {
 				t.Errorf("removed\n%s\nand would have\n%s", removed, would)
 			}
