@@ -57,6 +57,9 @@ type Backend interface {
 // or nothing.
 type Warner interface{ Warning() string }
 
+// Mixed is a [Backend] with a tunnel that may send to some peers past it.
+type Mixed interface{ Direct() bool }
+
 // Factory makes a backend from a network config whose Backend.Type it serves. Its error names the field of the config
 // that is wrong, or what the underlay lacks.
 type Factory func(subnet.Config, Underlay) (Backend, error)

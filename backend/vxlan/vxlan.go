@@ -150,6 +150,9 @@ func (v *vxlan) MTU() int {
 	return mtu
 }
 
+// Direct implements backend.Mixed.
+func (v *vxlan) Direct() bool { return v.options.DirectRouting }
+
 // Warning implements backend.Warner.
 func (v *vxlan) Warning() string {
 	if v.options.MTU <= v.underlay.MTU {

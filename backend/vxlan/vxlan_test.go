@@ -164,6 +164,22 @@ func TestWarning(t *testing.T) {
 	}
 }
 
+func TestDirect(t *testing.T) {
+	for config_, want := range map[string]bool{
+		`{"Network":"10.5.0.0/16"}`:                                   false,
+		`{"Network":"10.5.0.0/16","Backend":{"DirectRouting":true}}`:  true,
+		`{"Network":"10.5.0.0/16","Backend":{"DirectRouting":false}}`: false,
+	} {
+		b, err := New(config(t, config_), underlay())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.(backend.Mixed).Direct(); got != want {
+			t.Errorf("%s: direct %t, want %t", config_, got, want)
+		}
+	}
+}
+
 func TestUnique(t *testing.T) {
 	const dual = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`
 	const first, second = "MAC 72:30:36:d0:8b:68 (IPv4)", "MAC 72:30:36:d0:8b:69 (IPv6)"

@@ -53,7 +53,7 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 		b, err = newBackend(c, n.underlay(n.uplink, n.ownMember()))
 	}
 	now := time.Now()
-	if err == nil && len(b.Device(noSubnets).Sysctls) > len(n.backend.Device(noSubnets).Sysctls) {
+	if err == nil && direct(b) && !direct(n.backend) {
 		// Every node is to take what comes by either way before the first one sends by another.
 		n.directAt = now.Add(settlingTime)
 		b, err = newBackend(c, n.underlay(n.uplink, n.ownMember()))
@@ -71,6 +71,12 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 		Warn("the network config changed; following it")
 	n.config, n.configJSON = &c, data
 	n.reform(n.uplink, b, now)
+}
+
+// direct reports whether a backend with a tunnel may send past it.
+func direct(b backend.Backend) bool {
+	m, ok := b.(backend.Mixed)
+	return ok && m.Direct()
 }
 
 // settlingTime is how long after a change of the network config all nodes have seen it that are going to.

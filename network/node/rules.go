@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/filter"
-	"github.com/selvage-net/selvage/subnet"
 )
 
 // rulesKeeper orders the filter rules from a goroutine of their own: iptables can take long, and wait for its lock.
@@ -50,7 +48,7 @@ func (n *node) policy() filter.Policy {
 	for _, l := range n.device.Links {
 		p.Devices = append(p.Devices, l.Key)
 	}
-	if len(p.Devices) == 0 || direct(n.config.Backend) { // peers, or some of them, are reached by the uplink
+	if len(p.Devices) == 0 || direct(n.backend) { // peers, or some of them, are reached by the uplink
 		p.Devices = append(p.Devices, n.uplink.Name)
 	}
 	for _, s := range n.subnets {
@@ -65,13 +63,6 @@ func (n *node) policy() filter.Policy {
 		}
 	}
 	return p
-}
-
-// direct reports whether a backend that has devices may do without them. What it does not understand is for the backend to
-// refuse.
-func direct(b subnet.Backend) bool {
-	var options struct{ DirectRouting bool }
-	return json.Unmarshal(b.Options, &options) == nil && options.DirectRouting
 }
 
 // Shortest times between two looks at the rules, however often somebody changes them. By iptables, each look runs that
