@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/selvage-net/selvage/cniplugin/install"
+	"github.com/selvage-net/selvage/network/files"
 )
 
 // InstallCNI puts the CNI plugin and its network configuration in place.
@@ -43,7 +45,7 @@ It can be repeated at any time. A newer plugin, other configurations, and one of
 			case uninstall && watch:
 				return errors.New("--uninstall and --watch: want one of them")
 			case watch:
-				return watchCNI(cmd, o)
+				return watchCNI(cmd, o, 10*time.Second)
 			case uninstall:
 				report, err = install.Uninstall(o)
 			default:
@@ -71,10 +73,13 @@ It can be repeated at any time. A newer plugin, other configurations, and one of
 	return c
 }
 
-// watchCNI keeps plugin and configuration installed until it is told to end. What was done is said when it changes.
-func watchCNI(cmd *cobra.Command, o install.Options) error {
-	const forEver, pause = 100 * 365 * 24 * time.Hour, 10 * time.Second
+// watchCNI keeps plugin and configuration installed until it is told to end: it looks whenever somebody may have touched
+// them, and each time that pause has passed. What was done is said when it changes.
+func watchCNI(cmd *cobra.Command, o install.Options, pause time.Duration) error {
+	const forEver = 100 * 365 * 24 * time.Hour
 	o.Wait = forEver
+	touched, stop := watchInstalled(cmd, o)
+	defer stop()
 	var last install.Report
 	for {
 		report, err := install.Install(cmd.Context(), o)
@@ -91,9 +96,34 @@ func watchCNI(cmd *cobra.Command, o install.Options) error {
 		select {
 		case <-cmd.Context().Done():
 			return nil
+		case <-touched:
 		case <-time.After(pause):
 		}
 	}
+}
+
+// watchInstalled tells when somebody may have touched what install-cni puts in place, until stop is called. Where that
+// cannot be watched it says so.
+func watchInstalled(cmd *cobra.Command, o install.Options) (touched chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	touched, ended := make(chan struct{}, 1), make(chan struct{})
+	paths := []string{filepath.Join(o.ConfDir, o.Conflist)}
+	for _, name := range o.Names {
+		paths = append(paths, filepath.Join(o.BinDir, name))
+	}
+	go func() {
+		defer close(ended)
+		err := files.Watch(ctx, func() {
+			select {
+			case touched <- struct{}{}:
+			default: // it will be looked at anyway
+			}
+		}, paths...)
+		if err != nil {
+			fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning: what is installed is looked at now and then only:", err)
+		}
+	}()
+	return touched, func() { cancel(); <-ended }
 }
 
 // say prints what was done, and what is worth a look.

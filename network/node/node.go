@@ -29,6 +29,7 @@ type node struct {
 
 	events     chan subnet.Event // from the store's watch
 	kernelNews chan struct{}     // size one: there is something to observe
+	fileNews   chan struct{}     // size one: somebody may have touched what we have written
 	rulesSet   chan struct{}     // the filter's rules are in place for the first time
 	questions  chan func()       // of others: see ask
 	background sync.WaitGroup
@@ -81,6 +82,7 @@ func Run(ctx context.Context, o Options) error {
 		view:       subnet.NewView(),
 		events:     make(chan subnet.Event, 16),
 		kernelNews: make(chan struct{}, 1),
+		fileNews:   make(chan struct{}, 1),
 		rulesSet:   make(chan struct{}, 1),
 		questions:  make(chan func()),
 		grace:      map[string]graced{},
@@ -103,6 +105,7 @@ func Run(ctx context.Context, o Options) error {
 	}()
 	n.background.Go(func() { n.watchKernel(ctx) })
 	n.background.Go(func() { n.watchStore(ctx) })
+	n.background.Go(func() { n.watchFiles(ctx) })
 	if n.API != nil {
 		n.background.Go(func() { n.API.Serve(ctx, n) })
 	}
@@ -154,6 +157,8 @@ func (n *node) loop(ctx context.Context) error {
 		case e := <-n.events:
 			n.storeNews(e)
 		case <-n.kernelNews:
+		case <-n.fileNews:
+			n.lookAtFiles(time.Now())
 		case c := <-n.own.claims:
 			n.own.claimEnded(ctx, c)
 		case l := <-n.own.lost:
@@ -189,7 +194,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	if now.After(n.resyncAt) {
 		n.resyncAt = now.Add(jitter(n.Resync))
 		n.kernel.Distrust()
-		n.published = "" // the subnet file too
+		n.lookAtFiles(now)
 		n.vteps.news.Store(true)
 	}
 	if err := n.kernel.Observe(); err != nil {

@@ -5,8 +5,13 @@ import (
 	"errors"
 	"io/fs"
 	"net/netip"
+	"os"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/files"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -39,6 +44,50 @@ func (n *node) publish(ctx context.Context) {
 			n.Options.Ready()
 		}
 	}
+}
+
+// watchFiles wakes the loop whenever somebody may have touched what the node has written.
+func (n *node) watchFiles(ctx context.Context) {
+	wake := func() {
+		select {
+		case n.fileNews <- struct{}{}:
+		default: // the loop will look anyway
+		}
+	}
+	for ctx.Err() == nil {
+		if err := files.Watch(ctx, wake, n.SubnetFile, subnet.StatusPath(n.SubnetFile), n.cache.path); err != nil {
+			n.Log.WithError(err).WithField("every", n.Resync.String()).
+				Warn("the files that this node writes cannot be watched (are there inotify instances left? see fs.inotify.max_user_instances); they are looked at less often")
+			sleep(ctx, n.Resync)
+		}
+	}
+}
+
+// lookAtFiles sees to it that what somebody else wrote or removed is written again.
+func (n *node) lookAtFiles(now time.Time) {
+	if n.published != "" {
+		switch data, err := os.ReadFile(n.SubnetFile); {
+		case errors.Is(err, fs.ErrNotExist):
+			n.noteFileRepair(now, "missing")
+		case err != nil || string(data) != n.published:
+			n.noteFileRepair(now, "changed")
+		}
+	}
+	if s, err := subnet.ReadStatus(n.SubnetFile); err != nil || s != n.told.usable {
+		n.told.usable = subnet.Status{} // none that is ever told, so that it is written
+	}
+	if _, err := os.Stat(n.cache.path); errors.Is(err, fs.ErrNotExist) && n.cache.writes > 0 {
+		n.cache.leasesChanged(now)
+	}
+}
+
+func (n *node) noteFileRepair(now time.Time, cause string) {
+	n.published = ""
+	if now.Sub(n.fileSaid) > fightSaidEvery {
+		n.fileSaid = now
+		n.Log.WithFields(logrus.Fields{"subnet_file": n.SubnetFile, "found": cause}).Warn("somebody else touched the subnet file; writing it again")
+	}
+	n.noteRepair(now, network.Repair{Kind: "subnet file", Cause: cause, Key: n.SubnetFile, Count: 1})
 }
 
 // file is the content of the subnet file.

@@ -26,6 +26,7 @@ type said struct {
 	warned      string             // by the backend: see sayWarning
 	repaired    int                // entries since repairsSaid
 	repairsSaid time.Time
+	fileSaid    time.Time           // that somebody else touched the subnet file
 	fights      map[string]fight    // by kind and key
 	failing     map[string]*failing // by kind
 }

@@ -80,16 +80,21 @@ func (n *node) notePass(now time.Time, r network.Result) {
 	} else if n.told.pendingSince.IsZero() {
 		n.told.pendingSince = now
 	}
-	repairs := &n.told.repairs
 	for _, x := range r.Repairs {
-		repairs.Add(x.Kind, x.Cause, x.Count)
-		key := x.Key
-		if x.Count > 1 {
-			key = fmt.Sprintf("%s and %d more", key, x.Count-1)
-		}
-		repairs.Last = slices.Insert(repairs.Last, 0, status.Repair{At: now, Kind: x.Kind, Key: key, What: x.Cause})
-		repairs.Last = repairs.Last[:min(len(repairs.Last), manyRepairs)]
+		n.noteRepair(now, x)
 	}
+}
+
+// noteRepair counts and remembers a repair.
+func (n *node) noteRepair(now time.Time, r network.Repair) {
+	repairs := &n.told.repairs
+	repairs.Add(r.Kind, r.Cause, r.Count)
+	key := r.Key
+	if r.Count > 1 {
+		key = fmt.Sprintf("%s and %d more", key, r.Count-1)
+	}
+	repairs.Last = slices.Insert(repairs.Last, 0, status.Repair{At: now, Kind: r.Kind, Key: key, What: r.Cause})
+	repairs.Last = repairs.Last[:min(len(repairs.Last), manyRepairs)]
 }
 
 // noteState remembers since when all is well.
