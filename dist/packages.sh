@@ -9,7 +9,11 @@ for command in "$@"; do
 	case $command in
 	gcc) packages="$packages gcc libc6-dev" ;; # the race detector is linked by it
 	systemd-analyze) packages="$packages systemd" ;;
+	ping) packages="$packages iputils-ping" ;;
 	nft) packages="$packages nftables" ;;
+	dockerd) packages="$packages docker.io" ;;
+	*/netavark) packages="$packages netavark" ;; # not in PATH
+	ip | bridge) packages="$packages iproute2" ;;
 	*) packages="$packages $command" ;;
 	esac
 done
@@ -25,6 +29,13 @@ if ! command -v apt-get >/dev/null; then
 	exit 1
 fi
 echo "installing$packages"
+# Nothing of it is started now: a Docker, for one, would change the machine's packet filter (policy-rc.d, see invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	trap 'rm -f $policy' EXIT
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 755 $policy
+fi
 apt-get update -qq
 # shellcheck disable=SC2086 # several words on purpose
 DEBIAN_FRONTEND=noninteractive $install -qq >/dev/null

@@ -43,7 +43,7 @@ const executable, directory fs.FileMode = 0o755, 0o755
 
 // Build makes an image with one layer.
 func Build(s Spec) (v1.Image, error) {
-	data, err := layer(s.Files)
+	data, err := layer(s.Files, s.Arch)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func Build(s Spec) (v1.Image, error) {
 
 // layer packs files, with the directories that lead to them, in the order of their paths. Everything belongs to root and is
 // of 1970.
-func layer(files []File) ([]byte, error) {
+func layer(files []File, arch string) ([]byte, error) {
 	files = slices.Clone(files)
 	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
 	var out bytes.Buffer
@@ -98,7 +98,7 @@ func layer(files []File) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("pack %s: %w", f.Path, err)
 		}
-		if err := checkStatic(data); err != nil {
+		if err := checkProgram(data, arch, files); err != nil {
 			return nil, fmt.Errorf("pack %s: %s: %w", f.Path, f.From, err)
 		}
 		if err := add(w, &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(executable), Size: int64(len(data))}, data); err != nil {
@@ -111,19 +111,37 @@ func layer(files []File) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// checkStatic refuses a program that needs a loader: an image from scratch has none, and "no such file" is all that the
-// kernel would say.
-func checkStatic(data []byte) error {
+// machine is what an architecture of Go's is called in the header of a program (ELF specification, e_machine).
+func machine(arch string) (m elf.Machine, known bool) {
+	m, known = map[string]elf.Machine{
+		"386": elf.EM_386, "amd64": elf.EM_X86_64, "arm": elf.EM_ARM, "arm64": elf.EM_AARCH64, "loong64": elf.EM_LOONGARCH,
+		"ppc64le": elf.EM_PPC64, "riscv64": elf.EM_RISCV, "s390x": elf.EM_S390,
+	}[arch]
+	return m, known
+}
+
+// checkProgram refuses a program of another architecture, and one that needs a loader which is not among the files: an image from
+// scratch has none, and "no such file" is all that the kernel would say.
+func checkProgram(data []byte, arch string, files []File) error {
 	f, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {
 		return nil // no program
 	}
+	if want, known := machine(arch); known && f.Machine != want {
+		return fmt.Errorf("it is a program for %s, and the image is for %s (%s)", f.Machine, arch, want)
+	}
 	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
+		if p.Type == elf.PT_INTERP && !slices.ContainsFunc(files, func(f File) bool { return f.Path == loader(p) }) {
 			return errors.New("it is linked dynamically, and the image has no libraries; build it with CGO_ENABLED=0, as make build does")
 		}
 	}
 	return nil
+}
+
+// loader is the path that a program names its loader by.
+func loader(p *elf.Prog) string {
+	path, _ := io.ReadAll(p.Open()) // from memory
+	return strings.TrimRight(string(path), "\x00")
 }
 
 // addDirectories adds dir and what leads to it, once.

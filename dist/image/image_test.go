@@ -4,9 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"debug/elf"
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
@@ -146,6 +149,113 @@ func TestContent(t *testing.T) {
 			t.Errorf("the OCI layout has no %s", want)
 		}
 	}
+}
+
+// TestArchitectures packs what the go command builds for two architectures, and looks at what each has in the index.
+func TestArchitectures(t *testing.T) {
+	want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+	specs := map[string]Spec{}
+	var images []v1.Image
+	for _, arch := range []string{"amd64", "arm64"} {
+		dir := t.TempDir()
+		source := filepath.Join(dir, "main.go")
+		if err := os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"selvaged", "selvage"} {
+			cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), source)
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+		specs[arch] = Selvage(arch, dir, "v1", time.Time{})
+		images = append(images, build(t, specs[arch]))
+	}
+	wrong := specs["amd64"]
+	wrong.Arch = "arm64"
+	if _, err := Build(wrong); err == nil || !strings.Contains(err.Error(), "EM_X86_64") {
+		t.Errorf("programs for amd64 in an image for arm64: %v", err)
+	}
+
+	file := filepath.Join(t.TempDir(), "oci.tar")
+	if err := WriteOCI(file, reference, images...); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command("tar", "-C", dir, "-xf", file).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	top, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := top.IndexManifest()
+	if err != nil || len(manifest.Manifests) != 1 {
+		t.Fatalf("the layout has %+v, %v, want one index", manifest, err)
+	}
+	index, err := top.ImageIndex(manifest.Manifests[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Index(index); err != nil {
+		t.Error(err)
+	}
+	if manifest, err = index.IndexManifest(); err != nil || len(manifest.Manifests) != len(want) {
+		t.Fatalf("the index has %+v, %v, want two images", manifest, err)
+	}
+	for _, m := range manifest.Manifests {
+		img, err := index.Image(m.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, data := range files(t, img) {
+			f, err := elf.NewFile(bytes.NewReader(data))
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if f.Machine != want[m.Platform.Architecture] {
+				t.Errorf("%s of the image for %s is for %s", name, m.Platform.Architecture, f.Machine)
+			}
+			if libraries, err := f.ImportedLibraries(); err != nil || len(libraries) > 0 {
+				t.Errorf("%s of the image for %s needs %q, %v", name, m.Platform.Architecture, libraries, err)
+			}
+		}
+	}
+}
+
+// files reads the files of an image with one layer.
+func files(t *testing.T, img v1.Image) map[string][]byte {
+	t.Helper()
+	layers, err := img.Layers()
+	if err != nil || len(layers) != 1 {
+		t.Fatalf("%d layers, %v, want one", len(layers), err)
+	}
+	r, err := layers[0].Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	found := map[string][]byte{}
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		if found[h.Name], err = io.ReadAll(tr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(found) != 2 {
+		t.Errorf("the layer has %d files, want two", len(found))
+	}
+	return found
 }
 
 func TestErrors(t *testing.T) {

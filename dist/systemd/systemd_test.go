@@ -105,18 +105,23 @@ func TestDockerOptions(t *testing.T) {
 	}
 	// As systemd.service(5) has it: a backslash at the end of a line joins it with the next, and $$ is a $.
 	script = strings.NewReplacer("\\\n", " ", "$$", "$").Replace(script)
-	bin := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bin, "dockerd"), []byte("#!/bin/sh\necho \"$@\"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for masq, want := range map[string]string{"true": "false", "false": "true"} {
+	for _, c := range []struct{ dockerd, masq, ipv6, want string }{
+		{"", "true", "", "--ip-masq=false"},
+		{"", "false", "", "--ip-masq=true"},
+		{"", "true", "fd00:5:0:1d::1/64", "--ip-masq=false --ipv6 --fixed-cidr-v6=fd00:5:0:1d::1/64"},
+		{"# knows --allow-direct-routing", "true", "", "--ip-masq=false --allow-direct-routing"},
+	} {
+		bin := t.TempDir()
+		if err := os.WriteFile(filepath.Join(bin, "dockerd"), []byte("#!/bin/sh\necho \"$@\"\n"+c.dockerd+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		cmd := exec.Command("/bin/sh", "-c", script)
-		cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "FLANNEL_SUBNET=10.5.29.1/24", "FLANNEL_MTU=1450", "FLANNEL_IPMASQ=" + masq,
-			"DOCKER_OPTS=--live-restore --debug"}
+		cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "FLANNEL_SUBNET=10.5.29.1/24", "FLANNEL_MTU=1450", "FLANNEL_IPMASQ=" + c.masq,
+			"FLANNEL_IPV6_SUBNET=" + c.ipv6, "DOCKER_OPTS=--live-restore --debug"}
 		out, err := cmd.CombinedOutput()
 		got := strings.TrimSpace(string(out))
-		if want := "--bip=10.5.29.1/24 --mtu=1450 --ip-masq=" + want + " --live-restore --debug"; err != nil || !strings.HasSuffix(got, want) {
-			t.Errorf("FLANNEL_IPMASQ=%s: %q, %v, want %q at the end", masq, got, err, want)
+		if want := "--bip=10.5.29.1/24 --mtu=1450 " + c.want + " --live-restore --debug"; err != nil || !strings.HasSuffix(got, want) {
+			t.Errorf("%+v: %q, %v, want %q at the end", c, got, err, want)
 		}
 	}
 }
