@@ -2,16 +2,15 @@ package containerd
 
 import (
 	"fmt"
-	"path/filepath"
+
+	"github.com/selvage-net/selvage/dist/containerd/cri"
 )
 
-// Where things are on each node. /run and /var/lib are the node's own anyway.
-const (
-	Socket   = "/run/containerd/containerd.sock" // on which containerd answers to CRI
-	confDir  = "/etc/cni/net.d"
-	binDir   = "/opt/cni/bin"
-	confFile = confDir + "/10-selvage.conflist"
-)
+// Socket is where containerd answers to CRI. /run and /var/lib are the node's own anyway.
+const Socket = "/run/containerd/containerd.sock"
+
+// Reference names the image that [cri.Image] makes.
+const Reference = cri.Reference
 
 // Conflist is the network configuration that pods are added with. Version 1.1.0 of the specification is the first that has
 // STATUS and GC. containerd 1.6 knows 1.0.0 at most, refuses a result of 1.1.0, and reads cniVersion alone; who knows
@@ -46,5 +45,5 @@ state = "/run/containerd"
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       SystemdCgroup = false
-`, Socket, Reference, filepath.Clean(confDir), filepath.Clean(binDir))
+`, Socket, Reference, cri.ConfDir, cri.BinDir)
 }

@@ -9,33 +9,26 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/selvage-net/selvage/dist/containerd/cri"
 )
 
 // testLost takes from containerd all that it knows, under pods of which one goes on: nobody is left who could call DEL for
 // the other. The specification has GC for that: whoever knows which attachments are valid says so, and the rest is freed.
 // containerd does not call it, in no version so far, so the test does.
 func testLost(t *testing.T, c *cluster) {
-	r := c.at[0]
-	dead, server := c.serving(t, r, "dead")
-	living, _ := c.serving(t, r, "living")
-	far, asking := c.serving(t, c.at[1], "far")
-	killed := []int{}
-	for _, of := range []func() (int, error){
-		func() (int, error) { return dead.PID(c.ctx) }, func() (int, error) { return server.PID(c.ctx) },
-	} {
-		pid, err := of()
-		if err != nil {
-			t.Fatal(err)
-		}
-		killed = append(killed, pid)
-	}
+	r := c.At[0]
+	dead, server := c.Serving(t, r, "dead")
+	living, _ := c.Serving(t, r, "living")
+	far, asking := c.Serving(t, c.At[1], "far")
+	killed := c.PIDs(t, dead, server)
 	r.Kill()
 	for _, pid := range killed {
-		if err := kill(pid); err != nil {
+		if err := cri.KillProcess(pid); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := r.garbage(c, living); err != nil {
+	if err := garbage(c, r, living); err != nil {
 		t.Fatal(err)
 	}
 	left, err := r.Left()
@@ -48,19 +41,19 @@ func testLost(t *testing.T, c *cluster) {
 			t.Errorf("GC left %s", what)
 		}
 	}
-	c.asks(t, asking, living.Addr, far.Addr)
+	c.Asks(t, asking, living.Addr, far.Addr)
 
-	if err := r.Start(c.ctx); err != nil {
+	if err := r.Start(c.Ctx); err != nil {
 		t.Fatal(err)
 	}
-	c.remove(t, dead, living, far) // a DEL for what GC has freed is no error
-	c.nothingLeft(t)
+	c.Remove(t, dead, living, far) // a DEL for what GC has freed is no error
+	c.NothingLeft(t)
 }
 
 // garbage has libcni free every attachment on the node but those of the given pods.
-func (r *Runtime) garbage(c *cluster, valid ...*Pod) error {
+func garbage(c *cluster, r *cri.Runtime, valid ...*cri.Pod) error {
 	return r.Node.Do(func() error {
-		data, err := os.ReadFile(confFile)
+		data, err := os.ReadFile(cri.ConfFile)
 		if err != nil {
 			return err
 		}
@@ -72,7 +65,7 @@ func (r *Runtime) garbage(c *cluster, valid ...*Pod) error {
 		for _, p := range valid {
 			args.ValidAttachments = append(args.ValidAttachments, types.GCAttachment{ContainerID: p.ID, IfName: "eth0"})
 		}
-		if err := libcni.NewCNIConfig([]string{binDir}, nil).GCNetworkList(c.ctx, list, args); err != nil {
+		if err := libcni.NewCNIConfig([]string{cri.BinDir}, nil).GCNetworkList(c.Ctx, list, args); err != nil {
 			return fmt.Errorf("GC: %w", err)
 		}
 		return nil

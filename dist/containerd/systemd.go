@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selvage-net/selvage/dist/containerd/cri"
 	"github.com/selvage-net/selvage/dist/lab"
 )
 
@@ -49,7 +50,7 @@ func Boot(ctx context.Context, node *lab.Node, units map[string]string, programs
 		Setsid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC,
 	}
 	err = node.Do(func() error {
-		return errors.Join(prepareMounts(), writeUnits(units), installPrograms(programs), s.process.Start())
+		return errors.Join(cri.PrepareMounts(), writeUnits(units), installPrograms(programs), s.process.Start())
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: boot: %w", node.Name(), err)
@@ -65,7 +66,7 @@ func Boot(ctx context.Context, node *lab.Node, units map[string]string, programs
 			return nil, fmt.Errorf("%s: systemd has ended: %s", node.Name(), s.Log())
 		default:
 		}
-		if e := pause(ctx); e != nil {
+		if e := cri.Pause(ctx); e != nil {
 			return nil, errors.Join(fmt.Errorf("%s: systemd: %w: %s %w: %s", node.Name(), e, state, err, s.Log()), s.Close())
 		}
 	}

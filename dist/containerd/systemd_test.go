@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selvage-net/selvage/dist/containerd/cri/critest"
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -116,7 +117,7 @@ func (m *machine) systemctl(t *testing.T, args ...string) string {
 
 func (m *machine) eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	(&cluster{ctx: m.ctx}).eventually(t, what, check)
+	critest.Eventually(m.ctx, t, what, check)
 }
 
 // forwards says whether the node forwards IPv4.

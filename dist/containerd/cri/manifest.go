@@ -1,4 +1,4 @@
-package containerd
+package cri
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	api "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -125,15 +125,15 @@ func makeHostPath(path, kind string) error {
 }
 
 // Config is a container as the kubelet asks the runtime for it. env goes before the ConfigMaps' values.
-func (m *Manifest) Config(p Program, volumes, env map[string]string) *cri.ContainerConfig {
-	c := &cri.ContainerConfig{
-		Metadata: &cri.ContainerMetadata{Name: p.Name}, Image: &cri.ImageSpec{Image: p.Image}, Args: p.Args,
-		Linux: &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
+func (m *Manifest) Config(p Program, volumes, env map[string]string) *api.ContainerConfig {
+	c := &api.ContainerConfig{
+		Metadata: &api.ContainerMetadata{Name: p.Name}, Image: &api.ImageSpec{Image: p.Image}, Args: p.Args,
+		Linux: &api.LinuxContainerConfig{SecurityContext: &api.LinuxContainerSecurityContext{
 			Privileged: p.Security.Privileged, ReadonlyRootfs: p.Security.ReadOnlyRootFilesystem,
 			NoNewPrivs:       !p.Security.AllowPrivilegeEscalation,
-			RunAsUser:        &cri.Int64Value{Value: p.Security.RunAsUser},
-			Capabilities:     &cri.Capability{AddCapabilities: p.Security.Capabilities.Add, DropCapabilities: p.Security.Capabilities.Drop},
-			NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: cri.NamespaceMode_CONTAINER},
+			RunAsUser:        &api.Int64Value{Value: p.Security.RunAsUser},
+			Capabilities:     &api.Capability{AddCapabilities: p.Security.Capabilities.Add, DropCapabilities: p.Security.Capabilities.Drop},
+			NamespaceOptions: &api.NamespaceOption{Network: api.NamespaceMode_NODE, Pid: api.NamespaceMode_CONTAINER},
 			// What the kubelet asks for, if nothing else is said.
 			MaskedPaths: []string{"/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
 				"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"},
@@ -141,7 +141,7 @@ func (m *Manifest) Config(p Program, volumes, env map[string]string) *cri.Contai
 		}},
 	}
 	if p.Security.SeccompProfile.Type == "RuntimeDefault" {
-		c.Linux.SecurityContext.Seccomp = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}
+		c.Linux.SecurityContext.Seccomp = &api.SecurityProfile{ProfileType: api.SecurityProfile_RuntimeDefault}
 	}
 	all := map[string]string{}
 	for _, from := range p.EnvFrom {
@@ -149,10 +149,10 @@ func (m *Manifest) Config(p Program, volumes, env map[string]string) *cri.Contai
 	}
 	maps.Copy(all, env)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		c.Envs = append(c.Envs, &cri.KeyValue{Key: name, Value: all[name]})
+		c.Envs = append(c.Envs, &api.KeyValue{Key: name, Value: all[name]})
 	}
 	for _, mount := range p.Mounts {
-		c.Mounts = append(c.Mounts, &cri.Mount{ContainerPath: mount.MountPath, HostPath: volumes[mount.Name], Readonly: mount.ReadOnly})
+		c.Mounts = append(c.Mounts, &api.Mount{ContainerPath: mount.MountPath, HostPath: volumes[mount.Name], Readonly: mount.ReadOnly})
 	}
 	return c
 }

@@ -1,4 +1,4 @@
-package containerd
+package cri
 
 import (
 	"errors"
@@ -9,9 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prepareMounts gives the node that the calling thread is in what a runtime expects of a host: the cgroup hierarchies, which
+// cgroupRoot is where the hierarchies are.
+const cgroupRoot = "/sys/fs/cgroup"
+
+// PrepareMounts gives the node that the calling thread is in what a runtime expects of a host: the cgroup hierarchies, which
 // the lab's own sysfs hides, and an /etc and an /opt of its own, so that /etc/cni/net.d and /opt/cni/bin are nobody else's.
-func prepareMounts() error {
+func PrepareMounts() error {
 	if err := showCgroups(); err != nil {
 		return err
 	}
@@ -27,10 +30,14 @@ func prepareMounts() error {
 	if err := unix.Mount("tmpfs", "/opt", "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount an /opt of the node's own: %w", err)
 	}
-	for _, dir := range []string{confDir, binDir} {
+	for _, dir := range []string{ConfDir, BinDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
+	}
+	// The machine may have network configurations, as who installs podman gets one, which are not the node's.
+	if err := unix.Mount("tmpfs", ConfDir, "tmpfs", 0, "mode=0755"); err != nil {
+		return fmt.Errorf("mount a %s of the node's own: %w", ConfDir, err)
 	}
 	return nil
 }
@@ -60,6 +67,16 @@ func showCgroups() error {
 func hasCgroups() bool {
 	entries, err := os.ReadDir(cgroupRoot)
 	return err == nil && len(entries) > 0
+}
+
+// InstallPlugins copies the plugins from dir to where the node that the calling thread is in has them.
+func InstallPlugins(dir string) error {
+	for _, name := range Plugins() {
+		if err := install(filepath.Join(dir, name), BinDir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // install copies a program, so that it is the node's own.
