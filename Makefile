@@ -45,6 +45,8 @@ bin/cni/portmap: $(PINS)
 	$(TOOL) -o ../../$@ $(CNI)/meta/portmap
 bin/staticcheck: $(PINS)
 	$(TOOL) -o ../../$@ honnef.co/go/tools/cmd/staticcheck
+bin/cnitool: $(PINS)
+	$(TOOL) -o ../../$@ github.com/containernetworking/cni/cnitool
 bin/benchstat: $(PINS)
 	$(TOOL) -o ../../$@ golang.org/x/perf/cmd/benchstat
 
@@ -68,7 +70,7 @@ lab: packages-demo build tools bin/lab ## the same three nodes, kept up, with a 
 # vanishes. The modules are fetched before, since there is no network in it. Each process of a test under the race
 # detector would sleep a second at its end; GORACE spares that.
 .PHONY: test
-test: packages-test build tools bin/lab lint ## all tests, with the race detector
+test: packages-test build tools bin/cnitool bin/lab lint ## all tests, with the race detector
 	@$(RUN_GO) mod download
 	@GORACE=atexit_sleep_ms=0 bin/lab sandbox -- sh -c '{ $(GO) test -race -count=1 -timeout 15m -coverprofile=/tmp/cover.out ./... 2>&1; echo $$? >/tmp/status; } | tee /tmp/out; \
 		$(GO) tool cover -func=/tmp/cover.out | tail -n 1; \
@@ -83,6 +85,15 @@ bin/chaos-store:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos-store ./dist/chaosstore/cmd/chaos-store
 chaos-store: packages-demo build tools bin/chaos-store ## break etcd under a running overlay in every way we know; 5 minutes
 	@bin/chaos-store
+
+# A module of its own, since what draws the picture is large. It measures the binaries that make build builds.
+.PHONY: bin/bench bench packages-bench
+bin/bench:
+	@echo building $@; cd dist/bench && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../$@ ./cmd/bench
+bench: packages-bench build tools bin/bench bin/benchstat ## what it costs, beside iproute2, with what is to be reached; 8 minutes; BENCH='--only start'
+	@bin/bench --json bin/bench.json --text bin/bench.txt --picture bin/bench.svg $(BENCH)
+packages-bench:
+	@sh dist/packages.sh iptables ip bridge
 
 .PHONY: matrix
 matrix: packages-demo build tools bin/lab ## all probes in every combination of families, backends and filters
@@ -101,9 +112,9 @@ image: ## build the container image into bin/image, as archives; IMAGE is its na
 		$(foreach arch,$(IMAGE_ARCH),--binaries $(arch)=../../bin/image/$(arch))
 
 .PHONY: test-packaging
-test-packaging: packages-test build bin/staticcheck ## tests of the image, the chart and the manifest
-	@set -e; for dir in image chart containerd; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
-	@set -e; for dir in image chart; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
+test-packaging: packages-test build bin/staticcheck ## tests of the image, the chart, the manifest and of what runs them
+	@set -e; for dir in image chart containerd crio engines k8slab; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
+	@set -e; for dir in image chart k8slab; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
 
 CONTAINERD = bin/containerd/containerd bin/containerd/containerd-shim-runc-v2 bin/containerd/ctr
 $(CONTAINERD): bin/containerd/%: dist/containerd/runtime/go.mod dist/containerd/runtime/go.sum
@@ -115,6 +126,38 @@ e2e-containerd: packages-containerd build tools $(CONTAINERD) ## pods under a re
 	@cd dist/containerd && $(RUN_GO) test -count=1 -timeout 5m .
 	@cd dist/containerd && $(RUN_GO) test -count=1 -timeout 5m -run 'TestContainerd|TestDaemonSet' . -args -dir $(CURDIR)/bin/containerd
 
+# CRI-O is not in Debian. What it wants of C libraries is left out: gpgme, btrfs, ostree, libseccomp.
+CRIO = bin/crio/crio bin/crio/pinns
+bin/crio/crio: dist/crio/runtime/go.mod dist/crio/runtime/go.sum
+	@echo building $@; cd dist/crio/runtime && GOWORK=off $(STATIC) -tags 'containers_image_openpgp containers_image_ostree_stub exclude_graphdriver_btrfs' \
+		-ldflags '$(LDFLAGS)' -o ../../../$@ github.com/cri-o/cri-o/cmd/crio
+bin/crio/pinns: dist/crio/runtime/go.mod dist/crio/runtime/go.sum
+	@echo building $@; mkdir -p bin/crio; cd dist/crio/runtime && export GOWORK=off && $(GO) mod download github.com/cri-o/cri-o && \
+		gcc -std=c99 -Os -static -o ../../../$@ "$$($(GO) list -m -f '{{.Dir}}' github.com/cri-o/cri-o)"/pinns/src/*.c
+.PHONY: e2e-crio
+e2e-crio: packages-crio build tools $(CRIO) ## pods under a real CRI-O, the DaemonSet; as root
+	@cd dist/crio && $(RUN_GO) test -count=1 -timeout 5m .
+
+# The Docker that the machine has, or Debian's, then one of version 29, which drops more. Its runc is linked with C.
+DOCKER = bin/docker/dockerd bin/docker/docker-proxy bin/docker/runc
+bin/docker/dockerd bin/docker/docker-proxy: bin/docker/%: dist/engines/runtime/go.mod dist/engines/runtime/go.sum
+	@echo building $@; cd dist/engines/runtime && GOWORK=off $(STATIC) -ldflags '$(LDFLAGS)' -o ../../../$@ github.com/moby/moby/v2/cmd/$*
+bin/docker/runc: dist/engines/runtime/go.mod dist/engines/runtime/go.sum
+	@echo building $@; cd dist/engines/runtime && GOWORK=off CGO_ENABLED=1 $(RUN_GO) build -trimpath -ldflags '$(LDFLAGS)' -o ../../../$@ github.com/opencontainers/runc
+.PHONY: e2e-docker
+e2e-docker: packages-docker build tools $(DOCKER) ## a real Docker with our drop-in, under systemd, four minutes; as root
+	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 10m -run TestDocker .
+	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 5m -run 'TestDocker$$|TestDockerWaits' . -args -docker $(CURDIR)/bin/docker
+
+# What stands for the image debian:12-slim: there is no registry.
+bin/debian.tar:
+	@echo building $@; mkdir -p bin; root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
+		debootstrap --variant=minbase bookworm "$$root" >bin/debootstrap.log && tar -C "$$root" -cf $@ .
+.PHONY: e2e-podman
+e2e-podman: packages-podman build tools bin/debian.tar ## a real Podman, with CNI and with Netavark, and the Dockerfile, two minutes; as root
+	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 10m -run 'TestPodman|TestNetavark' .
+	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 5m ./dockerfile
+
 # A Kubernetes of its own module, which nothing else has to agree with. The first build of it takes some minutes.
 KUBERNETES = $(addprefix bin/k8s/,kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet)
 $(KUBERNETES): bin/k8s/%: dist/k8slab/tools/go.mod dist/k8slab/tools/go.sum
@@ -124,14 +167,22 @@ $(KUBERNETES): bin/k8s/%: dist/k8slab/tools/go.mod dist/k8slab/tools/go.sum
 k8slab: # the suite, and what runs in its pods
 	@echo building bin/k8s/k8slab; cd dist/k8slab && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/k8slab ./cmd/agent
 	@cd dist/containerd && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/pod
-e2e-kubernetes: packages-kubernetes build tools image $(KUBERNETES) k8slab ## a real Kubernetes with selvage as its network, two minutes; as root
+e2e-kubernetes: packages-kubernetes build tools image $(KUBERNETES) k8slab ## a real Kubernetes with selvage as its network, in dual stack, three minutes; as root
 	@bin/k8s/k8slab $(K8SLAB)
 
-.PHONY: packages-containerd packages-kubernetes
+.PHONY: packages-docker packages-podman
+packages-docker:
+	@sh dist/packages.sh iptables dockerd containerd runc gcc systemd-analyze ip
+packages-podman:
+	@sh dist/packages.sh iptables podman crun conmon /usr/lib/podman/netavark debootstrap systemd-analyze ip
+
+.PHONY: packages-containerd packages-crio packages-kubernetes
 packages-kubernetes:
 	@sh dist/packages.sh iptables nft containerd runc
 packages-containerd:
 	@sh dist/packages.sh iptables containerd runc systemd-analyze
+packages-crio:
+	@sh dist/packages.sh iptables nft conmon runc skopeo gcc
 
 .PHONY: lint
 lint: bin/staticcheck ## gofmt, go vet, staticcheck
@@ -143,7 +194,7 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck
 packages-demo:
 	@sh dist/packages.sh iptables
 packages-test:
-	@sh dist/packages.sh iptables gcc git systemd-analyze
+	@sh dist/packages.sh iptables gcc git systemd-analyze ip ping
 
 .PHONY: clean
 clean: ## remove what was built

@@ -82,6 +82,13 @@ type flags struct {
 }
 
 func execute(ctx context.Context, args []string) error {
+	root := commands()
+	root.SetArgs(twoDashes(args, root.Flags()))
+	return root.ExecuteContext(ctx)
+}
+
+// commands returns the daemon's command line, with all other commands below it.
+func commands() *cobra.Command {
 	var f flags
 	root := &cobra.Command{
 		Use:   "selvaged",
@@ -107,11 +114,15 @@ for --etcd-endpoints and so on. A flag goes before the environment. Secrets belo
 		},
 	}
 	f.register(root.Flags())
-	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: printVersion})
+	for flag, words := range map[string][]string{
+		"log-level": {"error", "warning", "info", "debug"}, "log-format": {"text", "json"}, "vxlan-tx-checksum": {"on", "off", "auto"},
+	} {
+		command.CompleteFlag(root, flag, words...)
+	}
+	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Example: "  selvaged version", Args: cobra.NoArgs, RunE: printVersion})
 	root.AddCommand(command.Status(), command.Peers(), command.Explain(), command.Doctor(), command.Release(defaultStateDir),
 		command.InstallCNI(), command.Cleanup(defaultSubnetFile, defaultStateDir))
-	root.SetArgs(twoDashes(args, root.Flags()))
-	return root.ExecuteContext(ctx)
+	return root
 }
 
 func printVersion(cmd *cobra.Command, _ []string) error {

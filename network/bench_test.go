@@ -10,7 +10,7 @@ import (
 
 // BenchmarkChange changes one key on both sides, in tables of different sizes: it must cost the same in each.
 func BenchmarkChange(b *testing.B) {
-	for _, size := range []int{100, 100_000} {
+	for _, size := range []int{100, 1000, 5000, 20_000, 100_000} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			tables, routes := NewTables(), make([]Item[RouteKey, Route], size)
 			for i := range routes {
@@ -68,18 +68,44 @@ func BenchmarkPassIdle(b *testing.B) {
 	}
 }
 
-// BenchmarkPassOne is the repair of one route of 5,000, after all that were once pending.
+// BenchmarkPassOne is the repair of one route of some, after all that were once pending: it must cost the same in each case.
 func BenchmarkPassOne(b *testing.B) {
-	r, states := cluster(5000)
-	k := states[42].Routes[0].Key
-	now := start
-	b.ReportAllocs()
-	for b.Loop() {
-		now = now.Add(time.Minute)
-		r.Tables.Routes.ObserveGone(k)
-		if got := r.Pass(now); got.Set != 1 {
-			b.Fatalf("%+v", got)
-		}
+	for _, peers := range []int{100, 1000, 5000, 20_000} {
+		b.Run(fmt.Sprint(peers), func(b *testing.B) {
+			r, states := cluster(peers)
+			k := states[42].Routes[0].Key
+			now := start
+			b.ReportAllocs()
+			for b.Loop() {
+				now = now.Add(time.Minute)
+				r.Tables.Routes.ObserveGone(k)
+				if got := r.Pass(now); got.Set != 1 {
+					b.Fatalf("%+v", got)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkPeerComes is a peer that comes and goes again, four entries each time, among some others: the same holds.
+func BenchmarkPeerComes(b *testing.B) {
+	for _, peers := range []int{100, 1000, 5000, 20_000} {
+		b.Run(fmt.Sprint(peers), func(b *testing.B) {
+			r, _ := cluster(peers)
+			one, now := byID(peer(peers)), start
+			b.ReportAllocs()
+			for b.Loop() {
+				now = now.Add(time.Minute)
+				r.Tables.Replace(Owner{Name: "new"}, State{}, one)
+				if got := r.Pass(now); got.Set != 4 {
+					b.Fatalf("%+v", got)
+				}
+				r.Tables.Replace(Owner{Name: "new"}, one, State{})
+				if got := r.Pass(now); got.Removed != 4 {
+					b.Fatalf("%+v", got)
+				}
+			}
+		})
 	}
 }
 
@@ -162,7 +188,7 @@ func BenchmarkMemory(b *testing.B) {
 func TestSteadyStateAllocatesNothing(t *testing.T) {
 	r, states := cluster(500)
 	for _, kind := range []string{"fdb", "neighbour", "nexthop", "route"} {
-		if got := r.Tables.Counts()[kind]; got != (Count{500, 500, 0}) {
+		if got := r.Tables.Counts()[kind]; got != (Count{500, 500, 0, 0}) {
 			t.Fatalf("%s: %+v", kind, got)
 		}
 	}

@@ -8,17 +8,34 @@ import (
 // Holds reports whether the kernel holds all of a state as it says, so far as is known. Where several owners want one thing,
 // it can be another's.
 func (t *Tables) Holds(s State) bool {
-	return holds(t.VTEPs, s.VTEPs) && holds(t.Links, s.Links) && holds(t.Addresses, s.Addresses) && holds(t.FDB, s.FDB) &&
-		holds(t.Neighbours, s.Neighbours) && holds(t.Nexthops, s.Nexthops) && holds(t.Routes, s.Routes) && holds(t.Sysctls, s.Sysctls)
+	kind, _ := t.Lacks(s)
+	return kind == ""
 }
 
-func holds[K, V comparable](t *Table[K, V], items []Item[K, V]) bool {
+// Lacks names the first thing of a state, in the order in which they are made, that the kernel does not hold as it says: its kind, as in
+// [Tables.Counts], and its key. Both are empty if it holds all.
+func (t *Tables) Lacks(s State) (kind, key string) {
+	lacks(&kind, &key, "vtep", t.VTEPs, s.VTEPs)
+	lacks(&kind, &key, "link", t.Links, s.Links)
+	lacks(&kind, &key, "address", t.Addresses, s.Addresses)
+	lacks(&kind, &key, "fdb", t.FDB, s.FDB)
+	lacks(&kind, &key, "neighbour", t.Neighbours, s.Neighbours)
+	lacks(&kind, &key, "nexthop", t.Nexthops, s.Nexthops)
+	lacks(&kind, &key, "route", t.Routes, s.Routes)
+	lacks(&kind, &key, "sysctl", t.Sysctls, s.Sysctls)
+	return kind, key
+}
+
+func lacks[K, V comparable](kind, key *string, name string, t *Table[K, V], items []Item[K, V]) {
+	if *kind != "" {
+		return
+	}
 	for _, x := range items {
 		if c := t.Get(x.Key); !c.Present || c.Have != x.Value {
-			return false
+			*kind, *key = name, fmt.Sprint(x.Key)
+			return
 		}
 	}
-	return true
 }
 
 // PendingOwners returns the names of those whose wishes are not all fulfilled. It costs O(what differs).

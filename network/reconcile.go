@@ -46,7 +46,8 @@ type Update[K, V comparable] struct {
 	Change Change[V]
 	Err    error // why it could not be made
 
-	repair bool // it has been right before
+	repair bool   // it has been right before
+	by     string // and who changed it
 }
 
 // batchSize is how many updates a [Kernel] is given at once. More is not faster, and what waits takes memory.
@@ -77,12 +78,14 @@ type Repair struct {
 	Cause string // "missing": somebody had removed it; "changed"
 	Key   string // of the first
 	Count int
+	By    string // who had changed it, see [Tables.ToldBy]; empty: not known, or several
 }
 
 // Fight is a key that somebody else keeps changing back. It is set right as before, only with growing pauses.
 type Fight struct {
 	Kind, Key  string // as in [Failure]
 	Want, Have string // ours and theirs, as Go prints the values; "nothing" for an object that is not to be there, or is not
+	By         string // who changed it last, as in [Repair]
 }
 
 // Reconciler makes a kernel hold what the tables want.
@@ -219,7 +222,7 @@ func attempt[K, V comparable](p *pass, kind string, t *Table[K, V], apply func([
 			return true
 		}
 		// Whether it is a repair is asked before it is made: to make it may show that a device is gone.
-		batch = append(batch, Update[K, V]{Key: k, Change: c, repair: t.cells[k].settled})
+		batch = append(batch, Update[K, V]{Key: k, Change: c, repair: t.cells[k].settled, by: t.changedBy[k]})
 		if len(batch) == batchSize {
 			flush()
 		}
@@ -246,10 +249,10 @@ func tried[K, V comparable](p *pass, kind string, t *Table[K, V], u Update[K, V]
 		p.Removed++
 	}
 	if u.repair {
-		p.repaired(kind, k, c.Present)
+		p.repaired(kind, k, c.Present, u.by)
 	}
 	if t.fought(k) {
-		f := Fight{Kind: kind, Key: fmt.Sprint(k), Want: "nothing", Have: "nothing"}
+		f := Fight{Kind: kind, Key: fmt.Sprint(k), Want: "nothing", Have: "nothing", By: u.by}
 		if c.Wanted {
 			f.Want = fmt.Sprintf("%+v", c.Want)
 		}
@@ -260,7 +263,7 @@ func tried[K, V comparable](p *pass, kind string, t *Table[K, V], u Update[K, V]
 	}
 }
 
-func (p *pass) repaired(kind string, key any, present bool) {
+func (p *pass) repaired(kind string, key any, present bool, by string) {
 	p.Repaired++
 	cause := "missing"
 	if present {
@@ -268,11 +271,13 @@ func (p *pass) repaired(kind string, key any, present bool) {
 	}
 	for i := range p.Repairs {
 		if r := &p.Repairs[i]; r.Kind == kind && r.Cause == cause {
-			r.Count++
+			if r.Count++; r.By != by {
+				r.By = ""
+			}
 			return
 		}
 	}
-	p.Repairs = append(p.Repairs, Repair{Kind: kind, Cause: cause, Key: fmt.Sprint(key), Count: 1})
+	p.Repairs = append(p.Repairs, Repair{Kind: kind, Cause: cause, Key: fmt.Sprint(key), Count: 1, By: by})
 }
 
 func (p *pass) retryAt(at time.Time) {

@@ -85,6 +85,9 @@ func (l Link) SameDevice(m Link) bool {
 	return l.Kind == m.Kind && l.VNI == m.VNI && l.Port == m.Port && l.GBP == m.GBP
 }
 
+// Drops is how many packets a device dropped, or could not send or take for an error, since it was made.
+type Drops struct{ Received, Sent, ReceiveErrors, SendErrors uint64 }
+
 // AddressKey names an address on a device.
 type AddressKey struct {
 	Link   string

@@ -41,12 +41,16 @@ type Table[K comparable, V comparable] struct {
 	dirty map[K]struct{} // keys that differ
 	// paced holds the keys that are repaired again and again, or cannot be: they are not tried before their time.
 	paced map[K]*pace
-	ours  func(K, V) bool
+	// changedBy says of keys that were right, and differ now, who did that, as far as it was told: see [Tables.ToldBy].
+	changedBy map[K]string
+	toldBy    *string // who does what is observed now
+	ours      func(K, V) bool
 	// changed, if set, is called after every change on either side of a key; seen, after what is there has changed, with
 	// what was there and what is. The zero value stands for nothing.
 	changed func(K)
 	seen    func(before, now V)
 	round   uint32    // of Mark and Sweep
+	counts  Count     // but for Pending
 	calmed  time.Time // when calmDown last looked
 }
 
@@ -58,7 +62,11 @@ type cell[V comparable] struct {
 	wanted  bool
 	present bool
 	settled bool // has been as wanted before: to differ now means that somebody changed it
+	counted tally
 }
+
+// tally is as what a cell is counted.
+type tally struct{ wanted, present, unwanted bool }
 
 type claim[V comparable] struct {
 	owner Owner
@@ -85,13 +93,17 @@ func (t *Table[K, V]) update(k K, c *cell[V]) {
 	switch {
 	case c.wanted:
 		differs = !c.present || c.have != c.claim.value
+		t.blame(k, differs && c.settled)
 		c.settled = c.settled || !differs
 	case c.present:
 		differs = t.ours(k, c.have)
+		t.blame(k, false)
 		c.settled = false
 	default:
+		t.blame(k, false)
 		delete(t.cells, k)
 	}
+	t.count(c, differs)
 	if differs {
 		t.dirty[k] = struct{}{}
 	} else {
@@ -99,6 +111,19 @@ func (t *Table[K, V]) update(k K, c *cell[V]) {
 	}
 	if t.changed != nil {
 		t.changed(k)
+	}
+}
+
+// blame notes who has changed what was right, if that was told, and forgets it once it is right again.
+func (t *Table[K, V]) blame(k K, changed bool) {
+	switch {
+	case !changed && len(t.changedBy) > 0:
+		delete(t.changedBy, k)
+	case changed && t.toldBy != nil && *t.toldBy != "":
+		if t.changedBy == nil {
+			t.changedBy = map[K]string{}
+		}
+		t.changedBy[k] = *t.toldBy
 	}
 }
 
@@ -266,17 +291,27 @@ func (t *Table[K, V]) Losers(yield func(K, Owner) bool) {
 	}
 }
 
-// Counts tells how many keys are wanted, present, and differ.
-func (t *Table[K, V]) Counts() (wanted, present, pending int) {
-	for _, c := range t.cells {
-		if c.wanted {
-			wanted++
-		}
-		if c.present {
-			present++
-		}
+// Counts counts keys; it costs nothing. What is there and somebody else's, be it in the place of what is wanted, is not counted.
+func (t *Table[K, V]) Counts() Count {
+	c := t.counts
+	c.Pending = len(t.dirty) - c.Unwanted
+	return c
+}
+
+// count brings the counts up to date with c.
+func (t *Table[K, V]) count(c *cell[V], differs bool) {
+	now := tally{wanted: c.wanted, present: c.wanted && !differs, unwanted: !c.wanted && differs}
+	t.counts.Wanted += one(now.wanted) - one(c.counted.wanted)
+	t.counts.Present += one(now.present || now.unwanted) - one(c.counted.present || c.counted.unwanted)
+	t.counts.Unwanted += one(now.unwanted) - one(c.counted.unwanted)
+	c.counted = now
+}
+
+func one(b bool) int {
+	if b {
+		return 1
 	}
-	return wanted, present, len(t.dirty)
+	return 0
 }
 
 // PendingCount is how many keys differ.

@@ -125,7 +125,7 @@ func (m *model) check(t *testing.T, table *Table[int, int]) {
 	t.Helper()
 	all, pending := map[int]Change[int]{}, map[int]Change[int]{}
 	losers := map[string]int{}
-	wanted, present := 0, 0
+	var want Count
 	for k := range modelKeys {
 		c := m.change(k)
 		if got := table.Get(k); got != c {
@@ -134,14 +134,16 @@ func (m *model) check(t *testing.T, table *Table[int, int]) {
 		if c.Wanted || c.Present {
 			all[k] = c
 		}
-		if c.Wanted {
-			wanted++
-		}
-		if c.Present {
-			present++
-		}
 		if m.differs(k) {
 			pending[k] = c
+		}
+		switch differs := m.differs(k); {
+		case c.Wanted && differs:
+			want.Wanted, want.Pending = want.Wanted+1, want.Pending+1
+		case c.Wanted:
+			want.Wanted, want.Present = want.Wanted+1, want.Present+1
+		case differs: // and so ours
+			want.Present, want.Unwanted = want.Present+1, want.Unwanted+1
 		}
 		for i, x := range m.ranked(k) {
 			if i > 0 {
@@ -174,8 +176,8 @@ func (m *model) check(t *testing.T, table *Table[int, int]) {
 	if !maps.Equal(gotLosers, losers) {
 		t.Errorf("Losers visits %v, want %v", gotLosers, losers)
 	}
-	if w, p, d := table.Counts(); w != wanted || p != present || d != len(pending) {
-		t.Errorf("Counts() = %d, %d, %d, want %d, %d, %d", w, p, d, wanted, present, len(pending))
+	if got := table.Counts(); got != want {
+		t.Errorf("Counts() = %+v, want %+v", got, want)
 	}
 	if n := table.PendingCount(); n != len(pending) {
 		t.Errorf("PendingCount() = %d, want %d", n, len(pending))

@@ -19,6 +19,11 @@ type Tables struct {
 	routesOn map[string]int      // how many of the routes there lead out of each device
 	routesBy map[NexthopID]int   // how many go by each nexthop object
 	owned    map[string]struct{} // devices for which OwnsLink held when the tables of what hangs on them were last told
+	toldBy   string
+
+	foreign    map[RouteKey]struct{} // routes there that are somebody else's
+	ahead      []Ahead               // of them: see Ahead
+	aheadStale bool
 }
 
 // protocolKernel is RTPROT_KERNEL: a route that the kernel made by itself for an address on an interface.
@@ -34,7 +39,7 @@ const protocolKernel = 2
 //
 // Nothing else is ever removed.
 func NewTables() *Tables {
-	t := &Tables{owned: map[string]struct{}{}, routesOn: map[string]int{}, routesBy: map[NexthopID]int{}}
+	t := &Tables{owned: map[string]struct{}{}, routesOn: map[string]int{}, routesBy: map[NexthopID]int{}, foreign: map[RouteKey]struct{}{}}
 	t.VTEPs = NewTable(func(netip.Addr, VTEP) bool { return true })
 	t.Links = NewTable(func(_ string, l Link) bool { return l.Alias == Alias })
 	t.Links.changed = t.linkChanged
@@ -48,7 +53,10 @@ func NewTables() *Tables {
 		return v.Protocol == RouteProtocol || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
 	})
 	t.Routes.seen = t.routeSeen
+	t.Routes.changed = t.routeChanged
 	t.Sysctls = NewTable(func(string, Sysctl) bool { return false }) // a setting stays when nobody wants it any more
+	t.Links.toldBy, t.Addresses.toldBy, t.FDB.toldBy = &t.toldBy, &t.toldBy, &t.toldBy
+	t.Neighbours.toldBy, t.Nexthops.toldBy, t.Routes.toldBy = &t.toldBy, &t.toldBy, &t.toldBy
 	return t
 }
 
@@ -178,29 +186,32 @@ func replace[K, V comparable](t *Table[K, V], o Owner, last, next []Item[K, V]) 
 	}
 }
 
-// Count is how many objects of one kind are wanted, there, and differ.
-type Count struct{ Wanted, Present, Pending int }
+// Count is how many objects of one kind there are of each sort.
+type Count struct {
+	Wanted   int
+	Present  int // as they are wanted; or selvage's own, and wanted by nobody
+	Pending  int // wanted, and not there or not so
+	Unwanted int // selvage's own, and wanted by nobody: they are to go, see [Reconciler.KeepUnwanted]
+}
 
 // Counts counts by kind: "vtep", "link", "address", "fdb", "neighbour", "nexthop", "route" and "sysctl".
 func (t *Tables) Counts() map[string]Count {
 	return map[string]Count{
-		"vtep":      countOf(t.VTEPs),
-		"link":      countOf(t.Links),
-		"address":   countOf(t.Addresses),
-		"fdb":       countOf(t.FDB),
-		"neighbour": countOf(t.Neighbours),
-		"nexthop":   countOf(t.Nexthops),
-		"route":     countOf(t.Routes),
-		"sysctl":    countOf(t.Sysctls),
+		"vtep":      t.VTEPs.Counts(),
+		"link":      t.Links.Counts(),
+		"address":   t.Addresses.Counts(),
+		"fdb":       t.FDB.Counts(),
+		"neighbour": t.Neighbours.Counts(),
+		"nexthop":   t.Nexthops.Counts(),
+		"route":     t.Routes.Counts(),
+		"sysctl":    t.Sysctls.Counts(),
 	}
 }
 
-func countOf[K, V comparable](t *Table[K, V]) Count {
-	wanted, present, pending := t.Counts()
-	return Count{wanted, present, pending}
-}
+// ToldBy says who does what is observed from now on, in words for people; empty: nobody knows. A repair of it will say so.
+func (t *Tables) ToldBy(who string) { t.toldBy = who }
 
-// Pending is how many objects differ, of all kinds.
+// Pending is how many objects differ, of all kinds: those that are wanted, and those that are to go.
 func (t *Tables) Pending() int {
 	return len(t.VTEPs.dirty) + len(t.Links.dirty) + len(t.Addresses.dirty) + len(t.FDB.dirty) + len(t.Neighbours.dirty) + len(t.Nexthops.dirty) +
 		len(t.Routes.dirty) + len(t.Sysctls.dirty)

@@ -123,7 +123,7 @@ func TestReplace(t *testing.T) {
 		t.Errorf("wanted are %v, want %v", got, want)
 	}
 	counts := map[string]Count{
-		"link": {}, "address": {}, "fdb": {1, 1, 1}, "neighbour": {1, 1, 1}, "nexthop": {1, 1, 0}, "route": {1, 1, 0}, "sysctl": {}, "vtep": {},
+		"link": {}, "address": {}, "fdb": {1, 0, 1, 0}, "neighbour": {1, 0, 1, 0}, "nexthop": {1, 1, 0, 0}, "route": {1, 1, 0, 0}, "sysctl": {}, "vtep": {},
 	}
 	if got := tables.Counts(); !maps.Equal(got, counts) {
 		t.Errorf("counts are %v, want %v: the old FDB entry is on a device not known to be ours", got, counts)
@@ -297,8 +297,8 @@ func TestOwnershipFollowsTheDevice(t *testing.T) {
 			}
 			for kind, c := range tables.Counts() {
 				byDevice := kind == "address" || kind == "fdb" || kind == "neighbour" || kind == "route"
-				if byDevice && c.Pending != want {
-					t.Errorf("%s: %s seen %s that: %d pending, want %d", tt.name, kind, when, c.Pending, want)
+				if byDevice && c != (Count{Present: want, Unwanted: want}) {
+					t.Errorf("%s: %s seen %s that: %+v, want %d to go, and nothing else", tt.name, kind, when, c, want)
 				}
 			}
 		}
@@ -324,7 +324,7 @@ func TestLinkGone(t *testing.T) {
 
 	tables.LinkGone(device)
 	want := map[string]Count{
-		"link": {1, 0, 1}, "address": {1, 0, 1}, "fdb": {1, 1, 1}, "neighbour": {1, 0, 1}, "nexthop": {2, 1, 1}, "route": {2, 1, 1}, "sysctl": {}, "vtep": {},
+		"link": {1, 0, 1, 0}, "address": {1, 0, 1, 0}, "fdb": {1, 0, 1, 0}, "neighbour": {1, 0, 1, 0}, "nexthop": {2, 1, 1, 0}, "route": {2, 1, 1, 0}, "sysctl": {}, "vtep": {},
 	}
 	if got := tables.Counts(); !maps.Equal(got, want) {
 		t.Errorf("counts are %v, want %v", got, want)
@@ -334,7 +334,7 @@ func TestLinkGone(t *testing.T) {
 	}
 	tables.LinkGone(device)
 	tables.LinkGone("vx42")
-	if got := tables.Counts()["fdb"]; got != (Count{1, 0, 1}) {
+	if got := tables.Counts()["fdb"]; got != (Count{1, 0, 1, 0}) {
 		t.Errorf("FDB counts are %v after the other device went too", got)
 	}
 }

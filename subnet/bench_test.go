@@ -33,7 +33,7 @@ func manyLeases(b *testing.B, r Range, n int) []Record {
 
 // BenchmarkViewApply is the cost of one change, which does not depend on how many leases there are.
 func BenchmarkViewApply(b *testing.B) {
-	for _, n := range []int{100, 10000} {
+	for _, n := range []int{100, 1000, 5000, 20000} {
 		b.Run(fmt.Sprintf("leases=%d", n), func(b *testing.B) {
 			c := mustConfig(b, `{"Network":"10.0.0.0/8"}`)
 			records := manyLeases(b, c.Ranges[IPv4], n+1)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,13 +21,14 @@ func TestDoctorEtcd(t *testing.T) {
 	client, last := l.Etcd().Client(), l.Etcd().Endpoints()[2]
 	check := func(_ any, err error) { t.Helper(); p.must(err) }
 	const prefix = "/coreos.com/network"
+	etcdctl := "etcdctl --endpoints=" + strings.Join(l.Etcd().Endpoints(), ",")
 	restart := func() { t.Helper(); p.must(p.Restart(ctx)) }
 	const credentials = "set SELVAGED_ETCD_USERNAME and SELVAGED_ETCD_PASSWORD right, and systemctl restart selvaged, which interrupts nothing"
 
 	p.treat([]ailment{
 		{"no network config", func() {}, func() {},
 			one("daemon", failure, "config: there is no network config in the store yet",
-				`etcdctl put /coreos.com/network/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}', with a network of your own`)},
+				etcdctl+` put /coreos.com/network/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}', with a network of your own`)},
 		{"no packet filter", func() { p.must(l.Etcd().PutConfig(ctx, lab.NetworkConfig(nil, "", lab.NFTablesOff))) },
 			func() {
 				p.must(l.Etcd().PutConfig(ctx, lab.NetworkConfig(nil, "", lab.NFTablesOn)))
@@ -56,6 +58,6 @@ func TestDoctorEtcd(t *testing.T) {
 		}, func() {}, one("etcd", failure, `etcd does not know user "selvage" by the password given`, credentials)},
 		{"too few rights", func() { t.Setenv("SELVAGED_ETCD_PASSWORD", "secret"); restart() }, func() {},
 			one("etcd", failure, `it lacks read on the prefix /coreos.com/network/subnets/`,
-				"etcdctl role grant-permission ROLE --prefix=true readwrite /coreos.com/network/subnets/")},
+				etcdctl+" role grant-permission ROLE --prefix=true readwrite /coreos.com/network/subnets/")},
 	})
 }

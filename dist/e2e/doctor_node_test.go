@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -90,22 +92,37 @@ func TestDoctorNode(t *testing.T) {
 	mac, err := macOf(l.Nodes()[1])
 	p.must(err)
 	const file = "/run/flannel/subnet.env"
-	content := p.read(file)
 	other := netip.MustParsePrefix("10.5.240.0/24")
 	half := netip.PrefixFrom(theirs.Addr(), 25)
-	back := func() { p.write(file, content) }
-	at := func(s string) string { return fmt.Sprintf("etcdctl del /coreos.com/network/subnets/%s", s) }
+	// What the daemon can write it writes again at once, so what is wrong with the file is so where it cannot.
+	instead := func(content string) func() {
+		return func() {
+			p.in(func() error {
+				err := os.MkdirAll("/run/instead", 0o755)
+				if content != "" {
+					err = errors.Join(err, os.WriteFile("/run/instead/subnet.env", []byte(content), 0o644))
+				}
+				return errors.Join(err, unix.Mount("/run/instead", filepath.Dir(file), "", unix.MS_BIND, ""),
+					unix.Mount("", filepath.Dir(file), "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+			})
+		}
+	}
+	back := func() {
+		p.in(func() error { return errors.Join(unix.Unmount(filepath.Dir(file), 0), os.RemoveAll("/run/instead")) })
+	}
+	at := func(s string) string {
+		return fmt.Sprintf("etcdctl --endpoints=http://172.31.0.1:2379 del /coreos.com/network/subnets/%s", s)
+	}
 	held := netip.PrefixFrom(theirs.Addr().Next().Next(), 24)
 	gateway := subnet.Gateway(own)
 
 	p.treat([]ailment{
-		{"subnet file removed", func() { p.remove(file) }, back,
+		{"subnet file removed", instead(""), back,
 			one("subnet-file", failure, "subnet file "+file+" is missing: no pod can be started", restartToWrite)},
-		{"subnet file damaged", func() { p.write(file, "FLANNEL_SUBNET=nonsense\n") }, back,
+		{"subnet file damaged", instead("FLANNEL_SUBNET=nonsense\n"), back,
 			one("subnet-file", failure, `line 1: FLANNEL_SUBNET is "nonsense"`, restartToWrite)},
-		{"subnet file of another subnet", func() {
-			p.write(file, fmt.Sprintf("FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=%s\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n", subnet.Gateway(other)))
-		}, back, []symptom{
+		{"subnet file of another subnet", instead(fmt.Sprintf("FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=%s\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
+			subnet.Gateway(other))), back, []symptom{
 			{"subnet-file", failure, fmt.Sprintf("says %s, and this node's lease is on %s", subnet.Gateway(other), own), restartToWrite},
 			{"subnet-file", failure, "says MTU 1450, and the overlay carries 1430", restartToWrite},
 		}},
@@ -161,16 +178,16 @@ func TestDoctorNode(t *testing.T) {
 				"nft insert rule ip strict forward ip saddr 10.5.0.0/16 accept; nft insert rule ip strict forward ip daddr 10.5.0.0/16 accept")},
 
 		{"a lease that is none", func() { p.put(subnetsPrefix+"nonsense", "{}") }, func() { p.del(subnetsPrefix + "nonsense") },
-			one("leases", warns, "lease nonsense is not let in", "etcdctl get /coreos.com/network/subnets/nonsense shows it; if no node has it, "+at("nonsense"))},
+			one("leases", warns, "lease nonsense is not let in", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/subnets/nonsense shows it; if no node has it, "+at("nonsense"))},
 		{"a duplicate MAC address", func() { p.lease("10.5.250.0-24", "172.31.0.250", mac) }, func() { p.del(subnetsPrefix + "10.5.250.0-24") },
 			one("leases", failure, "lease 10.5.250.0-24 is not let in: MAC "+mac+" (IPv4) is that of the older lease",
 				"on 172.31.0.250, a clone it seems: stop the daemon, ip link delete its device, remove /var/lib/selvage, start it; if no node has it, "+at("10.5.250.0-24"))},
 		{"this node's own public IP", func() { p.lease("10.5.251.0-24", "172.31.0.11", "0e:00:00:00:00:51") }, func() { p.del(subnetsPrefix + "10.5.251.0-24") },
 			one("leases", failure, "lease 10.5.251.0-24 is not let in: public IP 172.31.0.11 is our own",
-				"give that node an address of its own; if the lease is what this node left before it was set up anew, selvaged release 10.5.251.0/24")},
+				"give that node an address of its own; if the lease is what this node left before it was set up anew, selvaged release --etcd-endpoints=http://172.31.0.1:2379 10.5.251.0/24")},
 		{"a shared public IP", func() { p.lease("10.5.252.0-24", "172.31.0.12", "0e:00:00:00:00:52") }, func() { p.del(subnetsPrefix + "10.5.252.0-24") },
 			one("leases", warns, "and 10.5.252.0-24 have one public IP, 172.31.0.12",
-				fmt.Sprintf("find out which is in use, on that node by selvaged status, and give the other back: selvaged release %s, or selvaged release 10.5.252.0/24", theirs))},
+				fmt.Sprintf("find out which is in use, on that node by selvaged status, and give the other back: selvaged release --etcd-endpoints=http://172.31.0.1:2379 %s, or selvaged release --etcd-endpoints=http://172.31.0.1:2379 10.5.252.0/24", theirs))},
 		{"overlapping leases", func() { p.lease(fmt.Sprintf("%s-24", theirs.Addr()), "172.31.0.253", "0e:00:00:00:00:53") },
 			func() { p.del(fmt.Sprintf("%s%s-24", subnetsPrefix, theirs.Addr())) },
 			one("leases", failure, "overlaps the older lease", fmt.Sprintf("restart the daemon on 172.31.0.253, which takes another subnet; if no node has it, %s", at(theirs.Addr().String()+"-24")))},
@@ -187,12 +204,12 @@ func TestDoctorNode(t *testing.T) {
 		}, func() {
 			_, err := l.Etcd().Client().AlarmDisarm(ctx, &clientv3.AlarmMember{})
 			p.must(err)
-		}, one("etcd", failure, "NOSPACE", "compact and defragment it, then etcdctl alarm disarm: until then no node gets or renews a lease")},
+		}, one("etcd", failure, "NOSPACE", "compact and defragment it, then etcdctl --endpoints=http://172.31.0.1:2379 alarm disarm: until then no node gets or renews a lease")},
 		{"the network config is gone", func() { p.del("/coreos.com/network/config") }, func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan"}`))) },
-			one("daemon", failure, "config: the network config was deleted from the store; the one in force stays", "etcdctl get /coreos.com/network/config shows it; write a better one with etcdctl put")},
+			one("daemon", failure, "config: the network config was deleted from the store; the one in force stays", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/config shows it; write a better one with etcdctl --endpoints=http://172.31.0.1:2379 put /coreos.com/network/config")},
 		{"a network config that nobody can follow", func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan","VNI":7}`))) },
 			func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan"}`))) },
-			one("daemon", failure, "config: the network config changed to one that this node cannot follow while it runs", "etcdctl get /coreos.com/network/config shows it; write a better one with etcdctl put")},
+			one("daemon", failure, "config: the network config changed to one that this node cannot follow while it runs", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/config shows it; write a better one with etcdctl --endpoints=http://172.31.0.1:2379 put /coreos.com/network/config")},
 		{"an MTU that the uplink has not", func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan","MTU":9000}`))) },
 			func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan"}`))) },
 			one("device", warns, "the network config's Backend.MTU is 9000, and uplink eth0 takes 1500 only, by which this node goes",

@@ -114,13 +114,6 @@ func (p *patient) write(path, content string) {
 
 func (p *patient) remove(path string) { p.t.Helper(); p.in(func() error { return os.Remove(path) }) }
 
-func (p *patient) read(path string) string {
-	p.t.Helper()
-	data, err := p.ReadFile(path)
-	p.must(err)
-	return string(data)
-}
-
 func (p *patient) stop() {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), 10*time.Second)

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os/exec"
 	"strings"
@@ -12,8 +14,62 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/network/command"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
+
+// TestStarting: a node that does not know the network yet says nothing of the other nodes' leases, however many there are, and of what an
+// earlier daemon left in the kernel nothing is pending: it may well be wanted.
+func TestStarting(t *testing.T) {
+	l := start(t, lab.Options{Nodes: 2, DaemonArgs: []string{"--no-cached-start"}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	node := l.Nodes()[0]
+	ask := func() (s status.Status) {
+		t.Helper()
+		out, err := selvaged(ctx, t, node, "status", "-o", "json")
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != command.ExitStarting {
+			t.Fatalf("%v, want exit code %d of\n%s", err, command.ExitStarting, out)
+		}
+		if err := json.Unmarshal([]byte(out), &s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if err := node.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Etcd().Client().Delete(ctx, "/coreos.com/network/config"); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(ctx, t, "a daemon that waits", func() error {
+		_, err := selvaged(ctx, t, node, "status")
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == command.ExitStarting {
+			return nil
+		}
+		return fmt.Errorf("status: %v", err)
+	})
+	waitFor(ctx, t, "the config that is missing", func() error {
+		if s := ask(); len(s.Problems) == 0 || s.Problems[0].Topic != "config" {
+			return fmt.Errorf("%+v", s.Problems)
+		}
+		return nil
+	})
+	s := ask()
+	if s.State != status.Starting || s.Peers != (status.PeerCounts{}) || s.Pending() != 0 {
+		t.Errorf("%s, peers %+v, %d pending: %+v", s.State, s.Peers, s.Pending(), s.Entries)
+	}
+	if s.Entries["link"].Present != 1 || s.Entries["route"].Present != 1 {
+		t.Errorf("%+v, want what the earlier one left", s.Entries)
+	}
+	if out, err := selvaged(ctx, t, node, "peers"); err != nil || !strings.Contains(out, "none") {
+		t.Errorf("peers: %v:\n%s", err, out)
+	}
+}
 
 // TestExplain asks how a node is, and how it reaches an address of another node's: when all is well, and with a more specific
 // route of somebody else's in the way.
@@ -63,7 +119,37 @@ func TestExplain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect(2, []string{"a route of somebody else's sends it out of eth0", "foreign"}, "explain", file.Subnets[0].Addr().String())
+	expect(2, []string{"a route of somebody else's sends it out of eth0", "foreign", "# by the route " + file.Subnets[0].Addr().String() + "/32 dev eth0"},
+		"explain", file.Subnets[0].Addr().String())
+	// The daemon says so by itself, of this one and of one to the same subnet with a better metric, and when they are gone.
+	err = node.Do(func() error {
+		uplink, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: uplink.Attrs().Index, Dst: ipNet(file.Subnets[1].Masked()), Priority: 100})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v6 := "route " + file.Subnets[1].Masked().String() + " metric 100 dev eth0 goes before the overlay's to node2"
+	waitFor(ctx, t, "what is said of the routes", func() error {
+		return errors.Join(says(node, v6), says(node, "route "+file.Subnets[0].Addr().String()+"/32 dev eth0 goes before"))
+	})
+	expect(2, []string{"node1: degraded", "foreign route: " + v6}, "status")
+	err = node.Do(func() error {
+		return errors.Join(netlink.RouteDel(&netlink.Route{Dst: ipNet(file.Subnets[1].Masked()), Priority: 100}),
+			netlink.RouteDel(&netlink.Route{Dst: &net.IPNet{IP: file.Subnets[0].Addr().AsSlice(), Mask: net.CIDRMask(32, 32)}}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(ctx, t, "their end", func() error { return says(node, "no route of somebody else's goes before the overlay's any more") })
+	expect(0, []string{"node1: ready"}, "status")
+	// What a shell is offered.
+	expect(0, []string{"node2\tnode2 " + file.Subnets[0].Masked().String()}, "__complete", "doctor", "--peer", "")
+	expect(0, []string{file.Subnets[1].Addr().String() + "\tnode2"}, "__complete", "explain", "fd")
+	expect(0, []string{file.Subnets[0].Masked().String() + "\tnode2"}, "__complete", "release", "")
 	if err := node.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -47,6 +47,7 @@ type question struct {
 func (q *question) flags(c *cobra.Command) {
 	c.Flags().StringVar(&q.socket, "socket", status.DefaultSocket, "the daemon's socket")
 	c.Flags().StringVarP(&q.output, "output", "o", "table", "table or json")
+	CompleteFlag(c, "output", "table", "json")
 	q.now = time.Now
 }
 

@@ -37,6 +37,7 @@ shows, and what to do. It changes nothing, needs root, and works without the dae
 Exit codes: 0 all passed, 3 warnings only, 2 something fails, 1 it could not be done.`,
 		Example: `  selvaged doctor
   selvaged doctor --peer node7
+  selvaged doctor --check device,routes,filter
   selvaged doctor --all --timeout 2m -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,6 +46,9 @@ Exit codes: 0 all passed, 3 warnings only, 2 something fails, 1 it could not be 
 			}
 			if timeout <= 0 || o.Sample <= 0 {
 				return fmt.Errorf("--timeout and --sample: want more than 0")
+			}
+			if err := doctor.KnownChecks(o.Checks); err != nil {
+				return fmt.Errorf("--check: %w", err)
 			}
 			if all {
 				o.Sample = 0
@@ -77,10 +81,14 @@ Exit codes: 0 all passed, 3 warnings only, 2 something fails, 1 it could not be 
 	s.BoolVar(&all, "all", false, "probe all other nodes")
 	s.IntVar(&o.Sample, "sample", 20, "how many other nodes to probe, chosen at random")
 	s.StringVar(&o.Peer, "peer", "", "probe this one only: a node's name, its subnet or its public IP")
+	s.StringSliceVar(&o.Checks, "check", nil, "make these checks only, such as peers,etcd; without peers among them, nobody is probed")
 	s.DurationVar(&timeout, "timeout", 30*time.Second, "how long it may take")
 	s.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the container runtime has its CNI configurations; empty: it has none")
 	s.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, "where it has its CNI plugins, the first first")
 	s.StringVar(&o.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "where the subnet file is, if the daemon does not run and so cannot say")
+	CompleteFlag(c, "output", "table", "json")
+	_ = c.RegisterFlagCompletionFunc("check", completeChecks)
+	_ = c.RegisterFlagCompletionFunc("peer", completePeers(nameOf))
 	return c
 }
 

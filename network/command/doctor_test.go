@@ -53,7 +53,7 @@ func TestProgress(t *testing.T) {
 }
 
 func TestDoctorFlags(t *testing.T) {
-	for _, args := range [][]string{{"-o", "yaml"}, {"--timeout", "0s"}, {"--sample", "0"}, {"something"}} {
+	for _, args := range [][]string{{"-o", "yaml"}, {"--timeout", "0s"}, {"--sample", "0"}, {"something"}, {"--check", "peers,nonsense"}} {
 		c := Doctor()
 		c.SetArgs(args)
 		c.SilenceErrors, c.SilenceUsage = true, true

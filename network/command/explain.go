@@ -23,8 +23,11 @@ forwarding database, the device, and the way to the other node. Each is marked: 
 not there or not so), foreign (there, and somebody else's), - (neither).
 
 The exit code is 2 if something is not as it is to be.`,
-		Example: `  selvaged explain 10.5.29.7`,
-		Args:    cobra.ExactArgs(1),
+		Example: `  selvaged explain 10.5.29.7
+  selvaged explain fd00:5:0:1d::7 -o json`,
+		Args: cobra.ExactArgs(1),
+
+		ValidArgsFunction: completePeers(addressesOf),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := netip.ParseAddr(args[0])
 			if err != nil || a.Zone() != "" {

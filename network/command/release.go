@@ -33,6 +33,8 @@ A reservation (a key without an etcd lease) stays, unless --force is given.`,
 		Example: `  systemctl stop selvaged && selvaged release --etcd-endpoints=http://10.0.0.1:2379
   selvaged release 10.5.29.0/24`,
 		Args: cobra.MaximumNArgs(1),
+
+		ValidArgsFunction: completePeers(subnetsOf),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
 				return err

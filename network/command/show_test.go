@@ -48,7 +48,8 @@ func ready() status.Status {
 			Not: []string{"eth1 comes after it by the default route", "eth2 is down"},
 		},
 		Backend: &status.Backend{Type: "vxlan", PodMTU: 1430, Devices: []status.Device{
-			{Name: "flannel.1", VNI: 1, Port: 8472, MTU: 1450, MAC: "72:30:36:d0:8b:68", Local: addrs[0], Present: true},
+			{Name: "flannel.1", VNI: 1, Port: 8472, MTU: 1450, MAC: "72:30:36:d0:8b:68", Local: addrs[0], Present: true,
+				Drops: &status.Drops{}},
 			{Name: "flannel-v6.1", VNI: 1, Port: 8472, MTU: 1430, MAC: "72:30:36:d0:8b:69", Local: addrs[1], Present: true},
 		}},
 		Filter:  status.Filter{Mode: "nftables", Why: "it works here, and there are no legacy rules", InForce: true, VTEPFilter: true},
@@ -68,11 +69,12 @@ func TestShowStatus(t *testing.T) {
 	degraded.Peers = status.PeerCounts{Programmed: 4990, Pending: 1, Grace: 3, Quarantined: 5}
 	degraded.Entries["route"] = status.Count{Wanted: 4999, Present: 4998, Pending: 1}
 	degraded.Backend.Devices[1].Present = false
+	degraded.Backend.Devices[0].Drops = &status.Drops{Received: 1, Sent: 2, ReceiveErrors: 3, SendErrors: 4}
 	degraded.Filter.Foreign = []string{"table ip filter, chain FORWARD: policy drop"}
 	degraded.Repairs.Add("route", "missing", 3)
 	degraded.Repairs.Add("fdb", "changed", 1)
 	degraded.Repairs.Add("route", "missing", 1)
-	degraded.Repairs.Last = []status.Repair{{At: now.Add(-12 * time.Second), Kind: "route", Key: "10.5.3.0/24", What: "missing"}}
+	degraded.Repairs.Last = []status.Repair{{At: now.Add(-12 * time.Second), Kind: "route", Key: "10.5.3.0/24", What: "missing", By: "pid 4711 (ip)"}}
 	reservation := ready()
 	reservation.Lease.Reservation, reservation.Lease.EtcdLease = true, 0
 	var out strings.Builder

@@ -115,7 +115,7 @@ func showStatus(w io.Writer, st style, s status.Status, now time.Time) {
 			if !d.Present {
 				there = st.bad(" not as it is to be")
 			}
-			line("", "%s %s, VNI %d, port %d, MTU %d, local %s%s", d.Name, d.MAC, d.VNI, d.Port, d.MTU, d.Local, there)
+			line("", "%s %s, VNI %d, port %d, MTU %d, local %s%s%s", d.Name, d.MAC, d.VNI, d.Port, d.MTU, d.Local, dropsText(d.Drops), there)
 		}
 	}
 	line("filter", "%s", filterLine(s.Filter))
@@ -128,14 +128,32 @@ func showStatus(w io.Writer, st style, s status.Status, now time.Time) {
 	line("etcd", "%s", etcdLine(s.Etcd, now))
 }
 
+// dropsText says what a device dropped, if it did.
+func dropsText(d *status.Drops) string {
+	if d == nil {
+		return ""
+	}
+	text := ""
+	for _, x := range []struct {
+		n    uint64
+		what string
+	}{{d.Received, "dropped of those received"}, {d.Sent, "dropped of those sent"}, {d.ReceiveErrors, "received in error"}, {d.SendErrors, "not sent for an error"}} {
+		if x.n > 0 {
+			text += fmt.Sprintf(", %d %s", x.n, x.what)
+		}
+	}
+	return text
+}
+
 func leaseTime(l status.Lease, now time.Time) string {
+	id := fmt.Sprintf("etcd lease %x", l.EtcdLease) // as etcdctl has it
 	switch {
 	case l.Reservation:
 		return "a reservation, which never expires"
 	case l.Expires.IsZero():
-		return "not heard of yet"
+		return id + ", until when is not known yet"
 	default:
-		return fmt.Sprintf("kept alive; runs %s without that", span(l.Expires.Sub(now)))
+		return fmt.Sprintf("%s, kept alive; runs %s without that", id, span(l.Expires.Sub(now)))
 	}
 }
 
@@ -199,6 +217,9 @@ func repairsLine(r status.Repairs, now time.Time) string {
 	if len(r.Last) > 0 {
 		last := r.Last[0]
 		text += fmt.Sprintf("; the last %s ago: %s %s", ago(now, last.At), last.Kind, last.Key)
+		if last.By != "" {
+			text += ", by " + last.By
+		}
 	}
 	return text
 }

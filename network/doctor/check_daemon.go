@@ -23,8 +23,8 @@ func checkDaemon(f Facts) (all []Finding) {
 	}
 	s := f.Status
 	for _, p := range s.Problems {
-		if slices.Contains([]string{"pending", "etcd", filterTopic, fightTopic}, p.Topic) || slices.Contains(kinds(), p.Topic) {
-			continue // see entries, etcd, filter and fights
+		if slices.Contains([]string{"pending", "etcd", filterTopic, fightTopic, status.AheadTopic}, p.Topic) || slices.Contains(kinds(), p.Topic) {
+			continue // see entries, etcd, filter, fights and routes
 		}
 		all = append(all, failure(cure(p), "%s: %s, for %s", p.Topic, p.Text, f.Now.Sub(p.Since).Round(time.Second)))
 	}
@@ -69,9 +69,9 @@ func cure(p status.Problem) string {
 	switch p.Topic {
 	case "config":
 		if strings.Contains(p.Text, "there is no network config") {
-			return `etcdctl put /coreos.com/network/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}', with a network of your own`
+			return `etcdctl put ` + etcdPrefix + `/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}', with a network of your own`
 		}
-		return "etcdctl get /coreos.com/network/config shows it; write a better one with etcdctl put"
+		return "etcdctl get " + etcdPrefix + "/config shows it; write a better one with etcdctl put " + etcdPrefix + "/config"
 	case "start", "uplink":
 		return "ip -brief address shows what there is; bring the interface up, or choose another with --iface"
 	case fightTopic:

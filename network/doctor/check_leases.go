@@ -42,7 +42,7 @@ func quarantined(p status.Peer) Finding {
 	if p.Node != "" {
 		who += " (" + p.Node + ")"
 	}
-	remove := fmt.Sprintf("if no node has it, etcdctl del /coreos.com/network/subnets/%s", p.Key)
+	remove := "if no node has it, etcdctl del " + keyOf(p)
 	at := "that node"
 	if len(p.PublicIP) > 0 && p.PublicIP[0].IsValid() {
 		at = p.PublicIP[0].String()
@@ -56,13 +56,16 @@ func quarantined(p status.Peer) Finding {
 	case strings.Contains(p.Why, "overlaps"):
 		return failure(fmt.Sprintf("restart the daemon on %s, which takes another subnet; %s", at, remove), "%s", text)
 	}
-	return warning("etcdctl get /coreos.com/network/subnets/"+p.Key+" shows it; "+remove, "%s", text)
+	return warning("etcdctl get "+keyOf(p)+" shows it; "+remove, "%s", text)
 }
+
+// keyOf is the key of a lease in etcd, as a word for a shell: of one that is not let in, it can be anything.
+func keyOf(p status.Peer) string { return word(etcdPrefix + "/subnets/" + p.Key) }
 
 // releaseOf is the command that gives a peer's lease back.
 func releaseOf(p status.Peer) string {
 	if len(p.Subnets) == 0 {
-		return "etcdctl del /coreos.com/network/subnets/" + p.Key
+		return "etcdctl del " + keyOf(p)
 	}
 	return fmt.Sprintf("selvaged release %s", p.Subnets[0])
 }

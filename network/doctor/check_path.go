@@ -26,8 +26,8 @@ func (f Facts) diagnose(p probe.Path) diagnosis {
 		again = &probe.Again{}
 	}
 	// One hop is answered by who would pass the packet on, before its own packet filter.
-	small := p.Overlay.Answered || again.Hop.Answered || delivered(p, p.Overlay)
-	full := p.OverlayFull.Answered || again.HopFull.Answered || delivered(p, p.OverlayFull)
+	small := p.Overlay.Answered || hopped(p, again.Hop) || delivered(p, p.Overlay)
+	full := p.OverlayFull.Answered || hopped(p, again.HopFull) || delivered(p, p.OverlayFull)
 	switch {
 	case small && full:
 		return f.reached(p)
@@ -49,6 +49,12 @@ func (f Facts) diagnose(p probe.Path) diagnosis {
 		return f.tunnelLost(p, *again)
 	}
 	return f.directLost(p)
+}
+
+// hopped reports whether it was the peer that said of a packet that its only hop was over: where a route of somebody else's goes first, a
+// router on the underlay says so.
+func hopped(p probe.Path, e probe.Echo) bool {
+	return e.Answered && (!p.Tunnel || p.Subnet.Contains(e.By) || e.By == p.Target.Underlay)
 }
 
 // port is the VXLAN port in the words of rules.
@@ -109,7 +115,7 @@ func (f Facts) lowerMTU(p probe.Path, fits int) string {
 	if f.Status != nil && f.Status.Backend != nil && f.Status.Backend.Type == "host-gw" {
 		return fmt.Sprintf("let the underlay carry %d bytes; or ip link set %s mtu %d on every node", p.Full, p.Link, fits)
 	}
-	return fmt.Sprintf(`let the underlay carry %d bytes; or set "MTU": %d in Backend of the network config (etcdctl put), and restart the pods`, p.Full+p.Overhead, fits+p.Overhead)
+	return fmt.Sprintf(`let the underlay carry %d bytes; or set "MTU": %d in Backend of the network config, `+etcdPrefix+`/config in etcd, and restart the pods`, p.Full+p.Overhead, fits+p.Overhead)
 }
 
 // droppedHere judges a path whose answers were seen to arrive at this node.
@@ -198,7 +204,7 @@ func (f Facts) directLost(p probe.Path) diagnosis {
 
 // down says that a peer does not answer at all.
 func (f Facts) down(p probe.Path) diagnosis {
-	advice := "see that it is up and connected; if it is gone for good, selvaged release " + f.leaseOf(p).String()
+	advice := "see that it is up and connected; if it is gone for good, selvaged release " + theirSubnet
 	if f.Unresolved[p.Target.Underlay] || f.isOurs(p.Underlay) {
 		return fail(advice, "nobody on the link answers for the address of %s: it is down, or not connected", them)
 	}

@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,9 @@ type diagnosis struct {
 }
 
 const them = "THEM"
+
+// theirSubnet stands in the same way for the subnet of the one that something is said of, or of each.
+const theirSubnet = "THEIR_SUBNET"
 
 // checkPeers says which peers are not reached, and why.
 func checkPeers(f Facts) (all []Finding) {
@@ -37,7 +41,7 @@ func checkPeers(f Facts) (all []Finding) {
 		pending[p.Key] = p.State == status.Pending
 	}
 	for _, p := range f.Paths {
-		if !p.Probed || pending[p.Key] && !p.Works() {
+		if !p.Probed || f.Skipped[p.Key] || pending[p.Key] && !p.Works() {
 			continue
 		}
 		d := f.diagnose(p)
@@ -52,13 +56,17 @@ func checkPeers(f Facts) (all []Finding) {
 		if who[d] == nil {
 			order, who[d] = append(order, d), &names{addresses: map[string][]string{}}
 		}
-		who[d].add(p)
+		who[d].add(p, f.leaseOf(p))
 	}
 	if unprobed(f.Paths) > 0 {
 		all = append(all, warning("give it more: --timeout 2m; or ask of fewer", "there was no time to probe %d of %d ways to other nodes", unprobed(f.Paths), len(f.Paths)))
 	}
+	if n := len(f.Skipped); n > 0 {
+		all = append(all, warning("cure what is found of the others first; --peer looks at one of them", "%d more nodes do not answer, and were not looked at closer", n))
+	}
 	for _, d := range order {
-		all = append(all, Finding{Level: d.level, Evidence: strings.ReplaceAll(d.text, them, who[d].String()), Advice: d.advice})
+		advice := strings.ReplaceAll(d.advice, theirSubnet, who[d].subnet())
+		all = append(all, Finding{Level: d.level, Evidence: strings.ReplaceAll(d.text, them, who[d].String()), Advice: advice})
 	}
 	if reached > notes {
 		all = append(all, passed("%d of %d ways to other nodes that were probed carry packets of all sizes, the slowest in %s",
@@ -80,10 +88,22 @@ func unprobed(paths []probe.Path) (n int) {
 type names struct {
 	order     []string
 	addresses map[string][]string // by name
+	subnets   []netip.Prefix      // of their leases
 }
 
-func (n *names) add(p probe.Path) {
+// subnet is the one subnet of theirs, or a word for it.
+func (n *names) subnet() string {
+	if len(n.subnets) == 1 {
+		return n.subnets[0].String()
+	}
+	return "SUBNET"
+}
+
+func (n *names) add(p probe.Path, lease netip.Prefix) {
 	name := cmp.Or(p.Node, p.Key)
+	if !slices.Contains(n.subnets, lease) && len(n.subnets) < 2 { // it is only asked whether there is one
+		n.subnets = append(n.subnets, lease)
+	}
 	if n.addresses[name] == nil {
 		n.order = append(n.order, name)
 	}
@@ -110,10 +130,14 @@ func (f Facts) unprogrammed() (all []Finding) {
 	for _, p := range f.Peers {
 		switch p.State {
 		case status.Pending:
-			if len(by[p.Why]) == 0 {
-				order = append(order, p.Why)
+			why := p.Why
+			if strings.HasSuffix(why, status.NotInPlace) { // of each something else
+				why = "not all of it is in place yet"
 			}
-			by[p.Why] = append(by[p.Why], nameOf(p))
+			if len(by[why]) == 0 {
+				order = append(order, why)
+			}
+			by[why] = append(by[why], nameOf(p))
 		case status.Grace:
 			if p.Until.Sub(f.Now) > longGrace {
 				graced = append(graced, nameOf(p))

@@ -30,11 +30,17 @@ type Options struct {
 	SubnetFile string // for want of a daemon that says where it is
 	CNIConfDir string // empty: there is none to look at
 	CNIBinDirs []string
-	Peer       string // the only one to probe: a node's name, its key, subnet or public IP; empty: any
-	Sample     int    // how many to probe; 0: all
+	Peer       string   // the only one to probe: a node's name, its key, subnet or public IP; empty: any
+	Sample     int      // how many to probe; 0: all
+	Checks     []string // the only ones to make, see [Checks]; none: all
 	Now        func() time.Time
 	// Progress is told what is done, and how far it is; may be nil.
 	Progress func(what string, done, of int)
+}
+
+// wants reports whether a check is to be made.
+func (o Options) wants(check string) bool {
+	return len(o.Checks) == 0 || slices.Contains(o.Checks, check)
 }
 
 // ErrNoPeer is when there is no peer of the name asked for.
@@ -50,9 +56,12 @@ func Examine(ctx context.Context, o Options) (Report, error) {
 	if errors.Is(f.DaemonErr, fs.ErrPermission) {
 		return Report{}, f.DaemonErr
 	}
-	targets, err := f.targets(o)
-	if err != nil {
-		return Report{}, err
+	var targets []probe.Target
+	if o.wants(checkOfPeers) {
+		var err error
+		if targets, err = f.targets(o); err != nil {
+			return Report{}, err
+		}
 	}
 	var asking sync.WaitGroup
 	var report *status.EtcdReport
@@ -64,7 +73,7 @@ func Examine(ctx context.Context, o Options) (Report, error) {
 	o.Progress("waiting for etcd", 0, 0)
 	asking.Wait()
 	f.Etcd, f.EtcdErr = report, etcdErr
-	r := Report{At: f.Now, Result: Pass, Peers: len(f.Peers), Findings: judge(f)}
+	r := Report{At: f.Now, Result: Pass, Peers: len(f.Peers), Findings: judge(f, o.wants)}
 	if f.Status != nil {
 		r.Node = f.Status.Node
 	}
@@ -138,6 +147,10 @@ func (f *Facts) targetsOf(p status.Peer) (all []probe.Target) {
 	return all
 }
 
+// manyCloser is how many ways to other nodes that do not answer are looked at closer, which takes seconds: where hundreds do not,
+// more of them tell nothing new.
+const manyCloser = 256
+
 // manyExplained is of how many peers that are not reached the daemon is asked why.
 const manyExplained = 3
 
@@ -157,18 +170,36 @@ func (f *Facts) probe(ctx context.Context, o Options, targets []probe.Target) er
 		return err
 	}
 	defer prober.Close()
-	f.Paths = prober.Look(ctx, targets, counter(o, "probing the ways to other nodes", len(targets)))
-	bad := 0
-	for _, p := range f.Paths {
+	first, cancel := context.WithCancel(ctx)
+	if end, ok := ctx.Deadline(); ok { // the second look is to have time, too
+		first, cancel = context.WithDeadline(ctx, time.Now().Add(time.Until(end)/2))
+	}
+	defer cancel()
+	f.Paths = prober.Look(first, targets, counter(o, "probing the ways to other nodes", len(targets)))
+	var bad []int
+	for i, p := range f.Paths {
 		if p.Probed && !p.Works() {
-			bad++
+			bad = append(bad, i)
 		}
 	}
-	if bad == 0 || ctx.Err() != nil {
+	if len(bad) == 0 || ctx.Err() != nil {
 		return nil
 	}
+	f.Skipped = map[string]bool{}
+	for _, i := range bad[min(len(bad), manyCloser):] {
+		f.Skipped[f.Paths[i].Key] = true
+	}
+	bad = bad[:min(len(bad), manyCloser)]
+	closer := make([]probe.Path, len(bad))
+	for i, at := range bad {
+		closer[i] = f.Paths[at]
+		delete(f.Skipped, f.Paths[at].Key) // by its other family
+	}
 	before := count()
-	err = prober.LookAgain(ctx, f.Paths, counter(o, "looking closer at those that do not answer", len(targets)))
+	err = prober.LookAgain(ctx, closer, counter(o, "looking closer at those that do not answer", len(closer)))
+	for i, at := range bad {
+		f.Paths[at] = closer[i]
+	}
 	f.Counted = count().since(before)
 	f.Unresolved = gatherUnresolved()
 	f.explain(ctx, o)

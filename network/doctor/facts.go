@@ -36,6 +36,8 @@ type Facts struct {
 	Counted   Counters                      // by how much they rose during the second look
 	Explained map[string]status.Explanation // of some peers that are not reached, by lease key
 	ProbeErr  error
+	// Skipped are peers, by lease key, that do not answer and were not looked at closer, since too many do not.
+	Skipped map[string]bool
 	// Unresolved are addresses that this node asked for in vain on a link of its own.
 	Unresolved map[netip.Addr]bool
 }

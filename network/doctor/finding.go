@@ -61,11 +61,14 @@ func failure(advice, format string, args ...any) Finding {
 	return Finding{Level: Failure, Evidence: fmt.Sprintf(format, args...), Advice: advice}
 }
 
-// judge runs all checks.
-func judge(f Facts) (all []Finding) {
+// judge runs the checks that are wanted.
+func judge(f Facts, wanted func(check string) bool) (all []Finding) {
 	for _, c := range checks() {
+		if !wanted(c.name) {
+			continue
+		}
 		for _, x := range c.run(f) {
-			x.Check = c.name
+			x.Check, x.Advice = c.name, f.addressed(x.Advice)
 			all = append(all, x)
 		}
 	}
@@ -96,8 +99,30 @@ func checks() []check {
 		{"bridge", checkBridge},
 		{"cni", checkCNI},
 		{"leases", checkLeases},
-		{"peers", checkPeers},
+		{checkOfPeers, checkPeers},
 	}
+}
+
+// checkOfPeers is the check for which other nodes are probed.
+const checkOfPeers = "peers"
+
+// Checks names the checks there are, in the order in which they are made.
+func Checks() (names []string) {
+	for _, c := range checks() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// KnownChecks says which of some names is no check's, or nil.
+func KnownChecks(names []string) error {
+	all := Checks()
+	for _, n := range names {
+		if !slices.Contains(all, n) {
+			return fmt.Errorf("there is no check %q, want some of %s", n, strings.Join(all, ","))
+		}
+	}
+	return nil
 }
 
 // some names a few of many: "a, b, c and 4 more".

@@ -103,7 +103,7 @@ func broken() probe.Path {
 
 func TestWell(t *testing.T) {
 	seen := map[string]bool{}
-	for _, x := range judge(well()) {
+	for _, x := range judge(well(), Options{}.wants) {
 		seen[x.Check] = true
 		if x.Level != Pass || x.Advice != "" || x.Evidence == "" {
 			t.Errorf("%+v", x)
@@ -114,7 +114,7 @@ func TestWell(t *testing.T) {
 			t.Errorf("%s says nothing", c.name)
 		}
 	}
-	if all := judge(Facts{DaemonErr: status.ErrNotRunning, File: SubnetFile{Err: fs.ErrNotExist}, CNI: CNI{DirErr: fs.ErrNotExist, Dir: "/etc/cni/net.d"}}); len(all) < 3 || all[0].Level != Failure {
+	if all := judge(Facts{DaemonErr: status.ErrNotRunning, File: SubnetFile{Err: fs.ErrNotExist}, CNI: CNI{DirErr: fs.ErrNotExist, Dir: "/etc/cni/net.d"}}, Options{}.wants); len(all) < 3 || all[0].Level != Failure {
 		t.Errorf("without anything: %+v", all)
 	}
 }
@@ -269,14 +269,14 @@ func TestJudge(t *testing.T) {
 		f := well()
 		tt.change(&f)
 		found := false
-		for _, x := range judge(f) {
+		for _, x := range judge(f, Options{}.wants) {
 			found = found || x.Level == tt.level && strings.Contains(x.Evidence, tt.text) && strings.Contains(x.Advice, tt.advice) && (x.Advice == "") == (tt.level == Pass)
 			if tt.level == Pass && x.Level != Pass {
 				t.Errorf("%s: %+v, want all to pass", tt.name, x)
 			}
 		}
 		if !found {
-			t.Errorf("%s: no %s with %q, %q in %+v", tt.name, tt.level, tt.text, tt.advice, judge(f))
+			t.Errorf("%s: no %s with %q, %q in %+v", tt.name, tt.level, tt.text, tt.advice, judge(f, Options{}.wants))
 		}
 	}
 }
@@ -292,6 +292,15 @@ func TestFewWords(t *testing.T) {
 	}
 	all := checkPeers(f)
 	if len(all) != 1 || !strings.Contains(all[0].Evidence, "node00 (192.0.2.2), node01 (192.0.2.3), node02 (192.0.2.4) and 27 more") {
+		t.Errorf("%+v", all)
+	}
+	for i := range f.Paths { // and of many that are down, with a subnet each
+		f.Paths[i].Underlay = no(28)
+	}
+	f.Skipped = map[string]bool{f.Paths[29].Key: true, "other": true}
+	all = checkPeers(f)
+	if len(all) != 2 || !strings.HasPrefix(all[0].Evidence, "2 more nodes do not answer") || !strings.Contains(all[1].Evidence, "and 26 more") ||
+		!strings.HasSuffix(all[1].Advice, "selvaged release SUBNET") {
 		t.Errorf("%+v", all)
 	}
 }

@@ -40,6 +40,9 @@ type Keeper struct {
 type Status struct {
 	Mode Mode   // "" before the first look
 	Why  string // this mode
+	// InForce is the mode by which the rules that are in were set; "" while none are. It is another one than Mode as long as
+	// those could not be set, see Failed.
+	InForce Mode
 	// Unmet is not nil if the network config wishes for another mode.
 	Unmet error
 	// Drops are sentences about who else drops the overlay's packets, with what to do about it.
@@ -113,6 +116,7 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 		k.reopen()
 		return changed, err
 	}
+	k.status.InForce = k.status.Mode
 	if unseen == nil {
 		var cleared []string
 		cleared, k.status.Left = k.clear(ctx, seen)
@@ -191,7 +195,10 @@ func (k *Keeper) survey() (*drops.Ruleset, error) {
 
 // facts gathers what the choice of a mode rests on. Programs are run only where it hangs on them.
 func (k *Keeper) facts(ctx context.Context, p Policy, seen *drops.Ruleset) facts {
-	if p.NFTables != nil || k.unsupported != nil {
+	if p.NFTables != nil {
+		return facts{unsupported: k.unsupported, missing: !*p.NFTables && k.rules.missing(p)}
+	}
+	if k.unsupported != nil {
 		return facts{unsupported: k.unsupported}
 	}
 	for n := 0; seen != nil && n <= attempts; n++ {

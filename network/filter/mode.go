@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -23,11 +24,15 @@ type facts struct {
 	undoable string
 	// programs tells whether iptables is there for that: asked for only where something speaks for it.
 	programs bool
+	// missing: rules are wanted, and there is no iptables to set them with. It is looked for only where that is wished.
+	missing bool
 }
 
 // choose returns the mode for what the network config says (EnableNFTables), or does not, and why.
 func choose(wish *bool, f facts) (m Mode, why string) {
 	switch {
+	case wish != nil && !*wish && f.missing && f.unsupported == nil:
+		return NFTables, "EnableNFTables is false, and there is no iptables"
 	case wish != nil && !*wish:
 		return IPTables, "EnableNFTables is false"
 	case f.unsupported != nil:
@@ -44,11 +49,20 @@ func choose(wish *bool, f facts) (m Mode, why string) {
 	return NFTables, "it works here, and nothing speaks for iptables"
 }
 
-// unmet is what is to be said if the network config's wish cannot be followed.
+// unmet is what is to be said if the network config's wish cannot be followed, and the other mode does it meanwhile.
 func unmet(wish *bool, f facts) error {
-	if wish == nil || !*wish || f.unsupported == nil {
+	switch {
+	case wish == nil:
 		return nil
+	case *wish && f.unsupported != nil:
+		return fmt.Errorf("EnableNFTables is true, and nftables cannot be used here, so iptables is: %w "+
+			"(masquerading by it needs Linux 5.2, with nf_tables, nft_nat and nft_masq; or set EnableNFTables to false)", f.unsupported)
+	case !*wish && f.missing && f.unsupported == nil:
+		return errNoIPTables
 	}
-	return fmt.Errorf("EnableNFTables is true, and nftables cannot be used here, so iptables is: %w "+
-		"(masquerading by it needs Linux 5.2, with nf_tables, nft_nat and nft_masq; or set EnableNFTables to false)", f.unsupported)
+	return nil
 }
+
+// errNoIPTables is nothing to wait for: the image from scratch has no iptables, and flannel's usual network config wants it.
+var errNoIPTables = errors.New("EnableNFTables is false, and there is no iptables here, so nftables is used " +
+	"(install the package iptables, or use an image with it; or leave EnableNFTables out, or set it to true)")

@@ -22,6 +22,8 @@ func TestChoose(t *testing.T) {
 		{"wished, whatever speaks for iptables", &yes, facts{legacy: legacy, undoable: "table ip filter", programs: true}, NFTables, "EnableNFTables is true", false},
 		{"wished and impossible", &yes, facts{unsupported: nowhere}, IPTables, "cannot be used", true},
 		{"not wished", &no, facts{}, IPTables, "EnableNFTables is false", false},
+		{"not wished, and no iptables", &no, facts{missing: true}, NFTables, "no iptables", true},
+		{"neither is possible", &no, facts{unsupported: nowhere, missing: true}, IPTables, "EnableNFTables is false", false},
 		{"not wished and impossible", &no, facts{unsupported: nowhere}, IPTables, "EnableNFTables is false", false},
 		{"nothing said", nil, facts{}, NFTables, "it works here", false},
 		{"nothing said, and iptables is there", nil, facts{programs: true}, NFTables, "it works here", false},
@@ -37,7 +39,7 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%s: %s (%s), want %s (%s)", tt.name, got, why, tt.want, tt.why)
 		}
 		err := unmet(tt.wish, tt.facts)
-		if (err != nil) != tt.unmet || err != nil && !errors.Is(err, nowhere) {
+		if (err != nil) != tt.unmet || err != nil && tt.facts.unsupported != nil && !errors.Is(err, nowhere) {
 			t.Errorf("%s: unmet is %v", tt.name, err)
 		}
 	}

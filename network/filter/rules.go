@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
+	"slices"
 	"sync"
 
 	"github.com/selvage-net/selvage/subnet"
@@ -120,6 +122,19 @@ func (r *Rules) have(ctx context.Context, families []subnet.Family, fits func(*t
 		}
 	}
 	return true
+}
+
+// missing reports whether there is no iptables for rules that p wants. Nothing is run for that.
+func (r *Rules) missing(p Policy) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.families, func(f subnet.Family) bool {
+		if r.tools[f] != nil || wantsNothing(p.tables(f)) {
+			return false
+		}
+		_, err := lookUp(program(f))
+		return errors.Is(err, exec.ErrNotFound)
+	})
 }
 
 func wantsNothing(tables []table) bool {

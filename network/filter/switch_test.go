@@ -1,6 +1,8 @@
 package filter
 
 import (
+	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -38,6 +40,54 @@ func TestSwitch(t *testing.T) {
 				t.Error("somebody else's rule is gone")
 			}
 		})
+	}
+}
+
+// TestWishWithoutProgram wishes for iptables where there is none, before and after another wish: nftables does it, says so, and
+// makes room once there is one.
+func TestWishWithoutProgram(t *testing.T) {
+	h := newHost(t, "none")
+	for _, wish := range []*bool{no(), nil, no(), yes(), no()} {
+		h.ensure(wishing(wish))
+		h.wants(wishing(wish), NFTables, "", "nftables")
+		s := h.keeper.Status()
+		if unmet := wish != nil && !*wish; s.InForce != NFTables || errors.Is(s.Unmet, errNoIPTables) != unmet {
+			t.Errorf("%+v, want it to say that a wish is not met: %t", s, unmet)
+		}
+	}
+	h.show()
+	h.ensure(wishing(no()))
+	h.wants(wishing(no()), IPTables, "EnableNFTables is false", "nft")
+	if s := h.keeper.Status(); s.InForce != IPTables || s.Unmet != nil {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestNeedsNoProgram wants no rules: then it does not matter that there is no iptables.
+func TestNeedsNoProgram(t *testing.T) {
+	h := newHost(t, "none")
+	h.ensure(Policy{NFTables: no()})
+	h.wants(Policy{NFTables: no()}, IPTables, "EnableNFTables is false")
+	if s := h.keeper.Status(); s.Unmet != nil {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestInForce has iptables be there and fail: by what the rules were set that are in has to stand in the status.
+func TestInForce(t *testing.T) {
+	h := newHost(t, "nft")
+	h.ensure(wishing(yes()))
+	path := os.Getenv("PATH")
+	broken := map[string]string{"iptables": version + "exit 4", "ip6tables": version + "exit 4", "iptables-restore": version, "ip6tables-restore": version}
+	programs(t, broken)
+	err := h.ns.Do(func() error { _, err := h.keeper.Ensure(t.Context(), wishing(no())); return err })
+	if s := h.keeper.Status(); err == nil || s.Failed == nil || s.Mode != IPTables || s.InForce != NFTables {
+		t.Errorf("%v, %+v", err, s)
+	}
+	t.Setenv("PATH", path)
+	h.ensure(wishing(no()))
+	if s := h.keeper.Status(); s.Failed != nil || s.InForce != IPTables {
+		t.Errorf("%+v", s)
 	}
 }
 

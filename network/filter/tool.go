@@ -37,11 +37,15 @@ type tool struct {
 // find looks for the iptables of family f in PATH, then where the system keeps it: an ordinary user's PATH, and that of
 // some service managers, leaves sbin out.
 func find(ctx context.Context, f subnet.Family) (*tool, error) {
-	t, err := findProgram(ctx, [...]string{subnet.IPv4: "iptables", subnet.IPv6: "ip6tables"}[f])
+	t, err := findProgram(ctx, program(f))
 	if errors.Is(err, exec.ErrNotFound) {
 		return nil, fmt.Errorf("%w: install the package iptables, or run with --ip-masq=false --iptables-forward-rules=false", err)
 	}
 	return t, err
+}
+
+func program(f subnet.Family) string {
+	return [...]string{subnet.IPv4: "iptables", subnet.IPv6: "ip6tables"}[f]
 }
 
 // findProgram is find for a program by its name.

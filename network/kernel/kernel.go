@@ -38,8 +38,12 @@ type Kernel struct {
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
 	nexthops bool
 
-	uplink      string // the device that carries the overlay; empty as long as there is none
-	uplinkStale bool   // something was told that bears on it
+	networks    []netip.Prefix  // see Overlay
+	own         [2]netip.Prefix // the same
+	uplink      string          // the device that carries the overlay; empty as long as there is none
+	uplinkStale bool            // something was told that bears on it
+	// overlayStale: routes that concern us now may have been passed over when they were told.
+	overlayStale bool
 
 	mu       sync.Mutex
 	queue    []message
@@ -123,6 +127,19 @@ func (k *Kernel) unnamed(index int32) {
 
 // Uplink names the device that carries the overlay; [Kernel.UplinkStale] is about it from then on.
 func (k *Kernel) Uplink(name string) { k.uplink = name }
+
+// Overlay names the overlay's networks, and the node's own subnets in them. Routes of others to the rest of these networks are
+// taken into the tables too, see [network.Tables.Ahead].
+func (k *Kernel) Overlay(networks []netip.Prefix, own [2]netip.Prefix) {
+	if own == k.own && slices.Equal(networks, k.networks) {
+		return
+	}
+	for f, p := range k.own {
+		k.overlayStale = k.overlayStale || p.IsValid() && p != own[f] // what is in it concerns us now
+	}
+	k.overlayStale = k.overlayStale || !slices.Equal(networks, k.networks)
+	k.networks, k.own = slices.Clone(networks), own
+}
 
 // UplinkStale reports, once, whether since the last call something was told that bears on which device and address carry
 // the overlay: about the uplink itself, about any device as long as there is none, or about a default route.

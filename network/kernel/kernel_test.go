@@ -22,7 +22,12 @@ import (
 	"github.com/selvage-net/selvage/network/kernel"
 )
 
-func TestMain(m *testing.M) { os.Exit(sandbox.Run(m.Run)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(deleteVariable) != "" {
+		deleteRoute()
+	}
+	os.Exit(sandbox.Run(m.Run))
+}
 
 const device = "flannel.1"
 

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -12,6 +13,7 @@ import (
 type message struct {
 	typ   uint16
 	flags uint16 // of its header
+	by    string // who made the change, see senders
 	data  []byte
 }
 
@@ -201,7 +203,14 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 	}
 	// A connected route in a place that a lease may come to want: to replace it would do harm, so it has to be known by then.
 	return m, m.route.Protocol == unix.RTPROT_KERNEL &&
-		(m.key.Metric == network.DefaultMetric(m.key.Prefix) || m.key.Metric == network.ConnectedMetric(m.key.Prefix))
+		(m.key.Metric == network.DefaultMetric(m.key.Prefix) || m.key.Metric == network.ConnectedMetric(m.key.Prefix)) ||
+		k.inOverlay(m.key.Prefix)
+}
+
+// inOverlay reports whether a prefix is, or may be, a part of another node's subnet.
+func (k *Kernel) inOverlay(p netip.Prefix) bool {
+	covers := func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) }
+	return slices.ContainsFunc(k.networks, covers) && !slices.ContainsFunc(k.own[:], covers)
 }
 
 // defaultRoute notes that a default route came or went: rtm_dst_len is 0.

@@ -56,6 +56,7 @@ func (k *Kernel) read() error {
 	if err != nil {
 		return err // nothing is swept: what was not seen may well be there
 	}
+	k.overlayStale = false
 	k.readSysctls()
 	t.Addresses.Sweep(func(network.AddressKey) bool { return true })
 	t.FDB.Sweep(func(network.FDBKey) bool { return true })

@@ -57,6 +57,7 @@ func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
 	}
 	defer func() { s.close() }()
 	ready()
+	var from senders
 	for {
 		messages, _, err := s.Receive()
 		if ctx.Err() != nil {
@@ -64,9 +65,13 @@ func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
 		}
 		switch {
 		case err == nil:
+			by := ""
+			if len(messages) > 0 { // as a rule a notification is alone
+				by = from.of(messages[0].Header.Pid)
+			}
 			k.enqueue(func() {
 				for _, m := range messages {
-					k.queue = append(k.queue, message{typ: m.Header.Type, flags: m.Header.Flags, data: m.Data})
+					k.queue = append(k.queue, message{typ: m.Header.Type, flags: m.Header.Flags, by: by, data: m.Data})
 				}
 			})
 		case errors.Is(err, unix.ENOBUFS):
@@ -103,14 +108,16 @@ func (k *Kernel) enqueue(add func()) {
 // some were lost or because the kernel never tells, it reads again what may have changed.
 func (k *Kernel) Observe() error {
 	k.mu.Lock()
-	queue, reread := k.queue, k.lost
+	queue, reread := k.queue, k.lost || k.overlayStale
 	k.queue, k.lost = nil, false
 	k.mu.Unlock()
 	for _, m := range queue {
+		k.tables.ToldBy(m.by)
 		if k.observe(m) {
 			reread = true
 		}
 	}
+	k.tables.ToldBy("")
 	k.loseRoutes()
 	var err error
 	switch {

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -189,30 +190,42 @@ func (e *explanation) leaseOf(a netip.Addr) (l subnet.Member, ok bool) {
 func (e *explanation) wantedSteps(s network.State) {
 	t := e.tables
 	for _, x := range s.Routes {
-		wantedStep(e, "route", t.Routes, x, network.State{Routes: []network.Item[network.RouteKey, network.Route]{x}})
+		wantedStep(e, "route", t.Routes, x, func(v network.Route) (s network.State) {
+			s.Routes = []network.Item[network.RouteKey, network.Route]{{Key: x.Key, Value: v}}
+			return s
+		})
 	}
 	for _, x := range s.Nexthops {
-		wantedStep(e, "nexthop", t.Nexthops, x, network.State{Nexthops: []network.Item[network.NexthopID, network.Nexthop]{x}})
+		wantedStep(e, "nexthop", t.Nexthops, x, func(v network.Nexthop) (s network.State) {
+			s.Nexthops = []network.Item[network.NexthopID, network.Nexthop]{{Key: x.Key, Value: v}}
+			return s
+		})
 	}
 	for _, x := range s.Neighbours {
-		wantedStep(e, "neighbour", t.Neighbours, x, network.State{Neighbours: []network.Item[network.NeighbourKey, network.Neighbour]{x}})
+		wantedStep(e, "neighbour", t.Neighbours, x, func(v network.Neighbour) (s network.State) {
+			s.Neighbours = []network.Item[network.NeighbourKey, network.Neighbour]{{Key: x.Key, Value: v}}
+			return s
+		})
 	}
 	for _, x := range s.FDB {
-		wantedStep(e, "fdb", t.FDB, x, network.State{FDB: []network.Item[network.FDBKey, network.FDB]{x}})
+		wantedStep(e, "fdb", t.FDB, x, func(v network.FDB) (s network.State) {
+			s.FDB = []network.Item[network.FDBKey, network.FDB]{{Key: x.Key, Value: v}}
+			return s
+		})
 	}
 }
 
-// wantedStep says of one entry whether it is there; alone is the state that holds nothing else, for its text.
-func wantedStep[K, V comparable](e *explanation, kind string, t *network.Table[K, V], x network.Item[K, V], alone network.State) {
+// wantedStep says of one entry whether it is there; alone returns a state that holds nothing else, for its text.
+func wantedStep[K, V comparable](e *explanation, kind string, t *network.Table[K, V], x network.Item[K, V], alone func(V) network.State) {
 	c := t.Get(x.Key)
 	mark, note := status.Right, ""
 	if !c.Present || c.Have != x.Value {
 		mark = status.Missing
 		if c.Present {
-			note = fmt.Sprintf("there is %+v", c.Have)
+			note = "there is: " + strings.Join(alone(c.Have).Commands(), "; ")
 		}
 	}
-	for _, line := range alone.Commands() {
+	for _, line := range alone(x.Value).Commands() {
 		e.step(kind, line, mark, note)
 	}
 }
@@ -253,10 +266,29 @@ func (e *explanation) inTheWay(a netip.Addr, want network.State) string {
 		}
 		if length, _ := r.Dst.Mask.Size(); length > want.Routes[0].Key.Prefix.Bits() ||
 			length == want.Routes[0].Key.Prefix.Bits() && uint32(r.Priority) < want.Routes[0].Key.Metric {
-			return "by the route " + r.String()
+			return "by the " + e.routeText(r)
 		}
 	}
 	return "look at ip rule: it is in no table of routes"
+}
+
+// routeText names a route of somebody else's, in the words of ip.
+func (e *explanation) routeText(r netlink.Route) string {
+	a := network.Ahead{Route: network.Route{Type: uint8(r.Type)}}
+	to, _ := netip.AddrFromSlice(r.Dst.IP)
+	bits, _ := r.Dst.Mask.Size()
+	a.Key = network.RouteKey{Prefix: netip.PrefixFrom(to.Unmap(), bits), Metric: uint32(r.Priority)}
+	if via, ok := netip.AddrFromSlice(r.Gw); ok {
+		a.Route.Gateway = via.Unmap()
+	}
+	if link, err := e.kernel.Handle().LinkByIndex(r.LinkIndex); err == nil && r.Type == unix.RTN_UNICAST {
+		a.Route.Link = link.Attrs().Name
+	}
+	text := a.String()
+	if r.Table != unix.RT_TABLE_MAIN && r.Table != unix.RT_TABLE_LOCAL {
+		text += fmt.Sprintf(" table %d", r.Table)
+	}
+	return text
 }
 
 // device says how the device is that packets leave by.

@@ -59,7 +59,11 @@ type node struct {
 	ready        bool
 	quarantine   quarantine
 	shared       map[string]bool // leases with one public IP, as logged
-	renewed      int64           // the revision of our lease in which newMACs found a duplicate
+	sharedSince  time.Time       // beginning of the time in which
+	sharedNamed  int             // so many were named
+	churn        churn
+	ahead        ahead
+	renewed      int64 // the revision of our lease in which newMACs found a duplicate
 	told         told
 	said
 }
@@ -88,7 +92,7 @@ func Run(ctx context.Context, o Options) error {
 		grace:      map[string]graced{},
 
 		quarantine: quarantine{reasons: map[string]string{}}, shared: map[string]bool{},
-		said: said{log: o.Log, once: map[string]trouble{}, fights: map[string]fight{}, failing: map[string]*failing{}},
+		said: said{log: o.Log, once: map[string]trouble{}, repairedBy: map[string]bool{}, fights: map[string]fight{}, failing: map[string]*failing{}},
 		told: told{started: time.Now()},
 	}
 	n.cache = newLeaseCache(o.StateDir, o.CachedStart, time.Now())
@@ -224,6 +228,8 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	n.pass(now)
 	n.publish(ctx)
 	n.keepUsable(now)
+	n.sayAhead(now)
+	n.sayChurn(now)
 	n.noteState(now)
 	n.keepLeases(now)
 }
@@ -234,6 +240,9 @@ func (n *node) next(now time.Time) time.Time {
 	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt, n.uplinkLostAt, n.directAt, n.cache.startAt, n.vteps.notBefore}
 	if n.cache.stale {
 		wakes = append(wakes, n.cache.writeAt, n.cache.pollAt)
+	}
+	if n.churn.any() {
+		wakes = append(wakes, n.churn.due())
 	}
 	if n.repaired > 0 {
 		wakes = append(wakes, n.repairsSaid.Add(repairsSaidEvery))

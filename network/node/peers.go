@@ -2,6 +2,8 @@ package node
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -58,11 +60,28 @@ func (n *node) sayShared() {
 		name := fmt.Sprint(ip, keys)
 		shared[name] = true
 		if !n.shared[name] {
-			n.Log.WithFields(logrus.Fields{"public_ip": ip, "leases": keys}).
-				Warn("several leases have one public IP: a cloned machine, or what a node left that was set up anew. If only one of them is in use, delete the others")
+			n.nameShared(ip, keys)
 		}
 	}
 	n.shared = shared
+}
+
+// nameShared says so of one public IP, of not too many in a minute: each lease that comes makes it another list.
+func (n *node) nameShared(ip netip.Addr, keys []string) {
+	now, entry := time.Now(), n.Log.WithField("public_ip", ip)
+	if now.Sub(n.sharedSince) > quarantineSaidEvery {
+		n.sharedSince, n.sharedNamed = now, 0
+	}
+	switch n.sharedNamed++; {
+	case n.sharedNamed <= manyQuarantined:
+		if more := len(keys) - manyQuarantined; more > 0 {
+			keys = append(slices.Clone(keys[:manyQuarantined]), fmt.Sprintf("and %d more", more))
+		}
+		entry.WithField("leases", keys).
+			Warn("several leases have one public IP: a cloned machine, or what a node left that was set up anew. If only one of them is in use, delete the others")
+	case n.sharedNamed == manyQuarantined+1:
+		n.Log.Warn("more leases have one public IP with others; they are not named for now")
+	}
 }
 
 // manyQuarantined is how many leases that are not let in are named within quarantineSaidEvery; of more, only the number is
@@ -156,9 +175,42 @@ func (n *node) peersChanged(changes []subnet.Change, grace time.Duration, now ti
 			n.tables.Replace(owner, last, network.State{})
 		}
 	}
-	if n.programmed && came+went+changed > 0 {
-		n.Log.WithFields(logrus.Fields{"came": came, "went": went, "changed": changed}).Info("peers changed")
+	if n.programmed {
+		n.churn.came, n.churn.went, n.churn.changed = n.churn.came+came, n.churn.went+went, n.churn.changed+changed
 	}
+}
+
+// churn is how many peers came, went and changed since that was last said.
+type churn struct {
+	came, went, changed int
+	said                time.Time
+	pause               time.Duration // to be kept after said
+}
+
+// Pauses between two lines about peers that come and go. They grow as long as that goes on: of 5,000 leases that are written anew one
+// by one, a few lines tell as much as 5,000.
+const (
+	shortestChurnPause = time.Second
+	longestChurnPause  = time.Minute
+)
+
+// any reports whether there is something to say.
+func (c *churn) any() bool { return c.came+c.went+c.changed > 0 }
+
+// due is when the next line may be said.
+func (c *churn) due() time.Time { return c.said.Add(c.pause) }
+
+// sayChurn says how many peers came, went and changed: the first at once, what follows soon after in one line.
+func (n *node) sayChurn(now time.Time) {
+	c := &n.churn
+	if !c.any() || now.Before(c.due()) {
+		return
+	}
+	n.Log.WithFields(logrus.Fields{"came": c.came, "went": c.went, "changed": c.changed}).Info("peers changed")
+	if now.Sub(c.said) > 2*c.pause {
+		c.pause = 0
+	}
+	*c = churn{said: now, pause: min(max(2*c.pause, shortestChurnPause), longestChurnPause)}
 }
 
 // wanted is what a peer's lease needs in the kernel; nothing for no lease, or before there is a backend.

@@ -18,7 +18,7 @@ import (
 // publish tells the world outside, once the node's own part of the overlay works: the rules first, then the subnet file,
 // on which container runtimes act, then readiness.
 func (n *node) publish(ctx context.Context) {
-	if !n.programmed || !n.own.final || n.tables.Links.PendingCount()+n.tables.Addresses.PendingCount()+n.tables.Sysctls.PendingCount() > 0 {
+	if !n.programmed || !n.own.final || n.ownPending() > 0 {
 		return
 	}
 	n.keepRules(ctx)

@@ -25,6 +25,7 @@ type said struct {
 	once        map[string]trouble // by place: see sayOnce
 	warned      string             // by the backend: see sayWarning
 	repaired    int                // entries since repairsSaid
+	repairedBy  map[string]bool    // who had changed them, as far as that is known
 	repairsSaid time.Time
 	fileSaid    time.Time           // that somebody else touched the subnet file
 	fights      map[string]fight    // by kind and key
@@ -41,6 +42,7 @@ type trouble struct {
 type fight struct {
 	since, last time.Time // that it was said
 	want, have  string
+	by          string // who did it last, if that is known
 }
 
 // failing says since when changes of one kind fail, and when that was last said.
@@ -92,18 +94,39 @@ func (n *node) sayPass(now time.Time, r network.Result) {
 		slices.Sort(set)
 		n.Log.WithField("set", set).Warn("settings of the kernel were not as the overlay needs them; set")
 	}
-	n.sayRepairs(now, r.Repaired)
+	n.sayRepairs(now, r.Repaired, r.Repairs)
 	n.sayFights(now, r.Fights)
 	n.sayFailures(now, r)
 }
 
 // sayRepairs says how much others changed: the first at once, what follows soon after as one number.
-func (s *said) sayRepairs(now time.Time, repaired int) {
+func (s *said) sayRepairs(now time.Time, repaired int, repairs []network.Repair) {
 	s.repaired += repaired
-	if s.repaired > 0 && now.Sub(s.repairsSaid) > repairsSaidEvery {
-		s.log.WithField("repaired", s.repaired).Warn("somebody else changed what is ours in the kernel; it is right again")
-		s.repaired, s.repairsSaid = 0, now
+	for _, r := range repairs {
+		if r.By != "" && len(s.repairedBy) < manyNamed {
+			s.repairedBy[r.By] = true
+		}
 	}
+	if s.repaired > 0 && now.Sub(s.repairsSaid) > repairsSaidEvery {
+		entry := s.log.WithField("repaired", s.repaired)
+		if len(s.repairedBy) > 0 {
+			entry = entry.WithField("by", slices.Sorted(maps.Keys(s.repairedBy)))
+		}
+		entry.Warn("somebody else changed what is ours in the kernel; it is right again")
+		s.repaired, s.repairsSaid = 0, now
+		clear(s.repairedBy)
+	}
+}
+
+// manyNamed is how many of those who changed something are named.
+const manyNamed = 5
+
+// whenBy names who did something, if that is known.
+func whenBy(before, who string) string {
+	if who == "" {
+		return ""
+	}
+	return before + who
 }
 
 // sayFights names who keeps changing the same thing, with both values.
@@ -117,9 +140,9 @@ func (s *said) sayFights(now time.Time, fights []network.Fight) {
 		if !ok {
 			before.since = now
 		}
-		s.fights[key] = fight{before.since, now, f.Want, f.Have}
+		s.fights[key] = fight{before.since, now, f.Want, f.Have, f.By}
 		s.log.WithFields(logrus.Fields{"want": f.Want, "have": f.Have}).
-			Errorf("somebody keeps changing %s; it is set right again and again, with pauses: find who does it", key)
+			Errorf("somebody keeps changing %s; it is set right again and again, with pauses: find who does it%s", key, whenBy("; the last time it was ", f.By))
 	}
 	maps.DeleteFunc(s.fights, func(_ string, f fight) bool { return now.Sub(f.last) > 2*fightSaidEvery })
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -75,7 +74,7 @@ func (n *node) notePass(now time.Time, r network.Result) {
 		}
 		n.told.failures[f.Kind]++
 	}
-	if n.tables.Pending() == 0 {
+	if n.pending() == 0 {
 		n.told.pendingSince = time.Time{}
 	} else if n.told.pendingSince.IsZero() {
 		n.told.pendingSince = now
@@ -83,6 +82,22 @@ func (n *node) notePass(now time.Time, r network.Result) {
 	for _, x := range r.Repairs {
 		n.noteRepair(now, x)
 	}
+}
+
+// pending is how many objects are to be changed now. What nobody wants counts only if it may go already: before all leases are
+// known it may turn out to be wanted.
+func (n *node) pending() (total int) {
+	for _, c := range n.tables.Counts() {
+		total += n.pendingOf(c)
+	}
+	return total
+}
+
+func (n *node) pendingOf(c network.Count) int {
+	if n.rec.KeepUnwanted {
+		return c.Pending
+	}
+	return c.Pending + c.Unwanted
 }
 
 // noteRepair counts and remembers a repair.
@@ -93,7 +108,7 @@ func (n *node) noteRepair(now time.Time, r network.Repair) {
 	if r.Count > 1 {
 		key = fmt.Sprintf("%s and %d more", key, r.Count-1)
 	}
-	repairs.Last = slices.Insert(repairs.Last, 0, status.Repair{At: now, Kind: r.Kind, Key: key, What: r.Cause})
+	repairs.Last = slices.Insert(repairs.Last, 0, status.Repair{At: now, Kind: r.Kind, Key: key, What: r.Cause, By: r.By})
 	repairs.Last = repairs.Last[:min(len(repairs.Last), manyRepairs)]
 }
 
@@ -135,12 +150,13 @@ func (n *node) status(now time.Time) status.Status {
 		}
 	}
 	for kind, c := range n.tables.Counts() {
-		s.Entries[kind] = status.Count{Wanted: c.Wanted, Present: c.Present, Pending: c.Pending}
+		s.Entries[kind] = status.Count{Wanted: c.Wanted, Present: c.Present, Pending: n.pendingOf(c)}
 	}
 	if n.identity != nil {
 		s.InstanceID = n.identity.InstanceID
 	}
 	if n.backend != nil {
+		s.Leases, _ = n.view.Len()
 		s.Uplink, s.Backend = uplinkStatus(n.uplink), n.backendStatus()
 	}
 	return s
@@ -162,12 +178,13 @@ func (n *node) problems(now time.Time) []status.Problem {
 	}
 	for key, f := range n.fights {
 		if now.Sub(f.last) < fightSaidEvery {
-			add("fight", f.since, fmt.Sprintf("somebody keeps changing %s: %s is wanted, and %s found", key, f.want, f.have))
+			add("fight", f.since, fmt.Sprintf("somebody keeps changing %s: %s is wanted, and %s found%s", key, f.want, f.have, whenBy("; it was ", f.by)))
 		}
 	}
 	if since := n.told.pendingSince; !since.IsZero() && now.Sub(since) > pendingFor {
-		add("pending", since, fmt.Sprintf("%d entries are not in place", n.tables.Pending()))
+		add("pending", since, fmt.Sprintf("%d entries are not in place", n.pending()))
 	}
+	all = append(all, n.aheadProblems()...)
 	for _, text := range n.filterTroubles() {
 		since := n.told.filterSince
 		if since.IsZero() {
@@ -201,6 +218,13 @@ func (n *node) outage() *status.Problem {
 
 func (n *node) etcdStatus() status.Etcd {
 	e := status.Etcd{Revision: n.view.Revision(), Outage: n.outage()}
+	if s, ok := n.Store.(interface{ Access() etcd.Options }); ok {
+		o := s.Access()
+		e.Access = &status.EtcdAccess{
+			Endpoints: o.Endpoints, Prefix: o.Prefix, CAFile: o.CAFile, CertFile: o.CertFile, KeyFile: o.KeyFile,
+			Username: o.Username, PasswordFile: o.PasswordFile,
+		}
+	}
 	if s, ok := n.Store.(interface{ Traffic() etcd.Traffic }); ok {
 		t := s.Traffic()
 		e.Endpoint, e.Latency, e.LastContact = t.Endpoint, t.Latency, t.LastContact
@@ -236,10 +260,14 @@ func (n *node) backendStatus() *status.Backend {
 	b := &status.Backend{Type: n.config.Backend.Type, PodMTU: n.backend.MTU(), Devices: []status.Device{}}
 	for _, x := range n.device.Links {
 		have := n.tables.Links.Get(x.Key)
-		b.Devices = append(b.Devices, status.Device{
+		d := status.Device{
 			Name: x.Key, VNI: x.Value.VNI, Port: x.Value.Port, MTU: x.Value.MTU, MAC: x.Value.MAC.String(), Local: x.Value.Local,
 			Present: have.Present && have.Have == x.Value,
-		})
+		}
+		if drops, err := n.kernel.Drops(x.Key); err == nil && have.Present {
+			d.Drops = (*status.Drops)(&drops)
+		}
+		b.Devices = append(b.Devices, d)
 	}
 	return b
 }
@@ -251,27 +279,36 @@ func valid[T any](byFamily []T, is func(T) bool) []T {
 
 // peerCounts counts peers. It costs O(what differs), and a look at each lease.
 func (n *node) peerCounts() (c status.PeerCounts) {
-	leases, quarantined := n.view.Len()
-	if _, ok, why := n.view.Get(n.own.record.Key); ok && why == nil {
-		leases-- // our own
+	if n.backend == nil { // no lease has been judged
+		return c
 	}
-	c.Quarantined, c.Grace = quarantined, len(n.grace)
+	_, c.Quarantined = n.view.Len()
+	c.Grace = len(n.grace)
+	peers := 0
+	for range n.view.Peers {
+		peers++
+	}
 	for name := range n.tables.PendingOwners() {
 		if _, graced := n.grace[name]; !graced && name != nodeOwner().Name {
 			c.Pending++
 		}
 	}
-	c.Programmed = max(0, leases-c.Pending)
+	c.Programmed = max(0, peers-c.Pending)
 	return c
 }
 
 // peers lists the other nodes in the order of their subnets.
 func (n *node) peers() []status.Peer {
 	all := []status.Peer{}
+	if n.backend == nil {
+		return all
+	}
 	for m := range n.view.Peers {
 		p := n.peer(m.Key, m.Lease)
-		if p.State = status.Programmed; !n.tables.Holds(wanted(n.backend, &m.Lease)) {
-			p.State, p.Why = status.Pending, n.whyPending()
+		if p.Why = n.whyPending(m.Lease); p.Why == "" {
+			p.State = status.Programmed
+		} else {
+			p.State = status.Pending
 		}
 		all = append(all, p)
 	}
@@ -283,7 +320,7 @@ func (n *node) peers() []status.Peer {
 	for key, why := range n.view.Quarantined {
 		m, _, _ := n.view.Get(key)
 		p := n.peer(key, m.Lease)
-		p.State, p.Why = status.Quarantined, why.Error()
+		p.State, p.Why, p.Path = status.Quarantined, why.Error(), []string{} // nothing leads there
 		all = append(all, p)
 	}
 	slices.SortFunc(all, func(a, b status.Peer) int {
@@ -292,17 +329,17 @@ func (n *node) peers() []status.Peer {
 	return all
 }
 
-// whyPending says why something may not be in place.
-func (n *node) whyPending() string {
-	for _, f := range n.failing {
-		if f.text != "" {
-			return f.text
-		}
+// whyPending says why not all that leads to a peer is in place; empty if it is.
+func (n *node) whyPending(l subnet.Lease) string {
+	kind, key := n.tables.Lacks(wanted(n.backend, &l))
+	if kind == "" {
+		return ""
 	}
-	return errPending.Error()
+	if f := n.failing[kind]; f != nil && strings.HasPrefix(f.text, kind+" "+key+":") {
+		return f.text
+	}
+	return kind + " " + key + status.NotInPlace
 }
-
-var errPending = errors.New("not all of its entries are in place yet")
 
 func (n *node) peer(key string, l subnet.Lease) status.Peer {
 	p := status.Peer{Key: key, Node: l.NodeName, Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{}, Path: []string{}}
@@ -353,6 +390,9 @@ func (n *node) filterStatus() status.Filter {
 	}
 	now := n.rules.filter.Status()
 	s.Mode, s.Why, s.Foreign, s.Left = string(now.Mode), now.Why, now.Drops, now.Left
+	if now.InForce != "" && now.InForce != now.Mode {
+		s.Mode, s.Why = string(now.InForce), fmt.Sprintf("still, for %s cannot be set (%s)", now.Mode, now.Why)
+	}
 	for _, err := range []error{now.Unmet, now.Unseen} {
 		if err != nil {
 			s.Trouble = append(s.Trouble, err.Error())

@@ -24,10 +24,15 @@ func (n *node) keepUsable(now time.Time) {
 	n.told.usable = s
 }
 
+// ownPending is how much of the node's own part of the overlay is not as it is to be: device, addresses, settings. What only has to go
+// does no harm.
+func (n *node) ownPending() int {
+	return n.tables.Links.Counts().Pending + n.tables.Addresses.Counts().Pending + n.tables.Sysctls.Counts().Pending
+}
+
 // usable says whether the node's own part of the overlay is in place, and has been within the last moment.
 func (n *node) usable(now time.Time) subnet.Status {
-	own := n.tables.Links.PendingCount() + n.tables.Addresses.PendingCount() + n.tables.Sysctls.PendingCount()
-	lost := own > 0 && !n.told.pendingSince.IsZero() && now.Sub(n.told.pendingSince) > pendingFor
+	lost := n.ownPending() > 0 && !n.told.pendingSince.IsZero() && now.Sub(n.told.pendingSince) > pendingFor
 	switch {
 	case lost:
 		return subnet.Status{Limited: true, Reason: "the overlay's device, or a setting it needs, is not as it is to be: see selvaged status"}

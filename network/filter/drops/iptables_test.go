@@ -25,6 +25,14 @@ var docker = []string{
 	"-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP", "-A DOCKER-ISOLATION-STAGE-2 -j RETURN", "-A DOCKER-USER -j RETURN",
 }
 
+// kubeProxy is what kube-proxy with iptables has in FORWARD: it accepts what it has marked, and what is known.
+var kubeProxy = []string{
+	"-N KUBE-FORWARD", "-N KUBE-SERVICES", "-A FORWARD -m comment --comment rules -j KUBE-FORWARD",
+	"-A FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES", "-A KUBE-SERVICES -d 10.96.0.9 -p tcp --dport 80 -j REJECT",
+	"-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP", "-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT",
+	"-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+}
+
 // TestIPTables makes rules with either iptables, in IPv4, and looks who drops what.
 func TestIPTables(t *testing.T) {
 	const pods = "10.5.0.0/16 in"
@@ -61,6 +69,12 @@ func TestIPTables(t *testing.T) {
 		{"a rate that is let through", []string{"-A FORWARD -m limit --limit 1/s -j ACCEPT", "-A FORWARD -j DROP"}, ""},
 		{"Docker", docker, pods + " by policy"},
 		{"Docker, with what it is told to say", append(slices.Clone(docker), "-I DOCKER-USER -s 10.5.0.0/16 -j ACCEPT"), ""},
+		{"kube-proxy", kubeProxy, ""},
+		{"kube-proxy, policy", append(slices.Clone(kubeProxy), "-P FORWARD DROP"), pods + "+out by policy"},
+		{"kube-proxy and Docker", append(slices.Clone(docker), kubeProxy...), pods + " by policy"},
+		{"policy, with an accept of some of the mark", []string{"-P FORWARD DROP", "-A FORWARD -m mark --mark 0x1/0x1 -j ACCEPT"}, ""},
+		{"DROP of what kube-proxy did not mark", []string{"-A FORWARD -m mark ! --mark 0x4000/0x4000 -j DROP"}, pods + "+out by rule 1"},
+		{"DROP of what has another mark", []string{"-A FORWARD -m mark ! --mark 0x2/0x2 -j DROP"}, ""},
 		{"ufw", []string{"-P FORWARD DROP", "-N ufw-before-forward", "-A FORWARD -j ufw-before-forward",
 			"-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-A ufw-before-forward -p icmp -m icmp --icmp-type 3 -j ACCEPT",
 			"-A ufw-before-forward -p icmp -m icmp --icmp-type 8 -j ACCEPT"}, pods + "+out by policy"},

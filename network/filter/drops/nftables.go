@@ -99,6 +99,8 @@ func meta(key uint32) loaded {
 		return loaded{field: inName, length: unix.IFNAMSIZ}
 	case unix.NFT_META_OIFNAME:
 		return loaded{field: outName, length: unix.IFNAMSIZ}
+	case unix.NFT_META_MARK:
+		return loaded{field: marks, length: 4}
 	}
 	return loaded{}
 }
@@ -185,8 +187,22 @@ func (d *decoder) equals(l loaded, data []byte) condition {
 		return condition{Field: l.field, Values: []uint32{value(l, data)}}
 	case states, statuses:
 		return flags(l, data)
+	case marks:
+		return marked(l, data)
 	}
 	return condition{}
+}
+
+// marked is the condition that the mark, or what a mask leaves of it, is data.
+func marked(l loaded, data []byte) condition {
+	if len(data) != l.length {
+		return condition{}
+	}
+	c := condition{Field: marks, Values: []uint32{binary.NativeEndian.Uint32(data)}, Mask: 0xffffffff}
+	if l.mask != nil {
+		c.Mask = binary.NativeEndian.Uint32(l.mask)
+	}
+	return c
 }
 
 // value is a number that is loaded, a family as NFPROTO_….

@@ -55,6 +55,15 @@ func address(offset uint32, prefix string) []expr.Any {
 	}
 }
 
+// anyMark matches packets of whose mark one of the bits is set.
+func anyMark(mask uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(mask), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
 // anyBit matches connections of which a state or status has one of the bits.
 func anyBit(key expr.CtKey, mask uint32) []expr.Any {
 	return []expr.Any{
@@ -149,6 +158,9 @@ func TestNFTables(t *testing.T) {
 		{"policy, what is new", firewall{policy: dropping, forward: rules(all(anyBit(expr.CtKeySTATE, 8), ends(accept)))}, nil},
 		{"policy, what is translated", firewall{policy: dropping, forward: rules(all(anyBit(expr.CtKeySTATUS, 0x20), ends(accept)))}, both},
 		{"policy, what has a mark", firewall{policy: dropping, forward: rules(all(load(expr.MetaKeyMARK, expr.CmpOpEq, 1, 0, 0, 0), ends(accept)))}, nil},
+		{"policy, what kube-proxy marked", firewall{policy: dropping, forward: rules(all(load(expr.MetaKeyMARK, expr.CmpOpEq, 0, 0x40, 0, 0), ends(accept)))}, both},
+		{"policy, what kube-proxy marked, whatever else", firewall{policy: dropping, forward: rules(all(anyMark(0x4000), ends(accept)))}, both},
+		{"policy, what somebody marked", firewall{policy: dropping, forward: rules(all(anyMark(0xc000), ends(accept)))}, nil},
 		{"policy, states in a set", firewall{policy: dropping, forward: rules(all([]expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}}, in("states", false), ends(accept)))}, both},
 		{"policy, states not in a set", firewall{policy: dropping, forward: rules(all([]expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}}, in("states", true), ends(accept)))}, nil},
 		{"policy, fates by state", firewall{policy: dropping, forward: rules([]expr.Any{

@@ -16,11 +16,14 @@ type Packets struct {
 	NotIn, NotOut []string
 }
 
-// What all of the packets are, besides: the first of a TCP connection, translated by nobody.
+// What all of the packets are, besides: the first of a TCP connection, translated by nobody, nor marked for that by kube-proxy.
 const (
 	protocol = unix.IPPROTO_TCP
 	state    = 8         // NF_CT_STATE_BIT(IP_CT_NEW): a bit for each state, of which a packet has one
 	status   = 0x10 | 32 // IPS_SRC_NAT, IPS_DST_NAT: bits that they do not have
+	// A bit of the mark that they do not have: by it kube-proxy knows what it masquerades, which are packets to services. With
+	// iptables it accepts these in FORWARD, and that is no way for packets from pod to pod.
+	mark = 0x4000
 )
 
 // truth tells whether a condition holds for packets.
@@ -57,6 +60,7 @@ const (
 	protocols              // Values: IPPROTO_…
 	states                 // any bit of Mask is set in the connection's state
 	statuses               // any bit of Mask is set in the connection's status
+	marks                  // those bits of the mark that are in Mask are Values
 )
 
 // condition is one that packets have to meet for a rule to decide on them.
@@ -130,6 +134,13 @@ func (c condition) holds(p Packets) truth {
 	case statuses:
 		if c.Mask&^status == 0 {
 			t = never
+		}
+	case marks:
+		switch {
+		case c.Values[0]&c.Mask&mark != 0:
+			t = never
+		case c.Mask == mark:
+			t = always
 		}
 	}
 	if c.Not {

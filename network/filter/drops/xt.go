@@ -16,6 +16,10 @@ func match(name string, rev uint32, info []byte) condition {
 		return condition{Field: states, Mask: binary.NativeEndian.Uint32(info)}
 	case name == "conntrack":
 		return conntrack(rev, info)
+	case name == "mark" && rev == 1 && len(info) >= 9: // struct xt_mark_mtinfo1
+		return condition{
+			Field: marks, Values: []uint32{binary.NativeEndian.Uint32(info)}, Mask: binary.NativeEndian.Uint32(info[4:]), Not: info[8] != 0,
+		}
 	}
 	return condition{}
 }

@@ -46,13 +46,14 @@ const patience = 5 * time.Second
 type Server struct {
 	source    Source
 	log       logrus.FieldLogger
+	now       func() time.Time
 	listeners []net.Listener
 	handlers  []http.Handler
 }
 
 // Listen opens what the options say, so that an address that cannot be had is known before anything else is done.
 func Listen(o Options) (*Server, error) {
-	s := &Server{log: o.Log}
+	s := &Server{log: o.Log, now: time.Now}
 	err := s.listenSocket(o.Socket)
 	if err == nil && o.Healthz != "" && o.Healthz != o.Metrics {
 		err = s.listenTCP("--healthz-ip, --healthz-port", o.Healthz, s.health(http.NewServeMux()))

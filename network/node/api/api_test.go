@@ -153,14 +153,18 @@ func TestMetrics(t *testing.T) {
 		Peers:    status.PeerCounts{Programmed: 4998, Pending: 1, Grace: 1, Quarantined: 3},
 		Entries:  map[string]status.Count{"route": {Wanted: 5000, Present: 4999, Pending: 1}},
 		Failures: map[string]int{"route": 4},
+		Leases:   5000,
 		Lease:    &status.Lease{Expires: time.Unix(1700086400, 0)},
-		Filter:   status.Filter{Mode: "nftables", InForce: true},
+		Backend: &status.Backend{Devices: []status.Device{
+			{Name: "flannel.1", Present: true, Drops: &status.Drops{Received: 1, Sent: 2, ReceiveErrors: 3, SendErrors: 4}}, {Name: "flannel-v6.1"},
+		}},
+		Filter: status.Filter{Mode: "nftables", InForce: true},
 		Etcd: status.Etcd{LastContact: time.Unix(1700000009, 500e6), Latency: 1500 * time.Microsecond, Sent: 100, Received: 200,
-			Requests: map[string]uint64{"Txn": 3, "Watch": 1}, Failed: map[string]uint64{"Txn": 1}},
+			Requests: map[string]uint64{"Txn": 3, "Watch": 3}, Failed: map[string]uint64{"Txn": 1}},
 	}
 	st.Repairs.Add("route", "missing", 7)
 	st.Passes.Add(2 * time.Millisecond)
-	s := &Server{source: &daemon{status: st}, log: quiet()}
+	s := &Server{source: &daemon{status: st}, log: quiet(), now: func() time.Time { return time.Unix(1700000010, 0) }}
 	w := httptest.NewRecorder()
 	s.metrics(http.NewServeMux()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	var got strings.Builder
@@ -196,7 +200,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"version":"","node":"","started":"0001-01-01T00:00:00Z","state":"","since":"0001-01-01T00:00:00Z","problems":null,` +
-		`"filter":{"in_force":false,"vtep_filter":false},"peers":{"programmed":0,"pending":0,"grace":0,"quarantined":0},"entries":null,` +
+		`"filter":{"in_force":false,"vtep_filter":false},"leases":0,"peers":{"programmed":0,"pending":0,"grace":0,"quarantined":0},"entries":null,` +
 		`"repairs":{"total":0},"passes":{"count":0,"seconds":0,"within":[0,0,0,0,0,0,0,0,0,0]},"etcd":{"revision":0,"latency_ns":0,` +
 		`"last_contact":"0001-01-01T00:00:00Z","sent_bytes":0,"received_bytes":0},"subnet_file":""}`
 	if string(b) != want {

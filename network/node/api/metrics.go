@@ -16,13 +16,16 @@ import (
 // account of things that could differ from the first, and nothing grows with the number of peers.
 func (s *Server) metrics(mux *http.ServeMux) *http.ServeMux {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(&collector{s, describe()}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
 	return mux
 }
 
 // collector is a [prometheus.Collector].
-type collector struct{ *Server }
+type collector struct {
+	*Server
+	descriptions
+}
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("selvage_"+name, help, labels, nil)
@@ -32,7 +35,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 type descriptions struct {
 	build, state, since, peers, wanted, present, pending, repairs, failures, passes                 *prometheus.Desc
 	leaseExpiry, etcdUp, etcdContact, etcdLatency, etcdRequests, etcdFailed, etcdSent, etcdReceived *prometheus.Desc
-	problems, filter                                                                                *prometheus.Desc
+	problems, filter, leases, leaseLeft, watchRestarts                                              *prometheus.Desc
+	receiveDropped, sendDropped, receiveErrors, sendErrors                                          *prometheus.Desc
 }
 
 func describe() descriptions {
@@ -49,15 +53,23 @@ func describe() descriptions {
 		failures: desc("netlink_errors_total", "Changes that the kernel refused; they are tried again.", "kind"),
 		passes:   desc("pass_duration_seconds", "How long it took to bring the kernel to what is wanted."),
 
+		leases:      desc("leases", "Leases that are let in, this node's own among them."),
+		leaseLeft:   desc("lease_left_seconds", "For how long this node's lease runs unless it is kept alive; absent for a reservation."),
 		leaseExpiry: desc("lease_expiry_timestamp_seconds", "Until when this node's lease runs unless it is kept alive; absent for a reservation."),
 
-		etcdUp:       desc("etcd_up", "Whether etcd can be used."),
-		etcdContact:  desc("etcd_last_contact_timestamp_seconds", "When etcd last answered."),
-		etcdLatency:  desc("etcd_request_duration_seconds", "How long etcd took for the latest request."),
-		etcdRequests: desc("etcd_requests_total", "Requests to etcd; each start of a watch is one.", "method"),
-		etcdFailed:   desc("etcd_request_errors_total", "Requests to etcd that ended in an error.", "method"),
-		etcdSent:     desc("etcd_sent_bytes_total", "Bytes sent to etcd."),
-		etcdReceived: desc("etcd_received_bytes_total", "Bytes received from etcd."),
+		etcdUp:        desc("etcd_up", "Whether etcd can be used."),
+		etcdContact:   desc("etcd_last_contact_timestamp_seconds", "When etcd last answered."),
+		etcdLatency:   desc("etcd_request_duration_seconds", "How long etcd took for the latest request."),
+		etcdRequests:  desc("etcd_requests_total", "Requests to etcd; each start of a watch is one.", "method"),
+		watchRestarts: desc("etcd_watch_restarts_total", "How many times the watch on the leases had to be begun again."),
+		etcdFailed:    desc("etcd_request_errors_total", "Requests to etcd that ended in an error.", "method"),
+		etcdSent:      desc("etcd_sent_bytes_total", "Bytes sent to etcd."),
+		etcdReceived:  desc("etcd_received_bytes_total", "Bytes received from etcd."),
+
+		receiveDropped: desc("device_receive_dropped_packets_total", "Packets out of the tunnel that the overlay's device dropped.", "device"),
+		sendDropped:    desc("device_transmit_dropped_packets_total", "Packets into the tunnel that the overlay's device dropped.", "device"),
+		receiveErrors:  desc("device_receive_errors_total", "Packets out of the tunnel that were in error.", "device"),
+		sendErrors:     desc("device_transmit_errors_total", "Packets into the tunnel that could not be sent.", "device"),
 
 		filter: desc("packet_filter", "1 if the packet filter's rules are in force; the label is the kind of rules.", "mode"),
 	}
@@ -71,7 +83,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	st, err := c.source.Status(ctx)
-	d := describe()
+	d := c.descriptions
 	if err != nil {
 		out <- prometheus.NewInvalidMetric(d.build, err)
 		return
@@ -92,6 +104,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(d.since, seconds(st.Since))
 	gauge(d.problems, float64(len(st.Problems)))
+	gauge(d.leases, float64(st.Leases))
 	gauge(d.peers, float64(st.Peers.Programmed), string(status.Programmed))
 	gauge(d.peers, float64(st.Peers.Pending), string(status.Pending))
 	gauge(d.peers, float64(st.Peers.Grace), string(status.Grace))
@@ -110,12 +123,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstHistogram(d.passes, st.Passes.Count, st.Passes.Seconds, st.Passes.Buckets())
 	if st.Lease != nil && !st.Lease.Expires.IsZero() {
 		gauge(d.leaseExpiry, seconds(st.Lease.Expires))
+		gauge(d.leaseLeft, st.Lease.Expires.Sub(c.now()).Seconds())
 	}
 	gauge(d.etcdUp, bit(st.Etcd.Outage == nil && !st.Etcd.LastContact.IsZero()))
 	if !st.Etcd.LastContact.IsZero() {
 		gauge(d.etcdContact, seconds(st.Etcd.LastContact))
 	}
 	gauge(d.etcdLatency, st.Etcd.Latency.Seconds())
+	counter(d.watchRestarts, float64(max(st.Etcd.Requests["Watch"], 1)-1))
 	for method, n := range st.Etcd.Requests {
 		counter(d.etcdRequests, float64(n), method)
 	}
@@ -125,6 +140,18 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(d.etcdSent, float64(st.Etcd.Sent))
 	counter(d.etcdReceived, float64(st.Etcd.Received))
 	gauge(d.filter, bit(st.Filter.InForce), st.Filter.Mode)
+	if st.Backend == nil {
+		return
+	}
+	for _, x := range st.Backend.Devices {
+		if x.Drops == nil {
+			continue
+		}
+		counter(d.receiveDropped, float64(x.Drops.Received), x.Name)
+		counter(d.sendDropped, float64(x.Drops.Sent), x.Name)
+		counter(d.receiveErrors, float64(x.Drops.ReceiveErrors), x.Name)
+		counter(d.sendErrors, float64(x.Drops.SendErrors), x.Name)
+	}
 }
 
 func bit(b bool) float64 {

@@ -48,6 +48,7 @@ type Status struct {
 	Uplink  *Uplink          `json:"uplink,omitempty"`
 	Backend *Backend         `json:"backend,omitempty"`
 	Filter  Filter           `json:"filter"`
+	Leases  int              `json:"leases"` // that are let in, this node's own among them
 	Peers   PeerCounts       `json:"peers"`
 	Entries map[string]Count `json:"entries"` // by kind: vtep, link, address, fdb, neighbour, nexthop, route, sysctl
 	Repairs Repairs          `json:"repairs"`
@@ -58,6 +59,9 @@ type Status struct {
 
 	SubnetFile string `json:"subnet_file"`
 }
+
+// AheadTopic is the topic of a [Problem] that is a route of somebody else's, which the kernel takes before one of selvage's.
+const AheadTopic = "foreign route"
 
 // Problem is something that is not as it is to be, now.
 type Problem struct {
@@ -102,11 +106,22 @@ type Device struct {
 	MAC     string     `json:"mac"`
 	Local   netip.Addr `json:"local"`
 	Present bool       `json:"present"` // it is there, and as it is to be
+	// Drops is what the kernel counts of the device; nil: there is none, or it does not say.
+	Drops *Drops `json:"drops,omitempty"`
+}
+
+// Drops is how many packets a device dropped, or could not send or take for an error, since it was made. Those are of the overlay,
+// without its headers.
+type Drops struct {
+	Received      uint64 `json:"rx_dropped"`
+	Sent          uint64 `json:"tx_dropped"`
+	ReceiveErrors uint64 `json:"rx_errors"`
+	SendErrors    uint64 `json:"tx_errors"`
 }
 
 // Filter is the packet filter.
 type Filter struct {
-	Mode       string   `json:"mode,omitempty"` // "nftables", "iptables"
+	Mode       string   `json:"mode,omitempty"` // "nftables", "iptables": by which the rules are kept that are in
 	Why        string   `json:"why,omitempty"`
 	InForce    bool     `json:"in_force"`
 	Foreign    []string `json:"foreign,omitempty"` // what of others drops the overlay's packets
@@ -193,7 +208,8 @@ type Repair struct {
 	At   time.Time `json:"at"`
 	Kind string    `json:"kind"`
 	Key  string    `json:"key"`
-	What string    `json:"what"` // "missing" or "changed"
+	What string    `json:"what"`         // "missing" or "changed"
+	By   string    `json:"by,omitempty"` // who did that, as far as the kernel told: "pid 1234 (ip)"
 }
 
 // Etcd is the lease store.
@@ -207,6 +223,18 @@ type Etcd struct {
 	Sent        uint64            `json:"sent_bytes"`
 	Received    uint64            `json:"received_bytes"`
 	Outage      *Problem          `json:"outage,omitempty"`
+	Access      *EtcdAccess       `json:"access,omitempty"`
+}
+
+// EtcdAccess is where etcd is and how the daemon speaks to it, but for the password.
+type EtcdAccess struct {
+	Endpoints    []string `json:"endpoints"`
+	Prefix       string   `json:"prefix"`
+	CAFile       string   `json:"ca_file,omitempty"`
+	CertFile     string   `json:"cert_file,omitempty"`
+	KeyFile      string   `json:"key_file,omitempty"`
+	Username     string   `json:"username,omitempty"`
+	PasswordFile string   `json:"password_file,omitempty"`
 }
 
 // PeerState is how another node is seen from this one.
@@ -219,6 +247,9 @@ const (
 	Grace       PeerState = "grace"
 	Quarantined PeerState = "quarantined"
 )
+
+// NotInPlace ends the reason of a peer of which something is not in the kernel yet, after what that is.
+const NotInPlace = " is not in place yet"
 
 // Peer is another node's lease.
 type Peer struct {
