@@ -113,7 +113,7 @@ image: ## build the container image into bin/image, as archives; IMAGE is its na
 
 .PHONY: test-packaging
 test-packaging: packages-test build bin/staticcheck ## tests of the image, the chart, the manifest and of what runs them
-	@set -e; for dir in image chart containerd crio engines k8slab; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
+	@set -e; for dir in bench image chart containerd crio engines k8slab; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
 	@set -e; for dir in image chart k8slab; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
 
 CONTAINERD = bin/containerd/containerd bin/containerd/containerd-shim-runc-v2 bin/containerd/ctr

@@ -81,7 +81,8 @@ func watchCNI(cmd *cobra.Command, o install.Options, pause time.Duration) error 
 	touched, stop := watchInstalled(cmd, o)
 	defer stop()
 	var last install.Report
-	for {
+	failed := ""
+	for installed := false; ; installed = true {
 		report, err := install.Install(cmd.Context(), o)
 		if cmd.Context().Err() != nil {
 			return nil
@@ -89,15 +90,22 @@ func watchCNI(cmd *cobra.Command, o install.Options, pause time.Duration) error 
 		if !reflect.DeepEqual(report, last) {
 			say(cmd, report)
 		}
-		if err != nil {
-			return err
-		}
 		last = report
+		wait, text := pause, ""
+		switch {
+		case err != nil && !installed: // for who has started this to see to
+			return err
+		case err != nil: // somebody may just be removing what is installed
+			if wait, text = time.Second, err.Error(); text != failed {
+				fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning: it is tried again:", err)
+			}
+		}
+		failed = text
 		select {
 		case <-cmd.Context().Done():
 			return nil
 		case <-touched:
-		case <-time.After(pause):
+		case <-time.After(wait):
 		}
 	}
 }

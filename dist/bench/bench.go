@@ -1,0 +1,156 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+)
+
+// Options say what to measure.
+type Options struct {
+	// Bin is the directory of selvaged, selvage, etcd and cni/.
+	Bin string
+	// Root is the directory of the product's module, for its own benchmarks.
+	Root string
+	// Only are names of Parts; none: all that a run without arguments measures.
+	Only []string
+	// Rounds is how often what takes a second or more is measured.
+	Rounds int
+	// Changes is how often a lease is added, changed and removed.
+	Changes int
+	// Nodes is how many there are in the part "cluster".
+	Nodes int
+	// Sizes are the numbers of leases in the picture.
+	Sizes []int
+	// Peer is another daemon that takes flannel's flags; empty: none.
+	Peer string
+	// Log gets a line for each step.
+	Log io.Writer
+	// Keep keeps the daemons' logs, by copying them into this directory.
+	Keep string
+}
+
+func (o Options) program(name string) string { return filepath.Join(o.Bin, name) }
+
+// Part is a number of figures that are measured together.
+type Part struct {
+	Name, What string
+	run        func(context.Context, *bench) error
+}
+
+// Parts lists what can be measured, in the order in which it is.
+func Parts() []Part {
+	return []Part{
+		{"start", "start among many leases until all entries are in the kernel; CPU; requests to etcd", starts},
+		{"memory", "memory, at its peak and at rest", memories},
+		{"restart", "start where all is in the kernel already", restarts},
+		{"renewal", "what other nodes hear of a renewal", renewals},
+		{"latency", "one lease added, changed, removed: from etcd's answer to the kernel", latencies},
+		{"bulk", "hundreds of leases at once", bulks},
+		{"read", "a full read of the kernel that finds all right", reads},
+		{"attach", "what the CNI plugin adds to the bridge plugin", attaches},
+		{"binaries", "sizes of the programs", binaries},
+		{"sizes", "start by number of leases, for the picture", sizes},
+		{"cluster", "a thousand nodes at one etcd, and through its gRPC proxy", clusters},
+	}
+}
+
+// bench is a run.
+type bench struct {
+	Options
+	report   *Report
+	dir      string
+	etcd     *etcdserver.Server
+	client   *clientv3.Client
+	clusters map[string]*cluster
+	nodes    int
+}
+
+// Run measures. It belongs into a sandbox, and leaves nothing behind.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	b := &bench{Options: o, report: &Report{Machine: describeMachine(o)}, clusters: map[string]*cluster{}}
+	err := b.measure(ctx)
+	return b.report, errors.Join(err, b.close())
+}
+
+func (b *bench) measure(ctx context.Context) (err error) {
+	if b.dir, err = os.MkdirTemp("/run", "bench-"); err != nil {
+		return err
+	}
+	if err := makeUnderlay(); err != nil {
+		return fmt.Errorf("make the underlay: %w", err)
+	}
+	b.etcd, err = etcdserver.Start(ctx, etcdserver.Options{
+		Binary: b.program("etcd"), Dir: b.dir, Host: router, Flags: []string{fmt.Sprintf("--max-txn-ops=%d", opsPerTransaction)},
+	})
+	if err != nil {
+		return err
+	}
+	b.client, err = clientv3.New(clientv3.Config{Endpoints: []string{b.etcd.Endpoint()}, DialTimeout: patience, Logger: zap.NewNop()})
+	if err != nil {
+		return fmt.Errorf("etcd client: %w", err)
+	}
+	for _, p := range Parts() {
+		if len(b.Only) > 0 && !slices.Contains(b.Only, p.Name) {
+			continue
+		}
+		began := time.Now()
+		b.step("%s: %s", p.Name, p.What)
+		if err := p.run(ctx, b); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+		b.step("%s took %s", p.Name, time.Since(began).Round(time.Second))
+	}
+	return nil
+}
+
+func (b *bench) close() error {
+	var err error
+	if b.client != nil {
+		err = b.client.Close()
+	}
+	if b.etcd != nil {
+		b.etcd.Kill()
+	}
+	if b.Keep != "" {
+		err = errors.Join(err, os.CopyFS(b.Keep, os.DirFS(b.dir)))
+	}
+	return errors.Join(err, os.RemoveAll(b.dir))
+}
+
+// step tells the user what is done next.
+func (b *bench) step(format string, args ...any) { fmt.Fprintf(b.Log, format+"\n", args...) }
+
+// programs are those to be measured, selvaged first.
+func (b *bench) programs(args ...string) []program {
+	all := []program{{name: "selvaged", path: b.program("selvaged"), args: args}}
+	if b.Peer != "" {
+		all = append(all, program{name: "peer", path: b.Peer})
+	}
+	return all
+}
+
+// isPeer reports whether p is not the selvaged that is measured.
+func (p program) isPeer() bool { return p.name == "peer" }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// pause waits, and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

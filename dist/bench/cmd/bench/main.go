@@ -1,0 +1,165 @@
+// Command bench measures what selvage costs and says for each figure whether what is to be reached is; see package bench.
+//
+//	bench                           all but the simulated cluster, about eight minutes
+//	bench --only start,latency      some parts of it
+//	bench --only cluster            a thousand simulated nodes
+//	bench --peer flanneld           another daemon beside it, one that takes flannel's flags
+//
+// The exit code is 1 if something could not be measured. That a limit is not reached is said, and is no failure: the machine
+// may be busy. --judge makes it one.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/dist/bench"
+	"github.com/selvage-net/selvage/dist/lab/sandbox"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// flags are what the command is asked to do.
+type flags struct {
+	options             bench.Options
+	json, text, picture string
+	judge, list         bool
+}
+
+// run is called in each of a sandbox's three processes, and must come to the same sandbox in each.
+func run(args []string, stdout, stderr io.Writer) int {
+	fail := func(err error) int {
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+		return 1
+	}
+	f, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		return 0
+	case err != nil:
+		return fail(err)
+	case f.list:
+		for _, p := range bench.Parts() {
+			fmt.Fprintf(stdout, "%-9s %s\n", p.Name, p.What)
+		}
+		return 0
+	}
+	return sandbox.Options{Tmp: true}.Run(func() int {
+		reached, err := inside(f, stdout, stderr)
+		switch {
+		case err != nil:
+			return fail(err)
+		case f.judge && !reached:
+			return fail(errors.New("not everything is reached"))
+		}
+		return 0
+	})
+}
+
+// inside is what runs in the sandbox. It reports whether every limit holds.
+func inside(f flags, stdout, stderr io.Writer) (reached bool, err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	f.options.Log = stderr
+	report, err := bench.Run(ctx, f.options)
+	if err != nil {
+		return false, err
+	}
+	fmt.Fprintln(stdout)
+	if err := report.Table(stdout); err != nil {
+		return false, err
+	}
+	for _, out := range []struct {
+		path  string
+		write func(io.Writer) error
+		skip  bool
+	}{{f.json, report.JSON, false}, {f.text, report.Benchmarks, false}, {f.picture, report.Picture, len(report.Points) == 0}} {
+		if out.path == "" || out.skip {
+			continue
+		}
+		if err := write(out.path, out.write); err != nil {
+			return false, err
+		}
+		fmt.Fprintln(stdout, "written:", out.path)
+	}
+	return report.Reached(), nil
+}
+
+func write(path string, content func(io.Writer) error) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(content(file), file.Close())
+}
+
+// parse reads the arguments. Help that is asked for goes to w.
+func parse(args []string, w io.Writer) (f flags, err error) {
+	o := &f.options
+	exe, err := os.Executable()
+	if err != nil {
+		return f, err
+	}
+	bin := filepath.Dir(exe)
+	set := pflag.NewFlagSet("bench", pflag.ContinueOnError)
+	set.SortFlags = false
+	set.SetOutput(w)
+	set.StringSliceVar(&o.Only, "only", nil, "parts to measure, see --list (default all but cluster)")
+	set.BoolVar(&f.list, "list", false, "list the parts and end")
+	set.IntVar(&o.Rounds, "rounds", 5, "how often what takes a second or more is measured; the median is judged")
+	set.IntVar(&o.Changes, "changes", 500, "how often a lease is added, changed and removed")
+	set.IntSliceVar(&o.Sizes, "sizes", []int{100, 300, 1000, 3000, 5000, 10000, 20000}, "numbers of leases in the picture")
+	set.IntVar(&o.Nodes, "nodes", 1000, "how many nodes the part cluster simulates")
+	set.StringVar(&o.Peer, "peer", os.Getenv("PEER_DAEMON"), "another daemon that takes flannel's flags, measured beside selvaged (default $PEER_DAEMON)")
+	set.StringVar(&o.Bin, "bin", bin, "directory of selvaged, selvage, etcd and cni/")
+	set.StringVar(&o.Root, "root", filepath.Dir(bin), "directory of the source, for the CNI plugin's own benchmark")
+	set.StringVar(&f.json, "json", "", "file that gets the figures as JSON")
+	set.StringVar(&f.text, "text", "", "file that gets them as go test -bench prints them, for benchstat")
+	set.StringVar(&f.picture, "picture", "", "file that gets the picture, as SVG")
+	set.StringVar(&o.Keep, "keep-logs", "", "directory, made by this, that the daemons' and etcd's logs are copied to")
+	set.BoolVar(&f.judge, "judge", false, "fail if not everything is reached")
+	if err := set.Parse(args); err != nil {
+		return f, err
+	}
+	if set.NArg() > 0 {
+		return f, fmt.Errorf("takes no argument, got %q", set.Args())
+	}
+	var names []string
+	for _, p := range bench.Parts() {
+		names = append(names, p.Name)
+	}
+	for _, name := range o.Only {
+		if !slices.Contains(names, name) {
+			return f, fmt.Errorf("--only: there is no part %q; the parts are %s", name, strings.Join(names, ", "))
+		}
+	}
+	if len(o.Only) == 0 {
+		o.Only = slices.DeleteFunc(names, func(name string) bool { return name == "cluster" })
+	}
+	if o.Rounds < 1 || o.Changes < 1 || o.Nodes < 1 {
+		return f, errors.New("--rounds, --changes and --nodes: want at least 1")
+	}
+	for _, n := range o.Sizes {
+		if n < 1 || n > bench.MaxLeases {
+			return f, fmt.Errorf("--sizes: %d, want 1 to %d", n, bench.MaxLeases)
+		}
+	}
+	for _, path := range []*string{&o.Bin, &o.Root, &f.json, &f.text, &f.picture, &o.Peer, &o.Keep} {
+		if *path != "" {
+			if *path, err = filepath.Abs(*path); err != nil {
+				return f, err
+			}
+		}
+	}
+	return f, nil
+}
