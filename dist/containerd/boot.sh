@@ -12,6 +12,13 @@ mount -o remount,bind,ro /proc/sys
 mount --bind /run/proc/sys/net /proc/sys/net
 umount /run/proc
 
+# What units get for a /tmp of their own would stay in the machine's when systemd is killed.
+for dir in /tmp /var/tmp; do
+	mkdir -p "/run/own$dir/upper" "/run/own$dir/work"
+	mount -t overlay overlay -o "lowerdir=$dir,upperdir=/run/own$dir/upper,workdir=/run/own$dir/work" "$dir"
+	chmod 1777 "$dir"
+done
+
 # A cgroup that it takes for the root of all.
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then hierarchies=.; else hierarchies='systemd unified'; fi
 for h in $hierarchies; do
