@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/lint"
 	"helm.sh/helm/v3/pkg/lint/support"
 	appsv1 "k8s.io/api/apps/v1"
@@ -24,16 +25,13 @@ import (
 const dir = "selvage"
 
 // everything sets every value that changes what is rendered.
-func everything() map[string]any {
-	return map[string]any{
-		"image":            map[string]any{"repository": "registry.example/selvage", "tag": "v1.2.3", "pullPolicy": "Always"},
-		"imagePullSecrets": []any{map[string]any{"name": "pull"}},
-		"etcd":             map[string]any{"endpoints": []any{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, "prefix": "/a/b", "secret": "etcd"},
-		"iface":            "eth1", "ipMasq": false, "healthzPort": 9999, "createNamespace": true,
-		"flags":          map[string]any{"peer-grace": "1m", "vtep-filter": false, "iptables-resync": 7},
-		"affinity":       map[string]any{"nodeAffinity": map[string]any{}},
-		"podAnnotations": map[string]any{"a": "b"},
+func everything(t *testing.T) map[string]any {
+	t.Helper()
+	values, err := chartutil.ReadValuesFile("everything.yaml")
+	if err != nil {
+		t.Fatal(err)
 	}
+	return values
 }
 
 // objects decodes what Kubernetes would be given, and refuses a field that it does not know.
@@ -88,21 +86,63 @@ func find[T any](t *testing.T, list []any) (found []*T) {
 	return found
 }
 
-// TestPlain holds the plain manifest to the chart.
-func TestPlain(t *testing.T) {
-	want, err := Plain(".")
+// TestGenerated holds the plain manifest to the chart, and what the apiserver is shown.
+func TestGenerated(t *testing.T) {
+	for file, render := range map[string]func(string) (string, error){"../kubernetes/selvage.yaml": Plain, "testdata/everything.yaml": Everything} {
+		want, err := render(".")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != want {
+			t.Errorf("%s is not what the chart renders: run go generate in dist/chart", file)
+		}
+		if n := len(objects(t, string(got))); n != 5 {
+			t.Errorf("%s: %d objects, want 5", file, n)
+		}
+	}
+}
+
+// TestEveryValue has no value of the chart be forgotten where all are to be set.
+func TestEveryValue(t *testing.T) {
+	all, err := chartutil.ReadValuesFile(filepath.Join(dir, "values.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := os.ReadFile("../kubernetes/selvage.yaml")
-	if err != nil {
-		t.Fatal(err)
+	set := everything(t)
+	for name := range all {
+		if _, ok := set[name]; !ok && name != "cni" { // whose directories a node has anyway
+			t.Errorf("everything.yaml does not set %s", name)
+		}
 	}
-	if string(got) != want {
-		t.Error("dist/kubernetes/selvage.yaml is not what the chart renders: run go generate in dist/chart")
-	}
-	if n := len(objects(t, string(got))); n != 5 {
-		t.Errorf("%d objects, want 5", n)
+}
+
+// TestNotes reads what Helm says at the end.
+func TestNotes(t *testing.T) {
+	for _, tt := range []struct {
+		values map[string]any
+		want   []string
+		not    string
+	}{
+		{nil, []string{"--endpoints=http://127.0.0.1:2379", "/coreos.com/network/config", "-n there exec daemonset/here", "No registry has the image"}, "ipMasq"},
+		{everything(t), []string{"--endpoints=https://10.0.0.1:2379,https://10.0.0.2:2379", "/a/b/config", "ipMasq is false"}, "No registry"},
+	} {
+		files, err := renderAll(dir, Release{Name: "here", Namespace: "there", Values: tt.values})
+		if err != nil {
+			t.Fatal(err)
+		}
+		notes := files["selvage/templates/NOTES.txt"]
+		for _, part := range tt.want {
+			if !strings.Contains(notes, part) {
+				t.Errorf("%q is not in:\n%s", part, notes)
+			}
+		}
+		if strings.Contains(notes, tt.not) {
+			t.Errorf("%q is in:\n%s", tt.not, notes)
+		}
 	}
 }
 
@@ -121,7 +161,7 @@ func TestStrict(t *testing.T) {
 }
 
 func TestLint(t *testing.T) {
-	for name, values := range map[string]map[string]any{"defaults": {}, "everything": everything()} {
+	for name, values := range map[string]map[string]any{"defaults": {}, "everything": everything(t)} {
 		for _, m := range lint.All(dir, values, "selvage", true).Messages {
 			if m.Severity > support.InfoSev { // the one of that severity: there is no icon
 				t.Errorf("%s: %s", name, m)
@@ -131,9 +171,9 @@ func TestLint(t *testing.T) {
 }
 
 func TestEverything(t *testing.T) {
-	list := render(t, everything())
+	list := render(t, everything(t))
 	d := find[appsv1.DaemonSet](t, list)[0]
-	if got := d.Spec.Template.Spec.Containers[0].Image; got != "registry.example/selvage:v1.2.3" {
+	if got := d.Spec.Template.Spec.Containers[0].Image; got != "registry.example/selvage:v1.2.3@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" {
 		t.Errorf("the image is %s", got)
 	}
 	flags := find[corev1.ConfigMap](t, list)[0].Data
@@ -141,6 +181,7 @@ func TestEverything(t *testing.T) {
 		"SELVAGED_ETCD_ENDPOINTS": "https://10.0.0.1:2379,https://10.0.0.2:2379", "SELVAGED_ETCD_PREFIX": "/a/b",
 		"SELVAGED_ETCD_CAFILE": "/etc/selvage/etcd/ca.crt", "SELVAGED_IP_MASQ": "false", "SELVAGED_IFACE": "eth1",
 		"SELVAGED_PEER_GRACE": "1m", "SELVAGED_VTEP_FILTER": "false", "SELVAGED_IPTABLES_RESYNC": "7",
+		"SELVAGED_ETCD_PASSWORD_FILE": "/etc/selvage/etcd-user/password", "SELVAGED_METRICS_ADDR": ":9998",
 	} {
 		if flags[name] != want {
 			t.Errorf("%s is %q, want %q", name, flags[name], want)
@@ -154,7 +195,7 @@ func TestFlags(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: make build makes it", err)
 	}
-	list := render(t, everything())
+	list := render(t, everything(t))
 	for name := range find[corev1.ConfigMap](t, list)[0].Data {
 		flag := "--" + strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, "SELVAGED_"), "_", "-"))
 		if !regexp.MustCompile(`(?m)^ +` + flag + `\b`).Match(help) {
@@ -242,10 +283,18 @@ func TestSchema(t *testing.T) {
 		"port":               {"healthzPort": 70000},
 		"conf name":          {"cni": map[string]any{"confName": "../x.conflist"}},
 		"tag":                {"image": map[string]any{"tag": "a:b"}},
+		"digest":             {"image": map[string]any{"digest": "sha256:12"}},
+		"strategy":           {"updateStrategy": map[string]any{"type": "Recreate"}},
+		"share":              {"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxUnavailable": "all"}}},
+		"resource":           {"resources": map[string]any{"request": map[string]any{"cpu": "1"}}},
 	} {
 		if _, err := Render(dir, Release{Name: "selvage", Namespace: "selvage", Values: values}); err == nil || !strings.Contains(err.Error(), "values") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	same := map[string]any{"metricsPort": 9470}
+	if _, err := Render(dir, Release{Name: "selvage", Namespace: "selvage", Values: same}); err == nil || !strings.Contains(err.Error(), "are the same") {
+		t.Errorf("one port for both: %v", err)
 	}
 	if _, err := Render(filepath.Join("no", "chart"), Release{}); err == nil {
 		t.Error("a chart that is not there was rendered")

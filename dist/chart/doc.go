@@ -5,4 +5,4 @@
 // It is a module of its own, since Helm and Kubernetes' API are far larger than all the rest.
 package chart
 
-//go:generate go run ./cmd/manifest -o ../kubernetes/selvage.yaml
+//go:generate go run ./cmd/manifest

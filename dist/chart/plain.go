@@ -14,10 +14,21 @@ const Header = `# selvage on Kubernetes, for kubectl apply -f: see Documentation
 
 // Plain is the plain manifest. root is this folder.
 func Plain(root string) (string, error) {
-	values, err := chartutil.ReadValuesFile(filepath.Join(root, "plain.yaml"))
-	if err != nil {
-		return "", fmt.Errorf("values of the plain manifest: %w", err)
-	}
-	text, err := Manifest(filepath.Join(root, "selvage"), Release{Name: "selvage", Namespace: "selvage", Values: values})
+	text, err := withFile(root, "plain.yaml")
 	return Header + text, err
+}
+
+// Everything is the chart with every value set to another than it has, for who checks what comes out.
+func Everything(root string) (string, error) {
+	text, err := withFile(root, "everything.yaml")
+	return "# Generated from everything.yaml; go generate in dist/chart writes it anew.\n" + text, err
+}
+
+// withFile renders the chart with the values in a file of this folder.
+func withFile(root, name string) (string, error) {
+	values, err := chartutil.ReadValuesFile(filepath.Join(root, name))
+	if err != nil {
+		return "", fmt.Errorf("values in %s: %w", name, err)
+	}
+	return Manifest(filepath.Join(root, "selvage"), Release{Name: "selvage", Namespace: "selvage", Values: values})
 }

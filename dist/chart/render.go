@@ -17,9 +17,8 @@ type Release struct {
 	Values          map[string]any // beyond the chart's
 }
 
-// Render returns the objects of the chart in a directory, one YAML text for each file of it that has any, by name. Values
-// that the chart's schema does not accept are an error.
-func Render(dir string, r Release) (map[string]string, error) {
+// renderAll returns all that the chart's templates make, by file name: besides objects, what Helm tells its user at the end.
+func renderAll(dir string, r Release) (map[string]string, error) {
 	c, err := loader.Load(dir)
 	if err != nil {
 		return nil, fmt.Errorf("load the chart: %w", err)
@@ -36,10 +35,17 @@ func Render(dir string, r Release) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("render: %w", err)
 	}
+	return files, nil
+}
+
+// Render returns the objects of the chart in a directory, one YAML text for each file of it that has any, by name. Values
+// that the chart's schema does not accept are an error.
+func Render(dir string, r Release) (map[string]string, error) {
+	files, err := renderAll(dir, r)
 	maps.DeleteFunc(files, func(name, text string) bool {
 		return !strings.HasSuffix(name, ".yaml") || strings.TrimSpace(text) == ""
 	})
-	return files, nil
+	return files, err
 }
 
 // kinds are in the order in which objects need each other; Helm installs them so as well.

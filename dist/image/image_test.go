@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -278,4 +279,22 @@ func TestErrors(t *testing.T) {
 			t.Errorf("the name %q was taken", bad)
 		}
 	}
+}
+
+// TestLoader packs a program that is linked dynamically together with what loads it.
+func TestLoader(t *testing.T) {
+	program, err := elf.Open("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	i := slices.IndexFunc(program.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+	if i < 0 {
+		t.Fatal("/bin/sh is not linked dynamically")
+	}
+	path := loader(program.Progs[i])
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the loader of /bin/sh: %v", err)
+	}
+	build(t, Spec{OS: "linux", Arch: runtime.GOARCH, Files: []File{{Path: "/sh", From: "/bin/sh"}, {Path: path, From: path}}})
 }

@@ -9,15 +9,19 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // Options describe a cluster and where its parts are.
 type Options struct {
 	Bin        string // directory of selvaged, selvage, etcd, cni/, k8s/ and image/
 	Manifest   string // of the DaemonSet
+	Rendered   string // what else the chart can come to, for the apiserver to look at
 	Containerd string // directory of containerd, its shim and ctr; default: found by PATH
 	Nodes      int    // default 3
-	Logs       string // directory for what the commands print; default one that ends with the sandbox
+	// Families are those of pods, services and nodes, the first of them the one that Kubernetes prefers; default IPv4.
+	Families []subnet.Family
+	Logs     string // directory for what the commands print; default one that ends with the sandbox
 }
 
 // Cluster is a running Kubernetes.
@@ -68,7 +72,7 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	c.lab, err = lab.New(ctx, lab.Options{Nodes: c.options.Nodes, Bin: c.options.Bin, Config: "-"})
+	c.lab, err = lab.New(ctx, lab.Options{Nodes: c.options.Nodes, Families: c.options.Families, Bin: c.options.Bin, Config: "-"})
 	if err != nil {
 		return err
 	}
@@ -85,6 +89,9 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 	}
 	return nil
 }
+
+// families are those of the cluster.
+func (c *Cluster) families() []subnet.Family { return c.lab.Families() }
 
 // commands are those of Kubernetes that a cluster needs.
 func commands() []string {

@@ -2,16 +2,35 @@ package k8slab
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 
 	"github.com/selvage-net/selvage/dist/containerd"
+	"github.com/selvage-net/selvage/subnet"
 )
 
-// The networks of the cluster.
-const (
-	podNetwork     = "10.5.0.0/16"
-	serviceNetwork = "10.96.0.0/16"
-	apiService     = "10.96.0.1:443" // the first address of it, by which pods reach the apiserver
-)
+// podNetworks are the overlay's, as lab.NetworkConfig has them; serviceNetworks are those of cluster IPs.
+func podNetworks() [2]string {
+	return [2]string{subnet.IPv4: "10.5.0.0/16", subnet.IPv6: "fd00:5::/56"}
+}
+
+func serviceNetworks() [2]string {
+	return [2]string{subnet.IPv4: "10.96.0.0/16", subnet.IPv6: "fd00:96::/112"}
+}
+
+// joined has a value of each of the families, in their order and with commas, as Kubernetes' commands take them.
+func joined[T any](families []subnet.Family, of func(subnet.Family) T) string {
+	var all []string
+	for _, f := range families {
+		all = append(all, fmt.Sprint(of(f)))
+	}
+	return strings.Join(all, ",")
+}
+
+// of looks families up in a table.
+func of(table [2]string) func(subnet.Family) string {
+	return func(f subnet.Family) string { return table[f] }
+}
 
 type object = map[string]any
 
@@ -40,10 +59,10 @@ func kubeletConfig(cgroup string) ([]byte, error) {
 
 // proxyConfig is a kube-proxy's configuration. The sizes of the connection tracking table are the whole machine's, and are
 // left alone.
-func proxyConfig(node, mode string) ([]byte, error) {
+func proxyConfig(node, mode string, families []subnet.Family) ([]byte, error) {
 	return json.Marshal(object{
 		"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-		"mode": mode, "clusterCIDR": podNetwork, "hostnameOverride": node,
+		"mode": mode, "clusterCIDR": joined(families, of(podNetworks())), "hostnameOverride": node,
 		"clientConnection": object{"kubeconfig": proxyKubeconfig},
 		"conntrack":        object{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
 		"oomScoreAdj":      0,

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,10 +13,14 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // here is where the control plane runs: where the calling process is.
 func here(fn func() error) error { return fn() }
+
+// underlay are the addresses of the lab's router, which is where the control plane runs.
+func underlay() [2]string { return [2]string{subnet.IPv4: "172.31.0.1", subnet.IPv6: "fd00:31::1"} }
 
 // startControlPlane starts what is no node's. Its kubeconfigs are in c.dir.
 func (c *Cluster) startControlPlane(ctx context.Context) (err error) {
@@ -30,12 +35,12 @@ func (c *Cluster) startControlPlane(ctx context.Context) (err error) {
 	if err := writeKey(key); err != nil {
 		return err
 	}
-	const address = "172.31.0.1" // the lab's own on the underlay
-	c.server = "https://" + address + ":6443"
+	address := underlay()[c.families()[0]] // kube-apiserver wants it to be of the family that services prefer
+	c.server = "https://" + net.JoinHostPort(address, "6443")
 	apiserver, err := c.start("kube-apiserver",
 		"--etcd-servers="+strings.Join(c.lab.Etcd().Endpoints(), ","), "--advertise-address="+address, "--secure-port=6443",
 		"--cert-dir="+certificates, "--token-auth-file="+tokens, // it makes itself a certificate
-		"--service-cluster-ip-range="+serviceNetwork, "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		"--service-cluster-ip-range="+joined(c.families(), of(serviceNetworks())), "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged", "--kubelet-preferred-address-types=InternalIP", "--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file="+key, "--service-account-signing-key-file="+key)
 	if err != nil {

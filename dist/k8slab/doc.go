@@ -10,6 +10,8 @@
 //	   |-- node2   172.31.0.12  the same
 //	   `-- outside
 //
+// In dual stack, which is the default of bin/k8s/k8slab, all of them have addresses of both families.
+//
 // Nothing stands in for anything: the commands are Kubernetes' own, see tools/go.mod. Images come from no registry; they are
 // packed here and imported on each node.
 //

@@ -93,7 +93,8 @@ type podList struct {
 			HostNetwork bool
 		}
 		Status struct {
-			PodIP, Phase      string
+			Phase             string
+			PodIPs            []struct{ IP string }
 			Conditions        []condition
 			ContainerStatuses []struct{ RestartCount int }
 		}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/selvage-net/selvage/dist/containerd"
 	"github.com/selvage-net/selvage/dist/lab"
-	"github.com/selvage-net/selvage/subnet"
 )
 
 // Node is a node of the cluster.
@@ -69,7 +68,7 @@ func (c *Cluster) addNode(ctx context.Context, at *lab.Node, pods, selvage strin
 
 func (n *Node) startKubelet() (err error) {
 	n.kubelet, err = n.start("kubelet", "--config="+kubeletConfigFile, "--kubeconfig="+kubeletKubeconfig,
-		"--hostname-override="+n.Name(), "--node-ip="+n.Addr(subnet.IPv4).String())
+		"--hostname-override="+n.Name(), "--node-ip="+joined(n.cluster.families(), n.Addr))
 	return err
 }
 
@@ -83,7 +82,7 @@ func (n *Node) restartKubelet(ctx context.Context) error {
 
 // startProxy starts kube-proxy in a mode.
 func (n *Node) startProxy(mode string) error {
-	config, err := proxyConfig(n.Name(), mode)
+	config, err := proxyConfig(n.Name(), mode, n.cluster.families())
 	if err == nil {
 		err = n.Do(func() error { return os.WriteFile(proxyConfigFile, config, 0o644) })
 	}

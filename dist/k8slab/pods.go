@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // Pod is a pod with an agent in it.
 type Pod struct {
 	Name, UID string
-	Addr      netip.Addr
+	Addrs     [2]netip.Addr // by family
 	Node      *Node
 	Restarts  int
 }
@@ -24,15 +25,35 @@ func (p *Pod) String() string { return p.Name + " on " + p.Node.Name() }
 
 // identity is what may not change of a pod.
 func (p *Pod) identity() string {
-	return fmt.Sprintf("%s (%s, %s, %d restarts)", p, p.UID, p.Addr, p.Restarts)
+	return fmt.Sprintf("%s (%s, %s, %d restarts)", p, p.UID, p.Addrs, p.Restarts)
 }
 
 // echo is where its agent answers.
-func (p *Pod) echo() netip.AddrPort { return netip.AddrPortFrom(p.Addr, agent.EchoPort) }
+func (p *Pod) echo(f subnet.Family) netip.AddrPort {
+	return netip.AddrPortFrom(p.Addrs[f], agent.EchoPort)
+}
+
+// setAddrs takes what Kubernetes says, which has one address of each of the cluster's families, in their order.
+func (p *Pod) setAddrs(families []subnet.Family, texts []string) error {
+	if len(texts) != len(families) {
+		return fmt.Errorf("pod %s has the addresses %q, want one of each of %v", p.Name, texts, families)
+	}
+	for i, f := range families {
+		a, err := netip.ParseAddr(texts[i])
+		if err != nil {
+			return fmt.Errorf("pod %s: %w", p.Name, err)
+		}
+		if subnet.FamilyOf(a) != f {
+			return fmt.Errorf("pod %s: address %d is %s, want one of %s", p.Name, i+1, a, f)
+		}
+		p.Addrs[f] = a
+	}
+	return nil
+}
 
 // do has its agent do something. It is asked from its own node, so that it is not the overlay by which it is asked.
 func (p *Pod) do(ctx context.Context, r agent.Request) (agent.Answer, error) {
-	conn, err := p.Node.dial(ctx, "tcp", netip.AddrPortFrom(p.Addr, agent.ControlPort))
+	conn, err := p.Node.dial(ctx, "tcp", netip.AddrPortFrom(p.Addrs[p.Node.cluster.families()[0]], agent.ControlPort))
 	if err != nil {
 		return agent.Answer{}, fmt.Errorf("%s: %w", p, err)
 	}
@@ -87,9 +108,15 @@ func (c *Cluster) podsOf(ctx context.Context, namespace, selector string) ([]*Po
 			continue
 		}
 		p := &Pod{Name: i.Metadata.Name, UID: i.Metadata.UID, Node: c.node(i.Spec.NodeName)}
-		var err error
-		if p.Addr, err = netip.ParseAddr(i.Status.PodIP); err != nil || p.Node == nil {
-			return nil, fmt.Errorf("pod %s has the address %q, on node %q: %w", p.Name, i.Status.PodIP, i.Spec.NodeName, err)
+		if p.Node == nil {
+			return nil, fmt.Errorf("pod %s is on an unknown node, %q", p.Name, i.Spec.NodeName)
+		}
+		var addrs []string
+		for _, a := range i.Status.PodIPs {
+			addrs = append(addrs, a.IP)
+		}
+		if err := p.setAddrs(c.families(), addrs); err != nil {
+			return nil, err
 		}
 		for _, s := range i.Status.ContainerStatuses {
 			p.Restarts += s.RestartCount

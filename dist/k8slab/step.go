@@ -23,10 +23,13 @@ func Steps() []Step {
 	return []Step{
 		{"without a network no node is ready", notReady, false},
 		{"the DaemonSet makes nodes ready", daemonSet, false},
+		{"every value of the chart, for the apiserver", rendered, false},
 		{"pods have addresses of their nodes' subnets", deploy, false},
 		{"pods reach each other by their addresses", reach, false},
 		{"services by kube-proxy with iptables", services("iptables"), false},
+		{"FORWARD drops, kube-proxy with iptables", dropped, false},
 		{"services by kube-proxy with nftables", services("nftables"), false},
+		{"FORWARD drops, kube-proxy with nftables", dropped, false},
 		{"streams between the nodes' pods", stream, false},
 		{"a rolling update of the DaemonSet", watched(rollingUpdate), true},
 		{"a daemon's pod deleted", watched(daemonDeleted), true},
@@ -34,6 +37,9 @@ func Steps() []Step {
 		{"containerd killed and started again", watched(containerdKilled), true},
 		{"EnableNFTables: true", watched(nftablesWished), true},
 		{"EnableNFTables: false, without iptables in the image", watched(iptablesWished), true},
+		{"EnableNFTables: false, iptables in the image", watched(iptablesInImage), false},
+		{"FORWARD drops, iptables in the image", undoneByItself, false},
+		{"a node leaves", leaves, false},
 		{"all pods deleted", deleted, false},
 	}
 }

@@ -3,6 +3,8 @@ package k8slab
 import (
 	"strings"
 	"testing"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 func TestRepeatAndUpTo(t *testing.T) {
@@ -35,6 +37,30 @@ func TestParseSoftnet(t *testing.T) {
 	for _, bad := range []string{"086ba103\n", "086ba103 what\n"} {
 		if got, err := parseSoftnet(bad); err == nil {
 			t.Errorf("%q: %d", bad, got)
+		}
+	}
+}
+
+// TestSetAddrs has Kubernetes give a pod addresses, which have to be one of each family, in order.
+func TestSetAddrs(t *testing.T) {
+	four, six := []subnet.Family{subnet.IPv4}, []subnet.Family{subnet.IPv6}
+	dual := []subnet.Family{subnet.IPv4, subnet.IPv6}
+	for _, tt := range []struct {
+		families []subnet.Family
+		addrs    string
+		ok       bool
+	}{
+		{four, "10.5.1.2", true}, {six, "fd00:5::2", true}, {dual, "10.5.1.2 fd00:5::2", true},
+		{dual, "fd00:5::2 10.5.1.2", false}, {dual, "10.5.1.2", false}, {four, "10.5.1.2 fd00:5::2", false}, {six, "10.5.1.2", false},
+		{four, "", false}, {four, "x", false},
+	} {
+		var p Pod
+		err := p.setAddrs(tt.families, strings.Fields(tt.addrs))
+		if (err == nil) != tt.ok {
+			t.Errorf("%v of %v: %v", tt.addrs, tt.families, err)
+		}
+		if got := joined(tt.families, func(f subnet.Family) string { return p.Addrs[f].String() }); tt.ok && got != strings.ReplaceAll(tt.addrs, " ", ",") {
+			t.Errorf("%v of %v: %s", tt.addrs, tt.families, got)
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/selvage-net/selvage/dist/k8slab/agent"
@@ -22,24 +21,26 @@ func (s *suite) streams() (list []*Pod) {
 	return list
 }
 
-// stream has a pod of each node send to one of the next, for as long as the suite goes on. One of them sends by the service
-// that only a pod of another node is behind.
+// stream has a pod of each node send to one of the next, in each family, for as long as the suite goes on. One of them sends by
+// the service that only a pod of another node is behind.
 func stream(ctx context.Context, s *suite) ([]string, error) {
 	var found []string
+	byService := slices.IndexFunc(s.streams(), func(p *Pod) bool { return p.Node != s.alone.Node })
 	for i, p := range s.streams() {
 		to := s.pods[(i*perNode+perNode+1)%len(s.pods)] // the second of the next node
-		what := to.echo()
-		if p.Node != s.alone.Node && !slices.ContainsFunc(found, func(f string) bool { return strings.Contains(f, "service") }) {
-			var err error
-			if what, err = s.clusterIP(ctx, "alone"); err != nil {
+		for _, f := range s.families() {
+			what, text := to.echo(f), to.String()
+			if i == byService {
+				var err error
+				if what, err = s.clusterIP(ctx, "alone", f); err != nil {
+					return nil, err
+				}
+				text = "a service's pod on " + s.alone.Node.Name()
+			}
+			if _, err := p.do(ctx, agent.Request{Stream: &agent.Stream{To: what, Every: streamEvery}}); err != nil {
 				return nil, err
 			}
-			found = append(found, fmt.Sprintf("%s -> the service %s, on %s, every %s", p, what, s.alone.Node.Name(), streamEvery))
-		} else {
-			found = append(found, fmt.Sprintf("%s -> %s, every %s", p, to, streamEvery))
-		}
-		if _, err := p.do(ctx, agent.Request{Stream: &agent.Stream{To: what, Every: streamEvery}}); err != nil {
-			return nil, err
+			found = append(found, fmt.Sprintf("%s -> %s, %s, every %s", p, what, text, streamEvery))
 		}
 	}
 	losses, of, err := s.losses(ctx)
@@ -50,20 +51,24 @@ func stream(ctx context.Context, s *suite) ([]string, error) {
 func (s *suite) losses(ctx context.Context) (sum agent.Losses, of []string, err error) {
 	for _, p := range s.streams() {
 		a, err := p.do(ctx, agent.Request{Report: true})
+		if err == nil && len(a.Losses) != len(s.families()) {
+			err = fmt.Errorf("%s reports on %d streams, want %d", p, len(a.Losses), len(s.families()))
+		}
 		if err != nil {
 			return sum, of, err
 		}
-		sum = sum.Add(*a.Losses)
-		if a.Losses.Lost > 0 {
-			of = append(of, fmt.Sprintf("from %s: %s", p, a.Losses))
+		for i, l := range a.Losses {
+			if sum = sum.Add(l); l.Lost > 0 {
+				of = append(of, fmt.Sprintf("from %s, %s: %s", p, s.families()[i], l))
+			}
 		}
 	}
 	return sum, of, nil
 }
 
 // watched does something to the cluster and wants none of it to be noticed by pods: not a datagram lost, no pod restarted, no
-// other address, and the way outside as before. Where the machine itself was too busy to take packets, a loss says nothing:
-// then it is done again, a few times at most.
+// other address, and the way outside as before. Where the machine itself was too busy to take packets, or for the agents to
+// read them, a loss says nothing: then it is done again, a few times at most.
 func watched(run func(context.Context, *suite) ([]string, error)) func(context.Context, *suite) ([]string, error) {
 	return func(ctx context.Context, s *suite) (found []string, err error) {
 		const tries = 4
@@ -76,32 +81,54 @@ func watched(run func(context.Context, *suite) ([]string, error)) func(context.C
 			switch {
 			case losses.Sent > 0 && losses.Lost == 0:
 				return found, errors.Join(s.samePods(ctx), s.allReady(ctx), s.leave(ctx))
-			case busy == 0 || try == tries:
+			case busy == (drops{}) || try == tries:
 				return found, fmt.Errorf("%s, want none, and some sent", losses)
 			}
-			found = append(found, fmt.Sprintf("but the machine, too busy, dropped %d packets meanwhile, of whomever's: once more", busy))
+			found = append(found, fmt.Sprintf("but meanwhile the machine, too busy, dropped %d packets, of whomever's, and the pods' sockets %d: once more",
+				busy.machine, busy.sockets))
 		}
 	}
 }
 
-// watch does something once, and counts what the streams lose, and what the whole machine drops.
-func (s *suite) watch(ctx context.Context, run func(context.Context, *suite) ([]string, error)) (found []string, losses agent.Losses, busy uint64, err error) {
-	if _, _, err := s.losses(ctx); err != nil { // those from before
-		return nil, losses, 0, err
+// drops counts packets that were dropped since something was too slow to take them.
+type drops struct {
+	machine uint64 // of whomever's, see machineDrops
+	sockets uint64 // by the agents' sockets
+}
+
+func (s *suite) drops(ctx context.Context) (d drops, err error) {
+	if d.machine, err = machineDrops(); err != nil {
+		return d, err
 	}
-	before, err := machineDrops()
+	for _, p := range append([]*Pod{s.alone}, s.pods...) {
+		a, err := p.do(ctx, agent.Request{Overflows: true})
+		if err != nil {
+			return d, err
+		}
+		d.sockets += a.Overflows
+	}
+	return d, nil
+}
+
+// watch does something once, and counts what the streams lose, and what is dropped meanwhile.
+func (s *suite) watch(ctx context.Context, run func(context.Context, *suite) ([]string, error)) (found []string, losses agent.Losses, busy drops, err error) {
+	if _, _, err := s.losses(ctx); err != nil { // those from before
+		return nil, losses, busy, err
+	}
+	before, err := s.drops(ctx)
 	if err != nil {
-		return nil, losses, 0, err
+		return nil, losses, busy, err
 	}
 	if found, err = run(ctx, s); err != nil {
-		return found, losses, 0, err
+		return found, losses, busy, err
 	}
 	losses, of, err := s.losses(ctx)
 	if err != nil {
-		return found, losses, 0, err
+		return found, losses, busy, err
 	}
-	after, err := machineDrops()
-	return slices.Concat(found, []string{losses.String()}, of), losses, after - before, err
+	after, err := s.drops(ctx)
+	busy = drops{machine: after.machine - before.machine, sockets: after.sockets - before.sockets}
+	return slices.Concat(found, []string{losses.String()}, of), losses, busy, err
 }
 
 // samePods wants the pods to be those that they were. A kubelet that starts takes them for not ready until it has probed them.
@@ -220,8 +247,10 @@ func containerdKilled(ctx context.Context, s *suite) ([]string, error) {
 	}
 	for _, p := range pods {
 		for _, to := range s.streams() {
-			if _, err := p.call(ctx, "udp", to.echo()); err != nil {
-				return nil, err
+			for _, f := range s.families() {
+				if _, err := p.call(ctx, "udp", to.echo(f)); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}

@@ -8,57 +8,65 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
 // nftablesWished has the network config say what the daemons have chosen by themselves.
 func nftablesWished(ctx context.Context, s *suite) ([]string, error) {
-	if err := s.lab.Etcd().PutConfig(ctx, networkConfig("true")); err != nil {
+	if err := s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NFTablesOn)); err != nil {
 		return nil, err
 	}
-	return s.modes(ctx, "EnableNFTables is true", status.Ready)
+	return s.modes(ctx, "nftables", "EnableNFTables is true", status.Ready)
 }
 
-// iptablesWished asks for what the image does not have: the daemons have to say so, and what there is has to stay.
+// iptablesWished asks for what the image does not have, as flannel's usual network config does: nftables has to do it all the
+// same, the daemons have to say so, and one that starts has to become ready.
 func iptablesWished(ctx context.Context, s *suite) ([]string, error) {
-	if err := s.lab.Etcd().PutConfig(ctx, networkConfig("false")); err != nil {
+	if err := s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NFTablesOff)); err != nil {
 		return nil, err
 	}
-	found, err := s.modes(ctx, "EnableNFTables is false", status.Degraded)
-	if err == nil {
-		err = s.leave(ctx)
-	}
+	found, err := s.modes(ctx, "nftables", "EnableNFTables is false, and there is no iptables", status.Ready)
 	if err != nil {
 		return found, err
 	}
-	if err := s.lab.Etcd().PutConfig(ctx, networkConfig("")); err != nil {
+	replaced, err := daemonDeleted(ctx, s)
+	if found = append(found, replaced...); err != nil {
 		return found, err
 	}
-	after, err := s.modes(ctx, "it works here", status.Ready)
+	for _, n := range s.nodes {
+		now, err := n.status(ctx)
+		if err == nil && len(now.Filter.Trouble) != 1 {
+			err = fmt.Errorf("%s: it says of the wish that it cannot meet %q, want one sentence", n.Name(), now.Filter.Trouble)
+		}
+		if err != nil {
+			return found, err
+		}
+	}
+	if err := errors.Join(s.leave(ctx), s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NodesChoose))); err != nil {
+		return found, err
+	}
+	after, err := s.modes(ctx, "nftables", "it works here", status.Ready)
 	return append(append(found, "and without it again:"), after...), err
 }
 
 // modes waits until all daemons have chosen a mode for a reason, and are in a state.
-func (s *suite) modes(ctx context.Context, why string, want status.State) (found []string, err error) {
+func (s *suite) modes(ctx context.Context, mode, why string, want status.State) (found []string, err error) {
 	for _, n := range s.nodes {
 		var now status.Status
 		err := s.eventually(ctx, "the daemon of "+n.Name(), func() (err error) {
 			if now, err = n.status(ctx); err != nil {
 				return err
 			}
-			if now.State != want || !strings.HasPrefix(now.Filter.Why, why) {
-				return fmt.Errorf("it is %s, %s: %v", now.State, filterText(now), now.Problems)
+			if now.State != want || now.Filter.Mode != mode || !strings.HasPrefix(now.Filter.Why, why) {
+				return fmt.Errorf("it is %s, %s: %v; want %s, %s, since %s", now.State, filterText(now), now.Problems, want, mode, why)
 			}
 			return nil
 		})
 		if err != nil {
 			return found, err
 		}
-		text := fmt.Sprintf("%s: %s, %s", n.Name(), now.State, filterText(now))
-		for _, p := range now.Problems {
-			text += fmt.Sprintf("; %s: %s", p.Topic, p.Text)
-		}
-		found = append(found, text)
+		found = append(found, fmt.Sprintf("%s: %s, %s", n.Name(), now.State, filterText(now)))
 	}
 	return found, nil
 }

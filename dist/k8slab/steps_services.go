@@ -36,22 +36,27 @@ func services(mode string) func(context.Context, *suite) ([]string, error) {
 				return nil, err
 			}
 		}
-		calls := &caller{suite: s}
-		if err := calls.all(ctx); err != nil {
-			return nil, err
+		made := 0
+		for _, f := range s.families() {
+			calls := &caller{suite: s, family: f}
+			if err := calls.all(ctx); err != nil {
+				return nil, err
+			}
+			made += calls.made
 		}
 		return []string{
-			fmt.Sprintf("%d calls by UDP and TCP in %.1fs, all answered, and by every pod of a service:", calls.made, time.Since(start).Seconds()),
+			fmt.Sprintf("%d calls by UDP and TCP in %.1fs, all answered, and by every pod of a service:", made, time.Since(start).Seconds()),
 			"cluster IPs from pods and nodes; node ports from outside, nodes and pods; the apiserver's service; a pod's own service (hairpin)",
 			"source addresses: a pod's own at another pod's cluster IP; the bridge's at its own; the outside's with externalTrafficPolicy: Local, else a node's",
 		}, nil
 	}
 }
 
-// caller counts calls.
+// caller calls in one family, and counts the calls.
 type caller struct {
 	*suite
-	made int
+	family subnet.Family
+	made   int
 }
 
 // from is where a call comes from: do calls once, and seen says what is wrong with the source address that was seen.
@@ -71,11 +76,11 @@ func placeOf(name string, do func(func() error) error) from {
 func (n *Node) from() from { return placeOf(n.Name(), n.Do) }
 
 func (c *caller) all(ctx context.Context) error {
-	web, err := c.clusterIP(ctx, "web")
+	web, err := c.clusterIP(ctx, "web", c.family)
 	if err != nil {
 		return err
 	}
-	alone, err := c.clusterIP(ctx, "alone")
+	alone, err := c.clusterIP(ctx, "alone", c.family)
 	if err != nil {
 		return err
 	}
@@ -83,9 +88,9 @@ func (c *caller) all(ctx context.Context) error {
 		// Of the service's pods, the caller may be one: then its packets come back to it, with the bridge's address.
 		seen := func(e agent.Echo) error {
 			if e.By == p.Name {
-				return wantSource(e, p.Node.ownAddrs()...)
+				return wantSource(e, p.Node.ownAddrs(c.family)...)
 			}
-			return wantSource(e, p.Addr)
+			return wantSource(e, p.Addrs[c.family])
 		}
 		if err := c.everybody(ctx, p.from(), web, c.pods, seen); err != nil {
 			return err
@@ -99,17 +104,17 @@ func (c *caller) all(ctx context.Context) error {
 	}
 	anything := func(agent.Echo) error { return nil } // what the node chooses
 	for _, n := range c.nodes {
-		if err := c.everybody(ctx, n.from(), web, c.pods, func(e agent.Echo) error { return wantSource(e, n.ownAddrs()...) }); err != nil {
+		if err := c.everybody(ctx, n.from(), web, c.pods, func(e agent.Echo) error { return wantSource(e, n.ownAddrs(c.family)...) }); err != nil {
 			return err
 		}
-		at := netip.AddrPortFrom(n.Addr(subnet.IPv4), nodePort)
+		at := netip.AddrPortFrom(n.Addr(c.family), nodePort)
 		outside := placeOf("outside", c.lab.Outside().Do)
-		if err := c.everybody(ctx, outside, at, c.pods, func(e agent.Echo) error { return wantSource(e, n.ownAddrs()...) }); err != nil {
+		if err := c.everybody(ctx, outside, at, c.pods, func(e agent.Echo) error { return wantSource(e, n.ownAddrs(c.family)...) }); err != nil {
 			return err
 		}
-		local := netip.AddrPortFrom(n.Addr(subnet.IPv4), nodePortLocal)
+		local := netip.AddrPortFrom(n.Addr(c.family), nodePortLocal)
 		here := slices.DeleteFunc(slices.Clone(c.pods), func(p *Pod) bool { return p.Node != n })
-		err := c.everybody(ctx, outside, local, here, func(e agent.Echo) error { return wantSource(e, c.lab.Outside().Addr(subnet.IPv4)) })
+		err := c.everybody(ctx, outside, local, here, func(e agent.Echo) error { return wantSource(e, c.lab.Outside().Addr(c.family)) })
 		if err != nil {
 			return err
 		}
@@ -156,20 +161,32 @@ func (c *caller) everybody(ctx context.Context, f from, to netip.AddrPort, pods 
 	return nil
 }
 
-// apiserver has a pod connect to the apiserver by its service, as what runs in a cluster does.
+// apiserver has a pod connect to the apiserver by its service, as what runs in a cluster does. It has one cluster IP, whatever
+// the others have.
 func (c *caller) apiserver(ctx context.Context, p *Pod) error {
-	_, err := p.call(ctx, "connect", netip.MustParseAddrPort(apiService))
+	if c.family != c.families()[0] {
+		return nil
+	}
+	to := netip.MustParsePrefix(serviceNetworks()[c.family]).Addr().Next() // the first of the network
+	_, err := p.call(ctx, "connect", netip.AddrPortFrom(to, 443))
 	c.made++
 	return err
 }
 
-func (c *Cluster) clusterIP(ctx context.Context, name string) (netip.AddrPort, error) {
-	var service struct{ Spec struct{ ClusterIP string } }
+// clusterIP is a service's, in a family: it has one of each.
+func (c *Cluster) clusterIP(ctx context.Context, name string, f subnet.Family) (netip.AddrPort, error) {
+	var service struct {
+		Spec struct{ ClusterIPs []netip.Addr }
+	}
 	if err := c.get(ctx, &service, "service", name); err != nil {
 		return netip.AddrPort{}, err
 	}
-	addr, err := netip.ParseAddr(service.Spec.ClusterIP)
-	return netip.AddrPortFrom(addr, servicePort), err
+	for _, a := range service.Spec.ClusterIPs {
+		if subnet.FamilyOf(a) == f {
+			return netip.AddrPortFrom(a, servicePort), nil
+		}
+	}
+	return netip.AddrPort{}, fmt.Errorf("the service %s has the cluster IPs %v, and none of %s", name, service.Spec.ClusterIPs, f)
 }
 
 // wantSource says what is wrong with a source address that a pod saw.
@@ -181,10 +198,10 @@ func wantSource(e agent.Echo, want ...netip.Addr) error {
 }
 
 // ownAddrs are the addresses that a node has of its own subnet: the overlay device's and the bridge's.
-func (n *Node) ownAddrs() []netip.Addr {
+func (n *Node) ownAddrs(f subnet.Family) []netip.Addr {
 	file, err := n.Subnet()
 	if err != nil {
 		return nil
 	}
-	return []netip.Addr{file.Subnets[subnet.IPv4].Masked().Addr(), file.Subnets[subnet.IPv4].Addr()}
+	return []netip.Addr{file.Subnets[f].Masked().Addr(), file.Subnets[f].Addr()}
 }

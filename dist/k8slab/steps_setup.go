@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -27,12 +28,9 @@ const (
 // perNode is how many of the Deployment's pods there are a node.
 const perNode = 2
 
-// networkConfig leaves the choice of the packet filter to the nodes, or not: nftables is what stands for it in JSON.
-func networkConfig(nftables string) string {
-	if nftables != "" {
-		nftables = `,"EnableNFTables":` + nftables
-	}
-	return fmt.Sprintf(`{"Network":%q,"Backend":{"Type":"vxlan"}%s}`, podNetwork, nftables)
+// networkConfig leaves the choice of the packet filter to the nodes, or not.
+func (c *Cluster) networkConfig(nftables lab.NFTables) string {
+	return lab.NetworkConfig(c.families(), "", nftables)
 }
 
 // notReady waits until every node is there and says for what it waits.
@@ -63,7 +61,7 @@ func notReady(ctx context.Context, s *suite) ([]string, error) {
 // daemonSet applies the manifest, and nothing else.
 func daemonSet(ctx context.Context, s *suite) ([]string, error) {
 	start := time.Now()
-	if err := errors.Join(s.lab.Etcd().PutConfig(ctx, networkConfig("")), s.apply(ctx, s.manifest)); err != nil {
+	if err := errors.Join(s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NodesChoose)), s.apply(ctx, s.manifest)); err != nil {
 		return nil, err
 	}
 	if err := s.rollout(ctx, daemons, daemonSetOf); err != nil {
@@ -83,15 +81,22 @@ func daemonSet(ctx context.Context, s *suite) ([]string, error) {
 		if err != nil {
 			return found, err
 		}
-		found = append(found, fmt.Sprintf("%s: %s, MTU %d, %s", n.Name(), file.Subnets[subnet.IPv4].Masked(), file.MTU, mode))
+		found = append(found, fmt.Sprintf("%s: %s, MTU %d, %s", n.Name(),
+			joined(s.families(), func(f subnet.Family) netip.Prefix { return file.Subnets[f].Masked() }), file.MTU, mode))
 	}
 	return found, nil
+}
+
+// rendered has the apiserver check the chart's objects with every value set, as far as that goes without storing them.
+func rendered(ctx context.Context, s *suite) ([]string, error) {
+	out, err := s.kubectl(ctx, "apply", "--dry-run=server", "--validate=strict", "-f", s.options.Rendered)
+	return strings.Split(strings.TrimSpace(out), "\n"), err
 }
 
 // deploy runs the workload.
 func deploy(ctx context.Context, s *suite) ([]string, error) {
 	start := time.Now()
-	if err := s.apply(ctx, strings.Replace(workload, "PODS", strconv.Itoa(perNode*len(s.nodes)), 1)); err != nil {
+	if err := s.apply(ctx, s.workload()); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{"deployment/web", "deployment/alone"} {
@@ -100,7 +105,7 @@ func deploy(ctx context.Context, s *suite) ([]string, error) {
 		}
 	}
 	took := time.Since(start)
-	wide, err := s.kubectl(ctx, "get", "pods", "-o", "wide")
+	wide, err := s.kubectl(ctx, "get", "pods", "-o", "custom-columns=NAME:.metadata.name,NODE:.spec.nodeName,ADDRESSES:.status.podIPs[*].ip")
 	if err != nil {
 		return nil, err
 	}
@@ -120,85 +125,103 @@ func deploy(ctx context.Context, s *suite) ([]string, error) {
 		if i > 0 && s.pods[i-1].Node != s.nodes[(i-1)/perNode] {
 			return found, fmt.Errorf("the pods are not spread over the nodes: %v", s.pods)
 		}
-		if err := p.checkAddr(); err != nil {
+		if err := p.checkAddrs(); err != nil {
 			return found, err
 		}
 	}
 	return found, nil
 }
 
-// checkAddr wants a pod's address to be of its node's subnet.
-func (p *Pod) checkAddr() error {
+// workload is the text with what hangs on the cluster.
+func (c *Cluster) workload() string {
+	policy := "SingleStack"
+	if len(c.families()) > 1 {
+		policy = "RequireDualStack"
+	}
+	return strings.NewReplacer("PODS", strconv.Itoa(perNode*len(c.nodes)), "FAMILY_POLICY", policy).Replace(workload)
+}
+
+// checkAddrs wants a pod's addresses to be of its node's subnets.
+func (p *Pod) checkAddrs() error {
 	file, err := p.Node.Subnet()
 	if err != nil {
 		return err
 	}
-	if own := file.Subnets[subnet.IPv4].Masked(); !own.Contains(p.Addr) {
-		return fmt.Errorf("%s has %s, want an address of %s", p, p.Addr, own)
+	for _, f := range p.Node.cluster.families() {
+		if own := file.Subnets[f].Masked(); !own.Contains(p.Addrs[f]) {
+			return fmt.Errorf("%s has %s, want an address of %s", p, p.Addrs[f], own)
+		}
 	}
 	return nil
 }
 
-// reach calls every pod from every other, from every node and by its host port, without any kube-proxy.
+// reach calls every pod from every other, from every node and by its host port, in each family, without any kube-proxy.
 func reach(ctx context.Context, s *suite) ([]string, error) {
 	calls := 0
-	for _, from := range s.pods {
-		for _, to := range s.pods {
-			if from == to {
-				continue
-			}
-			for _, network := range []string{"udp", "tcp"} {
-				echo, err := from.call(ctx, network, to.echo())
-				if want := (agent.Echo{Seen: from.Addr, By: to.Name}); err == nil && echo != want {
-					err = fmt.Errorf("%s -> %s: %s answered, want %s", from, to, echo, want)
-				}
-				if err != nil {
-					return nil, err
-				}
-				calls++
-			}
-		}
-	}
-	for _, n := range s.nodes {
-		for _, to := range s.pods {
-			for _, network := range []string{"udp", "tcp"} {
-				if _, err := callFrom(ctx, n.Do, network, to.echo()); err != nil {
-					return nil, fmt.Errorf("%s -> %s: %w", n.Name(), to, err)
-				}
-				calls++
-			}
-		}
-	}
-	port := netip.AddrPortFrom(s.alone.Node.Addr(subnet.IPv4), 8070)
-	outside := s.lab.Outside()
-	for _, network := range []string{"udp", "tcp"} {
-		echo, err := callFrom(ctx, outside.Do, network, port)
-		if want := (agent.Echo{Seen: outside.Addr(subnet.IPv4), By: s.alone.Name}); err == nil && echo != want {
-			err = fmt.Errorf("%s answered, want %s", echo, want)
-		}
+	for _, f := range s.families() {
+		made, err := s.reachIn(ctx, f)
 		if err != nil {
-			return nil, fmt.Errorf("outside -> host port %s: %w", port, err)
+			return nil, err
 		}
-		calls++
+		calls += made
 	}
 	if err := s.leave(ctx); err != nil {
 		return nil, err
 	}
 	return []string{
-		fmt.Sprintf("%d calls by UDP and TCP; pods saw each other's own addresses, and the outside's at a host port;", calls+len(s.pods)),
+		fmt.Sprintf("%d calls by UDP and TCP; pods saw each other's own addresses, and the outside's at a host port;", calls+len(s.pods)*len(s.families())),
 		"outside, they were seen with their nodes' addresses",
 	}, nil
+}
+
+func (s *suite) reachIn(ctx context.Context, f subnet.Family) (calls int, err error) {
+	outside := s.lab.Outside()
+	port := netip.AddrPortFrom(s.alone.Node.Addr(f), 8070)
+	for _, network := range networks() {
+		for _, to := range s.pods {
+			for _, from := range s.pods {
+				if from == to {
+					continue
+				}
+				echo, err := from.call(ctx, network, to.echo(f))
+				if want := (agent.Echo{Seen: from.Addrs[f], By: to.Name}); err == nil && echo != want {
+					err = fmt.Errorf("%s -> %s: %s answered, want %s", from, to, echo, want)
+				}
+				if err != nil {
+					return calls, err
+				}
+				calls++
+			}
+			for _, n := range s.nodes {
+				if _, err := callFrom(ctx, n.Do, network, to.echo(f)); err != nil {
+					return calls, fmt.Errorf("%s -> %s: %w", n.Name(), to, err)
+				}
+				calls++
+			}
+		}
+		echo, err := callFrom(ctx, outside.Do, network, port)
+		if want := (agent.Echo{Seen: outside.Addr(f), By: s.alone.Name}); err == nil && echo != want {
+			err = fmt.Errorf("%s answered, want %s", echo, want)
+		}
+		if err != nil {
+			return calls, fmt.Errorf("outside -> host port %s: %w", port, err)
+		}
+		calls++
+	}
+	return calls, nil
 }
 
 // leave calls the outside from every pod: there its node's address is to be seen.
 func (s *suite) leave(ctx context.Context) error {
 	for _, p := range s.pods {
-		echo, err := p.call(ctx, "udp", s.lab.Outside().Echo(subnet.IPv4))
-		if err == nil {
-			err = wantSource(echo, p.Node.Addr(subnet.IPv4))
-		}
-		if err != nil {
-			return fmt.Errorf("%s -> outside: %w", p, err)
+		for _, f := range s.families() {
+			echo, err := p.call(ctx, "udp", s.lab.Outside().Echo(f))
+			if err == nil {
+				err = wantSource(echo, p.Node.Addr(f))
+			}
+			if err != nil {
+				return fmt.Errorf("%s -> outside: %w", p, err)
+			}
 		}
 	}
 	return nil

@@ -87,18 +87,17 @@ func TestStream(t *testing.T) {
 	if _, err := ask(t, control, Request{Report: true}); err == nil {
 		t.Error("a report on no stream")
 	}
-	if _, err := ask(t, control, Request{Stream: &Stream{To: echo, Every: time.Millisecond}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ask(t, control, Request{Stream: &Stream{To: echo, Every: time.Millisecond}}); err == nil {
-		t.Error("a second stream")
+	for range 2 {
+		if _, err := ask(t, control, Request{Stream: &Stream{To: echo, Every: time.Millisecond}}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for sent := 0; sent == 0; {
 		a, err := ask(t, control, Request{Report: true})
-		if err != nil || a.Losses.Lost != 0 {
+		if err != nil || len(a.Losses) != 2 || a.Losses[0].Lost+a.Losses[1].Lost != 0 {
 			t.Fatalf("%+v, %v", a.Losses, err)
 		}
-		sent = a.Losses.Sent
+		sent = min(a.Losses[0].Sent, a.Losses[1].Sent)
 	}
 }
 
@@ -110,10 +109,49 @@ func TestStreamToNobody(t *testing.T) {
 	}
 	for sent := 0; sent == 0; {
 		a, err := ask(t, control, Request{Report: true})
-		if err != nil || a.Losses.Lost != a.Losses.Sent {
+		if err != nil || len(a.Losses) != 1 || a.Losses[0].Lost != a.Losses[0].Sent {
 			t.Fatalf("%+v, %v", a.Losses, err)
 		}
-		sent = a.Losses.Sent
+		sent = a.Losses[0].Sent
+	}
+}
+
+// TestOverflows has nobody read what is sent to a socket.
+func TestOverflows(t *testing.T) {
+	_, control := serve(t)
+	count := func() uint64 {
+		a, err := ask(t, control, Request{Overflows: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Overflows
+	}
+	for _, to := range []string{"127.0.0.1:0", "[::1]:0"} {
+		deaf, err := net.ListenPacket("udp", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer deaf.Close()
+		conn, err := net.Dial("udp", deaf.LocalAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for before := count(); count() == before; {
+			for range 1000 {
+				if _, err := conn.Write(make([]byte, 1000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for _, text := range []string{"", "Udp: RcvbufErrors\n", "Udp: InDatagrams RcvbufErrors\nUdp: 1\n", "Udp: RcvbufErrors\nUdp: x\n"} {
+		if n, err := parseSNMP(text); err == nil {
+			t.Errorf("%q: %d", text, n)
+		}
+	}
+	if n, err := parseSNMP6("Udp6InDatagrams 3\n"); err == nil {
+		t.Errorf("%d", n)
 	}
 }
 

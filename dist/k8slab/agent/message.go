@@ -17,7 +17,9 @@ const (
 type Request struct {
 	Call   *Call   `json:",omitempty"`
 	Stream *Stream `json:",omitempty"`
-	Report bool    `json:",omitempty"` // on the stream
+	Report bool    `json:",omitempty"` // on the streams
+	// Overflows: how many datagrams the pod's sockets had no room for, ever.
+	Overflows bool `json:",omitempty"`
 }
 
 // Call asks to call an address once: an agent, or whatever accepts a connection.
@@ -34,9 +36,10 @@ type Stream struct {
 
 // Answer is what came of a request.
 type Answer struct {
-	Error  string  `json:",omitempty"`
-	Echo   *Echo   `json:",omitempty"` // of a call
-	Losses *Losses `json:",omitempty"` // of a stream, since the last report
+	Error     string   `json:",omitempty"`
+	Echo      *Echo    `json:",omitempty"` // of a call
+	Overflows uint64   `json:",omitempty"`
+	Losses    []Losses `json:",omitempty"` // of each stream, in the order in which they were started, since the last report
 }
 
 // Echo is what an agent answers to a call.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -61,8 +62,8 @@ type server struct {
 	name    string
 	running sync.WaitGroup
 
-	mu     sync.Mutex
-	stream *stream
+	mu      sync.Mutex
+	streams []*stream
 }
 
 func (s *server) echoDatagrams(conn *net.UDPConn) error {
@@ -120,29 +121,40 @@ func (s *server) do(r Request) (a Answer, err error) {
 	case r.Stream != nil:
 		return a, s.start(*r.Stream)
 	case r.Report:
-		s.mu.Lock()
-		stream := s.stream
-		s.mu.Unlock()
-		if stream == nil {
-			return a, errors.New("no stream was started")
-		}
-		losses, err := stream.report(s.ctx)
-		return Answer{Losses: &losses}, err
+		return s.report()
+	case r.Overflows:
+		n, err := overflows()
+		return Answer{Overflows: n}, err
 	}
 	return a, errors.New("an empty request")
 }
 
 func (s *server) start(to Stream) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stream != nil {
-		return errors.New("there is a stream already")
-	}
 	stream, err := newStream(to)
 	if err != nil {
 		return err
 	}
-	s.stream = stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams = append(s.streams, stream)
 	s.running.Go(func() { stream.run(s.ctx) })
 	return nil
+}
+
+// report has all streams report at the same time: each waits for its last answers.
+func (s *server) report() (a Answer, err error) {
+	s.mu.Lock()
+	streams := slices.Clone(s.streams)
+	s.mu.Unlock()
+	if len(streams) == 0 {
+		return a, errors.New("no stream was started")
+	}
+	a.Losses = make([]Losses, len(streams))
+	errs := make([]error, len(streams))
+	var reports sync.WaitGroup
+	for i, stream := range streams {
+		reports.Go(func() { a.Losses[i], errs[i] = stream.report(s.ctx) })
+	}
+	reports.Wait()
+	return a, errors.Join(errs...)
 }

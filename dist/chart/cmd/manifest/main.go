@@ -1,8 +1,8 @@
-// Command manifest writes the plain manifest, rendered from the chart. It runs in the folder dist/chart.
+// Command manifest writes what is rendered from the chart: the plain manifest, and the chart with every value set. It runs in the
+// folder dist/chart.
 package main
 
 import (
-	"flag"
 	"fmt"
 	"os"
 
@@ -10,14 +10,17 @@ import (
 )
 
 func main() {
-	out := flag.String("o", "/dev/stdout", "file to write")
-	flag.Parse()
-	text, err := chart.Plain(".")
-	if err == nil {
-		err = os.WriteFile(*out, []byte(text), 0o644)
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "manifest: %v\n", err)
-		os.Exit(1)
+	for file, render := range map[string]func(root string) (string, error){
+		"../kubernetes/selvage.yaml": chart.Plain,
+		"testdata/everything.yaml":   chart.Everything,
+	} {
+		text, err := render(".")
+		if err == nil {
+			err = os.WriteFile(file, []byte(text), 0o644)
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "manifest: %v\n", err)
+			os.Exit(1)
+		}
 	}
 }

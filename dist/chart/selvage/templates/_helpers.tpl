@@ -9,7 +9,7 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | qu
 {{- end }}
 
 {{- define "selvage.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ with .Values.image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
 {{- /* What the daemon may do. Nothing here is privileged: see Documentation/kubernetes.md. */ -}}
@@ -20,9 +20,13 @@ readOnlyRootFilesystem: true
 runAsUser: 0
 capabilities:
   drop: [ALL]
-{{- with . }}
+{{- with .add }}
   add: {{ toJson . }}
 {{- end }}
 seccompProfile:
   type: RuntimeDefault
+{{- with .values.seLinuxOptions }}
+seLinuxOptions:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

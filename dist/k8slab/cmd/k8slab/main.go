@@ -1,6 +1,7 @@
 // Command k8slab runs a real Kubernetes with selvage as its network, and goes through what happens to one; see package k8slab.
 //
-//	k8slab                         all steps; two minutes
+//	k8slab                         all steps; three minutes
+//	k8slab --families ipv4         with one family of addresses, in place of both
 //	k8slab --list                  what they are
 //	k8slab --shell                 afterwards, a shell in which kubectl works
 //	k8slab --until 'services'      no further than the first step with that in its name
@@ -25,6 +26,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/containerd"
 	"github.com/selvage-net/selvage/dist/k8slab"
+	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 )
 
@@ -36,9 +38,11 @@ func run(args []string) int {
 	set := flag.NewFlagSet("k8slab", flag.ContinueOnError)
 	set.StringVar(&o.Bin, "bin", "bin", "directory of selvaged, selvage, etcd, cni/, k8s/ and image/")
 	set.StringVar(&o.Manifest, "manifest", "dist/kubernetes/selvage.yaml", "the DaemonSet's")
+	set.StringVar(&o.Rendered, "rendered", "dist/chart/testdata/everything.yaml", "the chart with every value set, which the apiserver is to take")
 	set.StringVar(&o.Containerd, "containerd", "", "directory of containerd, its shim and ctr (default found by PATH)")
 	set.IntVar(&o.Nodes, "nodes", 3, "how many nodes, 2 or more")
 	set.StringVar(&o.Logs, "logs", "", "directory for what the commands print (default none that stays)")
+	families := set.String("families", "dual", "of pods, services and nodes: ipv4, ipv6 or dual")
 	until := set.String("until", "", "end after the first step whose name has this in it")
 	repeat := set.Int("repeat", 1, "how many times to do what leaves the cluster as it was")
 	list := set.Bool("list", false, "list the steps and end")
@@ -51,9 +55,12 @@ func run(args []string) int {
 	if set.NArg() > 0 || o.Nodes < 2 || *repeat < 1 {
 		return fail(fmt.Errorf("want no arguments, two nodes and one time at least; got %q, %d and %d", set.Args(), o.Nodes, *repeat))
 	}
+	var err error
+	if o.Families, err = lab.ParseFamilies(*families); err != nil {
+		return fail(fmt.Errorf("--families: %w", err))
+	}
 	steps := k8slab.Steps()
 	if *until != "" {
-		var err error
 		if steps, err = k8slab.UpTo(steps, *until); err != nil {
 			return fail(fmt.Errorf("--until: %w; see --list", err))
 		}
@@ -65,7 +72,7 @@ func run(args []string) int {
 		}
 		return 0
 	}
-	for _, path := range []*string{&o.Logs, &o.Manifest, &o.Containerd} {
+	for _, path := range []*string{&o.Logs, &o.Manifest, &o.Rendered, &o.Containerd} {
 		if *path == "" {
 			continue
 		}
