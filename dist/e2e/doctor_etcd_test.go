@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -23,20 +24,27 @@ func TestDoctorEtcd(t *testing.T) {
 	const prefix = "/coreos.com/network"
 	etcdctl := "etcdctl --endpoints=" + strings.Join(l.Etcd().Endpoints(), ",")
 	restart := func() { t.Helper(); p.must(p.Restart(ctx)) }
+	iptables := func(mode os.FileMode) { t.Helper(); p.in(func() error { return os.Chmod("/run/no-program", mode) }) }
 	const credentials = "set SELVAGED_ETCD_USERNAME and SELVAGED_ETCD_PASSWORD right, and systemctl restart selvaged, which interrupts nothing"
 
 	p.treat([]ailment{
 		{"no network config", func() {}, func() {},
 			one("daemon", failure, "config: there is no network config in the store yet",
 				etcdctl+` put /coreos.com/network/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}', with a network of your own`)},
-		{"no packet filter", func() { p.must(l.Etcd().PutConfig(ctx, lab.NetworkConfig(nil, "", lab.NFTablesOff))) },
+		{"an iptables that cannot be run", func() {
+			iptables(0o755) // the empty file that stands in its place
+			p.must(l.Etcd().PutConfig(ctx, lab.NetworkConfig(nil, "", lab.NFTablesOff)))
+		}, func() { iptables(0o644); p.must(p.WaitReady(ctx)) },
+			one("filter", failure, "selvaged's packet filter rules are not in, so the subnet file is not written either",
+				"journalctl -u selvaged | grep 'packet filter' says why; nftables in the kernel, or the program iptables, is needed")},
+		{"iptables is wanted, and not there", func() {},
 			func() {
 				p.must(l.Etcd().PutConfig(ctx, lab.NetworkConfig(nil, "", lab.NFTablesOn)))
 				restart()
 				p.must(p.WaitReady(ctx))
 			},
-			one("filter", failure, "selvaged's packet filter rules are not in, so the subnet file is not written either",
-				"journalctl -u selvaged | grep 'packet filter' says why; nftables in the kernel, or the program iptables, is needed")},
+			one("filter", warns, "EnableNFTables is false, and there is no iptables here, so nftables is used",
+				"install the package iptables, or use an image with it; or leave EnableNFTables out, or set it to true")},
 		{"a member is down", func() {
 			p.must(l.Etcd().Member(2, func(s *etcdserver.Server) error { s.Kill(); return nil }))
 		}, func() { p.must(l.Etcd().Start(ctx)) },

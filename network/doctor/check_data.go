@@ -23,6 +23,10 @@ func checkFilter(f Facts) (all []Finding) {
 				all = append(all, warning(log+" says more", "%s", p.Text))
 			}
 		}
+		for _, text := range f.Status.Filter.Trouble {
+			what, advice := cutAdvice(text)
+			all = append(all, warning(advice, "%s", what))
+		}
 	}
 	if s := f.Status; s != nil && s.Lease != nil && !s.Filter.InForce && s.Pending() == 0 {
 		all = append(all, failure("journalctl -u selvaged | grep 'packet filter' says why; nftables in the kernel, or the program iptables, is needed",
@@ -36,6 +40,15 @@ func checkFilter(f Facts) (all []Finding) {
 		all = append(all, passed("%s", text))
 	}
 	return all
+}
+
+// cutAdvice parts a trouble of the packet filter from what its text says at the end, in parentheses, to do.
+func cutAdvice(text string) (what, advice string) {
+	i := strings.LastIndex(text, " (")
+	if i < 0 || !strings.HasSuffix(text, ")") {
+		return text, log + " says more"
+	}
+	return text[:i], text[i+len(" (") : len(text)-1]
 }
 
 func checkDevices(f Facts) (all []Finding) {
