@@ -39,6 +39,7 @@ type Change[V comparable] struct {
 type Table[K comparable, V comparable] struct {
 	cells map[K]*cell[V]
 	dirty map[K]struct{} // keys that differ
+	most  int            // how many dirty has held since it was made
 	// paced holds the keys that are repaired again and again, or cannot be: they are not tried before their time.
 	paced map[K]*pace
 	// changedBy says of keys that were right, and differ now, who did that, as far as it was told: see [Tables.ToldBy].
@@ -106,11 +107,24 @@ func (t *Table[K, V]) update(k K, c *cell[V]) {
 	t.count(c, differs)
 	if differs {
 		t.dirty[k] = struct{}{}
+		t.most = max(t.most, len(t.dirty))
 	} else {
 		delete(t.dirty, k)
+		t.shrink()
 	}
 	if t.changed != nil {
 		t.changed(k)
+	}
+}
+
+// fewDirty is how large the set of keys that differ may stay when it is empty.
+const fewDirty = 128
+
+// shrink makes the set of keys that differ anew when it is empty after it was large: a map never gets smaller, and to go
+// through it costs what it once held, so that one change would cost more where there are more leases.
+func (t *Table[K, V]) shrink() {
+	if len(t.dirty) == 0 && t.most > fewDirty {
+		t.dirty, t.most = map[K]struct{}{}, 0
 	}
 }
 

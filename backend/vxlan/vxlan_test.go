@@ -1,6 +1,7 @@
 package vxlan
 
 import (
+	"encoding/json"
 	"net/netip"
 	"os"
 	"slices"
@@ -265,5 +266,40 @@ func TestPeerErrors(t *testing.T) {
 		if s, err := b.Peer(l); err == nil || err.Error() != tt.want || len(s.Commands()) != 0 {
 			t.Errorf("%s:\ngot  %v, %v\nwant %s", tt.data, s.Commands(), err, tt.want)
 		}
+	}
+}
+
+// FuzzParseUsual: what the short way takes, encoding/json reads the same way.
+func FuzzParseUsual(f *testing.F) {
+	for _, text := range []string{
+		`{"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"}`, `{"VNI":4294967295,"VtepMAC":"72:30:36:D0:8B:68"}`, `{"VNI":4294967296,"VtepMAC":"72:30:36:d0:8b:68"}`,
+		`{"VNI":01,"VtepMAC":"72:30:36:d0:8b:68"}`, `{"VNI":+1,"VtepMAC":"72:30:36:d0:8b:68"}`, `{"VNI":,"VtepMAC":"72:30:36:d0:8b:68"}`,
+		`{"VNI":1,"VtepMAC":"72:30:36:d0:8b:6\n"}`, `{"VNI":1,"VtepMAC":"72:30:36:d0","x":"1"}`, `{"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"} `,
+		`{"VtepMAC":"72:30:36:d0:8b:68"}`, `{"VNI":1e0,"VtepMAC":"72:30:36:d0:8b:68"}`, `{"VNI":1,"VtepMAC":"72:30:36:d0:8b\"68"}`,
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, ok := parseUsual(text)
+		if !ok {
+			return
+		}
+		var want leaseData
+		if err := json.Unmarshal([]byte(text), &want); err != nil || want.VNI == nil || *want.VNI != *got.VNI || want.VtepMAC != got.VtepMAC {
+			t.Errorf("%q: VNI %d, VtepMAC %q, and encoding/json says %+v, %v", text, *got.VNI, got.VtepMAC, want, err)
+		}
+	})
+}
+
+// TestParseUsual: the form in which leases are written is one that the short way takes.
+func TestParseUsual(t *testing.T) {
+	b, err := New(config(t, `{"Network":"10.5.0.0/16"}`), underlay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data := b.Advertise()[subnet.IPv4].Data; data == "" {
+		t.Fatal("no BackendData")
+	} else if _, ok := parseUsual(data); !ok {
+		t.Errorf("%s is not taken for the usual form", data)
 	}
 }
