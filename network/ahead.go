@@ -41,7 +41,7 @@ func (t *Tables) Ahead() []Ahead {
 	for k := range t.foreign {
 		if of, ok := t.overtakes(k); ok {
 			c := t.Routes.cells[of]
-			t.ahead = append(t.ahead, Ahead{k, t.Routes.cells[k].have, of.Prefix, c.claim.owner.Name})
+			t.ahead = append(t.ahead, Ahead{k, t.Routes.cells[k].have(), of.Prefix, c.owner.Name})
 		}
 	}
 	slices.SortFunc(t.ahead, func(a, b Ahead) int {
@@ -55,7 +55,7 @@ func (t *Tables) overtakes(k RouteKey) (of RouteKey, ok bool) {
 	for bits := k.Prefix.Bits(); bits > 0; bits-- {
 		of.Prefix = netip.PrefixFrom(k.Prefix.Addr(), bits).Masked()
 		of.Metric = DefaultMetric(of.Prefix)
-		if c := t.Routes.cells[of]; c != nil && c.wanted {
+		if c := t.Routes.cells[of]; c != nil && c.wanted() {
 			return of, bits < k.Prefix.Bits() || k.Metric < of.Metric
 		}
 	}
@@ -65,7 +65,7 @@ func (t *Tables) overtakes(k RouteKey) (of RouteKey, ok bool) {
 // routeChanged keeps the set of others' routes up to date.
 func (t *Tables) routeChanged(k RouteKey) {
 	c := t.Routes.cells[k]
-	foreign := c != nil && c.present && !c.wanted && !t.Routes.ours(k, c.have)
+	foreign := c != nil && c.is(present) && !c.wanted() && !t.Routes.ours(k, c.value)
 	_, was := t.foreign[k]
 	switch {
 	case foreign:

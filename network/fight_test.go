@@ -35,8 +35,8 @@ func TestFightIsNamed(t *testing.T) {
 		}
 		want := Fight{
 			Kind: "route", Key: "10.5.29.0/24",
-			Want: "{Link:eth0 Nexthop:0 Gateway:invalid IP OnLink:false Protocol:83 Type:0 Others:0}",
-			Have: "{Link:eth1 Nexthop:0 Gateway:invalid IP OnLink:false Protocol:4 Type:0 Others:0}",
+			Want: "{Link:eth0 Nexthop:0 OnLink:false Protocol:83 Type:0 Others:0 Gateway:invalid IP}",
+			Have: "{Link:eth1 Nexthop:0 OnLink:false Protocol:4 Type:0 Others:0 Gateway:invalid IP}",
 		}
 		if i > 5 && (len(got.Fights) != 1 || got.Fights[0] != want) {
 			t.Errorf("repair %d: fights %+v, want %+v", i+1, got.Fights, want)

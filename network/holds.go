@@ -55,11 +55,11 @@ func (t *Tables) PendingOwners() map[string]struct{} {
 func pendingOwners[K, V comparable](t *Table[K, V], names map[string]struct{}) {
 	for k := range t.dirty {
 		c := t.cells[k]
-		if !c.wanted {
+		if !c.wanted() {
 			continue
 		}
-		names[c.claim.owner.Name] = struct{}{}
-		for _, x := range c.others {
+		names[c.owner.Name] = struct{}{}
+		for _, x := range c.others() {
 			names[x.owner.Name] = struct{}{}
 		}
 	}
@@ -75,7 +75,7 @@ func (t *Tables) Unwanted() []string {
 
 func unwanted[K, V comparable](kind string, t *Table[K, V]) (names []string) {
 	for k := range t.dirty {
-		if !t.cells[k].wanted {
+		if !t.cells[k].wanted() {
 			names = append(names, fmt.Sprintf("%s %v", kind, k))
 		}
 	}

@@ -222,7 +222,7 @@ func attempt[K, V comparable](p *pass, kind string, t *Table[K, V], apply func([
 			return true
 		}
 		// Whether it is a repair is asked before it is made: to make it may show that a device is gone.
-		batch = append(batch, Update[K, V]{Key: k, Change: c, repair: t.cells[k].settled, by: t.changedBy[k]})
+		batch = append(batch, Update[K, V]{Key: k, Change: c, repair: t.cells[k].is(settled), by: t.changedBy[k]})
 		if len(batch) == batchSize {
 			flush()
 		}

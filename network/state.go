@@ -152,11 +152,11 @@ type RouteKey struct {
 type Route struct {
 	Link     string     // name of the device; empty for blackhole and the like
 	Nexthop  NexthopID  // the nexthop object it goes by: that one says the gateway then, and Gateway and OnLink are zero
-	Gateway  netip.Addr // invalid if there is none
 	OnLink   bool       // the gateway needs no route of its own
 	Protocol uint8      // rtm_protocol
 	Type     uint8      // rtm_type: Unicast, Blackhole, or another
 	Others   uint8      // how many more routes stand behind this one under the same key
+	Gateway  netip.Addr // invalid if there is none
 }
 
 // Types of routes: RTN_UNICAST and RTN_BLACKHOLE (include/uapi/linux/rtnetlink.h).

@@ -1,9 +1,6 @@
 package network
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Owner is who wants an object: a lease, or the node itself.
 type Owner struct {
@@ -55,25 +52,6 @@ type Table[K comparable, V comparable] struct {
 	calmed  time.Time // when calmDown last looked
 }
 
-type cell[V comparable] struct {
-	claim   claim[V] // the best
-	others  []claim[V]
-	have    V
-	round   uint32
-	wanted  bool
-	present bool
-	settled bool // has been as wanted before: to differ now means that somebody changed it
-	counted tally
-}
-
-// tally is as what a cell is counted.
-type tally struct{ wanted, present, unwanted bool }
-
-type claim[V comparable] struct {
-	owner Owner
-	value V
-}
-
 // NewTable returns an empty table. ours says whether an object that nobody wants is selvage's own and has to go.
 func NewTable[K comparable, V comparable](ours func(K, V) bool) *Table[K, V] {
 	return &Table[K, V]{cells: map[K]*cell[V]{}, dirty: map[K]struct{}{}, paced: map[K]*pace{}, ours: ours}
@@ -92,14 +70,14 @@ func (t *Table[K, V]) cell(k K) *cell[V] {
 func (t *Table[K, V]) update(k K, c *cell[V]) {
 	differs := false
 	switch {
-	case c.wanted:
-		differs = !c.present || c.have != c.claim.value
-		t.blame(k, differs && c.settled)
-		c.settled = c.settled || !differs
-	case c.present:
-		differs = t.ours(k, c.have)
+	case c.wanted():
+		differs = c.differs()
+		t.blame(k, differs && c.is(settled))
+		c.mark(settled, c.is(settled) || !differs)
+	case c.is(present):
+		differs = t.ours(k, c.value)
 		t.blame(k, false)
-		c.settled = false
+		c.mark(settled, false)
 	default:
 		t.blame(k, false)
 		delete(t.cells, k)
@@ -144,19 +122,22 @@ func (t *Table[K, V]) blame(k K, changed bool) {
 // recheck asks again whether what is there and wanted by nobody is ours, after the answer has changed.
 func (t *Table[K, V]) recheck() {
 	for k, c := range t.cells {
-		if c.present && !c.wanted {
+		if c.is(present) && !c.wanted() {
 			t.update(k, c)
 		}
 	}
 }
 
 // Want says that o asks for v under k. What o asked for there before is replaced.
-func (t *Table[K, V]) Want(o Owner, k K, v V) {
+func (t *Table[K, V]) Want(o Owner, k K, v V) { t.want(&o, k, v) }
+
+// want does the same for an owner that is shared among what it asks for, and not to be changed.
+func (t *Table[K, V]) want(o *Owner, k K, v V) {
 	c := t.cell(k)
-	before, wanted := c.claim.value, c.wanted
+	before, wanted := c.want(), c.wanted()
 	c.drop(o.Name)
 	c.add(claim[V]{o, v})
-	if !wanted || c.claim.value != before {
+	if !wanted || c.value != before {
 		t.anew(k, c)
 	}
 	t.update(k, c)
@@ -165,7 +146,7 @@ func (t *Table[K, V]) Want(o Owner, k K, v V) {
 // anew says that another value is wanted under k than before, or one at all: the difference is of our own making, and whatever pace
 // was kept for the last one says nothing about this one.
 func (t *Table[K, V]) anew(k K, c *cell[V]) {
-	c.settled = false
+	c.mark(settled, false)
 	delete(t.paced, k)
 }
 
@@ -175,69 +156,40 @@ func (t *Table[K, V]) Unwant(owner string, k K) {
 	if c == nil {
 		return
 	}
-	before := c.claim.value
+	before := c.want()
 	c.drop(owner)
-	if c.wanted && c.claim.value != before {
+	if c.wanted() && c.value != before {
 		t.anew(k, c)
 	}
 	t.update(k, c)
 }
 
-func (c *cell[V]) add(n claim[V]) {
-	if !c.wanted {
-		c.claim, c.wanted = n, true
-		return
-	}
-	if n.owner.before(c.claim.owner) {
-		c.claim, n = n, c.claim
-	}
-	c.others = append(c.others, n)
-}
-
-func (c *cell[V]) drop(owner string) {
-	c.others = slices.DeleteFunc(c.others, func(x claim[V]) bool { return x.owner.Name == owner })
-	if !c.wanted || c.claim.owner.Name != owner {
-		return
-	}
-	if len(c.others) == 0 {
-		c.claim, c.wanted = claim[V]{}, false
-		return
-	}
-	best := 0
-	for i, x := range c.others {
-		if x.owner.before(c.others[best].owner) {
-			best = i
-		}
-	}
-	c.claim = c.others[best]
-	c.others = slices.Delete(c.others, best, best+1)
-}
-
 // Observe says that the kernel holds v under k.
 func (t *Table[K, V]) Observe(k K, v V) {
 	c := t.cell(k)
-	if !c.present || c.have != v {
+	if have := c.have(); !c.is(present) || have != v {
 		t.stirred(k)
 		if t.seen != nil {
-			t.seen(c.have, v)
+			t.seen(have, v)
 		}
+		c.observe(v, true)
 	}
-	c.have, c.present, c.round = v, true, t.round
+	c.round = t.round
 	t.update(k, c)
 }
 
 // ObserveGone says that the kernel holds nothing under k.
 func (t *Table[K, V]) ObserveGone(k K) {
 	c := t.cells[k]
-	if c == nil || !c.present {
+	if c == nil || !c.is(present) {
 		return
 	}
 	t.stirred(k)
 	var none V
 	if t.seen != nil {
-		t.seen(c.have, none)
+		t.seen(c.have(), none)
 	}
-	c.have, c.present = none, false
+	c.observe(none, false)
 	t.update(k, c)
 }
 
@@ -245,8 +197,8 @@ func (t *Table[K, V]) ObserveGone(k K) {
 // own sake, so to make it again is no repair.
 func (t *Table[K, V]) wentAlong(where func(K, V) bool) {
 	for k, c := range t.cells {
-		if c.present && where(k, c.have) {
-			c.settled = false
+		if c.is(present) && where(k, c.have()) {
+			c.mark(settled, false)
 			t.ObserveGone(k)
 		}
 	}
@@ -258,7 +210,7 @@ func (t *Table[K, V]) Mark() { t.round++ }
 // Sweep ends a full read: what where picks and was not observed since [Table.Mark] is gone.
 func (t *Table[K, V]) Sweep(where func(K) bool) {
 	for k, c := range t.cells {
-		if c.present && c.round != t.round && where(k) {
+		if c.is(present) && c.round != t.round && where(k) {
 			t.ObserveGone(k)
 		}
 	}
@@ -270,10 +222,6 @@ func (t *Table[K, V]) Get(k K) Change[V] {
 		return c.change()
 	}
 	return Change[V]{}
-}
-
-func (c *cell[V]) change() Change[V] {
-	return Change[V]{Want: c.claim.value, Have: c.have, Wanted: c.wanted, Present: c.present}
 }
 
 // All calls yield with every key that is wanted or present, in no order, until it returns false.
@@ -297,8 +245,8 @@ func (t *Table[K, V]) Pending(yield func(K, Change[V]) bool) {
 // Losers calls yield with every claim that has to give way to a better one under its key.
 func (t *Table[K, V]) Losers(yield func(K, Owner) bool) {
 	for k, c := range t.cells {
-		for _, x := range c.others {
-			if !yield(k, x.owner) {
+		for _, x := range c.others() {
+			if !yield(k, *x.owner) {
 				return
 			}
 		}
@@ -314,11 +262,14 @@ func (t *Table[K, V]) Counts() Count {
 
 // count brings the counts up to date with c.
 func (t *Table[K, V]) count(c *cell[V], differs bool) {
-	now := tally{wanted: c.wanted, present: c.wanted && !differs, unwanted: !c.wanted && differs}
-	t.counts.Wanted += one(now.wanted) - one(c.counted.wanted)
-	t.counts.Present += one(now.present || now.unwanted) - one(c.counted.present || c.counted.unwanted)
-	t.counts.Unwanted += one(now.unwanted) - one(c.counted.unwanted)
-	c.counted = now
+	unwanted := !c.wanted() && differs
+	there := unwanted || c.wanted() && !differs
+	t.counts.Wanted += one(c.wanted()) - one(c.is(countedWanted))
+	t.counts.Present += one(there) - one(c.is(countedPresent))
+	t.counts.Unwanted += one(unwanted) - one(c.is(countedUnwanted))
+	c.mark(countedWanted, c.wanted())
+	c.mark(countedPresent, there)
+	c.mark(countedUnwanted, unwanted)
 }
 
 func one(b bool) int {

@@ -150,8 +150,8 @@ func (m *model) check(t *testing.T, table *Table[int, int]) {
 				losers[fmt.Sprint(k, x.owner)]++
 			}
 		}
-		if cell := table.cells[k]; cell != nil && cell.settled != m.settled[k] {
-			t.Errorf("key %d is settled: %t, want %t", k, cell.settled, m.settled[k])
+		if cell := table.cells[k]; cell != nil && cell.is(settled) != m.settled[k] {
+			t.Errorf("key %d is settled: %t, want %t", k, cell.is(settled), m.settled[k])
 		}
 	}
 	collect := func(name string, seq func(func(int, Change[int]) bool), want map[int]Change[int]) {

@@ -149,7 +149,7 @@ func (t *Tables) RoutesOn(name string) (families [2]bool) {
 		return families
 	}
 	for k, c := range t.Routes.cells {
-		if c.present && c.have.Link == name {
+		if c.is(present) && c.have().Link == name {
 			if k.Prefix.Addr().Is4() {
 				families[0] = true
 			} else {
@@ -165,19 +165,20 @@ func (t *Tables) RoutesOn(name string) (families [2]bool) {
 
 // Replace says that o asks for next now, where it asked for last before. What is in both is not touched.
 func (t *Tables) Replace(o Owner, last, next State) {
-	replace(t.VTEPs, o, last.VTEPs, next.VTEPs)
-	replace(t.Links, o, last.Links, next.Links)
-	replace(t.Addresses, o, last.Addresses, next.Addresses)
-	replace(t.FDB, o, last.FDB, next.FDB)
-	replace(t.Neighbours, o, last.Neighbours, next.Neighbours)
-	replace(t.Nexthops, o, last.Nexthops, next.Nexthops)
-	replace(t.Routes, o, last.Routes, next.Routes)
-	replace(t.Sysctls, o, last.Sysctls, next.Sysctls)
+	owner := &o // one for all
+	replace(t.VTEPs, owner, last.VTEPs, next.VTEPs)
+	replace(t.Links, owner, last.Links, next.Links)
+	replace(t.Addresses, owner, last.Addresses, next.Addresses)
+	replace(t.FDB, owner, last.FDB, next.FDB)
+	replace(t.Neighbours, owner, last.Neighbours, next.Neighbours)
+	replace(t.Nexthops, owner, last.Nexthops, next.Nexthops)
+	replace(t.Routes, owner, last.Routes, next.Routes)
+	replace(t.Sysctls, owner, last.Sysctls, next.Sysctls)
 }
 
-func replace[K, V comparable](t *Table[K, V], o Owner, last, next []Item[K, V]) {
+func replace[K, V comparable](t *Table[K, V], o *Owner, last, next []Item[K, V]) {
 	for _, x := range next {
-		t.Want(o, x.Key, x.Value)
+		t.want(o, x.Key, x.Value)
 	}
 	for _, x := range last {
 		if !slices.ContainsFunc(next, func(y Item[K, V]) bool { return y.Key == x.Key }) {
