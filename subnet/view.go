@@ -139,6 +139,28 @@ func (v *View) Peers(yield func(Member) bool) {
 	}
 }
 
+// Shared is what the store knows of a peer, with its lease as all share it: it must not be changed, and nobody changes it.
+type Shared struct {
+	*Lease
+	Key                        string
+	Created, Modified, LeaseID int64
+}
+
+// SharedPeers is [View.Peers] without copies of the leases. What it yields stays as it is, whatever becomes of the view.
+func (v *View) SharedPeers(yield func(Shared) bool) {
+	for _, e := range v.entries {
+		if e.shown != nil && !yield(Shared{Lease: e.shown, Key: e.Key, Created: e.Created, Modified: e.Modified, LeaseID: e.LeaseID}) {
+			return
+		}
+	}
+}
+
+// Record returns the record that the store has, as far as this node looks at it.
+func (s Shared) Record() (Record, error) {
+	value, err := s.Value()
+	return Record{Key: s.Key, Value: value, Created: s.Created, Modified: s.Modified, LeaseID: s.LeaseID}, err
+}
+
 // Quarantined calls yield with every record that is remembered and not let in, and why, until it returns false. A key far
 // longer than a lease's is cut.
 func (v *View) Quarantined(yield func(key string, why error) bool) {

@@ -9,7 +9,8 @@ import (
 )
 
 // batch gathers requests that change the kernel and sends them in one message, which the kernel works through in order.
-// It answers the last one, and of the others those that failed.
+// It answers the last one, and of the others those that failed. Between two of them, the same socket can be asked for what there is,
+// see [batch.dump].
 //
 // It belongs to one goroutine, and can be used again after [batch.send].
 type batch struct {
@@ -34,7 +35,7 @@ func openBatch() (*batch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
-	b := &batch{fd: fd, answers: make([]byte, 64<<10)}
+	b := &batch{fd: fd, answers: make([]byte, receiveSize)}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		b.close()
 		return nil, fmt.Errorf("bind a netlink socket: %w", err)
@@ -44,6 +45,9 @@ func openBatch() (*batch, error) {
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 60})
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	// With strict checking (Linux 4.20) the kernel dumps only what was asked for, such as one table's routes. Without
+	// it we get more than we want, and pass over it.
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	// The default holds the answers to some 270 requests that failed, and a batch can have 256.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, answerBuffer)
 	return b, nil
@@ -69,9 +73,9 @@ func (b *batch) send() {
 	}
 	last := b.buf[b.requests[len(b.requests)-1].start:]
 	binary.NativeEndian.PutUint16(last[6:], binary.NativeEndian.Uint16(last[6:])|unix.NLM_F_ACK)
-	err := retry(func() error { return unix.Sendto(b.fd, b.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) })
+	err := b.transmit(b.buf)
 	for done := false; err == nil && !done; {
-		done, err = b.receive(first)
+		done, err = b.answered(first)
 	}
 	if err != nil { // whether any of it was done is not known
 		b.drain()
@@ -81,6 +85,21 @@ func (b *batch) send() {
 	}
 	clear(b.requests) // of what failed holds on to
 	b.buf, b.requests = b.buf[:0], b.requests[:0]
+}
+
+// transmit sends messages to the kernel.
+func (b *batch) transmit(messages []byte) error {
+	return retry(func() error { return unix.Sendto(b.fd, messages, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) })
+}
+
+// receive returns one datagram. It is valid until the next one.
+func (b *batch) receive() ([]byte, error) {
+	var n int
+	err := retry(func() (err error) { n, _, err = unix.Recvfrom(b.fd, b.answers, 0); return err })
+	if err != nil {
+		return nil, err
+	}
+	return b.answers[:n], nil
 }
 
 // drain drops the answers that wait. Into a socket that overran the kernel puts nothing more until all that is in it has
@@ -94,38 +113,28 @@ func (b *batch) drain() {
 	}
 }
 
-// receive takes in answers to requests from the sequence number first on, and reports whether the last one's was among
-// them.
-func (b *batch) receive(first uint32) (done bool, err error) {
-	var n int
-	err = retry(func() (err error) { n, _, err = unix.Recvfrom(b.fd, b.answers, 0); return err })
+// answered receives answers to requests from the sequence number first on, and reports whether the last one's was among them.
+func (b *batch) answered(first uint32) (done bool, err error) {
+	answers, err := b.receive()
 	if err != nil {
 		return false, err
 	}
-	for data := b.answers[:n]; len(data) >= unix.SizeofNlMsghdr; {
-		length := int(binary.NativeEndian.Uint32(data))
-		if length < unix.SizeofNlMsghdr || length > len(data) {
-			return false, errMalformed
+	err = eachMessage(answers, func(h header, data []byte) {
+		// What is not in range answers something earlier that was given up on.
+		i := h.seq - first
+		if h.typ != unix.NLMSG_ERROR || i >= uint32(len(b.requests)) {
+			return
 		}
-		// What is not in range answers an earlier batch that was given up on.
-		i := binary.NativeEndian.Uint32(data[8:]) - first
-		if binary.NativeEndian.Uint16(data[4:]) == unix.NLMSG_ERROR && i < uint32(len(b.requests)) {
-			if err := answer(data[:length]); err != nil {
-				b.requests[i].failed(err)
-			}
-			done = done || int(i) == len(b.requests)-1
+		if err := answer(h.flags, data); err != nil {
+			b.requests[i].failed(err)
 		}
-		data = data[min(len(data), (length+3)&^3):]
-	}
-	return done, nil
+		done = done || int(i) == len(b.requests)-1
+	})
+	return done, err
 }
 
-var errMalformed = errors.New("the kernel's answer is malformed")
-
-// answer decodes a struct nlmsgerr with its header: nil for success.
-func answer(b []byte) error {
-	flags := binary.NativeEndian.Uint16(b[6:])
-	b = b[unix.SizeofNlMsghdr:]
+// answer decodes a struct nlmsgerr, with the flags of its header: nil for success.
+func answer(flags uint16, b []byte) error {
 	if len(b) < 4+unix.SizeofNlMsghdr {
 		return errMalformed
 	}

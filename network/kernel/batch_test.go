@@ -409,11 +409,16 @@ func TestAnswer(t *testing.T) {
 		{"too short", netlinkError(capped, unix.EINVAL, 40)[:35], errMalformed.Error(), errMalformed},
 		{"a header alone", netlinkError(capped, unix.EINVAL, 40)[:16], errMalformed.Error(), errMalformed},
 	} {
-		err := answer(tt.data)
+		err := decode(tt.data)
 		if !errors.Is(err, tt.is) || err != nil && err.Error() != tt.want {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
 	}
+}
+
+// decode decodes an answer with its header.
+func decode(message []byte) error {
+	return answer(binary.NativeEndian.Uint16(message[6:]), message[unix.SizeofNlMsghdr:])
 }
 
 // TestReceiveMalformed: what no kernel sends does not stop the daemon.
@@ -429,7 +434,7 @@ func TestReceiveMalformed(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := &batch{fd: fds[0], answers: make([]byte, 4096)}
-		if done, err := b.receive(1); done || !errors.Is(err, errMalformed) {
+		if done, err := b.answered(1); done || !errors.Is(err, errMalformed) {
 			t.Errorf("a message that says it has %d bytes: done %t, %v", length, done, err)
 		}
 		unix.Close(fds[0])
@@ -445,15 +450,15 @@ func TestAnswerGarbled(t *testing.T) {
 		netlinkError(unix.NLM_F_ACK_TLVS, unix.EINVAL, 41, words),
 	} {
 		for n := unix.SizeofNlMsghdr; n < len(data); n++ { // receive makes sure of the header
-			if err := answer(data[:n:n]); err == nil {
+			if err := decode(data[:n:n]); err == nil {
 				t.Errorf("%d bytes of a refusal are no error", n)
 			}
 			for _, v := range []byte{0, 3, 128, 255} {
 				wrong := slices.Clone(data)
 				wrong[n] = v
-				answer(wrong)
+				decode(wrong)
 				copy(wrong[unix.SizeofNlMsghdr+4:], []byte{v, v, v, v}) // how long the request is
-				answer(wrong)
+				decode(wrong)
 			}
 		}
 	}

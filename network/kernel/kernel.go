@@ -24,8 +24,8 @@ import (
 type Kernel struct {
 	// handle keeps its sockets open: a request on a socket of its own costs twice as much.
 	handle *netlink.Handle
-	raw    map[int]*nl.SocketHandle // for what the library cannot ask for or cannot read cheaply
-	batch  *batch                   // for changes
+	raw    map[int]*nl.SocketHandle // for what the library cannot ask for
+	batch  *batch                   // for changes, and to read what there is
 	tables *network.Tables
 	links  map[int32]string // names by interface index, of every device there is
 	byName map[string]int32 // the other way round
@@ -46,7 +46,7 @@ type Kernel struct {
 	overlayStale bool
 
 	mu       sync.Mutex
-	queue    []message
+	inbox    inbox
 	lost     bool
 	overruns int
 }
@@ -68,9 +68,7 @@ func Open(tables *network.Tables) (*Kernel, error) {
 		socket.Close()
 		return nil, err
 	}
-	// With strict checking (Linux 4.20) the kernel dumps only what was asked for, such as one table's routes. Without
-	// it we get more than we want, and pass over it.
-	_ = unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	_ = unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) // as in openBatch
 	k := &Kernel{
 		handle: handle,
 		raw:    map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}},

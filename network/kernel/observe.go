@@ -13,7 +13,6 @@ import (
 type message struct {
 	typ   uint16
 	flags uint16 // of its header
-	by    string // who made the change, see senders
 	data  []byte
 }
 

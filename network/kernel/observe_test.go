@@ -1,7 +1,7 @@
 package kernel
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"testing"
@@ -29,7 +29,8 @@ func TestNexthopGoneBetween(t *testing.T) {
 		came = attributeUint32(came, unix.RTA_OIF, uint32(k.byName[testDevice])) // as the kernel says, though we may not
 		went := encodeNexthopDeletion(nil, s.Nexthops[0].Key)[unix.SizeofNlMsghdr:]
 		k.enqueue(func() {
-			k.queue = append(k.queue, message{typ: unix.RTM_NEWROUTE, data: came}, message{typ: unix.RTM_DELNEXTHOP, data: went})
+			k.inbox.add(notification(unix.RTM_NEWROUTE, came), "")
+			k.inbox.add(notification(unix.RTM_DELNEXTHOP, went), "")
 		})
 		err := k.Observe()
 		if c := k.tables.Routes.Get(key); c.Present {
@@ -37,6 +38,13 @@ func TestNexthopGoneBetween(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// notification is a message as the kernel sends it.
+func notification(typ uint16, data []byte) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(data)))
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	return append(append(b, make([]byte, unix.SizeofNlMsghdr-6)...), data...)
 }
 
 // TestUplinkBack: a route that could not be set while the uplink had no address is tried soon after that has come, however
@@ -68,7 +76,7 @@ func TestUplinkBack(t *testing.T) {
 		}
 		// As it is told.
 		err := k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, func(typ uint16, data []byte) {
-			k.enqueue(func() { k.queue = append(k.queue, message{typ: typ, data: bytes.Clone(data)}) })
+			k.enqueue(func() { k.inbox.add(notification(typ, data), "") })
 		}, &zeros{unix.SizeofIfAddrmsg})
 		if err := errors.Join(err, k.Observe()); err != nil {
 			return err

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
@@ -208,24 +207,6 @@ func (k *Kernel) readRoutes(family uint8) error {
 		return nil // the table comes to be with its first route
 	}
 	return err
-}
-
-// dump asks for all objects of a kind and hands each message to f. f must not ask the kernel for anything, and the data
-// is valid only while it runs.
-func (k *Kernel) dump(request, answer uint16, f func(typ uint16, data []byte), parts ...nl.NetlinkRequestData) error {
-	r := nl.NewNetlinkRequest(int(request), unix.NLM_F_DUMP)
-	r.Sockets = k.raw
-	for _, p := range parts {
-		r.AddData(p)
-	}
-	err := r.ExecuteIter(unix.NETLINK_ROUTE, answer, func(data []byte) bool {
-		f(answer, data)
-		return true
-	})
-	if err != nil {
-		return fmt.Errorf("read the kernel's tables (rtnetlink request %d): %w", request, err)
-	}
-	return nil
 }
 
 // zeros is a message header of so many bytes that asks for everything.

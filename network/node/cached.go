@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -106,6 +108,10 @@ func (n *node) graceKept(rules subnet.Rules, now time.Time) {
 	if !now.Before(until) {
 		return
 	}
+	missing := func(r subnet.Record) bool { _, there, _ := n.view.Get(r.Key); return !there }
+	if !slices.ContainsFunc(kept.Records, missing) {
+		return // as a rule
+	}
 	before := subnet.NewView()
 	before.SetRules(rules)
 	before.Apply(subnet.Event{Type: subnet.Page, Revision: kept.Revision, Put: kept.Records})
@@ -186,20 +192,28 @@ func (n *node) keepLeases(now time.Time) {
 		return
 	}
 	kept := cache.Snapshot{Written: now, Cluster: n.cache.cluster, Revision: n.view.Revision(), Config: n.configJSON, OwnKey: n.own.record.Key, OwnExpires: expires}
-	add := func(m subnet.Member) {
-		if value, err := m.Value(); err == nil { // it was read from one
-			kept.Records = append(kept.Records, subnet.Record{Key: m.Key, Value: value, Created: m.Created, Modified: m.Modified, LeaseID: m.LeaseID})
-		}
-	}
-	for m := range n.view.Peers {
-		add(m)
-	}
+	valid, _ := n.view.Len()
+	leases := slices.AppendSeq(make([]subnet.Shared, 0, valid+1), n.view.SharedPeers)
 	if m, ok, _ := n.view.Get(n.own.record.Key); ok {
-		add(m)
+		leases = append(leases, subnet.Shared{Lease: &m.Lease, Key: m.Key, Created: m.Created, Modified: m.Modified, LeaseID: m.LeaseID})
+	}
+	kept.More = func(yield func(subnet.Record) bool) {
+		for _, l := range leases {
+			if r, err := l.Record(); err == nil && !yield(r) { // it was read from one
+				return
+			}
+		}
 	}
 	n.cache.stale, n.cache.expires, n.cache.writeAt, n.cache.writing = false, expires, now.Add(cacheEvery), true
 	n.cache.writes++
-	n.background.Go(func() { n.cache.written <- cache.Write(n.cache.path, kept) }) // there is room
+	first := n.cache.writes == 1
+	n.background.Go(func() { // to encode thousands takes longer than a change may wait
+		err := cache.Write(n.cache.path, kept)
+		if first {
+			debug.FreeOSMemory() // what the start took is not needed again
+		}
+		n.cache.written <- err // there is room
+	})
 }
 
 // ownExpires is until when our own lease runs without another renewal, as far as the store says; zero for a reservation.

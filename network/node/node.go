@@ -201,7 +201,11 @@ func (n *node) step(ctx context.Context, now time.Time) {
 		n.lookAtFiles(now)
 		n.vteps.news.Store(true)
 	}
-	if err := n.kernel.Observe(); err != nil {
+	observe := n.kernel.Observe
+	if n.backend == nil {
+		observe = n.kernel.Prepare
+	}
+	if err := observe(); err != nil {
 		n.sayOnce("observe", err)
 		n.setupAt = now.Add(waitAfterFailure) // to wake up and try again
 		return

@@ -62,7 +62,7 @@ func (n *node) makeBackend(now time.Time) error {
 	n.assumeOwn()
 	n.adopt(choice, b, now)
 	n.sayQuarantined(subnet.Event{Type: subnet.Synced}, now)
-	return n.kernel.Read() // now that it is known what is ours
+	return n.kernel.Observe() // all, now that it is known what is ours
 }
 
 // underlay is what a backend gets to know of the node.

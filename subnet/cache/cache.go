@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"time"
@@ -49,7 +50,10 @@ type Snapshot struct {
 	Revision int64           // of the store; everything below is as of it
 	Config   []byte          // the network config as it stands in the store; nil: there was none
 	Records  []subnet.Record // all of them, those that are not let in included
-	OwnKey   string          // of the node's own record; empty: it had none
+	// More are further records to be written, if not nil. Each is asked for when it is its turn, and not kept: of thousands, no
+	// more than one needs to be there at a time. What was read has all in Records.
+	More   iter.Seq[subnet.Record]
+	OwnKey string // of the node's own record; empty: it had none
 	// OwnExpires is until when the own lease runs without a renewal, by this node's clock, as far as was known when the file
 	// was written: it can have been renewed since. Zero: it never ends (a reservation), or that is not known.
 	OwnExpires time.Time
@@ -58,16 +62,20 @@ type Snapshot struct {
 // Write puts s at path, with its directory if need be, so that a reader sees the old content or the new and nothing in
 // between, also after a power cut.
 func Write(path string, s Snapshot) error {
-	data := encode(s)
-	if len(data) > maxSize {
-		return fmt.Errorf("write the leases to %s: they take %d bytes, at most %d are kept", path, len(data), maxSize)
-	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("write the leases to %s: make its directory: %w", path, err)
 	}
 	// The temporary file is to be where the last one is: a rename does not cross file systems.
-	if err := renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(dir)); err != nil {
+	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithPermissions(0o600))
+	if err == nil {
+		err = encode(file.File, s)
+		if err == nil {
+			err = file.CloseAtomicallyReplace()
+		}
+		err = errors.Join(err, file.Cleanup()) // nothing is left to be done if all went well
+	}
+	if err != nil {
 		return fmt.Errorf("write the leases to %s: %w", path, err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ lease "" 2 2 0
 `
 
 func TestFormat(t *testing.T) {
-	data := encode(small())
+	data := encoded(small())
 	header, body, _ := strings.Cut(string(data), "\n")
 	if body != golden {
 		t.Errorf("the file is\n%s\nwant\n%s", body, golden)
@@ -111,7 +112,7 @@ func TestAnyBytesComeBack(t *testing.T) {
 		if want.OwnKey != "" {
 			want.OwnExpires = time.Unix(r.Int64N(1e10), 0)
 		}
-		got, err := decode(encode(want))
+		got, err := decode(encoded(want))
 		if err != nil {
 			t.Fatalf("seed %d: %+v: %v", seed, want, err)
 		}
@@ -120,7 +121,7 @@ func TestAnyBytesComeBack(t *testing.T) {
 }
 
 func TestEveryFlippedBitIsNoticed(t *testing.T) {
-	data := encode(small())
+	data := encoded(small())
 	for i := range data {
 		for bit := range 8 {
 			data[i] ^= 1 << bit
@@ -136,10 +137,10 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 }
 
 func TestEveryTornFileIsNoticed(t *testing.T) {
-	data := encode(small())
+	data := encoded(small())
 	other := small()
 	other.Revision++
-	second := encode(other)
+	second := encoded(other)
 	check := func(what string, data []byte) {
 		t.Helper()
 		if _, err := decode(data); !errors.Is(err, ErrDamaged) {
@@ -176,7 +177,7 @@ func TestBadFilesAreToldApart(t *testing.T) {
 		{"newer and damaged", strings.Replace(string(sealed(2, "who knows")), "who", "how", 1), ErrDamaged, "checksum"},
 		{"version 0", string(sealed(0, golden)), ErrDamaged, `version "0"`},
 		{"no version", "selvage-leases  x\n", ErrDamaged, `version ""`},
-		{"a version that is spelled in another way", strings.Replace(string(encode(small())), " 1 ", " 01 ", 1), ErrDamaged, "checksum"},
+		{"a version that is spelled in another way", strings.Replace(string(encoded(small())), " 1 ", " 01 ", 1), ErrDamaged, "checksum"},
 		{"a checksum that is spelled in another way", strings.ToUpper(string(sealed(1, ""))), ErrDamaged, "does not begin"},
 		{"a line of something", string(sealed(1, "store 0 0\nx y\n")), ErrDamaged, `line 3: "x" is nothing known`},
 		{"a line that does not end", string(sealed(1, "store 0 0")), ErrDamaged, "line 2 does not end"},
@@ -291,6 +292,30 @@ func large(n int) Snapshot {
 	return s
 }
 
+// memory is a file in memory.
+type memory struct{ data []byte }
+
+func (m *memory) Write(b []byte) (int, error) { m.data = append(m.data, b...); return len(b), nil }
+
+func (m *memory) WriteAt(b []byte, at int64) (int, error) { return copy(m.data[at:], b), nil }
+
+// encoded is what a file with s holds.
+func encoded(s Snapshot) []byte {
+	var m memory
+	_ = encode(&m, s) // only a file fails, or what is too large for one
+	return m.data
+}
+
+// TestMoreIsWrittenToo: what is only asked for while it is written comes back as what was there from the start.
+func TestMoreIsWrittenToo(t *testing.T) {
+	whole := large(10)
+	parted := whole
+	parted.Records, parted.More = whole.Records[:4], slices.Values(whole.Records[4:])
+	if got, want := encoded(parted), encoded(whole); !bytes.Equal(got, want) {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
 func TestManyLeasesCostLittle(t *testing.T) {
 	const n, mostBytes, mostAllocated = 5000, 1_500_000, 4 << 20
 	s, path := large(n), filepath.Join(t.TempDir(), "leases")
@@ -352,7 +377,7 @@ func BenchmarkRead(b *testing.B) {
 // read again.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(golden))
-	f.Add(encode(small()))
+	f.Add(encoded(small()))
 	f.Add([]byte("lease \"\\u00e9\" 1 2 3 \"x\"\nown \"a b\" -\nwritten 0001-01-01T00:00:00Z\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, file := range [][]byte{data, sealed(version, string(data))} {
@@ -363,7 +388,7 @@ func FuzzRead(f *testing.F) {
 				}
 				continue
 			}
-			again, err := decode(encode(s))
+			again, err := decode(encoded(s))
 			if err != nil {
 				t.Fatalf("%q is read, and not when it is written again: %v", file, err)
 			}

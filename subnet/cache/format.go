@@ -1,10 +1,15 @@
 package cache
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"hash"
+	"io"
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,15 +22,52 @@ const (
 	version = 1
 )
 
-// encode returns the file's content.
-func encode(s Snapshot) []byte {
-	size := 512 + len(s.Config)
-	for _, r := range s.Records {
-		size += len(r.Key) + len(r.Value) + 64 // name, three numbers
+// file is what [encode] writes to: the first line is known last.
+type file interface {
+	io.Writer
+	io.WriterAt
+}
+
+// encode writes the file's content.
+func encode(f file, s Snapshot) error {
+	header := appendHeader(nil, version, [sha256.Size]byte{}) // to be filled in
+	if _, err := f.Write(header); err != nil {
+		return err
 	}
-	b := make([]byte, 0, size)
-	b = appendHeader(b, version, [sha256.Size]byte{}) // to be filled in
-	body := len(b)
+	sum, size, out := newChecksum(version), len(header), bufio.NewWriter(f)
+	write := func(b []byte) error {
+		if size += len(b); size > maxSize {
+			return fmt.Errorf("at most %d bytes are kept, and they take more", maxSize)
+		}
+		sum.Write(b)
+		_, err := out.Write(b)
+		return err
+	}
+	line := appendFacts(nil, s)
+	if err := write(line); err != nil {
+		return err
+	}
+	all := []iter.Seq[subnet.Record]{slices.Values(s.Records)}
+	if s.More != nil {
+		all = append(all, s.More)
+	}
+	for _, records := range all {
+		for r := range records {
+			line = appendRecord(line[:0], r)
+			if err := write(line); err != nil {
+				return err
+			}
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(appendHeader(nil, version, [sha256.Size]byte(sum.Sum(nil))), 0)
+	return err
+}
+
+// appendFacts appends all lines but the first and those of the records.
+func appendFacts(b []byte, s Snapshot) []byte {
 	b = append(appendTime(append(b, "written "...), s.Written), '\n')
 	b = fmt.Appendf(b, "store %016x %d\n", s.Cluster, s.Revision)
 	if s.Config != nil {
@@ -35,15 +77,15 @@ func encode(s Snapshot) []byte {
 		b = appendKey(append(b, "own "...), s.OwnKey)
 		b = append(appendTime(append(b, ' '), s.OwnExpires), '\n')
 	}
-	for _, r := range s.Records {
-		b = appendKey(append(b, "lease "...), r.Key)
-		for _, n := range []int64{r.Created, r.Modified, r.LeaseID} {
-			b = strconv.AppendInt(append(b, ' '), n, 10)
-		}
-		b = append(appendText(append(b, ' '), r.Value), '\n')
-	}
-	appendHeader(b[:0], version, checksum(version, b[body:]))
 	return b
+}
+
+func appendRecord(b []byte, r subnet.Record) []byte {
+	b = appendKey(append(b, "lease "...), r.Key)
+	for _, n := range []int64{r.Created, r.Modified, r.LeaseID} {
+		b = strconv.AppendInt(append(b, ' '), n, 10)
+	}
+	return append(appendText(append(b, ' '), r.Value), '\n')
 }
 
 // appendHeader appends the first line. Files of all versions are to begin with one of this form, whatever follows: so a
@@ -53,10 +95,16 @@ func appendHeader(b []byte, version int, sum [sha256.Size]byte) []byte {
 	return append(hex.AppendEncode(append(b, ' '), sum[:]), '\n')
 }
 
-// checksum is over the version as well, so that a flipped bit in it does not make a damaged file a newer one.
-func checksum(version int, body []byte) (sum [sha256.Size]byte) {
+// newChecksum begins a checksum over all but the first line. It is over the version as well, so that a flipped bit in that does
+// not make a damaged file a newer one.
+func newChecksum(version int) hash.Hash {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s%d\n", magic, version)
+	return h
+}
+
+func checksum(version int, body []byte) [sha256.Size]byte {
+	h := newChecksum(version)
 	h.Write(body)
 	return [sha256.Size]byte(h.Sum(nil))
 }
