@@ -46,6 +46,14 @@ func (l Lease) Value() ([]byte, error) {
 	if err := l.checkTexts(); err != nil {
 		return nil, fmt.Errorf("lease %s: %w", l.Key(), err)
 	}
+	if text, ok := l.usualValue(); ok {
+		return text, nil
+	}
+	return l.anyValue()
+}
+
+// anyValue is [Lease.Value] by encoding/json.
+func (l Lease) anyValue() ([]byte, error) {
 	// flannel's readers want a string for PublicIP; 0.0.0.0 is how they write none.
 	none := netip.IPv4Unspecified().String()
 	v := value{
@@ -72,6 +80,42 @@ func (l Lease) Value() ([]byte, error) {
 		return nil, fmt.Errorf("lease %s: %w", l.Key(), err)
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil // not above maxValue: each field is bounded
+}
+
+// usualValue is [Lease.Value] of a lease in which nothing needs to be escaped or compacted, as is usual. There are thousands to be
+// kept on disk, and encoding/json takes several times as long. ok is false for any other lease.
+func (l Lease) usualValue() (b []byte, ok bool) {
+	plain := func(text string) bool {
+		return !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' })
+	}
+	compact := func(text string) bool { return !strings.ContainsAny(text, " \t\r\n") && json.Valid([]byte(text)) }
+	data := [2]string{l.Endpoints[IPv4].Data, l.Endpoints[IPv6].Data}
+	if !plain(l.BackendType) || !plain(l.InstanceID) || !plain(l.NodeName) || data[IPv4] != "" && !compact(data[IPv4]) || data[IPv6] != "" && !compact(data[IPv6]) {
+		return nil, false
+	}
+	b = make([]byte, 0, 192+len(data[IPv4])+len(data[IPv6])+len(l.BackendType)+len(l.InstanceID)+len(l.NodeName))
+	public := netip.IPv4Unspecified()
+	if a := l.Endpoints[IPv4].PublicIP; a.IsValid() {
+		public = a
+	}
+	b = append(public.AppendTo(append(b, `{"PublicIP":"`...)), `","PublicIPv6":`...)
+	if a := l.Endpoints[IPv6].PublicIP; a.IsValid() {
+		b = append(a.AppendTo(append(b, '"')), '"')
+	} else {
+		b = append(b, "null"...)
+	}
+	for _, f := range [...]struct{ before, text, after string }{
+		{`,"BackendType":"`, l.BackendType, `"`},
+		{`,"BackendData":`, data[IPv4], ""},
+		{`,"BackendV6Data":`, data[IPv6], ""},
+		{`,"InstanceID":"`, l.InstanceID, `"`},
+		{`,"NodeName":"`, l.NodeName, `"`},
+	} {
+		if f.text != "" {
+			b = append(append(append(b, f.before...), f.text...), f.after...)
+		}
+	}
+	return append(b, '}'), true
 }
 
 // ParseLease decodes a key and its value. Fields it does not know are ignored. It checks form only; whether the lease

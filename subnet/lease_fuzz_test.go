@@ -1,6 +1,7 @@
 package subnet
 
 import (
+	"bytes"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -63,6 +64,9 @@ func FuzzParseLease(f *testing.F) {
 		value, err := l.Value()
 		if err != nil || len(value) > maxValue {
 			t.Fatalf("cannot be written, with %d bytes: %v", len(value), err)
+		}
+		if any, err := l.anyValue(); err != nil || !bytes.Equal(value, any) {
+			t.Errorf("%+v is written as %s, and by encoding/json as %s, %v", l, value, any, err)
 		}
 		if again, err := ParseLease(key, value); err != nil || again != l {
 			t.Errorf("%s\nis read as  %+v\nand then as %+v (%v)", value, l, again, err)
