@@ -42,14 +42,18 @@ type value struct {
 
 // Value returns the lease's value in flannel's format, byte for byte what flannel writes for the fields it knows. It
 // fails if an endpoint's Data is not JSON, or if [ParseLease] would not take something for its size or its characters.
-func (l Lease) Value() ([]byte, error) {
+func (l Lease) Value() ([]byte, error) { return l.AppendValue(nil) }
+
+// AppendValue is [Lease.Value], appended to b.
+func (l Lease) AppendValue(b []byte) ([]byte, error) {
 	if err := l.checkTexts(); err != nil {
 		return nil, fmt.Errorf("lease %s: %w", l.Key(), err)
 	}
-	if text, ok := l.usualValue(); ok {
-		return text, nil
+	if value, ok := l.appendUsual(b); ok {
+		return value, nil
 	}
-	return l.anyValue()
+	value, err := l.anyValue()
+	return append(b, value...), err
 }
 
 // anyValue is [Lease.Value] by encoding/json.
@@ -82,9 +86,9 @@ func (l Lease) anyValue() ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil // not above maxValue: each field is bounded
 }
 
-// usualValue is [Lease.Value] of a lease in which nothing needs to be escaped or compacted, as is usual. There are thousands to be
+// appendUsual appends the value of a lease in which nothing needs to be escaped or compacted, as is usual. There are thousands to be
 // kept on disk, and encoding/json takes several times as long. ok is false for any other lease.
-func (l Lease) usualValue() (b []byte, ok bool) {
+func (l Lease) appendUsual(b []byte) (value []byte, ok bool) {
 	plain := func(text string) bool {
 		return !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' })
 	}
@@ -93,7 +97,7 @@ func (l Lease) usualValue() (b []byte, ok bool) {
 	if !plain(l.BackendType) || !plain(l.InstanceID) || !plain(l.NodeName) || data[IPv4] != "" && !compact(data[IPv4]) || data[IPv6] != "" && !compact(data[IPv6]) {
 		return nil, false
 	}
-	b = make([]byte, 0, 192+len(data[IPv4])+len(data[IPv6])+len(l.BackendType)+len(l.InstanceID)+len(l.NodeName))
+	b = slices.Grow(b, 192+len(data[IPv4])+len(data[IPv6])+len(l.BackendType)+len(l.InstanceID)+len(l.NodeName))
 	public := netip.IPv4Unspecified()
 	if a := l.Endpoints[IPv4].PublicIP; a.IsValid() {
 		public = a

@@ -155,9 +155,9 @@ func (v *View) SharedPeers(yield func(Shared) bool) {
 	}
 }
 
-// Record returns the record that the store has, as far as this node looks at it.
-func (s Shared) Record() (Record, error) {
-	value, err := s.Value()
+// Record returns the record that the store has, as far as this node looks at it. Its value is appended to b.
+func (s Shared) Record(b []byte) (Record, error) {
+	value, err := s.AppendValue(b)
 	return Record{Key: s.Key, Value: value, Created: s.Created, Modified: s.Modified, LeaseID: s.LeaseID}, err
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"path/filepath"
@@ -165,7 +166,7 @@ func (c *leaseCache) leasesChanged(now time.Time) {
 }
 
 // keepLeases writes the file, in the background, if it does not say any more what the view does.
-func (n *node) keepLeases(now time.Time) {
+func (n *node) keepLeases(ctx context.Context, now time.Time) {
 	select {
 	case err := <-n.cache.written:
 		n.cache.writing = false
@@ -198,22 +199,31 @@ func (n *node) keepLeases(now time.Time) {
 		leases = append(leases, subnet.Shared{Lease: &m.Lease, Key: m.Key, Created: m.Created, Modified: m.Modified, LeaseID: m.LeaseID})
 	}
 	kept.More = func(yield func(subnet.Record) bool) {
+		var value []byte // of one after the other
 		for _, l := range leases {
-			if r, err := l.Record(); err == nil && !yield(r) { // it was read from one
+			r, err := l.Record(value[:0])
+			if err == nil && !yield(r) { // it was read from one
 				return
 			}
+			value = r.Value
 		}
 	}
 	n.cache.stale, n.cache.expires, n.cache.writeAt, n.cache.writing = false, expires, now.Add(cacheEvery), true
 	n.cache.writes++
-	first := n.cache.writes == 1
-	n.background.Go(func() { // to encode thousands takes longer than a change may wait
-		err := cache.Write(n.cache.path, kept)
-		if first {
-			debug.FreeOSMemory() // what the start took is not needed again
-		}
-		n.cache.written <- err // there is room
-	})
+	n.background.Go(func() { n.cache.written <- cache.Write(n.cache.path, kept) }) // there is room; to encode thousands takes its time
+	if n.cache.writes == 1 {
+		n.background.Go(func() { freeMemory(ctx) })
+	}
+}
+
+// startedAfter is how long after the leases were kept for the first time a start is over.
+const startedAfter = 3 * time.Second
+
+// freeMemory gives back what a start took and a node at rest does not need. The Go runtime would, over some minutes.
+func freeMemory(ctx context.Context) {
+	if sleep(ctx, startedAfter); ctx.Err() == nil {
+		debug.FreeOSMemory()
+	}
 }
 
 // ownExpires is until when our own lease runs without another renewal, as far as the store says; zero for a reservation.

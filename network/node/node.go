@@ -84,7 +84,7 @@ func Run(ctx context.Context, o Options) error {
 		kernel:     k,
 		rec:        &network.Reconciler{Tables: tables, Kernel: k, KeepUnwanted: true},
 		view:       subnet.NewView(),
-		events:     make(chan subnet.Event, 16),
+		events:     make(chan subnet.Event, 2),
 		kernelNews: make(chan struct{}, 1),
 		fileNews:   make(chan struct{}, 1),
 		rulesSet:   make(chan struct{}, 1),
@@ -235,7 +235,7 @@ func (n *node) step(ctx context.Context, now time.Time) {
 	n.sayAhead(now)
 	n.sayChurn(now)
 	n.noteState(now)
-	n.keepLeases(now)
+	n.keepLeases(ctx, now)
 }
 
 // next is when the loop has to run again if nothing happens.
