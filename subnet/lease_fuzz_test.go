@@ -46,6 +46,11 @@ func FuzzParseLease(f *testing.F) {
 		f.Add(golden.key, data)
 	}
 	f.Fuzz(func(t *testing.T, key string, data []byte) {
+		if usual, ok := parseUsual(data); ok {
+			if any, err := parseAny(data); err != nil || usual != any {
+				t.Errorf("%s is read as %+v, and by encoding/json as %+v, %v", data, usual, any, err)
+			}
+		}
 		l, err := ParseLease(key, data)
 		if err != nil {
 			checkReason(t, err)
@@ -72,4 +77,20 @@ func FuzzParseLease(f *testing.F) {
 			t.Errorf("%s\nis read as  %+v\nand then as %+v (%v)", value, l, again, err)
 		}
 	})
+}
+
+// TestUsualIsUsual: what selvage and flannel write is in the form that is read and written without encoding/json.
+func TestUsualIsUsual(t *testing.T) {
+	for name, golden := range goldenLeases() {
+		data, err := os.ReadFile(filepath.Join("testdata", "lease", name+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := parseUsual(data); !ok {
+			t.Errorf("%s is not taken for the usual form: %s", name, data)
+		}
+		if _, ok := golden.lease.appendUsual(nil); !ok {
+			t.Errorf("%s is not written in the usual form: %+v", name, golden.lease)
+		}
+	}
 }
