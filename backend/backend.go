@@ -60,6 +60,18 @@ type Warner interface{ Warning() string }
 // Mixed is a [Backend] with a tunnel that may send to some peers past it.
 type Mixed interface{ Direct() bool }
 
+// Checker is a [Backend] that can tell with less effort than by Peer that it cannot use a lease. The error is the same.
+type Checker interface{ Check(subnet.Lease) error }
+
+// Check reports whether a backend can use a peer's lease.
+func Check(b Backend, l subnet.Lease) error {
+	if c, ok := b.(Checker); ok {
+		return c.Check(l)
+	}
+	_, err := b.Peer(l)
+	return err
+}
+
 // Factory makes a backend from a network config whose Backend.Type it serves. Its error names the field of the config
 // that is wrong, or what the underlay lacks.
 type Factory func(subnet.Config, Underlay) (Backend, error)

@@ -47,7 +47,15 @@ func unhex(c byte) (byte, bool) {
 
 // String returns the form aa:bb:cc:dd:ee:ff.
 func (m MAC) String() string {
-	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+	const digits = "0123456789abcdef"
+	text := [17]byte{}
+	for i, b := range m {
+		text[3*i], text[3*i+1] = digits[b>>4], digits[b&15]
+		if i > 0 {
+			text[3*i-1] = ':'
+		}
+	}
+	return string(text[:])
 }
 
 // IsUnicast reports whether m can be the address of one device: not zero, and not a group address.

@@ -35,6 +35,7 @@ type Change[V comparable] struct {
 // concurrent use.
 type Table[K comparable, V comparable] struct {
 	cells map[K]*cell[V]
+	spare []cell[V]
 	dirty map[K]struct{} // keys that differ
 	most  int            // how many dirty has held since it was made
 	// paced holds the keys that are repaired again and again, or cannot be: they are not tried before their time.
@@ -60,10 +61,25 @@ func NewTable[K comparable, V comparable](ours func(K, V) bool) *Table[K, V] {
 func (t *Table[K, V]) cell(k K) *cell[V] {
 	c := t.cells[k]
 	if c == nil {
-		c = &cell[V]{}
+		if len(t.spare) == 0 {
+			t.spare = make([]cell[V], min(max(len(t.cells)/8, 1), mostSpare))
+		}
+		c = &t.spare[0]
+		t.spare = t.spare[1:]
 		t.cells[k] = c
 	}
 	return c
+}
+
+// mostSpare is how many cells are allocated at once: alone, each takes up to a quarter more. What is allocated together is freed
+// together.
+const mostSpare = 16
+
+// grow makes room for n keys, where there are none yet: to grow as they come costs twice as much.
+func (t *Table[K, V]) grow(n int) {
+	if len(t.cells) == 0 && n > fewDirty {
+		t.cells, t.dirty, t.most = make(map[K]*cell[V], n), make(map[K]struct{}, n), n
+	}
 }
 
 // update brings the set of differing keys up to date with c, and drops a cell that says nothing.

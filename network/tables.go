@@ -176,6 +176,15 @@ func (t *Tables) Replace(o Owner, last, next State) {
 	replace(t.Sysctls, owner, last.Sysctls, next.Sysctls)
 }
 
+// Grow makes room, where there is nothing yet, for n owners who want as many things as like has.
+func (t *Tables) Grow(n int, like State) {
+	t.VTEPs.grow(n * len(like.VTEPs))
+	t.FDB.grow(n * len(like.FDB))
+	t.Neighbours.grow(n * len(like.Neighbours))
+	t.Nexthops.grow(n * len(like.Nexthops))
+	t.Routes.grow(n * len(like.Routes))
+}
+
 func replace[K, V comparable](t *Table[K, V], o *Owner, last, next []Item[K, V]) {
 	for _, x := range next {
 		t.want(o, x.Key, x.Value)

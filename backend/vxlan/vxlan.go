@@ -199,6 +199,19 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 	return s, nil
 }
 
+// Check implements backend.Checker.
+func (v *vxlan) Check(l subnet.Lease) error {
+	for _, f := range subnet.Families() {
+		if v.families[f] == nil || !l.Has(f) {
+			continue
+		}
+		if _, err := parseData(l.Endpoints[f].Data, v.options.VNI); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Unique implements backend.Backend. A device delivers what is for its own MAC address only, and the FDB has one entry an
 // address: of two nodes with one address, as clones of a machine have, peers would reach one. A lease that no node can
 // use has no claim on anything.
@@ -211,7 +224,7 @@ func (v *vxlan) Unique(l subnet.Lease) (things []string) {
 		if err != nil {
 			return nil
 		}
-		things = append(things, fmt.Sprintf("MAC %s (%s)", mac, f))
+		things = append(things, "MAC "+mac.String()+" ("+f.String()+")")
 	}
 	return things
 }

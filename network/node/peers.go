@@ -146,6 +146,9 @@ func (n *node) peersChanged(changes []subnet.Change, grace time.Duration, now ti
 	if n.backend == nil {
 		return // adopt brings in all there are
 	}
+	if len(changes) > 0 {
+		n.tables.Grow(len(changes), wanted(n.backend, changes[0].After))
+	}
 	came, went, changed := 0, 0, 0
 	for _, c := range changes {
 		last := wanted(n.backend, c.Before)

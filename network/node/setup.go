@@ -117,7 +117,7 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 	n.wantDevice()
 	rules := subnet.Rules{
 		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
-		Check:    func(l subnet.Lease) error { _, err := b.Peer(l); return err },
+		Check:    func(l subnet.Lease) error { return backend.Check(b, l) },
 		Unique:   b.Unique,
 		Underlay: n.ofUnderlay(choice),
 	}
