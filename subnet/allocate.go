@@ -78,6 +78,21 @@ func (v *View) Own(r Request) *Lease {
 	return &l
 }
 
+// ByInstance returns the lease of the node with an instance id, the oldest if there are several, or nil. It needs no rules.
+func (v *View) ByInstance(id string) *Lease {
+	var own *entry
+	for _, e := range v.entries {
+		if e.InstanceID == id && e.bad == nil && (own == nil || own.newer(e)) {
+			own = e
+		}
+	}
+	if own == nil {
+		return nil
+	}
+	l := *own.Lease
+	return &l
+}
+
 // own finds the node's own record. By instance id first: it stays right when the public IP changes, and whatever is left
 // under it is ours to replace. A record by public IP is flannel's, a reservation, or ours from before the state
 // directory was lost: it is taken over if it is good for something.

@@ -184,3 +184,18 @@ func TestAllocateSaturated(t *testing.T) {
 		}
 	}
 }
+
+// TestByInstance: a node's own lease is found without rules, also one that would not be let in; of several, the oldest.
+func TestByInstance(t *testing.T) {
+	v := NewView()
+	v.Apply(Event{Type: Page, Revision: 9, Put: []Record{
+		record("10.5.30.0-24", 7, "me", "172.31.0.2", ""), record("10.77.0.0-24", 3, "me", "172.31.0.3", ""),
+		record("10.5.31.0-24", 1, "another", "172.31.0.4", ""), {Key: "10.5.32.0-24", Value: []byte("?"), Created: 1},
+	}})
+	if l := v.ByInstance("me"); l == nil || l.Endpoints[IPv4].Subnet != pfx("10.77.0.0/24") {
+		t.Errorf("found %+v", l)
+	}
+	if l := v.ByInstance("nobody"); l != nil {
+		t.Errorf("found %+v", l)
+	}
+}

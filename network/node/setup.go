@@ -30,6 +30,10 @@ func (n *node) setUp(now time.Time) bool {
 	return true
 }
 
+// lookAgainAfter is how long after a start it is looked whether something has changed in the moment between the first look and the
+// first notification.
+const lookAgainAfter = 200 * time.Millisecond
+
 // makeBackend does what comes first: who the node is, by which uplink it is reached, what backend follows from that.
 func (n *node) makeBackend(now time.Time) error {
 	choice, err := n.chooseUplink()
@@ -41,9 +45,12 @@ func (n *node) makeBackend(now time.Time) error {
 		return err
 	}
 	n.identity = id
-	// First without the backend's say, to find our own lease: the MAC address in it is what peers know.
-	n.view.SetRules(subnet.Rules{Config: *n.config, InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
-	own := n.view.Own(subnet.Request{InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
+	// The MAC address in our own lease is what peers know.
+	own := n.view.ByInstance(id.InstanceID)
+	if own == nil { // one that was flannel's is found by rules, without the backend's say yet
+		n.view.SetRules(subnet.Rules{Config: *n.config, InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
+		own = n.view.Own(subnet.Request{InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
+	}
 	b, err := newBackend(*n.config, n.underlay(choice, own))
 	if err != nil {
 		return err
@@ -62,7 +69,11 @@ func (n *node) makeBackend(now time.Time) error {
 	n.assumeOwn()
 	n.adopt(choice, b, now)
 	n.sayQuarantined(subnet.Event{Type: subnet.Synced}, now)
-	return n.kernel.Observe() // all, now that it is known what is ours
+	err = n.kernel.Observe() // all, now that it is known what is ours
+	// Whether the uplink has changed meanwhile can wait until the node is up: it lists all routes.
+	n.kernel.UplinkStale()
+	n.uplinkAt = now.Add(lookAgainAfter)
+	return err
 }
 
 // underlay is what a backend gets to know of the node.

@@ -96,6 +96,7 @@ func (n *node) ensureVTEPs(ctx context.Context, now time.Time) error {
 	}
 	switch {
 	case !v.inForce:
+		v.notBefore = now.Add(lookAgainAfter) // what has changed before the watch began, it will tell
 		n.Log.WithFields(logrus.Fields{"port": config.Port, "allow": config.Allow, "changed": changed}).Info("VTEP filter: VXLAN packets are taken from peers only")
 	case changed && told && reflect.DeepEqual(config, v.config):
 		v.wait(now)
