@@ -59,7 +59,7 @@ const (
 )
 
 // garbagePercent is by how much the heap may grow over what is in use; see GOGC in package runtime.
-const garbagePercent = 25
+const garbagePercent = 20
 
 // flags are the command line. Names and meanings are flannel's where flannel has them.
 type flags struct {

@@ -94,6 +94,9 @@ type Reconciler struct {
 	Kernel Kernel
 	// KeepUnwanted holds back all removals: as long as not every lease is known, what nobody wants yet may be wanted.
 	KeepUnwanted bool
+	// Drain, if not nil, takes what the kernel has told meanwhile into the tables. Our own changes are told too, and thousands of
+	// them would otherwise wait for the end of the pass.
+	Drain func()
 }
 
 // Pass applies what differs and is due: first everything that is to be there, each kind resting on the one before it,
@@ -108,8 +111,11 @@ func (r *Reconciler) Pass(now time.Time) Result {
 	r.setSysctls(&p, givesIPv6)
 	set(&p, "address", t.Addresses, each(t.Addresses, r.Kernel.Address), func(k AddressKey, _ Address) bool { return t.canCarry(k.Link) })
 	set(&p, "fdb", t.FDB, r.Kernel.FDB, func(k FDBKey, _ FDB) bool { return t.canCarry(k.Link) })
+	r.drain(&p)
 	set(&p, "neighbour", t.Neighbours, r.Kernel.Neighbours, func(k NeighbourKey, _ Neighbour) bool { return t.canCarry(k.Link) })
+	r.drain(&p)
 	set(&p, "nexthop", t.Nexthops, r.Kernel.Nexthops, func(_ NexthopID, v Nexthop) bool { return t.canCarry(v.Link) })
+	r.drain(&p)
 	set(&p, "route", t.Routes, r.Kernel.Routes, func(_ RouteKey, v Route) bool { return t.canCarry(v.Link) && t.hasNexthop(v) })
 	r.setForwarding(&p)
 	if !r.KeepUnwanted {
@@ -136,6 +142,15 @@ func (r *Reconciler) Pass(now time.Time) Result {
 	t.Routes.calmDown(now)
 	t.Sysctls.calmDown(now)
 	return p.Result
+}
+
+// manySet is from how many changes in a pass on it is worth to drain.
+const manySet = 1000
+
+func (r *Reconciler) drain(p *pass) {
+	if r.Drain != nil && p.Set >= manySet {
+		r.Drain()
+	}
 }
 
 // removeNexthops keeps those that routes still go by, because these could not be changed or removed: the kernel would take

@@ -16,8 +16,8 @@ type Tables struct {
 	Routes     *Table[RouteKey, Route]
 	Sysctls    *Table[string, Sysctl]
 
-	routesOn map[string]int      // how many of the routes there lead out of each device
-	routesBy map[NexthopID]int   // how many go by each nexthop object
+	routesOn map[string]int32    // how many of the routes there lead out of each device
+	routesBy map[NexthopID]int32 // how many go by each nexthop object
 	owned    map[string]struct{} // devices for which OwnsLink held when the tables of what hangs on them were last told
 	toldBy   string
 
@@ -39,7 +39,7 @@ const protocolKernel = 2
 //
 // Nothing else is ever removed.
 func NewTables() *Tables {
-	t := &Tables{owned: map[string]struct{}{}, routesOn: map[string]int{}, routesBy: map[NexthopID]int{}, foreign: map[RouteKey]struct{}{}}
+	t := &Tables{owned: map[string]struct{}{}, routesOn: map[string]int32{}, routesBy: map[NexthopID]int32{}, foreign: map[RouteKey]struct{}{}}
 	t.VTEPs = NewTable(func(netip.Addr, VTEP) bool { return true })
 	t.Links = NewTable(func(_ string, l Link) bool { return l.Alias == Alias })
 	t.Links.changed = t.linkChanged
@@ -128,7 +128,7 @@ func (t *Tables) routeSeen(before, now Route) {
 }
 
 // count takes before off and adds now; the zero value does not count.
-func count[K comparable](of map[K]int, before, now K) {
+func count[K comparable](of map[K]int32, before, now K) {
 	var none K
 	if before != none {
 		if of[before]--; of[before] == 0 {

@@ -144,18 +144,7 @@ func (k *Kernel) Prepare() error {
 // Observe takes what was notified since the last call into the tables. If the notifications do not say all, because
 // some were lost or because the kernel never tells, it reads again what may have changed.
 func (k *Kernel) Observe() error {
-	k.mu.Lock()
-	arrived, reread := k.inbox, k.lost || k.overlayStale
-	k.inbox, k.lost = inbox{}, false
-	k.mu.Unlock()
-	arrived.each(func(m message, by string) {
-		k.tables.ToldBy(by)
-		if k.observe(m) {
-			reread = true
-		}
-	})
-	k.tables.ToldBy("")
-	k.loseRoutes()
+	reread := k.takeIn() || k.overlayStale
 	var err error
 	switch {
 	case reread:
@@ -168,4 +157,28 @@ func (k *Kernel) Observe() error {
 		k.Distrust() // still to be done
 	}
 	return err
+}
+
+// Drain is [Kernel.Observe] without what it may have to read: that is left to the next one.
+func (k *Kernel) Drain() {
+	if k.takeIn() {
+		k.Distrust()
+	}
+}
+
+// takeIn takes the notifications that wait into the tables, and reports whether everything is to be read again.
+func (k *Kernel) takeIn() (reread bool) {
+	k.mu.Lock()
+	arrived, reread := k.inbox, k.lost
+	k.inbox, k.lost = inbox{}, false
+	k.mu.Unlock()
+	arrived.each(func(m message, by string) {
+		k.tables.ToldBy(by)
+		if k.observe(m) {
+			reread = true
+		}
+	})
+	k.tables.ToldBy("")
+	k.loseRoutes()
+	return reread
 }

@@ -49,6 +49,13 @@ func add(elements nft.Also, peers iter.Seq[netip.Addr]) {
 	for _, f := range nft.Families() {
 		names[f.Proto == unix.NFPROTO_IPV4] = peersSet(f)
 	}
+	count := map[bool]int{} // an element is large, and a list that grows is copied
+	for a := range peers {
+		count[a.Is4()]++
+	}
+	for is4, n := range count {
+		elements[names[is4]] = slices.Grow(elements[names[is4]], n)
+	}
 	for a := range peers {
 		if checkPeer(a) == nil {
 			name := names[a.Is4()]
