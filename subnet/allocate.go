@@ -82,7 +82,7 @@ func (v *View) Own(r Request) *Lease {
 func (v *View) ByInstance(id string) *Lease {
 	var own *entry
 	for _, e := range v.entries {
-		if e.InstanceID == id && e.bad == nil && (own == nil || own.newer(e)) {
+		if e.InstanceID == id && v.bad[e] == nil && (own == nil || own.newer(e)) {
 			own = e
 		}
 	}
@@ -99,7 +99,7 @@ func (v *View) ByInstance(id string) *Lease {
 func (v *View) own(r Request) *entry {
 	rank := func(e *entry) int {
 		switch {
-		case e.bad != nil:
+		case v.bad[e] != nil:
 			return 0
 		case r.InstanceID != "" && e.InstanceID == r.InstanceID:
 			return 3

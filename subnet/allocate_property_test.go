@@ -113,7 +113,7 @@ func TestAllocateProperties(t *testing.T) {
 func judgeAllocation(v *View, records []Record, req Request, a Allocation, err error) string {
 	var own *entry
 	for _, e := range v.entries {
-		if e.bad == nil && e.InstanceID == "me" && (own == nil || own.newer(e)) {
+		if v.bad[e] == nil && e.InstanceID == "me" && (own == nil || own.newer(e)) {
 			own = e
 		}
 	}

@@ -12,10 +12,9 @@ type entry struct {
 	Created  int64
 	Modified int64
 	LeaseID  int64
-	bad      error    // the record alone is malformed
-	why      error    // not let in, and why; nil: let in
-	shown    *Lease   // the peer as last told to the caller; nil if not
-	things   []string // what only one lease may have and this one claims; see Rules.Unique
+	why      error  // not let in, and why; nil: let in
+	shown    *Lease // the peer as last told to the caller; nil if not
+	things   things // what only one lease may have and this one claims
 	stage    uint32
 	holds    bool // it holds its subnets, whether or not this node can use it
 	keeps    bool // it keeps its things; false if there are none
@@ -51,7 +50,11 @@ func (v *View) put(r Record) {
 	if l != *e.Lease {
 		e.Lease = l.copy()
 	}
-	e.bad = bad
+	if bad != nil {
+		v.bad[e] = bad
+	} else {
+		delete(v.bad, e)
+	}
 	v.mark(e)
 }
 
@@ -78,6 +81,7 @@ func (l Lease) copy() *Lease { return &l }
 
 func (v *View) remove(e *entry) {
 	delete(v.entries, e.Key)
+	delete(v.bad, e)
 	e.gone = true
 	v.mark(e)
 	v.markAround(e)

@@ -176,8 +176,8 @@ func (v *View) decide(e *entry) {
 
 // cannotHold says why e, of which l is what counts, does not hold its subnets, or nil.
 func (v *View) cannotHold(e *entry, l *Lease) error {
-	if e.bad != nil {
-		return e.bad
+	if bad := v.bad[e]; bad != nil {
+		return bad
 	}
 	if err := v.rules.fits(l); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // ErrDuplicate is why a lease is not let in that has something which an older one keeps, and only one may have; see
@@ -12,24 +13,40 @@ import (
 // lease's own: nobody else can have them.
 var ErrDuplicate = errors.New("is that of the older lease")
 
+// things are what a lease has of what only one may have, see Rules.Unique, joined to one text: hardly any lease has more than one.
+type things string
+
+const thingsEnd = "\n" // what people are to read in a line has none
+
+func joinThings(all []string) things { return things(strings.Join(all, thingsEnd)) }
+
+// each calls yield with each of them, until it returns false.
+func (t things) each(yield func(string) bool) {
+	for thing := range strings.SplitSeq(string(t), thingsEnd) {
+		if thing != "" && !yield(thing) {
+			return
+		}
+	}
+}
+
 // claim enters what e asks for of the things that only one lease may have. The error names an older lease that keeps
 // one of them. One that is beaten in one thing keeps nothing at all, as one that is beaten in one subnet holds none.
 func (v *View) claim(e *entry, l *Lease) error {
-	var things []string
+	var all things
 	if e.holds && v.rules.Unique != nil {
-		things = v.rules.Unique(*l)
+		all = joinThings(v.rules.Unique(*l))
 	}
-	if !slices.Equal(things, e.things) {
+	if all != e.things {
 		v.disclaim(e)
-		e.things = things
-		for _, thing := range things {
+		e.things = all
+		for thing := range all.each {
 			v.byThing.add(thing, e)
 		}
 	}
 	why := v.keptByOlder(e)
-	if keeps := why == nil && len(things) > 0; keeps != e.keeps {
+	if keeps := why == nil && all != ""; keeps != e.keeps {
 		e.keeps = keeps
-		for _, thing := range things {
+		for thing := range all.each {
 			v.byThing.lead(thing, e, keeps)
 		}
 		v.markSharing(e)
@@ -42,15 +59,15 @@ func (v *View) disclaim(e *entry) {
 	if e.keeps {
 		v.markSharing(e)
 	}
-	for _, thing := range e.things {
+	for thing := range e.things.each {
 		v.byThing.remove(thing, e)
 	}
-	e.things, e.keeps = nil, false
+	e.things, e.keeps = "", false
 }
 
 // keptByOlder says which older entry keeps something that e has.
 func (v *View) keptByOlder(e *entry) (why error) {
-	for _, thing := range e.things {
+	for thing := range e.things.each {
 		v.byThing.each(thing, func(x *entry) bool {
 			if x.keeps && e.newer(x) {
 				why = fmt.Errorf("%s %w %s", thing, ErrDuplicate, x.Key)
@@ -66,7 +83,7 @@ func (v *View) keptByOlder(e *entry) (why error) {
 
 // markSharing has everything that shares a thing with e judged anew.
 func (v *View) markSharing(e *entry) {
-	for _, thing := range e.things {
+	for thing := range e.things.each {
 		v.byThing.each(thing, func(x *entry) bool {
 			if x != e {
 				v.mark(x)

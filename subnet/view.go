@@ -39,6 +39,7 @@ type Change struct {
 type View struct {
 	rules      *Rules // nil until the config is known: nobody is let in
 	entries    map[string]*entry
+	bad        map[*entry]error        // of those whose record alone is malformed: hardly any, as a rule
 	bySubnet   [2]bart.Table[[]*entry] // all entries whose key is well formed, by subnet; who holds it comes first
 	byThing    index[string]           // entries that hold their subnets, by their things; who keeps it comes first
 	byPublicIP index[netip.Addr]       // peers, as last told
@@ -54,7 +55,7 @@ type View struct {
 
 // NewView returns an empty view without rules.
 func NewView() *View {
-	return &View{entries: map[string]*entry{}}
+	return &View{entries: map[string]*entry{}, bad: map[*entry]error{}}
 }
 
 // Revision is the store's revision that the view has seen everything of.

@@ -48,7 +48,7 @@ func TestViewModel(t *testing.T) {
 // remembered counts what a view has in all its tables.
 func (v *View) remembered() int {
 	return v.bySubnet[IPv4].Size() + v.bySubnet[IPv6].Size() + len(v.entries) + len(v.byThing.one) + len(v.byThing.many) +
-		len(v.byPublicIP.one) + len(v.byPublicIP.many) + len(v.dirty) + v.strays + v.uncounted
+		len(v.byPublicIP.one) + len(v.byPublicIP.many) + len(v.dirty) + len(v.bad) + v.strays + v.uncounted
 }
 
 func (w *world) step() {
