@@ -20,9 +20,9 @@ import (
 
 // Main carries out the verb that the environment names and returns the program's exit status. Somebody who runs the
 // program by hand, without a verb, is shown what it is about.
-func (p *Plugin) Main(ctx context.Context, about string) int {
-	if p.getenv("CNI_COMMAND") == "" && about != "" {
-		fmt.Fprintf(p.Stderr, "%s\nCNI protocol versions supported: %s\n", about, strings.Join(version.All.SupportedVersions(), ", "))
+func (p *Plugin) Main(ctx context.Context, about func() string) int {
+	if p.getenv("CNI_COMMAND") == "" {
+		fmt.Fprintf(p.Stderr, "%s\nCNI protocol versions supported: %s\n", about(), strings.Join(version.All.SupportedVersions(), ", "))
 		return 0
 	}
 	err := p.run(ctx)

@@ -17,7 +17,7 @@ func (n *node) main(stdin string, environ ...string) int {
 	n.stderr.Reset()
 	n.plugin.Stdin = strings.NewReader(stdin)
 	n.plugin.Environ = environ
-	return n.plugin.Main(n.t.Context(), "about")
+	return n.plugin.Main(n.t.Context(), func() string { return "about" })
 }
 
 func TestMainByHand(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 
 func main() {
 	plugin := &cniplugin.Plugin{Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	os.Exit(plugin.Main(context.Background(), about()))
+	os.Exit(plugin.Main(context.Background(), about))
 }
 
 // about is what somebody reads who runs the program by hand.
