@@ -33,7 +33,7 @@ TOOL = @echo building $@; cd dist/tools && $(STATIC) -ldflags '$(LDFLAGS)'
 CNI  = github.com/containernetworking/plugins/plugins
 
 .PHONY: tools
-tools: bin/etcd bin/etcdctl bin/cni/bridge bin/cni/host-local bin/cni/loopback bin/cni/portmap ## build etcd and the reference CNI plugins
+tools: bin/etcd bin/etcdctl bin/cni/bridge bin/cni/host-local bin/cni/loopback bin/cni/portmap bin/cni/bandwidth ## build etcd and the reference CNI plugins
 bin/etcd: $(PINS)
 	$(TOOL) -o ../../$@ go.etcd.io/etcd/server/v3
 bin/etcdctl: $(PINS)
@@ -42,8 +42,8 @@ bin/cni/bridge bin/cni/loopback: bin/cni/%: $(PINS)
 	$(TOOL) -o ../../$@ $(CNI)/main/$*
 bin/cni/host-local: $(PINS)
 	$(TOOL) -o ../../$@ $(CNI)/ipam/host-local
-bin/cni/portmap: $(PINS)
-	$(TOOL) -o ../../$@ $(CNI)/meta/portmap
+bin/cni/portmap bin/cni/bandwidth: bin/cni/%: $(PINS)
+	$(TOOL) -o ../../$@ $(CNI)/meta/$*
 bin/staticcheck: $(PINS)
 	$(TOOL) -o ../../$@ honnef.co/go/tools/cmd/staticcheck
 bin/cnitool: $(PINS)

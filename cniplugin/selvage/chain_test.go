@@ -2,24 +2,18 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 )
 
-// recorder stands in for the bandwidth plugin: it notes what it is told, and hands on the result so far.
-const recorder = `#!/bin/sh
-cat >"/run/$CNI_COMMAND.json"
-if [ "$CNI_COMMAND" = ADD ]; then sed 's/.*"prevResult":\(.*\),"runtimeConfig".*/\1/' /run/ADD.json; fi
-`
-
-// testChain runs selvage, the real portmap and a plugin that notes what it is told, with what the runtime adds for each.
+// testChain runs selvage, portmap and bandwidth, the real ones, with what the runtime adds for each.
 func testChain(t *testing.T, bin string) {
-	if err := os.WriteFile(filepath.Join(bin, "bandwidth"), []byte(recorder), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	n := newNode(t, bin, "1.0.0", "selvage", ipv4File())
 	n.list = n.network(`{"cniVersion":"1.0.0","name":"cbr0","plugins":[
 		{"type":"selvage","delegate":{"isDefaultGateway":true},"capabilities":{"mac":true,"portMappings":true,"bandwidth":true}},
@@ -27,11 +21,11 @@ func testChain(t *testing.T, bin string) {
 		{"type":"bandwidth","capabilities":{"bandwidth":true}}]}`)
 	pod := n.pod()
 	rt := attach(pod, "eth0")
-	const mac = "02:11:22:33:44:55"
+	const mac, bits = "02:11:22:33:44:55", 8_000_000
 	rt.CapabilityArgs = map[string]any{
 		"mac":          mac,
 		"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}},
-		"bandwidth":    map[string]any{"ingressRate": 1000000, "ingressBurst": 100000},
+		"bandwidth":    map[string]any{"ingressRate": bits, "ingressBurst": bits, "egressRate": 2 * bits, "egressBurst": bits},
 	}
 	n.add(rt)
 	n.do(func() error {
@@ -48,17 +42,24 @@ func testChain(t *testing.T, bin string) {
 				t.Errorf("the delegate was not told %s: %s", key, kept)
 			}
 		}
-		told, err := os.ReadFile("/run/ADD.json")
-		if err != nil {
-			return err
-		}
-		if !strings.Contains(string(told), "10.5.29.2/24") || !strings.Contains(string(told), `"ingressRate":1000000`) {
-			t.Errorf("the last plugin was told %s", told)
-		}
 		return nil
 	})
+	err := pod.Do(func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err == nil && link.Attrs().HardwareAddr.String() != mac {
+			t.Errorf("its MAC address is %s, want %s", link.Attrs().HardwareAddr, mac)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 	if rules := n.natRules(); !strings.Contains(rules, "8080") || !strings.Contains(rules, "10.5.29.2:80") {
 		t.Errorf("no port is mapped:\n%s", rules)
+	}
+	// To the container at its own interface on the node, from it at one that its packets are led to.
+	if rates := n.rates(); !maps.Equal(rates, map[string]uint64{"veth": bits / 8, "ifb": 2 * bits / 8}) {
+		t.Errorf("bytes a second are %v", rates)
 	}
 	if err := n.check(rt); err != nil {
 		t.Error(err)
@@ -67,9 +68,37 @@ func testChain(t *testing.T, bin string) {
 	if rules := n.natRules(); strings.Contains(rules, "8080") {
 		t.Errorf("the port is still mapped:\n%s", rules)
 	}
+	if rates := n.rates(); len(rates) > 0 {
+		t.Errorf("still limited: %v", rates)
+	}
 	n.wantAddresses()
 	n.wantState()
 	n.wantVeths(0)
+}
+
+// rates is what bandwidth has left in the kernel: bytes a second by the type of interface.
+func (n *node) rates() map[string]uint64 {
+	n.Helper()
+	rates := map[string]uint64{}
+	n.do(func() error {
+		links, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		for _, link := range links {
+			qdiscs, err := netlink.QdiscList(link)
+			if err != nil {
+				return err
+			}
+			for _, q := range qdiscs {
+				if tbf, ok := q.(*netlink.Tbf); ok {
+					rates[link.Type()] = tbf.Rate
+				}
+			}
+		}
+		return nil
+	})
+	return rates
 }
 
 // natRules is what portmap has left in the kernel.
