@@ -72,15 +72,21 @@ func build(t testing.TB) string {
 	}
 	dir := t.TempDir()
 	program := filepath.Join(dir, "selvage")
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", program, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", cmd, err, out)
-	}
+	goBuild(t, program, ".")
 	if err := os.Link(program, filepath.Join(dir, "flannel")); err != nil {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// goBuild builds a program as make build does.
+func goBuild(t testing.TB, program, source string) {
+	t.Helper()
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", program, source)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, out)
+	}
 }
 
 func testStaticAndSmall(t *testing.T, bin string) {

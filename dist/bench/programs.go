@@ -28,13 +28,13 @@ func attaches(ctx context.Context, b *bench) error {
 		if !ok {
 			continue
 		}
-		bridge, _ := result.Value("ms-bridge-ADD")
+		floor, _ := result.Value("ms-floor-ADD")
 		added, ok := result.Value("ms-added-ADD")
 		if !ok {
 			continue
 		}
 		b.report.add(Figure{Name: "AttachAdded", What: "CNI ADD, beyond what the bridge plugin takes", Unit: "ms", Value: added, Limit: atMost(3),
-			Floor: &Reference{What: "bridge alone", Value: bridge}})
+			Floor: &Reference{What: "any Go program that starts bridge", Value: floor}})
 		return nil
 	}
 	return fmt.Errorf("%s: no result in %q", strings.Join(cmd.Args, " "), out)
