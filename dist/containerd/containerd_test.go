@@ -29,6 +29,7 @@ func TestContainerd(t *testing.T) {
 		{"Reach", testReach},
 		{"OneNetwork", testOneNetwork},
 		{"Ports", testPorts},
+		{"Unusable", testUnusable},
 		{"Killed", testKilled},
 		{"Crash", testCrash},
 		{"Lost", testLost},
