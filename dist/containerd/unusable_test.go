@@ -1,11 +1,13 @@
 package containerd
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // testUnusable takes the overlay's device from a node that is ready, and keeps the daemon from making it again. The subnet file
@@ -13,16 +15,24 @@ import (
 func testUnusable(t *testing.T, c *cluster) {
 	r := c.At[0]
 	c.Ready(t, r, true)
-	c.Eventually(t, "a device in the way", func() error { // the daemon may be quicker
-		return r.Node.Do(func() error {
-			if own, err := netlink.LinkByName("flannel.1"); err == nil {
-				if err := netlink.LinkDel(own); err != nil {
-					return err
-				}
-			}
-			return netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "foreign"}, VxlanId: 1, Port: 8472})
-		})
+	foreign := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "foreign"}, VxlanId: 1, Port: 8472}
+	daemon := r.Node.PID()
+	if daemon == 0 {
+		t.Fatal("the daemon does not run")
+	}
+	if err := unix.Kill(daemon, unix.SIGSTOP); err != nil { // else it would be quicker
+		t.Fatal(err)
+	}
+	err := r.Node.Do(func() error {
+		own, err := netlink.LinkByName("flannel.1")
+		if err != nil {
+			return err
+		}
+		return errors.Join(netlink.LinkDel(own), netlink.LinkAdd(foreign))
 	})
+	if err := errors.Join(err, unix.Kill(daemon, unix.SIGCONT)); err != nil {
+		t.Fatal(err)
+	}
 	if c.asking {
 		c.Eventually(t, "NetworkReady", func() error {
 			ready, why, err := r.NetworkReady(c.Ctx)
@@ -34,14 +44,7 @@ func testUnusable(t *testing.T, c *cluster) {
 	} else {
 		c.Ready(t, r, true) // containerd 1.6 asks nobody
 	}
-	err := r.Node.Do(func() error {
-		foreign, err := netlink.LinkByName("foreign")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkDel(foreign)
-	})
-	if err != nil {
+	if err := r.Node.Do(func() error { return netlink.LinkDel(foreign) }); err != nil {
 		t.Fatal(err)
 	}
 	c.Eventually(t, "the overlay's device", func() error {
