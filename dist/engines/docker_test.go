@@ -41,6 +41,7 @@ func TestDocker(t *testing.T) {
 		{"Ports", testDockerPorts},
 		{"SelvagedRestarts", testDockerSelvagedRestarts},
 		{"DockerRestarts", testDockerRestarts},
+		{"ByHand", testDockerByHand},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(t, c) }) {
 			t.FailNow() // what follows builds on it
