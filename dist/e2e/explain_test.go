@@ -155,3 +155,53 @@ func TestExplain(t *testing.T) {
 	}
 	expect(4, []string{"selvaged does not run here"}, "status")
 }
+
+// TestExplainOthers asks for addresses that are of no other node's pods.
+func TestExplainOthers(t *testing.T) {
+	families := []subnet.Family{subnet.IPv4, subnet.IPv6}
+	l := start(t, lab.Options{Nodes: 2, Families: families})
+	node, peer := l.Nodes()[0], l.Nodes()[1]
+	podOnEach(t.Context(), t, l)
+	own, err := node.Subnet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := l.Pods()[0]
+	if pod.Node != node {
+		t.Fatal("the first pod is on another node")
+	}
+	for _, f := range families {
+		device := [...]string{subnet.IPv4: "flannel.1", subnet.IPv6: "flannel-v6.1"}[f]
+		group := [...]string{subnet.IPv4: "239.1.2.3", subnet.IPv6: "ff05::1"}[f]
+		free := [...]string{subnet.IPv4: "10.5.0.9", subnet.IPv6: "fd00:5::9"}[f] // the first subnet is never leased
+		for _, tt := range []struct {
+			address string
+			code    int
+			says    []string
+		}{
+			{node.Addr(f).String(), 0, []string{"is this node's own, on eth0: pods here reach it with their own address", "it is the public IP of this node"}},
+			{peer.Addr(f).String(), 0, []string{"is outside the overlay: pods here reach it by eth0, with this node's address", "it is the public IP of node2"}},
+			{l.Outside().Addr(f).String(), 0, []string{"by eth0, with this node's address", "ok  masquerade what leaves the overlay"}},
+			{[...]string{subnet.IPv4: "127.0.0.1", subnet.IPv6: "::1"}[f], 0, []string{"a pod means itself"}},
+			{group, 0, []string{"is a multicast group outside the overlay", "ok  multicast is not masqueraded"}},
+			{[...]string{subnet.IPv4: "169.254.7.7", subnet.IPv6: "fe80::7"}[f], 0, []string{"and of one link only"}},
+			{own.Subnets[f].Addr().String(), 0, []string{"and its own, on cni0"}},
+			{own.Subnets[f].Masked().Addr().String(), 0, []string{"and its own, on " + device}},
+			{pod.Addr(f).String(), 0, []string{": a pod on cni0"}},
+			{free, 2, []string{"no node has a lease on " + free, "lease  missing  none", "where packets for it go meanwhile"}},
+		} {
+			out, err := selvaged(t.Context(), t, node, "explain", tt.address)
+			code := 0
+			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+				code = exit.ExitCode()
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range tt.says {
+				if code != tt.code || !strings.Contains(out, want) {
+					t.Errorf("%s: exit code %d, want %d, and %q in\n%s", tt.address, code, tt.code, want, out)
+				}
+			}
+		}
+	}
+}

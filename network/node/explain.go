@@ -54,6 +54,7 @@ type way struct {
 	link    string
 	gateway netip.Addr
 	text    string
+	local   bool // the address is this node's own, or a broadcast to it
 }
 
 // look asks the kernel how it sends a packet to an address.
@@ -63,7 +64,7 @@ func (e *explanation) look(a netip.Addr) (way, error) {
 		return way{}, fmt.Errorf("no route to %s: %w", a, err)
 	}
 	r := routes[0]
-	w := way{}
+	w := way{local: r.Type == unix.RTN_LOCAL || r.Type == unix.RTN_BROADCAST}
 	if link, err := e.kernel.Handle().LinkByIndex(r.LinkIndex); err == nil {
 		w.link = link.Attrs().Name
 	}
@@ -78,23 +79,6 @@ func (e *explanation) look(a netip.Addr) (way, error) {
 	return w, nil
 }
 
-// outside explains an address that no pod has.
-func (e *explanation) outside(a netip.Addr) {
-	w, err := e.look(a)
-	if err != nil {
-		e.step("route", "none", status.Missing, err.Error())
-		e.verdict(false, fmt.Sprintf("%s is outside the overlay, and this node has no route to it", a))
-		return
-	}
-	e.step("route", fmt.Sprintf("%s %s", a, w.text), status.Note, "as the host has it")
-	text := fmt.Sprintf("%s is outside the overlay: pods here reach it by %s", a, w.link)
-	if e.IPMasq {
-		e.step("filter", "masquerade what leaves the overlay", e.filterMark(), e.filterStatus().Mode)
-		text += ", with this node's address"
-	}
-	e.verdict(true, text)
-}
-
 func (e *explanation) filterMark() status.Mark {
 	if e.filterStatus().InForce {
 		return status.Right
@@ -102,39 +86,14 @@ func (e *explanation) filterMark() status.Mark {
 	return status.Missing
 }
 
-// here explains an address of this node's own subnet.
-func (e *explanation) here(a netip.Addr) {
-	f := subnet.FamilyOf(a)
-	e.step("lease", e.own.record.Key, status.Right, "this node's own")
-	w, err := e.look(a)
-	if err != nil {
-		e.step("route", "none", status.Missing, err.Error())
-		e.verdict(false, fmt.Sprintf("%s is of this node's subnet %s, and no interface holds that: no pod was started here yet, or its bridge is gone", a, e.subnets[f]))
-		return
-	}
-	e.step("route", fmt.Sprintf("%s %s", a, w.text), status.Note, "made by whoever made the pods' bridge")
-	if w.link == e.uplink.Name || e.tables.OwnsLink(w.link) {
-		e.verdict(false, fmt.Sprintf("%s is of this node's subnet %s, and packets for it leave by %s: no pod was started here yet, or its bridge is gone", a, e.subnets[f], w.link))
-		return
-	}
-	for _, known := range e.kernel.Hosts(netip.PrefixFrom(a, a.BitLen())) {
-		e.step("neighbour", fmt.Sprintf("%s dev %s", known, w.link), status.Note, "it was seen")
-	}
-	e.verdict(true, fmt.Sprintf("%s is of this node's subnet %s: a pod on %s", a, e.subnets[f], w.link))
-}
-
 // elsewhere explains an address of another node's subnet.
 func (e *explanation) elsewhere(a netip.Addr, f subnet.Family) {
 	lease, ok := e.leaseOf(a)
 	if !ok {
-		e.verdict(false, fmt.Sprintf("no node has a lease on %s", a))
+		e.nobodys(a)
 		return
 	}
-	p := e.peer(lease.Key, lease.Lease)
-	who := p.Node
-	if who == "" {
-		who = lease.Endpoints[f].PublicIP.String()
-	}
+	who := nodeName(lease.Lease, f)
 	want := ofFamily(wanted(e.backend, &lease.Lease), f)
 	before := len(e.Steps)
 	e.wantedSteps(want)
