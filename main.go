@@ -124,7 +124,7 @@ for --etcd-endpoints and so on. A flag goes before the environment. Secrets belo
 		command.CompleteFlag(root, flag, words...)
 	}
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Example: "  selvaged version", Args: cobra.NoArgs, RunE: printVersion})
-	root.AddCommand(command.Status(), command.Peers(), command.Explain(), command.Doctor(), command.Release(defaultStateDir),
+	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Doctor(), command.Release(defaultStateDir),
 		command.InstallCNI(), command.Cleanup(defaultSubnetFile, defaultStateDir))
 	return root
 }
@@ -215,7 +215,7 @@ func run(ctx context.Context, f flags) error {
 	if f.node.API, err = f.listen(log); err != nil {
 		return err
 	}
-	f.node.Version = version
+	f.node.Version, f.node.Kernel = version, kernelRelease()
 	log.WithFields(logrus.Fields{"version": version, "node": f.node.NodeName, "etcd": strings.Join(f.etcd.Endpoints, ",")}).Info("selvaged starts")
 	err = node.Run(ctx, f.node)
 	notify(log, daemon.SdNotifyStopping)

@@ -103,7 +103,7 @@ var (
 	macText = regexp.MustCompile(`\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b`)
 	// moments are what differs from one time to the next, and what stands for it.
 	moments = []struct{ is, becomes string }{
-		{`\(selvaged [^)]+\)`, "(selvaged v1.2.3)"},
+		{`selvaged \S+, started .* ago; Linux \S+`, "selvaged v1.2.3, started 1 d 2 h ago; Linux 6.12.1"},
 		{`etcd lease [0-9a-f]+`, "etcd lease 3dc2a1b0c9d8e7f6"},
 		{`for (\d+ min )?\d+ s\b`, "for 3 s"},
 		{`for \d+s\b`, "for 3s"},

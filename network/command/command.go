@@ -11,11 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network/node/status"
 )
@@ -51,60 +49,44 @@ func (q *question) flags(c *cobra.Command) {
 	q.now = time.Now
 }
 
-// ask asks, and shows the answer as JSON or by show.
-func ask[T any](cmd *cobra.Command, q question, get func(context.Context, *status.Client) (T, error), show func(io.Writer, T)) (answer T, err error) {
+// check looks at the flags.
+func (q *question) check() error {
 	if q.output != "table" && q.output != "json" {
-		return answer, fmt.Errorf("--output: %q, want table or json", q.output)
+		return fmt.Errorf("--output: %q, want table or json", q.output)
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+	return nil
+}
+
+// show writes an answer as JSON, or by table.
+func show[T any](w io.Writer, q question, answer T, table func(io.Writer, T)) error {
+	if q.output == "table" {
+		table(w, answer)
+		return nil
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(answer)
+}
+
+// fetch asks the daemon.
+func fetch[T any](ctx context.Context, q question, get func(context.Context, *status.Client) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	answer, err = get(ctx, status.NewClient(q.socket))
+	return get(ctx, status.NewClient(q.socket))
+}
+
+// ask asks the daemon, and shows the answer as JSON or by table.
+func ask[T any](cmd *cobra.Command, q question, get func(context.Context, *status.Client) (T, error), table func(io.Writer, T)) (answer T, err error) {
+	if err := q.check(); err != nil {
+		return answer, err
+	}
+	answer, err = fetch(cmd.Context(), q, get)
 	if errors.Is(err, status.ErrNotRunning) {
-		fmt.Fprintf(cmd.ErrOrStderr(), "selvaged: %v\n", err)
+		fmt.Fprintln(cmd.ErrOrStderr(), err)
 		return answer, Exit{ExitNotRunning}
 	}
 	if err != nil {
 		return answer, err
 	}
-	if q.output == "json" {
-		encoder := json.NewEncoder(cmd.OutOrStdout())
-		encoder.SetIndent("", "  ")
-		return answer, encoder.Encode(answer)
-	}
-	show(cmd.OutOrStdout(), answer)
-	return answer, nil
-}
-
-// terminal reports whether w is one, and its width in characters.
-func terminal(w io.Writer) (width int, ok bool) {
-	f, isFile := w.(*os.File)
-	if !isFile {
-		return 0, false
-	}
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
-		return 0, false
-	}
-	return int(size.Col), true
-}
-
-// style is how things are made to stand out.
-type style struct{ colour bool }
-
-// styleFor has colour on a terminal only, and not where that is not wanted (https://no-color.org).
-func styleFor(w io.Writer) style {
-	_, ok := terminal(w)
-	return style{ok && os.Getenv("NO_COLOR") == ""}
-}
-
-func (s style) good(text string) string { return s.in("32", text) }
-func (s style) bad(text string) string  { return s.in("31", text) }
-func (s style) odd(text string) string  { return s.in("33", text) }
-func (s style) bold(text string) string { return s.in("1", text) }
-
-func (s style) in(code, text string) string {
-	if !s.colour {
-		return text
-	}
-	return "\x1b[" + code + "m" + text + "\x1b[0m"
+	return answer, show(cmd.OutOrStdout(), q, answer, table)
 }

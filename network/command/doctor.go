@@ -106,8 +106,8 @@ func exitOfReport(l doctor.Level) error {
 func showReport(w io.Writer, st style, r doctor.Report) {
 	marks := map[doctor.Level]string{doctor.Pass: st.good("pass   "), doctor.Warning: st.odd("warning"), doctor.Failure: st.bad("FAILURE")}
 	for _, f := range r.Findings {
-		fmt.Fprintf(w, "%s  %s: %s\n", marks[f.Level], st.bold(f.Check), f.Evidence)
-		if f.Advice != "" {
+		fmt.Fprintln(w, st.fold(fmt.Sprintf("%s  %s: %s", marks[f.Level], st.bold(f.Check), f.Evidence), len("FAILURE  ")))
+		if f.Advice != "" { // with commands in it, which are to be copied as they are
 			fmt.Fprintf(w, "         → %s\n", f.Advice)
 		}
 	}

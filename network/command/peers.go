@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -43,7 +44,7 @@ device, and whether the kernel holds all that takes. A lease that is not let in 
 				}
 				return some, err
 			}
-			_, err := ask(cmd, q, get, func(w io.Writer, p []status.Peer) { showPeers(w, p, q.now()) })
+			_, err := ask(cmd, q, get, func(w io.Writer, p []status.Peer) { showPeers(w, styleFor(w), p, q.now()) })
 			return err
 		},
 	}
@@ -52,44 +53,75 @@ device, and whether the kernel holds all that takes. A lease that is not let in 
 	return c
 }
 
-// showPeers writes a table: the state is last, as the reason can be long.
-func showPeers(w io.Writer, peers []status.Peer, now time.Time) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NODE\tSUBNETS\tPUBLIC IP\tPATH\tSTATE")
-	for _, p := range peers {
-		state := string(p.State)
-		switch {
-		case p.State == status.Grace:
-			state += fmt.Sprintf(" for %s: %s", span(p.Until.Sub(now)), p.Why)
-		case p.Why != "":
-			state += ": " + p.Why
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", cmp.Or(p.Node, "-"), cmp.Or(join(p.Subnets), p.Key), valid(p.PublicIP), paths(p.Path), state)
+// showPeers writes a table: the state is last, as the reason can be long. Where it does not fit, families are one below the other.
+func showPeers(w io.Writer, st style, peers []status.Peer, now time.Time) {
+	text := peersTable(st, peers, now, join[string])
+	if st.width > 0 && slices.ContainsFunc(strings.Split(text, "\n"), func(line string) bool { return columns(line) > st.width }) {
+		text = peersTable(st, peers, now, func(all []string) string { return strings.Join(all, "\n") })
 	}
-	_ = t.Flush() // to a terminal or a pipe that nobody reads any more
+	state := strings.Index(text, "STATE")
+	for line := range strings.Lines(text) {
+		fmt.Fprintln(w, st.fold(strings.TrimRight(line, " \n"), state))
+	}
 	if len(peers) == 0 {
 		fmt.Fprintln(w, "none")
 	}
 }
 
-// valid joins addresses; those of a lease that could not be read are not there.
-func valid(all []netip.Addr) string {
-	var some []netip.Addr
-	for _, a := range all {
-		if a.IsValid() {
-			some = append(some, a)
+// peersTable is the table, with several values of a peer put together by together. Each line that gives is one of the table's.
+func peersTable(st style, peers []status.Peer, now time.Time, together func([]string) string) string {
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NODE\tSUBNETS\tPUBLIC IP\tPATH\tSTATE")
+	for _, p := range peers {
+		subnets := cmp.Or(together(texts(p.Subnets)), p.Key)
+		public, path := cmp.Or(together(texts(valid(p.PublicIP))), "-"), cmp.Or(together(paths(p.Path)), "-")
+		all := [][]string{{cmp.Or(p.Node, "-")}, strings.Split(subnets, "\n"), strings.Split(public, "\n"), strings.Split(path, "\n"), {stateText(st, p, now)}}
+		for i := range max(len(all[1]), len(all[2]), len(all[3])) {
+			cells := make([]string, len(all))
+			for j, c := range all {
+				if i < len(c) {
+					cells[j] = c[i]
+				}
+			}
+			fmt.Fprintln(t, strings.Join(cells, "\t"))
 		}
 	}
-	return cmp.Or(join(some), "-")
+	_ = t.Flush() // to memory
+	return b.String()
+}
+
+// stateText is a peer's state, and why.
+func stateText(st style, p status.Peer, now time.Time) string {
+	state := string(p.State)
+	switch p.State {
+	case status.Programmed:
+		state = st.good(state)
+	case status.Quarantined:
+		state = st.bad(state)
+	default:
+		state = st.odd(state)
+	}
+	switch {
+	case p.State == status.Grace:
+		return state + fmt.Sprintf(" for %s: %s", span(p.Until.Sub(now)), p.Why)
+	case p.Why != "":
+		return state + ": " + p.Why
+	}
+	return state
+}
+
+// valid leaves out the addresses of a lease that could not be read.
+func valid(all []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return !a.IsValid() })
 }
 
 // paths names each device once.
-func paths(all []string) string {
-	var some []string
+func paths(all []string) (some []string) {
 	for _, p := range all {
 		if p != "" && (len(some) == 0 || some[len(some)-1] != p) {
 			some = append(some, p)
 		}
 	}
-	return cmp.Or(strings.Join(some, " "), "-")
+	return some
 }

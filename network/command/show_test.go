@@ -38,7 +38,7 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func ready() status.Status {
 	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.5"), netip.MustParseAddr("2001:db8::5")}
 	return status.Status{
-		Version: "v1.2.3", Node: "node1", State: status.Ready, Since: now.Add(-3*time.Hour - 12*time.Minute), Started: now.Add(-26 * time.Hour),
+		Version: "v1.2.3", Kernel: "6.12.1", Node: "node1", State: status.Ready, Since: now.Add(-3*time.Hour - 12*time.Minute), Started: now.Add(-26 * time.Hour),
 		Lease: &status.Lease{
 			Key: "10.5.29.0-24&fd00:5:0:1d::-64", EtcdLease: 7587, Expires: now.Add(24*time.Hour - time.Minute),
 			Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.29.0/24"), netip.MustParsePrefix("fd00:5:0:1d::/64")},
@@ -84,10 +84,10 @@ func TestShowStatus(t *testing.T) {
 			{Topic: "config", Text: "there is no network config in the store yet", Since: now.Add(-5 * 24 * time.Hour)},
 		}},
 	} {
-		showStatus(&out, style{}, s, now)
+		showStatus(&out, style{}, s, "v1.2.3", now)
 		out.WriteString("\n")
 	}
-	showStatus(&out, style{colour: true}, degraded, now)
+	showStatus(&out, style{colour: true, width: 80}, degraded, "v1.2.4", now)
 	golden(t, "status.txt", out.String())
 	for state, want := range map[status.State]error{status.Ready: nil, status.Degraded: Exit{2}, status.Starting: Exit{3}} {
 		if got := exitOf(state); !errors.Is(got, want) {
@@ -99,7 +99,7 @@ func TestShowStatus(t *testing.T) {
 func TestShowPeers(t *testing.T) {
 	p := netip.MustParsePrefix
 	var out strings.Builder
-	showPeers(&out, []status.Peer{
+	peers := []status.Peer{
 		{Key: "10.5.3.0-24", Node: "node3", Subnets: []netip.Prefix{p("10.5.3.0/24"), p("fd00:5:0:3::/64")}, State: status.Programmed,
 			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("2001:db8::3")}, Path: []string{"flannel.1", "flannel-v6.1"}},
 		{Key: "10.5.4.0-24", Subnets: []netip.Prefix{p("10.5.4.0/24")}, State: status.Pending, Why: "not all of its entries are in place yet",
@@ -107,8 +107,10 @@ func TestShowPeers(t *testing.T) {
 		{Key: "10.5.5.0-24", Node: "node5", Subnets: []netip.Prefix{p("10.5.5.0/24")}, State: status.Grace, Why: "its lease is gone", Until: now.Add(29 * time.Second),
 			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.5")}, Path: []string{"flannel.1"}},
 		{Key: "nonsense", Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{{}}, State: status.Quarantined, Why: `"nonsense" is not a subnet`},
-	}, now)
-	showPeers(&out, nil, now)
+	}
+	showPeers(&out, style{}, peers, now)
+	showPeers(&out, style{}, nil, now)
+	showPeers(&out, style{colour: true, width: 80}, peers, now)
 	golden(t, "peers.txt", out.String())
 }
 
@@ -132,6 +134,25 @@ func TestSpan(t *testing.T) {
 	} {
 		if got := span(d); got != want {
 			t.Errorf("%s: %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestFold(t *testing.T) {
+	for _, tt := range []struct {
+		width, indent int
+		line, want    string
+	}{
+		{0, 4, "as wide as it comes", "as wide as it comes"},
+		{30, 4, "it fits", "it fits"},
+		{24, 4, "abc one two three four five six", "abc one two three four\n    five six"},
+		{24, 4, "abc a/word/that/is/too/long/anyway five", "abc a/word/that/is/too/long/anyway\n    five"},
+		{24, 4, "nothing/at/which/it/could/be/broken", "nothing/at/which/it/could/be/broken"},
+		{24, 10, "narrower than it makes sense to break lines", "narrower than it makes sense to break lines"},
+		{24, 4, "abc \x1b[31mred\x1b[0m takes no room that is its own", "abc \x1b[31mred\x1b[0m takes no room\n    that is its own"},
+	} {
+		if got := (style{width: tt.width}).fold(tt.line, tt.indent); got != tt.want {
+			t.Errorf("%q in %d columns: %q, want %q", tt.line, tt.width, got, tt.want)
 		}
 	}
 }

@@ -1,11 +1,13 @@
 package command
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"net/netip"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +17,8 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// Status shows how the daemon is.
-func Status() *cobra.Command {
+// Status shows how the daemon is. Version is this program's own, which a daemon that was not restarted may differ from.
+func Status(version string) *cobra.Command {
 	var (
 		q     question
 		watch bool
@@ -32,12 +34,13 @@ Exit codes: 0 ready, 2 degraded, 3 not ready yet, 4 the daemon does not run, 1 a
   selvaged status -o json | jq .lease.subnets`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			show := func(w io.Writer, s status.Status) { showStatus(w, styleFor(w), s, q.now()) }
+			st := styleFor(cmd.OutOrStdout())
+			table := func(w io.Writer, s status.Status) { showStatus(w, st, s, version, q.now()) }
 			get := func(ctx context.Context, c *status.Client) (status.Status, error) { return c.Status(ctx) }
 			if watch {
-				return watchStatus(cmd, q, get, show)
+				return watchStatus(cmd, q, get, table)
 			}
-			s, err := ask(cmd, q, get, show)
+			s, err := ask(cmd, q, get, table)
 			if err != nil {
 				return err
 			}
@@ -60,20 +63,40 @@ func exitOf(s status.State) error {
 	}
 }
 
-// watchStatus shows the status again and again until it is interrupted. A daemon that is restarted meanwhile is waited for.
-func watchStatus(cmd *cobra.Command, q question, get func(context.Context, *status.Client) (status.Status, error), show func(io.Writer, status.Status)) error {
+// watchStatus shows the status again and again until it is interrupted. A daemon that is restarted meanwhile, or does not answer, is
+// waited for.
+func watchStatus(cmd *cobra.Command, q question, get func(context.Context, *status.Client) (status.Status, error), table func(io.Writer, status.Status)) error {
+	if err := q.check(); err != nil {
+		return err
+	}
+	ctx, out := cmd.Context(), cmd.OutOrStdout()
+	_, screen := terminal(out)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if _, ok := terminal(cmd.OutOrStdout()); ok {
-			fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J") // from the top of an empty screen
+		var text bytes.Buffer // so that a screen does not flicker
+		s, err := fetch(ctx, q, get)
+		if err == nil {
+			err = show(&text, q, s, table)
 		}
-		_, err := ask(cmd, q, get, show)
-		if _, down := err.(Exit); err != nil && !down {
-			fmt.Fprintf(cmd.ErrOrStderr(), "selvaged: %v\n", err)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, fs.ErrPermission):
+			return err
+		case err != nil && screen:
+			fmt.Fprintln(&text, err)
+		case err != nil:
+			fmt.Fprintln(cmd.ErrOrStderr(), err)
+		}
+		if screen {
+			fmt.Fprint(out, "\x1b[H\x1b[2J") // from the top of an empty screen
+		}
+		if _, err := text.WriteTo(out); err != nil {
+			return err // nobody reads it any more
 		}
 		select {
-		case <-cmd.Context().Done():
+		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
@@ -81,17 +104,17 @@ func watchStatus(cmd *cobra.Command, q question, get func(context.Context, *stat
 }
 
 // showStatus writes a status for people.
-func showStatus(w io.Writer, st style, s status.Status, now time.Time) {
+func showStatus(w io.Writer, st style, s status.Status, version string, now time.Time) {
 	state := st.good(string(s.State))
 	if s.State != status.Ready {
 		state = st.bad(string(s.State))
 	}
-	fmt.Fprintf(w, "%s: %s for %s (selvaged %s)\n", st.bold(s.Node), state, ago(now, s.Since), s.Version)
+	fmt.Fprintf(w, "%s: %s for %s\n", st.bold(s.Node), state, ago(now, s.Since))
 	for _, p := range s.Problems {
-		fmt.Fprintf(w, "  %s %s: %s (for %s)\n", st.bad("!"), p.Topic, p.Text, ago(now, p.Since))
+		fmt.Fprintln(w, st.fold(fmt.Sprintf("  %s %s: %s (for %s)", st.bad("!"), p.Topic, p.Text, ago(now, p.Since)), len("  ! ")))
 	}
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+		fmt.Fprintln(w, st.fold(fmt.Sprintf("%-9s %s", name, fmt.Sprintf(format, args...)), len("entries   ")))
 	}
 	if l := s.Lease; l != nil {
 		line("lease", "%s  %s", join(l.Subnets), leaseTime(*l, now))
@@ -126,6 +149,22 @@ func showStatus(w io.Writer, st style, s status.Status, now time.Time) {
 	line("entries", "%s", entriesLine(s.Entries))
 	line("repairs", "%s", repairsLine(s.Repairs, now))
 	line("etcd", "%s", etcdLine(s.Etcd, now))
+	line("versions", "%s", versionsLine(s, version, now))
+}
+
+// versionsLine says what runs, and for how long.
+func versionsLine(s status.Status, version string, now time.Time) string {
+	text := "selvaged " + s.Version
+	if !s.Started.IsZero() {
+		text += ", started " + ago(now, s.Started) + " ago"
+	}
+	if version != s.Version {
+		text += "; this command is " + version
+	}
+	if s.Kernel != "" {
+		text += "; Linux " + s.Kernel
+	}
+	return text
 }
 
 // dropsText says what a device dropped, if it did.
@@ -231,12 +270,14 @@ func etcdLine(e status.Etcd, now time.Time) string {
 	return fmt.Sprintf("%s, revision %d, answers in %s, heard %s ago", e.Endpoint, e.Revision, e.Latency.Round(10*time.Microsecond), ago(now, e.LastContact))
 }
 
-func join[T netip.Prefix | netip.Addr](all []T) string {
+func join[T any](all []T) string { return strings.Join(texts(all), " ") }
+
+func texts[T any](all []T) []string {
 	text := make([]string, len(all))
 	for i, x := range all {
 		text[i] = fmt.Sprint(x)
 	}
-	return strings.Join(text, " ")
+	return text
 }
 
 func ago(now, t time.Time) string { return span(now.Sub(t)) }

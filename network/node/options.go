@@ -30,6 +30,7 @@ type Options struct {
 	Uplink     uplink.Options // Families is filled in from the network config
 	NodeName   string         // for display only
 	Version    string         // of the daemon, for display only
+	Kernel     string         // its release, for display only
 	SubnetFile string         // path
 	StateDir   string         // path of the directory in which the node's identity is kept
 	IPMasq     bool           // masquerade what crosses the overlay's edge

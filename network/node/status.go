@@ -131,7 +131,7 @@ func (n *node) noteState(now time.Time) {
 
 func (n *node) status(now time.Time) status.Status {
 	s := status.Status{
-		Version: n.Version, Node: n.NodeName, Started: n.told.started, Config: n.configJSON, SubnetFile: n.SubnetFile,
+		Version: n.Version, Kernel: n.Kernel, Node: n.NodeName, Started: n.told.started, Config: n.configJSON, SubnetFile: n.SubnetFile,
 		State: status.Ready, Since: n.told.readySince, Problems: n.problems(now),
 		Filter: n.filterStatus(), Repairs: n.told.repairs, Failures: maps.Clone(n.told.failures), Passes: n.told.passes, Etcd: n.etcdStatus(), Entries: map[string]status.Count{},
 		Lease: n.leaseStatus(), Peers: n.peerCounts(),

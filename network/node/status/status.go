@@ -34,7 +34,8 @@ const (
 
 // Status is how a node is.
 type Status struct {
-	Version    string    `json:"version"` // of selvaged
+	Version    string    `json:"version"`          // of selvaged
+	Kernel     string    `json:"kernel,omitempty"` // its release
 	Node       string    `json:"node"`
 	InstanceID string    `json:"instance_id,omitempty"`
 	Started    time.Time `json:"started"`
