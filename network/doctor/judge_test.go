@@ -67,6 +67,8 @@ func well() Facts {
 	}
 }
 
+func ahead(d time.Duration) *time.Duration { return &d }
+
 func peer(name string, n int) status.Peer {
 	return status.Peer{
 		Key: fmt.Sprintf("10.5.%d.0-24", n), Node: name, State: status.Programmed, Path: []string{"flannel.1"},
@@ -145,6 +147,9 @@ func TestJudge(t *testing.T) {
 		{"an old etcd", func(f *Facts) { f.Etcd.Endpoints[0].Version = "3.3.27" }, Failure, "is etcd 3.3.27", "upgrade etcd to 3.4"},
 		{"a learner", func(f *Facts) { f.Etcd.Endpoints[0].Learner = true }, Warning, "is a learner", "etcdctl member promote"},
 		{"a slow etcd", func(f *Facts) { f.Etcd.Endpoints[0].Latency = 700 * time.Millisecond }, Warning, "takes 700ms to answer", "look at its disk"},
+		{"a clock that is fast", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(time.Hour) }, Warning, "the clock of http://192.0.2.9:2379 is 1h0m0s ahead of this node's", "timedatectl"},
+		{"a clock that is slow", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(-time.Minute) }, Warning, "is 1m0s behind this node's", "timedatectl"},
+		{"a clock that is right", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(time.Second) }, Pass, "their clocks agree with this node's", ""},
 		{"no leader", func(f *Facts) { f.Etcd.Endpoints[0].Problems = []string{"etcdserver: no leader"} }, Failure, "says: etcdserver: no leader", "etcdctl endpoint status"},
 		{"a certificate that ends soon", func(f *Facts) { f.Etcd.Endpoints[0].CertificateEnds = now.Add(time.Hour) }, Warning, "the certificate of http://192.0.2.9:2379 ends at 2026-03-01T13:00:00Z", "renew it"},
 		{"one that has ended", func(f *Facts) { f.Etcd.CertificateEnds = now.Add(-time.Hour) }, Failure, "selvaged's own certificate for etcd ended", "set this machine's clock"},

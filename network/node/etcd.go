@@ -24,7 +24,7 @@ func (n *node) Etcd(ctx context.Context) (r status.EtcdReport, err error) {
 	for _, e := range x.Endpoints {
 		one := status.EtcdEndpoint{
 			URL: e.URL, Version: e.Version, Latency: e.Latency, Leader: e.Leader, Learner: e.Learner, Problems: e.Problems,
-			CertificateEnds: e.CertificateEnds,
+			CertificateEnds: e.CertificateEnds, ClockAhead: e.ClockAhead,
 		}
 		if e.Err != nil {
 			one.Error = e.Err.Error()

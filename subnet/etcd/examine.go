@@ -30,8 +30,9 @@ type Endpoint struct {
 	Version         string
 	Latency         time.Duration // of one request, on a connection that was made before
 	Leader, Learner bool
-	Problems        []string  // what the member says of itself: alarms, no leader
-	CertificateEnds time.Time // zero: it is not spoken to over TLS
+	Problems        []string       // what the member says of itself: alarms, no leader
+	CertificateEnds time.Time      // zero: it is not spoken to over TLS
+	ClockAhead      *time.Duration // of its clock, of ours; nil: it does not tell, see clockAhead
 }
 
 // Examine asks each endpoint by itself, and for the rights to all that a node does. It changes nothing. What has not answered
@@ -80,6 +81,7 @@ func (s *Store) examine(ctx context.Context, url string) Endpoint {
 	if info, ok := from.AuthInfo.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
 		e.CertificateEnds = info.State.PeerCertificates[0].NotAfter
 	}
+	e.ClockAhead = s.clockAhead(ctx, url)
 	return e
 }
 

@@ -24,7 +24,7 @@ func TestExamine(t *testing.T) {
 		t.Fatalf("%+v, want two endpoints and all rights", x)
 	}
 	if e := x.Endpoints[0]; e.Err != nil || e.URL != etcd.Endpoint() || !strings.HasPrefix(e.Version, "3.") || !e.Leader || e.Learner ||
-		e.Latency <= 0 || len(e.Problems) > 0 || !e.CertificateEnds.IsZero() {
+		e.Latency <= 0 || len(e.Problems) > 0 || !e.CertificateEnds.IsZero() || e.ClockAhead == nil || e.ClockAhead.Abs() > time.Minute {
 		t.Errorf("%+v, want one that is well", e)
 	}
 	if e := x.Endpoints[1]; e.Err == nil || !strings.HasPrefix(e.Err.Error(), "nothing listens at "+nobody+": check the endpoints, and that etcd runs") {
@@ -71,7 +71,7 @@ func TestExamineCertificates(t *testing.T) {
 	clientCert, clientKey := ours.sign(filepath.Join(dir, "client"), until(ourEnd))
 	etcd := server(t, etcdserver.Options{CertFile: certFile, KeyFile: keyFile, ClientCAFile: ours.file})
 	x := open(t, Options{Endpoints: []string{etcd.Endpoint()}, CAFile: ours.file, CertFile: clientCert, KeyFile: clientKey}).Examine(t.Context())
-	if e := x.Endpoints[0]; e.Err != nil || !e.CertificateEnds.Equal(theirEnd) || !x.CertificateEnds.Equal(ourEnd) {
+	if e := x.Endpoints[0]; e.Err != nil || e.ClockAhead == nil || !e.CertificateEnds.Equal(theirEnd) || !x.CertificateEnds.Equal(ourEnd) {
 		t.Errorf("%+v, want certificates until %s and %s", x, theirEnd, ourEnd)
 	}
 	bare := open(t, Options{Endpoints: []string{etcd.Endpoint()}, CAFile: ours.file}).Examine(t.Context())

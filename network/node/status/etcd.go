@@ -27,6 +27,8 @@ type EtcdEndpoint struct {
 	Learner         bool          `json:"learner,omitempty"`
 	Problems        []string      `json:"problems,omitempty"` // what the member says of itself: alarms, no leader
 	CertificateEnds time.Time     `json:"certificate_ends,omitzero"`
+	// ClockAhead is by how much its clock is ahead of this node's, to a second; nil: it does not tell.
+	ClockAhead *time.Duration `json:"clock_ahead_ns,omitempty"`
 }
 
 // Etcd asks how etcd is, which the daemon then finds out.
