@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"path"
 	"strings"
@@ -14,7 +15,7 @@ import (
 // Traffic is what has passed between a [Store] and etcd.
 type Traffic struct {
 	Requests      map[string]uint64 // by method, such as "Txn"; a watch or a keep-alive stream counts once
-	Failed        map[string]uint64 // of Requests: those that ended in an error
+	Failed        map[string]uint64 // of Requests: those that ended in an error, and not because we ended them
 	SentBytes     uint64            // as they went over the wire
 	ReceivedBytes uint64
 	Answers       uint64        // to requests and on streams
@@ -91,7 +92,7 @@ func (m *meter) HandleRPC(ctx context.Context, event stats.RPCStats) {
 			t.Latency = e.RecvTime.Sub(r.began)
 		}
 	case *stats.End:
-		if e.Error != nil {
+		if e.Error != nil && !errors.Is(ctx.Err(), context.Canceled) { // which is how we end a stream ourselves
 			t.Failed[r.method]++
 		}
 	}

@@ -25,6 +25,9 @@ func TestTraffic(t *testing.T) {
 	if _, err := store.Claim(t.Context(), nil, lease(7, "b")); err == nil {
 		t.Fatal("a subnet was given twice")
 	}
+	if _, err := store.keepAlive(t.Context(), r.LeaseID); err != nil {
+		t.Fatal(err)
+	}
 	if err := store.Release(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +41,10 @@ func TestTraffic(t *testing.T) {
 			t.Errorf("%s: %d requests, etcd counted %d", method, got.Requests[method], want)
 		}
 	}
-	if got.Failed["Txn"] != 0 || got.SentBytes == 0 || got.ReceivedBytes == 0 || got.Answers < 4 {
+	if len(got.Failed) != 0 { // streams that we ended ourselves have not failed
+		t.Errorf("failed: %v", got.Failed)
+	}
+	if got.SentBytes == 0 || got.ReceivedBytes == 0 || got.Answers < 4 {
 		t.Errorf("traffic %+v", got)
 	}
 	if got.LastContact.Before(began) || got.LastContact.After(time.Now()) || got.Latency <= 0 || got.Latency > time.Since(began) {
