@@ -191,6 +191,8 @@ func TestUp(t *testing.T) {
 		{"up --bin " + binDir, 1, "a lab named default runs already"},
 		{"--name other status", 1, "no lab named other is running"},
 		{"status", 0, "172.31.0.12"},
+		{"exec node1 selvaged doctor", 0, "0 failures, 0 warnings"},
+		{"exec node1 etcdctl get --prefix --keys-only /coreos.com", 0, "/coreos.com/network/subnets/10.5."},
 		{"pod add node1", 0, "node1/pod1 10.5."},
 		{"pod add node2 web", 0, "node2/web 10.5."},
 		{"pod add node3", 1, `there is no node "node3"`},

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -67,6 +68,12 @@ func keepUp(name string, options lab.Options) error {
 	if err != nil {
 		return err
 	}
+	if err := l.Install(); err != nil {
+		fmt.Println(err) // selvaged doctor will say so, too
+	}
+	if err := toolsFor(options.Bin, l.Etcd().Endpoints()); err != nil {
+		return err
+	}
 	s := &session{lab: l, down: stop}
 	served := make(chan struct{})
 	go func() {
@@ -87,6 +94,19 @@ func keepUp(name string, options lab.Options) error {
 	<-served
 	fmt.Println("\nThe lab is down.")
 	return nil
+}
+
+// toolsFor has commands that are run on nodes find what was built, and etcdctl the lab's etcd.
+func toolsFor(bin string, endpoints []string) error {
+	if bin == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		bin = filepath.Dir(exe)
+	}
+	bin, err := filepath.Abs(bin)
+	return errors.Join(err, os.Setenv("PATH", bin+":"+os.Getenv("PATH")), os.Setenv("ETCDCTL_ENDPOINTS", strings.Join(endpoints, ",")))
 }
 
 // prompt reads commands from the terminal.
