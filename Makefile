@@ -56,7 +56,8 @@ bin/promtool: dist/prometheus/go.mod dist/prometheus/go.sum
 	@echo building $@; cd dist/prometheus && $(STATIC) -tags remove_all_sd -ldflags '$(LDFLAGS)' -o ../../$@ github.com/prometheus/prometheus/cmd/promtool
 .PHONY: alerts
 alerts: bin/promtool ## check the metrics, the alert rules and what they fire on
-	@cd dist/prometheus && ../../bin/promtool check rules --lint=all --lint-fatal selvage.rules.yml && ../../bin/promtool test rules selvage.rules.test.yml
+	@cd dist/prometheus && ../../bin/promtool check rules --lint=all --lint-fatal selvage.rules.yml && ../../bin/promtool test rules selvage.rules.test.yml && \
+		../../bin/promtool check config prometheus.yml
 	@bin/promtool check metrics <network/node/api/testdata/metrics.txt && echo the metrics are as they should be
 
 .PHONY: demo
@@ -113,9 +114,21 @@ image: ## build the container image into bin/image, as archives; IMAGE is its na
 		$(foreach arch,$(IMAGE_ARCH),--binaries $(arch)=../../bin/image/$(arch))
 
 .PHONY: test-packaging
-test-packaging: packages-test build bin/staticcheck ## tests of the image, the chart, the manifest and of what runs them
-	@set -e; for dir in bench image chart containerd crio engines k8slab; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
-	@set -e; for dir in image chart k8slab; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
+test-packaging: packages-test packages-shells build bin/staticcheck ## tests of the image, the chart, the manifest, of what runs them, and of shell completion
+	@set -e; for dir in bench completion image chart containerd crio engines k8slab migration; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
+	@set -e; for dir in completion image chart k8slab; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
+packages-shells:
+	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish
+
+# flanneld's userspace backend, which nobody uses here, is written in C in part.
+bin/flanneld: dist/migration/flannel/go.mod dist/migration/flannel/go.sum
+	@echo building $@; cd dist/migration/flannel && version=$$(GOWORK=off $(GO) list -m -f '{{.Version}}' github.com/flannel-io/flannel) && \
+		GOWORK=off CGO_ENABLED=1 $(RUN_GO) build -trimpath -ldflags "$(LDFLAGS) -X github.com/flannel-io/flannel/pkg/version.Version=$$version" -o ../../../$@ github.com/flannel-io/flannel
+.PHONY: e2e-migration packages-shells
+e2e-migration: packages-migration build tools bin/flanneld ## from a real flannel to selvage, node by node while pods talk, and back; half a minute
+	@cd dist/migration && $(RUN_GO) test -count=1 -timeout 5m -v .
+packages-migration:
+	@sh dist/packages.sh iptables nft gcc ip
 
 CONTAINERD = bin/containerd/containerd bin/containerd/containerd-shim-runc-v2 bin/containerd/ctr
 $(CONTAINERD): bin/containerd/%: dist/containerd/runtime/go.mod dist/containerd/runtime/go.sum

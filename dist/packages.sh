@@ -12,6 +12,7 @@ for command in "$@"; do
 	ping) packages="$packages iputils-ping" ;;
 	nft) packages="$packages nftables" ;;
 	dockerd) packages="$packages docker.io" ;;
+	*/bash_completion) packages="$packages bash-completion" ;;
 	*/netavark) packages="$packages netavark" ;; # not in PATH
 	ip | bridge) packages="$packages iproute2" ;;
 	*) packages="$packages $command" ;;

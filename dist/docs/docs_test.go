@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/selvage-net/selvage/network/node/status"
 )
 
 const root = "../.."
@@ -212,6 +214,16 @@ func TestFiles(t *testing.T) {
 					t.Errorf("%s: %s is not there", name, m[1])
 				}
 			}
+		}
+	}
+}
+
+// TestSocketIsDocumented: running.md names what can be asked for on the daemon's socket.
+func TestSocketIsDocumented(t *testing.T) {
+	text := pages(t)["Documentation/running.md"]
+	for _, path := range []string{status.DefaultSocket, status.PathStatus, status.PathPeers, status.PathExplain, status.PathEtcd} {
+		if !strings.Contains(text, path) {
+			t.Errorf("running.md says nothing of %s", path)
 		}
 	}
 }
