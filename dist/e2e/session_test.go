@@ -237,7 +237,7 @@ func TestSession(t *testing.T) {
 	s.scene() // a duplicate subnet
 	s.run(1, `etcdctl put '/coreos.com/network/subnets/10.5.2.0-24&fd00:5::-64' '{"PublicIP":"172.31.0.99","PublicIPv6":"fd00:31::99",`+
 		`"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0e:00:00:00:00:99"},"BackendV6Data":{"VNI":1,"VtepMAC":"0e:00:00:00:00:98"}}'`, 0, "OK")
-	s.run(1, "selvaged status | grep ^peers", 0, "1 quarantined")
+	s.run(1, "selvaged status | grep -A 1 ^peers", 0, "1 quarantined")
 	s.run(1, "selvaged peers --bad", 0, "overlaps")
 	s.run(1, "selvaged explain 10.5.2.7 | head -n 3", 0, "not let in")
 	s.run(1, "selvaged doctor --check leases", 2, "is not let in")

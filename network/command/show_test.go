@@ -67,6 +67,7 @@ func TestShowStatus(t *testing.T) {
 		{Topic: "route", Text: "route 10.5.3.0/24: an address of device cni9 holds this subnet", Since: now.Add(-2 * time.Second)},
 	}
 	degraded.Peers = status.PeerCounts{Programmed: 4990, Pending: 1, Grace: 3, Quarantined: 5}
+	degraded.Quarantined = []status.Refusal{{Key: "10.5.250.0-24", Why: "overlaps the older lease 10.5.250.0-25"}, {Key: "nonsense", Why: "it is no subnet"}}
 	degraded.Entries["route"] = status.Count{Wanted: 4999, Present: 4998, Pending: 1}
 	degraded.Backend.Devices[1].Present = false
 	degraded.Backend.Devices[0].Drops = &status.Drops{Received: 1, Sent: 2, ReceiveErrors: 3, SendErrors: 4}

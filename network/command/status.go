@@ -146,6 +146,12 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 		line("", "%s %s", st.odd("!"), f)
 	}
 	line("peers", "%s", peersLine(s.Peers))
+	for _, q := range s.Quarantined {
+		line("", "%s %s is not let in: %s", st.odd("!"), q.Key, q.Why)
+	}
+	if more := s.Peers.Quarantined - len(s.Quarantined); more > 0 && len(s.Quarantined) > 0 {
+		line("", "%s %d more: selvaged peers --bad", st.odd("!"), more)
+	}
 	line("entries", "%s", entriesLine(s.Entries))
 	line("repairs", "%s", repairsLine(s.Repairs, now))
 	line("etcd", "%s", etcdLine(s.Etcd, now))

@@ -157,9 +157,22 @@ func (n *node) status(now time.Time) status.Status {
 	}
 	if n.backend != nil {
 		s.Leases, _ = n.view.Len()
-		s.Uplink, s.Backend = uplinkStatus(n.uplink), n.backendStatus()
+		s.Uplink, s.Backend, s.Quarantined = uplinkStatus(n.uplink), n.backendStatus(), n.quarantined()
 	}
 	return s
+}
+
+// quarantined are the first few leases that are not let in, however many there are.
+func (n *node) quarantined() (first []status.Refusal) {
+	const few = 3
+	for key, why := range n.view.Quarantined {
+		i, _ := slices.BinarySearchFunc(first, key, func(q status.Refusal, key string) int { return strings.Compare(q.Key, key) })
+		if i < few {
+			first = slices.Insert(first, i, status.Refusal{Key: key, Why: why.Error()})
+			first = first[:min(len(first), few)]
+		}
+	}
+	return first
 }
 
 // problems lists what is not as it is to be, in the order of its topics.

@@ -44,15 +44,17 @@ type Status struct {
 	Since    time.Time `json:"since"`
 	Problems []Problem `json:"problems"`
 
-	Config  json.RawMessage  `json:"config,omitempty"` // the network config in force, as it was written
-	Lease   *Lease           `json:"lease,omitempty"`
-	Uplink  *Uplink          `json:"uplink,omitempty"`
-	Backend *Backend         `json:"backend,omitempty"`
-	Filter  Filter           `json:"filter"`
-	Leases  int              `json:"leases"` // that are let in, this node's own among them
-	Peers   PeerCounts       `json:"peers"`
-	Entries map[string]Count `json:"entries"` // by kind: vtep, link, address, fdb, neighbour, nexthop, route, sysctl
-	Repairs Repairs          `json:"repairs"`
+	Config  json.RawMessage `json:"config,omitempty"` // the network config in force, as it was written
+	Lease   *Lease          `json:"lease,omitempty"`
+	Uplink  *Uplink         `json:"uplink,omitempty"`
+	Backend *Backend        `json:"backend,omitempty"`
+	Filter  Filter          `json:"filter"`
+	Leases  int             `json:"leases"` // that are let in, this node's own among them
+	Peers   PeerCounts      `json:"peers"`
+	// Quarantined are the first of the leases that are not let in; [Client.Peers] has them all.
+	Quarantined []Refusal        `json:"quarantined,omitempty"`
+	Entries     map[string]Count `json:"entries"` // by kind: vtep, link, address, fdb, neighbour, nexthop, route, sysctl
+	Repairs     Repairs          `json:"repairs"`
 	// Failures is how many changes the kernel refused since the start, by kind; they are tried again.
 	Failures map[string]int `json:"failures,omitempty"`
 	Passes   Passes         `json:"passes"`
@@ -137,6 +139,12 @@ type PeerCounts struct {
 	Pending     int `json:"pending"`
 	Grace       int `json:"grace"`       // whose lease is gone, and who are kept for a while
 	Quarantined int `json:"quarantined"` // leases that are not let in
+}
+
+// Refusal is of a lease that is not let in.
+type Refusal struct {
+	Key string `json:"key"`
+	Why string `json:"why"`
 }
 
 // Count is how many objects of one kind are wanted, there, and differ.
