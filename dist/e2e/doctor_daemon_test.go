@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -164,4 +165,35 @@ func TestDoctorNeighbours(t *testing.T) {
 	}
 	p.finds(one("neighbours", failure, fmt.Sprintf("%d nodes are on one link with this one, and the kernel keeps %d neighbours", limit, limit),
 		fmt.Sprintf("sysctl -w net.ipv4.neigh.default.gc_thresh3=%d, and put it into /etc/sysctl.d", 2*limit))...)
+}
+
+// TestDoctorEnds: where thousands of nodes do not answer, a doctor ends when its time does, with a report, and says what it had no time
+// for. The daemon that does not answer is not waited for either.
+func TestDoctorEnds(t *testing.T) {
+	const leases = 2000
+	l := start(t, lab.Options{Nodes: 1, Config: `{"Network":"10.0.0.0/8","SubnetMax":"10.99.255.0","Backend":{"Type":"vxlan"}}`})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p := admit(t, l, l.Nodes()[0])
+	commit(ctx, t, l, crowd(t, leases), 100)
+	waitFor(ctx, t, "all peers", func() error {
+		if out, err := selvaged(ctx, t, p.Node, "status"); err != nil || !strings.Contains(out, fmt.Sprintf("peers     %d programmed\n", leases)) {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	r := p.examine(ctx, "--all", "--timeout", "1s")
+	if r.Peers != leases || r.Probed == leases {
+		t.Errorf("%d of %d probed", r.Probed, r.Peers)
+	}
+	want := symptom{"peers", warns, fmt.Sprintf("of %d ways to other nodes", leases), "give it more: --timeout 2m; or ask of fewer"}
+	if err := missing(r, []symptom{want}); err != nil {
+		t.Error(err)
+	}
+	p.must(unix.Kill(p.PID(), unix.SIGSTOP))
+	if err := missing(p.examine(ctx, "--timeout", "1s"), []symptom{{"daemon", failure, "selvaged runs and does not answer",
+		"systemctl restart selvaged, which interrupts nothing; and report it, with journalctl -u selvaged -n 50"}}); err != nil {
+		t.Error(err)
+	}
+	p.must(unix.Kill(p.PID(), unix.SIGCONT))
 }
