@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -118,8 +119,28 @@ func checkCertificate(what string, end, now time.Time) []Finding {
 	return nil
 }
 
-// memberCure is what to do about an endpoint that cannot be used.
+// memberCure is what to do about an endpoint that cannot be used: see package subnet/etcd for what its error can say.
 func memberCure(e status.EtcdEndpoint) string {
+	at := e.URL
+	if u, err := url.Parse(e.URL); err == nil {
+		at = u.Host
+	}
+	for _, c := range []struct{ says, cure string }{
+		{"is not signed by an authority we trust", "give --etcd-cafile the authority that signed it: openssl s_client -connect " + at + " </dev/null names it"},
+		{"certificate is not valid today", "renew it there; or set this machine's clock, if date shows that that is wrong"},
+		{"certificate is for another name", "openssl s_client -connect " + at + " </dev/null | openssl x509 -noout -ext subjectAltName shows its names: give --etcd-endpoints one of them"},
+		{"client certificate has expired", "renew the file of --etcd-certfile, which is read again at each connection"},
+		{"does not accept our client certificate", "give --etcd-certfile and --etcd-keyfile a certificate that etcd's --trusted-ca-file signed"},
+		{"wants a client certificate", "give --etcd-certfile and --etcd-keyfile a certificate that etcd's --trusted-ca-file signed"},
+		{"does not speak TLS", "write http:// in --etcd-endpoints; or have etcd speak TLS, by its --cert-file, --key-file and --listen-client-urls"},
+		{"if it wants TLS, use https", "write https:// in --etcd-endpoints, and give --etcd-cafile"},
+		{"cannot be resolved", "see what getent hosts says of its name; or give --etcd-endpoints its address"},
+		{"is not reachable", "let TCP to " + at + " pass from here, in firewalls and security groups on the way; see that that machine is up"},
+	} {
+		if strings.Contains(e.Error, c.says) {
+			return c.cure
+		}
+	}
 	return fmt.Sprintf("etcdctl --endpoints=%s endpoint health; on that machine systemctl status etcd", e.URL)
 }
 

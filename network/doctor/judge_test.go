@@ -150,6 +150,22 @@ func TestJudge(t *testing.T) {
 		{"a clock that is fast", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(time.Hour) }, Warning, "the clock of http://192.0.2.9:2379 is 1h0m0s ahead of this node's", "timedatectl"},
 		{"a clock that is slow", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(-time.Minute) }, Warning, "is 1m0s behind this node's", "timedatectl"},
 		{"a clock that is right", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(time.Second) }, Pass, "their clocks agree with this node's", ""},
+		{"an etcd in the clear", func(f *Facts) {
+			f.Etcd.Endpoints[0].Error = "what answers does not speak TLS: if etcd is served in the clear, use http in the endpoints (…)"
+		},
+			Failure, "does not speak TLS", "write http:// in --etcd-endpoints"},
+		{"an etcd with TLS", func(f *Facts) {
+			f.Etcd.Endpoints[0].Error = "what answers at http://192.0.2.9:2379 takes connections and does not keep them: if it wants TLS, use https in the endpoints (…)"
+		},
+			Failure, "does not keep them", "write https:// in --etcd-endpoints"},
+		{"an etcd far away", func(f *Facts) {
+			f.Etcd.Endpoints[0].Error = "etcd is not reachable at http://192.0.2.9:2379: check the endpoints"
+		},
+			Failure, "is not reachable", "let TCP to 192.0.2.9:2379 pass from here"},
+		{"a name of nobody", func(f *Facts) {
+			f.Etcd.Endpoints[0].Error = "the name of an etcd endpoint cannot be resolved: check the endpoints"
+		},
+			Failure, "cannot be resolved", "getent hosts"},
 		{"no leader", func(f *Facts) { f.Etcd.Endpoints[0].Problems = []string{"etcdserver: no leader"} }, Failure, "says: etcdserver: no leader", "etcdctl endpoint status"},
 		{"a certificate that ends soon", func(f *Facts) { f.Etcd.Endpoints[0].CertificateEnds = now.Add(time.Hour) }, Warning, "the certificate of http://192.0.2.9:2379 ends at 2026-03-01T13:00:00Z", "renew it"},
 		{"one that has ended", func(f *Facts) { f.Etcd.CertificateEnds = now.Add(-time.Hour) }, Failure, "selvaged's own certificate for etcd ended", "set this machine's clock"},
