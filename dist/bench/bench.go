@@ -30,6 +30,8 @@ type Options struct {
 	Changes int
 	// Nodes is how many there are in the part "cluster".
 	Nodes int
+	// Settings are names of those to be tried in the part "settings"; none: all.
+	Settings []string
 	// Sizes are the numbers of leases in the picture.
 	Sizes []int
 	// Peer is another daemon that takes flannel's flags; empty: none.
@@ -46,22 +48,26 @@ func (o Options) program(name string) string { return filepath.Join(o.Bin, name)
 type Part struct {
 	Name, What string
 	run        func(context.Context, *bench) error
+	// Apart: it is measured only if it is asked for.
+	Apart bool
 }
 
 // Parts lists what can be measured, in the order in which it is.
 func Parts() []Part {
 	return []Part{
-		{"start", "start among many leases until all entries are in the kernel; CPU; requests to etcd", starts},
-		{"memory", "memory, at its peak and at rest", memories},
-		{"restart", "start where all is in the kernel already", restarts},
-		{"renewal", "what other nodes hear of a renewal", renewals},
-		{"latency", "one lease added, changed, removed: from etcd's answer to the kernel", latencies},
-		{"bulk", "hundreds of leases at once", bulks},
-		{"read", "a full read of the kernel that finds all right", reads},
-		{"attach", "what the CNI plugin adds to the bridge plugin", attaches},
-		{"binaries", "sizes of the programs", binaries},
-		{"sizes", "start by number of leases, for the picture", sizes},
-		{"cluster", "a thousand nodes at one etcd, and through its gRPC proxy", clusters},
+		{Name: "start", What: "start among many leases until all entries are in the kernel; CPU; requests to etcd", run: starts},
+		{Name: "memory", What: "memory, at its peak and at rest", run: memories},
+		{Name: "restart", What: "start where all is in the kernel already", run: restarts},
+		{Name: "renewal", What: "what other nodes hear of a renewal", run: renewals},
+		{Name: "latency", What: "one lease added, changed, removed: from etcd's answer to the kernel", run: latencies},
+		{Name: "bulk", What: "hundreds of leases at once", run: bulks},
+		{Name: "read", What: "a full read of the kernel that finds all right", run: reads},
+		{Name: "attach", What: "what the CNI plugin adds to the bridge plugin", run: attaches},
+		{Name: "binaries", What: "sizes of the programs", run: binaries},
+		{Name: "sizes", What: "start by number of leases, for the picture", run: sizes},
+		{Name: "path", What: "throughput, latency and CPU between pods on two nodes, beside the bare underlay and a veth pair", run: paths},
+		{Name: "settings", What: "the same with the device set otherwise, in turns with the default", run: settings, Apart: true},
+		{Name: "cluster", What: "a thousand nodes at one etcd, and through its gRPC proxy", run: clusters, Apart: true},
 	}
 }
 

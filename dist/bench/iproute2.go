@@ -23,9 +23,9 @@ func deviceOf(f subnet.Family) string {
 func (n *node) makeDevices(families []subnet.Family) error {
 	return n.host.Do(func() error {
 		for _, f := range families {
-			local := net.ParseIP("172.31.255.254")
+			local := net.ParseIP("172.30.255.254")
 			if f == subnet.IPv6 {
-				local = net.ParseIP("fd00:31::ffff")
+				local = net.ParseIP("fd00:30::ffff")
 			}
 			link := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: deviceOf(f), MTU: 1430}, VxlanId: 1, Port: 8472, SrcAddr: local}
 			if err := errors.Join(netlink.LinkAdd(link), netlink.LinkSetUp(link)); err != nil {

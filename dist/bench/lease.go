@@ -18,14 +18,17 @@ const MaxLeases = 1 << 15
 // opsPerTransaction is what the benchmark's etcd takes in one transaction; 128 is etcd's own limit.
 const opsPerTransaction = 2000
 
-// config is the network config for families. The real nodes' subnets are from the lower part of the network, those of
+// config is the network config for families.
+func config(families []subnet.Family) string { return configWith(families, `"Backend":{"Type":"vxlan"}`) }
+
+// configWith is one with whatever fields besides the networks. The real nodes' subnets are from the lower part of the network, those of
 // the nodes that do not exist from the upper half.
-func config(families []subnet.Family) string {
+func configWith(families []subnet.Family, fields string) string {
 	c := `{"Network":"10.0.0.0/8","SubnetMin":"10.6.0.0","SubnetMax":"10.99.0.0"`
 	if slices.Contains(families, subnet.IPv6) {
 		c += `,"EnableIPv6":true,"IPv6Network":"fd00:5::/32","IPv6SubnetMin":"fd00:5:0:1::","IPv6SubnetMax":"fd00:5:0:c7::"`
 	}
-	return c + `,"Backend":{"Type":"vxlan"}}`
+	return c + "," + fields + "}"
 }
 
 // absent is the lease of a node that does not exist. version makes another MAC address.

@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	underlay = "underlay0"
+	underlay = "bench0" // beside the lab's, which the part "path" makes
 	uplink   = "eth0"
-	router   = "172.31.0.1" // of the benchmark itself, and of etcd
+	router   = "172.30.0.1" // of the benchmark itself, and of etcd
 	// patience is how long anything may take.
 	patience = time.Minute
 )
@@ -82,8 +82,8 @@ func (b *bench) node() (_ *node, err error) {
 		// The kernel would give it a link-local address, and tell so a second or two later, in the middle of something else.
 		const none = 1 // IN6_ADDR_GEN_MODE_NONE, include/uapi/linux/if_link.h
 		err = netlink.LinkSetIP6AddrGenMode(link, none)
-		err = errors.Join(err, addAddress(link, fmt.Sprintf("172.31.%d.%d/16", 1+b.nodes/250, 1+b.nodes%250)),
-			addAddress(link, fmt.Sprintf("fd00:31::%x/64", 1+b.nodes)), netlink.LinkSetUp(link))
+		err = errors.Join(err, addAddress(link, fmt.Sprintf("172.30.%d.%d/16", 1+b.nodes/250, 1+b.nodes%250)),
+			addAddress(link, fmt.Sprintf("fd00:30::%x/64", 1+b.nodes)), netlink.LinkSetUp(link))
 		if err != nil {
 			return err
 		}

@@ -27,6 +27,8 @@ type Figure struct {
 	Samples []float64 `json:"samples,omitempty"`
 	// Floor is what the same takes without selvage, in the same run; nil: there is nothing to compare with.
 	Floor *Reference `json:"floor,omitempty"`
+	// Veth is what a pair of virtual interfaces without anything between them does, for data paths; nil: it was not measured.
+	Veth *Reference `json:"veth,omitempty"`
 	// Peer is the same of another daemon; nil: none was measured.
 	Peer *Reference `json:"peer,omitempty"`
 	// Limit is what Value may be at most; nil: the figure is only told.
@@ -42,6 +44,27 @@ type Reference struct {
 	What    string    `json:"what"`
 	Value   float64   `json:"value"`
 	Samples []float64 `json:"samples,omitempty"`
+	// Ratio of the figure to it, if the two were measured in turns: the median of that of each turn. 0: they were not.
+	Ratio float64 `json:"ratio,omitempty"`
+}
+
+// inTurns is a reference to what was measured in turns with own.
+func inTurns(what string, own, samples []float64) *Reference {
+	var ratios []float64
+	for i := range min(len(own), len(samples)) {
+		if samples[i] != 0 {
+			ratios = append(ratios, own[i]/samples[i])
+		}
+	}
+	return &Reference{What: what, Value: median(samples), Samples: samples, Ratio: median(ratios)}
+}
+
+// String is how a reference stands in the table: "9.41 (bare underlay; 0.62 ×)".
+func (r *Reference) String() string {
+	if r.Ratio == 0 {
+		return number(r.Value) + " (" + r.What + ")"
+	}
+	return fmt.Sprintf("%s (%s; %.2f ×)", number(r.Value), r.What, r.Ratio)
 }
 
 // Point is one size in the picture: what a start costs with so many leases.
@@ -174,7 +197,10 @@ func (f *Figure) row() string {
 		}
 	}
 	if f.Floor != nil {
-		floor = number(f.Floor.Value) + " (" + f.Floor.What + ")"
+		floor = f.Floor.String()
+	}
+	if f.Veth != nil {
+		floor += ", " + f.Veth.String()
 	}
 	if f.Peer != nil {
 		peer = number(f.Peer.Value)
@@ -229,6 +255,9 @@ func (r *Report) Benchmarks(w io.Writer) error {
 		each("selvage", f.Samples, f.Value)
 		if f.Floor != nil {
 			each("floor", f.Floor.Samples, f.Floor.Value)
+		}
+		if f.Veth != nil {
+			each("veth", f.Veth.Samples, f.Veth.Value)
 		}
 		if f.Peer != nil {
 			each("peer", f.Peer.Samples, f.Peer.Value)

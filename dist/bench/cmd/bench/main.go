@@ -1,8 +1,9 @@
 // Command bench measures what selvage costs and says for each figure whether what is to be reached is; see package bench.
 //
-//	bench                           all but the simulated cluster, about eight minutes
+//	bench                           all but the simulated cluster and the settings, about twelve minutes
 //	bench --only start,latency      some parts of it
 //	bench --only cluster            a thousand simulated nodes
+//	bench --only settings           the overlay's device set otherwise, in turns with the default
 //	bench --peer flanneld           another daemon beside it, one that takes flannel's flags
 //
 // The exit code is 1 if something could not be measured. That a limit is not reached is said, and is no failure: the machine
@@ -114,12 +115,13 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	set.SortFlags = false
 	set.SetOutput(w)
-	set.StringSliceVar(&o.Only, "only", nil, "parts to measure, see --list (default all but cluster)")
+	set.StringSliceVar(&o.Only, "only", nil, "parts to measure, see --list (default all but settings and cluster)")
 	set.BoolVar(&f.list, "list", false, "list the parts and end")
 	set.IntVar(&o.Rounds, "rounds", 5, "how often what takes a second or more is measured; the median is judged")
 	set.IntVar(&o.Changes, "changes", 500, "how often a lease is added, changed and removed")
 	set.IntSliceVar(&o.Sizes, "sizes", []int{100, 300, 1000, 3000, 5000, 10000, 20000}, "numbers of leases in the picture")
 	set.IntVar(&o.Nodes, "nodes", 1000, "how many nodes the part cluster simulates")
+	set.StringSliceVar(&o.Settings, "settings", nil, "which the part settings tries: "+strings.Join(bench.Settings(), ", ")+" (default all)")
 	set.StringVar(&o.Peer, "peer", os.Getenv("PEER_DAEMON"), "another daemon that takes flannel's flags, measured beside selvaged (default $PEER_DAEMON)")
 	set.StringVar(&o.Bin, "bin", bin, "directory of selvaged, selvage, etcd and cni/")
 	set.StringVar(&o.Root, "root", filepath.Dir(bin), "directory of the source, for the CNI plugin's own benchmark")
@@ -134,17 +136,25 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	if set.NArg() > 0 {
 		return f, fmt.Errorf("takes no argument, got %q", set.Args())
 	}
-	var names []string
+	var names, usual []string
 	for _, p := range bench.Parts() {
 		names = append(names, p.Name)
+		if !p.Apart {
+			usual = append(usual, p.Name)
+		}
 	}
 	for _, name := range o.Only {
 		if !slices.Contains(names, name) {
 			return f, fmt.Errorf("--only: there is no part %q; the parts are %s", name, strings.Join(names, ", "))
 		}
 	}
+	for _, name := range o.Settings {
+		if !slices.Contains(bench.Settings(), name) {
+			return f, fmt.Errorf("--settings: there is no setting %q; there are %s", name, strings.Join(bench.Settings(), ", "))
+		}
+	}
 	if len(o.Only) == 0 {
-		o.Only = slices.DeleteFunc(names, func(name string) bool { return name == "cluster" })
+		o.Only = usual
 	}
 	if o.Rounds < 1 || o.Changes < 1 || o.Nodes < 1 {
 		return f, errors.New("--rounds, --changes and --nodes: want at least 1")
