@@ -92,10 +92,10 @@ chaos-store: packages-demo build tools bin/chaos-store ## break etcd under a run
 .PHONY: bin/bench bench packages-bench
 bin/bench:
 	@echo building $@; cd dist/bench && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../$@ ./cmd/bench
-bench: packages-bench build tools bin/bench bin/benchstat ## what it costs, beside iproute2, with what is to be reached; 8 minutes; BENCH='--only start'
+bench: packages-bench build tools bin/bench bin/benchstat ## what it costs, beside iproute2, with what is to be reached; 12 minutes; BENCH='--only start'
 	@bin/bench --json bin/bench.json --text bin/bench.txt --picture bin/bench.svg $(BENCH)
 packages-bench:
-	@sh dist/packages.sh iptables ip bridge
+	@sh dist/packages.sh iptables ip bridge tc iperf3
 
 .PHONY: matrix
 matrix: packages-demo build tools bin/lab ## all probes in every combination of families, backends and filters

@@ -14,7 +14,7 @@ for command in "$@"; do
 	dockerd) packages="$packages docker.io" ;;
 	*/bash_completion) packages="$packages bash-completion" ;;
 	*/netavark) packages="$packages netavark" ;; # not in PATH
-	ip | bridge) packages="$packages iproute2" ;;
+	ip | bridge | tc) packages="$packages iproute2" ;;
 	*) packages="$packages $command" ;;
 	esac
 done

@@ -19,7 +19,9 @@ const MaxLeases = 1 << 15
 const opsPerTransaction = 2000
 
 // config is the network config for families.
-func config(families []subnet.Family) string { return configWith(families, `"Backend":{"Type":"vxlan"}`) }
+func config(families []subnet.Family) string {
+	return configWith(families, `"Backend":{"Type":"vxlan"}`)
+}
 
 // configWith is one with whatever fields besides the networks. The real nodes' subnets are from the lower part of the network, those of
 // the nodes that do not exist from the upper half.

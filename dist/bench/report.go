@@ -44,8 +44,8 @@ type Reference struct {
 	What    string    `json:"what"`
 	Value   float64   `json:"value"`
 	Samples []float64 `json:"samples,omitempty"`
-	// Ratio of the figure to it, if the two were measured in turns: the median of that of each turn. 0: they were not.
-	Ratio float64 `json:"ratio,omitempty"`
+	// Ratios are those of the figure to it, turn by turn, if the two were measured in turns.
+	Ratios []float64 `json:"ratios,omitempty"`
 }
 
 // inTurns is a reference to what was measured in turns with own.
@@ -56,15 +56,19 @@ func inTurns(what string, own, samples []float64) *Reference {
 			ratios = append(ratios, own[i]/samples[i])
 		}
 	}
-	return &Reference{What: what, Value: median(samples), Samples: samples, Ratio: median(ratios)}
+	return &Reference{What: what, Value: median(samples), Samples: samples, Ratios: ratios}
 }
 
-// String is how a reference stands in the table: "9.41 (bare underlay; 0.62 ×)".
+// String is how a reference stands in the table: "9.41 (bare underlay; 0.62 ×, 0.59 to 0.66)".
 func (r *Reference) String() string {
-	if r.Ratio == 0 {
-		return number(r.Value) + " (" + r.What + ")"
+	switch ratio := fmt.Sprintf("%.2f ×", median(r.Ratios)); len(r.Ratios) {
+	case 0:
+		return fmt.Sprintf("%s (%s)", number(r.Value), r.What)
+	case 1:
+		return fmt.Sprintf("%s (%s; %s)", number(r.Value), r.What, ratio)
+	default:
+		return fmt.Sprintf("%s (%s; %s, %.2f to %.2f)", number(r.Value), r.What, ratio, slices.Min(r.Ratios), slices.Max(r.Ratios))
 	}
-	return fmt.Sprintf("%s (%s; %.2f ×)", number(r.Value), r.What, r.Ratio)
 }
 
 // Point is one size in the picture: what a start costs with so many leases.

@@ -19,6 +19,8 @@ func sample() *Report {
 	r.add(Figure{Name: "Late", What: "too late", Unit: "ms", Value: 200.5, Limit: atMost(200)})
 	r.add(Figure{Name: "None", What: "none", Unit: "changes", Value: 0, Limit: atMost(0)})
 	r.add(Figure{Name: "Told", What: "only told", Unit: "MB", Value: 1.25})
+	r.add(Figure{Name: "Path", What: "pods", Unit: "Gbit/s", Samples: []float64{5, 8, 4}, Floor: inTurns("underlay", []float64{5, 8, 4}, []float64{10, 10, 10}),
+		Veth: inTurns("veth", []float64{5, 8, 4}, []float64{20, 0})})
 	r.peer("Start/leases=5000", "flanneld", []float64{4400}, 0)
 	r.Points = []Point{{Leases: 100, Start: 20, Floor: 10, Plain: 12, CPU: 30}, {Leases: 5000, Start: 250, Floor: 300, Plain: 700, CPU: 400}}
 	r.Phases = []Phase{{Name: "Start", What: "nodes start", Via: "proxy", Nodes: 1000, Seconds: 1.5, Served: map[string]float64{"Txn": 7}, ServedAll: 7}}
@@ -27,7 +29,7 @@ func sample() *Report {
 
 func TestJudge(t *testing.T) {
 	r := sample()
-	want := map[string]string{"Start/leases=5000": "true", "Late": "false", "None": "true", "Told": "none"}
+	want := map[string]string{"Start/leases=5000": "true", "Late": "false", "None": "true", "Told": "none", "Path": "none"}
 	for _, f := range r.Figures {
 		got := "none"
 		if f.Reached != nil {
@@ -56,7 +58,7 @@ func TestTable(t *testing.T) {
 	}
 	for _, want := range []string{
 		"a start 200 ms 125 (iproute2) ≤ 200 (1.6 × floor) yes 4400", "too late 200 ms ≤ 200 NO",
-		"proxy 1000 nodes start 1.50", "etcd served map[Txn:7]",
+		"pods 5 Gbit/s 10 (underlay; 0.50 ×, 0.40 to 0.80), 0 (veth; 0.25 ×)", "proxy 1000 nodes start 1.50", "etcd served map[Txn:7]",
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(out.String()), " "), want) {
 			t.Errorf("no %q in\n%s", want, &out)
@@ -83,6 +85,7 @@ func TestBenchmarks(t *testing.T) {
 	}
 	for name, want := range map[string]float64{
 		"Start/leases=5000/of=selvage ms": 600, "Start/leases=5000/of=floor ms": 125, "Start/leases=5000/of=peer ms": 4400, "Told/of=selvage B": 1.25e6, // as benchstat takes MB
+		"Path/of=selvage Gbit/s": 17, "Path/of=floor Gbit/s": 30, "Path/of=veth Gbit/s": 20,
 		"Cluster/phase=Start/via=proxy/nodes=1000 requests": 7,
 	} {
 		if got[name] != want {
@@ -100,7 +103,7 @@ func TestJSON(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &back); err != nil {
 		t.Fatal(err)
 	}
-	if len(back.Figures) != 4 || back.Figures[1].Name != "Late" || *back.Figures[1].Reached || back.Points[1].Start != 250 || back.Phases[0].Served["Txn"] != 7 {
+	if len(back.Figures) != 5 || back.Figures[1].Name != "Late" || *back.Figures[1].Reached || back.Points[1].Start != 250 || back.Phases[0].Served["Txn"] != 7 {
 		t.Errorf("read back as %+v", back)
 	}
 }

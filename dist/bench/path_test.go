@@ -1,0 +1,92 @@
+package bench
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/selvage-net/selvage/dist/lab"
+)
+
+func pathBench(t *testing.T) *bench {
+	t.Helper()
+	bin, err := filepath.Abs("../../bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bench{Options: Options{Bin: bin, Rounds: 1, Log: t.Output()}, report: &Report{}}
+}
+
+// TestPath measures between real pods: many leases, and an underlay that takes no large packets.
+func TestPath(t *testing.T) {
+	b := pathBench(t)
+	c := pathCase{name: "case=test", what: "test", filter: lab.Filter{IPTables: "none", NFTables: lab.NFTablesOn}, leases: 300, wire: true}
+	if err := b.path(t.Context(), c, 1); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range b.report.Figures {
+		names = append(names, f.Name)
+		if f.Value <= 0 || f.Floor.Value <= 0 || f.Veth.Value <= 0 || len(f.Floor.Ratios) != 1 {
+			t.Errorf("%s: %+v, floor %+v, veth pair %+v", f.Name, f, f.Floor, f.Veth)
+		}
+	}
+	want := []string{
+		"Throughput/proto=tcp/flows=1/case=test", "PathCPU/proto=tcp/flows=1/case=test", "Throughput/proto=udp/flows=1/case=test", "PathCPU/proto=udp/flows=1/case=test",
+		"RoundTrip/proto=tcp/p=50/case=test", "RoundTrip/proto=tcp/p=99/case=test", "RoundTrip/proto=udp/p=50/case=test", "RoundTrip/proto=udp/p=99/case=test",
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("figures %q, want %q", names, want)
+	}
+}
+
+// TestPathCases: benchstat tells figures apart by their names, which have no spaces.
+func TestPathCases(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range pathCases() {
+		if seen[c.name] || strings.ContainsAny(c.name, " \t") {
+			t.Errorf("%q is there twice, or has a space in it", c.name)
+		}
+		seen[c.name] = true
+	}
+}
+
+// TestSettings makes each setting and undoes it, on devices of real daemons. That it is there is checked by what makes it.
+func TestSettings(t *testing.T) {
+	b := pathBench(t)
+	for _, c := range settingCases() {
+		if c.wire {
+			continue
+		}
+		p, err := b.dataPath(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range c.settings(nil) {
+			for _, on := range []bool{true, false} {
+				if err := p.apply(t.Context(), c, s, on); err != nil {
+					t.Errorf("%s, %t: %v", s.name, on, err)
+				}
+			}
+			if _, err := p.pods.latency("udp"); err != nil {
+				t.Errorf("after %s: %v", s.name, err)
+			}
+		}
+		if err := p.close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestSettingsOf(t *testing.T) {
+	var names []string
+	for _, c := range settingCases() {
+		for _, s := range c.settings([]string{"gbp", "no-udpcsum"}) {
+			names = append(names, c.what+" "+s.name)
+		}
+	}
+	if want := []string{"whole gbp", "wire gbp", "whole no-udpcsum", "wire no-udpcsum"}; !slices.Equal(names, want) {
+		t.Errorf("%q, want %q", names, want)
+	}
+}
