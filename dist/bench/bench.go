@@ -47,9 +47,9 @@ func (o Options) program(name string) string { return filepath.Join(o.Bin, name)
 // Part is a number of figures that are measured together.
 type Part struct {
 	Name, What string
-	run        func(context.Context, *bench) error
 	// Apart: it is measured only if it is asked for.
 	Apart bool
+	run   func(context.Context, *bench) error
 }
 
 // Parts lists what can be measured, in the order in which it is.

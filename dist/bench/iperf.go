@@ -11,6 +11,9 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // load is what iperf3 sends.
@@ -30,12 +33,30 @@ func (l load) String() string {
 
 // args are iperf3's. TCP is Reno, which every kernel has: the machine's default may be one that paces itself by the round
 // trip time. Datagrams are of one size on all ways, which fits into one packet on each, and are sent as fast as that goes.
+// Each end has a processor of its own: else the scheduler decides each time whether they share one.
 func (l load) args() []string {
 	args := []string{"--parallel", strconv.Itoa(l.flows), "--time", strconv.Itoa(seconds)}
+	if cpus := processors(); len(cpus) > 1 {
+		args = append(args, "--affinity", fmt.Sprintf("%d,%d", cpus[0], cpus[1]))
+	}
 	if l.protocol == "udp" {
 		return append(args, "--udp", "--bitrate", "0", "--length", "1350")
 	}
 	return append(args, "--congestion", "reno")
+}
+
+// processors are those that this program, and so those that it starts, may run on.
+func processors() (cpus []int) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil
+	}
+	for cpu := range 8 * int(unsafe.Sizeof(set)) {
+		if set.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	return cpus
 }
 
 // seconds is how long each load lasts.

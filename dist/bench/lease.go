@@ -23,8 +23,8 @@ func config(families []subnet.Family) string {
 	return configWith(families, `"Backend":{"Type":"vxlan"}`)
 }
 
-// configWith is one with whatever fields besides the networks. The real nodes' subnets are from the lower part of the network, those of
-// the nodes that do not exist from the upper half.
+// configWith is one with whatever fields besides the networks. The real nodes' subnets are from the lower part of the
+// network, those of the nodes that do not exist from the upper half.
 func configWith(families []subnet.Family, fields string) string {
 	c := `{"Network":"10.0.0.0/8","SubnetMin":"10.6.0.0","SubnetMax":"10.99.0.0"`
 	if slices.Contains(families, subnet.IPv6) {

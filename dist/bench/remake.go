@@ -24,9 +24,9 @@ func (p *dataPath) apply(ctx context.Context, c pathCase, s setting, on bool) er
 	if on {
 		set = s.on
 	}
-	for i, n := range p.lab.Nodes() {
+	for _, n := range p.lab.Nodes() {
 		if err := n.Do(func() error { return set(device) }); err != nil {
-			return fmt.Errorf("%s: %w", p.lab.Nodes()[i].Name(), err)
+			return fmt.Errorf("%s: %w", n.Name(), err)
 		}
 	}
 	return nil
@@ -90,9 +90,9 @@ func replaceDevice(name string, s setting, on bool) error {
 	if s.ipv6 || strings.Contains(s.kind, "udpcsum") {
 		checksum = ""
 	}
-	make := fmt.Sprintf("ip link add %s address %s mtu %d %s type vxlan id %d dstport %d local %s nolearning%s %s",
+	add := fmt.Sprintf("ip link add %s address %s mtu %d %s type vxlan id %d dstport %d local %s nolearning%s %s",
 		name, old.HardwareAddr, old.MTU, s.link, old.VxlanId, old.Port, old.SrcAddr, checksum, s.kind)
-	return errors.Join(runHere(strings.Fields(make)...), runHere("ip", "link", "set", name, "alias", network.Alias))
+	return errors.Join(runHere(strings.Fields(add)...), runHere("ip", "link", "set", name, "alias", network.Alias))
 }
 
 // shows checks that a device is as it was made: the daemon could have made another.
