@@ -52,7 +52,8 @@ type Options struct {
 	RequestTimeout time.Duration
 	// ListSpread is over how long the nodes of a cluster spread their lists when etcd's history is gone, because it was wiped
 	// or restored from a backup: each waits a random part of it before it lists all leases anew. All nodes notice at the same
-	// moment, and 10,000 lists of 10,000 leases are more than etcd can answer at once. The first list of a Watch waits for
+	// moment, and 10,000 lists of 10,000 leases are more than etcd can answer at once; above 1,000 leases it is longer in proportion
+	// to their number. The first list of a Watch waits for
 	// nothing, and neither does one after a compaction, which has no reason to come to all at once.
 	//
 	// Its own lease a node looks after in the first quarter of its wait, which takes a few small requests: a wiped etcd gets

@@ -46,15 +46,20 @@ func (r *retry) pause() time.Duration {
 // jitter returns a random time between d/2 and d.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
-// spread returns how long to wait before a list that every node wants: a random part of ListSpread.
-func (o Options) spread() time.Duration {
+// spreadLeases is from how many leases on the lists are spread over more than ListSpread.
+const spreadLeases = 1000
+
+// spread returns how long to wait before a list, of about so many leases, that every node wants: a random part of ListSpread,
+// or of more where there are many. There is a node for each lease, so that all lists together grow with the square of the
+// number: that way, what is asked of etcd in a second grows with the number alone.
+func (o Options) spread(leases int) time.Duration {
 	if o.ListSpread <= 0 {
 		return 0
 	}
 	if o.turn != 0 {
 		return o.turn
 	}
-	return rand.N(o.ListSpread)
+	return rand.N(o.ListSpread * time.Duration(max(leases, spreadLeases)) / spreadLeases)
 }
 
 // sleep waits for d and reports whether ctx is still good.

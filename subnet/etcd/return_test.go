@@ -132,19 +132,23 @@ func TestOwnLeaseDoesNotWaitForTheList(t *testing.T) {
 }
 
 func TestSpread(t *testing.T) {
-	if got := (Options{ListSpread: -1}).spread(); got != 0 {
+	if got := (Options{ListSpread: -1}).spread(5000); got != 0 {
 		t.Errorf("none is %s", got)
 	}
-	seen := map[bool]bool{}
+	seen, more := map[bool]bool{}, map[time.Duration]bool{}
 	for range 1000 {
-		got := Options{ListSpread: time.Second}.spread()
+		got := Options{ListSpread: time.Second}.spread(spreadLeases / 2)
 		if got < 0 || got >= time.Second {
 			t.Errorf("up to a second is %s", got)
 		}
 		seen[got < time.Second/2] = true
+		more[Options{ListSpread: time.Second}.spread(5*spreadLeases)/time.Second] = true
 	}
 	if len(seen) != 2 {
 		t.Error("it is not random")
+	}
+	if want := map[time.Duration]bool{0: true, 1: true, 2: true, 3: true, 4: true}; !maps.Equal(more, want) {
+		t.Errorf("five times as many leases are spread over the seconds %v", more)
 	}
 }
 

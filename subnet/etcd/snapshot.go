@@ -21,6 +21,7 @@ func (w *watcher) snapshot(ctx context.Context) error {
 		synced = subnet.Event{Type: subnet.Synced, ConfigSet: true}
 		from   = w.keys.subnets
 		size   = int64(pageSize)
+		leases = 0
 	)
 	for {
 		options := []clientv3.OpOption{clientv3.WithRange(w.keys.end), clientv3.WithLimit(size), clientv3.WithRev(p.seen)}
@@ -48,7 +49,7 @@ func (w *watcher) snapshot(ctx context.Context) error {
 			}
 		}
 		page := resp.Responses[0].GetResponseRange()
-		if len(page.Kvs) > 0 {
+		if leases += len(page.Kvs); len(page.Kvs) > 0 {
 			records := make([]subnet.Record, len(page.Kvs))
 			for i, kv := range page.Kvs {
 				records[i] = w.keys.record(kv)
@@ -67,6 +68,7 @@ func (w *watcher) snapshot(ctx context.Context) error {
 		}
 	}
 	synced.Revision, synced.Cluster, synced.Regressed = p.seen, p.cluster, w.regressed
+	w.leases = leases
 	w.moveTo(p)
 	return w.deliver(synced)
 }

@@ -28,6 +28,7 @@ type watcher struct {
 	changed func(subnet.Event) error
 
 	listed    bool // a snapshot was handed over, and everything since up to position.seen
+	leases    int  // how many there were in the last snapshot
 	regressed bool // the history of the last snapshot is gone
 	bare      bool // that there is no config was said
 
@@ -122,7 +123,7 @@ func (w *watcher) run(ctx context.Context) error {
 // key, and to claim it again if it is gone, takes no list, and the sooner that is done the less can another node that needs a
 // subnet take it for a free one.
 func (w *watcher) takeTurn(ctx context.Context) bool {
-	whole := w.opts.spread()
+	whole := w.opts.spread(w.leases)
 	if !sleep(ctx, whole/4) {
 		return false
 	}
