@@ -95,7 +95,7 @@ func (b *batch) transmit(messages []byte) error {
 // receive returns one datagram. It is valid until the next one.
 func (b *batch) receive() ([]byte, error) {
 	var n int
-	err := retry(func() (err error) { n, _, err = unix.Recvfrom(b.fd, b.answers, 0); return err })
+	err := retry(func() (err error) { n, err = unix.Read(b.fd, b.answers); return err })
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func (s *subscription) receive() ([]byte, error) {
 	var n int
 	var err error
 	waitErr := s.conn.Read(func(fd uintptr) bool {
-		n, _, err = unix.Recvfrom(int(fd), s.buf, 0)
+		n, err = unix.Read(int(fd), s.buf)
 		return !errors.Is(err, unix.EAGAIN)
 	})
 	if err := errors.Join(waitErr, err); err != nil {
