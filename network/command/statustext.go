@@ -1,0 +1,213 @@
+package command
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// showStatus writes a status for people.
+func showStatus(w io.Writer, st style, s status.Status, version string, now time.Time) {
+	state := st.good(string(s.State))
+	if s.State != status.Ready {
+		state = st.bad(string(s.State))
+	}
+	fmt.Fprintf(w, "%s: %s for %s\n", st.bold(s.Node), state, ago(now, s.Since))
+	for _, p := range s.Problems {
+		fmt.Fprintln(w, st.fold(fmt.Sprintf("  %s %s: %s (for %s)", st.bad("!"), p.Topic, p.Text, ago(now, p.Since)), len("  ! ")))
+	}
+	line := func(name, format string, args ...any) {
+		fmt.Fprintln(w, st.fold(fmt.Sprintf("%-9s %s", name, fmt.Sprintf(format, args...)), len("entries   ")))
+	}
+	if l := s.Lease; l != nil {
+		line("lease", "%s  %s", join(l.Subnets), leaseTime(*l, now))
+	} else {
+		line("lease", "none yet")
+	}
+	if u := s.Uplink; u != nil {
+		text := fmt.Sprintf("%s %s, MTU %d: %s", u.Name, join(u.Local), u.MTU, u.Why)
+		if !slices.Equal(u.Local, u.PublicIP) {
+			text += ", known to others as " + join(u.PublicIP)
+		}
+		line("uplink", "%s", text)
+		for _, not := range u.Not {
+			line("", "not %s", not)
+		}
+	}
+	if b := s.Backend; b != nil {
+		line("backend", "%s, MTU of pods %d", b.Type, b.PodMTU)
+		for _, d := range b.Devices {
+			there := ""
+			if !d.Present {
+				there = st.bad(" not as it is to be")
+			}
+			line("", "%s %s, VNI %d, port %d, MTU %d, local %s%s%s", d.Name, d.MAC, d.VNI, d.Port, d.MTU, d.Local, dropsText(d.Drops), there)
+		}
+	}
+	line("filter", "%s", filterLine(s.Filter))
+	for _, f := range slices.Concat(s.Filter.Trouble, s.Filter.Foreign, s.Filter.Left) {
+		line("", "%s %s", st.odd("!"), f)
+	}
+	line("peers", "%s", peersLine(s.Peers))
+	for _, q := range s.Quarantined {
+		line("", "%s %s is not let in: %s", st.odd("!"), q.Key, q.Why)
+	}
+	if more := s.Peers.Quarantined - len(s.Quarantined); more > 0 && len(s.Quarantined) > 0 {
+		line("", "%s %d more: selvaged peers --bad", st.odd("!"), more)
+	}
+	line("entries", "%s", entriesLine(s.Entries))
+	line("repairs", "%s", repairsLine(s.Repairs, now))
+	line("etcd", "%s", etcdLine(s.Etcd, now))
+	line("versions", "%s", versionsLine(s, version, now))
+}
+
+// versionsLine says what runs, and for how long.
+func versionsLine(s status.Status, version string, now time.Time) string {
+	text := "selvaged " + s.Version
+	if !s.Started.IsZero() {
+		text += ", started " + ago(now, s.Started) + " ago"
+	}
+	if version != s.Version {
+		text += "; this command is " + version
+	}
+	if s.Kernel != "" {
+		text += "; Linux " + s.Kernel
+	}
+	return text
+}
+
+// dropsText says what a device dropped, if it did.
+func dropsText(d *status.Drops) string {
+	if d == nil {
+		return ""
+	}
+	text := ""
+	for _, x := range []struct {
+		n    uint64
+		what string
+	}{{d.Received, "dropped of those received"}, {d.Sent, "dropped of those sent"}, {d.ReceiveErrors, "received in error"}, {d.SendErrors, "not sent for an error"}} {
+		if x.n > 0 {
+			text += fmt.Sprintf(", %d %s", x.n, x.what)
+		}
+	}
+	return text
+}
+
+func leaseTime(l status.Lease, now time.Time) string {
+	id := fmt.Sprintf("etcd lease %x", l.EtcdLease) // as etcdctl has it
+	switch {
+	case l.Reservation:
+		return "a reservation, which never expires"
+	case l.Expires.IsZero():
+		return id + ", until when is not known yet"
+	default:
+		return fmt.Sprintf("%s, kept alive; runs %s without that", id, span(l.Expires.Sub(now)))
+	}
+}
+
+func filterLine(f status.Filter) string {
+	text := cmp.Or(f.Mode, "none")
+	if f.Why != "" {
+		text += ": " + f.Why
+	}
+	if !f.InForce {
+		text += "; the rules are not in"
+	}
+	if f.VTEPFilter {
+		text += "; VXLAN packets are taken from peers only"
+	}
+	return text
+}
+
+func peersLine(c status.PeerCounts) string {
+	text := fmt.Sprintf("%d programmed", c.Programmed)
+	for _, x := range []struct {
+		n    int
+		what string
+	}{{c.Pending, "pending"}, {c.Grace, "in grace"}, {c.Quarantined, "quarantined"}} {
+		if x.n > 0 {
+			text += fmt.Sprintf(", %d %s", x.n, x.what)
+		}
+	}
+	return text
+}
+
+// kinds are the kinds of entries in the order in which they are made.
+func kinds() []string {
+	return []string{"vtep", "link", "address", "fdb", "neighbour", "nexthop", "route", "sysctl"}
+}
+
+func entriesLine(entries map[string]status.Count) string {
+	var parts []string
+	for _, kind := range kinds() {
+		c := entries[kind]
+		if c == (status.Count{}) {
+			continue
+		}
+		text := fmt.Sprintf("%s %d", kind, c.Wanted)
+		if c.Pending > 0 {
+			text += fmt.Sprintf(" (%d pending)", c.Pending)
+		}
+		parts = append(parts, text)
+	}
+	return cmp.Or(strings.Join(parts, ", "), "none")
+}
+
+func repairsLine(r status.Repairs, now time.Time) string {
+	if r.Total == 0 {
+		return "none were needed"
+	}
+	var parts []string
+	for _, c := range r.Counts {
+		parts = append(parts, fmt.Sprintf("%d %s %s", c.Count, c.Kind, c.What))
+	}
+	text := fmt.Sprintf("%d: %s", r.Total, strings.Join(parts, ", "))
+	if len(r.Last) > 0 {
+		last := r.Last[0]
+		text += fmt.Sprintf("; the last %s ago: %s %s", ago(now, last.At), last.Kind, last.Key)
+		if last.By != "" {
+			text += ", by " + last.By
+		}
+	}
+	return text
+}
+
+func etcdLine(e status.Etcd, now time.Time) string {
+	if e.LastContact.IsZero() {
+		return "not heard yet"
+	}
+	return fmt.Sprintf("%s, revision %d, answers in %s, heard %s ago", e.Endpoint, e.Revision, e.Latency.Round(10*time.Microsecond), ago(now, e.LastContact))
+}
+
+func join[T any](all []T) string { return strings.Join(texts(all), " ") }
+
+func texts[T any](all []T) []string {
+	text := make([]string, len(all))
+	for i, x := range all {
+		text[i] = fmt.Sprint(x)
+	}
+	return text
+}
+
+func ago(now, t time.Time) string { return span(now.Sub(t)) }
+
+// span writes a duration as people say it: "3 s", "12 min", "5 h 10 min", "4 d 3 h".
+func span(d time.Duration) string {
+	d = max(0, d)
+	days, hours, minutes, seconds := int(d.Hours())/24, int(d.Hours())%24, int(d.Minutes())%60, int(d.Seconds())%60
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%d d %d h", days, hours)
+	case hours > 0:
+		return fmt.Sprintf("%d h %d min", hours, minutes)
+	case minutes > 0:
+		return fmt.Sprintf("%d min %d s", minutes, seconds)
+	default:
+		return fmt.Sprintf("%d s", seconds)
+	}
+}
