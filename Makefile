@@ -89,11 +89,13 @@ chaos-store: packages-demo build tools bin/chaos-store ## break etcd under a run
 	@bin/chaos-store
 
 # A module of its own, since what draws the picture is large. It measures the binaries that make build builds.
-.PHONY: bin/bench bench packages-bench
+.PHONY: bin/bench bench soak packages-bench
 bin/bench:
 	@echo building $@; cd dist/bench && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../$@ ./cmd/bench
 bench: packages-bench build tools bin/bench bin/benchstat ## what it costs, beside iproute2, with what is to be reached; 12 minutes; BENCH='--only start'
 	@bin/bench --json bin/bench.json --text bin/bench.txt --picture bin/bench.svg $(BENCH)
+soak: packages-bench build tools bin/bench ## leases, pods and faults come and go a hundred times faster than in life: does anything grow; 10 minutes; SOAK='--soak 1m'
+	@bin/bench --only soak --judge --json bin/soak.json --text bin/soak.txt $(SOAK)
 packages-bench:
 	@sh dist/packages.sh iptables ip bridge tc iperf3
 
@@ -114,9 +116,9 @@ image: ## build the container image into bin/image, as archives; IMAGE is its na
 		$(foreach arch,$(IMAGE_ARCH),--binaries $(arch)=../../bin/image/$(arch))
 
 .PHONY: test-packaging
-test-packaging: packages-test packages-shells build bin/staticcheck ## tests of the image, the chart, the manifest, of what runs them, and of shell completion
+test-packaging: packages-test packages-shells build tools bin/staticcheck ## tests of the image, the chart, the manifest, the benchmarks, of what runs them, and of shell completion
 	@set -e; for dir in bench completion image chart containerd crio engines k8slab migration; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
-	@set -e; for dir in completion image chart k8slab; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
+	@set -e; for dir in bench completion image chart k8slab; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
 packages-shells:
 	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -32,6 +33,16 @@ type Options struct {
 	Nodes int
 	// Settings are names of those to be tried in the part "settings"; none: all.
 	Settings []string
+	// FleetNodes are real, and FleetLeases are of nodes that do not exist, in the part "fleet".
+	FleetNodes, FleetLeases int
+	// Rest is how long after the start of all their memory is read; 0: as long as elsewhere.
+	Rest time.Duration
+	// Soak is how long the part "soak" goes on.
+	Soak time.Duration
+	// SoakFaults is how many faults there are between two samples.
+	SoakFaults int
+	// Seed makes them others.
+	Seed uint64
 	// Sizes are the numbers of leases in the picture.
 	Sizes []int
 	// Peer is another daemon that takes flannel's flags; empty: none.
@@ -50,6 +61,8 @@ type Part struct {
 	// Apart: it is measured only if it is asked for.
 	Apart bool
 	run   func(context.Context, *bench) error
+	// Lab: it makes nodes, an underlay and an etcd of its own.
+	Lab bool
 }
 
 // Parts lists what can be measured, in the order in which it is.
@@ -68,6 +81,8 @@ func Parts() []Part {
 		{Name: "path", What: "throughput, latency and CPU between pods on two nodes, beside the bare underlay and a veth pair", run: paths},
 		{Name: "settings", What: "the same with the device set otherwise, in turns with the default", run: settings, Apart: true},
 		{Name: "cluster", What: "a thousand nodes at one etcd, and through its gRPC proxy", run: clusters, Apart: true},
+		{Name: "soak", What: "leases, pods and faults come and go: does anything grow", run: soaks, Apart: true, Lab: true},
+		{Name: "fleet", What: "many real nodes among thousands of leases, their pods sending all the while", run: fleets, Apart: true, Lab: true},
 	}
 }
 
@@ -93,6 +108,32 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	if b.dir, err = os.MkdirTemp("/run", "bench-"); err != nil {
 		return err
 	}
+	for _, p := range Parts() {
+		if len(b.Only) > 0 && !slices.Contains(b.Only, p.Name) {
+			continue
+		}
+		prepare := b.open
+		if p.Lab {
+			prepare = func(context.Context) error { return b.shut() }
+		}
+		if err := prepare(ctx); err != nil {
+			return err
+		}
+		began := time.Now()
+		b.step("%s: %s", p.Name, p.What)
+		if err := p.run(ctx, b); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+		b.step("%s took %s", p.Name, time.Since(began).Round(time.Second))
+	}
+	return nil
+}
+
+// open makes the underlay and etcd, unless they are there.
+func (b *bench) open(ctx context.Context) (err error) {
+	if b.etcd != nil {
+		return nil
+	}
 	if err := makeUnderlay(); err != nil {
 		return fmt.Errorf("make the underlay: %w", err)
 	}
@@ -106,32 +147,41 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("etcd client: %w", err)
 	}
-	for _, p := range Parts() {
-		if len(b.Only) > 0 && !slices.Contains(b.Only, p.Name) {
-			continue
-		}
-		began := time.Now()
-		b.step("%s: %s", p.Name, p.What)
-		if err := p.run(ctx, b); err != nil {
-			return fmt.Errorf("%s: %w", p.Name, err)
-		}
-		b.step("%s took %s", p.Name, time.Since(began).Round(time.Second))
-	}
 	return nil
 }
 
-func (b *bench) close() error {
-	var err error
+// shut undoes open: a lab wants the place.
+func (b *bench) shut() (err error) {
 	if b.client != nil {
 		err = b.client.Close()
 	}
 	if b.etcd != nil {
 		b.etcd.Kill()
+		err = errors.Join(err, netlink.LinkDel(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: underlay}}))
 	}
+	b.client, b.etcd = nil, nil
+	clear(b.clusters)
+	return err
+}
+
+func (b *bench) close() error {
+	err := b.shut()
 	if b.Keep != "" {
 		err = errors.Join(err, os.CopyFS(b.Keep, os.DirFS(b.dir)))
 	}
 	return errors.Join(err, os.RemoveAll(b.dir))
+}
+
+// keep takes a log of a lab's, which goes with it, to the others if they are to be kept.
+func (b *bench) keep(log string) error {
+	if b.Keep == "" {
+		return nil
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(b.dir, filepath.Base(log)), text, 0o644)
 }
 
 // step tells the user what is done next.

@@ -8,5 +8,8 @@
 // A busy machine can make anything slow. So each figure has a floor beside it, measured in the same run: what iproute2 takes
 // for the same entries, what a bare etcd watch takes for the same change, what the kernel takes for the same messages.
 //
+// Two parts are of their own kind, in a lab (dist/lab): soak has leases, pods and faults (dist/chaos) come and go, and looks whether
+// anything grows, see [Series]; fleet has many daemons at once.
+//
 // [Parts] lists what can be measured; [Run] measures, and returns a [Report].
 package bench

@@ -12,19 +12,24 @@ import (
 
 // metrics reads what etcd, or its gRPC proxy, tells of itself.
 func metrics(ctx context.Context, endpoint string) (map[string]*dto.MetricFamily, error) {
+	return metricsBy(ctx, http.DefaultClient, endpoint)
+}
+
+// metricsBy reads what a program tells of itself.
+func metricsBy(ctx context.Context, client *http.Client, endpoint string) (map[string]*dto.MetricFamily, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint+"/metrics", nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("read etcd's metrics: %w", err)
+		return nil, fmt.Errorf("read the metrics of %s: %w", endpoint, err)
 	}
 	defer resp.Body.Close()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	all, err := parser.TextToMetricFamilies(resp.Body)
 	if err != nil {
-		return nil, fmt.Errorf("read etcd's metrics: %w", err)
+		return nil, fmt.Errorf("read the metrics of %s: %w", endpoint, err)
 	}
 	return all, nil
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -85,7 +86,7 @@ func (b *bench) cluster(ctx context.Context, leases int, families []subnet.Famil
 }
 
 // put writes the leases from one number up to another, in one transaction.
-func (c *cluster) put(ctx context.Context, from, to int, version byte) error {
+func (c *cluster) put(ctx context.Context, from, to int, version byte, options ...clientv3.OpOption) error {
 	var ops []clientv3.Op
 	for i := from; i < to; i++ {
 		l := absent(i, c.families, version)
@@ -93,7 +94,7 @@ func (c *cluster) put(ctx context.Context, from, to int, version byte) error {
 		if err != nil {
 			return err
 		}
-		ops = append(ops, clientv3.OpPut(c.prefix+"/subnets/"+l.Key(), string(value)))
+		ops = append(ops, clientv3.OpPut(c.prefix+"/subnets/"+l.Key(), string(value), options...))
 	}
 	if _, err := c.client.Txn(ctx).Then(ops...).Commit(); err != nil {
 		return fmt.Errorf("write leases: %w", err)
@@ -140,11 +141,33 @@ func entries(from, to int, families []subnet.Family, version byte) map[entry]net
 	for i := from; i < to; i++ {
 		l := absent(i, families, version)
 		for _, f := range families {
-			e := l.Endpoints[f]
-			all[entry{route, e.Subnet.Addr()}] = network.MAC{}
-			all[entry{neighbour, e.Subnet.Addr()}] = mac(i, version)
-			all[entry{fdb, e.PublicIP}] = mac(i, version)
+			addEndpoint(all, l.Endpoints[f], mac(i, version))
 		}
 	}
 	return all
+}
+
+// addEntries adds those for any lease over VXLAN.
+func addEntries(all map[entry]network.MAC, l subnet.Lease) error {
+	for _, e := range l.Endpoints {
+		if !e.Subnet.IsValid() {
+			continue
+		}
+		var data struct{ VtepMAC string }
+		if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
+			return fmt.Errorf("lease %s: %w", l.Key(), err)
+		}
+		m, err := network.ParseMAC(data.VtepMAC)
+		if err != nil {
+			return fmt.Errorf("lease %s: %w", l.Key(), err)
+		}
+		addEndpoint(all, e, m)
+	}
+	return nil
+}
+
+func addEndpoint(all map[entry]network.MAC, e subnet.Endpoint, m network.MAC) {
+	all[entry{route, e.Subnet.Addr()}] = network.MAC{}
+	all[entry{neighbour, e.Subnet.Addr()}] = m
+	all[entry{fdb, e.PublicIP}] = m
 }

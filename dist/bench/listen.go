@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/network"
 )
 
@@ -138,6 +139,27 @@ func (l *listener) missing() error {
 		return errors.Join(l.lost, fmt.Errorf("%d entries are not as expected, for example %v: want %+v", len(l.waiting), e, w))
 	}
 	return l.lost
+}
+
+// readEntries reads them all at once, for what may not have been told.
+func readEntries(n *lab.Node) (map[entry]network.MAC, error) {
+	l := &listener{have: map[entry]network.MAC{}, messages: map[uint16]int{}}
+	err := n.Do(func() error {
+		for _, x := range []struct {
+			request, header int
+			family          byte
+		}{{unix.RTM_GETROUTE, unix.SizeofRtMsg, unix.AF_INET}, {unix.RTM_GETNEIGH, unix.SizeofNdMsg, unix.AF_INET}, {unix.RTM_GETNEIGH, unix.SizeofNdMsg, unix.AF_BRIDGE}} {
+			all, err := dump(x.request, x.family, x.header)
+			if err != nil {
+				return err
+			}
+			for _, m := range all {
+				l.message(uint16(x.request-2), m)
+			}
+		}
+		return nil
+	})
+	return l.have, err
 }
 
 // count returns how many messages there were since the last call, by type, and forgets them.

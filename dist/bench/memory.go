@@ -3,6 +3,8 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 )
 
@@ -61,4 +63,33 @@ func memories(ctx context.Context, b *bench) error {
 		b.report.peer("MemoryGrowth", p.name, nil, growth(rest[p.name]))
 	}
 	return nil
+}
+
+// machine is memory of the whole machine's, in MB.
+type machine struct{ available, slab, perCPU float64 }
+
+// machineMemory reads proc_meminfo(5).
+func machineMemory() (m machine) {
+	b, _ := os.ReadFile("/proc/meminfo") // what cannot be read is not told
+	for line := range strings.Lines(string(b)) {
+		var kB float64
+		name, rest, _ := strings.Cut(line, ":")
+		if _, err := fmt.Sscan(rest, &kB); err != nil {
+			continue
+		}
+		switch name {
+		case "MemAvailable":
+			m.available = kB * 1024 / 1e6
+		case "Slab":
+			m.slab = kB * 1024 / 1e6
+		case "Percpu":
+			m.perCPU = kB * 1024 / 1e6
+		}
+	}
+	return m
+}
+
+func (m machine) since(now machine) string {
+	return fmt.Sprintf("the machine has %s MB less to give than before, %s MB of them the kernel's objects (Slab), %s MB what it has once a core (Percpu); %s MB are left",
+		number(m.available-now.available), number(now.slab-m.slab), number(now.perCPU-m.perCPU), number(now.available))
 }

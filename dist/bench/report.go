@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -111,6 +112,7 @@ type Report struct {
 	Figures []*Figure `json:"figures,omitempty"`
 	Points  []Point   `json:"points,omitempty"`
 	Phases  []Phase   `json:"phases,omitempty"`
+	Series  []*Series `json:"series,omitempty"`
 	Notes   []string  `json:"notes,omitempty"`
 }
 
@@ -142,9 +144,10 @@ func (r *Report) note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 }
 
-// Reached reports whether all limits hold.
+// Reached reports whether all limits hold, and whatever is to be flat is.
 func (r *Report) Reached() bool {
-	return !slices.ContainsFunc(r.Figures, func(f *Figure) bool { return f.Reached != nil && !*f.Reached })
+	return !slices.ContainsFunc(r.Figures, func(f *Figure) bool { return f.Reached != nil && !*f.Reached }) &&
+		!slices.ContainsFunc(r.Series, (*Series).grows)
 }
 
 // Table writes the report for people.
@@ -175,6 +178,7 @@ func (r *Report) Table(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	writeSeries(&aligned, r.Series)
 	for line := range strings.Lines(aligned.String()) {
 		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
 	}
@@ -272,6 +276,11 @@ func (r *Report) Benchmarks(w io.Writer) error {
 			benchfmt.Value{Value: p.Seconds, Unit: "s"}, benchfmt.Value{Value: p.ServedAll, Unit: "requests"},
 			benchfmt.Value{Value: p.Received, Unit: "MB-received"}, benchfmt.Value{Value: p.EtcdCPU, Unit: "etcd-cpu-s"},
 			benchfmt.Value{Value: p.EtcdPeak, Unit: "etcd-MB"})
+	}
+	for _, s := range r.Series {
+		for _, v := range s.Samples {
+			write(strings.ReplaceAll(s.Name, " ", "-"), benchfmt.Value{Value: v, Unit: cmp.Or(s.Unit, "n")})
+		}
 	}
 	return err
 }

@@ -72,9 +72,17 @@ func (s *Suite) judge(o *Outcome) {
 	}
 }
 
-// aftermath looks at everything else: all nodes' tables, rules and what is others', and whether all pods reach each other.
+// aftermath looks at everything else.
 func (s *Suite) aftermath(ctx context.Context, o *Outcome) error {
-	problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) {
+	problems, err := s.whole(ctx)
+	o.Wrong = append(o.Wrong, problems...)
+	return err
+}
+
+// whole waits until all is right: all nodes' tables, rules and what is others', and that all pods reach each other. The problems
+// are what was still wrong at the deadline.
+func (s *Suite) whole(ctx context.Context) (problems []string, err error) {
+	problems, err = s.await(ctx, s.hosts, func(h *host) ([]string, error) {
 		tables, err := h.check(s.leases)
 		if err != nil {
 			return nil, err
@@ -87,9 +95,7 @@ func (s *Suite) aftermath(ctx context.Context, o *Outcome) error {
 		return slices.Concat(tables, around.all(), foreign), err
 	})
 	if len(problems) > 0 {
-		o.Wrong = append(o.Wrong, fmt.Sprintf("after %s:", deadline))
+		problems = append([]string{fmt.Sprintf("after %s:", deadline)}, problems...)
 	}
-	o.Wrong = append(o.Wrong, problems...)
-	o.Wrong = append(o.Wrong, s.reach(ctx)...)
-	return err
+	return append(problems, s.reach(ctx)...), err
 }

@@ -35,6 +35,7 @@ type Options struct {
 	Legacy   bool            // iptables is the legacy one, whose changes nobody is told of: the daemons look every second
 	Stopped  time.Duration   // how long a daemon is stopped while entries could age; default a minute
 	Fight    time.Duration   // how long somebody fights a daemon for a route; default 10 s
+	Args     []string        // appended to the daemons' arguments
 	Log      io.Writer       // gets a line for each step of the lab; default none
 }
 
@@ -104,7 +105,7 @@ func (o Options) daemonArgs() []string {
 	if o.Legacy {
 		args = append(args, "--iptables-resync=1")
 	}
-	return args
+	return append(args, o.Args...)
 }
 
 func (s *Suite) build(ctx context.Context) (err error) {

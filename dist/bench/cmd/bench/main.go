@@ -1,9 +1,11 @@
 // Command bench measures what selvage costs and says for each figure whether what is to be reached is; see package bench.
 //
-//	bench                           all but the simulated cluster and the settings, about twelve minutes
+//	bench                           all but what is only measured if asked for, about twelve minutes
 //	bench --only start,latency      some parts of it
 //	bench --only cluster            a thousand simulated nodes
 //	bench --only settings           the overlay's device set otherwise, in turns with the default
+//	bench --only soak --soak 1m     leases, pods and faults come and go: does anything grow
+//	bench --only fleet              50 nodes among 5,000 leases
 //	bench --peer flanneld           another daemon beside it, one that takes flannel's flags
 //
 // The exit code is 1 if something could not be measured. That a limit is not reached is said, and is no failure: the machine
@@ -15,11 +17,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -115,13 +119,18 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	set.SortFlags = false
 	set.SetOutput(w)
-	set.StringSliceVar(&o.Only, "only", nil, "parts to measure, see --list (default all but settings and cluster)")
+	set.StringSliceVar(&o.Only, "only", nil, "parts to measure, see --list (default all but settings, cluster, soak and fleet)")
 	set.BoolVar(&f.list, "list", false, "list the parts and end")
 	set.IntVar(&o.Rounds, "rounds", 5, "how often what takes a second or more is measured; the median is judged")
 	set.IntVar(&o.Changes, "changes", 500, "how often a lease is added, changed and removed")
 	set.IntSliceVar(&o.Sizes, "sizes", []int{100, 300, 1000, 3000, 5000, 10000, 20000}, "numbers of leases in the picture")
 	set.IntVar(&o.Nodes, "nodes", 1000, "how many nodes the part cluster simulates")
 	set.StringSliceVar(&o.Settings, "settings", nil, "which the part settings tries: "+strings.Join(bench.Settings(), ", ")+" (default all)")
+	set.IntVar(&o.FleetNodes, "fleet-nodes", 50, "how many real nodes the part fleet has")
+	set.IntVar(&o.FleetLeases, "fleet-leases", 5000, "how many leases it has besides")
+	set.DurationVar(&o.Soak, "soak", 10*time.Minute, "how long the part soak goes on")
+	set.IntVar(&o.SoakFaults, "soak-faults", 2, "how many faults it has in each round")
+	set.Uint64Var(&o.Seed, "seed", 0, "of these; 0: another one each time")
 	set.StringVar(&o.Peer, "peer", os.Getenv("PEER_DAEMON"), "another daemon that takes flannel's flags, measured beside selvaged (default $PEER_DAEMON)")
 	set.StringVar(&o.Bin, "bin", bin, "directory of selvaged, selvage, etcd and cni/")
 	set.StringVar(&o.Root, "root", filepath.Dir(bin), "directory of the source, for the CNI plugin's own benchmark")
@@ -156,8 +165,17 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	if len(o.Only) == 0 {
 		o.Only = usual
 	}
+	if o.Seed == 0 {
+		o.Seed = rand.Uint64()
+	}
 	if o.Rounds < 1 || o.Changes < 1 || o.Nodes < 1 {
 		return f, errors.New("--rounds, --changes and --nodes: want at least 1")
+	}
+	if o.FleetNodes < 2 || o.FleetNodes > 200 {
+		return f, fmt.Errorf("--fleet-nodes=%d: want 2 to 200", o.FleetNodes)
+	}
+	if o.FleetLeases < 1 || o.FleetLeases > bench.MaxLeases {
+		return f, fmt.Errorf("--fleet-leases=%d: want 1 to %d", o.FleetLeases, bench.MaxLeases)
 	}
 	for _, n := range o.Sizes {
 		if n < 1 || n > bench.MaxLeases {
