@@ -131,8 +131,8 @@ func requestIn(dir string, args []string) (int, error) {
 	}
 	reply := make([]byte, maxMessage)
 	n, err := conn.Read(reply)
-	if err == nil && n == 0 || errors.Is(err, io.EOF) {
-		return 1, errors.New("the lab has ended")
+	if err == nil && n == 0 || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+		return 1, errEnded
 	}
 	if err != nil {
 		return 1, fmt.Errorf("wait for the command: %w", err)
@@ -146,6 +146,9 @@ func requestIn(dir string, args []string) (int, error) {
 	}
 	return a.Code, nil
 }
+
+// errEnded is when a lab ends before it has answered.
+var errEnded = errors.New("the lab has ended")
 
 // waitGone waits until no process has the directory of a lab locked.
 func waitGone(dir string) {
