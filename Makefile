@@ -116,7 +116,7 @@ image: ## build the container image into bin/image, as archives; IMAGE is its na
 		$(foreach arch,$(IMAGE_ARCH),--binaries $(arch)=../../bin/image/$(arch))
 
 .PHONY: test-packaging
-test-packaging: packages-test packages-shells build tools bin/staticcheck ## tests of the image, the chart, the manifest, the benchmarks, of what runs them, and of shell completion
+test-packaging: packages-test packages-shells packages-bench build tools bin/staticcheck ## tests of the image, the chart, the manifest, the benchmarks, of what runs them, and of shell completion
 	@set -e; for dir in bench completion image chart containerd crio engines k8slab migration; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
 	@set -e; for dir in bench completion image chart k8slab; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
 packages-shells:
