@@ -233,11 +233,11 @@ func TestUp(t *testing.T) {
 	if code, out := c.run("down"); code != 0 {
 		t.Errorf("down: code %d, %s", code, out)
 	}
-	c.expectNothing()
 	out, _ := io.ReadAll(rest)
-	if err := cmd.Wait(); err != nil || !bytes.Contains(out, []byte("The lab is down")) {
+	if err := cmd.Wait(); err != nil || !bytes.Contains(out, []byte("The lab is down")) { // its last moment comes after down has ended
 		t.Errorf("up: %v, %s", err, out)
 	}
+	c.expectNothing()
 }
 
 // TestCrash kills the outermost process, which cannot clean up then: all else has to end by itself, and the next lab finds
