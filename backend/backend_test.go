@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -32,6 +33,36 @@ func TestDirect(t *testing.T) {
 		s.Routes = append(s.Routes, u.Direct(endpoint))
 		if got := s.Commands(); got[0] != address {
 			t.Errorf("got %q, want %s", got, address)
+		}
+	}
+}
+
+// slow is a backend that tells by Peer alone, quick one that can tell sooner, whether it can use a lease.
+type slow struct{ Backend }
+
+var errSlow, errQuick = errors.New("not by Peer"), errors.New("not by Check")
+
+func (slow) Peer(l subnet.Lease) (network.State, error) {
+	if l.NodeName == "" {
+		return network.State{}, errSlow
+	}
+	return network.State{}, nil
+}
+
+type quick struct{ slow }
+
+func (quick) Check(subnet.Lease) error { return errQuick }
+
+func TestCheck(t *testing.T) {
+	for _, tt := range []struct {
+		b    Backend
+		l    subnet.Lease
+		want error
+	}{
+		{slow{}, subnet.Lease{}, errSlow}, {slow{}, subnet.Lease{NodeName: "a"}, nil}, {quick{}, subnet.Lease{NodeName: "a"}, errQuick},
+	} {
+		if err := Check(tt.b, tt.l); err != tt.want {
+			t.Errorf("%T, %+v: %v, want %v", tt.b, tt.l, err, tt.want)
 		}
 	}
 }

@@ -266,6 +266,14 @@ func TestPeerErrors(t *testing.T) {
 		if s, err := b.Peer(l); err == nil || err.Error() != tt.want || len(s.Commands()) != 0 {
 			t.Errorf("%s:\ngot  %v, %v\nwant %s", tt.data, s.Commands(), err, tt.want)
 		}
+		if err := backend.Check(b, l); err == nil || err.Error() != tt.want {
+			t.Errorf("%s: Check says %v, and Peer %s", tt.data, err, tt.want)
+		}
+	}
+	dual := lease(t, ipv4Key, `{"PublicIP":"192.0.2.7","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"}}`)
+	dual.Endpoints[subnet.IPv6] = subnet.Endpoint{Subnet: netip.MustParsePrefix("fd00:5:0:1d::/64"), Data: "?"} // of a family that is off
+	if err := backend.Check(b, dual); err != nil {
+		t.Errorf("a lease that can be used: %v", err)
 	}
 }
 
