@@ -104,11 +104,10 @@ func sleepUntilEnd(pid int) {
 	if err != nil {
 		return
 	}
-	asked := false
-	_ = conn.Read(func(uintptr) bool { // an error leaves it to waitid
-		before := asked
-		asked = true
-		return before
+	// The poller tells of the end once. It may have done so before it was asked, so each time the pidfd has the say.
+	_ = conn.Read(func(fd uintptr) bool { // an error leaves it to waitid
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil
 	})
 }
 

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func script(t *testing.T, body string) string {
@@ -72,5 +75,55 @@ func TestAssign(t *testing.T) {
 	}
 	if old[1] != "CNI_COMMAND=ADD" {
 		t.Error("the environment itself was changed")
+	}
+}
+
+// TestSleepUntilEnd: whenever a child ends, before it is looked at or meanwhile, nobody waits for it for ever.
+func TestSleepUntilEnd(t *testing.T) {
+	const children = 300
+	poll := make(chan struct{}) // the poller is busy with others, too: what it has been told once, it does not say again
+	defer close(poll)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	go func() {
+		for b := make([]byte, 1); ; {
+			select {
+			case <-poll:
+				return
+			default:
+			}
+			if _, err := w.Write(b); err != nil {
+				return
+			}
+			if _, err := r.Read(b); err != nil {
+				return
+			}
+		}
+	}()
+	for i := range children {
+		cmd := exec.Command("true")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		pid := cmd.Process.Pid
+		if i%2 == 0 { // it has ended, and is not reaped
+			if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		done := make(chan struct{})
+		go func() { sleepUntilEnd(pid); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(time.Minute):
+			t.Fatalf("child %d has ended, and it is still waited for", i)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
