@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -129,9 +130,17 @@ func (c *churn) each(do func(cni *libcni.CNIConfig, i int) error) {
 	workers.Wait()
 }
 
+// nameTaken is what bridge says, once in thousands of times, if the kernel does not take the name that it chose at random for the node's
+// end of a pair. It means to choose another, and looks for the taken one in the container (SetupVethWithName in pkg/ip/link_linux.go).
+const nameTaken = "already exists"
+
 func (c *churn) attach(cni *libcni.CNIConfig, i int, pod *sandbox.Net) error {
 	return c.host.Do(func() error {
 		r, err := cni.AddNetworkList(c.Context(), c.list, runtimeConf(i, pod))
+		if err != nil && strings.Contains(err.Error(), nameTaken) {
+			c.Logf("container %d, which is added again, as a runtime does: %v", i, err)
+			r, err = cni.AddNetworkList(c.Context(), c.list, runtimeConf(i, pod))
+		}
 		if err != nil {
 			return err
 		}
