@@ -141,6 +141,12 @@ func (c *churn) each(do func(i int) error) {
 
 func (c *churn) add(ctx context.Context, i int) error {
 	p, err := c.lab.AddPod(ctx, c.node, fmt.Sprintf("churn%d", i))
+	if err != nil && strings.Contains(err.Error(), "already exists") {
+		// bridge says that once in thousands of times, if the kernel does not take the name that it chose at random for the node's end
+		// of a pair. A runtime tries again.
+		c.Logf("pod %d is added again: %v", i, err)
+		p, err = c.lab.AddPod(ctx, c.node, fmt.Sprintf("churn%d-again", i))
+	}
 	if err != nil {
 		return err
 	}
