@@ -76,7 +76,7 @@ func (n *node) lookAtFiles(now time.Time) {
 	if s, err := subnet.ReadStatus(n.SubnetFile); err != nil || s != n.told.usable {
 		n.told.usable = subnet.Status{} // none that is ever told, so that it is written
 	}
-	if _, err := os.Stat(n.cache.path); errors.Is(err, fs.ErrNotExist) && n.cache.writes > 0 {
+	if _, err := os.Stat(n.cache.path); errors.Is(err, fs.ErrNotExist) && n.cache.writes > 0 && !n.cache.writing {
 		n.cache.leasesChanged(now)
 	}
 }
