@@ -103,7 +103,6 @@ packages-bench:
 matrix: packages-demo build tools bin/lab ## all probes in every combination of families, backends and filters
 	@bin/lab matrix
 
-# What is for Kubernetes, Docker and containerd: modules of their own, which make test does not need.
 IMAGE      ?= localhost/selvage:devel
 IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
 
@@ -115,90 +114,12 @@ image: ## build the container image into bin/image, as archives; IMAGE is its na
 	@cd dist/image && $(RUN_GO) run ./cmd/image --name '$(IMAGE)' --version '$(VERSION)' --out ../../bin/image \
 		$(foreach arch,$(IMAGE_ARCH),--binaries $(arch)=../../bin/image/$(arch))
 
-.PHONY: test-packaging
+.PHONY: test-packaging packages-shells
 test-packaging: packages-test packages-shells packages-bench build tools bin/staticcheck ## tests of the image, the chart, the manifest, the benchmarks, of what runs them, and of shell completion
 	@set -e; for dir in bench completion image chart containerd crio engines k8slab migration; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
 	@set -e; for dir in bench completion image chart k8slab; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
 packages-shells:
 	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish
-
-# flanneld's userspace backend, which nobody uses here, is written in C in part.
-bin/flanneld: dist/migration/flannel/go.mod dist/migration/flannel/go.sum
-	@echo building $@; cd dist/migration/flannel && version=$$(GOWORK=off $(GO) list -m -f '{{.Version}}' github.com/flannel-io/flannel) && \
-		GOWORK=off CGO_ENABLED=1 $(RUN_GO) build -trimpath -ldflags "$(LDFLAGS) -X github.com/flannel-io/flannel/pkg/version.Version=$$version" -o ../../../$@ github.com/flannel-io/flannel
-.PHONY: e2e-migration packages-shells
-e2e-migration: packages-migration build tools bin/flanneld ## from a real flannel to selvage, node by node while pods talk, and back; two minutes
-	@cd dist/migration && $(RUN_GO) test -count=1 -timeout 5m -v .
-packages-migration:
-	@sh dist/packages.sh iptables nft gcc ip
-
-CONTAINERD = bin/containerd/containerd bin/containerd/containerd-shim-runc-v2 bin/containerd/ctr
-$(CONTAINERD): bin/containerd/%: dist/containerd/runtime/go.mod dist/containerd/runtime/go.sum
-	@echo building $@; cd dist/containerd/runtime && GOWORK=off $(STATIC) -ldflags '$(LDFLAGS)' -o ../../../$@ github.com/containerd/containerd/v2/cmd/$*
-
-# Debian's containerd first, which is of version 1.6, then one of version 2: they differ in what makes a node ready.
-.PHONY: e2e-containerd
-e2e-containerd: packages-containerd build tools $(CONTAINERD) ## pods under a real containerd, the DaemonSet, the unit under systemd; as root
-	@cd dist/containerd && $(RUN_GO) test -count=1 -timeout 5m .
-	@cd dist/containerd && $(RUN_GO) test -count=1 -timeout 5m -run 'TestContainerd|TestDaemonSet' . -args -dir $(CURDIR)/bin/containerd
-
-# CRI-O is not in Debian. What it wants of C libraries is left out: gpgme, btrfs, ostree, libseccomp.
-CRIO = bin/crio/crio bin/crio/pinns
-bin/crio/crio: dist/crio/runtime/go.mod dist/crio/runtime/go.sum
-	@echo building $@; cd dist/crio/runtime && GOWORK=off $(STATIC) -tags 'containers_image_openpgp containers_image_ostree_stub exclude_graphdriver_btrfs' \
-		-ldflags '$(LDFLAGS)' -o ../../../$@ github.com/cri-o/cri-o/cmd/crio
-bin/crio/pinns: dist/crio/runtime/go.mod dist/crio/runtime/go.sum
-	@echo building $@; mkdir -p bin/crio; cd dist/crio/runtime && export GOWORK=off && $(GO) mod download github.com/cri-o/cri-o && \
-		gcc -std=c99 -Os -static -o ../../../$@ "$$($(GO) list -m -f '{{.Dir}}' github.com/cri-o/cri-o)"/pinns/src/*.c
-.PHONY: e2e-crio
-e2e-crio: packages-crio build tools $(CRIO) ## pods under a real CRI-O, the DaemonSet; as root
-	@cd dist/crio && $(RUN_GO) test -count=1 -timeout 5m .
-
-# The Docker that the machine has, or Debian's, then one of version 29, which drops more. Its runc is linked with C.
-DOCKER = bin/docker/dockerd bin/docker/docker-proxy bin/docker/runc
-bin/docker/dockerd bin/docker/docker-proxy: bin/docker/%: dist/engines/runtime/go.mod dist/engines/runtime/go.sum
-	@echo building $@; cd dist/engines/runtime && GOWORK=off $(STATIC) -ldflags '$(LDFLAGS)' -o ../../../$@ github.com/moby/moby/v2/cmd/$*
-bin/docker/runc: dist/engines/runtime/go.mod dist/engines/runtime/go.sum
-	@echo building $@; cd dist/engines/runtime && GOWORK=off CGO_ENABLED=1 $(RUN_GO) build -trimpath -ldflags '$(LDFLAGS)' -o ../../../$@ github.com/opencontainers/runc
-.PHONY: e2e-docker
-e2e-docker: packages-docker build tools $(DOCKER) ## a real Docker with our drop-in, under systemd, four minutes; as root
-	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 10m -run TestDocker .
-	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 5m -run 'TestDocker$$|TestDockerWaits' . -args -docker $(CURDIR)/bin/docker
-
-# What stands for the image debian:12-slim: there is no registry.
-bin/debian.tar:
-	@echo building $@; mkdir -p bin; root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
-		debootstrap --variant=minbase bookworm "$$root" >bin/debootstrap.log && tar -C "$$root" -cf $@ .
-.PHONY: e2e-podman
-e2e-podman: packages-podman build tools bin/debian.tar ## a real Podman, with CNI and with Netavark, and the Dockerfile, two minutes; as root
-	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 10m -run 'TestPodman|TestNetavark' .
-	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 5m ./dockerfile
-
-# A Kubernetes of its own module, which nothing else has to agree with. The first build of it takes some minutes.
-KUBERNETES = $(addprefix bin/k8s/,kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet)
-$(KUBERNETES): bin/k8s/%: dist/k8slab/tools/go.mod dist/k8slab/tools/go.sum
-	@echo building $@; cd dist/k8slab/tools && version=$$(GOWORK=off $(GO) list -m -f '{{.Version}}' k8s.io/kubernetes) && \
-		GOWORK=off CGO_ENABLED=0 $(RUN_GO) build -o ../../../$@ -ldflags "$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$$version" k8s.io/kubernetes/cmd/$*
-.PHONY: k8slab e2e-kubernetes
-k8slab: # the suite, and what runs in its pods
-	@echo building bin/k8s/k8slab; cd dist/k8slab && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/k8slab ./cmd/agent
-	@cd dist/containerd && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/pod
-e2e-kubernetes: packages-kubernetes build tools image $(KUBERNETES) k8slab ## a real Kubernetes with selvage as its network, in dual stack, three minutes; as root
-	@bin/k8s/k8slab $(K8SLAB)
-
-.PHONY: packages-docker packages-podman
-packages-docker:
-	@sh dist/packages.sh iptables dockerd containerd runc gcc systemd-analyze ip
-packages-podman:
-	@sh dist/packages.sh iptables podman crun conmon /usr/lib/podman/netavark debootstrap systemd-analyze ip
-
-.PHONY: packages-containerd packages-crio packages-kubernetes
-packages-kubernetes:
-	@sh dist/packages.sh iptables nft containerd runc
-packages-containerd:
-	@sh dist/packages.sh iptables containerd runc systemd-analyze
-packages-crio:
-	@sh dist/packages.sh iptables nft conmon runc skopeo gcc
 
 .PHONY: lint
 lint: bin/staticcheck ## gofmt, go vet, staticcheck
@@ -215,3 +136,6 @@ packages-test:
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin
+
+# Flannel and the container runtimes that the end-to-end tests run against, one file each.
+include dist/*.mk

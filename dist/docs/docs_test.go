@@ -187,9 +187,17 @@ func TestFlagsAreDocumented(t *testing.T) {
 
 // TestTargets looks that each make target that is named exists.
 func TestTargets(t *testing.T) {
-	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	paths, err := filepath.Glob(filepath.Join(root, "dist", "*.mk"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	var makefile []byte
+	for _, path := range append(paths, filepath.Join(root, "Makefile")) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		makefile = append(append(makefile, '\n'), text...)
 	}
 	for name, text := range pages(t) {
 		for _, m := range regexp.MustCompile("(?m)(?:`|^)make ([a-z0-9-]+)").FindAllStringSubmatch(text, -1) {
