@@ -14,7 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/selvage-net/selvage/dist/lab"
-	"github.com/selvage-net/selvage/network/vtep"
+	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
 // TestBadLeasesAreNamed: a bad lease is named by a node that has seen others come and go, however long their keys were.
@@ -143,7 +143,7 @@ func TestTableDeletedForEver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	waitFor(ctx, t, "table", func() error { return hasTable(node, vtep.Table, true) })
+	waitFor(ctx, t, "table", func() error { return hasTable(node, vtepfilter.Table, true) })
 	log := logOf(t, node)[logged:]
 	if lines := bytes.Count(log, []byte("\n")); lines > 20 {
 		t.Errorf("%d lines, the last: %s", lines, log[max(0, len(log)-500):])

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
-	"github.com/selvage-net/selvage/network/vtep"
+	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -70,9 +70,9 @@ func stream(ctx context.Context, t *testing.T, l *lab.Lab, from, to *lab.Endpoin
 }
 
 // filterOf opens the filter of VXLAN packets of a node, to look at it.
-func filterOf(t *testing.T, n *lab.Node) (f *vtep.Filter) {
+func filterOf(t *testing.T, n *lab.Node) (f *vtepfilter.Filter) {
 	t.Helper()
-	if err := n.Do(func() (err error) { f, err = vtep.Open(); return err }); err != nil {
+	if err := n.Do(func() (err error) { f, err = vtepfilter.Open(); return err }); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -229,7 +229,7 @@ func checksum(b []byte) uint16 {
 }
 
 // overlayOf lists what a node's kernel holds of the overlay, in all tables, but what comes and goes by itself.
-func overlayOf(t *testing.T, n *lab.Node, filter *vtep.Filter) (list []string) {
+func overlayOf(t *testing.T, n *lab.Node, filter *vtepfilter.Filter) (list []string) {
 	t.Helper()
 	add := func(kind string, what any) { list = append(list, fmt.Sprintf("%s %v", kind, what)) }
 	err := n.Do(func() error {

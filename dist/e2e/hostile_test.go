@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
-	"github.com/selvage-net/selvage/network/vtep"
+	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnettest"
 )
@@ -186,7 +186,7 @@ func (a attacker) do(ctx context.Context, t *testing.T, records []subnettest.Rec
 // watched is a node as it was before, and what has happened to it since.
 type watched struct {
 	node     *lab.Node
-	filter   *vtep.Filter
+	filter   *vtepfilter.Filter
 	overlay  []string
 	pid      int
 	resident int // bytes

@@ -16,16 +16,16 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
-	"github.com/selvage-net/selvage/network/vtep"
+	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet"
 )
 
 // What a filter drops: what comes to its node, and what a pod of its node sends.
-func strangers(d vtep.Dropped) uint64 { return d.Strangers }
-func pods(d vtep.Dropped) uint64      { return d.Pods }
+func strangers(d vtepfilter.Dropped) uint64 { return d.Strangers }
+func pods(d vtepfilter.Dropped) uint64      { return d.Pods }
 
 // dropsOne does something, waits until a filter has dropped one packet more, and returns how many it has dropped by then.
-func dropsOne(ctx context.Context, t *testing.T, f *vtep.Filter, of func(vtep.Dropped) uint64, what string, do func()) uint64 {
+func dropsOne(ctx context.Context, t *testing.T, f *vtepfilter.Filter, of func(vtepfilter.Dropped) uint64, what string, do func()) uint64 {
 	t.Helper()
 	before, err := f.Dropped()
 	if err != nil {
@@ -67,8 +67,8 @@ func TestForgedVXLAN(t *testing.T) {
 			var unwanted []string
 			for _, s := range []struct {
 				intruder
-				filter *vtep.Filter // that is to drop it
-				drops  func(vtep.Dropped) uint64
+				filter *vtepfilter.Filter // that is to drop it
+				drops  func(vtepfilter.Dropped) uint64
 			}{
 				{intruder{name: outside, do: l.Outside().Do}, theirs, strangers},
 				{intruder{name: router, do: here}, theirs, strangers},
@@ -142,7 +142,7 @@ func TestVXLANPeersComeAndGo(t *testing.T) {
 }
 
 // letIn waits until a filter lets an address in, or does so no more, and returns when it was seen.
-func letIn(ctx context.Context, t *testing.T, f *vtep.Filter, address netip.Addr, want bool) time.Time {
+func letIn(ctx context.Context, t *testing.T, f *vtepfilter.Filter, address netip.Addr, want bool) time.Time {
 	t.Helper()
 	for {
 		peers, _, err := f.Read()
@@ -199,7 +199,7 @@ func TestVXLANFilterStays(t *testing.T) {
 		if err := other.Remove(); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(ctx, t, "the table that somebody deleted", func() error { return hasTable(node, vtep.Table, true) })
+		waitFor(ctx, t, "the table that somebody deleted", func() error { return hasTable(node, vtepfilter.Table, true) })
 		took = append(took, time.Since(began))
 		shut("the table is back")
 	}
@@ -226,7 +226,7 @@ func TestVXLANFilterStays(t *testing.T) {
 
 	// The environment is that of the next start.
 	t.Setenv("SELVAGED_VTEP_FILTER", "false")
-	if err := errors.Join(node.Restart(ctx), node.WaitReady(ctx), hasTable(node, vtep.Table, false)); err != nil {
+	if err := errors.Join(node.Restart(ctx), node.WaitReady(ctx), hasTable(node, vtepfilter.Table, false)); err != nil {
 		t.Fatal(err)
 	}
 	const open = "the filter is not wanted"

@@ -16,7 +16,7 @@ import (
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/node/status"
-	"github.com/selvage-net/selvage/network/vtep"
+	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -136,8 +136,8 @@ func (o cleanup) filter(ctx context.Context, say func(string)) error {
 
 // vteps removes the table that lets in VXLAN packets from peers only.
 func (o cleanup) vteps(_ context.Context, say func(string)) error {
-	f, err := vtep.Open()
-	if errors.Is(err, vtep.ErrUnsupported) {
+	f, err := vtepfilter.Open()
+	if errors.Is(err, vtepfilter.ErrUnsupported) {
 		return nil // then there is none
 	}
 	if err != nil {
@@ -153,7 +153,7 @@ func (o cleanup) vteps(_ context.Context, say func(string)) error {
 			return err
 		}
 	}
-	say("table inet " + vtep.Table)
+	say("table inet " + vtepfilter.Table)
 	return nil
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/selvage-net/selvage/cniplugin/install"
-	"github.com/selvage-net/selvage/network/files"
+	"github.com/selvage-net/selvage/network/filewatch"
 )
 
 // InstallCNI puts the CNI plugin and its network configuration in place.
@@ -121,7 +121,7 @@ func watchInstalled(cmd *cobra.Command, o install.Options) (touched chan struct{
 	}
 	go func() {
 		defer close(ended)
-		err := files.Watch(ctx, func() {
+		err := filewatch.Watch(ctx, func() {
 			select {
 			case touched <- struct{}{}:
 			default: // it will be looked at anyway

@@ -15,9 +15,9 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/filter"
-	"github.com/selvage-net/selvage/network/filter/drops"
+	"github.com/selvage-net/selvage/network/filter/blocking"
 	"github.com/selvage-net/selvage/network/nft"
-	"github.com/selvage-net/selvage/network/vtep"
+	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
 func gatherKernel() (k Kernel) {
@@ -172,11 +172,11 @@ func (f *Facts) gatherFilter() (found []string, kubeProxy bool) {
 	} else {
 		conn = nil
 	}
-	seen, err := drops.Read(conn)
+	seen, err := blocking.Read(conn)
 	if err != nil {
 		return nil, false
 	}
-	o := drops.Overlay{Networks: f.networks(), Own: f.own()}
+	o := blocking.Overlay{Networks: f.networks(), Own: f.own()}
 	for _, d := range f.devices() {
 		o.Devices = append(o.Devices, d.Name)
 	}
@@ -219,7 +219,7 @@ func (f *Facts) direct() bool {
 func count() (c Counters) {
 	c.Checksum = counted("/proc/net/snmp", "Udp:", "InCsumErrors") + single("/proc/net/snmp6", "Udp6InCsumErrors")
 	c.ReversePath = counted("/proc/net/netstat", "TcpExt:", "IPReversePathFilter")
-	if v, err := vtep.Open(); err == nil {
+	if v, err := vtepfilter.Open(); err == nil {
 		defer v.Close()
 		if d, err := v.Dropped(); err == nil {
 			c.Strangers = d.Strangers

@@ -26,5 +26,5 @@
 // Either way Ensure is called again and again, since anybody may flush a table: where all is well it changes nothing. When the
 // mode changes, the new rules are in before the old ones go, so that no connection begins without being masqueraded; what is
 // left of an earlier run, in whatever form, and of flannel goes then too (leftovers.go). Who drops the overlay's packets is
-// found by package network/filter/drops.
+// found by package network/filter/blocking.
 package filter

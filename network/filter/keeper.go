@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/selvage-net/selvage/network/filter/drops"
-	"github.com/selvage-net/selvage/network/filter/legacy"
+	"github.com/selvage-net/selvage/network/filter/blocking"
+	"github.com/selvage-net/selvage/network/filter/xtables"
 	"github.com/selvage-net/selvage/network/nft"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -131,11 +131,11 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 
 // findDrops looks who else drops the overlay's packets. Where others change so much that it cannot be seen, what was found
 // before stays.
-func (k *Keeper) findDrops(p Policy, seen *drops.Ruleset, unseen error) {
-	var found []drops.Drop
+func (k *Keeper) findDrops(p Policy, seen *blocking.Ruleset, unseen error) {
+	var found []blocking.Drop
 	for n := 0; unseen == nil; n++ {
 		found, unseen = seen.Find(p.overlay(), Table)
-		if !errors.Is(unseen, drops.ErrMoved) {
+		if !errors.Is(unseen, blocking.ErrMoved) {
 			break
 		}
 		if n == attempts {
@@ -150,8 +150,8 @@ func (k *Keeper) findDrops(p Policy, seen *drops.Ruleset, unseen error) {
 }
 
 // overlay is whose packets are to pass.
-func (p Policy) overlay() drops.Overlay {
-	return drops.Overlay{Networks: p.Networks, Own: p.Own, Devices: p.Devices, Bridges: p.Bridges}
+func (p Policy) overlay() blocking.Overlay {
+	return blocking.Overlay{Networks: p.Networks, Own: p.Own, Devices: p.Devices, Bridges: p.Bridges}
 }
 
 // open connects to nf_tables, unless it cannot be used.
@@ -185,16 +185,16 @@ func (k *Keeper) cannot(err error) {
 }
 
 // survey reads what others have.
-func (k *Keeper) survey() (*drops.Ruleset, error) {
+func (k *Keeper) survey() (*blocking.Ruleset, error) {
 	var c *nft.Conn
 	if k.table != nil {
 		c = k.table.Conn
 	}
-	return drops.Read(c)
+	return blocking.Read(c)
 }
 
 // facts gathers what the choice of a mode rests on. Programs are run only where it hangs on them.
-func (k *Keeper) facts(ctx context.Context, p Policy, seen *drops.Ruleset) facts {
+func (k *Keeper) facts(ctx context.Context, p Policy, seen *blocking.Ruleset) facts {
 	if p.NFTables != nil {
 		return facts{unsupported: k.unsupported, missing: !*p.NFTables && k.rules.missing(p)}
 	}
@@ -212,7 +212,7 @@ func (k *Keeper) facts(ctx context.Context, p Policy, seen *drops.Ruleset) facts
 	return k.last // nothing can be seen for now, which is no reason to change over
 }
 
-func (k *Keeper) factsOf(ctx context.Context, p Policy, seen *drops.Ruleset) (f facts, err error) {
+func (k *Keeper) factsOf(ctx context.Context, p Policy, seen *blocking.Ruleset) (f facts, err error) {
 	for _, family := range subnet.Families() {
 		for _, t := range seen.Legacy[family] {
 			if othersUse(t) {
@@ -229,7 +229,7 @@ func (k *Keeper) factsOf(ctx context.Context, p Policy, seen *drops.Ruleset) (f 
 	}
 	// Were our own chain there, or flannel's, nothing would be dropped, and the mode would go back and forth.
 	found, err := seen.Find(p.overlay(), Table, ForwardChain, flannelForwardChain)
-	i := slices.IndexFunc(found, drops.Drop.Undoable)
+	i := slices.IndexFunc(found, blocking.Drop.Undoable)
 	if i < 0 {
 		return f, err
 	}
@@ -249,16 +249,16 @@ func (p Policy) families() (all []subnet.Family) {
 }
 
 // othersUse reports whether a table holds more than what we or flannel put there, and policies that accept.
-func othersUse(t legacy.Table) bool {
+func othersUse(t xtables.Table) bool {
 	ours := []string{ForwardChain, MasqueradeChain, flannelForwardChain, flannelMasqueradeChain}
-	return slices.ContainsFunc(t.Chains, func(c legacy.Chain) bool {
+	return slices.ContainsFunc(t.Chains, func(c xtables.Chain) bool {
 		switch {
 		case slices.Contains(ours, c.Name):
 			return false
 		case !c.Builtin || !c.Accepts:
 			return true
 		}
-		return slices.ContainsFunc(c.Rules, func(r legacy.Rule) bool { return !slices.Contains(ours, r.To) })
+		return slices.ContainsFunc(c.Rules, func(r xtables.Rule) bool { return !slices.Contains(ours, r.To) })
 	})
 }
 

@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/nftables"
 
-	"github.com/selvage-net/selvage/network/filter/drops"
-	"github.com/selvage-net/selvage/network/filter/legacy"
+	"github.com/selvage-net/selvage/network/filter/blocking"
+	"github.com/selvage-net/selvage/network/filter/xtables"
 	"github.com/selvage-net/selvage/network/nft"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -40,7 +40,7 @@ func leftovers(ours, flannels bool) (all []chain) {
 
 // clear removes what is of another time, now that the rules are in: those of the mode that is not in use, those of the variant
 // of iptables that is not in use, and flannel's. It says what it removed, and what it could not and why.
-func (k *Keeper) clear(ctx context.Context, seen *drops.Ruleset) (changed, left []string) {
+func (k *Keeper) clear(ctx context.Context, seen *blocking.Ruleset) (changed, left []string) {
 	note := func(what string, done bool, err error) {
 		switch {
 		case err != nil:
@@ -67,7 +67,7 @@ func (k *Keeper) clear(ctx context.Context, seen *drops.Ruleset) (changed, left 
 			}
 		}
 		for _, c := range leftovers(!byLegacy, !k.flannel) {
-			if slices.ContainsFunc(seen.Legacy[f], func(t legacy.Table) bool { return t.Name == c.table && hasLegacyChain(t, c.name) }) {
+			if slices.ContainsFunc(seen.Legacy[f], func(t xtables.Table) bool { return t.Name == c.table && hasLegacyChain(t, c.name) }) {
 				note(fmt.Sprintf("%s, legacy table %s: chain %s", f, c.table, c.name), true, clearLegacy(ctx, f, c))
 			}
 		}
@@ -92,8 +92,8 @@ func hasChain(chains []nft.ChainInfo, f subnet.Family, c chain) bool {
 	})
 }
 
-func hasLegacyChain(t legacy.Table, name string) bool {
-	return slices.ContainsFunc(t.Chains, func(c legacy.Chain) bool { return c.Name == name })
+func hasLegacyChain(t xtables.Table, name string) bool {
+	return slices.ContainsFunc(t.Chains, func(c xtables.Chain) bool { return c.Name == name })
 }
 
 // clearLegacy removes a chain of the legacy iptables, with all rules that call it. That takes its program.

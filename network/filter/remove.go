@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/selvage-net/selvage/network/filter/legacy"
+	"github.com/selvage-net/selvage/network/filter/xtables"
 	"github.com/selvage-net/selvage/network/nft"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -34,7 +34,7 @@ func (k *Keeper) Ours() (names []string, err error) {
 			if hasChain(seen.Chains, f, c) {
 				names = append(names, fmt.Sprintf("%s, table %s: chain %s", f, c.table, c.name))
 			}
-			if slices.ContainsFunc(seen.Legacy[f], func(t legacy.Table) bool { return t.Name == c.table && hasLegacyChain(t, c.name) }) {
+			if slices.ContainsFunc(seen.Legacy[f], func(t xtables.Table) bool { return t.Name == c.table && hasLegacyChain(t, c.name) }) {
 				names = append(names, fmt.Sprintf("%s, legacy table %s: chain %s", f, c.table, c.name))
 			}
 		}

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
-	"github.com/selvage-net/selvage/network/vtep"
+	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
 // Kernel reads and changes one network namespace. Its methods are for one goroutine, but for [Kernel.Watch], which runs
@@ -27,9 +27,9 @@ type Kernel struct {
 	raw    map[int]*nl.SocketHandle // for what the library cannot ask for
 	batch  *batch                   // for changes, and to read what there is
 	tables *network.Tables
-	links  map[int32]string // names by interface index, of every device there is
-	byName map[string]int32 // the other way round
-	filter *vtep.Filter     // of VTEPs; nil if there is none
+	links  map[int32]string   // names by interface index, of every device there is
+	byName map[string]int32   // the other way round
+	filter *vtepfilter.Filter // of VTEPs; nil if there is none
 	// ethtool is opened when it is needed, see features.
 	ethtool *ethtool.Ethtool
 	// lostNexthops are those that were told to be gone, and whose routes are to follow.

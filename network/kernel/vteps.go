@@ -4,17 +4,17 @@ import (
 	"net/netip"
 
 	"github.com/selvage-net/selvage/network"
-	"github.com/selvage-net/selvage/network/vtep"
+	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
 // Filter has VTEPs be let in by f from now on, or by nobody if f is nil: then every one is. What f lets in already is told
 // by [Kernel.ReadVTEPs].
-func (k *Kernel) Filter(f *vtep.Filter) { k.filter = f }
+func (k *Kernel) Filter(f *vtepfilter.Filter) { k.filter = f }
 
 // VTEPs implements [network.Kernel].
 func (k *Kernel) VTEPs(batch []network.Update[netip.Addr, network.VTEP]) {
 	if k.filter != nil {
-		vtep.Update(k.filter, batch)
+		vtepfilter.Update(k.filter, batch)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/network"
-	"github.com/selvage-net/selvage/network/files"
+	"github.com/selvage-net/selvage/network/filewatch"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -55,7 +55,7 @@ func (n *node) watchFiles(ctx context.Context) {
 		}
 	}
 	for ctx.Err() == nil {
-		if err := files.Watch(ctx, wake, n.SubnetFile, subnet.StatusPath(n.SubnetFile), n.cache.path); err != nil {
+		if err := filewatch.Watch(ctx, wake, n.SubnetFile, subnet.StatusPath(n.SubnetFile), n.cache.path); err != nil {
 			n.Log.WithError(err).WithField("every", n.Resync.String()).
 				Warn("the files that this node writes cannot be watched (are there inotify instances left? see fs.inotify.max_user_instances); they are looked at less often")
 			sleep(ctx, n.Resync)

@@ -13,15 +13,15 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/network"
-	"github.com/selvage-net/selvage/network/vtep"
+	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
 // vteps keeps the filter that lets in VXLAN packets from peers only. Who they are is in the tables; this is about the
 // filter itself. Where there can be none, the node goes on without: it never shuts itself off.
 type vteps struct {
-	filter  *vtep.Filter // nil: not opened, or given up
-	over    bool         // given up, or taken away as it is not wanted
-	config  vtep.Config  // as it was last set
+	filter  *vtepfilter.Filter // nil: not opened, or given up
+	over    bool               // given up, or taken away as it is not wanted
+	config  vtepfilter.Config  // as it was last set
 	inForce bool
 	watched bool
 	said    time.Time // when somebody's change of it, or a failure, was last said
@@ -51,7 +51,7 @@ func (n *node) keepVTEPs(ctx context.Context, now time.Time) {
 	if n.vteps.over || !n.view.Synced() || !n.own.final {
 		return
 	}
-	if err := n.ensureVTEPs(ctx, now); errors.Is(err, vtep.ErrUnsupported) {
+	if err := n.ensureVTEPs(ctx, now); errors.Is(err, vtepfilter.ErrUnsupported) {
 		err = errors.Join(err, n.endVTEPs())
 		n.Log.WithError(err).Warn("no VTEP filter: anybody on the underlay can send packets into the overlay. --vtep-filter=false leaves it out without a word")
 	} else if err != nil {
@@ -70,8 +70,8 @@ func (n *node) ensureVTEPs(ctx context.Context, now time.Time) error {
 	}
 	config, wanted := n.vtepConfig()
 	if v.filter == nil {
-		f, err := vtep.Open()
-		if errors.Is(err, vtep.ErrUnsupported) && !wanted {
+		f, err := vtepfilter.Open()
+		if errors.Is(err, vtepfilter.ErrUnsupported) && !wanted {
 			v.over = true // there is none to be taken away
 			return nil
 		} else if err != nil {
@@ -118,7 +118,7 @@ func (n *node) endVTEPs() error {
 		return nil
 	}
 	err := n.vteps.filter.Remove()
-	if errors.Is(err, vtep.ErrUnsupported) {
+	if errors.Is(err, vtepfilter.ErrUnsupported) {
 		err = nil // then there is none
 	}
 	return errors.Join(err, n.closeVTEPs())
@@ -134,7 +134,7 @@ func (n *node) closeVTEPs() error {
 }
 
 // watchVTEPs has the loop woken when somebody else changes the filter.
-func (n *node) watchVTEPs(ctx context.Context, f *vtep.Filter) {
+func (n *node) watchVTEPs(ctx context.Context, f *vtepfilter.Filter) {
 	if n.vteps.watched {
 		return
 	}
@@ -154,8 +154,8 @@ func (n *node) watchVTEPs(ctx context.Context, f *vtep.Filter) {
 }
 
 // vtepConfig is what the filter is to be; wanted is false if there is to be none.
-func (n *node) vtepConfig() (c vtep.Config, wanted bool) {
-	c = vtep.Config{Networks: networks(*n.config), Allow: n.VTEPAllow}
+func (n *node) vtepConfig() (c vtepfilter.Config, wanted bool) {
+	c = vtepfilter.Config{Networks: networks(*n.config), Allow: n.VTEPAllow}
 	for _, l := range n.device.Links {
 		c.Port = l.Value.Port
 		c.Devices = append(c.Devices, l.Key)

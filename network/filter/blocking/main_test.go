@@ -1,0 +1,92 @@
+package blocking
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/network/nft"
+)
+
+// TestMain runs the tests where they may make network namespaces, with a /run and its xtables.lock of their own.
+func TestMain(m *testing.M) {
+	os.Exit(sandbox.Run(func() int {
+		code := m.Run()
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}))
+}
+
+func newNet(t testing.TB) *sandbox.Net {
+	t.Helper()
+	ns, err := sandbox.NewNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := ns.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return ns
+}
+
+func prefixes(list ...string) (all []netip.Prefix) {
+	for _, p := range list {
+		all = append(all, netip.MustParsePrefix(p))
+	}
+	return all
+}
+
+// overlay is whose packets are looked for. Nobody knows the bridge.
+func overlay() Overlay {
+	return Overlay{
+		Networks: prefixes("10.5.0.0/16", "fd00:5::/32"), Own: prefixes("10.5.29.0/24", "fd00:5:1d::/48"),
+		Devices: []string{"flannel.1"},
+	}
+}
+
+// find looks for drops in a namespace.
+func find(t testing.TB, ns *sandbox.Net, o Overlay) (all []Drop) {
+	t.Helper()
+	err := ns.Do(func() error {
+		c, err := nft.Dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		r, err := Read(c)
+		if err == nil {
+			all, err = r.Find(o, "selvage", "SELVAGE-FWD")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// short says drops in a few words: where, which network, which way, and by what.
+func short(all []Drop) (out []string) {
+	for _, d := range all {
+		by := strings.Join(d.By, " and ")
+		if by == "" {
+			by = "policy"
+		}
+		kind := map[bool]string{true: "legacy "}[d.Legacy]
+		out = append(out, fmt.Sprintf("%s%s %s: %s %s by %s", kind, d.Table, d.Chain, d.Network,
+			strings.Join(slices.DeleteFunc([]string{map[bool]string{true: "in"}[d.Arriving], map[bool]string{true: "out"}[d.Leaving]},
+				func(s string) bool { return s == "" }), "+"), by))
+	}
+	return out
+}

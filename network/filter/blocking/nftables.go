@@ -1,0 +1,273 @@
+package blocking
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network/nft"
+)
+
+// loaded is what a register holds.
+type loaded struct {
+	field  field
+	length int    // in bytes
+	mask   []byte // what is left of it; nil: all
+	ether  bool   // of family: as an EtherType
+}
+
+// decoder decodes one rule of nf_tables: its expressions load registers, compare them, and decide.
+type decoder struct {
+	family    nftables.TableFamily // as far as known
+	registers map[uint32]loaded
+	sets      func(name string) (set, bool)
+	rule      rule
+}
+
+// fromNFTables decodes a rule of a table of the given family. What is not understood is a condition that is not known.
+func fromNFTables(f nftables.TableFamily, exprs []nft.Expression, sets func(name string) (set, bool)) rule {
+	d := decoder{family: f, registers: map[uint32]loaded{}, sets: sets}
+	for _, e := range exprs {
+		d.take(e)
+		if d.rule.Kind != next {
+			break
+		}
+	}
+	return d.rule
+}
+
+func (d *decoder) add(c condition) { d.rule.Conditions = append(d.rule.Conditions, c) }
+
+// take takes in an expression (include/uapi/linux/netfilter/nf_tables.h).
+func (d *decoder) take(e nft.Expression) {
+	switch e.Name {
+	case "meta":
+		if e.Attr(unix.NFTA_META_SREG) == nil {
+			d.registers[e.Uint32(unix.NFTA_META_DREG)] = meta(e.Uint32(unix.NFTA_META_KEY))
+		}
+	case "ct":
+		if e.Attr(unix.NFTA_CT_SREG) == nil {
+			f := map[uint32]field{unix.NFT_CT_STATE: states, unix.NFT_CT_STATUS: statuses}[e.Uint32(unix.NFTA_CT_KEY)]
+			d.registers[e.Uint32(unix.NFTA_CT_DREG)] = loaded{field: f, length: 4}
+		}
+	case "payload":
+		if e.Attr(unix.NFTA_PAYLOAD_SREG) == nil {
+			d.registers[e.Uint32(unix.NFTA_PAYLOAD_DREG)] = d.payload(e)
+		}
+	case "bitwise":
+		d.registers[e.Uint32(unix.NFTA_BITWISE_DREG)] = masked(d.registers[e.Uint32(unix.NFTA_BITWISE_SREG)], e)
+	case "cmp":
+		d.compare(e)
+	case "lookup":
+		d.lookup(e)
+	case "immediate":
+		d.decide(e)
+	case "reject":
+		d.rule.Kind = drop
+	case "match":
+		d.add(match(e.String(unix.NFTA_MATCH_NAME), e.Uint32(unix.NFTA_MATCH_REV), e.Attr(unix.NFTA_MATCH_INFO)))
+	case "target":
+		d.rule.Kind = verdict(e.String(unix.NFTA_TARGET_NAME))
+	case "queue", "tproxy", "synproxy", "nat", "masq", "redir", "fwd":
+		d.rule.Kind = anyhow
+	case "counter", "log", "notrack", "last", "dup":
+	case "objref":
+		const counter, helper = 1, 3 // NFT_OBJECT_…
+		if t := e.Uint32(unix.NFTA_OBJREF_IMM_TYPE); t != counter && t != helper {
+			d.add(condition{})
+		}
+	default: // it may load any register, and may have the rule end
+		clear(d.registers)
+		d.add(condition{})
+	}
+}
+
+func meta(key uint32) loaded {
+	switch key {
+	case unix.NFT_META_NFPROTO:
+		return loaded{field: family, length: 1}
+	case unix.NFT_META_PROTOCOL:
+		return loaded{field: family, length: 2, ether: true}
+	case unix.NFT_META_L4PROTO:
+		return loaded{field: protocols, length: 1}
+	case unix.NFT_META_IIFNAME:
+		return loaded{field: inName, length: unix.IFNAMSIZ}
+	case unix.NFT_META_OIFNAME:
+		return loaded{field: outName, length: unix.IFNAMSIZ}
+	case unix.NFT_META_MARK:
+		return loaded{field: marks, length: 4}
+	}
+	return loaded{}
+}
+
+// payload tells what is at a place in the IP header, or in the beginning of it.
+func (d *decoder) payload(e nft.Expression) loaded {
+	offset, length := e.Uint32(unix.NFTA_PAYLOAD_OFFSET), e.Uint32(unix.NFTA_PAYLOAD_LEN)
+	if e.Uint32(unix.NFTA_PAYLOAD_BASE) != unix.NFT_PAYLOAD_NETWORK_HEADER {
+		return loaded{}
+	}
+	type place struct {
+		family nftables.TableFamily
+		offset uint32
+	}
+	f := map[place]field{
+		{nftables.TableFamilyIPv4, 12}: source, {nftables.TableFamilyIPv4, 16}: target, {nftables.TableFamilyIPv4, 9}: protocols,
+		{nftables.TableFamilyIPv6, 8}: source, {nftables.TableFamilyIPv6, 24}: target, {nftables.TableFamilyIPv6, 6}: protocols,
+	}[place{d.family, offset}]
+	longest := uint32(d.addressLength())
+	if f == protocols {
+		longest = 1
+	}
+	if f == unknown || length > longest {
+		return loaded{}
+	}
+	return loaded{field: f, length: int(length)}
+}
+
+// addressLength is that of the family.
+func (d *decoder) addressLength() int {
+	if d.family == nftables.TableFamilyIPv6 {
+		return 16
+	}
+	return 4
+}
+
+// masked is what is left after a bitwise operation.
+func masked(l loaded, e nft.Expression) loaded {
+	mask, xor := e.Value(unix.NFTA_BITWISE_MASK), e.Value(unix.NFTA_BITWISE_XOR)
+	const op = 6 // NFTA_BITWISE_OP; 0 is mask and xor
+	if e.Uint32(op) != 0 || len(mask) != l.length || len(bytes.Trim(xor, "\x00")) > 0 || l.mask != nil {
+		return loaded{}
+	}
+	l.mask = mask
+	return l
+}
+
+// compare adds the condition of a comparison.
+func (d *decoder) compare(e nft.Expression) {
+	const equal, unequal = 0, 1 // NFT_CMP_EQ, NFT_CMP_NEQ
+	op, data := e.Uint32(unix.NFTA_CMP_OP), e.Value(unix.NFTA_CMP_DATA)
+	c := condition{}
+	if op == equal || op == unequal {
+		c = d.equals(d.registers[e.Uint32(unix.NFTA_CMP_SREG)], data)
+	}
+	if c.Field != unknown && op == unequal {
+		c.Not = !c.Not
+	}
+	d.add(c)
+	// What else is compared is of that family.
+	if c.Field == family && !c.Not && len(c.Values) == 1 && d.family == nftables.TableFamilyINet {
+		d.family = nftables.TableFamily(c.Values[0])
+	}
+}
+
+// equals is the condition that something is data.
+func (d *decoder) equals(l loaded, data []byte) condition {
+	switch l.field {
+	case source, target:
+		return d.address(l, data)
+	case inName, outName:
+		if l.mask != nil || len(data) == 0 {
+			return condition{}
+		}
+		name := unix.ByteSliceToString(data)
+		if len(name) == len(data) { // the end of the name is not compared
+			name += "*"
+		}
+		return condition{Field: l.field, Names: []string{name}}
+	case family, protocols:
+		if l.mask != nil || len(data) != l.length {
+			return condition{}
+		}
+		return condition{Field: l.field, Values: []uint32{value(l, data)}}
+	case states, statuses:
+		return flags(l, data)
+	case marks:
+		return marked(l, data)
+	}
+	return condition{}
+}
+
+// marked is the condition that the mark, or what a mask leaves of it, is data.
+func marked(l loaded, data []byte) condition {
+	if len(data) != l.length {
+		return condition{}
+	}
+	c := condition{Field: marks, Values: []uint32{binary.NativeEndian.Uint32(data)}, Mask: 0xffffffff}
+	if l.mask != nil {
+		c.Mask = binary.NativeEndian.Uint32(l.mask)
+	}
+	return c
+}
+
+// value is a number that is loaded, a family as NFPROTO_….
+func value(l loaded, data []byte) uint32 {
+	if !l.ether {
+		return uint32(data[0])
+	}
+	return map[uint16]uint32{unix.ETH_P_IP: unix.NFPROTO_IPV4, unix.ETH_P_IPV6: unix.NFPROTO_IPV6}[binary.BigEndian.Uint16(data)]
+}
+
+// address is the condition that the beginning of an address, or what a mask leaves of it, is data.
+func (d *decoder) address(l loaded, data []byte) condition {
+	if len(data) > l.length || l.mask != nil && len(data) != l.length {
+		return condition{}
+	}
+	addr, mask := make([]byte, d.addressLength()), make([]byte, d.addressLength())
+	copy(addr, data)
+	for i := range data {
+		mask[i] = 0xff
+	}
+	copy(mask, l.mask)
+	a, _ := netip.AddrFromSlice(addr)
+	return addresses(l.field, a, mask, false)
+}
+
+// flags is the condition on bits of a state or status that is compared with data.
+func flags(l loaded, data []byte) condition {
+	if len(data) != 4 {
+		return condition{}
+	}
+	number := binary.NativeEndian.Uint32(data)
+	switch {
+	case l.mask == nil && l.field == states && bits.OnesCount32(number) == 1: // a state has one bit
+		return condition{Field: states, Mask: number}
+	case l.mask != nil && number == 0:
+		return condition{Field: l.field, Mask: binary.NativeEndian.Uint32(l.mask), Not: true}
+	case l.mask != nil && number == binary.NativeEndian.Uint32(l.mask) && bits.OnesCount32(number) == 1:
+		return condition{Field: l.field, Mask: number}
+	}
+	return condition{}
+}
+
+// decide takes in a verdict.
+func (d *decoder) decide(e nft.Expression) {
+	code, chain, ok := e.Verdict()
+	if !ok {
+		d.registers[e.Uint32(unix.NFTA_IMMEDIATE_DREG)] = loaded{}
+		return
+	}
+	const dropped, accepted = 0, 1 // NF_DROP, NF_ACCEPT
+	switch code {
+	case dropped:
+		d.rule.Kind = drop
+	case accepted:
+		d.rule.Kind = accept
+	case unix.NFT_RETURN:
+		d.rule.Kind = back
+	case unix.NFT_JUMP:
+		d.rule.Kind, d.rule.To = jump, chain
+	case unix.NFT_GOTO:
+		d.rule.Kind, d.rule.To = gone, chain
+	case unix.NFT_CONTINUE:
+	case unix.NFT_BREAK:
+	default:
+		d.rule.Kind = anyhow
+	}
+	d.rule.To = strings.Clone(d.rule.To)
+}

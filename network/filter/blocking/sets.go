@@ -1,0 +1,103 @@
+package blocking
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network/nft"
+)
+
+// set is a set of nf_tables that rules look things up in.
+type set struct {
+	Flags    uint32 // NFT_SET_…
+	Length   int    // of a key
+	Elements []nft.Element
+}
+
+// lookup adds the condition that something is in a set, or is a key of a map, which then decides or loads what nobody knows.
+func (d *decoder) lookup(e nft.Expression) {
+	const inverted = 1 // NFT_LOOKUP_F_INV
+	c := condition{}
+	if s, ok := d.sets(e.String(unix.NFTA_LOOKUP_SET)); ok {
+		c = d.oneOf(d.registers[e.Uint32(unix.NFTA_LOOKUP_SREG)], s)
+	}
+	if c.Field != unknown && e.Uint32(unix.NFTA_LOOKUP_FLAGS)&inverted != 0 {
+		c.Not = true
+	}
+	d.add(c)
+	if e.Attr(unix.NFTA_LOOKUP_DREG) != nil {
+		to := e.Uint32(unix.NFTA_LOOKUP_DREG)
+		d.registers[to] = loaded{}
+		if to == unix.NFT_REG_VERDICT {
+			d.rule.Kind = anyhow
+		}
+	}
+}
+
+// oneOf is the condition that something is in a set. Of one that others fill as packets come by, nothing is known.
+func (d *decoder) oneOf(l loaded, s set) condition {
+	if s.Length != l.length || l.mask != nil || s.Flags&(unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL) != 0 ||
+		slices.ContainsFunc(s.Elements, func(e nft.Element) bool { return len(e.Key()) != s.Length }) {
+		return condition{}
+	}
+	c := condition{Field: l.field}
+	switch l.field {
+	case source, target:
+		if l.length != d.addressLength() {
+			return condition{}
+		}
+		c.Spans = spans(s)
+		return c
+	}
+	if s.Flags&unix.NFT_SET_INTERVAL != 0 {
+		return condition{}
+	}
+	for _, e := range s.Elements {
+		switch l.field {
+		case inName, outName:
+			c.Names = append(c.Names, unix.ByteSliceToString(e.Key()))
+		case family, protocols:
+			c.Values = append(c.Values, value(l, e.Key()))
+		case states:
+			c.Mask |= binary.NativeEndian.Uint32(e.Key())
+		default:
+			return condition{}
+		}
+	}
+	return c
+}
+
+// spans are the addresses in a set: single ones, or where ranges begin and where they have ended.
+func spans(s set) (all []span) {
+	elements := slices.Clone(s.Elements)
+	slices.SortFunc(elements, func(a, b nft.Element) int {
+		if c := bytes.Compare(a.Key(), b.Key()); c != 0 || a.End == b.End {
+			return c
+		}
+		return map[bool]int{true: -1, false: 1}[a.End] // one ends before the next begins
+	})
+	for i, e := range elements {
+		first, ok := netip.AddrFromSlice(e.Key())
+		if !ok || e.End {
+			continue
+		}
+		last := first
+		if s.Flags&unix.NFT_SET_INTERVAL != 0 {
+			last = netip.AddrFrom16([16]byte(bytes.Repeat([]byte{0xff}, 16)))
+			if first.Is4() {
+				last = netip.AddrFrom4([4]byte{0xff, 0xff, 0xff, 0xff})
+			}
+			if i+1 < len(elements) {
+				if end, ok := netip.AddrFromSlice(elements[i+1].Key()); ok {
+					last = end.Prev()
+				}
+			}
+		}
+		all = append(all, span{first, last})
+	}
+	return all
+}
