@@ -60,7 +60,7 @@ type Result struct {
 	Repairs      []Repair // of Repaired: the first of each kind and cause, and how many
 	Sysctls      []string // those of Set, as "net/ipv4/ip_forward=1": they are the whole node's and not only ours
 	Failures     []Failure
-	Fights       []Fight
+	Conflicts    []Conflict
 	// Retry is when the next attempt at what is still pending is due; zero if there is nothing to wait for.
 	Retry time.Time
 }
@@ -78,11 +78,11 @@ type Repair struct {
 	Cause string // "missing": somebody had removed it; "changed"
 	Key   string // of the first
 	Count int
-	By    string // who had changed it, see [Tables.ToldBy]; empty: not known, or several
+	By    string // who had changed it, see [Tables.Attribute]; empty: not known, or several
 }
 
-// Fight is a key that somebody else keeps changing back. It is set right as before, only with growing pauses.
-type Fight struct {
+// Conflict is a key that somebody else keeps changing back. It is set right as before, only with growing pauses.
+type Conflict struct {
 	Kind, Key  string // as in [Failure]
 	Want, Have string // ours and theirs, as Go prints the values; "nothing" for an object that is not to be there, or is not
 	By         string // who changed it last, as in [Repair]
@@ -133,14 +133,14 @@ func (r *Reconciler) Pass(now time.Time) Result {
 		}))
 		remove(&p, "vtep", t.VTEPs, r.Kernel.VTEPs)
 	}
-	t.VTEPs.calmDown(now)
-	t.Links.calmDown(now)
-	t.Addresses.calmDown(now)
-	t.FDB.calmDown(now)
-	t.Neighbours.calmDown(now)
-	t.Nexthops.calmDown(now)
-	t.Routes.calmDown(now)
-	t.Sysctls.calmDown(now)
+	t.VTEPs.expireRetries(now)
+	t.Links.expireRetries(now)
+	t.Addresses.expireRetries(now)
+	t.FDB.expireRetries(now)
+	t.Neighbours.expireRetries(now)
+	t.Nexthops.expireRetries(now)
+	t.Routes.expireRetries(now)
+	t.Sysctls.expireRetries(now)
 	return p.Result
 }
 
@@ -266,15 +266,15 @@ func tried[K, V comparable](p *pass, kind string, t *Table[K, V], u Update[K, V]
 	if u.repair {
 		p.repaired(kind, k, c.Present, u.by)
 	}
-	if t.fought(k) {
-		f := Fight{Kind: kind, Key: fmt.Sprint(k), Want: "nothing", Have: "nothing", By: u.by}
+	if t.inConflict(k) {
+		f := Conflict{Kind: kind, Key: fmt.Sprint(k), Want: "nothing", Have: "nothing", By: u.by}
 		if c.Wanted {
 			f.Want = fmt.Sprintf("%+v", c.Want)
 		}
 		if c.Present {
 			f.Have = fmt.Sprintf("%+v", c.Have)
 		}
-		p.Fights = append(p.Fights, f)
+		p.Conflicts = append(p.Conflicts, f)
 	}
 }
 

@@ -39,10 +39,10 @@ type Table[K comparable, V comparable] struct {
 	dirty map[K]struct{} // keys that differ
 	most  int            // how many dirty has held since it was made
 	// paced holds the keys that are repaired again and again, or cannot be: they are not tried before their time.
-	paced map[K]*pace
-	// changedBy says of keys that were right, and differ now, who did that, as far as it was told: see [Tables.ToldBy].
+	retries map[K]*retry
+	// changedBy says of keys that were right, and differ now, who did that, as far as it was told: see [Tables.Attribute].
 	changedBy map[K]string
-	toldBy    *string // who does what is observed now
+	author    *string // who does what is observed now
 	ours      func(K, V) bool
 	// changed, if set, is called after every change on either side of a key; seen, after what is there has changed, with
 	// what was there and what is. The zero value stands for nothing.
@@ -50,12 +50,12 @@ type Table[K comparable, V comparable] struct {
 	seen    func(before, now V)
 	round   uint32    // of Mark and Sweep
 	counts  Count     // but for Pending
-	calmed  time.Time // when calmDown last looked
+	expired time.Time // when expireRetries last looked
 }
 
 // NewTable returns an empty table. ours says whether an object that nobody wants is selvage's own and has to go.
 func NewTable[K comparable, V comparable](ours func(K, V) bool) *Table[K, V] {
-	return &Table[K, V]{cells: map[K]*cell[V]{}, dirty: map[K]struct{}{}, paced: map[K]*pace{}, ours: ours}
+	return &Table[K, V]{cells: map[K]*cell[V]{}, dirty: map[K]struct{}{}, retries: map[K]*retry{}, ours: ours}
 }
 
 func (t *Table[K, V]) cell(k K) *cell[V] {
@@ -127,11 +127,11 @@ func (t *Table[K, V]) blame(k K, changed bool) {
 	switch {
 	case !changed && len(t.changedBy) > 0:
 		delete(t.changedBy, k)
-	case changed && t.toldBy != nil && *t.toldBy != "":
+	case changed && t.author != nil && *t.author != "":
 		if t.changedBy == nil {
 			t.changedBy = map[K]string{}
 		}
-		t.changedBy[k] = *t.toldBy
+		t.changedBy[k] = *t.author
 	}
 }
 
@@ -163,7 +163,7 @@ func (t *Table[K, V]) want(o *Owner, k K, v V) {
 // was kept for the last one says nothing about this one.
 func (t *Table[K, V]) anew(k K, c *cell[V]) {
 	c.mark(settled, false)
-	delete(t.paced, k)
+	delete(t.retries, k)
 }
 
 // Unwant takes back what the owner of that name asked for under k, if anything.
@@ -184,7 +184,7 @@ func (t *Table[K, V]) Unwant(owner string, k K) {
 func (t *Table[K, V]) Observe(k K, v V) {
 	c := t.cell(k)
 	if have := c.have(); !c.is(present) || have != v {
-		t.stirred(k)
+		t.retrySoon(k)
 		if t.seen != nil {
 			t.seen(have, v)
 		}
@@ -200,7 +200,7 @@ func (t *Table[K, V]) ObserveGone(k K) {
 	if c == nil || !c.is(present) {
 		return
 	}
-	t.stirred(k)
+	t.retrySoon(k)
 	var none V
 	if t.seen != nil {
 		t.seen(c.have(), none)
@@ -209,9 +209,9 @@ func (t *Table[K, V]) ObserveGone(k K) {
 	t.update(k, c)
 }
 
-// wentAlong says that what where picks of what is there vanished with something it hung on. Nobody changed it for its
+// cascadeGone says that what where picks of what is there vanished with something it hung on. Nobody changed it for its
 // own sake, so to make it again is no repair.
-func (t *Table[K, V]) wentAlong(where func(K, V) bool) {
+func (t *Table[K, V]) cascadeGone(where func(K, V) bool) {
 	for k, c := range t.cells {
 		if c.is(present) && where(k, c.have()) {
 			c.mark(settled, false)

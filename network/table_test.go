@@ -103,8 +103,8 @@ func (m *model) step(r *rand.Rand, t *Table[int, int]) string {
 				m.settled[k] = false
 			}
 		}
-		t.wentAlong(along)
-		return "wentAlong(even sum)"
+		t.cascadeGone(along)
+		return "cascadeGone(even sum)"
 	default:
 		t.Mark()
 		clear(m.seen)
@@ -228,8 +228,8 @@ func TestTableForgetsEverything(t *testing.T) {
 		table.ObserveGone(k)
 		table.ObserveGone(k)
 	}
-	if len(table.cells) != 0 || len(table.dirty) != 0 || len(table.paced) != 0 {
-		t.Errorf("left: %d cells, %d dirty, %d paced", len(table.cells), len(table.dirty), len(table.paced))
+	if len(table.cells) != 0 || len(table.dirty) != 0 || len(table.retries) != 0 {
+		t.Errorf("left: %d cells, %d dirty, %d paced", len(table.cells), len(table.dirty), len(table.retries))
 	}
 	if c := table.Get(1); c != (Change[int]{}) {
 		t.Errorf("Get of what is unknown = %+v", c)

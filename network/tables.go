@@ -19,11 +19,11 @@ type Tables struct {
 	routesOn map[string]int32    // how many of the routes there lead out of each device
 	routesBy map[NexthopID]int32 // how many go by each nexthop object
 	owned    map[string]struct{} // devices for which OwnsLink held when the tables of what hangs on them were last told
-	toldBy   string
+	author   string
 
-	foreign    map[RouteKey]struct{} // routes there that are somebody else's
-	ahead      []Ahead               // of them: see Ahead
-	aheadStale bool
+	foreign      map[RouteKey]struct{} // routes there that are somebody else's
+	shadows      []Shadow              // of them: see Shadows
+	shadowsStale bool
 }
 
 // protocolKernel is RTPROT_KERNEL: a route that the kernel made by itself for an address on an interface.
@@ -55,8 +55,8 @@ func NewTables() *Tables {
 	t.Routes.seen = t.routeSeen
 	t.Routes.changed = t.routeChanged
 	t.Sysctls = NewTable(func(string, Sysctl) bool { return false }) // a setting stays when nobody wants it any more
-	t.Links.toldBy, t.Addresses.toldBy, t.FDB.toldBy = &t.toldBy, &t.toldBy, &t.toldBy
-	t.Neighbours.toldBy, t.Nexthops.toldBy, t.Routes.toldBy = &t.toldBy, &t.toldBy, &t.toldBy
+	t.Links.author, t.Addresses.author, t.FDB.author = &t.author, &t.author, &t.author
+	t.Neighbours.author, t.Nexthops.author, t.Routes.author = &t.author, &t.author, &t.author
 	return t
 }
 
@@ -99,7 +99,7 @@ func (t *Tables) canCarry(name string) bool {
 
 // FDBGone says that a device's forwarding database is empty.
 func (t *Tables) FDBGone(link string) {
-	t.FDB.wentAlong(func(k FDBKey, _ FDB) bool { return k.Link == link })
+	t.FDB.cascadeGone(func(k FDBKey, _ FDB) bool { return k.Link == link })
 }
 
 // NexthopsGone says that nexthop objects have gone, and with them the routes that went by them. What has come in their
@@ -112,7 +112,7 @@ func (t *Tables) NexthopsGone(ids map[NexthopID]struct{}) {
 	if !used {
 		return // as after our own deletions
 	}
-	t.Routes.wentAlong(func(_ RouteKey, v Route) bool {
+	t.Routes.cascadeGone(func(_ RouteKey, v Route) bool {
 		_, gone := ids[v.Nexthop]
 		return gone
 	})
@@ -218,8 +218,8 @@ func (t *Tables) Counts() map[string]Count {
 	}
 }
 
-// ToldBy says who does what is observed from now on, in words for people; empty: nobody knows. A repair of it will say so.
-func (t *Tables) ToldBy(who string) { t.toldBy = who }
+// Attribute says who does what is observed from now on, in words for people; empty: nobody knows. A repair of it will say so.
+func (t *Tables) Attribute(who string) { t.author = who }
 
 // Pending is how many objects differ, of all kinds: those that are wanted, and those that are to go.
 func (t *Tables) Pending() int {
@@ -227,19 +227,19 @@ func (t *Tables) Pending() int {
 		len(t.Routes.dirty) + len(t.Sysctls.dirty)
 }
 
-// LinkStirred says that something about a device has changed, an address has come for instance: what could not be set on it
+// RetryOn says that something about a device has changed, an address has come for instance: what could not be set on it
 // may be possible now. It is for devices that are not ours; of ours it is known what they can carry.
-func (t *Tables) LinkStirred(name string) {
-	t.Routes.stirredWhere(func(_ RouteKey, v Route) bool { return v.Link == name })
+func (t *Tables) RetryOn(name string) {
+	t.Routes.retrySoonWhere(func(_ RouteKey, v Route) bool { return v.Link == name })
 }
 
 // LinkGone says that a device does not exist any more, and with it all that hung on it: the kernel reports the device
 // only.
 func (t *Tables) LinkGone(name string) {
 	t.Links.ObserveGone(name)
-	t.Addresses.wentAlong(func(k AddressKey, _ Address) bool { return k.Link == name })
-	t.FDB.wentAlong(func(k FDBKey, _ FDB) bool { return k.Link == name })
-	t.Neighbours.wentAlong(func(k NeighbourKey, _ Neighbour) bool { return k.Link == name })
-	t.Nexthops.wentAlong(func(_ NexthopID, v Nexthop) bool { return v.Link == name })
-	t.Routes.wentAlong(func(_ RouteKey, v Route) bool { return v.Link == name })
+	t.Addresses.cascadeGone(func(k AddressKey, _ Address) bool { return k.Link == name })
+	t.FDB.cascadeGone(func(k FDBKey, _ FDB) bool { return k.Link == name })
+	t.Neighbours.cascadeGone(func(k NeighbourKey, _ Neighbour) bool { return k.Link == name })
+	t.Nexthops.cascadeGone(func(_ NexthopID, v Nexthop) bool { return v.Link == name })
+	t.Routes.cascadeGone(func(_ RouteKey, v Route) bool { return v.Link == name })
 }

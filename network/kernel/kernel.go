@@ -127,7 +127,7 @@ func (k *Kernel) unnamed(index int32) {
 func (k *Kernel) Uplink(name string) { k.uplink = name }
 
 // Overlay names the overlay's networks, and the node's own subnets in them. Routes of others to the rest of these networks are
-// taken into the tables too, see [network.Tables.Ahead].
+// taken into the tables too, see [network.Tables.Shadows].
 func (k *Kernel) Overlay(networks []netip.Prefix, own [2]netip.Prefix) {
 	if own == k.own && slices.Equal(networks, k.networks) {
 		return

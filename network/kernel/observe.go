@@ -63,7 +63,7 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	}
 	if m.name == k.uplink || k.links[m.index] == k.uplink {
 		k.uplinkStale = true
-		t.LinkStirred(k.uplink)
+		t.RetryOn(k.uplink)
 	}
 	k.named(m.index, m.name)
 	before := t.Links.Get(m.name)
@@ -110,7 +110,7 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 	if !k.tables.OwnsLink(name) {
 		k.uplinkStale = k.uplinkStale || name == k.uplink || k.uplink == ""
 		if there {
-			k.tables.LinkStirred(name) // its gateways may be within reach by now
+			k.tables.RetryOn(name) // its gateways may be within reach by now
 		}
 		// Routes with that address as their source, and all of a device that lost its last one, vanish unreported.
 		if !there {

@@ -173,12 +173,12 @@ func (k *Kernel) takeIn() (reread bool) {
 	k.inbox, k.lost = inbox{}, false
 	k.mu.Unlock()
 	arrived.each(func(m message, by string) {
-		k.tables.ToldBy(by)
+		k.tables.Attribute(by)
 		if k.observe(m) {
 			reread = true
 		}
 	})
-	k.tables.ToldBy("")
+	k.tables.Attribute("")
 	k.loseRoutes()
 	return reread
 }

@@ -20,16 +20,16 @@ const (
 // ahead is what was said of routes of others that go before ours. They are others' to remove: to a part of a subnet, or with a
 // better metric, they may be meant.
 type ahead struct {
-	since map[network.Ahead]time.Time // those there are, and since when
-	said  bool                        // that there are some
-	begin time.Time                   // of the time in which
-	named int                         // so many were named
+	since map[network.Shadow]time.Time // those there are, and since when
+	said  bool                         // that there are some
+	begin time.Time                    // of the time in which
+	named int                          // so many were named
 }
 
 // sayAhead says of each such route once that it is there, and when all are gone.
 func (n *node) sayAhead(now time.Time) {
 	a := &n.ahead
-	there := n.tables.Ahead()
+	there := n.tables.Shadows()
 	if len(there) == 0 {
 		if a.said {
 			n.Log.Info("no route of somebody else's goes before the overlay's any more")
@@ -37,7 +37,7 @@ func (n *node) sayAhead(now time.Time) {
 		a.since, a.said = nil, false
 		return
 	}
-	since := make(map[network.Ahead]time.Time, len(there))
+	since := make(map[network.Shadow]time.Time, len(there))
 	for _, x := range there {
 		if at, known := a.since[x]; known {
 			since[x] = at
@@ -49,7 +49,7 @@ func (n *node) sayAhead(now time.Time) {
 	a.since = since
 }
 
-func (n *node) nameAhead(x network.Ahead, now time.Time) {
+func (n *node) nameAhead(x network.Shadow, now time.Time) {
 	a := &n.ahead
 	if now.Sub(a.begin) > aheadSaidEvery {
 		a.begin, a.named = now, 0
@@ -63,7 +63,7 @@ func (n *node) nameAhead(x network.Ahead, now time.Time) {
 	}
 }
 
-func (n *node) aheadText(x network.Ahead) string {
+func (n *node) aheadText(x network.Shadow) string {
 	who := "another node"
 	if m, ok, _ := n.view.Get(x.Owner); ok && m.NodeName != "" {
 		who = m.NodeName
@@ -73,7 +73,7 @@ func (n *node) aheadText(x network.Ahead) string {
 
 // aheadProblems lists them for the status.
 func (n *node) aheadProblems() (all []status.Problem) {
-	there := n.tables.Ahead()
+	there := n.tables.Shadows()
 	for i, x := range there {
 		p := status.Problem{Topic: aheadTopic, Text: n.aheadText(x), Since: n.ahead.since[x]}
 		if i == manyAhead {

@@ -233,7 +233,7 @@ func (e *explanation) inTheWay(a netip.Addr, want network.State) string {
 
 // routeText names a route of somebody else's, in the words of ip.
 func (e *explanation) routeText(r netlink.Route) string {
-	a := network.Ahead{Route: network.Route{Type: uint8(r.Type)}}
+	a := network.Shadow{Route: network.Route{Type: uint8(r.Type)}}
 	to, _ := netip.AddrFromSlice(r.Dst.IP)
 	bits, _ := r.Dst.Mask.Size()
 	a.Key = network.RouteKey{Prefix: netip.PrefixFrom(to.Unmap(), bits), Metric: uint32(r.Priority)}

@@ -95,7 +95,7 @@ func (n *node) sayPass(now time.Time, r network.Result) {
 		n.Log.WithField("set", set).Warn("settings of the kernel were not as the overlay needs them; set")
 	}
 	n.sayRepairs(now, r.Repaired, r.Repairs)
-	n.sayFights(now, r.Fights)
+	n.sayConflicts(now, r.Conflicts)
 	n.sayFailures(now, r)
 }
 
@@ -129,8 +129,8 @@ func whenBy(before, who string) string {
 	return before + who
 }
 
-// sayFights names who keeps changing the same thing, with both values.
-func (s *said) sayFights(now time.Time, fights []network.Fight) {
+// sayConflicts names who keeps changing the same thing, with both values.
+func (s *said) sayConflicts(now time.Time, fights []network.Conflict) {
 	for _, f := range fights {
 		key := f.Kind + " " + f.Key
 		before, ok := s.fights[key]

@@ -41,8 +41,8 @@ func recovered(t *testing.T, r *Reconciler, kernel *fakeKernel, now time.Time) t
 }
 
 func (t *Tables) pacedKeys() int {
-	return len(t.Links.paced) + len(t.Addresses.paced) + len(t.FDB.paced) + len(t.Neighbours.paced) + len(t.Nexthops.paced) +
-		len(t.Routes.paced)
+	return len(t.Links.retries) + len(t.Addresses.retries) + len(t.FDB.retries) + len(t.Neighbours.retries) + len(t.Nexthops.retries) +
+		len(t.Routes.retries)
 }
 
 func TestFight(t *testing.T) {
@@ -115,7 +115,7 @@ func TestFight(t *testing.T) {
 			}
 
 			// Left alone, it is trusted again and nothing is remembered of it.
-			now = healed.Add(calm + calm/10 + time.Millisecond)
+			now = healed.Add(retryExpiry + retryExpiry/10 + time.Millisecond)
 			r.Pass(now)
 			if n := r.Tables.pacedKeys(); n != 0 {
 				t.Errorf("%d keys are still paced", n)
@@ -124,7 +124,7 @@ func TestFight(t *testing.T) {
 				tt.attack(r, kernel)
 				kernel.notify()
 				if got := r.Pass(now); !got.Retry.IsZero() || r.Tables.Pending() != 0 {
-					t.Errorf("after the calm: %+v, %d pending", got, r.Tables.Pending())
+					t.Errorf("after retryExpiry: %+v, %d pending", got, r.Tables.Pending())
 				}
 				now = now.Add(time.Millisecond)
 			}
@@ -144,13 +144,13 @@ func TestFightForTheDevice(t *testing.T) {
 	}
 }
 
-// TestFightTrustedWithoutPass: a key is trusted again after the calm even if no pass in between cleared its pace.
-func TestFightTrustedWithoutPass(t *testing.T) {
+// TestConflictEndsWithoutPass: a key is trusted again after retryExpiry even if no pass in between cleared its pace.
+func TestConflictEndsWithoutPass(t *testing.T) {
 	r, kernel := node(1)
 	attack := func() { del(kernel, kernel.routes, r.Tables.Routes, peer(0).Routes[0].Key) }
 	_, end := fight(r, kernel, start.Add(time.Minute), time.Second, attack)
-	now := recovered(t, r, kernel, end).Add(calm + time.Millisecond)
-	r.Tables.Routes.calmed = now // as if calmDown had just looked, and looks again only later
+	now := recovered(t, r, kernel, end).Add(retryExpiry + time.Millisecond)
+	r.Tables.Routes.expired = now // as if expireRetries had just looked, and looks again only later
 	for range 2 {
 		attack()
 		kernel.notify()
@@ -232,7 +232,7 @@ func TestBackOff(t *testing.T) {
 		if got := r.Pass(now); got.Failures != nil || r.Tables.Pending() != 0 || !got.Retry.IsZero() {
 			t.Errorf("%s, once it works: %+v", kind, got)
 		}
-		r.Pass(now.Add(calm + time.Millisecond))
+		r.Pass(now.Add(retryExpiry + time.Millisecond))
 		if n := r.Tables.pacedKeys(); n != 0 {
 			t.Errorf("%s: %d keys are still paced", kind, n)
 		}
@@ -254,7 +254,7 @@ func TestLinkStirred(t *testing.T) {
 		now = r.Pass(now).Retry
 	}
 	now = now.Add(-longestPause + time.Millisecond) // right after an attempt
-	r.Tables.LinkStirred("eth0")
+	r.Tables.RetryOn("eth0")
 	if got := r.Pass(now); got.Retry.Sub(now) > retryPause {
 		t.Fatalf("retry in %v, want %v at the most", got.Retry.Sub(now), retryPause)
 	} else {
@@ -316,7 +316,7 @@ func TestNewValueIsTriedAtOnce(t *testing.T) {
 			got = r.Pass(now)
 			now = got.Retry
 		}
-		if pause := fdb.paced[key].pause; pause != longestPause {
+		if pause := fdb.retries[key].pause; pause != longestPause {
 			t.Fatalf("%s: the pause is %v", tt.name, pause)
 		}
 		kernel.refuse, kernel.calls = nil, nil
@@ -353,7 +353,7 @@ func TestGoneWithTheDevice(t *testing.T) {
 		if got.Set != 1+1+3+4+4 || got.Repaired != 1 || r.Tables.Pending() != 0 {
 			t.Fatalf("at %v: %+v, %d pending", now.Sub(start), got, r.Tables.Pending())
 		}
-		for _, f := range got.Fights {
+		for _, f := range got.Conflicts {
 			fights++
 			if f.Kind != "link" {
 				t.Fatalf("at %v: a fight over %+v", now.Sub(start), f)

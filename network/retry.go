@@ -7,15 +7,15 @@ import "time"
 const (
 	shortestPause = 5 * time.Millisecond
 	longestPause  = 500 * time.Millisecond
-	calm          = 10 * time.Second // a key left alone for so long is forgotten
+	retryExpiry   = 10 * time.Second // a key left alone for so long is forgotten
 	// retryPause is the longest pause after a failure once something about the key has changed: what stood in the way
 	// may be gone.
 	retryPause = 20 * time.Millisecond
-	// fightRepairs is how many repairs in a row are no accident.
-	fightRepairs = 5
+	// conflictRepairs is how many repairs in a row are no accident.
+	conflictRepairs = 5
 )
 
-type pace struct {
+type retry struct {
 	last    time.Time // of the last attempt
 	pause   time.Duration
 	failed  bool
@@ -24,11 +24,11 @@ type pace struct {
 
 // trusted reports whether the key was left alone for long enough that what comes now is not the same fight: for eight
 // times the pause, so that only who changes it faster than that drives the pause up.
-func (p *pace) trusted(now time.Time) bool { return now.Sub(p.last) > 8*p.pause }
+func (p *retry) trusted(now time.Time) bool { return now.Sub(p.last) > 8*p.pause }
 
 // due reports whether k may be tried now, else when.
 func (t *Table[K, V]) due(k K, now time.Time) (time.Time, bool) {
-	p := t.paced[k]
+	p := t.retries[k]
 	if p == nil {
 		return now, true
 	}
@@ -39,14 +39,14 @@ func (t *Table[K, V]) due(k K, now time.Time) (time.Time, bool) {
 // tried notes an attempt at k. The first programming of a key is free; an attempt that failed, every repair of what
 // had been right, and every removal of what comes back makes the next one wait longer.
 func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
-	p := t.paced[k]
+	p := t.retries[k]
 	if p == nil {
 		if err == nil && free {
 			return
 		}
 		// The first repair is at once, and so is the second: pause is what follows the attempt.
-		p = &pace{}
-		t.paced[k] = p
+		p = &retry{}
+		t.retries[k] = p
 	}
 	if !p.failed && p.trusted(now) {
 		p.pause, p.repairs = 0, 0
@@ -57,29 +57,29 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 	p.last, p.pause, p.failed = now, pauseAfter(p.pause, err), err != nil
 }
 
-// stirred says that the kernel told something new about k.
-func (t *Table[K, V]) stirred(k K) {
-	if len(t.paced) == 0 {
+// retrySoon says that the kernel told something new about k.
+func (t *Table[K, V]) retrySoon(k K) {
+	if len(t.retries) == 0 {
 		return
 	}
-	if p := t.paced[k]; p != nil && p.failed {
+	if p := t.retries[k]; p != nil && p.failed {
 		p.pause = min(p.pause, retryPause)
 	}
 }
 
-// stirredWhere says so about the keys that where picks by what is wanted under them.
-func (t *Table[K, V]) stirredWhere(where func(K, V) bool) {
-	for k := range t.paced {
+// retrySoonWhere says so about the keys that where picks by what is wanted under them.
+func (t *Table[K, V]) retrySoonWhere(where func(K, V) bool) {
+	for k := range t.retries {
 		if c := t.Get(k); c.Wanted && where(k, c.Want) {
-			t.stirred(k)
+			t.retrySoon(k)
 		}
 	}
 }
 
 // fought reports whether somebody keeps changing k.
-func (t *Table[K, V]) fought(k K) bool {
-	p := t.paced[k]
-	return p != nil && p.repairs >= fightRepairs
+func (t *Table[K, V]) inConflict(k K) bool {
+	p := t.retries[k]
+	return p != nil && p.repairs >= conflictRepairs
 }
 
 func pauseAfter(pause time.Duration, err error) time.Duration {
@@ -89,19 +89,19 @@ func pauseAfter(pause time.Duration, err error) time.Duration {
 	return min(max(2*pause, shortestPause), longestPause)
 }
 
-// calmDown forgets the pace of keys that nobody touched for long. It walks all that are paced, which is a lot after a
+// expireRetries forgets the pace of keys that nobody touched for long. It walks all that are paced, which is a lot after a
 // device was replayed, so it does not do that in every pass.
-func (t *Table[K, V]) calmDown(now time.Time) {
-	if len(t.paced) == 0 || now.Sub(t.calmed) < calm/10 {
+func (t *Table[K, V]) expireRetries(now time.Time) {
+	if len(t.retries) == 0 || now.Sub(t.expired) < retryExpiry/10 {
 		return
 	}
-	t.calmed = now
-	for k, p := range t.paced {
-		if _, pending := t.dirty[k]; !pending && now.Sub(p.last) > calm {
-			delete(t.paced, k)
+	t.expired = now
+	for k, p := range t.retries {
+		if _, pending := t.dirty[k]; !pending && now.Sub(p.last) > retryExpiry {
+			delete(t.retries, k)
 		}
 	}
-	if len(t.paced) == 0 {
-		t.paced = map[K]*pace{} // a map keeps the room it once needed
+	if len(t.retries) == 0 {
+		t.retries = map[K]*retry{} // a map keeps the room it once needed
 	}
 }

@@ -34,24 +34,24 @@ func TestAhead(t *testing.T) {
 	} {
 		r.Tables.Routes.Observe(tt.key, tt.is)
 		var got []string
-		for _, a := range r.Tables.Ahead() {
+		for _, a := range r.Tables.Shadows() {
 			got = append(got, a.String())
 		}
 		if want := slices.DeleteFunc([]string{tt.want}, func(s string) bool { return s == "" }); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", tt.name, got, want)
 		}
 		r.Tables.Routes.ObserveGone(tt.key)
-		if got := r.Tables.Ahead(); len(got) != 0 {
+		if got := r.Tables.Shadows(); len(got) != 0 {
 			t.Errorf("%s, gone again: %v", tt.name, got)
 		}
 	}
 	// It depends on what is wanted as well.
 	r.Tables.Routes.Observe(RouteKey{key6.Prefix, 256}, theirs)
-	if got := r.Tables.Ahead(); len(got) != 1 || got[0].Owner != "six" || got[0].Of != key6.Prefix {
+	if got := r.Tables.Shadows(); len(got) != 1 || got[0].Owner != "six" || got[0].Of != key6.Prefix {
 		t.Errorf("%+v, want one of six", got)
 	}
 	r.Tables.Replace(Owner{Name: "six"}, State{Routes: []Item[RouteKey, Route]{t6}}, State{})
-	if got := r.Tables.Ahead(); len(got) != 0 {
+	if got := r.Tables.Shadows(); len(got) != 0 {
 		t.Errorf("%+v where nothing is wanted", got)
 	}
 }
@@ -65,9 +65,9 @@ func TestToldBy(t *testing.T) {
 		keys = append(keys, k)
 	}
 	change := func(who string, k RouteKey) {
-		r.Tables.ToldBy(who)
+		r.Tables.Attribute(who)
 		routes.ObserveGone(k)
-		r.Tables.ToldBy("")
+		r.Tables.Attribute("")
 	}
 	repairs := func(what, by string, count int) {
 		t.Helper()
@@ -93,9 +93,9 @@ func TestToldBy(t *testing.T) {
 		change("pid 3 (three)", keys[2])
 		now = now.Add(longestPause)
 		got := r.Pass(now)
-		if len(got.Fights) > 0 {
-			if got.Fights[0].By != "pid 3 (three)" {
-				t.Errorf("fight %+v", got.Fights[0])
+		if len(got.Conflicts) > 0 {
+			if got.Conflicts[0].By != "pid 3 (three)" {
+				t.Errorf("conflict %+v", got.Conflicts[0])
 			}
 			return
 		}

@@ -7,15 +7,15 @@ import (
 )
 
 func pauseOf(t *Tables, k RouteKey) time.Duration {
-	if p := t.Routes.paced[k]; p != nil {
+	if p := t.Routes.retries[k]; p != nil {
 		return p.pause
 	}
 	return 0
 }
 
-// TestFightIsNamed: a route that somebody replaces again and again is reported with both values; one that was replaced
+// TestConflictIsNamed: a route that somebody replaces again and again is reported with both values; one that was replaced
 // once or twice is not.
-func TestFightIsNamed(t *testing.T) {
+func TestConflictIsNamed(t *testing.T) {
 	tables := NewTables()
 	r := &Reconciler{Tables: tables, Kernel: noKernel{}}
 	key := RouteKey{Prefix: prefix("10.5.29.0/24")}
@@ -30,28 +30,28 @@ func TestFightIsNamed(t *testing.T) {
 		if got.Repaired != 1 {
 			t.Fatalf("repair %d: %+v", i+1, got)
 		}
-		if i < 3 && len(got.Fights) != 0 {
-			t.Errorf("repair %d is called a fight: %+v", i+1, got.Fights)
+		if i < 3 && len(got.Conflicts) != 0 {
+			t.Errorf("repair %d is reported as a conflict: %+v", i+1, got.Conflicts)
 		}
-		want := Fight{
+		want := Conflict{
 			Kind: "route", Key: "10.5.29.0/24",
 			Want: "{Link:eth0 Nexthop:0 OnLink:false Protocol:83 Type:0 Others:0 Gateway:invalid IP}",
 			Have: "{Link:eth1 Nexthop:0 OnLink:false Protocol:4 Type:0 Others:0 Gateway:invalid IP}",
 		}
-		if i > 5 && (len(got.Fights) != 1 || got.Fights[0] != want) {
-			t.Errorf("repair %d: fights %+v, want %+v", i+1, got.Fights, want)
+		if i > 5 && (len(got.Conflicts) != 1 || got.Conflicts[0] != want) {
+			t.Errorf("repair %d: conflicts %+v, want %+v", i+1, got.Conflicts, want)
 		}
 	}
 	// Left alone, it is trusted again.
 	now = now.Add(time.Minute)
 	tables.Routes.Observe(key, theirs)
-	if got := r.Pass(now); len(got.Fights) != 0 {
-		t.Errorf("after a quiet minute: %+v", got.Fights)
+	if got := r.Pass(now); len(got.Conflicts) != 0 {
+		t.Errorf("after a quiet minute: %+v", got.Conflicts)
 	}
 }
 
-// TestFailureIsNoFight: what could not be set for a while, and then could, was changed by nobody.
-func TestFailureIsNoFight(t *testing.T) {
+// TestFailureIsNoConflict: what could not be set for a while, and then could, was changed by nobody.
+func TestFailureIsNoConflict(t *testing.T) {
 	r, kernel := node(1)
 	refused := errors.New("permission denied: IPv6 is disabled on this device")
 	key := peer(0).Routes[0].Key
@@ -66,24 +66,24 @@ func TestFailureIsNoFight(t *testing.T) {
 	}
 	for range 8 {
 		got := r.Pass(now)
-		if len(got.Failures) != 1 || len(got.Fights) != 0 {
+		if len(got.Failures) != 1 || len(got.Conflicts) != 0 {
 			t.Fatalf("while it fails: %+v", got)
 		}
 		now = got.Retry
 	}
 	kernel.refuse = nil
-	if got := r.Pass(now); got.Repaired != 1 || len(got.Fights) != 0 {
-		t.Errorf("when it succeeds: %+v, want a repair and no fight", got)
+	if got := r.Pass(now); got.Repaired != 1 || len(got.Conflicts) != 0 {
+		t.Errorf("when it succeeds: %+v, want a repair and no conflict", got)
 	}
 	// Somebody who then really does it again and again is found out as ever.
-	fights := 0
+	conflicts := 0
 	for range 8 {
 		del(kernel, kernel.routes, r.Tables.Routes, key)
 		kernel.notify()
 		now = now.Add(pauseOf(r.Tables, key) + time.Millisecond)
-		fights += len(r.Pass(now).Fights)
+		conflicts += len(r.Pass(now).Conflicts)
 	}
-	if fights == 0 {
-		t.Error("a fight that follows is not named")
+	if conflicts == 0 {
+		t.Error("a conflict that follows is not reported")
 	}
 }
