@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -110,10 +111,10 @@ func TestOneBatch(t *testing.T) {
 // linkKernel does with devices as it is told.
 type linkKernel struct {
 	noKernel
-	link func(name string, c Change[Link]) error
+	link func(name string, c Change[Link]) (LinkEffects, error)
 }
 
-func (k linkKernel) Link(name string, c Change[Link]) error { return k.link(name, c) }
+func (k linkKernel) Link(name string, c Change[Link]) (LinkEffects, error) { return k.link(name, c) }
 
 // TestDevicesOneByOne: to make one device can show that another is gone, which is then made as what it has become.
 func TestDevicesOneByOne(t *testing.T) {
@@ -127,17 +128,57 @@ func TestDevicesOneByOne(t *testing.T) {
 		tables.Links.Observe(name, have)
 	}
 	var found []bool
-	kernel := linkKernel{link: func(name string, c Change[Link]) error {
+	kernel := linkKernel{link: func(name string, c Change[Link]) (effects LinkEffects, err error) {
 		found = append(found, c.Present)
 		for _, other := range names {
 			if other != name && len(found) == 1 {
-				tables.LinkGone(other)
+				effects.RenamedFrom = other
 			}
 		}
-		return nil
+		return effects, nil
 	}}
 	r := &Reconciler{Tables: tables, Kernel: kernel}
 	if got := r.Pass(start); got.Set != 2 || got.Repaired != 2 || !slices.Equal(found, []bool{true, false}) {
 		t.Errorf("%+v, there were %v; want the first one there and the second not", got, found)
+	}
+}
+
+// TestLinkEffects: what a change of a device did to the objects on it is taken into the tables, also where the change
+// failed in the end.
+func TestLinkEffects(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		effects LinkEffects
+		err     error
+		gone    [4]bool // the other device, its address, the device's address, its FDB entry
+	}{
+		{"nothing", LinkEffects{}, nil, [4]bool{}},
+		{"deleted", LinkEffects{Deleted: true}, errNoDevice, [4]bool{false, false, true, true}},
+		{"renamed", LinkEffects{RenamedFrom: "flannel.2"}, nil, [4]bool{true, true, false, false}},
+		{"FDB flushed", LinkEffects{FDBFlushed: true}, errNoDevice, [4]bool{false, false, false, true}},
+	} {
+		tables := NewTables()
+		wrong := vxlan()
+		wrong.MTU = 1280
+		tables.Links.Want(self, device, vxlan())
+		tables.Links.Observe(device, wrong)
+		tables.Links.Observe("flannel.2", vxlan())
+		address := AddressKey{Link: device, Prefix: netip.MustParsePrefix("10.5.9.0/32")}
+		other := AddressKey{Link: "flannel.2", Prefix: address.Prefix}
+		tables.Addresses.Observe(address, Address{})
+		tables.Addresses.Observe(other, Address{})
+		fdb := FDBKey{Link: device, MAC: MAC{0x72, 5: 1}}
+		tables.FDB.Observe(fdb, FDB{Permanent: true})
+		r := &Reconciler{Tables: tables, KeepUnwanted: true, Kernel: linkKernel{
+			link: func(string, Change[Link]) (LinkEffects, error) { return tt.effects, tt.err },
+		}}
+		r.Pass(start)
+		got := [4]bool{
+			!tables.Links.Get("flannel.2").Present, !tables.Addresses.Get(other).Present,
+			!tables.Addresses.Get(address).Present, !tables.FDB.Get(fdb).Present,
+		}
+		if got != tt.gone {
+			t.Errorf("%s: gone are %v, want %v", tt.name, got, tt.gone)
+		}
 	}
 }

@@ -37,14 +37,14 @@ func BenchmarkChange(b *testing.B) {
 // noKernel makes every change by doing nothing.
 type noKernel struct{}
 
-func (noKernel) Link(string, Change[Link]) error              { return nil }
-func (noKernel) Address(AddressKey, Change[Address]) error    { return nil }
-func (noKernel) FDB([]Update[FDBKey, FDB])                    {}
-func (noKernel) Neighbours([]Update[NeighbourKey, Neighbour]) {}
-func (noKernel) Nexthops([]Update[NexthopID, Nexthop])        {}
-func (noKernel) Routes([]Update[RouteKey, Route])             {}
-func (noKernel) VTEPs([]Update[netip.Addr, VTEP])             {}
-func (noKernel) Sysctl(string, Change[Sysctl]) error          { return nil }
+func (noKernel) Link(string, Change[Link]) (LinkEffects, error) { return LinkEffects{}, nil }
+func (noKernel) Address(AddressKey, Change[Address]) error      { return nil }
+func (noKernel) FDB([]Update[FDBKey, FDB])                      {}
+func (noKernel) Neighbours([]Update[NeighbourKey, Neighbour])   {}
+func (noKernel) Nexthops([]Update[NexthopID, Nexthop])          {}
+func (noKernel) Routes([]Update[RouteKey, Route])               {}
+func (noKernel) VTEPs([]Update[netip.Addr, VTEP])               {}
+func (noKernel) Sysctl(string, Change[Sysctl]) error            { return nil }
 
 // cluster returns a node that has programmed so many peers, four entries each.
 func cluster(peers int) (*Reconciler, []State) {

@@ -32,37 +32,38 @@ func isOurs(l Link) bool {
 	return l.Kind == "vxlan" && (l.Alias == Alias || l.Alias == "" && (l.VNI == 1 || l.VNI == 2))
 }
 
-func (f *fakeKernel) Link(name string, c Change[Link]) error {
+func (f *fakeKernel) Link(name string, c Change[Link]) (effects LinkEffects, err error) {
 	if err := f.called("link", name, c.Wanted); err != nil {
-		return err
+		return effects, err
 	}
 	have, there := f.links[name]
 	if !c.Wanted {
 		if there && have.Alias != Alias {
-			return f.foreign()
+			return effects, f.foreign()
 		}
 		f.delLink(name)
-		return nil
+		effects.Deleted = true
+		return effects, nil
 	}
 	if there && !have.SameDevice(c.Want) {
 		if have.Alias != Alias {
-			return ErrForeign // to want the name is no fault, and how to find out
+			return effects, ErrForeign // to want the name is no fault, and how to find out
 		}
 		f.delLink(name)
-		f.tables.LinkGone(name)
-		there = false
+		effects.Deleted, there = true, false
 	}
 	for other, l := range f.links {
 		if other == name || l.Kind != "vxlan" || l.VNI != c.Want.VNI || l.Port != c.Want.Port {
 			continue
 		}
 		if l.Alias != Alias || !l.SameDevice(c.Want) || there {
-			return errExists
+			return effects, errExists
 		}
 		f.rename(other, name)
+		effects.RenamedFrom = other
 	}
 	f.putLink(name, c.Want)
-	return nil
+	return effects, nil
 }
 
 // rename takes all that hangs on a device along to its new name. To find out what that is takes a full read.
@@ -82,7 +83,6 @@ func (f *fakeKernel) rename(from, to string) {
 			f.routes[k] = v
 		}
 	}
-	f.tables.LinkGone(from)
 	f.distrust()
 }
 

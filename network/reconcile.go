@@ -14,9 +14,8 @@ var ErrForeign = errors.New("in use by something that is not selvage's")
 // Kernel changes the real thing. Each method makes the object under the key as the change wants it, or removes it if it
 // is not wanted. Each is idempotent: to set what is set, or to remove what is gone, is no error.
 //
-// A method does not touch the tables, with one exception: Link calls [Tables.LinkGone] if it makes a device anew or
-// renames one, since what hung on it hangs there no more, and [Tables.FDBGone] if it empties that. What the kernel reports
-// in the meantime is for after the pass.
+// No method changes the tables: the [Reconciler] does, from what the methods return. What the kernel notifies of in the
+// meantime is taken in after the pass.
 type Kernel interface {
 	Devices
 	Entries
@@ -27,8 +26,17 @@ type Kernel interface {
 
 // Devices is the part of a [Kernel] that is about devices.
 type Devices interface {
-	Link(name string, c Change[Link]) error
+	// Link returns the effects of the change on other objects. They count even if there is an error: a device may have
+	// been deleted that could not be made anew.
+	Link(name string, c Change[Link]) (LinkEffects, error)
 	Address(k AddressKey, c Change[Address]) error
+}
+
+// LinkEffects is what a change of a device did to the objects on it: the kernel notifies of the device only.
+type LinkEffects struct {
+	Deleted     bool   // the device was deleted, for good or to make it anew: all objects on it are gone
+	RenamedFrom string // the device had this name before: all objects on it have moved to the new name; empty: no change
+	FDBFlushed  bool   // its forwarding database is empty
 }
 
 // Entries is the part of a [Kernel] that is about what leads to peers. There can be thousands, so they come in batches;
@@ -107,7 +115,7 @@ func (r *Reconciler) Pass(now time.Time) Result {
 	p := pass{now: now}
 	t := r.Tables
 	set(&p, "vtep", t.VTEPs, r.Kernel.VTEPs, nil) // first: the peer may be sending already
-	set(&p, "link", t.Links, each(t.Links, r.Kernel.Link), nil)
+	set(&p, "link", t.Links, each(t.Links, r.link), nil)
 	r.setSysctls(&p, givesIPv6)
 	set(&p, "address", t.Addresses, each(t.Addresses, r.Kernel.Address), func(k AddressKey, _ Address) bool { return t.canCarry(k.Link) })
 	set(&p, "fdb", t.FDB, r.Kernel.FDB, func(k FDBKey, _ FDB) bool { return t.canCarry(k.Link) })
@@ -124,13 +132,7 @@ func (r *Reconciler) Pass(now time.Time) Result {
 		remove(&p, "neighbour", t.Neighbours, r.Kernel.Neighbours)
 		remove(&p, "fdb", t.FDB, r.Kernel.FDB)
 		remove(&p, "address", t.Addresses, each(t.Addresses, r.Kernel.Address))
-		remove(&p, "link", t.Links, each(t.Links, func(name string, c Change[Link]) error {
-			if err := r.Kernel.Link(name, c); err != nil {
-				return err
-			}
-			t.LinkGone(name)
-			return nil
-		}))
+		remove(&p, "link", t.Links, each(t.Links, r.link))
 		remove(&p, "vtep", t.VTEPs, r.Kernel.VTEPs)
 	}
 	t.VTEPs.expireRetries(now)
@@ -151,6 +153,21 @@ func (r *Reconciler) drain(p *pass) {
 	if r.Drain != nil && p.Set >= manySet {
 		r.Drain()
 	}
+}
+
+// link makes or removes a device, and takes the effects on the objects on it into the tables.
+func (r *Reconciler) link(name string, c Change[Link]) error {
+	effects, err := r.Kernel.Link(name, c)
+	if effects.Deleted {
+		r.Tables.LinkGone(name)
+	}
+	if effects.RenamedFrom != "" {
+		r.Tables.LinkGone(effects.RenamedFrom)
+	}
+	if effects.FDBFlushed {
+		r.Tables.FDBGone(name)
+	}
+	return err
 }
 
 // removeNexthops keeps those that routes still go by, because these could not be changed or removed: the kernel would take

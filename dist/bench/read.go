@@ -68,7 +68,8 @@ func inKernel(f func(*network.Reconciler, *kernel.Kernel) error) error {
 		if err := f(r, k); err != nil {
 			return err
 		}
-		return k.Link(deviceOf(subnet.IPv4), network.Change[network.Link]{Present: true}) // see node.close
+		_, err = k.Link(deviceOf(subnet.IPv4), network.Change[network.Link]{Present: true}) // see node.close
+		return err
 	})
 }
 

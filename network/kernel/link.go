@@ -18,29 +18,29 @@ import (
 // Link makes the VXLAN device called name as it is wanted, or removes it. What can be changed on the living device is;
 // VNI, port and GBP cannot (vxlan_changelink in drivers/net/vxlan/vxlan_core.c), and a device that is wrong there is
 // replaced if it is ours. One that is not ours and not a VXLAN device of the wanted kind stays: [network.ErrForeign].
-func (k *Kernel) Link(name string, c network.Change[network.Link]) error {
+func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects network.LinkEffects, err error) {
 	if !c.Wanted {
-		return k.deleteLink(name)
+		err := k.deleteLink(name)
+		effects.Deleted = err == nil
+		return effects, err
 	}
 	if c.Present && !c.Have.SameDevice(c.Want) {
 		if c.Have.Alias != network.Alias && !k.isOurs(name) {
-			return fmt.Errorf("device %s is a %s (VNI %d, port %d), wanted is a %s (VNI %d, port %d): %w; rename or delete it",
+			return effects, fmt.Errorf("device %s is a %s (VNI %d, port %d), wanted is a %s (VNI %d, port %d): %w; rename or delete it",
 				name, kindOf(c.Have), c.Have.VNI, c.Have.Port, c.Want.Kind, c.Want.VNI, c.Want.Port, network.ErrForeign)
 		}
 		if err := k.deleteLink(name); err != nil {
-			return err
+			return effects, err
 		}
-		k.tables.LinkGone(name)
-		c.Present = false
+		effects.Deleted, c.Present = true, false
 	}
 	if !c.Present {
-		have, err := k.addLink(name, c.Want)
-		if err != nil {
-			return err
+		if c.Have, effects.RenamedFrom, err = k.addLink(name, c.Want); err != nil {
+			return effects, err
 		}
-		c.Have = have
 	}
-	return k.changeLink(name, c.Have, c.Want)
+	effects.FDBFlushed, err = k.changeLink(name, c.Have, c.Want)
+	return effects, err
 }
 
 // isOurs asks whether a device carries our alias by now: one that is given to a device that is down is not told
@@ -65,36 +65,37 @@ func (k *Kernel) deleteLink(name string) error {
 	return fmt.Errorf("delete device %s: %w", name, err)
 }
 
-// addLink makes the device, down, and returns how it then is.
-func (k *Kernel) addLink(name string, want network.Link) (network.Link, error) {
-	if have, found, err := k.rename(name, want); found || err != nil {
-		return have, err
+// addLink makes the device, down, and returns how it then is. Where there is one of ours under another name, which it returns
+// too, that one is renamed.
+func (k *Kernel) addLink(name string, want network.Link) (have network.Link, before string, err error) {
+	if have, before, err = k.rename(name, want); before != "" || err != nil {
+		return have, before, err
 	}
-	err := k.makeVXLAN(name, want)
+	err = k.makeVXLAN(name, want)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return network.Link{}, fmt.Errorf("make VXLAN device %s: %w; this kernel has no VXLAN (CONFIG_VXLAN, module vxlan)", name, err)
+		return have, "", fmt.Errorf("make VXLAN device %s: %w; this kernel has no VXLAN (CONFIG_VXLAN, module vxlan)", name, err)
 	case errors.Is(err, unix.EPERM):
-		return network.Link{}, fmt.Errorf("make VXLAN device %s: %w; the daemon needs CAP_NET_ADMIN", name, err)
+		return have, "", fmt.Errorf("make VXLAN device %s: %w; the daemon needs CAP_NET_ADMIN", name, err)
 	case err != nil:
-		return network.Link{}, fmt.Errorf("make VXLAN device %s (VNI %d, port %d, local %s): %w", name, want.VNI, want.Port, want.Local, err)
+		return have, "", fmt.Errorf("make VXLAN device %s (VNI %d, port %d, local %s): %w", name, want.VNI, want.Port, want.Local, err)
 	}
 	link, err := k.handle.LinkByName(name)
 	if err != nil {
-		return network.Link{}, fmt.Errorf("find the new device %s: %w", name, err)
+		return have, "", fmt.Errorf("find the new device %s: %w", name, err)
 	}
 	k.named(int32(link.Attrs().Index), name)
-	have := want
+	have = want
 	have.Up, have.Alias, have.AddrGen, have.TxChecksum = false, "", true, network.AsItIs
-	return have, nil
+	return have, "", nil
 }
 
 // rename deals with a device that has the wanted VNI and port under another name: the kernel allows one only. Ours gets
-// its name back, and keeps what hangs on it.
-func (k *Kernel) rename(name string, want network.Link) (have network.Link, found bool, err error) {
+// its name back, and keeps what hangs on it. before is the other name; empty: there is no such device.
+func (k *Kernel) rename(name string, want network.Link) (have network.Link, before string, err error) {
 	links, err := k.handle.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return have, false, fmt.Errorf("list devices: %w", err)
+		return have, "", fmt.Errorf("list devices: %w", err)
 	}
 	for _, l := range links {
 		v, ok := l.(*netlink.Vxlan)
@@ -102,17 +103,16 @@ func (k *Kernel) rename(name string, want network.Link) (have network.Link, foun
 			continue
 		}
 		if v.Alias != network.Alias {
-			return have, false, fmt.Errorf("make VXLAN device %s: device %s has VNI %d and port %d already: %w; delete it, or give one of them another VNI",
+			return have, "", fmt.Errorf("make VXLAN device %s: device %s has VNI %d and port %d already: %w; delete it, or give one of them another VNI",
 				name, v.Name, want.VNI, want.Port, network.ErrForeign)
 		}
 		if v.GBP != want.GBP {
-			return have, false, k.deleteLink(v.Name)
+			return have, "", k.deleteLink(v.Name)
 		}
 		if err := k.setName(v, name); err != nil {
-			return have, false, fmt.Errorf("rename device %s back to %s: %w", v.Name, name, err)
+			return have, "", fmt.Errorf("rename device %s back to %s: %w", v.Name, name, err)
 		}
 		k.named(int32(v.Index), name)
-		k.tables.LinkGone(v.Name)
 		k.Distrust() // what hangs on it is to be read under its new name
 		have = network.Link{
 			Kind: want.Kind, VNI: want.VNI, Port: want.Port, MTU: v.MTU, Learning: v.Learning, GBP: v.GBP, Alias: v.Alias,
@@ -122,9 +122,9 @@ func (k *Kernel) rename(name string, want network.Link) (have network.Link, foun
 		have.Local, _ = netip.AddrFromSlice(v.SrcAddr)
 		have.Local = have.Local.Unmap()
 		copy(have.MAC[:], v.HardwareAddr)
-		return have, true, nil
+		return have, v.Name, nil
 	}
-	return have, false, nil
+	return have, "", nil
 }
 
 // isIPv6 reports whether a VXLAN device runs over IPv6. One that says nothing runs over IPv4.
@@ -147,11 +147,12 @@ func (k *Kernel) setName(l netlink.Link, name string) error {
 	return k.handle.LinkSetUp(l)
 }
 
-// changeLink brings a device that exists from have to want, touching only what differs.
-func (k *Kernel) changeLink(name string, have, want network.Link) error {
+// changeLink brings a device that exists from have to want, touching only what differs. It reports whether that took
+// flushing the device's FDB.
+func (k *Kernel) changeLink(name string, have, want network.Link) (flushed bool, err error) {
 	index, err := k.index(name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name, Index: index}}
 	steps := []struct {
@@ -168,7 +169,8 @@ func (k *Kernel) changeLink(name string, have, want network.Link) error {
 			if err := k.changeVXLAN(index, want); err != nil || !want.Local.Is6() || have.Local == want.Local {
 				return err
 			}
-			return k.forgetSources(name, index)
+			flushed = true
+			return k.flushFDB(name, index)
 		}},
 		// Before it comes up: else the kernel gives it a link-local address, and a peer's router advertisement more.
 		{"IPv6 address generation", have.AddrGen == want.AddrGen, func() error {
@@ -191,10 +193,10 @@ func (k *Kernel) changeLink(name string, have, want network.Link) error {
 			continue
 		}
 		if err := s.do(); err != nil {
-			return fmt.Errorf("set %s of device %s: %w", s.what, name, err)
+			return flushed, fmt.Errorf("set %s of device %s: %w", s.what, name, err)
 		}
 	}
-	return nil
+	return flushed, nil
 }
 
 // refuseRouterAdvertisements keeps whoever is in the overlay from configuring this node.

@@ -69,10 +69,10 @@ func (k *Kernel) sendVXLAN(request *nl.NetlinkRequest, data *nl.RtAttr) error {
 	return err
 }
 
-// forgetSources deletes the FDB entries of a device whose IPv6 local address has changed: each keeps the route to its
-// remote together with the source address (dst_cache in struct vxlan_rdst), and goes on sending from the old one as long as
-// that route is good, which over IPv6 is not bound to its source. They are made anew in the same pass.
-func (k *Kernel) forgetSources(name string, index int) error {
+// flushFDB deletes the FDB entries of a device whose IPv6 local address has changed: each caches the route to its remote
+// together with the source address (dst_cache in struct vxlan_rdst), and goes on sending from the old one as long as that
+// route is valid, which over IPv6 is not bound to its source. They are made anew in the same pass.
+func (k *Kernel) flushFDB(name string, index int) error {
 	var failed error
 	for key, c := range k.tables.FDB.All {
 		if c.Present && key.Link == name {
@@ -83,6 +83,5 @@ func (k *Kernel) forgetSources(name string, index int) error {
 		}
 	}
 	k.batch.send()
-	k.tables.FDBGone(name)
 	return failed
 }
