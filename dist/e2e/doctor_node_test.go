@@ -164,7 +164,7 @@ func TestDoctorNode(t *testing.T) {
 			one("routes", failure, fmt.Sprintf("route %s dev br9 goes before the overlay's to node2, %s", half, theirs), fmt.Sprintf("ip route del %s dev br9", half))},
 
 		{"a rule of policy routing", func() { p.must(p.Do(func() error { return elsewhere(theirs, true) })) }, func() { p.must(p.Do(func() error { return elsewhere(theirs, false) })) },
-			one("peers", failure, "node2 (172.31.0.12): "+subnet.Gateway(theirs).Addr().String()+" is of node2, and a route of somebody else's keeps packets from it",
+			one("peers", failure, "node2 (172.31.0.12): "+subnet.Gateway(theirs).Addr().String()+" belongs to node2, but a foreign route keeps packets from it",
 				fmt.Sprintf("selvaged explain %s; ip rule; remove what is not yours", subnet.Gateway(theirs).Addr()))},
 
 		{"FORWARD drops", func() { p.run("iptables-nft", "-w", "-P", "FORWARD", "DROP") }, func() { p.run("iptables-nft", "-w", "-P", "FORWARD", "ACCEPT") },

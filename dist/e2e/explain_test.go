@@ -108,7 +108,7 @@ func TestExplain(t *testing.T) {
 	expect(0, []string{"node1: ready for", "1 programmed", "none were needed"}, "status")
 	expect(0, []string{"node2", file.Subnets[0].Masked().String(), "flannel.1 flannel-v6.1", "programmed"}, "peers")
 	for i, device := range []string{"flannel.1", "flannel-v6.1"} {
-		expect(0, []string{"is of node2: by VXLAN, " + device, "bridge fdb replace"}, "explain", file.Subnets[i].Addr().String())
+		expect(0, []string{"belongs to node2, reached over VXLAN, " + device, "bridge fdb replace"}, "explain", file.Subnets[i].Addr().String())
 	}
 	expect(0, []string{"is outside the overlay", "masquerade"}, "explain", l.Outside().Addr(subnet.IPv4).String())
 	err = node.Do(func() error {
@@ -122,7 +122,7 @@ func TestExplain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect(2, []string{"a route of somebody else's sends it out of eth0", "foreign", "# by the route " + file.Subnets[0].Addr().String() + "/32 dev eth0"},
+	expect(2, []string{"a foreign route sends packets for it out of eth0", "foreign", "# because of route " + file.Subnets[0].Addr().String() + "/32 dev eth0"},
 		"explain", file.Subnets[0].Addr().String())
 	// The daemon says so by itself, of this one and of one to the same subnet with a better metric, and when they are gone.
 	err = node.Do(func() error {
@@ -182,14 +182,14 @@ func TestExplainOthers(t *testing.T) {
 			code    int
 			says    []string
 		}{
-			{node.Addr(f).String(), 0, []string{"is this node's own, on eth0: pods here reach it with their own address", "it is the public IP of this node"}},
-			{peer.Addr(f).String(), 0, []string{"is outside the overlay: pods here reach it by eth0, with this node's address", "it is the public IP of node2"}},
-			{l.Outside().Addr(f).String(), 0, []string{"by eth0, with this node's address", "ok  masquerade what leaves the overlay"}},
-			{[...]string{subnet.IPv4: "127.0.0.1", subnet.IPv6: "::1"}[f], 0, []string{"a pod means itself"}},
+			{node.Addr(f).String(), 0, []string{"is this node's own, on eth0: pods on this node reach it with their own address", "public IP of this node"}},
+			{peer.Addr(f).String(), 0, []string{"is outside the overlay: pods on this node reach it through eth0, with this node's address", "public IP of node2"}},
+			{l.Outside().Addr(f).String(), 0, []string{"through eth0, with this node's address", "ok  masquerade what leaves the overlay"}},
+			{[...]string{subnet.IPv4: "127.0.0.1", subnet.IPv6: "::1"}[f], 0, []string{"it is the pod itself"}},
 			{group, 0, []string{"is a multicast group outside the overlay", "ok  multicast is not masqueraded"}},
-			{[...]string{subnet.IPv4: "169.254.7.7", subnet.IPv6: "fe80::7"}[f], 0, []string{"and of one link only"}},
-			{own.Subnets[f].Addr().String(), 0, []string{"and its own, on cni0"}},
-			{own.Subnets[f].Masked().Addr().String(), 0, []string{"and its own, on " + device}},
+			{[...]string{subnet.IPv4: "169.254.7.7", subnet.IPv6: "fe80::7"}[f], 0, []string{"and link-local"}},
+			{own.Subnets[f].Addr().String(), 0, []string{"and is the node's own, on cni0"}},
+			{own.Subnets[f].Masked().Addr().String(), 0, []string{"and is the node's own, on " + device}},
 			{pod.Addr(f).String(), 0, []string{": a pod on cni0"}},
 			{free, 2, []string{"no node has a lease on " + free, "lease  missing  none", "where packets for it go meanwhile"}},
 		} {

@@ -117,13 +117,13 @@ func TestShowPeers(t *testing.T) {
 
 func TestShowExplanation(t *testing.T) {
 	var out strings.Builder
-	e := status.Explanation{Verdict: "10.5.3.7 is of node3: by VXLAN, flannel.1", OK: true, Steps: []status.Step{
+	e := status.Explanation{Verdict: "10.5.3.7 belongs to node3, reached over VXLAN, flannel.1", OK: true, Steps: []status.Step{
 		{Kind: "lease", Text: "10.5.3.0-24", Mark: status.Right, Note: "node3"},
 		{Kind: "route", Text: "ip route replace 10.5.3.0/24 via 10.5.3.0 dev flannel.1 onlink proto 83", Mark: status.Right},
 		{Kind: "mtu", Text: "1450", Mark: status.Note, Note: "of flannel.1"},
 	}}
 	showExplanation(&out, style{}, e)
-	e.OK, e.Verdict = false, "10.5.3.7 is of node3, and a route of somebody else's sends it out of eth1"
+	e.OK, e.Verdict = false, "10.5.3.7 belongs to node3, but a foreign route sends packets for it out of eth1"
 	e.Steps[1].Mark = status.Foreign
 	showExplanation(&out, style{colour: true}, e)
 	golden(t, "explain.txt", out.String())

@@ -57,11 +57,6 @@ func (n *node) Peers(ctx context.Context) (p []status.Peer, err error) {
 	return p, n.ask(ctx, func() { p = n.peers() })
 }
 
-// Explain implements api.Source.
-func (n *node) Explain(ctx context.Context, a netip.Addr) (e status.Explanation, err error) {
-	return e, n.ask(ctx, func() { e = n.explain(a) })
-}
-
 // notePass remembers what a pass says for the status.
 func (n *node) notePass(now time.Time, r network.Result) {
 	if r.Set+r.Removed+len(r.Failures) > 0 {

@@ -1,0 +1,122 @@
+package kernel
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+)
+
+// Lookup answers questions about what the kernel does with an address, for a person who asks. It has a socket of its own and
+// knows nothing of the tables, so that a dump of a large routing table delays nothing else. It is not safe for concurrent use.
+type Lookup struct{ handle *netlink.Handle }
+
+// OpenLookup returns a Lookup in the network namespace of the calling goroutine's thread.
+func OpenLookup() (*Lookup, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	return &Lookup{handle}, nil
+}
+
+// Close releases the socket.
+func (l *Lookup) Close() { l.handle.Close() }
+
+// Route asks the kernel how it sends a packet to a. The error says that it cannot, and why.
+func (l *Lookup) Route(a netip.Addr) (network.Hop, error) {
+	routes, err := l.handle.RouteGet(a.AsSlice())
+	if err != nil {
+		return network.Hop{}, fmt.Errorf("no route to %s: %w", a, err)
+	}
+	if len(routes) == 0 {
+		return network.Hop{}, fmt.Errorf("no route to %s", a)
+	}
+	r := routes[0]
+	h := network.Hop{Link: l.linkName(r.LinkIndex), Local: r.Type == unix.RTN_LOCAL || r.Type == unix.RTN_BROADCAST}
+	h.Gateway, h.Source = addrOf(r.Gw), addrOf(r.Src)
+	return h, nil
+}
+
+// Shadowing returns the first route that is not selvage's and that the kernel takes for a in place of the one under key: it is more
+// specific, or has a better metric. It is in the words of ip; ok is false if there is none in any table.
+func (l *Lookup) Shadowing(a netip.Addr, key network.RouteKey) (route string, ok bool, err error) {
+	all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
+	routes, err := l.handle.RouteListFiltered(int(familyOf(a)), all, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return "", false, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil || int(r.Protocol) == network.RouteProtocol || !r.Dst.Contains(a.AsSlice()) {
+			continue
+		}
+		length, _ := r.Dst.Mask.Size()
+		if length > key.Prefix.Bits() || length == key.Prefix.Bits() && uint32(r.Priority) < key.Metric {
+			return l.describe(r), true, nil
+		}
+	}
+	return "", false, nil
+}
+
+// describe names a route in the words of ip.
+func (l *Lookup) describe(r netlink.Route) string {
+	bits, _ := r.Dst.Mask.Size()
+	s := network.Shadow{
+		Key:   network.RouteKey{Prefix: netip.PrefixFrom(addrOf(r.Dst.IP), bits), Metric: uint32(r.Priority)},
+		Route: network.Route{Type: uint8(r.Type), Gateway: addrOf(r.Gw)},
+	}
+	if r.Type == unix.RTN_UNICAST {
+		s.Route.Link = l.linkName(r.LinkIndex)
+	}
+	text := s.String()
+	if r.Table != unix.RT_TABLE_MAIN && r.Table != unix.RT_TABLE_LOCAL {
+		text += fmt.Sprintf(" table %d", r.Table)
+	}
+	return text
+}
+
+// LinkWith returns the name of the interface that has the address a; empty if there is none, or it cannot be read.
+func (l *Lookup) LinkWith(a netip.Addr) string {
+	addresses, err := l.handle.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return ""
+	}
+	for _, x := range addresses {
+		if addrOf(x.IP) == a {
+			return l.linkName(x.LinkIndex)
+		}
+	}
+	return ""
+}
+
+// Seen reports whether the neighbour table has a live entry for a on the interface called link: a host there answered ARP or ND.
+func (l *Lookup) Seen(a netip.Addr, link string) bool {
+	const live = unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_PERMANENT
+	dev, err := l.handle.LinkByName(link)
+	if err != nil {
+		return false
+	}
+	neighbours, err := l.handle.NeighList(dev.Attrs().Index, int(familyOf(a)))
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(neighbours, func(n netlink.Neigh) bool { return addrOf(n.IP) == a && n.State&live != 0 })
+}
+
+func (l *Lookup) linkName(index int) string {
+	link, err := l.handle.LinkByIndex(index)
+	if err != nil {
+		return ""
+	}
+	return link.Attrs().Name
+}
+
+// addrOf returns the address that the library has as bytes; invalid for none.
+func addrOf(ip []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}

@@ -1,0 +1,239 @@
+// Package explain tells, step by step as a packet goes, how a node reaches an address: what the leases ask for, which of it the
+// kernel holds, and what the kernel really does with such a packet.
+//
+// It takes two inputs. [Facts] is what the daemon knows: its loop fills them in, in time that does not depend on the number of
+// routes. [Kernel] asks the kernel, which can take long among many routes, so [Address] runs on the goroutine of whoever asks.
+package explain
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// Kernel is what the kernel does with an address; the Lookup of package network/kernel implements it.
+type Kernel interface {
+	// Route returns how the kernel sends a packet to an address. The error says that it cannot, and why.
+	Route(netip.Addr) (network.Hop, error)
+	// Shadowing returns the foreign route that the kernel takes for an address in place of the one under a key.
+	Shadowing(netip.Addr, network.RouteKey) (route string, ok bool, err error)
+	// LinkWith returns the name of the interface that has an address; empty if there is none.
+	LinkWith(netip.Addr) string
+	// Seen reports whether the host with an address answered ARP or ND on an interface.
+	Seen(a netip.Addr, link string) bool
+}
+
+// Facts is what the daemon knows of one address.
+type Facts struct {
+	Waiting bool         // the network config is not known yet: nothing else is set
+	Family  string       // of the address, as people write it
+	Network netip.Prefix // the overlay's in this family; invalid if the config has the family off
+	Subnet  netip.Prefix // this node's own; invalid if it has none
+	Lease   string       // name of this node's own lease
+	Claims  []Claim      // leases on a subnet that holds the address: the accepted one first, then by age
+	Peer    *Peer        // the node that the address belongs to; nil if it is no peer's
+	PeerAt  string       // name of the node whose public IP the address is; empty if there is none
+	PeerKey string       // name of that node's lease
+	Uplink  string       // name of the interface that carries the overlay
+	MTU     int          // the uplink's, in bytes
+	Own     []string     // names of this node's overlay devices
+	// Masquerade: what leaves the overlay gets this node's address.
+	Masquerade bool
+	Filter     status.Filter
+}
+
+// Claim is a lease on a subnet that holds the address.
+type Claim struct {
+	Lease  string
+	Node   string
+	Reason error     // why it is rejected; nil: it is accepted
+	Until  time.Time // end of the grace period of one that has vanished from the store; zero: it has not
+}
+
+// Peer is another node, and what leads to it.
+type Peer struct {
+	Name     string
+	PublicIP netip.Addr
+	Path     string // how it is reached, such as "over VXLAN, flannel.1"
+	Entries  []Entry
+	Route    network.RouteKey // of its subnet
+	Link     string           // the device that its route leads out of; empty if it needs no route
+	Device   *Device          // that device; nil if it is not ours
+}
+
+// Entry is one kernel object that leads to a peer, as the commands that would make it.
+type Entry struct {
+	Kind   string
+	Want   []string
+	Have   string // what is there instead; empty if nothing is
+	InSync bool
+}
+
+// Device is one of this node's overlay devices.
+type Device struct {
+	Text   string // its name and settings
+	MTU    int    // in bytes
+	InSync bool
+}
+
+// Address explains how the node that the facts are of reaches a.
+func Address(a netip.Addr, f Facts, k Kernel) status.Explanation {
+	e := &explanation{
+		Explanation: status.Explanation{Address: a, OK: true, Steps: []status.Step{}},
+		address:     a, facts: f, kernel: k,
+	}
+	switch {
+	case f.Waiting:
+		e.conclude(false, "this node does not know the network config yet: run selvaged status")
+	case !f.Network.IsValid():
+		e.conclude(false, "the network config has %s off", f.Family)
+	case !f.Network.Contains(a):
+		e.outside()
+	case f.Subnet.IsValid() && f.Subnet.Contains(a):
+		e.own()
+	case f.Peer != nil:
+		e.peer()
+	default:
+		e.unleased()
+	}
+	return e.Explanation
+}
+
+type explanation struct {
+	status.Explanation
+	address netip.Addr
+	facts   Facts
+	kernel  Kernel
+}
+
+// conclude sets the verdict. The first one that is bad stays.
+func (e *explanation) conclude(ok bool, format string, args ...any) {
+	if e.OK {
+		e.OK, e.Verdict = ok, fmt.Sprintf(format, args...)
+	}
+}
+
+func (e *explanation) step(kind, text string, mark status.Mark, note string) {
+	e.Steps = append(e.Steps, status.Step{Kind: kind, Text: text, Mark: mark, Note: note})
+}
+
+func (e *explanation) claims() {
+	for _, c := range e.facts.Claims {
+		switch {
+		case c.Reason != nil:
+			e.step("lease", c.Lease, status.Foreign, "rejected: "+c.Reason.Error())
+		case !c.Until.IsZero():
+			e.step("lease", c.Lease, status.Missing, "withdrawn; its entries are retained until "+c.Until.Format("15:04:05"))
+		default:
+			e.step("lease", c.Lease, status.Right, c.Node)
+		}
+	}
+}
+
+// peer explains an address of another node's subnet.
+func (e *explanation) peer() {
+	p := e.facts.Peer
+	e.claims()
+	for _, x := range p.Entries {
+		mark, note := status.Right, ""
+		if !x.InSync {
+			mark = status.Missing
+			if x.Have != "" {
+				note = "actual: " + x.Have
+			}
+			e.conclude(false, "%s belongs to %s, but not every entry that leads there is in place", e.address, p.Name)
+		}
+		for _, line := range x.Want {
+			e.step(x.Kind, line, mark, note)
+		}
+	}
+	e.actualRoute()
+	e.device()
+	e.underlay()
+	e.step("filter", "inside the overlay: not masqueraded", e.filterMark(), e.facts.Filter.Mode)
+	e.foreignFilter()
+	e.conclude(true, "%s belongs to %s, reached %s", e.address, p.Name, p.Path)
+}
+
+// actualRoute compares what the kernel does with what is desired. A foreign route that is more specific or has a better metric takes
+// precedence, and so does a rule of policy routing.
+func (e *explanation) actualRoute() {
+	p := e.facts.Peer
+	if p.Link == "" {
+		return
+	}
+	switch hop, err := e.kernel.Route(e.address); {
+	case err != nil:
+		e.step("route", fmt.Sprintf("the kernel: no route to %s", e.address), status.Foreign, e.shadow())
+		e.conclude(false, "%s belongs to %s, but a foreign route keeps packets from it", e.address, p.Name)
+	case hop.Link != p.Link:
+		e.step("route", fmt.Sprintf("the kernel: %s %s", e.address, hop), status.Foreign, e.shadow())
+		e.conclude(false, "%s belongs to %s, but a foreign route sends packets for it out of %s", e.address, p.Name, hop.Link)
+	default:
+		e.step("route", fmt.Sprintf("the kernel: %s %s", e.address, hop), status.Right, "")
+	}
+}
+
+// shadow names what takes precedence over the peer's route.
+func (e *explanation) shadow() string {
+	switch route, ok, err := e.kernel.Shadowing(e.address, e.facts.Peer.Route); {
+	case err != nil:
+		return "see ip route and ip rule"
+	case ok:
+		return "because of " + route
+	default:
+		return "no route explains it: see ip rule"
+	}
+}
+
+// device describes the device that packets leave by.
+func (e *explanation) device() {
+	p := e.facts.Peer
+	switch {
+	case p.Link == "":
+	case p.Device == nil:
+		e.step("mtu", fmt.Sprint(e.facts.MTU), status.Note, "of "+p.Link)
+	default:
+		mark := status.Right
+		if !p.Device.InSync {
+			mark = status.Missing
+			e.conclude(false, "device %s differs from its desired state", p.Link)
+		}
+		e.step("device", p.Device.Text, mark, "")
+		e.step("mtu", fmt.Sprint(p.Device.MTU), status.Note, fmt.Sprintf("of %s; the uplink has %d", p.Link, e.facts.MTU))
+	}
+}
+
+// underlay explains how the peer's public IP is reached.
+func (e *explanation) underlay() {
+	p := e.facts.Peer
+	if !p.PublicIP.IsValid() {
+		return
+	}
+	hop, err := e.kernel.Route(p.PublicIP)
+	if err != nil {
+		e.step("uplink", p.PublicIP.String(), status.Missing, err.Error())
+		e.conclude(false, "%s belongs to %s, but this node has no route to its public IP %s", e.address, p.Name, p.PublicIP)
+		return
+	}
+	e.step("uplink", fmt.Sprintf("%s %s", p.PublicIP, hop), status.Note, "to "+p.Name)
+}
+
+func (e *explanation) filterMark() status.Mark {
+	if e.facts.Filter.InForce {
+		return status.Right
+	}
+	return status.Missing
+}
+
+func (e *explanation) foreignFilter() {
+	for _, rule := range e.facts.Filter.Foreign {
+		e.step("filter", rule, status.Foreign, "")
+		e.conclude(false, "%s belongs to %s, but a foreign packet filter on this node drops what is sent to it",
+			e.address, cmp.Or(e.facts.Peer.Name, "another node"))
+	}
+}
