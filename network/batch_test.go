@@ -108,14 +108,6 @@ func TestOneBatch(t *testing.T) {
 	}
 }
 
-// linkKernel does with devices as it is told.
-type linkKernel struct {
-	noKernel
-	link func(name string, c Change[Link]) (LinkEffects, error)
-}
-
-func (k linkKernel) Link(name string, c Change[Link]) (LinkEffects, error) { return k.link(name, c) }
-
 // TestDevicesOneByOne: to make one device can show that another is gone, which is then made as what it has become.
 func TestDevicesOneByOne(t *testing.T) {
 	tables := NewTables()
@@ -128,7 +120,7 @@ func TestDevicesOneByOne(t *testing.T) {
 		tables.Links.Observe(name, have)
 	}
 	var found []bool
-	kernel := linkKernel{link: func(name string, c Change[Link]) (effects LinkEffects, err error) {
+	tables.ApplyLinks(func(name string, c Change[Link]) (effects LinkEffects, err error) {
 		found = append(found, c.Present)
 		for _, other := range names {
 			if other != name && len(found) == 1 {
@@ -136,8 +128,8 @@ func TestDevicesOneByOne(t *testing.T) {
 			}
 		}
 		return effects, nil
-	}}
-	r := &Reconciler{Tables: tables, Kernel: kernel}
+	})
+	r := &Reconciler{Tables: tables}
 	if got := r.Pass(start); got.Set != 2 || got.Repaired != 2 || !slices.Equal(found, []bool{true, false}) {
 		t.Errorf("%+v, there were %v; want the first one there and the second not", got, found)
 	}
@@ -169,9 +161,8 @@ func TestLinkEffects(t *testing.T) {
 		tables.Addresses.Observe(other, Address{})
 		fdb := FDBKey{Link: device, MAC: MAC{0x72, 5: 1}}
 		tables.FDB.Observe(fdb, FDB{Permanent: true})
-		r := &Reconciler{Tables: tables, KeepUnwanted: true, Kernel: linkKernel{
-			link: func(string, Change[Link]) (LinkEffects, error) { return tt.effects, tt.err },
-		}}
+		tables.ApplyLinks(func(string, Change[Link]) (LinkEffects, error) { return tt.effects, tt.err })
+		r := &Reconciler{Tables: tables, KeepUnwanted: true}
 		r.Pass(start)
 		got := [4]bool{
 			!tables.Links.Get("flannel.2").Present, !tables.Addresses.Get(other).Present,

@@ -34,21 +34,22 @@ func BenchmarkChange(b *testing.B) {
 	}
 }
 
-// noKernel makes every change by doing nothing.
-type noKernel struct{}
-
-func (noKernel) Link(string, Change[Link]) (LinkEffects, error) { return LinkEffects{}, nil }
-func (noKernel) Address(AddressKey, Change[Address]) error      { return nil }
-func (noKernel) FDB([]Update[FDBKey, FDB])                      {}
-func (noKernel) Neighbours([]Update[NeighbourKey, Neighbour])   {}
-func (noKernel) Nexthops([]Update[NexthopID, Nexthop])          {}
-func (noKernel) Routes([]Update[RouteKey, Route])               {}
-func (noKernel) VTEPs([]Update[netip.Addr, VTEP])               {}
-func (noKernel) Sysctl(string, Change[Sysctl]) error            { return nil }
+// applyNothing has every change made by doing nothing.
+func applyNothing(t *Tables) *Tables {
+	t.VTEPs.ApplyBatch(func([]Update[netip.Addr, VTEP]) {})
+	t.ApplyLinks(func(string, Change[Link]) (LinkEffects, error) { return LinkEffects{}, nil })
+	t.Addresses.ApplyEach(func(AddressKey, Change[Address]) error { return nil })
+	t.FDB.ApplyBatch(func([]Update[FDBKey, FDB]) {})
+	t.Neighbours.ApplyBatch(func([]Update[NeighbourKey, Neighbour]) {})
+	t.Nexthops.ApplyBatch(func([]Update[NexthopID, Nexthop]) {})
+	t.Routes.ApplyBatch(func([]Update[RouteKey, Route]) {})
+	t.Sysctls.ApplyEach(func(string, Change[Sysctl]) error { return nil })
+	return t
+}
 
 // cluster returns a node that has programmed so many peers, four entries each.
 func cluster(peers int) (*Reconciler, []State) {
-	r := &Reconciler{Tables: NewTables(), Kernel: noKernel{}}
+	r := &Reconciler{Tables: applyNothing(NewTables())}
 	r.Tables.Replace(self, State{}, nodeState(device, vxlan()))
 	states := make([]State, peers)
 	for i := range states {
@@ -170,7 +171,7 @@ func BenchmarkMemory(b *testing.B) {
 	var used uint64
 	for b.Loop() {
 		before := heap()
-		r := &Reconciler{Tables: NewTables(), Kernel: noKernel{}}
+		r := &Reconciler{Tables: applyNothing(NewTables())}
 		r.Tables.Replace(self, State{}, nodeState(device, vxlan()))
 		for _, s := range states {
 			r.Tables.Replace(Owner{Name: "peer"}, State{}, s)

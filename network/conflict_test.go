@@ -16,8 +16,8 @@ func pauseOf(t *Tables, k RouteKey) time.Duration {
 // TestConflictIsNamed: a route that somebody replaces again and again is reported with both values; one that was replaced
 // once or twice is not.
 func TestConflictIsNamed(t *testing.T) {
-	tables := NewTables()
-	r := &Reconciler{Tables: tables, Kernel: noKernel{}}
+	tables := applyNothing(NewTables())
+	r := &Reconciler{Tables: tables}
 	key := RouteKey{Prefix: prefix("10.5.29.0/24")}
 	ours, theirs := Route{Link: "eth0", Protocol: RouteProtocol}, Route{Link: "eth1", Protocol: 4}
 	tables.Routes.Want(Owner{Name: "lease"}, key, ours)

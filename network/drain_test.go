@@ -7,7 +7,7 @@ import (
 
 // TestDrain: what the kernel tells of a pass's own changes is taken in while it goes on if there is much of it, and only then.
 func TestDrain(t *testing.T) {
-	for peers, want := range map[int]bool{10: false, 2 * manySet: true} {
+	for peers, want := range map[int]bool{10: false, 2 * drainFrom: true} {
 		r, _ := node(0)
 		for i := range peers {
 			r.Tables.Replace(Owner{Name: "peer"}, State{}, byID(peer(i)))

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// The methods of [Kernel], for the fake.
+// How the fake kernel applies changes.
 
 // called notes a call and returns the fault that is set for it.
 func (f *fakeKernel) called(kind string, k any, wanted bool) error {

@@ -17,8 +17,8 @@ var (
 )
 
 // fakeKernel keeps state as the real one does: nothing can hang on a device or a nexthop object that is not there, what
-// hangs on one goes with it, VNI and port exist once, some things happen without a notification. It refuses what a careful
-// Kernel refuses, and notes in touched whatever it was asked to do to somebody else's things.
+// hangs on one goes with it, VNI and port exist once, some things happen without a notification. It refuses what package
+// kernel refuses, and notes in touched whatever it was asked to do to somebody else's things.
 type fakeKernel struct {
 	tables     *Tables
 	vteps      map[netip.Addr]VTEP
@@ -40,8 +40,7 @@ type fakeKernel struct {
 }
 
 func newFakeKernel(t *Tables) *fakeKernel {
-	return &fakeKernel{
-		tables:     t,
+	f := &fakeKernel{
 		lost:       map[NexthopID]struct{}{},
 		vteps:      map[netip.Addr]VTEP{},
 		links:      map[string]Link{},
@@ -51,6 +50,21 @@ func newFakeKernel(t *Tables) *fakeKernel {
 		nexthops:   map[NexthopID]Nexthop{},
 		routes:     map[RouteKey]Route{},
 	}
+	f.serve(t)
+	return f
+}
+
+// serve has the fake kernel feed and obey tables.
+func (f *fakeKernel) serve(t *Tables) {
+	f.tables = t
+	t.VTEPs.ApplyBatch(f.VTEPs)
+	t.ApplyLinks(f.Link)
+	t.Addresses.ApplyEach(f.Address)
+	t.FDB.ApplyBatch(f.FDB)
+	t.Neighbours.ApplyBatch(f.Neighbours)
+	t.Nexthops.ApplyBatch(f.Nexthops)
+	t.Routes.ApplyBatch(f.Routes)
+	t.Sysctls.ApplyEach(f.Sysctl)
 }
 
 // clone copies what there is.

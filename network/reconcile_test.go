@@ -18,7 +18,7 @@ var self = Owner{Name: "self"}
 func newReconciler() (*Reconciler, *fakeKernel) {
 	tables := NewTables()
 	kernel := newFakeKernel(tables)
-	return &Reconciler{Tables: tables, Kernel: kernel}, kernel
+	return &Reconciler{Tables: tables}, kernel
 }
 
 // node returns a node that is as it should be: its device and n peers.
@@ -148,8 +148,8 @@ func TestTakenOver(t *testing.T) {
 	kernel.nexthops[stale2.Nexthops[0].Key] = stale2.Nexthops[0].Value
 	kernel.routes[stale2.Routes[0].Key] = stale2.Routes[0].Value
 
-	r := &Reconciler{Tables: NewTables(), Kernel: kernel, KeepUnwanted: true}
-	kernel.tables = r.Tables
+	r := &Reconciler{Tables: NewTables(), KeepUnwanted: true}
+	kernel.serve(r.Tables)
 	kernel.read()
 	r.Tables.Replace(self, State{}, nodeState(device, vxlan()))
 	for i := range 3 {

@@ -65,7 +65,7 @@ func (t *Tables) shadowed(k RouteKey) (of RouteKey, ok bool) {
 // routeChanged keeps the set of foreign routes up to date.
 func (t *Tables) routeChanged(k RouteKey) {
 	c := t.Routes.cells[k]
-	foreign := c != nil && c.is(present) && !c.wanted() && !t.Routes.ours(k, c.value)
+	foreign := c != nil && c.is(present) && !c.wanted() && !t.Routes.kind.ours(k, c.value)
 	_, was := t.foreign[k]
 	switch {
 	case foreign:

@@ -231,3 +231,20 @@ func ConnectedMetric(p netip.Prefix) uint32 {
 	}
 	return 256 // IP6_RT_PRIO_ADDRCONF, include/net/ip6_route.h
 }
+
+// String returns "10.5.29.0/24" or, with a metric of its own, "10.5.29.0/24 metric 7".
+func (k RouteKey) String() string {
+	if k.Metric == DefaultMetric(k.Prefix) {
+		return k.Prefix.String()
+	}
+	return fmt.Sprintf("%s metric %d", k.Prefix, k.Metric)
+}
+
+// String returns the form "10.5.29.0/32 dev flannel.1".
+func (k AddressKey) String() string { return fmt.Sprintf("%s dev %s", k.Prefix, k.Link) }
+
+// String returns the form "72:30:36:d0:8b:68 dev flannel.1".
+func (k FDBKey) String() string { return fmt.Sprintf("%s dev %s", k.MAC, k.Link) }
+
+// String returns the form "10.5.29.0 dev flannel.1".
+func (k NeighbourKey) String() string { return fmt.Sprintf("%s dev %s", k.IP, k.Link) }

@@ -11,7 +11,7 @@ import (
 func TestAcceptRABeforeForwarding(t *testing.T) {
 	tables := NewTables()
 	k := newFakeKernel(tables)
-	r := &Reconciler{Tables: tables, Kernel: k}
+	r := &Reconciler{Tables: tables}
 	const ra, all, v4 = "net/ipv6/conf/eth0/accept_ra", "net/ipv6/conf/all/forwarding", "net/ipv4/ip_forward"
 	tables.Replace(Owner{Name: "node"}, State{}, State{Sysctls: []Item[string, Sysctl]{
 		{Key: all, Value: "1"}, {Key: ra, Value: "2"}, {Key: v4, Value: "1"},

@@ -42,20 +42,22 @@ type Table[K comparable, V comparable] struct {
 	retries map[K]*retry
 	// changedBy says of keys that were right, and differ now, who did that, as far as it was told: see [Tables.Attribute].
 	changedBy map[K]string
-	author    *string // who does what is observed now
-	ours      func(K, V) bool
-	// changed, if set, is called after every change on either side of a key; seen, after what is there has changed, with
-	// what was there and what is. The zero value stands for nothing.
-	changed func(K)
-	seen    func(before, now V)
-	round   uint32    // of Mark and Sweep
-	counts  Count     // but for Pending
-	expired time.Time // when expireRetries last looked
+	tables    *Tables // that it is one of; nil in tests
+	kind      kind[K, V]
+	apply     func([]Update[K, V]) // changes the kernel, see ApplyBatch
+	round     uint32               // of Mark and Sweep
+	counts    Count                // but for Pending
+	expired   time.Time            // when expireRetries last looked
 }
 
-// NewTable returns an empty table. ours says whether an object that nobody wants is selvage's own and has to go.
-func NewTable[K comparable, V comparable](ours func(K, V) bool) *Table[K, V] {
-	return &Table[K, V]{cells: map[K]*cell[V]{}, dirty: map[K]struct{}{}, retries: map[K]*retry{}, ours: ours}
+// newTable returns an empty table of a kind.
+func newTable[K, V comparable](k kind[K, V]) *Table[K, V] {
+	if k.ours == nil {
+		k.ours = func(K, V) bool { return false }
+	}
+	return &Table[K, V]{
+		cells: map[K]*cell[V]{}, dirty: map[K]struct{}{}, retries: map[K]*retry{}, kind: k, apply: cannotApply[K, V],
+	}
 }
 
 func (t *Table[K, V]) cell(k K) *cell[V] {
@@ -75,8 +77,9 @@ func (t *Table[K, V]) cell(k K) *cell[V] {
 // together.
 const mostSpare = 16
 
-// grow makes room for n keys, where there are none yet: to grow as they come costs twice as much.
-func (t *Table[K, V]) grow(n int) {
+// grow makes room for the keys of so many owners, in an empty table: to grow as they come costs twice as much.
+func (t *Table[K, V]) grow(owners int, like *State) {
+	n := owners * len(t.kind.items(like))
 	if len(t.cells) == 0 && n > fewDirty {
 		t.cells, t.dirty, t.most = make(map[K]*cell[V], n), make(map[K]struct{}, n), n
 	}
@@ -91,7 +94,7 @@ func (t *Table[K, V]) update(k K, c *cell[V]) {
 		t.blame(k, differs && c.is(settled))
 		c.mark(settled, c.is(settled) || !differs)
 	case c.is(present):
-		differs = t.ours(k, c.value)
+		differs = t.kind.ours(k, c.value)
 		t.blame(k, false)
 		c.mark(settled, false)
 	default:
@@ -106,8 +109,8 @@ func (t *Table[K, V]) update(k K, c *cell[V]) {
 		delete(t.dirty, k)
 		t.shrink()
 	}
-	if t.changed != nil {
-		t.changed(k)
+	if t.kind.changed != nil {
+		t.kind.changed(k)
 	}
 }
 
@@ -127,11 +130,11 @@ func (t *Table[K, V]) blame(k K, changed bool) {
 	switch {
 	case !changed && len(t.changedBy) > 0:
 		delete(t.changedBy, k)
-	case changed && t.author != nil && *t.author != "":
+	case changed && t.tables != nil && t.tables.author != "":
 		if t.changedBy == nil {
 			t.changedBy = map[K]string{}
 		}
-		t.changedBy[k] = *t.author
+		t.changedBy[k] = t.tables.author
 	}
 }
 
@@ -185,8 +188,8 @@ func (t *Table[K, V]) Observe(k K, v V) {
 	c := t.cell(k)
 	if have := c.have(); !c.is(present) || have != v {
 		t.retrySoon(k)
-		if t.seen != nil {
-			t.seen(have, v)
+		if t.kind.observed != nil {
+			t.kind.observed(have, v)
 		}
 		c.observe(v, true)
 	}
@@ -202,8 +205,8 @@ func (t *Table[K, V]) ObserveGone(k K) {
 	}
 	t.retrySoon(k)
 	var none V
-	if t.seen != nil {
-		t.seen(c.have(), none)
+	if t.kind.observed != nil {
+		t.kind.observed(c.have(), none)
 	}
 	c.observe(none, false)
 	t.update(k, c)

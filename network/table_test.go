@@ -193,7 +193,7 @@ func TestTableAgainstModel(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		m := &model{map[int]map[string]modelClaim{}, map[int]int{}, map[int]bool{}, map[int]bool{}, ours}
-		table := NewTable(ours)
+		table := newTable(kind[int, int]{ours: ours})
 		var steps []string
 		for range 60 {
 			before := make([]Change[int], modelKeys)
@@ -214,7 +214,7 @@ func TestTableAgainstModel(t *testing.T) {
 // TestTableForgetsEverything: what was wanted and is not any more, and what was there and is not any more, leaves nothing
 // behind, so that a daemon that sees leases come and go for years does not grow.
 func TestTableForgetsEverything(t *testing.T) {
-	table := NewTable(func(int, int) bool { return true })
+	table := newTable(kind[int, int]{ours: func(int, int) bool { return true }})
 	for k := range 1000 {
 		for _, o := range []Owner{{Name: "a"}, {Name: "b", Grace: true}, {Name: "c", Age: -1}} {
 			table.Want(o, k, k)
@@ -240,7 +240,7 @@ func TestTableForgetsEverything(t *testing.T) {
 func TestClaims(t *testing.T) {
 	old, heir, late := Owner{Name: "old", Age: 5}, Owner{Name: "heir", Age: 9}, Owner{Name: "late", Age: 12}
 	oldInGrace := Owner{Name: "old", Age: 5, Grace: true}
-	table := NewTable(func(int, string) bool { return true })
+	table := newTable(kind[int, string]{ours: func(int, string) bool { return true }})
 	for _, step := range []struct {
 		name   string
 		do     func()
@@ -271,7 +271,7 @@ func TestClaims(t *testing.T) {
 
 // TestIterationsStop: the three iterators end when told so, and Pending takes changes on the way.
 func TestIterationsStop(t *testing.T) {
-	table := NewTable(func(int, int) bool { return true })
+	table := newTable(kind[int, int]{ours: func(int, int) bool { return true }})
 	for k := range 100 {
 		table.Want(Owner{Name: "a"}, k, k)
 		table.Want(Owner{Name: "b"}, k, k)

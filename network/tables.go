@@ -2,7 +2,7 @@ package network
 
 import (
 	"net/netip"
-	"slices"
+	"strings"
 )
 
 // Tables is everything selvage programs on one node, by kind.
@@ -16,12 +16,16 @@ type Tables struct {
 	Routes     *Table[RouteKey, Route]
 	Sysctls    *Table[string, Sysctl]
 
-	routesOn map[string]int32    // how many of the routes there lead out of each device
-	routesBy map[NexthopID]int32 // how many go by each nexthop object
-	owned    map[string]struct{} // devices for which OwnsLink held when the tables of what hangs on them were last told
-	author   string
+	kinds  []objects           // the same, in the order in which they are set
+	owned  map[string]struct{} // devices that are selvage's own, as last taken into the tables of what is on them
+	author string              // who makes the changes that are observed now
 
-	foreign      map[RouteKey]struct{} // routes there that are somebody else's
+	last, next State // the arguments of Replace; kept while it runs, so that it does not allocate them
+
+	routesOn map[string]int32    // number of actual routes out of each device
+	routesBy map[NexthopID]int32 // number of actual routes by each nexthop object
+
+	foreign      map[RouteKey]struct{} // actual routes that are not selvage's own
 	shadows      []Shadow              // of them: see Shadows
 	shadowsStale bool
 }
@@ -35,33 +39,84 @@ const protocolKernel = 2
 //   - on a device of ours, whatever it is called: addresses (but for link-local ones, which others may need), permanent
 //     FDB entries and neighbours, and routes that the kernel did not make by itself;
 //   - elsewhere, routes and nexthop objects with our protocol number;
-//   - what the VTEP filter lets in, whose table is ours as a whole.
+//   - what the VTEP filter accepts: its table is ours as a whole.
 //
 // Nothing else is ever removed.
 func NewTables() *Tables {
-	t := &Tables{owned: map[string]struct{}{}, routesOn: map[string]int32{}, routesBy: map[NexthopID]int32{}, foreign: map[RouteKey]struct{}{}}
-	t.VTEPs = NewTable(func(netip.Addr, VTEP) bool { return true })
-	t.Links = NewTable(func(_ string, l Link) bool { return l.Alias == Alias })
-	t.Links.changed = t.linkChanged
-	t.Addresses = NewTable(func(k AddressKey, _ Address) bool {
-		return t.OwnsLink(k.Link) && !k.Prefix.Addr().IsLinkLocalUnicast()
-	})
-	t.FDB = NewTable(func(k FDBKey, v FDB) bool { return v.Permanent && t.OwnsLink(k.Link) })
-	t.Neighbours = NewTable(func(k NeighbourKey, v Neighbour) bool { return v.Permanent && t.OwnsLink(k.Link) })
-	t.Nexthops = NewTable(func(_ NexthopID, v Nexthop) bool { return v.Protocol == RouteProtocol })
-	t.Routes = NewTable(func(_ RouteKey, v Route) bool {
-		return v.Protocol == RouteProtocol || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
-	})
-	t.Routes.seen = t.routeSeen
-	t.Routes.changed = t.routeChanged
-	t.Sysctls = NewTable(func(string, Sysctl) bool { return false }) // a setting stays when nobody wants it any more
-	t.Links.author, t.Addresses.author, t.FDB.author = &t.author, &t.author, &t.author
-	t.Neighbours.author, t.Nexthops.author, t.Routes.author = &t.author, &t.author, &t.author
+	t := &Tables{
+		owned:    map[string]struct{}{},
+		routesOn: map[string]int32{},
+		routesBy: map[NexthopID]int32{},
+		foreign:  map[RouteKey]struct{}{},
+	}
+	t.addKinds()
 	return t
 }
 
-// OwnsLink reports whether the device of that name is selvage's own: it carries our ifalias, or it is wanted and is what
-// is wanted in all that cannot be changed on a live device (so that flannel's device is taken over), or it is wanted and
+// addKinds makes the list of kinds.
+func (t *Tables) addKinds() {
+	t.VTEPs = add(t, kind[netip.Addr, VTEP]{ // first: the peer may be sending already
+		name:  "vtep",
+		items: func(s *State) []Item[netip.Addr, VTEP] { return s.VTEPs },
+		ours:  func(netip.Addr, VTEP) bool { return true },
+	})
+	t.Links = add(t, kind[string, Link]{
+		name:    "link",
+		items:   func(s *State) []Item[string, Link] { return s.Links },
+		ours:    func(_ string, l Link) bool { return l.Alias == Alias },
+		changed: t.linkChanged,
+	})
+	t.Addresses = add(t, kind[AddressKey, Address]{
+		name:  "address",
+		items: func(s *State) []Item[AddressKey, Address] { return s.Addresses },
+		ours: func(k AddressKey, _ Address) bool {
+			return t.OwnsLink(k.Link) && !k.Prefix.Addr().IsLinkLocalUnicast()
+		},
+		link:   func(k AddressKey, _ Address) string { return k.Link },
+		before: t.enableIPv6,
+	})
+	t.FDB = add(t, kind[FDBKey, FDB]{
+		name:  "fdb",
+		items: func(s *State) []Item[FDBKey, FDB] { return s.FDB },
+		ours:  func(k FDBKey, v FDB) bool { return v.Permanent && t.OwnsLink(k.Link) },
+		link:  func(k FDBKey, _ FDB) string { return k.Link },
+	})
+	t.Neighbours = add(t, kind[NeighbourKey, Neighbour]{
+		name:  "neighbour",
+		items: func(s *State) []Item[NeighbourKey, Neighbour] { return s.Neighbours },
+		ours:  func(k NeighbourKey, v Neighbour) bool { return v.Permanent && t.OwnsLink(k.Link) },
+		link:  func(k NeighbourKey, _ Neighbour) string { return k.Link },
+	})
+	t.Nexthops = add(t, kind[NexthopID, Nexthop]{
+		name:  "nexthop",
+		items: func(s *State) []Item[NexthopID, Nexthop] { return s.Nexthops },
+		ours:  func(_ NexthopID, v Nexthop) bool { return v.Protocol == RouteProtocol },
+		link:  func(_ NexthopID, v Nexthop) string { return v.Link },
+		// Routes may still go by it that could not be changed or removed: the kernel would remove them with it, unreported.
+		used: func(id NexthopID) bool { return t.routesBy[id] > 0 },
+	})
+	t.Routes = add(t, kind[RouteKey, Route]{
+		name:  "route",
+		items: func(s *State) []Item[RouteKey, Route] { return s.Routes },
+		ours: func(_ RouteKey, v Route) bool {
+			return v.Protocol == RouteProtocol || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
+		},
+		link:     func(_ RouteKey, v Route) string { return v.Link },
+		nexthop:  func(_ RouteKey, v Route) NexthopID { return v.Nexthop },
+		changed:  t.routeChanged,
+		observed: t.routeObserved,
+	})
+	t.Sysctls = add(t, kind[string, Sysctl]{ // never removed: a setting stays when no owner wants it any more
+		name:   "sysctl",
+		items:  func(s *State) []Item[string, Sysctl] { return s.Sysctls },
+		before: t.setAcceptRA,
+		ready:  t.forwardingReady,
+		wasSet: func(p *pass, path string, v Sysctl) { p.Sysctls = append(p.Sysctls, path+"="+string(v)) },
+	})
+}
+
+// OwnsLink reports whether the device of that name is selvage's own: it carries our ifalias; or it is wanted and agrees with
+// what is wanted in all that cannot be changed on a live device (so flannel's device is taken over); or it is wanted and
 // there is none yet.
 func (t *Tables) OwnsLink(name string) bool {
 	c := t.Links.Get(name)
@@ -71,7 +126,7 @@ func (t *Tables) OwnsLink(name string) bool {
 	return c.Have.Alias == Alias || c.Wanted && c.Have.SameDevice(c.Want)
 }
 
-// linkChanged makes a device that becomes ours, or ceases to be, count for what was seen on it before.
+// linkChanged checks again what was observed on a device when the device becomes ours, or ceases to be.
 func (t *Tables) linkChanged(name string) {
 	_, before := t.owned[name]
 	now := t.OwnsLink(name)
@@ -83,46 +138,102 @@ func (t *Tables) linkChanged(name string) {
 	} else {
 		delete(t.owned, name)
 	}
-	t.Addresses.recheck()
-	t.FDB.recheck()
-	t.Neighbours.recheck()
-	t.Routes.recheck()
+	for _, k := range t.kinds {
+		k.ownershipChanged()
+	}
 }
 
-// canCarry reports whether there is, as far as we know, a device of that name to hang something on. One that we want has
-// to be the right one first, since we put nothing on somebody else's of the same name, and up, since one that is down
-// takes no routes. Of devices that we do not make nothing is known here, so the kernel has the say.
-func (t *Tables) canCarry(name string) bool {
+// linkReady reports whether objects can be set on the device of that name, as far as we know. One that we want has to be the
+// right one first, since we put nothing on a foreign device of the same name, and up, since one that is down takes no
+// routes. Nothing is known here of devices that we do not make, so the kernel decides.
+func (t *Tables) linkReady(name string) bool {
 	c := t.Links.Get(name)
 	return !c.Wanted || c.Present && c.Have.SameDevice(c.Want) && (c.Have.Up || !c.Want.Up)
 }
 
-// FDBGone says that a device's forwarding database is empty.
-func (t *Tables) FDBGone(link string) {
-	t.FDB.cascadeGone(func(k FDBKey, _ FDB) bool { return k.Link == link })
+// nexthopReady reports whether objects can go by a nexthop object; 0 stands for none.
+func (t *Tables) nexthopReady(id NexthopID) bool { return id == 0 || t.Nexthops.Get(id).Present }
+
+// enableIPv6 sets the settings without which a device takes neither IPv6 addresses nor routes.
+func (t *Tables) enableIPv6(p *pass) {
+	t.Sysctls.setWhere(p, func(path string) bool { return strings.HasSuffix(path, "/disable_ipv6") })
 }
 
-// NexthopsGone says that nexthop objects have gone, and with them the routes that went by them. What has come in their
-// place meanwhile is not touched.
+const acceptRA = "/accept_ra"
+
+// setAcceptRA sets accept_ra before forwarding: with accept_ra=1 the kernel drops a default route learnt from a router
+// when it begins to forward IPv6 (addrconf_fixup_forwarding in net/ipv6/addrconf.c).
+func (t *Tables) setAcceptRA(p *pass) {
+	t.Sysctls.setWhere(p, func(path string) bool { return strings.HasSuffix(path, acceptRA) })
+}
+
+// forwardingReady has IPv6's other settings wait for accept_ra.
+func (t *Tables) forwardingReady(path string) bool {
+	if !strings.HasPrefix(path, "net/ipv6/") || strings.HasSuffix(path, acceptRA) || strings.HasSuffix(path, "/disable_ipv6") {
+		return true
+	}
+	for other := range t.Sysctls.dirty {
+		if strings.HasSuffix(other, acceptRA) {
+			return false
+		}
+	}
+	return true
+}
+
+// Replace records that o wants next now, where it wanted last before. Objects in both are not touched.
+func (t *Tables) Replace(o Owner, last, next State) {
+	owner := &o // shared by all its objects
+	t.last, t.next = last, next
+	for _, k := range t.kinds {
+		k.replace(owner, &t.last, &t.next)
+	}
+	t.last, t.next = State{}, State{}
+}
+
+// Grow makes room, in empty tables, for n owners who want as many objects as like has.
+func (t *Tables) Grow(n int, like State) {
+	for _, k := range t.kinds {
+		k.grow(n, &like)
+	}
+}
+
+// Attribute names who makes the changes observed from now on, for people; empty: unknown. Their repairs will name it.
+func (t *Tables) Attribute(who string) { t.author = who }
+
+// RetryOn records that something about a device has changed, such as a new address: what could not be set on it may be
+// possible now. It is for devices that are not ours; of ours it is known when they are ready.
+func (t *Tables) RetryOn(link string) {
+	for _, k := range t.kinds {
+		k.retryOn(link)
+	}
+}
+
+// LinkGone records that a device does not exist any more, nor anything on it: the kernel notifies of the device only.
+func (t *Tables) LinkGone(name string) {
+	t.Links.ObserveGone(name)
+	for _, k := range t.kinds {
+		k.linkGone(name)
+	}
+}
+
+// FDBGone records that a device's forwarding database is empty.
+func (t *Tables) FDBGone(link string) { t.FDB.linkGone(link) }
+
+// NexthopsGone records that nexthop objects are gone, and with them what went by them. Objects that have replaced those
+// meanwhile are not touched.
 func (t *Tables) NexthopsGone(ids map[NexthopID]struct{}) {
-	used := false
 	for id := range ids {
-		used = used || t.routesBy[id] > 0
+		if t.routesBy[id] > 0 { // else nothing is affected, as after our own deletions
+			for _, k := range t.kinds {
+				k.nexthopsGone(ids)
+			}
+			return
+		}
 	}
-	if !used {
-		return // as after our own deletions
-	}
-	t.Routes.cascadeGone(func(_ RouteKey, v Route) bool {
-		_, gone := ids[v.Nexthop]
-		return gone
-	})
 }
 
-// hasNexthop reports whether the nexthop object that a route is to go by is there.
-func (t *Tables) hasNexthop(r Route) bool { return r.Nexthop == 0 || t.Nexthops.Get(r.Nexthop).Present }
-
-// routeSeen counts what the routes there are hang on.
-func (t *Tables) routeSeen(before, now Route) {
+// routeObserved counts what the actual routes rest on.
+func (t *Tables) routeObserved(before, now Route) {
 	count(t.routesOn, before.Link, now.Link)
 	count(t.routesBy, before.Nexthop, now.Nexthop)
 }
@@ -140,10 +251,10 @@ func count[K comparable](of map[K]int32, before, now K) {
 	}
 }
 
-// CarriesRoutes reports whether one of the routes there leads out of the device of that name.
+// CarriesRoutes reports whether an actual route leads out of the device of that name.
 func (t *Tables) CarriesRoutes(name string) bool { return t.routesOn[name] > 0 }
 
-// RoutesOn reports whether routes there lead out of the device of that name: over IPv4, over IPv6.
+// RoutesOn reports whether actual routes lead out of the device of that name: IPv4 routes, IPv6 routes.
 func (t *Tables) RoutesOn(name string) (families [2]bool) {
 	if !t.CarriesRoutes(name) {
 		return families
@@ -161,85 +272,4 @@ func (t *Tables) RoutesOn(name string) (families [2]bool) {
 		}
 	}
 	return families
-}
-
-// Replace says that o asks for next now, where it asked for last before. What is in both is not touched.
-func (t *Tables) Replace(o Owner, last, next State) {
-	owner := &o // one for all
-	replace(t.VTEPs, owner, last.VTEPs, next.VTEPs)
-	replace(t.Links, owner, last.Links, next.Links)
-	replace(t.Addresses, owner, last.Addresses, next.Addresses)
-	replace(t.FDB, owner, last.FDB, next.FDB)
-	replace(t.Neighbours, owner, last.Neighbours, next.Neighbours)
-	replace(t.Nexthops, owner, last.Nexthops, next.Nexthops)
-	replace(t.Routes, owner, last.Routes, next.Routes)
-	replace(t.Sysctls, owner, last.Sysctls, next.Sysctls)
-}
-
-// Grow makes room, where there is nothing yet, for n owners who want as many things as like has.
-func (t *Tables) Grow(n int, like State) {
-	t.VTEPs.grow(n * len(like.VTEPs))
-	t.FDB.grow(n * len(like.FDB))
-	t.Neighbours.grow(n * len(like.Neighbours))
-	t.Nexthops.grow(n * len(like.Nexthops))
-	t.Routes.grow(n * len(like.Routes))
-}
-
-func replace[K, V comparable](t *Table[K, V], o *Owner, last, next []Item[K, V]) {
-	for _, x := range next {
-		t.want(o, x.Key, x.Value)
-	}
-	for _, x := range last {
-		if !slices.ContainsFunc(next, func(y Item[K, V]) bool { return y.Key == x.Key }) {
-			t.Unwant(o.Name, x.Key)
-		}
-	}
-}
-
-// Count is how many objects of one kind there are of each sort.
-type Count struct {
-	Wanted   int
-	Present  int // as they are wanted; or selvage's own, and wanted by nobody
-	Pending  int // wanted, and not there or not so
-	Unwanted int // selvage's own, and wanted by nobody: they are to go, see [Reconciler.KeepUnwanted]
-}
-
-// Counts counts by kind: "vtep", "link", "address", "fdb", "neighbour", "nexthop", "route" and "sysctl".
-func (t *Tables) Counts() map[string]Count {
-	return map[string]Count{
-		"vtep":      t.VTEPs.Counts(),
-		"link":      t.Links.Counts(),
-		"address":   t.Addresses.Counts(),
-		"fdb":       t.FDB.Counts(),
-		"neighbour": t.Neighbours.Counts(),
-		"nexthop":   t.Nexthops.Counts(),
-		"route":     t.Routes.Counts(),
-		"sysctl":    t.Sysctls.Counts(),
-	}
-}
-
-// Attribute says who does what is observed from now on, in words for people; empty: nobody knows. A repair of it will say so.
-func (t *Tables) Attribute(who string) { t.author = who }
-
-// Pending is how many objects differ, of all kinds: those that are wanted, and those that are to go.
-func (t *Tables) Pending() int {
-	return len(t.VTEPs.dirty) + len(t.Links.dirty) + len(t.Addresses.dirty) + len(t.FDB.dirty) + len(t.Neighbours.dirty) + len(t.Nexthops.dirty) +
-		len(t.Routes.dirty) + len(t.Sysctls.dirty)
-}
-
-// RetryOn says that something about a device has changed, an address has come for instance: what could not be set on it
-// may be possible now. It is for devices that are not ours; of ours it is known what they can carry.
-func (t *Tables) RetryOn(name string) {
-	t.Routes.retrySoonWhere(func(_ RouteKey, v Route) bool { return v.Link == name })
-}
-
-// LinkGone says that a device does not exist any more, and with it all that hung on it: the kernel reports the device
-// only.
-func (t *Tables) LinkGone(name string) {
-	t.Links.ObserveGone(name)
-	t.Addresses.cascadeGone(func(k AddressKey, _ Address) bool { return k.Link == name })
-	t.FDB.cascadeGone(func(k FDBKey, _ FDB) bool { return k.Link == name })
-	t.Neighbours.cascadeGone(func(k NeighbourKey, _ Neighbour) bool { return k.Link == name })
-	t.Nexthops.cascadeGone(func(_ NexthopID, v Nexthop) bool { return v.Link == name })
-	t.Routes.cascadeGone(func(_ RouteKey, v Route) bool { return v.Link == name })
 }

@@ -61,7 +61,7 @@ func inKernel(f func(*network.Reconciler, *kernel.Kernel) error) error {
 		if err := k.Read(); err != nil {
 			return err
 		}
-		r := &network.Reconciler{Tables: t, Kernel: k}
+		r := &network.Reconciler{Tables: t}
 		if _, err := pass(r); err != nil {
 			return err
 		}

@@ -89,7 +89,7 @@ func (o cleanup) entries(_ context.Context, say func(string)) error {
 		return err
 	}
 	defer k.Close()
-	r := network.Reconciler{Tables: tables, Kernel: k}
+	r := network.Reconciler{Tables: tables}
 	for range 3 { // what goes with something else may show only then
 		if err := k.Read(); err != nil {
 			return err

@@ -80,6 +80,14 @@ func Open(tables *network.Tables) (*Kernel, error) {
 		lostNexthops: map[network.NexthopID]struct{}{},
 		suspects:     map[string]struct{}{},
 	}
+	tables.VTEPs.ApplyBatch(k.VTEPs)
+	tables.ApplyLinks(k.Link)
+	tables.Addresses.ApplyEach(k.Address)
+	tables.FDB.ApplyBatch(k.FDB)
+	tables.Neighbours.ApplyBatch(k.Neighbours)
+	tables.Nexthops.ApplyBatch(k.Nexthops)
+	tables.Routes.ApplyBatch(k.Routes)
+	tables.Sysctls.ApplyEach(k.Sysctl)
 	k.nexthops = k.readNexthops(func([]byte) {}) == nil
 	return k, nil
 }

@@ -133,7 +133,7 @@ func open(t *network.Tables) (*node, error) {
 	if err := k.Read(); err != nil {
 		return nil, err
 	}
-	return &node{k, &network.Reconciler{Tables: t, Kernel: k}}, nil
+	return &node{k, &network.Reconciler{Tables: t}}, nil
 }
 
 // pass runs one pass and fails on any failure.

@@ -61,7 +61,7 @@ func TestUplinkBack(t *testing.T) {
 		key := network.RouteKey{Prefix: netip.MustParsePrefix("10.5.7.0/24")}
 		want := network.Route{Link: attrs.Name, Gateway: netip.MustParseAddr("192.0.2.7"), Protocol: network.RouteProtocol, Type: unix.RTN_UNICAST}
 		k.tables.Routes.Want(network.Owner{Name: "peer"}, key, want)
-		r := network.Reconciler{Tables: k.tables, Kernel: k}
+		r := network.Reconciler{Tables: k.tables}
 		var last time.Time
 		now := time.Unix(0, 0)
 		for now.Before(time.Unix(5, 0)) {

@@ -11,7 +11,7 @@ import (
 // by [Kernel.ReadVTEPs].
 func (k *Kernel) Filter(f *vtepfilter.Filter) { k.filter = f }
 
-// VTEPs implements [network.Kernel].
+// VTEPs has the filter accept peers, or no longer accept them. Without a filter it does nothing.
 func (k *Kernel) VTEPs(batch []network.Update[netip.Addr, network.VTEP]) {
 	if k.filter != nil {
 		vtepfilter.Update(k.filter, batch)

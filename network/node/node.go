@@ -82,7 +82,7 @@ func Run(ctx context.Context, o Options) error {
 		Options:    o,
 		tables:     tables,
 		kernel:     k,
-		rec:        &network.Reconciler{Tables: tables, Kernel: k, KeepUnwanted: true, Drain: k.Drain},
+		rec:        &network.Reconciler{Tables: tables, KeepUnwanted: true, Drain: k.Drain},
 		view:       subnet.NewView(),
 		events:     make(chan subnet.Event, 2),
 		kernelNews: make(chan struct{}, 1),

@@ -91,7 +91,7 @@ func TestUnwanted(t *testing.T) {
 		kind, _, _ := strings.Cut(name, " ")
 		kinds = append(kinds, kind)
 	}
-	if want := []string{"route", "nexthop", "neighbour", "fdb", "address", "device"}; !slices.Equal(slices.Compact(kinds), want) {
+	if want := []string{"route", "nexthop", "neighbour", "fdb", "address", "link"}; !slices.Equal(slices.Compact(kinds), want) {
 		t.Errorf("unwanted, by kind: %q, want %q", kinds, want)
 	}
 	r.Pass(start)

@@ -1,0 +1,75 @@
+package network
+
+import "slices"
+
+// Count is the number of objects of one kind, by state.
+type Count struct {
+	Wanted   int
+	Present  int // in sync with what is wanted; or selvage's own, and wanted by no owner
+	Pending  int // wanted, and missing or different
+	Unwanted int // selvage's own, and wanted by no owner: to be removed, see [Reconciler.KeepUnwanted]
+}
+
+// Kinds returns the names of the kinds of kernel objects in the order in which they are set: "vtep", "link", "address", "fdb",
+// "neighbour", "nexthop", "route" and "sysctl".
+func Kinds() (names []string) {
+	for _, k := range NewTables().kinds {
+		names = append(names, k.kindName())
+	}
+	return names
+}
+
+// Counts counts the objects of each kind; the keys are those of [Kinds].
+func (t *Tables) Counts() map[string]Count {
+	counts := make(map[string]Count, len(t.kinds))
+	for _, k := range t.kinds {
+		counts[k.kindName()] = k.Counts()
+	}
+	return counts
+}
+
+// Pending is the number of objects that differ, of all kinds: those that are wanted, and those that are to be removed.
+func (t *Tables) Pending() (n int) {
+	for _, k := range t.kinds {
+		n += k.PendingCount()
+	}
+	return n
+}
+
+// Holds reports whether the kernel holds every object of a state, as far as the tables know. Where several owners want one
+// object, it can be another owner's.
+func (t *Tables) Holds(s State) bool {
+	kind, _ := t.Lacks(s)
+	return kind == ""
+}
+
+// Lacks names the first object of a state, in the order of [Kinds], that the kernel does not hold as the state says: its kind
+// and its key. Both are empty if it holds all.
+func (t *Tables) Lacks(s State) (kind, key string) {
+	for _, k := range t.kinds {
+		if key, found := k.missing(&s); found {
+			return k.kindName(), key
+		}
+	}
+	return "", ""
+}
+
+// PendingOwners returns the names of the owners who want an object that is pending. It costs O(what differs).
+func (t *Tables) PendingOwners() map[string]struct{} {
+	names := map[string]struct{}{}
+	for _, k := range t.kinds {
+		k.pendingOwners(names)
+	}
+	return names
+}
+
+// Unwanted names every object that is selvage's own and wanted by no owner, such as "route 10.5.29.0/24", in the order in
+// which they would be removed.
+func (t *Tables) Unwanted() (names []string) {
+	for _, k := range slices.Backward(t.kinds) {
+		for _, key := range k.unwanted() {
+			names = append(names, k.kindName()+" "+key)
+		}
+	}
+	return names
+}
