@@ -115,9 +115,9 @@ func (t *Tables) addKinds() {
 	})
 }
 
-// OwnsLink reports whether the device of that name is selvage's own: it carries our ifalias; or it is wanted and agrees with
-// what is wanted in all that cannot be changed on a live device (so flannel's device is taken over); or it is wanted and
-// there is none yet.
+// OwnsLink reports whether the device of that name is selvage's own: it carries our ifalias; or it is wanted and agrees
+// with what is wanted in all that cannot be changed on a live device (so flannel's device is taken over); or it is
+// wanted and there is none yet.
 func (t *Tables) OwnsLink(name string) bool {
 	c := t.Links.Get(name)
 	if !c.Present {
@@ -143,9 +143,9 @@ func (t *Tables) linkChanged(name string) {
 	}
 }
 
-// linkReady reports whether objects can be set on the device of that name, as far as we know. One that we want has to be the
-// right one first, since we put nothing on a foreign device of the same name, and up, since one that is down takes no
-// routes. Nothing is known here of devices that we do not make, so the kernel decides.
+// linkReady reports whether objects can be set on the device of that name, as far as we know. One that we want has to
+// be the right one first, since we put nothing on a foreign device of the same name, and up, since one that is down
+// takes no routes. Nothing is known here of devices that we do not make, so the kernel decides.
 func (t *Tables) linkReady(name string) bool {
 	c := t.Links.Get(name)
 	return !c.Wanted || c.Present && c.Have.SameDevice(c.Want) && (c.Have.Up || !c.Want.Up)
@@ -156,10 +156,14 @@ func (t *Tables) nexthopReady(id NexthopID) bool { return id == 0 || t.Nexthops.
 
 // enableIPv6 sets the settings without which a device takes neither IPv6 addresses nor routes.
 func (t *Tables) enableIPv6(p *pass) {
-	t.Sysctls.setWhere(p, func(path string) bool { return strings.HasSuffix(path, "/disable_ipv6") })
+	t.Sysctls.setWhere(p, func(path string) bool { return strings.HasSuffix(path, disableIPv6) })
 }
 
-const acceptRA = "/accept_ra"
+// The ends of the paths of two settings.
+const (
+	acceptRA    = "/accept_ra"
+	disableIPv6 = "/disable_ipv6"
+)
 
 // setAcceptRA sets accept_ra before forwarding: with accept_ra=1 the kernel drops a default route learnt from a router
 // when it begins to forward IPv6 (addrconf_fixup_forwarding in net/ipv6/addrconf.c).
@@ -169,7 +173,7 @@ func (t *Tables) setAcceptRA(p *pass) {
 
 // forwardingReady has IPv6's other settings wait for accept_ra.
 func (t *Tables) forwardingReady(path string) bool {
-	if !strings.HasPrefix(path, "net/ipv6/") || strings.HasSuffix(path, acceptRA) || strings.HasSuffix(path, "/disable_ipv6") {
+	if !strings.HasPrefix(path, "net/ipv6/") || strings.HasSuffix(path, acceptRA) || strings.HasSuffix(path, disableIPv6) {
 		return true
 	}
 	for other := range t.Sysctls.dirty {
