@@ -21,16 +21,16 @@ type Update[K, V comparable] struct {
 // batchSize is the largest number of updates in a batch. More is not faster, and what waits takes memory.
 const batchSize = 128
 
-// ApplyBatch registers how a pass changes the kernel's objects of this kind. f makes the updates of a batch in their order,
-// each to the object that the change wants, or none if none is wanted, and sets Err where it could not. It is idempotent: to
-// set what is set, or to remove what is gone, is no error.
+// ApplyBatch registers how a pass changes the kernel's objects of this kind. f makes the updates of a batch in their
+// order, each to the object that the change wants, or none if none is wanted, and sets Err where it could not. It is
+// idempotent: to set what is set, or to remove what is gone, is no error.
 //
-// f does not change the tables: the pass does, from what f returns. What the kernel notifies of in the meantime is taken in
-// after the pass, or by [Reconciler.Drain].
+// f does not change the tables: the pass does, from what f returns. What the kernel notifies of in the meantime is
+// taken in after the pass, or by [Reconciler.Drain].
 func (t *Table[K, V]) ApplyBatch(f func([]Update[K, V])) { t.apply = f }
 
-// ApplyEach does the same for a kind with few objects, whose changes are made one by one. Each is the change that the table
-// asks for by then: an earlier one can have had effects on it.
+// ApplyEach does the same for a kind with few objects, whose changes are made one by one. Each is the change that the
+// table asks for by then: an earlier one can have had effects on it.
 func (t *Table[K, V]) ApplyEach(f func(K, Change[V]) error) {
 	t.apply = func(batch []Update[K, V]) {
 		for i := range batch {
@@ -48,8 +48,8 @@ type LinkEffects struct {
 	FDBFlushed  bool   // its forwarding database is empty
 }
 
-// ApplyLinks registers how a pass changes devices, as [Table.ApplyEach] does. f returns the effects of the change on other
-// objects. They count even if there is an error: a device may have been deleted that could not be made anew.
+// ApplyLinks registers how a pass changes devices, as [Table.ApplyEach] does. f returns the effects of the change on
+// other objects. They count even if there is an error: a device may have been deleted that could not be made anew.
 func (t *Tables) ApplyLinks(f func(name string, c Change[Link]) (LinkEffects, error)) {
 	t.Links.ApplyEach(func(name string, c Change[Link]) error {
 		effects, err := f(name, c)

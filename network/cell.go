@@ -2,37 +2,37 @@ package network
 
 import "slices"
 
-// cell is what a [Table] keeps of one key. There are tens of thousands of them, and of nearly all the kernel holds just what
-// the one claim there is asks for. So that is kept once, and what goes beyond it in an object of its own.
+// cell is what a [Table] stores for one key. There are tens of thousands of cells, and nearly all have one claim and
+// are in sync. So the value is stored once, and anything further in an object of its own.
 type cell[V comparable] struct {
-	value V        // what the best claim asks for; of what nobody wants, what is there
-	owner *Owner   // whose the best claim is; nil: nobody wants it
+	value V        // what the winning claim wants; without a claim, the actual value
+	owner *Owner   // who made the winning claim; nil: no claim
 	rest  *rest[V] // nil as a rule
 	round uint32   // of Mark and Sweep
 	marks marks
 }
 
-// rest is what a cell holds beyond the rule.
+// rest is what a cell stores if it has several claims or is not in sync.
 type rest[V comparable] struct {
-	differs bool // what is there is have, and not what is wanted
+	differs bool // the actual value is have, and not the wanted one
 	have    V
-	others  []claim[V] // that have to give way to the best
+	others  []claim[V] // over which the winning one takes precedence
 }
 
-// claim is what somebody asks for.
+// claim is what an owner wants.
 type claim[V comparable] struct {
 	owner *Owner
 	value V
 }
 
-// marks is what is true of a cell.
+// marks are the flags of a cell.
 type marks uint8
 
 const (
 	present marks = 1 << iota // the kernel holds something
-	settled                   // has been as wanted before: to differ now means that somebody changed it
+	settled                   // has been in sync: if it differs now, another process changed it
 
-	// As what the cell is counted, see [Table.Counts].
+	// How the cell is counted, see [Table.Counts].
 	countedWanted
 	countedPresent
 	countedUnwanted
@@ -50,7 +50,7 @@ func (c *cell[V]) mark(m marks, is bool) {
 
 func (c *cell[V]) wanted() bool { return c.owner != nil }
 
-// want is what the best claim asks for; the zero value if there is none.
+// want is what the winning claim wants; the zero value if there is none.
 func (c *cell[V]) want() (v V) {
 	if c.wanted() {
 		v = c.value
@@ -58,7 +58,7 @@ func (c *cell[V]) want() (v V) {
 	return v
 }
 
-// have is what is there; the zero value if nothing is.
+// have is the actual value; the zero value if there is none.
 func (c *cell[V]) have() (v V) {
 	switch {
 	case !c.is(present):
@@ -69,7 +69,7 @@ func (c *cell[V]) have() (v V) {
 	return c.value
 }
 
-// others are the claims that have to give way to the best one.
+// others are the claims over which the winning one takes precedence.
 func (c *cell[V]) others() []claim[V] {
 	if c.rest == nil {
 		return nil
@@ -77,13 +77,13 @@ func (c *cell[V]) others() []claim[V] {
 	return c.rest.others
 }
 
-// differs reports whether what is there is not what is wanted.
+// differs reports whether a wanted cell is out of sync.
 func (c *cell[V]) differs() bool { return !c.is(present) || c.rest != nil && c.rest.differs }
 
-// observe says what is there, if anything.
+// observe sets the actual value, if there is one.
 func (c *cell[V]) observe(v V, there bool) { c.set(claim[V]{c.owner, c.want()}, c.others(), v, there) }
 
-// set says all of a cell: the best claim, whose owner is nil if there is none, the others, and what is there.
+// set sets all of a cell: the winning claim, whose owner is nil if there is none, the others, and the actual value.
 func (c *cell[V]) set(best claim[V], others []claim[V], have V, there bool) {
 	c.owner, c.value = best.owner, best.value
 	c.mark(present, there)
@@ -107,7 +107,7 @@ func (c *cell[V]) set(best claim[V], others []claim[V], have V, there bool) {
 	}
 }
 
-// add takes in a claim, of an owner that has none here.
+// add adds the claim of an owner that has none here.
 func (c *cell[V]) add(n claim[V]) {
 	best, others := claim[V]{c.owner, c.value}, c.others()
 	switch {
@@ -121,7 +121,7 @@ func (c *cell[V]) add(n claim[V]) {
 	c.set(best, others, c.have(), c.is(present))
 }
 
-// drop takes an owner's claim back, if it has one.
+// drop withdraws an owner's claim, if it has one.
 func (c *cell[V]) drop(owner string) {
 	if !c.wanted() {
 		return
@@ -138,7 +138,7 @@ func (c *cell[V]) drop(owner string) {
 	c.set(best, others, c.have(), c.is(present))
 }
 
-// oldest finds the best of some claims; -1 if there are none.
+// oldest finds the claim that takes precedence over the others; -1 if there are none.
 func oldest[V comparable](claims []claim[V]) int {
 	best := -1
 	for i, x := range claims {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// kind is one kind of kernel object: what tells it apart from the other kinds. Whatever is done to every kind is a loop over
-// the list that [NewTables] makes, in the order in which objects are set; they are removed in reverse.
+// kind is one kind of kernel object: what tells it apart from the other kinds. Whatever is done to every kind is a loop
+// over the list that [NewTables] makes, in the order in which objects are set; they are removed in reverse.
 //
 // The hooks from ready on are for special cases; nil stands for none.
 type kind[K, V comparable] struct {

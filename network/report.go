@@ -10,8 +10,8 @@ type Count struct {
 	Unwanted int // selvage's own, and wanted by no owner: to be removed, see [Reconciler.KeepUnwanted]
 }
 
-// Kinds returns the names of the kinds of kernel objects in the order in which they are set: "vtep", "link", "address", "fdb",
-// "neighbour", "nexthop", "route" and "sysctl".
+// Kinds returns the names of the kinds of kernel objects in the order in which they are set: "vtep", "link", "address",
+// "fdb", "neighbour", "nexthop", "route" and "sysctl".
 func Kinds() (names []string) {
 	for _, k := range NewTables().kinds {
 		names = append(names, k.kindName())
@@ -36,15 +36,15 @@ func (t *Tables) Pending() (n int) {
 	return n
 }
 
-// Holds reports whether the kernel holds every object of a state, as far as the tables know. Where several owners want one
-// object, it can be another owner's.
+// Holds reports whether the kernel holds every object of a state, as far as the tables know. Where several owners want
+// one object, it can be another owner's.
 func (t *Tables) Holds(s State) bool {
 	kind, _ := t.Lacks(s)
 	return kind == ""
 }
 
-// Lacks names the first object of a state, in the order of [Kinds], that the kernel does not hold as the state says: its kind
-// and its key. Both are empty if it holds all.
+// Lacks names the first object of a state, in the order of [Kinds], that the kernel does not hold as the state says:
+// its kind and its key. Both are empty if it holds all.
 func (t *Tables) Lacks(s State) (kind, key string) {
 	for _, k := range t.kinds {
 		if key, found := k.missing(&s); found {
@@ -63,8 +63,8 @@ func (t *Tables) PendingOwners() map[string]struct{} {
 	return names
 }
 
-// Unwanted names every object that is selvage's own and wanted by no owner, such as "route 10.5.29.0/24", in the order in
-// which they would be removed.
+// Unwanted names every object that is selvage's own and wanted by no owner, such as "route 10.5.29.0/24", in the order
+// in which they would be removed.
 func (t *Tables) Unwanted() (names []string) {
 	for _, k := range slices.Backward(t.kinds) {
 		for _, key := range k.unwanted() {

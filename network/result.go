@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// Result is what one pass did.
+// Result is the outcome of one pass.
 type Result struct {
 	Set, Removed int
-	Repaired     int      // of Set: had been right before and were changed by somebody else
+	Repaired     int      // of Set: had been in sync, and another process changed them
 	Repairs      []Repair // of Repaired: the first of each kind and cause, and how many
-	Sysctls      []string // those of Set, as "net/ipv4/ip_forward=1": they are the whole node's and not only ours
+	Sysctls      []string // those of Set, as "net/ipv4/ip_forward=1": they concern the whole node
 	Failures     []Failure
 	Conflicts    []Conflict
 	// Retry is when the next attempt at what is still pending is due; zero if there is nothing to wait for.
@@ -19,24 +19,24 @@ type Result struct {
 
 // Failure is one change that could not be made.
 type Failure struct {
-	Kind string // as in [Tables.Counts]
+	Kind string // as in [Kinds]
 	Key  string
 	Err  error
 }
 
-// Repair is a number of objects of one kind that were set right.
+// Repair is a number of objects of one kind that were repaired.
 type Repair struct {
-	Kind  string // as in [Tables.Counts]
-	Cause string // "missing": somebody had removed it; "changed"
+	Kind  string // as in [Kinds]
+	Cause string // "missing": it had been removed; "changed"
 	Key   string // of the first
 	Count int
-	By    string // who had changed it, see [Tables.Attribute]; empty: not known, or several
+	By    string // who had changed it, see [Tables.Attribute]; empty: unknown, or several
 }
 
-// Conflict is a key that somebody else keeps changing back. It is set right as before, only with growing pauses.
+// Conflict is a key that another process keeps changing. It is repaired with a growing backoff.
 type Conflict struct {
 	Kind, Key  string // as in [Failure]
-	Want, Have string // ours and theirs, as Go prints the values; "nothing" for an object that is not to be there, or is not
+	Want, Have string // as Go prints the values; "nothing" for an object that is not wanted, or missing
 	By         string // who changed it last, as in [Repair]
 }
 

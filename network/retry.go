@@ -2,16 +2,14 @@ package network
 
 import "time"
 
-// Pauses between two attempts at one key. The longest is also how long a key can stay wrong after whoever fought us for
-// it has stopped.
+// Pauses between two attempts at one key. The longest is also how long a key can stay wrong after a conflict has ended.
 const (
 	shortestPause = 5 * time.Millisecond
 	longestPause  = 500 * time.Millisecond
-	retryExpiry   = 10 * time.Second // a key left alone for so long is forgotten
-	// retryPause is the longest pause after a failure once something about the key has changed: what stood in the way
-	// may be gone.
+	retryExpiry   = 10 * time.Second // the backoff of a key left alone for so long is forgotten
+	// retryPause is the longest pause after a failure once something about the key has changed: the obstacle may be gone.
 	retryPause = 20 * time.Millisecond
-	// conflictRepairs is how many repairs in a row are no accident.
+	// conflictRepairs is the number of repairs in a row that make a conflict.
 	conflictRepairs = 5
 )
 
@@ -19,14 +17,14 @@ type retry struct {
 	last    time.Time // of the last attempt
 	pause   time.Duration
 	failed  bool
-	repairs int // in a row; what fails in between is nobody's doing
+	repairs int // in a row; failures in between do not count
 }
 
-// trusted reports whether the key was left alone for long enough that what comes now is not the same fight: for eight
-// times the pause, so that only who changes it faster than that drives the pause up.
-func (p *retry) trusted(now time.Time) bool { return now.Sub(p.last) > 8*p.pause }
+// settled reports whether the key was left alone for long enough that a change now is not the same conflict: for eight
+// times the pause, so that only changes more frequent than that make the pause grow.
+func (p *retry) settled(now time.Time) bool { return now.Sub(p.last) > 8*p.pause }
 
-// due reports whether k may be tried now, else when.
+// due reports whether k may be tried now, and if not, when.
 func (t *Table[K, V]) due(k K, now time.Time) (time.Time, bool) {
 	p := t.retries[k]
 	if p == nil {
@@ -36,8 +34,8 @@ func (t *Table[K, V]) due(k K, now time.Time) (time.Time, bool) {
 	return at, !now.Before(at)
 }
 
-// tried notes an attempt at k. The first programming of a key is free; an attempt that failed, every repair of what
-// had been right, and every removal of what comes back makes the next one wait longer.
+// tried records an attempt at k. Setting a key for the first time is free. A failure, a repair, and the removal of an
+// object that comes back make the next attempt wait longer.
 func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 	p := t.retries[k]
 	if p == nil {
@@ -48,7 +46,7 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 		p = &retry{}
 		t.retries[k] = p
 	}
-	if !p.failed && p.trusted(now) {
+	if !p.failed && p.settled(now) {
 		p.pause, p.repairs = 0, 0
 	}
 	if err == nil {
@@ -57,7 +55,7 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 	p.last, p.pause, p.failed = now, pauseAfter(p.pause, err), err != nil
 }
 
-// retrySoon says that the kernel told something new about k.
+// retrySoon shortens the pause after a failure at k, because the kernel has reported a change of k.
 func (t *Table[K, V]) retrySoon(k K) {
 	if len(t.retries) == 0 {
 		return
@@ -67,7 +65,7 @@ func (t *Table[K, V]) retrySoon(k K) {
 	}
 }
 
-// retrySoonWhere says so about the keys that where picks by what is wanted under them.
+// retrySoonWhere does the same for the keys that where picks by the wanted object.
 func (t *Table[K, V]) retrySoonWhere(where func(K, V) bool) {
 	for k := range t.retries {
 		if c := t.Get(k); c.Wanted && where(k, c.Want) {
@@ -76,7 +74,7 @@ func (t *Table[K, V]) retrySoonWhere(where func(K, V) bool) {
 	}
 }
 
-// fought reports whether somebody keeps changing k.
+// inConflict reports whether another process keeps changing k.
 func (t *Table[K, V]) inConflict(k K) bool {
 	p := t.retries[k]
 	return p != nil && p.repairs >= conflictRepairs
@@ -89,8 +87,8 @@ func pauseAfter(pause time.Duration, err error) time.Duration {
 	return min(max(2*pause, shortestPause), longestPause)
 }
 
-// expireRetries forgets the pace of keys that nobody touched for long. It walks all that are paced, which is a lot after a
-// device was replayed, so it does not do that in every pass.
+// expireRetries forgets the backoff of keys that were left alone for long. It walks all backoffs, which are many after
+// a device was made anew, so it does not do that in every pass.
 func (t *Table[K, V]) expireRetries(now time.Time) {
 	if len(t.retries) == 0 || now.Sub(t.expired) < retryExpiry/10 {
 		return

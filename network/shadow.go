@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Shadow is a foreign route that takes precedence over one of ours: it leads to the same prefix with a better metric, or to a
-// part of the prefix. It is never changed, only reported.
+// Shadow is a foreign route that takes precedence over one of ours: it leads to the same prefix with a better metric,
+// or to a part of the prefix. It is never changed, only reported.
 type Shadow struct {
 	Key   RouteKey
 	Route Route
@@ -31,8 +31,9 @@ func (a Shadow) String() string {
 	return text
 }
 
-// Shadows lists the foreign routes that shadow ours, in the order of their prefixes. Only routes in the tables are considered: who
-// calls [Table.Observe] decides which foreign routes these are. The list is made anew only after one of these routes has changed.
+// Shadows lists the foreign routes that shadow ours, in the order of their prefixes. Only routes in the tables are
+// considered: who calls [Table.Observe] decides which foreign routes these are. The list is made anew only after one of
+// these routes has changed.
 func (t *Tables) Shadows() []Shadow {
 	if !t.shadowsStale {
 		return t.shadows

@@ -5,11 +5,11 @@ import "time"
 // Owner is who wants an object: a lease, or the node itself.
 type Owner struct {
 	Name  string // tells owners apart
-	Grace bool   // the lease is gone and its entries only kept for a while: any live claim goes first
-	Age   int64  // the lower, the earlier it goes; the store revision that created the lease
+	Grace bool   // the lease was withdrawn and is in its grace period: any live claim takes precedence
+	Age   int64  // the store revision that created the lease: the lower one takes precedence
 }
 
-// before reports whether o's claim goes before p's.
+// before reports whether o's claim takes precedence over p's.
 func (o Owner) before(p Owner) bool {
 	if o.Grace != p.Grace {
 		return !o.Grace
@@ -20,7 +20,7 @@ func (o Owner) before(p Owner) bool {
 	return o.Name < p.Name
 }
 
-// Change is what has to be done about one key. Want is meaningful if Wanted, Have if Present; at least one is.
+// Change is the difference under one key. Want is meaningful if Wanted, Have if Present; at least one of them holds.
 type Change[V comparable] struct {
 	Want, Have      V
 	Wanted, Present bool
@@ -28,8 +28,8 @@ type Change[V comparable] struct {
 
 // Table holds one kind of kernel object: who wants what, what the kernel has, and which keys differ.
 //
-// Several owners may want one key; the best claim counts (see [Owner]) and losing an owner never removes what another
-// still wants. What is present and wanted by nobody differs only if it is ours, as the table was told how to tell.
+// Several owners may want one key. The claim that takes precedence counts (see [Owner]), and losing an owner never
+// removes an object that another owner still wants. An object that no owner wants differs only if it is selvage's own.
 //
 // A change on either side costs O(1), and [Table.Pending] walks only the keys that differ. A Table is not safe for
 // concurrent use.
@@ -38,9 +38,9 @@ type Table[K comparable, V comparable] struct {
 	spare []cell[V]
 	dirty map[K]struct{} // keys that differ
 	most  int            // how many dirty has held since it was made
-	// paced holds the keys that are repaired again and again, or cannot be: they are not tried before their time.
+	// retries holds the keys that failed or were repaired: they are not tried again before their backoff ends.
 	retries map[K]*retry
-	// changedBy says of keys that were right, and differ now, who did that, as far as it was told: see [Tables.Attribute].
+	// changedBy names who changed the keys that were in sync and differ now, where that is known: see [Tables.Attribute].
 	changedBy map[K]string
 	tables    *Tables // that it is one of; nil in tests
 	kind      kind[K, V]
@@ -73,8 +73,8 @@ func (t *Table[K, V]) cell(k K) *cell[V] {
 	return c
 }
 
-// mostSpare is how many cells are allocated at once: alone, each takes up to a quarter more. What is allocated together is freed
-// together.
+// mostSpare is the number of cells allocated at once: alone, each takes up to a quarter more. Cells allocated together
+// are freed together.
 const mostSpare = 16
 
 // grow makes room for the keys of so many owners, in an empty table: to grow as they come costs twice as much.
@@ -85,7 +85,7 @@ func (t *Table[K, V]) grow(owners int, like *State) {
 	}
 }
 
-// update brings the set of differing keys up to date with c, and drops a cell that says nothing.
+// update brings the set of differing keys up to date with c, and deletes an empty cell.
 func (t *Table[K, V]) update(k K, c *cell[V]) {
 	differs := false
 	switch {
@@ -114,18 +114,18 @@ func (t *Table[K, V]) update(k K, c *cell[V]) {
 	}
 }
 
-// fewDirty is how large the set of keys that differ may stay when it is empty.
+// fewDirty is the size up to which the set of keys that differ is kept when it is empty.
 const fewDirty = 128
 
-// shrink makes the set of keys that differ anew when it is empty after it was large: a map never gets smaller, and to go
-// through it costs what it once held, so that one change would cost more where there are more leases.
+// shrink replaces the set of keys that differ when it is empty after it was large: a map never gets smaller, and
+// iterating over it costs what it once held, so that one change would cost more where there are more leases.
 func (t *Table[K, V]) shrink() {
 	if len(t.dirty) == 0 && t.most > fewDirty {
 		t.dirty, t.most = map[K]struct{}{}, 0
 	}
 }
 
-// blame notes who has changed what was right, if that was told, and forgets it once it is right again.
+// blame records who changed a key that was in sync, if that is known, and forgets it once the key is in sync again.
 func (t *Table[K, V]) blame(k K, changed bool) {
 	switch {
 	case !changed && len(t.changedBy) > 0:
@@ -138,7 +138,7 @@ func (t *Table[K, V]) blame(k K, changed bool) {
 	}
 }
 
-// recheck asks again whether what is there and wanted by nobody is ours, after the answer has changed.
+// recheck decides again which objects that no owner wants are selvage's own.
 func (t *Table[K, V]) recheck() {
 	for k, c := range t.cells {
 		if c.is(present) && !c.wanted() {
@@ -147,10 +147,10 @@ func (t *Table[K, V]) recheck() {
 	}
 }
 
-// Want says that o asks for v under k. What o asked for there before is replaced.
+// Want records that o wants v under k. It replaces what o wanted there before.
 func (t *Table[K, V]) Want(o Owner, k K, v V) { t.want(&o, k, v) }
 
-// want does the same for an owner that is shared among what it asks for, and not to be changed.
+// want does the same for an owner that all its claims share; it must not change.
 func (t *Table[K, V]) want(o *Owner, k K, v V) {
 	c := t.cell(k)
 	before, wanted := c.want(), c.wanted()
@@ -162,14 +162,14 @@ func (t *Table[K, V]) want(o *Owner, k K, v V) {
 	t.update(k, c)
 }
 
-// anew says that another value is wanted under k than before, or one at all: the difference is of our own making, and whatever pace
-// was kept for the last one says nothing about this one.
+// anew records that another value is wanted under k than before. The difference is of our own making, and the backoff
+// of the last value does not apply to this one.
 func (t *Table[K, V]) anew(k K, c *cell[V]) {
 	c.mark(settled, false)
 	delete(t.retries, k)
 }
 
-// Unwant takes back what the owner of that name asked for under k, if anything.
+// Unwant withdraws the claim that the owner of that name has on k, if any.
 func (t *Table[K, V]) Unwant(owner string, k K) {
 	c := t.cells[k]
 	if c == nil {
@@ -183,7 +183,7 @@ func (t *Table[K, V]) Unwant(owner string, k K) {
 	t.update(k, c)
 }
 
-// Observe says that the kernel holds v under k.
+// Observe records that the kernel holds v under k.
 func (t *Table[K, V]) Observe(k K, v V) {
 	c := t.cell(k)
 	if have := c.have(); !c.is(present) || have != v {
@@ -197,7 +197,7 @@ func (t *Table[K, V]) Observe(k K, v V) {
 	t.update(k, c)
 }
 
-// ObserveGone says that the kernel holds nothing under k.
+// ObserveGone records that the kernel holds nothing under k.
 func (t *Table[K, V]) ObserveGone(k K) {
 	c := t.cells[k]
 	if c == nil || !c.is(present) {
@@ -212,8 +212,8 @@ func (t *Table[K, V]) ObserveGone(k K) {
 	t.update(k, c)
 }
 
-// cascadeGone says that what where picks of what is there vanished with something it hung on. Nobody changed it for its
-// own sake, so to make it again is no repair.
+// cascadeGone records that the actual objects that where picks vanished with something they rested on. No other process
+// changed them, so setting them again is no repair.
 func (t *Table[K, V]) cascadeGone(where func(K, V) bool) {
 	for k, c := range t.cells {
 		if c.is(present) && where(k, c.have()) {
@@ -223,10 +223,10 @@ func (t *Table[K, V]) cascadeGone(where func(K, V) bool) {
 	}
 }
 
-// Mark begins a full read: after it everything there is gets observed, and then [Table.Sweep] is called.
+// Mark begins a full read: every actual object is then observed, and [Table.Sweep] ends it.
 func (t *Table[K, V]) Mark() { t.round++ }
 
-// Sweep ends a full read: what where picks and was not observed since [Table.Mark] is gone.
+// Sweep ends a full read: objects that where picks and that were not observed since [Table.Mark] are gone.
 func (t *Table[K, V]) Sweep(where func(K) bool) {
 	for k, c := range t.cells {
 		if c.is(present) && c.round != t.round && where(k) {
@@ -235,7 +235,7 @@ func (t *Table[K, V]) Sweep(where func(K) bool) {
 	}
 }
 
-// Get returns what is wanted and what is there under k.
+// Get returns the wanted and the actual object under k.
 func (t *Table[K, V]) Get(k K) Change[V] {
 	if c := t.cells[k]; c != nil {
 		return c.change()
@@ -261,7 +261,7 @@ func (t *Table[K, V]) Pending(yield func(K, Change[V]) bool) {
 	}
 }
 
-// Losers calls yield with every claim that has to give way to a better one under its key.
+// Losers calls yield with every claim over which another claim on its key takes precedence.
 func (t *Table[K, V]) Losers(yield func(K, Owner) bool) {
 	for k, c := range t.cells {
 		for _, x := range c.others() {
@@ -272,7 +272,7 @@ func (t *Table[K, V]) Losers(yield func(K, Owner) bool) {
 	}
 }
 
-// Counts counts keys; it costs nothing. What is there and somebody else's, be it in the place of what is wanted, is not counted.
+// Counts counts keys; it costs O(1). Foreign objects are not counted, even in the place of a wanted one.
 func (t *Table[K, V]) Counts() Count {
 	c := t.counts
 	c.Pending = len(t.dirty) - c.Unwanted
@@ -298,5 +298,5 @@ func one(b bool) int {
 	return 0
 }
 
-// PendingCount is how many keys differ.
+// PendingCount returns the number of keys that differ.
 func (t *Table[K, V]) PendingCount() int { return len(t.dirty) }
