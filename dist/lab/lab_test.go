@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -34,8 +35,7 @@ func TestMain(m *testing.M) {
 // newLab makes a lab that is closed at the end of the test. Each wait in it is bounded: a test that hangs says nothing.
 func newLab(t *testing.T, o Options) (context.Context, *Lab) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
+	ctx := testctx.New(t)
 	o.Bin = binDir
 	l, err := New(ctx, o)
 	if err != nil {
@@ -169,8 +169,8 @@ func TestFaults(t *testing.T) {
 	for _, name := range []string{"route-del", "fdb-del", "neigh-del", "device-flap", "device-down", "device-del"} {
 		t.Run(name, func(t *testing.T) {
 			node.Kill()
-			if err := probe(); err != nil {
-				t.Fatalf("before: %v", err)
+			if r := l.Probe(ctx, from.Endpoint, to.Endpoint); r.Err != nil {
+				t.Fatalf("before: %v", r.Err)
 			}
 			f, err := FindFault(name)
 			if err != nil {

@@ -15,7 +15,7 @@ const (
 	podsEach = 2
 	// startTime and probeTime are how long a combination may take to come up and to be probed. They are for those that do not
 	// work: where nothing arrives, every probe would wait until its end.
-	startTime, probeTime = 30 * time.Second, 30 * time.Second
+	startTime, probeTime = 2 * time.Minute, 2 * time.Minute
 	// patience is how long a daemon may have logged an error without its being taken for a refusal.
 	patience = time.Second
 )

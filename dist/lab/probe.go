@@ -13,8 +13,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// probeTimeout is how long a probe waits for an answer if its context does not say.
-const probeTimeout = 2 * time.Second
+// probeTimeout is how long a probe waits for its answers: far longer than a busy machine takes.
+const probeTimeout = 5 * time.Second
 
 // Result is what a probe found.
 type Result struct {

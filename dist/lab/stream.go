@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -13,8 +14,15 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// settle is how long answers are waited for after the last datagram was sent.
-const settle = 500 * time.Millisecond
+const (
+	// settle is how long a lost datagram's answer is waited for once an answer to a later one has come, which shows that the path works.
+	settle = 500 * time.Millisecond
+	// giveUp is how long any answer is waited for after the last datagram was sent. Then the path is taken to be broken.
+	giveUp = 5 * time.Second
+	// closing is the number of the datagrams that are sent after the last one, every closingEvery, until one is answered.
+	closing      = math.MaxUint64
+	closingEvery = 20 * time.Millisecond
+)
 
 // StreamReport counts the datagrams of a stream.
 type StreamReport struct {
@@ -29,8 +37,8 @@ func (r StreamReport) String() string {
 	return fmt.Sprintf("%d sent, %d lost, longest gap %s", r.Sent, r.Lost, r.Gap.Round(100*time.Microsecond))
 }
 
-// Stream sends a datagram from one endpoint to another every so often until ctx ends, then waits half a second for the last
-// answers. What is done to the lab meanwhile shows as loss. An error means that there was no stream, not that all was lost.
+// Stream sends a datagram from one endpoint to another every so often until ctx ends, then waits until all are answered. Those that
+// are not half a second after a later datagram was are lost. An error means that there was no stream, not that all was lost.
 //
 // It uses IPv4 if both ends have it; [Lab.StreamFamily] chooses, and [Lab.StreamShared] uses all that both have.
 func (l *Lab) Stream(ctx context.Context, from, to *Endpoint, every time.Duration) (StreamReport, error) {
@@ -72,13 +80,28 @@ func (l *Lab) StreamFamily(ctx context.Context, f subnet.Family, from, to *Endpo
 	}
 	defer conn.Close()
 	target := netip.AddrPortFrom(to.Addr(f), echoPort)
-	answers := make(chan []uint64)
-	go func() { answers <- receive(conn, target) }()
+	answers, total := make(chan []uint64, 1), make(chan int, 1)
+	go func() { answers <- receive(conn, target, total) }()
 	sent := send(ctx, conn, target, every)
-	conn.SetReadDeadline(time.Now().Add(settle))
-	r := report(sent, <-answers)
+	total <- len(sent) - 1
+	conn.SetReadDeadline(time.Now()) // has receive look at total
+	r := report(sent, closeStream(conn, target, answers))
 	r.Family = f
 	return r, nil
+}
+
+// closeStream sends closing datagrams until answers gives what was answered.
+func closeStream(conn *net.UDPConn, target netip.AddrPort, answers <-chan []uint64) []uint64 {
+	tick := time.NewTicker(closingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case answered := <-answers:
+			return answered
+		case <-tick.C:
+			conn.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(nil, closing), target)
+		}
+	}
 }
 
 // send returns when each datagram was sent; the last value is the end. One that the kernel refused, for want of a route for
@@ -101,21 +124,35 @@ func send(ctx context.Context, conn *net.UDPConn, target netip.AddrPort, every t
 	}
 }
 
-// receive returns the numbers of the datagrams that target answered, when conn's read deadline has come.
-func receive(conn *net.UDPConn, target netip.AddrPort) (numbers []uint64) {
+// receive returns the numbers of the datagrams that target answered. It ends after the stream, when total has said how many were sent:
+// when all are answered, settle after a closing datagram was, or after giveUp.
+func receive(conn *net.UDPConn, target netip.AddrPort, total <-chan int) (numbers []uint64) {
 	packet := make([]byte, 128)
-	for {
+	sent, closed := -1, false
+	for sent < 0 || len(numbers) < sent {
 		n, from, err := conn.ReadFromUDPAddrPort(packet)
+		if errors.Is(err, os.ErrDeadlineExceeded) && sent < 0 {
+			sent = <-total
+			conn.SetReadDeadline(time.Now().Add(giveUp))
+			continue
+		}
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 			return numbers
 		}
 		if err != nil || netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != target {
 			continue
 		}
-		if number, _, err := parseUDP(packet[:n]); err == nil {
+		number, _, err := parseUDP(packet[:n])
+		switch {
+		case err != nil:
+		case number != closing:
 			numbers = append(numbers, number)
+		case !closed:
+			closed = true
+			conn.SetReadDeadline(time.Now().Add(settle))
 		}
 	}
+	return numbers
 }
 
 // report counts. sent holds one time more than there were datagrams: the end.

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func startContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
+	ctx := testctx.New(t)
 	return ctx
 }
 
