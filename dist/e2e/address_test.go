@@ -8,11 +8,11 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -29,8 +29,7 @@ func publicIPs(node int) [2]netip.Addr {
 func TestPublicIP(t *testing.T) {
 	families := subnet.Families()
 	l := start(t, lab.Options{Nodes: 2, Segments: 2, Families: families[:], Config: "-"})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	for i, n := range l.Nodes() {
 		public := publicIPs(i)
 		for _, f := range families {
@@ -105,8 +104,7 @@ func expectPublicIPs(ctx context.Context, t *testing.T, l *lab.Lab, want func(no
 func TestUplinkChosen(t *testing.T) {
 	families := subnet.Families()
 	l := start(t, lab.Options{Nodes: 3, Families: families[:], Config: "-"})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	args := []string{"--iface-can-reach=172.31.0.1", `--iface-regex=^172\.31\.0\.`, ""}
 	for i, n := range l.Nodes() {
 		wan := [2]string{subnet.IPv4: fmt.Sprintf("192.0.2.%d/24", i+1), subnet.IPv6: fmt.Sprintf("2001:db8::%d/64", i+1)}

@@ -11,12 +11,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -29,8 +29,7 @@ import (
 func TestRouterAdvertisements(t *testing.T) {
 	families := subnet.Families()
 	l := start(t, lab.Options{Nodes: 2, Families: families[:], Config: "-"})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	for _, n := range l.Nodes() {
 		if err := byAdvertisement(n); err != nil {
 			t.Fatal(err)

@@ -7,12 +7,12 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -22,8 +22,7 @@ import (
 func TestBlackholeRoute(t *testing.T) {
 	families := subnet.Families()
 	l := start(t, lab.Options{Nodes: 2, Families: families[:], DaemonArgs: []string{"--ip-blackhole-route"}})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	node, peer := l.Nodes()[0], l.Nodes()[1]
 	sender, err := l.AddPod(ctx, peer, "")
 	if err != nil {

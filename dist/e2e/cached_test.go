@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
+	"github.com/selvage-net/selvage/subnet/cache"
 )
 
 // Where the lab's daemons keep their files, on each node.
@@ -50,23 +52,19 @@ func TestStartWithoutEtcd(t *testing.T) {
 	for _, tt := range []struct {
 		what    string
 		args    []string
-		ttl     time.Duration // of the leases; 0: long
-		damaged bool          // the file, at a first start
-		ready   bool          // before etcd is back
-		peers   bool          // can be reached before etcd is back
+		expired bool // the node's own lease, as far as the node knows
+		damaged bool // the file, at a first start
+		ready   bool // before etcd is back
+		peers   bool // can be reached before etcd is back
 		says    string
 	}{
 		{what: "the lease runs", damaged: true, ready: true, peers: true, says: "comes up from the leases it kept"},
-		{what: "the lease may have run out", ttl: 5 * time.Second, peers: true, says: "may have run out"},
+		{what: "the lease may have run out", expired: true, peers: true, says: "may have run out"},
 		{what: "it is not wanted", args: []string{"--no-cached-start"}, says: "etcd cannot be used"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
-			if tt.ttl > 0 {
-				tt.args = append(tt.args, "--subnet-lease-ttl="+tt.ttl.String())
-			}
 			l := start(t, lab.Options{Nodes: 2, DaemonArgs: tt.args})
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
+			ctx := testctx.New(t)
 			node := l.Nodes()[0]
 			before, err := node.Subnet()
 			if err != nil {
@@ -80,7 +78,9 @@ func TestStartWithoutEtcd(t *testing.T) {
 			if tt.damaged {
 				startDamaged(ctx, t, node)
 			}
-			time.Sleep(tt.ttl)
+			if tt.expired {
+				expire(t, node)
+			}
 			if err := node.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -107,6 +107,25 @@ func TestStartWithoutEtcd(t *testing.T) {
 				t.Errorf("subnet file with etcd back: %+v, %v; before %+v", after, err, before)
 			}
 		})
+	}
+}
+
+// expire changes a stopped node's cached leases as if the node's own lease had expired meanwhile.
+func expire(t *testing.T, n *lab.Node) {
+	t.Helper()
+	err := n.Do(func() error {
+		cached, err := cache.Read(leasesFile)
+		if err != nil {
+			return err
+		}
+		if !time.Now().Before(cached.OwnExpires) {
+			return fmt.Errorf("%s: the node's own lease expired at %s already", leasesFile, cached.OwnExpires)
+		}
+		cached.OwnExpires = time.Now().Add(-time.Second)
+		return cache.Write(leasesFile, cached)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -8,19 +8,24 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
 const (
-	churnPods   = 500 // on one node
-	churnAtOnce = 16  // ADDs and DELs
-	churnProbed = 10  // one in so many: for all, the 1,024 neighbours that the kernel keeps for all namespaces together are too few
+	mostChurnPods   = 500 // on one node
+	leastChurnPods  = 50
+	churnBudget     = time.Minute // see churnPods
+	churnAtOnce     = 16          // ADDs and DELs
+	churnProbed     = 10          // one in so many: the 1,024 neighbours that the kernel keeps for all namespaces together are too few for all
+	restartsAtLeast = 2           // in each phase: one by each signal
 )
 
 // churn is a container runtime that adds and deletes many pods at once.
@@ -30,70 +35,95 @@ type churn struct {
 	node *lab.Node
 
 	mu     sync.Mutex
-	pods   [churnPods]*lab.Pod
+	pods   []*lab.Pod            // by number; nil: not added
 	holder map[netip.Addr]string // who has an address, from the result of ADD to the start of DEL
 }
 
-// TestChurn adds 500 pods to a node and deletes them, 16 at a time, while its daemon is restarted all the time, by SIGTERM and
+// TestChurn adds up to 500 pods to a node and deletes them, 16 at a time, while its daemon is restarted all the time, by SIGTERM and
 // by SIGKILL: no address is given twice, pods reach the other node, and in the end nothing is left of any.
 func TestChurn(t *testing.T) {
 	families := subnet.Families()
 	l := start(t, lab.Options{Nodes: 2, Families: families[:], Config: `{"Network":"10.5.0.0/16","SubnetLen":22,` +
 		`"EnableIPv6":true,"IPv6Network":"fd00:5::/48","IPv6SubnetLen":64,"Backend":{"Type":"vxlan"}}`})
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	far, err := l.AddPod(ctx, l.Nodes()[1], "far")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &churn{T: t, lab: l, node: l.Nodes()[0], holder: map[netip.Addr]string{}}
+	c := &churn{T: t, lab: l, node: l.Nodes()[0], pods: make([]*lab.Pod, churnAtOnce), holder: map[netip.Addr]string{}}
 	file, err := c.node.Subnet()
 	if err != nil {
 		t.Fatal(err)
 	}
+	add, del := func(i int) error { return c.add(ctx, i) }, func(i int) error { return c.del(ctx, i) }
+	pods := c.churnPods(add, del)
+	if t.Failed() {
+		return
+	}
 
+	again := func(i int) error { return errors.Join(del(i), add(i)) } // others take what it gave back
 	c.while(ctx, "ADD", func(i int) error {
-		if err := c.add(ctx, i); err != nil || i%4 != 0 {
+		if err := add(i); err != nil || i%4 != 0 {
 			return err
 		}
-		return errors.Join(c.del(ctx, i), c.add(ctx, i)) // others take what it gave back
-	})
-	if len(c.holder) != churnPods*len(families) {
-		t.Errorf("%d addresses are in use, want %d", len(c.holder), churnPods*len(families))
+		return again(i)
+	}, again)
+	if len(c.holder) != pods*len(families) {
+		t.Errorf("%d addresses are in use, want %d", len(c.holder), pods*len(families))
 	}
 	for a, name := range c.holder {
 		if own := file.Subnets[subnet.FamilyOf(a)].Masked(); !own.Contains(a) {
 			t.Errorf("%s has %s, want an address of %s", name, a, own)
 		}
 	}
-	c.wantVeths(churnPods)
-	c.each(func(i int) error { return l.CheckPod(ctx, c.pods[i]) })
+	c.wantVeths(pods)
 	if t.Failed() {
-		return
+		return // there may be no pod of some number
 	}
-	for i := 0; i < churnPods; i += churnProbed {
+	c.each(func(i int) error { return l.CheckPod(ctx, c.pods[i]) })
+	for i := 0; i < pods; i += churnProbed {
 		for _, f := range families {
 			// Once more if need be: while the table of neighbours is full, the kernel drops what it has to resolve an address for.
 			waitFor(ctx, t, c.pods[i].Name(), func() error { return l.ProbeFamily(ctx, f, c.pods[i].Endpoint, far.Endpoint).Err })
 		}
 	}
-	c.while(ctx, "DEL", func(i int) error { return c.del(ctx, i) })
+	c.while(ctx, "DEL", del, func(i int) error { return errors.Join(add(i), del(i)) })
 	c.wantVeths(0)
 	c.wantNoFiles()
 }
 
-// while does something with every pod, and meanwhile restarts the daemon again and again.
-func (c *churn) while(ctx context.Context, what string, do func(i int) error) {
+// churnPods chooses how many pods there are to be, and makes room for them: as many as the machine is likely to add, check, probe and
+// delete in churnBudget, by what the first few take. The number decides how much is tested, never whether the test passes.
+func (c *churn) churnPods(add, del func(i int) error) int {
+	begin := time.Now()
+	c.each(add)
+	c.each(del)
+	took := time.Since(begin) / churnAtOnce
+	const whole = 3 // one in four is added and deleted twice, each is checked, and the daemon's restarts take CPU time
+	pods := max(leastChurnPods, min(mostChurnPods, int(churnBudget/(whole*took))))
+	c.Logf("ADD and DEL of a pod take %v with %d at a time: %d pods", took.Round(time.Millisecond), churnAtOnce, pods)
+	c.pods = make([]*lab.Pod, pods)
+	return pods
+}
+
+// while does something with every pod, and meanwhile restarts the daemon again and again. When all is done and the daemon has not
+// been restarted often enough, again goes on with one pod.
+func (c *churn) while(ctx context.Context, what string, do, again func(i int) error) {
 	c.Helper()
 	done := make(chan struct{})
 	begin := time.Now()
+	var restarted atomic.Int32
 	go func() {
 		defer close(done)
 		c.each(do)
+		for restarted.Load() < restartsAtLeast && !c.Failed() {
+			if err := again(0); err != nil {
+				c.Errorf("pod 0, again: %v", err)
+			}
+		}
 	}()
-	restarts := 0
-	for running := true; running; restarts++ {
-		if restarts%2 == 0 {
+	for running := true; running; restarted.Add(1) {
+		if restarted.Load()%2 == 0 {
 			if err := c.node.Stop(ctx); err != nil {
 				c.Error(err)
 			}
@@ -112,11 +142,8 @@ func (c *churn) while(ctx context.Context, what string, do func(i int) error) {
 		default:
 		}
 	}
-	if restarts--; restarts < 2 { // the last one may have been too late
-		c.Errorf("%s: %d restarts of the daemon meanwhile, want one by each signal at least", what, restarts)
-	}
-	c.Logf("%s: %d pods, %d at a time, in %v; the daemon was restarted %d times meanwhile", what, churnPods, churnAtOnce,
-		time.Since(begin).Round(time.Millisecond), restarts)
+	c.Logf("%s: %d pods, %d at a time, in %v; the daemon was restarted %d times meanwhile", what, len(c.pods), churnAtOnce,
+		time.Since(begin).Round(time.Millisecond), restarted.Load()-1) // the last restart may have been too late
 }
 
 // each does something with every pod, so many at once. It goes on after an error.
@@ -132,7 +159,7 @@ func (c *churn) each(do func(i int) error) {
 			}
 		})
 	}
-	for i := range churnPods {
+	for i := range c.pods {
 		next <- i
 	}
 	close(next)

@@ -9,11 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -30,8 +30,7 @@ func TestCleanup(t *testing.T) {
 				Nodes: 2, Families: families, IPTables: mode.iptables, Config: lab.NetworkConfig(families, `{"Type":"vxlan"}`, mode.nftables),
 			})
 			n := l.Nodes()[0]
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
+			ctx := testctx.New(t)
 			bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "cni0"}}
 			if err := n.Do(func() error {
 				return errors.Join(netlink.LinkAdd(bridge), os.WriteFile("/var/lib/selvage/theirs", nil, 0o600))

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -19,26 +20,9 @@ import (
 // said, and no probe between pods is lost in either case.
 func TestConfigChanged(t *testing.T) {
 	l := start(t, lab.Options{Nodes: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	var pods []*lab.Pod
-	for _, n := range l.Nodes() {
-		p, err := l.AddPod(ctx, n, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		pods = append(pods, p)
-	}
-	streamed := make(chan lab.StreamReport, 1)
-	streamCtx, endStream := context.WithCancel(ctx)
-	defer endStream()
-	go func() {
-		r, err := l.Stream(streamCtx, pods[0].Endpoint, pods[1].Endpoint, 2*time.Millisecond)
-		if err != nil {
-			t.Error(err)
-		}
-		streamed <- r
-	}()
+	ctx := testctx.New(t)
+	pods := podOnEach(ctx, t, l)
+	endStream := stream(ctx, t, l, pods[0], pods[1])
 	for _, step := range []struct {
 		what, config  string
 		mtu           int
@@ -76,9 +60,6 @@ func TestConfigChanged(t *testing.T) {
 		}
 	}
 	endStream()
-	if r := <-streamed; r.Lost > 0 || r.Sent == 0 {
-		t.Errorf("%s, want none lost", r)
-	}
 }
 
 // hasMTU checks the overlay device's MTU.

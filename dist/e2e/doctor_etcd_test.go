@@ -1,23 +1,21 @@
 package e2e
 
 import (
-	"context"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 )
 
 // TestDoctorEtcd: members that are down, users that are not let in, and a node that waits for its network config.
 func TestDoctorEtcd(t *testing.T) {
 	l := start(t, lab.Options{Nodes: 1, EtcdMembers: 3, Config: "-", IPTables: "none"})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	p := admit(t, l, l.Nodes()[0])
 	client, last := l.Etcd().Client(), l.Etcd().Endpoints()[2]
 	check := func(_ any, err error) { t.Helper(); p.must(err) }

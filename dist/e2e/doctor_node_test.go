@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -19,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -82,8 +81,7 @@ func elsewhere(p netip.Prefix, on bool) error {
 func TestDoctorNode(t *testing.T) {
 	families := subnet.Families()
 	l := start(t, lab.Options{Nodes: 2, Families: families[:], Config: clinic(`{"Type":"vxlan"}`)})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	p := admit(t, l, l.Nodes()[0])
 	podOnEach(ctx, t, l)
 	p.healthy()

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,7 +8,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -18,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -80,8 +79,7 @@ const vxlanPort = "-p udp --dport 8472 "
 func TestDoctorPaths(t *testing.T) {
 	families := subnet.Families()
 	l := start(t, lab.Options{Nodes: 11, Segments: 2, Families: families[:], Config: clinic(`{"Type":"vxlan"}`)})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	p := admit(t, l, l.Nodes()[0])
 	p.healthy()
 	node := func(i int) *lab.Node { return l.Nodes()[i-1] }

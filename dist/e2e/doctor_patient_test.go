@@ -12,11 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/doctor"
 )
 
@@ -116,15 +116,12 @@ func (p *patient) remove(path string) { p.t.Helper(); p.in(func() error { return
 
 func (p *patient) stop() {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), 10*time.Second)
-	defer cancel()
-	p.must(p.Stop(ctx))
+	p.must(p.Stop(testctx.New(p.t)))
 }
 
 func (p *patient) start() {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
-	defer cancel()
+	ctx := testctx.New(p.t)
 	p.must(errors.Join(p.Start(), p.WaitReady(ctx)))
 }
 

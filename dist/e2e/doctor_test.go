@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/doctor"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -96,37 +97,45 @@ func documented(t *testing.T, all []symptom) {
 	}
 }
 
-// patience is for how long a doctor is asked again.
-const patience = 15 * time.Second
+// examinations is how many reports may lack a symptom before it is missing: a number and not a time, so that a slow machine, on which the
+// daemon takes longer to notice, gets the longer for it.
+const (
+	examinations = 60
+	examineEvery = 250 * time.Millisecond
+)
 
 // finds waits until a report has the symptoms: the daemon takes a second to be sure of some.
 func (p *patient) finds(want ...symptom) doctor.Report {
 	p.t.Helper()
-	for until := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		r := p.examine(p.t.Context())
+	ctx := testctx.New(p.t)
+	for i := 1; ; i++ {
+		r := p.examine(ctx)
 		err := missing(r, want)
 		if err == nil {
 			documented(p.t, want)
 			return r
 		}
-		if time.Now().After(until) {
+		if i == examinations {
 			p.t.Error(err)
 			return r
 		}
+		time.Sleep(examineEvery)
 	}
 }
 
 // healthy waits until a report has neither warnings nor failures.
 func (p *patient) healthy(args ...string) {
 	p.t.Helper()
-	for until := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		r := p.examine(p.t.Context(), args...)
+	ctx := testctx.New(p.t)
+	for i := 1; ; i++ {
+		r := p.examine(ctx, args...)
 		if r.Result == doctor.Pass && r.Probed == len(p.l.Nodes())-1 {
 			return
 		}
-		if time.Now().After(until) {
+		if i == examinations {
 			p.t.Fatalf("%d of %d probed, and these found where all is well:\n%s", r.Probed, r.Peers, text(r.Findings))
 		}
+		time.Sleep(examineEvery)
 	}
 }
 

@@ -1,15 +1,14 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -18,8 +17,7 @@ import (
 func TestDuplicateMAC(t *testing.T) {
 	const config = `{"Network":"10.5.0.0/16","SubnetMax":"10.5.199.0","Backend":{"Type":"vxlan"}}`
 	l := start(t, lab.Options{Nodes: 2, Config: config})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	node := l.Nodes()[0]
 	mac, err := macOf(node)
 	if err != nil {

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,11 +8,11 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/command"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
@@ -23,8 +22,7 @@ import (
 // earlier daemon left in the kernel nothing is pending: it may well be wanted.
 func TestStarting(t *testing.T) {
 	l := start(t, lab.Options{Nodes: 2, DaemonArgs: []string{"--no-cached-start"}})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	node := l.Nodes()[0]
 	ask := func() (s status.Status) {
 		t.Helper()
@@ -79,8 +77,7 @@ func TestStarting(t *testing.T) {
 func TestExplain(t *testing.T) {
 	families := []subnet.Family{subnet.IPv4, subnet.IPv6}
 	l := start(t, lab.Options{Nodes: 2, Families: families})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	node, peer := l.Nodes()[0], l.Nodes()[1]
 	file, err := peer.Subnet()
 	if err != nil {

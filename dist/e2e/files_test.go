@@ -1,15 +1,14 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -17,8 +16,7 @@ import (
 // it every hour here, so that nothing but the change itself can have told it.
 func TestFilesAreKept(t *testing.T) {
 	l := start(t, lab.Options{Nodes: 1, DaemonArgs: []string{"--resync=1h"}})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	node := l.Nodes()[0]
 	waitForReady(ctx, t, node)
 	var before []byte

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -23,8 +23,7 @@ func TestFilterSwitched(t *testing.T) {
 			families := subnet.Families()
 			config := func(say lab.NFTables) string { return lab.NetworkConfig(families[:], "", say) }
 			l := start(t, lab.Options{Nodes: 2, Families: families[:], IPTables: iptables, Config: config(lab.NFTablesOff)})
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
+			ctx := testctx.New(t)
 			s := newScene(ctx, t, l)
 			waitRules(ctx, t, l, false)
 			pods := []*lab.Endpoint{s.pod, s.away}

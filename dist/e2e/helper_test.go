@@ -46,8 +46,7 @@ func probeAll(ctx context.Context, t *testing.T, l *lab.Lab, endpoints []*lab.En
 	}
 }
 
-// stream sends a datagram every 2 ms, in each family that both ends have, until end is called. One that is lost fails the
-// test.
+// stream sends a datagram every 2 ms, in each family that both ends have, until end is called. A lost datagram fails the test.
 func stream(ctx context.Context, t *testing.T, l *lab.Lab, from, to *lab.Endpoint) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

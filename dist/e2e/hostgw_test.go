@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -23,8 +24,7 @@ func hostGateway() string {
 func TestHostGatewayUplinkFlaps(t *testing.T) {
 	families := subnet.Families()
 	l := start(t, lab.Options{Nodes: 3, Families: families[:], Config: hostGateway()})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	node := l.Nodes()[0]
 	pods := podOnEach(ctx, t, l)
 	probeAll(ctx, t, l, pods)
@@ -104,8 +104,7 @@ func TestHostGatewayBehindRouter(t *testing.T) {
 	families := subnet.Families()
 	// Without a config first: a lab with one waits until every node reaches every other.
 	l := start(t, lab.Options{Nodes: 3, Segments: 2, Families: families[:], Config: "-"})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	if err := l.Etcd().PutConfig(ctx, hostGateway()); err != nil {
 		t.Fatal(err)
 	}

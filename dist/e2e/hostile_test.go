@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnettest"
@@ -30,8 +31,7 @@ const subnetsPrefix = "/coreos.com/network/subnets/"
 func TestHostileLeases(t *testing.T) {
 	families := subnet.Families()
 	l := start(t, lab.Options{Nodes: 3, Families: families[:], Config: subnettest.Config})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
+	ctx := testctx.New(t)
 	pods := podOnEach(ctx, t, l)
 	probeAll(ctx, t, l, pods)
 	good := addPeer(ctx, t, l)

@@ -1,13 +1,12 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -16,8 +15,7 @@ import (
 func TestSubnetGivenAway(t *testing.T) {
 	const config = `{"Network":"10.5.0.0/16","SubnetMax":"10.5.199.0","Backend":{"Type":"vxlan"}}`
 	l := start(t, lab.Options{Nodes: 2, Config: config})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	node, other := l.Nodes()[0], l.Nodes()[1]
 	pod, err := l.AddPod(ctx, node, "")
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -24,8 +25,7 @@ func TestMixedMTU(t *testing.T) {
 	}
 	const passes, jumbo, overhead = 1500, 9000, 70
 	l := start(t, lab.Options{Nodes: 3, Families: families[:]})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	plain, large := l.Nodes()[0], l.Nodes()[1:]
 	for _, r := range l.ProbeUnderlay(ctx) {
 		if r.Err != nil || r.Size != passes {

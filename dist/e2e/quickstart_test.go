@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 )
 
 // The machines of the quick start, and the address that stands there for the one that was printed.
@@ -44,8 +45,7 @@ func TestQuickStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := start(t, lab.Options{Nodes: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	machines := map[string]*shell{}
 	for i, n := range l.Nodes() {
 		if err := n.Stop(ctx); err != nil {

@@ -1,22 +1,20 @@
 package e2e
 
 import (
-	"context"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
 // TestRelease gives leases back on the command line: a node's own, one by its subnet, and a reservation only if it must be.
 func TestRelease(t *testing.T) {
 	l := start(t, lab.Options{Nodes: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	daemon, err := filepath.Abs(filepath.Join(bin, "selvaged"))
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 )
 
 func TestMain(m *testing.M) { os.Exit(sandbox.Run(m.Run)) }
@@ -31,8 +31,7 @@ func start(t *testing.T, o lab.Options) *lab.Lab {
 		t.Fatal(err)
 	}
 	o.Bin = dir
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	l, err := lab.New(ctx, o)
 	if err != nil {
 		t.Fatal(err)
@@ -94,36 +93,15 @@ func monitor(t *testing.T, n *lab.Node) (stop func() []string) {
 // written, and no probe between pods is lost.
 func TestRestartChangesNothing(t *testing.T) {
 	l := start(t, lab.Options{Nodes: 3})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	pods := make([]*lab.Pod, len(l.Nodes()))
-	for i, n := range l.Nodes() {
-		p, err := l.AddPod(ctx, n, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		pods[i] = p
-	}
-	for _, row := range l.Matrix(ctx, []*lab.Endpoint{pods[0].Endpoint, pods[1].Endpoint, pods[2].Endpoint}) {
-		for _, r := range row {
-			if r.Err != nil {
-				t.Fatal(r.Err)
-			}
-		}
+	ctx := testctx.New(t)
+	pods := podOnEach(ctx, t, l)
+	if probeAll(ctx, t, l, pods); t.Failed() {
+		return
 	}
 	before := leases(t, l)
 	node := l.Nodes()[0]
 
-	streamed := make(chan lab.StreamReport, 1)
-	streamCtx, endStream := context.WithCancel(ctx)
-	defer endStream()
-	go func() {
-		r, err := l.Stream(streamCtx, pods[0].Endpoint, pods[1].Endpoint, 2*time.Millisecond)
-		if err != nil {
-			t.Error(err)
-		}
-		streamed <- r
-	}()
+	endStream := stream(ctx, t, l, pods[0], pods[1])
 	heard := monitor(t, node)
 	for _, end := range []func(context.Context) error{
 		node.Stop,
@@ -141,9 +119,6 @@ func TestRestartChangesNothing(t *testing.T) {
 		t.Errorf("the restart changed something in the kernel: %s", message)
 	}
 	endStream()
-	if r := <-streamed; r.Lost > 0 || r.Sent == 0 {
-		t.Errorf("%s, want none lost", r)
-	}
 	if after := leases(t, l); after != before {
 		t.Errorf("the restart wrote to etcd:\nbefore %s\nafter  %s", before, after)
 	}
@@ -174,49 +149,28 @@ func leases(t *testing.T, l *lab.Lab) string {
 // TestLeaseKeyDeleted: a node whose key somebody deletes claims the same subnet again, and no probe is lost.
 func TestLeaseKeyDeleted(t *testing.T) {
 	l := start(t, lab.Options{Nodes: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	a, err := l.AddPod(ctx, l.Nodes()[0], "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := l.AddPod(ctx, l.Nodes()[1], "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx := testctx.New(t)
+	pods := podOnEach(ctx, t, l)
 	before, err := l.Nodes()[1].Subnet()
 	if err != nil {
 		t.Fatal(err)
 	}
-	streamed := make(chan lab.StreamReport, 1)
-	streamCtx, endStream := context.WithCancel(ctx)
-	defer endStream()
-	go func() {
-		r, err := l.Stream(streamCtx, a.Endpoint, b.Endpoint, 2*time.Millisecond)
-		if err != nil {
-			t.Error(err)
-		}
-		streamed <- r
-	}()
+	endStream := stream(ctx, t, l, pods[0], pods[1])
 	first := leases(t, l)
 	client := l.Etcd().Client()
 	if _, err := client.Delete(ctx, "/coreos.com/network/subnets/", clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
-	for strings.Count(leases(t, l), "\n") != strings.Count(first, "\n") {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("the leases are not back: %s", leases(t, l))
-		case <-time.After(5 * time.Millisecond):
+	waitFor(ctx, t, "the leases", func() error {
+		if now := leases(t, l); strings.Count(now, "\n") != strings.Count(first, "\n") {
+			return fmt.Errorf("not all are back: %s", now)
 		}
-	}
+		return nil
+	})
 	if err := l.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
 	endStream()
-	if r := <-streamed; r.Lost > 0 || r.Sent == 0 {
-		t.Errorf("%s, want none lost", r)
-	}
 	after, err := l.Nodes()[1].Subnet()
 	if err != nil || after.Subnets != before.Subnets {
 		t.Errorf("node2 has %v, %v, want %v as before", after.Subnets, err, before.Subnets)

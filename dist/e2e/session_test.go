@@ -12,11 +12,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -46,9 +46,7 @@ func (s *session) say(format string, args ...any) {
 func (s *session) run(node int, command string, code int, until string) {
 	s.t.Helper()
 	out := ""
-	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
-	defer cancel()
-	waitFor(ctx, s.t, fmt.Sprintf("%q on node%d", command, node), func() error {
+	waitFor(s.ctx, s.t, fmt.Sprintf("%q on node%d", command, node), func() error {
 		var text bytes.Buffer
 		err := s.l.Nodes()[node-1].Exec(s.ctx, []string{"sh", "-c", command}, lab.Stdio{Out: &text, Err: &text})
 		exit, got := (*exec.ExitError)(nil), 0
@@ -176,8 +174,7 @@ func openSession(t *testing.T) *session {
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	l := start(t, lab.Options{Nodes: 3, Config: "-", IPTables: "none"})
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	t.Cleanup(cancel)
+	ctx := testctx.New(t)
 	for i, n := range l.Nodes() {
 		err := errors.Join(n.Stop(ctx), n.Do(func() error { // a node asks for the subnet that it had
 			content := fmt.Sprintf("FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.%d.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n", i+1)

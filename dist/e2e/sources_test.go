@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -52,8 +52,7 @@ func TestSources(t *testing.T) {
 					Nodes: 2, Families: families[:], IPTables: filter.IPTables,
 					Config: lab.NetworkConfig(families[:], fmt.Sprintf(`{"Type":%q}`, backend), filter.NFTables),
 				})
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				defer cancel()
+				ctx := testctx.New(t)
 				s := newScene(ctx, t, l)
 				for _, f := range families {
 					t.Run(f.String(), func(t *testing.T) {

@@ -8,11 +8,11 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -30,8 +30,7 @@ func TestDirectRoutingSwitched(t *testing.T) {
 				return lab.NetworkConfig(families[:], fmt.Sprintf(`{"Type":"vxlan","DirectRouting":%t}`, direct), lab.NodesChoose)
 			}
 			l := start(t, lab.Options{Nodes: 3, Segments: 2, Families: families[:], Config: config(false)})
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
+			ctx := testctx.New(t)
 			pods := podOnEach(ctx, t, l)
 			change := func(direct bool) {
 				t.Helper()
@@ -109,8 +108,7 @@ func TestUplinkPrefixChanged(t *testing.T) {
 	families := subnet.Families()
 	config := lab.NetworkConfig(families[:], `{"Type":"vxlan","DirectRouting":true}`, lab.NodesChoose)
 	l := start(t, lab.Options{Nodes: 3, Families: families[:], Config: config})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testctx.New(t)
 	node, near, far := l.Nodes()[0], l.Nodes()[1], l.Nodes()[2]
 	whole := [2]netip.Prefix{subnet.IPv4: netip.PrefixFrom(node.Addr(subnet.IPv4), 24), subnet.IPv6: netip.PrefixFrom(node.Addr(subnet.IPv6), 64)}
 	half := [2]netip.Prefix{subnet.IPv4: netip.PrefixFrom(node.Addr(subnet.IPv4), 25), subnet.IPv6: netip.PrefixFrom(node.Addr(subnet.IPv6), 120)}

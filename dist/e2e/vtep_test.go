@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -59,8 +60,7 @@ func TestForgedVXLAN(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			families := subnet.Families()
 			l := start(t, lab.Options{Nodes: 2, Families: families[:], DaemonArgs: tt.args})
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-			defer cancel()
+			ctx := testctx.New(t)
 			ends := podOnEach(ctx, t, l)
 			from, to := l.Nodes()[0], l.Nodes()[1]
 			mine, theirs, got := filterOf(t, from), filterOf(t, to), listen(t, ends[1])
@@ -102,8 +102,7 @@ func TestForgedVXLAN(t *testing.T) {
 func TestVXLANPeersComeAndGo(t *testing.T) {
 	const config = `{"Network":"10.5.0.0/16","SubnetMin":"10.5.128.0","Backend":{"Type":"vxlan"}}` // what is below is ours to give
 	l := start(t, lab.Options{Nodes: 2, Config: config, DaemonArgs: []string{"--peer-grace=0"}})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
+	ctx := testctx.New(t)
 	ends := podOnEach(ctx, t, l)
 	node, etcd := l.Nodes()[1], l.Etcd().Client()
 	filter, got := filterOf(t, node), listen(t, ends[1])
@@ -179,8 +178,7 @@ func addAddress(t *testing.T, device string, a netip.Addr) {
 // not wanted any more; no probe between pods is lost with any of it.
 func TestVXLANFilterStays(t *testing.T) {
 	l := start(t, lab.Options{Nodes: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
+	ctx := testctx.New(t)
 	ends := podOnEach(ctx, t, l)
 	node := l.Nodes()[1]
 	filter, other, got := filterOf(t, node), filterOf(t, node), listen(t, ends[1])
