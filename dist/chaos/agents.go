@@ -114,7 +114,7 @@ func subscribe(h *host, group uint) (socket *nl.NetlinkSocket, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return socket, socket.SetReceiveTimeout(&unix.Timeval{Sec: int64(deadline / time.Second)})
+	return socket, socket.SetReceiveTimeout(&unix.Timeval{Sec: int64(h.patience / time.Second)})
 }
 
 // networkManager does to a device what NetworkManager does when it takes an unmanaged one over: it is set down, addresses

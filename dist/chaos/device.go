@@ -100,7 +100,7 @@ func (t tables) impostor() error {
 
 // degraded waits until the daemon has said that something is in its way, and sees that it left that alone.
 func degraded(ctx context.Context, t *target) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, t.patience)
 	defer cancel()
 	said := func() bool { return strings.Contains(strings.Join(t.logSince(t.logged), "\n"), "not selvage's") }
 	for !said() {

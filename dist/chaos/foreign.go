@@ -117,8 +117,8 @@ func (h *host) plantForeign(ctx context.Context) error {
 }
 
 // foreign dumps all that is on a node and not selvage's, a line a thing, sorted. It leaves out what comes and goes by
-// itself: learned neighbours, counters, ages, interface indexes, whether a carrier is there.
-func (h *host) foreign(ctx context.Context) ([]string, error) {
+// itself: learned neighbours, counters, ages, interface indexes, whether a carrier is there. The rules have been read, see allRules.
+func (h *host) foreign(rules []string) ([]string, error) {
 	links, err := again(h.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
@@ -145,8 +145,7 @@ func (h *host) foreign(ctx context.Context) ([]string, error) {
 		dump = append(dump, lines...)
 	}
 	slices.Sort(dump)
-	others, err := h.foreignRules(ctx)
-	return append(dump, others...), err
+	return append(dump, rules...), nil
 }
 
 func (h *host) foreignAddrs(names map[int]string) (dump []string, err error) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -23,6 +24,7 @@ type host struct {
 	backend  Backend
 	nl       *reader // of the node's network namespace
 	netns    *os.File
+	patience time.Duration // see Options
 	pods     []*lab.Pod
 	uplink   uplink // as it was made
 
@@ -32,7 +34,7 @@ type host struct {
 }
 
 func newHost(n *lab.Node, o Options) (*host, error) {
-	h := &host{Node: n, families: o.Families, nftables: o.NFTables, backend: o.Backend}
+	h := &host{Node: n, families: o.Families, nftables: o.NFTables, backend: o.Backend, patience: o.Patience}
 	err := n.Do(func() (err error) {
 		if h.nl, err = newReader(); err != nil {
 			return err
@@ -144,14 +146,19 @@ func (h *host) checkTables(leases []subnet.Lease, families []subnet.Family) (p p
 
 // checkAround says what is wrong with all that is not in the tables: rules, forwarding, the subnet file.
 func (h *host) checkAround(ctx context.Context) (p problems, err error) {
-	our, peers, err := h.rules(ctx)
+	our, err := h.rules(ctx)
 	if err != nil {
 		return p, err
 	}
+	return h.checkAroundWith(our)
+}
+
+// checkAroundWith is checkAround where the rules have been read.
+func (h *host) checkAroundWith(our ownRules) (p problems, err error) {
 	if h.backend.tunnels() {
-		p = h.checkPeers(peers)
+		p = h.checkPeers(our.peers)
 	}
-	for _, difference := range compare(h.golden, our) {
+	for _, difference := range compare(h.golden, our.lines) {
 		p.add(ruleFamily(difference), "%s", strings.Replace(difference, "foreign", "rules", 1))
 	}
 	u, err := h.readUplink()
@@ -182,7 +189,16 @@ func (h *host) checkAround(ctx context.Context) (p problems, err error) {
 
 // checkForeign says what of others' things has changed.
 func (h *host) checkForeign(ctx context.Context) ([]string, error) {
-	now, err := h.foreign(ctx)
+	_, others, err := h.allRules(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return h.checkForeignWith(others)
+}
+
+// checkForeignWith is checkForeign where others' rules have been read.
+func (h *host) checkForeignWith(others []string) ([]string, error) {
+	now, err := h.foreign(others)
 	if err != nil {
 		return nil, err
 	}

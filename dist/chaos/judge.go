@@ -80,22 +80,26 @@ func (s *Suite) aftermath(ctx context.Context, o *Outcome) error {
 }
 
 // whole waits until all is right: all nodes' tables, rules and what is others', and that all pods reach each other. The problems
-// are what was still wrong at the deadline.
+// are what was still wrong at the end of its patience.
 func (s *Suite) whole(ctx context.Context) (problems []string, err error) {
 	problems, err = s.await(ctx, s.hosts, func(h *host) ([]string, error) {
 		tables, err := h.check(s.leases)
 		if err != nil {
 			return nil, err
 		}
-		around, err := h.checkAround(ctx)
+		our, others, err := h.allRules(ctx)
 		if err != nil {
 			return nil, err
 		}
-		foreign, err := h.checkForeign(ctx)
+		around, err := h.checkAroundWith(our)
+		if err != nil {
+			return nil, err
+		}
+		foreign, err := h.checkForeignWith(others)
 		return slices.Concat(tables, around.all(), foreign), err
 	})
 	if len(problems) > 0 {
-		problems = append([]string{fmt.Sprintf("after %s:", deadline)}, problems...)
+		problems = append([]string{fmt.Sprintf("after %s:", s.options.Patience)}, problems...)
 	}
 	return append(problems, s.reach(ctx)...), err
 }

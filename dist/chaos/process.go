@@ -38,7 +38,7 @@ func (h *host) awaitStop() error {
 	if pid == 0 {
 		return nil
 	}
-	for start := time.Now(); time.Since(start) < deadline; time.Sleep(100 * time.Microsecond) {
+	for start := time.Now(); time.Since(start) < h.patience; time.Sleep(100 * time.Microsecond) {
 		tids, err := threadsOf(pid)
 		if err != nil {
 			return err

@@ -27,37 +27,38 @@ func (r Rest) String() string {
 		percent(r.CPU), r.Over, percent(r.Programs), r.Requests, r.Traced)
 }
 
-// Who has just taken in thousands of leases has something to finish: it keeps them on disk, and gives memory back. That is over
-// when it uses less than restless of CPU within a settleStep; whoever never comes to rest is measured all the same.
+// A daemon that has just received thousands of leases has work to finish: it writes them to disk, and returns memory. That is over
+// when it uses less than restless of CPU within a step; a daemon that never comes to rest is measured all the same.
 const (
-	settleStep = 12 * time.Second // leases that change are kept every ten
-	settleMost = time.Minute
+	// SettleStep is a step for [Suite.Rest] after which a daemon has written its leases: it does so every ten seconds while they change.
+	SettleStep = 12 * time.Second
+	settleMost = 5                     // steps
 	restless   = 20 * time.Millisecond // a tick or two of what the kernel counts in
 )
 
 // settle waits until a daemon is at rest, and returns the CPU time that it and its programs have used by then.
-func (h *host) settle(ctx context.Context) (cpu, programs time.Duration, err error) {
-	for until := time.Now().Add(settleMost); ; {
+func (h *host) settle(ctx context.Context, step time.Duration) (cpu, programs time.Duration, err error) {
+	for steps := 0; ; steps++ {
 		before := cpu
-		if cpu, programs, err = h.times(); err != nil || cpu-before < restless || time.Now().After(until) {
+		if cpu, programs, err = h.times(); err != nil || cpu-before < restless || steps == settleMost {
 			return cpu, programs, err
 		}
-		if !pause(ctx, settleStep) {
+		if !pause(ctx, step) {
 			return cpu, programs, ctx.Err()
 		}
 	}
 }
 
-// Rest leaves everything alone, and says what the first node's daemon did meanwhile. Of a daemon that is notified of
-// changes and does not look for them itself, that is next to nothing, however many leases there are.
-func (s *Suite) Rest(ctx context.Context, d, traced time.Duration) (Rest, error) {
+// Rest leaves everything alone, and says what the first node's daemon did meanwhile, when it has come to rest, which is looked at
+// every step. Of a daemon that is notified of changes and does not look for them itself, that is next to nothing, however many leases there are.
+func (s *Suite) Rest(ctx context.Context, step, d, traced time.Duration) (Rest, error) {
 	h := s.hosts[0]
 	problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) })
 	if err != nil || problems != nil {
 		return Rest{}, fmt.Errorf("before a rest: %q, %w", problems, err)
 	}
 	r := Rest{Over: d, Traced: traced}
-	cpu, programs, err := h.settle(ctx)
+	cpu, programs, err := h.settle(ctx, step)
 	if err != nil {
 		return r, err
 	}

@@ -66,31 +66,51 @@ func (c chains) part() (our, others []string) {
 	return our, others
 }
 
-// rules reads what of a node's packet filter is selvage's by its place, but for who is let in as a peer.
-func (h *host) rules(ctx context.Context) (our []string, peers elements, err error) {
-	if h.nftables {
-		our, _, err = h.dumpTable(filterTable)
-	} else {
-		our, _, err = h.iptablesRules(ctx)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	vteps, peers, err := h.dumpTable(vtepTable)
-	return append(our, vteps...), peers, err
+// ownRules are those of a node's packet filter that are selvage's by their place.
+type ownRules struct {
+	lines []string // without the accepted peers
+	peers elements
 }
 
-// foreignRules reads what of it is others', and what selvage has in the wrong place.
-func (h *host) foreignRules(ctx context.Context) (others []string, err error) {
-	our, others, err := h.iptablesRules(ctx)
+// rules reads selvage's rules.
+func (h *host) rules(ctx context.Context) (our ownRules, err error) {
+	if h.nftables {
+		return h.withTables(nil)
+	}
+	lines, _, err := h.iptablesRules(ctx)
 	if err != nil {
-		return nil, err
+		return our, err
+	}
+	return h.withTables(lines)
+}
+
+// allRules reads selvage's rules and those of others, which include what selvage has in the wrong place. It runs iptables-save once
+// for both: a process costs more than all other reading.
+func (h *host) allRules(ctx context.Context) (our ownRules, others []string, err error) {
+	lines, others, err := h.iptablesRules(ctx)
+	if err != nil {
+		return our, nil, err
 	}
 	if h.nftables {
-		others = append(others, our...)
+		others, lines = append(others, lines...), nil
 	}
 	theirs, held, err := h.dumpTable(foreignTable)
-	return slices.Concat(others, theirs, held["peers-of-theirs"]), err
+	if err != nil {
+		return our, nil, err
+	}
+	our, err = h.withTables(lines)
+	return our, slices.Concat(others, theirs, held["peers-of-theirs"]), err
+}
+
+// withTables adds what nf_tables holds of selvage's to the lines of iptables.
+func (h *host) withTables(lines []string) (our ownRules, err error) {
+	if h.nftables {
+		if lines, _, err = h.dumpTable(filterTable); err != nil {
+			return our, err
+		}
+	}
+	vteps, peers, err := h.dumpTable(vtepTable)
+	return ownRules{append(lines, vteps...), peers}, err
 }
 
 // iptablesRules reads what iptables has.

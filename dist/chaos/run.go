@@ -179,7 +179,7 @@ func (s *Suite) prepare(ctx context.Context, f Fault, targets []*target) error {
 		return h.check(s.leases)
 	})
 	if err == nil && problems != nil {
-		err = fmt.Errorf("prepare: not right after %s: %q", deadline, problems)
+		err = fmt.Errorf("prepare: not right after %s: %q", s.options.Patience, problems)
 	}
 	return err
 }
@@ -223,7 +223,7 @@ func (s *Suite) untilRight(ctx context.Context, o *Outcome, targets []*target, s
 		return problems.all(), err
 	})
 	if len(problems) > 0 {
-		o.Wrong = append(o.Wrong, fmt.Sprintf("not right after %s:", deadline))
+		o.Wrong = append(o.Wrong, fmt.Sprintf("not right after %s:", s.options.Patience))
 		o.Wrong = append(o.Wrong, problems[:min(len(problems), longestDiff)]...)
 	}
 	for _, f := range o.Families {

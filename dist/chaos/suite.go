@@ -20,8 +20,8 @@ const (
 	nodes = 3
 	// probeEvery is how often a datagram is sent while something is broken.
 	probeEvery = 2 * time.Millisecond
-	// deadline is how long anything may take that has no bound of its own.
-	deadline = 30 * time.Second
+	// defaultPatience is that of [Options].
+	defaultPatience = 30 * time.Second
 )
 
 // Options describe a suite. The zero value of each field but Bin means its default.
@@ -35,6 +35,7 @@ type Options struct {
 	Legacy   bool            // iptables is the legacy one, whose changes nobody is told of: the daemons look every second
 	Stopped  time.Duration   // how long a daemon is stopped while entries could age; default a minute
 	Fight    time.Duration   // how long somebody fights a daemon for a route; default 10 s
+	Patience time.Duration   // how long anything may take that has no bound of its own; default 30 s
 	Args     []string        // appended to the daemons' arguments
 	Log      io.Writer       // gets a line for each step of the lab; default none
 }
@@ -82,6 +83,9 @@ func New(ctx context.Context, o Options) (*Suite, error) {
 	if o.Fight == 0 {
 		o.Fight = 10 * time.Second
 	}
+	if o.Patience == 0 {
+		o.Patience = defaultPatience
+	}
 	if len(o.Families) == 0 {
 		o.Families = both()
 	}
@@ -109,7 +113,7 @@ func (o Options) daemonArgs() []string {
 }
 
 func (s *Suite) build(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 4*s.options.Patience)
 	defer cancel()
 	if err := s.copyBinaries(); err != nil {
 		return err
@@ -163,10 +167,12 @@ func (s *Suite) settle(ctx context.Context) (err error) {
 		return fmt.Errorf("before any fault: %q, %w", problems, err)
 	}
 	for _, h := range s.hosts {
-		if h.others, err = h.foreign(ctx); err != nil {
+		our, others, err := h.allRules(ctx)
+		if err != nil {
 			return err
 		}
-		if h.golden, _, err = h.rules(ctx); err != nil {
+		h.golden = our.lines
+		if h.others, err = h.foreign(others); err != nil {
 			return err
 		}
 		for _, what := range h.ruleMarks() {
@@ -231,9 +237,9 @@ func (s *Suite) next(h *host) *host {
 }
 
 // await polls hosts without pause until check finds nothing wrong with any of them. The problems are what was still wrong at
-// the deadline.
+// the end of the suite's patience.
 func (s *Suite) await(ctx context.Context, hosts []*host, check func(*host) ([]string, error)) (problems []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, deadline)
+	ctx, cancel := context.WithTimeout(ctx, s.options.Patience)
 	defer cancel()
 	for {
 		problems = nil
@@ -255,7 +261,7 @@ func (s *Suite) await(ctx context.Context, hosts []*host, check func(*host) ([]s
 
 // reach probes between all pods, in every family, until all reach each other, and says which do not.
 func (s *Suite) reach(ctx context.Context) (problems []string) {
-	ctx, cancel := context.WithTimeout(ctx, deadline/3)
+	ctx, cancel := context.WithTimeout(ctx, s.options.Patience/3)
 	defer cancel()
 	var pods []*lab.Endpoint
 	for _, h := range s.hosts {

@@ -20,8 +20,8 @@ import (
 // traceVar is set in the environment of the process that traces, to whom and how long.
 const traceVar = "CHAOS_TRACE"
 
-// netlinkRequests counts how many messages a process sends to the kernel's netlink sockets within d. Each of its system
-// calls stops it twice meanwhile.
+// netlinkRequests counts how many messages a process sends to the kernel's netlink sockets within d; if d is 0, until there is one.
+// Each of its system calls stops it twice meanwhile.
 //
 // /proc counts what is read and written, but not what is sent, so the process is traced (ptrace(2)); in a sandbox that takes
 // no privilege. This very process cannot do it: it is the parent, and os/exec would take each stop for the end. So it runs
@@ -77,7 +77,7 @@ func (t *tracer) run(d time.Duration) (err error) {
 	if err := t.attach(); err != nil {
 		return errors.Join(err, t.detach())
 	}
-	for end := time.Now().Add(d); time.Now().Before(end); {
+	for end := time.Now().Add(d); time.Now().Before(end) || d == 0 && t.sent == 0; {
 		tid, status, err := t.wait()
 		if err != nil {
 			return errors.Join(err, t.detach())

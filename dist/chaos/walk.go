@@ -3,16 +3,15 @@ package chaos
 import (
 	"context"
 	"math/rand/v2"
-	"time"
 )
 
-// Walk does random faults, one after the other, until d has passed or something is not put right, and hands each outcome
+// Walk does random faults, one after the other, while more says so and until something is not repaired, and hands each outcome
 // to report. The same seed does the same faults in the same order to the same nodes; how they meet the daemons' own doings
 // is up to the machine.
-func (s *Suite) Walk(ctx context.Context, seed uint64, d time.Duration, report func(Outcome)) error {
+func (s *Suite) Walk(ctx context.Context, seed uint64, more func() bool, report func(Outcome)) error {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	faults := s.options.Faults()
-	for start := time.Now(); time.Since(start) < d && ctx.Err() == nil; {
+	for more() && ctx.Err() == nil {
 		f := faults[rng.IntN(len(faults))]
 		where := []Where{OneNode, OneNode, AllNodes, Stopped}[rng.IntN(4)]
 		index := rng.IntN(len(s.hosts))

@@ -93,13 +93,14 @@ func suiteAndWalk(ctx context.Context, f flags, r round, s *chaos.Suite, report 
 		return err
 	}
 	report.Heading("Random faults for %s, --seed %d", f.walk, f.seed)
-	return s.Walk(ctx, f.seed, f.walk, report.Brief)
+	start := time.Now()
+	return s.Walk(ctx, f.seed, func() bool { return time.Since(start) < f.walk }, report.Brief)
 }
 
 func manyLeases(ctx context.Context, f flags, r round, s *chaos.Suite, report *chaos.Report) error {
 	report.Heading(r.heading, f.leases)
 	if f.rest > 0 {
-		rest, err := s.Rest(ctx, f.rest, min(f.rest, 3*time.Second))
+		rest, err := s.Rest(ctx, chaos.SettleStep, f.rest, min(f.rest, 3*time.Second))
 		if err != nil {
 			return err
 		}
