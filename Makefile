@@ -74,7 +74,7 @@ lab: packages-demo build tools bin/lab ## the same three nodes, kept up, with a 
 .PHONY: test
 test: packages-test build tools bin/cnitool bin/lab lint ## all tests, with the race detector
 	@$(RUN_GO) mod download
-	@GORACE=atexit_sleep_ms=0 bin/lab sandbox -- sh -c '{ $(GO) test -race -count=1 -timeout 15m -coverprofile=/tmp/cover.out ./... 2>&1; echo $$? >/tmp/status; } | tee /tmp/out; \
+	@GORACE=atexit_sleep_ms=0 bin/lab sandbox -- sh -c '{ $(GO) test -race -count=1 -timeout 60m -coverprofile=/tmp/cover.out ./... 2>&1; echo $$? >/tmp/status; } | tee /tmp/out; \
 		$(GO) tool cover -func=/tmp/cover.out | tail -n 1; \
 		sh dist/coverage.sh 90 $(PURE) </tmp/out && exit $$(cat /tmp/status)'
 
