@@ -49,6 +49,7 @@ func kept(ctx context.Context, t *testing.T, n *lab.Node) {
 // TestStartWithoutEtcd: a node that comes up while etcd is down does so from the leases that it kept, with its own subnet
 // if its lease cannot have run out; and all is as usual when etcd is back.
 func TestStartWithoutEtcd(t *testing.T) {
+	l := start(t, lab.Options{Nodes: 2})
 	for _, tt := range []struct {
 		what    string
 		args    []string
@@ -63,9 +64,9 @@ func TestStartWithoutEtcd(t *testing.T) {
 		{what: "it is not wanted", args: []string{"--no-cached-start"}, says: "etcd cannot be used"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
-			l := start(t, lab.Options{Nodes: 2, DaemonArgs: tt.args})
 			ctx := testctx.New(t)
 			node := l.Nodes()[0]
+			node.SetDaemonArgs(append([]string{"--iface=eth0"}, tt.args...)...) // from its next start on
 			before, err := node.Subnet()
 			if err != nil {
 				t.Fatal(err)

@@ -82,10 +82,12 @@ func fileSays(n *lab.Node, mtu int, network string) error {
 	return err
 }
 
-// waitFor waits until check finds nothing wrong.
+// waitFor waits until check finds nothing wrong. The longer it waits the less often it looks, since what checks takes CPU time itself, from
+// the daemons too.
 func waitFor(ctx context.Context, t *testing.T, what string, check func() error) {
 	t.Helper()
-	for {
+	const most = 100 * time.Millisecond
+	for pause := 5 * time.Millisecond; ; pause = min(pause*3/2, most) {
 		err := check()
 		if err == nil {
 			return
@@ -93,7 +95,7 @@ func waitFor(ctx context.Context, t *testing.T, what string, check func() error)
 		select {
 		case <-ctx.Done():
 			t.Fatalf("%s: %v", what, err)
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -34,7 +34,7 @@ func TestFilterSwitched(t *testing.T) {
 				say      lab.NFTables
 				nftables bool
 			}{
-				{lab.NFTablesOn, true}, {lab.NFTablesOff, false}, {lab.NFTablesOn, true}, {lab.NFTablesOff, false},
+				{lab.NFTablesOn, true}, {lab.NFTablesOff, false},
 				{lab.NodesChoose, true}, // nothing but our own rules speaks for iptables
 			} {
 				if err := l.Etcd().PutConfig(ctx, config(step.say)); err != nil {

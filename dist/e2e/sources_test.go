@@ -33,41 +33,38 @@ func sources() []struct{ from, to, seen string } {
 	}
 }
 
-// filters are the ways to filter packets. With nftables there is an iptables too: for kube-proxy, not for us.
-func filters() []lab.Filter {
-	return []lab.Filter{
-		{Name: "iptables-nft", IPTables: "nft", NFTables: lab.NFTablesOff},
-		{Name: "iptables-legacy", IPTables: "legacy", NFTables: lab.NFTablesOff},
-		{Name: "nftables", IPTables: "nft", NFTables: lab.NFTablesOn},
-	}
-}
-
-// TestSources: who sees which source address, with each packet filter, with a tunnel and without, over both families.
+// TestSources: who sees which source address, with each packet filter, with a tunnel and without, over both families. TestFilterSwitched
+// has the same table for each packet filter with a tunnel. With nftables there is an iptables too: for kube-proxy, not for us.
 func TestSources(t *testing.T) {
-	for _, filter := range filters() {
-		for _, backend := range []string{"vxlan", "host-gw"} {
-			t.Run(filter.Name+" "+backend, func(t *testing.T) {
-				families := subnet.Families()
-				l := start(t, lab.Options{
-					Nodes: 2, Families: families[:], IPTables: filter.IPTables,
-					Config: lab.NetworkConfig(families[:], fmt.Sprintf(`{"Type":%q}`, backend), filter.NFTables),
-				})
-				ctx := testctx.New(t)
-				s := newScene(ctx, t, l)
-				for _, f := range families {
-					t.Run(f.String(), func(t *testing.T) {
-						s.family, s.exits = f, [2]netip.Addr{tunnel(t, s.node, f), tunnel(t, s.other, f)}
-						if backend == "host-gw" {
-							s.exits = [2]netip.Addr{s.node.Addr(f), s.other.Addr(f)}
-						}
-						s.expectSources(ctx, t)
-						s.expectMarksLeft(ctx, t)
-						s.expectMulticastKept(ctx, t)
-						s.expectServices(ctx, t)
-					})
-				}
+	for _, tt := range []struct {
+		filter  lab.Filter
+		backend string
+	}{
+		{lab.Filter{Name: "iptables-nft", IPTables: "nft", NFTables: lab.NFTablesOff}, "vxlan"},
+		{lab.Filter{Name: "iptables-legacy", IPTables: "legacy", NFTables: lab.NFTablesOff}, "host-gw"},
+		{lab.Filter{Name: "nftables", IPTables: "nft", NFTables: lab.NFTablesOn}, "host-gw"},
+	} {
+		t.Run(tt.filter.Name+" "+tt.backend, func(t *testing.T) {
+			families := subnet.Families()
+			l := start(t, lab.Options{
+				Nodes: 2, Families: families[:], IPTables: tt.filter.IPTables,
+				Config: lab.NetworkConfig(families[:], fmt.Sprintf(`{"Type":%q}`, tt.backend), tt.filter.NFTables),
 			})
-		}
+			ctx := testctx.New(t)
+			s := newScene(ctx, t, l)
+			for _, f := range families {
+				t.Run(f.String(), func(t *testing.T) {
+					s.family, s.exits = f, [2]netip.Addr{tunnel(t, s.node, f), tunnel(t, s.other, f)}
+					if tt.backend == "host-gw" {
+						s.exits = [2]netip.Addr{s.node.Addr(f), s.other.Addr(f)}
+					}
+					s.expectSources(ctx, t)
+					s.expectMarksLeft(ctx, t)
+					s.expectMulticastKept(ctx, t)
+					s.expectServices(ctx, t)
+				})
+			}
+		})
 	}
 }
 

@@ -48,6 +48,9 @@ func dropsOne(ctx context.Context, t *testing.T, f *vtepfilter.Filter, of func(v
 func TestForgedVXLAN(t *testing.T) {
 	const outside, router, otherPod, ownPod, peer = "a host of another network", "a host on the underlay", "a pod of another node",
 		"a pod of the same node", "the other node"
+	families := subnet.Families()
+	l := start(t, lab.Options{Nodes: 2, Families: families[:]})
+	ends := podOnEach(testctx.New(t), t, l)
 	for _, tt := range []struct {
 		name string
 		args []string
@@ -58,10 +61,13 @@ func TestForgedVXLAN(t *testing.T) {
 		{"no filter", []string{"--vtep-filter=false"}, []string{peer, outside, router, otherPod, ownPod}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			families := subnet.Families()
-			l := start(t, lab.Options{Nodes: 2, Families: families[:], DaemonArgs: tt.args})
 			ctx := testctx.New(t)
-			ends := podOnEach(ctx, t, l)
+			for _, n := range l.Nodes() {
+				n.SetDaemonArgs(append([]string{"--iface=eth0"}, tt.args...)...)
+				if err := errors.Join(n.Restart(ctx), n.WaitReady(ctx)); err != nil {
+					t.Fatal(err)
+				}
+			}
 			from, to := l.Nodes()[0], l.Nodes()[1]
 			mine, theirs, got := filterOf(t, from), filterOf(t, to), listen(t, ends[1])
 			var unwanted []string
