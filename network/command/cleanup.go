@@ -144,7 +144,7 @@ func (o cleanup) vteps(_ context.Context, say func(string)) error {
 		return err
 	}
 	defer f.Close()
-	there, err := f.There()
+	there, err := f.Exists()
 	if err != nil || !there {
 		return err
 	}

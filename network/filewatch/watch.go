@@ -1,4 +1,4 @@
-// Package filewatch tells when somebody changes files that selvage keeps.
+// Package filewatch notifies its caller of changes to files that selvage keeps.
 package filewatch
 
 import (
@@ -12,16 +12,16 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// rest is the shortest time between two calls of a Watch's function: who keeps changing a file is not to keep us busy. It
-// is also how often a directory that is gone is looked for.
-const rest = 100 * time.Millisecond
+// minInterval is the shortest time between two calls of a Watch's function, so that a process that keeps changing a file
+// does not keep this one busy. It is also the polling interval for a directory that does not exist.
+const minInterval = 100 * time.Millisecond
 
-// Watch calls changed each time that somebody may have written, moved or removed one of the files at paths, until ctx
-// ends, and returns nil then. The first call comes when the watch is there; a directory that is not there yet, or is removed,
-// is watched as soon as it is there again. A call says that it is time to look, not what happened: changes that follow
-// each other closely make one, and a process's own changes are among them.
+// Watch calls changed whenever one of the files at paths may have been written, moved or removed, until ctx ends; then it
+// returns nil. It makes the first call when the watch is set up. A directory that does not exist, or is removed, is watched
+// as soon as it exists. A call means "read the files again": it does not say what happened, one call may stand for several
+// changes, and changes made by this process count too.
 //
-// The error is that of inotify(7), as a rule that the user's inotify instances are used up.
+// The error is that of inotify(7), usually that the user has no inotify instances left.
 func Watch(ctx context.Context, changed func(), paths ...string) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -32,7 +32,7 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 	for _, p := range paths {
 		watched = append(watched, filepath.Clean(p))
 	}
-	at := time.NewTimer(0) // of the next call, or of the next look for a directory
+	at := time.NewTimer(0) // of the next call, or of the next check for a directory
 	defer at.Stop()
 	called, due := time.Time{}, true
 	for {
@@ -43,11 +43,11 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 			gone := e.Has(fsnotify.Remove|fsnotify.Rename) && isDir(watched, e.Name)
 			if !due && (gone || slices.Contains(watched, e.Name) && e.Op != fsnotify.Chmod) {
 				due = true
-				at.Reset(time.Until(called.Add(rest)))
+				at.Reset(time.Until(called.Add(minInterval)))
 			}
-		case <-w.Errors: // an overflow as a rule: something was missed
+		case <-w.Errors: // usually an overflow, which loses events
 			due = true
-			at.Reset(time.Until(called.Add(rest)))
+			at.Reset(time.Until(called.Add(minInterval)))
 		case <-at.C:
 			added, missing, err := arm(w, watched)
 			if err != nil {
@@ -58,18 +58,18 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 				changed()
 			}
 			if missing {
-				at.Reset(rest)
+				at.Reset(minInterval)
 			}
 		}
 	}
 }
 
-// isDir reports whether one of the files is in the directory called name.
+// isDir reports whether name is the directory of one of the files.
 func isDir(paths []string, name string) bool {
 	return slices.ContainsFunc(paths, func(p string) bool { return filepath.Dir(p) == name })
 }
 
-// arm watches the directories of paths that are not watched, and says whether one was added, and whether one is missing.
+// arm adds watches for the directories that have none. It reports whether it added one, and whether one does not exist.
 func arm(w *fsnotify.Watcher, paths []string) (added, missing bool, err error) {
 	for _, p := range paths {
 		dir := filepath.Dir(p)

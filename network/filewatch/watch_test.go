@@ -107,12 +107,12 @@ func TestWatchRestsBetweenCalls(t *testing.T) {
 	seen := watch(t, path)
 	waitFor(t, seen, gone, "the start")
 	start := time.Now()
-	for time.Since(start) < 5*rest {
+	for time.Since(start) < 5*minInterval {
 		if err := os.WriteFile(path, []byte("x"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got, most := len(seen), int(time.Since(start)/rest)+1; got > most {
+	if got, most := len(seen), int(time.Since(start)/minInterval)+1; got > most {
 		t.Errorf("called %d times in %s, want %d at the most", got, time.Since(start), most)
 	}
 	waitFor(t, seen, "x", "it was written again and again")

@@ -50,7 +50,7 @@ func (k *Keeper) clear(ctx context.Context, seen *blocking.Ruleset) (changed, le
 		}
 	}
 	if k.status.Mode == IPTables && k.table != nil {
-		there, _, err := k.table.Holds(nft.Content{})
+		there, _, err := k.table.Check(nft.Content{})
 		if err == nil && there {
 			err = k.table.Remove()
 		}

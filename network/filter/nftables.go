@@ -75,7 +75,7 @@ func multicastOf(f nft.Family) netip.Prefix {
 // ensureTable makes the table what p wants, in one transaction, or removes it.
 func (k *Keeper) ensureTable(p Policy) (changed []string, err error) {
 	want := p.content()
-	there, ok, err := k.table.Holds(want)
+	there, ok, err := k.table.Check(want)
 	what := ""
 	switch {
 	case err != nil:

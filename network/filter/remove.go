@@ -21,7 +21,7 @@ func (k *Keeper) Ours() (names []string, err error) {
 		return nil, err
 	}
 	if k.table != nil {
-		there, _, err := k.table.Holds(nft.Content{})
+		there, _, err := k.table.Check(nft.Content{})
 		if err != nil {
 			return nil, err
 		}

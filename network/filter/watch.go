@@ -21,20 +21,20 @@ func (k *Keeper) Watch(ctx context.Context, ready, changed, stirred func()) erro
 		stirred()
 		changed() // one of those may have been about us
 	}
-	return nft.Watch(ctx, ready, lost, func(news []nft.News) {
+	return nft.Watch(ctx, ready, lost, func(news []nft.Event) {
 		mode, _ := k.mode.Load().(Mode)
-		news = slices.DeleteFunc(news, func(n nft.News) bool { return n.Port == k.port.Load() })
+		news = slices.DeleteFunc(news, func(n nft.Event) bool { return n.Port == k.port.Load() })
 		if len(news) > 0 {
 			stirred()
 		}
-		if slices.ContainsFunc(news, func(n nft.News) bool { return concerns(n, mode) }) {
+		if slices.ContainsFunc(news, func(n nft.Event) bool { return concerns(n, mode) }) {
 			changed()
 		}
 	})
 }
 
 // concerns reports whether news are about what our rules depend on, in a mode; in none, in either.
-func concerns(n nft.News, m Mode) bool {
+func concerns(n nft.Event, m Mode) bool {
 	if n.Family == nftables.TableFamilyINet {
 		return n.Table == Table && m != IPTables
 	}

@@ -147,25 +147,25 @@ func TestConcerns(t *testing.T) {
 	const newTable, newChain, newRule, delRule, newSet = unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE, unix.NFT_MSG_NEWSET
 	for _, tt := range []struct {
 		name               string
-		n                  nft.News
+		n                  nft.Event
 		nftables, iptables bool
 	}{
-		{"rule in our chain", nft.News{Type: newRule, Family: ip, Table: "filter", Chain: ForwardChain}, false, true},
-		{"rule in our chain, IPv6", nft.News{Type: delRule, Family: ip6, Table: "nat", Chain: MasqueradeChain}, false, true},
-		{"rule in FORWARD", nft.News{Type: newRule, Family: ip, Table: "filter", Chain: "FORWARD"}, false, true},
-		{"rule in INPUT", nft.News{Type: newRule, Family: ip, Table: "filter", Chain: "INPUT"}, false, false},
-		{"rule in another table", nft.News{Type: newRule, Family: ip, Table: "mangle", Chain: "FORWARD"}, false, false},
-		{"rule in kube-proxy's chain", nft.News{Type: newRule, Family: ip, Table: "nat", Chain: "KUBE-SERVICES"}, false, false},
-		{"family inet", nft.News{Type: newRule, Family: inet, Table: "filter", Chain: "FORWARD"}, false, false},
-		{"our chain", nft.News{Type: newChain, Family: ip, Table: "nat", Chain: MasqueradeChain}, false, true},
-		{"another chain", nft.News{Type: newChain, Family: ip, Table: "nat", Chain: "DOCKER"}, false, false},
-		{"a table", nft.News{Type: newTable, Family: ip, Table: "nat"}, false, true},
-		{"another table", nft.News{Type: newTable, Family: ip, Table: "raw"}, false, false},
-		{"a set", nft.News{Type: newSet, Family: ip, Table: "filter"}, false, false},
-		{"our table", nft.News{Type: newTable, Family: inet, Table: Table}, true, false},
-		{"a set of ours", nft.News{Type: newSet, Family: inet, Table: Table}, true, false},
-		{"our table's name in another family", nft.News{Type: newTable, Family: ip, Table: Table}, false, false},
-		{"our other table", nft.News{Type: newTable, Family: inet, Table: "selvage-vtep"}, false, false},
+		{"rule in our chain", nft.Event{Type: newRule, Family: ip, Table: "filter", Chain: ForwardChain}, false, true},
+		{"rule in our chain, IPv6", nft.Event{Type: delRule, Family: ip6, Table: "nat", Chain: MasqueradeChain}, false, true},
+		{"rule in FORWARD", nft.Event{Type: newRule, Family: ip, Table: "filter", Chain: "FORWARD"}, false, true},
+		{"rule in INPUT", nft.Event{Type: newRule, Family: ip, Table: "filter", Chain: "INPUT"}, false, false},
+		{"rule in another table", nft.Event{Type: newRule, Family: ip, Table: "mangle", Chain: "FORWARD"}, false, false},
+		{"rule in kube-proxy's chain", nft.Event{Type: newRule, Family: ip, Table: "nat", Chain: "KUBE-SERVICES"}, false, false},
+		{"family inet", nft.Event{Type: newRule, Family: inet, Table: "filter", Chain: "FORWARD"}, false, false},
+		{"our chain", nft.Event{Type: newChain, Family: ip, Table: "nat", Chain: MasqueradeChain}, false, true},
+		{"another chain", nft.Event{Type: newChain, Family: ip, Table: "nat", Chain: "DOCKER"}, false, false},
+		{"a table", nft.Event{Type: newTable, Family: ip, Table: "nat"}, false, true},
+		{"another table", nft.Event{Type: newTable, Family: ip, Table: "raw"}, false, false},
+		{"a set", nft.Event{Type: newSet, Family: ip, Table: "filter"}, false, false},
+		{"our table", nft.Event{Type: newTable, Family: inet, Table: Table}, true, false},
+		{"a set of ours", nft.Event{Type: newSet, Family: inet, Table: Table}, true, false},
+		{"our table's name in another family", nft.Event{Type: newTable, Family: ip, Table: Table}, false, false},
+		{"our other table", nft.Event{Type: newTable, Family: inet, Table: "selvage-vtep"}, false, false},
 	} {
 		for m, want := range map[Mode]bool{NFTables: tt.nftables, IPTables: tt.iptables, "": tt.nftables || tt.iptables} {
 			if got := concerns(tt.n, m); got != want {

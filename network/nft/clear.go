@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Clear removes a chain of somebody else's table, with all rules of that table that call it, in one transaction. It reports
-// whether there was one; the rest of the table is not touched.
+// Clear removes a chain from another program's table, together with all rules of that table that call it, in one
+// transaction. It reports whether the chain existed. The rest of the table is not touched.
 func (c *Conn) Clear(family nftables.TableFamily, table, chain string) (done bool, err error) {
 	for range attempts {
 		err = c.clear(family, table, chain)
@@ -21,8 +21,8 @@ func (c *Conn) Clear(family nftables.TableFamily, table, chain string) (done boo
 			if there, e := c.has(family, table, chain); e != nil || !there {
 				return false, e
 			}
-			// A rule that called it went while we were at it.
-		case !errors.Is(err, unix.EBUSY): // else a rule that calls it came
+			// A rule that called the chain was deleted since we listed the rules: retry.
+		case !errors.Is(err, unix.EBUSY): // EBUSY: a rule that calls it was added since: retry
 			return false, fmt.Errorf("remove chain %s of table %s: %w", chain, table, explain(err))
 		}
 	}
@@ -42,9 +42,9 @@ func (c *Conn) clear(family nftables.TableFamily, table, chain string) error {
 			}
 		}
 	}
-	gone := &nftables.Chain{Table: x.table, Name: chain}
-	c.conn.FlushChain(gone)
-	c.conn.DelChain(gone)
+	target := &nftables.Chain{Table: x.table, Name: chain}
+	c.conn.FlushChain(target)
+	c.conn.DelChain(target)
 	return c.commit(&x)
 }
 
@@ -58,7 +58,7 @@ func (c *Conn) has(family nftables.TableFamily, table, chain string) (bool, erro
 	return false, err
 }
 
-// RemoveTable deletes somebody else's table with all that is in it; that there is none is no error.
+// RemoveTable deletes another program's table and everything in it. A missing table is not an error.
 func (c *Conn) RemoveTable(family nftables.TableFamily, table string) error {
 	x := Transaction{conn: c.conn, table: &nftables.Table{Name: table, Family: family}}
 	x.remove()

@@ -10,7 +10,7 @@ import (
 	"github.com/google/nftables/userdata"
 )
 
-// Content is all that a table is to hold, in the order in which it is made.
+// Content is the desired content of a table, in the order of creation.
 type Content struct {
 	Sets   []Set
 	Chains []Chain
@@ -20,12 +20,12 @@ type Content struct {
 type Set struct {
 	Name     string
 	Key      nftables.SetDatatype
-	Interval bool                  // of ranges: see [Family.Intervals]
-	Others   bool                  // who keeps the table sees to the elements
-	Elements []nftables.SetElement // if not so
+	Interval bool                  // holds ranges: see [Family.Intervals]
+	External bool                  // the caller manages the elements, see [Table.Change]
+	Elements []nftables.SetElement // unless External
 }
 
-// Chain is a chain that accepts what its rules do not decide on. Hook is nil for one that is called by another.
+// Chain is a chain with the policy accept. Hook is nil for a chain that is called by another chain.
 type Chain struct {
 	Name     string
 	Type     nftables.ChainType
@@ -34,18 +34,18 @@ type Chain struct {
 	Rules    []Rule
 }
 
-// Rule is a rule; the comment is for an operator.
+// Rule is a rule. Operators see the comment in "nft list ruleset".
 type Rule struct {
 	Comment string
 	Exprs   []expr.Any
 }
 
-// userData is the comment as the nft program writes and shows it.
+// userData encodes the comment as the nft program does.
 func (r Rule) userData() []byte {
 	return userdata.AppendString(nil, userdata.TypeComment, "selvage: "+r.Comment)
 }
 
-// same reports whether a rule reads as it is to be.
+// same reports whether the actual rule is the desired one.
 func (r Rule) same(have *nftables.Rule) bool {
 	return bytes.Equal(r.userData(), have.UserData) && reflect.DeepEqual(r.Exprs, uncounted(have.Exprs))
 }
@@ -62,7 +62,7 @@ func uncounted(exprs []expr.Any) []expr.Any {
 	return out
 }
 
-// In returns the chain as the library has it, in a table.
+// In returns the library's form of the chain in table t.
 func (c Chain) In(t *nftables.Table) *nftables.Chain {
 	x := &nftables.Chain{Table: t, Name: c.Name}
 	if c.Hook != nil {
@@ -77,23 +77,26 @@ func (c Chain) same(have *nftables.Chain) bool {
 		return false
 	}
 	want := c.In(have.Table)
-	return want.Type == have.Type && same(want.Hooknum, have.Hooknum) && same(want.Priority, have.Priority) && same(want.Policy, have.Policy)
+	return want.Type == have.Type && same(want.Hooknum, have.Hooknum) &&
+		same(want.Priority, have.Priority) && same(want.Policy, have.Policy)
 }
 
 func same[T comparable](a, b *T) bool {
 	return a == nil && b == nil || a != nil && b != nil && *a == *b
 }
 
-// In returns the set as the library has it, in a table. The byte order is for the nft program, which shows names by it.
+// In returns the library's form of the set in table t. The byte order is for the nft program, which shows names by it.
 func (s Set) In(t *nftables.Table, id uint32) *nftables.Set {
-	x := &nftables.Set{Table: t, ID: id, Name: s.Name, KeyType: s.Key, Interval: s.Interval, KeyByteOrder: binaryutil.BigEndian}
+	x := &nftables.Set{
+		Table: t, ID: id, Name: s.Name, KeyType: s.Key, Interval: s.Interval, KeyByteOrder: binaryutil.BigEndian,
+	}
 	if s.Key == nftables.TypeIFName {
 		x.KeyByteOrder = binaryutil.NativeEndian
 	}
 	return x
 }
 
-// definition is what can be told of a set but for its elements.
+// definition holds the properties of a set, without its elements.
 type definition struct {
 	key, length, size                                 uint32
 	interval, constant, verdicts, timeout, dyn, joint bool
@@ -106,6 +109,7 @@ func (s Set) definition() definition {
 func definitionOf(s *nftables.Set) definition {
 	return definition{
 		key: s.KeyType.GetNFTMagic(), length: s.KeyType.Bytes, size: s.Size,
-		interval: s.Interval, constant: s.Constant, verdicts: s.IsMap, timeout: s.HasTimeout, dyn: s.Dynamic, joint: s.Concatenation,
+		interval: s.Interval, constant: s.Constant, verdicts: s.IsMap, timeout: s.HasTimeout, dyn: s.Dynamic,
+		joint: s.Concatenation,
 	}
 }

@@ -1,35 +1,40 @@
-// Package nft keeps an nf_tables table of our own: whatever others do to it, [Table.Ensure] makes it in one transaction what
-// it is to be, and changes nothing where it is.
+// Package nft keeps an nf_tables table that belongs to this program. [Table.Ensure] compares the table in the kernel with
+// the desired content and repairs any difference in one transaction.
 //
-// A [Content] says what a table holds: sets, chains, rules, all as plain values. Ensure reads the table, compares, and has
-// the kernel make the difference all at once or not at all: packets meet the table before or the table after, nothing in
-// between. [Table.Watch] wakes who keeps the table when somebody else changed it; our own changes are passed over, so that
-// a repair is not followed by a look. What the kernel cannot do is [ErrUnsupported], and then nothing has changed.
+// A [Content] describes a table as plain values: sets, chains and rules. The kernel applies a transaction completely or not
+// at all, so a packet sees either the old table or the new one. [Table.Watch] notifies the caller when another process
+// changed the table; it skips our own changes, so that a repair does not cause another read. A kernel that lacks a feature
+// returns [ErrUnsupported], and nothing has changed.
 //
-// Some sets are not the content's: their elements change with every peer that comes or goes. Who keeps them adds and
-// deletes elements in transactions of their own ([Table.Change]), and says what they must hold in the very moment that
-// rules which look into them are set anew.
+// The elements of an external set ([Set.External]) are not part of the content, because they change with every peer that
+// is added or removed. The caller adds and deletes them in transactions of its own ([Table.Change]), and supplies them to
+// Ensure when the rules that look them up are replaced.
 //
-// A [Conn] besides reads what is anybody's: chains, rules, elements. It never changes that, but for what [Conn.Clear] is
-// told to remove.
+// A [Conn] also reads the tables, chains, rules and elements of other programs. It changes them only in [Conn.Clear] and
+// [Conn.RemoveTable].
 //
 // # Which library
 //
 // sigs.k8s.io/knftables and github.com/google/nftables were compared.
 //
-// knftables runs the nft program, for each transaction and for each listing, and speaks its language. Rules are readable
-// text, and what a rule means is documented. But nft is not on every host nor in a small image, its text differs between
-// releases, so that a rule does not read as it was written and can only be compared by a comment; it lists no rules of
-// tables that it cannot parse (those of iptables among them); it tells of no changes; and each run is a process, of a few
-// milliseconds, where a look by netlink takes a fifth of one and is made whenever somebody changed something.
+// knftables runs the nft program for each transaction and each listing, and speaks its language. Its rules are readable
+// text with documented semantics. But:
 //
-// google/nftables speaks netlink itself. Rules are the kernel's expressions, which is harder to write, and there are some
-// eleven of them here. In return they read back just as they were written, and nothing has to be installed. Its releases
-// are rare, and what was mended after v0.3.0 is not released, so it is kept on a short lead:
+//   - nft is not installed on every host, nor in a small image;
+//   - its text differs between releases: a rule does not read back as it was written, so rules can be compared only by a
+//     comment;
+//   - it cannot list tables that it cannot parse, such as those of iptables;
+//   - it does not notify of changes;
+//   - each run is a process and takes a few milliseconds. A read over netlink takes a fifth of one, and there is one after
+//     every external change.
 //
-//   - an answer that does not come ends in an error and not in a hang, and answers left over are thrown away (exchange.go);
-//   - lists of elements are split, as one message does not hold them all (transaction.go);
-//   - elements are read without it, since it allocates seven times for one (elements.go);
-//   - rules of others are read without it: it leaves out without a word what expressions it does not know, and a rule would
-//     seem to drop everything that drops only some (read.go).
+// google/nftables speaks netlink itself. Its rules are kernel expressions, which are harder to write; this project needs
+// some eleven kinds. They read back exactly as written, and nothing has to be installed. Its releases are rare, and fixes
+// made after v0.3.0 are not released, so this package works around the following:
+//
+//   - a missing reply ends in an error instead of a hang, and stale replies are discarded (exchange.go);
+//   - element lists are split, because one message cannot hold them all (transaction.go);
+//   - elements are decoded here, because the library allocates seven times for each (elements.go);
+//   - other programs' rules are decoded here, because the library silently omits expressions that it does not know: a rule
+//     that drops some packets would seem to drop all (read.go).
 package nft

@@ -13,18 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxKey is the length of the longest key that an [Element] holds: an IPv6 address, or a device's name.
+// maxKey is the longest key that an [Element] holds, in bytes: an IPv6 address or a device name.
 const maxKey = 16
 
-// Element is one element of a set, in a form that takes no memory of its own.
+// Element is one element of a set, in a form that needs no allocation.
 type Element struct {
 	key    [maxKey]byte
 	length uint8
-	End    bool // a range has ended there
+	End    bool // the first key after a range
 }
 
-// Key is an address, a device's name, or whatever else the set holds; of an element that stands for all that is not there
-// otherwise, and of one with a longer key, it is empty.
+// Key returns an address, a device name, or whatever else the set holds. It is empty for a catch-all element and for a
+// key longer than 16 bytes.
 func (e *Element) Key() []byte { return e.key[:e.length] }
 
 func newElement(key []byte, end bool) Element {
@@ -33,7 +33,7 @@ func newElement(key []byte, end bool) Element {
 	return e
 }
 
-// equal reports whether a set holds just what it is to hold.
+// equal reports whether a set holds exactly the desired elements.
 func equal(want []nftables.SetElement, have []Element) bool {
 	w := make([]Element, len(want))
 	for i, e := range want {
@@ -54,13 +54,15 @@ func flag(on bool) int {
 	return 0
 }
 
-// Elements lists a set of a table; one that is not there is empty.
+// Elements lists the elements of a set, none if the set does not exist.
 func (c *Conn) Elements(family nftables.TableFamily, table, set string) (list []Element, err error) {
 	attrs := []netlink.Attribute{
 		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: []byte(table + "\x00")},
 		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(set + "\x00")},
 	}
-	err = c.dump("list the set "+set, unix.NFT_MSG_GETSETELEM, family, attrs, func(m []byte) { list = decodeElements(list, m) })
+	err = c.dump("list the set "+set, unix.NFT_MSG_GETSETELEM, family, attrs, func(m []byte) {
+		list = decodeElements(list, m)
+	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -100,10 +102,10 @@ func decodeElement(b []byte) (e Element) {
 type attribute struct {
 	typ   uint16
 	value []byte
-	ok    bool // it is one
+	ok    bool // false at the end of the attributes
 }
 
-// cut takes the first attribute off b. (An iterator would allocate for each nest, nine times an element.)
+// cut splits the first attribute off b. (An iterator would allocate for each nest, nine times for each element.)
 func cut(b []byte) (a attribute, rest []byte) {
 	const typeMask = 1<<14 - 1 // NLA_TYPE_MASK
 	if len(b) < unix.SizeofNlAttr {

@@ -11,31 +11,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrUnsupported means that this kernel has no nf_tables, or lacks a part of it, or does not let us use it.
-var ErrUnsupported = errors.New("the kernel has no packet filter for this (nf_tables, or a part of it), or CAP_NET_ADMIN is missing")
+// ErrUnsupported means that this kernel has no nf_tables, lacks a part of it, or denies access to it.
+var ErrUnsupported = errors.New(
+	"nf_tables, or a part of it, is not available: use a kernel that has it, and run with CAP_NET_ADMIN")
 
 const (
-	// sendBuffer bounds how much one transaction can say. The kernel takes what root asks for, and else what
-	// net.core.wmem_max allows: twice 208 KiB, for 26,000 addresses of IPv4 or 15,000 of IPv6.
+	// sendBuffer bounds the size of a transaction, in bytes. The kernel grants root what it asks for, and others what
+	// net.core.wmem_max allows: twice 208 KiB, enough for 26,000 IPv4 or 15,000 IPv6 addresses.
 	sendBuffer = 8 << 20
-	// patience is how long an answer may take. The kernel answers before it is done with the request, so this only keeps
-	// an answer that never comes from stopping the daemon: the library waits for one to each message of a transaction,
-	// and there is but one if the kernel refuses the whole.
-	patience = 5 * time.Second
+	// replyTimeout bounds the wait for a reply. The kernel queues its reply before the request returns, so this is only
+	// reached by a reply that never comes: the library waits for one reply to each message of a transaction, and there
+	// is only one if the kernel rejects the whole transaction.
+	replyTimeout = 5 * time.Second
 )
 
-// Conn is a connection to nf_tables in one network namespace. Its methods are for one goroutine.
+// Conn is a connection to nf_tables in one network namespace. Its methods are not safe for concurrent use.
 type Conn struct {
-	conn     *nftables.Conn
-	socket   *netlink.Conn // of conn
-	patience time.Duration
+	conn         *nftables.Conn
+	socket       *netlink.Conn // of conn
+	replyTimeout time.Duration
 }
 
-// Dial connects to the network namespace of the calling thread, or returns [ErrUnsupported].
+// Dial connects to nf_tables in the network namespace of the calling thread, or returns [ErrUnsupported].
 func Dial() (*Conn, error) {
-	c := &Conn{patience: patience}
+	c := &Conn{replyTimeout: replyTimeout}
 	var err error
-	// The library keeps its socket to itself.
+	// The library does not export its socket, but hands it to this option.
 	c.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(s *netlink.Conn) error {
 		c.socket = s
 		return s.SetWriteBuffer(sendBuffer)
@@ -44,56 +45,56 @@ func Dial() (*Conn, error) {
 		return nil, fmt.Errorf("open a netlink socket: %w", explain(err))
 	}
 	if err := c.probe(); err != nil {
-		return nil, errors.Join(fmt.Errorf("ask for the packet filter: %w", err), c.Close())
+		return nil, errors.Join(fmt.Errorf("query nf_tables: %w", err), c.Close())
 	}
 	return c, nil
 }
 
-// Close gives the socket back. What is in the kernel stays.
+// Close closes the socket. The kernel keeps the tables.
 func (c *Conn) Close() error { return c.conn.CloseLasting() }
 
-// Port tells our own changes from those of others in what [Watch] tells.
+// Port returns the netlink port of the connection, which identifies our own changes among the events of [Watch].
 func (c *Conn) Port() uint32 { return c.socket.PID() }
 
-// ask makes one exchange with the kernel. The other methods go through it.
-func (c *Conn) ask(exchange func() error) error {
-	if err := c.socket.SetDeadline(time.Now().Add(c.patience)); err != nil {
+// exchange runs one request and its replies under a deadline. All methods use it.
+func (c *Conn) exchange(request func() error) error {
+	if err := c.socket.SetDeadline(time.Now().Add(c.replyTimeout)); err != nil {
 		return err
 	}
-	err := exchange()
+	err := request()
 	if err != nil {
 		c.drain()
 	}
 	return err
 }
 
-// drain throws away answers that were not taken in, so that the next exchange does not take them for its own.
+// drain discards replies that were not read, so that the next exchange does not mistake them for its own.
 func (c *Conn) drain() {
 	raw, err := c.socket.SyscallConn()
 	if err != nil {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		b := make([]byte, 64<<10) // what is cut off is of no interest
+		b := make([]byte, 64<<10) // a longer message is truncated, and discarded as well
 		for {
 			_, _, err := unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT)
-			if err != nil && err != unix.EINTR && err != unix.ENOBUFS { // the latter says once that something was lost
+			if err != nil && err != unix.EINTR && err != unix.ENOBUFS { // ENOBUFS reports a past overrun, once
 				return
 			}
 		}
 	})
 }
 
-// probe asks for what takes nothing but nf_tables and the permission.
+// probe makes a request that needs only nf_tables and the permission to use it.
 func (c *Conn) probe() error {
 	_, err := c.Generation()
 	return err
 }
 
-// Generation is the number of the ruleset's generation: as long as it is the same, nothing has changed.
+// Generation returns the generation number of the ruleset. It changes with every change to nf_tables.
 func (c *Conn) Generation() (n uint32, err error) {
 	const id = 1 // NFTA_GEN_ID
-	return n, c.ask(func() error {
+	return n, c.exchange(func() error {
 		messages, err := c.socket.Execute(netlink.Message{
 			Header: netlink.Header{Type: nftMessage(unix.NFT_MSG_GETGEN), Flags: netlink.Request},
 			Data:   nfgenmsg(unix.NFPROTO_UNSPEC),
@@ -110,7 +111,7 @@ func (c *Conn) Generation() (n uint32, err error) {
 	})
 }
 
-// explain adds to an error of the kernel's whether it means that the kernel cannot do this at all.
+// explain wraps the kernel's errors that mean "not supported" in [ErrUnsupported].
 func explain(err error) error {
 	for _, e := range []error{unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT} {
 		if errors.Is(err, e) {
@@ -120,8 +121,8 @@ func explain(err error) error {
 	return err
 }
 
-// explainWhole is explain for a transaction that begins with the table: what it does not find is a part of nf_tables.
-func explainWhole(err error) error {
+// explainCreate is explain for a transaction that creates the table first: "not found" then means a part of nf_tables.
+func explainCreate(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
@@ -132,8 +133,8 @@ func nftMessage(typ uint16) netlink.HeaderType {
 	return netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ)
 }
 
-// nfgenmsg returns a struct nfgenmsg (include/uapi/linux/netfilter/nfnetlink.h), which every message begins with: family,
-// version 0, and a resource id that nf_tables has no use for here.
+// nfgenmsg returns a struct nfgenmsg (include/uapi/linux/netfilter/nfnetlink.h), the header of every message: family,
+// version 0, and a resource id that these messages do not use.
 func nfgenmsg(family byte) []byte { return []byte{family, 0, 0, 0} }
 
 const sizeofNfgenmsg = 4

@@ -26,7 +26,7 @@ func TestNotPermitted(t *testing.T) {
 			return err
 		},
 		"Ensure": func() error { _, err := x.Ensure(content(), nil); return err },
-		"Holds":  func() error { _, _, err := x.Holds(content()); return err },
+		"Holds":  func() error { _, _, err := x.Check(content()); return err },
 		"Change": func() error { return x.Change(func(t *Transaction) { t.Add(content().Sets[1], some) }) },
 		"Remove": func() error { return x.Remove() },
 		"Tables": func() error { _, err := x.Tables(); return err },
@@ -53,10 +53,10 @@ func TestNotPermitted(t *testing.T) {
 // TestNoAnswer has the kernel refuse a whole transaction, with one answer, while another is waited for.
 func TestNoAnswer(t *testing.T) {
 	x := newTable(t, newNet(t))
-	x.patience = 10 * time.Millisecond
+	x.replyTimeout = 10 * time.Millisecond
 	const nobodys = 0x0b // a subsystem that there is not
 	var first error
-	err := x.ask(func() error {
+	err := x.exchange(func() error {
 		_, err := x.socket.SendMessages([]netlink.Message{
 			{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request}, Data: []byte{0, 0, 0, nobodys}},
 			{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_END, Flags: netlink.Request}, Data: []byte{0, 0, 0, nobodys}},
@@ -74,7 +74,7 @@ func TestNoAnswer(t *testing.T) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the second answer: %v", err)
 	}
-	x.patience = patience
+	x.replyTimeout = replyTimeout
 	if _, err := x.Ensure(content(), nil); err != nil {
 		t.Error(err)
 	}
@@ -88,7 +88,7 @@ func TestAnswerLeftOver(t *testing.T) {
 	}
 	for what, call := range map[string]func() error{
 		"Ensure":   func() error { _, err := x.Ensure(content(), nil); return err },
-		"Holds":    func() error { _, _, err := x.Holds(content()); return err },
+		"Holds":    func() error { _, _, err := x.Check(content()); return err },
 		"Elements": func() error { _, err := x.Elements("free"); return err },
 		"Chains":   func() error { _, err := x.Chains(); return err },
 	} {
@@ -135,7 +135,7 @@ func TestExplain(t *testing.T) {
 		for _, e := range []struct {
 			explain func(error) error
 			want    bool
-		}{{explain, tt.part}, {explainWhole, tt.whole}} {
+		}{{explain, tt.part}, {explainCreate, tt.whole}} {
 			got := e.explain(tt.err)
 			if errors.Is(got, ErrUnsupported) != e.want || tt.err != nil && !errors.Is(got, tt.err) {
 				t.Errorf("%v: %v", tt.err, got)

@@ -73,7 +73,7 @@ func content(list ...string) Content {
 	return Content{
 		Sets: []Set{
 			{Name: "ranges", Key: f.Key, Interval: true, Elements: f.Intervals(prefixes(list...))},
-			{Name: "free", Key: f.Key, Others: true},
+			{Name: "free", Key: f.Key, External: true},
 		},
 		Chains: []Chain{
 			{

@@ -2,46 +2,46 @@ package nft
 
 import "github.com/google/nftables"
 
-// reading is what is in the kernel, but for the elements of sets that are not the content's.
-type reading struct {
-	table    *nftables.Table // nil: there is none
+// actual is the table in the kernel, without the elements of external sets.
+type actual struct {
+	table    *nftables.Table // nil: it does not exist
 	sets     map[string]definition
 	chains   map[string]*nftables.Chain
 	rules    map[string][]*nftables.Rule // by chain
-	elements map[string][]Element        // of the sets that the content fills
-	// broken is why the table could not be read any further; what cannot be read is not as it is to be.
-	broken error
+	elements map[string][]Element        // of sets that are not external
+	// unreadable is why the rest of the table could not be read. Such a table differs from any desired content.
+	unreadable error
 }
 
-// plan is what has to be done. The zero value is nothing.
+// plan is what has to be changed. The zero value changes nothing.
 type plan struct {
-	whole  bool // the table has to be made anew
-	rules  bool // the rules have to be
-	refill []Set
+	recreate bool // the whole table
+	rules    bool // replace all rules
+	refill   []Set
 }
 
-func (p plan) nothing() bool { return !p.whole && !p.rules && len(p.refill) == 0 }
+func (p plan) empty() bool { return !p.recreate && !p.rules && len(p.refill) == 0 }
 
-// makePlan compares what is there with what is wanted. The table is ours with all that is in it: what does not belong
-// there makes it differ too.
-func makePlan(want Content, have reading) (p plan) {
+// makePlan compares the actual table with the desired content. The whole table is ours, so foreign objects in it are a
+// difference too.
+func makePlan(want Content, have actual) (p plan) {
 	switch {
-	case have.table == nil, have.broken != nil,
-		have.table.Flags != 0, // it is asleep ("dormant"), or some program's own
+	case have.table == nil, have.unreadable != nil,
+		have.table.Flags != 0, // dormant, or owned by a process
 		len(have.sets) != len(want.Sets) || len(have.chains) != len(want.Chains):
-		return plan{whole: true}
+		return plan{recreate: true}
 	}
 	for _, s := range want.Sets {
 		if have.sets[s.Name] != s.definition() {
-			return plan{whole: true}
+			return plan{recreate: true}
 		}
-		if !s.Others && !equal(s.Elements, have.elements[s.Name]) {
+		if !s.External && !equal(s.Elements, have.elements[s.Name]) {
 			p.refill = append(p.refill, s)
 		}
 	}
 	for _, c := range want.Chains {
 		if !c.same(have.chains[c.Name]) {
-			return plan{whole: true}
+			return plan{recreate: true}
 		}
 		p.rules = p.rules || !sameRules(c.Rules, have.rules[c.Name])
 	}

@@ -9,62 +9,63 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TableInfo is a table that there is, anybody's.
+// TableInfo is a table in the kernel, of any program.
 type TableInfo struct {
 	Family  nftables.TableFamily
 	Name    string
 	Dormant bool // its chains are not called
 }
 
-// ChainInfo is a chain that there is, anybody's.
+// ChainInfo is a chain in the kernel, of any program.
 type ChainInfo struct {
 	Family      nftables.TableFamily
 	Table, Name string
-	Base        bool // the kernel calls it, at a hook, and knows what to do with what it returns; the rest is about that
+	Base        bool // the kernel calls it at a hook; else the fields below are not set
 	Hook        nftables.ChainHook
 	Priority    int32
 	Policy      nftables.ChainPolicy
 }
 
-// RuleInfo is a rule that there is, anybody's.
+// RuleInfo is a rule in the kernel, of any program.
 type RuleInfo struct {
 	Chain  string
 	Handle uint64
 	Exprs  []Expression
 }
 
-// SetInfo is a set that there is, anybody's.
+// SetInfo is a set in the kernel, of any program.
 type SetInfo struct {
 	Name   string
 	Flags  uint32 // NFT_SET_…
-	Length int    // of a key
+	Length int    // of a key, in bytes
 }
 
-// Expression is a part of a rule as the kernel says it.
+// Expression is one expression of a rule, as encoded by the kernel.
 type Expression struct {
 	Name string
 	data []byte // attributes
 }
 
-// Attr returns an attribute, nil if there is none.
+// Attr returns an attribute, nil if it is absent.
 func (e Expression) Attr(typ uint16) []byte { return attr(e.data, typ) }
 
-// Uint32 returns an attribute that is a number, 0 if there is none.
+// Uint32 returns a numeric attribute, 0 if it is absent.
 func (e Expression) Uint32(typ uint16) uint32 { return number(e.Attr(typ)) }
 
-// String returns an attribute that is a text.
+// String returns a text attribute, "" if it is absent.
 func (e Expression) String(typ uint16) string { return unix.ByteSliceToString(e.Attr(typ)) }
 
-// Value returns what is in an attribute that is a value to load or to compare with.
+// Value returns the bytes of an attribute that holds a value to load or to compare with.
 func (e Expression) Value(typ uint16) []byte { return attr(e.Attr(typ), unix.NFTA_DATA_VALUE) }
 
-// Verdict returns what an expression decides, and for which chain if that is what it decides.
+// Verdict returns the verdict of an immediate expression, and the chain of a jump or goto.
 func (e Expression) Verdict() (code int32, chain string, ok bool) {
 	if e.Name != "immediate" || e.Uint32(unix.NFTA_IMMEDIATE_DREG) != unix.NFT_REG_VERDICT {
 		return 0, "", false
 	}
 	verdict := attr(e.Attr(unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
-	return int32(number(attr(verdict, unix.NFTA_VERDICT_CODE))), unix.ByteSliceToString(attr(verdict, unix.NFTA_VERDICT_CHAIN)), verdict != nil
+	code = int32(number(attr(verdict, unix.NFTA_VERDICT_CODE)))
+	return code, unix.ByteSliceToString(attr(verdict, unix.NFTA_VERDICT_CHAIN)), verdict != nil
 }
 
 // attr returns the first attribute of a type.
@@ -136,7 +137,8 @@ func (c *Conn) Rules(family nftables.TableFamily, table, chain string) (all []Ru
 			case unix.NFTA_RULE_EXPRESSIONS:
 				for e, rest := cut(a.value); e.ok; e, rest = cut(rest) {
 					x.Exprs = append(x.Exprs, Expression{
-						Name: unix.ByteSliceToString(attr(e.value, unix.NFTA_EXPR_NAME)), data: attr(e.value, unix.NFTA_EXPR_DATA),
+						Name: unix.ByteSliceToString(attr(e.value, unix.NFTA_EXPR_NAME)),
+						data: attr(e.value, unix.NFTA_EXPR_DATA),
 					})
 				}
 			}
@@ -145,31 +147,37 @@ func (c *Conn) Rules(family nftables.TableFamily, table, chain string) (all []Ru
 	})
 }
 
-// Sets lists the sets of a table, those without a name that rules hold among them.
+// Sets lists the sets of a table, including the anonymous sets of rules.
 func (c *Conn) Sets(family nftables.TableFamily, table string) (all []SetInfo, err error) {
 	attrs := []netlink.Attribute{{Type: unix.NFTA_SET_TABLE, Data: []byte(table + "\x00")}}
 	return all, c.dump("list the sets of "+table, unix.NFT_MSG_GETSET, family, attrs, func(m []byte) {
 		all = append(all, SetInfo{
-			Name: unix.ByteSliceToString(attr(m, unix.NFTA_SET_NAME)), Flags: number(attr(m, unix.NFTA_SET_FLAGS)),
+			Name:   unix.ByteSliceToString(attr(m, unix.NFTA_SET_NAME)),
+			Flags:  number(attr(m, unix.NFTA_SET_FLAGS)),
 			Length: int(number(attr(m, unix.NFTA_SET_KEY_LEN))),
 		})
 	})
 }
 
-// dump lists something of one family.
-func (c *Conn) dump(what string, get uint16, family nftables.TableFamily, attrs []netlink.Attribute, each func(attrs []byte)) error {
+// dump lists objects of one family.
+func (c *Conn) dump(
+	what string, get uint16, family nftables.TableFamily, attrs []netlink.Attribute, each func(attrs []byte),
+) error {
 	return c.dumpAll(what, get, byte(family), attrs, func(_ byte, m []byte) { each(m) })
 }
 
-// dumpAll lists something, of all families with NFPROTO_UNSPEC. What each is called with is valid as long as it is kept.
-func (c *Conn) dumpAll(what string, get uint16, family byte, attrs []netlink.Attribute, each func(family byte, attrs []byte)) error {
+// dumpAll lists objects of one family, or of all with NFPROTO_UNSPEC. each may keep its argument.
+func (c *Conn) dumpAll(
+	what string, get uint16, family byte, attrs []netlink.Attribute, each func(family byte, attrs []byte),
+) error {
 	b, err := netlink.MarshalAttributes(attrs)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	err = c.ask(func() error {
+	err = c.exchange(func() error {
 		request, err := c.socket.Send(netlink.Message{
-			Header: netlink.Header{Type: nftMessage(get), Flags: netlink.Request | netlink.Dump}, Data: append(nfgenmsg(family), b...),
+			Header: netlink.Header{Type: nftMessage(get), Flags: netlink.Request | netlink.Dump},
+			Data:   append(nfgenmsg(family), b...),
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
@@ -179,7 +187,7 @@ func (c *Conn) dumpAll(what string, get uint16, family byte, attrs []netlink.Att
 			case err != nil:
 				return fmt.Errorf("%s: %w", what, err)
 			case m.Header.Sequence != request.Header.Sequence || len(m.Data) < sizeofNfgenmsg:
-				return fmt.Errorf("%s: the kernel's answer is malformed", what)
+				return fmt.Errorf("%s: the kernel's reply is malformed", what)
 			}
 			each(m.Data[0], m.Data[sizeofNfgenmsg:])
 		}

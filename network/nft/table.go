@@ -9,18 +9,18 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// attempts bounds how often something is tried again because somebody else changed the ruleset at the same time.
+// attempts bounds the retries after another process changed the ruleset at the same time.
 const attempts = 5
 
-// Table keeps a table of family inet in the network namespace in which [Open] was called. Its methods are for one goroutine,
-// but for [Table.Watch], which runs beside them.
+// Table keeps a table of family inet in the network namespace in which [Open] was called. Its methods are not safe for
+// concurrent use, except [Table.Watch], which runs beside them.
 type Table struct {
 	*Conn
 	name  string
 	table *nftables.Table
 }
 
-// Open returns a table, or [ErrUnsupported]. It changes nothing yet.
+// Open connects to nf_tables for a table, or returns [ErrUnsupported]. It changes nothing.
 func Open(name string) (*Table, error) {
 	c, err := Dial()
 	if err != nil {
@@ -29,20 +29,21 @@ func Open(name string) (*Table, error) {
 	return c.Table(name), nil
 }
 
-// Table returns a table that is kept over the connection.
+// Table returns a table that uses the connection.
 func (c *Conn) Table(name string) *Table {
 	return &Table{Conn: c, name: name, table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}}
 }
 
-// Also are elements of sets that are not the content's, by the set's name.
-type Also map[string][]nftables.SetElement
+// SetElements are elements of external sets, by the name of the set.
+type SetElements map[string][]nftables.SetElement
 
-// Ensure makes the table what is wanted, in one transaction, and reports whether anything had to be changed. All that is in
-// the way in that table goes.
+// Ensure brings the table in sync with the desired content, in one transaction, and reports whether it changed anything.
+// It removes everything else from the table.
 //
-// Whenever rules are set anew, also is asked which elements of the others' sets are to be there in that moment: whole tells
-// that these sets are made anew too, so that what is to stay of them must be among it. It may be nil.
-func (t *Table) Ensure(want Content, also func(whole bool) (Also, error)) (changed bool, err error) {
+// Whenever Ensure replaces rules, it calls external for the elements to add to external sets in the same transaction.
+// With recreated, these sets are recreated empty, so external must return all elements that they are to keep. external
+// may be nil.
+func (t *Table) Ensure(want Content, external func(recreated bool) (SetElements, error)) (changed bool, err error) {
 	for n := 0; ; n++ {
 		have, err := t.read(want)
 		if err != nil {
@@ -50,58 +51,61 @@ func (t *Table) Ensure(want Content, also func(whole bool) (Also, error)) (chang
 		}
 		p := makePlan(want, have)
 		switch {
-		case p.nothing():
+		case p.empty():
 			return changed, nil
-		case n == attempts && have.broken != nil:
-			return changed, fmt.Errorf("read the table %s: %w", t.name, have.broken)
+		case n == attempts && have.unreadable != nil:
+			return changed, fmt.Errorf("read the table %s: %w", t.name, have.unreadable)
 		case n == attempts:
-			return changed, errors.New("the table " + t.name + " does not stay as it is set: find the other program that changes it")
+			return changed, fmt.Errorf("table %s: another program keeps changing it: find and stop that program", t.name)
 		}
-		err = t.carryOut(want, p, also)
+		err = t.apply(want, p, external)
 		switch {
 		case err == nil:
 			changed = true
-		case p.whole:
-			return changed, fmt.Errorf("set the table %s: %w", t.name, explainWhole(err))
-		case !errors.Is(err, fs.ErrNotExist): // else somebody deleted what we had just read
+		case p.recreate:
+			return changed, fmt.Errorf("set the table %s: %w", t.name, explainCreate(err))
+		case !errors.Is(err, fs.ErrNotExist): // else another process deleted what we just read: retry
 			return changed, fmt.Errorf("set the table %s: %w", t.name, explain(err))
 		}
 	}
 }
 
-// Holds reports whether the table is there, and whether it is what is wanted.
-func (t *Table) Holds(want Content) (there, ok bool, err error) {
+// Check reports whether the table exists, and whether it is in sync with the desired content.
+func (t *Table) Check(want Content) (exists, inSync bool, err error) {
 	have, err := t.read(want)
-	return have.table != nil, err == nil && makePlan(want, have).nothing(), err
+	return have.table != nil, err == nil && makePlan(want, have).empty(), err
 }
 
-// read reads the table, but for elements of the sets that are not the content's.
-func (t *Table) read(want Content) (r reading, err error) {
-	err = t.ask(func() (err error) { r.table, err = t.conn.ListTableOfFamily(t.name, t.table.Family); return err })
+// read reads the table, without the elements of external sets.
+func (t *Table) read(want Content) (have actual, err error) {
+	err = t.exchange(func() (err error) {
+		have.table, err = t.conn.ListTableOfFamily(t.name, t.table.Family)
+		return err
+	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return reading{}, nil
+		return actual{}, nil
 	case err != nil:
-		return reading{}, explain(err)
+		return actual{}, explain(err)
 	}
-	r.broken = t.ask(func() error { return t.readTable(&r) })
-	if r.broken != nil {
-		return r, nil
+	have.unreadable = t.exchange(func() error { return t.readTable(&have) })
+	if have.unreadable != nil {
+		return have, nil
 	}
-	r.elements = map[string][]Element{}
+	have.elements = map[string][]Element{}
 	for _, s := range want.Sets {
-		if s.Others {
+		if s.External {
 			continue
 		}
-		if r.elements[s.Name], err = t.Elements(s.Name); err != nil {
-			return r, err
+		if have.elements[s.Name], err = t.Elements(s.Name); err != nil {
+			return have, err
 		}
 	}
-	return r, nil
+	return have, nil
 }
 
-// readTable reads what is in the table but for elements. The library's errors tell no more than that it failed.
-func (t *Table) readTable(r *reading) error {
+// readTable reads the table without elements. The library's errors do not say what failed.
+func (t *Table) readTable(have *actual) error {
 	sets, err := t.conn.GetSets(t.table)
 	if err != nil {
 		return err
@@ -110,65 +114,65 @@ func (t *Table) readTable(r *reading) error {
 	if err != nil {
 		return err
 	}
-	r.sets, r.chains, r.rules = map[string]definition{}, map[string]*nftables.Chain{}, map[string][]*nftables.Rule{}
+	have.sets, have.chains, have.rules = map[string]definition{}, map[string]*nftables.Chain{}, map[string][]*nftables.Rule{}
 	for _, s := range sets {
-		r.sets[s.Name] = definitionOf(s)
+		have.sets[s.Name] = definitionOf(s)
 	}
 	for _, c := range chains {
 		if c.Table.Name != t.name {
 			continue
 		}
-		r.chains[c.Name] = c
-		if r.rules[c.Name], err = t.conn.GetRules(t.table, c); err != nil {
+		have.chains[c.Name] = c
+		if have.rules[c.Name], err = t.conn.GetRules(t.table, c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// carryOut makes what is planned, in one transaction.
-func (t *Table) carryOut(want Content, p plan, also func(whole bool) (Also, error)) (err error) {
-	var more Also
-	if (p.whole || p.rules) && also != nil {
-		if more, err = also(p.whole); err != nil {
+// apply carries out a plan in one transaction.
+func (t *Table) apply(want Content, p plan, external func(recreated bool) (SetElements, error)) (err error) {
+	var elements SetElements
+	if (p.recreate || p.rules) && external != nil {
+		if elements, err = external(p.recreate); err != nil {
 			return err
 		}
 	}
 	x := Transaction{conn: t.conn, table: t.table}
-	if p.whole {
-		x.again(want)
+	if p.recreate {
+		x.recreate(want)
 		p.refill = want.Sets
 	}
 	for _, s := range p.refill {
-		if !s.Others {
+		if !s.External {
 			x.refill(s)
 		}
 	}
 	for _, s := range want.Sets {
-		x.Add(s, more[s.Name])
+		x.Add(s, elements[s.Name])
 	}
-	if p.whole || p.rules {
+	if p.recreate || p.rules {
 		x.setRules(want.Chains)
 	}
 	return t.commit(&x)
 }
 
-// Change has the kernel make changes to sets that are not the content's. A table that is gone is [fs.ErrNotExist].
+// Change changes external sets in one transaction. If the table does not exist, the error is [fs.ErrNotExist].
 func (t *Table) Change(gather func(*Transaction)) error {
 	x := Transaction{conn: t.conn, table: t.table}
 	gather(&x)
 	return explain(t.commit(&x))
 }
 
-// Elements lists a set; one that is not there is empty.
+// Elements lists the elements of a set, none if the set does not exist.
 func (t *Table) Elements(set string) ([]Element, error) {
 	return t.Conn.Elements(t.table.Family, t.name, set)
 }
 
-// Counted is how many packets the counters of a chain's rules have counted since the rules were set.
-func (t *Table) Counted(chain string) (packets uint64, err error) {
+// CountPackets returns the sum of the counters in a chain's rules, in packets since the rules were set.
+func (t *Table) CountPackets(chain string) (packets uint64, err error) {
 	var rules []*nftables.Rule
-	err = t.ask(func() (err error) {
+	err = t.exchange(func() (err error) {
 		rules, err = t.conn.GetRules(t.table, &nftables.Chain{Name: chain})
 		return err
 	})
@@ -182,7 +186,7 @@ func (t *Table) Counted(chain string) (packets uint64, err error) {
 	return packets, err
 }
 
-// Remove deletes the table with all that is in it; that there is none is no error.
+// Remove deletes the table and everything in it. A missing table is not an error.
 func (t *Table) Remove() error {
 	x := Transaction{conn: t.conn, table: t.table}
 	x.remove()

@@ -41,7 +41,7 @@ func TestEnsure(t *testing.T) {
 	fewer.Chains[0].Rules = fewer.Chains[0].Rules[:1]
 	another := Content{Sets: []Set{{Name: "marks", Key: nftables.TypeMark}}}
 	for i, c := range []Content{content("10.5.0.0/16"), content("10.5.0.0/16", "10.0.0.0/9", "11.0.0.0/8"), fewer, content(), another, content("0.0.0.0/0")} {
-		if _, ok, err := x.Holds(c); ok || err != nil {
+		if _, ok, err := x.Check(c); ok || err != nil {
 			t.Errorf("content %d is there before it was set: %v", i, err)
 		}
 		for _, want := range []bool{true, false} {
@@ -52,7 +52,7 @@ func TestEnsure(t *testing.T) {
 		if changed, err := newTable(t, ns).Ensure(c, nil); err != nil || changed {
 			t.Errorf("content %d, for another one: changed %t, %v", i, changed, err)
 		}
-		if there, ok, err := x.Holds(c); !there || !ok || err != nil {
+		if there, ok, err := x.Check(c); !there || !ok || err != nil {
 			t.Errorf("content %d: there %t, right %t, %v", i, there, ok, err)
 		}
 	}
@@ -62,7 +62,7 @@ func TestEnsure(t *testing.T) {
 		}
 		f.Same(before)
 	}
-	if there, ok, err := x.Holds(content()); there || ok || err != nil {
+	if there, ok, err := x.Check(content()); there || ok || err != nil {
 		t.Errorf("after Remove: there %t, right %t, %v", there, ok, err)
 	}
 }
@@ -72,9 +72,9 @@ func TestAlso(t *testing.T) {
 	ns := newNet(t)
 	x, f := newTable(t, ns), newForeign(t, ns)
 	var asked []bool
-	also := func(whole bool) (Also, error) {
+	also := func(whole bool) (SetElements, error) {
 		asked = append(asked, whole)
-		return Also{"free": some[:1]}, nil
+		return SetElements{"free": some[:1]}, nil
 	}
 	first, second := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	for _, tt := range []struct {
@@ -112,7 +112,7 @@ func TestAlso(t *testing.T) {
 	f.DelTable(f.table)
 	f.Commit()
 	failure := errors.New("cannot say")
-	if _, err := x.Ensure(content(), func(bool) (Also, error) { return nil, failure }); !errors.Is(err, failure) {
+	if _, err := x.Ensure(content(), func(bool) (SetElements, error) { return nil, failure }); !errors.Is(err, failure) {
 		t.Errorf("who cannot say: %v", err)
 	}
 	if err := x.Change(func(t *Transaction) { t.Add(content().Sets[1], some) }); !errors.Is(err, fs.ErrNotExist) {
@@ -138,12 +138,12 @@ func TestRepair(t *testing.T) {
 	ns := newNet(t)
 	x, f := newTable(t, ns), newForeign(t, ns)
 	ctx, cancel := context.WithCancel(t.Context())
-	ready, news, done := make(chan struct{}), make(chan struct{}, 1), make(chan error, 1)
+	ready, events, done := make(chan struct{}), make(chan struct{}, 1), make(chan error, 1)
 	go func() {
 		done <- ns.Do(func() error {
 			return x.Watch(ctx, func() { close(ready) }, func() {
 				select {
-				case news <- struct{}{}:
+				case events <- struct{}{}:
 				default:
 				}
 			})
@@ -188,7 +188,7 @@ func TestRepair(t *testing.T) {
 			harm()
 			f.Commit()
 			select {
-			case <-news:
+			case <-events:
 			case <-time.After(patient):
 				t.Fatal("it is not noticed")
 			}

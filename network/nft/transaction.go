@@ -7,7 +7,7 @@ import (
 	"github.com/google/nftables"
 )
 
-// Transaction gathers changes, which the kernel then makes all together or not at all.
+// Transaction collects changes that the kernel applies completely or not at all.
 type Transaction struct {
 	conn  *nftables.Conn
 	table *nftables.Table
@@ -20,23 +20,23 @@ func (t *Transaction) note(err error) {
 	}
 }
 
-// commit has the kernel make the changes of a transaction.
+// commit applies a transaction.
 func (c *Conn) commit(t *Transaction) error {
 	if t.err != nil {
-		// The library cannot take back what it has gathered. It must not go along with the next transaction.
+		// The library cannot discard the messages that it has collected. They must not join the next transaction.
 		return errors.Join(t.err, c.Close())
 	}
-	return c.ask(c.conn.Flush)
+	return c.exchange(c.conn.Flush)
 }
 
-// remove deletes the table with all that is in it. It says nothing that rests on what is there.
+// remove deletes the table and everything in it, whether or not it exists.
 func (t *Transaction) remove() {
-	t.conn.AddTable(t.table) // so that there is something to delete
+	t.conn.AddTable(t.table) // to delete a missing table would be an error
 	t.conn.DelTable(t.table)
 }
 
-// again makes the table anew, with empty sets and chains.
-func (t *Transaction) again(c Content) {
+// recreate deletes the table and creates it with empty sets and chains.
+func (t *Transaction) recreate(c Content) {
 	t.remove()
 	t.conn.AddTable(t.table)
 	for i, s := range c.Sets {
@@ -47,13 +47,13 @@ func (t *Transaction) again(c Content) {
 	}
 }
 
-// refill makes a set hold what the content says.
+// refill replaces the elements of a set with the desired ones.
 func (t *Transaction) refill(s Set) {
 	t.conn.FlushSet(s.In(t.table, 0))
 	t.Add(s, s.Elements)
 }
 
-// setRules has the chains hold just these rules.
+// setRules replaces the rules of chains.
 func (t *Transaction) setRules(chains []Chain) {
 	for _, x := range chains {
 		c := x.In(t.table)
@@ -64,11 +64,11 @@ func (t *Transaction) setRules(chains []Chain) {
 	}
 }
 
-// perMessage is how many elements one message holds: all of them are in one attribute, of 64 KiB at the most, and one
-// takes 28 bytes, or 24 with a device's name.
+// perMessage bounds the elements in one message. They share one attribute of at most 64 KiB, and each takes 28 bytes, or
+// 24 with a device name.
 const perMessage = 2048
 
-// Add puts elements into a set. Those that are there already stay.
+// Add adds elements to a set. Existing elements are kept.
 func (t *Transaction) Add(s Set, elements []nftables.SetElement) {
 	x := s.In(t.table, 0)
 	for part := range slices.Chunk(elements, perMessage) {
@@ -76,8 +76,8 @@ func (t *Transaction) Add(s Set, elements []nftables.SetElement) {
 	}
 }
 
-// Delete takes elements, each named once, out of a set. Those that are not there would have the whole transaction fail, so
-// they are put there first. (To delete what may be absent is known to the kernel since Linux 6.3.)
+// Delete removes elements from a set; the list has no duplicates. A missing element would fail the whole transaction, so
+// all are added first. (Linux can delete elements that may be missing since 6.3: NFT_MSG_DESTROYSETELEM.)
 func (t *Transaction) Delete(s Set, elements []nftables.SetElement) {
 	t.Add(s, elements)
 	x := s.In(t.table, 0)

@@ -11,45 +11,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// News is what the kernel tells of one change.
-type News struct {
+// Event is the kernel's notification of one change.
+type Event struct {
 	Type   uint16 // NFT_MSG_…
 	Family nftables.TableFamily
 	Table  string
-	Chain  string // of news about chains and rules
-	Port   uint32 // whose change it was: see [Conn.Port]
+	Chain  string // for events about chains and rules
+	Port   uint32 // netlink port of the process that made the change: see [Conn.Port]
 }
 
-// Watch calls news for whatever changes in nf_tables, in the network namespace of the calling thread, until ctx ends: it is
-// called with all that was received together. What the legacy iptables changes is told to nobody.
+// Watch calls handle for every change to nf_tables in the network namespace of the calling thread, until ctx ends; events
+// that were received together are passed together. The kernel does not report changes made by the legacy iptables.
 //
-// ready is called once, when from then on nothing is missed; lost, when something was.
-func Watch(ctx context.Context, ready, lost func(), news func([]News)) error {
+// Watch calls ready once, when it misses no event from then on, and lost after it did miss some.
+func Watch(ctx context.Context, ready, lost func(), handle func([]Event)) error {
 	for first := true; ; first = false {
 		socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 		if err != nil {
-			return fmt.Errorf("subscribe to changes of the packet filter: %w", err)
+			return fmt.Errorf("subscribe to nf_tables events: %w", err)
 		}
-		stop := context.AfterFunc(ctx, socket.Close) // ends a Receive that waits
+		stop := context.AfterFunc(ctx, socket.Close) // unblocks Receive
 		if first {
 			ready()
 		} else {
 			lost()
 		}
-		err = receive(ctx, socket, news)
+		err = receive(ctx, socket, handle)
 		if stop() {
 			socket.Close()
 		}
-		// A socket that overran gets nothing more until all that is in it has been received, so a new one goes on.
+		// The kernel delivers nothing more to a socket that overran until its queue is empty, so open a new one.
 		if !errors.Is(err, unix.ENOBUFS) {
 			return err
 		}
 	}
 }
 
-// receive hands on what a socket is told, until ctx ends or it fails.
-func receive(ctx context.Context, socket *nl.NetlinkSocket, news func([]News)) error {
-	var all []News
+// receive passes on the events of a socket, until ctx ends or receiving fails.
+func receive(ctx context.Context, socket *nl.NetlinkSocket, handle func([]Event)) error {
+	var all []Event
 	for {
 		messages, _, err := socket.Receive()
 		switch {
@@ -58,32 +58,32 @@ func receive(ctx context.Context, socket *nl.NetlinkSocket, news func([]News)) e
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
 			continue
 		case err != nil:
-			return fmt.Errorf("receive changes of the packet filter: %w", err)
+			return fmt.Errorf("receive nf_tables events: %w", err)
 		}
 		all = all[:0]
 		for _, m := range messages {
-			if n, ok := decodeNews(m); ok {
-				all = append(all, n)
+			if e, ok := decodeEvent(m); ok {
+				all = append(all, e)
 			}
 		}
 		if len(all) > 0 {
-			news(all)
+			handle(all)
 		}
 	}
 }
 
-// decodeNews reads a message. Its layout is in include/uapi/linux/netfilter/nf_tables.h: a struct nfgenmsg, then attributes.
-// In messages about tables, chains, rules, sets, elements and all else that a table has, attribute 1 is the table's name. That
-// the ruleset has a new generation follows every change, and is no news.
-func decodeNews(m syscall.NetlinkMessage) (n News, ok bool) {
+// decodeEvent decodes a message. Its layout is in include/uapi/linux/netfilter/nf_tables.h: a struct nfgenmsg, then
+// attributes. Attribute 1 is the table's name in messages about tables, chains, rules, sets, elements and all other objects
+// of a table. NFT_MSG_NEWGEN follows every change and is skipped.
+func decodeEvent(m syscall.NetlinkMessage) (e Event, ok bool) {
 	if m.Header.Type&^0xff != unix.NFNL_SUBSYS_NFTABLES<<8 || len(m.Data) < sizeofNfgenmsg {
-		return News{}, false
+		return Event{}, false
 	}
-	n = News{Type: m.Header.Type & 0xff, Family: nftables.TableFamily(m.Data[0]), Port: m.Header.Pid}
+	e = Event{Type: m.Header.Type & 0xff, Family: nftables.TableFamily(m.Data[0]), Port: m.Header.Pid}
 	chain := uint16(0)
-	switch n.Type {
+	switch e.Type {
 	case unix.NFT_MSG_NEWGEN:
-		return News{}, false
+		return Event{}, false
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
 		chain = unix.NFTA_CHAIN_NAME
 	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
@@ -92,22 +92,22 @@ func decodeNews(m syscall.NetlinkMessage) (n News, ok bool) {
 	for a, rest := cut(m.Data[sizeofNfgenmsg:]); a.ok; a, rest = cut(rest) {
 		switch a.typ {
 		case unix.NFTA_TABLE_NAME:
-			n.Table = unix.ByteSliceToString(a.value)
-		case chain: // never 0, which no attribute has as its type
-			n.Chain = unix.ByteSliceToString(a.value)
+			e.Table = unix.ByteSliceToString(a.value)
+		case chain: // 0, which is no attribute's type, for other messages
+			e.Chain = unix.ByteSliceToString(a.value)
 		}
 	}
-	return n, true
+	return e, true
 }
 
-// Watch calls changed whenever the kernel tells that somebody else has changed something in the table, until ctx ends.
-// Changes made over this connection are told too and passed over, so that to repair something does not lead to looking again.
+// Watch calls changed whenever another process has changed the table, until ctx ends. It skips changes made over this
+// connection, so that a repair does not cause another read.
 //
-// ready is called once, when from then on nothing is missed.
+// Watch calls ready once, when it misses no event from then on.
 func (t *Table) Watch(ctx context.Context, ready, changed func()) error {
-	return Watch(ctx, ready, changed, func(news []News) {
-		for _, n := range news {
-			if t.Concerns(n) {
+	return Watch(ctx, ready, changed, func(events []Event) {
+		for _, e := range events {
+			if t.Concerns(e) {
 				changed()
 				return
 			}
@@ -115,7 +115,7 @@ func (t *Table) Watch(ctx context.Context, ready, changed func()) error {
 	})
 }
 
-// Concerns reports whether news are about the table and not of our own doing.
-func (t *Table) Concerns(n News) bool {
-	return n.Family == t.table.Family && n.Table == t.name && n.Port != t.Port()
+// Concerns reports whether an event is an external change to the table.
+func (t *Table) Concerns(e Event) bool {
+	return e.Family == t.table.Family && e.Table == t.name && e.Port != t.Port()
 }

@@ -17,12 +17,12 @@ import (
 const patient = 20 * time.Second // for what must come
 
 // watch runs Watch in a namespace until the test ends.
-func watch(t *testing.T, ns *sandbox.Net, lost func(), news func([]News)) {
+func watch(t *testing.T, ns *sandbox.Net, lost func(), events func([]Event)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() {
-		done <- ns.Do(func() error { return Watch(ctx, func() { close(ready) }, lost, news) })
+		done <- ns.Do(func() error { return Watch(ctx, func() { close(ready) }, lost, events) })
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -41,9 +41,9 @@ func watch(t *testing.T, ns *sandbox.Net, lost func(), news func([]News)) {
 func TestConcerns(t *testing.T) {
 	ns := newNet(t)
 	x, f := newTable(t, ns), newForeign(t, ns)
-	all := make(chan News, 10000)
-	watch(t, ns, func() { t.Error("something was lost") }, func(news []News) {
-		for _, n := range news {
+	all := make(chan Event, 10000)
+	watch(t, ns, func() { t.Error("something was lost") }, func(events []Event) {
+		for _, n := range events {
 			all <- n
 		}
 	})
@@ -70,7 +70,7 @@ func TestConcerns(t *testing.T) {
 
 	seen := map[uint16]int{}
 	for end := time.After(patient); ; {
-		var n News
+		var n Event
 		select {
 		case n = <-all:
 		case <-end:
@@ -80,7 +80,7 @@ func TestConcerns(t *testing.T) {
 		if !x.Concerns(n) {
 			continue
 		}
-		if want := (News{unix.NFT_MSG_NEWCHAIN, nftables.TableFamilyINet, name, "fence", f.Socket.PID()}); n != want {
+		if want := (Event{unix.NFT_MSG_NEWCHAIN, nftables.TableFamilyINet, name, "fence", f.Socket.PID()}); n != want {
 			t.Errorf("%+v, of our own or about others, concerns us", n)
 			continue
 		}
@@ -97,7 +97,7 @@ func TestConcerns(t *testing.T) {
 	}
 }
 
-func TestDecodeNews(t *testing.T) {
+func TestDecodeEvent(t *testing.T) {
 	const newRule = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE
 	inet := nfgenmsg(unix.NFPROTO_INET)
 	text := func(b []byte, typ byte, s string) []byte {
@@ -106,26 +106,26 @@ func TestDecodeNews(t *testing.T) {
 		return append(b, make([]byte, (4-len(b)%4)%4)...)
 	}
 	ours := text(text(inet, 1, name), 2, "out")
-	want := News{Type: unix.NFT_MSG_NEWRULE, Family: nftables.TableFamilyINet, Table: name, Chain: "out", Port: 7}
-	without := func(change func(n *News)) *News { n := want; change(&n); return &n }
+	want := Event{Type: unix.NFT_MSG_NEWRULE, Family: nftables.TableFamilyINet, Table: name, Chain: "out", Port: 7}
+	without := func(change func(n *Event)) *Event { n := want; change(&n); return &n }
 	for _, tt := range []struct {
 		what string
 		typ  uint16
 		data []byte
-		want *News
+		want *Event
 	}{
 		{"a rule", newRule, ours, &want},
-		{"a chain", newRule - 3, text(text(inet, 1, name), 3, "out"), without(func(n *News) { n.Type = unix.NFT_MSG_NEWCHAIN })},
-		{"a set", newRule + 3, ours, without(func(n *News) { n.Type, n.Chain = unix.NFT_MSG_NEWSET, "" })},
-		{"another family", newRule, append(nfgenmsg(unix.NFPROTO_IPV4), ours[4:]...), without(func(n *News) { n.Family = nftables.TableFamilyIPv4 })},
+		{"a chain", newRule - 3, text(text(inet, 1, name), 3, "out"), without(func(n *Event) { n.Type = unix.NFT_MSG_NEWCHAIN })},
+		{"a set", newRule + 3, ours, without(func(n *Event) { n.Type, n.Chain = unix.NFT_MSG_NEWSET, "" })},
+		{"another family", newRule, append(nfgenmsg(unix.NFPROTO_IPV4), ours[4:]...), without(func(n *Event) { n.Family = nftables.TableFamilyIPv4 })},
 		{"another subsystem", 0x0106, ours, nil},
 		{"a generation", unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN, ours, nil},
 		{"cut off", newRule, ours[:3], nil},
-		{"nothing in it", newRule, ours[:4], without(func(n *News) { n.Table, n.Chain = "", "" })},
-		{"attribute cut off", newRule, ours[:12], without(func(n *News) { n.Table, n.Chain = "", "" })},
-		{"attribute too short", newRule, append(nfgenmsg(unix.NFPROTO_INET), 3, 0, 1, 0), without(func(n *News) { n.Table, n.Chain = "", "" })},
+		{"nothing in it", newRule, ours[:4], without(func(n *Event) { n.Table, n.Chain = "", "" })},
+		{"attribute cut off", newRule, ours[:12], without(func(n *Event) { n.Table, n.Chain = "", "" })},
+		{"attribute too short", newRule, append(nfgenmsg(unix.NFPROTO_INET), 3, 0, 1, 0), without(func(n *Event) { n.Table, n.Chain = "", "" })},
 	} {
-		got, ok := decodeNews(syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: tt.typ, Pid: 7}, Data: tt.data})
+		got, ok := decodeEvent(syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: tt.typ, Pid: 7}, Data: tt.data})
 		if ok != (tt.want != nil) || ok && got != *tt.want {
 			t.Errorf("%s: %+v, %t, want %+v", tt.what, got, ok, tt.want)
 		}
@@ -136,10 +136,10 @@ func TestDecodeNews(t *testing.T) {
 func TestWatchOverrun(t *testing.T) {
 	ns := newNet(t)
 	f := newForeign(t, ns)
-	held, lost, told := make(chan struct{}), make(chan struct{}, 1000), make(chan News, 100000)
-	watch(t, ns, func() { lost <- struct{}{} }, func(news []News) {
+	held, lost, told := make(chan struct{}), make(chan struct{}, 1000), make(chan Event, 100000)
+	watch(t, ns, func() { lost <- struct{}{} }, func(events []Event) {
 		<-held
-		for _, n := range news {
+		for _, n := range events {
 			told <- n
 		}
 	})
@@ -166,7 +166,7 @@ func TestWatchOverrun(t *testing.T) {
 				return
 			}
 		case <-end:
-			t.Fatal("no news of a change after the socket overran")
+			t.Fatal("no events of a change after the socket overran")
 		}
 	}
 }

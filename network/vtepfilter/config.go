@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config is what the filter does, but for the peers.
+// Config is the configuration of the filter, without the peers.
 type Config struct {
 	Port     uint16         // UDP port of VXLAN
 	Networks []netip.Prefix // the overlay's networks, of every family
-	// Allow are prefixes from which packets are let in besides the peers', because some network address translation gives
-	// a peer's packets another address than its lease says, or because another VXLAN here uses the same port.
+	// Allow are further source prefixes to accept: NAT may give a peer's packets another address than that in its lease,
+	// or another VXLAN on this node may use the same port.
 	Allow []netip.Prefix
-	// Devices are the names of devices by which packets come out of the overlay: the VXLAN devices, and the bridges of
-	// pods. A pod's packet is told by its source address, and by this if that is forged. A device that carries the underlay
-	// must not be among them, be it a bridge to which pods are connected as well. They need not exist.
+	// Devices are the devices by which packets leave the overlay: VXLAN devices and the bridges of pods. A pod's packet
+	// is identified by its source address, and by the device if that address is forged. A device that carries the
+	// underlay must not be listed, even if it is a bridge with pods on it. The devices need not exist.
 	Devices []string
 }
 
-// validate reports what no rule could be made of.
+// validate reports values that cannot be used in a rule.
 func (c Config) validate() error {
 	if c.Port == 0 {
 		return errors.New("VTEP filter: no port is set")
@@ -46,10 +46,10 @@ func (c Config) validate() error {
 	return nil
 }
 
-// checkPeer reports an address that cannot be a peer's.
+// checkPeer reports an address that a peer cannot have.
 func checkPeer(a netip.Addr) error {
 	if !a.IsValid() || a.Is4In6() || a.Zone() != "" {
-		return fmt.Errorf("%q is not the plain address of a peer", a)
+		return fmt.Errorf("%q is not a plain IPv4 or IPv6 address", a)
 	}
 	return nil
 }

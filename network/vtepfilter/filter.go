@@ -16,20 +16,20 @@ import (
 const Table = "selvage-vtep"
 
 var (
-	// ErrUnsupported means that this kernel has no nf_tables, or lacks a part of it, or does not let us use it.
+	// ErrUnsupported means that this kernel has no nf_tables, lacks a part of it, or denies access to it.
 	ErrUnsupported = nft.ErrUnsupported
-	// ErrGone means that the table is not there, or not whole: [Filter.Ensure] makes it.
-	ErrGone = errors.New("the table " + Table + " is gone")
+	// ErrMissing means that the table, or a part of it, does not exist: call [Filter.Ensure].
+	ErrMissing = errors.New("table " + Table + " is missing or incomplete")
 )
 
-// Filter keeps the table in the network namespace in which [Open] was called. Its methods are for one goroutine, but for
-// [Filter.Watch], which runs beside them.
+// Filter keeps the table in the network namespace in which [Open] was called. Its methods are not safe for concurrent use,
+// except [Filter.Watch], which runs beside them.
 type Filter struct {
 	table *nft.Table
-	want  *Config // as of the last Ensure; nil before
+	want  *Config // of the last Ensure; nil before
 }
 
-// Open returns a Filter, or [ErrUnsupported]. It changes nothing yet.
+// Open connects to nf_tables, or returns [ErrUnsupported]. It changes nothing.
 func Open() (*Filter, error) {
 	t, err := nft.Open(Table)
 	if err != nil {
@@ -38,42 +38,42 @@ func Open() (*Filter, error) {
 	return &Filter{table: t}, nil
 }
 
-// Close gives the socket back. The table stays.
+// Close closes the socket. The kernel keeps the table.
 func (f *Filter) Close() error { return f.table.Close() }
 
-// Watch calls changed whenever the kernel tells that somebody else has changed something in our table, until ctx ends.
-// Changes made by this Filter are told too and passed over, so that to repair something does not lead to looking again.
+// Watch calls changed whenever another process has changed the table, until ctx ends. It skips changes made by this
+// Filter, so that a repair does not cause another read.
 //
-// ready is called once, when from then on nothing is missed.
+// Watch calls ready once, when it misses no event from then on.
 func (f *Filter) Watch(ctx context.Context, ready, changed func()) error {
 	return f.table.Watch(ctx, ready, changed)
 }
 
-// Ensure makes the table what c wants, in one transaction, and reports whether anything had to be changed. All that is in
-// the way in that table goes; the peers in its sets stay.
+// Ensure brings the table in sync with c, in one transaction, and reports whether it changed anything. It removes foreign
+// objects from the table and keeps the peers in its sets.
 //
-// Whenever rules are set anew, the given peers are put into the sets in the same transaction, so that at no moment rules
-// drop what comes from one of them: they are those that the caller wants by then, and are asked for only in that case; nil
-// is none. The caller begins to call when it knows all leases, not before.
+// Whenever Ensure replaces rules, it adds the given peers in the same transaction, so that the rules never drop packets
+// from one of them. It iterates over peers only in that case; nil is none. The caller must know all leases before its
+// first call.
 func (f *Filter) Ensure(c Config, peers iter.Seq[netip.Addr]) (changed bool, err error) {
 	if err := c.validate(); err != nil {
 		return false, err
 	}
 	c.Networks, c.Allow, c.Devices = slices.Clone(c.Networks), slices.Clone(c.Allow), slices.Clone(c.Devices)
 	f.want = &c
-	changed, err = f.table.Ensure(c.content(), func(whole bool) (nft.Also, error) {
-		also := nft.Also{}
-		if whole {
-			kept, err := f.present()
+	changed, err = f.table.Ensure(c.content(), func(recreated bool) (nft.SetElements, error) {
+		elements := nft.SetElements{}
+		if recreated {
+			present, err := f.present()
 			if err != nil {
 				return nil, err
 			}
-			add(also, slices.Values(kept))
+			add(elements, slices.Values(present))
 		}
 		if peers != nil {
-			add(also, peers)
+			add(elements, peers)
 		}
-		return also, nil
+		return elements, nil
 	})
 	if err != nil {
 		return changed, fmt.Errorf("VTEP filter: %w", err)
@@ -81,27 +81,27 @@ func (f *Filter) Ensure(c Config, peers iter.Seq[netip.Addr]) (changed bool, err
 	return changed, nil
 }
 
-// Read returns the peers in the sets, in order, and whether the rest of the table is as the last Ensure was to make it.
-// Where ok is false, it is for Ensure to go first.
+// Read returns the peers in the sets, sorted, and whether the rest of the table is in sync with the last Ensure. If it is
+// not, call Ensure before Apply.
 //
-// While the kernel makes a set's hash table larger or smaller, just after thousands came or went, it can leave one out
-// (nft_rhash_walk starts anew and skips as many as it had given). To add that one again does no harm.
-func (f *Filter) Read() (present []netip.Addr, ok bool, err error) {
+// While the kernel resizes a set's hash table, just after thousands of peers were added or removed, a listing can lack a
+// peer (nft_rhash_walk restarts, and skips as many as it has listed). Adding a peer twice is harmless.
+func (f *Filter) Read() (present []netip.Addr, inSync bool, err error) {
 	var want Config
 	if f.want != nil {
 		want = *f.want
 	}
-	there, ok, err := f.table.Holds(want.content())
-	if err == nil && there {
+	exists, inSync, err := f.table.Check(want.content())
+	if err == nil && exists {
 		present, err = f.present()
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("read the VTEP filter: %w", err)
 	}
-	return present, ok && f.want != nil, nil
+	return present, inSync && f.want != nil, nil
 }
 
-// Remove deletes the table with all that is in it; that there is none is no error.
+// Remove deletes the table and everything in it. A missing table is not an error.
 func (f *Filter) Remove() error {
 	f.want = nil
 	if err := f.table.Remove(); err != nil {
@@ -110,28 +110,28 @@ func (f *Filter) Remove() error {
 	return nil
 }
 
-// Dropped is how many packets were dropped since the rules were set last.
+// Dropped counts the packets that were dropped since the rules were last set.
 type Dropped struct {
-	Strangers uint64 // to this node, from who is no peer
-	Pods      uint64 // out of the overlay
+	Strangers uint64 // to this node, from a source that is not a peer
+	Pods      uint64 // VXLAN packets that were to leave the overlay
 }
 
-// Dropped reads the counters.
+// Dropped reads the counters of the filter.
 func (f *Filter) Dropped() (d Dropped, err error) {
 	var inward, outward error
-	d.Strangers, inward = f.table.Counted(arrivedChain)
-	d.Pods, outward = f.table.Counted(leavingChain)
+	d.Strangers, inward = f.table.CountPackets(arrivedChain)
+	d.Pods, outward = f.table.CountPackets(leavingChain)
 	if err := errors.Join(inward, outward); err != nil {
 		return Dropped{}, fmt.Errorf("read the VTEP filter's counters: %w", err)
 	}
 	return d, nil
 }
 
-// gone tells an error that means that the table is not whole.
-func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+// missing reports whether an error means that the table or a part of it does not exist.
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
-// There reports whether the table exists, in whatever form.
-func (f *Filter) There() (bool, error) {
-	there, _, err := f.table.Holds(nft.Content{})
-	return there, err
+// Exists reports whether the table exists, with whatever content.
+func (f *Filter) Exists() (bool, error) {
+	exists, _, err := f.table.Check(nft.Content{})
+	return exists, err
 }

@@ -14,38 +14,39 @@ import (
 )
 
 const (
-	// perTransaction is how many addresses change in one transaction: of IPv6 and to remove, 230 KB, which fits where a
-	// daemon without privileges has the kernel's default send buffer doubled.
+	// perTransaction bounds the addresses in one transaction. To remove so many IPv6 addresses takes 230 KB, which fits
+	// into twice the kernel's default send buffer, the limit of a daemon without privileges.
 	perTransaction = 4096
-	// refusals bounds how many transactions may fail in one Apply: for each the kernel waits until no packet can meet what
-	// it has to undo, some 15 ms. Twelve find one bad address among 4,096.
-	refusals = 32
+	// maxFailures bounds the transactions that may fail in one Apply. For each the kernel waits an RCU grace period
+	// before it undoes the changes, some 15 ms. Twelve find one bad address among 4,096.
+	maxFailures = 32
 )
 
-// ApplyError says which addresses could not be added or removed, and why; with the others it was done.
+// ApplyError holds the addresses that could not be added or removed, and why. All others were.
 type ApplyError struct{ Failed map[netip.Addr]error }
 
-// Error names one of them.
+// Error names the first address, in order.
 func (e *ApplyError) Error() string {
 	for _, a := range slices.SortedFunc(maps.Keys(e.Failed), netip.Addr.Compare) {
-		return fmt.Sprintf("VTEP filter: %d peers not set, %s among them: %v", len(e.Failed), a, e.Failed[a])
+		return fmt.Sprintf("VTEP filter: %d peers not set, such as %s: %v", len(e.Failed), a, e.Failed[a])
 	}
 	return "VTEP filter: nothing failed"
 }
 
-// Unwrap returns the reasons, for errors.Is.
+// Unwrap returns the causes, for errors.Is.
 func (e *ApplyError) Unwrap() []error {
-	var reasons []error
+	var causes []error
 	for _, err := range e.Failed {
-		reasons = append(reasons, err)
+		causes = append(causes, err)
 	}
-	return reasons
+	return causes
 }
 
-// Apply adds and removes peers. To add who is there and to remove who is not is no error; who is in both lists stays. What
-// fails does not keep the rest from being done: see [ApplyError]. [ErrGone] is the reason of all if there is no table.
+// Apply adds and removes peers. It is no error to add a present peer or to remove an absent one. A peer in both lists is
+// added. A failure does not keep the other changes from being made: see [ApplyError]. If there is no table, all fail with
+// [ErrMissing].
 //
-// It costs one transaction for up to 4,096 addresses, and O(1) for one of them, however many there are.
+// Apply takes one transaction for up to 4,096 addresses. The cost of an address does not depend on the number of peers.
 func (f *Filter) Apply(add, remove []netip.Addr) error {
 	a := apply{filter: f, failed: map[netip.Addr]error{}, remove: map[netip.Addr]bool{}}
 	var changes []netip.Addr
@@ -68,7 +69,7 @@ func (f *Filter) Apply(add, remove []netip.Addr) error {
 	return nil
 }
 
-// Update makes the changes of a batch as [network.Reconciler] hands it out, and sets the Err of each.
+// Update applies a batch of a [network.Reconciler] and sets the Err of each change.
 func Update[V comparable](f *Filter, batch []network.Update[netip.Addr, V]) {
 	var add, remove []netip.Addr
 	for _, u := range batch {
@@ -87,27 +88,27 @@ func Update[V comparable](f *Filter, batch []network.Update[netip.Addr, V]) {
 	}
 }
 
-// apply is one Apply at work.
+// apply is the state of one Apply.
 type apply struct {
-	filter  *Filter
-	remove  map[netip.Addr]bool // whether to remove it or to add it, by address
-	failed  map[netip.Addr]error
-	refused int
+	filter   *Filter
+	remove   map[netip.Addr]bool // true: remove the address; false: add it
+	failed   map[netip.Addr]error
+	failures int // of transactions
 }
 
-// change makes some of the changes. The kernel makes all of them or none and does not say which it cannot make, so if they
-// fail, it is tried with either half.
+// change makes some of the changes. The kernel makes all of them or none, and does not say which of them failed, so change
+// retries each half.
 func (a *apply) change(peers []netip.Addr) {
 	err := a.commit(peers)
 	switch {
 	case err == nil:
 		return
-	case gone(err):
-		err = fmt.Errorf("%w: %w", ErrGone, err)
+	case missing(err):
+		err = fmt.Errorf("%w: %w", ErrMissing, err)
 	}
-	a.refused++
-	general := errors.Is(err, ErrGone) || errors.Is(err, ErrUnsupported) || errors.Is(err, os.ErrDeadlineExceeded)
-	if len(peers) == 1 || general || a.refused >= refusals {
+	a.failures++
+	general := errors.Is(err, ErrMissing) || errors.Is(err, ErrUnsupported) || errors.Is(err, os.ErrDeadlineExceeded)
+	if len(peers) == 1 || general || a.failures >= maxFailures {
 		for _, p := range peers {
 			a.failed[p] = err
 		}
@@ -128,7 +129,7 @@ func (a *apply) commit(peers []netip.Addr) error {
 			}
 		}
 	}
-	out, in := nft.Also{}, nft.Also{}
+	out, in := nft.SetElements{}, nft.SetElements{}
 	add(out, some(true))
 	add(in, some(false))
 	return a.filter.table.Change(func(t *nft.Transaction) {

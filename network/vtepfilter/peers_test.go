@@ -60,7 +60,7 @@ func TestApplyFails(t *testing.T) {
 	f, other := newFilter(t, ns), newForeign(t, ns)
 	all := many(20)
 	for _, list := range [][2][]netip.Addr{{all, nil}, {nil, all}} {
-		if err := f.Apply(list[0], list[1]); !errors.Is(err, ErrGone) {
+		if err := f.Apply(list[0], list[1]); !errors.Is(err, ErrMissing) {
 			t.Errorf("without a table: %v", err)
 		}
 	}

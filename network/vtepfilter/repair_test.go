@@ -140,7 +140,7 @@ func TestFight(t *testing.T) {
 		} else if err != nil {
 			lost++
 		}
-		if err := l.filter.Apply(peers(), nil); err != nil && !errors.Is(err, ErrGone) {
+		if err := l.filter.Apply(peers(), nil); err != nil && !errors.Is(err, ErrMissing) {
 			t.Fatal(err)
 		}
 	}

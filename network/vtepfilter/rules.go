@@ -20,8 +20,8 @@ const (
 	leavingChain   = "leaving"
 )
 
-// chains returns all chains of the table. See the package's comment for what they are to do. Each rule that drops rests on
-// one that matched the port.
+// chains returns all chains of the table, which the package comment describes. A packet reaches a rule that drops only if
+// a rule before it matched the port.
 func (c Config) chains() []nft.Chain {
 	input := []nft.Rule{
 		{Comment: "VXLAN packets to this node", Exprs: slices.Concat(notLoopback(), udpTo(c.Port), goTo(arrivedChain))},
@@ -37,7 +37,10 @@ func (c Config) chains() []nft.Chain {
 		[]nft.Rule{{Comment: "from a stranger", Exprs: drop()}},
 	)
 	forwarded := slices.Concat(
-		[]nft.Rule{{Comment: "by an overlay device, whatever the source", Exprs: slices.Concat(byOverlayDevice(), goTo(leavingChain))}},
+		[]nft.Rule{{
+			Comment: "by an overlay device, whatever the source",
+			Exprs:   slices.Concat(byOverlayDevice(), goTo(leavingChain)),
+		}},
 		eachFamily("routed for a peer", nft.Family.From, peersSet, accept()),
 		eachFamily("from a pod", nft.Family.From, overlaySet, goTo(leavingChain)),
 	)
@@ -52,13 +55,17 @@ func (c Config) chains() []nft.Chain {
 	}
 }
 
-// base returns a chain that the kernel calls.
+// base returns a base chain: one that the kernel calls at a hook.
 func base(name string, hook *nftables.ChainHook, rules []nft.Rule) nft.Chain {
-	return nft.Chain{Name: name, Type: nftables.ChainTypeFilter, Hook: hook, Priority: nftables.ChainPriorityMangle, Rules: rules}
+	return nft.Chain{
+		Name: name, Type: nftables.ChainTypeFilter, Hook: hook, Priority: nftables.ChainPriorityMangle, Rules: rules,
+	}
 }
 
-// eachFamily returns one rule a family: what has a source or destination in a set of its family meets a verdict.
-func eachFamily(comment string, match func(f nft.Family, set string) []expr.Any, set func(nft.Family) string, verdict []expr.Any) (rules []nft.Rule) {
+// eachFamily returns one rule for each family, with a match on a set of the family and a verdict.
+func eachFamily(
+	comment string, match func(f nft.Family, set string) []expr.Any, set func(nft.Family) string, verdict []expr.Any,
+) (rules []nft.Rule) {
 	for _, f := range nft.Families() {
 		rules = append(rules, nft.Rule{Comment: comment, Exprs: slices.Concat(match(f, set(f)), verdict)})
 	}
@@ -75,7 +82,7 @@ func udpTo(port uint16) []expr.Any {
 	}
 }
 
-// notLoopback matches what does not come from this node itself.
+// notLoopback matches packets that do not come from this node itself.
 func notLoopback() []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: unix.NFT_REG_1},

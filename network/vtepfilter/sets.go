@@ -11,17 +11,17 @@ import (
 	"github.com/selvage-net/selvage/network/nft"
 )
 
-// The names of sets: the first three of a family.
+// The names of sets; the first three are per family.
 func peersSet(f nft.Family) string   { return "peers-" + f.Name }
 func allowSet(f nft.Family) string   { return "allow-" + f.Name }
 func overlaySet(f nft.Family) string { return "overlay-" + f.Name }
 
 const devicesSet = "devices"
 
-// peersOf is a family's set of peers.
-func peersOf(f nft.Family) nft.Set { return nft.Set{Name: peersSet(f), Key: f.Key, Others: true} }
+// peersOf returns a family's set of peers.
+func peersOf(f nft.Family) nft.Set { return nft.Set{Name: peersSet(f), Key: f.Key, External: true} }
 
-// content is all that the table holds, but for the peers.
+// content returns the desired content of the table, without the peers.
 func (c Config) content() nft.Content { return nft.Content{Sets: c.sets(), Chains: c.chains()} }
 
 // sets returns all sets of the table.
@@ -43,13 +43,13 @@ func (c Config) sets() (sets []nft.Set) {
 	return append(sets, devices)
 }
 
-// add puts addresses among the elements of the sets of peers. What cannot be a peer's is left out.
-func add(elements nft.Also, peers iter.Seq[netip.Addr]) {
+// add appends addresses to the elements of the sets of peers. It skips addresses that a peer cannot have.
+func add(elements nft.SetElements, peers iter.Seq[netip.Addr]) {
 	names := map[bool]string{}
 	for _, f := range nft.Families() {
 		names[f.Proto == unix.NFPROTO_IPV4] = peersSet(f)
 	}
-	count := map[bool]int{} // an element is large, and a list that grows is copied
+	count := map[bool]int{} // an element is large: allocate once
 	for a := range peers {
 		count[a.Is4()]++
 	}
@@ -64,14 +64,14 @@ func add(elements nft.Also, peers iter.Seq[netip.Addr]) {
 	}
 }
 
-// present returns the peers in the sets, in order.
+// present returns the peers in the sets, sorted.
 func (f *Filter) present() (peers []netip.Addr, err error) {
 	for _, x := range nft.Families() {
 		list, err := f.table.Elements(peersSet(x))
 		if err != nil {
 			return nil, err
 		}
-		// Somebody may have made a set of ranges, or of something else than addresses, by that name.
+		// Another process may have created a set of ranges, or of something other than addresses, with that name.
 		if slices.ContainsFunc(list, func(e nft.Element) bool { return e.End }) {
 			continue
 		}

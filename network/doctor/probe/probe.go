@@ -38,15 +38,9 @@ type Target struct {
 	Full     int // size of the largest packets of pods, with all headers
 }
 
-// behind is an address of the peer's subnet that is not the peer's own.
-func (t Target) behind() netip.Addr {
-	b := t.Subnet.Masked().Addr().AsSlice()
-	for i := t.Subnet.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	last, _ := netip.AddrFromSlice(b)
-	return last.Prev() // the last of an IPv4 subnet is its broadcast address
-}
+// behind returns an address of the peer's subnet that is not the peer's own. (The last address of an IPv4 subnet is its
+// broadcast address.)
+func (t Target) behind() netip.Addr { return subnet.LastAddr(t.Subnet).Prev() }
 
 // Echo is what became of one question, which is asked a few times.
 type Echo struct {

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // Packets are all packets that have some things in common; what is not said of them differs or is not known.
@@ -152,15 +154,8 @@ func (c condition) holds(p Packets) truth {
 // span is a range of addresses.
 type span struct{ First, Last netip.Addr }
 
-// spanOf is all of a prefix.
-func spanOf(p netip.Prefix) span {
-	b := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	last, _ := netip.AddrFromSlice(b)
-	return span{p.Masked().Addr(), last}
-}
+// spanOf returns the addresses of a prefix.
+func spanOf(p netip.Prefix) span { return span{p.Masked().Addr(), subnet.LastAddr(p)} }
 
 // within tells whether addresses anywhere in p are in one of the spans. Those of another family say nothing: what is compared
 // there then is something else.
