@@ -121,9 +121,9 @@ func TestUplinkChosen(t *testing.T) {
 	}
 	waitTunnels(ctx, t, l)
 	for i, want := range [][]string{
-		{"uplink: it leads to --iface-can-reach=172.31.0.1", "uplink=eth0", "wan0 is not what --iface-can-reach=172.31.0.1 leads to"},
-		{`uplink: --iface-regex=^172\\.31\\.0\\.`, "uplink=eth0", "wan0 is not what"},
-		{"uplink: it has the IPv4 default route", "uplink=wan0", "eth0 comes after it by the default route"},
+		{"uplink: it leads to --iface-can-reach=172.31.0.1", "uplink=eth0", "wan0 is not selected by --iface-can-reach=172.31.0.1"},
+		{`uplink: --iface-regex=^172\\.31\\.0\\.`, "uplink=eth0", "wan0 is not selected by"},
+		{"uplink: it has the IPv4 default route", "uplink=wan0", "eth0 has lower precedence by the default route"},
 	} {
 		for _, text := range want {
 			if err := says(l.Nodes()[i], text); err != nil {

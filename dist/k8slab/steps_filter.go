@@ -26,7 +26,7 @@ func iptablesWished(ctx context.Context, s *suite) ([]string, error) {
 	if err := s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NFTablesOff)); err != nil {
 		return nil, err
 	}
-	found, err := s.modes(ctx, "nftables", "EnableNFTables is false, and there is no iptables", status.Ready)
+	found, err := s.modes(ctx, "nftables", "EnableNFTables is false, and iptables is not installed", status.Ready)
 	if err != nil {
 		return found, err
 	}
@@ -46,7 +46,7 @@ func iptablesWished(ctx context.Context, s *suite) ([]string, error) {
 	if err := errors.Join(s.leave(ctx), s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NodesChoose))); err != nil {
 		return found, err
 	}
-	after, err := s.modes(ctx, "nftables", "it works here", status.Ready)
+	after, err := s.modes(ctx, "nftables", "supported", status.Ready)
 	return append(append(found, "and without it again:"), after...), err
 }
 

@@ -57,7 +57,7 @@ func dropped(ctx context.Context, s *suite) (found []string, err error) {
 			}
 		}
 	}
-	if _, err := s.modes(ctx, "nftables", "it works here", status.Ready); err != nil {
+	if _, err := s.modes(ctx, "nftables", "supported", status.Ready); err != nil {
 		return nil, fmt.Errorf("with what was advised: %w", err)
 	}
 	if err := s.across(ctx); err != nil {
@@ -73,7 +73,7 @@ func dropped(ctx context.Context, s *suite) (found []string, err error) {
 			return nil, err
 		}
 	}
-	if _, err := s.modes(ctx, "nftables", "it works here", status.Ready); err != nil {
+	if _, err := s.modes(ctx, "nftables", "supported", status.Ready); err != nil {
 		return nil, err
 	}
 	return append([]string{"no pod reached one of another node, each daemon was degraded, and this helped:"}, advice[s.nodes[0]]...), s.across(ctx)
@@ -181,7 +181,7 @@ func iptablesInImage(ctx context.Context, s *suite) (found []string, err error) 
 			return found, err
 		}
 	}
-	after, err = s.modes(ctx, "nftables", "it works here", status.Ready)
+	after, err = s.modes(ctx, "nftables", "supported", status.Ready)
 	return append(append(found, "FORWARD drops no longer:"), after...), err
 }
 
@@ -217,6 +217,6 @@ func undoneByItself(ctx context.Context, s *suite) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.modes(ctx, "nftables", "it works here", status.Ready)
+	_, err = s.modes(ctx, "nftables", "supported", status.Ready)
 	return []string{fmt.Sprintf("undone on all nodes %.1fs after the last began to drop, by a rule before that", took.Seconds())}, err
 }

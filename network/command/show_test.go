@@ -45,14 +45,14 @@ func ready() status.Status {
 		},
 		Uplink: &status.Uplink{
 			Name: "eth0", MTU: 1500, Local: addrs, PublicIP: []netip.Addr{netip.MustParseAddr("203.0.113.5"), addrs[1]}, Why: "it has the IPv4 default route",
-			Not: []string{"eth1 comes after it by the default route", "eth2 is down"},
+			Not: []string{"eth1 has lower precedence by the default route", "eth2 is down"},
 		},
 		Backend: &status.Backend{Type: "vxlan", PodMTU: 1430, Devices: []status.Device{
 			{Name: "flannel.1", VNI: 1, Port: 8472, MTU: 1450, MAC: "72:30:36:d0:8b:68", Local: addrs[0], Present: true,
 				Drops: &status.Drops{}},
 			{Name: "flannel-v6.1", VNI: 1, Port: 8472, MTU: 1430, MAC: "72:30:36:d0:8b:69", Local: addrs[1], Present: true},
 		}},
-		Filter:  status.Filter{Mode: "nftables", Why: "it works here, and there are no legacy rules", InForce: true, VTEPFilter: true},
+		Filter:  status.Filter{Mode: "nftables", Why: "supported, and nothing requires iptables", InForce: true, VTEPFilter: true},
 		Peers:   status.PeerCounts{Programmed: 4999},
 		Entries: map[string]status.Count{"fdb": {Wanted: 4999, Present: 4999}, "route": {Wanted: 4999, Present: 4999}, "link": {Wanted: 2, Present: 2}},
 		Etcd:    status.Etcd{Endpoint: "192.0.2.9:2379", Revision: 81234, Latency: 1234 * time.Microsecond, LastContact: now.Add(-4 * time.Second)},

@@ -5,15 +5,14 @@ import (
 	"slices"
 )
 
-// maxDepth is how many chains deep a rule is followed. Chains call each other without end only by mistake, and then the
-// kernel refuses them.
+// maxDepth bounds the depth of jumps that are followed. The kernel rejects loops.
 const maxDepth = 5
 
-// blocks reports whether a rule lets nothing pass that is from, or to, one of the networks: it drops or rejects every
-// packet, or every one of a whole network, or calls a chain that does. What has any other condition, such as a pod's
-// address or a connection's state, is somebody's policy, which we leave in force.
+// blocks reports whether a rule drops all packets from or to one of the networks: it drops or rejects every packet, or
+// every packet of a whole network, or calls a chain that does. A rule with any other condition, such as a pod's address or a
+// connection's state, is a policy that stays in force.
 //
-// list returns the rules of a chain, none for one that does not exist.
+// list returns the rules of a chain, none if it does not exist.
 func blocks(rule string, networks []netip.Prefix, list func(chain string) []string) bool {
 	return blocksAt(0, rule, networks, list)
 }
@@ -25,7 +24,8 @@ func blocksAt(depth int, rule string, networks []netip.Prefix, list func(chain s
 	switch to := target(rule); to {
 	case "DROP", "REJECT":
 		return true
-	case "", "ACCEPT", "RETURN", "LOG", "NFLOG", "MARK", "CONNMARK", "CT", "NOTRACK", "TCPMSS", "TRACE", "QUEUE", "NFQUEUE", ForwardChain:
+	case "", "ACCEPT", "RETURN", "LOG", "NFLOG", "MARK", "CONNMARK", "CT", "NOTRACK", "TCPMSS", "TRACE", "QUEUE", "NFQUEUE",
+		ForwardChain:
 		return false
 	default:
 		for _, r := range list(to) {
@@ -33,14 +33,14 @@ func blocksAt(depth int, rule string, networks []netip.Prefix, list func(chain s
 			case blocksAt(depth+1, r, networks, list):
 				return true
 			case takesAll(r, networks) && slices.Contains([]string{"ACCEPT", "RETURN"}, target(r)):
-				return false // what follows is never reached
+				return false // no packet reaches the rules after it
 			}
 		}
 		return false
 	}
 }
 
-// takesAll reports whether all packets from or to one of the networks meet a rule's conditions.
+// takesAll reports whether a rule matches all packets from or to one of the networks.
 func takesAll(rule string, networks []netip.Prefix) bool {
 	words := splitWords(rule)
 	for i := 0; i < len(words); i += 2 {
@@ -62,7 +62,7 @@ func takesAll(rule string, networks []netip.Prefix) bool {
 				return false
 			}
 		case "-j", "-g":
-			return true // what follows are the target's options
+			return true // the target's options follow
 		default:
 			return false
 		}

@@ -1,30 +1,30 @@
-// Package filter keeps a node's packet filter fit for the overlay: it masquerades what crosses the overlay's edge, lets the
-// overlay's packets be forwarded as far as that is in its power, and says who else drops them.
+// Package filter keeps the forward and masquerade rules of a node. It masquerades traffic that enters or leaves the
+// overlay, accepts forwarded overlay traffic where it can, and reports other agents' rules that drop it.
 //
-// Why rules are needed at all: hosts outside the cluster know no way back to a pod's address, so what leaves the overlay has
-// to carry the node's; and Docker and many a hardened host set FORWARD's policy to DROP.
+// The rules are needed because hosts outside the cluster have no route to a pod's address, so traffic that leaves the
+// overlay must carry the node's address; and because Docker and many hardened hosts set the policy of FORWARD to DROP.
 //
-// There are two ways to keep them, and a [Keeper] chooses between them each time it looks (mode.go, a pure function):
+// There are two ways to set the rules. A [Keeper] chooses one at each [Keeper.Ensure] (mode.go, a pure function):
 //
-// By nftables, in one table of our own, "inet selvage", over netlink, with no program at all (nftables.go and package
-// network/nft). It has a chain for masquerading, and sets of the overlay's networks and this node's subnets. It has none that
-// accepts what is forwarded: packets meet the chains of all tables at a hook, so an accept in one has no effect on a drop in
-// another.
+// With nftables: one table of our own, "inet selvage", set over netlink without any program (nftables.go and package
+// network/nft). It has a chain that masquerades, and sets of the overlay's networks and this node's subnets. It has no chain
+// that accepts forwarded traffic: a packet traverses the chains of all tables at a hook, so an accept in one table does not
+// override a drop in another.
 //
-// By iptables, in two chains of our own, one in each table, with one jump to each:
+// With iptables: two chains of our own, each with one jump to it from a built-in chain:
 //
-//	filter  FORWARD     → SELVAGE-FWD      accept what comes from the overlay or goes to it
-//	nat     POSTROUTING → SELVAGE-POSTRTG  leave traffic inside the overlay alone, masquerade what crosses its edge
+//	filter  FORWARD     → SELVAGE-FWD      accept traffic from and to the overlay
+//	nat     POSTROUTING → SELVAGE-POSTRTG  masquerade traffic that enters or leaves the overlay
 //
-// Here an accept counts, as long as it stands before what drops: that is why iptables is chosen where somebody drops in FORWARD.
-// A [Policy] says what is wanted; pure functions turn it into the text that `iptables -S` would print for it (policy.go) and,
-// held against what is there, into the input of one `iptables-restore --noflush` run a table (plan.go), which the kernel takes
-// in whole or not at all; [Rules.Ensure] does the reading and the running (rules.go, tool.go). The families share every line
-// of this: IPv6 is another binary and other prefixes. So do the two variants of iptables, on nf_tables and on the legacy kernel
-// interface: the one that `iptables` resolves to is the one that is used.
+// Here an accept does override a drop that follows it, so iptables is chosen where another agent drops in FORWARD. A [Policy]
+// is the desired state. Pure functions turn it into the text that `iptables -S` would print for it (policy.go), compare
+// that with the actual rules, and produce the input for one run of `iptables-restore --noflush` for each table (plan.go),
+// which the kernel applies completely or not at all. [Rules.Ensure] runs the programs (rules.go, tool.go). The families
+// share this code: IPv6 has another program and other prefixes. So do both variants of iptables, on nf_tables and on the
+// legacy kernel interface: the variant in use is that of the program named iptables.
 //
-// Either way Ensure is called again and again, since anybody may flush a table: where all is well it changes nothing. When the
-// mode changes, the new rules are in before the old ones go, so that no connection begins without being masqueraded; what is
-// left of an earlier run, in whatever form, and of flannel goes then too (leftovers.go). Who drops the overlay's packets is
-// found by package network/filter/blocking.
+// Ensure is called often, because any process may flush a table; it changes nothing that is in sync. When the mode changes,
+// the new rules are set before the old ones are removed, so that every connection is masqueraded. Then leftover rules of
+// earlier runs and of flannel are removed (leftovers.go). Package network/filter/blocking finds the rules that drop overlay
+// traffic.
 package filter

@@ -15,54 +15,53 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// triedAgain is how long nftables is left alone after it turned out that it cannot be used.
-const triedAgain = time.Minute
+// retryInterval is the time until nftables is tried again after it proved to be unsupported.
+const retryInterval = time.Minute
 
-// Keeper keeps a policy in the packet filter, by nftables or by iptables as it is wished and as it is possible, and looks who
-// else drops the overlay's packets. It is safe for concurrent use, and several processes may each have one, but for different
-// wishes. It works in the network namespace in which [Keeper.Ensure] was called first.
+// Keeper keeps a policy in the packet filter, with nftables or iptables, and finds the rules of other agents that drop
+// overlay traffic. It is safe for concurrent use. Several processes may each have a Keeper if they use the same policy. It
+// works in the network namespace of the first call to [Keeper.Ensure].
 type Keeper struct {
-	port  atomic.Uint32 // of the connection, and the mode: for Watch
-	mode  atomic.Value
-	shown atomic.Pointer[Status] // what was found last: who asks does not wait for who looks
+	port      atomic.Uint32 // netlink port of the connection, for Watch
+	mode      atomic.Value  // Mode, for Watch
+	published atomic.Pointer[Status]
 
-	mu          sync.Mutex
-	rules       *Rules     // by iptables
-	table       *nft.Table // nil: not opened
-	unsupported error      // why nftables cannot be used
-	again       time.Time  // when to try it again
-	flannel     bool       // what flannel left was looked for
-	last        facts      // of the last look that saw any
-	status      Status     // of this look
+	mu             sync.Mutex
+	rules          *Rules     // with iptables
+	table          *nft.Table // nil: not opened
+	unsupported    error      // why nftables cannot be used
+	retryAt        time.Time  // when to try it again
+	flannelCleared bool       // flannel's leftover rules were removed
+	last           facts      // of the last Ensure that could read the ruleset
+	status         Status     // of the current Ensure
 }
 
-// Status is what a Keeper found when it looked last.
+// Status is the result of the last [Keeper.Ensure].
 type Status struct {
-	Mode Mode   // "" before the first look
-	Why  string // this mode
-	// InForce is the mode by which the rules that are in were set; "" while none are. It is another one than Mode as long as
-	// those could not be set, see Failed.
+	Mode Mode   // the desired mode; "" before the first Ensure
+	Why  string // reason for Mode
+	// InForce is the mode in which the actual rules were set, "" if there are none. It differs from Mode while the rules
+	// cannot be set in that mode: see Failed.
 	InForce Mode
 	// Unmet is not nil if the network config wishes for another mode.
 	Unmet error
 	// Drops are sentences about who else drops the overlay's packets, with what to do about it.
 	Drops []string
-	// Left are sentences about rules of another time that could not be removed.
-	Left []string
-	// Failed is why the rules are not as they are to be; nil: they are.
+	// Leftover are sentences about rules of earlier runs or of flannel that could not be removed.
+	Leftover []string
+	// Failed is why the rules are not in sync with the policy; nil: they are.
 	Failed error
 	// Unseen is why it could not be seen, if so, who drops what.
 	Unseen error
 }
 
-// NewKeeper returns a keeper. It does nothing yet.
+// NewKeeper returns a Keeper. It changes nothing.
 func NewKeeper() *Keeper {
-	families := subnet.Families()
-	// Of a family that is off, what an earlier run left is taken away.
+	families := subnet.Families() // both: a disabled family may have leftover rules
 	return &Keeper{rules: New(families[:]...)}
 }
 
-// Close gives back what the keeper has open. The rules stay.
+// Close closes the keeper's connection. The kernel keeps the rules.
 func (k *Keeper) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -74,24 +73,25 @@ func (k *Keeper) Close() error {
 	return t.Close()
 }
 
-// Status returns what was found last.
+// Status returns the result of the last Ensure. It does not wait for one that is running.
 func (k *Keeper) Status() Status {
-	if s := k.shown.Load(); s != nil {
+	if s := k.published.Load(); s != nil {
 		return *s
 	}
 	return Status{}
 }
 
-// Told reports whether the kernel tells [Keeper.Watch] of all changes to our rules: not those that the legacy iptables makes.
-func (k *Keeper) Told() bool {
-	return k.Status().Mode == NFTables || k.rules.Told()
+// Notified reports whether the kernel notifies [Keeper.Watch] of every change to our rules. It does not for changes made by
+// the legacy iptables.
+func (k *Keeper) Notified() bool {
+	return k.Status().Mode == NFTables || k.rules.Notified()
 }
 
-// Ensure makes the packet filter what p wants and says, in words for a log, what it had to change for that: nothing, as a
-// rule. By nftables, looking costs well under a millisecond; by iptables, a few runs of that program.
+// Ensure brings the packet filter in sync with p and returns what it changed, as texts for a log: usually nothing. If
+// nothing changed, it takes well under a millisecond with nftables, and a few runs of the program with iptables.
 //
-// The mode is chosen anew each time. If it is another one than before, its rules are in before those of the other go, and so
-// do rules of an earlier run in whatever form; at the first success, those that flannel left as well.
+// Ensure chooses the mode each time. After a change of mode, it sets the new rules, and then removes those of the other
+// mode, leftover rules of earlier runs and, after its first success, those of flannel.
 func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err error) {
 	if err := p.validate(); err != nil {
 		return nil, err
@@ -101,14 +101,14 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 	defer func() {
 		k.status.Failed = err
 		s := k.status
-		k.shown.Store(&s)
+		k.published.Store(&s)
 	}()
 	k.open()
 	seen, unseen := k.survey()
 	f := k.facts(ctx, p, seen)
 	changed, err = k.set(ctx, p, f)
 	if errors.Is(err, nft.ErrUnsupported) && k.status.Mode == NFTables {
-		k.cannot(err)
+		k.disable(err)
 		f.unsupported = k.unsupported
 		changed, err = k.set(ctx, p, f)
 	}
@@ -119,7 +119,7 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 	k.status.InForce = k.status.Mode
 	if unseen == nil {
 		var cleared []string
-		cleared, k.status.Left = k.clear(ctx, seen)
+		cleared, k.status.Leftover = k.clear(ctx, seen)
 		changed = append(changed, cleared...)
 	}
 	if len(changed) > 0 {
@@ -149,14 +149,14 @@ func (k *Keeper) findDrops(p Policy, seen *blocking.Ruleset, unseen error) {
 	}
 }
 
-// overlay is whose packets are to pass.
+// overlay describes the traffic that the rules of other agents should accept.
 func (p Policy) overlay() blocking.Overlay {
 	return blocking.Overlay{Networks: p.Networks, Own: p.Own, Devices: p.Devices, Bridges: p.Bridges}
 }
 
-// open connects to nf_tables, unless it cannot be used.
+// open connects to nf_tables, unless that is unsupported.
 func (k *Keeper) open() {
-	if k.unsupported != nil && time.Now().Before(k.again) {
+	if k.unsupported != nil && time.Now().Before(k.retryAt) {
 		return
 	}
 	k.unsupported = nil
@@ -165,14 +165,14 @@ func (k *Keeper) open() {
 	}
 	t, err := nft.Open(Table)
 	if err != nil {
-		k.cannot(err)
+		k.disable(err)
 		return
 	}
 	k.table = t
 	k.port.Store(t.Port())
 }
 
-// reopen has the next look begin with another connection: something was wrong with this one, or it was of another time.
+// reopen makes the next Ensure use a new connection, after an error with this one.
 func (k *Keeper) reopen() {
 	if k.table != nil {
 		_ = k.table.Close() // a socket
@@ -180,11 +180,12 @@ func (k *Keeper) reopen() {
 	}
 }
 
-func (k *Keeper) cannot(err error) {
-	k.unsupported, k.again = err, time.Now().Add(triedAgain)
+// disable avoids nftables for a while.
+func (k *Keeper) disable(err error) {
+	k.unsupported, k.retryAt = err, time.Now().Add(retryInterval)
 }
 
-// survey reads what others have.
+// survey reads the ruleset of the kernel.
 func (k *Keeper) survey() (*blocking.Ruleset, error) {
 	var c *nft.Conn
 	if k.table != nil {
@@ -193,7 +194,7 @@ func (k *Keeper) survey() (*blocking.Ruleset, error) {
 	return blocking.Read(c)
 }
 
-// facts gathers what the choice of a mode rests on. Programs are run only where it hangs on them.
+// facts collects what the choice of a mode depends on. It runs programs only if the choice depends on them.
 func (k *Keeper) facts(ctx context.Context, p Policy, seen *blocking.Ruleset) facts {
 	if p.NFTables != nil {
 		return facts{unsupported: k.unsupported, missing: !*p.NFTables && k.rules.missing(p)}
@@ -209,7 +210,7 @@ func (k *Keeper) facts(ctx context.Context, p Policy, seen *blocking.Ruleset) fa
 		}
 		seen, _ = k.survey()
 	}
-	return k.last // nothing can be seen for now, which is no reason to change over
+	return k.last // an unreadable ruleset is no reason to change the mode
 }
 
 func (k *Keeper) factsOf(ctx context.Context, p Policy, seen *blocking.Ruleset) (f facts, err error) {
@@ -227,7 +228,7 @@ func (k *Keeper) factsOf(ctx context.Context, p Policy, seen *blocking.Ruleset) 
 	if !p.Forward {
 		return f, nil
 	}
-	// Were our own chain there, or flannel's, nothing would be dropped, and the mode would go back and forth.
+	// Skip our own chain and flannel's: they accept the traffic, so the mode would alternate.
 	found, err := seen.Find(p.overlay(), Table, ForwardChain, flannelForwardChain)
 	i := slices.IndexFunc(found, blocking.Drop.Undoable)
 	if i < 0 {
@@ -238,7 +239,7 @@ func (k *Keeper) factsOf(ctx context.Context, p Policy, seen *blocking.Ruleset) 
 	return f, nil
 }
 
-// families are those of the networks.
+// families returns the families of the networks.
 func (p Policy) families() (all []subnet.Family) {
 	for _, f := range subnet.Families() {
 		if len(inFamily(f, p.Networks)) > 0 {
@@ -248,7 +249,7 @@ func (p Policy) families() (all []subnet.Family) {
 	return all
 }
 
-// othersUse reports whether a table holds more than what we or flannel put there, and policies that accept.
+// othersUse reports whether a table holds rules that are neither ours nor flannel's, or a policy other than accept.
 func othersUse(t xtables.Table) bool {
 	ours := []string{ForwardChain, MasqueradeChain, flannelForwardChain, flannelMasqueradeChain}
 	return slices.ContainsFunc(t.Chains, func(c xtables.Chain) bool {
@@ -262,7 +263,7 @@ func othersUse(t xtables.Table) bool {
 	})
 }
 
-// set chooses a mode and puts its rules in.
+// set chooses a mode and sets its rules.
 func (k *Keeper) set(ctx context.Context, p Policy, f facts) (changed []string, err error) {
 	k.status.Mode, k.status.Why = choose(p.NFTables, f)
 	k.status.Unmet = unmet(p.NFTables, f)

@@ -134,8 +134,8 @@ func TestUnsupported(t *testing.T) {
 	}
 	// iptables is used for a while.
 	h.ensure(wishing(yes()))
-	h.wants(wishing(yes()), IPTables, "cannot be used", "legacy")
-	h.keeper.again = h.keeper.again.Add(-triedAgain)
+	h.wants(wishing(yes()), IPTables, "not supported", "legacy")
+	h.keeper.retryAt = h.keeper.retryAt.Add(-retryInterval)
 	h.ensure(wishing(yes()))
 	h.wants(wishing(yes()), NFTables, "true", "nftables")
 	if s := h.keeper.Status(); s.Unmet != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// The chains of flannel, in the same tables as ours; and its tables of nf_tables, by subnet.Family.
+// Flannel's chains, in the same tables as ours; and its tables in nf_tables, by subnet.Family.
 const (
 	flannelForwardChain    = "FLANNEL-FWD"
 	flannelMasqueradeChain = "FLANNEL-POSTRTG"
@@ -24,10 +24,10 @@ const (
 
 func flannelTables() [2]string { return [2]string{"flannel-ipv4", "flannel-ipv6"} }
 
-// chain is a chain of iptables that is to be gone, in one of its tables.
+// chain is a chain in a table of iptables.
 type chain struct{ table, name string }
 
-// leftovers are the chains that are of another time: ours, and once flannel's too.
+// leftovers returns the chains to remove: ours, flannel's, or both.
 func leftovers(ours, flannels bool) (all []chain) {
 	if ours {
 		all = append(all, chain{"filter", ForwardChain}, chain{"nat", MasqueradeChain})
@@ -38,48 +38,49 @@ func leftovers(ours, flannels bool) (all []chain) {
 	return all
 }
 
-// clear removes what is of another time, now that the rules are in: those of the mode that is not in use, those of the variant
-// of iptables that is not in use, and flannel's. It says what it removed, and what it could not and why.
-func (k *Keeper) clear(ctx context.Context, seen *blocking.Ruleset) (changed, left []string) {
+// clear removes leftover rules after the current ones are set: those of the mode and of the iptables variant that are not in
+// use, and flannel's. It returns what it removed, and what it could not remove and why.
+func (k *Keeper) clear(ctx context.Context, seen *blocking.Ruleset) (removed, leftover []string) {
 	note := func(what string, done bool, err error) {
 		switch {
 		case err != nil:
-			left = append(left, fmt.Sprintf("%s is left of another time, and does harm only by being in the way: %v", what, err))
+			leftover = append(leftover, fmt.Sprintf("leftover rules, which only cost time: %s: %v", what, err))
 		case done:
-			changed = append(changed, "removed "+what+" of another time")
+			removed = append(removed, "removed leftover rules: "+what)
 		}
 	}
 	if k.status.Mode == IPTables && k.table != nil {
-		there, _, err := k.table.Check(nft.Content{})
-		if err == nil && there {
+		exists, _, err := k.table.Check(nft.Content{})
+		if err == nil && exists {
 			err = k.table.Remove()
 		}
-		note("table inet "+Table, there, err)
+		note("table inet "+Table, exists, err)
 	}
 	for _, f := range subnet.Families() {
 		t := k.rules.tools[f]
 		byNFT := k.status.Mode == IPTables && t != nil && t.nft
 		byLegacy := k.status.Mode == IPTables && t != nil && !t.nft
-		for _, c := range leftovers(!byNFT, !k.flannel) {
+		for _, c := range leftovers(!byNFT, !k.flannelCleared) {
 			if hasChain(seen.Chains, f, c) {
 				done, err := k.table.Clear(ipFamily(f), c.table, c.name)
 				note(fmt.Sprintf("%s, table %s: chain %s", f, c.table, c.name), done, err)
 			}
 		}
-		for _, c := range leftovers(!byLegacy, !k.flannel) {
-			if slices.ContainsFunc(seen.Legacy[f], func(t xtables.Table) bool { return t.Name == c.table && hasLegacyChain(t, c.name) }) {
+		for _, c := range leftovers(!byLegacy, !k.flannelCleared) {
+			if hasLegacyChain(seen.Legacy[f], c) {
 				note(fmt.Sprintf("%s, legacy table %s: chain %s", f, c.table, c.name), true, clearLegacy(ctx, f, c))
 			}
 		}
-		if name := flannelTables()[f]; !k.flannel && k.table != nil && slices.ContainsFunc(seen.Chains, func(c nft.ChainInfo) bool {
+		name := flannelTables()[f]
+		if !k.flannelCleared && k.table != nil && slices.ContainsFunc(seen.Chains, func(c nft.ChainInfo) bool {
 			return c.Family == ipFamily(f) && c.Table == name
 		}) {
 			note("table "+[...]string{"ip", "ip6"}[f]+" "+name, true, k.table.RemoveTable(ipFamily(f), name))
 		}
 	}
-	// A flannel that still runs would put its rules back, and so would we remove them, for ever.
-	k.flannel = k.flannel || len(left) == 0
-	return changed, left
+	// Once only: a flannel that still runs would restore its rules, and we would remove them, without end.
+	k.flannelCleared = k.flannelCleared || len(leftover) == 0
+	return removed, leftover
 }
 
 func ipFamily(f subnet.Family) nftables.TableFamily {
@@ -92,11 +93,13 @@ func hasChain(chains []nft.ChainInfo, f subnet.Family, c chain) bool {
 	})
 }
 
-func hasLegacyChain(t xtables.Table, name string) bool {
-	return slices.ContainsFunc(t.Chains, func(c xtables.Chain) bool { return c.Name == name })
+func hasLegacyChain(tables []xtables.Table, c chain) bool {
+	return slices.ContainsFunc(tables, func(t xtables.Table) bool {
+		return t.Name == c.table && slices.ContainsFunc(t.Chains, func(x xtables.Chain) bool { return x.Name == c.name })
+	})
 }
 
-// clearLegacy removes a chain of the legacy iptables, with all rules that call it. That takes its program.
+// clearLegacy removes a chain of the legacy iptables and all rules that call it. It needs the program for that.
 func clearLegacy(ctx context.Context, f subnet.Family, c chain) error {
 	t, err := findLegacy(ctx, f)
 	if err != nil {
@@ -120,7 +123,7 @@ func clearLegacy(ctx context.Context, f subnet.Family, c chain) error {
 	}
 }
 
-// findLegacy looks for the program of the legacy iptables, by the name that tells it from the other, or by the plain one.
+// findLegacy returns the legacy iptables, found by its own name or by the plain one.
 func findLegacy(ctx context.Context, f subnet.Family) (*tool, error) {
 	name := [...]string{subnet.IPv4: "iptables", subnet.IPv6: "ip6tables"}[f]
 	var errs []error
@@ -132,28 +135,28 @@ func findLegacy(ctx context.Context, f subnet.Family) (*tool, error) {
 		case !t.nft:
 			return t, nil
 		default:
-			errs = append(errs, fmt.Errorf("%s is not the legacy one", t.path))
+			errs = append(errs, fmt.Errorf("%s is not the legacy variant", t.path))
 		}
 	}
-	return nil, fmt.Errorf("it takes the program %s-legacy, of the package iptables, to remove it: %w", name, errors.Join(errs...))
+	return nil, fmt.Errorf("install the program %s-legacy (package iptables) to remove them: %w", name, errors.Join(errs...))
 }
 
-// removal returns the input for iptables-restore --noflush that removes a chain with all rules that call it, from what
-// iptables -S lists of the table; nothing if it is not there.
+// removal returns the input for iptables-restore --noflush that removes a chain and all rules that call it. listed is what
+// iptables -S prints for the table. If the chain does not exist, removal returns "".
 func removal(c chain, listed string) string {
 	var lines []string
-	there := false
+	exists := false
 	for line := range strings.Lines(listed) {
 		line = strings.TrimSpace(line)
 		rule, isRule := strings.CutPrefix(line, "-A ")
 		switch {
 		case line == "-N "+c.name:
-			there = true
+			exists = true
 		case isRule && target(rule) == c.name:
 			lines = append(lines, "-D "+rule)
 		}
 	}
-	if !there {
+	if !exists {
 		return ""
 	}
 	lines = append(lines, ":"+c.name+" - [0:0]", "-X "+c.name) // only an empty chain can be deleted

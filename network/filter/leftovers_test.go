@@ -120,8 +120,8 @@ func TestLeftoversWithoutProgram(t *testing.T) {
 	h.hide()
 	for range 2 {
 		h.ensure(wishing(yes()))
-		left := h.keeper.Status().Left
-		if len(left) != 2 || !strings.Contains(left[0]+left[1], "legacy table filter: chain FLANNEL-FWD") || !strings.Contains(left[0], "it takes the program iptables-legacy") {
+		left := h.keeper.Status().Leftover
+		if len(left) != 2 || !strings.Contains(left[0]+left[1], "legacy table filter: chain FLANNEL-FWD") || !strings.Contains(left[0], "install the program iptables-legacy") {
 			t.Errorf("%q", left)
 		}
 	}
@@ -130,7 +130,7 @@ func TestLeftoversWithoutProgram(t *testing.T) {
 		t.Errorf("changed %q", changed)
 	}
 	h.wants(wishing(yes()), NFTables, "", "nftables")
-	if left := h.keeper.Status().Left; len(left) > 0 {
+	if left := h.keeper.Status().Leftover; len(left) > 0 {
 		t.Errorf("%q", left)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Mode is by what our rules are kept.
+// Mode is how our rules are set.
 type Mode string
 
 // The modes.
@@ -15,38 +15,36 @@ const (
 	IPTables Mode = "iptables" // chains of our own in the tables of iptables, by that program
 )
 
-// facts are what the choice of a mode rests on.
+// facts are the inputs to the choice of a mode.
 type facts struct {
-	unsupported error    // why nftables cannot be used here, as far as it was tried
-	legacy      []string // tables of the legacy iptables that hold rules which are not ours
-	// undoable is a chain that drops the overlay's packets and would not with a rule of ours put before, which only iptables
-	// can do.
+	unsupported error    // why nftables cannot be used; nil: it can, or was not tried
+	legacy      []string // tables of the legacy iptables with rules of other programs
+	// undoable is a chain that drops overlay traffic, and would not if a rule before it accepted that traffic. Only
+	// iptables can add such a rule.
 	undoable string
-	// programs tells whether iptables is there for that: asked for only where something speaks for it.
-	programs bool
-	// missing: rules are wanted, and there is no iptables to set them with. It is looked for only where that is wished.
-	missing bool
+	programs bool // a suitable iptables is installed; set only if legacy or undoable is
+	missing  bool // rules are wanted and iptables is not installed; set only if EnableNFTables is false
 }
 
-// choose returns the mode for what the network config says (EnableNFTables), or does not, and why.
-func choose(wish *bool, f facts) (m Mode, why string) {
+// choose returns the mode, and why. enable is EnableNFTables of the network config, nil if it is not set.
+func choose(enable *bool, f facts) (m Mode, why string) {
 	switch {
-	case wish != nil && !*wish && f.missing && f.unsupported == nil:
-		return NFTables, "EnableNFTables is false, and there is no iptables"
-	case wish != nil && !*wish:
+	case enable != nil && !*enable && f.missing && f.unsupported == nil:
+		return NFTables, "EnableNFTables is false, and iptables is not installed"
+	case enable != nil && !*enable:
 		return IPTables, "EnableNFTables is false"
 	case f.unsupported != nil:
-		return IPTables, "nftables cannot be used here"
-	case wish != nil:
+		return IPTables, "nftables is not supported"
+	case enable != nil:
 		return NFTables, "EnableNFTables is true"
 	case len(f.legacy) > 0 && f.programs:
-		return IPTables, "the legacy iptables is in use here, it has rules in " + strings.Join(f.legacy, ", ")
+		return IPTables, "the legacy iptables is in use: it has rules in " + strings.Join(f.legacy, ", ")
 	case f.undoable != "" && f.programs:
-		return IPTables, f.undoable + " drops the overlay's packets, which a rule before that undoes"
+		return IPTables, f.undoable + " drops overlay traffic, and an iptables rule before it can accept that"
 	case len(f.legacy) > 0 || f.undoable != "":
-		return NFTables, "it works here, and there is no iptables that would fit"
+		return NFTables, "supported, and no suitable iptables is installed"
 	}
-	return NFTables, "it works here, and nothing speaks for iptables"
+	return NFTables, "supported, and nothing requires iptables"
 }
 
 // unmet is what is to be said if the network config's wish cannot be followed, and the other mode does it meanwhile.

@@ -23,9 +23,9 @@ const postroutingChain = "postrouting"
 func networksSet(f nft.Family) string { return "networks-" + f.Name }
 func ownSet(f nft.Family) string      { return "own-" + f.Name }
 
-// content is what the table is to hold for p: what [masqueradeRules] says, with one rule where iptables needs one a network.
-// It holds nothing if p wants nothing of it. There is no chain that accepts what is forwarded: packets meet the chains of all
-// tables, and an accept in one keeps no other from dropping them.
+// content returns the desired table: the rules of [masqueradeRules], with sets where iptables needs one rule for each
+// network. It is empty if p asks for no masquerading. No chain accepts forwarded packets: an accept would not override a
+// drop in another table.
 func (p Policy) content() (c nft.Content) {
 	if !p.Masquerade || len(p.Networks) == 0 {
 		return nft.Content{}
@@ -40,25 +40,31 @@ func (p Policy) content() (c nft.Content) {
 		}
 		masquerade := []expr.Any{&expr.Counter{}, &expr.Masq{FullyRandom: p.RandomFully}}
 		rules = append(rules,
-			nft.Rule{Comment: "inside the overlay", Exprs: slices.Concat(f.From(networksSet(f)), f.To(networksSet(f)), returns())},
-			nft.Rule{Comment: "to a pod of this node", Exprs: slices.Concat(f.To(ownSet(f)), returns())},
-			nft.Rule{Comment: "leaves the overlay", Exprs: slices.Concat(f.From(networksSet(f)), f.NotTo(multicastOf(f)), masquerade)},
+			nft.Rule{Comment: "inside the overlay",
+				Exprs: slices.Concat(f.From(networksSet(f)), f.To(networksSet(f)), returns())},
+			nft.Rule{Comment: "to a pod of this node",
+				Exprs: slices.Concat(f.To(ownSet(f)), returns())},
+			nft.Rule{Comment: "leaves the overlay",
+				Exprs: slices.Concat(f.From(networksSet(f)), f.NotTo(multicastOf(f)), masquerade)},
 			nft.Rule{Comment: "enters the overlay, so that replies return here",
 				Exprs: slices.Concat(f.NotFrom(networksSet(f)), f.To(networksSet(f)), masquerade)})
 	}
 	c.Chains = []nft.Chain{{
-		Name: postroutingChain, Type: nftables.ChainTypeNAT, Hook: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-		Rules: rules,
+		Name: postroutingChain, Type: nftables.ChainTypeNAT,
+		Hook: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource, Rules: rules,
 	}}
 	return c
 }
 
-// markedByKubeProxy matches what KUBE-POSTROUTING masquerades.
+// markedByKubeProxy matches packets that KUBE-POSTROUTING masquerades.
 func markedByKubeProxy() []expr.Any {
 	mark := binaryutil.NativeEndian.PutUint32(0x4000)
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: unix.NFT_REG_1},
-		&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4, Mask: slices.Clone(mark), Xor: make([]byte, 4)},
+		&expr.Bitwise{
+			SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1,
+			Len: 4, Mask: slices.Clone(mark), Xor: make([]byte, 4),
+		},
 		nft.Equals(mark...),
 	}
 }
@@ -72,22 +78,22 @@ func multicastOf(f nft.Family) netip.Prefix {
 	return multicast(subnet.IPv4)
 }
 
-// ensureTable makes the table what p wants, in one transaction, or removes it.
+// ensureTable brings the table in sync with p in one transaction, or removes it.
 func (k *Keeper) ensureTable(p Policy) (changed []string, err error) {
 	want := p.content()
-	there, ok, err := k.table.Check(want)
+	exists, inSync, err := k.table.Check(want)
 	what := ""
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read the table inet %s: %w", Table, err)
-	case len(want.Chains) == 0 && !there, len(want.Chains) > 0 && ok:
+	case len(want.Chains) == 0 && !exists, len(want.Chains) > 0 && inSync:
 		return nil, nil
 	case len(want.Chains) == 0:
 		what, err = "removed table inet "+Table, k.table.Remove()
 	default:
-		what = "made table inet " + Table
-		if there {
-			what = "set table inet " + Table + ", which differed in part or all"
+		what = "created table inet " + Table
+		if exists {
+			what = "updated table inet " + Table
 		}
 		_, err = k.table.Ensure(want, nil)
 	}

@@ -37,7 +37,7 @@ type world struct {
 const (
 	udpPort    = 9999
 	markedPort = 9998 // what goes there has kube-proxy's mark
-	patient    = 20 * time.Second
+	patient    = 2 * time.Minute
 )
 
 // addresses are those of one family.
@@ -301,7 +301,7 @@ func TestNoGap(t *testing.T) {
 					sources = append(sources, source)
 				}
 			}()
-			for n := range 20 {
+			for n := range 10 {
 				wish := yes()
 				if n%2 == 0 {
 					wish = no()

@@ -6,35 +6,35 @@ import (
 	"strings"
 )
 
-// state is what one table was found to hold, written like the rules of a [table].
+// state is the actual content of a table, written like the rules of a [table].
 type state struct {
-	parent []string // all rules of the built-in chain, ours and others'
-	exists bool     // our chain is there
-	rules  []string // what our chain holds
-	// blocking holds those rules of the built-in chain behind which we would never be asked: see blocks.
+	parent []string // all rules of the built-in chain, of any program
+	exists bool     // our chain exists
+	rules  []string // of our chain
+	// blocking holds the rules of the built-in chain that let no packet reach a jump after them: see blocks.
 	blocking map[string]bool
 }
 
-// plan compares what is wanted with what is there. It returns the input for iptables-restore --noflush that makes them
-// the same, and what that changes, in words; both are empty if there is nothing to do.
+// plan compares the desired with the actual content. It returns the input for iptables-restore --noflush that brings them
+// in sync, and what that changes, as texts; both are empty if they are in sync.
 //
-// Jumps are deleted by what they say and not by their number: numbers shift when somebody else edits the chain between
-// our reading and our writing. If a jump is gone by then, the whole input fails and nothing has changed.
+// Jumps are deleted by their text and not by their number: numbers shift when another program edits the chain between
+// our read and our write. If a jump no longer exists by then, the whole input fails and changes nothing.
 func plan(want table, have state) (input string, changes []string) {
 	var lines []string
 	wanted := len(want.rules) > 0
 	jumps, others := split(have.parent, want.chain)
 
 	if sameChain := have.exists == wanted && slices.Equal(have.rules, want.rules); wanted && !sameChain {
-		lines = append(lines, ":"+want.chain+" - [0:0]") // makes the chain, or empties it
+		lines = append(lines, ":"+want.chain+" - [0:0]") // creates or flushes the chain
 		for _, r := range want.rules {
 			lines = append(lines, "-A "+want.chain+" "+r)
 		}
 		if have.exists {
-			changes = append(changes, fmt.Sprintf("set chain %s to its %d rules, it held %d that differ in part or all",
-				want.chain, len(want.rules), len(have.rules)))
+			changes = append(changes, fmt.Sprintf("replaced the %d rules of chain %s with %d",
+				len(have.rules), want.chain, len(want.rules)))
 		} else {
-			changes = append(changes, fmt.Sprintf("made chain %s with %d rules", want.chain, len(want.rules)))
+			changes = append(changes, fmt.Sprintf("created chain %s with %d rules", want.chain, len(want.rules)))
 		}
 	}
 
@@ -52,7 +52,8 @@ func plan(want table, have state) (input string, changes []string) {
 		if wanted {
 			line, where := "-A "+want.parent, "at its end"
 			if at := placement(others, have.blocking); at < len(others) {
-				line, where = fmt.Sprintf("-I %s %d", want.parent, at+1), fmt.Sprintf("before its rule %q", others[at])
+				line = fmt.Sprintf("-I %s %d", want.parent, at+1)
+				where = fmt.Sprintf("before its rule %q", others[at])
 			}
 			lines = append(lines, line+" "+want.jump)
 			changes = append(changes, fmt.Sprintf("added the jump from %s to %s %s", want.parent, want.chain, where))
@@ -70,15 +71,16 @@ func plan(want table, have state) (input string, changes []string) {
 	return "*" + want.name + "\n" + strings.Join(lines, "\n") + "\nCOMMIT\n", changes
 }
 
-// inPlace reports whether the one jump that is wanted is there, where packets reach it. It need not be where we would put
-// it: rules that others append after it, or insert before it, are no reason to move, as long as they let packets pass.
+// inPlace reports whether exactly the desired jump exists, where packets reach it. It is not moved because other programs
+// inserted rules before it or appended rules after it, as long as packets still reach it.
 func inPlace(want table, have state, jumps []string) bool {
-	return len(jumps) == 1 && jumps[0] == want.jump && slices.Index(have.parent, want.jump) < placement(have.parent, have.blocking)
+	return len(jumps) == 1 && jumps[0] == want.jump &&
+		slices.Index(have.parent, want.jump) < placement(have.parent, have.blocking)
 }
 
-// placement returns the index at which a jump belongs in a chain that holds the given rules. That is the end, so that
-// network policy agents, whose chains are called from the top, keep their say; but before the first rule that lets
-// nothing of ours pass, such as the REJECT at the end of a firewall's FORWARD, as behind it we would never be asked.
+// placement returns the index at which to insert a jump into a chain with the given rules. That is the end, so that the
+// chains of network policy agents, which are called from the top, come first; but before the first rule that drops all
+// overlay traffic, such as the REJECT at the end of a firewall's FORWARD chain.
 func placement(rules []string, blocking map[string]bool) int {
 	if i := slices.IndexFunc(rules, func(r string) bool { return blocking[r] }); i >= 0 {
 		return i
@@ -86,7 +88,7 @@ func placement(rules []string, blocking map[string]bool) int {
 	return len(rules)
 }
 
-// split parts the rules that jump to chain, in whatever form, from the others. The chain is ours, so these are too.
+// split separates the rules that jump to chain, in any form, from the others. The chain is ours, so these rules are too.
 func split(rules []string, chain string) (jumps, others []string) {
 	for _, r := range rules {
 		if target(r) == chain {
@@ -98,7 +100,7 @@ func split(rules []string, chain string) (jumps, others []string) {
 	return jumps, others
 }
 
-// target returns what a rule jumps or goes to, "" if nothing.
+// target returns the target of a rule, "" if it has none.
 func target(rule string) string { return option(rule, "-j", "-g") }
 
 // comment returns a rule's comment, "" if it has none.
@@ -112,14 +114,14 @@ func option(rule string, names ...string) string {
 			return words[i+1]
 		}
 		if words[i] == "--comment" {
-			i++ // anybody may write "-j DROP" into a comment
+			i++ // a comment may contain "-j DROP"
 		}
 	}
 	return ""
 }
 
-// splitWords splits a rule at white space as iptables-restore does: double quotes keep words together, a backslash takes the
-// next character as it is.
+// splitWords splits a rule at white space as iptables-restore does: double quotes group words, a backslash escapes the next
+// character.
 func splitWords(rule string) (words []string) {
 	var word strings.Builder
 	started, quoted, escaped := false, false, false

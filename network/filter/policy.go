@@ -9,43 +9,43 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Policy is what the packet filter is wanted to do. The zero value wants nothing, so that ensuring it removes what an
-// earlier policy put there.
+// Policy is the desired state of the packet filter. The zero value desires no rules: to ensure it removes those of an
+// earlier policy.
 type Policy struct {
 	Networks []netip.Prefix // the overlay's networks, of every family; a family without one gets no rules
-	Own      []netip.Prefix // this node's subnets: what is sent to them keeps its source
+	Own      []netip.Prefix // this node's subnets: traffic to them keeps its source
 
-	Forward     bool // accept what is forwarded from and to the networks
-	Masquerade  bool // masquerade what leaves the networks and what enters them from elsewhere
-	RandomFully bool // masquerade with fully random source ports, where iptables can (1.6.2 and later)
+	Forward     bool // accept forwarded traffic from and to the networks
+	Masquerade  bool // masquerade traffic that enters or leaves the networks
+	RandomFully bool // masquerade with fully random source ports, if iptables supports it (1.6.2 and later)
 
-	// NFTables is what the network config says of it (EnableNFTables): nil if nothing, then the [Keeper] chooses.
+	// NFTables is EnableNFTables of the network config. If it is not set (nil), the [Keeper] chooses.
 	NFTables *bool
-	// Devices are those by which packets come in from other nodes, Bridges those by which they go out to this node's pods, as
-	// far as they are known: who drops them is found by that.
+	// Devices are the devices by which traffic of other nodes arrives, Bridges those of this node's pods, as far as they
+	// are known. They serve to find rules that drop this traffic.
 	Devices, Bridges []string
 }
 
-// Names of our chains, as they show in iptables -S.
+// Names of our chains, as in iptables -S.
 const (
 	ForwardChain    = "SELVAGE-FWD"     // in the table filter, jumped to from FORWARD
 	MasqueradeChain = "SELVAGE-POSTRTG" // in the table nat, jumped to from POSTROUTING
 )
 
-// table is what one table of one family is wanted to hold of ours. Rules are written as iptables -S prints them, less the
-// leading "-A CHAIN ", so that what is wanted and what is there compare as text. That fixes the order of the options
-// (source, destination, matches in the order given, comment, target) and has prefixes masked and comments quoted.
+// table is our desired part of one table of one family. Rules are written as iptables -S prints them, without the leading
+// "-A CHAIN ", so that desired and actual rules compare as text. That fixes the order of the options (source, destination,
+// matches in the order given, comment, target); prefixes are masked and comments quoted.
 type table struct {
 	name   string   // as for iptables -t
-	parent string   // the built-in chain that we are called from
+	parent string   // the built-in chain that calls our chain
 	chain  string   // our own chain
 	jump   string   // the rule in parent
-	rules  []string // what chain holds; empty: neither chain nor jump is to be there
-	// networks are those whose packets have to come to the jump.
+	rules  []string // of chain; empty: neither chain nor jump is desired
+	// networks are those whose packets must reach the jump.
 	networks []netip.Prefix
 }
 
-// validate reports prefixes that no rule could be made of.
+// validate reports prefixes that cannot be used in a rule.
 func (p Policy) validate() error {
 	for _, n := range slices.Concat(p.Networks, p.Own) {
 		switch {
@@ -58,11 +58,15 @@ func (p Policy) validate() error {
 	return nil
 }
 
-// tables returns what p wants of family f. Both tables are always named: one without rules is one to be cleared.
+// tables returns the desired tables of family f. It always returns both: a table without rules is to be cleared.
 func (p Policy) tables(f subnet.Family) []table {
 	networks, own := inFamily(f, p.Networks), inFamily(f, p.Own)
-	filter := table{name: "filter", parent: "FORWARD", chain: ForwardChain, jump: rule("", "forwarding", ForwardChain)}
-	nat := table{name: "nat", parent: "POSTROUTING", chain: MasqueradeChain, jump: rule("", "masquerade", MasqueradeChain)}
+	filter := table{
+		name: "filter", parent: "FORWARD", chain: ForwardChain, jump: rule("", "forwarding", ForwardChain),
+	}
+	nat := table{
+		name: "nat", parent: "POSTROUTING", chain: MasqueradeChain, jump: rule("", "masquerade", MasqueradeChain),
+	}
 	if len(networks) == 0 {
 		return []table{filter, nat}
 	}
@@ -92,33 +96,34 @@ func masqueradeRules(networks, own []netip.Prefix, multicast netip.Prefix, rando
 		masquerade += " --random-fully"
 	}
 	rules := []string{
-		// KUBE-POSTROUTING masquerades what it marked, perhaps after us. Were we to do it first, its own rule, and the
-		// options of that rule, would never apply.
+		// KUBE-POSTROUTING masquerades packets with this mark, perhaps after us. If we did it first, its rule and the
+		// options of that rule would never apply.
 		rule("-m mark --mark 0x4000/0x4000", "left to kube-proxy", "RETURN"),
 	}
-	// Every pair of networks comes before any rule that masquerades: a match takes one negated prefix only, so "from
-	// outside of all our networks" can be said just by having dealt with the inside before.
+	// The rules for every pair of networks come before any rule that masquerades: a match takes only one negated prefix,
+	// so "from outside all networks" can only be expressed by returning for the inside first.
 	for _, from := range networks {
 		for _, to := range networks {
 			rules = append(rules, rule(fmt.Sprintf("-s %s -d %s", from, to), "inside the overlay", "RETURN"))
 		}
 	}
 	for _, o := range own {
-		// Replies from our own pods pass through us whatever the source, and the pods get to see who is calling.
+		// Replies of our own pods pass through this node whatever the source, and the pods see the client's address.
 		rules = append(rules, rule("-d "+o.String(), "to a pod of this node", "RETURN"))
 	}
 	for _, n := range networks {
-		// A multicast packet has no replies, and its group is told apart by source.
+		// A multicast packet has no replies, and receivers distinguish senders by source.
 		rules = append(rules, rule(fmt.Sprintf("-s %s ! -d %s", n, multicast), "leaves the overlay", masquerade))
 	}
 	for _, n := range networks {
-		// A pod on another node would send its reply out of that node's uplink, past the connection tracking here.
-		rules = append(rules, rule(fmt.Sprintf("! -s %s -d %s", n, n), "enters the overlay, so that replies return here", masquerade))
+		// Without it, a pod on another node would reply through that node's uplink, past the connection tracking here.
+		rules = append(rules,
+			rule(fmt.Sprintf("! -s %s -d %s", n, n), "enters the overlay, so that replies return here", masquerade))
 	}
 	return rules
 }
 
-// rule puts a rule together: matches ("" for none), a comment that tells an operator whose it is, the target.
+// rule composes a rule of matches ("" for none), a comment that names the program, and a target.
 func rule(matches, comment, target string) string {
 	if matches != "" {
 		matches += " "
@@ -136,7 +141,7 @@ func inFamily(f subnet.Family, prefixes []netip.Prefix) (in []netip.Prefix) {
 	return in
 }
 
-// multicast is the family's multicast range: RFC 5771 and RFC 4291, section 2.7.
+// multicast returns the family's multicast range: RFC 5771 and RFC 4291, section 2.7.
 func multicast(f subnet.Family) netip.Prefix {
 	return [...]netip.Prefix{
 		subnet.IPv4: netip.MustParsePrefix("224.0.0.0/4"),

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
-	"github.com/selvage-net/selvage/network/filter/xtables"
 	"github.com/selvage-net/selvage/network/nft"
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Ours names what of the packet filter's rules is selvage's, of whatever mode: what [Keeper.Remove] would remove.
+// Ours names selvage's tables and chains, of any mode: what [Keeper.Remove] would remove.
 func (k *Keeper) Ours() (names []string, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -21,11 +19,11 @@ func (k *Keeper) Ours() (names []string, err error) {
 		return nil, err
 	}
 	if k.table != nil {
-		there, _, err := k.table.Check(nft.Content{})
+		exists, _, err := k.table.Check(nft.Content{})
 		if err != nil {
 			return nil, err
 		}
-		if there {
+		if exists {
 			names = append(names, "table inet "+Table)
 		}
 	}
@@ -34,7 +32,7 @@ func (k *Keeper) Ours() (names []string, err error) {
 			if hasChain(seen.Chains, f, c) {
 				names = append(names, fmt.Sprintf("%s, table %s: chain %s", f, c.table, c.name))
 			}
-			if slices.ContainsFunc(seen.Legacy[f], func(t xtables.Table) bool { return t.Name == c.table && hasLegacyChain(t, c.name) }) {
+			if hasLegacyChain(seen.Legacy[f], c) {
 				names = append(names, fmt.Sprintf("%s, legacy table %s: chain %s", f, c.table, c.name))
 			}
 		}
@@ -42,16 +40,15 @@ func (k *Keeper) Ours() (names []string, err error) {
 	return names, nil
 }
 
-// Remove takes all that is ours out of the packet filter, of whatever mode, and says what that was. The error names what could
-// not be removed.
+// Remove removes selvage's rules, of any mode, and returns what it removed. The error names what it could not remove.
 func (k *Keeper) Remove(ctx context.Context) (removed []string, err error) {
 	k.mu.Lock()
-	k.flannel = true // what that left is not ours
+	k.flannelCleared = true // flannel's rules are not ours
 	k.mu.Unlock()
-	byIPTables := false // so that the table goes as what is left of another mode does
-	removed, err = k.Ensure(ctx, Policy{NFTables: &byIPTables})
-	for _, left := range k.Status().Left {
-		err = errors.Join(err, errors.New(left))
+	nftables := false // in mode iptables, the table is removed as a leftover
+	removed, err = k.Ensure(ctx, Policy{NFTables: &nftables})
+	for _, leftover := range k.Status().Leftover {
+		err = errors.Join(err, errors.New(leftover))
 	}
 	return removed, err
 }

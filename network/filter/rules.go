@@ -11,33 +11,32 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// attempts bounds how often a table is planned anew within one Ensure because somebody else changed it at the same time.
+// attempts bounds the retries within one Ensure after another program changed the table at the same time.
 const attempts = 5
 
-// Rules keeps our rules of some families in the packet filter. It is safe for concurrent use, and several processes may
-// each have one.
+// Rules keeps our rules of some families with iptables. It is safe for concurrent use, and several processes may each have
+// one.
 type Rules struct {
 	families []subnet.Family
 
 	mu    sync.Mutex
-	tools [2]*tool        // by family; nil: not looked for yet, or not found
-	clear map[string]bool // by family and table: nothing of ours is there and nothing was wanted since
-	// spelled maps a rule as iptables prints it to the same rule as we write it, for those few that a version of iptables
-	// prints in other words. Without it we would set them again for ever.
+	tools [2]*tool        // by family; nil: not searched for yet, or not found
+	clear map[string]bool // by family and table: it holds nothing of ours, and nothing was wanted since
+	// spelled maps a rule as iptables prints it to the same rule as we write it, for the few that some versions of
+	// iptables print in another form. Without it we would replace them at every Ensure.
 	spelled map[string]string
 }
 
-// New returns the rules of the given families. It does nothing yet; a family's iptables is looked for when it is needed.
+// New returns the rules of the given families. It changes nothing. It searches for a family's iptables when it needs it.
 func New(families ...subnet.Family) *Rules {
 	return &Rules{families: families, clear: make(map[string]bool), spelled: make(map[string]string)}
 }
 
-// Ensure makes the packet filter what p wants and says, in words for a log, what it had to change for that: nothing, as a
-// rule. It is cheap enough to be called every few seconds: two short listings a table, and none at all for a table that p
-// wants nothing of and that was found clear before. Rules that are not ours are never touched.
+// Ensure brings the rules in sync with p and returns what it changed, as texts for a log: usually nothing. It may be called
+// every few seconds: it takes two short listings for each table, and none for a table that needs no rules and was found
+// clear before. It never touches rules of other programs.
 //
-// A family or table that fails does not keep the others from being set; the errors of all are joined. Nothing of a table
-// is changed if it fails.
+// If a family or table fails, the others are still set; the errors of all are joined. A table that fails is not changed.
 func (r *Rules) Ensure(ctx context.Context, p Policy) (changed []string, err error) {
 	if err := p.validate(); err != nil {
 		return nil, err
@@ -55,23 +54,24 @@ func (r *Rules) Ensure(ctx context.Context, p Policy) (changed []string, err err
 	return changed, errors.Join(errs...)
 }
 
-// Told reports whether the kernel tells [Watch] of all changes to our rules: not those that the legacy iptables makes.
-func (r *Rules) Told() bool {
+// Notified reports whether the kernel notifies of every change to our rules. It does not for changes made by the legacy
+// iptables.
+func (r *Rules) Notified() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	told := false
+	notified := false
 	for _, f := range r.families {
 		if t := r.tools[f]; t != nil {
 			if !t.nft {
 				return false
 			}
-			told = true
+			notified = true
 		}
 	}
-	return told
+	return notified
 }
 
-// Remove takes all that is ours out of the packet filter and says what that was. It is Ensure with the zero [Policy].
+// Remove removes all our rules and returns what it removed. It is Ensure with the zero [Policy].
 func (r *Rules) Remove(ctx context.Context) (changed []string, err error) {
 	return r.Ensure(ctx, Policy{})
 }
@@ -83,7 +83,7 @@ func (r *Rules) ensureFamily(ctx context.Context, f subnet.Family, p Policy) (ch
 		case err == nil:
 			r.tools[f] = t
 		case wantsNothing(p.tables(f)):
-			return nil, nil // whoever needs no rules needs no iptables either
+			return nil, nil // without rules, iptables is not needed
 		default:
 			return nil, fmt.Errorf("%s packet filter: %w", f, err)
 		}
@@ -100,13 +100,13 @@ func (r *Rules) ensureFamily(ctx context.Context, f subnet.Family, p Policy) (ch
 		}
 	}
 	if len(errs) > 0 {
-		r.tools[f] = nil // it may have been replaced under us: look for it anew
+		r.tools[f] = nil // it may have been replaced: search for it again
 	}
 	return changed, errors.Join(errs...)
 }
 
-// have reports whether the iptables of all these families are there, and fit.
-func (r *Rules) have(ctx context.Context, families []subnet.Family, fits func(*tool) bool) bool {
+// have reports whether the iptables of all these families are installed and suitable.
+func (r *Rules) have(ctx context.Context, families []subnet.Family, suitable func(*tool) bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range families {
@@ -117,14 +117,14 @@ func (r *Rules) have(ctx context.Context, families []subnet.Family, fits func(*t
 			}
 			r.tools[f] = t
 		}
-		if !fits(r.tools[f]) {
+		if !suitable(r.tools[f]) {
 			return false
 		}
 	}
 	return true
 }
 
-// missing reports whether there is no iptables for rules that p wants. Nothing is run for that.
+// missing reports whether p needs rules of a family whose iptables is not installed. It runs no program.
 func (r *Rules) missing(p Policy) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,17 +146,17 @@ func wantsNothing(tables []table) bool {
 	return true
 }
 
-// ensureTable reads, plans and applies until a reading shows nothing left to do. A plan that fails is tried again only if
-// the table has changed under it: then somebody else's edit is the likely reason.
+// ensureTable reads, plans and applies until the table is in sync. It retries a failed plan only if the table has changed
+// since: then a concurrent change is the likely cause.
 func (r *Rules) ensureTable(ctx context.Context, f subnet.Family, want table) (changed []string, err error) {
 	t, key := r.tools[f], f.String()+want.name
 	if len(want.rules) == 0 && r.clear[key] {
 		return nil, nil
 	}
 	delete(r.clear, key)
-	var applied bool  // the round before took effect
-	var failed string // the input that the round before failed with
-	var lastErr error // and how
+	var applied bool  // the last round succeeded
+	var failed string // the input of the last round, if it failed
+	var lastErr error // its error
 	for n := 0; ; n++ {
 		have, err := t.read(ctx, want)
 		if errors.Is(err, errNoTable) && len(want.rules) == 0 {
@@ -176,7 +176,7 @@ func (r *Rules) ensureTable(ctx context.Context, f subnet.Family, want table) (c
 		case input == failed || n == attempts && lastErr != nil:
 			return changed, lastErr
 		case n == attempts:
-			return changed, fmt.Errorf("table %s does not stay as it is set: find the other program that changes %s or %s",
+			return changed, fmt.Errorf("table %s: another program keeps changing chain %s or %s: find and stop that program",
 				want.name, want.parent, want.chain)
 		}
 		if lastErr = t.restore(ctx, input); lastErr != nil {
@@ -188,8 +188,8 @@ func (r *Rules) ensureTable(ctx context.Context, f subnet.Family, want table) (c
 	}
 }
 
-// learn compares what was set a moment ago with how it reads, and remembers rules that are the same in other words. Only
-// the same number of rules, with the same comments and targets in the same order, is taken for the same.
+// learn compares the rules that were just set with how iptables prints them, and remembers those that it prints in another
+// form. Rules are the same only if their number, order, comments and targets are.
 func (r *Rules) learn(want table, have state) {
 	jumps, _ := split(have.parent, want.chain)
 	for _, pair := range [][2][]string{{want.rules, have.rules}, {{want.jump}, jumps}} {
@@ -198,14 +198,15 @@ func (r *Rules) learn(want table, have state) {
 			continue
 		}
 		for i := range written {
-			if written[i] != printed[i] && comment(written[i]) == comment(printed[i]) && target(written[i]) == target(printed[i]) {
-				r.spelled[printed[i]] = written[i]
+			w, p := written[i], printed[i]
+			if w != p && comment(w) == comment(p) && target(w) == target(p) {
+				r.spelled[p] = w
 			}
 		}
 	}
 }
 
-// respell returns s in our words.
+// respell returns s with rules in the form in which we write them.
 func (r *Rules) respell(s state) state {
 	if len(r.spelled) == 0 {
 		return s

@@ -18,10 +18,11 @@ import (
 
 // node is a network namespace with one variant of iptables.
 type node struct {
-	t   *testing.T
-	net *sandbox.Net
-	f   subnet.Family
-	log string // a line for each run of a restore program
+	t       *testing.T
+	net     *sandbox.Net
+	variant string // of iptables
+	f       subnet.Family
+	log     string // a line for each run of a restore program
 }
 
 // eachKind runs a test for both variants of iptables and both families, each in a network namespace of its own.
@@ -38,7 +39,7 @@ func eachKind(t *testing.T, test func(t *testing.T, n node)) {
 func newNode(t *testing.T, variant string, f subnet.Family) node {
 	t.Helper()
 	dir := t.TempDir()
-	n := node{t: t, f: f, log: filepath.Join(dir, "restored")}
+	n := node{t: t, variant: variant, f: f, log: filepath.Join(dir, "restored")}
 	for _, name := range []string{"iptables", "ip6tables"} {
 		program, err := lookUp(name + "-" + variant)
 		if err != nil {
@@ -69,16 +70,39 @@ func newNode(t *testing.T, variant string, f subnet.Family) node {
 // iptables runs the node's iptables and returns the lines it prints.
 func (n node) iptables(args ...string) []string {
 	n.t.Helper()
+	return strings.Split(strings.TrimSpace(n.run("", program(n.f), append([]string{"--wait"}, args...)...)), "\n")
+}
+
+// run runs a program of the node and returns what it prints.
+func (n node) run(stdin, name string, args ...string) string {
+	n.t.Helper()
 	var out []byte
 	err := n.net.Do(func() (err error) {
-		name := [...]string{"iptables", "ip6tables"}[n.f]
-		out, err = exec.Command(name, append([]string{"--wait"}, args...)...).CombinedOutput()
+		cmd := exec.Command(name, args...)
+		cmd.Stdin = strings.NewReader(stdin)
+		out, err = cmd.CombinedOutput()
 		return err
 	})
 	if err != nil {
-		n.t.Fatalf("iptables %q: %v: %s", args, err, out)
+		n.t.Fatalf("%s %q: %v: %s", name, args, err, out)
 	}
-	return strings.Split(strings.TrimSpace(string(out)), "\n")
+	return string(out)
+}
+
+// save returns all tables as input for restore.
+func (n node) save() string {
+	n.t.Helper()
+	path, err := lookUp(program(n.f) + "-" + n.variant + "-save")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return n.run("", path)
+}
+
+// restore replaces the tables with saved ones.
+func (n node) restore(saved string) {
+	n.t.Helper()
+	n.run(saved, program(n.f)+"-restore")
 }
 
 func (n node) ensure(r *Rules, p Policy) []string {
@@ -100,10 +124,22 @@ func (n node) runs() int {
 	return strings.Count(string(b), "\n")
 }
 
-// all returns all chains and rules of both tables.
-func (n node) all() []string {
+// all returns all chains, rules, and policies other than ACCEPT, as iptables -S prints them.
+func (n node) all() (lines []string) {
 	n.t.Helper()
-	return slices.Concat(n.iptables("-t", "filter", "-S"), n.iptables("-t", "nat", "-S"))
+	for line := range strings.Lines(n.save()) {
+		line = strings.TrimSpace(line)
+		chain, isChain := strings.CutPrefix(line, ":")
+		switch name, policy, _ := strings.Cut(chain, " "); {
+		case isChain && strings.HasPrefix(policy, "-"):
+			lines = append(lines, "-N "+name)
+		case isChain && !strings.HasPrefix(policy, "ACCEPT"):
+			lines = append(lines, "-P "+name+" "+policy)
+		case strings.HasPrefix(line, "-"):
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // foreign returns the lines that are not ours.
@@ -158,7 +194,9 @@ func TestEnsure(t *testing.T) {
 				t.Errorf("policy %d: %q in %d runs, want one a table", i, changed, n.runs())
 			}
 			n.wanted(r, p)
-			n.wanted(New(n.f), p) // a daemon that was restarted
+			if i < 2 {
+				n.wanted(New(n.f), p) // a daemon that was restarted
+			}
 		}
 	})
 }
@@ -170,7 +208,7 @@ func TestRepair(t *testing.T) {
 	insert := func(table, command, chain string, rule ...string) []string {
 		return append([]string{"-t", table, command, chain}, rule...)
 	}
-	for name, harm := range map[string][][]string{
+	harms := map[string][][]string{
 		"both tables flushed":          {{"-t", "filter", "-F"}, {"-t", "nat", "-F"}},
 		"both tables flushed, emptied": {{"-t", "filter", "-F"}, {"-t", "nat", "-F"}, {"-t", "filter", "-X"}, {"-t", "nat", "-X"}},
 		"chain flushed":                {{"-t", "nat", "-F", MasqueradeChain}},
@@ -182,15 +220,19 @@ func TestRepair(t *testing.T) {
 		"jump of another form":         {insert("filter", "-I", "FORWARD", "-i", "eth9", "-j", ForwardChain)},
 		"jump without its comment":     {insert("filter", "-D", "FORWARD", jump...), insert("filter", "-A", "FORWARD", "-j", ForwardChain)},
 		"DROP put first":               {insert("filter", "-I", "FORWARD", "-j", "DROP")},
-	} {
-		t.Run(name, func(t *testing.T) {
-			eachKind(t, func(t *testing.T, n node) {
-				r := New(n.f)
-				n.iptables("-N", "OTHERS")
-				n.iptables("-A", "FORWARD", "-m", "comment", "--comment", `an "other" -j SELVAGE-FWD`, "-j", "OTHERS")
-				n.iptables("-t", "nat", "-A", "POSTROUTING", "-o", "lo", "-j", "ACCEPT")
-				n.ensure(r, dualStack())
-				n.iptables("-A", "FORWARD", "-i", "eth9", "-j", "DROP")
+	}
+	eachKind(t, func(t *testing.T, n node) {
+		r := New(n.f)
+		n.iptables("-N", "OTHERS")
+		n.iptables("-A", "FORWARD", "-m", "comment", "--comment", `an "other" -j SELVAGE-FWD`, "-j", "OTHERS")
+		n.iptables("-t", "nat", "-A", "POSTROUTING", "-o", "lo", "-j", "ACCEPT")
+		n.ensure(r, dualStack())
+		n.iptables("-A", "FORWARD", "-i", "eth9", "-j", "DROP")
+		inSync := n.save()
+		for name, harm := range harms {
+			t.Run(name, func(t *testing.T) {
+				n.t = t
+				n.restore(inSync)
 				for _, args := range harm {
 					n.iptables(args...)
 				}
@@ -203,8 +245,8 @@ func TestRepair(t *testing.T) {
 					t.Errorf("the rules of others are\n%s\nwere\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
 				}
 			})
-		})
-	}
+		}
+	})
 }
 
 func TestBeforeBlockingRule(t *testing.T) {

@@ -22,7 +22,7 @@ func TestSwitch(t *testing.T) {
 				by   string
 			}{
 				{no(), IPTables, "EnableNFTables is false", variant}, {yes(), NFTables, "EnableNFTables is true", "nftables"},
-				{no(), IPTables, "false", variant}, {nil, NFTables, "it works here", "nftables"}, {yes(), NFTables, "true", "nftables"},
+				{no(), IPTables, "false", variant}, {nil, NFTables, "supported", "nftables"}, {yes(), NFTables, "true", "nftables"},
 			} {
 				if changed := h.ensure(wishing(step.wish)); len(changed) == 0 && i < 4 {
 					t.Errorf("step %d changed nothing", i)
@@ -140,7 +140,7 @@ func TestChoice(t *testing.T) {
 			}
 			h.ensure(wishing(nil))
 			h.wants(wishing(nil), tt.mode, "", tt.by)
-			if s := h.keeper.Status(); len(s.Drops) != tt.drops || s.Unmet != nil || s.Unseen != nil || len(s.Left) > 0 {
+			if s := h.keeper.Status(); len(s.Drops) != tt.drops || s.Unmet != nil || s.Unseen != nil || len(s.Leftover) > 0 {
 				t.Errorf("%+v", s)
 			}
 		})
@@ -152,17 +152,17 @@ func TestChoiceFollows(t *testing.T) {
 	h := newHost(t, "nft")
 	for range 2 {
 		h.ensure(wishing(nil))
-		h.wants(wishing(nil), NFTables, "it works here", "nftables")
+		h.wants(wishing(nil), NFTables, "supported", "nftables")
 		h.iptables("nft", "iptables -P FORWARD DROP")
 		h.ensure(wishing(nil))
 		h.wants(wishing(nil), IPTables, "table ip filter, chain FORWARD drops", "nft")
 		h.iptables("nft", "iptables -P FORWARD ACCEPT")
 		h.ensure(wishing(nil))
 	}
-	h.wants(wishing(nil), NFTables, "it works here", "nftables")
+	h.wants(wishing(nil), NFTables, "supported", "nftables")
 	forwardNothing := wishing(nil)
 	forwardNothing.Forward = false
 	h.iptables("nft", "iptables -P FORWARD DROP")
 	h.ensure(forwardNothing)
-	h.wants(forwardNothing, NFTables, "it works here", "nftables")
+	h.wants(forwardNothing, NFTables, "supported", "nftables")
 }

@@ -19,27 +19,28 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// lockWait is how many seconds a program waits for the xtables lock, which the legacy variant takes for every run.
+// lockWait is how long a program waits for the xtables lock, in seconds. The legacy variant takes it for every run.
 const lockWait = 5
 
-// errNoTable means that the kernel has no such table for this family, so that nothing of ours can be in it.
+// errNoTable means that the kernel has no such table for this family, so it cannot hold rules of ours.
 var errNoTable = errors.New("the kernel has no such table")
 
-// tool is the iptables of one family: the program and the restore program that belongs to it.
+// tool is the iptables of one family: the program and the matching restore program.
 type tool struct {
 	path         string
 	restorePath  string
 	nft          bool // the variant on nf_tables, not the legacy one
-	randomFully  bool // MASQUERADE knows --random-fully
+	randomFully  bool // MASQUERADE supports --random-fully
 	lockWaitSecs int
 }
 
-// find looks for the iptables of family f in PATH, then where the system keeps it: an ordinary user's PATH, and that of
-// some service managers, leaves sbin out.
+// find searches for the iptables of family f in PATH and then in the system's sbin directories, which the PATH of an
+// ordinary user, and of some service managers, lacks.
 func find(ctx context.Context, f subnet.Family) (*tool, error) {
 	t, err := findProgram(ctx, program(f))
 	if errors.Is(err, exec.ErrNotFound) {
-		return nil, fmt.Errorf("%w: install the package iptables, or run with --ip-masq=false --iptables-forward-rules=false", err)
+		const advice = "install the package iptables, or run with --ip-masq=false --iptables-forward-rules=false"
+		return nil, fmt.Errorf("%w: %s", err, advice)
 	}
 	return t, err
 }
@@ -48,14 +49,14 @@ func program(f subnet.Family) string {
 	return [...]string{subnet.IPv4: "iptables", subnet.IPv6: "ip6tables"}[f]
 }
 
-// findProgram is find for a program by its name.
+// findProgram is find for a program name.
 func findProgram(ctx context.Context, name string) (*tool, error) {
 	path, err := lookUp(name)
 	if err != nil {
 		return nil, err
 	}
-	// go-iptables knows which version has which feature. It does not do the running: it takes no context, so a daemon that
-	// is to end would wait with it for the xtables lock, and it knows no restore.
+	// go-iptables knows which version has which feature. It does not run the programs: it takes no context, so a daemon
+	// that is to end would wait for the xtables lock with it, and it does not support iptables-restore.
 	known, err := iptables.New(iptables.Path(path))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -85,8 +86,8 @@ func lookUp(name string) (string, error) {
 
 func fallbacks() []string { return []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} }
 
-// findRestore returns the restore program of the wanted variant that belongs to the iptables at path. The two variants write to
-// different tables of the kernel: to list with one and restore with the other would never agree.
+// findRestore returns the restore program for the iptables at path, of the given variant. The two variants write to
+// different tables in the kernel: rules restored with one do not show in a listing of the other.
 func findRestore(ctx context.Context, path, want string) (string, error) {
 	var tried []string
 	for _, candidate := range restoreCandidates(path) {
@@ -103,17 +104,17 @@ func findRestore(ctx context.Context, path, want string) (string, error) {
 		tried = append(tried, fmt.Sprintf("%s (%s)", candidate, have))
 	}
 	if len(tried) == 0 {
-		tried = []string{"nothing"}
+		tried = []string{"none"}
 	}
-	return "", fmt.Errorf("no iptables-restore found that belongs to %s (%s); looked at: %s; "+
-		"install the package iptables in whole, or set its alternatives alike", path, want, strings.Join(tried, ", "))
+	return "", fmt.Errorf("no iptables-restore found for %s (%s), candidates: %s: "+
+		"install the whole package iptables, or set all its alternatives to one variant", path, want, strings.Join(tried, ", "))
 }
 
-// restoreCandidates names the restore program beside path, and beside each program that path is a symbolic link to:
-// iptables may be a link to iptables-legacy, whose restore is iptables-legacy-restore.
+// restoreCandidates returns the paths of the restore program beside path, and beside each program that path is a symbolic
+// link to: iptables may be a link to iptables-legacy, whose restore program is iptables-legacy-restore.
 func restoreCandidates(path string) []string {
 	candidates := []string{path + "-restore"}
-	for range 10 { // more links than that are a loop
+	for range 10 { // more links are a loop
 		to, err := os.Readlink(path)
 		if err != nil {
 			break
@@ -127,8 +128,8 @@ func restoreCandidates(path string) []string {
 	return candidates
 }
 
-// variant returns what a program says in parentheses behind its version: "nf_tables" or "legacy". Before 1.8 there was
-// only the latter, and it did not say so.
+// variant returns what a program prints in parentheses after its version: "nf_tables" or "legacy". Before 1.8 there was
+// only the legacy variant, which printed neither.
 func variant(ctx context.Context, path string) (string, error) {
 	out, err := run(ctx, "", path, "--version")
 	if err != nil {
@@ -140,7 +141,7 @@ func variant(ctx context.Context, path string) (string, error) {
 	return "legacy", nil
 }
 
-// read returns what a table holds that plan needs to know.
+// read returns the actual content of a table, as far as plan needs it.
 func (t *tool) read(ctx context.Context, want table) (state, error) {
 	var s state
 	var err error
@@ -164,8 +165,8 @@ func (t *tool) read(ctx context.Context, want table) (state, error) {
 	return s, err
 }
 
-// listIfThere is list for a chain that may not exist. The variants have different words for that ("incompatible", says
-// nf_tables); it is asked about a table that was read with no complaint, so that is what exit code 1 means.
+// listIfThere is list for a chain that may not exist. The variants print different messages for that (nf_tables prints
+// "incompatible"). The table was just read without an error, so exit code 1 means that the chain does not exist.
 func (t *tool) listIfThere(ctx context.Context, table, chain string) (rules []string, exists bool, err error) {
 	rules, err = t.list(ctx, table, chain)
 	var exit *exec.ExitError
@@ -175,7 +176,7 @@ func (t *tool) listIfThere(ctx context.Context, table, chain string) (rules []st
 	return rules, err == nil, err
 }
 
-// list returns the rules of one chain, less the leading "-A CHAIN ".
+// list returns the rules of one chain, without the leading "-A CHAIN ".
 func (t *tool) list(ctx context.Context, table, chain string) ([]string, error) {
 	out, err := run(ctx, "", t.path, "--wait", strconv.Itoa(t.lockWaitSecs), "-t", table, "-S", chain)
 	if err != nil {
@@ -190,7 +191,7 @@ func (t *tool) list(ctx context.Context, table, chain string) ([]string, error) 
 	return rules, nil
 }
 
-// restore applies input, in whole or not at all.
+// restore applies input, completely or not at all.
 func (t *tool) restore(ctx context.Context, input string) error {
 	_, err := run(ctx, input, t.restorePath, "--noflush", "--wait", strconv.Itoa(t.lockWaitSecs))
 	if err == nil {
@@ -206,8 +207,8 @@ func (t *tool) restore(ctx context.Context, input string) error {
 	return fmt.Errorf("set table %s: %w", name, err)
 }
 
-// run runs a program to its end, or until ctx ends, which kills it: each of these programs changes the kernel in one step
-// or not at all, so that it can be killed at any time.
+// run runs a program, and kills it when ctx ends. That is safe at any time: each of these programs changes the kernel in
+// one step or not at all.
 func run(ctx context.Context, stdin string, path string, args ...string) (stdout string, err error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second // a child of a wrapper script may hold the pipes open
@@ -224,28 +225,28 @@ func run(ctx context.Context, stdin string, path string, args ...string) (stdout
 	return out.String(), nil
 }
 
-// explain adds to the failure of a program what it said, and what to do.
-func explain(path, said string, err error) error {
+// explain adds a program's message, and what to do, to its error.
+func explain(path, message string, err error) error {
 	has := func(parts ...string) bool {
 		for _, p := range parts {
-			if strings.Contains(said, p) {
+			if strings.Contains(message, p) {
 				return true
 			}
 		}
 		return false
 	}
-	err = fmt.Errorf("%s: %w: %s", path, err, said)
+	err = fmt.Errorf("%s: %w: %s", path, err, message)
 	switch {
 	case has("xtables lock"):
-		return fmt.Errorf("%w (if it stays: find the program that holds the lock with: fuser -v /run/xtables.lock)", err)
+		return fmt.Errorf("%w (if it persists, find the program that holds the lock: fuser -v /run/xtables.lock)", err)
 	case has("can't open lock file"):
-		return fmt.Errorf("%w (make /run writable, or point XTABLES_LOCKFILE at a file that all programs here share)", err)
+		return fmt.Errorf("%w (make /run writable, or set XTABLES_LOCKFILE to a file that all programs here share)", err)
 	case has("Permission denied", "Operation not permitted", "you must be root") || errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w (run as root, or with the capability CAP_NET_ADMIN)", err)
 	case has("can't initialize", "Table does not exist"):
-		return fmt.Errorf("%w: %w (load the kernel's module for it, such as iptable_nat or ip6table_nat)", errNoTable, err)
+		return fmt.Errorf("%w: %w (load its kernel module, such as iptable_nat or ip6table_nat)", errNoTable, err)
 	case has("incompatible, use 'nft' tool"):
-		return fmt.Errorf("%w (another program put rules there with nft that iptables cannot read: see nft list ruleset)", err)
+		return fmt.Errorf("%w (another program added rules with nft that iptables cannot read: see nft list ruleset)", err)
 	default:
 		return err
 	}

@@ -59,11 +59,11 @@ func TestFind(t *testing.T) {
 			want:  tool{path: "iptables", restorePath: "xt-legacy-restore", randomFully: true, lockWaitSecs: lockWait}},
 		{name: "restore is of the other variant", scripts: map[string]string{
 			"iptables": says("iptables", "v1.8.9 (legacy)"), "iptables-restore": says("iptables-restore", "v1.8.9 (nf_tables)")},
-			err: "no iptables-restore found that belongs to DIR/iptables (legacy); looked at: DIR/iptables-restore (nf_tables); " +
-				"install the package iptables in whole, or set its alternatives alike"},
+			err: "no iptables-restore found for DIR/iptables (legacy), candidates: DIR/iptables-restore (nf_tables): " +
+				"install the whole package iptables, or set all its alternatives to one variant"},
 		{name: "no restore", scripts: map[string]string{"iptables": says("iptables", "v1.8.9 (legacy)")},
-			err: "no iptables-restore found that belongs to DIR/iptables (legacy); looked at: nothing; " +
-				"install the package iptables in whole, or set its alternatives alike"},
+			err: "no iptables-restore found for DIR/iptables (legacy), candidates: none: " +
+				"install the whole package iptables, or set all its alternatives to one variant"},
 		{name: "restore fails", scripts: map[string]string{"iptables": says("iptables", "v1.8.9 (legacy)"), "iptables-restore": "echo broken >&2; exit 3"},
 			err: "DIR/iptables-restore: exit status 3: broken"},
 		{name: "no version", scripts: map[string]string{"iptables": "echo hello"}, err: "DIR/iptables: failed to extract iptables version from [hello\n]: no iptables version found in string: hello\n"},
@@ -146,7 +146,7 @@ func TestFailures(t *testing.T) {
 			want: []string{`set table filter, at "-A SELVAGE-FWD -d 10.5.0.0/16`, "set table nat, at", "line 4 failed"}},
 		{name: "restore fails as a whole", restore: "echo 'iptables-restore: COMMIT expected at line 99' >&2; exit 2",
 			want: []string{"set table filter: ", "exit status 2"}},
-		{name: "restore does nothing", restore: "exit 0", want: []string{"table filter does not stay as it is set", "table nat does not stay as it is set"}},
+		{name: "restore does nothing", restore: "exit 0", want: []string{"table filter: another program keeps changing", "table nat: another program keeps changing"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -290,8 +290,8 @@ func TestReplaced(t *testing.T) {
 	}
 }
 
-// TestTold: only of what is built on nf_tables the kernel tells, and of nothing that has no tool yet.
-func TestTold(t *testing.T) {
+// TestNotified: only of what is built on nf_tables the kernel tells, and of nothing that has no tool yet.
+func TestNotified(t *testing.T) {
 	families := subnet.Families()
 	r := New(families[:]...)
 	for _, tt := range []struct {
@@ -305,7 +305,7 @@ func TestTold(t *testing.T) {
 		{nil, &tool{}, false},
 	} {
 		r.tools = [2]*tool{subnet.IPv4: tt.four, subnet.IPv6: tt.six}
-		if got := r.Told(); got != tt.want {
+		if got := r.Notified(); got != tt.want {
 			t.Errorf("%+v, %+v: %t", tt.four, tt.six, got)
 		}
 	}

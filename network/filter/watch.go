@@ -10,43 +10,44 @@ import (
 	"github.com/selvage-net/selvage/network/nft"
 )
 
-// Watch calls changed whenever the kernel tells that somebody may have changed our rules, until ctx ends. It hears of
-// nf_tables, and so of the iptables that is built on it; changes by the legacy iptables are told to nobody, which is why
-// [Keeper.Ensure] is called now and then anyway. What the keeper itself changes by nftables is passed over; what it has iptables
-// change is told as well.
+// Watch calls changed whenever another process may have changed our rules, until ctx ends. The kernel reports changes to
+// nf_tables, including those by the iptables on nf_tables. It does not report changes by the legacy iptables, so
+// [Keeper.Ensure] must be called from time to time as well. Watch skips the keeper's own changes with nftables, but not
+// those with iptables.
 //
-// ready is called once, when from then on nothing is missed; stirred, for whatever others change in nf_tables at all.
-func (k *Keeper) Watch(ctx context.Context, ready, changed, stirred func()) error {
+// Watch calls ready once, when it misses no event from then on, and anyChange after any external change to nf_tables.
+func (k *Keeper) Watch(ctx context.Context, ready, changed, anyChange func()) error {
 	lost := func() {
-		stirred()
-		changed() // one of those may have been about us
+		anyChange()
+		changed() // a lost event may have been about our rules
 	}
-	return nft.Watch(ctx, ready, lost, func(news []nft.Event) {
+	return nft.Watch(ctx, ready, lost, func(events []nft.Event) {
 		mode, _ := k.mode.Load().(Mode)
-		news = slices.DeleteFunc(news, func(n nft.Event) bool { return n.Port == k.port.Load() })
-		if len(news) > 0 {
-			stirred()
+		events = slices.DeleteFunc(events, func(e nft.Event) bool { return e.Port == k.port.Load() })
+		if len(events) > 0 {
+			anyChange()
 		}
-		if slices.ContainsFunc(news, func(n nft.Event) bool { return concerns(n, mode) }) {
+		if slices.ContainsFunc(events, func(e nft.Event) bool { return concerns(e, mode) }) {
 			changed()
 		}
 	})
 }
 
-// concerns reports whether news are about what our rules depend on, in a mode; in none, in either.
-func concerns(n nft.Event, m Mode) bool {
-	if n.Family == nftables.TableFamilyINet {
-		return n.Table == Table && m != IPTables
+// concerns reports whether an event is about a table or chain that our rules in mode m depend on; without a mode, in either.
+func concerns(e nft.Event, m Mode) bool {
+	if e.Family == nftables.TableFamilyINet {
+		return e.Table == Table && m != IPTables
 	}
-	// iptables has its tables in these two.
-	if m == NFTables || n.Family != nftables.TableFamilyIPv4 && n.Family != nftables.TableFamilyIPv6 || n.Table != "filter" && n.Table != "nat" {
+	ofIPTables := (e.Family == nftables.TableFamilyIPv4 || e.Family == nftables.TableFamilyIPv6) &&
+		(e.Table == "filter" || e.Table == "nat")
+	if m == NFTables || !ofIPTables {
 		return false
 	}
-	switch n.Type {
+	switch e.Type {
 	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE:
 		return true
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
-		return slices.Contains([]string{"FORWARD", "POSTROUTING", ForwardChain, MasqueradeChain}, n.Chain)
+		return slices.Contains([]string{"FORWARD", "POSTROUTING", ForwardChain, MasqueradeChain}, e.Chain)
 	}
 	return false
 }

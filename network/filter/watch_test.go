@@ -86,7 +86,7 @@ func TestWatch(t *testing.T) {
 		} else {
 			select {
 			case <-news:
-			case <-time.After(10 * time.Second):
+			case <-time.After(patient):
 				t.Errorf("no news of %s", change.what)
 			}
 			if !stirred.Load() {
@@ -133,7 +133,7 @@ func TestWatchOwn(t *testing.T) {
 	f.Commit()
 	select {
 	case <-stirred:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patient):
 		t.Error("somebody else's change was not told")
 	}
 	cancel()

@@ -14,7 +14,7 @@ import (
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 )
 
-const patient = 20 * time.Second // for what must come
+const patient = 2 * time.Minute // the limit of any wait
 
 // watch runs Watch in a namespace until the test ends.
 func watch(t *testing.T, ns *sandbox.Net, lost func(), events func([]Event)) {

@@ -123,7 +123,7 @@ func (r *rulesRun) run(ctx context.Context, p filter.Policy, start func(func()))
 				looking = true
 			case <-ticker.C:
 				idle++
-				looking = r.deaf.Load() || r.stirred.Load() || idle == idleRounds || !r.keeper.Told() || r.failed != ""
+				looking = r.deaf.Load() || r.stirred.Load() || idle == idleRounds || !r.keeper.Notified() || r.failed != ""
 			}
 		}
 	}
@@ -182,7 +182,7 @@ func (r *rulesRun) say(now filter.Status) {
 	r.sayTrouble(logrus.ErrorLevel, texts(r.said.Unmet), texts(now.Unmet))
 	r.sayTrouble(logrus.WarnLevel, texts(r.said.Unseen), texts(now.Unseen))
 	r.sayTrouble(logrus.WarnLevel, r.said.Drops, now.Drops)
-	r.sayTrouble(logrus.WarnLevel, r.said.Left, now.Left)
+	r.sayTrouble(logrus.WarnLevel, r.said.Leftover, now.Leftover)
 	r.said = now
 }
 

@@ -304,7 +304,7 @@ func (n *node) filterStatus() status.Filter {
 		return s
 	}
 	now := n.rules.filter.Status()
-	s.Mode, s.Why, s.Foreign, s.Left = string(now.Mode), now.Why, now.Drops, now.Left
+	s.Mode, s.Why, s.Foreign, s.Left = string(now.Mode), now.Why, now.Drops, now.Leftover
 	if now.InForce != "" && now.InForce != now.Mode {
 		s.Mode, s.Why = string(now.InForce), fmt.Sprintf("still, for %s cannot be set (%s)", now.Mode, now.Why)
 	}

@@ -8,14 +8,16 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// pick returns the link's best address of family f: preferred if it is there and usable (an invalid one expresses no
-// preference), else the first primary one, else the first secondary one, else the first deprecated one. If there is
-// none, why says what is wrong with those that there are.
+// pick returns the link's best address of family f: preferred if the link has it and it is usable, else the first primary
+// address, else the first secondary one, else the first deprecated one. An invalid preferred means no preference. If no
+// address is usable, why gives the reasons.
 //
-// An address that the operator named is taken even if it is temporary: they may know that it stays.
-// Among those that are equally good it is current, if that is one of them: the kernel lists the newest IPv6 address first,
-// and one that is added is no reason to move.
-func (l Link) pick(f subnet.Family, preferred, current netip.Addr, named bool, overlay []netip.Prefix) (best netip.Addr, why string) {
+// With named, preferred is an address that the operator named. It is used even if it is temporary: the operator may know
+// that it stays. Among equally good addresses, current takes precedence: the kernel lists the newest IPv6 address first,
+// and an added address is no reason to change.
+func (l Link) pick(
+	f subnet.Family, preferred, current netip.Addr, named bool, overlay []netip.Prefix,
+) (best netip.Addr, why string) {
 	var problems []string
 	rank := 4
 	for _, a := range l.Addrs {
@@ -54,7 +56,7 @@ func (a Addr) rank(preferred netip.Addr) int {
 	}
 }
 
-// problem says why an address cannot carry the overlay, "" if it can.
+// problem returns why an address cannot carry the overlay, "" if it can.
 func (a Addr) problem(overlay []netip.Prefix, named bool) string {
 	ip := a.Prefix.Addr()
 	switch {
@@ -65,7 +67,7 @@ func (a Addr) problem(overlay []netip.Prefix, named bool) string {
 	case a.Flags&DADFailed != 0:
 		return "is a duplicate: another host has it"
 	case a.Flags&Tentative != 0:
-		return "is tentative: duplicate address detection has not ended"
+		return "is tentative: duplicate address detection is running"
 	case a.Flags&Temporary != 0 && !named:
 		return "is temporary"
 	case a.Flags&NotGlobal != 0 && !named:

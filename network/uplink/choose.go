@@ -14,53 +14,53 @@ import (
 // Options are what the operator asked for.
 type Options struct {
 	Families     []subnet.Family // those in use; at least one
-	Ifaces       []string        // names or addresses of interfaces, the first that fits is taken
+	Ifaces       []string        // names or addresses of interfaces, in order of precedence
 	IfaceRegexes []string        // expressions (RE2, not anchored) for names or addresses, tried after Ifaces
-	CanReach     netip.Addr      // an address that the interface has to lead to; invalid: not asked for
-	PublicIP     [2]netip.Addr   // what peers send to, by subnet.Family; invalid: the interface's own address
-	Current      [2]netip.Addr   // the addresses in use, which others that are as good do not replace; invalid: none
-	Overlay      []netip.Prefix  // the overlay's networks: no address inside is taken for one of the underlay's
+	CanReach     netip.Addr      // an address that the interface must lead to; invalid: not set
+	PublicIP     [2]netip.Addr   // address that peers send to, by subnet.Family; invalid: the interface's own
+	Current      [2]netip.Addr   // the addresses in use, kept unless another one is better; invalid: none
+	Overlay      []netip.Prefix  // the overlay's networks: an address inside is not an underlay address
 }
 
-// Choice is what carries the overlay.
+// Choice is the interface and the addresses that carry the overlay.
 type Choice struct {
 	Name         string
 	Index        int
 	MTU          int               // bytes
 	HardwareAddr string            // as in Link
 	Local        [2]netip.Addr     // the address on the interface, by subnet.Family; invalid for a family not in use
-	PublicIP     [2]netip.Addr     // what peers send to: Local, unless the operator named another, behind NAT for instance
-	OnLink       [2][]netip.Prefix // what the interface reaches without a gateway; sorted
+	PublicIP     [2]netip.Addr     // address that peers send to: Local, unless the operator named another, as with NAT
+	OnLink       [2][]netip.Prefix // prefixes that the interface reaches without a gateway; sorted
 	Gateways     []netip.Addr      // of all default routes
 	Why          string            // for a log: "it has the default route", "--iface=eth1"
-	Rejected     []Rejection       // what came before in order, and did not fit
-	Others       []Rejection       // what else could carry the overlay
+	Rejected     []Rejection       // unusable interfaces of higher precedence
+	Others       []Rejection       // usable interfaces that were not chosen
 }
 
-// Rejection says why an interface was not taken.
+// Rejection is an interface that was not chosen, and why.
 type Rejection struct{ Name, Why string }
 
 // String returns "eth1 is down".
 func (r Rejection) String() string { return r.Name + " " + r.Why }
 
-// Equal reports whether two choices are the same for the overlay; how they were arrived at makes no difference.
+// Equal reports whether two choices are the same for the overlay. The reasons are not compared.
 func (c Choice) Equal(d Choice) bool {
 	return c.Name == d.Name && c.Index == d.Index && c.MTU == d.MTU && c.HardwareAddr == d.HardwareAddr &&
 		c.Local == d.Local && c.PublicIP == d.PublicIP &&
 		slices.Equal(c.OnLink[0], d.OnLink[0]) && slices.Equal(c.OnLink[1], d.OnLink[1])
 }
 
-// candidate is an interface to be considered.
+// candidate is an interface that the options select.
 type candidate struct {
 	link      Link
 	why       string
-	preferred [2]netip.Addr // take this of its addresses, if it can be used
-	named     bool          // the operator named this interface or its address, and no pattern or route led to it
+	preferred [2]netip.Addr // of its addresses, if usable
+	named     bool          // selected by its name or address, not by a pattern or route
 }
 
-// Choose returns the interface and the addresses that carry the overlay, in the order that the package's comment gives.
-// An error says what was asked for, what there is, and what to do about it. It may pass: an interface can still come up,
-// or be given an address.
+// Choose returns the interface and the addresses that carry the overlay, by the precedence in the package comment. An
+// error says what was asked for, which interfaces exist, and what to do. It can be temporary: an interface may come up or
+// get an address.
 func Choose(o Options, s Snapshot) (Choice, error) {
 	if err := o.validate(); err != nil {
 		return Choice{}, err
@@ -85,7 +85,7 @@ func Choose(o Options, s Snapshot) (Choice, error) {
 		reasons[i] = r.String()
 	}
 	return Choice{}, fmt.Errorf("choose the uplink by %s: %s; bring it up with an address of each family in use (%s), or name another "+
-		"with --iface (interfaces here: %s)", o.asked(), strings.Join(reasons, ", "), o.families(), s.inventory())
+		"with --iface (interfaces here: %s)", o.criterion(), strings.Join(reasons, ", "), o.families(), s.inventory())
 }
 
 func (o Options) validate() error {
@@ -101,14 +101,14 @@ func (o Options) validate() error {
 			return fmt.Errorf("--%s=%s: want an %s address that other nodes can send to", publicIPFlag(f), a, f)
 		}
 		if i := slices.IndexFunc(o.Overlay, func(p netip.Prefix) bool { return p.Contains(a) }); i >= 0 {
-			return fmt.Errorf("--%s=%s is inside the overlay's network %s: want the address by which other nodes reach this one without the overlay",
-				publicIPFlag(f), a, o.Overlay[i])
+			return fmt.Errorf("--%s=%s is inside the overlay's network %s: "+
+				"want the address by which other nodes reach this one without the overlay", publicIPFlag(f), a, o.Overlay[i])
 		}
 	}
 	return nil
 }
 
-// candidates returns the interfaces that the options lead to, the best first. If there are none, that is an error.
+// candidates returns the interfaces that the options select, best first. It is an error if there is none.
 func (o Options) candidates(s Snapshot) (found []candidate, rejected []Rejection, err error) {
 	switch {
 	case len(o.Ifaces) > 0 || len(o.IfaceRegexes) > 0:
@@ -118,7 +118,8 @@ func (o Options) candidates(s Snapshot) (found []candidate, rejected []Rejection
 			return nil, nil, err
 		}
 		if found = append(found, matching...); len(found) == 0 {
-			return nil, nil, fmt.Errorf("no interface is matched by %s; name one that is here, or none to take the default route's", o.asked())
+			return nil, nil, fmt.Errorf("no interface matches %s; name an existing one, or none to use that of the default route",
+				o.criterion())
 		}
 		return found, rejected, nil
 	case o.CanReach.IsValid():
@@ -126,7 +127,7 @@ func (o Options) candidates(s Snapshot) (found []candidate, rejected []Rejection
 		return []candidate{c}, nil, err
 	}
 	if found = append(o.byPublicIP(s), o.byDefaultRoute(s)...); len(found) == 0 {
-		return nil, nil, fmt.Errorf("no default route for %s, so nothing tells which interface it is: name one with --iface", o.families())
+		return nil, nil, fmt.Errorf("no default route for %s: name the interface with --iface", o.families())
 	}
 	return found, nil, nil
 }
@@ -136,7 +137,7 @@ func (o Options) byName(s Snapshot) (found []candidate, rejected []Rejection) {
 		c := candidate{why: "--iface=" + name, named: true}
 		var ok bool
 		if ip, err := netip.ParseAddr(name); err == nil {
-			c.link, ok = s.having(ip)
+			c.link, ok = s.withAddr(ip)
 			c.preferred[subnet.FamilyOf(ip)] = ip
 		} else {
 			c.link, ok = s.named(name)
@@ -144,7 +145,7 @@ func (o Options) byName(s Snapshot) (found []candidate, rejected []Rejection) {
 		if ok {
 			found = append(found, c)
 		} else {
-			rejected = append(rejected, Rejection{name, "is not here"})
+			rejected = append(rejected, Rejection{name, "does not exist"})
 		}
 	}
 	return found, rejected
@@ -164,7 +165,8 @@ func (o Options) byRegex(s Snapshot) (found []candidate, err error) {
 			matches := re.MatchString(l.Name) || slices.ContainsFunc(l.AltNames, re.MatchString)
 			for _, a := range l.Addrs {
 				ip := a.Prefix.Addr()
-				if p := &c.preferred[subnet.FamilyOf(ip)]; !p.IsValid() && re.MatchString(ip.String()) && a.problem(o.Overlay, false) == "" {
+				p := &c.preferred[subnet.FamilyOf(ip)]
+				if !p.IsValid() && re.MatchString(ip.String()) && a.problem(o.Overlay, false) == "" {
 					matches, *p = true, ip
 				}
 			}
@@ -178,8 +180,8 @@ func (o Options) byRegex(s Snapshot) (found []candidate, err error) {
 
 func (o Options) byReach(s Snapshot) (candidate, error) {
 	c := candidate{why: fmt.Sprintf("it leads to --iface-can-reach=%s", o.CanReach)}
-	// The lookup for an address of our own answers lo.
-	if l, ok := s.having(o.CanReach); ok {
+	// A route lookup for an address of this node returns lo.
+	if l, ok := s.withAddr(o.CanReach); ok {
 		c.link = l
 		c.preferred[subnet.FamilyOf(o.CanReach)] = o.CanReach
 		return c, nil
@@ -199,15 +201,15 @@ func (o Options) byReach(s Snapshot) (candidate, error) {
 
 func (o Options) byPublicIP(s Snapshot) (found []candidate) {
 	for _, f := range o.Families {
-		if l, ok := s.having(o.PublicIP[f]); ok && !l.Loopback {
+		if l, ok := s.withAddr(o.PublicIP[f]); ok && !l.Loopback {
 			found = append(found, candidate{link: l, why: fmt.Sprintf("it has --%s=%s", publicIPFlag(f), o.PublicIP[f])})
 		}
 	}
 	return found
 }
 
-// byDefaultRoute returns the interfaces of the default routes of the families in use, in turn: with two families the first
-// one's is of no use if it lacks an address of the second.
+// byDefaultRoute returns the interfaces of the default routes of all families in use: that of the first family is unusable
+// if it lacks an address of the second.
 func (o Options) byDefaultRoute(s Snapshot) (found []candidate) {
 	for _, f := range o.Families {
 		for _, r := range s.defaults(f) {
@@ -221,7 +223,7 @@ func (o Options) byDefaultRoute(s Snapshot) (found []candidate) {
 	return found
 }
 
-// take makes the choice of a candidate, or says why it does not fit.
+// take returns the choice of a candidate, or why it is unusable.
 func (o Options) take(c candidate, s Snapshot) (choice Choice, why string) {
 	l := c.link
 	if !l.Up {
@@ -229,16 +231,16 @@ func (o Options) take(c candidate, s Snapshot) (choice Choice, why string) {
 	}
 	choice = Choice{Name: l.Name, Index: l.Index, MTU: l.MTU, HardwareAddr: l.HardwareAddr, Why: c.why}
 	if l.Loopback {
-		// Hosts that speak a routing protocol keep their address on lo and their uplinks without any. lo's own MTU of
-		// 65536 says nothing of the way out then.
+		// Hosts that run a routing protocol may have their address on lo, and none on their uplinks. The MTU of lo,
+		// 65536, is then not that of the path.
 		if choice.MTU = s.leastMTU(o.Families); choice.MTU == 0 {
-			return choice, "is the loopback interface, and no default route tells the MTU of the way out"
+			return choice, "is the loopback interface, and without a default route its MTU is unknown"
 		}
 	}
 	for _, f := range o.Families {
 		preferred, named := c.preferred[f], c.named
 		if public := o.PublicIP[f]; l.has(public) && !(named && preferred.IsValid()) {
-			preferred, named = public, true // peers should see packets come from where they send theirs
+			preferred, named = public, true // the source that peers see should be the address that they send to
 		}
 		local, why := l.pick(f, preferred, o.Current[f], named, o.Overlay)
 		if why != "" {
@@ -252,7 +254,7 @@ func (o Options) take(c candidate, s Snapshot) (choice Choice, why string) {
 	return choice, ""
 }
 
-// gateways returns the gateways of default routes, each once.
+// gateways returns the gateways of default routes, without duplicates.
 func (s Snapshot) gateways(families []subnet.Family) (all []netip.Addr) {
 	for _, f := range families {
 		for _, r := range s.defaults(f) {
@@ -264,7 +266,7 @@ func (s Snapshot) gateways(families []subnet.Family) (all []netip.Addr) {
 	return all
 }
 
-// leastMTU returns the smallest MTU of the interfaces that default routes lead to, 0 if there is none.
+// leastMTU returns the smallest MTU of the interfaces of default routes in bytes, 0 if there is none.
 func (s Snapshot) leastMTU(families []subnet.Family) (mtu int) {
 	for _, f := range families {
 		for _, r := range s.defaults(f) {
@@ -276,8 +278,8 @@ func (s Snapshot) leastMTU(families []subnet.Family) (mtu int) {
 	return mtu
 }
 
-// asked names what the choice goes by: "--iface=eth7".
-func (o Options) asked() string {
+// criterion names what selects the interface, such as "--iface=eth7".
+func (o Options) criterion() string {
 	var flags []string
 	for _, i := range o.Ifaces {
 		flags = append(flags, "--iface="+i)

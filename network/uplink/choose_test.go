@@ -110,7 +110,7 @@ func TestChoose(t *testing.T) {
 			link: "eth0", local: "- 2001:db8::a1", why: "--iface=2001:db8::a1"},
 		{name: "ifaces in the order given", o: Options{Families: v4, Ifaces: []string{"eth7", "192.0.2.9", "eth2", "eth3", "eth1", "eth0"}},
 			link: "eth1", local: "198.51.100.7 -", why: "--iface=eth1",
-			rejected: []string{"eth7 is not here", "192.0.2.9 is not here", "eth2 is down", "eth3 has no IPv4 address"}},
+			rejected: []string{"eth7 does not exist", "192.0.2.9 does not exist", "eth2 is down", "eth3 has no IPv4 address"}},
 		{name: "only a deprecated address", o: Options{Families: v6, Ifaces: []string{"wg0"}}, link: "wg0", local: "- fd00::2", why: "--iface=wg0"},
 		{name: "lo by name: MTU of the way out", o: Options{Families: v4, Ifaces: []string{"lo"}}, link: "lo", local: "10.255.0.1 -", why: "--iface=lo"},
 		{name: "lo by address", o: Options{Families: v4, Ifaces: []string{"10.255.0.1"}}, link: "lo", local: "10.255.0.1 -", why: "--iface=10.255.0.1"},
@@ -124,7 +124,7 @@ func TestChoose(t *testing.T) {
 		{name: "regexes in the order given", o: Options{Families: v4, IfaceRegexes: []string{"^ens", "^eth[23]", "^198"}},
 			link: "eth1", local: "198.51.100.7 -", why: "--iface-regex=^198", rejected: []string{"eth2 is down", "eth3 has no IPv4 address"}},
 		{name: "regex after iface", o: Options{Families: v4, Ifaces: []string{"eth7"}, IfaceRegexes: []string{"eth1"}},
-			link: "eth1", local: "198.51.100.7 -", why: "--iface-regex=eth1", rejected: []string{"eth7 is not here"}},
+			link: "eth1", local: "198.51.100.7 -", why: "--iface-regex=eth1", rejected: []string{"eth7 does not exist"}},
 		{name: "regex for everything is not lo", o: Options{Families: v4, IfaceRegexes: []string{"."}}, link: "eth0", local: "192.0.2.5 -", why: "--iface-regex=."},
 		{name: "regex for a link-local address does not match", o: Options{Families: v6, IfaceRegexes: []string{"^fe80", "^2001"}},
 			link: "eth0", local: "- 2001:db8::5", why: "--iface-regex=^2001"},
@@ -233,9 +233,9 @@ func TestChooseErrors(t *testing.T) {
 	}{
 		{"no family", Options{}, nil, "choose the uplink: no family is in use: enable IPv4 or IPv6 in the network config"},
 		{"no such interface", Options{Families: v4, Ifaces: []string{"eth7"}}, nil,
-			"choose the uplink: no interface is matched by --iface=eth7; name one that is here, or none to take the default route's " + here},
+			"choose the uplink: no interface matches --iface=eth7; name an existing one, or none to use that of the default route " + here},
 		{"no match", Options{Families: v4, Ifaces: []string{"eth7"}, IfaceRegexes: []string{"^ens"}}, nil,
-			"choose the uplink: no interface is matched by --iface=eth7, --iface-regex=^ens; name one that is here, or none to take the default route's " + here},
+			"choose the uplink: no interface matches --iface=eth7, --iface-regex=^ens; name an existing one, or none to use that of the default route " + here},
 		{"no expression", Options{Families: v4, IfaceRegexes: []string{"eth("}}, nil,
 			"choose the uplink: --iface-regex=eth(: error parsing regexp: missing closing ): `eth(` " + here},
 		{"none fits", Options{Families: both, Ifaces: []string{"eth2", "eth3", "eth1", "eth1"}}, nil,
@@ -248,20 +248,20 @@ func TestChooseErrors(t *testing.T) {
 					"fd00::3/64 temporary", "fd00::4/64 notglobal", "fd00:5::1/64")}
 			},
 			"choose the uplink by --iface=eth3: eth3 has no usable IPv6 address: ::1 is a loopback address, fe80::1 is link-local, " +
-				"fd00::1 is tentative: duplicate address detection has not ended, fd00::2 is a duplicate: another host has it, " +
+				"fd00::1 is tentative: duplicate address detection is running, fd00::2 is a duplicate: another host has it, " +
 				"fd00::3 is temporary, fd00::4 is not of global scope, fd00:5::1 is inside the overlay's network fd00:5::/56; bring it up with an address " +
 				"of each family in use (IPv6), or name another with --iface (interfaces here: eth3 (::1/128, fd00::1/64, fd00::2/64, fd00::3/64, fd00::4/64, fd00:5::1/64))"},
 		{"no default route", Options{Families: v4}, func(s *Snapshot) { s.Defaults = nil },
-			"choose the uplink: no default route for IPv4, so nothing tells which interface it is: name one with --iface " + here},
+			"choose the uplink: no default route for IPv4: name the interface with --iface " + here},
 		{"a default route over lo", Options{Families: v4}, func(s *Snapshot) { s.Defaults[0].Link, s.Defaults[1].Link = 1, 1 },
-			"choose the uplink: no default route for IPv4, so nothing tells which interface it is: name one with --iface " + here},
+			"choose the uplink: no default route for IPv4: name the interface with --iface " + here},
 		{"the default routes' interfaces do not fit", Options{Families: v4}, func(s *Snapshot) { s.Defaults[0].Link, s.Defaults[1].Link = 4, 5 },
 			"choose the uplink by the default route: eth3 has no IPv4 address, eth2 is down; bring it up with an address of each family in use (IPv4), " +
 				"or name another with --iface " + here},
 		{"nothing but lo", Options{Families: v4}, func(s *Snapshot) { s.Links, s.Defaults = s.Links[:1], nil },
-			"choose the uplink: no default route for IPv4, so nothing tells which interface it is: name one with --iface (interfaces here: none but loopback)"},
+			"choose the uplink: no default route for IPv4: name the interface with --iface (interfaces here: none but loopback)"},
 		{"lo without a way out", Options{Families: v4, Ifaces: []string{"lo"}}, func(s *Snapshot) { s.Links, s.Defaults = s.Links[:1], nil },
-			"choose the uplink by --iface=lo: lo is the loopback interface, and no default route tells the MTU of the way out; bring it up with an address of " +
+			"choose the uplink by --iface=lo: lo is the loopback interface, and without a default route its MTU is unknown; bring it up with an address of " +
 				"each family in use (IPv4), or name another with --iface (interfaces here: none but loopback)"},
 		{"no way to reach", Options{Families: v4, CanReach: ip("203.0.113.77")},
 			func(s *Snapshot) { s.Reach = Reach{Dest: ip("203.0.113.77"), Problem: "network is unreachable"} },
@@ -302,11 +302,11 @@ func TestOthers(t *testing.T) {
 		want []string
 	}{
 		{Options{}, []string{
-			"eth1 comes after it by the default route", "wg0 is not what the default route leads to",
+			"eth1 has lower precedence by the default route", "wg0 is not selected by the default route",
 		}},
 		{Options{Ifaces: []string{"eth2", "eth1", "eth0"}}, []string{
-			"eth0 comes after it by --iface=eth2, --iface=eth1, --iface=eth0",
-			"wg0 is not what --iface=eth2, --iface=eth1, --iface=eth0 leads to",
+			"eth0 has lower precedence by --iface=eth2, --iface=eth1, --iface=eth0",
+			"wg0 is not selected by --iface=eth2, --iface=eth1, --iface=eth0",
 		}},
 	} {
 		tt.o.Families, tt.o.Overlay = []subnet.Family{subnet.IPv4}, []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}

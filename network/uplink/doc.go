@@ -1,19 +1,20 @@
-// Package uplink says which interface and which addresses carry the overlay: where a node's VXLAN packets leave, and what
-// its peers send to.
+// Package uplink chooses the interface and the addresses that carry the overlay: where a node's VXLAN packets leave, and
+// the addresses that its peers send to.
 //
-// What the kernel has is a [Snapshot], taken by [Read]; what the operator asked for are [Options], flannel's flags
-// --iface, --iface-regex, --iface-can-reach, --public-ip and --public-ipv6. [Choose] makes a [Choice] of the two. It is a
-// pure function: whoever watches the kernel takes a new snapshot, chooses again, and compares with [Choice.Equal].
+// [Read] takes a [Snapshot] of the kernel's interfaces, addresses and default routes. [Options] are what the operator asked
+// for: flannel's flags --iface, --iface-regex, --iface-can-reach, --public-ip and --public-ipv6. [Choose] makes a [Choice]
+// from both. It is a pure function: after a change in the kernel, take a new snapshot, choose again, and compare the result
+// with [Choice.Equal].
 //
-// The interface is found in this order:
+// Candidates, in order of precedence:
 //
-//  1. the first of Ifaces, names or addresses, that fits
-//  2. the first interface that matches an expression of IfaceRegexes, tried in turn, by name or by address, and fits
-//  3. if neither of them was asked for: the one over which the kernel reaches CanReach
-//  4. else the one that has the PublicIP
-//  5. else the one of the default route, the lowest metric first
+//  1. the interfaces of Ifaces, by name or address
+//  2. the interfaces that match an expression of IfaceRegexes, by name or address
+//  3. without Ifaces and IfaceRegexes: the interface through which the kernel reaches CanReach
+//  4. without CanReach: the interface that has the PublicIP
+//  5. the interface of the default route, lowest metric first
 //
-// What was asked for is never replaced by something else: if none of 1 and 2 fits, that is an error. To fit, an interface
-// has to be up and to have a usable address of every family wanted. One that does not is kept in [Choice.Rejected], with
-// the reason, since "why did it not take eth1" is the question that follows.
+// The first usable candidate is chosen. A usable interface is up and has a usable address of every family in use. Options
+// are never overridden: if none of 1 and 2 is usable, that is an error. [Choice.Rejected] keeps the unusable interfaces
+// with the reasons, to answer "why was eth1 not chosen".
 package uplink

@@ -13,24 +13,24 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// readAttempts bounds how often a listing is repeated that the kernel says was interrupted by a change.
+// readAttempts bounds the retries of a listing that a concurrent change interrupted.
 const readAttempts = 5
 
-// Read takes a snapshot of the network namespace that h is in, with what o needs to be answered by a route lookup.
+// Read takes a snapshot of the network namespace of h, with the route lookup that o needs.
 func Read(h *netlink.Handle, o Options) (Snapshot, error) {
 	var s Snapshot
-	links, err := again(h.LinkList)
+	links, err := retryInterrupted(h.LinkList)
 	if err != nil {
 		return s, fmt.Errorf("list interfaces: %w", err)
 	}
-	addrs, err := again(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
+	addrs, err := retryInterrupted(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return s, fmt.Errorf("list addresses: %w", err)
 	}
 	s.Links = decodeLinks(links, addrs)
 	for _, f := range subnet.Families() {
-		// A nil Dst stands for the default route.
-		routes, err := again(func() ([]netlink.Route, error) {
+		// A nil Dst is the default route.
+		routes, err := retryInterrupted(func() ([]netlink.Route, error) {
 			return h.RouteListFiltered(netlinkFamily(f), &netlink.Route{}, netlink.RT_FILTER_DST)
 		})
 		if err != nil {
@@ -46,8 +46,8 @@ func Read(h *netlink.Handle, o Options) (Snapshot, error) {
 	return s, nil
 }
 
-// again repeats a listing that a change in the kernel interrupted: half of it may be from before.
-func again[T any](list func() ([]T, error)) (items []T, err error) {
+// retryInterrupted repeats a listing that a change in the kernel interrupted, and that may be inconsistent.
+func retryInterrupted[T any](list func() ([]T, error)) (items []T, err error) {
 	for range readAttempts {
 		if items, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
@@ -106,20 +106,22 @@ func decodeAddr(a netlink.Addr) (Addr, bool) {
 			addr.Flags |= flag
 		}
 	}
-	// From RT_SCOPE_LINK on, an address is not meant to be seen beyond the link; site scope and the operator's own are.
+	// An address of scope link or narrower is not valid beyond the link; scope site and the operator's own scopes are.
 	if a.Scope >= unix.RT_SCOPE_LINK {
 		addr.Flags |= NotGlobal
 	}
 	return addr, true
 }
 
-// decodeDefault returns a route for each next hop of a default route. An unreachable default, which the kernel keeps at
-// the end of its IPv6 table, leads nowhere.
+// decodeDefault returns one route for each next hop of a default route. It skips the unreachable default route that the
+// kernel keeps at the end of its IPv6 table.
 func decodeDefault(f subnet.Family, r netlink.Route) []DefaultRoute {
 	if r.Type != unix.RTN_UNICAST {
 		return nil
 	}
-	route := DefaultRoute{Family: f, Link: r.LinkIndex, Metric: r.Priority, Gateway: decodeIP(r.Gw), Source: decodeIP(r.Src)}
+	route := DefaultRoute{
+		Family: f, Link: r.LinkIndex, Metric: r.Priority, Gateway: decodeIP(r.Gw), Source: decodeIP(r.Src),
+	}
 	if len(r.MultiPath) == 0 {
 		return []DefaultRoute{route}
 	}
@@ -131,7 +133,7 @@ func decodeDefault(f subnet.Family, r netlink.Route) []DefaultRoute {
 	return routes
 }
 
-// reach asks the kernel how it would send to dest. That there is no route is an answer too.
+// reach looks up the kernel's route to dest. The absence of a route is a result too.
 func reach(h *netlink.Handle, dest netip.Addr) Reach {
 	r := Reach{Dest: dest}
 	routes, err := h.RouteGet(net.IP(dest.AsSlice()))
@@ -150,7 +152,7 @@ func netlinkFamily(f subnet.Family) int {
 	return [...]int{subnet.IPv4: netlink.FAMILY_V4, subnet.IPv6: netlink.FAMILY_V6}[f]
 }
 
-// decodeIP returns the zero Addr for an address that is not there.
+// decodeIP returns the zero Addr for a nil address.
 func decodeIP(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()

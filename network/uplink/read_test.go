@@ -169,11 +169,11 @@ func TestRead(t *testing.T) {
 
 func TestReadAgain(t *testing.T) {
 	interrupted := 0
-	_, err := again(func() ([]int, error) { interrupted++; return nil, netlink.ErrDumpInterrupted })
+	_, err := retryInterrupted(func() ([]int, error) { interrupted++; return nil, netlink.ErrDumpInterrupted })
 	if err == nil || interrupted != readAttempts {
 		t.Errorf("a listing that is interrupted for ever: %v after %d attempts", err, interrupted)
 	}
-	items, err := again(func() ([]int, error) {
+	items, err := retryInterrupted(func() ([]int, error) {
 		if interrupted--; interrupted > 2 {
 			return []int{1}, netlink.ErrDumpInterrupted
 		}

@@ -9,64 +9,64 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Snapshot is what the kernel says of a network namespace's interfaces at one moment.
+// Snapshot is the state of a network namespace's interfaces at one moment.
 type Snapshot struct {
-	Links    []Link         // in the order of their indices
+	Links    []Link         // sorted by index
 	Defaults []DefaultRoute // of the main routing table, in the kernel's order
-	Reach    Reach          // how Options.CanReach is reached; zero if that was not asked
+	Reach    Reach          // route to Options.CanReach; zero if that is not set
 }
 
 // Link is a network interface.
 type Link struct {
 	Index        int
 	Name         string
-	AltNames     []string // other names it goes by (ip link property)
+	AltNames     []string // alternative names (ip link property)
 	MTU          int      // bytes
 	HardwareAddr string   // colon-separated hex; empty for a link without one, such as a tunnel
-	Kind         string   // as in ip -d link: "device", "bridge", "vxlan" and so on
+	Kind         string   // as in ip -d link: "device", "bridge", "vxlan"
 	Up           bool     // administratively
 	Loopback     bool
-	Addrs        []Addr // in the kernel's order, which for IPv4 has the primary address of a subnet first
+	Addrs        []Addr // in the kernel's order: for IPv4, the primary address of a subnet first
 }
 
 // Addr is an address of a link.
 type Addr struct {
 	Prefix netip.Prefix // the address, and the length of its subnet
-	OnLink netip.Prefix // what is reached without a gateway: the address's subnet, or the peer of a point-to-point link
+	OnLink netip.Prefix // reached without a gateway: the address's subnet, or the peer of a point-to-point link
 	Flags  Flags
 }
 
-// Flags are what sets an address apart. Zero is the usual one: global, permanent, primary.
+// Flags are the properties of an address. Zero is a global, permanent, primary address.
 type Flags uint8
 
 // The flags, by the kernel's IFA_F_* and, for NotGlobal, scope.
 const (
-	Tentative  Flags = 1 << iota // duplicate address detection has not ended (RFC 4862)
+	Tentative  Flags = 1 << iota // duplicate address detection is running (RFC 4862)
 	DADFailed                    // another host has the address
-	Deprecated                   // its preferred lifetime is over: for no new connections
-	Temporary                    // a privacy address, which goes within days (RFC 8981)
+	Deprecated                   // its preferred lifetime is over: not for new connections
+	Temporary                    // a privacy address, valid for some days (RFC 8981)
 	Secondary                    // not the first of its IPv4 subnet
 	NotGlobal                    // of host or link scope
 )
 
-// DefaultRoute is a way to everywhere. A route with several next hops is one DefaultRoute for each.
+// DefaultRoute is one next hop of a default route.
 type DefaultRoute struct {
 	Family  subnet.Family
 	Link    int        // index
-	Metric  int        // the lower wins
+	Metric  int        // lower takes precedence
 	Gateway netip.Addr // invalid if there is none
-	Source  netip.Addr // the address that the route prefers; invalid if none
+	Source  netip.Addr // the route's preferred source address; invalid if none
 }
 
 // Reach is the kernel's answer to a route lookup for Dest.
 type Reach struct {
 	Dest    netip.Addr
 	Link    int        // index; 0: there is no route
-	Source  netip.Addr // the address that packets to Dest would have; may be invalid
+	Source  netip.Addr // source address of packets to Dest; may be invalid
 	Problem string     // why there is no route
 }
 
-// named returns the link of that name.
+// named returns the link with a name or alternative name.
 func (s Snapshot) named(name string) (Link, bool) {
 	return s.find(func(l Link) bool { return l.Name == name || slices.Contains(l.AltNames, name) })
 }
@@ -75,8 +75,8 @@ func (s Snapshot) byIndex(index int) (Link, bool) {
 	return s.find(func(l Link) bool { return l.Index == index })
 }
 
-// having returns the first link that has the address a; one that is up comes before one that is down.
-func (s Snapshot) having(a netip.Addr) (Link, bool) {
+// withAddr returns the first link that has address a. A link that is up takes precedence over one that is down.
+func (s Snapshot) withAddr(a netip.Addr) (Link, bool) {
 	if l, ok := s.find(func(l Link) bool { return l.Up && l.has(a) }); ok {
 		return l, true
 	}
@@ -90,7 +90,7 @@ func (s Snapshot) find(is func(Link) bool) (Link, bool) {
 	return Link{}, false
 }
 
-// defaults returns the default routes of a family, the best first.
+// defaults returns the default routes of a family, best first.
 func (s Snapshot) defaults(f subnet.Family) []DefaultRoute {
 	var routes []DefaultRoute
 	for _, r := range s.Defaults {
@@ -102,8 +102,8 @@ func (s Snapshot) defaults(f subnet.Family) []DefaultRoute {
 	return routes
 }
 
-// inventory lists what there is to choose from, for an error: "eth0 (192.0.2.5/24), wlan0 (down, no address)". Every
-// IPv6 link has a link-local address, so those are left out.
+// inventory lists the interfaces for an error: "eth0 (192.0.2.5/24), wlan0 (down, no address)". It omits link-local
+// addresses, which every IPv6 link has.
 func (s Snapshot) inventory() string {
 	var items []string
 	for _, l := range s.Links {
@@ -135,7 +135,7 @@ func (l Link) has(a netip.Addr) bool {
 	return slices.ContainsFunc(l.Addrs, func(x Addr) bool { return x.Prefix.Addr() == a })
 }
 
-// onLink returns the prefixes of family f that are reached over the link without a gateway, each once, sorted.
+// onLink returns the prefixes of family f that the link reaches without a gateway, sorted, without duplicates.
 func (l Link) onLink(f subnet.Family) []netip.Prefix {
 	var prefixes []netip.Prefix
 	for _, a := range l.Addrs {

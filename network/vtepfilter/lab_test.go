@@ -20,7 +20,7 @@ import (
 const (
 	port      = 8472 // VXLAN's
 	otherPort = 9999
-	patient   = 20 * time.Second // for what must come
+	patient   = 2 * time.Minute // the limit of any wait
 )
 
 // lab is a node between an underlay and a pod:

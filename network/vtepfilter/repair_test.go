@@ -94,22 +94,33 @@ func TestRepair(t *testing.T) {
 	f.T, l.t = t, t
 }
 
-// TestEnsureKeepsPeers repairs a table without being told any peer: those that are in it stay.
+// TestEnsureKeepsPeers repairs a table without being given any peer: those that are in it stay.
 func TestEnsureKeepsPeers(t *testing.T) {
+	ns := newNet(t)
+	filter, f := newFilter(t, ns), newForeign(t, ns)
+	ensure := func(t *testing.T, peers []netip.Addr) {
+		t.Helper()
+		if _, err := filter.Ensure(config(), slices.Values(peers)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, h := range structural() {
 		t.Run(h.name, func(t *testing.T) {
-			l := newLab(t)
-			f := newForeign(t, l.node)
-			l.ensure(config(), peers())
+			f.T = t
+			if err := filter.Remove(); err != nil {
+				t.Fatal(err)
+			}
+			ensure(t, peers())
 			h.do(f)
 			f.Commit()
-			left, _ := read(t, l.filter)
-			l.ensure(config(), nil)
-			if present, ok := read(t, l.filter); !ok || !slices.Equal(present, left) {
-				t.Errorf("the peers were %v and are %v; the table is right: %t", left, present, ok)
+			left, _ := read(t, filter)
+			ensure(t, nil)
+			if present, inSync := read(t, filter); !inSync || !slices.Equal(present, left) {
+				t.Errorf("the peers were %v and are %v; the table is in sync: %t", left, present, inSync)
 			}
 		})
 	}
+	f.T = t
 }
 
 // TestFight has somebody else delete the table and its rules all the time.

@@ -14,17 +14,17 @@ import (
 // hooks is NF_INET_NUMHOOKS.
 const hooks = 5
 
-// Table is a table as it is in the kernel.
+// Table is a table in the kernel.
 type Table struct {
 	Name   string
 	Chains []Chain
 }
 
-// Chain is a chain. A built-in one ends in its policy, a user's in a return.
+// Chain is a chain. A built-in chain ends in its policy, a user-defined chain in a return.
 type Chain struct {
-	Name    string // "FORWARD", say, of a built-in one
+	Name    string // such as "FORWARD"
 	Builtin bool
-	Accepts bool // the policy
+	Accepts bool // the policy is accept
 	Rules   []Rule
 }
 
@@ -34,41 +34,40 @@ type Rule struct {
 	In, Out        Device
 	Proto          uint16 // 0: any
 	NotProto       bool
-	Fragments, Tos bool // there is a condition on that
+	Fragments, Tos bool // the rule has a condition on fragments, on the type of service
 	Matches        []Extension
 	Target         Extension
-	// Verdict is what the standard target decides on.
-	Verdict Verdict
-	To      string // the chain that it jumps or goes to
+	Verdict        Verdict // of the standard target
+	To             string  // chain of a jump or goto
 }
 
-// Prefix is a condition on an address; the zero value is none.
+// Prefix is a condition on an address; the zero value is no condition.
 type Prefix struct {
 	Addr netip.Addr
-	Mask netip.Addr // as bits; it need not be that of a prefix
+	Mask netip.Addr // a bit mask, not necessarily that of a prefix
 	Not  bool
 }
 
-// Device is a condition on an interface; the zero value is none.
+// Device is a condition on an interface name; the zero value is no condition.
 type Device struct {
 	Name     string
-	Wildcard bool // it begins with Name
+	Wildcard bool // Name is a prefix of the interface name
 	Not      bool
 }
 
-// Extension is a match or a target that is none of the standard ones.
+// Extension is a match, or a target other than the standard one.
 type Extension struct {
 	Name string
 	Rev  uint8
 	Info []byte
 }
 
-// Verdict is what the standard target says.
+// Verdict is the verdict of the standard target.
 type Verdict int
 
-// What a rule decides.
+// The verdicts.
 const (
-	None   Verdict = iota // the target is another one
+	None   Verdict = iota // no standard target, or a rule without a target
 	Accept                // the packet passes this table
 	Drop
 	Queue
@@ -77,23 +76,28 @@ const (
 	Goto
 )
 
-var errMalformed = errors.New("the kernel's answer is malformed")
+var errMalformed = errors.New("the kernel's reply is malformed")
 
-// layout is where things are in a struct ipt_entry or ip6t_entry.
+// layout is the layout of a struct ipt_entry or ip6t_entry, in bytes.
 type layout struct {
-	address           int // length of one
-	devices           int // where they begin
-	proto, flags, inv int
-	target, next      int // offsets
-	size              int
-	// Flags: there is a condition on fragments, on the type of service, on the protocol (IPv4 has no such flag); it is a goto.
+	address                    int // length of an address
+	devices, proto, flags, inv int // offsets
+	target, next               int // offsets of the fields that hold the offsets of the target and the next entry
+	size                       int
+	// Flags: a condition on fragments, on the type of service, on the protocol (IPv4 has no such flag); a goto.
 	fragment, tos, hasProto, isGoto byte
 }
 
 func layoutOf(f subnet.Family) layout {
 	return [...]layout{
-		subnet.IPv4: {address: 4, devices: 16, proto: 80, flags: 82, inv: 83, target: 88, next: 90, size: 112, fragment: 1, isGoto: 2},
-		subnet.IPv6: {address: 16, devices: 64, proto: 128, flags: 131, inv: 132, target: 140, next: 142, size: 168, hasProto: 1, tos: 2, isGoto: 4},
+		subnet.IPv4: {
+			address: 4, devices: 16, proto: 80, flags: 82, inv: 83, target: 88, next: 90, size: 112,
+			fragment: 1, isGoto: 2,
+		},
+		subnet.IPv6: {
+			address: 16, devices: 64, proto: 128, flags: 131, inv: 132, target: 140, next: 142, size: 168,
+			hasProto: 1, tos: 2, isGoto: 4,
+		},
 	}[f]
 }
 
@@ -104,12 +108,12 @@ const (
 	invIn, invOut, invSrc, invDst, invProto = 0x01, 0x02, 0x08, 0x10, 0x40
 )
 
-// decode takes a table apart. Built-in chains begin where the hooks enter, and end in their policy, the underflow; a user's
-// chain begins behind an entry with the target ERROR, which bears its name, and ends in a return.
+// decode decodes a table. A built-in chain begins at the entry point of its hook and ends in its policy, the underflow. A
+// user-defined chain begins after an entry with the target ERROR, which holds its name, and ends in a return.
 func decode(f subnet.Family, name string, i info, b []byte) (Table, error) {
 	l := layoutOf(f)
 	t := Table{Name: name}
-	begins := map[uint32]string{} // chains by where their first rule is
+	begins := map[uint32]string{} // chains by the offset of their first rule
 	builtin, policies := map[uint32]bool{}, map[uint32]bool{}
 	for h := range hooks {
 		if i.ValidHooks&(1<<h) != 0 {
@@ -123,7 +127,7 @@ func decode(f subnet.Family, name string, i info, b []byte) (Table, error) {
 		if err != nil {
 			return Table{}, err
 		}
-		if e.target.Name == errorTarget && at+e.next < len(b) { // the last one ends the table
+		if e.target.Name == errorTarget && at+e.next < len(b) { // the last entry ends the table
 			begins[uint32(at+e.next)] = unix.ByteSliceToString(e.target.Info)
 		}
 		entries = append(entries, e)
@@ -150,7 +154,7 @@ func decode(f subnet.Family, name string, i info, b []byte) (Table, error) {
 		}
 		c.Rules = append(c.Rules, r)
 	}
-	for n := range t.Chains { // the last rule of a user's chain returns
+	for n := range t.Chains { // the last rule of a user-defined chain is its return
 		if c := &t.Chains[n]; !c.Builtin && len(c.Rules) > 0 {
 			c.Rules = c.Rules[:len(c.Rules)-1]
 		}
@@ -158,7 +162,7 @@ func decode(f subnet.Family, name string, i info, b []byte) (Table, error) {
 	return t, nil
 }
 
-// entry is a rule, by where it is and where its parts are.
+// entry is a rule with its offset and parts.
 type entry struct {
 	at, next int
 	matches  []Extension
@@ -221,7 +225,7 @@ func (l layout) rule(b []byte, e entry, begins map[uint32]string) (Rule, error) 
 			compared++
 		}
 		d := Device{Name: unix.ByteSliceToString(name[:compared]), Not: inv&not != 0}
-		d.Wildcard = len(d.Name) == compared // the end of the name is not compared
+		d.Wildcard = len(d.Name) == compared // the terminating zero is not compared
 		return d
 	}
 	r := Rule{
@@ -238,7 +242,7 @@ func (l layout) rule(b []byte, e entry, begins map[uint32]string) (Rule, error) 
 	if len(e.target.Info) < 4 {
 		return r, errMalformed
 	}
-	// A verdict below 0 is -(NF_… + 1), or XT_RETURN; else it is where to go on.
+	// A verdict below 0 is -(NF_… + 1), or XT_RETURN; else it is the offset of the next rule.
 	switch v := int32(binary.NativeEndian.Uint32(e.target.Info)); {
 	case v == -1:
 		r.Verdict = Drop
@@ -249,9 +253,9 @@ func (l layout) rule(b []byte, e entry, begins map[uint32]string) (Rule, error) 
 	case v == -5:
 		r.Verdict = Return
 	case v < 0:
-		return r, fmt.Errorf("%w: a verdict of %d", errMalformed, v)
+		return r, fmt.Errorf("%w: verdict %d", errMalformed, v)
 	case int(v) == e.at+e.next:
-		r.Verdict = None // a rule without a target goes on with the next
+		r.Verdict = None // a rule without a target continues with the next rule
 	default:
 		r.Verdict, r.To = Jump, begins[uint32(v)]
 		if e.isGoto {

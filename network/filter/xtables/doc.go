@@ -1,6 +1,7 @@
-// Package xtables reads what the legacy iptables (ip_tables, ip6_tables) has in the kernel, without its program: the kernel
-// gives a table out as one block of memory, to the program just as to us.
+// Package xtables reads the rules of the legacy iptables (ip_tables, ip6_tables) from the kernel, without the iptables
+// program. The kernel returns a table as one block of memory (getsockopt IPT_SO_GET_ENTRIES), as it does to the program.
 //
-// It is for looking, at tables that are anybody's: whether this interface is in use at all, and what drops packets. Nothing
-// is changed, and no table is made by looking at it: only those are asked for that the kernel names as being there.
+// It serves to find out whether another program uses the legacy iptables, and which of its rules drop packets. It changes
+// nothing. In particular it creates no table: the kernel would create one that is asked for, so only the tables listed in
+// /proc/net/ip_tables_names are read.
 package xtables

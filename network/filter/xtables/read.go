@@ -20,11 +20,11 @@ const (
 	getInfo    = 64 // IPT_SO_GET_INFO
 	getEntries = 65 // IPT_SO_GET_ENTRIES
 	nameLength = 32 // XT_TABLE_MAXNAMELEN
-	attempts   = 5  // somebody may put in another table between the two
+	attempts   = 5  // another process may replace the table between the two calls
 )
 
-// Read returns the tables of a family that there are, in the network namespace of the calling thread. Where the kernel has no
-// legacy iptables there are none.
+// Read returns the existing tables of a family in the network namespace of the calling thread: none if the kernel has no
+// legacy iptables.
 func Read(f subnet.Family) (tables []Table, err error) {
 	names, err := os.ReadFile([...]string{
 		subnet.IPv4: "/proc/thread-self/net/ip_tables_names", subnet.IPv6: "/proc/thread-self/net/ip6_tables_names",
@@ -37,7 +37,8 @@ func Read(f subnet.Family) (tables []Table, err error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
-	fd, err := unix.Socket([...]int{subnet.IPv4: unix.AF_INET, subnet.IPv6: unix.AF_INET6}[f], unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	domain := [...]int{subnet.IPv4: unix.AF_INET, subnet.IPv6: unix.AF_INET6}[f]
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%s: open a socket: %w", f, err)
 	}
@@ -69,7 +70,7 @@ func readTable(fd int, f subnet.Family, name string) (t Table, err error) {
 		if err = get(fd, f, getInfo, unsafe.Slice((*byte)(unsafe.Pointer(&i)), unsafe.Sizeof(i))); err != nil {
 			return Table{}, err
 		}
-		// A struct ipt_get_entries: name, size, and the entries, which are aligned as their counters are.
+		// A struct ipt_get_entries: name, size, and the entries, which have the alignment of their 64-bit counters.
 		begin := 40
 		if runtime.GOARCH == "386" {
 			begin = 36
@@ -80,7 +81,7 @@ func readTable(fd int, f subnet.Family, name string) (t Table, err error) {
 		if err = get(fd, f, getEntries, b); err == nil {
 			return decode(f, name, i, bytes.Clone(b[begin:]))
 		}
-		if !errors.Is(err, unix.EAGAIN) { // its size is another one now
+		if !errors.Is(err, unix.EAGAIN) { // EAGAIN: the size of the table has changed
 			return Table{}, err
 		}
 	}
