@@ -107,4 +107,3 @@ func (f Family) Intervals(prefixes []netip.Prefix) (elements []nftables.SetEleme
 	}
 	return elements
 }
-
