@@ -62,11 +62,10 @@ func newStore(ctx context.Context, bin, dir, certDir string, n int, secure bool)
 		}
 	}
 	if secure {
-		certs, err := newCertificates(certDir, addrs)
-		if err != nil {
+		s.certs = &certificates{certDir}
+		if err := s.certs.renew(addrs); err != nil {
 			return s, err
 		}
-		s.certs = &certs
 	}
 	if err := s.start(ctx); err != nil {
 		return s, err

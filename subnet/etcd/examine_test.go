@@ -69,12 +69,12 @@ func TestExamineCertificates(t *testing.T) {
 	theirEnd, ourEnd := time.Now().Add(2*time.Hour).Truncate(time.Second), time.Now().Add(3*time.Hour).Truncate(time.Second)
 	certFile, keyFile := ours.sign(filepath.Join(dir, "server"), until(theirEnd))
 	clientCert, clientKey := ours.sign(filepath.Join(dir, "client"), until(ourEnd))
-	etcd := server(t, etcdserver.Options{CertFile: certFile, KeyFile: keyFile, ClientCAFile: ours.file})
-	x := open(t, Options{Endpoints: []string{etcd.Endpoint()}, CAFile: ours.file, CertFile: clientCert, KeyFile: clientKey}).Examine(t.Context())
+	etcd := server(t, etcdserver.Options{CertFile: certFile, KeyFile: keyFile, ClientCAFile: ours.File})
+	x := open(t, Options{Endpoints: []string{etcd.Endpoint()}, CAFile: ours.File, CertFile: clientCert, KeyFile: clientKey}).Examine(t.Context())
 	if e := x.Endpoints[0]; e.Err != nil || e.ClockAhead == nil || !e.CertificateEnds.Equal(theirEnd) || !x.CertificateEnds.Equal(ourEnd) {
 		t.Errorf("%+v, want certificates until %s and %s", x, theirEnd, ourEnd)
 	}
-	bare := open(t, Options{Endpoints: []string{etcd.Endpoint()}, CAFile: ours.file}).Examine(t.Context())
+	bare := open(t, Options{Endpoints: []string{etcd.Endpoint()}, CAFile: ours.File}).Examine(t.Context())
 	if e := bare.Endpoints[0]; e.Err == nil || !strings.Contains(e.Err.Error(), "etcd wants a client certificate") {
 		t.Errorf("%+v, want that a certificate is missing", e)
 	}

@@ -64,10 +64,10 @@ func TestThreeMembersWithCertificatesAndRights(t *testing.T) {
 	serverCert, serverKey := ca.sign(filepath.Join(dir, "server"), nil)
 	rootCert, rootKey := ca.sign(filepath.Join(dir, "root"), commonName("root"))
 	clientCert, clientKey := ca.sign(filepath.Join(dir, "client"), commonName("selvage"))
-	members, endpoints := startMembers(t, etcdserver.Options{CertFile: serverCert, KeyFile: serverKey, ClientCAFile: ca.file})
+	members, endpoints := startMembers(t, etcdserver.Options{CertFile: serverCert, KeyFile: serverKey, ClientCAFile: ca.File})
 
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(must[[]byte](t)(os.ReadFile(ca.file)))
+	pool.AppendCertsFromPEM(must[[]byte](t)(os.ReadFile(ca.File)))
 	root, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: quietZap(), TLS: &tls.Config{
 		RootCAs: pool, Certificates: []tls.Certificate{must[tls.Certificate](t)(tls.LoadX509KeyPair(rootCert, rootKey))},
 	}})
@@ -80,7 +80,7 @@ func TestThreeMembersWithCertificatesAndRights(t *testing.T) {
 
 	log, kept := logger(t)
 	s := open(t, Options{
-		Endpoints: endpoints, Prefix: testPrefix, CAFile: ca.file, CertFile: clientCert, KeyFile: clientKey, Log: log,
+		Endpoints: endpoints, Prefix: testPrefix, CAFile: ca.File, CertFile: clientCert, KeyFile: clientKey, Log: log,
 		LeaseTTL: time.Minute, quiet: 200 * time.Millisecond, retryLast: retryFirst,
 	})
 	w := storetest.Watch(t, s, nil)

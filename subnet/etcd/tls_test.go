@@ -1,92 +1,38 @@
 package etcd
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/selvage-net/selvage/dist/lab/certs"
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
 	"github.com/selvage-net/selvage/subnet/storetest"
 )
 
 // authority signs certificates.
 type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string // its own certificate
+	t *testing.T
+	*certs.Authority
 }
 
-func newAuthority(t *testing.T, dir, name string) *authority {
+func newAuthority(t *testing.T, dir, name string) authority {
 	t.Helper()
-	a := &authority{t: t, key: newKey(t), file: filepath.Join(dir, name+".pem")}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, a.file, "CERTIFICATE", der)
-	return a
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func writePEM(t *testing.T, file, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	return authority{t, must[*certs.Authority](t)(certs.New(dir, name))}
 }
 
 // sign writes a certificate and its key, for a loopback server and for a client, into files that start with path.
-func (a *authority) sign(path string, change func(*x509.Certificate)) (certFile, keyFile string) {
+func (a authority) sign(path string, change func(*x509.Certificate)) (certFile, keyFile string) {
 	a.t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "etcd"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	if change != nil {
-		change(template)
-	}
-	key := newKey(a.t)
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
+	name := func(c *x509.Certificate) { c.Subject.CommonName = "etcd" }
+	if err := a.Sign(path, name, certs.For("127.0.0.1"), change); err != nil {
 		a.t.Fatal(err)
 	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	certFile, keyFile = path+".crt", path+".key"
-	writePEM(a.t, certFile, "CERTIFICATE", der)
-	writePEM(a.t, keyFile, "PRIVATE KEY", pkcs8)
-	return certFile, keyFile
+	return path + ".pem", path + ".key"
 }
 
 func expired(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }
@@ -106,7 +52,7 @@ func TestTLS(t *testing.T) {
 
 	plain := shared.server
 	trusting := server(t, etcdserver.Options{CertFile: certFile, KeyFile: keyFile})
-	strict := server(t, etcdserver.Options{CertFile: certFile, KeyFile: keyFile, ClientCAFile: ours.file})
+	strict := server(t, etcdserver.Options{CertFile: certFile, KeyFile: keyFile, ClientCAFile: ours.File})
 	stale := server(t, etcdserver.Options{CertFile: oldServer, KeyFile: oldServerKey})
 	other := server(t, etcdserver.Options{CertFile: misnamed, KeyFile: misnamedKey})
 
@@ -117,19 +63,19 @@ func TestTLS(t *testing.T) {
 		opts   Options
 		want   string // of the error; empty: none
 	}{
-		{"authority only", trusting, "https", Options{CAFile: ours.file}, ""},
-		{"no scheme", trusting, "", Options{CAFile: ours.file}, ""},
-		{"client certificate", strict, "https", Options{CAFile: ours.file, CertFile: clientCert, KeyFile: clientKey}, ""},
-		{"client certificate that nobody wants", trusting, "https", Options{CAFile: ours.file, CertFile: foreignCert, KeyFile: foreignKey}, ""},
-		{"wrong authority", trusting, "https", Options{CAFile: theirs.file}, "check the CA file"},
+		{"authority only", trusting, "https", Options{CAFile: ours.File}, ""},
+		{"no scheme", trusting, "", Options{CAFile: ours.File}, ""},
+		{"client certificate", strict, "https", Options{CAFile: ours.File, CertFile: clientCert, KeyFile: clientKey}, ""},
+		{"client certificate that nobody wants", trusting, "https", Options{CAFile: ours.File, CertFile: foreignCert, KeyFile: foreignKey}, ""},
+		{"wrong authority", trusting, "https", Options{CAFile: theirs.File}, "check the CA file"},
 		{"no authority", trusting, "https", Options{}, "check the CA file"},
-		{"server's certificate expired", stale, "https", Options{CAFile: ours.file}, "etcd's certificate is not valid today"},
-		{"server's certificate for another name", other, "https", Options{CAFile: ours.file}, "etcd's certificate is for another name"},
-		{"no client certificate", strict, "https", Options{CAFile: ours.file}, "etcd wants a client certificate"},
-		{"client certificate of another authority", strict, "https", Options{CAFile: ours.file, CertFile: foreignCert, KeyFile: foreignKey}, "etcd does not accept our client certificate"},
-		{"client certificate expired", strict, "https", Options{CAFile: ours.file, CertFile: oldCert, KeyFile: oldKey}, "our client certificate has expired"},
+		{"server's certificate expired", stale, "https", Options{CAFile: ours.File}, "etcd's certificate is not valid today"},
+		{"server's certificate for another name", other, "https", Options{CAFile: ours.File}, "etcd's certificate is for another name"},
+		{"no client certificate", strict, "https", Options{CAFile: ours.File}, "etcd wants a client certificate"},
+		{"client certificate of another authority", strict, "https", Options{CAFile: ours.File, CertFile: foreignCert, KeyFile: foreignKey}, "etcd does not accept our client certificate"},
+		{"client certificate expired", strict, "https", Options{CAFile: ours.File, CertFile: oldCert, KeyFile: oldKey}, "our client certificate has expired"},
 		{"http to https", trusting, "http", Options{}, "use https"},
-		{"https to http", plain, "https", Options{CAFile: ours.file}, "use http in the endpoints"},
+		{"https to http", plain, "https", Options{CAFile: ours.File}, "use http in the endpoints"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, host, _ := strings.Cut(c.server.Endpoint(), "://")
@@ -155,9 +101,9 @@ func TestCertificatesAreReplacedWithoutARestart(t *testing.T) {
 	ca := newAuthority(t, dir, "ca")
 	serverCert, serverKey := ca.sign(filepath.Join(dir, "server"), nil)
 	clientCert, clientKey := ca.sign(filepath.Join(dir, "client"), nil)
-	etcd := server(t, etcdserver.Options{CertFile: serverCert, KeyFile: serverKey, ClientCAFile: ca.file})
+	etcd := server(t, etcdserver.Options{CertFile: serverCert, KeyFile: serverKey, ClientCAFile: ca.File})
 	log, kept := logger(t)
-	o := Options{Endpoints: []string{etcd.Endpoint()}, CAFile: ca.file, CertFile: clientCert, KeyFile: clientKey, Log: log, retryLast: retryFirst}
+	o := Options{Endpoints: []string{etcd.Endpoint()}, CAFile: ca.File, CertFile: clientCert, KeyFile: clientKey, Log: log, retryLast: retryFirst}
 	s := open(t, o)
 	w := storetest.Watch(t, s, nil)
 	w.Synced(1)
