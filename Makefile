@@ -46,6 +46,8 @@ bin/cni/portmap bin/cni/bandwidth: bin/cni/%: $(PINS)
 	$(TOOL) -o ../../$@ $(CNI)/meta/$*
 bin/staticcheck: $(PINS)
 	$(TOOL) -o ../../$@ honnef.co/go/tools/cmd/staticcheck
+bin/misspell: $(PINS)
+	$(TOOL) -o ../../$@ github.com/golangci/misspell/cmd/misspell
 bin/cnitool: $(PINS)
 	$(TOOL) -o ../../$@ github.com/containernetworking/cni/cnitool
 bin/benchstat: $(PINS)
@@ -126,6 +128,11 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { gofmt -l $$(git ls-files -co --exclude-standard '*.go'); echo 'not formatted: run gofmt -w on these' >&2; exit 1; }
 	@$(RUN_GO) vet ./...
 	bin/staticcheck ./...
+
+.PHONY: language
+language: bin/misspell ## check the spelling, the words and the width of product code and documentation
+	@bin/misspell -error $$(git ls-files '*.go' '*.md' '*.mk' '*.sh' Makefile)
+	@$(RUN_GO) run ./dist/language
 
 .PHONY: packages-demo packages-test
 packages-demo:

@@ -15,7 +15,7 @@ func TestRun(t *testing.T) {
 		says string // on stderr
 	}{
 		{"no regular expression", []string{"--only", "route["}, 1, "chaos: --only: error parsing regexp: missing closing ]: `[`"},
-		{"an unknown flag", []string{"--onyl", "route"}, 1, "chaos: unknown flag: --onyl"},
+		{"an unknown flag", []string{"--unknown", "route"}, 1, "chaos: unknown flag: --unknown"},
 		{"a flag without its value", []string{"--walk"}, 1, "chaos: flag needs an argument: --walk"},
 		{"no families", []string{"--families", "ipv5"}, 1, `chaos: --families: families "ipv5": want ipv4, ipv6 or dual`},
 		{"no duration", []string{"--walk", "10"}, 1, `invalid argument "10" for "--walk" flag`},
