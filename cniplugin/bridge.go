@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // A bridge outlives the subnet that it was made for: the node's lease was lost or taken away, the daemon got another one,
@@ -25,7 +26,7 @@ type conflict struct {
 }
 
 // remedy tries what can be tried after an ADD that failed with cause and was undone.
-func (c *call) remedy(ctx context.Context, d delegation, f subnet.File, cause error) ([]byte, error) {
+func (c *call) remedy(ctx context.Context, d delegation, f subnetfile.File, cause error) ([]byte, error) {
 	cause = c.diagnose(d, f, cause)
 	if e, ok := errors.AsType[*types.Error](cause); !ok || e.Code != codeBridge || !c.conf.RepairBridge {
 		return nil, cause
@@ -47,7 +48,7 @@ const emptyAfter = time.Second
 
 // awaitRepairable returns nil once the bridge may be given another address: nothing is attached to it, so nobody has the
 // address for a gateway, and the address is one of the overlay's, so that it was ours to give.
-func (c *call) awaitRepairable(ctx context.Context, d delegation, f subnet.File) error {
+func (c *call) awaitRepairable(ctx context.Context, d delegation, f subnetfile.File) error {
 	for until := time.Now().Add(emptyAfter); ; {
 		x, ok := findConflict(d, f)
 		if !ok {
@@ -73,7 +74,7 @@ func (c *call) awaitRepairable(ctx context.Context, d delegation, f subnet.File)
 }
 
 // diagnose returns what is behind a delegate's ADD that failed with cause, if that is known, and else the cause.
-func (c *call) diagnose(d delegation, f subnet.File, cause error) error {
+func (c *call) diagnose(d delegation, f subnetfile.File, cause error) error {
 	if x, ok := findConflict(d, f); ok {
 		return fail(codeBridge, fmt.Sprintf("bridge %s holds %s, want %s", x.bridge, x.holds, x.want),
 			fmt.Errorf("%s; the delegate says: %w", x.advice(f), cause))
@@ -89,7 +90,7 @@ func (c *call) diagnose(d delegation, f subnet.File, cause error) error {
 }
 
 // advice says what to do about a conflict.
-func (x conflict) advice(f subnet.File) string {
+func (x conflict) advice(f subnetfile.File) string {
 	if !inNetworks(f, x.holds.Addr()) {
 		return fmt.Sprintf("that is not of the overlay's networks: somebody else's, or from before they were changed; remove it with "+
 			"\"ip address delete %s dev %s\", or name another bridge as delegate.bridge", x.holds, x.bridge)
@@ -104,7 +105,7 @@ func (x conflict) advice(f subnet.File) string {
 }
 
 // findConflict looks at the bridge that the delegate uses, if it is the reference plugin and gives the bridge an address.
-func findConflict(d delegation, f subnet.File) (conflict, bool) {
+func findConflict(d delegation, f subnetfile.File) (conflict, bool) {
 	var config struct {
 		Bridge           string
 		IsGateway        bool
@@ -133,7 +134,7 @@ func findConflict(d delegation, f subnet.File) (conflict, bool) {
 
 // inTheWay returns the first address that keeps the bridge plugin from giving a bridge the gateway's. That takes the first
 // address of the family that is the gateway's or in the way; for IPv6, only one whose prefix overlaps is.
-func inTheWay(f subnet.File, addrs []netip.Prefix) (holds, want netip.Prefix, ok bool) {
+func inTheWay(f subnetfile.File, addrs []netip.Prefix) (holds, want netip.Prefix, ok bool) {
 	for _, family := range subnet.Families() {
 		if !f.Subnets[family].IsValid() {
 			continue
@@ -154,7 +155,7 @@ func inTheWay(f subnet.File, addrs []netip.Prefix) (holds, want netip.Prefix, ok
 	return holds, want, false
 }
 
-func inNetworks(f subnet.File, a netip.Addr) bool {
+func inNetworks(f subnetfile.File, a netip.Addr) bool {
 	for _, networks := range f.Networks {
 		for _, n := range networks {
 			if n.Contains(a) {

@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // check has the delegate check what it made, and then compares the container's interface with the subnet file, of which
@@ -27,7 +28,7 @@ func (c *call) check(ctx context.Context) error {
 	if _, err := c.delegate(ctx, "CHECK", d, c.path); err != nil {
 		return err
 	}
-	f, err := subnet.ReadFile(c.conf.SubnetFile)
+	f, err := subnetfile.Read(c.conf.SubnetFile)
 	if err != nil {
 		return fileError(err, 0)
 	}
@@ -66,7 +67,7 @@ type expectation struct {
 
 // expect makes an expectation of the subnet file and of the configuration with which the container was added. Addresses
 // and routes that another IPAM plugin than host-local chose are its own business.
-func expect(n netConf, d delegation, f subnet.File) (expectation, error) {
+func expect(n netConf, d delegation, f subnetfile.File) (expectation, error) {
 	e := expectation{mtu: f.MTU}
 	var added struct {
 		IPAM struct {

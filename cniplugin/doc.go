@@ -1,6 +1,6 @@
 // Package cniplugin is the CNI plugin that attaches containers to the overlay.
 //
-// It makes no interface itself. The daemon writes a subnet file ([subnet.File]): which part of the overlay this node
+// It makes no interface itself. The daemon writes a subnet file ([subnetfile.File]): which part of the overlay this node
 // has, and the MTU. The plugin puts that together with the network configuration that the container runtime passes, and
 // has the result carried out by a delegate, usually the reference plugins bridge and host-local:
 //

@@ -7,7 +7,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // Plugin carries out one CNI verb. Its fields are what a program has of its surroundings.
@@ -72,7 +72,7 @@ func (c *call) attach(ctx context.Context, d delegation) ([]byte, error) {
 // addAgain is ADD for what was added before and not deleted since. The runtime should not do that (CNI spec, section
 // ADD), but some do after a reboot. The delegate decides whether it can be; if it cannot, what is there may be a running
 // container's, so nothing is undone here, and what DEL needs to know of the first ADD is kept.
-func (c *call) addAgain(ctx context.Context, d delegation, f subnet.File) error {
+func (c *call) addAgain(ctx context.Context, d delegation, f subnetfile.File) error {
 	result, err := c.delegateAdd(ctx, d)
 	if err != nil {
 		return withDetail(c.diagnose(d, f, err), fmt.Sprintf("interface %s was added before; DEL it first", c.a.ifName))
@@ -144,7 +144,7 @@ func (c *call) detach(ctx context.Context, d delegation) error {
 // recall returns the configuration for a verb after ADD: what was kept, or else what ADD would render now.
 func (c *call) recall(st stored) (delegation, error) {
 	if st.config == nil {
-		f, err := subnet.ReadFile(c.conf.SubnetFile)
+		f, err := subnetfile.Read(c.conf.SubnetFile)
 		if err != nil {
 			return delegation{}, fileError(err, 0)
 		}
@@ -167,7 +167,7 @@ func (c *call) recallOrGuess(st stored) (delegation, error) {
 	return d, nil
 }
 
-func (c *call) render(f subnet.File) (delegation, error) {
+func (c *call) render(f subnetfile.File) (delegation, error) {
 	d, err := render(c.conf, f)
 	if err != nil {
 		return d, fail(types.ErrInvalidNetworkConfig, "invalid network configuration", err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // Delegates unless the network configuration names others.
@@ -36,7 +37,7 @@ func (r rendered) setDefault(key string, value any) {
 
 // render makes the delegate's configuration: the keys of n.Delegate and what follows from n and the subnet file. The
 // same input gives the same bytes (encoding/json sorts the keys of maps).
-func render(n netConf, f subnet.File) (d delegation, err error) {
+func render(n netConf, f subnetfile.File) (d delegation, err error) {
 	for _, key := range []string{"name", "ipam"} {
 		if _, ok := n.Delegate[key]; ok {
 			return d, fmt.Errorf("delegate holds %q, want it one level up, beside \"delegate\"", key)
@@ -100,7 +101,7 @@ func wantHairpin(delegate object) (bool, error) {
 
 // renderIPAM makes the address management's part: one range a family, so that a container gets an address of each, and
 // a route to each of the overlay's networks beside the given ones.
-func renderIPAM(ipam object, f subnet.File) (rendered, error) {
+func renderIPAM(ipam object, f subnetfile.File) (rendered, error) {
 	type ipRange struct {
 		Subnet netip.Prefix `json:"subnet"`
 	}
@@ -190,8 +191,8 @@ func (d delegation) with(key string, value any) (delegation, error) {
 // anyFile stands in for a subnet file at DEL. host-local frees what a container has, whatever the range, but wants one;
 // these are for documentation (RFC 5737, RFC 3849) and nobody's. Not masqueraded by the daemon means that the delegate
 // looks for rules to remove.
-func anyFile() subnet.File {
-	return subnet.File{Subnets: [2]netip.Prefix{
+func anyFile() subnetfile.File {
+	return subnetfile.File{Subnets: [2]netip.Prefix{
 		subnet.IPv4: netip.MustParsePrefix("192.0.2.1/24"), subnet.IPv6: netip.MustParsePrefix("2001:db8::1/64"),
 	}}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // TestRenderGolden renders network.json with subnet.env and wants delegate.json, byte for byte, in every directory of
@@ -23,7 +24,7 @@ func TestRenderGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f, err := subnet.ReadFile(filepath.Join(dir, "subnet.env"))
+			f, err := subnetfile.Read(filepath.Join(dir, "subnet.env"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -63,8 +64,8 @@ func TestRenderLeavesItsInputAlone(t *testing.T) {
 	}
 }
 
-func testFile() subnet.File {
-	return subnet.File{
+func testFile() subnetfile.File {
+	return subnetfile.File{
 		Networks: [2][]netip.Prefix{subnet.IPv4: {netip.MustParsePrefix("10.5.0.0/16")}},
 		Subnets:  [2]netip.Prefix{subnet.IPv4: netip.MustParsePrefix("10.5.29.1/24")},
 		MTU:      1450,

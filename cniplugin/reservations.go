@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // reservationDir is host-local's unless ipam.dataDir says otherwise.
@@ -60,7 +61,7 @@ func (n netConf) reservations() ([]reservation, error) {
 }
 
 // exhausted returns a subnet of the file in which host-local has no address left.
-func exhausted(f subnet.File, list []reservation) (full netip.Prefix, size int, ok bool) {
+func exhausted(f subnetfile.File, list []reservation) (full netip.Prefix, size int, ok bool) {
 	for _, family := range subnet.Families() {
 		s := f.Subnets[family].Masked()
 		if !s.IsValid() || s.Addr().BitLen()-s.Bits() > 16 { // nobody fills more than that

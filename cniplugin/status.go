@@ -7,13 +7,13 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // status says whether an ADD could succeed now: there is a subnet with an address left, the daemon has nothing to say
 // against it, and the delegates agree. It does not wait for anything: runtimes ask again and again.
 func (c *call) status(ctx context.Context) error {
-	f, err := subnet.ReadFile(c.conf.SubnetFile)
+	f, err := subnetfile.Read(c.conf.SubnetFile)
 	if err != nil {
 		return fail(types.ErrPluginNotAvailable, "this node has no usable subnet file", err)
 	}
@@ -43,7 +43,7 @@ func (c *call) status(ctx context.Context) error {
 
 // daemonStatus is what the daemon left beside the subnet file.
 func (c *call) daemonStatus() error {
-	s, err := subnet.ReadStatus(c.conf.SubnetFile)
+	s, err := subnetfile.ReadStatus(c.conf.SubnetFile)
 	switch {
 	case err != nil:
 		return fail(types.ErrPluginNotAvailable, "not known whether the overlay is usable", err)

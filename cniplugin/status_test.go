@@ -10,6 +10,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 func TestStatus(t *testing.T) {
@@ -21,15 +22,15 @@ func TestStatus(t *testing.T) {
 	file := n.conf["subnetFile"].(string)
 
 	for _, test := range []struct {
-		status subnet.Status
+		status subnetfile.Status
 		code   uint
 		says   string
 	}{
-		{subnet.Status{Reason: "etcd was never reached"}, types.ErrPluginNotAvailable, "the overlay is not usable; etcd was never reached"},
-		{subnet.Status{Limited: true, Reason: "no uplink"}, types.ErrLimitedConnectivity, "the overlay does not work; no uplink"},
-		{subnet.Status{}, types.ErrPluginNotAvailable, "the daemon does not say why"},
+		{subnetfile.Status{Reason: "etcd was never reached"}, types.ErrPluginNotAvailable, "the overlay is not usable; etcd was never reached"},
+		{subnetfile.Status{Limited: true, Reason: "no uplink"}, types.ErrLimitedConnectivity, "the overlay does not work; no uplink"},
+		{subnetfile.Status{}, types.ErrPluginNotAvailable, "the daemon does not say why"},
 	} {
-		if err := subnet.WriteStatus(file, test.status); err != nil {
+		if err := subnetfile.WriteStatus(file, test.status); err != nil {
 			t.Fatal(err)
 		}
 		n.fails(n.verbs.Status, test.code, test.says)
@@ -38,9 +39,9 @@ func TestStatus(t *testing.T) {
 		n.ok(n.verbs.Del)
 	}
 	n.delegated("ADD", "DEL", "ADD", "DEL", "ADD", "DEL")
-	write(t, subnet.StatusPath(file), "x")
+	write(t, subnetfile.StatusPath(file), "x")
 	n.fails(n.verbs.Status, types.ErrPluginNotAvailable, "not known whether the overlay is usable", "status file "+file)
-	if err := subnet.WriteStatus(file, subnet.Status{Usable: true}); err != nil {
+	if err := subnetfile.WriteStatus(file, subnetfile.Status{Usable: true}); err != nil {
 		t.Fatal(err)
 	}
 	n.ok(n.verbs.Status)
@@ -133,7 +134,7 @@ func TestExhausted(t *testing.T) {
 		{"fd00::1/64", []netip.Addr{addr("fd00::2"), addr("fd00::3")}, false},
 	} {
 		s := netip.MustParsePrefix(test.subnet)
-		var f subnet.File
+		var f subnetfile.File
 		f.Subnets[subnet.FamilyOf(s.Addr())] = s
 		var list []reservation
 		for _, a := range test.taken {

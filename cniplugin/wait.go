@@ -9,7 +9,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 const (
@@ -19,10 +19,10 @@ const (
 
 // readFile reads the subnet file. While there is none, it looks again for as long as the network configuration says: a
 // node that boots starts containers and the daemon at the same time.
-func readFile(ctx context.Context, n netConf) (subnet.File, error) {
+func readFile(ctx context.Context, n netConf) (subnetfile.File, error) {
 	until := time.Now().Add(n.wait)
 	for {
-		f, err := subnet.ReadFile(n.SubnetFile)
+		f, err := subnetfile.Read(n.SubnetFile)
 		if err == nil {
 			return f, nil
 		}

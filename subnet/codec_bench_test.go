@@ -1,9 +1,6 @@
 package subnet
 
-import (
-	"path/filepath"
-	"testing"
-)
+import "testing"
 
 // dualLease is one as selvage writes it, with all there is.
 func dualLease() Lease {
@@ -58,40 +55,4 @@ func BenchmarkParseConfig(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-// BenchmarkFile renders a subnet file, and reads one, without the disk.
-func BenchmarkFile(b *testing.B) {
-	f := File{MTU: 1450, IPMasq: true}
-	f.Networks[IPv4], f.Subnets[IPv4] = append(f.Networks[IPv4], pfx("10.5.0.0/16")), pfx("10.5.29.1/24")
-	f.Networks[IPv6], f.Subnets[IPv6] = append(f.Networks[IPv6], pfx("fd00:5::/48")), pfx("fd00:5:0:1d::1/64")
-	b.Run("marshal", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if len(f.Marshal()) == 0 {
-				b.Fatal("nothing")
-			}
-		}
-	})
-	b.Run("write", func(b *testing.B) {
-		path := filepath.Join(b.TempDir(), "subnet.env")
-		b.ReportAllocs()
-		for b.Loop() {
-			if err := WriteFile(path, f); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("read", func(b *testing.B) {
-		path := filepath.Join(b.TempDir(), "subnet.env")
-		if err := WriteFile(path, f); err != nil {
-			b.Fatal(err)
-		}
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := ReadFile(path); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }

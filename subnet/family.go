@@ -38,3 +38,9 @@ func (f Family) String() string {
 	}
 	return "IPv6"
 }
+
+// Gateway returns the address that a node itself has in its subnet, the first after the network's, with the subnet's
+// length: 10.5.29.1/24 for 10.5.29.0/24.
+func Gateway(subnet netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(subnet.Masked().Addr().Next(), subnet.Bits())
+}

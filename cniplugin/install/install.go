@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // ErrNotReady says that this node has no subnet file yet, so that no network configuration was written. Try again.
@@ -103,7 +103,7 @@ const lookEvery = 100 * time.Millisecond
 // awaitSubnet waits until there is a subnet file. One that is damaged is an error at once.
 func awaitSubnet(ctx context.Context, o Options) error {
 	for until := time.Now().Add(o.Wait); ; {
-		_, err := subnet.ReadFile(o.SubnetFile)
+		_, err := subnetfile.Read(o.SubnetFile)
 		if err == nil {
 			return nil
 		}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // node is a machine's directories.
@@ -53,7 +53,7 @@ func (n *node) write(path, content string) {
 
 func (n *node) ready() {
 	n.Helper()
-	err := subnet.WriteFile(n.SubnetFile, subnet.File{
+	err := subnetfile.Write(n.SubnetFile, subnetfile.File{
 		Networks: [2][]netip.Prefix{{netip.MustParsePrefix("10.5.0.0/16")}}, Subnets: [2]netip.Prefix{netip.MustParsePrefix("10.5.29.1/24")},
 	})
 	if err != nil {

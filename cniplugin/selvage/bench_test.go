@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // BenchmarkAttach attaches a container and detaches it, in turns through selvage, with the rendered configuration through
@@ -52,7 +52,7 @@ func BenchmarkAttach(b *testing.B) {
 	}
 	took := map[string][]time.Duration{}
 	err = host.Do(func() error {
-		if err := subnet.WriteFile(subnetFile, ipv4File()); err != nil {
+		if err := subnetfile.Write(subnetFile, ipv4File()); err != nil {
 			return err
 		}
 		selvage, bridge := filepath.Join(bin, "selvage"), filepath.Join(plugins, "bridge")

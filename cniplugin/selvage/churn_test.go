@@ -18,6 +18,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 const (
@@ -84,7 +85,7 @@ func testChurn(t *testing.T, bin string, count int) {
 }
 
 // restart writes the subnet file over and over, as a daemon does that is restarted, each time with something changed.
-func (c *churn) restart(file subnet.File) (stop func() int) {
+func (c *churn) restart(file subnetfile.File) (stop func() int) {
 	ctx := make(chan struct{})
 	written := make(chan int)
 	go func() {
@@ -96,7 +97,7 @@ func (c *churn) restart(file subnet.File) (stop func() int) {
 			case <-time.After(20 * time.Millisecond):
 			}
 			file.MTU = 1400 + n%2
-			if err := c.host.Do(func() error { return subnet.WriteFile(subnetFile, file) }); err != nil {
+			if err := c.host.Do(func() error { return subnetfile.Write(subnetFile, file) }); err != nil {
 				c.Error(err)
 			}
 		}

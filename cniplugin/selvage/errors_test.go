@@ -16,7 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // obedient is a delegate that does what a file /run/VERB says, which is a script, and succeeds otherwise.
@@ -84,8 +84,8 @@ func noAddressLeft(f *failing) {
 
 func noSubnetFile(f *failing) { f.do(func() error { return os.Remove(subnetFile) }) }
 
-func status(s subnet.Status) func(*failing) {
-	return func(f *failing) { f.do(func() error { return subnet.WriteStatus(subnetFile, s) }) }
+func status(s subnetfile.Status) func(*failing) {
+	return func(f *failing) { f.do(func() error { return subnetfile.WriteStatus(subnetFile, s) }) }
 }
 
 const (
@@ -152,8 +152,8 @@ func errorCases() []errorCase {
 		{name: "CHECK of a container with nothing right", verb: "CHECK", env: []string{"CNI_IFNAME=lo"}},
 
 		{name: "STATUS without a subnet file", verb: "STATUS", setup: noSubnetFile},
-		{name: "STATUS of an overlay that is not usable", verb: "STATUS", setup: status(subnet.Status{Reason: "etcd was not reached yet"})},
-		{name: "STATUS of an overlay that does not work", verb: "STATUS", setup: status(subnet.Status{Limited: true, Reason: "flannel.1 cannot be made"})},
+		{name: "STATUS of an overlay that is not usable", verb: "STATUS", setup: status(subnetfile.Status{Reason: "etcd was not reached yet"})},
+		{name: "STATUS of an overlay that does not work", verb: "STATUS", setup: status(subnetfile.Status{Limited: true, Reason: "flannel.1 cannot be made"})},
 		{name: "STATUS with a damaged status file", verb: "STATUS", setup: func(f *failing) { f.write(subnetFile+".status", "x") }},
 		{name: "STATUS without a delegate", verb: "STATUS", conf: map[string]any{"delegate": map[string]any{"type": "ptp"}}},
 		{name: "STATUS with no address left", verb: "STATUS", setup: noAddressLeft},

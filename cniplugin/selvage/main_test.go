@@ -20,6 +20,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // The tests drive the program as it is installed, through libcni as a container runtime does, with the real bridge and
@@ -253,7 +254,7 @@ func testLostState(t *testing.T, bin string) {
 		"node got another subnet": func() error {
 			file := ipv4File()
 			file.Subnets[subnet.IPv4] = netip.MustParsePrefix("10.5.77.1/24")
-			return errors.Join(os.Remove(kept), subnet.WriteFile(subnetFile, file))
+			return errors.Join(os.Remove(kept), subnetfile.Write(subnetFile, file))
 		},
 		"no subnet file": func() error { return os.Remove(subnetFile) },
 	} {

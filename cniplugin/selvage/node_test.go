@@ -17,6 +17,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // node is a host with a subnet file, and a container runtime on it.
@@ -28,7 +29,7 @@ type node struct {
 	stderr bytes.Buffer // what the plugins printed there
 }
 
-func newNode(t *testing.T, bin, specVersion, plugin string, file subnet.File) *node {
+func newNode(t *testing.T, bin, specVersion, plugin string, file subnetfile.File) *node {
 	t.Helper()
 	host, err := sandbox.NewHost("node")
 	if err != nil {
@@ -46,12 +47,12 @@ func newNode(t *testing.T, bin, specVersion, plugin string, file subnet.File) *n
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.do(func() error { return subnet.WriteFile(subnetFile, file) })
+	n.do(func() error { return subnetfile.Write(subnetFile, file) })
 	return n
 }
 
-func ipv4File() subnet.File {
-	return subnet.File{
+func ipv4File() subnetfile.File {
+	return subnetfile.File{
 		Networks: [2][]netip.Prefix{subnet.IPv4: {netip.MustParsePrefix("10.5.0.0/16")}},
 		Subnets:  [2]netip.Prefix{subnet.IPv4: netip.MustParsePrefix("10.5.29.1/24")},
 		MTU:      1450, IPMasq: true,

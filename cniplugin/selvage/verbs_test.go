@@ -16,6 +16,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // code returns an error's CNI code.
@@ -54,11 +55,11 @@ func testCheck(t *testing.T, bin string) {
 			})
 		}
 	}
-	onNode := func(change func(*subnet.File)) func(*node) error {
+	onNode := func(change func(*subnetfile.File)) func(*node) error {
 		return func(n *node) error {
 			f := ipv4File()
 			change(&f)
-			return n.host.Do(func() error { return subnet.WriteFile(subnetFile, f) })
+			return n.host.Do(func() error { return subnetfile.Write(subnetFile, f) })
 		}
 	}
 	const mismatch = 101
@@ -71,13 +72,13 @@ func testCheck(t *testing.T, bin string) {
 			return inPod(pod, func(eth0 netlink.Link) error { return netlink.LinkSetMTU(eth0, 1500) })
 		}, mismatch, "its MTU is 1500, and the overlay carries 1450"},
 		"MTU of the overlay": {func(*sandbox.Net) func(*node) error {
-			return onNode(func(f *subnet.File) { f.MTU = 1400 })
+			return onNode(func(f *subnetfile.File) { f.MTU = 1400 })
 		}, mismatch, "its MTU is 1450, and the overlay carries 1400"},
 		"another subnet": {func(*sandbox.Net) func(*node) error {
-			return onNode(func(f *subnet.File) { f.Subnets[subnet.IPv4] = netip.MustParsePrefix("10.5.77.1/24") })
+			return onNode(func(f *subnetfile.File) { f.Subnets[subnet.IPv4] = netip.MustParsePrefix("10.5.77.1/24") })
 		}, mismatch, "it has no address of 10.5.77.0/24"},
 		"another network": {func(*sandbox.Net) func(*node) error {
-			return onNode(func(f *subnet.File) {
+			return onNode(func(f *subnetfile.File) {
 				f.Networks[subnet.IPv4] = append(f.Networks[subnet.IPv4], netip.MustParsePrefix("10.6.0.0/16"))
 			})
 		}, 0, ""}, // the default route leads there
@@ -126,11 +127,13 @@ func testStatus(t *testing.T, bin string) {
 	if err := status(); err != nil {
 		t.Error(err)
 	}
-	n.do(func() error { return subnet.WriteStatus(subnetFile, subnet.Status{Reason: "no lease"}) })
+	n.do(func() error { return subnetfile.WriteStatus(subnetFile, subnetfile.Status{Reason: "no lease"}) })
 	n.wantError(status(), types.ErrPluginNotAvailable, "the overlay is not usable", "no lease")
-	n.do(func() error { return subnet.WriteStatus(subnetFile, subnet.Status{Limited: true, Reason: "no uplink"}) })
+	n.do(func() error {
+		return subnetfile.WriteStatus(subnetFile, subnetfile.Status{Limited: true, Reason: "no uplink"})
+	})
 	n.wantError(status(), types.ErrLimitedConnectivity, "the overlay does not work", "no uplink")
-	n.do(func() error { return subnet.WriteStatus(subnetFile, subnet.Status{Usable: true}) })
+	n.do(func() error { return subnetfile.WriteStatus(subnetFile, subnetfile.Status{Usable: true}) })
 	if err := status(); err != nil {
 		t.Error(err)
 	}
@@ -187,7 +190,7 @@ func testOtherSubnet(t *testing.T, bin string) {
 	n.add(old)
 	file := ipv4File()
 	file.Subnets[subnet.IPv4] = netip.MustParsePrefix("10.5.77.1/24")
-	n.do(func() error { return subnet.WriteFile(subnetFile, file) })
+	n.do(func() error { return subnetfile.Write(subnetFile, file) })
 
 	rt := attach(next, "eth0")
 	rt.ContainerID = "c2"
@@ -240,8 +243,8 @@ func testSeveralNetworks(t *testing.T, bin string) {
 	n := newNode(t, bin, "1.1.0", "selvage", ipv4File())
 	first := n.list
 	second := n.network(`{"cniVersion":"1.1.0","name":"blue","plugins":[{"type":"selvage","subnetFile":"/run/blue/subnet.env","delegate":{"bridge":"cni-blue"}}]}`)
-	blue := subnet.File{Networks: [2][]netip.Prefix{{netip.MustParsePrefix("10.6.0.0/16")}}, Subnets: [2]netip.Prefix{netip.MustParsePrefix("10.6.4.1/24")}, MTU: 1400}
-	n.do(func() error { return subnet.WriteFile("/run/blue/subnet.env", blue) })
+	blue := subnetfile.File{Networks: [2][]netip.Prefix{{netip.MustParsePrefix("10.6.0.0/16")}}, Subnets: [2]netip.Prefix{netip.MustParsePrefix("10.6.4.1/24")}, MTU: 1400}
+	n.do(func() error { return subnetfile.Write("/run/blue/subnet.env", blue) })
 	pod := n.pod()
 	eth0, net1 := attach(pod, "eth0"), attach(pod, "net1")
 	n.add(eth0)

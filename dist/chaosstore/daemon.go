@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // host is a node of the lab with its daemon.
@@ -92,10 +92,10 @@ func (h *host) signal(s unix.Signal) error {
 }
 
 // subnetFile returns the node's subnet file; the zero one if there is none.
-func (h *host) subnetFile() (subnet.File, error) {
+func (h *host) subnetFile() (subnetfile.File, error) {
 	f, err := h.Subnet()
 	if errors.Is(err, fs.ErrNotExist) {
-		return subnet.File{}, nil
+		return subnetfile.File{}, nil
 	}
 	return f, err
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // scarce is a scene with a subnet for each of the nodes, and one more.
@@ -54,7 +55,7 @@ func races() []Fault {
 					return err
 				}
 			}
-			err = r.hosts[1].Do(func() error { return subnet.WriteFile("/run/flannel/subnet.env", file) })
+			err = r.hosts[1].Do(func() error { return subnetfile.Write("/run/flannel/subnet.env", file) })
 			return errors.Join(err, r.hosts[0].start(), r.hosts[1].start())
 		}, Check: func(ctx context.Context, r *run) error {
 			now, err := r.subnets(ctx)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/testctx"
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // TestFilesAreKept: what a daemon writes for others comes back by itself, whatever somebody does to it. The daemon looks at
@@ -24,7 +24,7 @@ func TestFilesAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(ctx, t, "leases kept", func() error { return node.Do(func() error { _, err := os.Stat(leasesFile); return err }) })
-	status := subnet.StatusPath(subnetFile)
+	status := subnetfile.StatusPath(subnetFile)
 	for _, tt := range []struct {
 		what string
 		do   func() error
@@ -34,7 +34,7 @@ func TestFilesAreKept(t *testing.T) {
 		{"another daemon writes its own", func() error { return os.WriteFile(subnetFile, []byte("FLANNEL_SUBNET=10.9.9.1/24\n"), 0o644) }},
 		{"its directory is removed", func() error { return os.RemoveAll(filepath.Dir(subnetFile)) }},
 		{"it is removed once more", func() error { return os.Remove(subnetFile) }},
-		{"a status file says not usable", func() error { return subnet.WriteStatus(subnetFile, subnet.Status{Reason: "not ours"}) }},
+		{"a status file says not usable", func() error { return subnetfile.WriteStatus(subnetFile, subnetfile.Status{Reason: "not ours"}) }},
 		{"a status file cannot be read", func() error { return os.WriteFile(status, []byte("{"), 0o644) }},
 		{"the kept leases are removed", func() error { return os.RemoveAll(leasesFile) }},
 	} {

@@ -14,6 +14,7 @@ import (
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // bin is where make build and make tools put the programs.
@@ -106,7 +107,7 @@ func (c *cluster) eventually(t *testing.T, what string, check func() error) {
 }
 
 // subnet is what a machine's subnet file says.
-func (c *cluster) subnet(t *testing.T, m *Machine) subnet.File {
+func (c *cluster) subnet(t *testing.T, m *Machine) subnetfile.File {
 	t.Helper()
 	file, err := m.Node.Subnet()
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // subnetFile is where a node's daemon writes its subnet file.
@@ -156,8 +157,8 @@ func (n *Node) take() *daemon {
 func (n *Node) LogPath() string { return n.log }
 
 // Subnet reads the node's subnet file. Before the daemon wrote it, the error matches [fs.ErrNotExist].
-func (n *Node) Subnet() (subnet.File, error) {
-	f, err := in(n.do, func() (subnet.File, error) { return subnet.ReadFile(subnetFile) })
+func (n *Node) Subnet() (subnetfile.File, error) {
+	f, err := in(n.do, func() (subnetfile.File, error) { return subnetfile.Read(subnetFile) })
 	if err != nil {
 		return f, fmt.Errorf("%s: %w", n.name, err)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/vtepfilter"
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // cleanup is what the command is told.
@@ -176,7 +176,7 @@ func (o cleanup) files(_ context.Context, say func(string)) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range append(names, o.subnetFile, subnet.StatusPath(o.subnetFile), o.socket) {
+	for _, name := range append(names, o.subnetFile, subnetfile.StatusPath(o.subnetFile), o.socket) {
 		if filepath.Dir(name) == filepath.Clean(o.stateDir) && !known(filepath.Base(name)) {
 			continue
 		}

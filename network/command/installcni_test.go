@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/selvage-net/selvage/cniplugin/install"
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // TestWatchInstallsAgain: what somebody removes is back without anyone's help. It is looked at once an hour here, so that
@@ -34,7 +34,7 @@ func TestWatchInstallsAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := subnet.WriteFile(o.SubnetFile, subnet.File{
+	if err := subnetfile.Write(o.SubnetFile, subnetfile.File{
 		Networks: [2][]netip.Prefix{{netip.MustParsePrefix("10.5.0.0/16")}}, Subnets: [2]netip.Prefix{netip.MustParsePrefix("10.5.29.1/24")},
 	}); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/selvage-net/selvage/network/doctor/probe"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // Facts is all that was found out. What could not be is zero, and no check makes anything of it.
@@ -75,7 +76,7 @@ type Route struct {
 // SubnetFile is what the daemon tells the CNI plugin.
 type SubnetFile struct {
 	Path    string
-	Content subnet.File
+	Content subnetfile.File
 	Err     error
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // gather finds out all but what takes others' time: what etcd answers, and how far packets get.
@@ -73,7 +74,7 @@ func (f *Facts) subnetFile(o Options) string {
 }
 
 func gatherSubnetFile(path string) SubnetFile {
-	content, err := subnet.ReadFile(path)
+	content, err := subnetfile.Read(path)
 	return SubnetFile{path, content, err}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/selvage-net/selvage/network/doctor/probe"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 var (
@@ -26,7 +27,7 @@ func well() Facts {
 	if err != nil {
 		panic(err) // a constant
 	}
-	file := subnet.File{MTU: 1430, IPMasq: true}
+	file := subnetfile.File{MTU: 1430, IPMasq: true}
 	file.Networks = [2][]netip.Prefix{{prefix("10.5.0.0/16")}, {prefix("fd00:5::/56")}}
 	file.Subnets = [2]netip.Prefix{prefix("10.5.1.1/24"), prefix("fd00:5:0:1::1/64")}
 	return Facts{

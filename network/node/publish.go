@@ -13,6 +13,7 @@ import (
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/filewatch"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // publish tells the world outside, once the node's own part of the overlay works: the rules first, then the subnet file,
@@ -30,7 +31,7 @@ func (n *node) publish(ctx context.Context) {
 	if n.published == content {
 		return
 	}
-	if err := subnet.WriteFile(n.SubnetFile, file); err != nil {
+	if err := subnetfile.Write(n.SubnetFile, file); err != nil {
 		n.sayOnce("subnet file", err)
 		n.setupAt = time.Now().Add(waitAfterFailure) // only to wake up again
 		return
@@ -55,7 +56,7 @@ func (n *node) watchFiles(ctx context.Context) {
 		}
 	}
 	for ctx.Err() == nil {
-		if err := filewatch.Watch(ctx, wake, n.SubnetFile, subnet.StatusPath(n.SubnetFile), n.cache.path); err != nil {
+		if err := filewatch.Watch(ctx, wake, n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path); err != nil {
 			n.Log.WithError(err).WithField("every", n.Resync.String()).
 				Warn("the files that this node writes cannot be watched (are there inotify instances left? see fs.inotify.max_user_instances); they are looked at less often")
 			sleep(ctx, n.Resync)
@@ -73,8 +74,8 @@ func (n *node) lookAtFiles(now time.Time) {
 			n.noteFileRepair(now, "changed")
 		}
 	}
-	if s, err := subnet.ReadStatus(n.SubnetFile); err != nil || s != n.told.usable {
-		n.told.usable = subnet.Status{} // none that is ever told, so that it is written
+	if s, err := subnetfile.ReadStatus(n.SubnetFile); err != nil || s != n.told.usable {
+		n.told.usable = subnetfile.Status{} // none that is ever told, so that it is written
 	}
 	if _, err := os.Stat(n.cache.path); errors.Is(err, fs.ErrNotExist) && n.cache.writes > 0 && !n.cache.writing {
 		n.cache.leasesChanged(now)
@@ -91,8 +92,8 @@ func (n *node) noteFileRepair(now time.Time, cause string) {
 }
 
 // file is the content of the subnet file.
-func (n *node) file() subnet.File {
-	f := subnet.File{MTU: n.backend.MTU(), IPMasq: n.IPMasq}
+func (n *node) file() subnetfile.File {
+	f := subnetfile.File{MTU: n.backend.MTU(), IPMasq: n.IPMasq}
 	for _, family := range subnet.Families() {
 		if r := n.config.Ranges[family]; r.Enabled() {
 			f.Networks[family] = []netip.Prefix{r.Network}
@@ -104,7 +105,7 @@ func (n *node) file() subnet.File {
 
 // previousSubnets reads which subnets an earlier run had from its subnet file.
 func (n *node) previousSubnets() (subnets [2]netip.Prefix) {
-	f, err := subnet.ReadFile(n.SubnetFile)
+	f, err := subnetfile.Read(n.SubnetFile)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			n.Log.WithError(err).Warn("the subnet file of an earlier run is of no use; it will be written anew")

@@ -12,8 +12,8 @@ import (
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/uplink"
-	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/etcd"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // manyRepairs is how many repairs are remembered.
@@ -30,9 +30,9 @@ type told struct {
 	pendingSince time.Time // since when something has differed after each pass; zero: nothing did after the last one
 	repairs      status.Repairs
 	passes       status.Passes
-	failures     map[string]int // by kind
-	usable       subnet.Status  // as it was written beside the subnet file
-	filterSince  time.Time      // since when the packet filter, ours or somebody's, keeps packets from passing
+	failures     map[string]int    // by kind
+	usable       subnetfile.Status // as it was written beside the subnet file
+	filterSince  time.Time         // since when the packet filter, ours or somebody's, keeps packets from passing
 }
 
 // ask has the loop call f between two steps, and waits for that. It is how others than the loop learn of its state.

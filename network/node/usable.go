@@ -3,7 +3,7 @@ package node
 import (
 	"time"
 
-	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // keepUsable tells the CNI plugin, by a file beside the subnet file, when this node cannot carry what a new pod sends. It is
@@ -16,7 +16,7 @@ func (n *node) keepUsable(now time.Time) {
 	if s == n.told.usable {
 		return
 	}
-	if err := subnet.WriteStatus(n.SubnetFile, s); err != nil {
+	if err := subnetfile.WriteStatus(n.SubnetFile, s); err != nil {
 		n.sayOnce("status file", err)
 		return
 	}
@@ -31,14 +31,14 @@ func (n *node) ownPending() int {
 }
 
 // usable says whether the node's own part of the overlay is in place, and has been within the last moment.
-func (n *node) usable(now time.Time) subnet.Status {
+func (n *node) usable(now time.Time) subnetfile.Status {
 	lost := n.ownPending() > 0 && !n.told.pendingSince.IsZero() && now.Sub(n.told.pendingSince) > pendingFor
 	switch {
 	case lost:
-		return subnet.Status{Limited: true, Reason: "the overlay's device, or a setting it needs, is not as it is to be: see selvaged status"}
+		return subnetfile.Status{Limited: true, Reason: "the overlay's device, or a setting it needs, is not as it is to be: see selvaged status"}
 	case !n.own.final:
-		return subnet.Status{Reason: "this node has no lease at the moment: see selvaged status"}
+		return subnetfile.Status{Reason: "this node has no lease at the moment: see selvaged status"}
 	default:
-		return subnet.Status{Usable: true}
+		return subnetfile.Status{Usable: true}
 	}
 }

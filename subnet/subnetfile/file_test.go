@@ -1,4 +1,4 @@
-package subnet
+package subnetfile
 
 import (
 	"errors"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // prefixes parses what is known to be right.
@@ -21,25 +23,25 @@ func prefixes(texts ...string) []netip.Prefix {
 	return list
 }
 
-// goldenFiles are subnet files by the name of the file in testdata/subnetfile that flannel would write for them.
+// goldenFiles are subnet files by the name of the file in testdata that flannel would write for them.
 func goldenFiles() map[string]File {
 	four, six := netip.MustParsePrefix("10.5.29.1/24"), netip.MustParsePrefix("fd00:5:0:1d::1/64")
 	return map[string]File{
-		"ipv4": {Networks: [2][]netip.Prefix{IPv4: prefixes("10.5.0.0/16")}, Subnets: [2]netip.Prefix{IPv4: four},
+		"ipv4": {Networks: [2][]netip.Prefix{subnet.IPv4: prefixes("10.5.0.0/16")}, Subnets: [2]netip.Prefix{subnet.IPv4: four},
 			MTU: 1450, IPMasq: true},
-		"ipv6": {Networks: [2][]netip.Prefix{IPv6: prefixes("fd00:5::/56")}, Subnets: [2]netip.Prefix{IPv6: six},
+		"ipv6": {Networks: [2][]netip.Prefix{subnet.IPv6: prefixes("fd00:5::/56")}, Subnets: [2]netip.Prefix{subnet.IPv6: six},
 			MTU: 1430},
 		"dual": {Networks: [2][]netip.Prefix{prefixes("10.5.0.0/16"), prefixes("fd00:5::/56")},
 			Subnets: [2]netip.Prefix{four, six}, MTU: 1450, IPMasq: true},
-		"networks": {Networks: [2][]netip.Prefix{IPv4: prefixes("10.5.0.0/16", "10.6.0.0/16")},
-			Subnets: [2]netip.Prefix{IPv4: four}, MTU: 1450},
+		"networks": {Networks: [2][]netip.Prefix{subnet.IPv4: prefixes("10.5.0.0/16", "10.6.0.0/16")},
+			Subnets: [2]netip.Prefix{subnet.IPv4: four}, MTU: 1450},
 	}
 }
 
 func TestFileGolden(t *testing.T) {
 	for name, f := range goldenFiles() {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join("testdata", "subnetfile", name+".env")
+			path := filepath.Join("testdata", name+".env")
 			want, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
@@ -47,7 +49,7 @@ func TestFileGolden(t *testing.T) {
 			if got := f.Marshal(); string(got) != string(want) {
 				t.Errorf("got:\n%swant:\n%s", got, want)
 			}
-			read, err := ReadFile(path)
+			read, err := Read(path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,23 +60,7 @@ func TestFileGolden(t *testing.T) {
 	}
 }
 
-func TestGateway(t *testing.T) {
-	for in, want := range map[string]string{
-		"10.5.29.0/24":        "10.5.29.1/24",
-		"10.5.29.1/24":        "10.5.29.1/24",
-		"fd00:5:0:1d::/64":    "fd00:5:0:1d::1/64",
-		"255.255.255.252/30":  "255.255.255.253/30",
-		"fd00:5::ffff:0/112":  "fd00:5::ffff:1/112",
-		"10.5.29.64/26":       "10.5.29.65/26",
-		"fd00:5:0:1d::fc/126": "fd00:5:0:1d::fd/126",
-	} {
-		if got := Gateway(netip.MustParsePrefix(in)); got != netip.MustParsePrefix(want) {
-			t.Errorf("Gateway(%s) = %s, want %s", in, got, want)
-		}
-	}
-}
-
-func TestParseFileTolerant(t *testing.T) {
+func TestParseTolerant(t *testing.T) {
 	one := goldenFiles()["ipv4"]
 	two := goldenFiles()["networks"]
 	bare := one
@@ -103,7 +89,7 @@ func TestParseFileTolerant(t *testing.T) {
 		"host bits":        {"FLANNEL_NETWORK=10.5.1.2/16\nFLANNEL_SUBNET=10.5.29.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n", one},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := ParseFile([]byte(test.text), "subnet.env")
+			got, err := Parse([]byte(test.text), "subnet.env")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +100,7 @@ func TestParseFileTolerant(t *testing.T) {
 	}
 }
 
-func TestParseFileErrors(t *testing.T) {
+func TestParseErrors(t *testing.T) {
 	const good = "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.29.1/24\n"
 	for _, test := range []struct{ text, want string }{
 		{good + "FLANNEL_MTU=12x", `subnet file f.env: line 3: FLANNEL_MTU is "12x", want a number of bytes from 68 to 65535, such as 1450`},
@@ -138,7 +124,7 @@ func TestParseFileErrors(t *testing.T) {
 		{good + "FLANNEL_IPV6_SUBNET=fd00:5:0:1d::1/64\n", "FLANNEL_IPV6_SUBNET is set and FLANNEL_IPV6_NETWORK is not"},
 		{"FLANNEL_SUBNET=" + strings.Repeat("1", 1000), `FLANNEL_SUBNET is "` + strings.Repeat("1", 80) + `", want`},
 	} {
-		_, err := ParseFile([]byte(test.text), "f.env")
+		_, err := Parse([]byte(test.text), "f.env")
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%q:\n got %v\nwant %s", test.text, err, test.want)
 		}
@@ -147,7 +133,7 @@ func TestParseFileErrors(t *testing.T) {
 
 func TestReadFileMissing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "subnet.env")
-	_, err := ReadFile(path)
+	_, err := Read(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("got %v, want one that matches fs.ErrNotExist", err)
 	}
@@ -160,7 +146,7 @@ func TestReadFileMissing(t *testing.T) {
 
 func TestReadFileUnreadable(t *testing.T) {
 	dir := t.TempDir() // opens and cannot be read, even by root
-	_, err := ReadFile(dir)
+	_, err := Read(dir)
 	if _, ok := errors.AsType[*fs.PathError](err); !ok || errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("got %v, want a PathError", err)
 	}
@@ -189,10 +175,10 @@ func TestWriteFile(t *testing.T) {
 	files := goldenFiles()
 	var before os.FileInfo
 	for i, name := range []string{"ipv4", "dual", "ipv6"} {
-		if err := WriteFile(path, files[name]); err != nil {
+		if err := Write(path, files[name]); err != nil {
 			t.Fatal(err)
 		}
-		got, err := ReadFile(path)
+		got, err := Read(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +202,7 @@ func TestWriteFile(t *testing.T) {
 		t.Errorf("directory: %v, %v, want mode 0755", info.Mode(), err)
 	}
 
-	if err := WriteFile(path, files["ipv6"]); err != nil {
+	if err := Write(path, files["ipv6"]); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || !os.SameFile(before, info) {
@@ -231,7 +217,7 @@ func TestWriteFileRefusesWhatCannotBeRead(t *testing.T) {
 	tooLarge, empty := good, File{MTU: 1450}
 	tooLarge.MTU = 70000
 	for _, f := range []File{tooLarge, empty} {
-		if err := WriteFile(path, f); err == nil {
+		if err := Write(path, f); err == nil {
 			t.Errorf("%+v was written", f)
 		}
 	}
@@ -247,7 +233,7 @@ func TestWriteFileFails(t *testing.T) {
 		if err := os.Mkdir(path, 0o755); err != nil { // a file cannot be renamed onto a directory
 			t.Fatal(err)
 		}
-		if err := WriteFile(path, f); err == nil || !strings.Contains(err.Error(), path) {
+		if err := Write(path, f); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("got %v, want an error that names %s", err, path)
 		}
 		wantOnly(t, dir, "subnet.env")
@@ -258,33 +244,33 @@ func TestWriteFileFails(t *testing.T) {
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := WriteFile(filepath.Join(file, "subnet.env"), f); err == nil {
+		if err := Write(filepath.Join(file, "subnet.env"), f); err == nil {
 			t.Error("no error where the directory is a file")
 		}
 	})
 
 	t.Run("at the temporary file", func(t *testing.T) {
 		dir := t.TempDir()
-		if err := WriteFile(filepath.Join(dir, strings.Repeat("n", 255)), f); err == nil { // room for the name, none for ".*"
+		if err := Write(filepath.Join(dir, strings.Repeat("n", 255)), f); err == nil { // room for the name, none for ".*"
 			t.Error("no error where the temporary file cannot be made")
 		}
 		wantOnly(t, dir)
 	})
 }
 
-func FuzzParseFile(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, file := range goldenFiles() {
 		f.Add(file.Marshal())
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		file, err := ParseFile(data, "f.env")
+		file, err := Parse(data, "f.env")
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "subnet file f.env: ") {
 				t.Fatalf("error does not name the file: %v", err)
 			}
 			return
 		}
-		again, err := ParseFile(file.Marshal(), "again.env")
+		again, err := Parse(file.Marshal(), "again.env")
 		if err != nil {
 			t.Fatalf("%+v is written as what cannot be read: %v", file, err)
 		}

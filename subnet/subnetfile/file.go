@@ -1,4 +1,6 @@
-package subnet
+// Package subnetfile reads and writes the two files by which the daemon reports to those who attach containers (CNI
+// plugins, Docker scripts): the subnet file, whose format is flannel's, and the status file beside it.
+package subnetfile
 
 import (
 	"bytes"
@@ -12,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // Limits of FLANNEL_MTU in bytes: what every IPv4 link must carry (RFC 791), and the most an IP packet can hold.
@@ -24,20 +28,14 @@ const (
 // format is flannel's, a list of shell assignments.
 type File struct {
 	Networks [2][]netip.Prefix // by Family: the overlay's networks, masked; none in a family that is not in use
-	Subnets  [2]netip.Prefix   // by Family: the gateway, see [Gateway]; invalid in a family that is not in use
+	Subnets  [2]netip.Prefix   // by Family: the gateway, see [subnet.Gateway]; invalid in a family that is not in use
 	MTU      int               // of the overlay's device, in bytes; 0 if not known
-	IPMasq   bool              // the daemon masquerades what leaves the overlay, so nobody else should
-}
-
-// Gateway returns the address that a node itself has in its subnet, the first after the network's, with the subnet's
-// length: 10.5.29.1/24 for 10.5.29.0/24.
-func Gateway(subnet netip.Prefix) netip.Prefix {
-	return netip.PrefixFrom(subnet.Masked().Addr().Next(), subnet.Bits())
+	IPMasq   bool              // the daemon masquerades what leaves the overlay, so no other process should
 }
 
 // fileKeys returns the names under which the file holds a family.
-func fileKeys(f Family) (network, subnet string) {
-	if f == IPv4 {
+func fileKeys(f subnet.Family) (networkKey, subnetKey string) {
+	if f == subnet.IPv4 {
 		return "FLANNEL_NETWORK", "FLANNEL_SUBNET"
 	}
 	return "FLANNEL_IPV6_NETWORK", "FLANNEL_IPV6_SUBNET"
@@ -51,7 +49,7 @@ const (
 // Marshal returns the file's content, byte for byte as flannel writes it. An MTU that is not known is left out.
 func (f File) Marshal() []byte {
 	var b bytes.Buffer
-	for _, family := range Families() {
+	for _, family := range subnet.Families() {
 		if !f.Subnets[family].IsValid() {
 			continue
 		}
@@ -69,7 +67,7 @@ func (f File) Marshal() []byte {
 	return b.Bytes()
 }
 
-// ParseFile reads a subnet file's content; name is the file's, for errors only. It takes what a shell would and a bit
+// Parse reads a subnet file's content; name is the file's, for errors only. It takes what a shell would and a bit
 // more, since people write these files too: comments, blank lines, CRLF, a byte order mark, quotes, "export", spaces
 // around "=". The last of several assignments counts; an empty value is as good as none; unknown keys are ignored.
 //
@@ -78,7 +76,7 @@ func (f File) Marshal() []byte {
 // (leave the MTU to the kernel; the daemon does not masquerade).
 //
 // The error for a bad line names file, line, key and value and says what would be right.
-func ParseFile(data []byte, name string) (File, error) {
+func Parse(data []byte, name string) (File, error) {
 	var f File
 	text := strings.TrimPrefix(string(data), "\ufeff")
 	n := 0
@@ -127,7 +125,7 @@ func (f *File) parseLine(line string) error {
 
 // setter returns what takes the value of key, or nil for a key that is not known. Its error says what is wanted.
 func (f *File) setter(key string) func(value string) error {
-	for _, family := range Families() {
+	for _, family := range subnet.Families() {
 		switch keyNetwork, keySubnet := fileKeys(family); key {
 		case keyNetwork:
 			return func(value string) (err error) {
@@ -158,19 +156,19 @@ func (f *File) setter(key string) func(value string) error {
 
 // check finds what a file must say and does not.
 func (f *File) check() error {
-	for _, family := range Families() {
+	for _, family := range subnet.Families() {
 		keyNetwork, keySubnet := fileKeys(family)
-		network, subnet := len(f.Networks[family]) > 0, f.Subnets[family].IsValid()
-		if network && !subnet {
+		hasNetwork, hasSubnet := len(f.Networks[family]) > 0, f.Subnets[family].IsValid()
+		if hasNetwork && !hasSubnet {
 			return fmt.Errorf("%s is set and %s is not, want both or neither", keyNetwork, keySubnet)
 		}
-		if subnet && !network {
+		if hasSubnet && !hasNetwork {
 			return fmt.Errorf("%s is set and %s is not, want both or neither", keySubnet, keyNetwork)
 		}
 	}
-	if !f.Subnets[IPv4].IsValid() && !f.Subnets[IPv6].IsValid() {
-		_, first := fileKeys(IPv4)
-		_, second := fileKeys(IPv6)
+	if !f.Subnets[subnet.IPv4].IsValid() && !f.Subnets[subnet.IPv6].IsValid() {
+		_, first := fileKeys(subnet.IPv4)
+		_, second := fileKeys(subnet.IPv6)
 		return fmt.Errorf("neither %s nor %s is set, want at least one, such as %s=10.5.29.1/24", first, second, first)
 	}
 	return nil
@@ -198,7 +196,7 @@ func unquote(value string) (string, error) {
 	return value, nil
 }
 
-func parseNetworks(f Family, value string) ([]netip.Prefix, error) {
+func parseNetworks(f subnet.Family, value string) ([]netip.Prefix, error) {
 	if value == "" {
 		return nil, nil
 	}
@@ -213,7 +211,7 @@ func parseNetworks(f Family, value string) ([]netip.Prefix, error) {
 	return networks, nil
 }
 
-func parseSubnet(f Family, value string) (netip.Prefix, error) {
+func parseSubnet(f subnet.Family, value string) (netip.Prefix, error) {
 	if value == "" {
 		return netip.Prefix{}, nil
 	}
@@ -224,17 +222,17 @@ func parseSubnet(f Family, value string) (netip.Prefix, error) {
 	return p, nil
 }
 
-func parsePrefix(f Family, value string) (p netip.Prefix, ok bool) {
+func parsePrefix(f subnet.Family, value string) (p netip.Prefix, ok bool) {
 	p, err := netip.ParsePrefix(strings.TrimSpace(value))
-	if err != nil || FamilyOf(p.Addr()) != f || p.Addr().Is4In6() {
+	if err != nil || subnet.FamilyOf(p.Addr()) != f || p.Addr().Is4In6() {
 		return netip.Prefix{}, false
 	}
 	return p, true
 }
 
 // example returns a gateway to show in errors.
-func example(f Family) netip.Prefix {
-	if f == IPv4 {
+func example(f subnet.Family) netip.Prefix {
+	if f == subnet.IPv4 {
 		return netip.MustParsePrefix("10.5.29.1/24")
 	}
 	return netip.MustParsePrefix("fd00:5:0:1d::1/64")
@@ -262,9 +260,9 @@ func parseIPMasq(value string) (bool, error) {
 	return masq, nil
 }
 
-// ReadFile reads the subnet file at path. The error for a file that is not there matches [fs.ErrNotExist]; one that
-// cannot be read is an [fs.PathError]; any other is [ParseFile]'s.
-func ReadFile(path string) (File, error) {
+// Read reads the subnet file at path. The error for a file that is not there matches [fs.ErrNotExist]; one that
+// cannot be read is an [fs.PathError]; any other is [Parse]'s.
+func Read(path string) (File, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return File{}, fmt.Errorf("read subnet file (selvaged writes it once this node has a lease; is it running?): %w", err)
@@ -272,14 +270,14 @@ func ReadFile(path string) (File, error) {
 	if err != nil {
 		return File{}, fmt.Errorf("read subnet file: %w", err)
 	}
-	return ParseFile(data, path)
+	return Parse(data, path)
 }
 
-// WriteFile writes f at path, with its directory if need be, so that a reader sees the old content or the new and
-// nothing in between. A file that holds the same already is not touched. What [ParseFile] would refuse is not written.
-func WriteFile(path string, f File) error {
+// Write writes f at path, with its directory if need be, so that a reader sees the old content or the new and
+// nothing in between. A file that holds the same already is not touched. What [Parse] would refuse is not written.
+func Write(path string, f File) error {
 	content := f.Marshal()
-	if _, err := ParseFile(content, path); err != nil {
+	if _, err := Parse(content, path); err != nil {
 		return fmt.Errorf("not written: %w", err)
 	}
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {

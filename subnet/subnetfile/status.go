@@ -1,4 +1,4 @@
-package subnet
+package subnetfile
 
 import (
 	"encoding/json"

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/selvage-net/selvage/"
+
+// layer is a set of packages with the same rules.
+type layer struct {
+	name     string
+	packages []string // below the module's root; "." is the root
+	below    []string // the layers whose packages they may import; its own name: each other's too
+	pure     bool     // they decide, and do no I/O: they import no package of notPure
+	external []string // the modules, or packages, of others that they may import
+	never    []string // what they must not depend on, not even through others,
+}
+
+// notPure are the packages of the standard library that do I/O. net/netip has only the types of addresses.
+func notPure() []string {
+	return []string{"bufio", "io/fs", "io/ioutil", "log", "log/slog", "net", "net/http", "os", "os/exec", "os/signal", "syscall"}
+}
+
+// layers is the rule that imports point one way: each product package is in exactly one layer, and imports only from the
+// layers that are named below it. A new package has to be placed here.
+func layers() []layer {
+	const (
+		unix     = "golang.org/x/sys/unix"
+		netlink  = "github.com/vishvananda/netlink"
+		nftables = "github.com/google/nftables"
+		renameio = "github.com/google/renameio/v2"
+		logrus   = "github.com/sirupsen/logrus"
+	)
+	return []layer{
+		{name: "domain", packages: []string{"subnet", "network"}, pure: true, external: []string{"github.com/gaissmai/bart"}},
+		{name: "backend", packages: []string{"backend"}, below: []string{"domain"}, pure: true},
+		{name: "backends", packages: []string{"backend/hostgw", "backend/vxlan"}, below: []string{"domain", "backend"}, pure: true},
+
+		// The edges: files, stores, the kernel. A store knows nothing of the kernel, nor the kernel of stores.
+		{name: "files", packages: []string{"network/filewatch", "subnet/cache", "subnet/subnetfile"}, below: []string{"domain"},
+			external: []string{renameio, "github.com/fsnotify/fsnotify"}},
+		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"domain"},
+			external: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc", logrus}, never: []string{netlink}},
+		{name: "nftables", packages: []string{"network/nft"}, external: []string{nftables, "github.com/mdlayher/netlink", netlink, unix}},
+		{name: "packet filter", packages: []string{"network/filter", "network/filter/blocking", "network/filter/xtables", "network/vtepfilter"},
+			below: []string{"domain", "nftables", "packet filter"}, external: []string{nftables, "github.com/coreos/go-iptables/iptables", unix}},
+		{name: "kernel", packages: []string{"network/kernel", "network/uplink"}, below: []string{"domain", "packet filter"},
+			external: []string{netlink, "github.com/safchain/ethtool", unix}, never: []string{"go.etcd.io"}},
+
+		// Who asks a daemon depends on no more than the status types.
+		{name: "status", packages: []string{"network/node/status"}},
+		{name: "api", packages: []string{"network/node/api"}, below: []string{"status"},
+			external: []string{"github.com/prometheus/client_golang", logrus}},
+		{name: "node's parts", packages: []string{"network/node/explain"}, below: []string{"domain", "kernel", "status"}, external: []string{unix}},
+		{name: "node", packages: []string{"network/node"},
+			below: []string{"domain", "backend", "backends", "files", "stores", "packet filter", "kernel", "status", "api",
+				"node's parts"},
+			external: []string{logrus, netlink, renameio, unix}},
+		{name: "doctor", packages: []string{"network/doctor", "network/doctor/probe"},
+			below:    []string{"domain", "files", "nftables", "packet filter", "status", "doctor"},
+			external: []string{netlink, unix}, never: []string{"go.etcd.io", module + "network/node/api"}},
+
+		// The plugin is started once for each container: it stays small.
+		{name: "plugin", packages: []string{"cniplugin"}, below: []string{"domain", "files"},
+			external: []string{"github.com/containernetworking/cni", unix},
+			never:    []string{"go.etcd.io", logrus, netlink, "net/http", module + "network", module + "backend"}},
+		{name: "plugin's installation", packages: []string{"cniplugin/install"}, below: []string{"domain", "files"}, external: []string{renameio}},
+		{name: "plugin's program", packages: []string{"cniplugin/selvage"}, below: []string{"plugin"}},
+
+		{name: "commands", packages: []string{"network/command"},
+			below:    []string{"domain", "files", "stores", "packet filter", "kernel", "status", "node", "doctor", "plugin's installation"},
+			external: []string{logrus, "github.com/spf13/cobra", "github.com/spf13/pflag", unix, "google.golang.org/grpc/grpclog"}},
+		{name: "daemon", packages: []string{"."},
+			below: []string{"domain", "backend", "backends", "stores", "kernel", "status", "api", "node", "commands"},
+			external: []string{logrus, "github.com/coreos/go-systemd/v22/daemon", "github.com/spf13/cobra", "github.com/spf13/pflag", unix,
+				"google.golang.org/grpc/grpclog"}},
+
+		// What tests of stores, backends and rulesets share. No product package imports them.
+		{name: "test helpers", packages: []string{"network/nft/nfttest", "subnet/storetest", "subnet/subnettest", "subnet/testdata/hostile"},
+			below:    []string{"domain", "backend", "backends", "test helpers"},
+			external: []string{nftables, "github.com/mdlayher/netlink", unix}},
+	}
+}
+
+// listed is what go list says of a package.
+type listed struct {
+	ImportPath    string
+	Dir           string
+	Standard      bool
+	GoFiles       []string
+	Imports, Deps []string
+}
+
+func listPackages(t *testing.T) (packages []listed) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Dir,Standard,GoFiles,Imports,Deps", "./...")
+	cmd.Stderr = t.Output()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+// product returns a package's path below the module's root, if it is one of the product's.
+func product(path string) (name string, ok bool) {
+	if path+"/" == module {
+		return ".", true
+	}
+	name, ok = strings.CutPrefix(path, module)
+	return name, ok && !strings.HasPrefix(name, "dist/")
+}
+
+// within reports whether a package is one of these or below one.
+func within(path string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return path == p || strings.HasPrefix(path, strings.TrimSuffix(p, "/")+"/") })
+}
+
+// TestImports: imports point one way, as the table of layers has it.
+func TestImports(t *testing.T) {
+	byName, layerOf := map[string]layer{}, map[string]layer{}
+	for _, l := range layers() {
+		byName[l.name] = l
+		for _, p := range l.packages {
+			if other, twice := layerOf[p]; twice {
+				t.Errorf("%s is in layer %q and in layer %q, want one", p, other.name, l.name)
+			}
+			layerOf[p] = l
+		}
+		for _, b := range l.below {
+			if _, known := byName[b]; !known {
+				t.Errorf("layer %q is above %q, which is not listed before it", l.name, b)
+			}
+		}
+	}
+	packages := listPackages(t)
+	standard := map[string]bool{}
+	for _, p := range packages {
+		standard[p.ImportPath] = p.Standard
+	}
+	for _, p := range packages {
+		name, ok := product(p.ImportPath)
+		if !ok {
+			continue
+		}
+		l, placed := layerOf[name]
+		if !placed {
+			t.Errorf("%s is in no layer: add it to one in layers()", name)
+			continue
+		}
+		for _, imported := range p.Imports {
+			other, ours := product(imported)
+			switch {
+			case strings.HasPrefix(imported, module+"dist/"):
+				t.Errorf("%s imports %s, which is for tests", name, imported)
+			case ours && !slices.Contains(l.below, layerOf[other].name):
+				t.Errorf("%s (%s) imports %s (%s), which is not below it", name, l.name, other, layerOf[other].name)
+			case !ours && standard[imported] && l.pure && slices.Contains(notPure(), imported):
+				t.Errorf("%s imports %s, and is to do no I/O", name, imported)
+			case !ours && !standard[imported] && !within(imported, l.external):
+				t.Errorf("%s (%s) imports %s, which is not among what this layer may use", name, l.name, imported)
+			}
+		}
+		for _, dep := range p.Deps {
+			if within(dep, l.never) {
+				t.Errorf("%s (%s) depends on %s, directly or through others", name, l.name, dep)
+			}
+		}
+	}
+	for name, l := range layerOf {
+		if !slices.ContainsFunc(packages, func(p listed) bool { n, ok := product(p.ImportPath); return ok && n == name }) {
+			t.Errorf("%s of layer %q does not exist", name, l.name)
+		}
+	}
+	nodeImports(t, packages, append(slices.Clone(byName["backends"].packages), byName["stores"].packages...))
+}
+
+// nodeImports: of the node's files only the registry imports a backend or a store.
+func nodeImports(t *testing.T, packages []listed, registered []string) {
+	t.Helper()
+	i := slices.IndexFunc(packages, func(p listed) bool { return p.ImportPath == module+"network/node" })
+	for _, file := range packages[i].GoFiles {
+		// The last three have imports that are still to move into the registry.
+		if slices.Contains([]string{"registry.go", "etcd.go", "options.go", "status.go"}, file) {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(packages[i].Dir, file), nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range parsed.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name, ok := product(imported); ok && slices.Contains(registered, name) {
+				t.Errorf("network/node/%s imports %s: only registry.go may", file, name)
+			}
+		}
+	}
+}
