@@ -42,7 +42,7 @@ func TestConflictIsNamed(t *testing.T) {
 			t.Errorf("repair %d: conflicts %+v, want %+v", i+1, got.Conflicts, want)
 		}
 	}
-	// Left alone, it is trusted again.
+	// Left alone, its backoff is forgotten.
 	now = now.Add(time.Minute)
 	tables.Routes.Observe(key, theirs)
 	if got := r.Pass(now); len(got.Conflicts) != 0 {

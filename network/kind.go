@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,6 +16,8 @@ type kind[K, V comparable] struct {
 	name string
 	// items returns a state's objects of this kind.
 	items func(*State) []Item[K, V]
+	// command returns the commands that would set an object, one a line, see [State.Commands].
+	command func(K, V) string
 	// ours reports whether an object that no owner wants is selvage's own and has to be removed; nil: none ever is.
 	ours func(K, V) bool
 	// link returns the device that an object is on, or leads out of. The object is set only when that device is ready, and
@@ -66,6 +69,7 @@ type counted interface {
 	Counts() Count
 	PendingCount() int
 	unwanted() []string // the keys to remove, sorted
+	commands(*State) []string
 }
 
 // applied is the table's part in a pass.
@@ -162,4 +166,11 @@ func (t *Table[K, V]) isReady(k K, v V) bool {
 	return (x.link == nil || t.tables.linkReady(x.link(k, v))) &&
 		(x.nexthop == nil || t.tables.nexthopReady(x.nexthop(k, v))) &&
 		(x.ready == nil || x.ready(k))
+}
+
+func (t *Table[K, V]) commands(s *State) (commands []string) {
+	for _, x := range t.kind.items(s) {
+		commands = append(commands, strings.Split(t.kind.command(x.Key, x.Value), "\n")...)
+	}
+	return commands
 }

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// fight lets somebody do something to a node every millisecond for so long, while a loop that is woken each time, and
+// conflict has another process do something to a node every millisecond for so long, while a loop that is woken each time, and
 // when a retry is due, repairs it. It returns how many calls the kernel got meanwhile, and when it ended.
-func fight(r *Reconciler, kernel *fakeKernel, now time.Time, length time.Duration, attack func()) (calls int, end time.Time) {
+func conflict(r *Reconciler, kernel *fakeKernel, now time.Time, length time.Duration, attack func()) (calls int, end time.Time) {
 	kernel.calls = nil
 	end = now.Add(length)
 	for ; now.Before(end); now = now.Add(time.Millisecond) {
@@ -40,7 +40,7 @@ func recovered(t *testing.T, r *Reconciler, kernel *fakeKernel, now time.Time) t
 	return now
 }
 
-func (t *Tables) pacedKeys() int {
+func (t *Tables) keysInBackoff() int {
 	return len(t.Links.retries) + len(t.Addresses.retries) + len(t.FDB.retries) + len(t.Neighbours.retries) + len(t.Nexthops.retries) +
 		len(t.Routes.retries)
 }
@@ -96,7 +96,7 @@ func TestFight(t *testing.T) {
 			r, kernel := nodeOf(peer(0), peer(1), peer(2), byNexthop)
 			now := start.Add(time.Minute)
 
-			// Once is no fight: it is put right in the same pass, and so is the next time.
+			// Once is no conflict: it is repaired in the same pass, and so is the next time.
 			for range 2 {
 				tt.attack(r, kernel)
 				kernel.notify()
@@ -105,7 +105,7 @@ func TestFight(t *testing.T) {
 				}
 				now = now.Add(time.Millisecond)
 			}
-			calls, end := fight(r, kernel, now, 10*time.Second, func() { tt.attack(r, kernel) })
+			calls, end := conflict(r, kernel, now, 10*time.Second, func() { tt.attack(r, kernel) })
 			if keys := max(tt.keys, 1); calls >= 60*keys || calls < 20*keys { // at least one each 500 ms: it is not given up
 				t.Errorf("%d calls in 10 s", calls)
 			}
@@ -114,11 +114,11 @@ func TestFight(t *testing.T) {
 				t.Errorf("right again %v after the end, %d pending", d, r.Tables.Pending())
 			}
 
-			// Left alone, it is trusted again and nothing is remembered of it.
+			// Left alone, it is without a backoff again and nothing is remembered of it.
 			now = healed.Add(retryExpiry + retryExpiry/10 + time.Millisecond)
 			r.Pass(now)
-			if n := r.Tables.pacedKeys(); n != 0 {
-				t.Errorf("%d keys are still paced", n)
+			if n := r.Tables.keysInBackoff(); n != 0 {
+				t.Errorf("%d keys still have a backoff", n)
 			}
 			for range 2 {
 				tt.attack(r, kernel)
@@ -135,7 +135,7 @@ func TestFight(t *testing.T) {
 // TestFightForTheDevice: what hangs on a device that is deleted all the time is not programmed all the time.
 func TestFightForTheDevice(t *testing.T) {
 	r, kernel := nodeOf(peer(0), peer(1), byID(peer(2)))
-	calls, end := fight(r, kernel, start.Add(time.Minute), 10*time.Second, func() { kernel.delLink(device) })
+	calls, end := conflict(r, kernel, start.Add(time.Minute), 10*time.Second, func() { kernel.delLink(device) })
 	if keys := 1 + 1 + 3 + 3 + 4; calls >= 60*keys || calls < 20*keys {
 		t.Errorf("%d calls for %d keys in 10 s", calls, keys)
 	}
@@ -144,11 +144,11 @@ func TestFightForTheDevice(t *testing.T) {
 	}
 }
 
-// TestConflictEndsWithoutPass: a key is trusted again after retryExpiry even if no pass in between cleared its pace.
+// TestConflictEndsWithoutPass: a key is without a backoff again after retryExpiry even if no pass in between cleared its backoff.
 func TestConflictEndsWithoutPass(t *testing.T) {
 	r, kernel := node(1)
 	attack := func() { del(kernel, kernel.routes, r.Tables.Routes, peer(0).Routes[0].Key) }
-	_, end := fight(r, kernel, start.Add(time.Minute), time.Second, attack)
+	_, end := conflict(r, kernel, start.Add(time.Minute), time.Second, attack)
 	now := recovered(t, r, kernel, end).Add(retryExpiry + time.Millisecond)
 	r.Tables.Routes.expired = now // as if expireRetries had just looked, and looks again only later
 	for range 2 {
@@ -165,7 +165,7 @@ func TestConflictEndsWithoutPass(t *testing.T) {
 func TestFightDelaysNoOther(t *testing.T) {
 	r, kernel := node(2)
 	attack := func() { del(kernel, kernel.routes, r.Tables.Routes, peer(0).Routes[0].Key) }
-	_, end := fight(r, kernel, start.Add(time.Minute), time.Second, attack)
+	_, end := conflict(r, kernel, start.Add(time.Minute), time.Second, attack)
 	attack()
 	del(kernel, kernel.routes, r.Tables.Routes, peer(1).Routes[0].Key)
 	kernel.notify()
@@ -194,8 +194,8 @@ func TestFirstProgrammingIsFree(t *testing.T) {
 		}
 		kernel.notify()
 	}
-	if n := r.Tables.pacedKeys(); n != 0 {
-		t.Errorf("%d keys are paced", n)
+	if n := r.Tables.keysInBackoff(); n != 0 {
+		t.Errorf("%d keys have a backoff", n)
 	}
 }
 
@@ -233,8 +233,8 @@ func TestBackOff(t *testing.T) {
 			t.Errorf("%s, once it works: %+v", kind, got)
 		}
 		r.Pass(now.Add(retryExpiry + time.Millisecond))
-		if n := r.Tables.pacedKeys(); n != 0 {
-			t.Errorf("%s: %d keys are still paced", kind, n)
+		if n := r.Tables.keysInBackoff(); n != 0 {
+			t.Errorf("%s: %d keys still have a backoff", kind, n)
 		}
 	}
 }
@@ -334,12 +334,12 @@ func TestNewValueIsTriedAtOnce(t *testing.T) {
 	}
 }
 
-// TestGoneWithTheDevice: what is made again because its device went is no repair and no fight of its own, however often
+// TestGoneWithTheDevice: what is made again because its device went is no repair and no conflict of its own, however often
 // that happens; the device is. What somebody changed for its own sake still is.
 func TestGoneWithTheDevice(t *testing.T) {
 	r, kernel := nodeOf(peer(0), byID(peer(1)), byID(peer(2)))
 	now := start.Add(time.Minute)
-	fights := 0
+	conflicts := 0
 	for range 50 {
 		kernel.delLink(device)
 		kernel.notify()
@@ -354,14 +354,14 @@ func TestGoneWithTheDevice(t *testing.T) {
 			t.Fatalf("at %v: %+v, %d pending", now.Sub(start), got, r.Tables.Pending())
 		}
 		for _, f := range got.Conflicts {
-			fights++
+			conflicts++
 			if f.Kind != "link" {
-				t.Fatalf("at %v: a fight over %+v", now.Sub(start), f)
+				t.Fatalf("at %v: a conflict over %+v", now.Sub(start), f)
 			}
 		}
 	}
-	if n := r.Tables.pacedKeys(); n != 1 || fights == 0 {
-		t.Errorf("%d keys are paced, want the device alone; %d fights", n, fights)
+	if n := r.Tables.keysInBackoff(); n != 1 || conflicts == 0 {
+		t.Errorf("%d keys have a backoff, want the device alone; %d conflicts", n, conflicts)
 	}
 
 	route := peer(0).Routes[0].Key

@@ -56,8 +56,8 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// TestToldBy: a repair, and a fight, say who made them necessary, and nothing where that is not known.
-func TestToldBy(t *testing.T) {
+// TestAttribute: a repair and a conflict name who caused them, if that is known.
+func TestAttribute(t *testing.T) {
 	r, _ := node(3)
 	routes := r.Tables.Routes
 	var keys []RouteKey
@@ -101,5 +101,5 @@ func TestToldBy(t *testing.T) {
 		}
 		now = now.Add(-longestPause + 5*time.Millisecond)
 	}
-	t.Error("no fight")
+	t.Error("no conflict")
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // RouteProtocol is the protocol number on the routes selvage makes (rtm_protocol, include/uapi/linux/rtnetlink.h). The
-// numbers of others are listed in iproute2's etc/iproute2/rt_protos; this one is free.
+// known numbers are listed in iproute2's etc/iproute2/rt_protos; this one is free.
 const RouteProtocol = 83
 
 // Alias is the ifalias of the devices selvage makes: it marks them as ours, whatever they are called.
@@ -102,7 +102,7 @@ type AddressKey struct {
 	Prefix netip.Prefix
 }
 
-// Address has nothing beyond its key.
+// Address has no value beyond its key.
 type Address struct{}
 
 // FDBKey names an entry of a VXLAN device's forwarding database.
@@ -124,46 +124,46 @@ type NeighbourKey struct {
 	IP   netip.Addr
 }
 
-// Neighbour is what an ARP or ND entry says.
+// Neighbour is the value of an ARP or ND entry.
 type Neighbour struct {
 	MAC       MAC
 	Permanent bool // NUD_PERMANENT
 }
 
-// NexthopID is the number of a nexthop object (Linux 5.3); 0 is none. A number is a slot: whatever else is found in one
-// that is wanted is replaced.
+// NexthopID is the number of a nexthop object (Linux 5.3); 0 stands for none. If the number is wanted, any other object
+// that has it is replaced.
 type NexthopID uint32
 
-// NexthopIDOf returns the number of the nexthop object that stands for an IPv4 gateway: the address itself, as a number.
-// Others number theirs from 1 on, the kernel too, and so does not come near.
+// NexthopIDOf returns the number of the nexthop object that stands for an IPv4 gateway: the address itself, as a
+// number. Other programs, and the kernel, number theirs from 1 on, and so do not come near.
 func NexthopIDOf(gateway netip.Addr) NexthopID {
 	b := gateway.As4()
 	return NexthopID(binary.BigEndian.Uint32(b[:]))
 }
 
-// Nexthop is what a nexthop object says.
+// Nexthop is the value of a nexthop object.
 type Nexthop struct {
 	Link     string
 	Gateway  netip.Addr
 	OnLink   bool
-	Protocol uint8 // who made it, as in [Route]
+	Protocol uint8 // rtm_protocol, as in [Route]
 	Odd      bool  // a group, a blackhole or the like, which selvage never makes
 }
 
-// RouteKey is what the kernel tells routes apart by. All are in the main table with TOS 0.
+// RouteKey identifies a route in the kernel. All routes are in the main table with TOS 0.
 type RouteKey struct {
 	Prefix netip.Prefix
 	Metric uint32 // as read back: IPv6 turns 0 into 1024
 }
 
-// Route is the first route there is under a key.
+// Route is the first route under a key.
 type Route struct {
 	Link     string     // name of the device; empty for blackhole and the like
-	Nexthop  NexthopID  // the nexthop object it goes by: that one says the gateway then, and Gateway and OnLink are zero
+	Nexthop  NexthopID  // the nexthop object it goes by, which then holds the gateway; Gateway and OnLink are zero
 	OnLink   bool       // the gateway needs no route of its own
 	Protocol uint8      // rtm_protocol
 	Type     uint8      // rtm_type: Unicast, Blackhole, or another
-	Others   uint8      // how many more routes stand behind this one under the same key
+	Others   uint8      // number of further routes under the same key, behind this one
 	Gateway  netip.Addr // invalid if there is none
 }
 
@@ -173,24 +173,24 @@ const (
 	Blackhole = 6
 )
 
-// LastMetric is the metric of a route that every other route to the same prefix is to go before.
+// LastMetric is the metric of a route over which every other route to the same prefix takes precedence.
 const LastMetric = 1<<32 - 1
 
-// VTEP is a peer's end of the tunnel, to the filter that lets in only what comes from one; its key is the peer's underlay
-// address, and there is nothing beyond that.
+// VTEP is a peer's tunnel endpoint, for the filter that accepts VXLAN packets from peers only. Its key is the peer's
+// underlay address; it has no value.
 type VTEP struct{}
 
-// Item is one object: its key and what it says.
+// Item is one object: its key and its value.
 type Item[K comparable, V comparable] struct {
 	Key   K
 	Value V
 }
 
-// Sysctl is what a kernel setting says, without the line's end: "1". Its key is the path below /proc/sys, such as
+// Sysctl is the value of a kernel setting, without the line's end: "1". Its key is the path below /proc/sys, such as
 // "net/ipv4/ip_forward".
 type Sysctl string
 
-// State is a set of kernel objects, by kind. It is a value: whoever gets one does not change it.
+// State is a set of kernel objects, by kind. It is a value: who receives one does not change it.
 type State struct {
 	VTEPs      []Item[netip.Addr, VTEP]
 	Links      []Item[string, Link]
@@ -204,9 +204,9 @@ type State struct {
 
 // Via adds the nexthop object for a route's gateway to the state, and returns the route that goes by it.
 //
-// The kernel keeps what IPv4 routes say beyond their prefix in a hash table that leaves out the gateway
-// (fib_info_hashfn_1 in net/ipv4/fib_semantics.c), so that all routes out of one device are in one bucket, and to add one
-// takes time in proportion to their number. Those that go by a nexthop object are told apart by its number.
+// The kernel stores the attributes of IPv4 routes in a hash table whose key leaves out the gateway (fib_info_hashfn_1
+// in net/ipv4/fib_semantics.c). So all routes out of one device share a bucket, and adding one takes time in proportion
+// to their number. Routes by nexthop objects are distinguished by the object's number.
 func (s *State) Via(r Route) Route {
 	id := NexthopIDOf(r.Gateway)
 	s.Nexthops = append(s.Nexthops, Item[NexthopID, Nexthop]{
@@ -224,7 +224,7 @@ func DefaultMetric(p netip.Prefix) uint32 {
 	return 1024 // IP6_RT_PRIO_USER, include/net/ip6_route.h
 }
 
-// ConnectedMetric is the metric of the route that the kernel makes by itself for an address on an interface.
+// ConnectedMetric is the metric of the route that the kernel adds by itself for an address on an interface.
 func ConnectedMetric(p netip.Prefix) uint32 {
 	if p.Addr().Is4() {
 		return 0

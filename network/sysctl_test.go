@@ -24,7 +24,7 @@ func TestAcceptRABeforeForwarding(t *testing.T) {
 		t.Errorf("set %q, want %q", k.sysctls, want)
 	}
 	if want := []string{ra + "=2", all + "=1"}; !slices.Equal(result.Sysctls, want) {
-		t.Errorf("told of %q, want %q", result.Sysctls, want)
+		t.Errorf("reported %q, want %q", result.Sysctls, want)
 	}
 	if n := tables.Pending(); n != 0 {
 		t.Errorf("%d pending, want 0", n)

@@ -229,7 +229,7 @@ func TestTableForgetsEverything(t *testing.T) {
 		table.ObserveGone(k)
 	}
 	if len(table.cells) != 0 || len(table.dirty) != 0 || len(table.retries) != 0 {
-		t.Errorf("left: %d cells, %d dirty, %d paced", len(table.cells), len(table.dirty), len(table.retries))
+		t.Errorf("left: %d cells, %d dirty, %d in backoff", len(table.cells), len(table.dirty), len(table.retries))
 	}
 	if c := table.Get(1); c != (Change[int]{}) {
 		t.Errorf("Get of what is unknown = %+v", c)
@@ -249,7 +249,7 @@ func TestClaims(t *testing.T) {
 	}{
 		{"the first one gets it", func() { table.Want(old, 1, "old") }, "old", nil},
 		{"who comes later does not", func() { table.Want(heir, 1, "heir") }, "old", []string{"heir"}},
-		{"live goes before grace, whatever the age", func() { table.Want(oldInGrace, 1, "old") }, "heir", []string{"old"}},
+		{"live takes precedence over grace, whatever the age", func() { table.Want(oldInGrace, 1, "old") }, "heir", []string{"old"}},
 		{"also if the live one is the youngest of all", func() { table.Want(late, 1, "late") }, "heir", []string{"late", "old"}},
 		{"a loser that goes changes nothing", func() { table.Unwant("late", 1) }, "heir", []string{"old"}},
 		{"a stranger that goes changes nothing", func() { table.Unwant("nobody", 1) }, "heir", []string{"old"}},

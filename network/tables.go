@@ -56,19 +56,22 @@ func NewTables() *Tables {
 // addKinds makes the list of kinds.
 func (t *Tables) addKinds() {
 	t.VTEPs = add(t, kind[netip.Addr, VTEP]{ // first: the peer may be sending already
-		name:  "vtep",
-		items: func(s *State) []Item[netip.Addr, VTEP] { return s.VTEPs },
-		ours:  func(netip.Addr, VTEP) bool { return true },
+		name:    "vtep",
+		items:   func(s *State) []Item[netip.Addr, VTEP] { return s.VTEPs },
+		command: vtepCommand,
+		ours:    func(netip.Addr, VTEP) bool { return true },
 	})
 	t.Links = add(t, kind[string, Link]{
 		name:    "link",
 		items:   func(s *State) []Item[string, Link] { return s.Links },
+		command: linkCommand,
 		ours:    func(_ string, l Link) bool { return l.Alias == Alias },
 		changed: t.linkChanged,
 	})
 	t.Addresses = add(t, kind[AddressKey, Address]{
-		name:  "address",
-		items: func(s *State) []Item[AddressKey, Address] { return s.Addresses },
+		name:    "address",
+		items:   func(s *State) []Item[AddressKey, Address] { return s.Addresses },
+		command: addressCommand,
 		ours: func(k AddressKey, _ Address) bool {
 			return t.OwnsLink(k.Link) && !k.Prefix.Addr().IsLinkLocalUnicast()
 		},
@@ -76,28 +79,32 @@ func (t *Tables) addKinds() {
 		before: t.enableIPv6,
 	})
 	t.FDB = add(t, kind[FDBKey, FDB]{
-		name:  "fdb",
-		items: func(s *State) []Item[FDBKey, FDB] { return s.FDB },
-		ours:  func(k FDBKey, v FDB) bool { return v.Permanent && t.OwnsLink(k.Link) },
-		link:  func(k FDBKey, _ FDB) string { return k.Link },
+		name:    "fdb",
+		items:   func(s *State) []Item[FDBKey, FDB] { return s.FDB },
+		command: fdbCommand,
+		ours:    func(k FDBKey, v FDB) bool { return v.Permanent && t.OwnsLink(k.Link) },
+		link:    func(k FDBKey, _ FDB) string { return k.Link },
 	})
 	t.Neighbours = add(t, kind[NeighbourKey, Neighbour]{
-		name:  "neighbour",
-		items: func(s *State) []Item[NeighbourKey, Neighbour] { return s.Neighbours },
-		ours:  func(k NeighbourKey, v Neighbour) bool { return v.Permanent && t.OwnsLink(k.Link) },
-		link:  func(k NeighbourKey, _ Neighbour) string { return k.Link },
+		name:    "neighbour",
+		items:   func(s *State) []Item[NeighbourKey, Neighbour] { return s.Neighbours },
+		command: neighbourCommand,
+		ours:    func(k NeighbourKey, v Neighbour) bool { return v.Permanent && t.OwnsLink(k.Link) },
+		link:    func(k NeighbourKey, _ Neighbour) string { return k.Link },
 	})
 	t.Nexthops = add(t, kind[NexthopID, Nexthop]{
-		name:  "nexthop",
-		items: func(s *State) []Item[NexthopID, Nexthop] { return s.Nexthops },
-		ours:  func(_ NexthopID, v Nexthop) bool { return v.Protocol == RouteProtocol },
-		link:  func(_ NexthopID, v Nexthop) string { return v.Link },
+		name:    "nexthop",
+		items:   func(s *State) []Item[NexthopID, Nexthop] { return s.Nexthops },
+		command: nexthopCommand,
+		ours:    func(_ NexthopID, v Nexthop) bool { return v.Protocol == RouteProtocol },
+		link:    func(_ NexthopID, v Nexthop) string { return v.Link },
 		// Routes may still go by it that could not be changed or removed: the kernel would remove them with it, unreported.
 		used: func(id NexthopID) bool { return t.routesBy[id] > 0 },
 	})
 	t.Routes = add(t, kind[RouteKey, Route]{
-		name:  "route",
-		items: func(s *State) []Item[RouteKey, Route] { return s.Routes },
+		name:    "route",
+		items:   func(s *State) []Item[RouteKey, Route] { return s.Routes },
+		command: routeCommand,
 		ours: func(_ RouteKey, v Route) bool {
 			return v.Protocol == RouteProtocol || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
 		},
@@ -107,11 +114,12 @@ func (t *Tables) addKinds() {
 		observed: t.routeObserved,
 	})
 	t.Sysctls = add(t, kind[string, Sysctl]{ // never removed: a setting stays when no owner wants it any more
-		name:   "sysctl",
-		items:  func(s *State) []Item[string, Sysctl] { return s.Sysctls },
-		before: t.setAcceptRA,
-		ready:  t.forwardingReady,
-		wasSet: func(p *pass, path string, v Sysctl) { p.Sysctls = append(p.Sysctls, path+"="+string(v)) },
+		name:    "sysctl",
+		items:   func(s *State) []Item[string, Sysctl] { return s.Sysctls },
+		command: sysctlCommand,
+		before:  t.setAcceptRA,
+		ready:   t.forwardingReady,
+		wasSet:  func(p *pass, path string, v Sysctl) { p.Sysctls = append(p.Sysctls, path+"="+string(v)) },
 	})
 }
 

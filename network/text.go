@@ -2,51 +2,65 @@ package network
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
-// Commands returns the state as the commands of iproute2, and of nft for VTEPs, that would make it, in the order in which it is made: for
-// people to read, and for tests to compare.
-func (s State) Commands() []string {
-	var out []string
-	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	for _, x := range s.VTEPs {
-		say("nft add element inet selvage-vtep peers-%s { %s }", choose(x.Key.Is4(), "ipv4", "ipv6"), x.Key)
+// Commands returns the state as the commands of iproute2, and of nft for VTEPs, that would make it, in the order of
+// [Kinds]: for people to read, and for tests to compare.
+func (s State) Commands() (commands []string) {
+	for _, k := range NewTables().kinds {
+		commands = append(commands, k.commands(&s)...)
 	}
-	for _, x := range s.Links {
-		l := x.Value
-		say("ip link add %s address %s mtu %d type %s id %d local %s dstport %d %slearning%s", x.Key, l.MAC, l.MTU,
-			l.Kind, l.VNI, l.Local, l.Port, unless(l.Learning, "no"), when(l.GBP, " gbp"))
-		say("ip link set %s alias %s addrgenmode %s %s", x.Key, l.Alias, choose(l.AddrGen, "eui64", "none"), choose(l.Up, "up", "down"))
-		if l.TxChecksum != AsItIs {
-			say("ethtool -K %s tx-checksum-ip-generic %s", x.Key, choose(l.TxChecksum == On, "on", "off"))
-		}
+	return commands
+}
+
+func vtepCommand(a netip.Addr, _ VTEP) string {
+	return fmt.Sprintf("nft add element inet selvage-vtep peers-%s { %s }", choose(a.Is4(), "ipv4", "ipv6"), a)
+}
+
+// linkCommand returns several commands, one a line.
+func linkCommand(name string, l Link) string {
+	text := fmt.Sprintf("ip link add %s address %s mtu %d type %s id %d local %s dstport %d %slearning%s", name, l.MAC,
+		l.MTU, l.Kind, l.VNI, l.Local, l.Port, unless(l.Learning, "no"), when(l.GBP, " gbp"))
+	text += fmt.Sprintf("\nip link set %s alias %s addrgenmode %s %s", name, l.Alias,
+		choose(l.AddrGen, "eui64", "none"), choose(l.Up, "up", "down"))
+	if l.TxChecksum != AsItIs {
+		text += fmt.Sprintf("\nethtool -K %s tx-checksum-ip-generic %s", name, choose(l.TxChecksum == On, "on", "off"))
 	}
-	for _, x := range s.Addresses {
-		say("ip address add %s dev %s", x.Key.Prefix, x.Key.Link)
+	return text
+}
+
+func addressCommand(k AddressKey, _ Address) string {
+	return fmt.Sprintf("ip address add %s dev %s", k.Prefix, k.Link)
+}
+
+func fdbCommand(k FDBKey, v FDB) string {
+	return fmt.Sprintf("bridge fdb replace %s dev %s dst %s self%s", k.MAC, k.Link, v.Remote,
+		when(v.Permanent, " permanent"))
+}
+
+func neighbourCommand(k NeighbourKey, v Neighbour) string {
+	return fmt.Sprintf("ip neighbour replace %s lladdr %s dev %s%s", k.IP, v.MAC, k.Link,
+		when(v.Permanent, " nud permanent"))
+}
+
+func nexthopCommand(id NexthopID, v Nexthop) string {
+	return fmt.Sprintf("ip nexthop replace id %d via %s dev %s%s proto %d", id, v.Gateway, v.Link,
+		when(v.OnLink, " onlink"), v.Protocol)
+}
+
+func routeCommand(k RouteKey, r Route) string {
+	if r.Nexthop != 0 {
+		return fmt.Sprintf("ip route replace %s nhid %d proto %d", k, r.Nexthop, r.Protocol)
 	}
-	for _, x := range s.FDB {
-		say("bridge fdb replace %s dev %s dst %s self%s", x.Key.MAC, x.Key.Link, x.Value.Remote, when(x.Value.Permanent, " permanent"))
-	}
-	for _, x := range s.Neighbours {
-		say("ip neighbour replace %s lladdr %s dev %s%s", x.Key.IP, x.Value.MAC, x.Key.Link, when(x.Value.Permanent, " nud permanent"))
-	}
-	for _, x := range s.Nexthops {
-		say("ip nexthop replace id %d via %s dev %s%s proto %d", x.Key, x.Value.Gateway, x.Value.Link, when(x.Value.OnLink, " onlink"), x.Value.Protocol)
-	}
-	for _, x := range s.Routes {
-		r := x.Value
-		if r.Nexthop != 0 {
-			say("ip route replace %s nhid %d proto %d", x.Key, r.Nexthop, r.Protocol)
-			continue
-		}
-		say("ip route replace %s%s%s%s%s proto %d", when(r.Type == Blackhole, "blackhole "), x.Key, when(r.Gateway.IsValid(), " via "+r.Gateway.String()),
-			when(r.Link != "", " dev "+r.Link), when(r.OnLink, " onlink"), r.Protocol)
-	}
-	for _, x := range s.Sysctls {
-		say("sysctl -w %s=%s", strings.ReplaceAll(x.Key, "/", "."), x.Value)
-	}
-	return out
+	return fmt.Sprintf("ip route replace %s%s%s%s%s proto %d", when(r.Type == Blackhole, "blackhole "), k,
+		when(r.Gateway.IsValid(), " via "+r.Gateway.String()), when(r.Link != "", " dev "+r.Link), when(r.OnLink, " onlink"),
+		r.Protocol)
+}
+
+func sysctlCommand(path string, v Sysctl) string {
+	return fmt.Sprintf("sysctl -w %s=%s", strings.ReplaceAll(path, "/", "."), v)
 }
 
 func choose(b bool, yes, no string) string {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
@@ -137,14 +138,9 @@ func peersLine(c status.PeerCounts) string {
 	return text
 }
 
-// kinds are the kinds of entries in the order in which they are made.
-func kinds() []string {
-	return []string{"vtep", "link", "address", "fdb", "neighbour", "nexthop", "route", "sysctl"}
-}
-
 func entriesLine(entries map[string]status.Count) string {
 	var parts []string
-	for _, kind := range kinds() {
+	for _, kind := range network.Kinds() {
 		c := entries[kind]
 		if c == (status.Count{}) {
 			continue
