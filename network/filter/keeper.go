@@ -135,7 +135,7 @@ func (k *Keeper) findDrops(p Policy, seen *blocking.Ruleset, unseen error) {
 	var found []blocking.Drop
 	for n := 0; unseen == nil; n++ {
 		found, unseen = seen.Find(p.overlay(), Table)
-		if !errors.Is(unseen, blocking.ErrMoved) {
+		if !errors.Is(unseen, blocking.ErrChanged) {
 			break
 		}
 		if n == attempts {

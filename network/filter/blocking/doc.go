@@ -1,19 +1,20 @@
-// Package blocking finds who drops the overlay's packets: chains of others at the hook by which packets are forwarded.
+// Package blocking finds other agents' chains at the forward hook that drop overlay traffic.
 //
-// In nf_tables, a packet meets every chain at that hook, of all tables, and a drop in any of them is final: no accept of ours,
-// in a table of ours, undoes it. All that can be done is to say who drops, and what to put where. The same is true of the
-// legacy iptables beside nf_tables.
+// In nf_tables, a packet traverses every chain at the hook, of all tables, and a drop in any of them is final: an accept in
+// a table of ours does not override it. The same holds for the legacy iptables beside nf_tables. So such a chain can only be
+// reported, with the commands that would accept the traffic.
 //
-// To say so is worth something only if it is true. So nothing is told by looking for "drop": a chain is walked through, in
-// thought, by the packets that matter (walk.go), and told of only if not one of them can come out of it. Those packets are, for
-// each network, the first packets of new TCP connections that nobody translated, or is going to, as kube-proxy by its mark:
+// There must be no false positives. So the package does not search for rules that drop. It evaluates each chain for the
+// packets that matter (walk.go), and reports the chain only if it lets none of them pass. The packets are, for each network,
+// the first packets of new TCP connections without NAT, and without the mark by which kube-proxy requests it:
 //
 //	arriving  from the network to this node's pods, in by a device of the overlay
 //	leaving   from this node's pods to the network, out by a device of the overlay
 //
-// A rule's condition holds for all of them, for none, or for some, or nobody knows: then the walk goes on both ways. What
-// they do not have in common, such as ports, other marks, or the pods' own addresses, is of the last kind, and so is whatever is
-// not understood. A firewall that lets even one port through is not told of: somebody has thought about it.
+// A rule's condition holds for all of these packets, for none, or for some or an unknown part; in the last case the
+// evaluation follows both branches. Conditions on ports, other marks or single pod addresses are of the last kind, and so is
+// any expression that is not understood. Hence a firewall that accepts even one port is not reported: it is a policy.
 //
-// How rules look is decoded in nftables.go (what nft makes, and iptables on nf_tables) and iptables.go (the legacy one).
+// Rules are decoded in nftables.go (those of nft, and of the iptables on nf_tables) and iptables.go (those of the legacy
+// iptables).
 package blocking

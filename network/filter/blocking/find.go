@@ -14,40 +14,40 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Overlay is whose packets are to pass.
+// Overlay describes the traffic to look for.
 type Overlay struct {
 	Networks []netip.Prefix // the overlay's networks, of every family
 	Own      []netip.Prefix // this node's subnets
-	Devices  []string       // by which packets come in from other nodes, and go out to them; nil: nobody knows
-	Bridges  []string       // by which they go out to this node's pods, and come in from them; nil: nobody knows
+	Devices  []string       // devices that lead to other nodes; nil: unknown
+	Bridges  []string       // devices that lead to this node's pods; nil: unknown
 }
 
-// Ruleset is all that may drop what is forwarded. Rules are read when they are needed.
+// Ruleset is the forwarding rules of the kernel. Rules and sets are read when they are needed.
 type Ruleset struct {
-	Chains []nft.ChainInfo                   // all there are in nf_tables
-	Legacy map[subnet.Family][]xtables.Table // what the legacy iptables has
+	Chains []nft.ChainInfo                   // all chains of nf_tables
+	Legacy map[subnet.Family][]xtables.Table // the tables of the legacy iptables
 
 	conn       *nft.Conn
 	generation uint32
-	asleep     map[nft.TableInfo]bool
-	rules      map[place][]rule
-	sets       map[place]set
-	known      map[place]bool // tables whose sets were listed
-	err        error          // the first
+	dormant    map[nft.TableInfo]bool
+	rules      map[ref][]rule
+	sets       map[ref]set
+	listed     map[ref]bool // tables whose sets were listed
+	err        error        // the first
 }
 
-// place is a chain, a set, or a table if it has no name.
-type place struct {
+// ref refers to a chain or a set, or to a table if it has no name.
+type ref struct {
 	family      nftables.TableFamily
 	table, name string
 }
 
-// Read reads what there is in the network namespace of the calling thread. Without a connection, where there is no nf_tables,
-// that is the legacy iptables alone.
+// Read reads the chains in the network namespace of the calling thread. c is nil if there is no nf_tables; then Read reads
+// only the legacy iptables.
 func Read(c *nft.Conn) (r *Ruleset, err error) {
 	r = &Ruleset{
 		conn: c, Legacy: map[subnet.Family][]xtables.Table{},
-		asleep: map[nft.TableInfo]bool{}, rules: map[place][]rule{}, sets: map[place]set{}, known: map[place]bool{},
+		dormant: map[nft.TableInfo]bool{}, rules: map[ref][]rule{}, sets: map[ref]set{}, listed: map[ref]bool{},
 	}
 	for _, f := range subnet.Families() {
 		if r.Legacy[f], err = xtables.Read(f); err != nil {
@@ -66,17 +66,17 @@ func Read(c *nft.Conn) (r *Ruleset, err error) {
 	tables, err := c.Tables()
 	for _, t := range tables {
 		if t.Dormant {
-			r.asleep[t] = true
+			r.dormant[t] = true
 		}
 	}
 	return r, err
 }
 
-// ErrMoved means that somebody changed nf_tables while it was read, so that what was read may never have been together.
-var ErrMoved = errors.New("the packet filter changed while it was read")
+// ErrChanged means that nf_tables changed while it was read, so that the result may be inconsistent.
+var ErrChanged = errors.New("the packet filter changed while it was read: try again")
 
-// Find returns who drops all new connections of the overlay between this node's pods and others, or [ErrMoved]. skip names chains and tables
-// that are ours: calls of such chains in tables of iptables are passed over, and so are the tables, of family inet.
+// Find returns the chains that drop all new connections between this node's pods and those of other nodes, or
+// [ErrChanged]. skip names our own objects: tables of family inet, and chains whose jumps in tables of iptables are ignored.
 func (r *Ruleset) Find(o Overlay, skip ...string) (all []Drop, err error) {
 	r.err = nil
 	for _, network := range o.Networks {
@@ -89,8 +89,8 @@ func (r *Ruleset) Find(o Overlay, skip ...string) (all []Drop, err error) {
 		leaving := Packets{From: o.Own[i], To: network, In: o.Bridges, NotIn: o.Devices, Out: o.Devices}
 		for _, b := range r.bases(f, skip) {
 			d := Drop{Table: b.table, Chain: b.chain, Family: f, Legacy: b.legacy, Network: network}
-			d.Arriving = d.meets(arriving, b)
-			d.Leaving = d.meets(leaving, b)
+			d.Arriving = d.blocks(arriving, b)
+			d.Leaving = d.blocks(leaving, b)
 			if d.Arriving || d.Leaving {
 				d.advice = advice(d, r.has)
 				all = append(all, d)
@@ -103,7 +103,7 @@ func (r *Ruleset) Find(o Overlay, skip ...string) (all []Drop, err error) {
 	if r.conn != nil && r.err == nil {
 		now, err := r.conn.Generation()
 		if r.note(err); err == nil && now != r.generation {
-			r.err = ErrMoved
+			r.err = ErrChanged
 		}
 	}
 	if r.err != nil {
@@ -112,18 +112,18 @@ func (r *Ruleset) Find(o Overlay, skip ...string) (all []Drop, err error) {
 	return all, nil
 }
 
-// meets lets packets go through a chain and reports whether none of them comes out of it. It notes by which rule.
-func (d *Drop) meets(p Packets, b base) bool {
-	fate := walk(p, b.chain, 0, b.rules)
-	if fate.accepted || fate.through && b.accepts {
+// blocks reports whether a chain lets none of the packets pass, and records the rule in d.By.
+func (d *Drop) blocks(p Packets, b base) bool {
+	result := walk(p, b.chain, 0, b.rules)
+	if result.accepted || result.through && b.accepts {
 		return false
 	}
-	if fate.through {
-		return true // then it is the policy
+	if result.through {
+		return true // by the policy
 	}
-	by := fate.by
-	if fate.chain != b.chain {
-		by += " of chain " + fate.chain
+	by := result.by
+	if result.chain != b.chain {
+		by += " of chain " + result.chain
 	}
 	if !slices.Contains(d.By, by) {
 		d.By = append(d.By, by)
@@ -131,7 +131,7 @@ func (d *Drop) meets(p Packets, b base) bool {
 	return true
 }
 
-// base is a chain that the kernel calls.
+// base is a base chain: one that the kernel calls at a hook.
 type base struct {
 	table, chain string
 	legacy       bool
@@ -139,23 +139,26 @@ type base struct {
 	rules        func(chain string) ([]rule, bool)
 }
 
-// bases are the chains through which packets of a family go when they are forwarded.
+// bases returns the base chains that forwarded packets of a family traverse.
 func (r *Ruleset) bases(f subnet.Family, skip []string) (all []base) {
 	ip := [...]nftables.TableFamily{subnet.IPv4: nftables.TableFamilyIPv4, subnet.IPv6: nftables.TableFamilyIPv6}[f]
 	without := func(list func(chain string) ([]rule, bool)) func(chain string) ([]rule, bool) {
 		return func(chain string) ([]rule, bool) {
 			rules, known := list(chain)
-			return slices.DeleteFunc(slices.Clone(rules), func(x rule) bool { return x.To != "" && slices.Contains(skip, x.To) }), known
+			return slices.DeleteFunc(slices.Clone(rules), func(x rule) bool {
+				return x.To != "" && slices.Contains(skip, x.To)
+			}), known
 		}
 	}
 	for _, c := range r.Chains {
-		if !c.Base || c.Hook != *nftables.ChainHookForward || c.Family != ip && c.Family != nftables.TableFamilyINet ||
-			c.Family == nftables.TableFamilyINet && slices.Contains(skip, c.Table) || r.asleep[nft.TableInfo{Family: c.Family, Name: c.Table, Dormant: true}] {
+		inet := c.Family == nftables.TableFamilyINet
+		if !c.Base || c.Hook != *nftables.ChainHookForward || c.Family != ip && !inet || inet && slices.Contains(skip, c.Table) ||
+			r.dormant[nft.TableInfo{Family: c.Family, Name: c.Table, Dormant: true}] {
 			continue
 		}
 		all = append(all, base{
 			table: familyName(c.Family) + " " + c.Table, chain: c.Name, accepts: c.Policy == nftables.ChainPolicyAccept,
-			rules: without(func(chain string) ([]rule, bool) { return r.rulesOf(place{c.Family, c.Table, chain}) }),
+			rules: without(func(chain string) ([]rule, bool) { return r.rulesOf(ref{c.Family, c.Table, chain}) }),
 		})
 	}
 	for _, t := range r.Legacy[f] {
@@ -179,11 +182,13 @@ func (r *Ruleset) bases(f subnet.Family, skip []string) (all []base) {
 }
 
 func familyName(f nftables.TableFamily) string {
-	return map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet"}[f]
+	return map[nftables.TableFamily]string{
+		nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
+	}[f]
 }
 
-// rulesOf reads a chain once.
-func (r *Ruleset) rulesOf(at place) ([]rule, bool) {
+// rulesOf reads a chain, once.
+func (r *Ruleset) rulesOf(at ref) ([]rule, bool) {
 	if rules, ok := r.rules[at]; ok {
 		return rules, true
 	}
@@ -194,21 +199,23 @@ func (r *Ruleset) rulesOf(at place) ([]rule, bool) {
 	}
 	rules := make([]rule, len(infos))
 	for i, x := range infos {
-		rules[i] = fromNFTables(at.family, x.Exprs, func(name string) (set, bool) { return r.set(place{at.family, at.table, name}) })
+		rules[i] = fromNFTables(at.family, x.Exprs, func(name string) (set, bool) {
+			return r.set(ref{at.family, at.table, name})
+		})
 	}
 	r.rules[at] = number(rules)
 	return rules, true
 }
 
-// set reads a set once.
-func (r *Ruleset) set(at place) (set, bool) {
-	table := place{at.family, at.table, ""}
-	if !r.known[table] {
-		r.known[table] = true
+// set reads a set, once.
+func (r *Ruleset) set(at ref) (set, bool) {
+	table := ref{at.family, at.table, ""}
+	if !r.listed[table] {
+		r.listed[table] = true
 		infos, err := r.conn.Sets(at.family, at.table)
 		r.note(err)
 		for _, x := range infos {
-			r.sets[place{at.family, at.table, x.Name}] = set{Flags: x.Flags, Length: x.Length}
+			r.sets[ref{at.family, at.table, x.Name}] = set{Flags: x.Flags, Length: x.Length}
 		}
 	}
 	s, ok := r.sets[at]

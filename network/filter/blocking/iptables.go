@@ -44,18 +44,18 @@ func fromLegacy(r xtables.Rule) rule {
 	case xtables.Drop:
 		out.Kind = drop
 	case xtables.Return:
-		out.Kind = back
+		out.Kind = ret
 	case xtables.Jump:
 		out.Kind, out.To = jump, r.To
 	case xtables.Goto:
-		out.Kind, out.To = gone, r.To
+		out.Kind, out.To = tailCall, r.To
 	default:
-		out.Kind = anyhow
+		out.Kind = anything
 	}
 	return out
 }
 
-// addresses is a condition on an address that is compared by a mask.
+// addresses returns the condition that an address matches addr under a mask.
 func addresses(f field, addr netip.Addr, mask []byte, not bool) condition {
 	ones, ended := 0, false
 	for _, b := range mask {
@@ -73,7 +73,7 @@ func addresses(f field, addr netip.Addr, mask []byte, not bool) condition {
 	return condition{Field: f, Spans: []span{spanOf(netip.PrefixFrom(addr, ones))}, Not: not}
 }
 
-// number names rules by where they are.
+// number names rules by their position.
 func number(rules []rule) []rule {
 	for i := range rules {
 		rules[i].Text = fmt.Sprintf("rule %d", i+1)

@@ -141,7 +141,7 @@ func TestMoved(t *testing.T) {
 		}
 		return err
 	})
-	if !errors.Is(err, ErrMoved) {
+	if !errors.Is(err, ErrChanged) {
 		t.Error(err)
 	}
 }
@@ -202,7 +202,7 @@ func TestOddities(t *testing.T) {
 	if c := match("state", 0, []byte{8, 0, 0, 0}); c.Field != states || c.Mask != 8 {
 		t.Errorf("a state of NEW reads as %+v", c)
 	}
-	for verdict, want := range map[xtables.Verdict]kind{xtables.Queue: anyhow, xtables.Return: back, xtables.Goto: gone} {
+	for verdict, want := range map[xtables.Verdict]kind{xtables.Queue: anything, xtables.Return: ret, xtables.Goto: tailCall} {
 		if got := fromLegacy(xtables.Rule{Verdict: verdict}).Kind; got != want {
 			t.Errorf("verdict %d is %d, want %d", verdict, got, want)
 		}

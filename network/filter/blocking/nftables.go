@@ -13,25 +13,26 @@ import (
 	"github.com/selvage-net/selvage/network/nft"
 )
 
-// loaded is what a register holds.
-type loaded struct {
+// register is the content of a register.
+type register struct {
 	field  field
 	length int    // in bytes
-	mask   []byte // what is left of it; nil: all
-	ether  bool   // of family: as an EtherType
+	mask   []byte // applied to it; nil: none
+	ether  bool   // field family as an EtherType
 }
 
-// decoder decodes one rule of nf_tables: its expressions load registers, compare them, and decide.
+// decoder decodes one rule of nf_tables: its expressions load registers, compare them, and return a verdict.
 type decoder struct {
 	family    nftables.TableFamily // as far as known
-	registers map[uint32]loaded
+	registers map[uint32]register
 	sets      func(name string) (set, bool)
 	rule      rule
 }
 
-// fromNFTables decodes a rule of a table of the given family. What is not understood is a condition that is not known.
+// fromNFTables decodes a rule of a table of the given family. An expression that is not understood becomes an unknown
+// condition.
 func fromNFTables(f nftables.TableFamily, exprs []nft.Expression, sets func(name string) (set, bool)) rule {
-	d := decoder{family: f, registers: map[uint32]loaded{}, sets: sets}
+	d := decoder{family: f, registers: map[uint32]register{}, sets: sets}
 	for _, e := range exprs {
 		d.take(e)
 		if d.rule.Kind != next {
@@ -43,7 +44,7 @@ func fromNFTables(f nftables.TableFamily, exprs []nft.Expression, sets func(name
 
 func (d *decoder) add(c condition) { d.rule.Conditions = append(d.rule.Conditions, c) }
 
-// take takes in an expression (include/uapi/linux/netfilter/nf_tables.h).
+// take decodes an expression (include/uapi/linux/netfilter/nf_tables.h).
 func (d *decoder) take(e nft.Expression) {
 	switch e.Name {
 	case "meta":
@@ -53,7 +54,7 @@ func (d *decoder) take(e nft.Expression) {
 	case "ct":
 		if e.Attr(unix.NFTA_CT_SREG) == nil {
 			f := map[uint32]field{unix.NFT_CT_STATE: states, unix.NFT_CT_STATUS: statuses}[e.Uint32(unix.NFTA_CT_KEY)]
-			d.registers[e.Uint32(unix.NFTA_CT_DREG)] = loaded{field: f, length: 4}
+			d.registers[e.Uint32(unix.NFTA_CT_DREG)] = register{field: f, length: 4}
 		}
 	case "payload":
 		if e.Attr(unix.NFTA_PAYLOAD_SREG) == nil {
@@ -74,62 +75,66 @@ func (d *decoder) take(e nft.Expression) {
 	case "target":
 		d.rule.Kind = verdict(e.String(unix.NFTA_TARGET_NAME))
 	case "queue", "tproxy", "synproxy", "nat", "masq", "redir", "fwd":
-		d.rule.Kind = anyhow
+		d.rule.Kind = anything
 	case "counter", "log", "notrack", "last", "dup":
 	case "objref":
 		const counter, helper = 1, 3 // NFT_OBJECT_…
 		if t := e.Uint32(unix.NFTA_OBJREF_IMM_TYPE); t != counter && t != helper {
 			d.add(condition{})
 		}
-	default: // it may load any register, and may have the rule end
+	default: // it may load any register, and may end the rule
 		clear(d.registers)
 		d.add(condition{})
 	}
 }
 
-func meta(key uint32) loaded {
+func meta(key uint32) register {
 	switch key {
 	case unix.NFT_META_NFPROTO:
-		return loaded{field: family, length: 1}
+		return register{field: family, length: 1}
 	case unix.NFT_META_PROTOCOL:
-		return loaded{field: family, length: 2, ether: true}
+		return register{field: family, length: 2, ether: true}
 	case unix.NFT_META_L4PROTO:
-		return loaded{field: protocols, length: 1}
+		return register{field: protocols, length: 1}
 	case unix.NFT_META_IIFNAME:
-		return loaded{field: inName, length: unix.IFNAMSIZ}
+		return register{field: inName, length: unix.IFNAMSIZ}
 	case unix.NFT_META_OIFNAME:
-		return loaded{field: outName, length: unix.IFNAMSIZ}
+		return register{field: outName, length: unix.IFNAMSIZ}
 	case unix.NFT_META_MARK:
-		return loaded{field: marks, length: 4}
+		return register{field: marks, length: 4}
 	}
-	return loaded{}
+	return register{}
 }
 
-// payload tells what is at a place in the IP header, or in the beginning of it.
-func (d *decoder) payload(e nft.Expression) loaded {
+// payload returns the field at an offset in the IP header, or the beginning of that field.
+func (d *decoder) payload(e nft.Expression) register {
 	offset, length := e.Uint32(unix.NFTA_PAYLOAD_OFFSET), e.Uint32(unix.NFTA_PAYLOAD_LEN)
 	if e.Uint32(unix.NFTA_PAYLOAD_BASE) != unix.NFT_PAYLOAD_NETWORK_HEADER {
-		return loaded{}
+		return register{}
 	}
 	type place struct {
 		family nftables.TableFamily
 		offset uint32
 	}
 	f := map[place]field{
-		{nftables.TableFamilyIPv4, 12}: source, {nftables.TableFamilyIPv4, 16}: target, {nftables.TableFamilyIPv4, 9}: protocols,
-		{nftables.TableFamilyIPv6, 8}: source, {nftables.TableFamilyIPv6, 24}: target, {nftables.TableFamilyIPv6, 6}: protocols,
+		{nftables.TableFamilyIPv4, 12}: source,
+		{nftables.TableFamilyIPv4, 16}: target,
+		{nftables.TableFamilyIPv4, 9}:  protocols,
+		{nftables.TableFamilyIPv6, 8}:  source,
+		{nftables.TableFamilyIPv6, 24}: target,
+		{nftables.TableFamilyIPv6, 6}:  protocols,
 	}[place{d.family, offset}]
 	longest := uint32(d.addressLength())
 	if f == protocols {
 		longest = 1
 	}
 	if f == unknown || length > longest {
-		return loaded{}
+		return register{}
 	}
-	return loaded{field: f, length: int(length)}
+	return register{field: f, length: int(length)}
 }
 
-// addressLength is that of the family.
+// addressLength returns the length of an address of the family, in bytes.
 func (d *decoder) addressLength() int {
 	if d.family == nftables.TableFamilyIPv6 {
 		return 16
@@ -137,12 +142,12 @@ func (d *decoder) addressLength() int {
 	return 4
 }
 
-// masked is what is left after a bitwise operation.
-func masked(l loaded, e nft.Expression) loaded {
+// masked returns the register after a bitwise operation.
+func masked(l register, e nft.Expression) register {
 	mask, xor := e.Value(unix.NFTA_BITWISE_MASK), e.Value(unix.NFTA_BITWISE_XOR)
 	const op = 6 // NFTA_BITWISE_OP; 0 is mask and xor
 	if e.Uint32(op) != 0 || len(mask) != l.length || len(bytes.Trim(xor, "\x00")) > 0 || l.mask != nil {
-		return loaded{}
+		return register{}
 	}
 	l.mask = mask
 	return l
@@ -160,14 +165,14 @@ func (d *decoder) compare(e nft.Expression) {
 		c.Not = !c.Not
 	}
 	d.add(c)
-	// What else is compared is of that family.
+	// The rest of the rule applies to that family.
 	if c.Field == family && !c.Not && len(c.Values) == 1 && d.family == nftables.TableFamilyINet {
 		d.family = nftables.TableFamily(c.Values[0])
 	}
 }
 
-// equals is the condition that something is data.
-func (d *decoder) equals(l loaded, data []byte) condition {
+// equals returns the condition that a register equals data.
+func (d *decoder) equals(l register, data []byte) condition {
 	switch l.field {
 	case source, target:
 		return d.address(l, data)
@@ -176,7 +181,7 @@ func (d *decoder) equals(l loaded, data []byte) condition {
 			return condition{}
 		}
 		name := unix.ByteSliceToString(data)
-		if len(name) == len(data) { // the end of the name is not compared
+		if len(name) == len(data) { // the terminating zero is not compared
 			name += "*"
 		}
 		return condition{Field: l.field, Names: []string{name}}
@@ -193,8 +198,8 @@ func (d *decoder) equals(l loaded, data []byte) condition {
 	return condition{}
 }
 
-// marked is the condition that the mark, or what a mask leaves of it, is data.
-func marked(l loaded, data []byte) condition {
+// marked returns the condition that the mark, or the mark under a mask, equals data.
+func marked(l register, data []byte) condition {
 	if len(data) != l.length {
 		return condition{}
 	}
@@ -205,16 +210,18 @@ func marked(l loaded, data []byte) condition {
 	return c
 }
 
-// value is a number that is loaded, a family as NFPROTO_….
-func value(l loaded, data []byte) uint32 {
+// value returns data as a number; a family as NFPROTO_….
+func value(l register, data []byte) uint32 {
 	if !l.ether {
 		return uint32(data[0])
 	}
-	return map[uint16]uint32{unix.ETH_P_IP: unix.NFPROTO_IPV4, unix.ETH_P_IPV6: unix.NFPROTO_IPV6}[binary.BigEndian.Uint16(data)]
+	return map[uint16]uint32{
+		unix.ETH_P_IP: unix.NFPROTO_IPV4, unix.ETH_P_IPV6: unix.NFPROTO_IPV6,
+	}[binary.BigEndian.Uint16(data)]
 }
 
-// address is the condition that the beginning of an address, or what a mask leaves of it, is data.
-func (d *decoder) address(l loaded, data []byte) condition {
+// address returns the condition that the beginning of an address, or the address under a mask, equals data.
+func (d *decoder) address(l register, data []byte) condition {
 	if len(data) > l.length || l.mask != nil && len(data) != l.length {
 		return condition{}
 	}
@@ -228,8 +235,8 @@ func (d *decoder) address(l loaded, data []byte) condition {
 	return addresses(l.field, a, mask, false)
 }
 
-// flags is the condition on bits of a state or status that is compared with data.
-func flags(l loaded, data []byte) condition {
+// flags returns the condition that bits of a state or status equal data.
+func flags(l register, data []byte) condition {
 	if len(data) != 4 {
 		return condition{}
 	}
@@ -245,11 +252,11 @@ func flags(l loaded, data []byte) condition {
 	return condition{}
 }
 
-// decide takes in a verdict.
+// decide decodes a verdict.
 func (d *decoder) decide(e nft.Expression) {
 	code, chain, ok := e.Verdict()
 	if !ok {
-		d.registers[e.Uint32(unix.NFTA_IMMEDIATE_DREG)] = loaded{}
+		d.registers[e.Uint32(unix.NFTA_IMMEDIATE_DREG)] = register{}
 		return
 	}
 	const dropped, accepted = 0, 1 // NF_DROP, NF_ACCEPT
@@ -259,15 +266,15 @@ func (d *decoder) decide(e nft.Expression) {
 	case accepted:
 		d.rule.Kind = accept
 	case unix.NFT_RETURN:
-		d.rule.Kind = back
+		d.rule.Kind = ret
 	case unix.NFT_JUMP:
 		d.rule.Kind, d.rule.To = jump, chain
 	case unix.NFT_GOTO:
-		d.rule.Kind, d.rule.To = gone, chain
+		d.rule.Kind, d.rule.To = tailCall, chain
 	case unix.NFT_CONTINUE:
 	case unix.NFT_BREAK:
 	default:
-		d.rule.Kind = anyhow
+		d.rule.Kind = anything
 	}
 	d.rule.To = strings.Clone(d.rule.To)
 }

@@ -118,7 +118,7 @@ func (w firewall) find(t *testing.T, o Overlay) []string {
 		{&nftables.Set{Name: "names", KeyType: nftables.TypeIFName}, []nftables.SetElement{name("eth0"), name("lo")}},
 		{&nftables.Set{Name: "states", KeyType: nftables.TypeCTState}, []nftables.SetElement{{Key: []byte{2, 0, 0, 0}}, {Key: []byte{4, 0, 0, 0}}}},
 		{&nftables.Set{Name: "protocols", KeyType: nftables.TypeInetProto}, []nftables.SetElement{{Key: []byte{17}}, {Key: []byte{1}}}},
-		{&nftables.Set{Name: "fates", KeyType: nftables.TypeCTState, DataType: nftables.TypeVerdict, IsMap: true},
+		{&nftables.Set{Name: "outcome", KeyType: nftables.TypeCTState, DataType: nftables.TypeVerdict, IsMap: true},
 			[]nftables.SetElement{{Key: []byte{2, 0, 0, 0}, VerdictData: &expr.Verdict{Kind: expr.VerdictAccept}}}},
 		{&nftables.Set{Name: "doors", KeyType: nftables.TypeIFName, DataType: nftables.TypeVerdict, IsMap: true},
 			[]nftables.SetElement{{Key: name("flannel.1").Key, VerdictData: &expr.Verdict{Kind: expr.VerdictAccept}}}},
@@ -163,9 +163,9 @@ func TestNFTables(t *testing.T) {
 		{"policy, what somebody marked", firewall{policy: dropping, forward: rules(all(anyMark(0xc000), ends(accept)))}, nil},
 		{"policy, states in a set", firewall{policy: dropping, forward: rules(all([]expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}}, in("states", false), ends(accept)))}, both},
 		{"policy, states not in a set", firewall{policy: dropping, forward: rules(all([]expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}}, in("states", true), ends(accept)))}, nil},
-		{"policy, fates by state", firewall{policy: dropping, forward: rules([]expr.Any{
-			&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: "fates", IsDestRegSet: true}})}, both},
-		{"policy, fates by name", firewall{policy: dropping, forward: rules([]expr.Any{
+		{"policy, outcome by state", firewall{policy: dropping, forward: rules([]expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: "outcome", IsDestRegSet: true}})}, both},
+		{"policy, outcome by name", firewall{policy: dropping, forward: rules([]expr.Any{
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: "doors", IsDestRegSet: true}})},
 			[]string{"inet fw forward: 10.5.0.0/16 out by policy", "inet fw forward: fd00:5::/32 out by policy"}},
 		{"policy, IPv4", firewall{policy: dropping, forward: rules(all(ipv4(), ends(accept)))}, six},

@@ -11,14 +11,14 @@ import (
 	"github.com/selvage-net/selvage/network/nft"
 )
 
-// set is a set of nf_tables that rules look things up in.
+// set is a set or map of nf_tables.
 type set struct {
 	Flags    uint32 // NFT_SET_…
-	Length   int    // of a key
+	Length   int    // of a key, in bytes
 	Elements []nft.Element
 }
 
-// lookup adds the condition that something is in a set, or is a key of a map, which then decides or loads what nobody knows.
+// lookup adds the condition that a register is in a set, or is a key of a map. The value of a map is unknown.
 func (d *decoder) lookup(e nft.Expression) {
 	const inverted = 1 // NFT_LOOKUP_F_INV
 	c := condition{}
@@ -31,15 +31,15 @@ func (d *decoder) lookup(e nft.Expression) {
 	d.add(c)
 	if e.Attr(unix.NFTA_LOOKUP_DREG) != nil {
 		to := e.Uint32(unix.NFTA_LOOKUP_DREG)
-		d.registers[to] = loaded{}
+		d.registers[to] = register{}
 		if to == unix.NFT_REG_VERDICT {
-			d.rule.Kind = anyhow
+			d.rule.Kind = anything
 		}
 	}
 }
 
-// oneOf is the condition that something is in a set. Of one that others fill as packets come by, nothing is known.
-func (d *decoder) oneOf(l loaded, s set) condition {
+// oneOf returns the condition that a register is in a set. A set that packets update is unknown.
+func (d *decoder) oneOf(l register, s set) condition {
 	if s.Length != l.length || l.mask != nil || s.Flags&(unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL) != 0 ||
 		slices.ContainsFunc(s.Elements, func(e nft.Element) bool { return len(e.Key()) != s.Length }) {
 		return condition{}
@@ -71,14 +71,14 @@ func (d *decoder) oneOf(l loaded, s set) condition {
 	return c
 }
 
-// spans are the addresses in a set: single ones, or where ranges begin and where they have ended.
+// spans returns the addresses in a set of single addresses or of ranges.
 func spans(s set) (all []span) {
 	elements := slices.Clone(s.Elements)
 	slices.SortFunc(elements, func(a, b nft.Element) int {
 		if c := bytes.Compare(a.Key(), b.Key()); c != 0 || a.End == b.End {
 			return c
 		}
-		return map[bool]int{true: -1, false: 1}[a.End] // one ends before the next begins
+		return map[bool]int{true: -1, false: 1}[a.End] // a range ends before the next begins
 	})
 	for i, e := range elements {
 		first, ok := netip.AddrFromSlice(e.Key())

@@ -10,29 +10,29 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Packets are all packets that have some things in common; what is not said of them differs or is not known.
+// Packets is a class of packets with common properties. Other properties differ or are unknown.
 type Packets struct {
-	From, To netip.Prefix // where the source is, and the destination
-	In, Out  []string     // by which devices they come and go; nil: nobody knows
-	// If nobody knows, by these they do not.
-	NotIn, NotOut []string
+	From, To      netip.Prefix // of the source and destination addresses
+	In, Out       []string     // possible devices; nil: unknown
+	NotIn, NotOut []string     // if they are unknown: devices that are not possible
 }
 
-// What all of the packets are, besides: the first of a TCP connection, translated by nobody, nor marked for that by kube-proxy.
+// Further properties of all the packets: the first packet of a TCP connection, without NAT, and without the mark by which
+// kube-proxy requests it.
 const (
 	protocol = unix.IPPROTO_TCP
-	state    = 8         // NF_CT_STATE_BIT(IP_CT_NEW): a bit for each state, of which a packet has one
-	status   = 0x10 | 32 // IPS_SRC_NAT, IPS_DST_NAT: bits that they do not have
-	// A bit of the mark that they do not have: by it kube-proxy knows what it masquerades, which are packets to services. With
-	// iptables it accepts these in FORWARD, and that is no way for packets from pod to pod.
+	state    = 8         // NF_CT_STATE_BIT(IP_CT_NEW): each state has a bit, and a packet has one state
+	status   = 0x10 | 32 // IPS_SRC_NAT, IPS_DST_NAT: bits that are not set
+	// A bit of the mark that is not set. kube-proxy sets it on packets to services that it masquerades, and accepts those in
+	// FORWARD with iptables. That does not accept packets between pods.
 	mark = 0x4000
 )
 
-// truth tells whether a condition holds for packets.
+// truth is whether a condition holds for a class of packets.
 type truth int
 
 const (
-	perhaps truth = iota // for some, or nobody knows
+	perhaps truth = iota // for some of them, or unknown
 	never
 	always
 )
@@ -52,20 +52,20 @@ func is(b bool) truth {
 type field int
 
 const (
-	unknown   field = iota // nothing can be said of it
-	nothing                // it holds always
-	source                 // in Prefixes
-	target                 // in Prefixes
-	inName                 // one of Names; a * at the end stands for any end
+	unknown   field = iota // not understood
+	nothing                // always holds
+	source                 // in Spans
+	target                 // in Spans
+	inName                 // one of Names; a trailing * is a wildcard
 	outName                // one of Names
 	family                 // Values: NFPROTO_…
 	protocols              // Values: IPPROTO_…
 	states                 // any bit of Mask is set in the connection's state
 	statuses               // any bit of Mask is set in the connection's status
-	marks                  // those bits of the mark that are in Mask are Values
+	marks                  // the mark under Mask equals Values[0]
 )
 
-// condition is one that packets have to meet for a rule to decide on them.
+// condition is one condition of a rule.
 type condition struct {
 	Field  field
 	Not    bool
@@ -75,28 +75,28 @@ type condition struct {
 	Mask   uint32
 }
 
-// kind is what a rule decides.
+// kind is the verdict of a rule.
 type kind int
 
 const (
-	next   kind = iota // nothing: go on with the next rule
-	accept             // the packet passes the table
-	drop               // or is rejected
-	back               // go on behind the call
-	jump               // to another chain
-	gone               // to another chain, and then behind the call
-	anyhow             // whatever it likes
+	next     kind = iota // continue with the next rule
+	accept               // the packet passes the table
+	drop                 // drop or reject
+	ret                  // return to the calling chain
+	jump                 // call another chain
+	tailCall             // goto: call another chain, and then return
+	anything             // unknown
 )
 
-// rule is a rule; Text is how to name it.
+// rule is a decoded rule; Text names it in reports.
 type rule struct {
 	Conditions []condition
 	Kind       kind
-	To         string // of jump and gone
+	To         string // of jump and tailCall
 	Text       string
 }
 
-// holds tells whether packets meet a rule's conditions.
+// holds reports whether packets meet all conditions of a rule.
 func (r rule) holds(p Packets) truth {
 	all := always
 	for _, c := range r.Conditions {
@@ -157,8 +157,8 @@ type span struct{ First, Last netip.Addr }
 // spanOf returns the addresses of a prefix.
 func spanOf(p netip.Prefix) span { return span{p.Masked().Addr(), subnet.LastAddr(p)} }
 
-// within tells whether addresses anywhere in p are in one of the spans. Those of another family say nothing: what is compared
-// there then is something else.
+// within reports whether the addresses of p are in one of the spans. For spans of the other family the result is perhaps:
+// then the rule compares something else.
 func within(p netip.Prefix, spans []span) truth {
 	t, all := never, spanOf(p)
 	for _, s := range spans {
@@ -205,21 +205,21 @@ func named(devices, others, names []string) truth {
 	}
 }
 
-// fates are what may become of packets in a chain.
-type fates struct {
-	accepted, dropped, through bool // through: they come out behind its last rule, or by a return
-	// by names the rule that decides for good, "" if none does, and where its chain is.
+// outcome holds the possible results of a chain for a class of packets.
+type outcome struct {
+	accepted, dropped, through bool // through: they leave the chain at its end or by a return
+	// by is the rule after which no packet continues, "" if there is none; chain is its chain.
 	by, chain string
 }
 
-// maxDepth is how many chains deep calls are followed. The kernel allows 16; a loop it refuses.
+// maxDepth bounds the depth of jumps that are followed. The kernel allows 16, and rejects loops.
 const maxDepth = 20
 
-// walk lets packets go through a chain. rules returns those of a chain; known is false if it cannot tell.
-func walk(p Packets, chain string, depth int, rules func(chain string) (list []rule, known bool)) (f fates) {
+// walk evaluates a chain for a class of packets. rules returns the rules of a chain; known is false if they cannot be read.
+func walk(p Packets, chain string, depth int, rules func(chain string) (list []rule, known bool)) (f outcome) {
 	list, known := rules(chain)
 	if !known || depth > maxDepth {
-		return fates{accepted: true, dropped: true, through: true}
+		return outcome{accepted: true, dropped: true, through: true}
 	}
 	for _, r := range list {
 		holds := r.holds(p)
@@ -234,14 +234,14 @@ func walk(p Packets, chain string, depth int, rules func(chain string) (list []r
 			f.accepted = true
 		case drop:
 			f.dropped = true
-		case back:
+		case ret:
 			f.through = true
-		case anyhow:
+		case anything:
 			f.accepted, f.dropped, stops = true, true, false
-		case jump, gone:
+		case jump, tailCall:
 			called := walk(p, r.To, depth+1, rules)
 			f.accepted, f.dropped = f.accepted || called.accepted, f.dropped || called.dropped
-			if r.Kind == gone {
+			if r.Kind == tailCall {
 				f.through = f.through || called.through
 			} else if called.through {
 				stops = false

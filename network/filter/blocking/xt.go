@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Both kinds of iptables have the same matches and targets (include/uapi/linux/netfilter/xt_*.h).
+// Both variants of iptables have the same matches and targets (include/uapi/linux/netfilter/xt_*.h).
 
-// match is the condition of a match.
+// match returns the condition of a match.
 func match(name string, rev uint32, info []byte) condition {
 	switch {
 	case name == "comment":
@@ -18,13 +18,14 @@ func match(name string, rev uint32, info []byte) condition {
 		return conntrack(rev, info)
 	case name == "mark" && rev == 1 && len(info) >= 9: // struct xt_mark_mtinfo1
 		return condition{
-			Field: marks, Values: []uint32{binary.NativeEndian.Uint32(info)}, Mask: binary.NativeEndian.Uint32(info[4:]), Not: info[8] != 0,
+			Field: marks, Not: info[8] != 0,
+			Values: []uint32{binary.NativeEndian.Uint32(info)}, Mask: binary.NativeEndian.Uint32(info[4:]),
 		}
 	}
 	return condition{}
 }
 
-// conntrack decodes a struct xt_conntrack_mtinfo1, 2 or 3, as far as it is about nothing but a connection's state or status.
+// conntrack decodes a struct xt_conntrack_mtinfo1, 2 or 3 that matches only on a connection's state or status.
 func conntrack(rev uint32, info []byte) condition {
 	const (
 		flags, inverted, masks = 146, 148, 150 // offsets
@@ -47,16 +48,17 @@ func conntrack(rev uint32, info []byte) condition {
 	return condition{}
 }
 
-// verdict is what a target that is no chain decides.
+// verdict returns the verdict of a target that is not a chain.
 func verdict(name string) kind {
 	if name == "REJECT" {
 		return drop
 	}
 	if slices.Contains([]string{
-		"LOG", "NFLOG", "MARK", "CONNMARK", "CONNSECMARK", "SECMARK", "CT", "NOTRACK", "TCPMSS", "TCPOPTSTRIP", "TRACE", "CLASSIFY",
-		"DSCP", "TOS", "TTL", "HL", "ECN", "CHECKSUM", "RATEEST", "AUDIT", "TEE", "LED", "IDLETIMER", "SET", "HMARK",
+		"LOG", "NFLOG", "MARK", "CONNMARK", "CONNSECMARK", "SECMARK", "CT", "NOTRACK", "TCPMSS", "TCPOPTSTRIP", "TRACE",
+		"CLASSIFY", "DSCP", "TOS", "TTL", "HL", "ECN", "CHECKSUM", "RATEEST", "AUDIT", "TEE", "LED", "IDLETIMER", "SET",
+		"HMARK",
 	}, name) {
 		return next
 	}
-	return anyhow
+	return anything
 }
