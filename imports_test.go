@@ -42,18 +42,23 @@ func layers() []layer {
 		logrus   = "github.com/sirupsen/logrus"
 	)
 	return []layer{
-		{name: "domain", packages: []string{"subnet", "network"}, pure: true, external: []string{"github.com/gaissmai/bart"}},
+		{name: "domain", packages: []string{"subnet", "network"}, pure: true,
+			external: []string{"github.com/gaissmai/bart"}},
 		{name: "backend", packages: []string{"backend"}, below: []string{"domain"}, pure: true},
-		{name: "backends", packages: []string{"backend/hostgw", "backend/vxlan"}, below: []string{"domain", "backend"}, pure: true},
+		{name: "backends", packages: []string{"backend/hostgw", "backend/vxlan"},
+			below: []string{"domain", "backend"}, pure: true},
 
 		// The edges: files, stores, the kernel. A store knows nothing of the kernel, nor the kernel of stores.
 		{name: "files", packages: []string{"network/filewatch", "subnet/cache", "subnet/subnetfile"}, below: []string{"domain"},
 			external: []string{renameio, "github.com/fsnotify/fsnotify"}},
 		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"domain"},
 			external: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc", logrus}, never: []string{netlink}},
-		{name: "nftables", packages: []string{"network/nft"}, external: []string{nftables, "github.com/mdlayher/netlink", netlink, unix}},
-		{name: "packet filter", packages: []string{"network/filter", "network/filter/blocking", "network/filter/xtables", "network/vtepfilter"},
-			below: []string{"domain", "nftables", "packet filter"}, external: []string{nftables, "github.com/coreos/go-iptables/iptables", unix}},
+		{name: "nftables", packages: []string{"network/nft"}, below: []string{"domain"},
+			external: []string{nftables, "github.com/mdlayher/netlink", netlink, unix}},
+		{name: "packet filter",
+			packages: []string{"network/filter", "network/filter/blocking", "network/filter/xtables", "network/vtepfilter"},
+			below:    []string{"domain", "nftables", "packet filter"},
+			external: []string{nftables, "github.com/coreos/go-iptables/iptables", unix}},
 		{name: "kernel", packages: []string{"network/kernel", "network/uplink"}, below: []string{"domain", "packet filter"},
 			external: []string{netlink, "github.com/safchain/ethtool", unix}, never: []string{"go.etcd.io"}},
 
@@ -61,7 +66,8 @@ func layers() []layer {
 		{name: "status", packages: []string{"network/node/status"}},
 		{name: "api", packages: []string{"network/node/api"}, below: []string{"status"},
 			external: []string{"github.com/prometheus/client_golang", logrus}},
-		{name: "node's parts", packages: []string{"network/node/explain"}, below: []string{"domain", "kernel", "status"}, external: []string{unix}},
+		{name: "node's parts", packages: []string{"network/node/explain"},
+			below: []string{"domain", "kernel", "status"}, external: []string{unix}},
 		{name: "node", packages: []string{"network/node"},
 			below: []string{"domain", "backend", "backends", "files", "stores", "packet filter", "kernel", "status", "api",
 				"node's parts"},
@@ -74,19 +80,23 @@ func layers() []layer {
 		{name: "plugin", packages: []string{"cniplugin"}, below: []string{"domain", "files"},
 			external: []string{"github.com/containernetworking/cni", unix},
 			never:    []string{"go.etcd.io", logrus, netlink, "net/http", module + "network", module + "backend"}},
-		{name: "plugin's installation", packages: []string{"cniplugin/install"}, below: []string{"domain", "files"}, external: []string{renameio}},
+		{name: "plugin's installation", packages: []string{"cniplugin/install"}, below: []string{"domain", "files"},
+			external: []string{renameio}},
 		{name: "plugin's program", packages: []string{"cniplugin/selvage"}, below: []string{"plugin"}},
 
 		{name: "commands", packages: []string{"network/command"},
-			below:    []string{"domain", "files", "stores", "packet filter", "kernel", "status", "node", "doctor", "plugin's installation"},
-			external: []string{logrus, "github.com/spf13/cobra", "github.com/spf13/pflag", unix, "google.golang.org/grpc/grpclog"}},
+			below: []string{"domain", "files", "stores", "packet filter", "kernel", "status", "node", "doctor",
+				"plugin's installation"},
+			external: []string{logrus, "github.com/spf13/cobra", "github.com/spf13/pflag", unix,
+				"google.golang.org/grpc/grpclog"}},
 		{name: "daemon", packages: []string{"."},
 			below: []string{"domain", "backend", "backends", "stores", "kernel", "status", "api", "node", "commands"},
 			external: []string{logrus, "github.com/coreos/go-systemd/v22/daemon", "github.com/spf13/cobra", "github.com/spf13/pflag", unix,
 				"google.golang.org/grpc/grpclog"}},
 
 		// What tests of stores, backends and rulesets share. No product package imports them.
-		{name: "test helpers", packages: []string{"network/nft/nfttest", "subnet/storetest", "subnet/subnettest", "subnet/testdata/hostile"},
+		{name: "test helpers", packages: []string{"network/nft/nfttest", "subnet/storetest", "subnet/subnettest",
+			"subnet/testdata/hostile"},
 			below:    []string{"domain", "backend", "backends", "test helpers"},
 			external: []string{nftables, "github.com/mdlayher/netlink", unix}},
 	}
@@ -131,7 +141,7 @@ func product(path string) (name string, ok bool) {
 
 // within reports whether a package is one of these or below one.
 func within(path string, prefixes []string) bool {
-	return slices.ContainsFunc(prefixes, func(p string) bool { return path == p || strings.HasPrefix(path, strings.TrimSuffix(p, "/")+"/") })
+	return slices.ContainsFunc(prefixes, func(p string) bool { return path == p || strings.HasPrefix(path, p+"/") })
 }
 
 // TestImports: imports point one way, as the table of layers has it.
