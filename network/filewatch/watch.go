@@ -12,14 +12,14 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// minInterval is the shortest time between two calls of a Watch's function, so that a process that keeps changing a file
-// does not keep this one busy. It is also the polling interval for a directory that does not exist.
+// minInterval is the shortest time between two calls of a Watch's function, so that a process that keeps changing a
+// file does not keep this one busy. It is also the polling interval for a directory that does not exist.
 const minInterval = 100 * time.Millisecond
 
-// Watch calls changed whenever one of the files at paths may have been written, moved or removed, until ctx ends; then it
-// returns nil. It makes the first call when the watch is set up. A directory that does not exist, or is removed, is watched
-// as soon as it exists. A call means "read the files again": it does not say what happened, one call may stand for several
-// changes, and changes made by this process count too.
+// Watch calls changed whenever one of the files at paths may have been written, moved or removed, until ctx ends; then
+// it returns nil. It makes the first call when the watch is set up. A directory that does not exist, or is removed, is
+// watched as soon as it exists. A call means "read the files again": it does not say what happened, one call may stand
+// for several changes, and changes made by this process count too.
 //
 // The error is that of inotify(7), usually that the user has no inotify instances left.
 func Watch(ctx context.Context, changed func(), paths ...string) error {

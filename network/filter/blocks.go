@@ -9,8 +9,8 @@ import (
 const maxDepth = 5
 
 // blocks reports whether a rule drops all packets from or to one of the networks: it drops or rejects every packet, or
-// every packet of a whole network, or calls a chain that does. A rule with any other condition, such as a pod's address or a
-// connection's state, is a policy that stays in force.
+// every packet of a whole network, or calls a chain that does. A rule with any other condition, such as a pod's address
+// or a connection's state, is a policy that stays in force.
 //
 // list returns the rules of a chain, none if it does not exist.
 func blocks(rule string, networks []netip.Prefix, list func(chain string) []string) bool {
@@ -24,8 +24,8 @@ func blocksAt(depth int, rule string, networks []netip.Prefix, list func(chain s
 	switch to := target(rule); to {
 	case "DROP", "REJECT":
 		return true
-	case "", "ACCEPT", "RETURN", "LOG", "NFLOG", "MARK", "CONNMARK", "CT", "NOTRACK", "TCPMSS", "TRACE", "QUEUE", "NFQUEUE",
-		ForwardChain:
+	case "", "ACCEPT", "RETURN", "LOG", "NFLOG", "MARK", "CONNMARK", "CT", "NOTRACK", "TCPMSS", "TRACE", "QUEUE",
+		"NFQUEUE", ForwardChain:
 		return false
 	default:
 		for _, r := range list(to) {

@@ -19,8 +19,8 @@ import (
 const retryInterval = time.Minute
 
 // Keeper keeps a policy in the packet filter, with nftables or iptables, and finds the rules of other agents that drop
-// overlay traffic. It is safe for concurrent use. Several processes may each have a Keeper if they use the same policy. It
-// works in the network namespace of the first call to [Keeper.Ensure].
+// overlay traffic. It is safe for concurrent use. Several processes may each have a Keeper if they use the same policy.
+// It works in the network namespace of the first call to [Keeper.Ensure].
 type Keeper struct {
 	port      atomic.Uint32 // netlink port of the connection, for Watch
 	mode      atomic.Value  // Mode, for Watch
@@ -40,8 +40,8 @@ type Keeper struct {
 type Status struct {
 	Mode Mode   // the desired mode; "" before the first Ensure
 	Why  string // reason for Mode
-	// InForce is the mode in which the actual rules were set, "" if there are none. It differs from Mode while the rules
-	// cannot be set in that mode: see Failed.
+	// InForce is the mode in which the actual rules were set, "" if there are none. It differs from Mode while the
+	// rules cannot be set in that mode: see Failed.
 	InForce Mode
 	// Unmet is not nil if the network config wishes for another mode.
 	Unmet error
@@ -81,8 +81,8 @@ func (k *Keeper) Status() Status {
 	return Status{}
 }
 
-// Notified reports whether the kernel notifies [Keeper.Watch] of every change to our rules. It does not for changes made by
-// the legacy iptables.
+// Notified reports whether the kernel notifies [Keeper.Watch] of every change to our rules. It does not for changes
+// made by the legacy iptables.
 func (k *Keeper) Notified() bool {
 	return k.Status().Mode == NFTables || k.rules.Notified()
 }
@@ -129,8 +129,8 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 	return changed, nil
 }
 
-// findDrops looks who else drops the overlay's packets. Where others change so much that it cannot be seen, what was found
-// before stays.
+// findDrops looks who else drops the overlay's packets. Where others change so much that it cannot be seen, what was
+// found before stays.
 func (k *Keeper) findDrops(p Policy, seen *blocking.Ruleset, unseen error) {
 	var found []blocking.Drop
 	for n := 0; unseen == nil; n++ {

@@ -38,8 +38,8 @@ func leftovers(ours, flannels bool) (all []chain) {
 	return all
 }
 
-// clear removes leftover rules after the current ones are set: those of the mode and of the iptables variant that are not in
-// use, and flannel's. It returns what it removed, and what it could not remove and why.
+// clear removes leftover rules after the current ones are set: those of the mode and of the iptables variant that are
+// not in use, and flannel's. It returns what it removed, and what it could not remove and why.
 func (k *Keeper) clear(ctx context.Context, seen *blocking.Ruleset) (removed, leftover []string) {
 	note := func(what string, done bool, err error) {
 		switch {
@@ -138,11 +138,12 @@ func findLegacy(ctx context.Context, f subnet.Family) (*tool, error) {
 			errs = append(errs, fmt.Errorf("%s is not the legacy variant", t.path))
 		}
 	}
-	return nil, fmt.Errorf("install the program %s-legacy (package iptables) to remove them: %w", name, errors.Join(errs...))
+	return nil, fmt.Errorf("install the program %s-legacy (package iptables) to remove them: %w",
+		name, errors.Join(errs...))
 }
 
-// removal returns the input for iptables-restore --noflush that removes a chain and all rules that call it. listed is what
-// iptables -S prints for the table. If the chain does not exist, removal returns "".
+// removal returns the input for iptables-restore --noflush that removes a chain and all rules that call it. listed is
+// what iptables -S prints for the table. If the chain does not exist, removal returns "".
 func removal(c chain, listed string) string {
 	var lines []string
 	exists := false

@@ -23,7 +23,7 @@ type facts struct {
 	// iptables can add such a rule.
 	undoable string
 	programs bool // a suitable iptables is installed; set only if legacy or undoable is
-	missing  bool // rules are wanted and iptables is not installed; set only if EnableNFTables is false
+	missing  bool // rules are desired and iptables is not installed; set only if EnableNFTables is false
 }
 
 // choose returns the mode, and why. enable is EnableNFTables of the network config, nil if it is not set.
@@ -61,6 +61,7 @@ func unmet(wish *bool, f facts) error {
 	return nil
 }
 
-// errNoIPTables is nothing to wait for: the image from scratch has no iptables, and flannel's usual network config wants it.
+// errNoIPTables is nothing to wait for: the image from scratch has no iptables, and flannel's usual network config
+// wants it.
 var errNoIPTables = errors.New("EnableNFTables is false, and there is no iptables here, so nftables is used " +
 	"(install the package iptables, or use an image with it; or leave EnableNFTables out, or set it to true)")

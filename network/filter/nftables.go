@@ -24,8 +24,8 @@ func networksSet(f nft.Family) string { return "networks-" + f.Name }
 func ownSet(f nft.Family) string      { return "own-" + f.Name }
 
 // content returns the desired table: the rules of [masqueradeRules], with sets where iptables needs one rule for each
-// network. It is empty if p asks for no masquerading. No chain accepts forwarded packets: an accept would not override a
-// drop in another table.
+// network. It is empty if p asks for no masquerading. No chain accepts forwarded packets: an accept would not override
+// a drop in another table.
 func (p Policy) content() (c nft.Content) {
 	if !p.Masquerade || len(p.Networks) == 0 {
 		return nft.Content{}

@@ -15,8 +15,8 @@ type state struct {
 	blocking map[string]bool
 }
 
-// plan compares the desired with the actual content. It returns the input for iptables-restore --noflush that brings them
-// in sync, and what that changes, as texts; both are empty if they are in sync.
+// plan compares the desired with the actual content. It returns the input for iptables-restore --noflush that brings
+// them in sync, and what that changes, as texts; both are empty if they are in sync.
 //
 // Jumps are deleted by their text and not by their number: numbers shift when another program edits the chain between
 // our read and our write. If a jump no longer exists by then, the whole input fails and changes nothing.
@@ -71,8 +71,8 @@ func plan(want table, have state) (input string, changes []string) {
 	return "*" + want.name + "\n" + strings.Join(lines, "\n") + "\nCOMMIT\n", changes
 }
 
-// inPlace reports whether exactly the desired jump exists, where packets reach it. It is not moved because other programs
-// inserted rules before it or appended rules after it, as long as packets still reach it.
+// inPlace reports whether exactly the desired jump exists, where packets reach it. It is not moved because other
+// programs inserted rules before it or appended rules after it, as long as packets still reach it.
 func inPlace(want table, have state, jumps []string) bool {
 	return len(jumps) == 1 && jumps[0] == want.jump &&
 		slices.Index(have.parent, want.jump) < placement(have.parent, have.blocking)
@@ -88,7 +88,8 @@ func placement(rules []string, blocking map[string]bool) int {
 	return len(rules)
 }
 
-// split separates the rules that jump to chain, in any form, from the others. The chain is ours, so these rules are too.
+// split separates the rules that jump to chain, in any form, from the others. The chain is ours, so these rules are
+// too.
 func split(rules []string, chain string) (jumps, others []string) {
 	for _, r := range rules {
 		if target(r) == chain {
@@ -120,8 +121,8 @@ func option(rule string, names ...string) string {
 	return ""
 }
 
-// splitWords splits a rule at white space as iptables-restore does: double quotes group words, a backslash escapes the next
-// character.
+// splitWords splits a rule at white space as iptables-restore does: double quotes group words, a backslash escapes the
+// next character.
 func splitWords(rule string) (words []string) {
 	var word strings.Builder
 	started, quoted, escaped := false, false, false

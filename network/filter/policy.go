@@ -21,8 +21,8 @@ type Policy struct {
 
 	// NFTables is EnableNFTables of the network config. If it is not set (nil), the [Keeper] chooses.
 	NFTables *bool
-	// Devices are the devices by which traffic of other nodes arrives, Bridges those of this node's pods, as far as they
-	// are known. They serve to find rules that drop this traffic.
+	// Devices are the devices by which traffic of other nodes arrives, Bridges those of this node's pods, as far as
+	// they are known. They serve to find rules that drop this traffic.
 	Devices, Bridges []string
 }
 
@@ -32,9 +32,9 @@ const (
 	MasqueradeChain = "SELVAGE-POSTRTG" // in the table nat, jumped to from POSTROUTING
 )
 
-// table is our desired part of one table of one family. Rules are written as iptables -S prints them, without the leading
-// "-A CHAIN ", so that desired and actual rules compare as text. That fixes the order of the options (source, destination,
-// matches in the order given, comment, target); prefixes are masked and comments quoted.
+// table is our desired part of one table of one family. Rules are written as iptables -S prints them, without the
+// leading "-A CHAIN ", so that desired and actual rules compare as text. That fixes the order of the options (source,
+// destination, matches in the order given, comment, target); prefixes are masked and comments quoted.
 type table struct {
 	name   string   // as for iptables -t
 	parent string   // the built-in chain that calls our chain
@@ -100,8 +100,8 @@ func masqueradeRules(networks, own []netip.Prefix, multicast netip.Prefix, rando
 		// options of that rule would never apply.
 		rule("-m mark --mark 0x4000/0x4000", "left to kube-proxy", "RETURN"),
 	}
-	// The rules for every pair of networks come before any rule that masquerades: a match takes only one negated prefix,
-	// so "from outside all networks" can only be expressed by returning for the inside first.
+	// The rules for every pair of networks come before any rule that masquerades: a match takes only one negated
+	// prefix, so "from outside all networks" can only be expressed by returning for the inside first.
 	for _, from := range networks {
 		for _, to := range networks {
 			rules = append(rules, rule(fmt.Sprintf("-s %s -d %s", from, to), "inside the overlay", "RETURN"))

@@ -14,29 +14,31 @@ import (
 // attempts bounds the retries within one Ensure after another program changed the table at the same time.
 const attempts = 5
 
-// Rules keeps our rules of some families with iptables. It is safe for concurrent use, and several processes may each have
-// one.
+// Rules keeps our rules of some families with iptables. It is safe for concurrent use, and several processes may each
+// have one.
 type Rules struct {
 	families []subnet.Family
 
 	mu    sync.Mutex
 	tools [2]*tool        // by family; nil: not searched for yet, or not found
-	clear map[string]bool // by family and table: it holds nothing of ours, and nothing was wanted since
+	clear map[string]bool // by family and table: it holds nothing of ours, and none was desired since
 	// spelled maps a rule as iptables prints it to the same rule as we write it, for the few that some versions of
 	// iptables print in another form. Without it we would replace them at every Ensure.
 	spelled map[string]string
 }
 
-// New returns the rules of the given families. It changes nothing. It searches for a family's iptables when it needs it.
+// New returns the rules of the given families. It changes nothing. It searches for a family's iptables when it needs
+// it.
 func New(families ...subnet.Family) *Rules {
 	return &Rules{families: families, clear: make(map[string]bool), spelled: make(map[string]string)}
 }
 
-// Ensure brings the rules in sync with p and returns what it changed, as texts for a log: usually nothing. It may be called
-// every few seconds: it takes two short listings for each table, and none for a table that needs no rules and was found
-// clear before. It never touches rules of other programs.
+// Ensure brings the rules in sync with p and returns what it changed, as texts for a log: usually nothing. It may be
+// called every few seconds: it takes two short listings for each table, and none for a table that needs no rules and
+// was found clear before. It never touches rules of other programs.
 //
-// If a family or table fails, the others are still set; the errors of all are joined. A table that fails is not changed.
+// If a family or table fails, the others are still set; the errors of all are joined. A table that fails is not
+// changed.
 func (r *Rules) Ensure(ctx context.Context, p Policy) (changed []string, err error) {
 	if err := p.validate(); err != nil {
 		return nil, err
@@ -146,8 +148,8 @@ func wantsNothing(tables []table) bool {
 	return true
 }
 
-// ensureTable reads, plans and applies until the table is in sync. It retries a failed plan only if the table has changed
-// since: then a concurrent change is the likely cause.
+// ensureTable reads, plans and applies until the table is in sync. It retries a failed plan only if the table has
+// changed since: then a concurrent change is the likely cause.
 func (r *Rules) ensureTable(ctx context.Context, f subnet.Family, want table) (changed []string, err error) {
 	t, key := r.tools[f], f.String()+want.name
 	if len(want.rules) == 0 && r.clear[key] {
@@ -188,8 +190,8 @@ func (r *Rules) ensureTable(ctx context.Context, f subnet.Family, want table) (c
 	}
 }
 
-// learn compares the rules that were just set with how iptables prints them, and remembers those that it prints in another
-// form. Rules are the same only if their number, order, comments and targets are.
+// learn compares the rules that were just set with how iptables prints them, and remembers those that it prints in
+// another form. Rules are the same only if their number, order, comments and targets are.
 func (r *Rules) learn(want table, have state) {
 	jumps, _ := split(have.parent, want.chain)
 	for _, pair := range [][2][]string{{want.rules, have.rules}, {{want.jump}, jumps}} {

@@ -107,11 +107,12 @@ func findRestore(ctx context.Context, path, want string) (string, error) {
 		tried = []string{"none"}
 	}
 	return "", fmt.Errorf("no iptables-restore found for %s (%s), candidates: %s: "+
-		"install the whole package iptables, or set all its alternatives to one variant", path, want, strings.Join(tried, ", "))
+		"install the whole package iptables, or set all its alternatives to one variant",
+		path, want, strings.Join(tried, ", "))
 }
 
-// restoreCandidates returns the paths of the restore program beside path, and beside each program that path is a symbolic
-// link to: iptables may be a link to iptables-legacy, whose restore program is iptables-legacy-restore.
+// restoreCandidates returns the paths of the restore program beside path, and beside each program that path is a
+// symbolic link to: iptables may be a link to iptables-legacy, whose restore program is iptables-legacy-restore.
 func restoreCandidates(path string) []string {
 	candidates := []string{path + "-restore"}
 	for range 10 { // more links are a loop
@@ -207,8 +208,8 @@ func (t *tool) restore(ctx context.Context, input string) error {
 	return fmt.Errorf("set table %s: %w", name, err)
 }
 
-// run runs a program, and kills it when ctx ends. That is safe at any time: each of these programs changes the kernel in
-// one step or not at all.
+// run runs a program, and kills it when ctx ends. That is safe at any time: each of these programs changes the kernel
+// in one step or not at all.
 func run(ctx context.Context, stdin string, path string, args ...string) (stdout string, err error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second // a child of a wrapper script may hold the pipes open

@@ -10,8 +10,8 @@ import (
 	"github.com/selvage-net/selvage/network/nft"
 )
 
-// Watch calls changed whenever another process may have changed our rules, until ctx ends. The kernel reports changes to
-// nf_tables, including those by the iptables on nf_tables. It does not report changes by the legacy iptables, so
+// Watch calls changed whenever another process may have changed our rules, until ctx ends. The kernel reports changes
+// to nf_tables, including those by the iptables on nf_tables. It does not report changes by the legacy iptables, so
 // [Keeper.Ensure] must be called from time to time as well. Watch skips the keeper's own changes with nftables, but not
 // those with iptables.
 //
@@ -33,7 +33,8 @@ func (k *Keeper) Watch(ctx context.Context, ready, changed, anyChange func()) er
 	})
 }
 
-// concerns reports whether an event is about a table or chain that our rules in mode m depend on; without a mode, in either.
+// concerns reports whether an event is about a table or chain that our rules in mode m depend on; without a mode, in
+// either.
 func concerns(e nft.Event, m Mode) bool {
 	if e.Family == nftables.TableFamilyINet {
 		return e.Table == Table && m != IPTables

@@ -84,9 +84,9 @@ func mask(bits, length int) []byte {
 	return b
 }
 
-// Intervals returns the family's prefixes as elements of an interval set: the first address of each range, and the first
-// address after it. The kernel rejects overlapping ranges, so overlapping and adjacent prefixes are merged. A range up to
-// the last address of the family has no end element.
+// Intervals returns the family's prefixes as elements of an interval set: the first address of each range, and the
+// first address after it. The kernel rejects overlapping ranges, so overlapping and adjacent prefixes are merged. A
+// range up to the last address of the family has no end element.
 func (f Family) Intervals(prefixes []netip.Prefix) (elements []nftables.SetElement) {
 	of := slices.DeleteFunc(slices.Clone(prefixes), func(p netip.Prefix) bool { return FamilyOf(p.Addr()) != f })
 	slices.SortFunc(of, netip.Prefix.Compare)

@@ -118,7 +118,8 @@ func (c *Conn) Chains() (all []ChainInfo, err error) {
 	})
 }
 
-// Rules lists the rules of a chain, or of all chains of the table if it is "". Those of a chain that is not there are none.
+// Rules lists the rules of a chain, or of all chains of the table if it is "". Those of a chain that is not there are
+// none.
 func (c *Conn) Rules(family nftables.TableFamily, table, chain string) (all []RuleInfo, err error) {
 	attrs := []netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: []byte(table + "\x00")}}
 	if chain != "" {

@@ -37,8 +37,8 @@ func (c *Conn) Table(name string) *Table {
 // SetElements are elements of external sets, by the name of the set.
 type SetElements map[string][]nftables.SetElement
 
-// Ensure brings the table in sync with the desired content, in one transaction, and reports whether it changed anything.
-// It removes everything else from the table.
+// Ensure brings the table in sync with the desired content, in one transaction, and reports whether it changed
+// anything. It removes everything else from the table.
 //
 // Whenever Ensure replaces rules, it calls external for the elements to add to external sets in the same transaction.
 // With recreated, these sets are recreated empty, so external must return all elements that they are to keep. external
@@ -114,7 +114,8 @@ func (t *Table) readTable(have *actual) error {
 	if err != nil {
 		return err
 	}
-	have.sets, have.chains, have.rules = map[string]definition{}, map[string]*nftables.Chain{}, map[string][]*nftables.Rule{}
+	have.sets, have.chains = map[string]definition{}, map[string]*nftables.Chain{}
+	have.rules = map[string][]*nftables.Rule{}
 	for _, s := range sets {
 		have.sets[s.Name] = definitionOf(s)
 	}

@@ -64,8 +64,8 @@ func (t *Transaction) setRules(chains []Chain) {
 	}
 }
 
-// perMessage bounds the elements in one message. They share one attribute of at most 64 KiB, and each takes 28 bytes, or
-// 24 with a device name.
+// perMessage bounds the elements in one message. They share one attribute of at most 64 KiB, and each takes 28 bytes,
+// or 24 with a device name.
 const perMessage = 2048
 
 // Add adds elements to a set. Existing elements are kept.
@@ -76,8 +76,8 @@ func (t *Transaction) Add(s Set, elements []nftables.SetElement) {
 	}
 }
 
-// Delete removes elements from a set; the list has no duplicates. A missing element would fail the whole transaction, so
-// all are added first. (Linux can delete elements that may be missing since 6.3: NFT_MSG_DESTROYSETELEM.)
+// Delete removes elements from a set; the list has no duplicates. A missing element would fail the whole transaction,
+// so all are added first. (Linux can delete elements that may be missing since 6.3: NFT_MSG_DESTROYSETELEM.)
 func (t *Transaction) Delete(s Set, elements []nftables.SetElement) {
 	t.Add(s, elements)
 	x := s.In(t.table, 0)

@@ -20,8 +20,9 @@ type Event struct {
 	Port   uint32 // netlink port of the process that made the change: see [Conn.Port]
 }
 
-// Watch calls handle for every change to nf_tables in the network namespace of the calling thread, until ctx ends; events
-// that were received together are passed together. The kernel does not report changes made by the legacy iptables.
+// Watch calls handle for every change to nf_tables in the network namespace of the calling thread, until ctx ends;
+// events that were received together are passed together. The kernel does not report changes made by the legacy
+// iptables.
 //
 // Watch calls ready once, when it misses no event from then on, and lost after it did miss some.
 func Watch(ctx context.Context, ready, lost func(), handle func([]Event)) error {
@@ -73,8 +74,8 @@ func receive(ctx context.Context, socket *nl.NetlinkSocket, handle func([]Event)
 }
 
 // decodeEvent decodes a message. Its layout is in include/uapi/linux/netfilter/nf_tables.h: a struct nfgenmsg, then
-// attributes. Attribute 1 is the table's name in messages about tables, chains, rules, sets, elements and all other objects
-// of a table. NFT_MSG_NEWGEN follows every change and is skipped.
+// attributes. Attribute 1 is the table's name in messages about tables, chains, rules, sets, elements and all other
+// objects of a table. NFT_MSG_NEWGEN follows every change and is skipped.
 func decodeEvent(m syscall.NetlinkMessage) (e Event, ok bool) {
 	if m.Header.Type&^0xff != unix.NFNL_SUBSYS_NFTABLES<<8 || len(m.Data) < sizeofNfgenmsg {
 		return Event{}, false

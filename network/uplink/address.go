@@ -8,13 +8,13 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// pick returns the link's best address of family f: preferred if the link has it and it is usable, else the first primary
-// address, else the first secondary one, else the first deprecated one. An invalid preferred means no preference. If no
-// address is usable, why gives the reasons.
+// pick returns the link's best address of family f: preferred if the link has it and it is usable, else the first
+// primary address, else the first secondary one, else the first deprecated one. An invalid preferred means no
+// preference. If no address is usable, why gives the reasons.
 //
-// With named, preferred is an address that the operator named. It is used even if it is temporary: the operator may know
-// that it stays. Among equally good addresses, current takes precedence: the kernel lists the newest IPv6 address first,
-// and an added address is no reason to change.
+// With named, preferred is an address that the operator named. It is used even if it is temporary: the operator may
+// know that it stays. Among equally good addresses, current takes precedence: the kernel lists the newest IPv6 address
+// first, and an added address is no reason to change.
 func (l Link) pick(
 	f subnet.Family, preferred, current netip.Addr, named bool, overlay []netip.Prefix,
 ) (best netip.Addr, why string) {

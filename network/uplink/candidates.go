@@ -2,9 +2,11 @@ package uplink
 
 import "slices"
 
-// others returns the usable interfaces that were not chosen, with the reasons. Those in rejected are left out, and so are
-// interfaces without a usable address, such as the veth of a pod.
-func (o Options) others(chosen candidate, candidates []candidate, rejected []Rejection, s Snapshot) (others []Rejection) {
+// others returns the usable interfaces that were not chosen, with the reasons. Those in rejected are left out, and so
+// are interfaces without a usable address, such as the veth of a pod.
+func (o Options) others(
+	chosen candidate, candidates []candidate, rejected []Rejection, s Snapshot,
+) (others []Rejection) {
 	for _, l := range s.Links {
 		is := func(c candidate) bool { return c.link.Index == l.Index }
 		if l.Loopback || is(chosen) || slices.ContainsFunc(rejected, func(r Rejection) bool { return r.Name == l.Name }) {

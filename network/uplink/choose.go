@@ -59,8 +59,8 @@ type candidate struct {
 }
 
 // Choose returns the interface and the addresses that carry the overlay, by the precedence in the package comment. An
-// error says what was asked for, which interfaces exist, and what to do. It can be temporary: an interface may come up or
-// get an address.
+// error says what was asked for, which interfaces exist, and what to do. It can be temporary: an interface may come up
+// or get an address.
 func Choose(o Options, s Snapshot) (Choice, error) {
 	if err := o.validate(); err != nil {
 		return Choice{}, err
@@ -84,8 +84,9 @@ func Choose(o Options, s Snapshot) (Choice, error) {
 	for i, r := range rejected {
 		reasons[i] = r.String()
 	}
-	return Choice{}, fmt.Errorf("choose the uplink by %s: %s; bring it up with an address of each family in use (%s), or name another "+
-		"with --iface (interfaces here: %s)", o.criterion(), strings.Join(reasons, ", "), o.families(), s.inventory())
+	return Choice{}, fmt.Errorf("choose the uplink by %s: %s; "+
+		"bring it up with an address of each family in use (%s), or name another with --iface (interfaces here: %s)",
+		o.criterion(), strings.Join(reasons, ", "), o.families(), s.inventory())
 }
 
 func (o Options) validate() error {
@@ -118,8 +119,8 @@ func (o Options) candidates(s Snapshot) (found []candidate, rejected []Rejection
 			return nil, nil, err
 		}
 		if found = append(found, matching...); len(found) == 0 {
-			return nil, nil, fmt.Errorf("no interface matches %s; name an existing one, or none to use that of the default route",
-				o.criterion())
+			return nil, nil, fmt.Errorf("no interface matches %s; "+
+				"name an existing one, or none to use that of the default route", o.criterion())
 		}
 		return found, rejected, nil
 	case o.CanReach.IsValid():
@@ -192,7 +193,8 @@ func (o Options) byReach(s Snapshot) (candidate, error) {
 		if problem == "" {
 			problem = "no route"
 		}
-		return c, fmt.Errorf("--iface-can-reach=%s: %s; add a route to it, or name the interface with --iface", o.CanReach, problem)
+		return c, fmt.Errorf("--iface-can-reach=%s: %s; add a route to it, or name the interface with --iface",
+			o.CanReach, problem)
 	}
 	c.link = l
 	c.preferred[subnet.FamilyOf(o.CanReach)] = s.Reach.Source
@@ -208,8 +210,8 @@ func (o Options) byPublicIP(s Snapshot) (found []candidate) {
 	return found
 }
 
-// byDefaultRoute returns the interfaces of the default routes of all families in use: that of the first family is unusable
-// if it lacks an address of the second.
+// byDefaultRoute returns the interfaces of the default routes of all families in use: that of the first family is
+// unusable if it lacks an address of the second.
 func (o Options) byDefaultRoute(s Snapshot) (found []candidate) {
 	for _, f := range o.Families {
 		for _, r := range s.defaults(f) {

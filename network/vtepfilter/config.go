@@ -14,8 +14,8 @@ import (
 type Config struct {
 	Port     uint16         // UDP port of VXLAN
 	Networks []netip.Prefix // the overlay's networks, of every family
-	// Allow are further source prefixes to accept: NAT may give a peer's packets another address than that in its lease,
-	// or another VXLAN on this node may use the same port.
+	// Allow are further source prefixes to accept: NAT may give a peer's packets another address than that in its
+	// lease, or another VXLAN on this node may use the same port.
 	Allow []netip.Prefix
 	// Devices are the devices by which packets leave the overlay: VXLAN devices and the bridges of pods. A pod's packet
 	// is identified by its source address, and by the device if that address is forged. A device that carries the

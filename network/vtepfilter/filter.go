@@ -22,8 +22,8 @@ var (
 	ErrMissing = errors.New("table " + Table + " is missing or incomplete")
 )
 
-// Filter keeps the table in the network namespace in which [Open] was called. Its methods are not safe for concurrent use,
-// except [Filter.Watch], which runs beside them.
+// Filter keeps the table in the network namespace in which [Open] was called. Its methods are not safe for concurrent
+// use, except [Filter.Watch], which runs beside them.
 type Filter struct {
 	table *nft.Table
 	want  *Config // of the last Ensure; nil before
@@ -49,8 +49,8 @@ func (f *Filter) Watch(ctx context.Context, ready, changed func()) error {
 	return f.table.Watch(ctx, ready, changed)
 }
 
-// Ensure brings the table in sync with c, in one transaction, and reports whether it changed anything. It removes foreign
-// objects from the table and keeps the peers in its sets.
+// Ensure brings the table in sync with c, in one transaction, and reports whether it changed anything. It removes
+// foreign objects from the table and keeps the peers in its sets.
 //
 // Whenever Ensure replaces rules, it adds the given peers in the same transaction, so that the rules never drop packets
 // from one of them. It iterates over peers only in that case; nil is none. The caller must know all leases before its
@@ -81,11 +81,11 @@ func (f *Filter) Ensure(c Config, peers iter.Seq[netip.Addr]) (changed bool, err
 	return changed, nil
 }
 
-// Read returns the peers in the sets, sorted, and whether the rest of the table is in sync with the last Ensure. If it is
-// not, call Ensure before Apply.
+// Read returns the peers in the sets, sorted, and whether the rest of the table is in sync with the last Ensure. If it
+// is not, call Ensure before Apply.
 //
-// While the kernel resizes a set's hash table, just after thousands of peers were added or removed, a listing can lack a
-// peer (nft_rhash_walk restarts, and skips as many as it has listed). Adding a peer twice is harmless.
+// While the kernel resizes a set's hash table, just after thousands of peers were added or removed, a listing can lack
+// a peer (nft_rhash_walk restarts, and skips as many as it has listed). Adding a peer twice is harmless.
 func (f *Filter) Read() (present []netip.Addr, inSync bool, err error) {
 	var want Config
 	if f.want != nil {

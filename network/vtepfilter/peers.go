@@ -42,9 +42,9 @@ func (e *ApplyError) Unwrap() []error {
 	return causes
 }
 
-// Apply adds and removes peers. It is no error to add a present peer or to remove an absent one. A peer in both lists is
-// added. A failure does not keep the other changes from being made: see [ApplyError]. If there is no table, all fail with
-// [ErrMissing].
+// Apply adds and removes peers. It is no error to add a present peer or to remove an absent one. A peer in both lists
+// is added. A failure does not keep the other changes from being made: see [ApplyError]. If there is no table, all fail
+// with [ErrMissing].
 //
 // Apply takes one transaction for up to 4,096 addresses. The cost of an address does not depend on the number of peers.
 func (f *Filter) Apply(add, remove []netip.Addr) error {
@@ -96,8 +96,8 @@ type apply struct {
 	failures int // of transactions
 }
 
-// change makes some of the changes. The kernel makes all of them or none, and does not say which of them failed, so change
-// retries each half.
+// change makes some of the changes. The kernel makes all of them or none, and does not say which of them failed, so
+// change retries each half.
 func (a *apply) change(peers []netip.Addr) {
 	err := a.commit(peers)
 	switch {

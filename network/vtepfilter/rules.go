@@ -20,8 +20,8 @@ const (
 	leavingChain   = "leaving"
 )
 
-// chains returns all chains of the table, which the package comment describes. A packet reaches a rule that drops only if
-// a rule before it matched the port.
+// chains returns all chains of the table, which the package comment describes. A packet reaches a rule that drops only
+// if a rule before it matched the port.
 func (c Config) chains() []nft.Chain {
 	input := []nft.Rule{
 		{Comment: "VXLAN packets to this node", Exprs: slices.Concat(notLoopback(), udpTo(c.Port), goTo(arrivedChain))},

@@ -42,8 +42,8 @@ type ref struct {
 	table, name string
 }
 
-// Read reads the chains in the network namespace of the calling thread. c is nil if there is no nf_tables; then Read reads
-// only the legacy iptables.
+// Read reads the chains in the network namespace of the calling thread. c is nil if there is no nf_tables; then Read
+// reads only the legacy iptables.
 func Read(c *nft.Conn) (r *Ruleset, err error) {
 	r = &Ruleset{
 		conn: c, Legacy: map[subnet.Family][]xtables.Table{},
@@ -76,7 +76,8 @@ func Read(c *nft.Conn) (r *Ruleset, err error) {
 var ErrChanged = errors.New("the packet filter changed while it was read: try again")
 
 // Find returns the chains that drop all new connections between this node's pods and those of other nodes, or
-// [ErrChanged]. skip names our own objects: tables of family inet, and chains whose jumps in tables of iptables are ignored.
+// [ErrChanged]. skip names our own objects: tables of family inet, and chains whose jumps in tables of iptables are
+// ignored.
 func (r *Ruleset) Find(o Overlay, skip ...string) (all []Drop, err error) {
 	r.err = nil
 	for _, network := range o.Networks {
@@ -152,8 +153,8 @@ func (r *Ruleset) bases(f subnet.Family, skip []string) (all []base) {
 	}
 	for _, c := range r.Chains {
 		inet := c.Family == nftables.TableFamilyINet
-		if !c.Base || c.Hook != *nftables.ChainHookForward || c.Family != ip && !inet || inet && slices.Contains(skip, c.Table) ||
-			r.dormant[nft.TableInfo{Family: c.Family, Name: c.Table, Dormant: true}] {
+		if !c.Base || c.Hook != *nftables.ChainHookForward || c.Family != ip && !inet ||
+			inet && slices.Contains(skip, c.Table) || r.dormant[nft.TableInfo{Family: c.Family, Name: c.Table, Dormant: true}] {
 			continue
 		}
 		all = append(all, base{

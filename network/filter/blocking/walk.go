@@ -17,14 +17,14 @@ type Packets struct {
 	NotIn, NotOut []string     // if they are unknown: devices that are not possible
 }
 
-// Further properties of all the packets: the first packet of a TCP connection, without NAT, and without the mark by which
-// kube-proxy requests it.
+// Further properties of all the packets: the first packet of a TCP connection, without NAT, and without the mark by
+// which kube-proxy requests it.
 const (
 	protocol = unix.IPPROTO_TCP
 	state    = 8         // NF_CT_STATE_BIT(IP_CT_NEW): each state has a bit, and a packet has one state
 	status   = 0x10 | 32 // IPS_SRC_NAT, IPS_DST_NAT: bits that are not set
-	// A bit of the mark that is not set. kube-proxy sets it on packets to services that it masquerades, and accepts those in
-	// FORWARD with iptables. That does not accept packets between pods.
+	// A bit of the mark that is not set. kube-proxy sets it on packets to services that it masquerades, and accepts
+	// those in FORWARD with iptables. That does not accept packets between pods.
 	mark = 0x4000
 )
 
@@ -157,8 +157,8 @@ type span struct{ First, Last netip.Addr }
 // spanOf returns the addresses of a prefix.
 func spanOf(p netip.Prefix) span { return span{p.Masked().Addr(), subnet.LastAddr(p)} }
 
-// within reports whether the addresses of p are in one of the spans. For spans of the other family the result is perhaps:
-// then the rule compares something else.
+// within reports whether the addresses of p are in one of the spans. For spans of the other family the result is
+// perhaps: then the rule compares something else.
 func within(p netip.Prefix, spans []span) truth {
 	t, all := never, spanOf(p)
 	for _, s := range spans {
@@ -174,8 +174,8 @@ func within(p netip.Prefix, spans []span) truth {
 	return t
 }
 
-// named tells whether devices, any of these, have one of the names; if there are none, it is one that nobody knows, but none of
-// the others.
+// named reports whether the device has one of the names, if it is any of devices. Without devices it is unknown, but
+// none of others.
 func named(devices, others, names []string) truth {
 	if len(devices) == 0 {
 		switch {
@@ -215,7 +215,8 @@ type outcome struct {
 // maxDepth bounds the depth of jumps that are followed. The kernel allows 16, and rejects loops.
 const maxDepth = 20
 
-// walk evaluates a chain for a class of packets. rules returns the rules of a chain; known is false if they cannot be read.
+// walk evaluates a chain for a class of packets. rules returns the rules of a chain; known is false if they cannot be
+// read.
 func walk(p Packets, chain string, depth int, rules func(chain string) (list []rule, known bool)) (f outcome) {
 	list, known := rules(chain)
 	if !known || depth > maxDepth {

@@ -108,8 +108,8 @@ const (
 	invIn, invOut, invSrc, invDst, invProto = 0x01, 0x02, 0x08, 0x10, 0x40
 )
 
-// decode decodes a table. A built-in chain begins at the entry point of its hook and ends in its policy, the underflow. A
-// user-defined chain begins after an entry with the target ERROR, which holds its name, and ends in a return.
+// decode decodes a table. A built-in chain begins at the entry point of its hook and ends in its policy, the underflow.
+// A user-defined chain begins after an entry with the target ERROR, which holds its name, and ends in a return.
 func decode(f subnet.Family, name string, i info, b []byte) (Table, error) {
 	l := layoutOf(f)
 	t := Table{Name: name}

@@ -23,8 +23,8 @@ const (
 	attempts   = 5  // another process may replace the table between the two calls
 )
 
-// Read returns the existing tables of a family in the network namespace of the calling thread: none if the kernel has no
-// legacy iptables.
+// Read returns the existing tables of a family in the network namespace of the calling thread: none if the kernel has
+// no legacy iptables.
 func Read(f subnet.Family) (tables []Table, err error) {
 	names, err := os.ReadFile([...]string{
 		subnet.IPv4: "/proc/thread-self/net/ip_tables_names", subnet.IPv6: "/proc/thread-self/net/ip6_tables_names",

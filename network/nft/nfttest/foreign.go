@@ -1,5 +1,6 @@
-// Package nfttest is some other program that changes nf_tables, for tests of those who keep a table there: it reads and
-// changes whatever it likes, without the nft program, and lists all there is, so that before and after can be compared.
+// Package nfttest is another program that changes nf_tables, for tests of packages that keep a table there. It reads
+// and changes any object without the nft program, and lists the whole ruleset, so that a test can compare before and
+// after.
 package nfttest
 
 import (
@@ -21,7 +22,7 @@ import (
 // Namespace runs a function in a network namespace: a Net or a Host of package sandbox.
 type Namespace interface{ Do(func() error) error }
 
-// Foreign is that program. What cannot be done ends the test.
+// Foreign is that program. An error ends the test.
 type Foreign struct {
 	T testing.TB
 	*nftables.Conn
@@ -29,7 +30,7 @@ type Foreign struct {
 	ns     Namespace
 }
 
-// New returns one in a namespace.
+// New returns a Foreign in a namespace.
 func New(t testing.TB, ns Namespace) *Foreign {
 	t.Helper()
 	f := &Foreign{T: t, ns: ns}
@@ -51,13 +52,13 @@ func (f *Foreign) must(err error) {
 	}
 }
 
-// Commit makes what was gathered.
+// Commit applies the changes collected so far.
 func (f *Foreign) Commit() {
 	f.T.Helper()
 	f.must(f.Flush())
 }
 
-// RulesOf lists a chain.
+// RulesOf lists the rules of a chain.
 func (f *Foreign) RulesOf(t *nftables.Table, chain string) []*nftables.Rule {
 	f.T.Helper()
 	rules, err := f.GetRules(t, &nftables.Chain{Table: t, Name: chain})
@@ -65,23 +66,28 @@ func (f *Foreign) RulesOf(t *nftables.Table, chain string) []*nftables.Rule {
 	return rules
 }
 
-// Base gathers a chain of type filter at a hook that accepts, or drops, what its rules do not decide on.
-func (f *Foreign) Base(t *nftables.Table, name string, hook *nftables.ChainHook, policy nftables.ChainPolicy) *nftables.Chain {
+// Base adds a base chain of type filter with a policy; Commit applies it.
+func (f *Foreign) Base(
+	t *nftables.Table, name string, hook *nftables.ChainHook, policy nftables.ChainPolicy,
+) *nftables.Chain {
 	return f.AddChain(&nftables.Chain{
-		Table: t, Name: name, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter, Policy: &policy,
+		Table: t, Name: name, Type: nftables.ChainTypeFilter,
+		Hooknum: hook, Priority: nftables.ChainPriorityFilter, Policy: &policy,
 	})
 }
 
-// Append gathers a rule.
+// Append appends a rule; Commit applies it.
 func (f *Foreign) Append(c *nftables.Chain, exprs ...expr.Any) {
 	f.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: exprs})
 }
 
-// Sleep makes a table dormant, which the library cannot say.
+// Sleep makes a table dormant, which the library cannot do.
 func (f *Foreign) Sleep(t *nftables.Table) {
 	f.T.Helper()
 	message := func(typ uint16, flags netlink.HeaderFlags, data []byte) netlink.Message {
-		return netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags}, Data: data}
+		return netlink.Message{
+			Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags}, Data: data,
+		}
 	}
 	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
 		{Type: unix.NFTA_TABLE_NAME, Data: []byte(t.Name + "\x00")}, {Type: unix.NFTA_TABLE_FLAGS, Data: []byte{0, 0, 0, 1}},
@@ -89,7 +95,8 @@ func (f *Foreign) Sleep(t *nftables.Table) {
 	f.must(err)
 	_, err = f.Socket.SendMessages([]netlink.Message{
 		message(unix.NFNL_MSG_BATCH_BEGIN, 0, []byte{0, 0, 0, unix.NFNL_SUBSYS_NFTABLES}),
-		message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, netlink.Acknowledge, append([]byte{byte(t.Family), 0, 0, 0}, attrs...)),
+		message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, netlink.Acknowledge,
+			append([]byte{byte(t.Family), 0, 0, 0}, attrs...)),
 		message(unix.NFNL_MSG_BATCH_END, 0, []byte{0, 0, 0, unix.NFNL_SUBSYS_NFTABLES}),
 	})
 	f.must(err)
@@ -97,7 +104,7 @@ func (f *Foreign) Sleep(t *nftables.Table) {
 	f.must(err)
 }
 
-// Listing is all there is in nf_tables, as a text: tables, chains, rules, sets, elements, without counters.
+// Listing returns the whole ruleset as a text: tables, chains, rules, sets and elements, without counters.
 func (f *Foreign) Listing() string {
 	f.T.Helper()
 	var out strings.Builder
@@ -121,11 +128,15 @@ func (f *Foreign) Listing() string {
 	return out.String()
 }
 
-// dump writes the kernel's answer to a request, but for counters and the generation of the ruleset in each message's head.
+// dump writes the kernel's answer to a request, but for counters and the generation of the ruleset in each message's
+// head.
 func (f *Foreign) dump(out *strings.Builder, get uint16, data []byte) {
 	f.T.Helper()
 	messages, err := f.Socket.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | get), Flags: netlink.Request | netlink.Dump}, Data: data,
+		Header: netlink.Header{
+			Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | get), Flags: netlink.Request | netlink.Dump,
+		},
+		Data: data,
 	})
 	f.must(err)
 	for _, m := range messages {
@@ -141,7 +152,7 @@ func (f *Foreign) dump(out *strings.Builder, get uint16, data []byte) {
 	}
 }
 
-// Same checks that a listing is what it was.
+// Same checks that the listing has not changed.
 func (f *Foreign) Same(before string) {
 	f.T.Helper()
 	now, then := strings.Split(f.Listing(), "\n"), strings.Split(before, "\n")
@@ -152,7 +163,8 @@ func (f *Foreign) Same(before string) {
 	}
 }
 
-// Run runs a program of the system in the namespace, and returns what it prints: an ordinary user's PATH has no sbin.
+// Run runs a program of the system in the namespace and returns its output. It searches sbin too, which an ordinary
+// user's PATH lacks.
 func (f *Foreign) Run(args ...string) string {
 	f.T.Helper()
 	path, err := exec.LookPath(args[0])
@@ -175,8 +187,8 @@ func (f *Foreign) Run(args ...string) string {
 	return string(out)
 }
 
-// AddOthers makes what others may have: a table of family inet with a chain, a set and a rule; a table of the given name in
-// another family; what iptables on nf_tables makes.
+// AddOthers creates objects of other programs: a table of family inet with a chain, a set and a rule; a table of the
+// given name in another family; what iptables on nf_tables makes.
 func (f *Foreign) AddOthers(name string) {
 	f.T.Helper()
 	for _, t := range []*nftables.Table{
