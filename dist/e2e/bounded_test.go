@@ -93,7 +93,7 @@ func TestNumberIsSaid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	waitFor(ctx, t, "the number of bad leases", func() error { return says(l.Nodes()[0], "many leases are not let in") })
+	waitFor(ctx, t, "the number of bad leases", func() error { return says(l.Nodes()[0], "many leases rejected") })
 }
 
 // TestFlappingLease: a lease that is written and deleted again and again is no fight over the filter, and each time let in
@@ -120,7 +120,7 @@ func TestFlappingLease(t *testing.T) {
 	}
 	slices.Sort(times)
 	t.Logf("let in after %v, the slowest %v", times[len(times)/2], times[len(times)-1])
-	if says(node, "somebody keeps changing") == nil {
+	if says(node, "another process keeps changing") == nil {
 		t.Errorf("it is taken for a fight: %s", logOf(t, node))
 	}
 }

@@ -59,7 +59,7 @@ func TestStartWithoutEtcd(t *testing.T) {
 		peers   bool // can be reached before etcd is back
 		says    string
 	}{
-		{what: "the lease runs", damaged: true, ready: true, peers: true, says: "comes up from the leases it kept"},
+		{what: "the lease runs", damaged: true, ready: true, peers: true, says: "starting from cached leases"},
 		{what: "the lease may have run out", expired: true, peers: true, says: "may have run out"},
 		{what: "it is not wanted", args: []string{"--no-cached-start"}, says: "etcd cannot be used"},
 	} {
@@ -103,7 +103,7 @@ func TestStartWithoutEtcd(t *testing.T) {
 			if err := node.WaitReady(ctx); err != nil {
 				t.Fatal(err)
 			}
-			waitFor(ctx, t, "with etcd back", func() error { return errors.Join(hasRoutes(node, 1), says(node, "this node's lease\"")) })
+			waitFor(ctx, t, "with etcd back", func() error { return errors.Join(hasRoutes(node, 1), says(node, "lease acquired\"")) })
 			if after, err := node.Subnet(); err != nil || after.Subnets != before.Subnets {
 				t.Errorf("subnet file with etcd back: %+v, %v; before %+v", after, err, before)
 			}

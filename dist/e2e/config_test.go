@@ -32,7 +32,7 @@ func TestConfigChanged(t *testing.T) {
 		{"the VNI", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":7}}`, 1350, "10.5.0.0/16", "VNI 7"},
 		{"a Network that is not ours", `{"Network":"10.6.0.0/16","Backend":{"Type":"vxlan","MTU":1400}}`, 1350, "10.5.0.0/16", "does not fit"},
 		{"the backend", `{"Network":"10.5.0.0/16","Backend":{"Type":"udp"}}`, 1350, "10.5.0.0/16", `Backend.Type is \"udp\"`},
-		{"no config but rubbish", `{"Network":`, 1350, "10.5.0.0/16", "the one in force stays"},
+		{"no config but rubbish", `{"Network":`, 1350, "10.5.0.0/16", "the current one stays in force"},
 		{"a wider Network, and the MTU back", `{"Network":"10.4.0.0/15","Backend":{"Type":"vxlan"}}`, 1450, "10.4.0.0/15", "10.4.0.0/15"},
 	} {
 		marks := make([]int, len(l.Nodes()))

@@ -27,7 +27,7 @@ func TestDoctorEtcd(t *testing.T) {
 
 	p.treat([]ailment{
 		{"no network config", func() {}, func() {},
-			one("daemon", failure, "config: there is no network config in the store yet",
+			one("daemon", failure, "config: no network config in the store",
 				etcdctl+` put /coreos.com/network/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}', with a network of your own`)},
 		{"an iptables that cannot be run", func() {
 			iptables(0o755) // the empty file that stands in its place

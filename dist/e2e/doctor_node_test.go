@@ -204,10 +204,10 @@ func TestDoctorNode(t *testing.T) {
 			p.must(err)
 		}, one("etcd", failure, "NOSPACE", "compact and defragment it, then etcdctl --endpoints=http://172.31.0.1:2379 alarm disarm: until then no node gets or renews a lease")},
 		{"the network config is gone", func() { p.del("/coreos.com/network/config") }, func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan"}`))) },
-			one("daemon", failure, "config: the network config was deleted from the store; the one in force stays", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/config shows it; write a better one with etcdctl --endpoints=http://172.31.0.1:2379 put /coreos.com/network/config")},
+			one("daemon", failure, "config: the network config was deleted from the store; the current one stays in force", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/config shows it; write a better one with etcdctl --endpoints=http://172.31.0.1:2379 put /coreos.com/network/config")},
 		{"a network config that nobody can follow", func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan","VNI":7}`))) },
 			func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan"}`))) },
-			one("daemon", failure, "config: the network config changed to one that this node cannot follow while it runs", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/config shows it; write a better one with etcdctl --endpoints=http://172.31.0.1:2379 put /coreos.com/network/config")},
+			one("daemon", failure, "config: the new network config cannot be applied while selvaged runs", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/config shows it; write a better one with etcdctl --endpoints=http://172.31.0.1:2379 put /coreos.com/network/config")},
 		{"an MTU that the uplink has not", func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan","MTU":9000}`))) },
 			func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan"}`))) },
 			one("device", warns, "the network config's Backend.MTU is 9000, and uplink eth0 takes 1500 only, by which this node goes",

@@ -132,7 +132,7 @@ func TestExplain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v6 := "route " + file.Subnets[1].Masked().String() + " metric 100 dev eth0 goes before the overlay's to node2"
+	v6 := "route " + file.Subnets[1].Masked().String() + " metric 100 dev eth0 takes precedence over the overlay's route to node2"
 	waitFor(ctx, t, "what is said of the routes", func() error {
 		return errors.Join(says(node, v6), says(node, "route "+file.Subnets[0].Addr().String()+"/32 dev eth0 goes before"))
 	})
@@ -144,7 +144,9 @@ func TestExplain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waitFor(ctx, t, "their end", func() error { return says(node, "no route of somebody else's goes before the overlay's any more") })
+	waitFor(ctx, t, "their end", func() error {
+		return says(node, "no foreign route takes precedence over the overlay's routes any more")
+	})
 	expect(0, []string{"node1: ready"}, "status")
 	// What a shell is offered.
 	expect(0, []string{"node2\tnode2 " + file.Subnets[0].Masked().String()}, "__complete", "doctor", "--peer", "")

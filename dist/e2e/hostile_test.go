@@ -221,7 +221,7 @@ func (w *watched) check(t *testing.T) {
 		t.Errorf("%s: %d bytes are resident, %d before, want at most %d more", name, now, w.resident, most)
 	}
 	log := logOf(t, w.node)[w.logged:]
-	if len(log) > 64<<10 || !bytes.Contains(log, []byte("a lease is not let in")) || bytes.Contains(log, []byte("panic")) {
+	if len(log) > 64<<10 || !bytes.Contains(log, []byte("lease rejected")) || bytes.Contains(log, []byte("panic")) {
 		t.Errorf("%s: it logged %d bytes, want some and less than 64 KiB, and no panic", name, len(log))
 	}
 	t.Logf("%s: %d entries, resident %.1f MiB, before %.1f, %.1f KiB logged, in %d lines", name, len(w.overlay),

@@ -46,7 +46,7 @@ func TestSubnetGivenAway(t *testing.T) {
 		}
 		return err
 	})
-	for _, text := range []string{"another node has its key: taker", "this node lost its subnet " + before.String(), pod.Addr(subnet.IPv4).String()} {
+	for _, text := range []string{"its key belongs to another node: taker", "this node lost its subnet " + before.String(), pod.Addr(subnet.IPv4).String()} {
 		waitFor(ctx, t, "the log", func() error { return says(node, text) })
 	}
 	value, err := l.Etcd().Client().Get(ctx, key)

@@ -37,7 +37,7 @@ func TestMixedMTU(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitFor(ctx, t, "the larger MTU", func() error {
-			return errors.Join(fileSays(n, jumbo-overhead, "10.5.0.0/16"), says(n, "the uplink changed; following it"))
+			return errors.Join(fileSays(n, jumbo-overhead, "10.5.0.0/16"), says(n, "uplink changed; applying it"))
 		})
 	}
 	old := podOnEach(ctx, t, l)
@@ -89,7 +89,7 @@ func TestMixedMTU(t *testing.T) {
 	if err != nil || after != before {
 		t.Errorf("%d fragments, %v, want none", after-before, err)
 	}
-	if err := says(plain, "the uplink changed"); err == nil {
+	if err := says(plain, "uplink changed"); err == nil {
 		t.Errorf("%s followed a change that was not its own", plain.Name())
 	}
 }

@@ -208,7 +208,7 @@ func TestVXLANFilterStays(t *testing.T) {
 		shut("the table is back")
 	}
 	sayTimes(t, "the table is back after it was deleted", took)
-	if err := says(node, "somebody else changed the VTEP filter"); err != nil {
+	if err := says(node, "repaired external changes to the VTEP filter"); err != nil {
 		t.Error(err)
 	}
 

@@ -67,7 +67,7 @@ func fights(f Facts) (all []Finding) {
 func cure(p status.Problem) string {
 	switch p.Topic {
 	case "config":
-		if strings.Contains(p.Text, "there is no network config") {
+		if strings.Contains(p.Text, "no network config in the store") {
 			return `etcdctl put ` + etcdPrefix + `/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}', with a network of your own`
 		}
 		return "etcdctl get " + etcdPrefix + "/config shows it; write a better one with etcdctl put " + etcdPrefix + "/config"

@@ -209,7 +209,7 @@ func TestJudge(t *testing.T) {
 			f.Status.Problems = []status.Problem{{Topic: "link", Text: "it is in the way", Since: now}}
 		}, Failure, "not in place: 1 link, 1 address, 1 route: it is in the way", "ip -details link"},
 		{"it starts", func(f *Facts) {
-			f.Status.State, f.Status.Problems = status.Starting, []status.Problem{{Topic: "config", Text: "there is no network config", Since: now}}
+			f.Status.State, f.Status.Problems = status.Starting, []status.Problem{{Topic: "config", Text: "no network config in the store", Since: now}}
 			f.Status.Entries["link"] = status.Count{Present: 1, Pending: 1}
 		}, Failure, "config: there is no network config", "etcdctl put"},
 		{"two fights", func(f *Facts) {

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"time"
 
@@ -12,40 +13,62 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// configNews takes in the network config, or its absence. What cannot be used changes nothing: the config in force stays.
-func (n *node) configNews(data []byte) {
-	if data == nil {
-		if n.config == nil {
-			n.sayOnce("config", errors.New("there is no network config in the store yet, waiting for it; write one, such as {\"Network\": \"10.5.0.0/16\"}, to <etcd-prefix>/config"))
-		} else {
-			n.sayOnce("config", errors.New("the network config was deleted from the store; the one in force stays"))
-		}
-		return
+// Errors about the network config that are no error of its content.
+var (
+	errNoConfig = errors.New("no network config in the store; waiting for it. " +
+		`Write one, such as {"Network": "10.5.0.0/16"}, to <etcd-prefix>/config`)
+	errConfigDeleted = errors.New("the network config was deleted from the store; the current one stays in force")
+)
+
+// parseConfig decides what follows from a network config as the store has it, nil if it has none: a config that can be used,
+// or why it cannot. current is the one in force, or nil.
+func parseConfig(data []byte, current *subnet.Config) (c subnet.Config, err error) {
+	switch {
+	case data == nil && current == nil:
+		return c, errNoConfig
+	case data == nil:
+		return c, errConfigDeleted
 	}
-	c, err := subnet.ParseConfig(data)
-	if err == nil {
-		if _, known := backends()[c.Backend.Type]; !known {
-			_, err = newBackend(c, backend.Underlay{}) // for its error
-		}
+	if c, err = subnet.ParseConfig(data); err == nil {
+		err = knownBackend(c)
 	}
 	switch {
-	case err != nil && n.config == nil:
-		n.sayOnce("config", fmt.Errorf("%w; waiting for a better one", err))
+	case err == nil:
+	case current == nil:
+		err = fmt.Errorf("%w; waiting for a valid one", err)
+	default:
+		err = fmt.Errorf("%w; the current one stays in force", err)
+	}
+	return c, err
+}
+
+// knownBackend returns the error for a backend that does not exist, or nil.
+func knownBackend(c subnet.Config) (err error) {
+	if _, known := backends()[c.Backend.Type]; !known {
+		_, err = newBackend(c, backend.Underlay{})
+	}
+	return err
+}
+
+// configChanged takes in the network config, or its absence. One that cannot be used changes nothing.
+func (n *node) configChanged(data []byte) {
+	c, err := parseConfig(data, n.config)
+	switch {
 	case err != nil:
-		n.sayOnce("config", fmt.Errorf("%w; the one in force stays", err))
+		n.journal.problem(topicConfig, err)
 	case n.config != nil && reflect.DeepEqual(c, *n.config):
-		n.forget("config")
+		n.journal.resolved(topicConfig)
 	case n.backend != nil:
 		n.changeConfig(c, data)
 	default:
-		n.forget("config")
+		n.journal.resolved(topicConfig)
 		n.config, n.configJSON = &c, data
 		n.Log.WithFields(logrus.Fields{"networks": networks(c), "backend": c.Backend.Type}).Info("network config")
 	}
 }
 
-// changeConfig follows a new config while the node runs, if it can be followed by one node after the other without their
-// losing each other. One that cannot is refused, and the one in force stays.
+// changeConfig applies a new config while the node runs, if one node after the other can apply it without losing each other.
+// Otherwise the current one stays in force.
 func (n *node) changeConfig(c subnet.Config, data []byte) {
 	var b backend.Backend
 	err := sameFamilies(*n.config, c)
@@ -54,54 +77,56 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 	}
 	now := time.Now()
 	if err == nil && direct(b) && !direct(n.backend) {
-		// Every node is to take what comes by either way before the first one sends by another.
-		n.directAt = now.Add(settlingTime)
+		// Every node has to accept packets by either path before the first one sends by the new one.
+		n.directAt = now.Add(configSpread)
 		b, err = newBackend(c, n.underlay(n.uplink, n.ownMember()))
 	}
 	if err == nil {
-		err = errors.Join(n.covers(c), sameDevices(n.backend, b))
+		err = errors.Join(covers(c, n.subnets), sameDevices(n.backend, b))
 	}
 	if err != nil {
-		n.sayOnce("config", fmt.Errorf("the network config changed to one that this node cannot follow while it runs: %w; the one in force stays. "+
-			"Write the old one back, or restart selvaged on all nodes at about the same time: pods on nodes that differ cannot reach each other", err))
+		n.journal.problem(topicConfig, fmt.Errorf("the new network config cannot be applied while selvaged runs: %w; the current one stays in force. "+
+			"Restore the old config, or restart selvaged on all nodes at about the same time: pods on nodes with different configs cannot reach each other", err))
 		return
 	}
-	n.forget("config")
-	n.Log.WithFields(logrus.Fields{"networks": networks(c), "backend": c.Backend.Type, "mtu": b.MTU(), "was_mtu": n.backend.MTU()}).
-		Warn("the network config changed; following it")
+	n.journal.resolved(topicConfig)
+	n.Log.WithFields(logrus.Fields{
+		"networks": networks(c), "backend": c.Backend.Type, "mtu": b.MTU(), "was_mtu": n.backend.MTU(),
+	}).Warn("network config changed; applying it")
 	n.config, n.configJSON = &c, data
 	n.reform(n.uplink, b, now)
 }
 
-// direct reports whether a backend with a tunnel may send past it.
+// direct reports whether a backend with a tunnel may send packets past it.
 func direct(b backend.Backend) bool {
 	m, ok := b.(backend.Mixed)
 	return ok && m.Direct()
 }
 
-// settlingTime is how long after a change of the network config all nodes have seen it that are going to.
-const settlingTime = time.Second
+// configSpread is how long after a change of the network config every node that can reach the store has seen it.
+const configSpread = time.Second
 
-// goDirect ends what changeConfig began when it put off direct routes.
-func (n *node) goDirect(now time.Time) {
-	if n.directAt.IsZero() || now.Before(n.directAt) {
+// goDirect ends what changeConfig began when it deferred direct routes.
+func (n *node) goDirect(wake *alarm) {
+	wake.set(n.directAt)
+	if n.directAt.IsZero() || wake.now.Before(n.directAt) {
 		return
 	}
 	n.directAt = time.Time{}
 	b, err := newBackend(*n.config, n.underlay(n.uplink, n.ownMember()))
 	if err != nil {
-		n.sayOnce("config", err)
+		n.journal.problem(topicConfig, err)
 		return
 	}
-	n.reform(n.uplink, b, now)
+	n.reform(n.uplink, b, wake.now)
 }
 
-// covers says which of the node's own subnets could not be had under c, or nil.
-func (n *node) covers(c subnet.Config) error {
+// covers returns which of the node's own subnets are not possible under c, or nil.
+func covers(c subnet.Config, own [2]netip.Prefix) error {
 	for _, f := range subnet.Families() {
-		if r := c.Ranges[f]; r.Enabled() && n.subnets[f].IsValid() {
-			if err := r.CheckPeer(n.subnets[f]); err != nil {
-				return fmt.Errorf("this node's own lease does not fit: %w", err)
+		if r := c.Ranges[f]; r.Enabled() && own[f].IsValid() {
+			if err := r.CheckPeer(own[f]); err != nil {
+				return fmt.Errorf("this node's lease does not fit: %w", err)
 			}
 		}
 	}
@@ -111,22 +136,22 @@ func (n *node) covers(c subnet.Config) error {
 func sameFamilies(have, want subnet.Config) error {
 	for _, f := range subnet.Families() {
 		if on := want.Ranges[f].Enabled(); on != have.Ranges[f].Enabled() {
-			return fmt.Errorf("it switches %s %s", f, map[bool]string{true: "on", false: "off"}[on])
+			return fmt.Errorf("it turns %s %s", f, map[bool]string{true: "on", false: "off"}[on])
 		}
 	}
 	return nil
 }
 
-// sameDevices says in what the devices of two backends differ that cannot be changed on a live device, or nil. A node that
-// makes its device anew with another VNI, say, is lost to those that have not yet.
+// sameDevices returns which difference between the devices of two backends cannot be applied to a live device, or nil. A node
+// that makes its device anew, for example with another VNI, loses the nodes that have not done so yet.
 func sameDevices(have, want backend.Backend) error {
 	before, after := have.Device(noSubnets), want.Device(noSubnets)
 	if len(before.Links) != len(after.Links) {
-		return errors.New("it makes other devices")
+		return errors.New("it needs other devices")
 	}
 	for i, l := range after.Links {
 		if was := before.Links[i]; l.Key != was.Key || !l.Value.SameDevice(was.Value) {
-			return fmt.Errorf("it makes of device %s (VNI %d, port %d, GBP %t) device %s (VNI %d, port %d, GBP %t)",
+			return fmt.Errorf("it turns device %s (VNI %d, port %d, GBP %t) into device %s (VNI %d, port %d, GBP %t)",
 				was.Key, was.Value.VNI, was.Value.Port, was.Value.GBP, l.Key, l.Value.VNI, l.Value.Port, l.Value.GBP)
 		}
 	}

@@ -33,7 +33,7 @@ func (n *node) Explain(ctx context.Context, a netip.Addr) (status.Explanation, e
 func (n *node) explainFacts(a netip.Addr) explain.Facts {
 	f := subnet.FamilyOf(a)
 	facts := explain.Facts{
-		Waiting: n.backend == nil, Family: f.String(), Subnet: n.subnets[f], Lease: n.own.record.Key,
+		Waiting: n.backend == nil, Family: f.String(), Subnet: n.subnets[f], Lease: n.holder.record.Key,
 		Uplink: n.uplink.Name, MTU: n.uplink.MTU, Masquerade: n.IPMasq, Filter: n.filterStatus(),
 	}
 	if n.backend == nil {
@@ -56,7 +56,7 @@ func (n *node) explainFacts(a netip.Addr) explain.Facts {
 			lease = &x.Lease
 		}
 	}
-	for key, g := range n.grace {
+	for key, g := range n.peerSet.retained {
 		if lease == nil && g.lease.Endpoints[f].Subnet.Contains(a) {
 			facts.Claims = append(facts.Claims, explain.Claim{Lease: key, Until: g.until})
 			lease = &g.lease
@@ -134,7 +134,7 @@ func (n *node) nodeAt(a netip.Addr) (key, name string) {
 		}
 	}
 	if n.uplink.PublicIP[f] == a {
-		return n.own.record.Key, "this node"
+		return n.holder.record.Key, "this node"
 	}
 	return "", ""
 }

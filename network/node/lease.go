@@ -3,248 +3,261 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// ownLease gets the node a lease and keeps it. It belongs to one goroutine, which feeds the view and calls advance
-// whenever something is new; what takes time runs in the background and comes back on the channels.
+// leaseView is what a leaseHolder has to know of the cluster's leases; [subnet.View] is the real one.
+type leaseView interface {
+	// Synced reports whether all leases are known.
+	Synced() bool
+	// Revision is the store's revision up to which the view has seen everything.
+	Revision() int64
+	// Get returns the lease under a key, and why it is rejected, if it is.
+	Get(key string) (m subnet.Member, ok bool, why error)
+	// Allocate chooses subnets for this node.
+	Allocate(subnet.Request) (subnet.Allocation, error)
+}
+
+// leaseHolder gets the node a lease and keeps it. It belongs to one goroutine, which feeds the view and calls step whenever
+// something is new. What takes time runs in the background; its results arrive on the channels, and that goroutine passes
+// them on.
 //
-//	none ── Allocate, Claim ──▶ claiming ──▶ holding ── our watch has passed the claim,   ──▶ final
+//	idle ── Allocate, Claim ──▶ claiming ──▶ holding ── our watch has passed the claim,   ──▶ final
 //	  ▲                            │            │       and no older lease overlaps it          │
 //	  └──── taken, or failed ──────┴── beaten ──┴──── deleted, taken or expired ────────────────┘
-type ownLease struct {
-	store      subnet.Store
-	view       *subnet.View
-	log        logrus.FieldLogger
-	background *sync.WaitGroup
-	claims     chan claimed  // how a claim ended: to be given to claimEnded
-	lost       chan heldLost // a held lease ended: to be given to holdEnded
+type leaseHolder struct {
+	store  subnet.Store
+	view   leaseView
+	log    logrus.FieldLogger
+	start  func(func())     // runs a function in the background
+	claims chan claimResult // how a claim ended: for claimEnded
+	losses chan holdResult  // a held lease ended: for holdEnded
 
 	instanceID string
 	publicIPs  [2]netip.Addr
-	advertise  func(subnets [2]netip.Prefix) subnet.Lease // what the node says of itself with those subnets
+	advertise  func(subnets [2]netip.Prefix) subnet.Lease // what the node advertises with those subnets
 
 	phase    leasePhase
 	final    bool
 	record   subnet.Record
-	subnets  [2]netip.Prefix // by Family; what was held last, also while it is not held
+	subnets  [2]netip.Prefix // by Family; those of the last lease, even if it is not held any more
 	previous [2]netip.Prefix // what to ask for if there is no record of ours
 	avoid    []netip.Prefix  // found taken in this round of claims
-	retryAt  time.Time
-	pause    time.Duration
+	backoff  backoff.Backoff
 	release  context.CancelFunc // ends Hold
 	updates  chan subnet.Lease  // to Hold, size one: the latest
-	round    int                // counts holds, to tell a late end of an old one
-	trouble  string             // what was logged last, so that it is not logged again
-	// duplicate is the revision in which our lease names something that another has; 0: it does not.
-	duplicate int64
+	round    int                // counts holds, to recognise the late end of an earlier one
+	lastErr  string             // as logged
+	// conflict is the revision in which our lease names something that an older lease has, such as a MAC address; 0: none.
+	conflict int64
 }
 
 type leasePhase int
 
 const (
-	none leasePhase = iota
+	idle leasePhase = iota
 	claiming
 	holding
 )
 
-// claimed is how a claim ended.
-type claimed struct {
+// claimResult is how a claim ended.
+type claimResult struct {
 	asked  subnet.Allocation
 	record subnet.Record
 	err    error
 }
 
-// heldLost says that a Hold ended by itself.
-type heldLost struct {
+// holdResult is how a Hold ended that nobody ended.
+type holdResult struct {
 	round int
 	err   error
 }
 
-const (
-	shortestClaimPause = 100 * time.Millisecond
-	longestClaimPause  = 10 * time.Second
-)
+// claimBackoff spaces claims that fail.
+var claimBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: 10 * time.Second, Jitter: 0.2}
 
-// advance moves on by what the view shows. It reports whether the lease has become final just now.
-func (o *ownLease) advance(ctx context.Context, now time.Time) (gained bool) {
-	switch o.phase {
-	case none:
-		if o.view.Synced() && !now.Before(o.retryAt) {
-			o.claim(ctx, now)
-		}
-	case holding:
-		return o.check(ctx)
-	case claiming: // claimEnded goes on
+func newLeaseHolder(store subnet.Store, view leaseView, log logrus.FieldLogger, start func(func())) *leaseHolder {
+	return &leaseHolder{
+		store: store, view: view, log: log, start: start,
+		claims: make(chan claimResult), losses: make(chan holdResult),
 	}
-	return false
+}
+
+// step follows what the view shows. It reports whether the lease has become final in this step.
+func (h *leaseHolder) step(ctx context.Context, wake *alarm) (gained bool) {
+	if h.phase == holding {
+		gained = h.check()
+	}
+	if h.phase == idle && h.view.Synced() && h.backoff.Due(wake.now) { // at once after a lease was lost
+		h.claim(ctx, wake.now)
+	}
+	wake.set(h.backoff.At())
+	return gained
 }
 
 // claim chooses subnets and claims them in the background.
-func (o *ownLease) claim(ctx context.Context, now time.Time) {
-	a, err := o.view.Allocate(subnet.Request{
-		InstanceID: o.instanceID, PublicIPs: o.publicIPs, Previous: o.previous, Avoid: o.avoid, Rand: rand.Uint64N,
+func (h *leaseHolder) claim(ctx context.Context, now time.Time) {
+	a, err := h.view.Allocate(subnet.Request{
+		InstanceID: h.instanceID, PublicIPs: h.publicIPs, Previous: h.previous, Avoid: h.avoid, Rand: rand.Uint64N,
 	})
 	if err != nil {
-		o.avoid = nil // what was taken may be free again
-		o.failed(err, now)
+		h.avoid = nil // what was taken may be free again
+		h.failed(err, now)
 		return
 	}
-	want := o.advertise(a.Subnets)
-	o.phase = claiming
-	o.background.Go(func() {
-		record, err := o.store.Claim(ctx, a.Have, want)
+	want := h.advertise(a.Subnets)
+	h.phase = claiming
+	h.start(func() {
+		record, err := h.store.Claim(ctx, a.Have, want)
 		select {
-		case o.claims <- claimed{a, record, err}:
+		case h.claims <- claimResult{a, record, err}:
 		case <-ctx.Done():
 		}
 	})
 }
 
-// failed waits a while before the next try, and says why if that is new.
-func (o *ownLease) failed(err error, now time.Time) {
-	if err.Error() != o.trouble {
-		o.trouble = err.Error()
-		o.log.WithError(err).Error("no lease yet; trying again")
+// failed starts a pause before the next attempt, and logs the error if it is a new one.
+func (h *leaseHolder) failed(err error, now time.Time) {
+	if err.Error() != h.lastErr {
+		h.lastErr = err.Error()
+		h.log.WithError(err).Error("cannot get a lease; retrying")
 	}
-	o.later(now)
+	h.backoff.Next(claimBackoff, now)
 }
 
-func (o *ownLease) later(now time.Time) {
-	o.pause = min(max(2*o.pause, shortestClaimPause), longestClaimPause)
-	o.retryAt = now.Add(jitter(o.pause))
-}
-
-// assume takes a lease for ours and final that was ours before, and that nobody can have been given meanwhile. It is not
-// held: that is for when the store can be asked.
-func (o *ownLease) assume(m subnet.Member) {
-	o.final = true
-	o.record = subnet.Record{Key: m.Key, Created: m.Created, Modified: m.Modified, LeaseID: m.LeaseID}
+// adopt takes a cached lease for ours and final: it was ours, and cannot have been given to another node since. It is not
+// held, which is for when the store can be reached.
+func (h *leaseHolder) adopt(m subnet.Member) {
+	h.final = true
+	h.record = subnet.Record{Key: m.Key, Created: m.Created, Modified: m.Modified, LeaseID: m.LeaseID}
 	for _, f := range subnet.Families() {
-		o.subnets[f] = m.Endpoints[f].Subnet
+		h.subnets[f] = m.Endpoints[f].Subnet
 	}
-	o.previous = o.subnets
-	o.log.WithField("lease", m.Key).Info("this node's lease, as it was kept")
+	h.previous = h.subnets
+	h.log.WithField("lease", m.Key).Info("using this node's cached lease")
 }
 
-// doubt ends what assume began: the lease is to be claimed now.
-func (o *ownLease) doubt() {
-	if o.phase == none {
-		o.final = false
+// reclaim ends what adopt began: the lease is to be claimed now.
+func (h *leaseHolder) reclaim() {
+	if h.phase == idle {
+		h.final = false
 	}
 }
 
-// claimEnded takes in how a claim ended. A lost race is nothing to speak of: the next choice follows at once.
-func (o *ownLease) claimEnded(ctx context.Context, c claimed) {
+// claimEnded takes in how a claim ended. After a lost race the next choice follows at once, without a log line.
+func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
 	switch {
 	case c.err == nil:
-		o.pause, o.avoid = 0, nil
-		o.hold(ctx, c)
+		h.backoff.Reset()
+		h.avoid = nil
+		h.hold(ctx, c)
 	case errors.Is(c.err, subnet.ErrTaken):
-		o.phase = none
+		h.phase = idle
 		if c.asked.Have == nil {
 			for _, p := range c.asked.Subnets {
 				if p.IsValid() {
-					o.avoid = append(o.avoid, p)
+					h.avoid = append(h.avoid, p)
 				}
 			}
 			return
 		}
-		// Our own record changed while we looked at it; the view is about to show how.
-		o.later(time.Now())
+		// Our own record has changed since the view showed it; the view is about to show how.
+		h.backoff.Next(claimBackoff, time.Now())
 	default:
-		o.phase = none
-		o.failed(c.err, time.Now())
+		h.phase = idle
+		h.failed(c.err, time.Now())
 	}
 }
 
 // hold keeps a claimed record alive in the background.
-func (o *ownLease) hold(ctx context.Context, c claimed) {
+func (h *leaseHolder) hold(ctx context.Context, c claimResult) {
 	holdCtx, cancel := context.WithCancel(ctx)
-	o.phase, o.final = holding, false
-	o.record, o.subnets, o.release = c.record, c.asked.Subnets, cancel
-	o.round++
-	round := o.round
+	h.phase, h.final = holding, false
+	h.record, h.subnets, h.release = c.record, c.asked.Subnets, cancel
+	h.round++
+	round := h.round
 	updates := make(chan subnet.Lease, 1)
-	o.updates = updates
-	o.background.Go(func() {
-		err := o.store.Hold(holdCtx, c.record, updates)
+	h.updates = updates
+	h.start(func() {
+		err := h.store.Hold(holdCtx, c.record, updates)
 		if holdCtx.Err() != nil {
 			return
 		}
 		select {
-		case o.lost <- heldLost{round, err}:
+		case h.losses <- holdResult{round, err}:
 		case <-ctx.Done():
 		}
 	})
 }
 
-// update has the lease say what the node advertises now.
-func (o *ownLease) update() {
-	if o.phase != holding {
-		return // the claim will say it
+// update writes what the node advertises now into the lease.
+func (h *leaseHolder) update() {
+	if h.phase != holding {
+		return // the claim will
 	}
 	select {
-	case <-o.updates: // an older one that was not taken yet
+	case <-h.updates: // an older one that was not written yet
 	default:
 	}
-	o.updates <- o.advertise(o.subnets)
+	h.updates <- h.advertise(h.subnets)
 }
 
-func (o *ownLease) holdEnded(l heldLost) {
-	if l.round == o.round && o.phase == holding {
-		o.drop(l.err)
+func (h *leaseHolder) holdEnded(r holdResult) {
+	if r.round == h.round && h.phase == holding {
+		h.lose(r.err)
 	}
 }
 
-// drop goes back to having none, and asks for the same subnets again.
-func (o *ownLease) drop(why error) {
-	o.log.WithError(why).WithField("lease", o.record.Key).Warn("the lease is lost; claiming again")
-	o.release()
-	o.phase, o.final = none, false
-	o.previous = o.subnets
+// lose goes back to having no lease. The same subnets are asked for again.
+func (h *leaseHolder) lose(why error) {
+	h.log.WithError(why).WithField("lease", h.record.Key).Warn("lease lost; claiming again")
+	h.release()
+	h.phase, h.final = idle, false
+	h.previous = h.subnets
 }
 
 // check looks whether the view still shows the lease as ours.
-func (o *ownLease) check(ctx context.Context) (gained bool) {
-	if o.view.Revision() < o.record.Modified {
-		return false // the watch has not come to it yet
+func (h *leaseHolder) check() (gained bool) {
+	if h.view.Revision() < h.record.Modified {
+		return false // the watch has not reached it yet
 	}
-	m, ok, why := o.view.Get(o.record.Key)
-	o.duplicate = 0
+	m, ok, why := h.view.Get(h.record.Key)
+	h.conflict = 0
 	switch {
 	case !ok:
-		o.drop(errors.New("somebody deleted its key"))
-	case m.InstanceID != o.instanceID:
-		o.drop(errors.New("another node has its key: " + m.NodeName + " " + m.InstanceID))
+		h.lose(errors.New("its key was deleted"))
+	case m.InstanceID != h.instanceID:
+		h.lose(fmt.Errorf("its key belongs to another node: %s %s", m.NodeName, m.InstanceID))
 	case errors.Is(why, subnet.ErrOverlap):
-		// Claimed at the same moment as an overlapping one, which the store cannot see, or one that is older has become
-		// valid since; the older one stays, and everybody else sees it so. The next claim takes over the record that gives way.
-		o.log.WithField("lease", o.record.Key).Infof("giving way: it %s", why)
-		o.release()
-		o.phase, o.final = none, false
+		// It was claimed at the same moment as an overlapping one, which the store cannot see, or an older one has become
+		// valid since. The older one stays: every node decides so. The next claim takes over the record that gives way.
+		h.log.WithField("lease", h.record.Key).WithError(why).Info("yielding to an older lease; claiming another subnet")
+		h.release()
+		h.phase, h.final = idle, false
 	case errors.Is(why, subnet.ErrDuplicate):
-		// Of something else than the subnet, such as a MAC address: the node chooses another and changes the lease.
-		o.duplicate = m.Modified
-	case o.final:
+		// Of something else than the subnet, such as a MAC address: the node chooses another and updates the lease.
+		h.conflict = m.Modified
+	case h.final:
 	case why != nil:
-		if why.Error() != o.trouble {
-			o.trouble = why.Error()
-			o.log.WithError(why).WithField("lease", o.record.Key).Error("this node's own lease is not valid")
+		if why.Error() != h.lastErr {
+			h.lastErr = why.Error()
+			h.log.WithError(why).WithField("lease", h.record.Key).Error("this node's lease is invalid")
 		}
 	default:
-		o.final = true
-		o.trouble = ""
-		o.log.WithFields(logrus.Fields{"lease": strings.ReplaceAll(m.Key, "&", " "), "etcd_lease": m.LeaseID, "reservation": m.LeaseID == 0}).
-			Info("this node's lease")
+		h.final = true
+		h.lastErr = ""
+		h.log.WithFields(logrus.Fields{
+			"lease": strings.ReplaceAll(m.Key, "&", " "), "etcd_lease": m.LeaseID, "reservation": m.LeaseID == 0,
+		}).Info("lease acquired")
 		return true
 	}
 	return false

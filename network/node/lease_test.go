@@ -21,7 +21,7 @@ import (
 
 // simulated is a node with all that concerns its lease and nothing else: no kernel, no uplink.
 type simulated struct {
-	ownLease
+	*leaseHolder
 	id string
 	ip netip.Addr
 }
@@ -60,17 +60,14 @@ func (s *simulated) run(ctx context.Context, store subnet.Store, log logrus.Fiel
 		b := s.ip.As4()
 		ips[subnet.IPv6] = netip.MustParseAddr(fmt.Sprintf("2001:db8::%x:%x", b[2], b[3]))
 	}
-	s.ownLease = ownLease{
-		store: store, view: view, log: log, background: &background,
-		claims: make(chan claimed), lost: make(chan heldLost),
-		instanceID: s.id, publicIPs: ips,
-		advertise: func(subnets [2]netip.Prefix) subnet.Lease {
-			l := subnet.Lease{BackendType: "vxlan", InstanceID: s.id}
-			for f := range subnets {
-				l.Endpoints[f] = subnet.Endpoint{Subnet: subnets[f], PublicIP: ips[f], Data: `{"VNI":1,"VtepMAC":"0e:00:00:00:00:01"}`}
-			}
-			return l
-		},
+	s.leaseHolder = newLeaseHolder(store, view, log, background.Go)
+	s.instanceID, s.publicIPs = s.id, ips
+	s.advertise = func(subnets [2]netip.Prefix) subnet.Lease {
+		l := subnet.Lease{BackendType: "vxlan", InstanceID: s.id}
+		for f := range subnets {
+			l.Endpoints[f] = subnet.Endpoint{Subnet: subnets[f], PublicIP: ips[f], Data: `{"VNI":1,"VtepMAC":"0e:00:00:00:00:01"}`}
+		}
+		return l
 	}
 	view.SetRules(subnet.Rules{Config: config, InstanceID: s.id, PublicIPs: ips})
 	events := make(chan subnet.Event)
@@ -100,15 +97,16 @@ func (s *simulated) run(ctx context.Context, store subnet.Store, log logrus.Fiel
 			view.Apply(e)
 		case c := <-s.claims:
 			s.claimEnded(ctx, c)
-		case l := <-s.lost:
-			s.holdEnded(l)
+		case r := <-s.losses:
+			s.holdEnded(r)
 		case <-timer.C:
 		}
-		if s.advance(ctx, time.Now()) {
+		wake := alarm{now: time.Now()}
+		if s.step(ctx, &wake) {
 			final(s)
 		}
-		if d := time.Until(s.retryAt); d > 0 {
-			timer.Reset(d)
+		if !wake.at.IsZero() {
+			timer.Reset(time.Until(wake.at))
 		}
 	}
 }

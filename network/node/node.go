@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -11,15 +12,23 @@ import (
 
 	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/kernel"
+	"github.com/selvage-net/selvage/network/node/rules"
 	"github.com/selvage-net/selvage/network/uplink"
+	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// waitAfterFailure is how long something that failed outside the tables rests: choosing an uplink, a subscription.
-const waitAfterFailure = time.Second
+const (
+	// waitAfterFailure is how long something that failed outside the tables rests: choosing an uplink, a subscription.
+	waitAfterFailure = time.Second
+	// startedAfter is how long after the leases were cached for the first time a start is over.
+	startedAfter = 3 * time.Second
+)
 
-// node is the loop's state. Only the loop's goroutine touches it, but for the channels.
+// node joins the parts. Only the loop's goroutine touches it, except for the channels.
 type node struct {
 	Options
 	tables *network.Tables
@@ -27,111 +36,119 @@ type node struct {
 	rec    *network.Reconciler
 	view   *subnet.View
 
-	events     chan subnet.Event // from the store's watch
-	kernelNews chan struct{}     // size one: there is something to observe
-	fileNews   chan struct{}     // size one: somebody may have touched what we have written
-	rulesSet   chan struct{}     // the filter's rules are in place for the first time
-	questions  chan func()       // of others: see ask
-	background sync.WaitGroup
+	events        chan subnet.Event // from the store's watch
+	kernelChanged chan struct{}     // size one: there is something to observe
+	filesChanged  chan struct{}     // size one: another process may have changed what we have written
+	questions     chan func()       // see ask
+	background    sync.WaitGroup
 
-	cache      leaseCache
+	journal   *journal
+	cache     *leaseCache
+	holder    *leaseHolder
+	peerSet   *peerSet
+	rules     *rules.Keeper
+	vteps     vtepKeeper
+	uplinks   uplinkFollower
+	publisher publisher
+
 	config     *subnet.Config // in force; nil until there is a usable one
-	configJSON []byte         // the same as it was written
+	configJSON []byte         // the same as the store has it
 	identity   *identity
 	backend    backend.Backend // nil until config and uplink are known
 	uplink     uplink.Choice
 	device     network.State   // what the node wants for itself in the tables
-	subnets    [2]netip.Prefix // what it was last sure to hold, by subnet.Family
-	own        ownLease
-	grace      map[string]graced
-	rules      *rulesKeeper
-	vteps      vteps
+	subnets    [2]netip.Prefix // of the node's lease as it was last final, by subnet.Family
 
-	setupAt      time.Time // when to try again what failed outside the tables
-	resyncAt     time.Time
-	retryAt      time.Time // of the reconciler
-	programmed   bool      // a pass has been made with all leases and our own known
-	rulesInForce bool
-	uplinkAt     time.Time // when a change of the uplink is to be followed
-	uplinkLostAt time.Time // when it is said that there is none
-	directAt     time.Time // when direct routes are to come, after a change of the config; zero: they are not put off
-	published    string    // content of the subnet file as last written
-	ready        bool
-	quarantine   quarantine
-	shared       map[string]bool // leases with one public IP, as logged
-	sharedSince  time.Time       // beginning of the time in which
-	sharedNamed  int             // so many were named
-	churn        churn
-	ahead        ahead
-	renewed      int64 // the revision of our lease in which newMACs found a duplicate
-	told         told
-	said
+	setupAt    time.Time // when to try setUp again
+	resyncAt   time.Time
+	directAt   time.Time // when direct routes are added after a change of the config; zero: they are not deferred
+	programmed bool      // a pass has been made with all leases and our own known
+	renewed    int64     // the revision of our lease whose MAC addresses newMACs replaced
+	told       told
 }
 
-// Run runs a node's daemon until ctx ends, and returns nil then; all that is in the kernel stays as it is, and so does
+// Run runs a node's daemon until ctx ends, and returns nil then; everything in the kernel stays as it is, and so does
 // the lease. It returns an error only for what waiting cannot cure.
 func Run(ctx context.Context, o Options) error {
-	ctx, cancel := context.WithCancel(ctx)
-	tables := network.NewTables()
-	k, err := kernel.Open(tables)
+	n, err := newNode(o)
 	if err != nil {
-		cancel()
 		return err
 	}
-	n := &node{
-		Options:    o,
-		tables:     tables,
-		kernel:     k,
-		rec:        &network.Reconciler{Tables: tables, KeepUnwanted: true, Drain: k.Drain},
-		view:       subnet.NewView(),
-		events:     make(chan subnet.Event, 2),
-		kernelNews: make(chan struct{}, 1),
-		fileNews:   make(chan struct{}, 1),
-		rulesSet:   make(chan struct{}, 1),
-		questions:  make(chan func()),
-		grace:      map[string]graced{},
+	return n.run(ctx)
+}
 
-		quarantine: quarantine{reasons: map[string]string{}}, shared: map[string]bool{},
-		said: said{log: o.Log, once: map[string]trouble{}, repairedBy: map[string]bool{}, fights: map[string]fight{}, failing: map[string]*failing{}},
-		told: told{started: time.Now()},
-	}
-	n.cache = newLeaseCache(o.StateDir, o.CachedStart, time.Now())
-	n.own = ownLease{
-		store: o.Store, view: n.view, log: o.Log, background: &n.background,
-		claims: make(chan claimed), lost: make(chan heldLost), previous: n.previousSubnets(),
-	}
-	n.readKept()
+// run starts what runs beside the loop, and the loop; it waits for all of them.
+func (n *node) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
 		n.background.Wait()
-		_ = n.closeVTEPs() // a socket
-		k.Close()
+		_ = n.vteps.close() // a socket
+		n.kernel.Close()
 	}()
 	n.background.Go(func() { n.watchKernel(ctx) })
 	n.background.Go(func() { n.watchStore(ctx) })
-	n.background.Go(func() { n.watchFiles(ctx) })
+	n.background.Go(func() { n.rules.Run(ctx) })
+	n.background.Go(func() {
+		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.filesChanged) }, n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)
+	})
 	if n.API != nil {
 		n.background.Go(func() { n.API.Serve(ctx, n) })
 	}
 	return n.loop(ctx)
 }
 
-// watchKernel keeps a subscription to the kernel's notifications. Each new one begins with a full read, so that nothing
-// is missed between two of them.
-func (n *node) watchKernel(ctx context.Context) {
-	for ctx.Err() == nil {
-		err := n.kernel.Watch(ctx, func() { n.kernel.Distrust(); n.wakeForKernel() }, n.wakeForKernel)
-		if err != nil {
-			n.Log.WithError(err).Error("the kernel's notifications ended; subscribing again")
-			sleep(ctx, waitAfterFailure)
-		}
+// newNode returns a node with its parts. It has read what an earlier run left.
+func newNode(o Options) (*node, error) {
+	tables := network.NewTables()
+	k, err := kernel.Open(tables)
+	if err != nil {
+		return nil, err
+	}
+	n := &node{
+		Options:       o,
+		tables:        tables,
+		kernel:        k,
+		rec:           &network.Reconciler{Tables: tables, KeepUnwanted: true, Drain: k.Drain},
+		view:          subnet.NewView(),
+		events:        make(chan subnet.Event, 2),
+		kernelChanged: make(chan struct{}, 1),
+		filesChanged:  make(chan struct{}, 1),
+		questions:     make(chan func()),
+		journal:       newJournal(o.Log),
+		told:          told{started: time.Now()},
+	}
+	start, wake := n.background.Go, func() { notify(n.kernelChanged) }
+	n.cache = newLeaseCache(o.StateDir, o.CachedStart, o.LeaseTTL, time.Now(), n.journal, start)
+	n.holder = newLeaseHolder(o.Store, n.view, o.Log, start)
+	n.holder.previous = previousSubnets(o.SubnetFile, o.Log)
+	n.peerSet = newPeerSet(n.view, tables)
+	n.rules = rules.New(filter.NewKeeper(), o.Log, o.RulesResync, wake)
+	n.vteps = vtepKeeper{log: o.Log, open: openVTEPFilter, attach: n.attachVTEPFilter, start: start, wake: wake}
+	n.uplinks = uplinkFollower{journal: n.journal}
+	n.publisher = publisher{path: o.SubnetFile, journal: n.journal, onReady: o.Ready}
+	n.cache.load()
+	return n, nil
+}
+
+// notify wakes whoever waits on a channel of size one. If it is full, it will be read anyway.
+func notify(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
-func (n *node) wakeForKernel() {
-	select {
-	case n.kernelNews <- struct{}{}:
-	default: // the loop will look anyway
+// watchKernel keeps a subscription to the kernel's notifications. Each new one begins with a full resync, so that nothing is
+// missed between two of them.
+func (n *node) watchKernel(ctx context.Context) {
+	wake := func() { notify(n.kernelChanged) }
+	for ctx.Err() == nil {
+		err := n.kernel.Watch(ctx, func() { n.kernel.Distrust(); wake() }, wake)
+		if err != nil {
+			n.Log.WithError(err).Error("kernel notifications ended; subscribing again")
+			sleep(ctx, waitAfterFailure)
+		}
 	}
 }
 
@@ -149,7 +166,7 @@ func (n *node) watchStore(ctx context.Context) {
 	}
 }
 
-// loop takes in what is new, does all that follows from it, and waits for more.
+// loop takes in what is new, does everything that follows from it, and waits for more.
 func (n *node) loop(ctx context.Context) error {
 	n.resyncAt = time.Now().Add(jitter(n.Resync))
 	timer := time.NewTimer(0)
@@ -159,25 +176,25 @@ func (n *node) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case e := <-n.events:
-			n.storeNews(e)
-		case <-n.kernelNews:
-		case <-n.fileNews:
-			n.lookAtFiles(time.Now())
-		case c := <-n.own.claims:
-			n.own.claimEnded(ctx, c)
-		case l := <-n.own.lost:
-			n.own.holdEnded(l)
-		case <-n.rulesSet:
-			n.rulesInForce = true
+			n.storeEvent(e)
+		case <-n.kernelChanged:
+		case <-n.filesChanged:
+			n.checkFiles(time.Now())
+		case c := <-n.holder.claims:
+			n.holder.claimEnded(ctx, c)
+		case r := <-n.holder.losses:
+			n.holder.holdEnded(r)
+		case err := <-n.cache.results:
+			n.cache.writeEnded(err, time.Now())
 		case f := <-n.questions:
 			f()
-			continue // the timer goes on
+			continue // the timer runs on
 		case <-timer.C:
 		}
 		n.drain()
-		now := time.Now()
-		n.step(ctx, now)
-		timer.Reset(max(0, time.Until(n.next(now))))
+		wake := alarm{now: time.Now()}
+		n.step(ctx, &wake)
+		timer.Reset(max(0, time.Until(wake.at)))
 	}
 }
 
@@ -186,101 +203,131 @@ func (n *node) drain() {
 	for {
 		select {
 		case e := <-n.events:
-			n.storeNews(e)
+			n.storeEvent(e)
 		default:
 			return
 		}
 	}
 }
 
-// step does everything that follows from what is known now. Each part is idempotent.
-func (n *node) step(ctx context.Context, now time.Time) {
-	if now.After(n.resyncAt) {
-		n.resyncAt = now.Add(jitter(n.Resync))
-		n.kernel.Distrust()
-		n.lookAtFiles(now)
-		n.vteps.news.Store(true)
+// step does everything that follows from what is known now, and sets when it has to run again if nothing happens. Each part
+// is idempotent.
+func (n *node) step(ctx context.Context, wake *alarm) {
+	n.resync(wake)
+	if !n.observe(wake) {
+		return
 	}
+	n.startFromCache(wake)
+	if !n.setUp(wake) {
+		return
+	}
+	n.followUplink(wake)
+	n.goDirect(wake)
+	if !n.cache.inUse && n.holder.step(ctx, wake) {
+		n.leaseGained()
+	}
+	n.newMACs(wake)
+	n.peerSet.expire(wake)
+	if n.view.Synced() && n.holder.final {
+		config, wanted := n.vtepConfig()
+		n.vteps.step(ctx, wake, config, wanted, n.wantedVTEPs)
+	}
+	n.pass(wake)
+	n.publish(wake)
+	n.journal.shadowed(n.tables.Shadows(), n.shadowText, wake.now)
+	n.journal.peersChanged(wake.now)
+	n.noteState(wake.now)
+	n.cacheLeases(ctx, wake)
+	n.journal.wake(wake)
+}
+
+// resync has everything looked at again now and then: kernel, files and filter.
+func (n *node) resync(wake *alarm) {
+	if wake.now.After(n.resyncAt) {
+		n.resyncAt = wake.now.Add(jitter(n.Resync))
+		n.kernel.Distrust()
+		n.checkFiles(wake.now)
+		n.vteps.resync()
+	}
+	wake.set(n.resyncAt)
+}
+
+// observe takes in what the kernel has reported. It reports whether it could.
+func (n *node) observe(wake *alarm) bool {
 	observe := n.kernel.Observe
 	if n.backend == nil {
 		observe = n.kernel.Prepare
 	}
 	if err := observe(); err != nil {
-		n.sayOnce("observe", err)
-		n.setupAt = now.Add(waitAfterFailure) // to wake up and try again
-		return
+		n.journal.problem(topicKernel, err)
+		wake.set(wake.now.Add(waitAfterFailure))
+		return false
 	}
-	n.forget("observe")
-	n.startFromCache(now)
-	if !n.setUp(now) {
-		return
-	}
-	n.followUplink(now)
-	n.goDirect(now)
-	if !n.cache.inUse && n.own.advance(ctx, now) {
-		before := n.subnets
-		if before == noSubnets {
-			before = n.own.previous // of an earlier run
-		}
-		n.sayMoved(before, n.own.subnets)
-		n.subnets = n.own.subnets
-		n.wantDevice()
-	}
-	n.newMACs(now)
-	n.endGrace(now)
-	n.keepVTEPs(ctx, now)
-	n.pass(now)
-	n.publish(ctx)
-	n.keepUsable(now)
-	n.sayAhead(now)
-	n.sayChurn(now)
-	n.noteState(now)
-	n.keepLeases(ctx, now)
+	n.journal.resolved(topicKernel)
+	return true
 }
 
-// next is when the loop has to run again if nothing happens.
-func (n *node) next(now time.Time) time.Time {
-	at := n.resyncAt
-	wakes := []time.Time{n.retryAt, n.setupAt, n.own.retryAt, n.uplinkAt, n.uplinkLostAt, n.directAt, n.cache.startAt, n.vteps.notBefore}
-	if n.cache.stale {
-		wakes = append(wakes, n.cache.writeAt, n.cache.pollAt)
-	}
-	if n.churn.any() {
-		wakes = append(wakes, n.churn.due())
-	}
-	if n.repaired > 0 {
-		wakes = append(wakes, n.repairsSaid.Add(repairsSaidEvery))
-	}
-	for _, t := range wakes {
-		if t.After(now) && t.Before(at) {
-			at = t
-		}
-	}
-	for _, g := range n.grace {
-		if g.until.Before(at) {
-			at = g.until
-		}
-	}
-	return at
-}
-
-// pass makes the kernel what the tables want, and says what came of it.
-func (n *node) pass(now time.Time) {
-	complete := n.view.Synced() && n.own.final
+// pass makes the kernel what the tables want, and logs what it did.
+func (n *node) pass(wake *alarm) {
+	now := wake.now
+	complete := n.view.Synced() && n.holder.final
 	n.rec.KeepUnwanted = !complete || n.cache.inUse
 	r := n.rec.Pass(now)
-	n.retryAt = r.Retry
-	first := complete && !n.programmed
-	n.programmed = n.programmed || complete
-	if first {
+	wake.set(r.Retry)
+	if complete && !n.programmed {
+		n.programmed = true
 		leases, quarantined := n.view.Len()
 		n.Log.WithFields(logrus.Fields{
 			"leases": leases, "quarantined": quarantined, "set": r.Set, "removed": r.Removed,
 			"took": time.Since(now).Round(time.Microsecond).String(),
-		}).Info("the kernel holds what the leases ask for")
+		}).Info("kernel in sync with the leases")
 	}
-	n.sayPass(now, r)
+	n.journal.pass(now, r, n.ownDevices())
 	n.notePass(now, r)
+}
+
+// publish writes for others what they act on, once the node's own part of the overlay works: the packet filter rules first, then the
+// subnet file, then readiness.
+func (n *node) publish(wake *alarm) {
+	if n.programmed && n.holder.final && n.ownPending() == 0 {
+		n.rules.Set(n.policy())
+		if n.rules.InForce() {
+			n.publisher.subnetFile(wake, n.subnetFile())
+		}
+	}
+	since := n.told.pendingSince
+	outOfSync := n.ownPending() > 0 && !since.IsZero() && wake.now.Sub(since) > pendingFor
+	n.publisher.statusFile(pluginStatus(outOfSync, n.holder.final))
+}
+
+// checkFiles has files that another process changed or removed written again.
+func (n *node) checkFiles(now time.Time) {
+	if cause := n.publisher.check(now); cause != "" {
+		n.noteRepair(now, network.Repair{Kind: "subnet file", Cause: cause, Key: n.SubnetFile, Count: 1})
+	}
+	n.cache.checkFile(now)
+}
+
+// attachVTEPFilter has the reconciler put peers into a filter; nil: into none.
+func (n *node) attachVTEPFilter(f vtepFilter) error {
+	real, _ := f.(*vtepfilter.Filter)
+	n.kernel.Filter(real)
+	return n.kernel.ReadVTEPs()
+}
+
+func openVTEPFilter() (vtepFilter, error) {
+	f, err := vtepfilter.Open()
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// freeMemory gives back what a start took and a node at rest does not need. The Go runtime would, over some minutes.
+func freeMemory(ctx context.Context) {
+	if sleep(ctx, startedAfter); ctx.Err() == nil {
+		debug.FreeOSMemory()
+	}
 }
 
 // jitter returns d, give or take a tenth: nodes that started together shall not do everything together.

@@ -10,105 +10,111 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/filewatch"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// publish tells the world outside, once the node's own part of the overlay works: the rules first, then the subnet file,
-// on which container runtimes act, then readiness.
-func (n *node) publish(ctx context.Context) {
-	if !n.programmed || !n.own.final || n.ownPending() > 0 {
+// publisher writes what others read: the subnet file, on which container runtimes act, and beside it the status file for the CNI
+// plugin. It reports readiness once, after the first subnet file. It belongs to the loop's goroutine.
+type publisher struct {
+	path    string // of the subnet file
+	journal *journal
+	onReady func() // may be nil
+
+	content string            // of the subnet file as last written; empty: it is to be written
+	status  subnetfile.Status // as last written
+	ready   bool
+}
+
+// subnetFile writes the subnet file unless it has this content.
+func (p *publisher) subnetFile(wake *alarm, f subnetfile.File) {
+	content := string(f.Marshal())
+	if p.content == content {
 		return
 	}
-	n.keepRules(ctx)
-	if !n.rulesInForce {
+	if err := subnetfile.Write(p.path, f); err != nil {
+		p.journal.problem(topicSubnetFile, err)
+		wake.set(wake.now.Add(waitAfterFailure))
 		return
 	}
-	file := n.file()
-	content := string(file.Marshal())
-	if n.published == content {
-		return
-	}
-	if err := subnetfile.Write(n.SubnetFile, file); err != nil {
-		n.sayOnce("subnet file", err)
-		n.setupAt = time.Now().Add(waitAfterFailure) // only to wake up again
-		return
-	}
-	n.forget("subnet file")
-	n.published = content
-	if !n.ready {
-		n.ready = true
-		n.Log.WithField("subnet_file", n.SubnetFile).Info("ready")
-		if n.Options.Ready != nil {
-			n.Options.Ready()
+	p.journal.resolved(topicSubnetFile)
+	p.content = content
+	if !p.ready {
+		p.ready = true
+		p.journal.log.WithField("subnet_file", p.path).Info("ready")
+		if p.onReady != nil {
+			p.onReady()
 		}
 	}
 }
 
-// watchFiles wakes the loop whenever somebody may have touched what the node has written.
-func (n *node) watchFiles(ctx context.Context) {
-	wake := func() {
-		select {
-		case n.fileNews <- struct{}{}:
-		default: // the loop will look anyway
-		}
+// statusFile tells the CNI plugin whether this node can carry what a new pod sends. It is the plugin's STATUS: what is wrong with
+// peers, or with the store, is no reason.
+func (p *publisher) statusFile(s subnetfile.Status) {
+	if p.content == "" && !p.ready || s == p.status {
+		return // there is no subnet file of this run, or nothing new
 	}
-	for ctx.Err() == nil {
-		if err := filewatch.Watch(ctx, wake, n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path); err != nil {
-			n.Log.WithError(err).WithField("every", n.Resync.String()).
-				Warn("the files that this node writes cannot be watched (are there inotify instances left? see fs.inotify.max_user_instances); they are looked at less often")
-			sleep(ctx, n.Resync)
-		}
+	if err := subnetfile.WriteStatus(p.path, s); err != nil {
+		p.journal.problem(topicStatusFile, err)
+		return
 	}
+	p.journal.resolved(topicStatusFile)
+	p.status = s
 }
 
-// lookAtFiles sees to it that what somebody else wrote or removed is written again.
-func (n *node) lookAtFiles(now time.Time) {
-	if n.published != "" {
-		switch data, err := os.ReadFile(n.SubnetFile); {
+// check looks whether another process changed or removed the files, and has them written again. cause is what it found about
+// the subnet file: "missing", "changed" or nothing.
+func (p *publisher) check(now time.Time) (cause string) {
+	if p.content != "" {
+		switch data, err := os.ReadFile(p.path); {
 		case errors.Is(err, fs.ErrNotExist):
-			n.noteFileRepair(now, "missing")
-		case err != nil || string(data) != n.published:
-			n.noteFileRepair(now, "changed")
+			cause = "missing"
+		case err != nil || string(data) != p.content:
+			cause = "changed"
 		}
 	}
-	if s, err := subnetfile.ReadStatus(n.SubnetFile); err != nil || s != n.told.usable {
-		n.told.usable = subnetfile.Status{} // none that is ever told, so that it is written
+	if cause != "" {
+		p.content = ""
+		p.journal.fileRepaired(p.path, cause, now)
 	}
-	if _, err := os.Stat(n.cache.path); errors.Is(err, fs.ErrNotExist) && n.cache.writes > 0 && !n.cache.writing {
-		n.cache.leasesChanged(now)
+	if s, err := subnetfile.ReadStatus(p.path); err != nil || s != p.status {
+		p.status = subnetfile.Status{} // no status is empty, so the next one is written
 	}
+	return cause
 }
 
-func (n *node) noteFileRepair(now time.Time, cause string) {
-	n.published = ""
-	if now.Sub(n.fileSaid) > fightSaidEvery {
-		n.fileSaid = now
-		n.Log.WithFields(logrus.Fields{"subnet_file": n.SubnetFile, "found": cause}).Warn("somebody else touched the subnet file; writing it again")
-	}
-	n.noteRepair(now, network.Repair{Kind: "subnet file", Cause: cause, Key: n.SubnetFile, Count: 1})
-}
-
-// file is the content of the subnet file.
-func (n *node) file() subnetfile.File {
-	f := subnetfile.File{MTU: n.backend.MTU(), IPMasq: n.IPMasq}
-	for _, family := range subnet.Families() {
-		if r := n.config.Ranges[family]; r.Enabled() {
-			f.Networks[family] = []netip.Prefix{r.Network}
-			f.Subnets[family] = subnet.Gateway(n.subnets[family])
+// watchFiles calls changed whenever another process may have changed one of the files, until ctx ends. Where they cannot be
+// watched, it calls every so often.
+func watchFiles(ctx context.Context, log logrus.FieldLogger, every time.Duration, changed func(), paths ...string) {
+	for ctx.Err() == nil {
+		if err := filewatch.Watch(ctx, changed, paths...); err != nil {
+			log.WithError(err).WithField("every", every.String()).Warn("cannot watch the files that this node writes " +
+				"(out of inotify instances? see fs.inotify.max_user_instances); checking them less often")
+			sleep(ctx, every)
 		}
 	}
-	return f
 }
 
-// previousSubnets reads which subnets an earlier run had from its subnet file.
-func (n *node) previousSubnets() (subnets [2]netip.Prefix) {
-	f, err := subnetfile.Read(n.SubnetFile)
+// pluginStatus is what the CNI plugin is told. outOfSync says that the node's own part of the overlay has been out of sync for a
+// while, leased that the node has a lease.
+func pluginStatus(outOfSync, leased bool) subnetfile.Status {
+	switch {
+	case outOfSync:
+		return subnetfile.Status{Limited: true, Reason: "the overlay device or a required kernel setting is out of sync: see selvaged status"}
+	case !leased:
+		return subnetfile.Status{Reason: "this node has no lease: see selvaged status"}
+	default:
+		return subnetfile.Status{Usable: true}
+	}
+}
+
+// previousSubnets reads from its subnet file which subnets an earlier run had.
+func previousSubnets(path string, log logrus.FieldLogger) (subnets [2]netip.Prefix) {
+	f, err := subnetfile.Read(path)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			n.Log.WithError(err).Warn("the subnet file of an earlier run is of no use; it will be written anew")
+			log.WithError(err).Warn("ignoring the subnet file of an earlier run; it will be replaced")
 		}
 		return subnets
 	}

@@ -14,27 +14,30 @@ import (
 )
 
 // setUp makes the backend, once config and uplink allow it. It reports whether there is one.
-func (n *node) setUp(now time.Time) bool {
+func (n *node) setUp(wake *alarm) bool {
 	if n.backend != nil {
 		return true
 	}
-	if n.config == nil || !n.view.Synced() || now.Before(n.setupAt) {
+	wake.set(n.setupAt)
+	if n.config == nil || !n.view.Synced() || wake.now.Before(n.setupAt) {
 		return false
 	}
-	if err := n.makeBackend(now); err != nil {
-		n.sayOnce("start", err)
-		n.setupAt = now.Add(waitAfterFailure)
+	if err := n.makeBackend(wake.now); err != nil {
+		n.journal.problem(topicSetup, err)
+		n.setupAt = wake.now.Add(waitAfterFailure)
+		wake.set(n.setupAt)
 		return false
 	}
-	n.forget("start")
+	n.journal.resolved(topicSetup)
 	return true
 }
 
-// lookAgainAfter is how long after a start it is looked whether something has changed in the moment between the first look and the
-// first notification.
-const lookAgainAfter = 200 * time.Millisecond
+// settleTime is how long after a subscription began everything is checked again: something may have changed between the
+// first look and the first notification.
+const settleTime = 200 * time.Millisecond
 
-// makeBackend does what comes first: who the node is, by which uplink it is reached, what backend follows from that.
+// makeBackend decides what everything else rests on: who the node is, which uplink carries the overlay, and which backend
+// follows from that.
 func (n *node) makeBackend(now time.Time) error {
 	choice, err := n.chooseUplink()
 	if err != nil {
@@ -47,7 +50,7 @@ func (n *node) makeBackend(now time.Time) error {
 	n.identity = id
 	// The MAC address in our own lease is what peers know.
 	own := n.view.ByInstance(id.InstanceID)
-	if own == nil { // one that was flannel's is found by rules, without the backend's say yet
+	if own == nil { // one that was flannel's is found by rules, before the backend can judge leases
 		n.view.SetRules(subnet.Rules{Config: *n.config, InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
 		own = n.view.Own(subnet.Request{InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
 	}
@@ -58,25 +61,30 @@ func (n *node) makeBackend(now time.Time) error {
 	if err := id.save(n.StateDir); err != nil {
 		return err
 	}
-	n.sayUplink(choice)
+	n.logUplink(choice)
 	if fresh != "" {
-		n.Log.WithField("instance", id.InstanceID).Info("this node has a new identity: " + fresh)
+		n.Log.WithField("instance", id.InstanceID).Info("created a new node identity: " + fresh)
 	}
 	for _, l := range b.Device(noSubnets).Links {
-		n.Log.WithFields(logrus.Fields{"device": l.Key, "vni": l.Value.VNI, "port": l.Value.Port, "mtu": l.Value.MTU, "mac": l.Value.MAC.String()}).Info("overlay device")
+		n.Log.WithFields(logrus.Fields{
+			"device": l.Key, "vni": l.Value.VNI, "port": l.Value.Port, "mtu": l.Value.MTU, "mac": l.Value.MAC.String(),
+		}).Info("overlay device")
 	}
-	n.own.instanceID, n.own.advertise = id.InstanceID, n.lease
-	n.assumeOwn()
+	n.holder.instanceID, n.holder.advertise = id.InstanceID, n.lease
+	if m, ok := n.cache.takeOwn(id.InstanceID); ok {
+		n.holder.adopt(m)
+		n.setSubnets(n.holder.subnets)
+	}
 	n.adopt(choice, b, now)
-	n.sayQuarantined(subnet.Event{Type: subnet.Synced}, now)
+	n.journal.rejectedLeases(subnet.Event{Type: subnet.Synced}, n.view, now)
 	err = n.kernel.Observe() // all, now that it is known what is ours
-	// Whether the uplink has changed meanwhile can wait until the node is up: it lists all routes.
+	// Whether the uplink has changed meanwhile can wait until the node is ready: that lists all routes.
 	n.kernel.UplinkStale()
-	n.uplinkAt = now.Add(lookAgainAfter)
+	n.uplinks.recheck(now.Add(settleTime))
 	return err
 }
 
-// underlay is what a backend gets to know of the node.
+// underlay is what a backend has to know of the node.
 func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underlay {
 	return backend.Underlay{
 		Link: choice.Name, MTU: choice.MTU, Local: choice.Local, PublicIP: choice.PublicIP, Own: own,
@@ -91,53 +99,48 @@ func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underla
 
 // ownMember is the node's own lease as the store has it, or nil.
 func (n *node) ownMember() *subnet.Lease {
-	if m, ok, _ := n.view.Get(n.own.record.Key); ok {
+	if m, ok, _ := n.view.Get(n.holder.record.Key); ok {
 		return &m.Lease
 	}
 	return nil
 }
 
-// reform adopts another backend while the node runs, and advertises what is new in it.
+// reform replaces the backend while the node runs, and advertises what is new in it.
 func (n *node) reform(choice uplink.Choice, b backend.Backend, now time.Time) {
 	before := n.lease(noSubnets)
 	n.adopt(choice, b, now)
 	if n.lease(noSubnets) != before {
-		n.own.update()
+		n.holder.update()
 	}
 }
 
 // noSubnets stands for a node's subnets where they are not known, or do not matter.
 var noSubnets [2]netip.Prefix
 
-// adopt puts a backend, and the uplink it is for, in the place of the last one, if there was one.
+// adopt puts a backend, and the uplink it is for, in place of the last one, if there was one.
 func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
-	last := n.backend
-	replace := func(o network.Owner, l *subnet.Lease) {
-		n.tables.Replace(o, wanted(last, l), wanted(b, l))
-	}
-	for m := range n.view.Peers {
-		replace(network.Owner{Name: m.Key, Age: m.Created}, &m.Lease)
-	}
-	for key, g := range n.grace {
-		replace(network.Owner{Name: key, Grace: true}, &g.lease)
-	}
+	n.peerSet.use(b)
 	n.backend, n.uplink = b, choice
-	n.sayWarning(b)
+	warning := ""
+	if w, ok := b.(backend.Warner); ok {
+		warning = w.Warning()
+	}
+	n.journal.warn(warning)
 	n.kernel.Uplink(choice.Name)
-	n.own.publicIPs = choice.PublicIP
+	n.holder.publicIPs = choice.PublicIP
 	n.wantDevice()
 	rules := subnet.Rules{
 		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
 		Check:    func(l subnet.Lease) error { return backend.Check(b, l) },
 		Unique:   b.Unique,
-		Underlay: n.ofUnderlay(choice),
+		Underlay: n.underlayPrefixes(choice),
 	}
 	n.peersChanged(n.view.SetRules(rules), n.PeerGrace, now)
-	n.graceKept(rules, now)
+	n.retainCached(rules, now)
 }
 
-// ofUnderlay returns what no peer's subnet may hold: this node would lose its own network, or the store.
-func (n *node) ofUnderlay(choice uplink.Choice) (all []netip.Prefix) {
+// underlayPrefixes returns what no peer's subnet may contain: this node would lose its own network, or the store.
+func (n *node) underlayPrefixes(choice uplink.Choice) (all []netip.Prefix) {
 	for _, f := range subnet.Families() {
 		all = append(all, choice.OnLink[f]...)
 	}
@@ -153,13 +156,12 @@ func (n *node) ofUnderlay(choice uplink.Choice) (all []netip.Prefix) {
 	return all
 }
 
-// newMACs gives the node's devices other MAC addresses, as another node has one of them: a clone of a machine, of which the
-// older keeps it.
-func (n *node) newMACs(now time.Time) {
-	if n.own.duplicate == 0 || n.own.duplicate == n.renewed {
+// newMACs gives the node's devices other MAC addresses if an older lease has one of them: one of two machines is a clone.
+func (n *node) newMACs(wake *alarm) {
+	if n.holder.conflict == 0 || n.holder.conflict == n.renewed {
 		return
 	}
-	_, _, why := n.view.Get(n.own.record.Key)
+	_, _, why := n.view.Get(n.holder.record.Key)
 	u := n.underlay(n.uplink, nil)
 	u.MAC = func(device string, _ network.MAC) network.MAC { return n.identity.another(device) }
 	b, err := newBackend(*n.config, u)
@@ -167,14 +169,14 @@ func (n *node) newMACs(now time.Time) {
 		err = n.identity.save(n.StateDir)
 	}
 	if err != nil {
-		n.sayOnce("MAC address", err)
-		n.setupAt = now.Add(waitAfterFailure) // to wake up and try again
+		n.journal.problem(topicMAC, err)
+		wake.set(wake.now.Add(waitAfterFailure))
 		return
 	}
-	n.forget("MAC address")
-	n.renewed = n.own.duplicate
-	n.Log.WithError(why).Warn("another node has the MAC address of this node's device, as a clone of a machine has; taking another")
-	n.reform(n.uplink, b, now)
+	n.journal.resolved(topicMAC)
+	n.renewed = n.holder.conflict
+	n.Log.WithError(why).Warn("another node has the MAC address of this node's device (a cloned machine?); choosing a new one")
+	n.reform(n.uplink, b, wake.now)
 }
 
 // wantDevice brings the node's own links and addresses, and the settings they need, into the tables.
@@ -185,8 +187,11 @@ func (n *node) wantDevice() {
 	n.kernel.Overlay(networks(*n.config), n.subnets)
 }
 
-// ownState is what a node wants for itself in the kernel, once it has those subnets. read returns what a setting is now.
-func ownState(b backend.Backend, c subnet.Config, uplink string, subnets [2]netip.Prefix, blackhole bool, read func(path string) string) network.State {
+// ownState is what a node wants for itself in the kernel, once it has those subnets. read returns the current value of a
+// kernel setting.
+func ownState(
+	b backend.Backend, c subnet.Config, uplink string, subnets [2]netip.Prefix, blackhole bool, read func(path string) string,
+) network.State {
 	s := b.Device(subnets)
 	var families [2]bool
 	for _, f := range subnet.Families() {
@@ -203,8 +208,8 @@ func ownState(b backend.Backend, c subnet.Config, uplink string, subnets [2]neti
 	return s
 }
 
-// blackholes returns the routes for those of the node's own addresses that no pod has. Whatever else there is for the same
-// subnet, such as the route to the pods' bridge, goes first.
+// blackholes returns the routes for those of the node's own addresses that no pod has. Any other route to the same subnet, such
+// as the one to the pods' bridge, takes precedence.
 func blackholes(subnets [2]netip.Prefix) (routes []network.Item[network.RouteKey, network.Route]) {
 	for _, s := range subnets {
 		if s.IsValid() {
@@ -217,10 +222,10 @@ func blackholes(subnets [2]netip.Prefix) (routes []network.Item[network.RouteKey
 	return routes
 }
 
-// nodeOwner owns what the node wants for itself in the tables: it goes before every peer.
+// nodeOwner owns what the node wants for itself in the tables. It takes precedence over every peer.
 func nodeOwner() network.Owner { return network.Owner{Name: "", Age: -1} }
 
-// lease is what the node advertises with the given subnets.
+// lease is the lease that the node advertises with the given subnets.
 func (n *node) lease(subnets [2]netip.Prefix) subnet.Lease {
 	l := subnet.Lease{
 		Endpoints: n.backend.Advertise(), BackendType: n.config.Backend.Type,
@@ -254,6 +259,14 @@ func (n *node) chooseUplink() (uplink.Choice, error) {
 		return uplink.Choice{}, err
 	}
 	return uplink.Choose(o, s)
+}
+
+// ownDevices are the names of the overlay's devices on this node.
+func (n *node) ownDevices() (names []string) {
+	for _, l := range n.device.Links {
+		names = append(names, l.Key)
+	}
+	return names
 }
 
 func networks(c subnet.Config) (out []netip.Prefix) {

@@ -13,7 +13,6 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet/etcd"
-	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // manyRepairs is how many repairs are remembered.
@@ -30,9 +29,8 @@ type told struct {
 	pendingSince time.Time // since when something has differed after each pass; zero: nothing did after the last one
 	repairs      status.Repairs
 	passes       status.Passes
-	failures     map[string]int    // by kind
-	usable       subnetfile.Status // as it was written beside the subnet file
-	filterSince  time.Time         // since when the packet filter, ours or somebody's, keeps packets from passing
+	failures     map[string]int // by kind
+	filterSince  time.Time      // since when the packet filter, ours or somebody's, keeps packets from passing
 }
 
 // ask has the loop call f between two steps, and waits for that. It is how others than the loop learn of its state.
@@ -108,7 +106,7 @@ func (n *node) noteRepair(now time.Time, r network.Repair) {
 
 // noteState remembers since when all is well.
 func (n *node) noteState(now time.Time) {
-	if !n.ready {
+	if !n.publisher.ready {
 		return
 	}
 	if len(n.filterTroubles()) == 0 {
@@ -132,7 +130,7 @@ func (n *node) status(now time.Time) status.Status {
 	}
 	s.Repairs.Counts, s.Repairs.Last = slices.Clone(s.Repairs.Counts), slices.Clone(s.Repairs.Last)
 	switch {
-	case !n.ready:
+	case !n.publisher.ready:
 		s.State, s.Since = status.Starting, n.told.started
 	case len(s.Problems) > 0:
 		s.State = status.Degraded
@@ -175,23 +173,23 @@ func (n *node) problems(now time.Time) []status.Problem {
 	add := func(topic string, since time.Time, text string) {
 		all = append(all, status.Problem{Topic: topic, Text: text, Since: since})
 	}
-	for topic, t := range n.once {
+	for topic, t := range n.journal.open {
 		add(topic, t.since, t.text)
 	}
-	for kind, f := range n.failing {
-		if !f.said.IsZero() {
-			add(kind, f.since, f.text)
+	for kind, f := range n.journal.failures {
+		if !f.logged.IsZero() {
+			add(kind, f.since, f.err.Error())
 		}
 	}
-	for key, f := range n.fights {
-		if now.Sub(f.last) < fightSaidEvery {
-			add("fight", f.since, fmt.Sprintf("somebody keeps changing %s: %s is wanted, and %s found%s", key, f.want, f.have, whenBy("; it was ", f.by)))
+	for key, f := range n.journal.conflicts {
+		if now.Sub(f.last) < conflictLogged {
+			add("fight", f.since, fmt.Sprintf("somebody keeps changing %s: %s is wanted, and %s found%s", key, f.want, f.have, authored("; it was ", f.by)))
 		}
 	}
 	if since := n.told.pendingSince; !since.IsZero() && now.Sub(since) > pendingFor {
 		add("pending", since, fmt.Sprintf("%d entries are not in place", n.pending()))
 	}
-	all = append(all, n.aheadProblems()...)
+	all = append(all, n.shadowProblems()...)
 	for _, text := range n.filterTroubles() {
 		since := n.told.filterSince
 		if since.IsZero() {
@@ -199,8 +197,8 @@ func (n *node) problems(now time.Time) []status.Problem {
 		}
 		add("packet filter", since, text)
 	}
-	if n.own.trouble != "" && !n.own.final {
-		add("lease", n.told.started, n.own.trouble)
+	if n.holder.lastErr != "" && !n.holder.final {
+		add("lease", n.told.started, n.holder.lastErr)
 	}
 	if n.cache.inUse {
 		add("etcd", n.told.started, "etcd has not been heard yet: this node goes by the leases it kept")
@@ -241,12 +239,12 @@ func (n *node) etcdStatus() status.Etcd {
 }
 
 func (n *node) leaseStatus() *status.Lease {
-	if !n.own.final {
+	if !n.holder.final {
 		return nil
 	}
 	l := &status.Lease{
-		Key: n.own.record.Key, EtcdLease: n.own.record.LeaseID, Reservation: n.own.record.LeaseID == 0, Expires: n.ownExpires(),
-		Subnets: valid(n.own.subnets[:], netip.Prefix.IsValid),
+		Key: n.holder.record.Key, EtcdLease: n.holder.record.LeaseID, Reservation: n.holder.record.LeaseID == 0, Expires: n.ownExpires(),
+		Subnets: valid(n.holder.subnets[:], netip.Prefix.IsValid),
 	}
 	return l
 }
@@ -289,7 +287,7 @@ func (n *node) filterTroubles() (all []string) {
 	if n.rules == nil {
 		return nil
 	}
-	now := n.rules.filter.Status()
+	now := n.rules.Status()
 	all = append(all, now.Drops...)
 	if now.Failed != nil {
 		all = append(all, now.Failed.Error())
@@ -299,11 +297,11 @@ func (n *node) filterTroubles() (all []string) {
 
 // filterStatus says how the packet filter is.
 func (n *node) filterStatus() status.Filter {
-	s := status.Filter{InForce: n.rulesInForce, VTEPFilter: n.vteps.inForce}
+	s := status.Filter{InForce: n.rules.InForce(), VTEPFilter: n.vteps.inForce}
 	if n.rules == nil {
 		return s
 	}
-	now := n.rules.filter.Status()
+	now := n.rules.Status()
 	s.Mode, s.Why, s.Foreign, s.Left = string(now.Mode), now.Why, now.Drops, now.Leftover
 	if now.InForce != "" && now.InForce != now.Mode {
 		s.Mode, s.Why = string(now.InForce), fmt.Sprintf("still, for %s cannot be set (%s)", now.Mode, now.Why)

@@ -17,13 +17,13 @@ func (n *node) peerCounts() (c status.PeerCounts) {
 		return c
 	}
 	_, c.Quarantined = n.view.Len()
-	c.Grace = len(n.grace)
+	c.Grace = len(n.peerSet.retained)
 	peers := 0
 	for range n.view.Peers {
 		peers++
 	}
 	for name := range n.tables.PendingOwners() {
-		if _, graced := n.grace[name]; !graced && name != nodeOwner().Name {
+		if _, graced := n.peerSet.retained[name]; !graced && name != nodeOwner().Name {
 			c.Pending++
 		}
 	}
@@ -46,7 +46,7 @@ func (n *node) peers() []status.Peer {
 		}
 		all = append(all, p)
 	}
-	for key, g := range n.grace {
+	for key, g := range n.peerSet.retained {
 		p := n.peer(key, g.lease)
 		p.State, p.Why, p.Until = status.Grace, "its lease is gone; it is kept for a while, in case it comes back", g.until
 		all = append(all, p)
@@ -69,8 +69,8 @@ func (n *node) whyPending(l subnet.Lease) string {
 	if kind == "" {
 		return ""
 	}
-	if f := n.failing[kind]; f != nil && strings.HasPrefix(f.text, kind+" "+key+":") {
-		return f.text
+	if f := n.journal.failures[kind]; f != nil && f.err != nil && f.key == key {
+		return f.err.Error()
 	}
 	return kind + " " + key + status.NotInPlace
 }

@@ -3,65 +3,64 @@ package node
 import (
 	"time"
 
-	"github.com/sirupsen/logrus"
+	"github.com/selvage-net/selvage/network/uplink"
 )
 
-// How long a change of the uplink must last before it is followed. Within one interface it is short: an address that is
-// renewed goes and comes back at once. Another interface is chosen only when the first stays away: a flap must not move
-// the node.
+// How long a change of the uplink must last before it is applied. Within one interface that is short: an address that is
+// renewed is removed and added again at once. Another interface is chosen only when the first one stays away: a flap must
+// not move the node.
 const (
-	patienceSameUplink  = 50 * time.Millisecond
-	patienceOtherUplink = 3 * time.Second
+	sameUplinkDelay  = 50 * time.Millisecond
+	otherUplinkDelay = 3 * time.Second
 )
 
-// followUplink looks, whenever the kernel told of something that bears on it, whether the overlay is still carried by the
-// same interface, address and MTU, and follows a change that lasts: the device gets the new local address and MTU, and
-// the lease the new public IP. Pods keep their subnet.
-func (n *node) followUplink(now time.Time) {
-	due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
-	if !n.kernel.UplinkStale() && !due(n.uplinkAt) && !due(n.uplinkLostAt) {
-		return
+// uplinkFollower decides when a change of the interface, address or MTU that carry the overlay is applied. It belongs to the
+// loop's goroutine.
+type uplinkFollower struct {
+	journal *journal
+	at      time.Time // when to look again at a change; zero: there is none
+	lostAt  time.Time // when to report that there is no uplink; zero: there is one
+}
+
+// recheck has the uplink looked at again at a time.
+func (u *uplinkFollower) recheck(at time.Time) { u.at = at }
+
+// step returns the uplink that is to be used instead of the current one, if there is one that has lasted. stale says that the
+// kernel has reported something about it; otherwise nothing is done unless a time has come.
+func (u *uplinkFollower) step(wake *alarm, stale bool, current uplink.Choice, choose func() (uplink.Choice, error)) (next uplink.Choice, changed bool) {
+	defer func() { wake.set(u.at); wake.set(u.lostAt) }()
+	due := func(t time.Time) bool { return !t.IsZero() && !wake.now.Before(t) }
+	if !stale && !due(u.at) && !due(u.lostAt) {
+		return next, false
 	}
-	choice, err := n.chooseUplink()
+	next, err := choose()
 	if err != nil {
-		// Nothing else could carry the overlay, so it stays as it is. What comes back is told. A reload of the interface is
-		// over in less time than it takes to say that it is gone.
-		n.uplinkAt = time.Time{}
-		if n.uplinkLostAt.IsZero() {
-			n.uplinkLostAt = now.Add(passingTrouble)
-		} else if due(n.uplinkLostAt) {
-			n.sayOnce("uplink", err)
+		// Nothing else can carry the overlay, so it stays as it is. The kernel reports what comes back. A reload of the interface
+		// is over before its absence is worth a report.
+		u.at = time.Time{}
+		if u.lostAt.IsZero() {
+			u.lostAt = wake.now.Add(transientTime)
+		} else if due(u.lostAt) {
+			u.journal.problem(topicUplink, err)
 		}
-		return
+		return next, false
 	}
-	n.uplinkLostAt = time.Time{}
-	n.forget("uplink")
-	if choice.Equal(n.uplink) {
-		n.uplinkAt = time.Time{}
-		return
+	u.lostAt = time.Time{}
+	u.journal.resolved(topicUplink)
+	if next.Equal(current) {
+		u.at = time.Time{}
+		return next, false
 	}
-	if n.uplinkAt.IsZero() {
-		patience := patienceSameUplink
-		if choice.Name != n.uplink.Name && choice.Index != n.uplink.Index {
-			patience = patienceOtherUplink
+	if u.at.IsZero() {
+		delay := sameUplinkDelay
+		if next.Name != current.Name && next.Index != current.Index {
+			delay = otherUplinkDelay
 		}
-		n.uplinkAt = now.Add(patience)
+		u.at = wake.now.Add(delay)
 	}
-	if now.Before(n.uplinkAt) {
-		return
+	if wake.now.Before(u.at) {
+		return next, false
 	}
-	n.uplinkAt = time.Time{}
-	b, err := newBackend(*n.config, n.underlay(choice, n.ownMember()))
-	if err != nil {
-		n.sayOnce("uplink", err)
-		return
-	}
-	n.Log.WithFields(logrus.Fields{
-		"uplink": choice.Name, "public_ip": addresses(choice.PublicIP), "mtu": choice.MTU,
-		"was": n.uplink.Name, "was_public_ip": addresses(n.uplink.PublicIP), "was_mtu": n.uplink.MTU,
-	}).Warn("the uplink changed; following it")
-	n.reform(choice, b, now)
-	if s, ok := n.Store.(interface{ AddressesChanged() }); ok {
-		s.AddressesChanged()
-	}
+	u.at = time.Time{}
+	return next, true
 }

@@ -4,75 +4,84 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"reflect"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
-// vteps keeps the filter that lets in VXLAN packets from peers only. Who they are is in the tables; this is about the
-// filter itself. Where there can be none, the node goes on without: it never shuts itself off.
-type vteps struct {
-	filter  *vtepfilter.Filter // nil: not opened, or given up
-	over    bool               // given up, or taken away as it is not wanted
-	config  vtepfilter.Config  // as it was last set
+// vtepFilter is the packet filter that accepts VXLAN packets from known addresses only; [vtepfilter.Filter] is the real one.
+type vtepFilter interface {
+	// Ensure makes the rules what c wants and reports whether they differed. If it has to make them anew, it puts peers in.
+	Ensure(c vtepfilter.Config, peers iter.Seq[netip.Addr]) (changed bool, err error)
+	// Watch calls changed after each external change until ctx ends, and ready once when it misses nothing from then on.
+	Watch(ctx context.Context, ready, changed func()) error
+	Remove() error
+	Close() error
+}
+
+// vtepKeeper keeps the VTEP filter's rules. Which peers it accepts is in the tables, and the reconciler's business. Where
+// the kernel supports no such filter, the node runs without one rather than cutting itself off.
+//
+// It belongs to the loop's goroutine. What it needs from outside is in the first group of fields.
+type vtepKeeper struct {
+	log    logrus.FieldLogger
+	open   func() (vtepFilter, error) // an error that is vtepfilter.ErrUnsupported is final
+	attach func(vtepFilter) error     // has the reconciler put peers into this filter, after reading which are in; nil: into none
+	start  func(func())               // runs a function in the background
+	wake   func()                     // wakes the loop; does not block
+
+	filter  vtepFilter        // nil: not opened, or closed
+	done    bool              // unsupported, or removed because it is not wanted
+	config  vtepfilter.Config // as it was last applied
 	inForce bool
 	watched bool
-	said    time.Time // when somebody's change of it, or a failure, was last said
-	// Who changes it again and again is met with a growing pause, as in package network.
-	pause     time.Duration
-	notBefore time.Time
-	news      atomic.Bool // somebody else has changed it
+	logged  backoff.Limiter // external changes, and failures
+	backoff backoff.Backoff // between repairs
+	checkAt time.Time       // when to check for changes made before the watch began
+	stale   atomic.Bool     // the rules may have been changed
 }
 
-// Pauses between two repairs of the filter.
-const (
-	shortestVTEPPause = 5 * time.Millisecond
-	longestVTEPPause  = 500 * time.Millisecond
-)
+// vtepBackoff spaces repairs of the filter while another process keeps changing it.
+var vtepBackoff = backoff.Policy{Min: 5 * time.Millisecond, Max: 500 * time.Millisecond, Settle: 8}
 
-// wait has the next repair come after a pause, which grows if it follows soon.
-func (v *vteps) wait(now time.Time) {
-	if now.Sub(v.notBefore) > 8*v.pause {
-		v.pause = 0
-	}
-	v.pause = min(max(2*v.pause, shortestVTEPPause), longestVTEPPause)
-	v.notBefore = now.Add(v.pause)
-}
+// resync has the next step check the rules, whether or not a change was reported.
+func (v *vtepKeeper) resync() { v.stale.Store(true) }
 
-// keepVTEPs makes the filter what it is to be, once all peers are known.
-func (n *node) keepVTEPs(ctx context.Context, now time.Time) {
-	if n.vteps.over || !n.view.Synced() || !n.own.final {
+// step makes the filter what c wants, or removes it if it is not wanted. It is called once all peers are known.
+func (v *vtepKeeper) step(ctx context.Context, wake *alarm, c vtepfilter.Config, wanted bool, peers iter.Seq[netip.Addr]) {
+	if v.done {
 		return
 	}
-	if err := n.ensureVTEPs(ctx, now); errors.Is(err, vtepfilter.ErrUnsupported) {
-		err = errors.Join(err, n.endVTEPs())
-		n.Log.WithError(err).Warn("no VTEP filter: anybody on the underlay can send packets into the overlay. --vtep-filter=false leaves it out without a word")
-	} else if err != nil {
-		n.vteps.wait(now)
-		if now.Sub(n.vteps.said) > fightSaidEvery {
-			n.vteps.said = now
-			n.Log.WithError(err).Error("the VTEP filter is not as it should be; trying again")
+	err := v.ensure(ctx, wake.now, c, wanted, peers)
+	switch {
+	case errors.Is(err, vtepfilter.ErrUnsupported):
+		err = errors.Join(err, v.remove())
+		v.log.WithError(err).Warn("VTEP filter unavailable: any host on the underlay can inject packets into the overlay (silence with --vtep-filter=false)")
+	case err != nil:
+		v.backoff.Next(vtepBackoff, wake.now)
+		if v.logged.Due(conflictLogged, wake.now) {
+			v.log.WithError(err).Error("cannot apply the VTEP filter; retrying")
 		}
 	}
+	wake.set(v.backoff.At())
+	wake.set(v.checkAt)
 }
 
-func (n *node) ensureVTEPs(ctx context.Context, now time.Time) error {
-	v := &n.vteps
-	if now.Before(v.notBefore) {
+func (v *vtepKeeper) ensure(ctx context.Context, now time.Time, c vtepfilter.Config, wanted bool, peers iter.Seq[netip.Addr]) error {
+	if !v.backoff.Due(now) || now.Before(v.checkAt) {
 		return nil
 	}
-	config, wanted := n.vtepConfig()
 	if v.filter == nil {
-		f, err := vtepfilter.Open()
+		f, err := v.open()
 		if errors.Is(err, vtepfilter.ErrUnsupported) && !wanted {
-			v.over = true // there is none to be taken away
+			v.done = true // there is none to remove
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("VTEP filter: %w", err)
@@ -80,104 +89,74 @@ func (n *node) ensureVTEPs(ctx context.Context, now time.Time) error {
 		v.filter = f
 	}
 	if !wanted {
-		return n.endVTEPs()
+		return v.remove()
 	}
-	told := v.news.Swap(false)
-	if v.inForce && !told && reflect.DeepEqual(config, v.config) {
+	stale, same := v.stale.Swap(false), reflect.DeepEqual(c, v.config)
+	if v.inForce && !stale && same {
 		return nil
 	}
 	if !v.inForce {
-		n.watchVTEPs(ctx, v.filter)
+		v.watch(ctx, v.filter)
 	}
-	changed, err := v.filter.Ensure(config, n.wantedVTEPs)
+	changed, err := v.filter.Ensure(c, peers)
 	if err != nil {
-		v.news.Store(true) // still to be done
+		v.stale.Store(true) // still to be done
 		return err
 	}
 	switch {
 	case !v.inForce:
-		v.notBefore = now.Add(lookAgainAfter) // what has changed before the watch began, it will tell
-		n.Log.WithFields(logrus.Fields{"port": config.Port, "allow": config.Allow, "changed": changed}).Info("VTEP filter: VXLAN packets are taken from peers only")
-	case changed && told && reflect.DeepEqual(config, v.config):
-		v.wait(now)
-		if now.Sub(v.said) > fightSaidEvery {
-			v.said = now
-			n.Log.Warn("somebody else changed the VTEP filter; it is right again")
+		v.checkAt = now.Add(settleTime) // the watch reports what changed before it began
+		v.log.WithFields(logrus.Fields{"port": c.Port, "allow": c.Allow, "changed": changed}).
+			Info("VTEP filter in force: VXLAN packets are accepted from peers only")
+	case changed && stale && same:
+		v.backoff.Next(vtepBackoff, now)
+		if v.logged.Due(conflictLogged, now) {
+			v.log.Warn("repaired external changes to the VTEP filter")
 		}
 	}
-	v.inForce, v.config = true, config
-	n.kernel.Filter(v.filter)
-	return n.kernel.ReadVTEPs()
+	v.inForce, v.config = true, c
+	return v.attach(v.filter)
 }
 
-// endVTEPs takes the filter away, be it of an earlier run: one that nobody keeps would shut out every new peer.
-func (n *node) endVTEPs() error {
-	n.vteps.over = true
-	n.kernel.Filter(nil)
-	if n.vteps.filter == nil {
-		return nil
+// remove removes the filter, even one of an earlier run: if nobody maintains it, it would block every new peer.
+func (v *vtepKeeper) remove() error {
+	v.done = true
+	if v.filter == nil {
+		return v.attach(nil)
 	}
-	err := n.vteps.filter.Remove()
+	err := v.filter.Remove()
 	if errors.Is(err, vtepfilter.ErrUnsupported) {
 		err = nil // then there is none
 	}
-	return errors.Join(err, n.closeVTEPs())
+	return errors.Join(v.attach(nil), err, v.close())
 }
 
-func (n *node) closeVTEPs() error {
-	if n.vteps.filter == nil {
+// close releases the filter's socket. The rules stay.
+func (v *vtepKeeper) close() error {
+	if v.filter == nil {
 		return nil
 	}
-	f := n.vteps.filter
-	n.vteps.filter = nil
+	f := v.filter
+	v.filter = nil
 	return f.Close()
 }
 
-// watchVTEPs has the loop woken when somebody else changes the filter.
-func (n *node) watchVTEPs(ctx context.Context, f *vtepfilter.Filter) {
-	if n.vteps.watched {
+// watch has the loop woken after an external change.
+func (v *vtepKeeper) watch(ctx context.Context, f vtepFilter) {
+	if v.watched {
 		return
 	}
-	n.vteps.watched = true
-	tell := func() {
-		n.vteps.news.Store(true)
-		n.wakeForKernel()
+	v.watched = true
+	changed := func() {
+		v.stale.Store(true)
+		v.wake()
 	}
-	n.background.Go(func() {
+	v.start(func() {
 		for ctx.Err() == nil {
-			if err := f.Watch(ctx, tell, tell); err != nil {
-				n.Log.WithError(err).Warn("changes of the VTEP filter are only noticed every --resync")
+			if err := f.Watch(ctx, changed, changed); err != nil {
+				v.log.WithError(err).Warn("cannot watch the VTEP filter: changes to it are noticed every --resync only")
 				return
 			}
 		}
 	})
-}
-
-// vtepConfig is what the filter is to be; wanted is false if there is to be none.
-func (n *node) vtepConfig() (c vtepfilter.Config, wanted bool) {
-	c = vtepfilter.Config{Networks: networks(*n.config), Allow: n.VTEPAllow}
-	for _, l := range n.device.Links {
-		c.Port = l.Value.Port
-		c.Devices = append(c.Devices, l.Key)
-	}
-	for _, s := range n.subnets {
-		if !s.IsValid() {
-			continue
-		}
-		// The bridge of this node's pods holds the subnet, once there is one.
-		bridge := n.tables.Routes.Get(network.RouteKey{Prefix: s, Metric: network.ConnectedMetric(s)}).Have.Link
-		if bridge != "" && bridge != n.uplink.Name && !slices.Contains(c.Devices, bridge) {
-			c.Devices = append(c.Devices, bridge)
-		}
-	}
-	return c, n.VTEPFilter && c.Port != 0
-}
-
-// wantedVTEPs yields the peers that are to be let in.
-func (n *node) wantedVTEPs(yield func(netip.Addr) bool) {
-	for a, c := range n.tables.VTEPs.All {
-		if c.Wanted && !yield(a) {
-			return
-		}
-	}
 }

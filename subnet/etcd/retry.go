@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/selvage-net/selvage/backoff"
 )
 
 const (
@@ -13,34 +15,27 @@ const (
 	retryLast  = 10 * time.Second
 )
 
-// retry spaces attempts: 0.1 s after each of the first failures, then doubling to last.
+// retry spaces attempts: 0.1 s after each of the first quick failures, then doubling to last.
 type retry struct {
 	last  time.Duration
-	quick int // how many times more than once the first pause is taken
+	quick int
 
-	next  time.Duration
-	taken int // first pauses
+	backoff backoff.Backoff
 }
 
-// newRetry returns one for Watch or Hold. Of several members one can be of no use, parted from the others for instance, and
-// each request goes to another: that is to cost a few attempts and no long pause.
+// newRetry returns one for Watch or Hold. One of several members can be unusable, for example cut off from the others, and
+// each request goes to another member: that must cost a few attempts and no long pause.
 func (s *Store) newRetry() retry {
 	return retry{last: s.opts.retryLast, quick: 2 * (len(s.opts.Endpoints) - 1)}
 }
 
 // reset is for after a success.
-func (r *retry) reset() { r.next, r.taken = 0, 0 }
+func (r *retry) reset() { r.backoff.Reset() }
 
-// pause returns how long to wait now: a random part, at least half, of the current step. What broke for all nodes in
-// one moment must not bring all of them back in one.
+// pause returns how long to wait now: a random part, at least half, of the current step, so that nodes that failed together
+// do not come back together.
 func (r *retry) pause() time.Duration {
-	if r.taken <= r.quick {
-		r.taken++
-		r.next = retryFirst
-	} else {
-		r.next = min(2*r.next, r.last)
-	}
-	return jitter(r.next)
+	return r.backoff.Next(backoff.Policy{Min: retryFirst, Max: r.last, Quick: r.quick, Jitter: 0.5}, time.Now())
 }
 
 // jitter returns a random time between d/2 and d.

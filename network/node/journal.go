@@ -1,0 +1,108 @@
+package node
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/backoff"
+)
+
+// journal decides what is logged and when, and remembers what is wrong for the status: one fact is one log line, however
+// often it is met, and what can come in any number is bounded. It belongs to the loop's goroutine.
+type journal struct {
+	log       logrus.FieldLogger
+	open      map[string]problem // by topic: see problem
+	warning   string             // of the backend, as logged
+	fileLog   backoff.Limiter    // external changes to the subnet file
+	repairs   repairLog
+	conflicts map[string]conflict // by kind and key
+	failures  map[string]*failure // by kind
+	rejected  rejectedLog
+	shared    sharedLog
+	churn     churn
+	shadows   shadowLog
+}
+
+// Topics of problems, see journal.problem.
+const (
+	topicKernel     = "observe"
+	topicSetup      = "start"
+	topicConfig     = "config"
+	topicUplink     = "uplink"
+	topicMAC        = "MAC address"
+	topicSubnetFile = "subnet file"
+	topicStatusFile = "status file"
+	topicCache      = "leases kept"
+)
+
+// problem is what is wrong with one topic.
+type problem struct {
+	text  string
+	err   error
+	since time.Time
+}
+
+func newJournal(log logrus.FieldLogger) *journal {
+	return &journal{
+		log: log, open: map[string]problem{}, conflicts: map[string]conflict{}, failures: map[string]*failure{},
+		repairs:  repairLog{by: map[string]bool{}},
+		rejected: rejectedLog{reasons: map[string]string{}}, shared: sharedLog{named: map[string]bool{}},
+	}
+}
+
+// problem opens a problem with a topic. The error is logged unless it is the one that was logged last.
+func (j *journal) problem(topic string, err error) {
+	p, known := j.open[topic]
+	if p.text == err.Error() {
+		return
+	}
+	if !known {
+		p.since = time.Now()
+	}
+	p.text, p.err = err.Error(), err
+	j.open[topic] = p
+	j.log.Error(err)
+}
+
+// resolved closes the problem with a topic, if there is one.
+func (j *journal) resolved(topic string) {
+	if _, known := j.open[topic]; known {
+		delete(j.open, topic)
+		j.log.Infof("%s: problem resolved", topic)
+	}
+}
+
+// warn logs a warning of the backend about the config and the uplink, once; empty: there is none.
+func (j *journal) warn(text string) {
+	if text != j.warning && text != "" {
+		j.log.Warn(text)
+	}
+	j.warning = text
+}
+
+// wake sets the times at which there is something to log that was held back.
+func (j *journal) wake(a *alarm) {
+	if j.churn.any() {
+		a.set(j.churn.backoff.At())
+	}
+	if j.repairs.count > 0 {
+		a.set(j.repairs.logged.Next(repairsLogged))
+	}
+}
+
+// fileRepaired logs that another process removed or changed the subnet file.
+func (j *journal) fileRepaired(path, cause string, now time.Time) {
+	if j.fileLog.Due(conflictLogged, now) {
+		j.log.WithFields(logrus.Fields{"subnet_file": path, "found": cause}).Warn("repaired external change to the subnet file")
+	}
+}
+
+// shorten returns the first n of names, and how many more there are.
+func shorten[T any](names []T, n int) (first []T, more int) {
+	if len(names) <= n {
+		return names, 0
+	}
+	return slices.Clone(names[:n]), len(names) - n
+}

@@ -1,0 +1,275 @@
+package rules
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/network/filter"
+)
+
+// fakeFilter holds the policy it was given. It is used under synctest, in which one goroutine runs at a time.
+type fakeFilter struct {
+	held     filter.Policy
+	broken   bool // another process has changed the rules
+	err      error
+	status   filter.Status
+	told     bool
+	watchErr error
+	checks   []time.Time
+	changed  func()
+	activity func()
+	closed   bool
+}
+
+func (f *fakeFilter) Ensure(_ context.Context, p filter.Policy) (changed []string, err error) {
+	f.checks = append(f.checks, time.Now())
+	f.status.Failed = f.err
+	if f.err != nil {
+		return nil, f.err
+	}
+	if f.broken || !reflect.DeepEqual(f.held, p) {
+		changed = []string{"rules"}
+	}
+	f.held, f.broken = p, false
+	return changed, nil
+}
+
+func (f *fakeFilter) Watch(ctx context.Context, ready, changed, activity func()) error {
+	if f.watchErr != nil {
+		return f.watchErr
+	}
+	f.changed, f.activity = changed, activity
+	<-ctx.Done()
+	return nil
+}
+
+func (f *fakeFilter) Status() filter.Status { return f.status }
+func (f *fakeFilter) Notified() bool        { return f.told }
+func (f *fakeFilter) Close() error          { f.closed = true; return nil }
+
+// external is a change by another process, which the kernel reports.
+func (f *fakeFilter) external() {
+	f.broken = true
+	f.activity()
+	f.changed()
+}
+
+func logTo(out *bytes.Buffer) logrus.FieldLogger {
+	log := logrus.New()
+	log.Out = out
+	log.Formatter = &logrus.TextFormatter{DisableTimestamp: true, DisableQuote: true}
+	return log
+}
+
+// running starts a keeper of f with a first policy, and returns it with its log and how often it woke its caller.
+func running(t *testing.T, f *fakeFilter, resync time.Duration) (k *Keeper, log *bytes.Buffer, woken *int) {
+	log, woken = &bytes.Buffer{}, new(int)
+	k = New(f, logTo(log), resync, func() { *woken++ })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { k.Run(ctx); close(done) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		if !f.closed {
+			t.Error("the filter was not closed")
+		}
+	})
+	return k, log, woken
+}
+
+var (
+	first  = filter.Policy{Forward: true}
+	second = filter.Policy{Forward: true, Masquerade: true}
+)
+
+// TestKeep: the first policy is applied, the caller is woken once, and a new policy and an external change are applied.
+func TestKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFilter{told: true, status: filter.Status{Mode: filter.NFTables, Why: "supported"}}
+		k, log, woken := running(t, f, time.Hour)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(f.checks) != 0 || k.InForce() {
+			t.Fatal("it did something before a policy was set")
+		}
+		k.Set(first)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if !reflect.DeepEqual(f.held, first) || !k.InForce() || *woken != 1 {
+			t.Fatalf("holds %+v, in force %t, woken %d times", f.held, k.InForce(), *woken)
+		}
+		k.Set(second)
+		k.Set(first)
+		k.Set(second)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if !reflect.DeepEqual(f.held, second) {
+			t.Errorf("holds %+v, want the last policy that was set", f.held)
+		}
+		checks := len(f.checks)
+		k.Set(second)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(f.checks) != checks {
+			t.Error("the same policy led to a check")
+		}
+		f.external()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if f.broken {
+			t.Error("an external change was not repaired")
+		}
+		if *woken != 1 {
+			t.Errorf("woken %d times, want once", *woken)
+		}
+		want := []string{
+			"level=info msg=packet filter: nftables (supported)", "level=info msg=packet filter rules installed changed=[rules]",
+			"level=info msg=packet filter rules installed changed=[rules]",
+			"level=warning msg=repaired external changes to packet filter rules changed=[rules]",
+		}
+		if got := strings.Split(strings.TrimSpace(log.String()), "\n"); !reflect.DeepEqual(got, want) {
+			t.Errorf("logged\n%s\nwant\n%s", log, strings.Join(want, "\n"))
+		}
+	})
+}
+
+// TestPause: however often another process changes the rules, checks have a pause between them.
+func TestPause(t *testing.T) {
+	for mode, pause := range map[filter.Mode]time.Duration{filter.NFTables: nftablesPause, filter.IPTables: iptablesPause} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakeFilter{told: true, status: filter.Status{Mode: mode}}
+			k, _, _ := running(t, f, time.Hour)
+			k.Set(first)
+			synctest.Wait()
+			for range 100 {
+				f.external()
+				time.Sleep(pause / 10)
+				synctest.Wait()
+			}
+			if len(f.checks) < 10 {
+				t.Errorf("%s: only %d checks", mode, len(f.checks))
+			}
+			for i := range f.checks[1:] {
+				if d := f.checks[i+1].Sub(f.checks[i]); d < pause {
+					t.Errorf("%s: %v between two checks, want at least %v", mode, d, pause)
+				}
+			}
+		})
+	}
+}
+
+// TestResync counts the checks of a keeper that nobody disturbs in ten times idleRounds.
+func TestResync(t *testing.T) {
+	const resync = time.Minute
+	for _, x := range []struct {
+		name  string
+		fake  fakeFilter
+		every int // rounds
+	}{
+		{"all changes are reported", fakeFilter{told: true}, idleRounds},
+		{"some changes are not reported", fakeFilter{}, 1},
+		{"no change is reported", fakeFilter{told: true, watchErr: errors.New("no permission")}, 1},
+		{"the last check failed", fakeFilter{told: true, err: errors.New("no such module")}, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := x.fake
+			k, _, woken := running(t, &f, resync)
+			k.Set(first)
+			time.Sleep(10*idleRounds*resync + time.Second)
+			synctest.Wait()
+			if got, want := len(f.checks), 1+10*idleRounds/x.every; got != want {
+				t.Errorf("%s: %d checks, want %d", x.name, got, want)
+			}
+			if inForce := f.err == nil; k.InForce() != inForce || (*woken == 1) != inForce {
+				t.Errorf("%s: in force %t, woken %d times", x.name, k.InForce(), *woken)
+			}
+		})
+	}
+}
+
+// TestActivity: if others change the packet filter anywhere, the next resync checks.
+func TestActivity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFilter{told: true}
+		k, _, _ := running(t, f, time.Minute)
+		k.Set(first)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		f.activity()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(f.checks) != 2 {
+			t.Errorf("%d checks, want one more after a minute", len(f.checks))
+		}
+	})
+}
+
+// TestFailure: a failure is logged once, and so is its end.
+func TestFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFilter{told: true, err: errors.New("no such module"), status: filter.Status{Mode: filter.IPTables, Why: "asked for"}}
+		k, log, _ := running(t, f, time.Minute)
+		k.Set(first)
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		f.err = nil
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		want := "level=info msg=packet filter: iptables (asked for)\n" +
+			"level=error msg=cannot apply packet filter rules; retrying error=no such module\n" +
+			"level=info msg=packet filter rules installed changed=[rules]\n" +
+			"level=info msg=packet filter rules applied again\n"
+		if log.String() != want {
+			t.Errorf("logged\n%s\nwant\n%s", log, want)
+		}
+	})
+}
+
+// TestLogStatus logs what is new in a status, once, and its end.
+func TestLogStatus(t *testing.T) {
+	var out bytes.Buffer
+	k := New(&fakeFilter{}, logTo(&out), time.Minute, nil)
+	here := func(change func(*filter.Status)) filter.Status {
+		s := filter.Status{Mode: filter.NFTables, Why: "supported"}
+		change(&s)
+		return s
+	}
+	info, warning, problem := "level=info msg=packet filter: ", "level=warning msg=packet filter: ", "level=error msg=packet filter: "
+	for _, step := range []struct {
+		what   string
+		status filter.Status
+		want   []string // lines
+	}{
+		{"the mode", here(func(*filter.Status) {}), []string{info + "nftables (supported)"}},
+		{"the same", here(func(*filter.Status) {}), nil},
+		{"another reason", here(func(s *filter.Status) { s.Why = "asked for" }), []string{info + "nftables (asked for)"}},
+		{"two who drop", here(func(s *filter.Status) { s.Drops = []string{"a drops", "b drops"} }),
+			[]string{info + "nftables (supported)", warning + "a drops", warning + "b drops"}},
+		{"one of them, and another", here(func(s *filter.Status) { s.Drops = []string{"b drops", "c drops"} }), []string{warning + "c drops"}},
+		{"none any more", here(func(*filter.Status) {}), []string{info + "problem resolved: b drops; c drops"}},
+		{"another mode than asked for", filter.Status{Mode: filter.IPTables, Why: "unsupported", Unmet: errors.New("no kernel for it")},
+			[]string{info + "iptables (unsupported)", problem + "no kernel for it"}},
+		{"leftovers, and missing permission", filter.Status{
+			Mode: filter.IPTables, Why: "unsupported", Unmet: errors.New("no kernel for it"), Leftover: []string{"x is left"}, Unseen: errors.New("no permission"),
+		}, []string{warning + "no permission", warning + "x is left"}},
+	} {
+		out.Reset()
+		k.logStatus(step.status)
+		want := strings.Join(step.want, "\n")
+		if want != "" {
+			want += "\n"
+		}
+		if out.String() != want {
+			t.Errorf("%s: logged\n%s\nwant\n%s", step.what, out.String(), want)
+		}
+	}
+}

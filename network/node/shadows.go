@@ -1,0 +1,30 @@
+package node
+
+import (
+	"fmt"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// shadowText describes a foreign route that shadows one of ours.
+func (n *node) shadowText(x network.Shadow) string {
+	m, _, _ := n.view.Get(x.Owner)
+	return describeShadow(x, m.NodeName)
+}
+
+// shadowProblems lists such routes for the status.
+func (n *node) shadowProblems() (all []status.Problem) {
+	shadows := n.tables.Shadows()
+	first, more := shorten(shadows, manyShadows)
+	for _, x := range first {
+		all = append(all, status.Problem{Topic: status.AheadTopic, Text: n.shadowText(x), Since: n.journal.shadows.since[x]})
+	}
+	if more > 0 {
+		all = append(all, status.Problem{
+			Topic: status.AheadTopic, Text: fmt.Sprintf("%d more foreign routes take precedence over the overlay's routes", more),
+			Since: n.journal.shadows.since[shadows[manyShadows]],
+		})
+	}
+	return all
+}
