@@ -2,40 +2,17 @@
 // node advertises, and each peer's lease into what that peer needs in the kernel. A backend decides and does nothing:
 // all of its methods are pure, and package network does the rest.
 //
-// A new backend is one folder here, and one line in the map of package network/node.
+// A new backend is one folder here, and one line in network/node/registry.go. If its device is of a kind of its own, the
+// settings of that kind implement [network.LinkSettings], and network/kernel/kinds.go gets a line.
 package backend
 
 import (
 	"net/netip"
-	"slices"
+	"strconv"
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
-
-// Underlay is a node's place in the network that carries the overlay.
-type Underlay struct {
-	Link     string            // the uplink's name
-	MTU      int               // the uplink's, in bytes
-	Local    [2]netip.Addr     // addresses on the uplink, by subnet.Family; invalid where the node has none
-	PublicIP [2]netip.Addr     // the addresses that peers send to: Local, or what is mapped to it
-	OnLink   [2][]netip.Prefix // what the uplink reaches without a gateway, by subnet.Family
-	// ReversePath: the uplink takes packets only from sources that it would send to (rp_filter), or did until it was told to
-	// be less strict.
-	ReversePath bool
-	// InTunnel keeps peers in the tunnel that could be reached directly, for a moment: others, that this node could send to
-	// directly, may not take that yet.
-	InTunnel bool
-	// TxChecksum is what VXLAN devices are to have the uplink do for them: see [network.Link].
-	TxChecksum network.Offload
-	// MAC returns the MAC address that the node's device of that name should have. lease is the one that the node's own
-	// lease says, or zero: peers that know the node send to it.
-	MAC func(device string, lease network.MAC) network.MAC
-	// Nexthops: the kernel has nexthop objects, and routes over IPv4 are to go by them: see [network.State.Via].
-	Nexthops bool
-	// Own is the node's own lease from before, if there is one.
-	Own *subnet.Lease
-}
 
 // Backend is one way of carrying packets between nodes.
 type Backend interface {
@@ -44,49 +21,92 @@ type Backend interface {
 	// Device returns the node's own links, and the addresses they have once the node has those subnets; an invalid
 	// prefix stands for a family that is off, or whose subnet is not known yet.
 	Device(subnets [2]netip.Prefix) network.State
-	// Peer returns what one peer needs in the kernel. The error says what in the lease cannot be used.
+	// Peer returns what one peer needs in the kernel, including a route to each of its subnets: [Description.Path] follows
+	// that route. The error says which field of the lease cannot be used, and is the one that Check returns.
 	Peer(subnet.Lease) (network.State, error)
-	// Unique returns what no two nodes may share, for subnet.Rules.Unique: it hangs on the lease and the network config
-	// alone, so that all nodes agree.
-	Unique(subnet.Lease) []string
-	// MTU is what fits through between pods, in bytes: the MTU of the subnet file.
-	MTU() int
+	// Check implements the contract of subnet.Rules.Check. unique depends on the lease and the network config alone, so
+	// that all nodes agree; the error may depend on this node's underlay too.
+	Check(subnet.Lease) (unique []string, err error)
+	// Describe returns what users see of the backend. It does not change during the backend's life.
+	Describe() Description
 }
 
-// Warner is a [Backend] that can say what in config and underlay an operator should see to, though it works: one sentence,
-// or nothing.
+// Warner is a [Backend] that works, but may know something in config and underlay that an operator should change. Warning
+// returns one sentence, or an empty string.
 type Warner interface{ Warning() string }
 
-// Mixed is a [Backend] with a tunnel that may send to some peers past it.
+// Mixed is a [Backend] with a tunnel that may send to some peers without it. Direct reports whether it does.
 type Mixed interface{ Direct() bool }
 
-// Checker is a [Backend] that can tell with less effort than by Peer that it cannot use a lease. The error is the same.
-type Checker interface{ Check(subnet.Lease) error }
+// Description is what users see of a backend.
+type Description struct {
+	// MTU is the largest packet between pods, in bytes: the MTU of the subnet file.
+	MTU int
+	// Tunnels are the node's own devices, in the order of the links that Device returns; none for a backend without.
+	Tunnels []Tunnel
+}
 
-// Check reports whether a backend can use a peer's lease.
-func Check(b Backend, l subnet.Lease) error {
-	if c, ok := b.(Checker); ok {
-		return c.Check(l)
+// Tunnel describes one overlay device.
+type Tunnel struct {
+	Device   string     // its name
+	Protocol string     // as people call it: "VXLAN"
+	Overhead int        // bytes that it adds to a packet on the underlay, including the outer IP header
+	Port     uint16     // UDP port on which it receives; 0: it does not use UDP
+	Local    netip.Addr // underlay address from which it sends; invalid: the kernel chooses
+	Settings []Setting  // what else to show of it, in this order
+}
+
+// String returns "flannel.1 local 192.0.2.1 port 8472".
+func (t Tunnel) String() string {
+	text := t.Device
+	if t.Local.IsValid() {
+		text += " local " + t.Local.String()
 	}
-	_, err := b.Peer(l)
-	return err
+	if t.Port != 0 {
+		text += " port " + strconv.Itoa(int(t.Port))
+	}
+	return text
+}
+
+// Setting is one setting of a device, as people read it.
+type Setting struct{ Name, Value string }
+
+// Path is how packets reach a peer's subnet.
+type Path struct {
+	Device string  // by which they leave; empty: nothing leads there
+	Tunnel *Tunnel // nil: directly over the underlay
+}
+
+// Path returns how packets reach dst, one of a peer's subnets. peer is what Backend.Peer returned for the peer's lease.
+func (d Description) Path(peer network.State, dst netip.Prefix) (p Path) {
+	for _, r := range peer.Routes {
+		if r.Key.Prefix == dst {
+			p.Device = r.Value.Link
+		}
+	}
+	for i := range d.Tunnels {
+		if d.Tunnels[i].Device == p.Device {
+			p.Tunnel = &d.Tunnels[i]
+		}
+	}
+	return p
+}
+
+// Direct reports whether packets are sent over the underlay without a tunnel.
+func (p Path) Direct() bool { return p.Device != "" && p.Tunnel == nil }
+
+// String returns "directly, through eth0" or "over VXLAN, flannel.1"; "not at all" if nothing leads there.
+func (p Path) String() string {
+	switch {
+	case p.Device == "":
+		return "not at all"
+	case p.Tunnel == nil:
+		return "directly, through " + p.Device
+	default:
+		return "over " + p.Tunnel.Protocol + ", " + p.Device
+	}
 }
 
 // Factory makes a backend from a network config whose Backend.Type it serves. Its error names the field of the config
 // that is wrong, or what the underlay lacks.
 type Factory func(subnet.Config, Underlay) (Backend, error)
-
-// Reaches reports whether the uplink reaches an address without a gateway.
-func (u Underlay) Reaches(a netip.Addr) bool {
-	return slices.ContainsFunc(u.OnLink[subnet.FamilyOf(a)], func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// Direct returns the route to a peer's subnet by its underlay address, out of the uplink: no tunnel. It names the gateway
-// itself and no nexthop object: the kernel deletes those that lead out of an interface when that loses its carrier
-// (nexthop_flush_dev in net/ipv4/nexthop.c).
-func (u Underlay) Direct(e subnet.Endpoint) network.Item[network.RouteKey, network.Route] {
-	return network.Item[network.RouteKey, network.Route]{
-		Key:   network.RouteKey{Prefix: e.Subnet, Metric: network.DefaultMetric(e.Subnet)},
-		Value: network.Route{Link: u.Link, Gateway: e.PublicIP, Protocol: network.RouteProtocol, Type: network.Unicast},
-	}
-}

@@ -1,7 +1,6 @@
 package backend
 
 import (
-	"errors"
 	"net/netip"
 	"testing"
 
@@ -37,32 +36,39 @@ func TestDirect(t *testing.T) {
 	}
 }
 
-// slow is a backend that tells by Peer alone, quick one that can tell sooner, whether it can use a lease.
-type slow struct{ Backend }
-
-var errSlow, errQuick = errors.New("not by Peer"), errors.New("not by Check")
-
-func (slow) Peer(l subnet.Lease) (network.State, error) {
-	if l.NodeName == "" {
-		return network.State{}, errSlow
+func TestTunnelText(t *testing.T) {
+	tunnel := Tunnel{Device: "flannel.1", Local: netip.MustParseAddr("192.0.2.1"), Port: 8472}
+	if got := tunnel.String(); got != "flannel.1 local 192.0.2.1 port 8472" {
+		t.Errorf("got %q", got)
 	}
-	return network.State{}, nil
+	if got := (Tunnel{Device: "ipip0"}).String(); got != "ipip0" {
+		t.Errorf("one without port and local address: %q", got)
+	}
 }
 
-type quick struct{ slow }
-
-func (quick) Check(subnet.Lease) error { return errQuick }
-
-func TestCheck(t *testing.T) {
-	for _, tt := range []struct {
-		b    Backend
-		l    subnet.Lease
-		want error
+func TestPath(t *testing.T) {
+	d := Description{Tunnels: []Tunnel{{Device: "wg4", Protocol: "WireGuard"}, {Device: "wg6", Protocol: "WireGuard"}}}
+	subnets := [3]netip.Prefix{
+		netip.MustParsePrefix("10.5.29.0/24"), netip.MustParsePrefix("fd00:5:0:1d::/64"), netip.MustParsePrefix("10.5.30.0/24"),
+	}
+	var peer network.State
+	for i, link := range []string{"eth0", "wg6"} {
+		peer.Routes = append(peer.Routes, network.Item[network.RouteKey, network.Route]{
+			Key: network.RouteKey{Prefix: subnets[i]}, Value: network.Route{Link: link},
+		})
+	}
+	for i, want := range []struct {
+		device, text string
+		tunnel       *Tunnel
+		direct       bool
 	}{
-		{slow{}, subnet.Lease{}, errSlow}, {slow{}, subnet.Lease{NodeName: "a"}, nil}, {quick{}, subnet.Lease{NodeName: "a"}, errQuick},
+		{"eth0", "directly, through eth0", nil, true},
+		{"wg6", "over WireGuard, wg6", &d.Tunnels[1], false},
+		{"", "not at all", nil, false},
 	} {
-		if err := Check(tt.b, tt.l); err != tt.want {
-			t.Errorf("%T, %+v: %v, want %v", tt.b, tt.l, err, tt.want)
+		p := d.Path(peer, subnets[i])
+		if p.Device != want.device || p.Tunnel != want.tunnel || p.Direct() != want.direct || p.String() != want.text {
+			t.Errorf("%s: %+v, %q, direct %t; want %+v", subnets[i], p, p, p.Direct(), want)
 		}
 	}
 }

@@ -29,7 +29,8 @@ func (f *fakeKernel) foreign() error {
 
 // isOurs says whether a device is selvage's, or one of flannel's that selvage may take over. VNI 1 and 2 are the overlay's.
 func isOurs(l Link) bool {
-	return l.Kind == "vxlan" && (l.Alias == Alias || l.Alias == "" && (l.VNI == 1 || l.VNI == 2))
+	vni := vxlanOf(l).VNI
+	return l.Kind == KindVXLAN && (l.Alias == Alias || l.Alias == "" && (vni == 1 || vni == 2))
 }
 
 func (f *fakeKernel) Link(name string, c Change[Link]) (effects LinkEffects, err error) {
@@ -53,7 +54,8 @@ func (f *fakeKernel) Link(name string, c Change[Link]) (effects LinkEffects, err
 		effects.Deleted, there = true, false
 	}
 	for other, l := range f.links {
-		if other == name || l.Kind != "vxlan" || l.VNI != c.Want.VNI || l.Port != c.Want.Port {
+		have, want := vxlanOf(l), vxlanOf(c.Want)
+		if other == name || l.Kind != KindVXLAN || have.VNI != want.VNI || have.Port != want.Port {
 			continue
 		}
 		if l.Alias != Alias || !l.SameDevice(c.Want) || there {

@@ -237,8 +237,8 @@ func TestFailureStopsNothing(t *testing.T) {
 // nothing meanwhile; on somebody else's device of the same name nothing is put, and nothing is removed.
 func TestNothingOnWrongDevice(t *testing.T) {
 	dummy := Link{Kind: "dummy", MTU: 1500, Up: true}
-	otherVXLAN := vxlan()
-	otherVXLAN.VNI, otherVXLAN.Alias = 42, ""
+	otherVXLAN := withVNI(vxlan(), 42)
+	otherVXLAN.Alias = ""
 	down := vxlan()
 	down.Up = false
 	for name, instead := range map[string]*Link{"missing": nil, "a dummy": &dummy, "another VXLAN": &otherVXLAN, "down": &down} {
@@ -291,8 +291,7 @@ func TestNothingOnWrongDevice(t *testing.T) {
 // same pass.
 func TestRemadeDevice(t *testing.T) {
 	r, kernel := node(3)
-	next := vxlan()
-	next.VNI = 2
+	next := withVNI(vxlan(), 2)
 	r.Tables.Replace(self, nodeState(device, vxlan()), nodeState(device, next))
 	if got := r.Pass(start); got.Set != 11 || got.Removed+got.Repaired != 0 || r.Tables.Pending() != 0 {
 		t.Errorf("%+v, %d pending", got, r.Tables.Pending())

@@ -10,9 +10,6 @@ import (
 // known numbers are listed in iproute2's etc/iproute2/rt_protos; this one is free.
 const RouteProtocol = 83
 
-// Alias is the ifalias of the devices selvage makes: it marks them as ours, whatever they are called.
-const Alias = "selvage"
-
 // MAC is an Ethernet address.
 type MAC [6]byte
 
@@ -60,41 +57,6 @@ func (m MAC) String() string {
 
 // IsUnicast reports whether m can be the address of one device: not zero, and not a group address.
 func (m MAC) IsUnicast() bool { return m != MAC{} && m[0]&1 == 0 }
-
-// Link is a VXLAN device; its key is its name.
-type Link struct {
-	Kind     string // "vxlan"; what else is found under the name is foreign
-	VNI      uint32
-	Port     uint16     // UDP destination port
-	Local    netip.Addr // underlay source address
-	MTU      int        // bytes, of the inner IP packet
-	MAC      MAC
-	Learning bool
-	GBP      bool   // group based policy extension (draft-smith-vxlan-group-policy)
-	Alias    string // ifalias
-	AddrGen  bool   // the kernel gives the device an IPv6 link-local address by itself
-	Up       bool
-	// TxChecksum is whether checksums of what is sent are left to the interface (tx-checksum-ip-generic of ethtool).
-	TxChecksum Offload
-}
-
-// Offload is what is wanted of, or found of, something that an interface can do in the kernel's stead.
-type Offload uint8
-
-// The values of [Offload].
-const (
-	AsItIs Offload = iota // not looked at
-	Off
-	On
-)
-
-// SameDevice reports whether l and m agree in what the kernel cannot change on a live VXLAN device.
-func (l Link) SameDevice(m Link) bool {
-	return l.Kind == m.Kind && l.VNI == m.VNI && l.Port == m.Port && l.GBP == m.GBP
-}
-
-// Drops is how many packets a device dropped, or could not send or take for an error, since it was made.
-type Drops struct{ Received, Sent, ReceiveErrors, SendErrors uint64 }
 
 // AddressKey names an address on a device.
 type AddressKey struct {

@@ -118,28 +118,6 @@ func TestVia(t *testing.T) {
 	}
 }
 
-func TestSameDevice(t *testing.T) {
-	l := Link{Kind: "vxlan", VNI: 1, Port: 8472, MTU: 1450, Alias: Alias, Up: true}
-	same := l
-	same.MTU, same.MAC, same.Alias, same.Up, same.Learning, same.AddrGen = 1400, MAC{2}, "", false, true, true
-	same.Local = netip.MustParseAddr("192.0.2.1")
-	if !l.SameDevice(same) {
-		t.Error("differs in what can be changed on a live device")
-	}
-	for _, change := range []func(*Link){
-		func(l *Link) { l.Kind = "dummy" },
-		func(l *Link) { l.VNI++ },
-		func(l *Link) { l.Port++ },
-		func(l *Link) { l.GBP = true },
-	} {
-		other := l
-		change(&other)
-		if l.SameDevice(other) {
-			t.Errorf("%+v and %+v count as the same device", l, other)
-		}
-	}
-}
-
 func mac(s string) MAC {
 	m, err := ParseMAC(s)
 	if err != nil {

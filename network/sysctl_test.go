@@ -41,7 +41,7 @@ func TestIPv6BeforeAddresses(t *testing.T) {
 	r, k := newReconciler()
 	const disabled, forwarding = "net/ipv6/conf/flannel.1/disable_ipv6", "net/ipv6/conf/flannel.1/forwarding"
 	r.Tables.Replace(Owner{Name: "node", Age: -1}, State{}, State{
-		Links:     []Item[string, Link]{{Key: "flannel.1", Value: Link{Kind: "vxlan", VNI: 1, Up: true, Alias: Alias}}},
+		Links:     []Item[string, Link]{{Key: "flannel.1", Value: Link{Kind: KindVXLAN, Settings: VXLAN{VNI: 1}, Up: true, Alias: Alias}}},
 		Addresses: []Item[AddressKey, Address]{{Key: AddressKey{Link: "flannel.1", Prefix: prefix("fd00:5:0:1::/128")}}},
 		Sysctls:   []Item[string, Sysctl]{{Key: forwarding, Value: "1"}, {Key: disabled, Value: "0"}},
 	})

@@ -13,9 +13,23 @@ const device = "flannel.1"
 // vxlan is a node's own device.
 func vxlan() Link {
 	return Link{
-		Kind: "vxlan", VNI: 1, Port: 8472, Local: netip.MustParseAddr("192.0.2.1"), MTU: 1450,
+		Kind: KindVXLAN, Settings: VXLAN{VNI: 1, Port: 8472, Local: netip.MustParseAddr("192.0.2.1")}, MTU: 1450,
 		MAC: mac("02:00:00:00:00:01"), Alias: Alias, Up: true,
 	}
+}
+
+// withVNI is a VXLAN device like l with another VNI.
+func withVNI(l Link, vni uint32) Link {
+	v := vxlanOf(l)
+	v.VNI = vni
+	l.Settings = v
+	return l
+}
+
+// vxlanOf returns the settings of a VXLAN device, which are zero for a device of another kind.
+func vxlanOf(l Link) VXLAN {
+	v, _ := l.Settings.(VXLAN)
+	return v
 }
 
 // nodeState is what a node needs for itself.
@@ -169,10 +183,9 @@ func TestReplaceInGrace(t *testing.T) {
 
 // TestOwnership: what is there and wanted by nobody is pending if, and only if, it is selvage's own.
 func TestOwnership(t *testing.T) {
-	foreign := vxlan()
-	foreign.Alias, foreign.VNI = "", 42
-	staleLink := vxlan()
-	staleLink.VNI = 7
+	foreign := withVNI(vxlan(), 42)
+	foreign.Alias = ""
+	staleLink := withVNI(vxlan(), 7)
 	otherMark := foreign
 	otherMark.Alias = "somebody's"
 	for _, tt := range []struct {
@@ -238,8 +251,7 @@ func TestOwnershipFollowsTheDevice(t *testing.T) {
 	self := Owner{Name: "self"}
 	flannels := vxlan() // as flannel made it: the right kind, no mark
 	flannels.Alias = ""
-	others := flannels // somebody else's under the same name
-	others.VNI = 42
+	others := withVNI(flannels, 42) // somebody else's under the same name
 	dummy := Link{Kind: "dummy", Up: true}
 	unmarked := vxlan()
 	unmarked.Alias = ""

@@ -21,8 +21,11 @@ func vtepCommand(a netip.Addr, _ VTEP) string {
 
 // linkCommand returns several commands, one a line.
 func linkCommand(name string, l Link) string {
-	text := fmt.Sprintf("ip link add %s address %s mtu %d type %s id %d local %s dstport %d %slearning%s", name, l.MAC,
-		l.MTU, l.Kind, l.VNI, l.Local, l.Port, unless(l.Learning, "no"), when(l.GBP, " gbp"))
+	text := fmt.Sprintf("ip link add %s%s mtu %d type %s", name, when(l.MAC != MAC{}, " address "+l.MAC.String()), l.MTU,
+		l.Kind)
+	if l.Settings != nil {
+		text += " " + l.Settings.Args()
+	}
 	text += fmt.Sprintf("\nip link set %s alias %s addrgenmode %s %s", name, l.Alias,
 		choose(l.AddrGen, "eui64", "none"), choose(l.Up, "up", "down"))
 	if l.TxChecksum != AsItIs {

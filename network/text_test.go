@@ -9,8 +9,8 @@ import (
 
 func TestCommands(t *testing.T) {
 	plain := vxlan()
-	other := Link{Kind: "vxlan", VNI: 7, Port: 4789, Local: netip.MustParseAddr("2001:db8::1"), MTU: 1430, MAC: mac("02:00:00:00:00:09"),
-		Learning: true, GBP: true, Alias: Alias, AddrGen: true}
+	other := Link{Kind: KindVXLAN, MTU: 1430, MAC: mac("02:00:00:00:00:09"), Alias: Alias, AddrGen: true, Settings: VXLAN{
+		VNI: 7, Port: 4789, Local: netip.MustParseAddr("2001:db8::1"), Learning: true, GBP: true}}
 	p := peerState(device, prefix("10.5.29.0/24"), mac("72:30:36:d0:8b:68"), netip.MustParseAddr("192.0.2.7"))
 	p.Links = []Item[string, Link]{{device, plain}, {"flannel-v6.7", other}}
 	p.Addresses = nodeState(device, plain).Addresses

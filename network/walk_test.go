@@ -36,7 +36,7 @@ var errInjected = errors.New("injected")
 func bystanders(f *fakeKernel) {
 	f.links["eth0"] = Link{Kind: "veth", MTU: 1500, Up: true}
 	f.links["docker0"] = Link{Kind: "bridge", MTU: 1500, Up: true}
-	f.links["vx99"] = Link{Kind: "vxlan", VNI: 99, Port: 8472, Up: true}
+	f.links["vx99"] = Link{Kind: KindVXLAN, Settings: VXLAN{VNI: 99, Port: 8472}, Up: true}
 	f.addresses[AddressKey{"eth0", prefix("192.0.2.1/24")}] = Address{}
 	f.addresses[AddressKey{"docker0", prefix("172.17.0.1/16")}] = Address{}
 	f.addresses[AddressKey{"vx99", prefix("10.99.0.1/32")}] = Address{}
@@ -97,12 +97,11 @@ func (w *walk) remote() netip.Addr {
 
 // self changes what the node wants for itself. What the peers want follows the device's name.
 func (w *walk) self() string {
-	l := vxlan()
-	l.VNI = 1 + uint32(w.r.IntN(2))
+	l := withVNI(vxlan(), 1+uint32(w.r.IntN(2)))
 	l.MTU = 1400 + 50*w.r.IntN(2)
 	l.MAC[5] = byte(w.r.IntN(2))
 	if w.r.IntN(4) != 0 {
-		l.VNI = 1
+		l = withVNI(l, 1)
 	}
 	old := w.device
 	if w.r.IntN(4) == 0 {
@@ -277,7 +276,9 @@ func (w *walk) deviceFault() string {
 		}
 	case 3:
 		if there {
-			l.MTU, l.MAC, l.Learning = 1280, MAC{2, 0xee}, true
+			v := vxlanOf(l)
+			v.Learning = true
+			l.MTU, l.MAC, l.Settings = 1280, MAC{2, 0xee}, v
 			f.putLink(w.device, l)
 			return "device changed"
 		}

@@ -46,23 +46,31 @@ func (h *hostgw) Advertise() (endpoints [2]subnet.Endpoint) {
 // Device implements backend.Backend. There is none.
 func (h *hostgw) Device([2]netip.Prefix) network.State { return network.State{} }
 
-// MTU implements backend.Backend.
-func (h *hostgw) MTU() int { return h.underlay.MTU }
+// Describe implements backend.Backend. Without a tunnel, packets have the underlay's full size.
+func (h *hostgw) Describe() backend.Description { return backend.Description{MTU: h.underlay.MTU} }
 
 // Peer implements backend.Backend. A peer that lacks a family is reached in the other.
 func (h *hostgw) Peer(l subnet.Lease) (s network.State, err error) {
+	if _, err := h.Check(l); err != nil {
+		return s, err
+	}
 	for _, f := range subnet.Families() {
-		e := l.Endpoints[f]
-		if !h.families[f] || !l.Has(f) {
-			continue
+		if h.families[f] && l.Has(f) {
+			s.Routes = append(s.Routes, h.underlay.Direct(l.Endpoints[f]))
 		}
-		if !h.underlay.Reaches(e.PublicIP) {
-			return network.State{}, fmt.Errorf("public IP %s is not on-link on %s (%s), and host-gw cannot reach a node behind a router; "+
-				"use vxlan with DirectRouting", e.PublicIP, h.underlay.Link, list(h.underlay.OnLink[f]))
-		}
-		s.Routes = append(s.Routes, h.underlay.Direct(e))
 	}
 	return s, nil
+}
+
+// Check implements backend.Backend. Nothing is unique but subnets.
+func (h *hostgw) Check(l subnet.Lease) (unique []string, err error) {
+	for _, f := range subnet.Families() {
+		if a := l.Endpoints[f].PublicIP; h.families[f] && l.Has(f) && !h.underlay.Reaches(a) {
+			return nil, fmt.Errorf("public IP %s is not on-link on %s (%s), and host-gw cannot reach a node behind a router; "+
+				"use vxlan with DirectRouting", a, h.underlay.Link, list(h.underlay.OnLink[f]))
+		}
+	}
+	return nil, nil
 }
 
 // list names prefixes.
@@ -76,6 +84,3 @@ func list(prefixes []netip.Prefix) string {
 	}
 	return strings.Join(names, ", ")
 }
-
-// Unique implements backend.Backend: there is nothing beyond subnets.
-func (h *hostgw) Unique(subnet.Lease) []string { return nil }

@@ -77,7 +77,7 @@ func TestPeer(t *testing.T) {
 
 func TestNode(t *testing.T) {
 	b := newBackend(t, dual, underlay())
-	if mtu := b.MTU(); mtu != 9000 {
+	if mtu := b.Describe().MTU; mtu != 9000 {
 		t.Errorf("MTU %d, want the uplink's, 9000", mtu)
 	}
 	if s := b.Device([2]netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}); len(s.Commands()) != 0 {
@@ -90,8 +90,8 @@ func TestNode(t *testing.T) {
 	if got := newBackend(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`, underlay()).Advertise(); got[subnet.IPv6] != (subnet.Endpoint{}) {
 		t.Errorf("IPv4 alone advertises %v for IPv6", got[subnet.IPv6])
 	}
-	if things := b.Unique(subnet.Lease{}); len(things) != 0 {
-		t.Errorf("%q are to be unique, want nothing", things)
+	if unique, err := b.Check(subnet.Lease{}); len(unique) != 0 || err != nil {
+		t.Errorf("%q are to be unique, error %v, want nothing", unique, err)
 	}
 }
 

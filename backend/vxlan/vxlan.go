@@ -24,15 +24,14 @@ const Type = "vxlan"
 
 // family is in what the two families differ.
 type family struct {
-	device   string // format of the device's name
-	overhead int    // bytes around the inner packet: IP 20 or 40, UDP 8, VXLAN 8, Ethernet 14
-	minMTU   int    // of the device: what every IP node must take in one piece (RFC 791, RFC 8200 section 5)
+	device string // format of the device's name
+	minMTU int    // of the device: what every IP node must take in one piece (RFC 791, RFC 8200 section 5)
 }
 
 func families() [2]family {
 	return [2]family{
-		subnet.IPv4: {device: "flannel.%d", overhead: 50, minMTU: 576},
-		subnet.IPv6: {device: "flannel-v6.%d", overhead: 70, minMTU: 1280},
+		subnet.IPv4: {device: "flannel.%d", minMTU: 576},
+		subnet.IPv6: {device: "flannel-v6.%d", minMTU: 1280},
 	}
 }
 
@@ -44,8 +43,9 @@ type vxlan struct {
 
 // tunnel is one family's device.
 type tunnel struct {
-	name string
-	link network.Link
+	name     string
+	link     network.Link
+	settings network.VXLAN // of link
 }
 
 // leaseData is BackendData, as flannel writes it.
@@ -74,25 +74,29 @@ func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 
 func newTunnel(f subnet.Family, o Options, u backend.Underlay) (*tunnel, error) {
 	kind := families()[f]
-	t := &tunnel{name: fmt.Sprintf(kind.device, o.VNI)}
+	t := &tunnel{
+		name:     fmt.Sprintf(kind.device, o.VNI),
+		settings: network.VXLAN{VNI: o.VNI, Port: o.Port, Local: u.Local[f], Learning: o.Learning, GBP: o.GBP},
+	}
 	if !u.Local[f].IsValid() {
 		return nil, fmt.Errorf("uplink %s has no %s address to carry the %s overlay; give it one, or choose another with --iface", u.Link, f, f)
 	}
+	overhead := t.settings.Overhead()
 	mtu, field := o.MTU, "Backend.MTU in the network config"
 	if mtu == 0 || mtu > u.MTU {
 		mtu, field = u.MTU, "the MTU of uplink "+u.Link
 	}
-	if mtu-kind.overhead < kind.minMTU {
+	if mtu-overhead < kind.minMTU {
 		return nil, fmt.Errorf("%s is %d, want at least %d: VXLAN takes %d bytes over %s and %d must remain",
-			field, mtu, kind.minMTU+kind.overhead, kind.overhead, f, kind.minMTU)
+			field, mtu, kind.minMTU+overhead, overhead, f, kind.minMTU)
 	}
 	var known network.MAC
 	if u.Own != nil {
-		known, _ = parseData(u.Own.Endpoints[f].Data, o.VNI) // what cannot be used is as good as none
+		known, _ = parseData(u.Own.Endpoints[f].Data, o.VNI) // invalid data counts as none
 	}
 	t.link = network.Link{
-		Kind: "vxlan", VNI: o.VNI, Port: o.Port, Local: u.Local[f], MTU: mtu - kind.overhead, MAC: u.MAC(t.name, known),
-		Learning: o.Learning, GBP: o.GBP, Alias: network.Alias, Up: true, TxChecksum: u.TxChecksum,
+		Kind: network.KindVXLAN, Settings: t.settings, MTU: mtu - overhead, MAC: u.Keep.MAC(t.name, known),
+		Alias: network.Alias, Up: true, TxChecksum: u.TxChecksum,
 	}
 	return t, nil
 }
@@ -101,19 +105,18 @@ func newTunnel(f subnet.Family, o Options, u backend.Underlay) (*tunnel, error) 
 func (v *vxlan) Advertise() (endpoints [2]subnet.Endpoint) {
 	for _, f := range subnet.Families() {
 		if t := v.families[f]; t != nil {
-			data, _ := json.Marshal(leaseData{VNI: &t.link.VNI, VtepMAC: t.link.MAC.String()}) // a number and a string
+			data, _ := json.Marshal(leaseData{VNI: &t.settings.VNI, VtepMAC: t.link.MAC.String()}) // a number and a string
 			endpoints[f] = subnet.Endpoint{PublicIP: v.underlay.PublicIP[f], Data: string(data)}
 		}
 	}
 	return endpoints
 }
 
-// Device implements backend.Backend. The address is the subnet's first, as a host route: it is the source of what the
-// node itself sends to pods elsewhere, and the next hop under which peers know the node.
+// Device implements backend.Backend. The address is the subnet's first, as a host route: it is the source of packets that the
+// node itself sends to pods on other nodes, and the gateway in peers' routes to this node.
 //
-// With DirectRouting, a peer may send by the tunnel what this node would send to it directly, and the other way round: while
-// one of them has changed over and the other has not, or for good where only one has the other on-link. A strict reverse
-// path filter would drop that.
+// With DirectRouting, a peer may send through the tunnel what this node would send to it directly, and vice versa: while only
+// one of them has switched, or for good where only one has the other on-link. A strict reverse path filter would drop that.
 func (v *vxlan) Device(subnets [2]netip.Prefix) (s network.State) {
 	for _, f := range subnet.Families() {
 		t := v.families[f]
@@ -135,21 +138,26 @@ func (v *vxlan) Device(subnets [2]netip.Prefix) (s network.State) {
 	return s
 }
 
-// looseReversePath has the kernel take packets on an interface if it knows any way at all back to their source. The kernel
-// goes by the higher of what is set for the interface and for all of them (IN_DEV_RPFILTER).
+// looseReversePath makes the kernel accept packets on an interface if it has any route back to their source. The kernel uses
+// the higher of the interface's value and the value of "all" (IN_DEV_RPFILTER).
 func looseReversePath(link string) network.Item[string, network.Sysctl] {
 	return network.Item[string, network.Sysctl]{Key: "net/ipv4/conf/" + link + "/rp_filter", Value: "2"}
 }
 
-// MTU implements backend.Backend. With both families it is the smaller one: a pod has one interface for both.
-func (v *vxlan) MTU() int {
-	mtu := maxMTU
+// Describe implements backend.Backend. With both families the MTU is the smaller one: a pod has one interface for both.
+func (v *vxlan) Describe() backend.Description {
+	d := backend.Description{MTU: maxMTU}
 	for _, t := range v.families {
-		if t != nil {
-			mtu = min(mtu, t.link.MTU)
+		if t == nil {
+			continue
 		}
+		d.MTU = min(d.MTU, t.link.MTU)
+		d.Tunnels = append(d.Tunnels, backend.Tunnel{
+			Device: t.name, Protocol: "VXLAN", Overhead: t.settings.Overhead(), Port: t.settings.Port, Local: t.settings.Local,
+			Settings: []backend.Setting{{Name: "VNI", Value: strconv.FormatUint(uint64(t.settings.VNI), 10)}},
+		})
 	}
-	return mtu
+	return d
 }
 
 // Direct implements backend.Mixed.
@@ -199,38 +207,24 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 	return s, nil
 }
 
-// Check implements backend.Checker.
-func (v *vxlan) Check(l subnet.Lease) error {
-	for _, f := range subnet.Families() {
-		if v.families[f] == nil || !l.Has(f) {
-			continue
-		}
-		if _, err := parseData(l.Endpoints[f].Data, v.options.VNI); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Unique implements backend.Backend. A device delivers what is for its own MAC address only, and the FDB has one entry an
-// address: of two nodes with one address, as clones of a machine have, peers would reach one. A lease that no node can
-// use has no claim on anything.
-func (v *vxlan) Unique(l subnet.Lease) (things []string) {
+// Check implements backend.Backend. Unique are MAC addresses: a device accepts only packets for its own MAC address, and the FDB
+// has one entry for an address, so of two nodes with one address, as clones of a machine have, peers would reach one.
+func (v *vxlan) Check(l subnet.Lease) (unique []string, err error) {
 	for _, f := range subnet.Families() {
 		if v.families[f] == nil || !l.Has(f) {
 			continue
 		}
 		mac, err := parseData(l.Endpoints[f].Data, v.options.VNI)
 		if err != nil {
-			return nil
+			return nil, err
 		}
-		things = append(things, "MAC "+mac.String()+" ("+f.String()+")")
+		unique = append(unique, "MAC "+mac.String()+" ("+f.String()+")")
 	}
-	return things
+	return unique, nil
 }
 
-// parseData reads a lease's BackendData and returns the MAC address of the peer's device. The data is whatever somebody
-// stored; an error repeats little of it.
+// parseData reads a lease's BackendData and returns the MAC address of the peer's device. Anyone with access
+// to the store can write the data; an error repeats little of it.
 func parseData(text string, vni uint32) (network.MAC, error) {
 	if text == "" {
 		return network.MAC{}, fmt.Errorf("no BackendData")
@@ -257,8 +251,8 @@ func parseData(text string, vni uint32) (network.MAC, error) {
 	return mac, nil
 }
 
-// parseUsual reads the one form in which flannel and selvage write BackendData: {"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"}. There
-// are thousands of them at a start, each is read a few times, and encoding/json takes ten times as long. What it takes,
+// parseUsual reads the one form in which flannel and selvage write BackendData: {"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"}. At a
+// start there are thousands of them, each is read twice, and encoding/json takes ten times as long. What parseUsual accepts,
 // encoding/json reads the same way.
 func parseUsual(text string) (d leaseData, ok bool) {
 	text, begins := strings.CutPrefix(text, `{"VNI":`)
@@ -268,7 +262,7 @@ func parseUsual(text string) (d leaseData, ok bool) {
 		return d, false
 	}
 	vni, err := strconv.ParseUint(number, 10, 32)
-	if err != nil || strconv.FormatUint(vni, 10) != number { // such as 01, which JSON does not know
+	if err != nil || strconv.FormatUint(vni, 10) != number { // 01, for instance, is not JSON
 		return d, false
 	}
 	v := uint32(vni)

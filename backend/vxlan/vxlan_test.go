@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -26,14 +27,21 @@ func underlay() backend.Underlay {
 	local := [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 	return backend.Underlay{
 		Link: "eth0", MTU: 1500, Local: local, PublicIP: local,
-		MAC: func(_ string, lease network.MAC) network.MAC {
-			if lease != (network.MAC{}) {
-				return lease
-			}
-			return network.MAC{0x0e, 0, 0, 0, 0, 1}
-		},
+		Keep: keeper{},
 	}
 }
+
+// keeper is a [backend.Keeper] that keeps to the node's own lease.
+type keeper struct{}
+
+func (keeper) MAC(_ string, lease network.MAC) network.MAC {
+	if lease != (network.MAC{}) {
+		return lease
+	}
+	return network.MAC{0x0e, 0, 0, 0, 0, 1}
+}
+
+func (keeper) Secret(_ string, generate func() ([]byte, error)) ([]byte, error) { return generate() }
 
 func lease(t *testing.T, key, value string) subnet.Lease {
 	t.Helper()
@@ -142,7 +150,7 @@ func TestMTU(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := b.MTU(); got != tt.want {
+		if got := b.Describe().MTU; got != tt.want {
 			t.Errorf("%s: MTU %d, want %d", tt.config, got, tt.want)
 		}
 	}
@@ -181,6 +189,21 @@ func TestDirect(t *testing.T) {
 	}
 }
 
+func TestDescribe(t *testing.T) {
+	b, err := New(config(t, `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"VNI":7}}`), underlay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	vni := []backend.Setting{{Name: "VNI", Value: "7"}}
+	want := backend.Description{MTU: 1430, Tunnels: []backend.Tunnel{
+		{Device: "flannel.7", Protocol: "VXLAN", Overhead: 50, Port: 8472, Local: netip.MustParseAddr("192.0.2.1"), Settings: vni},
+		{Device: "flannel-v6.7", Protocol: "VXLAN", Overhead: 70, Port: 8472, Local: netip.MustParseAddr("2001:db8::1"), Settings: vni},
+	}}
+	if got := b.Describe(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
 func TestUnique(t *testing.T) {
 	const dual = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`
 	const first, second = "MAC 72:30:36:d0:8b:68 (IPv4)", "MAC 72:30:36:d0:8b:69 (IPv6)"
@@ -204,7 +227,7 @@ func TestUnique(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := b.Unique(lease(t, tt.key, tt.value)); !slices.Equal(got, tt.want) {
+		if got, _ := b.Check(lease(t, tt.key, tt.value)); !slices.Equal(got, tt.want) {
 			t.Errorf("%s %s:\ngot  %q\nwant %q", tt.key, tt.value, got, tt.want)
 		}
 	}
@@ -266,13 +289,13 @@ func TestPeerErrors(t *testing.T) {
 		if s, err := b.Peer(l); err == nil || err.Error() != tt.want || len(s.Commands()) != 0 {
 			t.Errorf("%s:\ngot  %v, %v\nwant %s", tt.data, s.Commands(), err, tt.want)
 		}
-		if err := backend.Check(b, l); err == nil || err.Error() != tt.want {
+		if _, err := b.Check(l); err == nil || err.Error() != tt.want {
 			t.Errorf("%s: Check says %v, and Peer %s", tt.data, err, tt.want)
 		}
 	}
 	dual := lease(t, ipv4Key, `{"PublicIP":"192.0.2.7","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"}}`)
 	dual.Endpoints[subnet.IPv6] = subnet.Endpoint{Subnet: netip.MustParsePrefix("fd00:5:0:1d::/64"), Data: "?"} // of a family that is off
-	if err := backend.Check(b, dual); err != nil {
+	if _, err := b.Check(dual); err != nil {
 		t.Errorf("a lease that can be used: %v", err)
 	}
 }

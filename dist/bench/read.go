@@ -20,7 +20,10 @@ import (
 func ownTables() *network.Tables {
 	t := network.NewTables()
 	device := deviceOf(subnet.IPv4)
-	link := network.Link{Kind: "vxlan", VNI: 1, Port: 8472, Local: netip.MustParseAddr("127.0.0.1"), MTU: 1430, MAC: network.MAC{2, 0, 0, 0, 0, 1}, Alias: network.Alias, Up: true}
+	link := network.Link{
+		Kind: network.KindVXLAN, Settings: network.VXLAN{VNI: 1, Port: 8472, Local: netip.MustParseAddr("127.0.0.1")}, MTU: 1430,
+		MAC: network.MAC{2, 0, 0, 0, 0, 1}, Alias: network.Alias, Up: true,
+	}
 	// Without any address in its namespace, the kernel takes no gateway for a valid one.
 	t.Replace(network.Owner{Age: -1}, network.State{}, network.State{
 		Links:     []network.Item[string, network.Link]{{Key: device, Value: link}},

@@ -48,9 +48,9 @@ func ready() status.Status {
 			Not: []string{"eth1 has lower precedence by the default route", "eth2 is down"},
 		},
 		Backend: &status.Backend{Type: "vxlan", PodMTU: 1430, Devices: []status.Device{
-			{Name: "flannel.1", VNI: 1, Port: 8472, MTU: 1450, MAC: "72:30:36:d0:8b:68", Local: addrs[0], Present: true,
+			{Name: "flannel.1", Settings: []status.Setting{{Name: "VNI", Value: "1"}}, Port: 8472, MTU: 1450, MAC: "72:30:36:d0:8b:68", Local: addrs[0], Present: true,
 				Drops: &status.Drops{}},
-			{Name: "flannel-v6.1", VNI: 1, Port: 8472, MTU: 1430, MAC: "72:30:36:d0:8b:69", Local: addrs[1], Present: true},
+			{Name: "flannel-v6.1", Settings: []status.Setting{{Name: "VNI", Value: "1"}}, Port: 8472, MTU: 1430, MAC: "72:30:36:d0:8b:69", Local: addrs[1], Present: true},
 		}},
 		Filter:  status.Filter{Mode: "nftables", Why: "supported, and nothing requires iptables", InForce: true, VTEPFilter: true},
 		Peers:   status.PeerCounts{Programmed: 4999},

@@ -47,7 +47,7 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 			if !d.Present {
 				there = st.bad(" not as it is to be")
 			}
-			line("", "%s %s, VNI %d, port %d, MTU %d, local %s%s%s", d.Name, d.MAC, d.VNI, d.Port, d.MTU, d.Local, dropsText(d.Drops), there)
+			line("", "%s%s%s", deviceText(d), dropsText(d.Drops), there)
 		}
 	}
 	line("filter", "%s", filterLine(s.Filter))
@@ -206,4 +206,23 @@ func span(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%d s", seconds)
 	}
+}
+
+// deviceText describes a device: "flannel.1 72:30:36:d0:8b:68, VNI 1, port 8472, MTU 1450, local 192.0.2.1".
+func deviceText(d status.Device) string {
+	text := d.Name
+	if d.MAC != "" {
+		text += " " + d.MAC
+	}
+	for _, s := range d.Settings {
+		text += ", " + s.Name + " " + s.Value
+	}
+	if d.Port != 0 {
+		text += fmt.Sprintf(", port %d", d.Port)
+	}
+	text += fmt.Sprintf(", MTU %d", d.MTU)
+	if d.Local.IsValid() {
+		text += ", local " + d.Local.String()
+	}
+	return text
 }

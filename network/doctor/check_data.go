@@ -8,7 +8,6 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
-	"github.com/selvage-net/selvage/subnet"
 )
 
 // checkFilter looks at who drops what the overlay has forwarded.
@@ -78,7 +77,6 @@ func namesOf(devices []status.Device) (names []string) {
 
 // checkDevice compares a device with what is wanted of it.
 func (f Facts) checkDevice(d status.Device) (all []Finding) {
-	family := subnet.FamilyOf(d.Local)
 	l, there := f.link(d.Name)
 	if x, ok := f.inPlaceOf(d); ok {
 		return []Finding{failure(fmt.Sprintf("ip link delete %s, or give it another VNI or port", x.Name),
@@ -87,7 +85,7 @@ func (f Facts) checkDevice(d status.Device) (all []Finding) {
 	switch {
 	case !there:
 		return []Finding{failure(log+" says why it cannot be made", "device %s is missing", d.Name)}
-	case l.Kind != "vxlan" || l.Alias != network.Alias && !d.Present:
+	case l.Kind != d.Kind || l.Alias != network.Alias && !d.Present:
 		return []Finding{failure(fmt.Sprintf("ip link delete %s, or rename it", d.Name), "device %s is not selvage's, and stands where its own is to be", d.Name)}
 	case !l.Up:
 		all = append(all, failure("systemctl restart selvaged, which sets it up", "device %s is down", d.Name))
@@ -97,9 +95,9 @@ func (f Facts) checkDevice(d status.Device) (all []Finding) {
 	if _, ok := f.holder(d.Local); d.Local.IsValid() && !ok {
 		all = append(all, failure("systemctl restart selvaged, which chooses the uplink anew", "device %s sends from %s, an address that this node does not have", d.Name, d.Local))
 	}
-	if up, ok := f.uplink(); ok && l.MTU+overheadOf(family) > up.MTU {
-		all = append(all, failure(fmt.Sprintf("ip link set %s mtu %d; or systemctl restart selvaged, which goes by the uplink's", up.Name, l.MTU+overheadOf(family)),
-			"device %s has MTU %d, which takes %d bytes on %s, and that has %d", d.Name, l.MTU, l.MTU+overheadOf(family), up.Name, up.MTU))
+	if up, ok := f.uplink(); ok && l.MTU+d.Overhead > up.MTU {
+		all = append(all, failure(fmt.Sprintf("ip link set %s mtu %d; or systemctl restart selvaged, which goes by the uplink's", up.Name, l.MTU+d.Overhead),
+			"device %s has MTU %d, which takes %d bytes on %s, and that has %d", d.Name, l.MTU, l.MTU+d.Overhead, up.Name, up.MTU))
 	}
 	return all
 }
@@ -110,7 +108,8 @@ func (f Facts) inPlaceOf(d status.Device) (Link, bool) {
 		return Link{}, false
 	}
 	i := slices.IndexFunc(f.Links, func(l Link) bool {
-		return l.Kind == "vxlan" && l.Alias != network.Alias && l.VNI == d.VNI && l.Port == d.Port && (!l.Local.IsValid() || l.Local.Is4() == d.Local.Is4())
+		return d.VNI != 0 && l.Kind == d.Kind && l.Alias != network.Alias && l.VNI == d.VNI && l.Port == d.Port &&
+			(!l.Local.IsValid() || l.Local.Is4() == d.Local.Is4())
 	})
 	if i < 0 {
 		return Link{}, false

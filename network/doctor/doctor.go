@@ -137,7 +137,7 @@ func (f *Facts) targetsOf(p status.Peer) (all []probe.Target) {
 		}
 		direct := false
 		if t.Link, direct = strings.CutSuffix(p.Path[i], directly); !direct {
-			t.Tunnel, t.Overhead = true, overheadOf(family)
+			t.Tunnel, t.Overhead = true, f.overheadOf(t.Link)
 		}
 		if len(f.Status.Backend.Devices) == 0 {
 			t.NoDevice, t.Overlay = true, subnet.Gateway(s).Addr()

@@ -58,10 +58,11 @@ type Link struct {
 	Up                bool
 	Addresses         []netip.Prefix
 	// Of VXLAN devices.
-	VNI   uint32
-	Port  uint16
-	Local netip.Addr
-	MAC   string
+	VNI      uint32
+	Port     uint16
+	Local    netip.Addr
+	MAC      string
+	Overhead int // bytes that it adds to a packet on the underlay
 }
 
 // Route is a route that somebody else made.
@@ -120,8 +121,11 @@ func (f Facts) devices() (all []status.Device) {
 		return nil
 	}
 	for _, l := range f.Links {
-		if l.Kind == "vxlan" && l.Alias == network.Alias {
-			all = append(all, status.Device{Name: l.Name, VNI: l.VNI, Port: l.Port, MTU: l.MTU, MAC: l.MAC, Local: l.Local, Present: true})
+		if l.Alias == network.Alias {
+			all = append(all, status.Device{
+				Name: l.Name, Kind: l.Kind, VNI: l.VNI, Port: l.Port, MTU: l.MTU, Overhead: l.Overhead, MAC: l.MAC, Local: l.Local,
+				Present: true,
+			})
 		}
 	}
 	return all
@@ -204,5 +208,12 @@ func (f Facts) backendMTU() int {
 	return o.MTU
 }
 
-// overheadOf is what a tunnel adds to a packet on the underlay: an IP header, UDP, VXLAN and Ethernet.
-func overheadOf(f subnet.Family) int { return [...]int{subnet.IPv4: 50, subnet.IPv6: 70}[f] }
+// overheadOf is what an overlay device adds to a packet on the underlay, in bytes.
+func (f Facts) overheadOf(device string) int {
+	for _, d := range f.devices() {
+		if d.Name == device {
+			return d.Overhead
+		}
+	}
+	return 0
+}

@@ -58,6 +58,7 @@ func gatherLinks() (all []Link) {
 			if local, ok := netip.AddrFromSlice(v.SrcAddr); ok {
 				one.Local = local.Unmap()
 			}
+			one.Overhead = network.VXLAN{Local: one.Local}.Overhead()
 		}
 		all = append(all, one)
 	}

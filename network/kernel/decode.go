@@ -56,6 +56,8 @@ type linkMessage struct {
 	index int32
 	name  string
 	link  network.Link
+	// settings is the IFLA_INFO_DATA of the message, valid as long as that is.
+	settings []byte
 }
 
 func decodeLink(b []byte) (m linkMessage, ok bool) {
@@ -75,7 +77,10 @@ func decodeLink(b []byte) (m linkMessage, ok bool) {
 		case unix.IFLA_IFALIAS:
 			m.link.Alias = attrString(data)
 		case unix.IFLA_LINKINFO:
-			decodeLinkInfo(data, &m.link)
+			m.link.Kind, m.settings = decodeLinkInfo(data)
+			if kind := kindNamed(m.link.Kind); kind != nil {
+				m.link.Settings = kind.decode(m.settings)
+			}
 		case unix.IFLA_AF_SPEC:
 			m.link.AddrGen = decodeAddrGen(data)
 		}
@@ -83,34 +88,17 @@ func decodeLink(b []byte) (m linkMessage, ok bool) {
 	return m, m.name != ""
 }
 
-func decodeLinkInfo(b []byte, l *network.Link) {
-	for typ, data := range attributes(b) {
-		switch {
-		case typ == unix.IFLA_INFO_KIND:
-			l.Kind = attrString(data)
-		case typ == unix.IFLA_INFO_DATA && l.Kind == "vxlan":
-			decodeVXLAN(data, l)
-		}
-	}
-}
-
-func decodeVXLAN(b []byte, l *network.Link) {
+// decodeLinkInfo returns the kind of a device and its IFLA_INFO_DATA, in which the settings of the kind are.
+func decodeLinkInfo(b []byte) (kind string, settings []byte) {
 	for typ, data := range attributes(b) {
 		switch typ {
-		case nl.IFLA_VXLAN_ID:
-			l.VNI = attrUint32(data)
-		case nl.IFLA_VXLAN_PORT:
-			if len(data) >= 2 {
-				l.Port = binary.BigEndian.Uint16(data)
-			}
-		case nl.IFLA_VXLAN_LOCAL, nl.IFLA_VXLAN_LOCAL6:
-			l.Local = attrAddr(data)
-		case nl.IFLA_VXLAN_LEARNING:
-			l.Learning = len(data) > 0 && data[0] != 0
-		case nl.IFLA_VXLAN_GBP:
-			l.GBP = true
+		case unix.IFLA_INFO_KIND:
+			kind = attrString(data)
+		case unix.IFLA_INFO_DATA:
+			settings = data
 		}
 	}
+	return kind, settings
 }
 
 // decodeAddrGen reports whether the kernel makes a link-local address by itself. Without IPv6 it does not.

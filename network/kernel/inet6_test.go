@@ -21,7 +21,8 @@ func wanted6(local string) network.State {
 	prefix := netip.PrefixFrom(gateway, 64)
 	return network.State{
 		Links: []network.Item[string, network.Link]{{Key: device6, Value: network.Link{
-			Kind: "vxlan", VNI: 1, Port: 8472, Local: netip.MustParseAddr(local), MTU: 1430, MAC: ownMAC, Alias: network.Alias, Up: true,
+			Kind: network.KindVXLAN, Settings: network.VXLAN{VNI: 1, Port: 8472, Local: netip.MustParseAddr(local)}, MTU: 1430, MAC: ownMAC,
+			Alias: network.Alias, Up: true,
 		}}},
 		Addresses: []network.Item[network.AddressKey, network.Address]{
 			{Key: network.AddressKey{Link: device6, Prefix: netip.MustParsePrefix("fd00:5:0:1::/128")}},

@@ -155,8 +155,8 @@ func (k *Kernel) UplinkStale() bool {
 	return stale
 }
 
-// Distrust has the next [Kernel.Observe] read everything again.
-func (k *Kernel) Distrust() { k.enqueue(func() { k.lost = true }) }
+// RequestResync has the next [Kernel.Observe] read everything again.
+func (k *Kernel) RequestResync() { k.enqueue(func() { k.lost = true }) }
 
 // Overruns returns how often notifications were lost because more came than we took in.
 func (k *Kernel) Overruns() int {
@@ -165,11 +165,12 @@ func (k *Kernel) Overruns() int {
 	return k.overruns
 }
 
-// VXLANAddress returns the MAC address of the VXLAN device called name, or the zero address if there is none.
-func (k *Kernel) VXLANAddress(name string) (mac network.MAC) {
+// DeviceMAC returns the MAC address of the device called name. It is zero if there is none, or if that is of a kind that
+// selvage does not make.
+func (k *Kernel) DeviceMAC(name string) (mac network.MAC) {
 	link, err := k.handle.LinkByName(name)
-	if v, ok := link.(*netlink.Vxlan); err == nil && ok {
-		copy(mac[:], v.HardwareAddr)
+	if err == nil && kindNamed(link.Type()) != nil {
+		copy(mac[:], link.Attrs().HardwareAddr)
 	}
 	return mac
 }

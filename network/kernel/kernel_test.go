@@ -39,7 +39,7 @@ var (
 func ownState() network.State {
 	return network.State{
 		Links: []network.Item[string, network.Link]{{Key: device, Value: network.Link{
-			Kind: "vxlan", VNI: 1, Port: 8472, Local: netip.MustParseAddr("192.0.2.1"), MTU: 1450, MAC: ownMAC,
+			Kind: network.KindVXLAN, Settings: network.VXLAN{VNI: 1, Port: 8472, Local: netip.MustParseAddr("192.0.2.1")}, MTU: 1450, MAC: ownMAC,
 			Alias: network.Alias, Up: true,
 		}}},
 		Addresses: []network.Item[network.AddressKey, network.Address]{

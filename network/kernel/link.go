@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
@@ -15,19 +14,23 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// Link makes the VXLAN device called name as it is wanted, or removes it. What can be changed on the living device is;
-// VNI, port and GBP cannot (vxlan_changelink in drivers/net/vxlan/vxlan_core.c), and a device that is wrong there is
-// replaced if it is ours. One that is not ours and not a VXLAN device of the wanted kind stays: [network.ErrForeign].
+// Link makes the desired device, or removes it. What the kernel can change on the live device is changed; one that differs in
+// the rest is made anew if it is ours. A device of that name that is neither ours nor like the desired one is left alone:
+// [network.ErrForeign].
 func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects network.LinkEffects, err error) {
 	if !c.Wanted {
 		err := k.deleteLink(name)
 		effects.Deleted = err == nil
 		return effects, err
 	}
+	kind := kindNamed(c.Want.Kind)
+	if kind == nil {
+		return effects, fmt.Errorf("device %s: selvage does not make devices of kind %q", name, c.Want.Kind)
+	}
 	if c.Present && !c.Have.SameDevice(c.Want) {
 		if c.Have.Alias != network.Alias && !k.isOurs(name) {
-			return effects, fmt.Errorf("device %s is a %s (VNI %d, port %d), wanted is a %s (VNI %d, port %d): %w; rename or delete it",
-				name, kindOf(c.Have), c.Have.VNI, c.Have.Port, c.Want.Kind, c.Want.VNI, c.Want.Port, network.ErrForeign)
+			return effects, fmt.Errorf("device %s is a %s; want a %s: %w; rename or delete it",
+				name, c.Have.Identity(), c.Want.Identity(), network.ErrForeign)
 		}
 		if err := k.deleteLink(name); err != nil {
 			return effects, err
@@ -35,26 +38,19 @@ func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects netw
 		effects.Deleted, c.Present = true, false
 	}
 	if !c.Present {
-		if c.Have, effects.RenamedFrom, err = k.addLink(name, c.Want); err != nil {
+		if c.Have, effects.RenamedFrom, err = k.addLink(kind, name, c.Want); err != nil {
 			return effects, err
 		}
 	}
-	effects.FDBFlushed, err = k.changeLink(name, c.Have, c.Want)
+	effects.FDBFlushed, err = k.changeLink(kind, name, c.Have, c.Want)
 	return effects, err
 }
 
-// isOurs asks whether a device carries our alias by now: one that is given to a device that is down is not told
-// (netdev_state_change in net/core/dev.c).
+// isOurs asks the kernel whether a device carries our alias. The kernel does not notify of an alias that is given to a device
+// that is down (netdev_state_change in net/core/dev.c).
 func (k *Kernel) isOurs(name string) bool {
 	link, err := k.handle.LinkByName(name)
 	return err == nil && link.Attrs().Alias == network.Alias
-}
-
-func kindOf(l network.Link) string {
-	if l.Kind == "" {
-		return "physical or unknown device"
-	}
-	return l.Kind
 }
 
 func (k *Kernel) deleteLink(name string) error {
@@ -65,20 +61,17 @@ func (k *Kernel) deleteLink(name string) error {
 	return fmt.Errorf("delete device %s: %w", name, err)
 }
 
-// addLink makes the device, down, and returns how it then is. Where there is one of ours under another name, which it returns
-// too, that one is renamed.
-func (k *Kernel) addLink(name string, want network.Link) (have network.Link, before string, err error) {
-	if have, before, err = k.rename(name, want); before != "" || err != nil {
+// addLink makes the device, down, and returns its state. Where one of our devices has the desired settings under another name,
+// addLink renames that one instead, and returns the other name too.
+func (k *Kernel) addLink(kind deviceKind, name string, want network.Link) (have network.Link, before string, err error) {
+	if have, before, err = k.rename(kind, name, want); before != "" || err != nil {
 		return have, before, err
 	}
-	err = k.makeVXLAN(name, want)
-	switch {
-	case errors.Is(err, unix.EOPNOTSUPP):
-		return have, "", fmt.Errorf("make VXLAN device %s: %w; this kernel has no VXLAN (CONFIG_VXLAN, module vxlan)", name, err)
+	switch err := kind.create(k, name, want); {
 	case errors.Is(err, unix.EPERM):
-		return have, "", fmt.Errorf("make VXLAN device %s: %w; the daemon needs CAP_NET_ADMIN", name, err)
+		return have, "", fmt.Errorf("make device %s (%s): %w; the daemon needs CAP_NET_ADMIN", name, want.Identity(), err)
 	case err != nil:
-		return have, "", fmt.Errorf("make VXLAN device %s (VNI %d, port %d, local %s): %w", name, want.VNI, want.Port, want.Local, err)
+		return have, "", fmt.Errorf("make device %s (%s): %w", name, want.Identity(), err)
 	}
 	link, err := k.handle.LinkByName(name)
 	if err != nil {
@@ -90,46 +83,36 @@ func (k *Kernel) addLink(name string, want network.Link) (have network.Link, bef
 	return have, "", nil
 }
 
-// rename deals with a device that has the wanted VNI and port under another name: the kernel allows one only. Ours gets
-// its name back, and keeps what hangs on it. before is the other name; empty: there is no such device.
-func (k *Kernel) rename(name string, want network.Link) (have network.Link, before string, err error) {
-	links, err := k.handle.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return have, "", fmt.Errorf("list devices: %w", err)
+// rename deals with a device under another name that excludes the desired one: the kernel allows one VXLAN device with a VNI and
+// port, for instance. Ours gets its name back, and keeps the objects on it. before is the other name; empty: there is no such
+// device.
+func (k *Kernel) rename(kind deviceKind, name string, want network.Link) (have network.Link, before string, err error) {
+	var found linkMessage
+	err = repeated(func() error {
+		found = linkMessage{}
+		return k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func(_ uint16, data []byte) {
+			m, ok := decodeLink(data)
+			if ok && found.name == "" && m.link.Kind == want.Kind && kind.excludes(m.settings, want.Settings) {
+				found = m
+			}
+		}, nl.NewIfInfomsg(unix.AF_UNSPEC))
+	})
+	switch {
+	case err != nil || found.name == "":
+		return have, "", err
+	case found.link.Alias != network.Alias:
+		return have, "", fmt.Errorf("make device %s (%s): device %s is a %s already: %w; delete it, or give one of them other settings",
+			name, want.Identity(), found.name, found.link.Identity(), network.ErrForeign)
+	case !found.link.SameDevice(want):
+		return have, "", k.deleteLink(found.name)
 	}
-	for _, l := range links {
-		v, ok := l.(*netlink.Vxlan)
-		if !ok || v.VxlanId != int(want.VNI) || v.Port != int(want.Port) || isIPv6(v) == want.Local.Is4() {
-			continue
-		}
-		if v.Alias != network.Alias {
-			return have, "", fmt.Errorf("make VXLAN device %s: device %s has VNI %d and port %d already: %w; delete it, or give one of them another VNI",
-				name, v.Name, want.VNI, want.Port, network.ErrForeign)
-		}
-		if v.GBP != want.GBP {
-			return have, "", k.deleteLink(v.Name)
-		}
-		if err := k.setName(v, name); err != nil {
-			return have, "", fmt.Errorf("rename device %s back to %s: %w", v.Name, name, err)
-		}
-		k.named(int32(v.Index), name)
-		k.Distrust() // what hangs on it is to be read under its new name
-		have = network.Link{
-			Kind: want.Kind, VNI: want.VNI, Port: want.Port, MTU: v.MTU, Learning: v.Learning, GBP: v.GBP, Alias: v.Alias,
-			AddrGen: true, // the library does not say
-			Up:      v.Flags&net.FlagUp != 0,
-		}
-		have.Local, _ = netip.AddrFromSlice(v.SrcAddr)
-		have.Local = have.Local.Unmap()
-		copy(have.MAC[:], v.HardwareAddr)
-		return have, v.Name, nil
+	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: found.name, Index: int(found.index)}}
+	if err := k.setName(link, name); err != nil {
+		return have, "", fmt.Errorf("rename device %s back to %s: %w", found.name, name, err)
 	}
-	return have, "", nil
-}
-
-// isIPv6 reports whether a VXLAN device runs over IPv6. One that says nothing runs over IPv4.
-func isIPv6(v *netlink.Vxlan) bool {
-	return v.SrcAddr != nil && v.SrcAddr.To4() == nil || v.Group != nil && v.Group.To4() == nil
+	k.named(found.index, name)
+	k.RequestResync() // the objects on it have to be read under its new name
+	return found.link, found.name, nil
 }
 
 // setName renames a device. Before Linux 6.2 that takes setting it down.
@@ -147,30 +130,27 @@ func (k *Kernel) setName(l netlink.Link, name string) error {
 	return k.handle.LinkSetUp(l)
 }
 
-// changeLink brings a device that exists from have to want, touching only what differs. It reports whether that took
-// flushing the device's FDB.
-func (k *Kernel) changeLink(name string, have, want network.Link) (flushed bool, err error) {
+// changeLink brings an existing device from have to want, changing only what differs. It reports whether that flushed the
+// device's FDB.
+func (k *Kernel) changeLink(kind deviceKind, name string, have, want network.Link) (flushed bool, err error) {
 	index, err := k.index(name)
 	if err != nil {
 		return false, err
 	}
 	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name, Index: index}}
 	steps := []struct {
-		what  string
-		right bool
-		do    func() error
+		what   string
+		inSync bool
+		do     func() error
 	}{
 		{"alias", have.Alias == want.Alias, func() error { return k.handle.LinkSetAlias(link, want.Alias) }},
 		{"MAC address", have.MAC == want.MAC, func() error {
 			return k.handle.LinkSetHardwareAddr(link, net.HardwareAddr(want.MAC[:]))
 		}},
 		{"MTU", have.MTU == want.MTU, func() error { return k.handle.LinkSetMTU(link, want.MTU) }},
-		{"local address and learning", have.Local == want.Local && have.Learning == want.Learning, func() error {
-			if err := k.changeVXLAN(index, want); err != nil || !want.Local.Is6() || have.Local == want.Local {
-				return err
-			}
-			flushed = true
-			return k.flushFDB(name, index)
+		{want.Kind + " settings", have.Settings == want.Settings, func() (err error) {
+			flushed, err = kind.change(k, name, index, have.Settings, want.Settings)
+			return err
 		}},
 		// Before it comes up: else the kernel gives it a link-local address, and a peer's router advertisement more.
 		{"IPv6 address generation", have.AddrGen == want.AddrGen, func() error {
@@ -179,7 +159,7 @@ func (k *Kernel) changeLink(name string, have, want network.Link) (flushed bool,
 			}
 			err := k.handle.LinkSetIP6AddrGenMode(link, nl.IN6_ADDR_GEN_MODE_NONE)
 			if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
-				return nil // there is no IPv6 here
+				return nil // this kernel or device has no IPv6
 			}
 			return err
 		}},
@@ -189,7 +169,7 @@ func (k *Kernel) changeLink(name string, have, want network.Link) (flushed bool,
 		{"state", have.Up == want.Up, func() error { return k.handle.LinkSetUp(link) }},
 	}
 	for _, s := range steps {
-		if s.right {
+		if s.inSync {
 			continue
 		}
 		if err := s.do(); err != nil {
@@ -199,14 +179,14 @@ func (k *Kernel) changeLink(name string, have, want network.Link) (flushed bool,
 	return flushed, nil
 }
 
-// refuseRouterAdvertisements keeps whoever is in the overlay from configuring this node.
+// refuseRouterAdvertisements keeps hosts in the overlay from configuring this node.
 func refuseRouterAdvertisements(link string) error {
 	err := writeSysctl(filepath.Join("net/ipv6/conf", link, "accept_ra"), "0")
-	if err == nil || errors.Is(err, fs.ErrNotExist) { // without IPv6 there are none
+	if err == nil || errors.Is(err, fs.ErrNotExist) { // no IPv6, no router advertisements
 		return nil
 	}
 	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
-		return nil // /proc/sys is not ours to write; without an address of its own the device sends no solicitation
+		return nil // /proc/sys is read-only; without a link-local address the device sends no solicitation
 	}
 	return err
 }

@@ -154,7 +154,7 @@ func (k *Kernel) Observe() error {
 	}
 	clear(k.suspects)
 	if err != nil {
-		k.Distrust() // still to be done
+		k.RequestResync() // still to be done
 	}
 	return err
 }
@@ -162,7 +162,7 @@ func (k *Kernel) Observe() error {
 // Drain is [Kernel.Observe] without what it may have to read: that is left to the next one.
 func (k *Kernel) Drain() {
 	if k.takeIn() {
-		k.Distrust()
+		k.RequestResync()
 	}
 }
 

@@ -91,7 +91,7 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 	}
 	n.journal.resolved(topicConfig)
 	n.Log.WithFields(logrus.Fields{
-		"networks": networks(c), "backend": c.Backend.Type, "mtu": b.MTU(), "was_mtu": n.backend.MTU(),
+		"networks": networks(c), "backend": c.Backend.Type, "mtu": b.Describe().MTU, "was_mtu": n.backend.Describe().MTU,
 	}).Warn("network config changed; applying it")
 	n.config, n.configJSON = &c, data
 	n.reform(n.uplink, b, now)
@@ -151,8 +151,8 @@ func sameDevices(have, want backend.Backend) error {
 	}
 	for i, l := range after.Links {
 		if was := before.Links[i]; l.Key != was.Key || !l.Value.SameDevice(was.Value) {
-			return fmt.Errorf("it turns device %s (VNI %d, port %d, GBP %t) into device %s (VNI %d, port %d, GBP %t)",
-				was.Key, was.Value.VNI, was.Value.Port, was.Value.GBP, l.Key, l.Value.VNI, l.Value.Port, l.Value.GBP)
+			return fmt.Errorf("it turns device %s (%s) into device %s (%s)",
+				was.Key, was.Value.Identity(), l.Key, l.Value.Identity())
 		}
 	}
 	return nil

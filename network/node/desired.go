@@ -39,7 +39,9 @@ func (n *node) policy() filter.Policy {
 func (n *node) vtepConfig() (c vtepfilter.Config, wanted bool) {
 	c = vtepfilter.Config{Networks: networks(*n.config), Allow: n.VTEPAllow, Devices: n.ownDevices()}
 	for _, l := range n.device.Links {
-		c.Port = l.Value.Port
+		if v, ok := l.Value.Settings.(network.VXLAN); ok { // the filter knows VXLAN only
+			c.Port = v.Port
+		}
 	}
 	for _, bridge := range n.podBridges() {
 		if bridge != n.uplink.Name && !slices.Contains(c.Devices, bridge) {
@@ -74,7 +76,7 @@ func (n *node) wantedVTEPs(yield func(netip.Addr) bool) {
 
 // subnetFile is the content of the subnet file.
 func (n *node) subnetFile() subnetfile.File {
-	f := subnetfile.File{MTU: n.backend.MTU(), IPMasq: n.IPMasq}
+	f := subnetfile.File{MTU: n.backend.Describe().MTU, IPMasq: n.IPMasq}
 	for _, family := range subnet.Families() {
 		if r := n.config.Ranges[family]; r.Enabled() {
 			f.Networks[family] = []netip.Prefix{r.Network}

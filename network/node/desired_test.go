@@ -53,7 +53,7 @@ func TestDesired(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fmt.Fprintf(&got, "# %s, %s, MTU of pods %d: the node itself\n", f.name, b.name, made.MTU())
+			fmt.Fprintf(&got, "# %s, %s, MTU of pods %d: the node itself\n", f.name, b.name, made.Describe().MTU)
 			say(ownState(made, c, "eth0", ownSubnets(c), true, func(path string) string {
 				return map[string]string{"net/ipv6/conf/eth0/accept_ra": "1"}[path]
 			}))
@@ -87,7 +87,7 @@ func desiredUnderlay(c subnet.Config) backend.Underlay {
 	u := backend.Underlay{
 		Link: "eth0", MTU: 1500, Nexthops: true, ReversePath: true,
 		OnLink: [2][]netip.Prefix{{netip.MustParsePrefix("192.0.2.0/24")}, {netip.MustParsePrefix("2001:db8::/64")}},
-		MAC:    func(string, network.MAC) network.MAC { return network.MAC{0x0e, 0, 0, 0, 0, 1} },
+		Keep:   fixedMAC{},
 	}
 	for _, f := range subnet.Families() {
 		if c.Ranges[f].Enabled() {
@@ -105,3 +105,10 @@ func ownSubnets(c subnet.Config) (own [2]netip.Prefix) {
 	}
 	return own
 }
+
+// fixedMAC is a [backend.Keeper] for tests.
+type fixedMAC struct{}
+
+func (fixedMAC) MAC(string, network.MAC) network.MAC { return network.MAC{0x0e, 0, 0, 0, 0, 1} }
+
+func (fixedMAC) Secret(_ string, generate func() ([]byte, error)) ([]byte, error) { return generate() }

@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net/netip"
 	"strings"
 
@@ -75,20 +74,17 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 	only.Endpoints[f] = l.Endpoints[f]
 	want := wanted(n.backend, &only)
 	p := &explain.Peer{
-		Name: nodeName(l, f), PublicIP: l.Endpoints[f].PublicIP, Path: "directly, through " + n.uplink.Name,
-		Entries: n.entries(want),
+		Name: nodeName(l, f), PublicIP: l.Endpoints[f].PublicIP, Entries: n.entries(want),
 	}
+	path := n.backend.Describe().Path(want, l.Endpoints[f].Subnet)
+	p.Path = path.String()
 	if len(want.Routes) == 0 {
 		return p
 	}
 	p.Route, p.Link = want.Routes[0].Key, want.Routes[0].Value.Link
-	if p.Link != n.uplink.Name {
-		p.Path = "over VXLAN, " + p.Link
+	if path.Tunnel != nil {
 		c := n.tables.Links.Get(p.Link)
-		p.Device = &explain.Device{
-			Text: fmt.Sprintf("%s local %s port %d", p.Link, c.Want.Local, c.Want.Port), MTU: c.Want.MTU,
-			InSync: c.Present && c.Have == c.Want,
-		}
+		p.Device = &explain.Device{Text: path.Tunnel.String(), MTU: c.Want.MTU, InSync: c.Present && c.Have == c.Want}
 	}
 	return p
 }

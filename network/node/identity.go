@@ -109,12 +109,7 @@ func (id *identity) mac(device string, present, lease network.MAC) network.MAC {
 
 // another chooses a new MAC address for a device.
 func (id *identity) another(device string) network.MAC {
-	if id.MACs == nil {
-		id.MACs = map[string]string{}
-	}
-	mac := randomMAC()
-	id.MACs[device] = mac.String()
-	return mac
+	return id.mac(device, network.MAC{}, randomMAC())
 }
 
 // randomMAC returns a unicast address of the locally administered range (IEEE 802, second bit of the first byte).

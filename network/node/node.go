@@ -144,7 +144,7 @@ func notify(c chan<- struct{}) {
 func (n *node) watchKernel(ctx context.Context) {
 	wake := func() { notify(n.kernelChanged) }
 	for ctx.Err() == nil {
-		err := n.kernel.Watch(ctx, func() { n.kernel.Distrust(); wake() }, wake)
+		err := n.kernel.Watch(ctx, func() { n.kernel.RequestResync(); wake() }, wake)
 		if err != nil {
 			n.Log.WithError(err).Error("kernel notifications ended; subscribing again")
 			sleep(ctx, waitAfterFailure)
@@ -245,7 +245,7 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 func (n *node) resync(wake *alarm) {
 	if wake.now.After(n.resyncAt) {
 		n.resyncAt = wake.now.Add(jitter(n.Resync))
-		n.kernel.Distrust()
+		n.kernel.RequestResync()
 		n.checkFiles(wake.now)
 		n.vteps.resync()
 	}

@@ -16,8 +16,6 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/backend"
-	"github.com/selvage-net/selvage/backend/hostgw"
-	"github.com/selvage-net/selvage/backend/vxlan"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/api"
 	"github.com/selvage-net/selvage/network/uplink"
@@ -61,14 +59,7 @@ type Options struct {
 	Log        logrus.FieldLogger
 }
 
-// backends are the backends there are, by the network config's Backend.Type.
-func backends() map[string]backend.Factory {
-	return map[string]backend.Factory{
-		vxlan.Type:  vxlan.New,
-		hostgw.Type: hostgw.New,
-	}
-}
-
+// newBackend makes the backend that the network config names.
 func newBackend(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 	factory, ok := backends()[c.Backend.Type]
 	if !ok {

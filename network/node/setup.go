@@ -3,6 +3,7 @@ package node
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -65,11 +66,7 @@ func (n *node) makeBackend(now time.Time) error {
 	if fresh != "" {
 		n.Log.WithField("instance", id.InstanceID).Info("created a new node identity: " + fresh)
 	}
-	for _, l := range b.Device(noSubnets).Links {
-		n.Log.WithFields(logrus.Fields{
-			"device": l.Key, "vni": l.Value.VNI, "port": l.Value.Port, "mtu": l.Value.MTU, "mac": l.Value.MAC.String(),
-		}).Info("overlay device")
-	}
+	n.logDevices(b)
 	n.holder.instanceID, n.holder.advertise = id.InstanceID, n.lease
 	if m, ok := n.cache.takeOwn(id.InstanceID); ok {
 		n.holder.adopt(m)
@@ -91,9 +88,30 @@ func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underla
 		OnLink: choice.OnLink, ReversePath: checksSources(choice.Name, readSysctl), TxChecksum: n.TxChecksum,
 		InTunnel: time.Now().Before(n.directAt),
 		Nexthops: n.kernel.HasNexthops(),
-		MAC: func(device string, lease network.MAC) network.MAC {
-			return n.identity.mac(device, n.kernel.VXLANAddress(device), lease)
-		},
+		Keep:     keeper{n.identity, n.StateDir, n.kernel.DeviceMAC},
+	}
+}
+
+// logDevices logs the node's own devices with what a user knows them by.
+func (n *node) logDevices(b backend.Backend) {
+	tunnels := b.Describe().Tunnels
+	for _, l := range b.Device(noSubnets).Links {
+		fields := logrus.Fields{"device": l.Key, "mtu": l.Value.MTU}
+		if l.Value.MAC != (network.MAC{}) {
+			fields["mac"] = l.Value.MAC.String()
+		}
+		for _, t := range tunnels {
+			if t.Device != l.Key {
+				continue
+			}
+			if t.Port != 0 {
+				fields["port"] = t.Port
+			}
+			for _, s := range t.Settings {
+				fields[strings.ToLower(s.Name)] = s.Value
+			}
+		}
+		n.Log.WithFields(fields).Info("overlay device")
 	}
 }
 
@@ -131,8 +149,8 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 	n.wantDevice()
 	rules := subnet.Rules{
 		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
-		Check:    func(l subnet.Lease) error { return backend.Check(b, l) },
-		Unique:   b.Unique,
+		Check:    func(l subnet.Lease) error { _, err := b.Check(l); return err },
+		Unique:   func(l subnet.Lease) []string { unique, _ := b.Check(l); return unique },
 		Underlay: n.underlayPrefixes(choice),
 	}
 	n.peersChanged(n.view.SetRules(rules), n.PeerGrace, now)
@@ -163,7 +181,7 @@ func (n *node) newMACs(wake *alarm) {
 	}
 	_, _, why := n.view.Get(n.holder.record.Key)
 	u := n.underlay(n.uplink, nil)
-	u.MAC = func(device string, _ network.MAC) network.MAC { return n.identity.another(device) }
+	u.Keep = renewer{n.identity, n.StateDir}
 	b, err := newBackend(*n.config, u)
 	if err == nil {
 		err = n.identity.save(n.StateDir)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/uplink"
@@ -262,19 +263,39 @@ func uplinkStatus(c uplink.Choice) *status.Uplink {
 }
 
 func (n *node) backendStatus() *status.Backend {
-	b := &status.Backend{Type: n.config.Backend.Type, PodMTU: n.backend.MTU(), Devices: []status.Device{}}
+	description := n.backend.Describe()
+	b := &status.Backend{Type: n.config.Backend.Type, PodMTU: description.MTU, Devices: []status.Device{}}
 	for _, x := range n.device.Links {
 		have := n.tables.Links.Get(x.Key)
-		d := status.Device{
-			Name: x.Key, VNI: x.Value.VNI, Port: x.Value.Port, MTU: x.Value.MTU, MAC: x.Value.MAC.String(), Local: x.Value.Local,
-			Present: have.Present && have.Have == x.Value,
-		}
+		d := deviceStatus(x.Key, x.Value, description.Tunnels)
+		d.Present = have.Present && have.Have == x.Value
 		if drops, err := n.kernel.Drops(x.Key); err == nil && have.Present {
 			d.Drops = (*status.Drops)(&drops)
 		}
 		b.Devices = append(b.Devices, d)
 	}
 	return b
+}
+
+// deviceStatus describes one of the node's devices, with what the backend says of it.
+func deviceStatus(name string, l network.Link, tunnels []backend.Tunnel) status.Device {
+	d := status.Device{Name: name, Kind: l.Kind, MTU: l.MTU}
+	if l.MAC != (network.MAC{}) {
+		d.MAC = l.MAC.String()
+	}
+	if v, ok := l.Settings.(network.VXLAN); ok {
+		d.VNI = v.VNI
+	}
+	for _, t := range tunnels {
+		if t.Device != name {
+			continue
+		}
+		d.Overhead, d.Port, d.Local = t.Overhead, t.Port, t.Local
+		for _, s := range t.Settings {
+			d.Settings = append(d.Settings, status.Setting{Name: s.Name, Value: s.Value})
+		}
+	}
+	return d
 }
 
 // valid returns those of a family each that there are.

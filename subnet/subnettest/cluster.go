@@ -42,20 +42,27 @@ func Rules() (subnet.Rules, error) {
 	local := [2]netip.Addr{netip.MustParseAddr("172.31.0.11"), netip.MustParseAddr("fd00:31::11")}
 	b, err := vxlan.New(config, backend.Underlay{
 		Link: "eth0", MTU: 1500, Local: local, PublicIP: local,
-		MAC: func(string, network.MAC) network.MAC { return network.MAC{0x0e, 5, 0, 0, 0, 0x0b} },
+		Keep: keeper{},
 	})
 	if err != nil {
 		return subnet.Rules{}, fmt.Errorf("backend: %w", err)
 	}
 	return subnet.Rules{
 		Config:     config,
-		Unique:     b.Unique,
+		Unique:     func(l subnet.Lease) []string { unique, _ := b.Check(l); return unique },
 		InstanceID: "0000000000000000000000000000000b",
 		PublicIPs:  local,
 		Underlay:   underlay(),
 		Check:      func(l subnet.Lease) error { _, err := b.Peer(l); return err },
 	}, nil
 }
+
+// keeper is the [backend.Keeper] of the node.
+type keeper struct{}
+
+func (keeper) MAC(string, network.MAC) network.MAC { return network.MAC{0x0e, 5, 0, 0, 0, 0x0b} }
+
+func (keeper) Secret(_ string, generate func() ([]byte, error)) ([]byte, error) { return generate() }
 
 // underlay is what is on-link on the node, and single addresses.
 func underlay() (list []netip.Prefix) {

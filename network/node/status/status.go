@@ -102,15 +102,24 @@ type Backend struct {
 
 // Device is one of the node's overlay devices.
 type Device struct {
-	Name    string     `json:"name"`
-	VNI     uint32     `json:"vni"`
-	Port    uint16     `json:"port"`
-	MTU     int        `json:"mtu"`
-	MAC     string     `json:"mac"`
-	Local   netip.Addr `json:"local"`
-	Present bool       `json:"present"` // it is there, and as it is to be
+	Name     string     `json:"name"`
+	Kind     string     `json:"kind"`          // as the kernel names it: vxlan
+	VNI      uint32     `json:"vni,omitempty"` // of a VXLAN device
+	Port     uint16     `json:"port"`          // UDP port on which it receives; 0: none
+	MTU      int        `json:"mtu"`
+	Overhead int        `json:"overhead"`           // bytes that it adds to a packet on the underlay
+	MAC      string     `json:"mac"`                // empty: it has none
+	Local    netip.Addr `json:"local"`              // from which it sends; empty: the kernel chooses
+	Settings []Setting  `json:"settings,omitempty"` // what else there is to show of it
+	Present  bool       `json:"present"`            // it is there, and as it is to be
 	// Drops is what the kernel counts of the device; nil: there is none, or it does not say.
 	Drops *Drops `json:"drops,omitempty"`
+}
+
+// Setting is one setting of a device, as people read it.
+type Setting struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // Drops is how many packets a device dropped, or could not send or take for an error, since it was made. Those are of the overlay,
