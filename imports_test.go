@@ -42,7 +42,8 @@ func layers() []layer {
 		logrus   = "github.com/sirupsen/logrus"
 	)
 	return []layer{
-		{name: "domain", packages: []string{"subnet", "network"}, pure: true,
+		{name: "backoff", packages: []string{"backoff"}, pure: true},
+		{name: "domain", packages: []string{"subnet", "network"}, below: []string{"backoff"}, pure: true,
 			external: []string{"github.com/gaissmai/bart"}},
 		{name: "backend", packages: []string{"backend"}, below: []string{"domain"}, pure: true},
 		{name: "backends", packages: []string{"backend/hostgw", "backend/vxlan"},
@@ -51,7 +52,7 @@ func layers() []layer {
 		// The edges: files, stores, the kernel. A store knows nothing of the kernel, nor the kernel of stores.
 		{name: "files", packages: []string{"network/filewatch", "subnet/cache", "subnet/subnetfile"}, below: []string{"domain"},
 			external: []string{renameio, "github.com/fsnotify/fsnotify"}},
-		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"domain"},
+		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"backoff", "domain"},
 			external: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc", logrus}, never: []string{netlink}},
 		{name: "nftables", packages: []string{"network/nft"}, below: []string{"domain"},
 			external: []string{nftables, "github.com/mdlayher/netlink", netlink, unix}},
@@ -66,11 +67,11 @@ func layers() []layer {
 		{name: "status", packages: []string{"network/node/status"}},
 		{name: "api", packages: []string{"network/node/api"}, below: []string{"status"},
 			external: []string{"github.com/prometheus/client_golang", logrus}},
-		{name: "node's parts", packages: []string{"network/node/explain"},
-			below: []string{"domain", "kernel", "status"}, external: []string{unix}},
+		{name: "node's parts", packages: []string{"network/node/explain", "network/node/rules"},
+			below: []string{"domain", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},
 		{name: "node", packages: []string{"network/node"},
-			below: []string{"domain", "backend", "backends", "files", "stores", "packet filter", "kernel", "status", "api",
-				"node's parts"},
+			below: []string{"backoff", "domain", "backend", "backends", "files", "stores", "packet filter", "kernel", "status",
+				"api", "node's parts"},
 			external: []string{logrus, netlink, renameio, unix}},
 		{name: "doctor", packages: []string{"network/doctor", "network/doctor/probe"},
 			below:    []string{"domain", "files", "nftables", "packet filter", "status", "doctor"},

@@ -6,11 +6,10 @@ import (
 	"time"
 )
 
-func pauseOf(t *Tables, k RouteKey) time.Duration {
-	if p := t.Routes.retries[k]; p != nil {
-		return p.pause
-	}
-	return 0
+// dueAt is when a pass after the one at now may change a key.
+func dueAt(t *Tables, k RouteKey, now time.Time) time.Time {
+	at, _ := t.Routes.due(k, now)
+	return at
 }
 
 // TestConflictIsNamed: a route that somebody replaces again and again is reported with both values; one that was replaced
@@ -24,7 +23,7 @@ func TestConflictIsNamed(t *testing.T) {
 	now := time.Unix(0, 0)
 	r.Pass(now)
 	for i := range 10 {
-		now = now.Add(pauseOf(tables, key) + time.Millisecond) // as soon as it is repaired
+		now = dueAt(tables, key, now).Add(time.Millisecond) // as soon as it is repaired
 		tables.Routes.Observe(key, theirs)
 		got := r.Pass(now)
 		if got.Repaired != 1 {
@@ -80,7 +79,7 @@ func TestFailureIsNoConflict(t *testing.T) {
 	for range 8 {
 		del(kernel, kernel.routes, r.Tables.Routes, key)
 		kernel.notify()
-		now = now.Add(pauseOf(r.Tables, key) + time.Millisecond)
+		now = dueAt(r.Tables, key, now).Add(time.Millisecond)
 		conflicts += len(r.Pass(now).Conflicts)
 	}
 	if conflicts == 0 {

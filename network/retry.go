@@ -1,6 +1,10 @@
 package network
 
-import "time"
+import (
+	"time"
+
+	"github.com/selvage-net/selvage/backoff"
+)
 
 // Pauses between two attempts at one key. The longest is also how long a key can stay wrong after a conflict has ended.
 const (
@@ -13,16 +17,13 @@ const (
 	conflictRepairs = 5
 )
 
+// retry is the backoff of one key. Failures and repairs are one series of attempts. A repair is made at once, and so is the
+// second: the pause follows an attempt.
 type retry struct {
-	last    time.Time // of the last attempt
-	pause   time.Duration
+	backoff.Backoff
 	failed  bool
 	repairs int // in a row; failures in between do not count
 }
-
-// settled reports whether the key was left alone for long enough that a change now is not the same conflict: for eight
-// times the pause, so that only changes more frequent than that make the pause grow.
-func (p *retry) settled(now time.Time) bool { return now.Sub(p.last) > 8*p.pause }
 
 // due reports whether k may be tried now, and if not, when.
 func (t *Table[K, V]) due(k K, now time.Time) (time.Time, bool) {
@@ -30,8 +31,7 @@ func (t *Table[K, V]) due(k K, now time.Time) (time.Time, bool) {
 	if p == nil {
 		return now, true
 	}
-	at := p.last.Add(p.pause)
-	return at, !now.Before(at)
+	return p.At(), p.Due(now)
 }
 
 // tried records an attempt at k. Setting a key for the first time is free. A failure, a repair, and the removal of an
@@ -42,17 +42,21 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 		if err == nil && free {
 			return
 		}
-		// The first repair is at once, and so is the second: pause is what follows the attempt.
 		p = &retry{}
 		t.retries[k] = p
 	}
-	if !p.failed && p.settled(now) {
-		p.pause, p.repairs = 0, 0
+	// Settled: the key was left alone for eight pauses, the one after the attempt and seven more. So only changes more
+	// frequent than that make the pause grow.
+	policy := backoff.Policy{Min: shortestPause, Max: longestPause, Settle: 7}
+	if !p.failed && p.Settled(policy, now) {
+		*p = retry{}
 	}
-	if err == nil {
+	policy.Settle = 0 // a series of failures ends only when it is reset above
+	if p.failed = err != nil; !p.failed {
 		p.repairs++
+		policy.First = shortestPause / 8
 	}
-	p.last, p.pause, p.failed = now, pauseAfter(p.pause, err), err != nil
+	p.Next(policy, now)
 }
 
 // retrySoon shortens the pause after a failure at k, because the kernel has reported a change of k.
@@ -61,7 +65,7 @@ func (t *Table[K, V]) retrySoon(k K) {
 		return
 	}
 	if p := t.retries[k]; p != nil && p.failed {
-		p.pause = min(p.pause, retryPause)
+		p.Limit(retryPause)
 	}
 }
 
@@ -80,13 +84,6 @@ func (t *Table[K, V]) inConflict(k K) bool {
 	return p != nil && p.repairs >= conflictRepairs
 }
 
-func pauseAfter(pause time.Duration, err error) time.Duration {
-	if pause == 0 && err == nil {
-		return shortestPause / 8
-	}
-	return min(max(2*pause, shortestPause), longestPause)
-}
-
 // expireRetries forgets the backoff of keys that were left alone for long. It walks all backoffs, which are many after
 // a device was made anew, so it does not do that in every pass.
 func (t *Table[K, V]) expireRetries(now time.Time) {
@@ -95,7 +92,7 @@ func (t *Table[K, V]) expireRetries(now time.Time) {
 	}
 	t.expired = now
 	for k, p := range t.retries {
-		if _, pending := t.dirty[k]; !pending && now.Sub(p.last) > retryExpiry {
+		if _, pending := t.dirty[k]; !pending && now.Sub(p.At()) > retryExpiry-longestPause {
 			delete(t.retries, k)
 		}
 	}

@@ -311,12 +311,13 @@ func TestNewValueIsTriedAtOnce(t *testing.T) {
 		del(kernel, kernel.fdb, fdb, key)
 		kernel.notify()
 		kernel.refuse = func(string, string) error { return errors.New("broken") }
-		now, got := start, Result{}
+		now, last, got := start, start, Result{}
 		for range 20 {
+			last = now
 			got = r.Pass(now)
 			now = got.Retry
 		}
-		if pause := fdb.retries[key].pause; pause != longestPause {
+		if pause := fdb.retries[key].At().Sub(last); pause != longestPause {
 			t.Fatalf("%s: the pause is %v", tt.name, pause)
 		}
 		kernel.refuse, kernel.calls = nil, nil
