@@ -46,6 +46,16 @@ func probeAll(ctx context.Context, t *testing.T, l *lab.Lab, endpoints []*lab.En
 	}
 }
 
+// longEnough is [lab.Lab.LongEnough] where the probe has to be answered.
+func longEnough(ctx context.Context, t *testing.T, l *lab.Lab, from, to *lab.Endpoint) time.Duration {
+	t.Helper()
+	wait, err := l.LongEnough(ctx, from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wait
+}
+
 // stream sends a datagram every 2 ms, in each family that both ends have, until end is called. A lost datagram fails the test.
 func stream(ctx context.Context, t *testing.T, l *lab.Lab, from, to *lab.Endpoint) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -126,7 +125,7 @@ func TestHostGatewayBehindRouter(t *testing.T) {
 	if wrong, err := l.WrongPaths(func(from, to *lab.Node) bool { return true }); err != nil || len(wrong) != 4*len(families) {
 		t.Errorf("paths %q, %v, want %d that are missing", wrong, err, 4*len(families))
 	}
-	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	short, cancel := context.WithTimeout(ctx, longEnough(ctx, t, l, pods[0], pods[2]))
 	defer cancel()
 	if r := l.Probe(short, pods[0], pods[1]); r.Err == nil {
 		t.Errorf("a pod behind the router is reached: %+v", r)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -63,7 +62,7 @@ func TestMixedMTU(t *testing.T) {
 	// One byte too much is too much.
 	set(passes + 1)
 	over := podOnEach(ctx, t, l)
-	short, cancelShort := context.WithTimeout(ctx, 300*time.Millisecond)
+	short, cancelShort := context.WithTimeout(ctx, longEnough(ctx, t, l, over[0], over[1]))
 	defer cancelShort()
 	if r := l.ProbeFull(short, subnet.IPv6, over[1], over[2]); r.Err == nil {
 		t.Errorf("a packet of %d bytes in a tunnel passed a switch that passes %d", r.Size, passes)
@@ -107,8 +106,9 @@ func expectFull(ctx context.Context, t *testing.T, l *lab.Lab, from, to *lab.End
 // expectStuck expects them not to.
 func expectStuck(ctx context.Context, t *testing.T, l *lab.Lab, from, to *lab.Endpoint, size int) {
 	t.Helper()
+	wait := longEnough(ctx, t, l, from, from) // on the path itself TCP would send large packets
 	for _, f := range l.Families() {
-		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		short, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
 		if r := l.ProbeFull(short, f, from, to); r.Err == nil || r.Size != size {
 			t.Errorf("%s -> %s over %s: %d bytes, %v, want %d and no answer", r.From, r.To, f, r.Size, r.Err, size)

@@ -103,12 +103,13 @@ func TestDual(t *testing.T) {
 		}
 	}
 	t.Run("route-del", func(t *testing.T) {
+		wait := longEnough(ctx, t, l, a, b)
 		l.Nodes()[0].Kill()
 		if err := l.Nodes()[0].DeleteRoutes(l.Nodes()[1]); err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range both {
-			short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+			short, cancel := context.WithTimeout(ctx, wait)
 			defer cancel()
 			if r := l.ProbeFamily(short, f, a, b); r.Err == nil {
 				t.Errorf("%s: the pod is still reached", f)

@@ -61,6 +61,16 @@ func addPod(ctx context.Context, t *testing.T, l *Lab, n *Node) *Pod {
 	return p
 }
 
+// longEnough is [Lab.LongEnough] where the probe has to be answered.
+func longEnough(ctx context.Context, t *testing.T, l *Lab, from, to *Endpoint) time.Duration {
+	t.Helper()
+	wait, err := l.LongEnough(ctx, from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wait
+}
+
 func expectOK(t *testing.T, results ...Result) {
 	t.Helper()
 	for _, r := range results {
@@ -110,7 +120,7 @@ func TestLab(t *testing.T) {
 			t.Errorf("%s was seen outside as %s, want %s", p.Name(), r.Source, want)
 		}
 	}
-	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	short, cancel := context.WithTimeout(ctx, longEnough(ctx, t, l, pods[0], l.Outside()))
 	defer cancel()
 	if r := l.Probe(short, l.Outside(), pods[0]); r.Err == nil {
 		t.Error("the outside reaches a pod, and should not know the way")
@@ -161,17 +171,10 @@ func TestFaults(t *testing.T) {
 	ctx, l := newLab(t, Options{Nodes: 2})
 	node, peer := l.Nodes()[0], l.Nodes()[1]
 	from, to := addPod(ctx, t, l, node), addPod(ctx, t, l, peer)
-	probe := func() error {
-		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		defer cancel()
-		return l.Probe(short, from.Endpoint, to.Endpoint).Err
-	}
 	for _, name := range []string{"route-del", "fdb-del", "neigh-del", "device-flap", "device-down", "device-del"} {
 		t.Run(name, func(t *testing.T) {
 			node.Kill()
-			if r := l.Probe(ctx, from.Endpoint, to.Endpoint); r.Err != nil {
-				t.Fatalf("before: %v", r.Err)
-			}
+			wait := longEnough(ctx, t, l, from.Endpoint, to.Endpoint)
 			f, err := FindFault(name)
 			if err != nil {
 				t.Fatal(err)
@@ -179,7 +182,9 @@ func TestFaults(t *testing.T) {
 			if err := f.Inject(ctx, l, node, l.PeersOf(node)); err != nil {
 				t.Fatal(err)
 			}
-			if probe() == nil {
+			short, cancel := context.WithTimeout(ctx, wait)
+			defer cancel()
+			if r := l.Probe(short, from.Endpoint, to.Endpoint); r.Err == nil {
 				t.Error("the pod is still reached")
 			}
 			if err := node.Start(); err != nil {
@@ -188,7 +193,7 @@ func TestFaults(t *testing.T) {
 			if err := l.WaitReady(ctx); err != nil {
 				t.Fatal(err)
 			}
-			if err := poll(ctx, nil, probe); err != nil {
+			if err := poll(ctx, nil, func() error { return l.Probe(ctx, from.Endpoint, to.Endpoint).Err }); err != nil {
 				t.Errorf("after: %v", err)
 			}
 		})
@@ -198,7 +203,7 @@ func TestFaults(t *testing.T) {
 		if err := flushRules(ctx, l, node, nil); err != nil {
 			t.Fatal(err)
 		}
-		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		short, cancel := context.WithTimeout(ctx, longEnough(ctx, t, l, from.Endpoint, to.Endpoint))
 		defer cancel()
 		if r := l.Probe(short, from.Endpoint, l.Outside()); r.Err == nil {
 			t.Error("what leaves the overlay is still masqueraded")

@@ -95,6 +95,17 @@ func (l *Lab) ProbeFamily(ctx context.Context, f subnet.Family, from, to *Endpoi
 	return r
 }
 
+// LongEnough is how long a probe that is to get no answer waits for one: a hundred times what a probe from one endpoint to another
+// that is answered has just taken, so that it is longer on a slow machine.
+func (l *Lab) LongEnough(ctx context.Context, from, to *Endpoint) (time.Duration, error) {
+	const times, least = 100, 100 * time.Millisecond
+	begin := time.Now()
+	if r := l.Probe(ctx, from, to); r.Err != nil {
+		return 0, fmt.Errorf("%s -> %s: %w", r.From, r.To, r.Err)
+	}
+	return max(least, times*time.Since(begin)), nil
+}
+
 // Matrix probes from each endpoint to each other, one after the other, so that they do not slow each other down.
 // result[i][j] is from endpoint i to endpoint j; result[i][i] is the zero Result.
 func (l *Lab) Matrix(ctx context.Context, endpoints []*Endpoint) [][]Result {

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	portTries = 5                // times to choose other ports when one was taken meanwhile
-	patience  = 10 * time.Second // for etcd to end after SIGTERM
+	portTries = 5               // times to choose other ports when one was taken meanwhile
+	patience  = 2 * time.Minute // for etcd to end after SIGTERM, far more than it takes on a busy machine
 )
 
 var errPortTaken = errors.New("a port was taken meanwhile")
@@ -209,7 +209,7 @@ func (s *Server) Ready(ctx context.Context) error {
 		return errors.New("etcd is not running")
 	}
 	// Connections that outlive a request would be goroutines that outlive the test.
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second} // then it asks again
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
