@@ -87,14 +87,18 @@ func fileSays(n *lab.Node, mtu int, network string) error {
 func waitFor(ctx context.Context, t *testing.T, what string, check func() error) {
 	t.Helper()
 	const most = 100 * time.Millisecond
+	var last error
 	for pause := 5 * time.Millisecond; ; pause = min(pause*3/2, most) {
 		err := check()
 		if err == nil {
 			return
 		}
+		if last == nil || ctx.Err() == nil { // what the end of ctx interrupts says no more than that
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("%s: %v", what, err)
+			t.Fatalf("%s: %v", what, last)
 		case <-time.After(pause):
 		}
 	}
