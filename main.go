@@ -97,12 +97,13 @@ func commands() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "selvaged",
 		Short: "Keep this node in the overlay network",
-		Long: `selvaged leases a subnet for this node from etcd, makes a VXLAN device, and keeps the kernel's
-routes, neighbours and forwarding entries for all other nodes right, whatever happens to them.
+		Long: `selvaged leases a subnet for this node from etcd, creates a VXLAN device, and keeps the kernel's
+routes, neighbours and forwarding entries for all other nodes in sync: it repairs external changes.
 
 Every flag can also be set in the environment, as SELVAGED_ETCD_ENDPOINTS or FLANNELD_ETCD_ENDPOINTS
-for --etcd-endpoints and so on. A flag goes before the environment. Secrets belong into the environment.`,
-		Example: `  selvaged --etcd-endpoints=https://10.0.0.1:2379,https://10.0.0.2:2379 --etcd-cafile=/etc/selvage/ca.pem --ip-masq
+for --etcd-endpoints and so on. A flag takes precedence over the environment. Put secrets into the environment.`,
+		Example: `  selvaged --etcd-endpoints=https://10.0.0.1:2379,https://10.0.0.2:2379 ` +
+			`--etcd-cafile=/etc/selvage/ca.pem --ip-masq
   SELVAGED_ETCD_PASSWORD=… selvaged --etcd-username=selvage --iface=eth1`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
@@ -119,18 +120,21 @@ for --etcd-endpoints and so on. A flag goes before the environment. Secrets belo
 	}
 	f.register(root.Flags())
 	for flag, words := range map[string][]string{
-		"log-level": {"error", "warning", "info", "debug"}, "log-format": {"text", "json"}, "vxlan-tx-checksum": {"on", "off", "auto"},
+		"log-level": {"error", "warning", "info", "debug"}, "log-format": {"text", "json"},
+		"vxlan-tx-checksum": {"on", "off", "auto"},
 	} {
 		command.CompleteFlag(root, flag, words...)
 	}
-	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Example: "  selvaged version", Args: cobra.NoArgs, RunE: printVersion})
-	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Doctor(), command.Release(defaultStateDir),
-		command.InstallCNI(), command.Cleanup(defaultSubnetFile, defaultStateDir))
+	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Example: "  selvaged version",
+		Args: cobra.NoArgs, RunE: printVersion})
+	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Doctor(),
+		command.Release(defaultStateDir), command.InstallCNI(), command.Cleanup(defaultSubnetFile, defaultStateDir))
 	return root
 }
 
 func printVersion(cmd *cobra.Command, _ []string) error {
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "selvaged %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "selvaged %s (%s, %s/%s)\n",
+		version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }
 
@@ -139,40 +143,56 @@ func (f *flags) register(s *pflag.FlagSet) {
 	hostname, _ := os.Hostname() // only a name to show
 
 	command.EtcdFlags(s, &f.etcd)
-	s.DurationVar(&f.etcd.LeaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet stays ours when this node is gone")
-	s.IntVar(&f.renewMargin, "subnet-lease-renew-margin", 60, "taken for flannel's sake, in minutes; the lease is kept alive all the time")
+	s.DurationVar(&f.etcd.LeaseTTL, "subnet-lease-ttl", 24*time.Hour,
+		"how long the subnet stays reserved after this node is gone")
+	s.IntVar(&f.renewMargin, "subnet-lease-renew-margin", 60,
+		"in minutes; accepted for compatibility with flannel, has no effect: the lease is always kept alive")
 
-	s.StringSliceVar(&f.uplink.Ifaces, "iface", nil, "interface that carries the overlay, by name or address; repeatable, the first that fits")
-	s.StringArrayVar(&f.uplink.IfaceRegexes, "iface-regex", nil, "the same by a regular expression over names and addresses; after --iface")
+	s.StringSliceVar(&f.uplink.Ifaces, "iface", nil,
+		"interface that carries the overlay, by name or address; repeatable, the first match is used")
+	s.StringArrayVar(&f.uplink.IfaceRegexes, "iface-regex", nil,
+		"as --iface, by a regular expression over names and addresses; used after --iface")
 	s.StringVar(&f.canReach, "iface-can-reach", "", "the interface that the route to this address leads out of")
-	s.StringVar(&f.publicIP[subnet.IPv4], "public-ip", "", "IPv4 address that other nodes reach this one at, if it is not the interface's (NAT, clouds)")
-	s.StringVar(&f.publicIP[subnet.IPv6], "public-ipv6", "", "the same for IPv6")
+	s.StringVar(&f.publicIP[subnet.IPv4], "public-ip", "",
+		"IPv4 address at which other nodes reach this one, if it is not the interface's (NAT, clouds)")
+	s.StringVar(&f.publicIP[subnet.IPv6], "public-ipv6", "", "as --public-ip, for IPv6")
 
 	s.StringVar(&f.node.NodeName, "node-name", hostname, "name of this node, for display only")
-	s.StringVar(&f.node.SubnetFile, "subnet-file", defaultSubnetFile, "file that tells the CNI plugin and others this node's subnet")
-	s.StringVar(&f.node.StateDir, "state-dir", defaultStateDir, "directory that keeps this node's identity and the leases it last saw")
-	s.BoolVar(&f.noCachedStart, "no-cached-start", false, "wait for etcd at the start, instead of coming up from the leases last seen")
-	s.DurationVar(&f.node.PeerGrace, "peer-grace", 30*time.Second, "how long a node whose lease vanished can still be reached")
-	s.DurationVar(&f.node.Resync, "resync", 5*time.Minute, "how often the kernel's tables are read in full; changes are noticed at once anyway")
+	s.StringVar(&f.node.SubnetFile, "subnet-file", defaultSubnetFile,
+		"file that holds this node's subnet, for the CNI plugin and others")
+	s.StringVar(&f.node.StateDir, "state-dir", defaultStateDir, "directory of this node's identity and the cached leases")
+	s.BoolVar(&f.noCachedStart, "no-cached-start", false,
+		"wait for etcd at the start, instead of starting from the cached leases")
+	s.DurationVar(&f.node.PeerGrace, "peer-grace", 30*time.Second,
+		"grace period: how long a node whose lease was withdrawn can still be reached")
+	s.DurationVar(&f.node.Resync, "resync", 5*time.Minute,
+		"interval of full resyncs with the kernel's tables; changes are noticed at once anyway")
 
-	s.BoolVar(&f.node.IPMasq, "ip-masq", false, "masquerade what leaves the overlay")
-	s.BoolVar(&f.randomDisable, "ip-masq-fully-random-disable", false, "do not choose source ports fully at random when masquerading")
+	s.BoolVar(&f.node.IPMasq, "ip-masq", false, "masquerade traffic that leaves the overlay")
+	s.BoolVar(&f.randomDisable, "ip-masq-fully-random-disable", false,
+		"do not choose source ports fully at random when masquerading")
 	s.BoolVar(&f.node.Forward, "iptables-forward-rules", true, "accept forwarding from and to the overlay")
-	s.IntVar(&f.rulesResync, "iptables-resync", 5, "how often the packet filter's rules are looked at, in seconds")
-	s.BoolVar(&f.node.BlackholeRoute, "ip-blackhole-route", false, "drop packets for pods of this node that do not exist, rather than send them to the default gateway")
-	s.StringVar(&f.txChecksum, "vxlan-tx-checksum", "auto", "leave checksums of VXLAN packets to the interface: on, off, or auto for off before Linux 5.7, which gets them wrong")
+	s.IntVar(&f.rulesResync, "iptables-resync", 5, "interval at which the packet filter's rules are checked, in seconds")
+	s.BoolVar(&f.node.BlackholeRoute, "ip-blackhole-route", false,
+		"drop packets for pods of this node that do not exist, instead of sending them to the default gateway")
+	s.StringVar(&f.txChecksum, "vxlan-tx-checksum", "auto",
+		"checksum offload for VXLAN packets: on, off, or auto (off before Linux 5.7, which computes them wrong)")
 
-	s.BoolVar(&f.node.VTEPFilter, "vtep-filter", true, "take VXLAN packets from the public IPs of leases only; needs nf_tables")
-	s.StringSliceVar(&f.vtepAllow, "vtep-allow", nil, "take them from these prefixes too, where NAT gives a node another address than its lease says")
+	s.BoolVar(&f.node.VTEPFilter, "vtep-filter", true,
+		"accept VXLAN packets only from the public IPs of leases; needs nf_tables")
+	s.StringSliceVar(&f.vtepAllow, "vtep-allow", nil,
+		"accept VXLAN packets from these prefixes too, for nodes whose address NAT changes")
 
-	s.StringVar(&f.socket, "socket", status.DefaultSocket, "unix socket on which selvaged status and the like ask the daemon; empty for none")
-	s.StringVar(&f.metricsAddr, "metrics-addr", "", "address and port on which /metrics, for Prometheus, is served, with /healthz and /readyz; empty for none")
-	s.StringVar(&f.healthzIP, "healthz-ip", "0.0.0.0", "address that /healthz and /readyz are served on")
-	s.IntVar(&f.healthzPort, "healthz-port", 0, "port that they are served on; 0 for none")
+	s.StringVar(&f.socket, "socket", status.DefaultSocket,
+		"unix socket of the daemon, for selvaged status, peers, explain and doctor; empty for none")
+	s.StringVar(&f.metricsAddr, "metrics-addr", "",
+		"address and port that serve /metrics (Prometheus), /healthz and /readyz; empty for none")
+	s.StringVar(&f.healthzIP, "healthz-ip", "0.0.0.0", "address that serves /healthz and /readyz")
+	s.IntVar(&f.healthzPort, "healthz-port", 0, "port that serves /healthz and /readyz; 0 for none")
 	s.StringVar(&f.logLevel, "log-level", "info", "error, warning, info or debug")
 	s.StringVar(&f.logFormat, "log-format", "text", "text or json")
-	s.IntVar(&f.verbosity, "v", 0, "taken for flannel's sake: above 0 is --log-level=debug")
-	s.BoolVar(&f.kubeSubnetMgr, "kube-subnet-mgr", false, "refused: leases are kept in etcd")
+	s.IntVar(&f.verbosity, "v", 0, "accepted for compatibility with flannel: above 0 is --log-level=debug")
+	s.BoolVar(&f.kubeSubnetMgr, "kube-subnet-mgr", false, "rejected: leases are stored in etcd")
 	s.BoolVar(&f.showVersion, "version", false, "print the version")
 	_ = s.MarkHidden("v")               // the flag exists: it was made two lines above
 	_ = s.MarkHidden("kube-subnet-mgr") // the same
@@ -216,7 +236,9 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	f.node.Version, f.node.Kernel = version, kernelRelease()
-	log.WithFields(logrus.Fields{"version": version, "node": f.node.NodeName, "etcd": strings.Join(f.etcd.Endpoints, ",")}).Info("selvaged starts")
+	log.WithFields(logrus.Fields{
+		"version": version, "node": f.node.NodeName, "etcd": strings.Join(f.etcd.Endpoints, ","),
+	}).Info("selvaged starts")
 	err = node.Run(ctx, f.node)
 	notify(log, daemon.SdNotifyStopping)
 	if err == nil {
@@ -253,10 +275,11 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	if f.uplink.CanReach, err = address("iface-can-reach", f.canReach, netip.Addr.IsValid, "IP"); err != nil {
 		return err
 	}
-	if f.uplink.PublicIP[subnet.IPv4], err = address("public-ip", f.publicIP[subnet.IPv4], netip.Addr.Is4, "IPv4"); err != nil {
+	public := &f.uplink.PublicIP
+	if public[subnet.IPv4], err = address("public-ip", f.publicIP[subnet.IPv4], netip.Addr.Is4, "IPv4"); err != nil {
 		return err
 	}
-	if f.uplink.PublicIP[subnet.IPv6], err = address("public-ipv6", f.publicIP[subnet.IPv6], netip.Addr.Is6, "IPv6"); err != nil {
+	if public[subnet.IPv6], err = address("public-ipv6", f.publicIP[subnet.IPv6], netip.Addr.Is6, "IPv6"); err != nil {
 		return err
 	}
 	for _, text := range f.vtepAllow {
@@ -302,8 +325,7 @@ func (f *flags) logger() (*logrus.Logger, error) {
 	return log, nil
 }
 
-// listen opens what the daemon tells of itself on. A socket that nobody asked for may fail: a container's /run can be
-// read-only.
+// listen opens the socket and the ports of the API. The default socket may fail: a container's /run can be read-only.
 func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
 	o := api.Options{Socket: f.socket, Metrics: f.metricsAddr, Log: log}
 	if f.healthzPort != 0 {

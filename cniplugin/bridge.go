@@ -14,8 +14,8 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// A bridge outlives the subnet that it was made for: the node's lease was lost or taken away, the daemon got another one,
-// and the bridge still holds the old subnet's gateway. The bridge plugin then refuses every container.
+// A bridge outlives the subnet that it was made for: the node's lease was lost or taken away, the daemon got another
+// one, and the bridge still holds the old subnet's gateway. The bridge plugin then refuses every container.
 
 // conflict is a bridge that holds what this node's subnet is not.
 type conflict struct {
@@ -46,13 +46,13 @@ func (c *call) remedy(ctx context.Context, d delegation, f subnetfile.File, caus
 // emptyAfter is how long other ADDs that failed at the same moment get to take their interfaces off the bridge again.
 const emptyAfter = time.Second
 
-// awaitRepairable returns nil once the bridge may be given another address: nothing is attached to it, so nobody has the
-// address for a gateway, and the address is one of the overlay's, so that it was ours to give.
+// awaitRepairable returns nil once the bridge may be given another address: nothing is attached to it, so no container
+// uses the address as its gateway, and the address is one of the overlay's, so that it was ours to give.
 func (c *call) awaitRepairable(ctx context.Context, d delegation, f subnetfile.File) error {
 	for until := time.Now().Add(emptyAfter); ; {
 		x, ok := findConflict(d, f)
 		if !ok {
-			return nil // somebody else did it
+			return nil // another process repaired it
 		}
 		if !inNetworks(f, x.holds.Addr()) {
 			return fmt.Errorf("%s is not of the overlay's networks", x.holds)
@@ -92,19 +92,21 @@ func (c *call) diagnose(d delegation, f subnetfile.File, cause error) error {
 // advice says what to do about a conflict.
 func (x conflict) advice(f subnetfile.File) string {
 	if !inNetworks(f, x.holds.Addr()) {
-		return fmt.Sprintf("that is not of the overlay's networks: somebody else's, or from before they were changed; remove it with "+
-			"\"ip address delete %s dev %s\", or name another bridge as delegate.bridge", x.holds, x.bridge)
+		return fmt.Sprintf("the address is in none of the overlay's networks: another program set it, or the "+
+			"networks were changed since; remove it with \"ip address delete %s dev %s\", or name another bridge as "+
+			"delegate.bridge", x.holds, x.bridge)
 	}
 	attached := "nothing is attached to it"
 	if n, err := ports(x.link); err != nil || n > 0 {
 		attached = fmt.Sprintf("interfaces attached to it: %d", n)
 	}
-	return fmt.Sprintf("the bridge is from when this node had another subnet; %s; delete the containers that are on it, then "+
-		"\"ip link delete %s\", and the next container makes it anew; or set \"repairBridge\": true in the network "+
+	return fmt.Sprintf("the bridge has the gateway of this node's former subnet; %s; delete the containers attached to it, "+
+		"then \"ip link delete %s\", and the next container creates it again; or set \"repairBridge\": true in the network "+
 		"configuration, and the next container corrects it once nothing is attached", attached, x.bridge)
 }
 
-// findConflict looks at the bridge that the delegate uses, if it is the reference plugin and gives the bridge an address.
+// findConflict looks at the bridge that the delegate uses, if it is the reference plugin and gives the bridge an
+// address.
 func findConflict(d delegation, f subnetfile.File) (conflict, bool) {
 	var config struct {
 		Bridge           string
@@ -132,8 +134,8 @@ func findConflict(d delegation, f subnetfile.File) (conflict, bool) {
 	return conflict{config.Bridge, l, holds, want}, ok
 }
 
-// inTheWay returns the first address that keeps the bridge plugin from giving a bridge the gateway's. That takes the first
-// address of the family that is the gateway's or in the way; for IPv6, only one whose prefix overlaps is.
+// inTheWay returns the first address that keeps the bridge plugin from giving a bridge the gateway's. That takes the
+// first address of the family that is the gateway's or in the way; for IPv6, only one whose prefix overlaps is.
 func inTheWay(f subnetfile.File, addrs []netip.Prefix) (holds, want netip.Prefix, ok bool) {
 	for _, family := range subnet.Families() {
 		if !f.Subnets[family].IsValid() {

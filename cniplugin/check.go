@@ -51,8 +51,9 @@ func (c *call) check(ctx context.Context) error {
 		return fail(types.ErrInvalidNetNS, "look at container "+c.a.containerID, err)
 	}
 	if len(faults) > 0 {
-		return fail(codeMismatch, fmt.Sprintf("interface %s of container %s does not fit this node's subnet file", c.a.ifName, c.a.containerID),
-			errors.New(strings.Join(faults, "; ")+"; start the container anew"))
+		return fail(codeMismatch,
+			fmt.Sprintf("interface %s of container %s does not fit this node's subnet file", c.a.ifName, c.a.containerID),
+			errors.New(strings.Join(faults, "; ")+"; restart the container"))
 	}
 	return nil
 }

@@ -18,11 +18,12 @@ import (
 // twice before it calls a plugin, which is a tenth of what we cost; and it finds out that CNI_NETNS is the node's own
 // namespace only after the verb was carried out there.
 
-// Main carries out the verb that the environment names and returns the program's exit status. Somebody who runs the
-// program by hand, without a verb, is shown what it is about.
+// Main carries out the verb that the environment names and returns the program's exit status. Run
+// by hand, without a verb, the program prints what it is for.
 func (p *Plugin) Main(ctx context.Context, about func() string) int {
 	if p.getenv("CNI_COMMAND") == "" {
-		fmt.Fprintf(p.Stderr, "%s\nCNI protocol versions supported: %s\n", about(), strings.Join(version.All.SupportedVersions(), ", "))
+		fmt.Fprintf(p.Stderr, "%s\nCNI protocol versions supported: %s\n", about(),
+			strings.Join(version.All.SupportedVersions(), ", "))
 		return 0
 	}
 	err := p.run(ctx)
@@ -139,7 +140,8 @@ func (p *Plugin) checkNamespace(netns string) error {
 	if err != nil || !os.SameFile(container, own) {
 		return nil
 	}
-	return fail(types.ErrInvalidNetNS, "CNI_NETNS is the node's own network namespace", fmt.Errorf("%s is no container's", netns))
+	return fail(types.ErrInvalidNetNS, "CNI_NETNS is the node's own network namespace",
+		fmt.Errorf("want a container's network namespace, got %s", netns))
 }
 
 // getenv returns an environment variable's value.

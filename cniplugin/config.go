@@ -16,7 +16,7 @@ const (
 )
 
 // object is a JSON object of which only some keys concern us. The others pass through as they are: a number that no
-// float64 holds, or an order of keys, is nothing to change for somebody who only passes a message on.
+// float64 holds, or an order of keys, must not change in a message that is only passed on.
 type object map[string]json.RawMessage
 
 // netConf is the network configuration, as libcni passes it on standard input.
@@ -58,7 +58,8 @@ func parseNetConf(data []byte) (netConf, error) {
 		return n, fmt.Errorf("not a JSON object: %w", err)
 	}
 	if n.SubnetFileWait < 0 || n.SubnetFileWait > maxWait.Seconds() {
-		return n, fmt.Errorf("subnetFileWait is %v, want a number of seconds from 0 to %v", n.SubnetFileWait, maxWait.Seconds())
+		return n, fmt.Errorf("subnetFileWait is %v, want a number of seconds from 0 to %v",
+			n.SubnetFileWait, maxWait.Seconds())
 	}
 	n.wait = time.Duration(n.SubnetFileWait * float64(time.Second))
 	if n.SubnetFile == "" {
@@ -80,7 +81,8 @@ func (n *netConf) parseValid() error {
 	}
 	n.listsValid = true // null too: it is how Go writes an empty list
 	if err := json.Unmarshal(raw, &n.valid); err != nil {
-		return fmt.Errorf(`cni.dev/valid-attachments is %.80s, want an array such as [{"containerID":"c1","ifname":"eth0"}]`, raw)
+		return fmt.Errorf(
+			`cni.dev/valid-attachments is %.80s, want an array such as [{"containerID":"c1","ifname":"eth0"}]`, raw)
 	}
 	return nil
 }

@@ -26,14 +26,16 @@ type delegation struct {
 // delegate has d carried out with the given verb and returns what was printed. The program is looked for in path, the
 // runtime's CNI_PATH, and gets the environment that we got (CNI spec, section 4), but for the assignments in environ. A
 // delegate's own error is returned with its code, which may tell the runtime to try again.
-func (p *Plugin) delegate(ctx context.Context, verb string, d delegation, path string, environ ...string) ([]byte, error) {
+func (p *Plugin) delegate(ctx context.Context, verb string, d delegation, path string, environ ...string) (
+	result []byte, err error,
+) {
 	program, err := findPlugin(d.plugin, path)
 	if err != nil {
 		return nil, err
 	}
 	stdout, stderr, err := execute(ctx, program, assign(p.Environ, append(environ, "CNI_COMMAND="+verb)), d.config)
 	if len(stderr) > 0 {
-		_, _ = p.Stderr.Write(stderr) // nobody is left to tell if that fails
+		_, _ = p.Stderr.Write(stderr) // a failure cannot be reported any more
 	}
 	if err != nil {
 		return nil, delegateError(d.plugin, verb, err, stdout, stderr)

@@ -20,9 +20,9 @@ func (e exitError) Error() string {
 	return fmt.Sprintf("exit status %d", e.status.ExitStatus())
 }
 
-// execute runs a program to its end, or kills it when ctx ends. Its input and output are files in memory: with pipes there
-// would have to be a goroutine, and mostly a thread, for each. This is used in place of os/exec since that one forks once
-// more to find out what the kernel can do, which a program that runs for three milliseconds has no use for.
+// execute runs a program to its end, or kills it when ctx ends. Its input and output are files in memory: with pipes
+// there would have to be a goroutine, and mostly a thread, for each. This is used in place of os/exec since that one
+// forks once more to find out what the kernel can do, which a program that runs for three milliseconds has no use for.
 func execute(ctx context.Context, program string, environ []string, stdin []byte) (stdout, stderr []byte, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -61,7 +61,7 @@ func wait(ctx context.Context, pid int) error {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // there is nothing else to try
 	})
 	sleepUntilEnd(pid)
-	// The child is left unreaped until nobody can kill it any more: its number could be another's by then.
+	// The child is left unreaped until no goroutine can kill it any more: its number could be another's by then.
 	for {
 		if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
 			break // any other error is Wait4's too
@@ -90,9 +90,9 @@ func wait(ctx context.Context, pid int) error {
 	}
 }
 
-// sleepUntilEnd returns when a child has ended, or at once where the kernel has no pidfd that can be polled (before Linux
-// 5.10). While a thread waits in a system call, the runtime wakes up every 20 µs to see whether something else is to be done,
-// on a processor that the child could have; while the poller waits, all of the program sleeps.
+// sleepUntilEnd returns when a child has ended, or at once where the kernel has no pidfd that can be polled (before
+// Linux 5.10). While a thread waits in a system call, the runtime wakes up every 20 µs to see whether something else is
+// to be done, on a processor that the child could have; while the poller waits, all of the program sleeps.
 func sleepUntilEnd(pid int) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
@@ -104,7 +104,7 @@ func sleepUntilEnd(pid int) {
 	if err != nil {
 		return
 	}
-	// The poller tells of the end once. It may have done so before it was asked, so each time the pidfd has the say.
+	// The poller reports the end once, perhaps before this call, so each time the pidfd itself is asked.
 	_ = conn.Read(func(fd uintptr) bool { // an error leaves it to waitid
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		return n > 0 || err != nil

@@ -8,8 +8,8 @@ import (
 )
 
 // gc ends the attachments of the network that the runtime does not know: what is kept of them, and the addresses that
-// host-local has reserved for them, which neither it nor bridge collects by itself. Then it passes the verb on. An error
-// does not keep it from going on (CNI spec, section GC).
+// host-local has reserved for them, which neither it nor bridge collects by itself. Then it passes the verb on. An
+// error does not keep it from going on (CNI spec, section GC).
 func (c *call) gc(ctx context.Context) error {
 	var errs []error
 	if c.conf.listsValid { // a runtime that says nothing does not mean that all containers are gone
@@ -61,7 +61,8 @@ func (c *call) collect(ctx context.Context, v valid) (errs []error) {
 		}
 		tried[a] = true
 		if err := c.end(ctx, a); err != nil {
-			errs = append(errs, withDetail(err, fmt.Sprintf("interface %q of container %s was not collected", a.ifName, a.containerID)))
+			errs = append(errs, withDetail(err,
+				fmt.Sprintf("interface %q of container %s was not collected", a.ifName, a.containerID)))
 		}
 	}
 	// Reservations first: they name the interface also where flannel's plugin kept a file by container alone.
@@ -78,7 +79,8 @@ func (c *call) collect(ctx context.Context, v valid) (errs []error) {
 	return errs
 }
 
-// end is DEL for an attachment that nobody knows. Its namespace may be taken to be gone (CNI spec, section GC).
+// end is DEL for an attachment that the runtime does not know. Its namespace may be taken to be gone (CNI spec, section
+// GC).
 func (c *call) end(ctx context.Context, a attachment) error {
 	st, err := c.store.load(a)
 	if err != nil {

@@ -131,8 +131,8 @@ func (a attributes) uint32(typ uint16) uint32 {
 	return 0
 }
 
-// dump has the kernel list objects and calls each with the fixed part of every message of the wanted type, which has size
-// bytes, and its attributes.
+// dump has the kernel list objects and calls each with the fixed part of every message of the requested type, which has
+// size bytes, and its attributes.
 func dump(request, want uint16, size int, each func(head []byte, attrs attributes)) error {
 	data, err := syscall.NetlinkRIB(int(request), unix.AF_UNSPEC)
 	if err != nil {

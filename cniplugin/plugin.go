@@ -70,8 +70,8 @@ func (c *call) attach(ctx context.Context, d delegation) ([]byte, error) {
 }
 
 // addAgain is ADD for what was added before and not deleted since. The runtime should not do that (CNI spec, section
-// ADD), but some do after a reboot. The delegate decides whether it can be; if it cannot, what is there may be a running
-// container's, so nothing is undone here, and what DEL needs to know of the first ADD is kept.
+// ADD), but some do after a reboot. The delegate decides whether it can be; if it cannot, what is there may be a
+// running container's, so nothing is undone here, and what DEL needs to know of the first ADD is kept.
 func (c *call) addAgain(ctx context.Context, d delegation, f subnetfile.File) error {
 	result, err := c.delegateAdd(ctx, d)
 	if err != nil {
@@ -117,7 +117,7 @@ func (c *call) del(ctx context.Context) error {
 		return fail(types.ErrIOFailure, "read the kept configuration", err)
 	}
 	// Without a kept configuration there may still be an address to free; the delegates find it by container and
-	// interface. If there is no saying what the delegate would be told, then nothing more can be done: DEL is best
+	// interface. If the delegate cannot be configured, then nothing more can be done: DEL is best
 	// effort, and an error would only keep a dead container's remains for ever.
 	if d, err := c.recallOrGuess(st); err == nil {
 		if err := c.detach(ctx, d); err != nil {
@@ -131,7 +131,7 @@ func (c *call) del(ctx context.Context) error {
 }
 
 // detach runs the delegate's DEL. A namespace that ended can leave a file where it was mounted, which is nothing to the
-// reference plugins but an error; they free the address if told of no namespace.
+// reference plugins but an error; they free the address if they are given no namespace.
 func (c *call) detach(ctx context.Context, d delegation) error {
 	_, err := c.delegate(ctx, "DEL", d, c.path)
 	if err == nil || c.netns == "" || isNamespace(c.netns) {
@@ -141,7 +141,7 @@ func (c *call) detach(ctx context.Context, d delegation) error {
 	return err
 }
 
-// recall returns the configuration for a verb after ADD: what was kept, or else what ADD would render now.
+// recall returns the configuration for a verb after ADD: the stored one, or else what ADD would render now.
 func (c *call) recall(st stored) (delegation, error) {
 	if st.config == nil {
 		f, err := subnetfile.Read(c.conf.SubnetFile)

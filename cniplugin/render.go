@@ -158,8 +158,9 @@ func (o object) pluginType(def string) (string, error) {
 // given reports whether the user gave a value; null is none.
 func given(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
 
-// refresh returns a stored configuration as a later verb passes it on. The runtime says anew what the ADD of the whole
-// chain resulted in (CNI spec, sections DEL and CHECK), in the version that it speaks now; the rest is as it was at ADD.
+// refresh returns a stored configuration as a later verb passes it on. The runtime passes again what the ADD of the
+// whole chain resulted in (CNI spec, sections DEL and CHECK), in the version that it speaks now; the rest is as it was
+// at ADD.
 func refresh(stored object, n netConf) (d delegation, err error) {
 	if d.plugin, err = stored.pluginType(defaultDelegate); err != nil {
 		return d, err
@@ -189,8 +190,8 @@ func (d delegation) with(key string, value any) (delegation, error) {
 }
 
 // anyFile stands in for a subnet file at DEL. host-local frees what a container has, whatever the range, but wants one;
-// these are for documentation (RFC 5737, RFC 3849) and nobody's. Not masqueraded by the daemon means that the delegate
-// looks for rules to remove.
+// these are for documentation (RFC 5737, RFC 3849) and never in use. Not masqueraded by the daemon means that the
+// delegate looks for rules to remove.
 func anyFile() subnetfile.File {
 	return subnetfile.File{Subnets: [2]netip.Prefix{
 		subnet.IPv4: netip.MustParsePrefix("192.0.2.1/24"), subnet.IPv6: netip.MustParsePrefix("2001:db8::1/64"),

@@ -24,8 +24,9 @@ type reservation struct {
 	holder attachment
 }
 
-// reservations lists host-local's for a network; none if another IPAM plugin is used. They are read without host-local's
-// lock: a file that is being written when it is read belongs to an ADD on its way, and nobody asks about that one.
+// reservations lists host-local's for a network; none if another IPAM plugin is used. They are read without
+// host-local's lock: a file that is being written when it is read belongs to an ADD on its way, and no verb asks about
+// that one.
 func (n netConf) reservations() ([]reservation, error) {
 	if plugin, err := n.IPAM.pluginType(defaultIPAM); err != nil || plugin != defaultIPAM {
 		return nil, err
@@ -64,7 +65,7 @@ func (n netConf) reservations() ([]reservation, error) {
 func exhausted(f subnetfile.File, list []reservation) (full netip.Prefix, size int, ok bool) {
 	for _, family := range subnet.Families() {
 		s := f.Subnets[family].Masked()
-		if !s.IsValid() || s.Addr().BitLen()-s.Bits() > 16 { // nobody fills more than that
+		if !s.IsValid() || s.Addr().BitLen()-s.Bits() > 16 { // no node has more containers than that
 			continue
 		}
 		taken := 0

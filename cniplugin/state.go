@@ -90,8 +90,8 @@ func (s store) remove(st stored) error {
 	return nil // two DELs at once
 }
 
-// list returns the attachments of a network that something is stored of. Of what flannel's plugin stored, the interface is
-// not known.
+// list returns the attachments of a network that something is stored of. Of what flannel's plugin stored, the interface
+// is not known.
 func (s store) list(network string) (list []attachment, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -36,7 +36,7 @@ func readFile(ctx context.Context, n netConf) (subnetfile.File, error) {
 	}
 }
 
-// fileError is what a runtime is told of a subnet file that is not to be had, after waiting for it.
+// fileError is the error for a runtime when there is no subnet file after waiting for it.
 func fileError(err error, waited time.Duration) error {
 	_, isPath := errors.AsType[*fs.PathError](err)
 	switch {

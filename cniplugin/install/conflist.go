@@ -45,7 +45,8 @@ func conflist(o Options) (object, error) {
 func defaultConflist(o Options) (object, error) {
 	for _, needed := range []string{"bridge", "host-local"} {
 		if !present(o, needed) {
-			return nil, fmt.Errorf("%s has no plugin %s: install the reference plugins (github.com/containernetworking/plugins) there", o.BinDir, needed)
+			return nil, fmt.Errorf("%s has no plugin %s: install the reference plugins there "+
+				"(github.com/containernetworking/plugins)", o.BinDir, needed)
 		}
 	}
 	first := object{"type": o.Names[0], "delegate": object{"hairpinMode": true, "isDefaultGateway": true}}
@@ -113,8 +114,8 @@ type state int
 const (
 	absent  state = iota
 	ours          // as it was installed
-	same          // somebody else's, and the same as ours
-	foreign       // somebody else's, or edited
+	same          // another program's, and the same as ours
+	foreign       // another program's, or edited
 )
 
 func inspect(path string, want object) (state, error) {
@@ -144,7 +145,8 @@ func inspect(path string, want object) (state, error) {
 
 func conflistPath(o Options) (string, error) {
 	if o.Conflist != filepath.Base(o.Conflist) || filepath.Ext(o.Conflist) != ".conflist" {
-		return "", fmt.Errorf("%q is not the name of a list that runtimes read, want one such as %q", o.Conflist, DefaultConflist)
+		return "", fmt.Errorf("%q is not the name of a list that runtimes read, want one such as %q",
+			o.Conflist, DefaultConflist)
 	}
 	return filepath.Join(o.ConfDir, o.Conflist), nil
 }
@@ -168,9 +170,10 @@ func installConflist(o Options, r *Report) error {
 	}
 	switch {
 	case found == same:
-		r.done("%s is as it should be", path)
+		r.done("%s is up to date", path)
 	case found == foreign && !o.Force:
-		return fmt.Errorf("%s is somebody else's or was edited: it is kept; remove it, choose another file name, or force it", path)
+		return fmt.Errorf("%s was written by another program or edited, and was kept: remove it, choose another file "+
+			"name, or force it", path)
 	default:
 		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
 			r.done("%s is up to date", path)
@@ -184,7 +187,8 @@ func installConflist(o Options, r *Report) error {
 	return others(o, list, r)
 }
 
-// others warns of configurations beside ours. They are somebody else's and stay, but a runtime takes the first by name.
+// others warns of configurations beside ours. They belong to other programs and stay, but a runtime takes the first by
+// name.
 func others(o Options, list object, r *Report) error {
 	entries, err := os.ReadDir(o.ConfDir)
 	if err != nil {
@@ -222,7 +226,7 @@ func removeConflist(o Options, r *Report) error {
 	case found == absent:
 		return nil
 	case found != ours && !o.Force:
-		r.warn("%s is somebody else's or was edited: kept", path)
+		r.warn("%s was written by another program or edited: kept", path)
 		return nil
 	}
 	if err := os.Remove(path); err != nil {

@@ -36,14 +36,14 @@ func TestConflistOfSomebodyElse(t *testing.T) {
 	} {
 		n.write(path, content)
 		n.Force = false
-		if _, err := Install(t.Context(), n.Options); err == nil || !strings.Contains(err.Error(), "somebody else's or was edited: it is kept") {
+		if _, err := Install(t.Context(), n.Options); err == nil || !strings.Contains(err.Error(), "written by another program or edited, and was kept") {
 			t.Errorf("%s: got %v", name, err)
 		}
 		r, err := Uninstall(n.Options)
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.says(r.Warnings, "somebody else's or was edited: kept")
+		n.says(r.Warnings, "written by another program or edited: kept")
 		if got, err := os.ReadFile(path); err != nil || string(got) != content {
 			t.Errorf("%s: now it is %s, %v", name, got, err)
 		}
@@ -62,7 +62,7 @@ func TestEditedConflist(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.write(path, strings.Replace(string(written), `"1.0.0"`, `"0.4.0"`, 1))
-	if _, err := Install(t.Context(), n.Options); err == nil || !strings.Contains(err.Error(), "was edited") {
+	if _, err := Install(t.Context(), n.Options); err == nil || !strings.Contains(err.Error(), "or edited, and was kept") {
 		t.Errorf("got %v", err)
 	}
 	n.write(path, strings.ReplaceAll(string(written), "\n", " "))
@@ -77,7 +77,7 @@ func TestConflistWrittenByHand(t *testing.T) {
 	n.write(path, `{"name":"cbr0","cniVersions":["1.0.0","1.1.0"],"cniVersion":"1.0.0","plugins":[
 		{"type":"selvage","subnetFile":"`+n.SubnetFile+`","delegate":{"isDefaultGateway":true,"hairpinMode":true}},
 		{"type":"portmap","capabilities":{"portMappings":true}}]}`)
-	n.says(n.install().Done, "selvage is now", "is as it should be")
+	n.says(n.install().Done, "selvage is now", "is up to date")
 	if _, err := Uninstall(n.Options); err != nil {
 		t.Fatal(err)
 	}

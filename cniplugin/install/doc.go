@@ -1,11 +1,12 @@
-// Package install puts the CNI plugin where the container runtime finds it, and takes it away again: the program into the
-// runtime's plugin directory, a network configuration into its configuration directory.
+// Package install puts the CNI plugin where the container runtime finds it, and takes it away again: the program into
+// the runtime's plugin directory, a network configuration into its configuration directory.
 //
-// A runtime takes a network configuration for the sign that the node's network is ready. So the program comes first, and
-// the configuration only once there is a subnet file. Both are replaced by rename: a runtime that looks at any moment
-// finds the old file or the new.
+// A runtime takes a network configuration for the sign that the node's network is ready. So the program comes first,
+// and the configuration only once there is a subnet file. Both are replaced by rename: a runtime that looks at any
+// moment finds the old file or the new.
 //
-// What is somebody else's stays as it is: other configurations, a configuration of ours that was edited, a newer program.
+// What belongs to other programs stays as it is: other configurations, a configuration of ours that was edited, a newer
+// program.
 //
 //   - install.go is the order of things,
 //   - program.go installs the program, and knows which one is newer with the help of version.go,

@@ -53,7 +53,7 @@ func (o Options) withDefaults() Options {
 
 // Report is what was done, a line each, for a log.
 type Report struct {
-	Done     []string // what was changed, or found as it should be
+	Done     []string // what was changed, or found up to date
 	Warnings []string // what is worth a look
 }
 
@@ -64,8 +64,9 @@ func (r *Report) warn(format string, args ...any) {
 	r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...))
 }
 
-// Install installs the program and, once the node is ready, the network configuration. It can be repeated at any time. The
-// report says what was done also if there is an error; [ErrNotReady] means that only the network configuration is missing.
+// Install installs the program and, once the node is ready, the network configuration. It can be repeated at any time.
+// The report says what was done also if there is an error; [ErrNotReady] means that only the network configuration is
+// missing.
 func Install(ctx context.Context, o Options) (r Report, err error) {
 	o = o.withDefaults()
 	for _, name := range o.Names {
@@ -82,9 +83,9 @@ func Install(ctx context.Context, o Options) (r Report, err error) {
 	return r, nil
 }
 
-// Uninstall removes what Install put there, the network configuration first: a runtime must not find one whose plugin is
-// gone. What containers that run need for their end stays: the configurations and addresses that are kept for them. But
-// their end needs the program too, so they should have ended before.
+// Uninstall removes what Install put there, the network configuration first: a runtime must not find one whose plugin
+// is gone. What containers that run need for their end stays: the configurations and addresses that are kept for them.
+// But their end needs the program too, so they should have ended before.
 func Uninstall(o Options) (r Report, err error) {
 	o = o.withDefaults()
 	if err := removeConflist(o, &r); err != nil {

@@ -22,25 +22,26 @@ import (
 )
 
 const (
-	churnPods = 500          // at the same time, on one node
-	churnEnv  = "CHURN_PODS" // sets another number
-	churnMost = 1<<10 - 3    // what the subnet has
-	atOnce    = 16           // verbs
+	churnPods   = 500              // at most at the same time on the node: as many as fit into churnBudget
+	churnBudget = 20 * time.Second // about the duration of the whole
+	churnEnv    = "CHURN_PODS"     // sets the number of pods
+	churnMost   = 1<<10 - 3        // addresses in the subnet
+	atOnce      = 16               // verbs
 )
 
 // churn is a runtime that starts and ends many containers at once.
 type churn struct {
 	*node
-	pods   int
+	pods   []*sandbox.Net // by number
 	mu     sync.Mutex
 	holder map[netip.Addr]string // who has an address, from ADD's result to DEL's start
 }
 
-// TestChurn can be had with other numbers:
+// TestChurn chooses the number of pods by how fast the machine is. To set it:
 //
 //	CHURN_PODS=1000 go test -race -v -run Churn ./cniplugin/selvage
 func TestChurn(t *testing.T) {
-	pods := churnPods
+	pods := 0
 	if s := os.Getenv(churnEnv); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 || n > churnMost {
@@ -51,31 +52,42 @@ func TestChurn(t *testing.T) {
 	testChurn(t, build(t), pods)
 }
 
-// testChurn adds many containers and deletes them, some of them and others in their place meanwhile, while the daemon
-// writes its file again and again. In the end there must be nothing left.
+// testChurn adds many containers and deletes them, a quarter of them twice, while the daemon keeps writing its file. In
+// the end nothing must be left. A count of 0 is replaced by what the machine can do within churnBudget.
 func testChurn(t *testing.T, bin string, count int) {
 	file := ipv4File()
 	file.Subnets[subnet.IPv4] = netip.MustParsePrefix("10.5.28.1/22") // 1021 addresses
-	c := &churn{node: newNode(t, bin, "1.0.0", "selvage", file), pods: count, holder: map[netip.Addr]string{}}
+	c := &churn{node: newNode(t, bin, "1.0.0", "selvage", file), holder: map[netip.Addr]string{}}
 	stop := c.restart(file)
 	begin := time.Now()
-	pods := make([]*sandbox.Net, count)
-	c.each(func(cni *libcni.CNIConfig, i int) error {
+	add := func(cni *libcni.CNIConfig, i int) error {
 		var err error
-		if pods[i], err = c.host.NewNet(); err != nil {
+		if c.pods[i], err = c.host.NewNet(); err != nil {
 			return err
 		}
-		if err := c.attach(cni, i, pods[i]); err != nil || i%4 != 0 {
+		if err := c.attach(cni, i, c.pods[i]); err != nil || i%4 != 0 {
 			return err
 		}
-		return errors.Join(c.detach(cni, i, pods[i]), c.attach(cni, i, pods[i]))
-	})
+		return errors.Join(c.detach(cni, i, c.pods[i]), c.attach(cni, i, c.pods[i]))
+	}
+	first := min(count, atOnce)
+	if count == 0 {
+		first = atOnce
+	}
+	c.pods = make([]*sandbox.Net, first)
+	c.each(0, add)
+	if count == 0 {
+		took := time.Since(begin) / atOnce                               // of a container's ADD
+		count = max(4*atOnce, min(churnPods, int(churnBudget/(2*took)))) // its DEL takes about as long
+	}
+	c.pods = append(c.pods, make([]*sandbox.Net, count-first)...)
+	c.each(first, add)
 	if len(c.holder) != count && !t.Failed() {
 		t.Errorf("%d addresses are in use, want %d", len(c.holder), count)
 	}
 	c.wantVeths(count)
-	c.each(func(cni *libcni.CNIConfig, i int) error {
-		return errors.Join(c.detach(cni, i, pods[i]), pods[i].Close())
+	c.each(0, func(cni *libcni.CNIConfig, i int) error {
+		return errors.Join(c.detach(cni, i, c.pods[i]), c.pods[i].Close())
 	})
 	t.Logf("%d containers added and deleted, a quarter of them twice, in %v; the subnet file was written %d times",
 		count, time.Since(begin).Round(time.Millisecond), stop())
@@ -105,8 +117,8 @@ func (c *churn) restart(file subnetfile.File) (stop func() int) {
 	return func() int { close(ctx); return <-written }
 }
 
-// each does something with every container, so many at once. It goes on after an error.
-func (c *churn) each(do func(cni *libcni.CNIConfig, i int) error) {
+// each does something with every container from a number on, atOnce at a time. It goes on after an error.
+func (c *churn) each(from int, do func(cni *libcni.CNIConfig, i int) error) {
 	c.Helper()
 	next := make(chan int)
 	var workers sync.WaitGroup
@@ -124,15 +136,16 @@ func (c *churn) each(do func(cni *libcni.CNIConfig, i int) error) {
 			}
 		})
 	}
-	for i := range c.pods {
+	for i := from; i < len(c.pods); i++ {
 		next <- i
 	}
 	close(next)
 	workers.Wait()
 }
 
-// nameTaken is what bridge says, once in thousands of times, if the kernel does not take the name that it chose at random for the node's
-// end of a pair. It means to choose another, and looks for the taken one in the container (SetupVethWithName in pkg/ip/link_linux.go).
+// nameTaken is in bridge's error, once in thousands of times, if the name that it chose at random for the node's end of a
+// pair is taken. It would choose another, but looks for the taken one in the container (SetupVethWithName in
+// pkg/ip/link_linux.go).
 const nameTaken = "already exists"
 
 func (c *churn) attach(cni *libcni.CNIConfig, i int, pod *sandbox.Net) error {
@@ -162,7 +175,7 @@ func (c *churn) attach(cni *libcni.CNIConfig, i int, pod *sandbox.Net) error {
 
 func (c *churn) detach(cni *libcni.CNIConfig, i int, pod *sandbox.Net) error {
 	c.mu.Lock()
-	for a, holder := range c.holder { // before DEL: somebody else may have it before that returns
+	for a, holder := range c.holder { // before DEL: another container may get it before DEL returns
 		if holder == fmt.Sprintf("container %d", i) {
 			delete(c.holder, a)
 		}

@@ -15,7 +15,7 @@ func main() {
 	os.Exit(plugin.Main(context.Background(), about))
 }
 
-// about is what somebody reads who runs the program by hand.
+// about is printed when the program is run by hand.
 func about() string {
 	built := "(unknown)"
 	if info, ok := debug.ReadBuildInfo(); ok {
