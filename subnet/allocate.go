@@ -42,8 +42,8 @@ func (v *View) Allocate(r Request) (Allocation, error) {
 	ranges := v.rules.Config.Ranges
 	own := v.own(r)
 	if own != nil {
-		a.Have = &Record{Key: own.Key, Created: own.Created, Modified: own.Modified, LeaseID: own.LeaseID}
-		a.Have.Value, _ = own.Value() // decoded from JSON, so it encodes
+		have := v.record(own, own.Lease)
+		a.Have = &have
 	}
 	for _, f := range Families() {
 		if !ranges[f].Enabled() {

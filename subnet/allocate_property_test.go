@@ -61,7 +61,7 @@ func someLeases(rnd *rand.Rand, ranges [2]Range) []Record {
 		}
 		r := record(FormatKey(key[:]...), 1+rnd.Int64N(20), instance, "172.31.0.2", "fd00:31::2")
 		if rnd.IntN(10) == 0 {
-			r.Value = []byte("?")
+			r = withValue(r, []byte("?"))
 		}
 		records = append(records, r)
 	}
@@ -117,8 +117,8 @@ func judgeAllocation(v *View, records []Record, req Request, a Allocation, err e
 			own = e
 		}
 	}
-	if own != nil && err == nil && (a.Have == nil || a.Have.Key != own.Key) {
-		return "the own record is " + own.Key
+	if own != nil && err == nil && (a.Have == nil || a.Have.Name != own.Name) {
+		return "the own record is " + own.Name
 	}
 	full := false
 	for f, r := range v.rules.Config.Ranges {
@@ -144,8 +144,8 @@ func judgeAllocation(v *View, records []Record, req Request, a Allocation, err e
 		}
 		var taken []netip.Prefix
 		for _, rec := range records {
-			subnets, err := ParseKey(rec.Key)
-			if err == nil && (own == nil || rec.Key != own.Key) && r.CheckPeer(subnets[f]) == nil {
+			subnets, err := parseKey(rec.Name)
+			if err == nil && (own == nil || rec.Name != own.Name) && r.CheckPeer(subnets[f]) == nil {
 				taken = append(taken, subnets[f])
 			}
 		}
@@ -190,13 +190,13 @@ func TestAllocateFillsUp(t *testing.T) {
 		public := fmt.Sprintf("172.31.%d.%d", revision>>8&255, revision&255)
 		r := record(FormatKey(a.Subnets[:]...), revision, id, public, "fd00:31::2")
 		changes := v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{r}})
-		wantChanges(t, "a node comes", changes, "+"+r.Key)
+		wantChanges(t, "a node comes", changes, "+"+r.Name)
 		// The index of the first range is in the second if it is below 1<<8; all are.
 		i, _ := c.Ranges[IPv4].absolute(a.Subnets[IPv4])
 		if p, ok := c.Ranges[IPv6].atAbsolute(i); !ok || p != a.Subnets[IPv6] {
-			t.Errorf("%s: want %s beside the IPv4 one", r.Key, p)
+			t.Errorf("%s: want %s beside the IPv4 one", r.Name, p)
 		}
-		return r.Key, nil
+		return r.Name, nil
 	}
 	var keys []string
 	for range c.Ranges[IPv4].Count() {

@@ -14,7 +14,7 @@ func TestAllocate(t *testing.T) {
 	const four = `{"Network":"10.5.0.0/16"}`
 	const six = `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`
 	reserved := func(r Record) Record { r.LeaseID = 0; return r }
-	bad := func(r Record) Record { r.Value = []byte("?"); return r }
+	bad := func(r Record) Record { return withValue(r, []byte("?")) }
 	me := func(key string, created int64) Record { return record(key, created, "me", "172.31.0.1", "fd00:31::1") }
 	other := func(key string, created int64) Record { return record(key, created, "", "172.31.0.2", "fd00:31::2") }
 	byIP := func(key string, created int64) Record { return record(key, created, "", "172.31.0.1", "fd00:31::1") }
@@ -123,7 +123,7 @@ func TestAllocate(t *testing.T) {
 			}
 			have := Record{}
 			for _, r := range tt.records {
-				if r.Key == tt.have {
+				if r.Name == tt.have {
 					have = r
 				}
 			}
@@ -134,8 +134,7 @@ func TestAllocate(t *testing.T) {
 			if own == nil || own.Key() != tt.have {
 				t.Errorf("own lease %+v, want that of %s", own, tt.have)
 			}
-			if got := a.Have; got == nil || got.Key != have.Key || got.Created != have.Created ||
-				got.Modified != have.Modified || got.LeaseID != have.LeaseID || string(got.Value) == "" {
+			if got := a.Have; got == nil || *got != have {
 				t.Errorf("own record %+v, want %+v", got, have)
 			}
 		})
@@ -190,7 +189,7 @@ func TestByInstance(t *testing.T) {
 	v := NewView()
 	v.Apply(Event{Type: Page, Revision: 9, Put: []Record{
 		record("10.5.30.0-24", 7, "me", "172.31.0.2", ""), record("10.77.0.0-24", 3, "me", "172.31.0.3", ""),
-		record("10.5.31.0-24", 1, "another", "172.31.0.4", ""), {Key: "10.5.32.0-24", Value: []byte("?"), Created: 1},
+		record("10.5.31.0-24", 1, "another", "172.31.0.4", ""), decoded("10.5.32.0-24", []byte("?"), 1, 0, 0),
 	}})
 	if l := v.ByInstance("me"); l == nil || l.Endpoints[IPv4].Subnet != pfx("10.77.0.0/24") {
 		t.Errorf("found %+v", l)

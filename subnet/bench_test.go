@@ -1,10 +1,10 @@
 package subnet
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -26,7 +26,7 @@ func manyLeases(b *testing.B, r Range, n int) []Record {
 		if err != nil {
 			b.Fatal(err)
 		}
-		records[i] = Record{Key: l.Key(), Value: value, Created: int64(i + 1), Modified: int64(i + 1), LeaseID: 1}
+		records[i] = decoded(l.Key(), value, int64(i+1), int64(i+1), 1)
 	}
 	return records
 }
@@ -42,9 +42,9 @@ func BenchmarkViewApply(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() { // it comes and goes
 				revision++
-				one.Created, one.Modified = revision, revision
+				one.Order, one.Version = revision, revision
 				v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{one}})
-				v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Key}})
+				v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Name}})
 			}
 		})
 	}
@@ -95,9 +95,9 @@ func BenchmarkViewUnique(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				revision++
-				one.Created, one.Modified = revision, revision
+				one.Order, one.Version = revision, revision
 				v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{one}})
-				v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Key}})
+				v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Name}})
 			}
 			b.ReportMetric(float64(size)/float64(n), "B/lease")
 			runtime.KeepAlive(records)
@@ -115,9 +115,11 @@ func BenchmarkViewCrowded(b *testing.B) {
 				records := manyLeases(b, c.Ranges[IPv4], n+2)
 				for i, r := range records[1:] {
 					if what == "subnet" {
-						records[1+i].Key = fmt.Sprintf("%s&fd00::%x:0-112", records[0].Key, 1+i)
+						key := fmt.Sprintf("%s&fd00::%x:0-112", records[0].Name, 1+i)
+						records[1+i] = decoded(key, []byte(text(r)), r.Order, r.Version, r.LeaseID)
 					} else {
-						records[1+i].Value = bytes.Replace(r.Value, fmt.Appendf(nil, "%02x:%02x", (1+i)>>8, (1+i)&255), []byte("00:00"), 1)
+						own := fmt.Sprintf("%02x:%02x", (1+i)>>8, (1+i)&255)
+						records[1+i] = withValue(r, []byte(strings.Replace(text(r), own, "00:00", 1)))
 					}
 				}
 				v := newView(b, dataIsUnique(c), records[:n+1]...)
@@ -128,9 +130,9 @@ func BenchmarkViewCrowded(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					revision++
-					one.Created, one.Modified = revision, revision
+					one.Order, one.Version = revision, revision
 					v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{one}})
-					v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Key}})
+					v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Name}})
 				}
 			})
 		}

@@ -3,14 +3,16 @@ package subnet
 import (
 	"fmt"
 	"hash/fnv"
+	"net/netip"
 	"strconv"
 	"strings"
 	"unicode"
 )
 
-// Keys and values come from outside, and a node keeps something of each of them. These are the most that is taken, in
-// bytes. What [ParseLease] takes, [Lease.Value] can write.
+// Keys and values come from outside, and a node keeps something of each of them. These are the limits, in bytes. What
+// [ParseLease] accepts, [Lease.Value] can write.
 const (
+	maxName        = 253  // of a record: a DNS name, which a Kubernetes Node has (RFC 1123); a key has less
 	maxKey         = 128  // a real one has at most 62
 	maxValue       = 4096 // a real one is under 400
 	maxData        = 512  // of a family's backend data, compact; vxlan's has 45
@@ -19,12 +21,12 @@ const (
 	maxNodeName    = 253 // a DNS name, which is what Kubernetes takes (RFC 1123)
 )
 
-// What is said of bad input is bounded as well, since it is kept and logged.
+// Error texts about bad input are bounded as well, since they are kept and logged.
 const (
 	maxQuoted = 64  // bytes of the input
 	maxReason = 512 // bytes of what a backend says
-	// maxStrays is how many keys that are no lease's a [View] remembers. It only counts the rest: none of them can ever
-	// become a lease, whatever the rules are.
+	// maxStrays is how many records without a subnet a [View] keeps. It only counts the rest: whatever the rules are, none
+	// of them is a lease before it changes.
 	maxStrays = 4096
 )
 
@@ -40,7 +42,7 @@ func quote(s string) string {
 // checkText says why text cannot be a field of at most limit bytes that people are shown, or nil.
 func checkText(field, text string, limit int) error {
 	if len(text) > limit {
-		return fmt.Errorf("%s of %d bytes, at most %d are taken", field, len(text), limit)
+		return fmt.Errorf("%s of %d bytes, want at most %d", field, len(text), limit)
 	}
 	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return fmt.Errorf("%s is %s, want printable characters only", field, quote(text))
@@ -48,8 +50,44 @@ func checkText(field, text string, limit int) error {
 	return nil
 }
 
-// checkTexts checks what of the lease is taken as it comes.
-func (l Lease) checkTexts() error {
+// check says why l is malformed, or nil. It may be of any origin: a [View] checks every lease that it gets.
+func (l *Lease) check() error {
+	for _, f := range Families() {
+		e := &l.Endpoints[f]
+		if e.Subnet == (netip.Prefix{}) {
+			continue
+		}
+		if err := checkSubnet(f, e.Subnet); err != nil {
+			return err
+		}
+		if err := checkPublicIP(f, e.PublicIP); err != nil {
+			return err
+		}
+	}
+	return l.checkTexts()
+}
+
+// checkSubnet says why p cannot be a lease's subnet in f, or nil.
+func checkSubnet(f Family, p netip.Prefix) error {
+	switch {
+	case !p.IsValid() || FamilyOf(p.Addr()) != f || p.Addr().Is4In6():
+		return fmt.Errorf("subnet %s is not an %s prefix", p, f)
+	case p != p.Masked():
+		return fmt.Errorf("subnet %s has host bits set, want %s", p, p.Masked())
+	}
+	return nil
+}
+
+// checkPublicIP says why a cannot be a lease's public IP in f, or nil.
+func checkPublicIP(f Family, a netip.Addr) error {
+	if !a.IsValid() || FamilyOf(a) != f || a.Is4In6() || a.Zone() != "" {
+		return fmt.Errorf("public IP %s is not an %s address", a, f)
+	}
+	return nil
+}
+
+// checkTexts checks the fields of a lease that are free text.
+func (l *Lease) checkTexts() error {
 	if err := checkText("BackendType", l.BackendType, maxBackendType); err != nil {
 		return err
 	}
@@ -61,7 +99,7 @@ func (l Lease) checkTexts() error {
 	}
 	for _, f := range Families() {
 		if n := len(l.Endpoints[f].Data); n > maxData {
-			return fmt.Errorf("%s of %d bytes, at most %d are taken", dataField(f), n, maxData)
+			return fmt.Errorf("%s of %d bytes, want at most %d", dataField(f), n, maxData)
 		}
 	}
 	return nil
@@ -87,13 +125,13 @@ func short(err error) error {
 	return fmt.Errorf("%s... (%d bytes)", strings.ToValidUTF8(text[:maxReason], ""), len(text))
 }
 
-// ShortKey returns what a key is kept under: itself, unless it is far too long for a lease's. Two long keys, or a long
-// one and what it is kept under, could be made to come out alike; neither is a lease's, so nothing hangs on it.
-func ShortKey(key string) string {
-	if len(key) <= maxKey {
-		return key
+// ShortName returns the name under which a record is kept: its own, unless that is longer than any lease's. Two long
+// names, or a long one and a short one, can be made to come out alike; neither is a lease's, so nothing depends on it.
+func ShortName(name string) string {
+	if len(name) <= maxName {
+		return name
 	}
 	h := fnv.New64a()
-	h.Write([]byte(key))
-	return fmt.Sprintf("%s %016x", quote(key), h.Sum64())
+	h.Write([]byte(name))
+	return fmt.Sprintf("%s %016x", quote(name), h.Sum64())
 }

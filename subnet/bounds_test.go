@@ -34,13 +34,13 @@ func TestParseLeaseBounds(t *testing.T) {
 	long := func(n int) string { return `"` + strings.Repeat("x", n) + `"` }
 	for _, tt := range []struct{ value, want string }{
 		{value("NodeName", long(253)), ``},
-		{value("NodeName", long(254)), `NodeName of 254 bytes, at most 253 are taken`},
+		{value("NodeName", long(254)), `NodeName of 254 bytes, want at most 253`},
 		{value("InstanceID", long(64)), ``},
-		{value("InstanceID", long(65)), `InstanceID of 65 bytes, at most 64 are taken`},
+		{value("InstanceID", long(65)), `InstanceID of 65 bytes, want at most 64`},
 		{value("BackendType", long(64)), ``},
-		{value("BackendType", long(65)), `BackendType of 65 bytes, at most 64 are taken`},
+		{value("BackendType", long(65)), `BackendType of 65 bytes, want at most 64`},
 		{value("BackendData", long(510)), ``},
-		{value("BackendData", long(511)), `BackendData of 513 bytes, at most 512 are taken`},
+		{value("BackendData", long(511)), `BackendData of 513 bytes, want at most 512`},
 		{value("BackendData", `[1,`+strings.Repeat(" ", 3000)+`2]`), ``}, // white space is not kept
 		{value("NodeName", `"kök und größe"`), ``},
 		{value("NodeName", `"a\u0000b"`), `NodeName is "a\x00b", want printable characters only`},
@@ -60,7 +60,7 @@ func TestParseLeaseBounds(t *testing.T) {
 	}
 	_, err := ParseLease("10.5.29.0-24&fd00:5:0:1d::-64",
 		[]byte(`{"PublicIP":"172.31.0.2","PublicIPv6":"fd00:31::2","BackendV6Data":`+long(600)+`}`))
-	wantError(t, err, "key 10.5.29.0-24&fd00:5:0:1d::-64: value: BackendV6Data of 602 bytes, at most 512 are taken")
+	wantError(t, err, "key 10.5.29.0-24&fd00:5:0:1d::-64: value: BackendV6Data of 602 bytes, want at most 512")
 }
 
 // TestLargestLease: a lease that is as large as can be read can be written.
@@ -95,14 +95,14 @@ func TestViewStrays(t *testing.T) {
 	key := func(i int) string { return fmt.Sprintf("stray %d", i) }
 	records := func(n int) (list []Record) {
 		for i := range n {
-			list = append(list, Record{Key: key(i), Created: 1, Modified: 1})
+			list = append(list, decoded(key(i), nil, 1, 1, 0))
 		}
 		return list
 	}
 	change := func(created, modified int64, put ...string) {
 		e := Event{Type: Changed, Revision: v.Revision() + 1}
 		for _, key := range put {
-			e.Put = append(e.Put, Record{Key: key, Created: created, Modified: modified})
+			e.Put = append(e.Put, decoded(key, nil, created, modified, 0))
 		}
 		v.Apply(e)
 	}
@@ -151,15 +151,15 @@ func TestViewStrays(t *testing.T) {
 func TestViewLongKeys(t *testing.T) {
 	v := newView(t, viewRules(t))
 	a, b := strings.Repeat("x", 1000), strings.Repeat("x", 999)+"y"
-	v.Apply(Event{Type: Changed, Revision: 1001, Put: []Record{{Key: a, Created: 1001, Modified: 1001}, {Key: b, Created: 1001, Modified: 1001}}})
+	v.Apply(Event{Type: Changed, Revision: 1001, Put: []Record{decoded(a, nil, 1001, 1001, 0), decoded(b, nil, 1001, 1001, 0)}})
 	for _, key := range []string{a, b} {
 		m, ok, why := v.Get(key)
-		if !ok || len(m.Key) > maxKey {
-			t.Errorf("known %t, under a key of %d bytes", ok, len(m.Key))
+		if !ok || len(m.Name) > maxName {
+			t.Errorf("known %t, under a key of %d bytes", ok, len(m.Name))
 		}
-		wantError(t, why, "key of 1000 bytes: want ADDRESS-LENGTH, at most one IPv4 and one IPv6, parted by &")
-		if again, _, _ := v.Get(m.Key); again != m {
-			t.Errorf("by its short key %q: %+v", m.Key, again)
+		wantError(t, why, "key of 1000 bytes: want ADDRESS-LENGTH, at most one IPv4 and one IPv6, separated by &")
+		if again, _, _ := v.Get(m.Name); again != m {
+			t.Errorf("by its short key %q: %+v", m.Name, again)
 		}
 	}
 	v.Apply(Event{Type: Changed, Revision: 1002, Deleted: []string{a}})
@@ -178,12 +178,12 @@ func TestViewLongReasons(t *testing.T) {
 	rules.Check = func(Lease) error { return said }
 	r := record("10.5.29.0-24", 1001, "", "172.31.0.2", "")
 	v := newView(t, rules, r)
-	if _, _, why := v.Get(r.Key); why != said {
+	if _, _, why := v.Get(r.Name); why != said {
 		t.Errorf("got %v, want what the backend says", why)
 	}
 	said = errors.New(strings.Repeat("x", 510) + strings.Repeat("é", 500))
 	v.SetRules(rules)
-	_, _, why := v.Get(r.Key)
+	_, _, why := v.Get(r.Name)
 	wantError(t, why, strings.Repeat("x", 510)+"é... (1510 bytes)")
 }
 
@@ -196,7 +196,7 @@ func TestViewWithoutRules(t *testing.T) {
 	r := record("10.5.29.0-24", 2, "", "172.31.0.2", "")
 	for range 10 {
 		v.Apply(Event{Type: Changed, Revision: v.Revision() + 1, Put: []Record{r}})
-		v.Apply(Event{Type: Changed, Revision: v.Revision() + 1, Deleted: []string{r.Key}})
+		v.Apply(Event{Type: Changed, Revision: v.Revision() + 1, Deleted: []string{r.Name}})
 	}
 	if n := v.remembered(); n != 0 {
 		t.Errorf("%d things are left", n)

@@ -29,7 +29,7 @@ func BenchmarkParseKey(b *testing.B) {
 	key := dualLease().Key()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := ParseKey(key); err != nil {
+		if _, err := parseKey(key); err != nil {
 			b.Fatal(err)
 		}
 	}

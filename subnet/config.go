@@ -52,7 +52,7 @@ func ParseConfig(data []byte) (Config, error) {
 func parseConfig(data []byte) (Config, error) {
 	var c Config
 	if len(data) > maxConfig {
-		return c, fmt.Errorf("is %d bytes long, at most %d are taken", len(data), maxConfig)
+		return c, fmt.Errorf("is %d bytes long, want at most %d", len(data), maxConfig)
 	}
 	if len(strings.TrimSpace(string(data))) == 0 {
 		return c, fmt.Errorf(`is empty, want at least {"Network": "10.5.0.0/16"}`)

@@ -131,7 +131,7 @@ func TestParseConfigErrors(t *testing.T) {
 		// the whole
 		{``, `is empty, want at least {"Network": "10.5.0.0/16"}`},
 		{" \n", `is empty, want at least {"Network": "10.5.0.0/16"}`},
-		{strings.Repeat(" ", 65537), `is 65537 bytes long, at most 65536 are taken`},
+		{strings.Repeat(" ", 65537), `is 65537 bytes long, want at most 65536`},
 		{`"10.5.0.0/16"`, `is a JSON string, want an object`},
 		{`[{}]`, `is a JSON array, want an object`},
 		{`{"Network":"10.5.0.0/16",}`,
@@ -156,7 +156,7 @@ func TestParseConfigErrors(t *testing.T) {
 		{`{"Backend":{"Type":5},` + four + `}`, `Backend: Type is 5, want a string`},
 		{`{"Backend":7,` + four + `}`, `Backend: is a JSON number, want an object`},
 		// what is long or cannot be printed
-		{`{"Backend":{"Type":"` + strings.Repeat("x", 65) + `"},` + four + `}`, `Backend: Type of 65 bytes, at most 64 are taken`},
+		{`{"Backend":{"Type":"` + strings.Repeat("x", 65) + `"},` + four + `}`, `Backend: Type of 65 bytes, want at most 64`},
 		{`{"Backend":{"Type":"vxlan\n"},` + four + `}`, `Backend: Type is "vxlan\n", want printable characters only`},
 		{`{"SubnetLen":` + strings.Repeat("9", 1000) + `,` + four + `}`, `SubnetLen is a JSON number, want a whole number`},
 		{`{"Network":"` + strings.Repeat("\\u001b", 100) + `"}`,

@@ -5,51 +5,66 @@ import (
 	"net/netip"
 )
 
-// entry is what a [View] remembers of a record.
+// entry is what a [View] keeps of a record.
 type entry struct {
-	*Lease   // what the record says, or its key alone if the value is bad; replaced and never changed
-	Key      string
-	Created  int64
-	Modified int64
-	LeaseID  int64
-	why      error  // not let in, and why; nil: let in
-	shown    *Lease // the peer as last told to the caller; nil if not
-	things   things // what only one lease may have and this one claims
-	stage    uint32
-	holds    bool // it holds its subnets, whether or not this node can use it
-	keeps    bool // it keeps its things; false if there are none
-	gone     bool
-	dirty    bool // in View.dirty
+	*Lease  // the decoded record, of a malformed one its subnets alone; replaced and never changed
+	Name    string
+	Order   int64
+	Version int64
+	LeaseID int64
+	why     error  // why it is rejected; nil: it is accepted
+	shown   *Lease // the peer as last returned to the caller; nil: none
+	things  things // what only one lease may have and this one claims
+	stage   uint32
+	holds   bool // it holds its subnets, whether or not this node can use it
+	keeps   bool // it keeps its things; false if there are none
+	gone    bool
+	dirty   bool // in View.dirty
 }
 
 // errNew marks an entry that has not been judged yet.
-var errNew = errors.New("not looked at yet")
+var errNew = errors.New("not judged yet")
 
-func (e *entry) member(l Lease) Member {
-	return Member{Lease: l, Key: e.Key, Created: e.Created, Modified: e.Modified, LeaseID: e.LeaseID}
+// record returns the record that l, which is a part of e's lease or all of it, stands for.
+func (v *View) record(e *entry, l *Lease) Record {
+	return Record{Lease: *l, Name: e.Name, Bad: v.bad[e], Order: e.Order, Version: e.Version, LeaseID: e.LeaseID}
 }
 
-// put takes in a record. It looks at the value even if the revisions are those it knows: after a wipe of the store they
-// can come again with another value.
+// put takes in a record. It compares the lease even if order and version are the known ones: after a wipe of the store
+// they can come again with another lease.
 func (v *View) put(r Record) {
-	l, bad := ParseLease(r.Key, r.Value)
-	key := ShortKey(r.Key)
-	e := v.entries[key]
+	bad := r.Bad
+	if bad == nil {
+		bad = r.Lease.check()
+	}
+	if bad != nil {
+		r.Lease, bad = r.Lease.subnetsAlone(), short(bad)
+	}
+	name := ShortName(r.Name)
+	e := v.entries[name]
 	switch {
-	case e == nil && l.stray() && v.strays == maxStrays:
-		if v.listing || r.Created == r.Modified {
+	case e == nil && r.stray() && v.strays >= maxStrays:
+		if v.listing || r.Order == r.Version {
 			v.uncounted++
 		}
 		return
 	case e == nil:
-		e = v.enter(key, l)
-	case e.Created != r.Created:
-		v.markAround(e) // its age changes, and so whom it goes before
+		e = &entry{Name: name, Lease: r.Lease.copy(), why: errNew}
+		v.entries[name] = e
+		v.list(e)
+	case !e.sameSubnets(&r.Lease):
+		v.unlist(e)
+		e.Lease = r.Lease.copy()
+		v.list(e)
+	default:
+		if e.Order != r.Order {
+			v.markAround(e) // its precedence changes
+		}
+		if r.Lease != *e.Lease {
+			e.Lease = r.Lease.copy()
+		}
 	}
-	e.Created, e.Modified, e.LeaseID, e.stage = r.Created, r.Modified, r.LeaseID, v.stage
-	if l != *e.Lease {
-		e.Lease = l.copy()
-	}
+	e.Order, e.Version, e.LeaseID, e.stage = r.Order, r.Version, r.LeaseID, v.stage
 	if bad != nil {
 		v.bad[e] = bad
 	} else {
@@ -58,34 +73,25 @@ func (v *View) put(r Record) {
 	v.mark(e)
 }
 
-// enter makes an entry for a new key, under the subnets that it names. A key never changes its subnets, whatever its
-// value says, and one with a bad value still occupies them: nobody can create it again.
-func (v *View) enter(key string, l Lease) *entry {
-	e := &entry{Key: key, Lease: l.copy(), why: errNew}
-	v.entries[key] = e
-	if l.stray() {
+// list enters e under its subnets. A malformed record occupies its subnets too.
+func (v *View) list(e *entry) {
+	if e.stray() {
 		v.strays++
 	}
 	for _, f := range Families() {
-		if l.Has(f) {
-			v.bySubnet[f].Modify(l.Endpoints[f].Subnet, func(at []*entry, _ bool) ([]*entry, bool) { return append(at, e), false })
+		if e.Has(f) {
+			v.bySubnet[f].Modify(e.Endpoints[f].Subnet, func(at []*entry, _ bool) ([]*entry, bool) {
+				return append(at, e), false
+			})
 		}
 	}
-	return e
 }
 
-// stray reports whether l is what came of a key that is no lease's.
-func (l Lease) stray() bool { return !l.Has(IPv4) && !l.Has(IPv6) }
-
-func (l Lease) copy() *Lease { return &l }
-
-func (v *View) remove(e *entry) {
-	delete(v.entries, e.Key)
-	delete(v.bad, e)
-	e.gone = true
-	v.mark(e)
+// unlist undoes list. What depended on e is judged anew, and e holds and keeps nothing until it is judged itself.
+func (v *View) unlist(e *entry) {
 	v.markAround(e)
 	v.disclaim(e)
+	e.holds = false
 	if e.stray() {
 		v.strays--
 	}
@@ -99,7 +105,36 @@ func (v *View) remove(e *entry) {
 	}
 }
 
-// mark has e judged anew. Before there are rules nobody is judged, and the first ones mark everybody.
+// remove drops e.
+func (v *View) remove(e *entry) {
+	delete(v.entries, e.Name)
+	delete(v.bad, e)
+	e.gone = true
+	v.mark(e)
+	v.unlist(e)
+}
+
+// stray reports whether l has no subnet, as what is left of a record under a malformed key.
+func (l *Lease) stray() bool { return !l.Has(IPv4) && !l.Has(IPv6) }
+
+// sameSubnets reports whether two leases have the same subnets.
+func (l *Lease) sameSubnets(x *Lease) bool {
+	return l.Endpoints[IPv4].Subnet == x.Endpoints[IPv4].Subnet && l.Endpoints[IPv6].Subnet == x.Endpoints[IPv6].Subnet
+}
+
+// subnetsAlone returns those of l's subnets that are well formed, and nothing else of it.
+func (l *Lease) subnetsAlone() (part Lease) {
+	for _, f := range Families() {
+		if p := l.Endpoints[f].Subnet; checkSubnet(f, p) == nil {
+			part.Endpoints[f].Subnet = p
+		}
+	}
+	return part
+}
+
+func (l *Lease) copy() *Lease { x := *l; return &x }
+
+// mark has e judged anew. Before there are rules no entry is judged, and the first rules mark all of them.
 func (v *View) mark(e *entry) {
 	if v.rules != nil && !e.dirty {
 		e.dirty = true
@@ -107,8 +142,8 @@ func (v *View) mark(e *entry) {
 	}
 }
 
-// markAround has everything judged anew that may hang on e: what overlaps it if it holds its subnets, and what shares
-// a thing with it if it keeps that. Nothing hangs on an entry that has neither.
+// markAround has everything judged anew that may depend on e: what overlaps it if it holds its subnets, and what shares
+// a thing with it if it keeps that. Nothing depends on an entry that does neither.
 func (v *View) markAround(e *entry) {
 	if e.holds {
 		v.markOverlapping(e)
@@ -143,8 +178,8 @@ func (v *View) overlapping(e *entry, yield func(at []*entry) bool) {
 	}
 }
 
-// overlappingPrefix calls yield with the entries of every subnet that shares an address with p, and reports whether it
-// was let finish.
+// overlappingPrefix calls yield with the entries of every subnet that shares an address with p, until it returns false,
+// and reports whether it never did.
 func (v *View) overlappingPrefix(f Family, p netip.Prefix, yield func(at []*entry) bool) bool {
 	t := &v.bySubnet[f]
 	for _, at := range t.Supernets(p) { // p itself included

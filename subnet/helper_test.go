@@ -72,6 +72,27 @@ func valueOf(instance, public4, public6 string) []byte {
 	return b
 }
 
+// decoded is the record of a key and a value.
+func decoded(key string, value []byte, order, version, lease int64) Record {
+	r := DecodeRecord(key, value)
+	r.Order, r.Version, r.LeaseID = order, version, lease
+	return r
+}
+
+// withValue is r with another value under its key.
+func withValue(r Record, value []byte) Record {
+	return decoded(r.Name, value, r.Order, r.Version, r.LeaseID)
+}
+
+// text is the value of a record that is well formed.
+func text(r Record) string {
+	value, err := r.Value()
+	if err != nil {
+		panic(fmt.Sprintf("value of a lease made up by a test: %v", err))
+	}
+	return string(value)
+}
+
 // snapshot is the events of one snapshot that holds the given records in a single page.
 func snapshot(revision int64, records ...Record) []Event {
 	return []Event{{Type: Page, Revision: revision, Put: records}, {Type: Synced, Revision: revision}}

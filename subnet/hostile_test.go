@@ -37,7 +37,7 @@ func cluster(t testing.TB) (*subnet.View, map[string]subnet.Lease) {
 func peersOf(v *subnet.View) map[string]subnet.Lease {
 	peers := map[string]subnet.Lease{}
 	for m := range v.Peers {
-		peers[m.Key] = m.Lease
+		peers[m.Name] = m.Lease
 	}
 	return peers
 }
@@ -54,8 +54,15 @@ func hostile(t testing.TB) []subnettest.Record {
 	return records
 }
 
+// decoded is a record that was created and not changed.
+func decoded(key string, value []byte, revision, lease int64) subnet.Record {
+	r := subnet.DecodeRecord(key, value)
+	r.Order, r.Version, r.LeaseID = revision, revision, lease
+	return r
+}
+
 func stored(r subnettest.Record, revision int64) subnet.Record {
-	return subnet.Record{Key: r.Key, Value: r.Value, Created: revision, Modified: revision, LeaseID: 2}
+	return decoded(r.Key, r.Value, revision, 2)
 }
 
 // wantQuarantined fails unless r is quarantined for its own reason, and that is fit to be shown.
@@ -134,15 +141,13 @@ func TestHostileTogether(t *testing.T) {
 		if err != nil {
 			t.Errorf("a new node finds no subnet: %v", err)
 		}
-		mine := subnettest.Peers()[0]
-		mine.Key, mine.Created, mine.Modified = subnet.FormatKey(a.Subnets[:]...), 9001, 9001
-		mine.Value = []byte(`{"PublicIP":"172.31.0.15","PublicIPv6":"fd00:31::15","BackendType":"vxlan",` +
-			`"BackendData":{"VNI":1,"VtepMAC":"0e:05:00:00:00:0f"},"BackendV6Data":{"VNI":1,"VtepMAC":"0e:05:00:00:06:0f"}}`)
+		mine := decoded(subnet.FormatKey(a.Subnets[:]...), []byte(`{"PublicIP":"172.31.0.15","PublicIPv6":"fd00:31::15","BackendType":"vxlan",`+
+			`"BackendData":{"VNI":1,"VtepMAC":"0e:05:00:00:00:0f"},"BackendV6Data":{"VNI":1,"VtepMAC":"0e:05:00:00:06:0f"}}`), 9001, 1)
 		if changes := v.Apply(subnet.Event{Type: subnet.Changed, Revision: 9001, Put: []subnet.Record{mine}}); len(changes) != 1 {
-			_, _, why := v.Get(mine.Key)
+			_, _, why := v.Get(mine.Name)
 			t.Errorf("the new node's lease gives %v: %v", changes, why)
 		}
-		v.Apply(subnet.Event{Type: subnet.Changed, Revision: 9002, Deleted: append(keys, mine.Key)})
+		v.Apply(subnet.Event{Type: subnet.Changed, Revision: 9002, Deleted: append(keys, mine.Name)})
 		if got := peersOf(v); len(got) != len(peers) {
 			t.Errorf("peers %v, want %v", got, peers)
 		}
@@ -203,7 +208,7 @@ func TestHostileMemory(t *testing.T) {
 	}
 	put := func(key string, value []byte) {
 		n++
-		page = append(page, subnet.Record{Key: key, Value: value, Created: revision + 1, Modified: revision + 1})
+		page = append(page, decoded(key, value, revision+1, 0))
 		if len(page) == 1000 {
 			flush()
 		}

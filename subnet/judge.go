@@ -8,28 +8,28 @@ import (
 	"slices"
 )
 
-// Rules say which leases a [View] lets in. Config decides which leases hold their subnets, and Unique which of those keep
-// what only one may have, so that every node decides alike. The rest are one node's own: a lease that fails them is not
-// let in here, and still goes before newer ones.
+// Rules say which leases a [View] accepts. Config decides which leases hold their subnets, and Unique which of those keep
+// what only one may have, so that every node decides alike. The rest are one node's own: a lease that fails them is
+// rejected here, and still takes precedence over newer ones.
 type Rules struct {
 	Config Config
-	// Unique returns what no two leases may share, each as people are to read it and once, such as "MAC
-	// 0e:00:00:00:00:01 (IPv4)". It is asked of leases that hold their subnets. It must be pure and hang on nothing
-	// but the lease and Config. nil: nothing.
+	// Unique returns what no two leases may share, each once and as a text for people, such as "MAC 0e:00:00:00:00:01
+	// (IPv4)". It is called with leases that hold their subnets. It must be pure and depend on nothing but the lease
+	// and Config. nil: nothing.
 	Unique func(Lease) []string
 
 	InstanceID string        // ours: a lease that carries it is our own, not a peer's
 	PublicIPs  [2]netip.Addr // ours, by Family: no peer can have them, nor can they be in a peer's subnet
-	// Underlay is what of the underlay no peer's subnet may hold as a whole, or we would lose it: the prefixes that are
-	// on-link on the uplink, and, as single addresses, gateways and the store's endpoints. An overlay that lies inside
-	// a wider on-link prefix is no harm.
+	// Underlay is what of the underlay no peer's subnet may contain as a whole, or this node would lose it: the prefixes
+	// that are on-link on the uplink, and, as single addresses, gateways and the store's endpoints. An overlay inside a
+	// wider on-link prefix does no harm.
 	Underlay []netip.Prefix
-	// Check is the last word on a peer's lease that is good otherwise; the backend says here whether it can use it. It
-	// must be pure. nil takes all.
+	// Check has the last word on a peer's lease that is good otherwise: whether the backend can use it. It must be pure.
+	// nil accepts all.
 	Check func(Lease) error
 }
 
-// ErrOverlap is why a lease is not let in that shares addresses with an older one.
+// ErrOverlap is why a lease is rejected that shares addresses with an older one.
 var ErrOverlap = errors.New("overlaps the older lease")
 
 // own reports whether l is this node's.
@@ -50,7 +50,7 @@ func (r *Rules) enabled(l *Lease) *Lease {
 
 // fits says why l cannot hold its subnets, or nil. It may look at the lease and the config only: see [Rules].
 func (r *Rules) fits(l *Lease) error {
-	if !l.Has(IPv4) && !l.Has(IPv6) {
+	if l.stray() {
 		return fmt.Errorf("no subnet in a family that the network config enables")
 	}
 	for _, f := range Families() {
@@ -124,11 +124,12 @@ func (r *Rules) broadcasts(a netip.Addr) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// judge decides every dirty entry, and those that hang on a decision that changed. A decision rests on older entries
-// only, so this ends, and with the same result in whatever order; the oldest go first, so that few are decided twice.
+// judge decides every dirty entry, and those that depend on a decision that changed. A decision depends on older entries
+// only, so this ends, and with the same result in whatever order; the oldest are decided first, so that few are decided
+// twice.
 func (v *View) judge() []Change {
 	if v.rules == nil || !v.synced || v.listing {
-		return nil // dirty entries wait for the rules and for the whole picture
+		return nil // dirty entries wait for the rules and for the whole snapshot
 	}
 	var touched []*entry
 	for len(v.dirty) > 0 {
@@ -153,7 +154,7 @@ func (v *View) judge() []Change {
 	return changes
 }
 
-// decide judges e, and marks what hangs on a decision that changed.
+// decide judges e, and marks what depends on a decision that changed.
 func (v *View) decide(e *entry) {
 	l := v.rules.enabled(e.Lease)
 	why := v.cannotHold(e, l)
@@ -183,7 +184,7 @@ func (v *View) cannotHold(e *entry, l *Lease) error {
 		return err
 	}
 	if x := v.beatenBy(e); x != nil {
-		return fmt.Errorf("%w %s", ErrOverlap, x.Key)
+		return fmt.Errorf("%w %s", ErrOverlap, x.Name)
 	}
 	return nil
 }
@@ -193,7 +194,7 @@ func (v *View) beatenBy(e *entry) (older *entry) {
 	v.overlapping(e, func(at []*entry) bool {
 		for _, x := range at {
 			if !x.holds {
-				break // those that hold it come first
+				break // the holders come first
 			}
 			if e.newer(x) {
 				older = x
@@ -204,18 +205,18 @@ func (v *View) beatenBy(e *entry) (older *entry) {
 	return older
 }
 
-// newer reports whether e has to give way to x where they overlap.
+// newer reports whether x takes precedence over e.
 func (e *entry) newer(x *entry) bool { return e.compare(x) > 0 }
 
-// compare orders entries by age, oldest first. Keys created in one transaction share a revision; the key then decides,
-// so that every node decides alike.
+// compare orders entries by age, oldest first. Records can share an order, such as keys that one transaction created;
+// then the name decides, so that every node decides alike.
 func (e *entry) compare(x *entry) int {
-	return cmp.Or(cmp.Compare(e.Created, x.Created), cmp.Compare(e.Key, x.Key))
+	return cmp.Or(cmp.Compare(e.Order, x.Order), cmp.Compare(e.Name, x.Name))
 }
 
-// announce compares what the caller was last told of e with what holds now.
+// announce compares what was last returned to the caller of e with what holds now.
 func (v *View) announce(e *entry) (Change, bool) {
-	c := Change{Key: e.Key, Before: e.shown}
+	c := Change{Name: e.Name, Before: e.shown}
 	if l := v.rules.enabled(e.Lease); !e.gone && e.why == nil && !v.rules.own(l) {
 		c.After = l
 	}

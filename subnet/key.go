@@ -14,7 +14,7 @@ func (l Lease) Key() string {
 	return FormatKey(l.Endpoints[IPv4].Subnet, l.Endpoints[IPv6].Subnet)
 }
 
-// FormatKey returns the key of the given subnets; an invalid prefix stands for a family that is not in use.
+// FormatKey returns the key of subnets; an invalid prefix stands for a family that is not in use.
 func FormatKey(subnets ...netip.Prefix) string {
 	var b [maxKey]byte
 	return string(appendKey(b[:0], subnets))
@@ -35,21 +35,21 @@ func appendKey(b []byte, subnets []netip.Prefix) []byte {
 	return b
 }
 
-// ParseKey is the inverse of [FormatKey]. It takes the canonical form only: any other spelling of a subnet would be a
+// parseKey is the inverse of [FormatKey]. It accepts the canonical form only: any other spelling of a subnet would be a
 // second key for it.
-func ParseKey(key string) ([2]netip.Prefix, error) {
+func parseKey(key string) ([2]netip.Prefix, error) {
 	if len(key) > maxKey {
 		return [2]netip.Prefix{}, fmt.Errorf(
-			"key of %d bytes: want ADDRESS-LENGTH, at most one IPv4 and one IPv6, parted by &", len(key))
+			"key of %d bytes: want ADDRESS-LENGTH, at most one IPv4 and one IPv6, separated by &", len(key))
 	}
-	subnets, err := parseKey(key)
+	subnets, err := parseParts(key)
 	if err != nil {
 		return [2]netip.Prefix{}, fmt.Errorf("key %s: %w", quote(key), err)
 	}
 	return subnets, nil
 }
 
-func parseKey(key string) (subnets [2]netip.Prefix, err error) {
+func parseParts(key string) (subnets [2]netip.Prefix, err error) {
 	first, second, two := strings.Cut(key, "&")
 	parts := [2]string{first, second}
 	if n := 1 + strings.Count(key, "&"); n > len(parts) {

@@ -26,7 +26,7 @@ type Lease struct {
 func (l Lease) Has(f Family) bool { return l.Endpoints[f].Subnet.IsValid() }
 
 // Value returns the lease's value in flannel's format, byte for byte what flannel writes for the fields it knows. It
-// fails if an endpoint's Data is not JSON, or if [ParseLease] would not take something for its size or its characters.
+// fails if an endpoint's Data is not JSON, or if [ParseLease] would reject a field for its size or its characters.
 func (l Lease) Value() ([]byte, error) { return l.AppendValue(nil) }
 
 // AppendValue is [Lease.Value], appended to b.
@@ -41,10 +41,11 @@ func (l Lease) AppendValue(b []byte) ([]byte, error) {
 	return append(b, value...), err
 }
 
-// ParseLease decodes a key and its value. Fields it does not know are ignored. It checks form only; whether the lease
-// may be let in is for [View] to say. Beside an error about the value, the lease says what the key says.
+// ParseLease decodes a key and its value in flannel's format. Fields it does not know are ignored. It checks the form
+// only; whether the lease is accepted is for [View] to say. Beside an error about the value, the lease has the key's
+// subnets.
 func ParseLease(key string, data []byte) (Lease, error) {
-	subnets, err := ParseKey(key)
+	subnets, err := parseKey(key)
 	if err != nil {
 		return Lease{}, err
 	}
@@ -59,10 +60,10 @@ func ParseLease(key string, data []byte) (Lease, error) {
 	return l, fmt.Errorf("key %s: value%w", key, err)
 }
 
-// parseValue decodes the value kept under the key of the given subnets. What it says goes on from the word "value".
+// parseValue decodes the value kept under the key of subnets. Its error continues the word "value".
 func parseValue(subnets [2]netip.Prefix, data []byte) (l Lease, err error) {
 	if len(data) > maxValue {
-		return l, fmt.Errorf(" of %d bytes, at most %d are taken", len(data), maxValue)
+		return l, fmt.Errorf(" of %d bytes, want at most %d", len(data), maxValue)
 	}
 	v, usual := parseUsual(data)
 	if !usual {
@@ -70,11 +71,11 @@ func parseValue(subnets [2]netip.Prefix, data []byte) (l Lease, err error) {
 			return l, fmt.Errorf(": %w", err)
 		}
 	}
-	// As good as all leases are of one type.
+	// Nearly all leases are of one type.
 	l.BackendType, l.InstanceID, l.NodeName = unique.Make(v.backendType).Value(), strings.Clone(v.instanceID), strings.Clone(v.nodeName)
 	for _, f := range Families() {
 		if !subnets[f].IsValid() {
-			continue // flannel names a public address in a family that is off; nothing is to be sent there
+			continue // flannel writes a public address in a family that is off; nothing is sent there
 		}
 		e, name := &l.Endpoints[f], [...]string{IPv4: "PublicIP", IPv6: "PublicIPv6"}[f]
 		e.Subnet = subnets[f]

@@ -13,13 +13,13 @@ func FuzzParseKey(f *testing.F) {
 		f.Add(golden.key)
 	}
 	f.Fuzz(func(t *testing.T, key string) {
-		subnets, err := ParseKey(key)
+		subnets, err := parseKey(key)
 		if err != nil {
 			checkReason(t, err)
 			if subnets != [2]netip.Prefix{} {
 				t.Errorf("%q: subnets beside the error: %v", key, subnets)
 			}
-			if short := ShortKey(key); len(short) > maxKey || len(key) <= maxKey && short != key {
+			if short := ShortName(key); len(short) > maxName || len(key) <= maxName && short != key {
 				t.Errorf("%q is kept under %q", key, short)
 			}
 			return

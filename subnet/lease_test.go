@@ -123,7 +123,7 @@ func TestParseLeaseErrors(t *testing.T) {
 		{dual, `{"PublicIP":"172.31.0.2","PublicIPv6":"fe80::1%eth0"}`,
 			`value: PublicIPv6 is "fe80::1%eth0", want an IPv6 address`},
 		{four, `{"PublicIP":"172.31.0.2","BackendData":"` + strings.Repeat("x", 5000) + `"}`,
-			`value of 5042 bytes, at most 4096 are taken`},
+			`value of 5042 bytes, want at most 4096`},
 	} {
 		_, err := ParseLease(tt.key, []byte(tt.value))
 		wantError(t, err, "key "+tt.key+": "+tt.want)
@@ -141,7 +141,7 @@ func TestValueErrors(t *testing.T) {
 	l = goldenLeases()["vxlan"].lease
 	l.NodeName = strings.Repeat("x", 254)
 	_, err = l.Value()
-	wantError(t, err, "lease 10.5.29.0-24: NodeName of 254 bytes, at most 253 are taken")
+	wantError(t, err, "lease 10.5.29.0-24: NodeName of 254 bytes, want at most 253")
 }
 
 func TestParseKey(t *testing.T) {
@@ -153,7 +153,7 @@ func TestParseKey(t *testing.T) {
 		"0.0.0.0-0&::-0":                   {pfx("0.0.0.0/0"), pfx("::/0")},
 		"255.255.255.255-32&fd00::1:2-128": {pfx("255.255.255.255/32"), pfx("fd00::1:2/128")},
 	} {
-		got, err := ParseKey(key)
+		got, err := parseKey(key)
 		if err != nil || got != want {
 			t.Errorf("%s: got %v (%v), want %v", key, got, err, want)
 		}
@@ -195,9 +195,9 @@ func TestParseKeyErrors(t *testing.T) {
 		"fd00::-64&fd00:1::-64":         `want the IPv4 subnet first, then the IPv6 one`,
 		"10.5.29.0-24&fd00::-64&a":      `has 3 parts, want one or two`,
 	} {
-		_, err := ParseKey(key)
+		_, err := parseKey(key)
 		wantError(t, err, fmt.Sprintf("key %q: %s", key, want))
 	}
-	_, err := ParseKey(strings.Repeat("1", 129))
-	wantError(t, err, "key of 129 bytes: want ADDRESS-LENGTH, at most one IPv4 and one IPv6, parted by &")
+	_, err := parseKey(strings.Repeat("1", 129))
+	wantError(t, err, "key of 129 bytes: want ADDRESS-LENGTH, at most one IPv4 and one IPv6, separated by &")
 }

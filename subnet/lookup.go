@@ -5,19 +5,19 @@ import (
 	"slices"
 )
 
-// Found is a record whose subnet holds an address, see [View.Lookup].
+// Found is a record whose subnet contains an address, see [View.Lookup].
 type Found struct {
-	Member
-	Why error // it is not let in; nil: it is, or it is our own
+	Record
+	Why error // why it is rejected; nil: it is accepted, or our own
 }
 
-// Lookup returns the records whose subnet holds an address: the one that is let in first, if there is one, then the others
+// Lookup returns the records whose subnet contains an address: first the accepted one, if there is one, then the others
 // in the order of their age.
 func (v *View) Lookup(a netip.Addr) (found []Found) {
 	f := FamilyOf(a)
 	v.overlappingPrefix(f, netip.PrefixFrom(a, a.BitLen()), func(at []*entry) bool {
 		for _, e := range at {
-			found = append(found, Found{e.member(*e.Lease), e.why})
+			found = append(found, Found{v.record(e, e.Lease), e.why})
 		}
 		return true
 	})
@@ -28,7 +28,7 @@ func (v *View) Lookup(a netip.Addr) (found []Found) {
 		case a.Why != nil && b.Why == nil:
 			return 1
 		}
-		return v.entries[a.Key].compare(v.entries[b.Key])
+		return v.entries[a.Name].compare(v.entries[b.Name])
 	})
 	return found
 }

@@ -15,8 +15,8 @@ func TestLookup(t *testing.T) {
 	v := NewView()
 	v.SetRules(Rules{Config: c, InstanceID: "us"})
 	record := func(key, instance string, created int64) Record {
-		return Record{Key: key, Created: created, Modified: created,
-			Value: fmt.Appendf(nil, `{"PublicIP":"192.0.2.%d","PublicIPv6":null,"BackendType":"vxlan","InstanceID":%q}`, created, instance)}
+		value := fmt.Appendf(nil, `{"PublicIP":"192.0.2.%d","PublicIPv6":null,"BackendType":"vxlan","InstanceID":%q}`, created, instance)
+		return decoded(key, value, created, created, 0)
 	}
 	v.Apply(Event{Type: Synced, Revision: 9, Put: []Record{
 		record("10.5.7.0-24", "us", 1), record("10.5.8.0-24", "a", 4), record("10.5.8.0-25", "b", 3), record("10.5.8.128-26", "c", 2),
@@ -31,7 +31,7 @@ func TestLookup(t *testing.T) {
 	} {
 		var got []string
 		for _, f := range v.Lookup(netip.MustParseAddr(address)) {
-			got = append(got, f.Key)
+			got = append(got, f.Name)
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", address, got, want)

@@ -8,15 +8,16 @@ import (
 	"strings"
 )
 
-// ErrDuplicate is why a lease is not let in that has something which an older one keeps, and only one may have; see
+// ErrDuplicate is why a lease is rejected that has something which an older one keeps, and only one may have; see
 // Rules.Unique. Of the node's own lease it says that the node has to choose another such thing. The subnets stay the
-// lease's own: nobody else can have them.
+// lease's own: no other can have them.
 var ErrDuplicate = errors.New("is that of the older lease")
 
-// things are what a lease has of what only one may have, see Rules.Unique, joined to one text: hardly any lease has more than one.
+// things are what a lease has of what only one may have, see Rules.Unique, joined to one text: few leases have more than
+// one.
 type things string
 
-const thingsEnd = "\n" // what people are to read in a line has none
+const thingsEnd = "\n" // a text for people has none
 
 func joinThings(all []string) things { return things(strings.Join(all, thingsEnd)) }
 
@@ -29,8 +30,8 @@ func (t things) each(yield func(string) bool) {
 	}
 }
 
-// claim enters what e asks for of the things that only one lease may have. The error names an older lease that keeps
-// one of them. One that is beaten in one thing keeps nothing at all, as one that is beaten in one subnet holds none.
+// claim enters what e claims of the things that only one lease may have. The error names an older lease that keeps one
+// of them. A lease that loses one thing keeps nothing at all, as one that loses one subnet holds none.
 func (v *View) claim(e *entry, l *Lease) error {
 	var all things
 	if e.holds && v.rules.Unique != nil {
@@ -54,7 +55,7 @@ func (v *View) claim(e *entry, l *Lease) error {
 	return why
 }
 
-// disclaim undoes claim. Whoever else has one of the things is judged anew.
+// disclaim undoes claim. Every other lease that has one of the things is judged anew.
 func (v *View) disclaim(e *entry) {
 	if e.keeps {
 		v.markSharing(e)
@@ -70,9 +71,9 @@ func (v *View) keptByOlder(e *entry) (why error) {
 	for thing := range e.things.each {
 		v.byThing.each(thing, func(x *entry) bool {
 			if x.keeps && e.newer(x) {
-				why = fmt.Errorf("%s %w %s", thing, ErrDuplicate, x.Key)
+				why = fmt.Errorf("%s %w %s", thing, ErrDuplicate, x.Name)
 			}
-			return x.keeps && why == nil // those that keep it come first
+			return x.keeps && why == nil // the keepers come first
 		})
 		if why != nil {
 			return why
@@ -93,23 +94,23 @@ func (v *View) markSharing(e *entry) {
 	}
 }
 
-// SamePublicIP calls yield with every public IP that several peers have, and their keys, oldest first, until it returns
-// false. Each of them may be right, behind one NAT. It may also be a cloned machine, or what a node left behind when it
-// got another instance id. Who has this node's own public IP is not let in and so not among them.
-func (v *View) SamePublicIP(yield func(ip netip.Addr, keys []string) bool) {
+// SamePublicIP calls yield with every public IP that several peers have, and the names of their records, oldest first,
+// until it returns false. Each of them may be right, behind one NAT. It may also be a cloned machine, or what a node left
+// behind when it got another instance id. A lease with this node's own public IP is rejected and so not among them.
+func (v *View) SamePublicIP(yield func(ip netip.Addr, names []string) bool) {
 	for ip, at := range v.byPublicIP.many {
 		peers := slices.SortedFunc(slices.Values(at), (*entry).compare)
-		keys := make([]string, len(peers))
+		names := make([]string, len(peers))
 		for i, e := range peers {
-			keys[i] = e.Key
+			names[i] = e.Name
 		}
-		if !yield(ip, keys) {
+		if !yield(ip, names) {
 			return
 		}
 	}
 }
 
-// reindexPublicIPs follows a change of what the caller is told of e.
+// reindexPublicIPs follows a change of a peer.
 func (v *View) reindexPublicIPs(e *entry, c Change) {
 	for _, f := range Families() {
 		before, after := publicIP(c.Before, f), publicIP(c.After, f)

@@ -34,7 +34,7 @@ func withData(key string, revision int64, instance, data4, data6 string) Record 
 	if err != nil {
 		panic(fmt.Sprintf("value of a lease made up by a test: %v", err))
 	}
-	return Record{Key: key, Value: value, Created: revision, Modified: revision, LeaseID: 7}
+	return decoded(key, value, revision, revision, 7)
 }
 
 // TestUniqueHistory is the life of a machine, of its clones, and of their leases.
@@ -42,7 +42,7 @@ func TestUniqueHistory(t *testing.T) {
 	v := newView(t, uniqueRules(t))
 	revision := int64(1000)
 	put := func(r Record) []Change {
-		revision = max(revision+1, r.Created)
+		revision = max(revision+1, r.Order)
 		return v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{r}})
 	}
 	gone := func(key string) []Change {
@@ -84,7 +84,7 @@ func TestUniqueHistory(t *testing.T) {
 	wantChanges(t, "the machine is back, and now the younger", put(withData(a, 1010, "", "1", "")), "")
 	wantWhy(a, isB)
 	spoiled := withData(b, 1002, "", "1", "")
-	spoiled.Value = []byte("?")
+	spoiled = withValue(spoiled, []byte("?"))
 	wantChanges(t, "the elder is spoiled", put(spoiled), "-"+b+" +"+a+" +10.5.11.0-25")
 	wantChanges(t, "and mended", put(withData(b, 1002, "", "1", "")), "+"+b+" -"+a+" -10.5.11.0-25")
 
@@ -116,13 +116,13 @@ func TestUniqueInAnyOrder(t *testing.T) {
 				netip.PrefixFrom(ip(fmt.Sprintf("fd00:5:0:%x::", rnd.IntN(12))), 64))
 			records = append(records, withData(key, int64(100+i), "", data(), data()))
 		}
-		slices.SortFunc(records, func(a, b Record) int { return strings.Compare(a.Key, b.Key) })
-		records = slices.CompactFunc(records, func(a, b Record) bool { return a.Key == b.Key })
+		slices.SortFunc(records, func(a, b Record) int { return strings.Compare(a.Name, b.Name) })
+		records = slices.CompactFunc(records, func(a, b Record) bool { return a.Name == b.Name })
 		whys := func(v *View) map[string]string {
 			m := map[string]string{}
 			for _, r := range records {
-				if _, _, why := v.Get(r.Key); why != nil {
-					m[r.Key] = why.Error()
+				if _, _, why := v.Get(r.Name); why != nil {
+					m[r.Name] = why.Error()
 				}
 			}
 			return m
@@ -162,7 +162,7 @@ func TestUniqueCost(t *testing.T) {
 		asked = 0
 		v.Apply(Event{Type: Changed, Revision: v.Revision() + 1, Put: []Record{r}})
 		if asked != 1 {
-			t.Errorf("%s: %d leases were looked at, want 1", r.Key, asked)
+			t.Errorf("%s: %d leases were looked at, want 1", r.Name, asked)
 		}
 	}
 	asked = 0
@@ -191,8 +191,8 @@ func TestSamePublicIP(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", step, got, want)
 		}
 	}
-	six := []string{c.Key, "fd00:5:0:d::-64"}
-	wantSame("at first", map[netip.Addr][]string{ip("172.31.0.2"): {c.Key, b.Key, a.Key}, ip("fd00:31::2"): six})
+	six := []string{c.Name, "fd00:5:0:d::-64"}
+	wantSame("at first", map[netip.Addr][]string{ip("172.31.0.2"): {c.Name, b.Name, a.Name}, ip("fd00:31::2"): six})
 	n := 0
 	for range v.SamePublicIP {
 		n++
@@ -201,9 +201,9 @@ func TestSamePublicIP(t *testing.T) {
 	if n != 1 {
 		t.Errorf("%d calls, want 1", n)
 	}
-	v.Apply(Event{Type: Changed, Revision: 1001, Deleted: []string{b.Key}})
-	wantSame("one goes", map[netip.Addr][]string{ip("172.31.0.2"): {c.Key, a.Key}, ip("fd00:31::2"): six})
-	a.Value = valueOf("", "172.31.0.7", "")
+	v.Apply(Event{Type: Changed, Revision: 1001, Deleted: []string{b.Name}})
+	wantSame("one goes", map[netip.Addr][]string{ip("172.31.0.2"): {c.Name, a.Name}, ip("fd00:31::2"): six})
+	a = withValue(a, valueOf("", "172.31.0.7", ""))
 	v.Apply(Event{Type: Changed, Revision: 1002, Put: []Record{a}})
 	wantSame("one moves", map[netip.Addr][]string{ip("fd00:31::2"): six})
 	rules.Config = mustConfig(t, `{"Network":"10.5.0.0/16"}`)

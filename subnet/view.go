@@ -6,44 +6,35 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// Member is a lease together with what the store knows of it. Members are comparable.
-type Member struct {
-	Lease
-	Key      string
-	Created  int64 // store revision that created the key: of two overlapping leases the older one counts
-	Modified int64 // store revision of the last change
-	LeaseID  int64 // 0: a reservation
-}
-
-// Change is one difference in the set of peers that a [View] lets in. Before or After is nil where the peer was not, or
-// is no longer, there. The leases hold the families only that the config enables: nothing else in them was checked. They
-// are shared and must not be changed.
+// Change is one difference in the set of peers that a [View] accepts. Before or After is nil where the peer was not, or
+// is no longer, accepted. The leases hold only the families that the config enables: nothing else in them was checked.
+// They are shared and must not be changed.
 type Change struct {
-	Key           string
+	Name          string // of the record
 	Before, After *Lease
 }
 
-// View is one node's picture of all leases, and the one place that decides which of them count. Fed with a [Store]'s
-// events, it tells what changed among the valid peers. A bad record is quarantined with its reason and touches nothing
-// else.
+// View is one node's picture of all leases, and the one place that decides which of them count. It is fed with a
+// [Store]'s events, and returns what changes among the valid peers. A bad record is quarantined with its reason and
+// affects nothing else.
 //
-// A lease holds its subnets if it is well formed, fits the network config, and overlaps no older lease that holds
-// its own. Of what only one lease may have, such as a MAC address, the oldest that holds its subnets keeps it; see
-// [ErrDuplicate]. Every node comes to the same judgement on both, in whatever order it learns of the leases. A lease is
-// let in if no other keeps what it has and this node can use it, see [Rules]. A change costs O(1) in the number of leases,
-// plus what it changes for others.
+// A lease holds its subnets if it is well formed, fits the network config, and overlaps no older lease that holds its
+// own; two records of one subnet both exist here. Of what only one lease may have, such as a MAC address, the oldest that
+// holds its subnets keeps it; see [ErrDuplicate]. Every node comes to the same judgement on both, in whatever order it
+// learns of the leases. A lease is accepted if no other keeps what it has and this node can use it, see [Rules]. A change
+// costs O(1) in the number of leases, plus what it changes for others.
 //
-// What is remembered of a record is bounded, and its value is not kept.
+// What is kept of a record is bounded.
 //
 // A View is not safe for concurrent use.
 type View struct {
-	rules      *Rules // nil until the config is known: nobody is let in
-	entries    map[string]*entry
-	bad        map[*entry]error        // of those whose record alone is malformed: hardly any, as a rule
-	bySubnet   [2]bart.Table[[]*entry] // all entries whose key is well formed, by subnet; who holds it comes first
-	byThing    index[string]           // entries that hold their subnets, by their things; who keeps it comes first
-	byPublicIP index[netip.Addr]       // peers, as last told
-	strays     int                     // entries whose key is malformed
+	rules      *Rules                  // nil until the config is known: no lease is accepted
+	entries    map[string]*entry       // by name
+	bad        map[*entry]error        // why a record is malformed: few, as a rule
+	bySubnet   [2]bart.Table[[]*entry] // all entries that have subnets, by subnet; the holder comes first
+	byThing    index[string]           // entries that hold their subnets, by their things; the keeper comes first
+	byPublicIP index[netip.Addr]       // peers, as last returned
+	strays     int                     // entries without a subnet
 	uncounted  int                     // about how many more there are, since the latest snapshot
 	dirty      []*entry                // to be judged anew, each once
 	revision   int64
@@ -58,7 +49,7 @@ func NewView() *View {
 	return &View{entries: map[string]*entry{}, bad: map[*entry]error{}}
 }
 
-// Revision is the store's revision that the view has seen everything of.
+// Revision is the revision of the store up to which the view has seen everything.
 func (v *View) Revision() int64 { return v.revision }
 
 // Synced reports whether a whole snapshot has been seen.
@@ -76,15 +67,15 @@ func (v *View) Apply(e Event) []Change {
 	for _, r := range e.Put {
 		v.put(r)
 	}
-	for _, key := range e.Deleted {
-		if old := v.entries[ShortKey(key)]; old != nil {
+	for _, name := range e.Deleted {
+		if old := v.entries[ShortName(name)]; old != nil {
 			v.remove(old)
-		} else if _, err := ParseKey(key); err != nil && v.uncounted > 0 {
+		} else if _, err := parseKey(name); err != nil && v.uncounted > 0 { // a key alone cannot be a stray
 			v.uncounted--
 		}
 	}
 	if e.Type == Page {
-		return nil // and Revision stays: nothing is known yet of the keys on later pages
+		return nil // and Revision stays: nothing is known yet of what is on later pages
 	}
 	if e.Type == Synced {
 		for _, old := range v.entries {
@@ -108,18 +99,18 @@ func (v *View) SetRules(r Rules) []Change {
 	return v.judge()
 }
 
-// Get returns the record kept under key. The error says why it is not let in. ok is false for a record that is not
-// there, and for one of those that are only counted; see [View.Len].
-func (v *View) Get(key string) (m Member, ok bool, why error) {
-	e := v.entries[ShortKey(key)]
+// Get returns the record of a name. The error says why it is rejected. ok is false for a record that does not exist, and
+// for one of those that are only counted; see [View.Len].
+func (v *View) Get(name string) (r Record, ok bool, why error) {
+	e := v.entries[ShortName(name)]
 	if e == nil {
-		return Member{}, false, nil
+		return Record{}, false, nil
 	}
-	return e.member(*e.Lease), true, e.why
+	return v.record(e, e.Lease), true, e.why
 }
 
-// Len returns how many leases are let in, our own included, and how many records are not. Of keys that are no lease's,
-// the first 4096 are remembered; the rest are only counted.
+// Len returns how many leases are accepted, our own included, and how many records are rejected. Of records without a
+// subnet, the first 4096 are kept; the rest are only counted, more or less.
 func (v *View) Len() (valid, quarantined int) {
 	for _, e := range v.entries {
 		if e.why == nil {
@@ -131,42 +122,41 @@ func (v *View) Len() (valid, quarantined int) {
 	return valid, quarantined + v.uncounted
 }
 
-// Peers calls yield with every peer as the caller was last told of it, until it returns false.
-func (v *View) Peers(yield func(Member) bool) {
+// Peers calls yield with every accepted peer, as the caller last learned of it, until it returns false.
+func (v *View) Peers(yield func(Record) bool) {
 	for _, e := range v.entries {
-		if e.shown != nil && !yield(e.member(*e.shown)) {
+		if e.shown != nil && !yield(v.record(e, e.shown)) {
 			return
 		}
 	}
 }
 
-// Shared is what the store knows of a peer, with its lease as all share it: it must not be changed, and nobody changes it.
-type Shared struct {
+// PeerLease is a peer with its lease as all share it: it must not be changed.
+type PeerLease struct {
 	*Lease
-	Key                        string
-	Created, Modified, LeaseID int64
+	Name                    string
+	Order, Version, LeaseID int64
 }
 
-// SharedPeers is [View.Peers] without copies of the leases. What it yields stays as it is, whatever becomes of the view.
-func (v *View) SharedPeers(yield func(Shared) bool) {
+// Record returns p as a record of its own.
+func (p PeerLease) Record() Record {
+	return Record{Lease: *p.Lease, Name: p.Name, Order: p.Order, Version: p.Version, LeaseID: p.LeaseID}
+}
+
+// PeerLeases is [View.Peers] without copies of the leases. What it yields stays as it is, whatever the view learns later.
+func (v *View) PeerLeases(yield func(PeerLease) bool) {
 	for _, e := range v.entries {
-		if e.shown != nil && !yield(Shared{Lease: e.shown, Key: e.Key, Created: e.Created, Modified: e.Modified, LeaseID: e.LeaseID}) {
+		if e.shown != nil && !yield(PeerLease{e.shown, e.Name, e.Order, e.Version, e.LeaseID}) {
 			return
 		}
 	}
 }
 
-// Record returns the record that the store has, as far as this node looks at it. Its value is appended to b.
-func (s Shared) Record(b []byte) (Record, error) {
-	value, err := s.AppendValue(b)
-	return Record{Key: s.Key, Value: value, Created: s.Created, Modified: s.Modified, LeaseID: s.LeaseID}, err
-}
-
-// Quarantined calls yield with every record that is remembered and not let in, and why, until it returns false. A key far
-// longer than a lease's is cut.
-func (v *View) Quarantined(yield func(key string, why error) bool) {
-	for key, e := range v.entries {
-		if e.why != nil && !yield(key, e.why) {
+// Quarantined calls yield with the name of every record that is kept and rejected, and why, until it returns false. A
+// name that is too long is shortened, see [ShortName].
+func (v *View) Quarantined(yield func(name string, why error) bool) {
+	for name, e := range v.entries {
+		if e.why != nil && !yield(name, e.why) {
 			return
 		}
 	}

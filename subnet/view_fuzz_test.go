@@ -24,8 +24,12 @@ func FuzzView(f *testing.F) {
 		}
 	}
 	for _, p := range subnettest.Peers() {
-		f.Add(p.Key, p.Value, int64(1))
-		f.Add("10.5.20.0-24&fd00:5:0:14::-64", p.Value, int64(100))
+		value, err := p.Value()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(p.Name, value, int64(1))
+		f.Add("10.5.20.0-24&fd00:5:0:14::-64", value, int64(100))
 	}
 	v, peers := cluster(f)
 	revision := int64(100)
@@ -35,8 +39,9 @@ func FuzzView(f *testing.F) {
 		}
 		created = max(50, created%100) // younger than the peers
 		revision++
-		changes := v.Apply(subnet.Event{Type: subnet.Changed, Revision: revision, Put: []subnet.Record{
-			{Key: key, Value: value, Created: created, Modified: revision}}})
+		r := decoded(key, value, revision, 0)
+		r.Order = created
+		changes := v.Apply(subnet.Event{Type: subnet.Changed, Revision: revision, Put: []subnet.Record{r}})
 		m, ok, why := v.Get(key)
 		switch {
 		case !ok:
@@ -50,7 +55,7 @@ func FuzzView(f *testing.F) {
 			if len(changes) > 0 {
 				t.Errorf("key %q, value %q changes peers: %v", key, value, changes)
 			}
-		case len(changes) != 1 || changes[0].Key != key || changes[0].Before != nil:
+		case len(changes) != 1 || changes[0].Name != key || changes[0].Before != nil:
 			t.Errorf("key %q, value %q is let in, and the changes are %v", key, value, changes)
 		default:
 			checkAdmitted(t, *changes[0].After, peers)

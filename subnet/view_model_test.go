@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -71,7 +72,7 @@ func (w *world) step() {
 	default:
 		e := w.mutate()
 		for _, r := range e.Put {
-			w.seen[r.Key] = r
+			w.seen[r.Name] = r
 		}
 		for _, key := range e.Deleted {
 			delete(w.seen, key)
@@ -87,28 +88,34 @@ func (w *world) mutate() Event {
 	e := Event{Type: Changed, Revision: w.now}
 	changed := map[string]bool{}
 	for range 1 + w.rnd.IntN(3) {
-		r := Record{Key: w.key(), Value: w.value(), Created: w.now, Modified: w.now, LeaseID: 1}
+		r := decoded(w.key(), w.value(), w.now, w.now, 1)
+		if w.rnd.IntN(4) == 0 { // a store that names a record otherwise, and whose subnets can change
+			r.Name = fmt.Sprintf("node-%d", w.rnd.IntN(8))
+		}
 		if known := slices.Sorted(maps.Keys(w.store)); len(known) > 0 && w.rnd.IntN(2) == 0 {
 			old := w.store[known[w.rnd.IntN(len(known))]]
-			r.Key = old.Key
+			if named := strings.HasPrefix(old.Name, "node-"); !named || w.rnd.IntN(2) == 0 {
+				r = decoded(FormatKey(old.Endpoints[IPv4].Subnet, old.Endpoints[IPv6].Subnet), w.value(), w.now, w.now, 1)
+			}
+			r.Name = old.Name
 			switch w.rnd.IntN(4) {
 			case 0: // deleted and created again in between
 			case 1: // a renewal in flannel's manner
-				r.Value, r.Created = old.Value, old.Created
+				r.Lease, r.Bad, r.Order = old.Lease, old.Bad, old.Order
 			default:
-				r.Created = old.Created
+				r.Order = old.Order
 			}
 		}
-		if changed[r.Key] {
+		if changed[r.Name] {
 			continue
 		}
-		changed[r.Key] = true
+		changed[r.Name] = true
 		if w.rnd.IntN(3) == 0 {
-			delete(w.store, r.Key)
-			e.Deleted = append(e.Deleted, r.Key) // now and then of a key that nobody knows
+			delete(w.store, r.Name)
+			e.Deleted = append(e.Deleted, r.Name) // now and then of a key that nobody knows
 			continue
 		}
-		w.store[r.Key] = r
+		w.store[r.Name] = r
 		e.Put = append(e.Put, r)
 	}
 	return e
@@ -166,20 +173,20 @@ func (w *world) take(step string, changes []Change) {
 	keys := map[string]bool{}
 	for _, c := range changes {
 		var before *Lease
-		if l, ok := w.told[c.Key]; ok {
+		if l, ok := w.told[c.Name]; ok {
 			before = &l
 		}
 		if show(c.Before) != show(before) {
-			w.t.Errorf("%s: %s was told as %s, and the change says %s", step, c.Key, show(before), show(c.Before))
+			w.t.Errorf("%s: %s was told as %s, and the change says %s", step, c.Name, show(before), show(c.Before))
 		}
-		if show(c.Before) == show(c.After) || keys[c.Key] {
-			w.t.Errorf("%s: %s: a change too many: %s to %s", step, c.Key, show(c.Before), show(c.After))
+		if show(c.Before) == show(c.After) || keys[c.Name] {
+			w.t.Errorf("%s: %s: a change too many: %s to %s", step, c.Name, show(c.Before), show(c.After))
 		}
-		keys[c.Key] = true
+		keys[c.Name] = true
 		if c.After == nil {
-			delete(w.told, c.Key)
+			delete(w.told, c.Name)
 		} else {
-			w.told[c.Key] = *c.After
+			w.told[c.Name] = *c.After
 		}
 	}
 }

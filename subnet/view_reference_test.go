@@ -22,7 +22,7 @@ func (w *world) compare() {
 	beaten := map[string]string{}
 	for key, why := range w.view.Quarantined {
 		m, ok, again := w.view.Get(key)
-		if !ok || why == nil || again != why || want.admitted[key] || m.Key != key {
+		if !ok || why == nil || again != why || want.admitted[key] || m.Name != key {
 			w.t.Errorf("%s is quarantined: %v; and %+v, %t, %v", key, why, m, ok, again)
 		}
 		if errors.Is(why, ErrDuplicate) {
@@ -89,10 +89,10 @@ func (w *world) reference() verdict {
 	keepers := map[string]string{}
 	public := map[netip.Addr][]string{}
 	for _, r := range slices.SortedFunc(maps.Values(w.seen), func(a, b Record) int {
-		return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.Key, b.Key))
+		return cmp.Or(cmp.Compare(a.Order, b.Order), cmp.Compare(a.Name, b.Name))
 	}) {
-		l, err := ParseLease(r.Key, r.Value)
-		if err != nil {
+		l := r.Lease
+		if r.Bad != nil {
 			continue
 		}
 		for f, rng := range w.rules.Config.Ranges {
@@ -112,23 +112,23 @@ func (w *world) reference() verdict {
 			things = w.rules.Unique(l)
 		}
 		if i := slices.IndexFunc(things, func(thing string) bool { return keepers[thing] != "" }); i >= 0 {
-			v.beaten[r.Key] = things[i] + " is that of the older lease " + keepers[things[i]]
+			v.beaten[r.Name] = things[i] + " is that of the older lease " + keepers[things[i]]
 			continue
 		}
 		for _, thing := range things {
-			keepers[thing] = r.Key
+			keepers[thing] = r.Name
 		}
 		own := l.InstanceID == w.rules.InstanceID
 		if !own && w.rules.usable(&l) != nil {
 			continue
 		}
-		v.admitted[r.Key] = true
+		v.admitted[r.Name] = true
 		if own {
 			continue
 		}
-		v.peers[r.Key] = l
+		v.peers[r.Name] = l
 		for _, e := range l.Endpoints {
-			if public[e.PublicIP] = append(public[e.PublicIP], r.Key); e.PublicIP.IsValid() && len(public[e.PublicIP]) > 1 {
+			if public[e.PublicIP] = append(public[e.PublicIP], r.Name); e.PublicIP.IsValid() && len(public[e.PublicIP]) > 1 {
 				v.same[e.PublicIP] = fmt.Sprint(public[e.PublicIP])
 			}
 		}

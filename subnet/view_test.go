@@ -20,7 +20,7 @@ func viewRules(t testing.TB) Rules {
 
 // record returns a record of a vxlan node with the given public addresses.
 func record(key string, revision int64, instance, public4, public6 string) Record {
-	return Record{Key: key, Value: valueOf(instance, public4, public6), Created: revision, Modified: revision, LeaseID: 7}
+	return decoded(key, valueOf(instance, public4, public6), revision, revision, 7)
 }
 
 // keysOf lists changes as +key, -key and ~key, sorted.
@@ -29,18 +29,18 @@ func keysOf(changes []Change) []string {
 	for _, c := range changes {
 		switch {
 		case c.Before == nil:
-			list = append(list, "+"+c.Key)
+			list = append(list, "+"+c.Name)
 		case c.After == nil:
-			list = append(list, "-"+c.Key)
+			list = append(list, "-"+c.Name)
 		default:
-			list = append(list, "~"+c.Key)
+			list = append(list, "~"+c.Name)
 		}
 	}
 	slices.Sort(list)
 	return list
 }
 
-// wantChanges fails unless changes are exactly those listed, parted by spaces.
+// wantChanges fails unless changes are exactly those listed, separated by spaces.
 func wantChanges(t *testing.T, step string, changes []Change, want string) {
 	t.Helper()
 	if got, want := keysOf(changes), slices.Sorted(slices.Values(strings.Fields(want))); !slices.Equal(got, want) {
@@ -51,10 +51,10 @@ func wantChanges(t *testing.T, step string, changes []Change, want string) {
 func TestViewQuarantineReasons(t *testing.T) {
 	const dual = "10.5.29.0-24&fd00:5:0:1d::-64"
 	host := func(r Record) Record {
-		r.Value = []byte(strings.Replace(string(r.Value), "vxlan", "host-gw", 1))
+		r = withValue(r, []byte(strings.Replace(text(r), "vxlan", "host-gw", 1)))
 		return r
 	}
-	invalid := func(r Record) Record { r.Value = []byte(`{"PublicIP":7}`); return r }
+	invalid := func(r Record) Record { return withValue(r, []byte(`{"PublicIP":7}`)) }
 	tests := []struct {
 		r    Record
 		want string
@@ -127,12 +127,12 @@ func TestViewQuarantineReasons(t *testing.T) {
 		return nil
 	}
 	for _, tt := range tests {
-		t.Run(tt.r.Key+" "+tt.want, func(t *testing.T) {
+		t.Run(tt.r.Name+" "+tt.want, func(t *testing.T) {
 			v := newView(t, rules, tt.r, record("10.5.9.0-24", 4, "", "172.31.0.9", ""),
 				record("10.5.10.0-24", 4, "", "172.31.0.60", ""))
-			m, ok, why := v.Get(tt.r.Key)
+			m, ok, why := v.Get(tt.r.Name)
 			wantError(t, why, tt.want)
-			if !ok || m.Key != tt.r.Key || m.Created != tt.r.Created || m.Modified != tt.r.Modified || m.LeaseID != 7 {
+			if !ok || m.Name != tt.r.Name || m.Order != tt.r.Order || m.Version != tt.r.Version || m.LeaseID != 7 {
 				t.Errorf("got %+v (%t)", m, ok)
 			}
 		})
@@ -219,7 +219,7 @@ func TestViewHistory(t *testing.T) {
 		t.Errorf("revision %d, synced %t", v.Revision(), v.Synced())
 	}
 	put := func(revision int64, r Record) []Change {
-		r.Modified = revision
+		r.Version = revision
 		return v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{r}})
 	}
 	gone := func(revision int64, key string) []Change {
@@ -230,27 +230,27 @@ func TestViewHistory(t *testing.T) {
 	wantChanges(t, "b comes", put(1002, b), "")
 	wantChanges(t, "our own", put(1003, record("10.5.1.0-24", 1003, "me", "172.31.0.1", "")), "")
 	wantChanges(t, "a is renewed in flannel's manner", put(1004, a), "")
-	a.Value = valueOf("", "172.31.0.4", "")
+	a = withValue(a, valueOf("", "172.31.0.4", ""))
 	wantChanges(t, "a moves", put(1005, a), "~10.5.29.0-24")
-	a.Value = []byte("?")
+	a = withValue(a, []byte("?"))
 	wantChanges(t, "a is spoiled", put(1006, a), "+10.5.29.0-25 -10.5.29.0-24")
-	if m, _, _ := v.Get(a.Key); m.Lease != (Lease{Endpoints: [2]Endpoint{{Subnet: pfx("10.5.29.0/24")}}}) {
+	if m, _, _ := v.Get(a.Name); m.Lease != (Lease{Endpoints: [2]Endpoint{{Subnet: pfx("10.5.29.0/24")}}}) {
 		t.Errorf("of a spoiled lease is left: %+v", m.Lease)
 	}
-	a.Value = valueOf("", "172.31.0.2", "")
+	a = withValue(a, valueOf("", "172.31.0.2", ""))
 	wantChanges(t, "a is mended", put(1007, a), "-10.5.29.0-25 +10.5.29.0-24")
-	a.Created = 1008
+	a.Order = 1008
 	wantChanges(t, "a is made anew", put(1008, a), "+10.5.29.0-25 -10.5.29.0-24")
-	wantChanges(t, "a goes", gone(1009, a.Key), "")
-	wantChanges(t, "b goes", gone(1010, b.Key), "-10.5.29.0-25")
-	wantChanges(t, "b goes again", gone(1011, b.Key), "")
+	wantChanges(t, "a goes", gone(1009, a.Name), "")
+	wantChanges(t, "b goes", gone(1010, b.Name), "-10.5.29.0-25")
+	wantChanges(t, "b goes again", gone(1011, b.Name), "")
 	rules.InstanceID = "somebody else"
 	rules.PublicIPs[IPv4] = ip("172.31.0.99")
 	wantChanges(t, "we are another", v.SetRules(rules), "+10.5.1.0-24")
 	if valid, quarantined := v.Len(); valid != 1 || quarantined != 0 {
 		t.Errorf("%d valid and %d quarantined, want 1 and 0", valid, quarantined)
 	}
-	if m, ok, why := v.Get("10.5.77.0-24"); !reflect.DeepEqual(m, Member{}) || ok || why != nil {
+	if m, ok, why := v.Get("10.5.77.0-24"); !reflect.DeepEqual(m, Record{}) || ok || why != nil {
 		t.Errorf("of an unknown key: %+v, %t, %v", m, ok, why)
 	}
 }
@@ -279,13 +279,13 @@ func TestViewSnapshots(t *testing.T) {
 
 	page(2, a)
 	wantChanges(t, "the store is wiped and has a again", synced(2), "+10.5.29.0-24")
-	a.Value = valueOf("", "172.31.0.9", "")
+	a = withValue(a, valueOf("", "172.31.0.9", ""))
 	page(2, a)
 	wantChanges(t, "wiped again, the same revisions, another value", synced(2), "~10.5.29.0-24")
 }
 
 func TestViewQuarantinedStops(t *testing.T) {
-	v := newView(t, viewRules(t), Record{Key: "a"}, Record{Key: "b"})
+	v := newView(t, viewRules(t), decoded("a", nil, 0, 0, 0), decoded("b", nil, 0, 0, 0))
 	n := 0
 	for range v.Quarantined {
 		n++

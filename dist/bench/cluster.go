@@ -220,11 +220,11 @@ func (s *simulation) reading(ctx context.Context) (r reading, err error) {
 	}
 	r.requests = counters(all, "grpc_server_started_total", "grpc_method")
 	for _, n := range s.nodes {
-		t := n.store.Traffic()
+		t := n.store.Health()
 		for _, v := range t.Requests {
 			r.asked += v
 		}
-		r.sent, r.received, r.messages = r.sent+t.SentBytes, r.received+t.ReceivedBytes, r.messages+t.Answers
+		r.sent, r.received, r.messages = r.sent+t.Sent, r.received+t.Received, r.messages+t.Answers
 	}
 	return r, nil
 }

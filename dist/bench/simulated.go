@@ -149,7 +149,7 @@ func (n *simulated) show(view *subnet.View, own *subnet.Record, peers int) {
 	n.peers = peers
 	n.revision = view.Revision()
 	n.final = false
-	if own != nil && n.revision >= own.Modified {
-		_, n.final, _ = view.Get(own.Key)
+	if own != nil && n.revision >= own.Version {
+		_, n.final, _ = view.Get(own.Name)
 	}
 }

@@ -56,7 +56,7 @@ A reservation (a key without an etcd lease) stays, unless --force is given.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "released %s\n", r.Key)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "released %s\n", r.Name)
 			return err
 		},
 	}

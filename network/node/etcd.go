@@ -5,29 +5,30 @@ import (
 	"errors"
 
 	"github.com/selvage-net/selvage/network/node/status"
-	"github.com/selvage-net/selvage/subnet/etcd"
+	"github.com/selvage-net/selvage/subnet"
 )
 
-// Etcd implements api.Source. It takes as long as etcd does, so the loop has no part in it.
+// Etcd implements api.Source. It takes as long as the store does, so the loop has no part in it.
 func (n *node) Etcd(ctx context.Context) (r status.EtcdReport, err error) {
-	store, ok := n.Store.(interface {
-		Examine(context.Context) etcd.Examination
-	})
+	store, ok := n.Store.(subnet.Examiner)
 	if !ok {
-		return r, errors.New("the lease store is not etcd")
+		return r, errors.New("this lease store cannot be examined")
+	}
+	text := func(p subnet.Problem) string {
+		if p.Err == nil {
+			return ""
+		}
+		return p.Err.Error()
 	}
 	x := store.Examine(ctx)
-	r.CertificateEnds = x.CertificateEnds
-	if x.Rights != nil {
-		r.Rights = x.Rights.Error()
-	}
+	r.CertificateEnds, r.Rights = x.CertificateEnds, text(x.Rights)
 	for _, e := range x.Endpoints {
 		one := status.EtcdEndpoint{
-			URL: e.URL, Version: e.Version, Latency: e.Latency, Leader: e.Leader, Learner: e.Learner, Problems: e.Problems,
+			URL: e.URL, Error: text(e.Problem), Version: e.Version, Latency: e.Latency, Leader: e.Leader, Learner: e.Learner,
 			CertificateEnds: e.CertificateEnds, ClockAhead: e.ClockAhead,
 		}
-		if e.Err != nil {
-			one.Error = e.Err.Error()
+		for _, alarm := range e.Alarms {
+			one.Problems = append(one.Problems, text(alarm))
 		}
 		r.Endpoints = append(r.Endpoints, one)
 	}

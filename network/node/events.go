@@ -67,9 +67,9 @@ func (n *node) startFromCache(wake *alarm) {
 	if s == nil {
 		return
 	}
-	n.apply(subnet.Event{Type: subnet.Page, Revision: s.Revision, Put: s.Records})
+	n.apply(subnet.Event{Type: subnet.Page, Revision: s.Revision, Put: s.Decoded()})
 	n.apply(subnet.Event{Type: subnet.Synced, Revision: s.Revision, ConfigSet: true, Config: s.Config})
-	if m, ok, _ := n.view.Get(s.OwnKey); ok {
+	if m, ok, _ := n.view.Get(s.Own); ok {
 		n.cache.foundOwn(m, wake.now)
 	}
 }
@@ -81,13 +81,13 @@ func (n *node) retainCached(rules subnet.Rules, now time.Time) {
 	if s == nil {
 		return
 	}
-	missing := func(r subnet.Record) bool { _, there, _ := n.view.Get(r.Key); return !there }
+	missing := func(r cache.Record) bool { _, there, _ := n.view.Get(r.Name); return !there }
 	if !slices.ContainsFunc(s.Records, missing) {
 		return // as a rule
 	}
 	before := subnet.NewView()
 	before.SetRules(rules)
-	before.Apply(subnet.Event{Type: subnet.Page, Revision: s.Revision, Put: s.Records})
+	before.Apply(subnet.Event{Type: subnet.Page, Revision: s.Revision, Put: s.Decoded()})
 	before.Apply(subnet.Event{Type: subnet.Synced, Revision: s.Revision})
 	for m := range before.Peers {
 		n.peerSet.retain(m, until)
@@ -111,7 +111,7 @@ func (n *node) followUplink(wake *alarm) {
 		"was": n.uplink.Name, "was_public_ip": addresses(n.uplink.PublicIP), "was_mtu": n.uplink.MTU,
 	}).Warn("uplink changed; applying it")
 	n.reform(choice, b, wake.now)
-	if s, ok := n.Store.(interface{ AddressesChanged() }); ok {
+	if s, ok := n.Store.(subnet.Networked); ok {
 		s.AddressesChanged()
 	}
 }
@@ -172,20 +172,24 @@ func (n *node) cacheLeases(ctx context.Context, wake *alarm) {
 
 // snapshot is what the cache keeps of the view. It is encoded in the background, from leases that do not change.
 func (n *node) snapshot() cache.Snapshot {
-	s := cache.Snapshot{Revision: n.view.Revision(), Config: n.configJSON, OwnKey: n.holder.record.Key}
+	s := cache.Snapshot{Revision: n.view.Revision(), Config: n.configJSON, Own: n.holder.record.Name}
 	valid, _ := n.view.Len()
-	leases := slices.AppendSeq(make([]subnet.Shared, 0, valid+1), n.view.SharedPeers)
-	if m, ok, _ := n.view.Get(n.holder.record.Key); ok {
-		leases = append(leases, subnet.Shared{Lease: &m.Lease, Key: m.Key, Created: m.Created, Modified: m.Modified, LeaseID: m.LeaseID})
-	}
-	s.More = func(yield func(subnet.Record) bool) {
+	peers := slices.AppendSeq(make([]subnet.PeerLease, 0, valid), n.view.PeerLeases)
+	own, ok, _ := n.view.Get(n.holder.record.Name)
+	s.More = func(yield func(cache.Record) bool) {
 		var value []byte // of one after the other
-		for _, l := range leases {
-			r, err := l.Record(value[:0])
-			if err == nil && !yield(r) { // it was read from one
+		write := func(r subnet.Record) bool {
+			c, err := cache.Encode(r, value[:0])
+			value = c.Value
+			return err != nil || yield(c) // an accepted lease can be written
+		}
+		for _, p := range peers {
+			if !write(p.Record()) {
 				return
 			}
-			value = r.Value
+		}
+		if ok {
+			write(own)
 		}
 	}
 	return s
@@ -193,7 +197,7 @@ func (n *node) snapshot() cache.Snapshot {
 
 // ownExpires is when our own lease expires without another renewal, as far as the store knows; zero for a reservation.
 func (n *node) ownExpires() time.Time {
-	if s, ok := n.Store.(interface{ Expires(subnet.Record) time.Time }); ok {
+	if s, ok := n.Store.(subnet.Expirer); ok {
 		return s.Expires(n.holder.record)
 	}
 	return time.Time{}

@@ -32,7 +32,7 @@ func (n *node) Explain(ctx context.Context, a netip.Addr) (status.Explanation, e
 func (n *node) explainFacts(a netip.Addr) explain.Facts {
 	f := subnet.FamilyOf(a)
 	facts := explain.Facts{
-		Waiting: n.backend == nil, Family: f.String(), Subnet: n.subnets[f], Lease: n.holder.record.Key,
+		Waiting: n.backend == nil, Family: f.String(), Subnet: n.subnets[f], Lease: n.holder.record.Name,
 		Uplink: n.uplink.Name, MTU: n.uplink.MTU, Masquerade: n.IPMasq, Filter: n.filterStatus(),
 	}
 	if n.backend == nil {
@@ -50,7 +50,7 @@ func (n *node) explainFacts(a netip.Addr) explain.Facts {
 	}
 	var lease *subnet.Lease
 	for _, x := range n.view.Lookup(a) {
-		facts.Claims = append(facts.Claims, explain.Claim{Lease: x.Key, Node: x.NodeName, Reason: x.Why})
+		facts.Claims = append(facts.Claims, explain.Claim{Lease: x.Name, Node: x.NodeName, Reason: x.Why})
 		if x.Why == nil {
 			lease = &x.Lease
 		}
@@ -126,11 +126,11 @@ func (n *node) nodeAt(a netip.Addr) (key, name string) {
 	f := subnet.FamilyOf(a)
 	for m := range n.view.Peers {
 		if m.Endpoints[f].PublicIP == a {
-			return m.Key, nodeName(m.Lease, f)
+			return m.Name, nodeName(m.Lease, f)
 		}
 	}
 	if n.uplink.PublicIP[f] == a {
-		return n.holder.record.Key, "this node"
+		return n.holder.record.Name, "this node"
 	}
 	return "", ""
 }

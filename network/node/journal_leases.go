@@ -29,13 +29,13 @@ type rejectedLog struct {
 // rejectedLeases names the rejected leases that an event brought, each once a reason. After a snapshot it looks at all.
 func (j *journal) rejectedLeases(e subnet.Event, v *subnet.View, now time.Time) {
 	for _, key := range e.Deleted {
-		delete(j.rejected.reasons, subnet.ShortKey(key))
+		delete(j.rejected.reasons, subnet.ShortName(key))
 	}
 	total := func() int { _, n := v.Len(); return n }
 	if e.Type == subnet.Changed {
 		for _, r := range e.Put {
-			_, _, why := v.Get(r.Key)
-			j.rejectedLease(r.Key, why, total, now)
+			_, _, why := v.Get(r.Name)
+			j.rejectedLease(r.Name, why, total, now)
 		}
 		return
 	}
@@ -48,7 +48,7 @@ func (j *journal) rejectedLeases(e subnet.Event, v *subnet.View, now time.Time) 
 // rejectedLease logs why a lease is rejected; nil: it is not. total counts all that are.
 func (j *journal) rejectedLease(key string, why error, total func() int, now time.Time) {
 	l := &j.rejected
-	key = subnet.ShortKey(key)
+	key = subnet.ShortName(key)
 	if why == nil {
 		delete(l.reasons, key)
 		return

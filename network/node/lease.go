@@ -21,8 +21,8 @@ type leaseView interface {
 	Synced() bool
 	// Revision is the store's revision up to which the view has seen everything.
 	Revision() int64
-	// Get returns the lease under a key, and why it is rejected, if it is.
-	Get(key string) (m subnet.Member, ok bool, why error)
+	// Get returns the record of a name, and why it is rejected, if it is.
+	Get(name string) (r subnet.Record, ok bool, why error)
 	// Allocate chooses subnets for this node.
 	Allocate(subnet.Request) (subnet.Allocation, error)
 }
@@ -136,14 +136,14 @@ func (h *leaseHolder) failed(err error, now time.Time) {
 
 // adopt takes a cached lease for ours and final: it was ours, and cannot have been given to another node since. It is not
 // held, which is for when the store can be reached.
-func (h *leaseHolder) adopt(m subnet.Member) {
+func (h *leaseHolder) adopt(m subnet.Record) {
 	h.final = true
-	h.record = subnet.Record{Key: m.Key, Created: m.Created, Modified: m.Modified, LeaseID: m.LeaseID}
+	h.record = m
 	for _, f := range subnet.Families() {
 		h.subnets[f] = m.Endpoints[f].Subnet
 	}
 	h.previous = h.subnets
-	h.log.WithField("lease", m.Key).Info("using this node's cached lease")
+	h.log.WithField("lease", m.Name).Info("using this node's cached lease")
 }
 
 // reclaim ends what adopt began: the lease is to be claimed now.
@@ -219,7 +219,7 @@ func (h *leaseHolder) holdEnded(r holdResult) {
 
 // lose goes back to having no lease. The same subnets are asked for again.
 func (h *leaseHolder) lose(why error) {
-	h.log.WithError(why).WithField("lease", h.record.Key).Warn("lease lost; claiming again")
+	h.log.WithError(why).WithField("lease", h.record.Name).Warn("lease lost; claiming again")
 	h.release()
 	h.phase, h.final = idle, false
 	h.previous = h.subnets
@@ -227,10 +227,10 @@ func (h *leaseHolder) lose(why error) {
 
 // check looks whether the view still shows the lease as ours.
 func (h *leaseHolder) check() (gained bool) {
-	if h.view.Revision() < h.record.Modified {
+	if h.view.Revision() < h.record.Version {
 		return false // the watch has not reached it yet
 	}
-	m, ok, why := h.view.Get(h.record.Key)
+	m, ok, why := h.view.Get(h.record.Name)
 	h.conflict = 0
 	switch {
 	case !ok:
@@ -240,23 +240,23 @@ func (h *leaseHolder) check() (gained bool) {
 	case errors.Is(why, subnet.ErrOverlap):
 		// It was claimed at the same moment as an overlapping one, which the store cannot see, or an older one has become
 		// valid since. The older one stays: every node decides so. The next claim takes over the record that gives way.
-		h.log.WithField("lease", h.record.Key).WithError(why).Info("yielding to an older lease; claiming another subnet")
+		h.log.WithField("lease", h.record.Name).WithError(why).Info("yielding to an older lease; claiming another subnet")
 		h.release()
 		h.phase, h.final = idle, false
 	case errors.Is(why, subnet.ErrDuplicate):
 		// Of something else than the subnet, such as a MAC address: the node chooses another and updates the lease.
-		h.conflict = m.Modified
+		h.conflict = m.Version
 	case h.final:
 	case why != nil:
 		if why.Error() != h.lastErr {
 			h.lastErr = why.Error()
-			h.log.WithError(why).WithField("lease", h.record.Key).Error("this node's lease is invalid")
+			h.log.WithError(why).WithField("lease", h.record.Name).Error("this node's lease is invalid")
 		}
 	default:
 		h.final = true
 		h.lastErr = ""
 		h.log.WithFields(logrus.Fields{
-			"lease": strings.ReplaceAll(m.Key, "&", " "), "etcd_lease": m.LeaseID, "reservation": m.LeaseID == 0,
+			"lease": strings.ReplaceAll(m.Name, "&", " "), "etcd_lease": m.LeaseID, "reservation": m.LeaseID == 0,
 		}).Info("lease acquired")
 		return true
 	}

@@ -161,7 +161,7 @@ func TestFiveHundredNodesAtOnce(t *testing.T) {
 			err := s.run(ctx, stores[i/10], quiet(logged), config, func(s *simulated) {
 				mu.Lock()
 				defer mu.Unlock()
-				keys[s.id] = s.record.Key
+				keys[s.id] = s.record.Name
 				if len(keys) == nodes {
 					cancel()
 				}

@@ -47,7 +47,7 @@ type leaseCache struct {
 	writes  int       // in this run
 	writing bool
 	expires time.Time      // of the own lease, as last written
-	own     *subnet.Member // the own lease, if it can be used
+	own     *subnet.Record // the own lease, if it can be used
 
 	read      *cache.Snapshot // from an earlier run, as long as it matters
 	cluster   uint64          // the store that was reached
@@ -95,9 +95,9 @@ func (c *leaseCache) begin(wake *alarm) *cache.Snapshot {
 }
 
 // foundOwn notes the own lease among the cached ones, for takeOwn. One that may have expired is not used.
-func (c *leaseCache) foundOwn(m subnet.Member, now time.Time) {
+func (c *leaseCache) foundOwn(m subnet.Record, now time.Time) {
 	if m.LeaseID != 0 && !now.Before(c.read.OwnExpires) {
-		c.journal.log.WithFields(logrus.Fields{"lease": m.Key, "expired": c.read.OwnExpires.Format(time.RFC3339)}).
+		c.journal.log.WithFields(logrus.Fields{"lease": m.Name, "expired": c.read.OwnExpires.Format(time.RFC3339)}).
 			Error("this node's lease may have expired while it was down, and its subnet be another node's: no subnet file until the lease store is back")
 		return
 	}
@@ -105,11 +105,11 @@ func (c *leaseCache) foundOwn(m subnet.Member, now time.Time) {
 }
 
 // takeOwn returns the cached own lease, once, if it can be used and is still the lease of this instance.
-func (c *leaseCache) takeOwn(instanceID string) (m subnet.Member, ok bool) {
+func (c *leaseCache) takeOwn(instanceID string) (m subnet.Record, ok bool) {
 	own := c.own
 	c.own = nil
 	if own == nil || !c.inUse || own.InstanceID != instanceID {
-		return subnet.Member{}, false
+		return subnet.Record{}, false
 	}
 	return *own, true
 }

@@ -19,7 +19,7 @@ type cacheLoop struct {
 	*leaseCache
 	out     bytes.Buffer
 	own     ownLease
-	records []subnet.Record
+	records []cache.Record
 	wrote   []time.Time
 }
 
@@ -35,7 +35,7 @@ func (l *cacheLoop) run(d time.Duration) {
 	for {
 		a := alarm{now: time.Now()}
 		if l.step(&a, l.own, func() cache.Snapshot {
-			return cache.Snapshot{Revision: 7, Config: []byte(`{}`), Records: l.records, OwnKey: "10.5.0.0-24"}
+			return cache.Snapshot{Revision: 7, Config: []byte(`{}`), Records: l.records, Own: "10.5.0.0-24"}
 		}) {
 			l.wrote = append(l.wrote, time.Now())
 		}
@@ -54,11 +54,16 @@ func (l *cacheLoop) run(d time.Duration) {
 }
 
 func recordOf(l subnet.Lease) subnet.Record {
-	value, err := l.Value()
+	return subnet.Record{Lease: l, Name: l.Key(), Order: 3, Version: 4, LeaseID: 5}
+}
+
+// cachedRecordOf is the same in the file.
+func cachedRecordOf(l subnet.Lease) cache.Record {
+	r, err := cache.Encode(recordOf(l), nil)
 	if err != nil {
 		panic(err)
 	}
-	return subnet.Record{Key: l.Key(), Value: value, Created: 3, Modified: 4, LeaseID: 5}
+	return r
 }
 
 // TestCacheWrites: the first write is at once, those after a change are delayed and not more often than every cacheInterval, and
@@ -67,7 +72,7 @@ func TestCacheWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		l := newCacheLoop(t, dir)
-		l.records = []subnet.Record{recordOf(leaseOf(ownID, "10.5.0.0/24", 1))}
+		l.records = []cache.Record{cachedRecordOf(leaseOf(ownID, "10.5.0.0/24", 1))}
 		began := time.Now()
 		l.changed(began)
 		l.run(time.Minute)
@@ -75,7 +80,7 @@ func TestCacheWrites(t *testing.T) {
 			t.Fatalf("written at %v, want once at %v", l.wrote, want)
 		}
 		s, err := cache.Read(filepath.Join(dir, cacheFile))
-		if err != nil || len(s.Records) != 1 || s.OwnKey != "10.5.0.0-24" || !s.OwnExpires.Equal(l.own.at.Truncate(time.Second)) && !s.OwnExpires.Equal(l.own.at) {
+		if err != nil || len(s.Records) != 1 || s.Own != "10.5.0.0-24" || !s.OwnExpires.Equal(l.own.at.Truncate(time.Second)) && !s.OwnExpires.Equal(l.own.at) {
 			t.Fatalf("read back %+v, %v", s, err)
 		}
 		l.wrote = nil
@@ -218,8 +223,8 @@ func TestCachedStart(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			own := leaseOf(x.id, "10.5.0.0/24", 1)
 			s := cache.Snapshot{
-				Written: time.Now(), Revision: 7, Config: []byte(`{"Network":"10.5.0.0/16"}`), Records: []subnet.Record{recordOf(own)},
-				OwnKey: own.Key(), OwnExpires: time.Now().Add(x.expires),
+				Written: time.Now(), Revision: 7, Config: []byte(`{"Network":"10.5.0.0/16"}`), Records: []cache.Record{cachedRecordOf(own)},
+				Own: own.Key(), OwnExpires: time.Now().Add(x.expires),
 			}
 			l := newCacheLoop(t, cached(t, s))
 			a := alarm{now: time.Now()}
@@ -235,7 +240,7 @@ func TestCachedStart(t *testing.T) {
 			if l.begin(&a) != nil {
 				t.Errorf("%s: it starts twice", x.name)
 			}
-			l.foundOwn(subnet.Member{Lease: own, Key: own.Key(), LeaseID: 5}, time.Now())
+			l.foundOwn(subnet.Record{Lease: own, Name: own.Key(), LeaseID: 5}, time.Now())
 			if _, ok := l.takeOwn(ownID); ok != x.usable {
 				t.Errorf("%s: own lease usable: %t", x.name, ok)
 			}

@@ -114,15 +114,15 @@ func TestHolderClaims(t *testing.T) {
 		l := newHolderLoop(t, nil)
 		l.previous[subnet.IPv4] = netip.MustParsePrefix("10.5.0.64/27")
 		l.run(t, time.Hour)
-		if !l.final || l.gained != 1 || l.record.Key != "10.5.0.64-27" || l.subnets != l.previous {
-			t.Fatalf("final %t, gained %d times, key %s", l.final, l.gained, l.record.Key)
+		if !l.final || l.gained != 1 || l.record.Name != "10.5.0.64-27" || l.subnets != l.previous {
+			t.Fatalf("final %t, gained %d times, key %s", l.final, l.gained, l.record.Name)
 		}
 		l.logged(t, "lease acquired")
 		l.advertise = func(subnets [2]netip.Prefix) subnet.Lease { return leaseOf(ownID, subnets[subnet.IPv4].String(), 9) }
 		l.update()
 		l.update() // the first one may not have been written yet
 		l.run(t, time.Minute)
-		m, _, _ := l.all.Get(l.record.Key)
+		m, _, _ := l.all.Get(l.record.Name)
 		if got := m.Endpoints[subnet.IPv4].PublicIP; got.String() != "192.0.2.9" || l.store.claims != 1 || !l.final {
 			t.Errorf("public IP %s after %d claims", got, l.store.claims)
 		}
@@ -165,8 +165,8 @@ func TestHolderFull(t *testing.T) {
 		}
 		l.store.delete(keys[3])
 		l.run(t, 20*time.Second)
-		if !l.final || l.record.Key != keys[3] {
-			t.Errorf("final %t with %s, want %s", l.final, l.record.Key, keys[3])
+		if !l.final || l.record.Name != keys[3] {
+			t.Errorf("final %t with %s, want %s", l.final, l.record.Name, keys[3])
 		}
 	})
 }
@@ -209,10 +209,9 @@ func TestHolderLoses(t *testing.T) {
 		}, false, "its key belongs to another node: node7"},
 		"overlapped by an older lease": {func(l *holderLoop, key string) {
 			older := leaseOf(otherID, netip.PrefixFrom(l.subnets[subnet.IPv4].Addr(), 28).String(), 7)
-			value, _ := older.Value()
 			l.store.mu.Lock()
 			defer l.store.mu.Unlock()
-			l.store.apply(subnet.Event{Put: []subnet.Record{{Key: older.Key(), Value: value, Created: -1}}})
+			l.store.apply(subnet.Event{Put: []subnet.Record{{Lease: older, Name: older.Key(), Order: -1}}})
 		}, false, "yielding to an older lease"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -223,7 +222,7 @@ func TestHolderLoses(t *testing.T) {
 			}
 			before := l.subnets
 			l.out.Reset()
-			x.harm(l, l.record.Key)
+			x.harm(l, l.record.Name)
 			l.run(t, time.Minute)
 			if !l.final || l.gained != 2 || (l.subnets == before) != x.same {
 				t.Errorf("%s: final %t, gained %d times, %v after %v", name, l.final, l.gained, l.subnets, before)
@@ -259,7 +258,7 @@ func TestHolderAdopts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newHolderLoop(t, nil)
 		own := leaseOf(ownID, "10.5.0.96/27", 1)
-		l.adopt(subnet.Member{Lease: own, Key: own.Key()})
+		l.adopt(subnet.Record{Lease: own, Name: own.Key()})
 		if !l.final || l.subnets[subnet.IPv4] != own.Endpoints[subnet.IPv4].Subnet {
 			t.Fatalf("final %t with %v", l.final, l.subnets)
 		}
@@ -268,7 +267,7 @@ func TestHolderAdopts(t *testing.T) {
 			t.Fatal("final before it was claimed")
 		}
 		l.run(t, time.Minute)
-		if !l.final || l.record.Key != own.Key() || l.record.Created == 0 {
+		if !l.final || l.record.Name != own.Key() || l.record.Order == 0 {
 			t.Errorf("final %t with %+v", l.final, l.record)
 		}
 		l.logged(t, "using this node's cached lease", "lease acquired")

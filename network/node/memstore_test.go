@@ -34,10 +34,10 @@ func (s *memStore) apply(e subnet.Event) {
 	e.Type, e.Revision = subnet.Changed, int64(len(s.events)+1)
 	for i := range e.Put {
 		r := &e.Put[i]
-		if r.Modified = e.Revision; r.Created == 0 {
-			r.Created = e.Revision
+		if r.Version = e.Revision; r.Order == 0 {
+			r.Order = e.Revision
 		}
-		s.records[r.Key] = *r
+		s.records[r.Name] = *r
 	}
 	for _, key := range e.Deleted {
 		delete(s.records, key)
@@ -67,15 +67,11 @@ func (s *memStore) putConfig(json string) {
 
 // put writes a lease as another node does.
 func (s *memStore) put(l subnet.Lease) (key string) {
-	value, err := l.Value()
-	if err != nil {
-		panic(err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := subnet.Record{Key: l.Key(), Value: value, Created: s.records[l.Key()].Created, LeaseID: 1}
+	r := subnet.Record{Lease: l, Name: l.Key(), Order: s.records[l.Key()].Order, LeaseID: 1}
 	s.apply(subnet.Event{Put: []subnet.Record{r}})
-	return r.Key
+	return r.Name
 }
 
 func (s *memStore) delete(key string) {
@@ -132,34 +128,30 @@ func (s *memStore) Claim(_ context.Context, have *subnet.Record, want subnet.Lea
 	if s.claimErr != nil {
 		return subnet.Record{}, s.claimErr
 	}
-	value, err := want.Value()
-	if err != nil {
-		return subnet.Record{}, err
-	}
-	r := subnet.Record{Key: want.Key(), Value: value, LeaseID: 1}
-	if old, taken := s.records[r.Key]; taken && (have == nil || have.Key != r.Key || have.Modified != old.Modified) {
-		return subnet.Record{}, fmt.Errorf("claim %s: %w", r.Key, subnet.ErrTaken)
+	r := subnet.Record{Lease: want, Name: want.Key(), LeaseID: 1}
+	if old, taken := s.records[r.Name]; taken && (have == nil || have.Name != r.Name || have.Version != old.Version) {
+		return subnet.Record{}, fmt.Errorf("claim %s: %w", r.Name, subnet.ErrTaken)
 	}
 	e := subnet.Event{Put: []subnet.Record{r}}
-	if have != nil && have.Key == r.Key {
-		e.Put[0].Created = have.Created
+	if have != nil && have.Name == r.Name {
+		e.Put[0].Order = have.Order
 	} else if have != nil {
-		e.Deleted = []string{have.Key}
+		e.Deleted = []string{have.Name}
 	}
 	s.apply(e)
-	return s.records[r.Key], nil
+	return s.records[r.Name], nil
 }
 
 // Hold implements subnet.Store.
 func (s *memStore) Hold(ctx context.Context, held subnet.Record, changed <-chan subnet.Lease) error {
 	ended := make(chan error, 1)
 	s.mu.Lock()
-	s.held[held.Key] = func(err error) { ended <- err }
+	s.held[held.Name] = func(err error) { ended <- err }
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.held, held.Key)
+		delete(s.held, held.Name)
 	}()
 	for {
 		select {
@@ -178,7 +170,7 @@ func (s *memStore) Hold(ctx context.Context, held subnet.Record, changed <-chan 
 
 // Release implements subnet.Store.
 func (s *memStore) Release(_ context.Context, held subnet.Record) error {
-	s.delete(held.Key)
+	s.delete(held.Name)
 	return nil
 }
 

@@ -280,8 +280,8 @@ func TestNode(t *testing.T) {
 	eventually(t, "the new public IP in the lease", func() error {
 		store.mu.Lock()
 		defer store.mu.Unlock()
-		if v := string(store.records[n.ownKey(own)].Value); !strings.Contains(v, "172.31.0.12") {
-			return errors.New(v)
+		if a := store.records[n.ownKey(own)].Endpoints[subnet.IPv4].PublicIP.String(); a != "172.31.0.12" {
+			return errors.New(a)
 		}
 		return nil
 	})
@@ -290,12 +290,8 @@ func TestNode(t *testing.T) {
 	s, _ = n.Status(t.Context())
 	clone := vxlanLease(20)
 	clone.Endpoints[subnet.IPv4].Data = fmt.Sprintf(`{"VNI":1,"VtepMAC":%q}`, s.Backend.Devices[0].MAC)
-	value, err := clone.Value()
-	if err != nil {
-		t.Fatal(err)
-	}
 	store.mu.Lock()
-	store.apply(subnet.Event{Put: []subnet.Record{{Key: clone.Key(), Value: value, Created: -1}}})
+	store.apply(subnet.Event{Put: []subnet.Record{{Lease: clone, Name: clone.Key(), Order: -1}}})
 	store.mu.Unlock()
 	n.waitLog(t, "choosing a new one")
 	n.waitPeers(t, "10.5.7.0/24 grace", "10.5.8.0/24 programmed", "10.5.20.0/24 programmed")

@@ -11,8 +11,8 @@ import (
 
 // peerView is what a peerSet has to know of the cluster's leases; [subnet.View] is the real one.
 type peerView interface {
-	Get(key string) (m subnet.Member, ok bool, why error)
-	Peers(yield func(subnet.Member) bool)
+	Get(name string) (r subnet.Record, ok bool, why error)
+	Peers(yield func(subnet.Record) bool)
 }
 
 // peerTables takes what peers need in the kernel; [network.Tables] are the real ones.
@@ -51,7 +51,7 @@ func (s *peerSet) use(b backend.Backend) {
 		s.tables.Replace(o, wanted(last, l), wanted(b, l))
 	}
 	for m := range s.view.Peers {
-		replace(network.Owner{Name: m.Key, Age: m.Created}, &m.Lease)
+		replace(network.Owner{Name: m.Name, Age: m.Order}, &m.Lease)
 	}
 	for key, r := range s.retained {
 		replace(network.Owner{Name: key, Grace: true}, &r.lease)
@@ -70,13 +70,13 @@ func (s *peerSet) apply(changes []subnet.Change, grace time.Duration, now time.T
 	}
 	for _, c := range changes {
 		last := wanted(s.backend, c.Before)
-		if r, ok := s.retained[c.Key]; ok && c.Before == nil {
+		if r, ok := s.retained[c.Name]; ok && c.Before == nil {
 			last = wanted(s.backend, &r.lease)
-			delete(s.retained, c.Key)
+			delete(s.retained, c.Name)
 		}
-		owner := network.Owner{Name: c.Key}
-		if m, ok, _ := s.view.Get(c.Key); ok {
-			owner.Age = m.Created
+		owner := network.Owner{Name: c.Name}
+		if m, ok, _ := s.view.Get(c.Name); ok {
+			owner.Age = m.Order
 		}
 		switch {
 		case c.After != nil:
@@ -89,7 +89,7 @@ func (s *peerSet) apply(changes []subnet.Change, grace time.Duration, now time.T
 		case grace > 0 && !s.isOwn(*c.Before):
 			removed++
 			owner.Grace = true
-			s.retained[c.Key] = retainedPeer{lease: *c.Before, until: now.Add(grace)}
+			s.retained[c.Name] = retainedPeer{lease: *c.Before, until: now.Add(grace)}
 			s.tables.Replace(owner, last, last)
 		default:
 			removed++
@@ -100,12 +100,12 @@ func (s *peerSet) apply(changes []subnet.Change, grace time.Duration, now time.T
 }
 
 // retain keeps a peer of an earlier run whose lease is missing now.
-func (s *peerSet) retain(m subnet.Member, until time.Time) {
-	if _, there, _ := s.view.Get(m.Key); there || s.isOwn(m.Lease) {
+func (s *peerSet) retain(m subnet.Record, until time.Time) {
+	if _, there, _ := s.view.Get(m.Name); there || s.isOwn(m.Lease) {
 		return
 	}
-	s.retained[m.Key] = retainedPeer{lease: m.Lease, until: until}
-	s.tables.Replace(network.Owner{Name: m.Key, Grace: true, Age: m.Created}, network.State{}, wanted(s.backend, &m.Lease))
+	s.retained[m.Name] = retainedPeer{lease: m.Lease, until: until}
+	s.tables.Replace(network.Owner{Name: m.Name, Grace: true, Age: m.Order}, network.State{}, wanted(s.backend, &m.Lease))
 }
 
 // expire removes the peers whose grace period is over, and those whose subnet has become ours.

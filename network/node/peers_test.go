@@ -52,7 +52,7 @@ func (p *peersOn) event(kind subnet.EventType, put []subnet.Lease, deleted []str
 	for _, l := range put {
 		l.BackendType = "host-gw"
 		r := recordOf(l)
-		r.Created, r.Modified = p.rev, p.rev
+		r.Order, r.Version = p.rev, p.rev
 		e.Put = append(e.Put, r)
 	}
 	added, removed, changed := p.apply(p.all.Apply(e), grace, p.now)
@@ -146,7 +146,7 @@ func TestPeersRetained(t *testing.T) {
 	eight := leaseOf("00000000000000000000000000000008", "10.5.8.0/24", 8)
 	p.event(subnet.Changed, []subnet.Lease{eight}, nil, 0)
 	for _, l := range []subnet.Lease{leaseOf(otherID, "10.5.7.0/24", 7), eight, leaseOf(ownID, "10.5.9.0/24", 1)} {
-		p.retain(subnet.Member{Lease: l, Key: l.Key(), Created: 1}, p.now.Add(time.Minute))
+		p.retain(subnet.Record{Lease: l, Name: l.Key(), Order: 1}, p.now.Add(time.Minute))
 	}
 	p.want(t, "one retained", route7, route8)
 	if len(p.retained) != 1 {
@@ -167,7 +167,7 @@ func TestPeersOtherBackend(t *testing.T) {
 	p.want(t, "another uplink", "10.5.7.0/24 via 192.0.2.7 dev eth1", "10.5.8.0/24 via 192.0.2.8 dev eth1")
 
 	q := newPeerSet(p.all, network.NewTables())
-	if a, r, c := q.apply([]subnet.Change{{Key: seven.Key(), After: &seven}}, 0, p.now); a+r+c != 0 {
+	if a, r, c := q.apply([]subnet.Change{{Name: seven.Key(), After: &seven}}, 0, p.now); a+r+c != 0 {
 		t.Error("peers counted before there is a backend")
 	}
 }

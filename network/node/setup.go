@@ -117,7 +117,7 @@ func (n *node) logDevices(b backend.Backend) {
 
 // ownMember is the node's own lease as the store has it, or nil.
 func (n *node) ownMember() *subnet.Lease {
-	if m, ok, _ := n.view.Get(n.holder.record.Key); ok {
+	if m, ok, _ := n.view.Get(n.holder.record.Name); ok {
 		return &m.Lease
 	}
 	return nil
@@ -163,7 +163,7 @@ func (n *node) underlayPrefixes(choice uplink.Choice) (all []netip.Prefix) {
 		all = append(all, choice.OnLink[f]...)
 	}
 	hosts := choice.Gateways
-	if s, ok := n.Store.(interface{ Addresses() []netip.Addr }); ok {
+	if s, ok := n.Store.(subnet.Networked); ok {
 		hosts = append(slices.Clone(hosts), s.Addresses()...)
 	}
 	for _, a := range hosts {
@@ -179,7 +179,7 @@ func (n *node) newMACs(wake *alarm) {
 	if n.holder.conflict == 0 || n.holder.conflict == n.renewed {
 		return
 	}
-	_, _, why := n.view.Get(n.holder.record.Key)
+	_, _, why := n.view.Get(n.holder.record.Name)
 	u := n.underlay(n.uplink, nil)
 	u.Keep = renewer{n.identity, n.StateDir}
 	b, err := newBackend(*n.config, u)

@@ -13,7 +13,7 @@ import (
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/uplink"
-	"github.com/selvage-net/selvage/subnet/etcd"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // manyRepairs is how many repairs are remembered.
@@ -211,30 +211,30 @@ func (n *node) problems(now time.Time) []status.Problem {
 }
 
 func (n *node) outage() *status.Problem {
-	s, ok := n.Store.(interface{ Outage() (time.Time, error) })
+	s, ok := n.Store.(subnet.HealthReporter)
 	if !ok {
 		return nil
 	}
-	since, cause := s.Outage()
-	if since.IsZero() {
+	o := s.Outage()
+	if o.Since.IsZero() {
 		return nil
 	}
-	return &status.Problem{Topic: "etcd", Text: fmt.Sprint(cause), Since: since}
+	return &status.Problem{Topic: "etcd", Text: fmt.Sprint(o.Problem.Err), Since: o.Since}
 }
 
 func (n *node) etcdStatus() status.Etcd {
 	e := status.Etcd{Revision: n.view.Revision(), Outage: n.outage()}
-	if s, ok := n.Store.(interface{ Access() etcd.Options }); ok {
-		o := s.Access()
+	if s, ok := n.Store.(subnet.AccessReporter); ok {
+		a := s.Access()
 		e.Access = &status.EtcdAccess{
-			Endpoints: o.Endpoints, Prefix: o.Prefix, CAFile: o.CAFile, CertFile: o.CertFile, KeyFile: o.KeyFile,
-			Username: o.Username, PasswordFile: o.PasswordFile,
+			Endpoints: a.Endpoints, Prefix: a.Prefix, CAFile: a.CAFile, CertFile: a.CertFile, KeyFile: a.KeyFile,
+			Username: a.Username, PasswordFile: a.PasswordFile,
 		}
 	}
-	if s, ok := n.Store.(interface{ Traffic() etcd.Traffic }); ok {
-		t := s.Traffic()
-		e.Endpoint, e.Latency, e.LastContact = t.Endpoint, t.Latency, t.LastContact
-		e.Requests, e.Failed, e.Sent, e.Received = t.Requests, t.Failed, t.SentBytes, t.ReceivedBytes
+	if s, ok := n.Store.(subnet.HealthReporter); ok {
+		h := s.Health()
+		e.Endpoint, e.Latency, e.LastContact = h.Endpoint, h.Latency, h.LastContact
+		e.Requests, e.Failed, e.Sent, e.Received = h.Requests, h.Failed, h.Sent, h.Received
 	}
 	return e
 }
@@ -244,7 +244,7 @@ func (n *node) leaseStatus() *status.Lease {
 		return nil
 	}
 	l := &status.Lease{
-		Key: n.holder.record.Key, EtcdLease: n.holder.record.LeaseID, Reservation: n.holder.record.LeaseID == 0, Expires: n.ownExpires(),
+		Key: n.holder.record.Name, EtcdLease: n.holder.record.LeaseID, Reservation: n.holder.record.LeaseID == 0, Expires: n.ownExpires(),
 		Subnets: valid(n.holder.subnets[:], netip.Prefix.IsValid),
 	}
 	return l

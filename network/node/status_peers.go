@@ -38,7 +38,7 @@ func (n *node) peers() []status.Peer {
 		return all
 	}
 	for m := range n.view.Peers {
-		p := n.peer(m.Key, m.Lease)
+		p := n.peer(m.Name, m.Lease)
 		if p.Why = n.whyPending(m.Lease); p.Why == "" {
 			p.State = status.Programmed
 		} else {

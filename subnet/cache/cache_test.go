@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -23,12 +24,12 @@ func small() Snapshot {
 	return Snapshot{
 		Written: time.Date(2026, 8, 6, 12, 0, 0, 5, time.UTC), Cluster: 0xcdf818194e3a8c32, Revision: 1234,
 		Config: []byte(`{"Network":"10.5.0.0/16"}`),
-		Records: []subnet.Record{
-			{Key: "10.5.29.0-24", Value: []byte(`{"PublicIP":"192.0.2.1"}`), Created: 12, Modified: 34, LeaseID: 7587862094},
-			{Key: "a \"key\"\nof\tsomebody's\xff", Value: []byte("\"\n\xfe"), Created: 1, Modified: 1},
-			{Key: "", Value: []byte{}, Created: 2, Modified: 2},
+		Records: []Record{
+			{Name: "10.5.29.0-24", Key: "10.5.29.0-24", Value: []byte(`{"PublicIP":"192.0.2.1"}`), Order: 12, Version: 34, LeaseID: 7587862094},
+			{Name: "a \"key\"\nof\tsomebody's\xff", Key: "a \"key\"\nof\tsomebody's\xff", Value: []byte("\"\n\xfe"), Order: 1, Version: 1},
+			{Name: "", Key: "", Value: []byte{}, Order: 2, Version: 2},
 		},
-		OwnKey: "10.5.29.0-24", OwnExpires: time.Date(2026, 8, 7, 12, 0, 0, 0, time.UTC),
+		Own: "10.5.29.0-24", OwnExpires: time.Date(2026, 8, 7, 12, 0, 0, 0, time.UTC),
 	}
 }
 
@@ -53,16 +54,97 @@ func TestFormat(t *testing.T) {
 	}
 }
 
+// TestFormat1 reads a file as it was written before records had a name of their own.
+func TestFormat1(t *testing.T) {
+	s, err := Read(filepath.Join("testdata", "format1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(s.Config) != `{"Network":"10.5.0.0/16"}` || s.Cluster != 0xcdf818194e3a8c32 || s.Revision != 1234 ||
+		s.Own != "10.5.29.0-24&fd00:5:0:1d::-64" || !s.OwnExpires.Equal(time.Date(2026, 8, 7, 12, 0, 0, 0, time.UTC)) ||
+		!s.Written.Equal(time.Date(2026, 11, 28, 12, 0, 0, 5, time.UTC)) {
+		t.Errorf("read %+v", s)
+	}
+	all := s.Decoded()
+	if len(all) != 7 {
+		t.Fatalf("%d records, want 7", len(all))
+	}
+	own := subnet.Record{
+		Lease: subnet.Lease{
+			Endpoints: [2]subnet.Endpoint{
+				{
+					Subnet: netip.MustParsePrefix("10.5.29.0/24"), PublicIP: netip.MustParseAddr("192.0.2.1"),
+					Data: `{"VNI":1,"VtepMAC":"0e:00:00:00:00:01"}`,
+				},
+				{
+					Subnet: netip.MustParsePrefix("fd00:5:0:1d::/64"), PublicIP: netip.MustParseAddr("2001:db8::1"),
+					Data: `{"VNI":1,"VtepMAC":"0e:00:00:00:00:02"}`,
+				},
+			},
+			BackendType: "vxlan", InstanceID: "0123456789abcdef", NodeName: "this node",
+		},
+		Name: s.Own, Order: 12, Version: 34, LeaseID: 7587862094,
+	}
+	if all[2] != own {
+		t.Errorf("its own lease is %+v\nwant %+v", all[2], own)
+	}
+	if r := all[3]; r.Bad != nil || r.NodeName != "" || r.LeaseID != 0 || r.Endpoints[subnet.IPv4].PublicIP.String() != "192.0.2.30" {
+		t.Errorf("a reservation is %+v", r)
+	}
+	for i, name := range []string{"10.5.31.0-24", "a \"key\"\nof\tsomebody's\xff", ""} {
+		if r := all[4+i]; r.Name != name || r.Bad == nil || r.Has(subnet.IPv4) != (i == 0) {
+			t.Errorf("a malformed record is %+v, want %q", r, name)
+		}
+	}
+	for i, r := range all[:4] { // and what it says can be written again
+		again, err := Encode(r, nil)
+		if err != nil || again.Decode() != r || again.Key != s.Records[i].Key {
+			t.Errorf("%+v is written as %+v, %v", r, again, err)
+		}
+	}
+	// The format of other records is the same to a byte.
+	want, err := os.ReadFile(filepath.Join("testdata", "format1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := encoded(s); !bytes.Equal(got, want) {
+		t.Errorf("written again it is\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestNamedRecord(t *testing.T) {
+	key := "10.5.30.0-24"
+	r := subnet.DecodeRecord(key, []byte(`{"PublicIP":"192.0.2.30","PublicIPv6":null,"BackendType":"vxlan"}`))
+	r.Name, r.Order, r.Version = "node-7", 1201, 1300
+	encodedRecord, err := Encode(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := string(appendRecord(nil, encodedRecord))
+	want := `named node-7 10.5.30.0-24 1201 1300 0 {"PublicIP":"192.0.2.30","PublicIPv6":null,"BackendType":"vxlan"}` + "\n"
+	if line != want {
+		t.Errorf("the line is %s, want %s", line, want)
+	}
+	s, err := decode(encoded(Snapshot{Records: []Record{encodedRecord}}))
+	if err != nil || len(s.Records) != 1 || s.Decoded()[0] != r {
+		t.Errorf("read %+v, %v; want %+v", s.Decoded(), err, r)
+	}
+	r.Bad = errors.New("malformed")
+	if _, err := Encode(r, nil); !errors.Is(err, r.Bad) {
+		t.Errorf("a malformed record is written: %v", err)
+	}
+}
+
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	for name, want := range map[string]Snapshot{
 		"one of everything":      small(),
 		"nothing":                {},
 		"an empty config":        {Config: []byte{}},
 		"a config of many lines": {Config: []byte("{\n  \"Network\": \"10.5.0.0/16\"\n}\n")},
-		"a reservation":          {OwnKey: "10.5.29.0-24"},
-		"an own key like no key": {OwnKey: "a - b"},
+		"a reservation":          {Own: "10.5.29.0-24"},
+		"an own key like no key": {Own: "a - b"},
 		"another time zone":      {Written: time.Date(2026, 8, 6, 12, 0, 0, 0, time.FixedZone("", 3600))},
-		"negative numbers":       {Revision: -1, Records: []subnet.Record{{Key: "k", Value: []byte("v"), Created: -1, Modified: -2, LeaseID: -3}}},
+		"negative numbers":       {Revision: -1, Records: []Record{{Name: "k", Key: "k", Value: []byte("v"), Order: -1, Version: -2, LeaseID: -3}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "missing", "too", "leases")
@@ -108,8 +190,8 @@ func TestAnyBytesComeBack(t *testing.T) {
 		return b
 	}
 	for range 2000 {
-		want := Snapshot{Config: text(), OwnKey: string(text()), Records: []subnet.Record{{Key: string(text()), Value: text()}}}
-		if want.OwnKey != "" {
+		want := Snapshot{Config: text(), Own: string(text()), Records: []Record{{Name: string(text()), Key: string(text()), Value: text()}}}
+		if want.Own != "" {
 			want.OwnExpires = time.Unix(r.Int64N(1e10), 0)
 		}
 		got, err := decode(encoded(want))
@@ -179,7 +261,7 @@ func TestBadFilesAreToldApart(t *testing.T) {
 		{"no version", "selvage-leases  x\n", ErrDamaged, `version ""`},
 		{"a version that is spelled in another way", strings.Replace(string(encoded(small())), " 1 ", " 01 ", 1), ErrDamaged, "checksum"},
 		{"a checksum that is spelled in another way", strings.ToUpper(string(sealed(1, ""))), ErrDamaged, "does not begin"},
-		{"a line of something", string(sealed(1, "store 0 0\nx y\n")), ErrDamaged, `line 3: "x" is nothing known`},
+		{"a line of something", string(sealed(1, "store 0 0\nx y\n")), ErrDamaged, `line 3: unknown "x"`},
 		{"a line that does not end", string(sealed(1, "store 0 0")), ErrDamaged, "line 2 does not end"},
 		{"a time", string(sealed(1, "written yesterday\n")), ErrDamaged, "line 2: parsing time"},
 		{"a time at the edge", string(sealed(1, "written 0000-01-01T00:00:00+23:59\n")), ErrDamaged, "cannot be written"},
@@ -188,7 +270,7 @@ func TestBadFilesAreToldApart(t *testing.T) {
 		{"a config", string(sealed(1, "config \"x\n")), ErrDamaged, "badly quoted"},
 		{"no expiry", string(sealed(1, "own x\n")), ErrDamaged, "no expiry"},
 		{"an own key", string(sealed(1, "own \"x -\n")), ErrDamaged, "badly quoted"},
-		{"a record without numbers", string(sealed(1, "lease x\n")), ErrDamaged, "no more than a key"},
+		{"a record without numbers", string(sealed(1, "lease x\n")), ErrDamaged, "key: nothing follows it"},
 		{"a record with a word for a number", string(sealed(1, "lease x 1 one 1 \n")), ErrDamaged, "strconv"},
 		{"a record with two numbers", string(sealed(1, "lease x 1 2\n")), ErrDamaged, "too few numbers"},
 		{"a record with a bad key", string(sealed(1, "lease \"x 1 2 3 \n")), ErrDamaged, "key"},
@@ -245,7 +327,7 @@ func TestWhatCannotBeWrittenIsSaid(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	if err := Write(file, Snapshot{Config: make([]byte, maxSize)}); err == nil || !strings.Contains(err.Error(), "at most") {
+	if err := Write(file, Snapshot{Config: make([]byte, maxSize)}); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("a file that would not be read: %v", err)
 	}
 	if got, err := Read(file); err != nil {
@@ -282,11 +364,12 @@ func large(n int) Snapshot {
 	s := small()
 	s.Records = nil
 	for i := range n {
-		s.Records = append(s.Records, subnet.Record{
-			Key: fmt.Sprintf("10.%d.%d.0-24", 5+i/256, i%256),
+		key := fmt.Sprintf("10.%d.%d.0-24", 5+i/256, i%256)
+		s.Records = append(s.Records, Record{
+			Name: key, Key: key,
 			Value: fmt.Appendf(nil, `{"PublicIP":"172.31.%d.%d","PublicIPv6":null,"BackendType":"vxlan",`+
 				`"BackendData":{"VNI":1,"VtepMAC":"0e:00:00:00:%02x:%02x"},"InstanceID":"%032x","NodeName":"node%d"}`, i/256, i%256, i/256, i%256, i, i),
-			Created: int64(100_000 + i), Modified: int64(200_000 + i), LeaseID: 7587862094000000000 + int64(i),
+			Order: int64(100_000 + i), Version: int64(200_000 + i), LeaseID: 7587862094000000000 + int64(i),
 		})
 	}
 	return s
@@ -392,7 +475,7 @@ func FuzzRead(f *testing.F) {
 			if err != nil {
 				t.Fatalf("%q is read, and not when it is written again: %v", file, err)
 			}
-			if again.OwnKey == "" {
+			if again.Own == "" {
 				s.OwnExpires = again.OwnExpires // of nothing
 			}
 			if !reflect.DeepEqual(normal(s), normal(again)) {

@@ -13,8 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/selvage-net/selvage/subnet"
 )
 
 const (
@@ -37,7 +35,7 @@ func encode(f file, s Snapshot) error {
 	sum, size, out := newChecksum(version), len(header), bufio.NewWriter(f)
 	write := func(b []byte) error {
 		if size += len(b); size > maxSize {
-			return fmt.Errorf("at most %d bytes are kept, and they take more", maxSize)
+			return fmt.Errorf("they take more than %d bytes", maxSize)
 		}
 		sum.Write(b)
 		_, err := out.Write(b)
@@ -47,7 +45,7 @@ func encode(f file, s Snapshot) error {
 	if err := write(line); err != nil {
 		return err
 	}
-	all := []iter.Seq[subnet.Record]{slices.Values(s.Records)}
+	all := []iter.Seq[Record]{slices.Values(s.Records)}
 	if s.More != nil {
 		all = append(all, s.More)
 	}
@@ -73,16 +71,21 @@ func appendFacts(b []byte, s Snapshot) []byte {
 	if s.Config != nil {
 		b = append(appendText(append(b, "config "...), s.Config), '\n')
 	}
-	if s.OwnKey != "" {
-		b = appendKey(append(b, "own "...), s.OwnKey)
+	if s.Own != "" {
+		b = appendName(append(b, "own "...), s.Own)
 		b = append(appendTime(append(b, ' '), s.OwnExpires), '\n')
 	}
 	return b
 }
 
-func appendRecord(b []byte, r subnet.Record) []byte {
-	b = appendKey(append(b, "lease "...), r.Key)
-	for _, n := range []int64{r.Created, r.Modified, r.LeaseID} {
+func appendRecord(b []byte, r Record) []byte {
+	if r.Name == r.Key {
+		b = append(b, "lease "...)
+	} else {
+		b = append(appendName(append(b, "named "...), r.Name), ' ')
+	}
+	b = appendName(b, r.Key)
+	for _, n := range []int64{r.Order, r.Version, r.LeaseID} {
 		b = strconv.AppendInt(append(b, ' '), n, 10)
 	}
 	return append(appendText(append(b, ' '), r.Value), '\n')
@@ -140,8 +143,8 @@ func decode(data []byte) (Snapshot, error) {
 
 // decodeBody decodes what follows the first line.
 func decodeBody(body []byte) (s Snapshot, err error) {
-	if n := bytes.Count(body, []byte("\nlease ")); n > 0 {
-		s.Records = make([]subnet.Record, 0, n)
+	if n := bytes.Count(body, []byte("\nlease ")) + bytes.Count(body, []byte("\nnamed ")); n > 0 {
+		s.Records = make([]Record, 0, n)
 	}
 	for line := 2; len(body) > 0; line++ {
 		text, rest, ended := bytes.Cut(body, []byte("\n"))
@@ -157,7 +160,7 @@ func decodeBody(body []byte) (s Snapshot, err error) {
 	return s, nil
 }
 
-// take takes in one line. A line that comes twice counts once, as the last; nobody wrote such a file.
+// take takes in one line. Of a line that comes twice the last counts; encode writes no such file.
 func (s *Snapshot) take(name, text []byte) (err error) {
 	switch string(name) {
 	case "written":
@@ -174,37 +177,33 @@ func (s *Snapshot) take(name, text []byte) (err error) {
 		if at < 0 {
 			return fmt.Errorf("no expiry")
 		}
-		if s.OwnKey, err = parseKey(text[:at]); err == nil {
+		if s.Own, err = parseName(text[:at]); err == nil {
 			s.OwnExpires, err = parseTime(string(text[at+1:]))
 		}
-	case "lease":
-		var r subnet.Record
-		if r, err = parseRecord(text); err == nil {
+	case "lease", "named":
+		var r Record
+		if r, err = parseRecord(text, string(name) == "named"); err == nil {
 			s.Records = append(s.Records, r)
 		}
 	default:
-		err = fmt.Errorf("%q is nothing known", name)
+		err = fmt.Errorf("unknown %q", name)
 	}
 	return err
 }
 
-func parseRecord(text []byte) (r subnet.Record, err error) {
-	at := bytes.IndexByte(text, ' ')
-	if len(text) > 0 && text[0] == '"' { // a key with a space in it, perhaps
-		quoted, err := strconv.QuotedPrefix(string(text))
-		if err != nil {
-			return r, fmt.Errorf("key: %w", err)
+func parseRecord(text []byte, named bool) (r Record, err error) {
+	if named {
+		if r.Name, text, err = cutName(text); err != nil {
+			return r, fmt.Errorf("name: %w", err)
 		}
-		at = len(quoted)
 	}
-	if at < 0 {
-		return r, fmt.Errorf("no more than a key")
-	}
-	if r.Key, err = parseKey(text[:at]); err != nil {
+	if r.Key, text, err = cutName(text); err != nil {
 		return r, fmt.Errorf("key: %w", err)
 	}
-	text = bytes.TrimPrefix(text[at:], []byte(" "))
-	for _, n := range []*int64{&r.Created, &r.Modified, &r.LeaseID} {
+	if !named {
+		r.Name = r.Key
+	}
+	for _, n := range []*int64{&r.Order, &r.Version, &r.LeaseID} {
 		number, rest, ok := bytes.Cut(text, []byte(" "))
 		if !ok {
 			return r, fmt.Errorf("too few numbers")
@@ -220,7 +219,24 @@ func parseRecord(text []byte) (r subnet.Record, err error) {
 	return r, nil
 }
 
-// appendText appends a text that ends its line.
+// cutName takes a name or a key, and the space that follows it, off the beginning of text.
+func cutName(text []byte) (name string, rest []byte, err error) {
+	at := bytes.IndexByte(text, ' ')
+	if len(text) > 0 && text[0] == '"' { // with a space in it, perhaps
+		quoted, err := strconv.QuotedPrefix(string(text))
+		if err != nil {
+			return "", nil, err
+		}
+		at = len(quoted)
+	}
+	if at < 0 {
+		return "", nil, fmt.Errorf("nothing follows it")
+	}
+	name, err = parseName(text[:at])
+	return name, bytes.TrimPrefix(text[at:], []byte(" ")), err
+}
+
+// appendText appends a text that is the last on its line.
 func appendText(b, text []byte) []byte {
 	if bytes.HasPrefix(text, []byte(`"`)) || bytes.IndexByte(text, '\n') >= 0 {
 		return strconv.AppendQuote(b, string(text))
@@ -230,7 +246,7 @@ func appendText(b, text []byte) []byte {
 
 func parseText(text []byte) ([]byte, error) {
 	if !bytes.HasPrefix(text, []byte(`"`)) {
-		return text[:len(text):len(text)], nil // whoever appends to it does not write into the next line
+		return text[:len(text):len(text)], nil // appending to it does not write into the next line
 	}
 	s, err := strconv.Unquote(string(text))
 	if err != nil {
@@ -239,17 +255,17 @@ func parseText(text []byte) ([]byte, error) {
 	return []byte(s), nil
 }
 
-// appendKey appends a key, which something follows.
-func appendKey(b []byte, key string) []byte {
-	if key == "" || key[0] == '"' || strings.ContainsAny(key, " \n") {
-		return strconv.AppendQuote(b, key)
+// appendName appends a name or a key, which is not the last on its line.
+func appendName(b []byte, name string) []byte {
+	if name == "" || name[0] == '"' || strings.ContainsAny(name, " \n") {
+		return strconv.AppendQuote(b, name)
 	}
-	return append(b, key...)
+	return append(b, name...)
 }
 
-func parseKey(text []byte) (string, error) {
-	key, err := parseText(text)
-	return string(key), err
+func parseName(text []byte) (string, error) {
+	name, err := parseText(text)
+	return string(name), err
 }
 
 // appendTime appends a time, the zero one as "-".

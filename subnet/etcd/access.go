@@ -1,10 +1,13 @@
 package etcd
 
-// Access says where etcd is and how it is spoken to, for commands that people are told to give. It has no password.
-func (s *Store) Access() Options {
+import "github.com/selvage-net/selvage/subnet"
+
+// Access implements [subnet.AccessReporter].
+func (s *Store) Access() subnet.Access {
 	o := s.opts
-	return Options{
-		Endpoints: o.Endpoints, Prefix: o.Prefix, CAFile: o.CAFile, CertFile: o.CertFile, KeyFile: o.KeyFile,
+	return subnet.Access{
+		Kind: subnet.StoreEtcd, Endpoints: o.Endpoints, Prefix: o.Prefix,
+		CAFile: o.CAFile, CertFile: o.CertFile, KeyFile: o.KeyFile,
 		Username: o.Username, PasswordFile: o.PasswordFile,
 	}
 }

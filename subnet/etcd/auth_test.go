@@ -108,7 +108,7 @@ func untilSaid(t *testing.T, kept *logged, text string) {
 func untilCause(t *testing.T, s *Store, text string) {
 	t.Helper()
 	eventually(t, func() string {
-		if _, cause := s.Outage(); cause == nil || !strings.Contains(cause.Error(), text) {
+		if cause := s.Outage().Problem.Err; cause == nil || !strings.Contains(cause.Error(), text) {
 			return fmt.Sprintf("an outage because %s; it is %v", text, cause)
 		}
 		return ""
@@ -218,14 +218,14 @@ func TestLeastRightsAreEnough(t *testing.T) {
 	h.change(lease(2, "c"))
 	h.change(lease(2, "d"))
 	other := storetest.Watch(t, open(t, o), nil)
-	other.There(r.Key)
+	other.There(r.Name)
 	// It is held for longer than it lives without.
 	unheld, err := s.Claim(t.Context(), nil, lease(3, "b"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	other.There(unheld.Key)
-	other.Gone(unheld.Key)
+	other.There(unheld.Name)
+	other.Gone(unheld.Name)
 	h.held()
 	put("subnets/10.5.9.0-24", "{}")
 	put("config", `{"Network":"10.5.0.0/16"}`)
@@ -247,7 +247,7 @@ func TestLeastRightsAreEnough(t *testing.T) {
 	if err := s.Release(t.Context(), r); err != nil {
 		t.Error(err)
 	}
-	w.Gone(r.Key)
+	w.Gone(r.Name)
 	if _, err := s.ReleaseNode(t.Context(), func(l subnet.Lease) bool { return l.InstanceID == "nobody" }, false); !errors.Is(err, ErrNoLease) {
 		t.Errorf("the release of nothing: %v", err)
 	}
@@ -275,7 +275,7 @@ func TestRightsThatAreTakenAwayComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := startHold(t, s, r)
-	w.There(r.Key)
+	w.There(r.Name)
 	must[*clientv3.AuthRoleRevokePermissionResponse](t)(root.RoleRevokePermission(t.Context(), "selvage", allSubnets.key, allSubnets.end))
 	untilSaid(t, kept, "it lacks read on the prefix /net/subnets/. ")
 	h.change(lease(1, "b"))
@@ -287,7 +287,7 @@ func TestRightsThatAreTakenAwayComeBack(t *testing.T) {
 		t.Errorf("%d snapshots", state.Synced)
 	}
 	w.Until(func(s storetest.State) string {
-		if !strings.Contains(string(s.Leases[r.Key].Value), `"InstanceID":"c"`) {
+		if s.Leases[r.Name].InstanceID != "c" {
 			return "our own change"
 		}
 		return ""
@@ -300,7 +300,7 @@ func TestRightsThatAreTakenAwayComeBack(t *testing.T) {
 	h.change(lease(1, "f"))
 	h.change(lease(1, "g"))
 	w.Until(func(s storetest.State) string {
-		if !strings.Contains(string(s.Leases[r.Key].Value), `"InstanceID":"g"`) {
+		if s.Leases[r.Name].InstanceID != "g" {
 			return "our last change"
 		}
 		return ""
@@ -344,7 +344,7 @@ func TestPasswordFileIsReadAnew(t *testing.T) {
 			}
 			return ""
 		})
-		w.There(r.Key)
+		w.There(r.Name)
 	}
 	works()
 
@@ -386,7 +386,7 @@ func TestTokenIsAskedForOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.There(r.Key)
+	w.There(r.Name)
 	h := startHold(t, s, r)
 	h.change(lease(1, "b"))
 	h.change(lease(1, "c"))
@@ -397,7 +397,7 @@ func TestTokenIsAskedForOnce(t *testing.T) {
 	h.change(lease(1, "d"))
 	h.change(lease(1, "e"))
 	eventually(t, func() string {
-		if since, _ := s.Outage(); handled(t, etcd)["Watch"] == 0 || !since.IsZero() {
+		if handled(t, etcd)["Watch"] == 0 || !s.Outage().Since.IsZero() {
 			return "another watch"
 		}
 		return ""

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,19 +12,24 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// entry is what a claim wants to be in etcd.
+// entry is a lease as a claim wants it in etcd.
 type entry struct {
 	key   string // below subnets/
 	value []byte
+	lease subnet.Lease // as it is decoded from value
 }
 
 func entryOf(l subnet.Lease) (entry, error) {
 	value, err := l.Value()
-	return entry{l.Key(), value}, err
+	if err != nil {
+		return entry{}, err
+	}
+	r := subnet.DecodeRecord(l.Key(), value)
+	return entry{r.Name, value, r.Lease}, r.Bad
 }
 
 // is reports whether r says what e wants.
-func (e entry) is(r subnet.Record) bool { return r.Key == e.key && bytes.Equal(r.Value, e.value) }
+func (e entry) is(r subnet.Record) bool { return r.Name == e.key && r.Bad == nil && r.Lease == e.lease }
 
 // conflict is the other outcome of a transaction: what etcd holds instead of what was expected.
 type conflict struct {
@@ -34,20 +38,20 @@ type conflict struct {
 }
 
 func (c *conflict) Error() string {
-	keys := make([]string, len(c.held))
+	names := make([]string, len(c.held))
 	for i, r := range c.held {
-		keys[i] = r.Key
+		names[i] = r.Name
 	}
-	if len(keys) == 0 {
+	if len(names) == 0 {
 		return "the key is gone"
 	}
-	return "there is now " + strings.Join(keys, ", ")
+	return "there is now " + strings.Join(names, ", ")
 }
 
 // find returns what is held under key.
 func (c *conflict) find(key string) (subnet.Record, bool) {
 	for _, r := range c.held {
-		if r.Key == key {
+		if r.Name == key {
 			return r, true
 		}
 	}
@@ -160,18 +164,18 @@ func (s *Store) write(ctx context.Context, have *subnet.Record, e entry, lease i
 	)
 	except := ""
 	if have != nil {
-		compare = append(compare, clientv3.Compare(clientv3.ModRevision(s.keys.subnets+have.Key), "=", have.Modified))
-		except = have.Key
+		compare = append(compare, clientv3.Compare(clientv3.ModRevision(s.keys.subnets+have.Name), "=", have.Version))
+		except = have.Name
 	}
 	switch {
-	case have == nil || have.Key != e.key:
+	case have == nil || have.Name != e.key:
 		compare = append(compare, s.keys.free(e.key, except)...)
 		if have != nil {
-			ops = append(ops, clientv3.OpDelete(s.keys.subnets+have.Key))
+			ops = append(ops, clientv3.OpDelete(s.keys.subnets+have.Name))
 		}
 		ops = append(ops, put)
 	case !e.is(*have) || have.LeaseID != lease:
-		created = have.Created
+		created = have.Order
 		ops = append(ops, put)
 	}
 	resp, err := s.commit(ctx, compare, ops, s.keys.look(e.key, except))
@@ -182,9 +186,9 @@ func (s *Store) write(ctx context.Context, have *subnet.Record, e entry, lease i
 		if len(ops) == 0 {
 			return *have, nil
 		}
-		r := subnet.Record{Key: e.key, Value: e.value, Created: created, Modified: resp.Header.Revision, LeaseID: lease}
+		r := subnet.Record{Lease: e.lease, Name: e.key, Order: created, Version: resp.Header.Revision, LeaseID: lease}
 		if created == 0 {
-			r.Created = resp.Header.Revision
+			r.Order = r.Version
 		}
 		return r, nil
 	}
@@ -201,7 +205,7 @@ func (s *Store) write(ctx context.Context, have *subnet.Record, e entry, lease i
 }
 
 func (c *conflict) add(r subnet.Record) {
-	if _, ok := c.find(r.Key); !ok {
+	if _, ok := c.find(r.Name); !ok {
 		c.held = append(c.held, r)
 	}
 }
@@ -225,16 +229,16 @@ func (s *Store) commit(ctx context.Context, compare []clientv3.Cmp, ops, otherwi
 // Release implements [subnet.Store].
 func (s *Store) Release(ctx context.Context, held subnet.Record) error {
 	held = s.forget(held)
-	key := s.keys.subnets + held.Key
+	key := s.keys.subnets + held.Name
 	resp, err := s.commit(ctx,
-		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", held.Modified)},
+		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", held.Version)},
 		[]clientv3.Op{clientv3.OpDelete(key)},
 		[]clientv3.Op{clientv3.OpGet(key, clientv3.WithKeysOnly())})
 	if err != nil {
-		return fmt.Errorf("release %s: %w", held.Key, err)
+		return fmt.Errorf("release %s: %w", held.Name, err)
 	}
 	if !resp.Succeeded && len(resp.Responses[0].GetResponseRange().GetKvs()) > 0 {
-		return fmt.Errorf("release %s: %w: somebody else changed it", held.Key, subnet.ErrLost)
+		return fmt.Errorf("release %s: %w: another process changed it", held.Name, subnet.ErrLost)
 	}
 	if held.LeaseID != 0 {
 		// The subnet is given back already; an etcd lease without a key is nothing to anybody and expires by itself.

@@ -48,7 +48,14 @@ type Store struct {
 	latest map[identity]subnet.Record
 }
 
-var _ subnet.Store = (*Store)(nil)
+var (
+	_ subnet.Store          = (*Store)(nil)
+	_ subnet.HealthReporter = (*Store)(nil)
+	_ subnet.Examiner       = (*Store)(nil)
+	_ subnet.AccessReporter = (*Store)(nil)
+	_ subnet.Networked      = (*Store)(nil)
+	_ subnet.Expirer        = (*Store)(nil)
+)
 
 // New returns a store. It asks etcd nothing yet: an etcd that is down, or refuses us, is met by the first request, and
 // Watch waits for it. The errors are about the options, and name the file or endpoint that is wrong.
@@ -117,8 +124,11 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Outage tells since when and why Watch has been without etcd, or a zero time and nil while all is well.
-func (s *Store) Outage() (since time.Time, cause error) { return s.contact.state() }
+// Outage implements [subnet.HealthReporter].
+func (s *Store) Outage() subnet.Outage {
+	since, cause := s.contact.state()
+	return subnet.Outage{Since: since, Problem: problemOf(cause)}
+}
 
 // deadline bounds one request, and has a member that is parted from the others refuse it at once, so that another is asked.
 // It would let the request wait for a leader otherwise.
@@ -152,8 +162,10 @@ func (k keyspace) lease(key []byte) (string, bool) {
 	return string(key[len(k.subnets):]), true
 }
 
-// record makes a lease record of what etcd holds. The value is not copied.
+// record decodes what etcd holds.
 func (k keyspace) record(kv *mvccpb.KeyValue) subnet.Record {
 	key, _ := k.lease(kv.Key)
-	return subnet.Record{Key: key, Value: kv.Value, Created: kv.CreateRevision, Modified: kv.ModRevision, LeaseID: kv.Lease}
+	r := subnet.DecodeRecord(key, kv.Value)
+	r.Order, r.Version, r.LeaseID = kv.CreateRevision, kv.ModRevision, kv.Lease
+	return r
 }

@@ -45,8 +45,7 @@ func (s *connections) closeFrom(where func(netip.Addr) bool) {
 	}
 }
 
-// AddressesChanged closes the connections from addresses that this node no longer has, so that they are made anew at
-// once. Nothing tells TCP that its address is gone: it would send into the void until it gives up, seconds later.
+// AddressesChanged implements [subnet.Networked].
 func (s *Store) AddressesChanged() {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -63,7 +62,7 @@ func (s *Store) AddressesChanged() {
 	s.connections.closeFrom(func(a netip.Addr) bool { return !a.IsLoopback() && !ours[a] })
 }
 
-// Addresses returns the addresses at which etcd is: those that its endpoints name, and those that were connected to.
+// Addresses implements [subnet.Networked].
 func (s *Store) Addresses() (all []netip.Addr) {
 	for _, e := range s.opts.Endpoints {
 		u, err := url.Parse(e)

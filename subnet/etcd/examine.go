@@ -3,6 +3,8 @@ package etcd
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,50 +14,33 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
-// Examination is how etcd is, as this store's own client meets it, for a diagnosis.
-type Examination struct {
-	Endpoints []Endpoint // in the order of the options
-	// Rights is why the node cannot have what it needs of etcd: who it says it is, or what that user may do. nil: it can.
-	Rights error
-	// CertificateEnds is when our own certificate ends; zero: we show none, or its file cannot be read.
-	CertificateEnds time.Time
-}
-
-// Endpoint is one of etcd's endpoints.
-type Endpoint struct {
-	URL             string
-	Err             error // it cannot be used, with what to do; the rest is not known then
-	Version         string
-	Latency         time.Duration // of one request, on a connection that was made before
-	Leader, Learner bool
-	Problems        []string       // what the member says of itself: alarms, no leader
-	CertificateEnds time.Time      // zero: it is not spoken to over TLS
-	ClockAhead      *time.Duration // of its clock, of ours; nil: it does not tell, see clockAhead
-}
-
-// Examine asks each endpoint by itself, and for the rights to all that a node does. It changes nothing. What has not answered
-// when ctx ends counts as failed.
-func (s *Store) Examine(ctx context.Context) Examination {
-	x := Examination{Endpoints: make([]Endpoint, len(s.opts.Endpoints)), CertificateEnds: s.opts.certificateEnds()}
+// Examine implements [subnet.Examiner].
+func (s *Store) Examine(ctx context.Context) subnet.Examination {
+	x := subnet.Examination{
+		Endpoints:       make([]subnet.EndpointReport, len(s.opts.Endpoints)),
+		CertificateEnds: s.opts.certificateEnds(),
+	}
 	var asking sync.WaitGroup
 	for i, url := range s.opts.Endpoints {
 		asking.Go(func() { x.Endpoints[i] = s.examine(ctx, url) })
 	}
-	asking.Go(func() { x.Rights = s.examineRights(ctx) })
+	asking.Go(func() { x.Rights = problemOf(s.examineRights(ctx)) })
 	asking.Wait()
 	return x
 }
 
 // examine asks one endpoint, on a connection of its own.
-func (s *Store) examine(ctx context.Context, url string) Endpoint {
-	e := Endpoint{URL: url}
+func (s *Store) examine(ctx context.Context, url string) subnet.EndpointReport {
+	e := subnet.EndpointReport{URL: url}
 	o := s.opts
 	o.Endpoints = []string{url} // for what an error names
 	conn, err := s.client.Dial(url)
 	if err != nil {
-		e.Err = o.explain(err)
+		e.Problem = problemOf(o.explain(err))
 		return e
 	}
 	defer conn.Close()
@@ -66,23 +51,41 @@ func (s *Store) examine(ctx context.Context, url string) Endpoint {
 		return answer, from, err
 	}
 	if _, _, err = ask(); err != nil { // this one makes the connection
-		e.Err = o.explain(err)
+		e.Problem = problemOf(o.explain(err))
 		return e
 	}
 	began := time.Now()
 	answer, from, err := ask()
 	if err != nil {
-		e.Err = o.explain(err)
+		e.Problem = problemOf(o.explain(err))
 		return e
 	}
 	e.Latency = time.Since(began)
-	e.Version, e.Learner, e.Problems = answer.Version, answer.IsLearner, answer.Errors
+	e.Version, e.Learner = answer.Version, answer.IsLearner
+	for _, text := range answer.Errors {
+		e.Alarms = append(e.Alarms, alarm(text))
+	}
 	e.Leader = answer.Leader != 0 && answer.Leader == answer.Header.GetMemberId()
 	if info, ok := from.AuthInfo.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
 		e.CertificateEnds = info.State.PeerCertificates[0].NotAfter
 	}
 	e.ClockAhead = s.clockAhead(ctx, url)
 	return e
+}
+
+// alarm returns what a member reports of itself: "memberID:123 alarm:NOSPACE ", or the text of one of etcd's errors
+// (etcd, server/etcdserver/api/v3rpc/maintenance.go, Status).
+func alarm(text string) subnet.Problem {
+	p := subnet.Problem{Reason: subnet.ReasonOther, Err: errors.New(text)}
+	switch {
+	case strings.Contains(text, "alarm:"+pb.AlarmType_NOSPACE.String()):
+		p.Reason, p.Remedy = subnet.ReasonNoSpace, "etcdctl alarm disarm"
+	case strings.Contains(text, "alarm:"+pb.AlarmType_CORRUPT.String()):
+		p.Reason = subnet.ReasonCorrupt
+	case text == rpctypes.ErrorDesc(rpctypes.ErrGRPCNoLeader), text == "etcdserver: no leader":
+		p.Reason = subnet.ReasonNoLeader
+	}
+	return p
 }
 
 // examineRights says why the node cannot do what it has to, or nil.
@@ -93,7 +96,7 @@ func (s *Store) examineRights(ctx context.Context) error {
 		return s.explain(ctx, err)
 	}
 	if missing := s.missingRights(ctx); len(missing) > 0 {
-		return &fault{s.opts.lacks(missing), rpctypes.ErrPermissionDenied}
+		return s.opts.lacks(missing, rpctypes.ErrPermissionDenied)
 	}
 	return nil
 }

@@ -9,11 +9,15 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // fault is an error of etcd or of the way to it, with what an operator can do about it.
 type fault struct {
+	reason subnet.Reason
 	advice string
+	remedy string // see [subnet.Problem]
 	err    error
 }
 
@@ -26,13 +30,26 @@ func (o Options) explain(err error) error {
 	if err == nil || errors.As(err, new(*fault)) {
 		return err
 	}
-	if advice := o.advice(err); advice != "" {
-		return &fault{advice, err}
+	if reason, advice := o.advice(err); advice != "" {
+		return &fault{reason: reason, advice: advice, err: err}
 	}
 	return err
 }
 
-func (o Options) advice(err error) string {
+// problemOf returns an error that explain has seen in neutral terms.
+func problemOf(err error) subnet.Problem {
+	if err == nil {
+		return subnet.Problem{}
+	}
+	p := subnet.Problem{Reason: subnet.ReasonOther, Err: err}
+	if f := (*fault)(nil); errors.As(err, &f) {
+		p.Reason, p.Remedy = f.reason, f.remedy
+	}
+	return p
+}
+
+// advice returns what an error means, and what to do about it; nothing for one that speaks for itself.
+func (o Options) advice(err error) (subnet.Reason, string) {
 	code, text := describe(err)
 	is := func(targets ...error) bool { // etcd's errors are told apart by their text; they cross the wire as that
 		for _, t := range targets {
@@ -54,67 +71,67 @@ func (o Options) advice(err error) string {
 	}
 	switch {
 	case is(rpctypes.ErrGRPCAuthFailed):
-		return fmt.Sprintf("etcd does not know %s by the password given: check the user name and the password", user)
+		return subnet.ReasonUnauthenticated, fmt.Sprintf("etcd does not know %s by the password given: check the user name and the password", user)
 	case is(rpctypes.ErrGRPCUserEmpty):
-		return "etcd wants to know who asks: give a user name and a password, or a client certificate whose common name is a user"
+		return subnet.ReasonAnonymous, "etcd wants to know who asks: give a user name and a password, or a client certificate whose common name is a user"
 	case is(rpctypes.ErrGRPCPermissionDenied):
 		// [Store.explain] finds out which of them is missing, if it still is.
-		return fmt.Sprintf("etcd does not let %s do this: its role needs read on %s/config, and readwrite on the prefix %s/subnets/",
+		return subnet.ReasonForbidden, fmt.Sprintf("etcd does not let %s do this: its role needs read on %s/config, and readwrite on the prefix %s/subnets/",
 			user, o.Prefix, o.Prefix)
 	case is(rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision):
-		return "etcd's authentication has changed: a new token will be asked for"
+		return subnet.ReasonTokenExpired, "etcd's authentication has changed: a new token will be asked for"
 	case is(rpctypes.ErrGRPCNoSpace):
-		return "etcd's space is used up: compact and defragment it, then disarm the alarm (etcdctl alarm disarm)"
+		return subnet.ReasonNoSpace, "etcd's space is used up: compact and defragment it, then disarm the alarm (etcdctl alarm disarm)"
 	case is(rpctypes.ErrGRPCLeaderChanged):
-		return "etcd has just changed its leader: it will be asked again"
+		return subnet.ReasonNoLeader, "etcd has just changed its leader: it will be asked again"
 	case is(rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCTimeout, rpctypes.ErrGRPCTimeoutDueToLeaderFail,
 		rpctypes.ErrGRPCTimeoutDueToConnectionLost, rpctypes.ErrGRPCTimeoutWaitAppliedIndex, rpctypes.ErrGRPCUnhealthy):
-		return "etcd has no leader or is too slow: look at its members (etcdctl endpoint status --cluster)"
+		return subnet.ReasonNoLeader, "etcd has no leader or is too slow: look at its members (etcdctl endpoint status --cluster)"
 	case is(rpctypes.ErrGRPCCorrupt):
-		return "etcd says that its data is corrupt: restore it or replace the member"
+		return subnet.ReasonCorrupt, "etcd says that its data is corrupt: restore it or replace the member"
 	case is(rpctypes.ErrGRPCRequestTooManyRequests):
-		return "etcd is overloaded: it will be asked again"
+		return subnet.ReasonOverloaded, "etcd is overloaded: it will be asked again"
 	case byEtcd(text):
-		return ""
+		return "", ""
 
 	// Handshakes fail inside gRPC, which hands on no more than text.
 	case says("certificate signed by unknown authority"):
-		return "etcd's certificate is not signed by an authority we trust: check the CA file"
+		return subnet.ReasonUntrustedCertificate, "etcd's certificate is not signed by an authority we trust: check the CA file"
 	case says("x509: certificate has expired or is not yet valid"):
-		return "etcd's certificate is not valid today: renew it, or set the clock of this machine"
+		return subnet.ReasonExpiredCertificate, "etcd's certificate is not valid today: renew it, or set the clock of this machine"
 	case says("x509: certificate is valid for", "x509: certificate is not valid for any names", "doesn't contain any IP SANs"):
-		return "etcd's certificate is for another name: use an endpoint that it names, or add this one to it"
+		return subnet.ReasonWrongNameCertificate, "etcd's certificate is for another name: use an endpoint that it names, or add this one to it"
 	case says("tls: expired certificate"):
-		return "etcd says that our client certificate has expired: renew it"
+		return subnet.ReasonExpiredClientCertificate, "etcd says that our client certificate has expired: renew it"
 	case says("tls: unknown certificate authority", "tls: bad certificate"):
-		return "etcd does not accept our client certificate: one that etcd's --trusted-ca-file signed is needed"
+		return subnet.ReasonRejectedClientCertificate, "etcd does not accept our client certificate: one that etcd's --trusted-ca-file signed is needed"
 	case says("tls: certificate required"):
-		return "etcd wants a client certificate: give a certificate file and a key file"
+		return subnet.ReasonNoClientCertificate, "etcd wants a client certificate: give a certificate file and a key file"
 	case says("first record does not look like a TLS handshake", "authentication handshake failed: EOF"):
-		return "what answers does not speak TLS: if etcd is served in the clear, use http in the endpoints"
+		return subnet.ReasonNotTLS, "what answers does not speak TLS: if etcd is served in the clear, use http in the endpoints"
 	case says("error reading server preface"):
-		return "what answers at " + where + " takes connections and does not keep them: if it wants TLS, use https in the endpoints"
+		return subnet.ReasonNeedsTLS, "what answers at " + where + " takes connections and does not keep them: if it wants TLS, use https in the endpoints"
 	case says("etcd CA file", "etcd client certificate"):
-		return "the files for TLS cannot be used"
+		return subnet.ReasonUnreadableFile, "the files for TLS cannot be used"
 	case says(errNoPassword.Error()):
-		return "the file with the password for " + user + " cannot be used"
+		return subnet.ReasonUnreadableFile, "the file with the password for " + user + " cannot be used"
 
 	case code == codes.Unimplemented:
-		return fmt.Sprintf("what answers at %s has no v3 API: etcd 3.4 or later is needed", where)
+		return subnet.ReasonOldVersion, fmt.Sprintf("what answers at %s has no v3 API: etcd 3.4 or later is needed", where)
 	case code == codes.ResourceExhausted:
-		return "something very large is stored under " + o.Prefix + ": remove it"
+		return subnet.ReasonOversized, "something very large is stored under " + o.Prefix + ": remove it"
 	case says("no such host", "server misbehaving"):
-		return "the name of an etcd endpoint cannot be resolved: check the endpoints and DNS (" + where + ")"
+		return subnet.ReasonNameNotResolved, "the name of an etcd endpoint cannot be resolved: check the endpoints and DNS (" + where + ")"
 	case says("connection refused"):
-		return "nothing listens at " + where + ": check the endpoints, and that etcd runs"
+		return subnet.ReasonRefused, "nothing listens at " + where + ": check the endpoints, and that etcd runs"
 	case says("no route to host", "network is unreachable", "i/o timeout"):
-		return "etcd is not reachable at " + where + ": check the endpoints, the network, and firewalls between"
+		return subnet.ReasonUnreachable, "etcd is not reachable at " + where + ": check the endpoints, the network, and firewalls between"
 	case code == codes.DeadlineExceeded:
-		return fmt.Sprintf("etcd at %s did not answer within %s", where, o.RequestTimeout)
+		return subnet.ReasonTimeout, fmt.Sprintf("etcd at %s did not answer within %s", where, o.RequestTimeout)
 	case code == codes.Unavailable:
-		return "the connection to etcd at " + where + " is broken"
+		return subnet.ReasonDisconnected, "the connection to etcd at " + where + " is broken"
 	}
-	return ""
+	return "", ""
 }
 
 // describe returns the code and the text of an error as etcd or gRPC made it, without what was wrapped around it.

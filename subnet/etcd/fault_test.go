@@ -12,6 +12,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 func TestErrorsSayWhatToDo(t *testing.T) {
@@ -19,43 +21,44 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		return status.Error(codes.Unavailable, `connection error: desc = "transport: `+text+`"`)
 	}
 	for _, c := range []struct {
-		err  error
-		want string
+		reason subnet.Reason
+		err    error
+		want   string
 	}{
-		{rpctypes.ErrGRPCAuthFailed, `user "selvage" by the password given: check`},
-		{rpctypes.ErrAuthFailed, `check the user name and the password`},
-		{rpctypes.ErrUserEmpty, "give a user name and a password"},
-		{rpctypes.ErrPermissionDenied, `does not let user "selvage" do this: its role needs read on /net/config, and readwrite on the prefix /net/subnets/`},
-		{cancelled("rpc error: code = PermissionDenied desc = etcdserver: permission denied"), "readwrite on the prefix"},
-		{rpctypes.ErrInvalidAuthToken, "a new token will be asked for"},
-		{rpctypes.ErrNoSpace, "etcdctl alarm disarm"},
-		{rpctypes.ErrNoLeader, "look at its members"},
-		{rpctypes.ErrLeaderChanged, "just changed its leader"},
-		{rpctypes.ErrTimeout, "look at its members"},
-		{rpctypes.ErrCorrupt, "its data is corrupt"},
-		{rpctypes.ErrTooManyRequests, "overloaded"},
-		{unavailable("authentication handshake failed: tls: failed to verify certificate: x509: certificate signed by unknown authority"), "check the CA file"},
-		{unavailable("authentication handshake failed: tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time …"), "renew it, or set the clock"},
-		{unavailable("authentication handshake failed: tls: failed to verify certificate: x509: certificate is valid for etcd, not localhost"), "an endpoint that it names"},
-		{unavailable("authentication handshake failed: tls: failed to verify certificate: x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"), "an endpoint that it names"},
-		{unavailable("authentication handshake failed: tls: first record does not look like a TLS handshake"), "use http in the endpoints"},
-		{unavailable("error reading server preface: remote error: tls: expired certificate"), "our client certificate has expired"},
-		{unavailable("error reading server preface: remote error: tls: unknown certificate authority"), "does not accept our client certificate"},
-		{unavailable("error reading server preface: remote error: tls: certificate required"), "wants a client certificate"},
-		{unavailable("error reading server preface: http2: frame too large"), "use https in the endpoints"},
-		{unavailable("authentication handshake failed: etcd CA file: open /x: no such file"), "files for TLS cannot be used"},
-		{status.Error(codes.Unimplemented, "unknown service etcdserverpb.KV"), "no v3 API"},
-		{status.Error(codes.ResourceExhausted, "grpc: received message larger than max (9 vs. 8)"), "something very large is stored under /net"},
-		{status.Error(codes.Unknown, errNoPassword.Error()+": open /x: no such file"), `the file with the password for user "selvage" cannot be used`},
-		{unavailable("Error while dialing: dial tcp: lookup nowhere: no such host"), "cannot be resolved"},
-		{unavailable("Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"), "nothing listens at http://a:1, http://b:1: check"},
-		{unavailable("Error while dialing: dial tcp 10.0.0.1:1: i/o timeout"), "firewalls between"},
-		{unavailable("Error while dialing: dial tcp 10.0.0.1:1: connect: no route to host"), "firewalls between"},
-		{context.DeadlineExceeded, "did not answer within 5s"},
-		{status.Error(codes.DeadlineExceeded, "context deadline exceeded"), "did not answer within 5s"},
-		{unavailable("authentication handshake failed: EOF"), "use http in the endpoints"},
-		{unavailable("error reading server preface: read tcp: connection reset by peer"), "use https in the endpoints"},
-		{unavailable("read tcp 127.0.0.1:2->127.0.0.1:1: read: connection reset by peer"), "the connection to etcd at http://a:1, http://b:1 is broken"},
+		{subnet.ReasonUnauthenticated, rpctypes.ErrGRPCAuthFailed, `user "selvage" by the password given: check`},
+		{subnet.ReasonUnauthenticated, rpctypes.ErrAuthFailed, `check the user name and the password`},
+		{subnet.ReasonAnonymous, rpctypes.ErrUserEmpty, "give a user name and a password"},
+		{subnet.ReasonForbidden, rpctypes.ErrPermissionDenied, `does not let user "selvage" do this: its role needs read on /net/config, and readwrite on the prefix /net/subnets/`},
+		{subnet.ReasonForbidden, cancelled("rpc error: code = PermissionDenied desc = etcdserver: permission denied"), "readwrite on the prefix"},
+		{subnet.ReasonTokenExpired, rpctypes.ErrInvalidAuthToken, "a new token will be asked for"},
+		{subnet.ReasonNoSpace, rpctypes.ErrNoSpace, "etcdctl alarm disarm"},
+		{subnet.ReasonNoLeader, rpctypes.ErrNoLeader, "look at its members"},
+		{subnet.ReasonNoLeader, rpctypes.ErrLeaderChanged, "just changed its leader"},
+		{subnet.ReasonNoLeader, rpctypes.ErrTimeout, "look at its members"},
+		{subnet.ReasonCorrupt, rpctypes.ErrCorrupt, "its data is corrupt"},
+		{subnet.ReasonOverloaded, rpctypes.ErrTooManyRequests, "overloaded"},
+		{subnet.ReasonUntrustedCertificate, unavailable("authentication handshake failed: tls: failed to verify certificate: x509: certificate signed by unknown authority"), "check the CA file"},
+		{subnet.ReasonExpiredCertificate, unavailable("authentication handshake failed: tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time …"), "renew it, or set the clock"},
+		{subnet.ReasonWrongNameCertificate, unavailable("authentication handshake failed: tls: failed to verify certificate: x509: certificate is valid for etcd, not localhost"), "an endpoint that it names"},
+		{subnet.ReasonWrongNameCertificate, unavailable("authentication handshake failed: tls: failed to verify certificate: x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"), "an endpoint that it names"},
+		{subnet.ReasonNotTLS, unavailable("authentication handshake failed: tls: first record does not look like a TLS handshake"), "use http in the endpoints"},
+		{subnet.ReasonExpiredClientCertificate, unavailable("error reading server preface: remote error: tls: expired certificate"), "our client certificate has expired"},
+		{subnet.ReasonRejectedClientCertificate, unavailable("error reading server preface: remote error: tls: unknown certificate authority"), "does not accept our client certificate"},
+		{subnet.ReasonNoClientCertificate, unavailable("error reading server preface: remote error: tls: certificate required"), "wants a client certificate"},
+		{subnet.ReasonNeedsTLS, unavailable("error reading server preface: http2: frame too large"), "use https in the endpoints"},
+		{subnet.ReasonUnreadableFile, unavailable("authentication handshake failed: etcd CA file: open /x: no such file"), "files for TLS cannot be used"},
+		{subnet.ReasonOldVersion, status.Error(codes.Unimplemented, "unknown service etcdserverpb.KV"), "no v3 API"},
+		{subnet.ReasonOversized, status.Error(codes.ResourceExhausted, "grpc: received message larger than max (9 vs. 8)"), "something very large is stored under /net"},
+		{subnet.ReasonUnreadableFile, status.Error(codes.Unknown, errNoPassword.Error()+": open /x: no such file"), `the file with the password for user "selvage" cannot be used`},
+		{subnet.ReasonNameNotResolved, unavailable("Error while dialing: dial tcp: lookup nowhere: no such host"), "cannot be resolved"},
+		{subnet.ReasonRefused, unavailable("Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"), "nothing listens at http://a:1, http://b:1: check"},
+		{subnet.ReasonUnreachable, unavailable("Error while dialing: dial tcp 10.0.0.1:1: i/o timeout"), "firewalls between"},
+		{subnet.ReasonUnreachable, unavailable("Error while dialing: dial tcp 10.0.0.1:1: connect: no route to host"), "firewalls between"},
+		{subnet.ReasonTimeout, context.DeadlineExceeded, "did not answer within 5s"},
+		{subnet.ReasonTimeout, status.Error(codes.DeadlineExceeded, "context deadline exceeded"), "did not answer within 5s"},
+		{subnet.ReasonNotTLS, unavailable("authentication handshake failed: EOF"), "use http in the endpoints"},
+		{subnet.ReasonNeedsTLS, unavailable("error reading server preface: read tcp: connection reset by peer"), "use https in the endpoints"},
+		{subnet.ReasonDisconnected, unavailable("read tcp 127.0.0.1:2->127.0.0.1:1: read: connection reset by peer"), "the connection to etcd at http://a:1, http://b:1 is broken"},
 	} {
 		o := Options{
 			Endpoints: []string{"http://a:1", "http://b:1"}, Prefix: "/net", Username: "selvage", Password: "hunter2",
@@ -66,6 +69,9 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 			_, cause := describe(c.err)
 			if !strings.Contains(got.Error(), c.want) || !strings.HasSuffix(got.Error(), "("+cause+")") {
 				t.Errorf("%v\n gives %q\n want  %q and the cause", err, got, c.want)
+			}
+			if p := problemOf(fmt.Errorf("wrapped: %w", got)); p.Reason != c.reason {
+				t.Errorf("%v is %q, want %q", err, p.Reason, c.reason)
 			}
 			if !errors.Is(got, c.err) {
 				t.Errorf("%v is lost in %v", c.err, got)

@@ -20,7 +20,7 @@ func TestOfAKeyThatChangedMoreThanOnceTheLastStateCounts(t *testing.T) {
 	}
 	for _, c := range []struct {
 		events  []*mvccpb.Event
-		put     []string // key=value
+		put     []string // name=version
 		deleted []string
 	}{
 		{},
@@ -34,8 +34,8 @@ func TestOfAKeyThatChangedMoreThanOnceTheLastStateCounts(t *testing.T) {
 		e := newKeyspace("/n").changes(c.events)
 		var got []string
 		for _, r := range e.Put {
-			got = append(got, r.Key+"="+string(r.Value))
-			if r.LeaseID != 7 || r.Created != 1 || fmt.Sprint(r.Modified) != string(r.Value) {
+			got = append(got, fmt.Sprintf("%s=%d", r.Name, r.Version))
+			if r.LeaseID != 7 || r.Order != 1 || r.Bad == nil {
 				t.Errorf("%+v", r)
 			}
 		}

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +45,7 @@ func TestOutageTakesNothingAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := startHold(t, s, r)
-	w.There(r.Key)
+	w.There(r.Name)
 
 	etcd.Kill()
 	eventually(t, func() string {
@@ -55,8 +54,8 @@ func TestOutageTakesNothingAway(t *testing.T) {
 		}
 		return ""
 	})
-	if since, cause := s.Outage(); since.IsZero() || cause == nil || !strings.Contains(cause.Error(), "nothing listens at "+etcd.Endpoint()) {
-		t.Errorf("an outage since %v because of %v", since, cause)
+	if o := s.Outage(); o.Since.IsZero() || o.Problem.Reason != subnet.ReasonRefused || !strings.Contains(o.Problem.Err.Error(), "nothing listens at "+etcd.Endpoint()) {
+		t.Errorf("an outage since %v because of %v", o.Since, o.Problem.Err)
 	}
 	if _, err := s.Claim(t.Context(), nil, lease(2, "a")); err == nil || !strings.Contains(err.Error(), "nothing listens at") {
 		t.Errorf("a claim says %v", err)
@@ -68,16 +67,15 @@ func TestOutageTakesNothingAway(t *testing.T) {
 	if state.Synced != 1 {
 		t.Errorf("%d snapshots: the history was there all the time", state.Synced)
 	}
-	value, _ := lease(1, "b").Value()
 	w.Until(func(s storetest.State) string {
-		if !bytes.Equal(s.Leases[r.Key].Value, value) {
+		if s.Leases[r.Name].Lease != lease(1, "b") {
 			return "our own change"
 		}
 		return ""
 	})
 	h.held()
 	eventually(t, func() string { // the watch of the config comes after that of the leases
-		if since, _ := s.Outage(); !since.IsZero() {
+		if o := s.Outage(); o != (subnet.Outage{}) {
 			return "the end of the outage"
 		}
 		return ""
@@ -138,7 +136,7 @@ func TestCompactionBehindOurBackEndsInASnapshot(t *testing.T) {
 	c, o := cluster(t, etcd.Endpoint())
 	blocked, goOn := make(chan struct{}), make(chan struct{})
 	w := storetest.Watch(t, open(t, o), func(e subnet.Event) {
-		if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Key == "block" {
+		if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Name == "block" {
 			close(blocked)
 			<-goOn
 		}
@@ -159,7 +157,7 @@ func TestCompactionBehindOurBackEndsInASnapshot(t *testing.T) {
 	must[*clientv3.CompactResponse](t)(a.Compact(t.Context(), head))
 	close(goOn)
 	state := w.Synced(2)
-	if got := fmt.Sprint(state.Keys()); got != "[block comes]" || string(state.Config) != "new" {
+	if got := fmt.Sprint(state.Names()); got != "[block comes]" || string(state.Config) != "new" {
 		t.Errorf("after the compaction there is %s, config %q", got, state.Config)
 	}
 	c.Write(t, "subnets/later", "x")
@@ -222,11 +220,11 @@ func TestWipedEtcdIsListedAgainAndOurLeaseIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := startHold(t, s, r)
-	w.There(r.Key)
+	w.There(r.Name)
 	wipe(t, etcd, "")
 	state := w.Synced(2)
 	if len(state.Leases) > 0 || state.Config != nil {
-		t.Errorf("there is %q, config %q", state.Keys(), state.Config)
+		t.Errorf("there is %q, config %q", state.Names(), state.Config)
 	}
 	h.lost()
 	if len(kept.said("wiped, or restored")) != 1 {
@@ -262,7 +260,7 @@ func TestWipedEtcdThatIsAheadAgainIsToldByWhatItHolds(t *testing.T) {
 			cluster.Write(t, "config", "x")
 			blocked, goOn := make(chan struct{}), make(chan struct{})
 			w := storetest.Watch(t, open(t, o), func(e subnet.Event) {
-				if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Key == "block" {
+				if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Name == "block" {
 					close(blocked)
 					<-goOn
 				}
@@ -278,8 +276,8 @@ func TestWipedEtcdThatIsAheadAgainIsToldByWhatItHolds(t *testing.T) {
 				cluster.Write(t, "elsewhere", "x")
 			}
 			close(goOn)
-			if state := w.Synced(2); fmt.Sprint(state.Keys()) != "[new]" {
-				t.Errorf("there is %q", state.Keys())
+			if state := w.Synced(2); fmt.Sprint(state.Names()) != "[new]" {
+				t.Errorf("there is %q", state.Names())
 			}
 		})
 	}
@@ -298,7 +296,7 @@ func TestRestoredBackupKeepsTheLeaseThatIsInIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := startHold(t, s, r)
-	w.There(r.Key)
+	w.There(r.Name)
 	etcd.Kill()
 	backup := t.TempDir()
 	if err := os.CopyFS(backup, os.DirFS(etcd.DataDir())); err != nil {
@@ -308,8 +306,8 @@ func TestRestoredBackupKeepsTheLeaseThatIsInIt(t *testing.T) {
 	c.Write(t, "subnets/later", "x")
 	w.There("later")
 	wipe(t, etcd, backup)
-	if state := w.Synced(2); fmt.Sprint(state.Keys()) != "["+r.Key+"]" {
-		t.Errorf("there is %q", state.Keys())
+	if state := w.Synced(2); fmt.Sprint(state.Names()) != "["+r.Name+"]" {
+		t.Errorf("there is %q", state.Names())
 	}
 	// The renewal goes on, and so do changes.
 	h.change(lease(1, "b"))
@@ -367,8 +365,8 @@ func TestDeadWatchOnALiveConnectionIsMadeAgain(t *testing.T) {
 	})
 	m.on.Store(false)
 	c.Write(t, "subnets/third", "x")
-	if state := w.There("third"); fmt.Sprint(state.Keys()) != "[first second third]" || state.Synced != 1 {
-		t.Errorf("%d snapshots, there is %q", state.Synced, state.Keys())
+	if state := w.There("third"); fmt.Sprint(state.Names()) != "[first second third]" || state.Synced != 1 {
+		t.Errorf("%d snapshots, there is %q", state.Synced, state.Names())
 	}
 }
 
@@ -383,7 +381,7 @@ func TestQuietWatchLearnsHowFarTheStoreIs(t *testing.T) {
 	head := must[*clientv3.PutResponse](t)(a.Put(t.Context(), o.Prefix+"/other", "x")).Header.Revision
 	state := w.Reached(head)
 	if len(state.Leases) > 0 || state.Synced != 1 {
-		t.Errorf("%d snapshots, there is %q", state.Synced, state.Keys())
+		t.Errorf("%d snapshots, there is %q", state.Synced, state.Names())
 	}
 	c.Write(t, "subnets/later", "x")
 	w.There("later")
@@ -399,7 +397,7 @@ func TestVeryLargeValuesComeInSmallerPagesAndInFragments(t *testing.T) {
 	}
 	blocked, goOn := make(chan struct{}), make(chan struct{})
 	w := storetest.Watch(t, open(t, o), func(e subnet.Event) {
-		if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Key == "block" {
+		if e.Type == subnet.Changed && len(e.Put) > 0 && e.Put[0].Name == "block" {
 			close(blocked)
 			<-goOn
 		}
@@ -452,11 +450,11 @@ func TestMembersComeAndGo(t *testing.T) {
 			}
 			return ""
 		})
-		w.There(claimed.Key)
+		w.There(claimed.Name)
 		restart(t, m)
 	}
 	h.held()
-	if state := w.There(r.Key); state.Synced != 1 {
+	if state := w.There(r.Name); state.Synced != 1 {
 		t.Errorf("%d snapshots", state.Synced)
 	}
 }
@@ -554,8 +552,8 @@ func TestClaimWithoutAnyAnswerIsSettledByTheNextOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := w.Reached(six.Modified)
-	if got := fmt.Sprint(state.Keys()); got != "[10.5.1.0-24 10.5.2.0-24 10.5.4.0-24 10.5.5.0-24 10.5.6.0-24]" {
+	state := w.Reached(six.Version)
+	if got := fmt.Sprint(state.Names()); got != "[10.5.1.0-24 10.5.2.0-24 10.5.4.0-24 10.5.5.0-24 10.5.6.0-24]" {
 		t.Errorf("there is %s", got)
 	}
 	leases := map[int64]bool{}
@@ -604,7 +602,7 @@ func TestAnotherLifetimeIsTakenWithTheNextClaim(t *testing.T) {
 		if now.LeaseID != r.LeaseID && ttl(r) > 0 {
 			t.Error("the last etcd lease is still there")
 		}
-		if now.Created != r.Created && now.Key == r.Key {
+		if now.Order != r.Order && now.Name == r.Name {
 			t.Errorf("%+v became %+v", r, now)
 		}
 		r = now
@@ -617,7 +615,7 @@ func TestAnotherLifetimeIsTakenWithTheNextClaim(t *testing.T) {
 	shortest := open(t, o)
 	r = must[subnet.Record](t)(shortest.Claim(t.Context(), &r, lease(2, "b")))
 	again := must[subnet.Record](t)(open(t, o).Claim(t.Context(), &r, lease(2, "b")))
-	if again.LeaseID != r.LeaseID || again.Modified != r.Modified {
+	if again.LeaseID != r.LeaseID || again.Version != r.Version {
 		t.Errorf("%+v became %+v", r, again)
 	}
 }
@@ -629,7 +627,7 @@ func TestHoldOfARecordWhoseEtcdLeaseIsGoneIsLost(t *testing.T) {
 	if _, err := s.keepAlive(t.Context(), 42); !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		t.Errorf("a renewal of nothing: %v", err)
 	}
-	startHold(t, s, subnet.Record{Key: "10.5.1.0-24", LeaseID: 42, Created: 1, Modified: 1}).lost()
+	startHold(t, s, subnet.Record{Name: "10.5.1.0-24", LeaseID: 42, Order: 1, Version: 1}).lost()
 }
 
 func TestHoldHearsOfItsKeyFromWatch(t *testing.T) {
@@ -646,9 +644,9 @@ func TestHoldHearsOfItsKeyFromWatch(t *testing.T) {
 	h.change(lease(1, "b"))
 	h.change(lease(1, "c")) // our own changes are none of somebody else
 	h.change(lease(1, "d"))
-	w.There(r.Key)
+	w.There(r.Name)
 	h.held()
-	c.Delete(t, "subnets/"+r.Key)
+	c.Delete(t, "subnets/"+r.Name)
 	h.lost()
 }
 

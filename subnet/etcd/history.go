@@ -62,7 +62,7 @@ func (old position) contradicts(p position) bool {
 
 // contradictsLease does the same for a lease of the snapshot.
 func (old position) contradictsLease(r subnet.Record) bool {
-	return old.seen > 0 && r.Key == old.mark && r.Modified <= old.seen && r.Modified != old.marked
+	return old.seen > 0 && r.Name == old.mark && r.Version <= old.seen && r.Version != old.marked
 }
 
 // mind looks after a stream until ctx ends, and ends it with a reason if it is not to be trusted. A stream on which

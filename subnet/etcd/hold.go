@@ -14,8 +14,8 @@ import (
 
 // identity names a record as it was given to Hold, whatever becomes of it.
 type identity struct {
-	key     string
-	created int64
+	key   string
+	order int64
 }
 
 // hold is a record that Hold keeps alive. What is due stays due until it has succeeded.
@@ -39,7 +39,7 @@ type hold struct {
 // everything anew.
 func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan subnet.Lease) error {
 	h := &hold{
-		id: identity{held.Key, held.Created}, current: held, changed: make(chan struct{}, 1),
+		id: identity{held.Name, held.Order}, current: held, changed: make(chan struct{}, 1),
 		renew: true, look: true, every: s.opts.LeaseTTL / 3,
 	}
 	s.mu.Lock()
@@ -52,7 +52,7 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 	}()
 
 	trouble := &outage{
-		log:  s.opts.Log.WithField("lease", held.Key),
+		log:  s.opts.Log.WithField("lease", held.Name),
 		lost: "our own lease can be neither renewed nor changed; it is tried again for as long as it runs",
 		back: "our own lease is renewed again",
 	}
@@ -64,7 +64,7 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, subnet.ErrLost):
-			return fmt.Errorf("hold %s: %w", held.Key, err)
+			return fmt.Errorf("hold %s: %w", held.Name, err)
 		case err != nil:
 			trouble.failure(err)
 			pause = min(again.pause(), pause)
@@ -90,7 +90,7 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 			e, err := entryOf(lease)
 			if err != nil {
 				timer.Stop()
-				return fmt.Errorf("hold %s: %w", held.Key, err)
+				return fmt.Errorf("hold %s: %w", held.Name, err)
 			}
 			h.write = &e
 		}
@@ -160,7 +160,7 @@ func (s *Store) rewrite(ctx context.Context, h *hold, e entry) error {
 
 // wrote reports whether r is what a write of unknown outcome would have made of the record.
 func (h *hold) wrote(r subnet.Record) bool {
-	return r.LeaseID == h.current.LeaseID && r.Modified != h.current.Modified &&
+	return r.LeaseID == h.current.LeaseID && r.Version != h.current.Version &&
 		slices.ContainsFunc(h.tried, func(e entry) bool { return e.is(r) })
 }
 
@@ -169,7 +169,7 @@ func (h *hold) wrote(r subnet.Record) bool {
 func (s *Store) lookAt(ctx context.Context, h *hold) error {
 	short, cancel := s.deadline(ctx)
 	defer cancel()
-	resp, err := s.client.Get(short, s.keys.subnets+h.current.Key)
+	resp, err := s.client.Get(short, s.keys.subnets+h.current.Name)
 	if err != nil {
 		return fmt.Errorf("look at the key: %w", s.explain(ctx, err))
 	}
@@ -177,20 +177,28 @@ func (s *Store) lookAt(ctx context.Context, h *hold) error {
 		return fmt.Errorf("%w: the key is gone", subnet.ErrLost)
 	}
 	r := s.keys.record(resp.Kvs[0])
-	if !(entry{h.current.Key, h.current.Value}).is(r) || r.LeaseID != h.current.LeaseID {
-		return fmt.Errorf("%w: somebody else wrote the key", subnet.ErrLost)
+	if !sayAlike(r, h.current) {
+		return fmt.Errorf("%w: another process wrote the key", subnet.ErrLost)
 	}
 	s.holding(h, r)
 	return nil
 }
 
-// Expires returns until when the lease of a record that is held runs without another renewal; zero for one that is not
-// held, or never expires.
+// sayAlike reports whether two states of a key have the same lease on the same etcd lease. Of malformed ones that is known
+// of one revision only.
+func sayAlike(a, b subnet.Record) bool {
+	if a.Bad != nil || b.Bad != nil {
+		return a.Version == b.Version
+	}
+	return a.Lease == b.Lease && a.LeaseID == b.LeaseID
+}
+
+// Expires implements [subnet.Expirer].
 func (s *Store) Expires(held subnet.Record) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for h := range s.holds {
-		if h.current.Key == held.Key {
+		if h.current.Name == held.Name {
 			return h.until
 		}
 	}
@@ -209,10 +217,10 @@ func (s *Store) holding(h *hold, r subnet.Record) {
 func (s *Store) forget(held subnet.Record) subnet.Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id := identity{held.Key, held.Created}
+	id := identity{held.Name, held.Order}
 	latest, ok := s.latest[id]
 	delete(s.latest, id)
-	if ok && latest.Modified > held.Modified {
+	if ok && latest.Version > held.Version {
 		return latest
 	}
 	return held
@@ -239,8 +247,8 @@ func (s *Store) notice(e subnet.Event) {
 
 // concerns reports whether e may mean that r is not what the store holds any more.
 func concerns(e subnet.Event, r subnet.Record) bool {
-	if e.Type == subnet.Synced || slices.Contains(e.Deleted, r.Key) {
+	if e.Type == subnet.Synced || slices.Contains(e.Deleted, r.Name) {
 		return true
 	}
-	return slices.ContainsFunc(e.Put, func(p subnet.Record) bool { return p.Key == r.Key && p.Modified != r.Modified })
+	return slices.ContainsFunc(e.Put, func(p subnet.Record) bool { return p.Name == r.Name && p.Version != r.Version })
 }

@@ -47,7 +47,7 @@ func works(t *testing.T, s *Store, w *storetest.Watcher, n int) subnet.Record {
 		}
 		return ""
 	})
-	w.There(r.Key)
+	w.There(r.Name)
 	return r
 }
 

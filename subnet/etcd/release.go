@@ -35,12 +35,12 @@ func (s *Store) ReleaseNode(ctx context.Context, match func(subnet.Lease) bool, 
 		return subnet.Record{}, err
 	}
 	if len(found) > 1 {
-		return subnet.Record{}, fmt.Errorf("release a lease: %s all fit: say more exactly which one is meant", strings.Join(keysOf(found), ", "))
+		return subnet.Record{}, fmt.Errorf("release a lease: %s all fit: say more exactly which one is meant", strings.Join(namesOf(found), ", "))
 	}
 	r := found[0]
 	if r.LeaseID == 0 && !force {
 		return r, fmt.Errorf("release %s: %w: it stays, and the subnet is kept for the same node; to delete it all the same, force it, or use etcdctl del %s",
-			r.Key, ErrReservation, s.keys.subnets+r.Key)
+			r.Name, ErrReservation, s.keys.subnets+r.Name)
 	}
 	if err := s.Release(ctx, r); errors.Is(err, subnet.ErrLost) {
 		return r, fmt.Errorf("%w meanwhile: is its daemon still running? Stop it, then try again", err)
@@ -54,10 +54,10 @@ func (s *Store) ReleaseNode(ctx context.Context, match func(subnet.Lease) bool, 
 func (s *Store) find(ctx context.Context, match func(subnet.Lease) bool) (found []subnet.Record, unread []string, err error) {
 	list := &watcher{Store: s, changed: func(e subnet.Event) error {
 		for _, r := range e.Put {
-			switch l, err := subnet.ParseLease(r.Key, r.Value); {
-			case err != nil:
-				unread = append(unread, s.keys.subnets+r.Key)
-			case match(l):
+			switch {
+			case r.Bad != nil:
+				unread = append(unread, s.keys.subnets+r.Name)
+			case match(r.Lease):
 				found = append(found, r)
 			}
 		}
@@ -75,9 +75,9 @@ func (s *Store) find(ctx context.Context, match func(subnet.Lease) bool) (found 
 	}
 }
 
-func keysOf(records []subnet.Record) (keys []string) {
+func namesOf(records []subnet.Record) (names []string) {
 	for _, r := range records {
-		keys = append(keys, r.Key)
+		names = append(names, r.Name)
 	}
-	return keys
+	return names
 }

@@ -45,7 +45,7 @@ func TestReturnIsCheap(t *testing.T) {
 	h := startHold(t, s, r)
 	h.change(lease(1, "b"))
 	w.Until(func(s storetest.State) string { // then Hold has nothing to do for hours
-		if !strings.Contains(string(s.Leases[r.Key].Value), `"InstanceID":"b"`) {
+		if s.Leases[r.Name].InstanceID != "b" {
 			return "our own change"
 		}
 		return ""
@@ -115,7 +115,7 @@ func TestOwnLeaseDoesNotWaitForTheList(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := startHold(t, s, r)
-	w.There(r.Key)
+	w.There(r.Name)
 	wipe(t, etcd, "")
 	h.lost()
 	again, err := s.Claim(t.Context(), &r, lease(1, "a"))
@@ -126,8 +126,8 @@ func TestOwnLeaseDoesNotWaitForTheList(t *testing.T) {
 		t.Error("the list came before")
 	}
 	startHold(t, s, again).held()
-	if state := w.Synced(2); state.Regressed != 1 || state.Leases[r.Key].LeaseID != again.LeaseID {
-		t.Errorf("%d of %d snapshots are of another history, the lease is %+v", state.Regressed, state.Synced, state.Leases[r.Key])
+	if state := w.Synced(2); state.Regressed != 1 || state.Leases[r.Name].LeaseID != again.LeaseID {
+		t.Errorf("%d of %d snapshots are of another history, the lease is %+v", state.Regressed, state.Synced, state.Leases[r.Name])
 	}
 }
 
@@ -202,7 +202,7 @@ func TestOutageUsesNothingUp(t *testing.T) {
 				return ""
 			})
 			h := startHold(t, s, r)
-			w.There(r.Key)
+			w.There(r.Name)
 			if err := c.harm(etcd); err != nil {
 				t.Fatal(err)
 			}
@@ -292,18 +292,18 @@ func TestReleaseNode(t *testing.T) {
 
 	h := startHold(t, s, one)
 	released, err := open(t, o).ReleaseNode(t.Context(), named("one"), false)
-	if err != nil || released.Key != one.Key || released.LeaseID != one.LeaseID {
+	if err != nil || released.Name != one.Name || released.LeaseID != one.LeaseID {
 		t.Errorf("released %+v, %v", released, err)
 	}
-	state := w.Gone(one.Key)
-	if _, ok := state.Leases[two.Key]; !ok || len(state.Leases) != 3 {
-		t.Errorf("there is %q", state.Keys())
+	state := w.Gone(one.Name)
+	if _, ok := state.Leases[two.Name]; !ok || len(state.Leases) != 3 {
+		t.Errorf("there is %q", state.Names())
 	}
 	h.lost() // a daemon that was not stopped notices
 	if _, err := s.keepAlive(t.Context(), one.LeaseID); err == nil {
 		t.Error("its etcd lease is still there")
 	}
-	if released, err := s.ReleaseNode(t.Context(), named("three"), true); err != nil || released.Key != "10.5.3.0-24" {
+	if released, err := s.ReleaseNode(t.Context(), named("three"), true); err != nil || released.Name != "10.5.3.0-24" {
 		t.Errorf("released %+v, %v", released, err)
 	}
 	w.Gone("10.5.3.0-24")
@@ -319,7 +319,7 @@ func TestReleaseNode(t *testing.T) {
 	if !errors.Is(err, subnet.ErrLost) || !strings.Contains(err.Error(), "is its daemon still running?") {
 		t.Errorf("the release of a lease that changes says %v", err)
 	}
-	if got := w.Reached(changed.Modified).Keys(); fmt.Sprint(got) != "[10.5.2.0-24 broken]" {
+	if got := w.Reached(changed.Version).Names(); fmt.Sprint(got) != "[10.5.2.0-24 broken]" {
 		t.Errorf("there is %q", got)
 	}
 }

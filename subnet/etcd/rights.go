@@ -7,6 +7,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // explain adds to an error of a request what it means and what to do, like [Options.explain]. For want of a permission it
@@ -20,7 +22,7 @@ func (s *Store) explain(ctx context.Context, err error) error {
 		return s.opts.explain(err)
 	}
 	if missing := s.missingRights(ctx); len(missing) > 0 {
-		return &fault{s.opts.lacks(missing), err}
+		return s.opts.lacks(missing, err)
 	}
 	return s.opts.explain(err)
 }
@@ -68,15 +70,19 @@ func (s *Store) missingRights(ctx context.Context) (missing []right) {
 	return missing
 }
 
-// lacks says which rights are missing and how to grant them.
-func (o Options) lacks(missing []right) string {
+// lacks returns an error that says which rights are missing and how to grant them. It is caused by err.
+func (o Options) lacks(missing []right, err error) *fault {
 	var what, commands []string
 	for _, r := range missing {
 		what = append(what, r.what)
 		commands = append(commands, "etcdctl role grant-permission ROLE "+r.command)
 	}
-	return fmt.Sprintf("etcd does not let %s do this: it lacks %s. Grant it to a role of the user's: %s",
-		o.user(), strings.Join(what, " and "), strings.Join(commands, "; "))
+	remedy := strings.Join(commands, "; ")
+	return &fault{
+		reason: subnet.ReasonForbidden, remedy: remedy, err: err,
+		advice: fmt.Sprintf("etcd does not let %s do this: it lacks %s. Grant it to a role of the user's: %s",
+			o.user(), strings.Join(what, " and "), remedy),
+	}
 }
 
 // user names who we are to etcd.

@@ -10,15 +10,18 @@ import (
 	"github.com/selvage-net/selvage/subnet/storetest"
 )
 
+// kind is what storetest is to ask of this store.
+var kind = storetest.Kind{Expires: true}
+
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) storetest.Cluster {
+	storetest.Run(t, kind, func(t *testing.T) storetest.Cluster {
 		c, _ := cluster(t, shared.server.Endpoint())
 		return c
 	})
 }
 
 func TestStoreThatIsHarmed(t *testing.T) {
-	storetest.RunHarm(t, func(t *testing.T) storetest.Cluster {
+	storetest.RunHarm(t, kind, func(t *testing.T) storetest.Cluster {
 		etcd := server(t, etcdserver.Options{})
 		c, _ := cluster(t, etcd.Endpoint())
 		c.Harm = harm(etcd)

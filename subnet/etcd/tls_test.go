@@ -129,7 +129,7 @@ func TestCertificatesAreReplacedWithoutARestart(t *testing.T) {
 	})
 	ca.sign(filepath.Join(dir, "client"), nil)
 	eventually(t, func() string {
-		if since, _ := s.Outage(); !since.IsZero() {
+		if !s.Outage().Since.IsZero() {
 			return "the end of the outage"
 		}
 		return ""
@@ -138,7 +138,7 @@ func TestCertificatesAreReplacedWithoutARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if state := w.Reached(r.Modified); state.Synced != 1 {
+	if state := w.Reached(r.Version); state.Synced != 1 {
 		t.Errorf("%d snapshots", state.Synced)
 	}
 }

@@ -10,34 +10,24 @@ import (
 	"time"
 
 	"google.golang.org/grpc/stats"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
-// Traffic is what has passed between a [Store] and etcd.
-type Traffic struct {
-	Requests      map[string]uint64 // by method, such as "Txn"; a watch or a keep-alive stream counts once
-	Failed        map[string]uint64 // of Requests: those that ended in an error, and not because we ended them
-	SentBytes     uint64            // as they went over the wire
-	ReceivedBytes uint64
-	Answers       uint64        // to requests and on streams
-	LastContact   time.Time     // when etcd last answered anything; zero: never
-	Endpoint      string        // the address of the connection on which that came
-	Latency       time.Duration // of the latest request that was answered and was no stream
-}
-
-// Traffic returns what has passed by now.
-func (s *Store) Traffic() Traffic { return s.meter.read() }
+// Health implements [subnet.HealthReporter].
+func (s *Store) Health() subnet.Health { return s.meter.read() }
 
 // meter is a [stats.Handler].
 type meter struct {
 	mu    sync.Mutex
-	total Traffic
+	total subnet.Health
 }
 
 func newMeter() *meter {
-	return &meter{total: Traffic{Requests: map[string]uint64{}, Failed: map[string]uint64{}}}
+	return &meter{total: subnet.Health{Requests: map[string]uint64{}, Failed: map[string]uint64{}}}
 }
 
-func (m *meter) read() Traffic {
+func (m *meter) read() subnet.Health {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.total
@@ -80,9 +70,9 @@ func (m *meter) HandleRPC(ctx context.Context, event stats.RPCStats) {
 			r.endpoint = e.RemoteAddr.String()
 		}
 	case *stats.OutPayload:
-		t.SentBytes += uint64(e.WireLength)
+		t.Sent += uint64(e.WireLength)
 	case *stats.InPayload:
-		t.ReceivedBytes += uint64(e.WireLength)
+		t.Received += uint64(e.WireLength)
 		t.Answers++
 		t.LastContact = e.RecvTime
 		if r.endpoint != "" {

@@ -9,14 +9,14 @@ import (
 	"github.com/selvage-net/selvage/subnet/storetest"
 )
 
-// TestTraffic looks that what is said of the traffic is what was asked, and what etcd counted itself.
-func TestTraffic(t *testing.T) {
+// TestHealth compares the counters with what was requested, and with what etcd counted itself.
+func TestHealth(t *testing.T) {
 	s := server(t, etcdserver.Options{})
 	before := handled(t, s)
 	_, o := cluster(t, s.Endpoint())
 	began := time.Now()
 	store := open(t, o)
-	if got := store.Traffic(); len(got.Requests) != 0 || !got.LastContact.IsZero() {
+	if got := store.Health(); len(got.Requests) != 0 || !got.LastContact.IsZero() {
 		t.Fatalf("before anything was asked: %+v", got)
 	}
 	w := storetest.Watch(t, store, nil)
@@ -34,7 +34,7 @@ func TestTraffic(t *testing.T) {
 	if err := w.Stop(); err != nil {
 		t.Error(err)
 	}
-	got := store.Traffic()
+	got := store.Health()
 	after := handled(t, s)
 	for _, method := range []string{"Txn", "Watch", "LeaseGrant"} {
 		if want := after[method] - before[method]; got.Requests[method] != uint64(want) || want == 0 {
@@ -44,8 +44,8 @@ func TestTraffic(t *testing.T) {
 	if len(got.Failed) != 0 { // streams that we ended ourselves have not failed
 		t.Errorf("failed: %v", got.Failed)
 	}
-	if got.SentBytes == 0 || got.ReceivedBytes == 0 || got.Answers < 4 {
-		t.Errorf("traffic %+v", got)
+	if got.Sent == 0 || got.Received == 0 || got.Answers < 4 {
+		t.Errorf("health %+v", got)
 	}
 	if got.LastContact.Before(began) || got.LastContact.After(time.Now()) || got.Latency <= 0 || got.Latency > time.Since(began) {
 		t.Errorf("last contact %s, latency %s", got.LastContact, got.Latency)

@@ -52,8 +52,8 @@ type position struct {
 
 // note makes r the mark if it is the latest of the leases.
 func (p *position) note(r subnet.Record) {
-	if r.Modified >= p.marked {
-		p.mark, p.marked = r.Key, r.Modified
+	if r.Version >= p.marked {
+		p.mark, p.marked = r.Name, r.Version
 	}
 }
 

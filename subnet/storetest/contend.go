@@ -118,14 +118,14 @@ func (n *contender) hold(ctx context.Context, s subnet.Store, view *subnet.View,
 		n.now("", errors.New("the lease is lost"))
 	}()
 	for {
-		if view.Revision() >= r.Modified {
-			m, ok, why := view.Get(r.Key)
+		if view.Revision() >= r.Version {
+			m, ok, why := view.Get(r.Name)
 			if !ok || m.InstanceID != n.id || why != nil {
 				stop()
 				<-lost
 				return
 			}
-			n.now(r.Key, nil)
+			n.now(r.Name, nil)
 		}
 		select {
 		case e := <-events:
@@ -176,9 +176,8 @@ func owners(t *testing.T, w *Watcher, nodes []*contender) map[string]string {
 				return fmt.Sprintf("%s has the lease %s of %s", n.id, key, other)
 			}
 			owner[key] = n.id
-			l, err := subnet.ParseLease(key, s.Leases[key].Value)
-			if err != nil || l.InstanceID != n.id {
-				return fmt.Sprintf("the lease %s of %s: it is %v, %v", key, n.id, l.InstanceID, err)
+			if r := s.Leases[key]; r.Bad != nil || r.InstanceID != n.id {
+				return fmt.Sprintf("the lease %s of %s: it is %+v", key, n.id, r)
 			}
 		}
 		if len(s.Leases) != len(nodes) {
@@ -189,7 +188,7 @@ func owners(t *testing.T, w *Watcher, nodes []*contender) map[string]string {
 	return owner
 }
 
-// eventually waits for what no event of the store tells: it looks again and again, until check returns "".
+// eventually waits for what no event of the store shows: it polls until check returns "".
 func eventually(t *testing.T, check func() string) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -239,7 +238,7 @@ func contendCases() []testCase {
 		}},
 		{"one node too many: it says so and takes the first that is free", func(t *testing.T, c Cluster) {
 			w := Watch(t, c.Open(t), nil)
-			c.Write(t, "subnets/10.5.4.0-24", `{"PublicIP":"203.0.113.1","BackendType":"vxlan"}`) // somebody's reservation
+			c.Write(t, "subnets/10.5.4.0-24", `{"PublicIP":"203.0.113.1","BackendType":"vxlan"}`) // a reservation
 			nodes := contenders(rangeOf(t, 4), 4)
 			contend(t, c, nodes)
 			eventually(t, func() string {

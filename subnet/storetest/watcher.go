@@ -32,30 +32,28 @@ type State struct {
 	Synced    int // snapshots that have ended
 	Revision  int64
 	Config    []byte
-	Leases    map[string]subnet.Record
+	Leases    map[string]subnet.Record // by name
 	Events    []subnet.Event
-	ConfigSet int // events that spoke of the config
+	ConfigSet int // events that carried the config
 	Regressed int // snapshots of another history than the one before
 }
 
-// Keys returns the keys of all leases, sorted.
-func (s State) Keys() []string { return slices.Sorted(maps.Keys(s.Leases)) }
+// Names returns the names of all records, sorted.
+func (s State) Names() []string { return slices.Sorted(maps.Keys(s.Leases)) }
 
-// Changed returns how many events have put or deleted key.
-func (s State) Changed(key string) int {
+// Changed returns how many events have put or deleted a record.
+func (s State) Changed(name string) int {
 	n := 0
 	for _, e := range s.Events {
 		if e.Type != subnet.Changed {
 			continue
 		}
-		n += len(slices.Collect(func(yield func(int) bool) {
-			for _, r := range e.Put {
-				if r.Key == key {
-					yield(1)
-				}
+		for _, r := range e.Put {
+			if r.Name == name {
+				n++
 			}
-		}))
-		if slices.Contains(e.Deleted, key) {
+		}
+		if slices.Contains(e.Deleted, name) {
 			n++
 		}
 	}
@@ -139,23 +137,23 @@ func (w *Watcher) Reached(revision int64) State {
 	})
 }
 
-// Gone waits until there is no lease under key.
-func (w *Watcher) Gone(key string) State {
+// Gone waits until there is no record of a name.
+func (w *Watcher) Gone(name string) State {
 	w.t.Helper()
 	return w.Until(func(s State) string {
-		if _, ok := s.Leases[key]; ok || s.Synced == 0 {
-			return "the end of " + key
+		if _, ok := s.Leases[name]; ok || s.Synced == 0 {
+			return "the end of " + name
 		}
 		return ""
 	})
 }
 
-// There waits until there is a lease under key.
-func (w *Watcher) There(key string) State {
+// There waits until there is a record of a name.
+func (w *Watcher) There(name string) State {
 	w.t.Helper()
 	return w.Until(func(s State) string {
-		if _, ok := s.Leases[key]; !ok || s.Synced == 0 {
-			return "lease " + key
+		if _, ok := s.Leases[name]; !ok || s.Synced == 0 {
+			return "record " + name
 		}
 		return ""
 	})
@@ -175,10 +173,10 @@ func (w *Watcher) take(e subnet.Event) error {
 			w.listed, w.at = map[string]subnet.Record{}, e.Revision
 		}
 		for _, r := range e.Put {
-			if _, ok := w.listed[r.Key]; ok {
-				w.t.Errorf("the snapshot names %q twice", r.Key)
+			if _, ok := w.listed[r.Name]; ok {
+				w.t.Errorf("the snapshot names %q twice", r.Name)
 			}
-			w.listed[r.Key] = r
+			w.listed[r.Name] = r
 		}
 		if e.Type == subnet.Synced {
 			w.state.Leases, w.listed = w.listed, nil
@@ -190,10 +188,10 @@ func (w *Watcher) take(e subnet.Event) error {
 		}
 	case subnet.Changed:
 		for _, r := range e.Put {
-			w.state.Leases[r.Key] = r
+			w.state.Leases[r.Name] = r
 		}
-		for _, key := range e.Deleted {
-			delete(w.state.Leases, key)
+		for _, name := range e.Deleted {
+			delete(w.state.Leases, name)
 		}
 		w.state.Revision = e.Revision
 	}
@@ -215,14 +213,14 @@ func (w *Watcher) check(e subnet.Event) {
 	switch e.Type {
 	case subnet.Page:
 		if e.ConfigSet || len(e.Deleted) > 0 {
-			bad("a Page speaks of more than what exists")
+			bad("a Page carries more than what exists")
 		}
 		if len(e.Put) > 1000 {
 			bad("a Page of %d records", len(e.Put))
 		}
 	case subnet.Synced:
 		if !e.ConfigSet {
-			bad("Synced says nothing of the config")
+			bad("Synced does not carry the config")
 		}
 		if e.Regressed && w.state.Synced == 0 {
 			bad("another history than none")
@@ -246,23 +244,23 @@ func (w *Watcher) check(e subnet.Event) {
 	if !e.ConfigSet && e.Config != nil {
 		bad("a config that is not set")
 	}
-	keys := map[string]bool{}
+	names := map[string]bool{}
 	for _, r := range e.Put {
-		if keys[r.Key] {
-			bad("names %q twice", r.Key)
+		if names[r.Name] {
+			bad("names %q twice", r.Name)
 		}
-		keys[r.Key] = true
-		if r.Created <= 0 || r.Modified < r.Created || r.Modified > e.Revision {
-			bad("%q created at %d, modified at %d", r.Key, r.Created, r.Modified)
+		names[r.Name] = true
+		if r.Order <= 0 || r.Version <= 0 || r.Version > e.Revision {
+			bad("%q of order %d, version %d", r.Name, r.Order, r.Version)
 		}
-		if old, ok := w.state.Leases[r.Key]; ok && e.Type == subnet.Changed && r.Modified <= old.Modified {
-			bad("%q modified at %d was known as of %d", r.Key, r.Modified, old.Modified)
+		if old, ok := w.state.Leases[r.Name]; ok && e.Type == subnet.Changed && r.Version <= old.Version {
+			bad("%q of version %d was known as of %d", r.Name, r.Version, old.Version)
 		}
 	}
-	for _, key := range e.Deleted {
-		if keys[key] {
-			bad("names %q twice", key)
+	for _, name := range e.Deleted {
+		if names[name] {
+			bad("names %q twice", name)
 		}
-		keys[key] = true
+		names[name] = true
 	}
 }

@@ -204,7 +204,7 @@ func parseNetworks(f subnet.Family, value string) ([]netip.Prefix, error) {
 	for part := range strings.SplitSeq(value, ",") {
 		p, ok := parsePrefix(f, part)
 		if !ok {
-			return nil, fmt.Errorf("want one or more %s networks parted by commas, such as %s", f, example(f).Masked())
+			return nil, fmt.Errorf("want one or more %s networks separated by commas, such as %s", f, example(f).Masked())
 		}
 		networks = append(networks, p.Masked())
 	}

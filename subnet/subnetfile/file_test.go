@@ -107,7 +107,7 @@ func TestParseErrors(t *testing.T) {
 		{good + "FLANNEL_MTU=67", `line 3: FLANNEL_MTU is "67", want a number of bytes`},
 		{good + "FLANNEL_MTU=65536", `line 3: FLANNEL_MTU is "65536", want a number of bytes`},
 		{good + "\n# c\nFLANNEL_IPMASQ=yes", `line 5: FLANNEL_IPMASQ is "yes", want true or false`},
-		{"FLANNEL_NETWORK=10.5.0.0\n", `line 1: FLANNEL_NETWORK is "10.5.0.0", want one or more IPv4 networks parted by commas, such as 10.5.29.0/24`},
+		{"FLANNEL_NETWORK=10.5.0.0\n", `line 1: FLANNEL_NETWORK is "10.5.0.0", want one or more IPv4 networks separated by commas, such as 10.5.29.0/24`},
 		{"FLANNEL_NETWORK=10.5.0.0/16,\n", `line 1: FLANNEL_NETWORK is "10.5.0.0/16,", want one or more IPv4 networks`},
 		{"FLANNEL_NETWORK=fd00:5::/56\n", `line 1: FLANNEL_NETWORK is "fd00:5::/56", want one or more IPv4 networks`},
 		{"FLANNEL_SUBNET=10.5.29.1/33\n", `line 1: FLANNEL_SUBNET is "10.5.29.1/33", want the node's IPv4 address and its subnet's length, such as 10.5.29.1/24`},

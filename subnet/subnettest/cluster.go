@@ -29,11 +29,13 @@ func Peers() []subnet.Record {
 }
 
 func peer(key, value string, revision int64) subnet.Record {
-	return subnet.Record{Key: key, Value: []byte(value), Created: revision, Modified: revision, LeaseID: 1}
+	r := subnet.DecodeRecord(key, []byte(value))
+	r.Order, r.Version, r.LeaseID = revision, revision, 1
+	return r
 }
 
 // Rules are those of a node in the cluster. Some of its underlay lies inside the overlay's network, as it does where
-// somebody chose Network without asking.
+// Network was chosen without regard to the underlay.
 func Rules() (subnet.Rules, error) {
 	config, err := subnet.ParseConfig([]byte(Config))
 	if err != nil {

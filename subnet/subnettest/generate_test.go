@@ -118,11 +118,13 @@ func (c *corpus) bad(pattern, value, why string) {
 func (c *corpus) reason(r Record, rules subnet.Rules, peers []subnet.Record) error {
 	v := subnet.NewView()
 	v.SetRules(rules)
-	records := append(peers, subnet.Record{Key: r.Key, Value: r.Value, Created: 100, Modified: 100, LeaseID: 1})
+	stored := subnet.DecodeRecord(r.Key, r.Value)
+	stored.Order, stored.Version, stored.LeaseID = 100, 100, 1
+	records := append(peers, stored)
 	v.Apply(subnet.Event{Type: subnet.Page, Revision: 100, Put: records})
 	v.Apply(subnet.Event{Type: subnet.Synced, Revision: 100})
 	for key, why := range v.Quarantined {
-		if r.Key == key || !slices.ContainsFunc(peers, func(p subnet.Record) bool { return p.Key == key }) {
+		if r.Key == key || !slices.ContainsFunc(peers, func(p subnet.Record) bool { return p.Name == key }) {
 			return why
 		}
 		c.t.Errorf("key %q, value %q does harm to %s: %v", r.Key, r.Value, key, why)

@@ -71,7 +71,7 @@ func (c *corpus) badJSON() {
 		c.bad("4", value, "no PublicIP")
 	}
 	for _, n := range []int{4097, 8192} {
-		why := fmt.Sprintf("value of %d bytes, at most 4096 are taken", n)
+		why := fmt.Sprintf("value of %d bytes, want at most 4096", n)
 		c.bad("4", good+strings.Repeat(" ", n-len(good)), why)
 		c.bad("6", strings.Repeat("\n", n-len(good))+good, why)
 		c.bad("46", strings.Repeat("[", n), why)
@@ -101,7 +101,7 @@ func (c *corpus) badFields() {
 	}{{"BackendType", 64}, {"InstanceID", 64}, {"NodeName", 253}} {
 		for _, n := range []int{f.limit + 1, 1000} {
 			c.bad("46", with(f.name, quoted(strings.Repeat("x", n))),
-				fmt.Sprintf("%s of %d bytes, at most %d are taken", f.name, n, f.limit))
+				fmt.Sprintf("%s of %d bytes, want at most %d", f.name, n, f.limit))
 		}
 		for _, text := range []string{
 			"\x00", "a\x00b", "a\nb", "\r", "\t", "\x1b[31mred", "\x07", "\x7f", "\u0085", "\u200b", "\u200e",
@@ -212,7 +212,7 @@ func (c *corpus) badBackendData() {
 		strings.Repeat("[", 300) + strings.Repeat("]", 300), strings.Repeat("9", 1000),
 		`{"VNI":1` + strings.Repeat("0", 600) + `}`, strings.Repeat(`{"a":`, 150) + "1" + strings.Repeat("}", 150),
 	} {
-		both(data, "bytes, at most 512 are taken")
+		both(data, "bytes, want at most 512")
 	}
 	mac := func(vni, mac string) string { return fmt.Sprintf(`{"VNI":%s,"VtepMAC":%s}`, vni, mac) }
 	for _, vni := range []string{
@@ -282,9 +282,13 @@ func (c *corpus) peersMACs(mac func(vni, mac string) string) {
 	c.bad("4", with("BackendData", `{"VtepMAC":"0e:05:00:00:00:0c"}`), "is that of the older lease")
 	for _, p := range Peers() { // the whole value of a peer, as a clone with a new subnet would have it
 		pattern := "46"
-		if !strings.Contains(p.Key, "&") {
-			pattern = map[bool]string{true: "6", false: "4"}[strings.Contains(p.Key, ":")]
+		if !strings.Contains(p.Name, "&") {
+			pattern = map[bool]string{true: "6", false: "4"}[strings.Contains(p.Name, ":")]
 		}
-		c.bad(pattern, string(p.Value), "is that of the older lease "+p.Key)
+		value, err := p.Value()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.bad(pattern, string(value), "is that of the older lease "+p.Name)
 	}
 }

@@ -1,0 +1,138 @@
+package subnet
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// What a [Store] can do beyond its contract is an optional interface each, found by a type assertion. A caller copes with
+// a store that has none of them. The etcd store implements all but [Allocator]; each comment says what a store on the
+// Kubernetes API, where a lease is a Node, can implement.
+
+// HealthReporter is implemented by a store that keeps account of its connection. Both methods answer at once, from what
+// is known; neither asks the store. Safe for concurrent use.
+//
+// Kubernetes: all of it, of the API server that is in use.
+type HealthReporter interface {
+	// Health returns the state of the connection and what has passed over it since the store was made.
+	Health() Health
+	// Outage returns why Watch has been without the store, and since when; the zero value while Watch works. It is
+	// asked at each step of the daemon's loop, and allocates nothing while there is no outage.
+	Outage() Outage
+}
+
+// Health is the state of a store's connection.
+type Health struct {
+	Endpoint    string            // HOST:PORT of the connection on which the latest answer came; empty: none yet
+	Latency     time.Duration     // of the latest request that was answered, streams excluded
+	LastContact time.Time         // of the latest answer; zero: none yet
+	Requests    map[string]uint64 // by the store's own name of the method, such as "Txn" or "PATCH"; a stream counts once
+	Failed      map[string]uint64 // those of Requests that ended in an error and not by our cancellation
+	Sent        uint64            // bytes on the wire, as far as the client can count them
+	Received    uint64            // the same
+	Answers     uint64            // answers to requests and messages on streams
+}
+
+// Outage is a time during which the store cannot be used.
+type Outage struct {
+	Since   time.Time // of the first failed attempt; zero: there is no outage
+	Problem Problem   // the latest failure
+}
+
+// Problem says why a store, or a part of it, cannot be used. What a program needs is in Reason and Remedy: no program
+// reads the text of Err.
+type Problem struct {
+	Reason Reason
+	Err    error  // what is wrong, where, and what to do; nil: there is no problem
+	Remedy string // a command line that repairs it, such as "etcdctl role grant-permission …"; empty: none is known
+}
+
+// Examiner is implemented by a store that can examine itself for a diagnosis.
+//
+// Kubernetes: endpoints with their version, latency, certificate and clock (the Date header); rights by
+// SelfSubjectAccessReview. An API server has no role, so Leader and Learner stay false.
+type Examiner interface {
+	// Examine asks each endpoint by itself, and for the rights to all that a node does. It changes nothing. An endpoint
+	// that has not answered when ctx ends counts as failed.
+	Examine(ctx context.Context) Examination
+}
+
+// Examination is what [Examiner] found.
+type Examination struct {
+	Endpoints []EndpointReport // in the order in which they are configured
+	// Rights is why this node cannot do what it has to: [ReasonUnauthenticated], [ReasonAnonymous] or [ReasonForbidden],
+	// or why that could not be found out. Err is nil if it has all rights.
+	Rights Problem
+	// CertificateEnds is the end of our own certificate; zero: none is used, or its file cannot be read.
+	CertificateEnds time.Time
+}
+
+// EndpointReport is the state of one of a store's endpoints.
+type EndpointReport struct {
+	URL             string
+	Problem         Problem // why it cannot be used: nothing below is known then
+	Version         string
+	Latency         time.Duration // of one request on an open connection
+	Leader, Learner bool          // its role, in a store whose members have one
+	// Alarms is what an endpoint that answers reports of itself, such as [ReasonNoSpace] or [ReasonNoLeader].
+	Alarms          []Problem
+	CertificateEnds time.Time      // end of its certificate; zero: the connection is not over TLS
+	ClockAhead      *time.Duration // how far its clock is ahead of ours, to a second; nil: unknown
+}
+
+// AccessReporter is implemented by a store that can say where it is and how it is reached, so that commands can be shown
+// that an operator can run as they stand.
+//
+// Kubernetes: kind, endpoints, the annotations' prefix and the certificates' files.
+type AccessReporter interface {
+	// Access never returns a secret, only the files that hold one.
+	Access() Access
+}
+
+// StoreKind names a kind of store.
+type StoreKind string
+
+// The kinds of stores.
+const (
+	StoreEtcd       StoreKind = "etcd"
+	StoreKubernetes StoreKind = "kubernetes"
+)
+
+// Access says where a store is and how it is reached.
+type Access struct {
+	Kind                      StoreKind
+	Endpoints                 []string // URLs
+	Prefix                    string   // of keys (etcd) or of annotations (Kubernetes)
+	CAFile, CertFile, KeyFile string   // PEM files; empty: not used
+	Username, PasswordFile    string
+}
+
+// Networked is implemented by a store that is reached over the underlay network.
+//
+// Kubernetes: both.
+type Networked interface {
+	// Addresses returns the addresses of the store, configured or connected to, sorted. A peer whose subnet contained
+	// one would cut this node off from the store.
+	Addresses() []netip.Addr
+	// AddressesChanged says that this node's own addresses have changed: connections from an address that is gone are
+	// closed, and made anew. Nothing tells TCP that its address is gone.
+	AddressesChanged()
+}
+
+// Expirer is implemented by a store whose leases end unless they are renewed.
+//
+// Kubernetes: no. A lease lasts as long as its Node, however long that is down.
+type Expirer interface {
+	// Expires returns when a record that is held ends unless it is renewed; zero if it is not held, or never ends.
+	Expires(held Record) time.Time
+}
+
+// Allocator is implemented by a store that can give subnets to nodes by itself.
+//
+// Kubernetes: yes, the controller manager gives a Node its podCIDRs. etcd: no, the node chooses.
+type Allocator interface {
+	// Allocates reports whether the store chooses the subnets. If so, Claim takes a lease without subnets and returns
+	// the record with those that the store gave, or fails with [ErrNotAllocated].
+	Allocates() bool
+}
