@@ -2,8 +2,8 @@
 // node advertises, and each peer's lease into what that peer needs in the kernel. A backend decides and does nothing:
 // all of its methods are pure, and package network does the rest.
 //
-// A new backend is one folder here, and one line in network/node/registry.go. If its device is of a kind of its own, the
-// settings of that kind implement [network.LinkSettings], and network/kernel/kinds.go gets a line.
+// A new backend is one folder here, and one line in network/node/registry.go. If its device is of a kind of its own,
+// the settings of that kind implement [network.LinkSettings], and network/kernel/kinds.go gets a line.
 package backend
 
 import (
@@ -31,8 +31,8 @@ type Backend interface {
 	Describe() Description
 }
 
-// Warner is a [Backend] that works, but may know something in config and underlay that an operator should change. Warning
-// returns one sentence, or an empty string.
+// Warner is a [Backend] that works, but may know something in config and underlay that an operator should change.
+// Warning returns one sentence, or an empty string.
 type Warner interface{ Warning() string }
 
 // Mixed is a [Backend] with a tunnel that may send to some peers without it. Direct reports whether it does.

@@ -18,8 +18,8 @@ type Underlay struct {
 	// ReversePath: the uplink accepts packets only from sources that it would send to (rp_filter), or did until selvage
 	// loosened that.
 	ReversePath bool
-	// InTunnel keeps peers in the tunnel that could be reached directly, for a moment: others, that this node could send to
-	// directly, may not accept that yet.
+	// InTunnel keeps peers in the tunnel that could be reached directly, for a moment: others, that this node could send
+	// to directly, may not accept that yet.
 	InTunnel bool
 	// TxChecksum is the desired checksum offload of overlay devices: see [network.Link].
 	TxChecksum network.Offload
@@ -31,14 +31,15 @@ type Underlay struct {
 	Keep Keeper
 }
 
-// Keeper keeps what has to stay the same across restarts and reboots, as peers know the node by it. A node that turns out to
-// share it with another one, as clones of a machine do, makes its backend anew with a Keeper that chooses new values.
+// Keeper keeps what has to stay the same across restarts and reboots, as peers know the node by it. A node that turns
+// out to share it with another one, as clones of a machine do, makes a new backend with a Keeper that chooses new
+// values.
 type Keeper interface {
-	// MAC returns the MAC address of the node's device of that name. lease is the address in the node's own lease, or zero:
-	// peers that know the node send to it.
+	// MAC returns the MAC address of the node's device of that name. lease is the address in the node's own lease, or
+	// zero: peers that know the node send to it.
 	MAC(device string, lease network.MAC) network.MAC
-	// Secret returns the secret kept under a name, such as a private key: lower-case letters, digits and dashes. If there is
-	// none, it keeps the one that generate returns. It is never logged, and no error repeats it; callers do the same.
+	// Secret returns the secret kept under a name, such as a private key: lower-case letters, digits and dashes. If there
+	// is none, it keeps the one that generate returns. It is never logged, and no error repeats it; callers do the same.
 	Secret(name string, generate func() ([]byte, error)) ([]byte, error)
 }
 
@@ -47,9 +48,9 @@ func (u Underlay) Reaches(a netip.Addr) bool {
 	return slices.ContainsFunc(u.OnLink[subnet.FamilyOf(a)], func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// Direct returns the route to a peer's subnet by its underlay address, out of the uplink: no tunnel. It names the gateway
-// itself and no nexthop object: the kernel deletes those that lead out of an interface when that loses its carrier
-// (nexthop_flush_dev in net/ipv4/nexthop.c).
+// Direct returns the route to a peer's subnet by its underlay address, out of the uplink: no tunnel. It names the
+// gateway itself and no nexthop object: the kernel deletes those that lead out of an interface when that loses its
+// carrier (nexthop_flush_dev in net/ipv4/nexthop.c).
 func (u Underlay) Direct(e subnet.Endpoint) network.Item[network.RouteKey, network.Route] {
 	return network.Item[network.RouteKey, network.Route]{
 		Key:   network.RouteKey{Prefix: e.Subnet, Metric: network.DefaultMetric(e.Subnet)},

@@ -1,6 +1,6 @@
-// Package hostgw carries the overlay without a tunnel: each peer's subnet is routed by the peer's own underlay address, out
-// of the uplink. Packets keep the underlay's full size and need no packing. In return all nodes have to be on one link:
-// what is sent to a peer behind a router would be for that router to deliver, and it knows no pods.
+// Package hostgw carries the overlay without a tunnel: each peer's subnet is routed through the peer's underlay address,
+// out of the uplink. Packets keep the underlay's full size. In return all nodes have to be on one link: a router between
+// them would have to deliver packets for pods, and it has no routes to pods.
 package hostgw
 
 import (
@@ -13,8 +13,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Type is the Backend.Type of configs that this package serves, and the BackendType of leases. Such a config has no other
-// fields.
+// Type is the Backend.Type of configs that this package serves, and the BackendType of leases. Such a config has no
+// other fields.
 const Type = "host-gw"
 
 type hostgw struct {
@@ -27,7 +27,8 @@ func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 	h := &hostgw{underlay: u}
 	for _, f := range subnet.Families() {
 		if h.families[f] = c.Ranges[f].Enabled(); h.families[f] && !u.Local[f].IsValid() {
-			return nil, fmt.Errorf("uplink %s has no %s address to carry the %s overlay; give it one, or choose another with --iface", u.Link, f, f)
+			return nil, fmt.Errorf("uplink %s has no %s address to carry the %s overlay; "+
+				"add one, or choose another uplink with --iface", u.Link, f, f)
 		}
 	}
 	return h, nil
@@ -76,7 +77,7 @@ func (h *hostgw) Check(l subnet.Lease) (unique []string, err error) {
 // list names prefixes.
 func list(prefixes []netip.Prefix) string {
 	if len(prefixes) == 0 {
-		return "which reaches nothing by itself"
+		return "which has no on-link prefix"
 	}
 	names := make([]string, len(prefixes))
 	for i, p := range prefixes {

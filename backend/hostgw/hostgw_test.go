@@ -70,7 +70,7 @@ func TestPeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newBackend(t, dual, alone).Peer(l); err == nil || !strings.Contains(err.Error(), "eth0 (which reaches nothing by itself)") {
+	if _, err := newBackend(t, dual, alone).Peer(l); err == nil || !strings.Contains(err.Error(), "eth0 (which has no on-link prefix)") {
 		t.Errorf("an uplink of a single address: %v", err)
 	}
 }
@@ -102,7 +102,7 @@ func TestUplinkOfOneFamily(t *testing.T) {
 	}
 	u := underlay()
 	u.Local[subnet.IPv6] = netip.Addr{}
-	const want = "uplink eth0 has no IPv6 address to carry the IPv6 overlay; give it one, or choose another with --iface"
+	const want = "uplink eth0 has no IPv6 address to carry the IPv6 overlay; add one, or choose another uplink with --iface"
 	if _, err := New(c, u); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

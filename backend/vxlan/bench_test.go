@@ -6,8 +6,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// BenchmarkPeer measures what a lease costs: state, when its peer is brought into the tables, and unique, when the lease is
-// accepted.
+// BenchmarkPeer measures what a lease costs: state, when its peer is brought into the tables, and unique, when the
+// lease is accepted.
 func BenchmarkPeer(b *testing.B) {
 	for _, c := range []struct{ name, config, key, value string }{
 		{"IPv4", `{"Network":"10.5.0.0/16"}`, ipv4Key, ipv4Value},

@@ -59,8 +59,8 @@ func parseOptions(data []byte) (Options, error) {
 	return o, nil
 }
 
-// describe says what in a JSON object is of the wrong type, without repeating it: the decoder gives the digits of a number,
-// however many.
+// describe says what in a JSON object is of the wrong type, without repeating it: the decoder gives the digits of a
+// number, however many.
 func describe(err error) error {
 	var typ *json.UnmarshalTypeError
 	if !errors.As(err, &typ) {

@@ -3,8 +3,8 @@
 // the device in place.
 //
 // Every node advertises its device's MAC address in its lease. A peer then needs three entries, all permanent, and
-// nothing is flooded or learned: see package network for how a packet meets them. With DirectRouting, a peer whose public
-// IP is on-link on this node's uplink needs one route instead, to that address.
+// nothing is flooded or learned: see package network for how a packet meets them. With DirectRouting, a peer whose
+// public IP is on-link on this node's uplink needs one route instead, to that address.
 package vxlan
 
 import (
@@ -79,7 +79,8 @@ func newTunnel(f subnet.Family, o Options, u backend.Underlay) (*tunnel, error) 
 		settings: network.VXLAN{VNI: o.VNI, Port: o.Port, Local: u.Local[f], Learning: o.Learning, GBP: o.GBP},
 	}
 	if !u.Local[f].IsValid() {
-		return nil, fmt.Errorf("uplink %s has no %s address to carry the %s overlay; give it one, or choose another with --iface", u.Link, f, f)
+		return nil, fmt.Errorf("uplink %s has no %s address to carry the %s overlay; "+
+			"add one, or choose another uplink with --iface", u.Link, f, f)
 	}
 	overhead := t.settings.Overhead()
 	mtu, field := o.MTU, "Backend.MTU in the network config"
@@ -112,11 +113,12 @@ func (v *vxlan) Advertise() (endpoints [2]subnet.Endpoint) {
 	return endpoints
 }
 
-// Device implements backend.Backend. The address is the subnet's first, as a host route: it is the source of packets that the
-// node itself sends to pods on other nodes, and the gateway in peers' routes to this node.
+// Device implements backend.Backend. The address is the subnet's first, as a host route: it is the source of packets
+// that the node itself sends to pods on other nodes, and the gateway in peers' routes to this node.
 //
-// With DirectRouting, a peer may send through the tunnel what this node would send to it directly, and vice versa: while only
-// one of them has switched, or for good where only one has the other on-link. A strict reverse path filter would drop that.
+// With DirectRouting, a peer may send through the tunnel what this node would send to it directly, and vice versa:
+// while only one of them has switched, or for good where only one has the other on-link. A strict reverse path filter
+// would drop that.
 func (v *vxlan) Device(subnets [2]netip.Prefix) (s network.State) {
 	for _, f := range subnet.Families() {
 		t := v.families[f]
@@ -138,8 +140,8 @@ func (v *vxlan) Device(subnets [2]netip.Prefix) (s network.State) {
 	return s
 }
 
-// looseReversePath makes the kernel accept packets on an interface if it has any route back to their source. The kernel uses
-// the higher of the interface's value and the value of "all" (IN_DEV_RPFILTER).
+// looseReversePath makes the kernel accept packets on an interface if it has any route back to their source. The kernel
+// uses the higher of the interface's value and the value of "all" (IN_DEV_RPFILTER).
 func looseReversePath(link string) network.Item[string, network.Sysctl] {
 	return network.Item[string, network.Sysctl]{Key: "net/ipv4/conf/" + link + "/rp_filter", Value: "2"}
 }
@@ -168,8 +170,8 @@ func (v *vxlan) Warning() string {
 	if v.options.MTU <= v.underlay.MTU {
 		return ""
 	}
-	return fmt.Sprintf("Backend.MTU in the network config is %d, and uplink %s takes %d only: going by the uplink's. Give the link more, or lower Backend.MTU",
-		v.options.MTU, v.underlay.Link, v.underlay.MTU)
+	return fmt.Sprintf("Backend.MTU in the network config is %d, more than the MTU of uplink %s, %d: using the uplink's; "+
+		"raise the uplink's MTU or lower Backend.MTU", v.options.MTU, v.underlay.Link, v.underlay.MTU)
 }
 
 // Peer implements backend.Backend. A peer that lacks a family is reached in the other.
@@ -197,7 +199,9 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 			Key:   network.NeighbourKey{Link: t.name, IP: gateway},
 			Value: network.Neighbour{MAC: mac, Permanent: true},
 		})
-		route := network.Route{Link: t.name, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: network.Unicast}
+		route := network.Route{
+			Link: t.name, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: network.Unicast,
+		}
 		if v.underlay.Nexthops && f == subnet.IPv4 {
 			route = s.Via(route)
 		}
@@ -207,8 +211,9 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 	return s, nil
 }
 
-// Check implements backend.Backend. Unique are MAC addresses: a device accepts only packets for its own MAC address, and the FDB
-// has one entry for an address, so of two nodes with one address, as clones of a machine have, peers would reach one.
+// Check implements backend.Backend. Unique are MAC addresses: a device accepts only packets for its own MAC address,
+// and the FDB has one entry for an address, so of two nodes with one address, as clones of a machine have, peers would
+// reach one.
 func (v *vxlan) Check(l subnet.Lease) (unique []string, err error) {
 	for _, f := range subnet.Families() {
 		if v.families[f] == nil || !l.Has(f) {
@@ -251,9 +256,9 @@ func parseData(text string, vni uint32) (network.MAC, error) {
 	return mac, nil
 }
 
-// parseUsual reads the one form in which flannel and selvage write BackendData: {"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"}. At a
-// start there are thousands of them, each is read twice, and encoding/json takes ten times as long. What parseUsual accepts,
-// encoding/json reads the same way.
+// parseUsual reads the one form in which flannel and selvage write BackendData:
+// {"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"}. At a start there are thousands of them, each is read twice, and
+// encoding/json takes ten times as long. What parseUsual accepts, encoding/json reads the same way.
 func parseUsual(text string) (d leaseData, ok bool) {
 	text, begins := strings.CutPrefix(text, `{"VNI":`)
 	number, text, numbered := strings.Cut(text, `,"VtepMAC":"`)

@@ -60,8 +60,8 @@ const (
 		"BackendData":{"VNI":1,"VtepMAC":"72:30:36:d0:8b:68"},"BackendV6Data":{"VNI":1,"VtepMAC":"72:30:36:d0:8b:69"}}`
 )
 
-// TestState compares what a node and one peer need in the kernel with the commands in testdata/state.txt: for each case a
-// line "# name", then the commands.
+// TestState compares what a node and one peer need in the kernel with the commands in testdata/state.txt: for each case
+// a line "# name", then the commands.
 func TestState(t *testing.T) {
 	const withNexthops = "dual stack, kernel with nexthop objects"
 	golden, err := os.ReadFile("testdata/state.txt")
@@ -160,8 +160,8 @@ func TestWarning(t *testing.T) {
 	for config_, want := range map[string]string{
 		`{"Network":"10.5.0.0/16"}`:                        "",
 		`{"Network":"10.5.0.0/16","Backend":{"MTU":1500}}`: "",
-		`{"Network":"10.5.0.0/16","Backend":{"MTU":9000}}`: "Backend.MTU in the network config is 9000, and uplink eth0 takes 1500 only: " +
-			"going by the uplink's. Give the link more, or lower Backend.MTU",
+		`{"Network":"10.5.0.0/16","Backend":{"MTU":9000}}`: "Backend.MTU in the network config is 9000, more than the MTU of uplink eth0, 1500: " +
+			"using the uplink's; raise the uplink's MTU or lower Backend.MTU",
 	} {
 		b, err := New(config(t, config_), underlay())
 		if err != nil {
@@ -254,7 +254,7 @@ func TestNewErrors(t *testing.T) {
 			"Backend.MTU in the network config is 300, want at least 626: VXLAN takes 50 bytes over IPv4 and 576 must remain"},
 		{`{"Network":"10.5.0.0/16"}`, narrow, "the MTU of uplink eth0 is 600, want at least 626: VXLAN takes 50 bytes over IPv4 and 576 must remain"},
 		{`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, noIPv6,
-			"uplink eth0 has no IPv6 address to carry the IPv6 overlay; give it one, or choose another with --iface"},
+			"uplink eth0 has no IPv6 address to carry the IPv6 overlay; add one, or choose another uplink with --iface"},
 	} {
 		if _, err := New(config(t, tt.config), tt.u); err == nil || err.Error() != tt.want {
 			t.Errorf("%s:\ngot  %v\nwant %s", tt.config, err, tt.want)

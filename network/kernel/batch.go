@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// batch gathers requests that change the kernel and sends them in one message, which the kernel works through in order.
-// It answers the last one, and of the others those that failed. Between two of them, the same socket can be asked for what there is,
-// see [batch.dump].
+// batch collects requests that change the kernel and sends them in one message, which the kernel processes in order. It
+// acknowledges the last one, and of the others those that failed. Between two batches the same socket serves dumps, see
+// [batch.dump].
 //
-// It belongs to one goroutine, and can be used again after [batch.send].
+// It belongs to one goroutine, and can be reused after [batch.send].
 type batch struct {
 	fd       int
 	seq      uint32 // of the last request sent
@@ -21,13 +21,13 @@ type batch struct {
 	answers  []byte
 }
 
-// request is one of those in a batch.
+// request is one request of a batch.
 type request struct {
-	start  int         // where it begins
+	start  int         // offset in batch.buf
 	failed func(error) // called if the kernel refuses it
 }
 
-// answerBuffer is how many bytes of answers the kernel keeps for us.
+// answerBuffer is the receive buffer for acknowledgements, in bytes.
 const answerBuffer = 1 << 20
 
 func openBatch() (*batch, error) {
@@ -40,28 +40,28 @@ func openBatch() (*batch, error) {
 		b.close()
 		return nil, fmt.Errorf("bind a netlink socket: %w", err)
 	}
-	// An answer comes at once; this only keeps a bug, ours or the kernel's, from stopping the daemon for good. The others
-	// make answers short, and have them say in words what was wrong, where the kernel can (Linux 4.12).
+	// An answer comes at once; the timeout only keeps a bug, ours or the kernel's, from blocking the daemon forever. The
+	// other options shorten acknowledgements and add the kernel's error text (Linux 4.12).
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 60})
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
-	// With strict checking (Linux 4.20) the kernel dumps only what was asked for, such as one table's routes. Without
-	// it we get more than we want, and pass over it.
+	// With strict checking (Linux 4.20) the kernel dumps only what was requested, such as one table's routes. Without it a
+	// dump has more, which is ignored.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	// The default holds the answers to some 270 requests that failed, and a batch can have 256.
+	// The default buffer holds the answers to some 270 failed requests, and a batch can have 256.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, answerBuffer)
 	return b, nil
 }
 
 func (b *batch) close() { unix.Close(b.fd) }
 
-// add takes in one request: buf is b.buf with the request appended.
+// add adds one request: buf is b.buf with the request appended.
 func (b *batch) add(buf []byte, failed func(error)) {
 	b.requests = append(b.requests, request{len(b.buf), failed})
 	b.buf = buf
 }
 
-// send has the kernel carry out what was added, and tells those that failed why.
+// send makes the kernel execute the requests, and calls failed of each one that it refused.
 func (b *batch) send() {
 	if len(b.requests) == 0 {
 		return
@@ -77,13 +77,13 @@ func (b *batch) send() {
 	for done := false; err == nil && !done; {
 		done, err = b.answered(first)
 	}
-	if err != nil { // whether any of it was done is not known
+	if err != nil { // it is unknown which requests were executed
 		b.drain()
 		for _, r := range b.requests {
 			r.failed(fmt.Errorf("exchange netlink messages: %w", err))
 		}
 	}
-	clear(b.requests) // of what failed holds on to
+	clear(b.requests) // releases what the closures refer to
 	b.buf, b.requests = b.buf[:0], b.requests[:0]
 }
 
@@ -102,8 +102,8 @@ func (b *batch) receive() ([]byte, error) {
 	return b.answers[:n], nil
 }
 
-// drain drops the answers that wait. Into a socket that overran the kernel puts nothing more until all that is in it has
-// been received (netlink_attachskb in net/netlink/af_netlink.c): the next batch would wait for its answer in vain.
+// drain discards the queued answers. The kernel queues nothing more on a socket that overran until all of its queue has
+// been received (netlink_attachskb in net/netlink/af_netlink.c): the next batch would wait for its answer forever.
 func (b *batch) drain() {
 	for {
 		_, _, err := unix.Recvfrom(b.fd, b.answers, unix.MSG_DONTWAIT)
@@ -113,14 +113,15 @@ func (b *batch) drain() {
 	}
 }
 
-// answered receives answers to requests from the sequence number first on, and reports whether the last one's was among them.
+// answered receives answers to requests whose sequence numbers begin with first, and reports whether the last request's
+// was among them.
 func (b *batch) answered(first uint32) (done bool, err error) {
 	answers, err := b.receive()
 	if err != nil {
 		return false, err
 	}
 	err = eachMessage(answers, func(h header, data []byte) {
-		// What is not in range answers something earlier that was given up on.
+		// An answer out of range belongs to an earlier request that was given up.
 		i := h.seq - first
 		if h.typ != unix.NLMSG_ERROR || i >= uint32(len(b.requests)) {
 			return

@@ -18,8 +18,9 @@ import (
 
 const testDevice = "flannel.1"
 
-// inNet runs f in a network namespace that has a VXLAN device with an address, without which the kernel takes every next
-// hop for a broadcast address (__inet_dev_addr_type in net/ipv4/fib_frontend.c). f gets a Kernel that knows the device.
+// inNet runs f in a network namespace that has a VXLAN device with an address, without which the kernel takes every
+// next hop for a broadcast address (__inet_dev_addr_type in net/ipv4/fib_frontend.c). f gets a Kernel that knows the
+// device.
 func inNet(t *testing.T, f func(k *Kernel) error) {
 	t.Helper()
 	ns, err := sandbox.NewNet()
@@ -91,8 +92,8 @@ func set[K, V comparable](k K, v V) network.Update[K, V] {
 
 func gatewayOf(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 5, byte(i), 0}) }
 
-// TestBatchTellsWhatFailed: of a batch exactly those that the kernel refuses fail, with its own words for it, and all the
-// others are made.
+// TestBatchTellsWhatFailed: of a batch exactly those that the kernel refuses fail, with its own words for it, and all
+// the others are made.
 func TestBatchTellsWhatFailed(t *testing.T) {
 	inNet(t, func(k *Kernel) error {
 		mac := func(i int) network.MAC { return network.MAC{0x0e, 0, 0, 0, 1, byte(i)} }
@@ -189,8 +190,8 @@ func TestBatchOfDeletions(t *testing.T) {
 	})
 }
 
-// TestOddEntryIsReplaced: to replace an FDB entry leaves a port of its own as it was, so it is deleted first, in the same
-// batch; the others are not.
+// TestOddEntryIsReplaced: to replace an FDB entry leaves a port of its own as it was, so it is deleted first, in the
+// same batch; the others are not.
 func TestOddEntryIsReplaced(t *testing.T) {
 	inNet(t, func(k *Kernel) error {
 		link, err := netlink.LinkByName(testDevice)
@@ -267,8 +268,8 @@ func TestBatchWithoutDevice(t *testing.T) {
 	})
 }
 
-// deletion adds to a batch the deletion of a nexthop object; 0 is a number that none can have. What comes of it is noted in
-// err.
+// deletion adds to a batch the deletion of a nexthop object; 0 is a number that none can have. What comes of it is
+// noted in err.
 func deletion(b *batch, id network.NexthopID, err *error) {
 	*err = nil
 	b.add(encodeNexthopDeletion(b.buf, id), func(e error) { *err = e })

@@ -11,10 +11,10 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// The decoders read in place: a full read of 15,000 entries must not cost 15,000 times what the library's typed lists
-// allocate. Message layouts are those of include/uapi/linux/{rtnetlink,if_link,neighbour}.h.
+// The decoders read in place: the library's typed lists would allocate for each of 15,000 entries. Message layouts are
+// those of include/uapi/linux/{rtnetlink,if_link,neighbour}.h.
 
-// attributes iterates over the netlink attributes in b, and stops where they are malformed.
+// attributes iterates over the netlink attributes in b, and stops at a malformed one.
 func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.SizeofRtAttr {
@@ -51,7 +51,7 @@ func attrMAC(b []byte) (m network.MAC) {
 	return m
 }
 
-// linkMessage is what an RTM_NEWLINK or RTM_DELLINK says.
+// linkMessage is the content of an RTM_NEWLINK or RTM_DELLINK.
 type linkMessage struct {
 	index int32
 	name  string
@@ -61,7 +61,7 @@ type linkMessage struct {
 }
 
 func decodeLink(b []byte) (m linkMessage, ok bool) {
-	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_UNSPEC { // AF_BRIDGE: about a bridge's port, not the device
+	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_UNSPEC { // AF_BRIDGE: a bridge's port, not the device
 		return m, false
 	}
 	m.index = int32(binary.NativeEndian.Uint32(b[4:]))
@@ -101,7 +101,7 @@ func decodeLinkInfo(b []byte) (kind string, settings []byte) {
 	return kind, settings
 }
 
-// decodeAddrGen reports whether the kernel makes a link-local address by itself. Without IPv6 it does not.
+// decodeAddrGen reports whether the kernel generates a link-local address for the device. Without IPv6 it does not.
 func decodeAddrGen(b []byte) bool {
 	for family, inet6 := range attributes(b) {
 		if family != unix.AF_INET6 {
@@ -116,7 +116,7 @@ func decodeAddrGen(b []byte) bool {
 	return false
 }
 
-// addressMessage is what an RTM_NEWADDR or RTM_DELADDR says.
+// addressMessage is the content of an RTM_NEWADDR or RTM_DELADDR.
 type addressMessage struct {
 	index  int32
 	prefix netip.Prefix
@@ -144,7 +144,7 @@ func decodeAddress(b []byte) (m addressMessage, ok bool) {
 	return m, m.prefix.IsValid()
 }
 
-// neighbourMessage is what an RTM_NEWNEIGH or RTM_DELNEIGH says, of either kind.
+// neighbourMessage is the content of an RTM_NEWNEIGH or RTM_DELNEIGH, of a neighbour or an FDB entry.
 type neighbourMessage struct {
 	family    uint8 // AF_BRIDGE: an FDB entry
 	index     int32
@@ -183,7 +183,7 @@ func decodeNeighbour(b []byte) (m neighbourMessage, ok bool) {
 	return m, m.family == unix.AF_BRIDGE || m.ip.IsValid()
 }
 
-// nexthopMessage is what an RTM_NEWNEXTHOP or RTM_DELNEXTHOP says.
+// nexthopMessage is the content of an RTM_NEWNEXTHOP or RTM_DELNEXTHOP.
 type nexthopMessage struct {
 	id      network.NexthopID
 	index   int32
@@ -211,7 +211,7 @@ func decodeNexthop(b []byte) (m nexthopMessage, ok bool) {
 	return m, m.id != 0
 }
 
-// routeMessage is what an RTM_NEWROUTE or RTM_DELROUTE says.
+// routeMessage is the content of an RTM_NEWROUTE or RTM_DELROUTE.
 type routeMessage struct {
 	key   network.RouteKey
 	index int32 // of the device; 0 if there is none or more than one
@@ -253,8 +253,9 @@ func decodeRoute(b []byte) (m routeMessage, ok bool) {
 		}
 	}
 	if m.route.Type == network.Blackhole {
-		m.index = 0 // IPv6 shows lo, which means nothing
+		m.index = 0 // IPv6 reports lo, which means nothing
 	}
 	m.key.Prefix = netip.PrefixFrom(dst, length)
-	return m, table == unix.RT_TABLE_MAIN && tos == 0 && srcLen == 0 && flags&unix.RTM_F_CLONED == 0 && m.key.Prefix.IsValid()
+	ok = table == unix.RT_TABLE_MAIN && tos == 0 && srcLen == 0 && flags&unix.RTM_F_CLONED == 0
+	return m, ok && m.key.Prefix.IsValid()
 }

@@ -130,7 +130,8 @@ func routesGone() (gone chan string, stop func(), err error) {
 	return gone, func() { close(done); <-finished }, nil
 }
 
-// TestBlackhole has a subnet's blackhole give way to the route to the pods' bridge, and come and go with the wish for it.
+// TestBlackhole has a subnet's blackhole give way to the route to the pods' bridge, and come and go with the wish for
+// it.
 func TestBlackhole(t *testing.T) {
 	for _, prefix := range []string{"10.5.1.0/24", "fd00:5:0:1::/64"} {
 		t.Run(prefix, func(t *testing.T) {

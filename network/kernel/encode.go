@@ -9,12 +9,12 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// The encoders append one request each to a buffer, for [batch]: what the library allocates for a request costs more than
-// the kernel takes to carry it out. Message layouts are those of include/uapi/linux/{rtnetlink,neighbour,nexthop}.h.
+// The encoders append one request each to a buffer, for [batch]: the library's allocations for a request cost more time
+// than the kernel needs to execute it. Message layouts are those of include/uapi/linux/{rtnetlink,neighbour,nexthop}.h.
 
 const (
 	sizeofNhMsg = 8 // struct nhmsg
-	// What golang.org/x/sys/unix lacks.
+	// Constants that golang.org/x/sys/unix lacks.
 	rtaNHID = 30 // RTA_NH_ID
 	nhaFDB  = 11 // NHA_FDB
 )
@@ -77,7 +77,7 @@ func encodeNeighbour(b []byte, typ uint16, e neighbourEntry) []byte {
 	b = binary.NativeEndian.AppendUint32(b, uint32(e.index))
 	b = binary.NativeEndian.AppendUint16(b, unix.NUD_PERMANENT)
 	b = append(b, e.flags, 0)
-	if e.ip.IsValid() { // to delete an FDB entry: whatever its remote is
+	if e.ip.IsValid() { // none: deletes an FDB entry whatever its remote is
 		b = attributeAddr(b, unix.NDA_DST, e.ip)
 	}
 	if e.mac != (network.MAC{}) {
@@ -97,17 +97,17 @@ func encodeNexthop(b []byte, id network.NexthopID, index int, v network.Nexthop)
 	return end(b, start)
 }
 
-// encodeNexthopDeletion appends a request to delete a nexthop object, and with it the routes that go by it.
+// encodeNexthopDeletion appends a request to delete a nexthop object, and with it the routes that use it.
 func encodeNexthopDeletion(b []byte, id network.NexthopID) []byte {
 	b, start := begin(b, unix.RTM_DELNEXTHOP, 0)
 	b = append(b, make([]byte, sizeofNhMsg)...)
 	return end(attributeUint32(b, unix.NHA_ID, uint32(id)), start)
 }
 
-// encodeRoute appends a request to set a route in the main table (RTM_NEWROUTE), or to delete the one that is so
-// (RTM_DELROUTE). index is that of its device, if it has one.
+// encodeRoute appends a request to set a route in the main table (RTM_NEWROUTE), or to delete the one that matches
+// (RTM_DELROUTE). index is that of its device, or 0.
 func encodeRoute(b []byte, typ uint16, key network.RouteKey, r network.Route, index int) []byte {
-	flags, scope := uint16(0), uint8(unix.RT_SCOPE_NOWHERE) // in a deletion: whatever scope it has
+	flags, scope := uint16(0), uint8(unix.RT_SCOPE_NOWHERE) // a deletion matches any scope
 	if typ == unix.RTM_NEWROUTE {
 		flags, scope = unix.NLM_F_CREATE|unix.NLM_F_REPLACE, unix.RT_SCOPE_UNIVERSE
 		if r.Nexthop == 0 && !r.Gateway.IsValid() && r.Type == unix.RTN_UNICAST {
@@ -115,7 +115,8 @@ func encodeRoute(b []byte, typ uint16, key network.RouteKey, r network.Route, in
 		}
 	}
 	b, start := begin(b, typ, flags)
-	b = append(b, familyOf(key.Prefix.Addr()), uint8(key.Prefix.Bits()), 0, 0, unix.RT_TABLE_MAIN, r.Protocol, scope, r.Type)
+	b = append(b, familyOf(key.Prefix.Addr()), uint8(key.Prefix.Bits()), 0, 0)
+	b = append(b, unix.RT_TABLE_MAIN, r.Protocol, scope, r.Type)
 	b = binary.NativeEndian.AppendUint32(b, onLinkFlag(r.OnLink))
 	b = attributeAddr(b, unix.RTA_DST, key.Prefix.Addr())
 	if key.Metric != 0 {

@@ -12,7 +12,7 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// Address gives a device an address, or takes it away.
+// Address adds an address to a device, or removes it.
 func (k *Kernel) Address(key network.AddressKey, c network.Change[network.Address]) error {
 	index, err := k.index(key.Link)
 	if err != nil {
@@ -21,7 +21,7 @@ func (k *Kernel) Address(key network.AddressKey, c network.Change[network.Addres
 	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: key.Link, Index: index}}
 	addr := &netlink.Addr{IPNet: ipNet(key.Prefix)}
 	if key.Prefix.Addr().Is6() {
-		addr.Flags = unix.IFA_F_NODAD // nobody else can have it; detection would only delay
+		addr.Flags = unix.IFA_F_NODAD // no other host can have it; detection would only delay
 	}
 	if c.Wanted {
 		if err := k.handle.AddrReplace(link, addr); err != nil {
@@ -29,7 +29,8 @@ func (k *Kernel) Address(key network.AddressKey, c network.Change[network.Addres
 		}
 		return nil
 	}
-	if err := k.handle.AddrDel(link, addr); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+	err = k.handle.AddrDel(link, addr)
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete address %s: %w", key, err)
 	}
 	return nil
@@ -80,7 +81,8 @@ func (k *Kernel) Neighbours(batch []network.Update[network.NeighbourKey, network
 		k.batch.add(encodeNeighbour(k.batch.buf, unix.RTM_NEWNEIGH, entry), func(err error) {
 			u.Err = fmt.Errorf("set neighbour %s lladdr %s: %w", u.Key, u.Change.Want.MAC, err)
 			if errors.Is(err, unix.ENOBUFS) {
-				u.Err = fmt.Errorf("%w; the neighbour table is full: raise net.%s.neigh.default.gc_thresh3", u.Err, sysctlFamily(u.Key.IP))
+				u.Err = fmt.Errorf("%w; the neighbour table is full: raise net.%s.neigh.default.gc_thresh3",
+					u.Err, sysctlFamily(u.Key.IP))
 			}
 		})
 	}
@@ -112,9 +114,9 @@ func (k *Kernel) Nexthops(batch []network.Update[network.NexthopID, network.Next
 	k.batch.send()
 }
 
-// Routes sets or removes routes in the main table. Other routes under the same key are removed: the kernel would use
-// whichever is first. A route that the kernel made by itself is not touched ([network.ErrForeign]): it means that an
-// interface of this node holds that very subnet.
+// Routes sets or removes routes in the main table. Other routes under the same key are deleted, since the kernel would
+// use the first one. A route that the kernel made for an address is left alone ([network.ErrForeign]): an interface of
+// this node holds that subnet.
 func (k *Kernel) Routes(batch []network.Update[network.RouteKey, network.Route]) {
 	for i := range batch {
 		u := &batch[i]
@@ -122,15 +124,18 @@ func (k *Kernel) Routes(batch []network.Update[network.RouteKey, network.Route])
 	}
 	k.batch.send()
 	for i := range batch {
-		if u := &batch[i]; errors.Is(u.Err, unix.EINVAL) && u.Change.Wanted && u.Change.Want.OnLink && u.Key.Prefix.Addr().Is6() {
+		u := &batch[i]
+		onLink6 := u.Change.Wanted && u.Change.Want.OnLink && u.Key.Prefix.Addr().Is6()
+		if onLink6 && errors.Is(u.Err, unix.EINVAL) {
 			u.Err = k.routeOverGateway(u)
 		}
 	}
 }
 
-// routeOverGateway sets an IPv6 route that the kernel has refused. A gateway that is on-link may not be reached by another
-// device (ip6_route_check_nh_onlink in net/ipv6/route.c), and a wider route of somebody's, such as fd00::/8 to a router,
-// says that it is. Once our own route is there it is the one that is found; until then a route to the gateway alone is.
+// routeOverGateway sets an IPv6 route that the kernel has refused. The kernel refuses an on-link gateway that another
+// device leads to (ip6_route_check_nh_onlink in net/ipv6/route.c), and a wider foreign route, such as fd00::/8 to a
+// router, does that. Once our own route exists, the lookup finds it; until then it finds a route to the gateway alone,
+// which is deleted again.
 func (k *Kernel) routeOverGateway(u *network.Update[network.RouteKey, network.Route]) error {
 	want := u.Change.Want
 	index, err := k.index(want.Link)
@@ -141,7 +146,8 @@ func (k *Kernel) routeOverGateway(u *network.Update[network.RouteKey, network.Ro
 	key := network.RouteKey{Prefix: gateway, Metric: network.DefaultMetric(gateway)}
 	direct := network.Route{Link: want.Link, Protocol: want.Protocol, Type: want.Type}
 	var failed error
-	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, key, direct, index), func(error) {}) // then the next says why
+	// If this one fails, the next one reports why.
+	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, key, direct, index), func(error) {})
 	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, u.Key, want, index), func(err error) {
 		failed = fmt.Errorf("set route %s via %s dev %s: %w", u.Key, want.Gateway, want.Link, err)
 	})
@@ -152,13 +158,13 @@ func (k *Kernel) routeOverGateway(u *network.Update[network.RouteKey, network.Ro
 	return failed
 }
 
-// route adds to the batch what one update takes.
+// route adds the requests for one update to the batch.
 func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error {
 	c := u.Change
 	if !c.Wanted {
 		index, err := k.index(c.Have.Link)
 		if err != nil && c.Have.Link != "" {
-			return nil // its device is gone, and the route with it
+			return nil // its device does not exist any more, and so neither does the route
 		}
 		k.batch.add(encodeRoute(k.batch.buf, unix.RTM_DELROUTE, u.Key, c.Have, index), func(err error) {
 			u.Err = unlessGone("delete route", u.Key, err)
@@ -166,7 +172,8 @@ func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error
 		return nil
 	}
 	if c.Present && c.Have.Protocol == unix.RTPROT_KERNEL && !k.tables.OwnsLink(c.Have.Link) {
-		return fmt.Errorf("route %s: an address of device %s holds this subnet: %w; remove the address or the device", u.Key, c.Have.Link, network.ErrForeign)
+		return fmt.Errorf("route %s: an address of device %s holds this subnet: %w; remove the address or the device",
+			u.Key, c.Have.Link, network.ErrForeign)
 	}
 	index := 0
 	if c.Want.Link != "" {
@@ -176,19 +183,19 @@ func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error
 		}
 	}
 	if c.Present && c.Have.Others > 0 {
-		// Replace changes the first of several, and fails with EEXIST if what is wanted stands further behind.
+		// Replace changes the first of several routes, and fails with EEXIST if the desired one is a later one.
 		if err := k.deleteRoutes(u.Key, func(r netlink.Route) bool { return r.Protocol != unix.RTPROT_KERNEL }); err != nil {
 			return err
 		}
 	}
 	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, u.Key, c.Want, index), func(err error) {
-		u.Err = fmt.Errorf("set route %s %s: %w", u.Key, leadingBy(c.Want), err)
+		u.Err = fmt.Errorf("set route %s %s: %w", u.Key, routeTarget(c.Want), err)
 	})
 	return nil
 }
 
-// leadingBy says where a route leads, in the words of the ip command.
-func leadingBy(r network.Route) string {
+// routeTarget says where a route leads, in the ip command's syntax.
+func routeTarget(r network.Route) string {
 	switch {
 	case r.Type == network.Blackhole:
 		return "blackhole"
@@ -199,10 +206,11 @@ func leadingBy(r network.Route) string {
 	}
 }
 
-// deleteRoutes removes the routes under a key that which picks.
+// deleteRoutes deletes the routes under a key that which selects.
 func (k *Kernel) deleteRoutes(key network.RouteKey, which func(netlink.Route) bool) error {
 	filter := &netlink.Route{Dst: ipNet(key.Prefix), Table: unix.RT_TABLE_MAIN}
-	routes, err := k.handle.RouteListFiltered(int(familyOf(key.Prefix.Addr())), filter, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	mask := netlink.RT_FILTER_DST | netlink.RT_FILTER_TABLE
+	routes, err := k.handle.RouteListFiltered(int(familyOf(key.Prefix.Addr())), filter, mask)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("list routes to %s: %w", key.Prefix, err)
 	}
@@ -217,7 +225,7 @@ func (k *Kernel) deleteRoutes(key network.RouteKey, which func(netlink.Route) bo
 	return nil
 }
 
-// unlessGone is the error of a deletion. What is gone is as it should be, and so is what was on a device that is gone.
+// unlessGone is the error of a deletion: none if the object or its device does not exist.
 func unlessGone(what string, key any, err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV) {
 		return nil
@@ -225,7 +233,7 @@ func unlessGone(what string, key any, err error) error {
 	return fmt.Errorf("%s %v: %w", what, key, err)
 }
 
-// goneOr is for an entry whose device does not exist: gone is what an unwanted one should be.
+// goneOr is the error for an entry whose device does not exist: none if the entry is to be removed.
 func goneOr(wanted bool, err error) error {
 	if !wanted {
 		return nil

@@ -1,7 +1,7 @@
-// Package kernel connects the tables of package network to the Linux kernel, over netlink: it reads what is there,
-// watches it change, and changes it.
+// Package kernel connects the tables of package network to the Linux kernel, over netlink: it reads the kernel's
+// objects, watches them, and changes them.
 //
-// All of it concerns the network namespace in which [Open] was called.
+// All of it is about the network namespace in which [Open] was called.
 package kernel
 
 import (
@@ -19,30 +19,30 @@ import (
 	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
-// Kernel reads and changes one network namespace. Its methods are for one goroutine, but for [Kernel.Watch], which runs
-// beside them.
+// Kernel reads and changes one network namespace. Its methods belong to one goroutine, except [Kernel.Watch], which
+// runs concurrently.
 type Kernel struct {
 	// handle keeps its sockets open: a request on a socket of its own costs twice as much.
 	handle *netlink.Handle
-	raw    map[int]*nl.SocketHandle // for what the library cannot ask for
-	batch  *batch                   // for changes, and to read what there is
+	raw    map[int]*nl.SocketHandle // for requests that the library lacks
+	batch  *batch                   // for changes and dumps
 	tables *network.Tables
-	links  map[int32]string   // names by interface index, of every device there is
-	byName map[string]int32   // the other way round
+	links  map[int32]string   // names of all devices by interface index
+	byName map[string]int32   // the inverse of links
 	filter *vtepfilter.Filter // of VTEPs; nil if there is none
-	// ethtool is opened when it is needed, see features.
+	// ethtool is opened on first use, see features.
 	ethtool *ethtool.Ethtool
-	// lostNexthops are those that were told to be gone, and whose routes are to follow.
+	// lostNexthops were reported as deleted, and their routes are still in the tables.
 	lostNexthops map[network.NexthopID]struct{}
-	suspects     map[string]struct{} // devices that are to be read again
+	suspects     map[string]struct{} // devices to read again
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
 	nexthops bool
 
 	networks    []netip.Prefix  // see Overlay
 	own         [2]netip.Prefix // the same
-	uplink      string          // the device that carries the overlay; empty as long as there is none
-	uplinkStale bool            // something was told that bears on it
-	// overlayStale: routes that concern us now may have been passed over when they were told.
+	uplink      string          // the device that carries the overlay; empty: none
+	uplinkStale bool            // a notification may concern it
+	// overlayStale: notifications of routes that concern us now may have been ignored.
 	overlayStale bool
 
 	mu       sync.Mutex
@@ -51,7 +51,8 @@ type Kernel struct {
 	overruns int
 }
 
-// Open returns a Kernel that feeds and obeys the given tables. It needs CAP_NET_ADMIN for every change.
+// Open returns a Kernel that observes the kernel into the given tables and applies their changes. It needs
+// CAP_NET_ADMIN for every change.
 func Open(tables *network.Tables) (*Kernel, error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -95,7 +96,7 @@ func Open(tables *network.Tables) (*Kernel, error) {
 // HasNexthops reports whether this kernel has nexthop objects (Linux 5.3).
 func (k *Kernel) HasNexthops() bool { return k.nexthops }
 
-// Close gives the sockets back.
+// Close closes the sockets.
 func (k *Kernel) Close() {
 	k.handle.Close()
 	k.raw[unix.NETLINK_ROUTE].Close()
@@ -105,7 +106,7 @@ func (k *Kernel) Close() {
 	}
 }
 
-// Handle is the netlink handle, for others who work on the same namespace from the same goroutine.
+// Handle is the netlink handle, for other code that works on the same namespace from the same goroutine.
 func (k *Kernel) Handle() *netlink.Handle { return k.handle }
 
 // index returns the interface index of the device called name.
@@ -116,13 +117,13 @@ func (k *Kernel) index(name string) (int, error) {
 	return 0, fmt.Errorf("%w: %s", unix.ENODEV, name)
 }
 
-// named notes what the device with an index is called.
+// named records the name of the device with an index.
 func (k *Kernel) named(index int32, name string) {
 	k.unnamed(index)
 	k.links[index], k.byName[name] = name, index
 }
 
-// unnamed notes that there is no device with an index any more.
+// unnamed records that no device has an index any more.
 func (k *Kernel) unnamed(index int32) {
 	name := k.links[index]
 	delete(k.links, index)
@@ -134,8 +135,8 @@ func (k *Kernel) unnamed(index int32) {
 // Uplink names the device that carries the overlay; [Kernel.UplinkStale] is about it from then on.
 func (k *Kernel) Uplink(name string) { k.uplink = name }
 
-// Overlay names the overlay's networks, and the node's own subnets in them. Routes of others to the rest of these networks are
-// taken into the tables too, see [network.Tables.Shadows].
+// Overlay names the overlay's networks, and the node's own subnets in them. Foreign routes to the rest of these
+// networks are observed too, see [network.Tables.Shadows].
 func (k *Kernel) Overlay(networks []netip.Prefix, own [2]netip.Prefix) {
 	if own == k.own && slices.Equal(networks, k.networks) {
 		return
@@ -147,26 +148,26 @@ func (k *Kernel) Overlay(networks []netip.Prefix, own [2]netip.Prefix) {
 	k.networks, k.own = slices.Clone(networks), own
 }
 
-// UplinkStale reports, once, whether since the last call something was told that bears on which device and address carry
-// the overlay: about the uplink itself, about any device as long as there is none, or about a default route.
+// UplinkStale reports, once, whether notifications since the last call may change the choice of the uplink: they
+// concern the uplink itself, any device while there is no uplink, or a default route.
 func (k *Kernel) UplinkStale() bool {
 	stale := k.uplinkStale
 	k.uplinkStale = false
 	return stale
 }
 
-// RequestResync has the next [Kernel.Observe] read everything again.
+// RequestResync makes the next [Kernel.Observe] a full resync.
 func (k *Kernel) RequestResync() { k.enqueue(func() { k.lost = true }) }
 
-// Overruns returns how often notifications were lost because more came than we took in.
+// Overruns returns how often notifications were lost because they arrived faster than they were read.
 func (k *Kernel) Overruns() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.overruns
 }
 
-// DeviceMAC returns the MAC address of the device called name. It is zero if there is none, or if that is of a kind that
-// selvage does not make.
+// DeviceMAC returns the MAC address of the device called name. It is zero if there is none, or if that is of a kind
+// that selvage does not make.
 func (k *Kernel) DeviceMAC(name string) (mac network.MAC) {
 	link, err := k.handle.LinkByName(name)
 	if err == nil && kindNamed(link.Type()) != nil {
@@ -175,8 +176,8 @@ func (k *Kernel) DeviceMAC(name string) (mac network.MAC) {
 	return mac
 }
 
-// Hosts returns the addresses inside prefix that the kernel knows a MAC address for, on devices that are not ours: as a
-// rule the pods on this node's bridge that talked lately.
+// Hosts returns the addresses inside prefix that the kernel knows a MAC address for, on devices that are not ours:
+// usually the pods on this node's bridge that sent packets lately.
 func (k *Kernel) Hosts(prefix netip.Prefix) (hosts []netip.Addr) {
 	const known = unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_PERMANENT
 	request := &neighbourRequest{family: familyOf(prefix.Addr())}
@@ -187,7 +188,7 @@ func (k *Kernel) Hosts(prefix netip.Prefix) (hosts []netip.Addr) {
 		}
 	}, request)
 	if err != nil {
-		return nil // this is for a log
+		return nil // the result is only logged
 	}
 	slices.SortFunc(hosts, netip.Addr.Compare)
 	return slices.Compact(hosts)

@@ -729,7 +729,8 @@ func TestConnectedRouteIsNotReplaced(t *testing.T) {
 	})
 }
 
-// TestFlannelDeviceIsTakenOver: flannel's device has no alias, is bound to a lower device and has routes of protocol boot.
+// TestFlannelDeviceIsTakenOver: flannel's device has no alias, is bound to a lower device and has routes of protocol
+// boot.
 func TestFlannelDeviceIsTakenOver(t *testing.T) {
 	inNamespace(t, func(*sandbox.Net) error {
 		attrs := netlink.NewLinkAttrs()

@@ -13,8 +13,8 @@ type deviceKind interface {
 	change(k *Kernel, name string, index int, have, want network.LinkSettings) (flushed bool, err error)
 	// decode reads the settings from a device's IFLA_INFO_DATA, which is valid only during the call.
 	decode(data []byte) network.LinkSettings
-	// excludes reports whether the kernel refuses to make a device with the settings want as long as there is one with that
-	// IFLA_INFO_DATA.
+	// excludes reports whether the kernel refuses to make a device with the settings want as long as there is one with
+	// that IFLA_INFO_DATA.
 	excludes(data []byte, want network.LinkSettings) bool
 }
 

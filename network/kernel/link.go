@@ -14,9 +14,9 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// Link makes the desired device, or removes it. What the kernel can change on the live device is changed; one that differs in
-// the rest is made anew if it is ours. A device of that name that is neither ours nor like the desired one is left alone:
-// [network.ErrForeign].
+// Link makes the desired device, or removes it. What the kernel can change on the live device is changed; one that
+// differs in the rest is replaced if it is ours. A device of that name that is neither ours nor like the desired one is
+// left alone: [network.ErrForeign].
 func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects network.LinkEffects, err error) {
 	if !c.Wanted {
 		err := k.deleteLink(name)
@@ -46,8 +46,8 @@ func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects netw
 	return effects, err
 }
 
-// isOurs asks the kernel whether a device carries our alias. The kernel does not notify of an alias that is given to a device
-// that is down (netdev_state_change in net/core/dev.c).
+// isOurs asks the kernel whether a device carries our alias. The kernel does not notify of an alias that is given to a
+// device that is down (netdev_state_change in net/core/dev.c).
 func (k *Kernel) isOurs(name string) bool {
 	link, err := k.handle.LinkByName(name)
 	return err == nil && link.Attrs().Alias == network.Alias
@@ -61,9 +61,11 @@ func (k *Kernel) deleteLink(name string) error {
 	return fmt.Errorf("delete device %s: %w", name, err)
 }
 
-// addLink makes the device, down, and returns its state. Where one of our devices has the desired settings under another name,
-// addLink renames that one instead, and returns the other name too.
-func (k *Kernel) addLink(kind deviceKind, name string, want network.Link) (have network.Link, before string, err error) {
+// addLink makes the device, down, and returns its state. Where one of our devices has the desired settings under
+// another name, addLink renames that one instead, and returns the other name too.
+func (k *Kernel) addLink(
+	kind deviceKind, name string, want network.Link,
+) (have network.Link, before string, err error) {
 	if have, before, err = k.rename(kind, name, want); before != "" || err != nil {
 		return have, before, err
 	}
@@ -83,9 +85,9 @@ func (k *Kernel) addLink(kind deviceKind, name string, want network.Link) (have 
 	return have, "", nil
 }
 
-// rename deals with a device under another name that excludes the desired one: the kernel allows one VXLAN device with a VNI and
-// port, for instance. Ours gets its name back, and keeps the objects on it. before is the other name; empty: there is no such
-// device.
+// rename deals with a device under another name that excludes the desired one: the kernel allows one VXLAN device with
+// a VNI and port, for instance. Ours gets its name back, and keeps the objects on it. before is the other name; empty:
+// there is no such device.
 func (k *Kernel) rename(kind deviceKind, name string, want network.Link) (have network.Link, before string, err error) {
 	var found linkMessage
 	err = repeated(func() error {
@@ -101,8 +103,8 @@ func (k *Kernel) rename(kind deviceKind, name string, want network.Link) (have n
 	case err != nil || found.name == "":
 		return have, "", err
 	case found.link.Alias != network.Alias:
-		return have, "", fmt.Errorf("make device %s (%s): device %s is a %s already: %w; delete it, or give one of them other settings",
-			name, want.Identity(), found.name, found.link.Identity(), network.ErrForeign)
+		return have, "", fmt.Errorf("make device %s (%s): device %s is a %s already: %w; "+
+			"delete it, or give one of them other settings", name, want.Identity(), found.name, found.link.Identity(), network.ErrForeign)
 	case !found.link.SameDevice(want):
 		return have, "", k.deleteLink(found.name)
 	}
@@ -130,8 +132,8 @@ func (k *Kernel) setName(l netlink.Link, name string) error {
 	return k.handle.LinkSetUp(l)
 }
 
-// changeLink brings an existing device from have to want, changing only what differs. It reports whether that flushed the
-// device's FDB.
+// changeLink brings an existing device from have to want, changing only what differs. It reports whether that flushed
+// the device's FDB.
 func (k *Kernel) changeLink(kind deviceKind, name string, have, want network.Link) (flushed bool, err error) {
 	index, err := k.index(name)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// Lookup answers questions about what the kernel does with an address, for a person who asks. It has a socket of its own and
-// knows nothing of the tables, so that a dump of a large routing table delays nothing else. It is not safe for concurrent use.
+// Lookup asks the kernel what it does with an address. It has a socket of its own and does not use the tables, so that
+// a dump of a large routing table delays nothing else. It is not safe for concurrent use.
 type Lookup struct{ handle *netlink.Handle }
 
 // OpenLookup returns a Lookup in the network namespace of the calling goroutine's thread.
@@ -42,8 +42,9 @@ func (l *Lookup) Route(a netip.Addr) (network.Hop, error) {
 	return h, nil
 }
 
-// Shadowing returns the first route that is not selvage's and that the kernel takes for a in place of the one under key: it is more
-// specific, or has a better metric. It is in the words of ip; ok is false if there is none in any table.
+// Shadowing returns the first route that is not selvage's and that the kernel takes for a in place of the one under
+// key: it is more specific, or has a better metric. It is in the words of ip; ok is false if there is none in any
+// table.
 func (l *Lookup) Shadowing(a netip.Addr, key network.RouteKey) (route string, ok bool, err error) {
 	all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
 	routes, err := l.handle.RouteListFiltered(int(familyOf(a)), all, netlink.RT_FILTER_TABLE)
@@ -93,7 +94,8 @@ func (l *Lookup) LinkWith(a netip.Addr) string {
 	return ""
 }
 
-// Seen reports whether the neighbour table has a live entry for a on the interface called link: a host there answered ARP or ND.
+// Seen reports whether the neighbour table has a live entry for a on the interface called link: a host there answered
+// ARP or ND.
 func (l *Lookup) Seen(a netip.Addr, link string) bool {
 	const live = unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_PERMANENT
 	dev, err := l.handle.LinkByName(link)

@@ -16,8 +16,8 @@ type message struct {
 	data  []byte
 }
 
-// observe takes what a message says into the tables, if it concerns them. It reports whether more may have changed than
-// the message says: the kernel does not tell everything.
+// observe takes the content of a message into the tables, if it concerns them. It reports whether more may have changed
+// than the message says: the kernel does not notify of everything.
 func (k *Kernel) observe(m message) (reread bool) {
 	switch m.typ {
 	case unix.RTM_NEWLINK:
@@ -49,7 +49,7 @@ func (k *Kernel) observe(m message) (reread bool) {
 			return k.delRoute(x)
 		}
 	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
-		k.readSysctls() // which setting of which device it was would take as much to find out
+		k.readSysctls() // finding out which setting of which device changed would cost as much
 	}
 	return false
 }
@@ -57,7 +57,7 @@ func (k *Kernel) observe(m message) (reread bool) {
 func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	t := k.tables
 	if before, known := k.links[m.index]; known && before != m.name {
-		// Renamed: all that hung on it hangs on the new name now, and is not reported again.
+		// Renamed: all objects on it have the new name now, and the kernel does not report them again.
 		t.LinkGone(before)
 		reread = true
 	}
@@ -73,22 +73,22 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	} else {
 		t.Links.ObserveGone(m.name)
 	}
-	// A device that went down lost its IPv4 routes and its neighbours without a word; one that came up may have been
-	// down in between.
+	// A device that went down lost its IPv4 routes and its neighbours without a notification; one that came up may have
+	// been down in between.
 	if !m.link.Up || before.Present && !before.Have.Up {
 		k.suspect(m.name)
 	}
 	return reread
 }
 
-// suspect notes that what hangs on a device may not be there any more, unreported.
+// suspect notes that objects on a device may have disappeared without a notification.
 func (k *Kernel) suspect(name string) {
 	if k.tables.OwnsLink(name) || k.tables.CarriesRoutes(name) {
 		k.suspects[name] = struct{}{}
 	}
 }
 
-// complete adds to what a message says of a device what is wanted of it and not said there.
+// complete adds to a message what the tables want of the device and the message lacks.
 func (k *Kernel) complete(m *linkMessage) {
 	if k.tables.Links.Get(m.name).Want.TxChecksum != network.AsItIs {
 		m.link.TxChecksum = k.readTxChecksum(m.name)
@@ -97,7 +97,7 @@ func (k *Kernel) complete(m *linkMessage) {
 
 func (k *Kernel) delLink(m linkMessage) (reread bool) {
 	if k.links[m.index] != m.name {
-		return false // its name is another device's by now
+		return false // another device has its name by now
 	}
 	k.unnamed(m.index)
 	k.uplinkStale = k.uplinkStale || m.name == k.uplink
@@ -110,9 +110,10 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 	if !k.tables.OwnsLink(name) {
 		k.uplinkStale = k.uplinkStale || name == k.uplink || k.uplink == ""
 		if there {
-			k.tables.RetryOn(name) // its gateways may be within reach by now
+			k.tables.RetryOn(name) // its gateways may be reachable by now
 		}
-		// Routes with that address as their source, and all of a device that lost its last one, vanish unreported.
+		// Routes with that address as their source, and all routes of a device that lost its last address, disappear without
+		// a notification.
 		if !there {
 			k.suspect(name)
 		}
@@ -121,9 +122,8 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 	key := network.AddressKey{Link: name, Prefix: m.prefix}
 	if there {
 		k.tables.Addresses.Observe(key, network.Address{})
-		// The kernel gives our devices no link-local address, unless they lost IPv6 and got it anew: with an MTU that was too
-		// small for a while, for instance. Of the settings that went with it, it tells nothing (addrconf_notify in
-		// net/ipv6/addrconf.c).
+		// Our devices get a link-local address only if they lost IPv6 and got it back, for instance after an MTU that was too
+		// small. The kernel does not notify of the settings that were reset (addrconf_notify in net/ipv6/addrconf.c).
 		return m.prefix.Addr().IsLinkLocalUnicast()
 	}
 	k.tables.Addresses.ObserveGone(key)
@@ -138,7 +138,7 @@ func (k *Kernel) neighbour(m neighbourMessage, there bool) {
 	}
 	if m.family == unix.AF_BRIDGE {
 		t, key := k.tables.FDB, network.FDBKey{Link: name, MAC: m.mac}
-		// What was learned and nobody wants is the kernel's own affair, and there can be a lot of it.
+		// Learned entries that no owner wants are ignored: there can be many.
 		if there && (m.permanent || t.Get(key).Wanted) {
 			t.Observe(key, network.FDB{Remote: m.ip, Permanent: m.permanent, Odd: m.odd})
 		} else {
@@ -154,7 +154,7 @@ func (k *Kernel) neighbour(m neighbourMessage, there bool) {
 	}
 }
 
-// nexthop takes in a nexthop object. Routes that go by one that is gone are gone too, and nobody says so.
+// nexthop observes a nexthop object. The kernel deletes the routes that use a deleted one without a notification.
 func (k *Kernel) nexthop(b []byte, there bool) {
 	m, ok := decodeNexthop(b)
 	if !ok {
@@ -162,7 +162,7 @@ func (k *Kernel) nexthop(b []byte, there bool) {
 	}
 	m.nexthop.Link = k.links[m.index]
 	t := k.tables.Nexthops
-	// A group in a slot that comes to be wanted cannot be replaced, only deleted, so it has to be known by then.
+	// A group has to be known by the time its ID is desired: it cannot be replaced, only deleted.
 	if there && (t.Get(m.id).Wanted || m.nexthop.Protocol == network.RouteProtocol || m.nexthop.Odd) {
 		t.Observe(m.id, m.nexthop)
 		return
@@ -173,8 +173,8 @@ func (k *Kernel) nexthop(b []byte, there bool) {
 	}
 }
 
-// loseRoutes takes the routes that went by nexthop objects that are gone out of the tables: all at once, since that walks
-// them all.
+// loseRoutes removes the routes of deleted nexthop objects from the tables, for all objects at once, as it walks all
+// routes.
 func (k *Kernel) loseRoutes() {
 	if len(k.lostNexthops) > 0 {
 		k.tables.NexthopsGone(k.lostNexthops)
@@ -182,7 +182,7 @@ func (k *Kernel) loseRoutes() {
 	}
 }
 
-// decodeRoute decodes a route and says whether it concerns us.
+// decodeRoute decodes a route and reports whether it concerns us.
 func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 	m, ok := decodeRoute(b)
 	if !ok {
@@ -190,7 +190,7 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 	}
 	m.route.Link = k.links[m.index]
 	if m.route.Nexthop != 0 {
-		// What the message says beyond the object's number is taken from the object, and may be left out
+		// The object's number is enough: the kernel copies the rest from the object, or leaves it out
 		// (net.ipv4.nexthop_compat_mode).
 		m.route.Gateway, m.route.OnLink = netip.Addr{}, false
 		if n := k.tables.Nexthops.Get(m.route.Nexthop); n.Present {
@@ -200,26 +200,27 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 	if m.route.Protocol == network.RouteProtocol || k.tables.Routes.Get(m.key).Wanted || k.tables.OwnsLink(m.route.Link) {
 		return m, true
 	}
-	// A connected route in a place that a lease may come to want: to replace it would do harm, so it has to be known by then.
+	// A connected route under a key that a lease may want later: it has to be known by then, as replacing it would do
+	// harm.
 	return m, m.route.Protocol == unix.RTPROT_KERNEL &&
 		(m.key.Metric == network.DefaultMetric(m.key.Prefix) || m.key.Metric == network.ConnectedMetric(m.key.Prefix)) ||
 		k.inOverlay(m.key.Prefix)
 }
 
-// inOverlay reports whether a prefix is, or may be, a part of another node's subnet.
+// inOverlay reports whether a prefix is, or may be, part of another node's subnet.
 func (k *Kernel) inOverlay(p netip.Prefix) bool {
 	covers := func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) }
 	return slices.ContainsFunc(k.networks, covers) && !slices.ContainsFunc(k.own[:], covers)
 }
 
-// defaultRoute notes that a default route came or went: rtm_dst_len is 0.
+// defaultRoute notes that a default route was added or deleted: rtm_dst_len is 0.
 func (k *Kernel) defaultRoute(b []byte) {
 	if len(b) >= unix.SizeofRtMsg && b[1] == 0 {
 		k.uplinkStale = true
 	}
 }
 
-// newRoute takes in a notification. Under one key there can be several routes; the first one is used.
+// newRoute observes a notification. There can be several routes under one key; the kernel uses the first.
 func (k *Kernel) newRoute(m routeMessage, flags uint16) {
 	t := k.tables.Routes
 	old := t.Get(m.key)
@@ -232,7 +233,7 @@ func (k *Kernel) newRoute(m routeMessage, flags uint16) {
 	case flags&unix.NLM_F_APPEND != 0:
 		old.Have.Others++
 		t.Observe(m.key, old.Have)
-	default: // put before the one that was there
+	default: // prepended
 		m.route.Others = old.Have.Others + 1
 		t.Observe(m.key, m.route)
 	}
@@ -244,9 +245,9 @@ func (k *Kernel) delRoute(m routeMessage) (reread bool) {
 	if !old.Present {
 		return false
 	}
-	if old.Have == m.route { // and there is no other
+	if old.Have == m.route { // the only one
 		t.ObserveGone(m.key)
 		return false
 	}
-	return true // which one is the first now is not said
+	return true // the kernel does not say which one is first now
 }

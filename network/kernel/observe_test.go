@@ -47,8 +47,8 @@ func notification(typ uint16, data []byte) []byte {
 	return append(append(b, make([]byte, unix.SizeofNlMsghdr-6)...), data...)
 }
 
-// TestUplinkBack: a route that could not be set while the uplink had no address is tried soon after that has come, however
-// long it was.
+// TestUplinkBack: a route that could not be set while the uplink had no address is tried soon after that has come,
+// however long it was.
 func TestUplinkBack(t *testing.T) {
 	inNet(t, func(k *Kernel) error {
 		attrs := netlink.NewLinkAttrs()

@@ -10,13 +10,13 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// txChecksum is what ethtool calls NETIF_F_HW_CSUM (net/ethtool/common.c).
+// txChecksum is ethtool's name of NETIF_F_HW_CSUM (net/ethtool/common.c).
 const txChecksum = "tx-checksum-ip-generic"
 
-// readTxChecksum says how a device's checksum offload is set. What cannot be asked is [network.AsItIs].
+// readTxChecksum returns the state of a device's checksum offload, [network.AsItIs] if it cannot be read.
 //
-// Netlink does not carry it (there is a protocol of its own, since Linux 5.6, which is too late for those kernels that this
-// matters on), but RTM_NEWLINK is sent when it changes.
+// It is not part of rtnetlink (ethtool netlink came with Linux 5.6, too late for the kernels that need this), but the
+// kernel sends an RTM_NEWLINK when it changes.
 func (k *Kernel) readTxChecksum(name string) network.Offload {
 	features, err := k.features()
 	if err != nil {
@@ -48,7 +48,7 @@ func (k *Kernel) setTxChecksum(name string, want network.Offload) error {
 	return err
 }
 
-// features is the socket by which offloads are read and set; most nodes never need it.
+// features returns the socket that reads and sets offloads; most nodes never need it.
 func (k *Kernel) features() (*ethtool.Ethtool, error) {
 	if k.ethtool != nil {
 		return k.ethtool, nil

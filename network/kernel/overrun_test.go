@@ -15,8 +15,8 @@ import (
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 )
 
-// TestOverrun has more changes made than the socket can hold while nobody receives, and one of ours broken after that, so
-// that its notification is lost for sure.
+// TestOverrun has more changes made than the socket can hold while nobody receives, and one of ours broken after that,
+// so that its notification is lost for sure.
 func TestOverrun(t *testing.T) {
 	const peers = 3
 	defer goleak.VerifyNone(t)
@@ -85,8 +85,8 @@ func TestOverrun(t *testing.T) {
 	})
 }
 
-// TestBrokenAfterOverrun breaks something after the full read that follows an overrun, while most of what made the socket
-// overrun has not been received yet: the kernel puts nothing into such a socket.
+// TestBrokenAfterOverrun breaks something after the full read that follows an overrun, while most of what made the
+// socket overrun has not been received yet: the kernel puts nothing into such a socket.
 func TestBrokenAfterOverrun(t *testing.T) {
 	const peers = 3
 	defer goleak.VerifyNone(t)

@@ -10,15 +10,15 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// readAttempts bounds how often a dump is repeated that changes interrupted.
+// readAttempts limits how often an interrupted dump is repeated.
 const readAttempts = 5
 
-// Read reads everything there is into the tables. It takes time proportional to what there is; it is for the start, for
-// when notifications were lost, and for now and then.
+// Read is the full resync: it reads all objects into the tables. It takes time proportional to their number; it is for
+// the start, after lost notifications, and for every resync interval.
 func (k *Kernel) Read() error { return repeated(k.read) }
 
-// repeated reads until no change interrupts it, a few times at the most. What is still changing then is also being
-// reported: notifications set right what the last read has wrong.
+// repeated repeats a read that changes interrupted, a few times. Objects that still change then are reported too:
+// notifications correct what the last read got wrong.
 func repeated(read func() error) (err error) {
 	for range readAttempts {
 		if err = read(); !errors.Is(err, nl.ErrDumpInterrupted) {
@@ -44,7 +44,7 @@ func (k *Kernel) read() error {
 			err = k.readNeighbours(index)
 		}
 	}
-	if err == nil && k.nexthops { // before the routes that go by them
+	if err == nil && k.nexthops { // before the routes that use them
 		err = k.readNexthops(func(data []byte) { k.nexthop(data, true) })
 	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -53,7 +53,7 @@ func (k *Kernel) read() error {
 		}
 	}
 	if err != nil {
-		return err // nothing is swept: what was not seen may well be there
+		return err // nothing is swept: unseen objects may exist
 	}
 	k.overlayStale = false
 	k.readSysctls()
@@ -65,12 +65,11 @@ func (k *Kernel) read() error {
 	return nil
 }
 
-// readSuspects reads what hangs on the devices that are suspected, and no more than that: with thousands of leases in two
-// families, to read everything takes longer than to set right what is wrong. Which devices there
-// are was told.
+// readSuspects reads only the objects on suspected devices: with thousands of leases in two families, a full resync
+// takes longer than the repair. Notifications have reported which devices exist.
 func (k *Kernel) readSuspects() error {
 	t := k.tables
-	var families [2]bool // whose routes lead out of one of them
+	var families [2]bool // with routes out of one of them
 	for name := range k.suspects {
 		for i, there := range t.RoutesOn(name) {
 			families[i] = families[i] || there
@@ -113,8 +112,8 @@ func (k *Kernel) readSuspects() error {
 	})
 }
 
-// readSuspectLinks reads how the suspected devices are: what is changed on one that is down is not told (netdev_state_change
-// in net/core/dev.c). Which device has which name is for the notifications to say.
+// readSuspectLinks reads the suspected devices: the kernel does not notify of changes to one that is down
+// (netdev_state_change in net/core/dev.c). The names of devices come from notifications.
 func (k *Kernel) readSuspectLinks() error {
 	return k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func(_ uint16, data []byte) {
 		m, ok := decodeLink(data)
@@ -158,7 +157,7 @@ func (k *Kernel) readLinks() error {
 		k.links, k.byName = before, beforeByName
 		return err
 	}
-	k.uplinkStale = true // whatever was told before may be overtaken
+	k.uplinkStale = true // earlier notifications may be outdated
 	t.Links.Sweep(func(string) bool { return true })
 	return nil
 }
@@ -174,12 +173,12 @@ func (k *Kernel) readNeighbours(index int32) error {
 	return k.dump(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, k.observeDumped, request)
 }
 
-// readNexthops hands each nexthop object to f.
+// readNexthops calls f with each nexthop object.
 func (k *Kernel) readNexthops(f func(data []byte)) error {
 	return k.dump(unix.RTM_GETNEXTHOP, unix.RTM_NEWNEXTHOP, func(_ uint16, data []byte) { f(data) }, &zeros{sizeofNhMsg})
 }
 
-// readRoutes reads one family's main table. Of several routes under one key the first is dumped first.
+// readRoutes reads one family's main table. Of several routes under one key the kernel dumps the first one first.
 func (k *Kernel) readRoutes(family uint8) error {
 	request := nl.NewRtMsg()
 	request.Family, request.Table, request.Scope, request.Type, request.Protocol = family, unix.RT_TABLE_MAIN, 0, 0, 0
@@ -190,7 +189,7 @@ func (k *Kernel) readRoutes(family uint8) error {
 		if !ok {
 			return
 		}
-		if m.key == last.key { // a dump is in the order of its keys
+		if m.key == last.key { // dumps are ordered by key
 			first, again := seen[m.key]
 			if !again {
 				first = last.route
@@ -204,18 +203,18 @@ func (k *Kernel) readRoutes(family uint8) error {
 		k.tables.Routes.Observe(m.key, m.route)
 	}, request)
 	if errors.Is(err, unix.ENOENT) {
-		return nil // the table comes to be with its first route
+		return nil // the table is created with its first route
 	}
 	return err
 }
 
-// zeros is a message header of so many bytes that asks for everything.
+// zeros is a message header of length bytes that requests all objects.
 type zeros struct{ length int }
 
 func (z *zeros) Len() int          { return z.length }
 func (z *zeros) Serialize() []byte { return make([]byte, z.length) }
 
-// neighbourRequest is a struct ndmsg that asks for a family and, in the family AF_BRIDGE, for one device.
+// neighbourRequest is a struct ndmsg that requests a family and, for AF_BRIDGE, one device.
 type neighbourRequest struct {
 	family uint8
 	index  int32

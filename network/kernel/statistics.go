@@ -10,7 +10,7 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// Of include/uapi/linux/if_link.h: RTM_GETSTATS asks for some statistics of one device (Linux 4.7).
+// Of include/uapi/linux/if_link.h: RTM_GETSTATS requests some statistics of one device (Linux 4.7).
 const (
 	rtmNewStats   = 92
 	rtmGetStats   = 94
@@ -18,7 +18,7 @@ const (
 	sizeofIfStats = 12 // struct if_stats_msg
 )
 
-// Drops returns how many packets a device has dropped, and how many were in error, since it was made.
+// Drops returns how many packets a device has dropped, and how many had errors, since it was created.
 func (k *Kernel) Drops(name string) (d network.Drops, err error) {
 	index, err := k.index(name)
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// sysctlRoot holds the settings. What is below net/ is that of the network namespace of the thread that reads it.
+// sysctlRoot is the directory of all settings. Those below net/ belong to the network namespace of the reading thread.
 const sysctlRoot = "/proc/sys"
 
-// readSysctls reads the settings that are wanted; there are a handful. The kernel tells that one changed (RTNLGRP_*_NETCONF)
-// for forwarding, and for others not at all.
+// readSysctls reads the desired settings, a handful. The kernel notifies of changes to forwarding (RTNLGRP_*_NETCONF),
+// and not of others.
 func (k *Kernel) readSysctls() {
 	t := k.tables.Sysctls
 	for path, c := range t.All {
@@ -26,14 +26,14 @@ func (k *Kernel) readSysctls() {
 		}
 		data, err := os.ReadFile(filepath.Join(sysctlRoot, path))
 		if err != nil {
-			t.ObserveGone(path) // the attempt to set it will say what is wrong
+			t.ObserveGone(path) // the attempt to set it will report the cause
 			continue
 		}
 		t.Observe(path, network.Sysctl(strings.TrimSpace(string(data))))
 	}
 }
 
-// Sysctl sets a kernel setting. One of a device that is gone is nobody's.
+// Sysctl sets a kernel setting. One that is not desired any more stays as it is.
 func (k *Kernel) Sysctl(path string, c network.Change[network.Sysctl]) error {
 	if !c.Wanted {
 		return nil
@@ -43,14 +43,15 @@ func (k *Kernel) Sysctl(path string, c network.Change[network.Sysctl]) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("set %s to %s: %w; let the daemon write %s, or set it before it starts", path, c.Want, err, sysctlRoot)
+		return fmt.Errorf("set %s to %s: %w; make %s writable for the daemon, or set it before the daemon starts",
+			path, c.Want, err, sysctlRoot)
 	default:
 		return fmt.Errorf("set %s to %s: %w", path, c.Want, err)
 	}
 }
 
-// hostSysctlRoot is the same once more for a container: Kubernetes gives what is not privileged a read-only /proc/sys, and runc
-// lets nobody mount anything over it. The DaemonSet mounts the node's settings here.
+// hostSysctlRoot is sysctlRoot of the host, for a container: in Kubernetes an unprivileged container has a read-only
+// /proc/sys, and runc refuses mounts over it. The DaemonSet mounts the host's directory here.
 const hostSysctlRoot = "/host/proc/sys"
 
 func writeSysctl(path, value string) error {

@@ -7,8 +7,8 @@ import (
 	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
-// Filter has VTEPs be let in by f from now on, or by nobody if f is nil: then every one is. What f lets in already is told
-// by [Kernel.ReadVTEPs].
+// Filter sets the VTEP filter that changes are applied to; nil: there is none, and every VTEP is accepted.
+// [Kernel.ReadVTEPs] reads which VTEPs it accepts already.
 func (k *Kernel) Filter(f *vtepfilter.Filter) { k.filter = f }
 
 // VTEPs has the filter accept peers, or no longer accept them. Without a filter it does nothing.
@@ -18,7 +18,7 @@ func (k *Kernel) VTEPs(batch []network.Update[netip.Addr, network.VTEP]) {
 	}
 }
 
-// ReadVTEPs reads which VTEPs the filter lets in.
+// ReadVTEPs reads which VTEPs the filter accepts.
 func (k *Kernel) ReadVTEPs() error {
 	if k.filter == nil {
 		return nil

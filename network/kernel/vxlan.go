@@ -11,15 +11,16 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// vxlan is the [deviceKind] of VXLAN devices. The library cannot say that there are to be no UDP checksums, and refuses to
-// change VXLAN devices, so the messages are put together here.
+// vxlan is the [deviceKind] of VXLAN devices. The library cannot say that there are to be no UDP checksums, and refuses
+// to change VXLAN devices, so the messages are put together here.
 type vxlan struct{}
 
-// create implements [deviceKind]. The device has no lower device: one made with it is deleted together with it, and the route
-// decides as well.
+// create implements [deviceKind]. The device has no lower device: one made with it is deleted together with it, and the
+// route decides as well.
 //
-// Over IPv4 packets have no UDP checksum, as RFC 7348, section 5, has it: NAT on the way would get it wrong where the inner
-// checksum is left to an interface (inet_proto_csum_replace4 takes the outer one for a partial one). IPv6 has to have one.
+// Over IPv4 packets have no UDP checksum, as RFC 7348, section 5, has it: NAT on the way would get it wrong where the
+// inner checksum is left to an interface (inet_proto_csum_replace4 takes the outer one for a partial one). IPv6 has to
+// have one.
 func (vxlan) create(k *Kernel, name string, want network.Link) error {
 	settings, err := vxlanSettings(want.Settings)
 	if err != nil {
@@ -134,9 +135,9 @@ func (k *Kernel) sendVXLAN(request *nl.NetlinkRequest, data *nl.RtAttr) error {
 	return err
 }
 
-// flushFDB deletes the FDB entries of a device whose IPv6 local address has changed: each caches the route to its remote
-// together with the source address (dst_cache in struct vxlan_rdst), and goes on sending from the old one as long as that
-// route is valid, which over IPv6 is not bound to its source. They are made anew in the same pass.
+// flushFDB deletes the FDB entries of a device whose IPv6 local address has changed: each caches the route to its
+// remote together with the source address (dst_cache in struct vxlan_rdst), and goes on sending from the old one as
+// long as that route is valid, which over IPv6 is not bound to its source. The same pass adds them again.
 func (k *Kernel) flushFDB(name string, index int) error {
 	var failed error
 	for key, c := range k.tables.FDB.All {

@@ -12,14 +12,13 @@ import (
 )
 
 const (
-	// receiveBuffer is how many bytes of notifications the kernel keeps for us. The default overruns from our own bulk
-	// changes alone.
+	// receiveBuffer is the socket's receive buffer, in bytes. The default overruns from our own bulk changes alone.
 	receiveBuffer = 8 << 20
-	// inboxLimit bounds how many bytes of messages wait for the tables; past that a full read is cheaper. It is some 65,000.
+	// inboxLimit limits the bytes of queued messages, to some 65,000 messages; beyond that a full resync is cheaper.
 	inboxLimit = 8 << 20
 )
 
-// subscription is a socket to which the kernel sends notifications; it is closed when its context ends.
+// subscription is a socket that receives the kernel's notifications; it is closed when its context ends.
 type subscription struct {
 	file *os.File
 	conn syscall.RawConn
@@ -27,15 +26,14 @@ type subscription struct {
 	stop func() bool
 }
 
-// subscribe makes a subscription to all that [Kernel.Watch] needs. One socket serves all groups, so that the order of
-// events holds.
+// subscribe subscribes to all groups that [Kernel.Watch] needs, on one socket, so that the order of events holds.
 func subscribe(ctx context.Context) (*subscription, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to the kernel's notifications: %w", err)
 	}
 	s := &subscription{file: os.NewFile(uintptr(fd), "netlink"), buf: make([]byte, receiveSize)}
-	// To go beyond net.core.rmem_max takes CAP_NET_ADMIN in the initial user namespace.
+	// Exceeding net.core.rmem_max takes CAP_NET_ADMIN in the initial user namespace.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer); err != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
@@ -47,8 +45,9 @@ func subscribe(ctx context.Context) (*subscription, error) {
 		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
 		unix.RTNLGRP_NEXTHOP,
 	} {
-		if joinErr := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); joinErr != nil && group != unix.RTNLGRP_NEXTHOP {
-			err = errors.Join(err, joinErr) // without nexthop objects (before Linux 5.3) nothing is told of them either
+		joinErr := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
+		if joinErr != nil && group != unix.RTNLGRP_NEXTHOP {
+			err = errors.Join(err, joinErr) // before Linux 5.3 there are no nexthop objects
 		}
 	}
 	if err == nil {
@@ -58,7 +57,7 @@ func subscribe(ctx context.Context) (*subscription, error) {
 		s.file.Close()
 		return nil, fmt.Errorf("subscribe to the kernel's notifications: %w", err)
 	}
-	s.stop = context.AfterFunc(ctx, func() { s.file.Close() }) // which ends a receive that waits
+	s.stop = context.AfterFunc(ctx, func() { s.file.Close() }) // which ends a blocked receive
 	return s, nil
 }
 
@@ -68,7 +67,7 @@ func (s *subscription) close() {
 	}
 }
 
-// receive waits for notifications and returns them; they are valid until the next call.
+// receive blocks until notifications arrive and returns them; they are valid until the next call.
 func (s *subscription) receive() ([]byte, error) {
 	var n int
 	var err error
@@ -82,8 +81,8 @@ func (s *subscription) receive() ([]byte, error) {
 	return s.buf[:n], nil
 }
 
-// Watch receives the kernel's notifications until ctx ends, and calls wake whenever there is something for
-// [Kernel.Observe]. ready is called once, when from then on nothing is missed: a first [Kernel.Read] belongs after it.
+// Watch receives the kernel's notifications until ctx ends, and calls wake whenever [Kernel.Observe] has something to
+// do. It calls ready once, when the subscription is active: the first [Kernel.Read] belongs after that.
 func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
 	s, err := subscribe(ctx)
 	if err != nil {
@@ -100,14 +99,14 @@ func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
 		switch {
 		case err == nil:
 			by := ""
-			if len(messages) >= unix.SizeofNlMsghdr { // as a rule a notification is alone
+			if len(messages) >= unix.SizeofNlMsghdr { // a datagram usually has one notification
 				by = from.of(binary.NativeEndian.Uint32(messages[12:]))
 			}
 			k.enqueue(func() { k.inbox.add(messages, by) })
 		case errors.Is(err, unix.ENOBUFS):
-			// A socket that overran gets nothing more until all that is in it has been received, and says so only once
-			// (netlink_overrun in net/netlink/af_netlink.c): what happened between a full read and that moment would be
-			// missed for good. A new one gets everything from now on; what is in the old one is overtaken by the read.
+			// The kernel queues nothing more on a socket that overran until its queue has been received, and reports that only
+			// once (netlink_overrun in net/netlink/af_netlink.c): changes between a full resync and that moment would be missed
+			// forever. A new socket gets everything from now on; the resync supersedes the old one's queue.
 			fresh, err := subscribe(ctx)
 			if err != nil {
 				return err
@@ -134,15 +133,15 @@ func (k *Kernel) enqueue(add func()) {
 	}
 }
 
-// Prepare learns which devices there are, and no more: it stands for [Kernel.Observe] as long as nothing is wanted. After it
-// everything is to be read.
+// Prepare reads only the names of devices: it replaces [Kernel.Observe] while no owner wants anything. The next Observe
+// is a full resync.
 func (k *Kernel) Prepare() error {
 	k.enqueue(func() { k.inbox, k.lost = inbox{}, true })
 	return repeated(k.readLinks)
 }
 
-// Observe takes what was notified since the last call into the tables. If the notifications do not say all, because
-// some were lost or because the kernel never tells, it reads again what may have changed.
+// Observe takes the notifications since the last call into the tables. Where they are incomplete, because some were
+// lost or the kernel does not notify, it reads again what may have changed.
 func (k *Kernel) Observe() error {
 	reread := k.takeIn() || k.overlayStale
 	var err error
@@ -154,19 +153,19 @@ func (k *Kernel) Observe() error {
 	}
 	clear(k.suspects)
 	if err != nil {
-		k.RequestResync() // still to be done
+		k.RequestResync() // try again
 	}
 	return err
 }
 
-// Drain is [Kernel.Observe] without what it may have to read: that is left to the next one.
+// Drain is [Kernel.Observe] without reading anything: the next Observe reads.
 func (k *Kernel) Drain() {
 	if k.takeIn() {
 		k.RequestResync()
 	}
 }
 
-// takeIn takes the notifications that wait into the tables, and reports whether everything is to be read again.
+// takeIn takes the queued notifications into the tables, and reports whether a full resync is needed.
 func (k *Kernel) takeIn() (reread bool) {
 	k.mu.Lock()
 	arrived, reread := k.inbox, k.lost

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Messages are received into one buffer and read where they are: with thousands of leases, tens of thousands come at a time, and
-// the library copies each twice.
+// Messages are received into one buffer and decoded in place: with thousands of leases, tens of thousands arrive at a
+// time, and the library copies each twice.
 
-// receiveSize is how many bytes are received at once. No datagram of rtnetlink's is larger: dumps come in parts of 32 KiB at the
-// most (netlink_recvmsg in net/netlink/af_netlink.c).
+// receiveSize is how many bytes are received at once. No rtnetlink datagram is larger: dumps have parts of at most 32
+// KiB (netlink_recvmsg in net/netlink/af_netlink.c).
 const receiveSize = 64 << 10
 
-// header is of a struct nlmsghdr what matters.
+// header has the relevant fields of a struct nlmsghdr.
 type header struct {
 	typ, flags uint16
 	seq, port  uint32
@@ -24,7 +24,7 @@ type header struct {
 
 var errMalformed = errors.New("the kernel's answer is malformed")
 
-// eachMessage calls f with each of the netlink messages in b. data is what follows the header.
+// eachMessage calls f with each netlink message in b. data is its payload.
 func eachMessage(b []byte, f func(h header, data []byte)) error {
 	for len(b) >= unix.SizeofNlMsghdr {
 		length := int(binary.NativeEndian.Uint32(b))
@@ -40,8 +40,8 @@ func eachMessage(b []byte, f func(h header, data []byte)) error {
 	return nil
 }
 
-// dump asks for all objects of a kind and hands each message to f. f must not ask the kernel for anything over the same socket,
-// and the data is valid only while it runs.
+// dump requests all objects of a kind and calls f with each message. f must not use the same socket, and data is valid
+// only during the call.
 func (k *Kernel) dump(request, answer uint16, f func(typ uint16, data []byte), parts ...nl.NetlinkRequestData) error {
 	r := nl.NewNetlinkRequest(int(request), unix.NLM_F_DUMP)
 	for _, p := range parts {
@@ -53,7 +53,7 @@ func (k *Kernel) dump(request, answer uint16, f func(typ uint16, data []byte), p
 	return nil
 }
 
-// dump sends a request, and hands each message of the answer that is of a type to f.
+// dump sends a request, and calls f with each message of the answer that has the type typ.
 func (b *batch) dump(request []byte, typ uint16, f func(typ uint16, data []byte)) error {
 	b.seq++
 	binary.NativeEndian.PutUint32(request[8:], b.seq)
@@ -67,11 +67,11 @@ func (b *batch) dump(request []byte, typ uint16, f func(typ uint16, data []byte)
 		if err == nil {
 			err = eachMessage(answers, func(h header, data []byte) {
 				if h.seq != b.seq {
-					return // an answer to what was given up
+					return // an answer to a request that was given up
 				}
 				interrupted = interrupted || h.flags&unix.NLM_F_DUMP_INTR != 0
 				switch h.typ {
-				case unix.NLMSG_DONE, unix.NLMSG_ERROR: // either can say what went wrong, as a negative errno
+				case unix.NLMSG_DONE, unix.NLMSG_ERROR: // either can carry a negative errno
 					done = true
 					if errno := -int32(attrUint32(data)); errno != 0 {
 						failed = unix.Errno(errno)

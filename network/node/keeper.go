@@ -14,8 +14,8 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// keeper is the [backend.Keeper] of a node. MAC addresses are kept in the identity, which is saved with it; each secret is kept
-// in a file of its own in the state directory.
+// keeper is the [backend.Keeper] of a node. MAC addresses are kept in the identity, which is saved with it; each secret
+// is kept in a file of its own in the state directory.
 type keeper struct {
 	*identity
 	dir     string
@@ -27,8 +27,8 @@ func (k keeper) MAC(device string, lease network.MAC) network.MAC {
 	return k.identity.mac(device, k.present(device), lease)
 }
 
-// Secret implements [backend.Keeper]. A secret that was kept for another identity is replaced, as the machine is a clone; so
-// is one that is damaged.
+// Secret implements [backend.Keeper]. A secret that was kept for another identity is replaced, as the machine is a
+// clone; so is one that is damaged.
 func (k keeper) Secret(name string, generate func() ([]byte, error)) ([]byte, error) {
 	path, err := secretPath(k.dir, name)
 	if err != nil {
@@ -45,7 +45,8 @@ func (k keeper) Secret(name string, generate func() ([]byte, error)) ([]byte, er
 	return k.identity.newSecret(k.dir, name, generate)
 }
 
-// renewer is the [backend.Keeper] of a node that shares what it kept with another node: it chooses new values, and keeps these.
+// renewer is the [backend.Keeper] of a node that shares what it kept with another node: it chooses new values, and
+// keeps these.
 type renewer struct {
 	*identity
 	dir string
@@ -65,8 +66,8 @@ type secret struct {
 	Secret     []byte `json:"secret"`     // base64
 }
 
-// secretPath returns the path of the file of a secret: "wireguard.secret" in the state directory. The names that a backend can
-// give it leave the other files there alone.
+// secretPath returns the path of the file of a secret: "wireguard.secret" in the state directory. The names that a
+// backend can give it leave the other files there alone.
 func secretPath(dir, name string) (string, error) {
 	if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return "", fmt.Errorf("the name %q of a secret has something else than lower-case letters, digits and dashes", name)

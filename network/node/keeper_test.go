@@ -17,8 +17,8 @@ func numbered() func() ([]byte, error) {
 	return func() ([]byte, error) { n++; return fmt.Appendf(nil, "secret %d", n), nil }
 }
 
-// TestSecretIsKept: a secret stays the same across restarts, and is replaced where the node has another identity, where the file is
-// damaged, and where the node has to give it up.
+// TestSecretIsKept: a secret stays the same across restarts, and is replaced where the node has another identity, where
+// the file is damaged, and where the node has to give it up.
 func TestSecretIsKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	path := filepath.Join(dir, "wireguard.secret")

@@ -38,7 +38,8 @@ func deleteRoute() {
 	os.Exit(0)
 }
 
-// TestWho: a repair says which process made it necessary, if that still runs, and of one in a container no more than that.
+// TestWho: a repair says which process made it necessary, if that still runs, and of one in a container no more than
+// that.
 func TestWho(t *testing.T) {
 	inNamespace(t, func(ns *sandbox.Net) error {
 		n, err := open(wanted(3, byID))
