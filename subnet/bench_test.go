@@ -73,7 +73,9 @@ func BenchmarkViewSnapshot(b *testing.B) {
 
 // dataIsUnique are rules under which no two leases may have the same data.
 func dataIsUnique(c Config) Rules {
-	return Rules{Config: c, InstanceID: "me", Unique: func(l Lease) []string { return []string{l.Endpoints[IPv4].Data} }}
+	return Rules{Config: c, InstanceID: "me", Check: func(l Lease) ([]string, error) {
+		return []string{l.Endpoints[IPv4].Data}, nil
+	}}
 }
 
 // BenchmarkViewUnique is the cost of one change, and the memory of a lease, where something must be unique.

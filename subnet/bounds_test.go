@@ -175,7 +175,7 @@ func TestViewLongKeys(t *testing.T) {
 func TestViewLongReasons(t *testing.T) {
 	rules := viewRules(t)
 	said := errors.New("short")
-	rules.Check = func(Lease) error { return said }
+	rules.Check = func(Lease) ([]string, error) { return nil, said }
 	r := record("10.5.29.0-24", 1001, "", "172.31.0.2", "")
 	v := newView(t, rules, r)
 	if _, _, why := v.Get(r.Name); why != said {

@@ -8,15 +8,11 @@ import (
 	"slices"
 )
 
-// Rules say which leases a [View] accepts. Config decides which leases hold their subnets, and Unique which of those keep
-// what only one may have, so that every node decides alike. The rest are one node's own: a lease that fails them is
-// rejected here, and still takes precedence over newer ones.
+// Rules say which leases a [View] accepts. Config decides which leases hold their subnets, and what Check returns as
+// unique which of those keep what only one may have, so that every node decides alike. The rest are one node's own: a
+// lease that fails them is rejected here, and still takes precedence over newer ones.
 type Rules struct {
 	Config Config
-	// Unique returns what no two leases may share, each once and as a text for people, such as "MAC 0e:00:00:00:00:01
-	// (IPv4)". It is called with leases that hold their subnets. It must be pure and depend on nothing but the lease
-	// and Config. nil: nothing.
-	Unique func(Lease) []string
 
 	InstanceID string        // ours: a lease that carries it is our own, not a peer's
 	PublicIPs  [2]netip.Addr // ours, by Family: no peer can have them, nor can they be in a peer's subnet
@@ -24,9 +20,13 @@ type Rules struct {
 	// that are on-link on the uplink, and, as single addresses, gateways and the store's endpoints. An overlay inside a
 	// wider on-link prefix does no harm.
 	Underlay []netip.Prefix
-	// Check has the last word on a peer's lease that is good otherwise: whether the backend can use it. It must be pure.
-	// nil accepts all.
-	Check func(Lease) error
+	// Check is the backend's part. It is pure, and called with leases that hold their subnets, our own too; nil: nothing is
+	// unique, and all leases are accepted.
+	//
+	// unique are the things that no two leases may share, each once and as a text for people, such as "MAC
+	// 0e:00:00:00:00:01 (IPv4)". They depend on nothing but the lease and Config. The error is why this node cannot use a
+	// peer's lease that is good otherwise; it may depend on the node.
+	Check func(Lease) (unique []string, err error)
 }
 
 // ErrOverlap is why a lease is rejected that shares addresses with an older one.
@@ -77,7 +77,7 @@ func isUnicast(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !(a.Is4() && a.As4()[0] == 0)
 }
 
-// usable says why this node cannot have l as a peer, or nil.
+// usable says why this node cannot have l as a peer, or nil; the backend may have another reason, see Check.
 func (r *Rules) usable(l *Lease) error {
 	for _, f := range Families() {
 		e, ours := l.Endpoints[f], r.PublicIPs[f]
@@ -96,9 +96,6 @@ func (r *Rules) usable(l *Lease) error {
 		if p := r.broadcasts(e.PublicIP); p.IsValid() {
 			return fmt.Errorf("public IP %s is the broadcast address of %s", e.PublicIP, p)
 		}
-	}
-	if r.Check != nil {
-		return short(r.Check(*l))
 	}
 	return nil
 }
@@ -166,11 +163,18 @@ func (v *View) decide(e *entry) {
 		}
 		v.markOverlapping(e)
 	}
-	if duplicate := v.claim(e, l); duplicate != nil {
+	var unique []string
+	var unfit error
+	if e.holds && v.rules.Check != nil {
+		unique, unfit = v.rules.Check(*l)
+	}
+	if duplicate := v.claim(e, joinThings(unique)); duplicate != nil {
 		why = duplicate
 	}
 	if why == nil && !v.rules.own(l) {
-		why = v.rules.usable(l)
+		if why = v.rules.usable(l); why == nil {
+			why = short(unfit)
+		}
 	}
 	e.why = why
 }

@@ -9,11 +9,11 @@ import (
 )
 
 // ErrDuplicate is why a lease is rejected that has something which an older one keeps, and only one may have; see
-// Rules.Unique. Of the node's own lease it says that the node has to choose another such thing. The subnets stay the
+// Rules.Check. Of the node's own lease it says that the node has to choose another such thing. The subnets stay the
 // lease's own: no other can have them.
 var ErrDuplicate = errors.New("is that of the older lease")
 
-// things are what a lease has of what only one may have, see Rules.Unique, joined to one text: few leases have more than
+// things are what a lease has of what only one may have, see Rules.Check, joined to one text: few leases have more than
 // one.
 type things string
 
@@ -30,13 +30,9 @@ func (t things) each(yield func(string) bool) {
 	}
 }
 
-// claim enters what e claims of the things that only one lease may have. The error names an older lease that keeps one
+// claim enters all as the things that e claims and only one lease may have. The error names an older lease that keeps one
 // of them. A lease that loses one thing keeps nothing at all, as one that loses one subnet holds none.
-func (v *View) claim(e *entry, l *Lease) error {
-	var all things
-	if e.holds && v.rules.Unique != nil {
-		all = joinThings(v.rules.Unique(*l))
-	}
+func (v *View) claim(e *entry, all things) error {
 	if all != e.things {
 		v.disclaim(e)
 		e.things = all

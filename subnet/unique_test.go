@@ -14,13 +14,13 @@ import (
 // uniqueRules has the families' data as what only one lease may have.
 func uniqueRules(t testing.TB) Rules {
 	r := viewRules(t)
-	r.Unique = func(l Lease) (things []string) {
+	r.Check = func(l Lease) (things []string, err error) {
 		for _, f := range Families() {
 			if data := l.Endpoints[f].Data; data != "" {
 				things = append(things, "MAC "+data+" ("+f.String()+")")
 			}
 		}
-		return things
+		return things, nil
 	}
 	return r
 }
@@ -147,8 +147,8 @@ func TestUniqueInAnyOrder(t *testing.T) {
 func TestUniqueCost(t *testing.T) {
 	asked := 0
 	rules := uniqueRules(t)
-	unique := rules.Unique
-	rules.Unique = func(l Lease) []string { asked++; return unique(l) }
+	check := rules.Check
+	rules.Check = func(l Lease) ([]string, error) { asked++; return check(l) }
 	var records []Record
 	for i := range 200 { // half of them are clones of one machine
 		data := "1"

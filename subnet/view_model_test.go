@@ -214,24 +214,18 @@ func (w *world) randomRules() Rules {
 			pfx("fd00::/16"), netip.PrefixFrom(randomAddr(w.rnd, "fd00:5::/120"), 124+w.rnd.IntN(5)),
 		}
 	}
-	if w.rnd.IntN(4) > 0 {
+	unique, picky := w.rnd.IntN(4) > 0, w.rnd.IntN(2) == 0
+	r.Check = func(l Lease) (things []string, err error) {
 		// Few leases have none of these, and many have two: the chains are long.
-		r.Unique = func(l Lease) (things []string) {
-			for _, f := range Families() {
-				if data := l.Endpoints[f].Data; data != "" {
-					things = append(things, fmt.Sprintf("thing %s (%s)", data, f))
-				}
+		for _, f := range Families() {
+			if data := l.Endpoints[f].Data; unique && data != "" {
+				things = append(things, fmt.Sprintf("thing %s (%s)", data, f))
 			}
-			return things
 		}
-	}
-	if w.rnd.IntN(2) == 0 {
-		r.Check = func(l Lease) error {
-			if l.NodeName == "unusable" {
-				return errors.New("the backend cannot use it")
-			}
-			return nil
+		if picky && l.NodeName == "unusable" {
+			err = errors.New("the backend cannot use it")
 		}
+		return things, err
 	}
 	return r
 }

@@ -108,8 +108,9 @@ func (w *world) reference() verdict {
 		}
 		holders = append(holders, l)
 		var things []string
-		if w.rules.Unique != nil {
-			things = w.rules.Unique(l)
+		var unfit error
+		if w.rules.Check != nil {
+			things, unfit = w.rules.Check(l)
 		}
 		if i := slices.IndexFunc(things, func(thing string) bool { return keepers[thing] != "" }); i >= 0 {
 			v.beaten[r.Name] = things[i] + " is that of the older lease " + keepers[things[i]]
@@ -119,7 +120,7 @@ func (w *world) reference() verdict {
 			keepers[thing] = r.Name
 		}
 		own := l.InstanceID == w.rules.InstanceID
-		if !own && w.rules.usable(&l) != nil {
+		if !own && (w.rules.usable(&l) != nil || unfit != nil) {
 			continue
 		}
 		v.admitted[r.Name] = true

@@ -114,17 +114,14 @@ func TestViewQuarantineReasons(t *testing.T) {
 		netip.MustParsePrefix("10.5.77.5/24"), // as an address has it
 		pfx("10.5.99.1/32"), pfx("fd00:5:0:63::1/128"),
 	}
-	rules.Unique = func(l Lease) []string {
-		if l.Endpoints[IPv4].PublicIP == ip("172.31.0.60") {
-			return []string{"the number 60"}
+	rules.Check = func(l Lease) (unique []string, err error) {
+		switch l.Endpoints[IPv4].PublicIP {
+		case ip("172.31.0.60"):
+			return []string{"the number 60"}, nil
+		case ip("172.31.0.66"):
+			return nil, errors.New("the backend does not like 172.31.0.66")
 		}
-		return nil
-	}
-	rules.Check = func(l Lease) error {
-		if l.Endpoints[IPv4].PublicIP == ip("172.31.0.66") {
-			return errors.New("the backend does not like 172.31.0.66")
-		}
-		return nil
+		return nil, nil
 	}
 	for _, tt := range tests {
 		t.Run(tt.r.Name+" "+tt.want, func(t *testing.T) {

@@ -50,7 +50,13 @@ func newHolderLoop(t *testing.T, unique func(subnet.Lease) []string) *holderLoop
 	}
 	l := &holderLoop{all: subnet.NewView(), store: newMemStore(), events: make(chan subnet.Event)}
 	ips := [2]netip.Addr{subnet.IPv4: ownIP}
-	l.all.SetRules(subnet.Rules{Config: c, InstanceID: ownID, PublicIPs: ips, Unique: unique})
+	check := func(l subnet.Lease) (things []string, err error) {
+		if unique != nil {
+			things = unique(l)
+		}
+		return things, nil
+	}
+	l.all.SetRules(subnet.Rules{Config: c, InstanceID: ownID, PublicIPs: ips, Check: check})
 	l.leaseHolder = newLeaseHolder(l.store, l.all, textLog(&l.out), func(f func()) { go f() })
 	l.instanceID, l.publicIPs = ownID, ips
 	l.advertise = func(subnets [2]netip.Prefix) subnet.Lease {

@@ -149,8 +149,7 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 	n.wantDevice()
 	rules := subnet.Rules{
 		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
-		Check:    func(l subnet.Lease) error { _, err := b.Check(l); return err },
-		Unique:   func(l subnet.Lease) []string { unique, _ := b.Check(l); return unique },
+		Check:    b.Check,
 		Underlay: n.underlayPrefixes(choice),
 	}
 	n.peersChanged(n.view.SetRules(rules), n.PeerGrace, now)
