@@ -75,6 +75,7 @@ func allocatedCases() []testCase {
 		}},
 		{"what is right already is not written", func(t *testing.T, c Cluster) {
 			w := Watch(t, c.Open(t), nil)
+			w.Synced(1)
 			s := ready(t, c, "one", 1)
 			r := claim(t, s, nil, unallocated("a", both...))
 			w.Reached(r.Version)
