@@ -156,7 +156,7 @@ func (r *Report) Table(w io.Writer) error {
 	var aligned bytes.Buffer
 	t := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
 	if len(r.Figures) > 0 {
-		fmt.Fprintln(t, "\nwhat\tmeasured\tfloor\tto reach\treached\tpeer")
+		fmt.Fprintln(t, "\nwhat\tmeasured\tfloor\ttarget\tmet\tpeer")
 	}
 	for _, f := range r.Figures {
 		fmt.Fprintln(t, f.row())

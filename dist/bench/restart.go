@@ -54,7 +54,7 @@ func restarts(ctx context.Context, b *bench) error {
 			b.report.peer("RestartChanges/leases=5000", p.name, changes, worst)
 			continue
 		}
-		b.report.add(Figure{Name: "Restart/leases=5000", What: "5000 leases: restart until ready, all being right", Unit: "ms", Samples: ready, Limit: atMost(150)})
+		b.report.add(Figure{Name: "Restart/leases=5000", What: "5000 leases: restart until ready, all in sync", Unit: "ms", Samples: ready, Limit: atMost(150)})
 		b.report.add(Figure{Name: "RestartChanges/leases=5000", What: "5000 leases: changes in the kernel by a restart, at worst", Unit: "changes", Samples: changes, Value: worst, Limit: atMost(0)})
 		if worst > 0 {
 			b.report.note("what the kernel told of restarts of %s: %v", p.name, what)
