@@ -40,12 +40,14 @@ type Outage struct {
 	Problem Problem   // the latest failure
 }
 
-// Problem says why a store, or a part of it, cannot be used. What a program needs is in Reason and Remedy: no program
+// Problem says why a store, or a part of it, cannot be used. What a program needs is in Reason and Commands: no program
 // reads the text of Err.
 type Problem struct {
 	Reason Reason
-	Err    error  // what is wrong, where, and what to do; nil: there is no problem
-	Remedy string // a command line that repairs it, such as "etcdctl role grant-permission …"; empty: none is known
+	Err    error // what is wrong, where, and what to do; nil: there is no problem
+	// Commands repair it, such as {"etcdctl", "alarm", "disarm"}: a program and its arguments each, without the options
+	// that say where the store is; nil: none are known.
+	Commands [][]string
 }
 
 // Examiner is implemented by a store that can examine itself for a diagnosis.

@@ -32,6 +32,9 @@ type Rules struct {
 // ErrOverlap is why a lease is rejected that shares addresses with an older one.
 var ErrOverlap = errors.New("overlaps the older lease")
 
+// ErrOwnPublicIP is why a lease is rejected that has this node's own public IP.
+var ErrOwnPublicIP = errors.New("is our own")
+
 // own reports whether l is this node's.
 func (r *Rules) own(l *Lease) bool { return r.InstanceID != "" && l.InstanceID == r.InstanceID }
 
@@ -85,7 +88,7 @@ func (r *Rules) usable(l *Lease) error {
 			continue
 		}
 		if ours.IsValid() && e.PublicIP == ours {
-			return fmt.Errorf("public IP %s is our own", ours)
+			return fmt.Errorf("public IP %s %w", ours, ErrOwnPublicIP)
 		}
 		if e.Subnet.Contains(ours) {
 			return fmt.Errorf("subnet %s holds our own public IP %s", e.Subnet, ours)

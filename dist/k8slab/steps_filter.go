@@ -58,7 +58,7 @@ func (s *suite) modes(ctx context.Context, mode, why string, want status.State) 
 			if now, err = n.status(ctx); err != nil {
 				return err
 			}
-			if now.State != want || now.Filter.Mode != mode || !strings.HasPrefix(now.Filter.Why, why) {
+			if now.State != want || now.Filter.Mode != mode || !strings.HasPrefix(fmt.Sprint(now.Filter.Why), why) {
 				return fmt.Errorf("it is %s, %s: %v; want %s, %s, since %s", now.State, filterText(now), now.Problems, want, mode, why)
 			}
 			return nil
@@ -80,7 +80,9 @@ func (n *Node) status(ctx context.Context) (now status.Status, err error) {
 	return now, json.Unmarshal(out, &now) // the exit code says what it is too
 }
 
-func filterText(now status.Status) string { return now.Filter.Mode + ", since " + now.Filter.Why }
+func filterText(now status.Status) string {
+	return fmt.Sprintf("%s, since %s", now.Filter.Mode, now.Filter.Why)
+}
 
 // filterMode says by what a node's rules are set.
 func (s *suite) filterMode(ctx context.Context, n *Node) (string, error) {

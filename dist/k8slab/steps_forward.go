@@ -88,10 +88,8 @@ func (s *suite) advice(ctx context.Context, n *Node) (commands []string, err err
 		if err != nil {
 			return err
 		}
-		for _, text := range now.Filter.Foreign {
-			_, add, _ := strings.Cut(text, "; add: ")
-			add, _, _ = strings.Cut(add, "; or ")
-			commands = append(commands, add)
+		for _, d := range now.Filter.Drops {
+			commands = append(commands, strings.Join(d.Commands, "; "))
 		}
 		if now.State != status.Degraded || len(commands) != len(s.families()) {
 			return fmt.Errorf("it is %s, %s: %q, want it to be degraded, and advice for each of %v", now.State, filterText(now), now.Filter.Foreign, s.families())

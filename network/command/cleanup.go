@@ -58,7 +58,7 @@ systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged i
 }
 
 func (o cleanup) run(ctx context.Context, w io.Writer) error {
-	asking, cancel := context.WithTimeout(ctx, patience)
+	asking, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	if _, err := status.NewClient(o.socket).Status(asking); !errors.Is(err, status.ErrNotRunning) {
 		return fmt.Errorf("selvaged runs here, and would put all of it back: stop it first (systemctl disable --now selvaged)")

@@ -1,8 +1,8 @@
-// Package command holds what selvaged does besides being the daemon: tell how the daemon is (status, peers, explain), put the
-// CNI plugin in place (install-cni), give a lease back (release), and take all that is selvage's off a node (cleanup). main
-// puts the commands together.
+// Package command has selvaged's commands besides the daemon: show its state (status, peers, explain), diagnose the node
+// (doctor), install the CNI plugin (install-cni), release a lease (release), and remove everything of selvage from a node
+// (cleanup). main assembles them.
 //
-// Those that show something are a question to the daemon's socket and a pure function that turns the answer into text.
+// A command that shows something asks the daemon over its socket, and a pure function turns the answer into text.
 package command
 
 import (
@@ -25,32 +25,32 @@ const (
 	ExitNotRunning = 4
 )
 
-// Exit is an error that was shown already, or is none, and has the process exit with a code.
+// Exit makes the process exit with a code. What there was to show has been shown.
 type Exit struct{ Code int }
 
 // Error implements error.
 func (e Exit) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
 
-// patience is how long the daemon may take to answer.
-const patience = 10 * time.Second
+// answerTimeout is how long the daemon may take to answer.
+const answerTimeout = 10 * time.Second
 
-// question is what all commands that ask the daemon share.
-type question struct {
+// query has the flags of all commands that ask the daemon.
+type query struct {
 	socket string
 	output string
 	now    func() time.Time
 }
 
-// flags adds the flags of a command that asks the daemon. Formats are names of output formats, the default first.
-func (q *question) flags(c *cobra.Command) {
+// flags adds the flags to a command.
+func (q *query) flags(c *cobra.Command) {
 	c.Flags().StringVar(&q.socket, "socket", status.DefaultSocket, "the daemon's socket")
 	c.Flags().StringVarP(&q.output, "output", "o", "table", "table or json")
 	CompleteFlag(c, "output", "table", "json")
 	q.now = time.Now
 }
 
-// check looks at the flags.
-func (q *question) check() error {
+// check validates the flags.
+func (q *query) check() error {
 	if q.output != "table" && q.output != "json" {
 		return fmt.Errorf("--output: %q, want table or json", q.output)
 	}
@@ -58,7 +58,7 @@ func (q *question) check() error {
 }
 
 // show writes an answer as JSON, or by table.
-func show[T any](w io.Writer, q question, answer T, table func(io.Writer, T)) error {
+func show[T any](w io.Writer, q query, answer T, table func(io.Writer, T)) error {
 	if q.output == "table" {
 		table(w, answer)
 		return nil
@@ -69,14 +69,16 @@ func show[T any](w io.Writer, q question, answer T, table func(io.Writer, T)) er
 }
 
 // fetch asks the daemon.
-func fetch[T any](ctx context.Context, q question, get func(context.Context, *status.Client) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func fetch[T any](ctx context.Context, q query, get func(context.Context, *status.Client) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	return get(ctx, status.NewClient(q.socket))
 }
 
 // ask asks the daemon, and shows the answer as JSON or by table.
-func ask[T any](cmd *cobra.Command, q question, get func(context.Context, *status.Client) (T, error), table func(io.Writer, T)) (answer T, err error) {
+func ask[T any](
+	cmd *cobra.Command, q query, get func(context.Context, *status.Client) (T, error), table func(io.Writer, T),
+) (answer T, err error) {
 	if err := q.check(); err != nil {
 		return answer, err
 	}

@@ -12,16 +12,15 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// completionPatience is how long a shell may wait for what the daemon knows.
-const completionPatience = time.Second
+// completionTimeout is how long a shell waits for the daemon.
+const completionTimeout = time.Second
 
-// CompleteFlag has a shell offer some words for the value of a flag.
+// CompleteFlag makes the shell offer words for the value of a flag.
 func CompleteFlag(c *cobra.Command, flag string, words ...string) {
-	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // fails for a flag that there is not
+	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
 }
 
-// completePeers offers what of names each peer that the daemon knows of, with a description behind it. Without a daemon there is
-// nothing to offer.
+// completePeers offers words for each peer that the daemon knows, with a description. Without a daemon it offers nothing.
 func completePeers(of func(status.Peer) (words []string)) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) (words []cobra.Completion, _ cobra.ShellCompDirective) {
 		if len(args) > 0 {
@@ -31,12 +30,12 @@ func completePeers(of func(status.Peer) (words []string)) cobra.CompletionFunc {
 		if err != nil {
 			socket = status.DefaultSocket
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), completionPatience)
+		ctx, cancel := context.WithTimeout(context.Background(), completionTimeout)
 		defer cancel()
 		peers, _ := status.NewClient(socket).Peers(ctx)
 		for _, p := range peers {
 			if p.State == status.Quarantined {
-				continue // what it says of itself is not to be trusted
+				continue // its data is not to be trusted
 			}
 			for _, word := range of(p) {
 				words = append(words, cobra.CompletionWithDesc(word, strings.TrimSpace(p.Node+" "+join(p.Subnets))))
@@ -46,7 +45,7 @@ func completePeers(of func(status.Peer) (words []string)) cobra.CompletionFunc {
 	}
 }
 
-// nameOf is what a peer goes by in doctor --peer.
+// nameOf returns the name of a peer for doctor --peer.
 func nameOf(p status.Peer) []string {
 	if p.Node == "" {
 		return []string{p.Key}
@@ -54,7 +53,7 @@ func nameOf(p status.Peer) []string {
 	return []string{p.Node}
 }
 
-// subnetsOf are the subnets of a peer.
+// subnetsOf returns the subnets of a peer.
 func subnetsOf(p status.Peer) (words []string) {
 	for _, s := range p.Subnets {
 		words = append(words, s.String())
@@ -62,7 +61,7 @@ func subnetsOf(p status.Peer) (words []string) {
 	return words
 }
 
-// addressesOf are the first addresses in a peer's subnets, which its pods' bridge has.
+// addressesOf returns the first address of each of a peer's subnets, which its pods' bridge has.
 func addressesOf(p status.Peer) (words []string) {
 	for _, s := range p.Subnets {
 		words = append(words, subnet.Gateway(s).Addr().String())
@@ -70,7 +69,7 @@ func addressesOf(p status.Peer) (words []string) {
 	return words
 }
 
-// completeChecks offers the checks of doctor, also behind a comma.
+// completeChecks offers the checks of doctor, also after a comma.
 func completeChecks(_ *cobra.Command, _ []string, begun string) (words []cobra.Completion, _ cobra.ShellCompDirective) {
 	before := ""
 	if i := strings.LastIndexByte(begun, ','); i >= 0 {

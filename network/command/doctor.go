@@ -19,7 +19,7 @@ const (
 	ExitWarning = 3
 )
 
-// Doctor examines the node and its way to the others.
+// Doctor examines the node and its paths to other nodes.
 func Doctor() *cobra.Command {
 	o := doctor.Options{Now: time.Now}
 	var (
@@ -29,12 +29,12 @@ func Doctor() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Find out what is wrong with this node and its way to the others, and how to cure it",
-		Long: `doctor looks at the daemon, etcd, the kernel, the packet filter, files and CNI plugins of this node, and sends a few packets
-to other nodes, on the underlay and in the overlay, small and as large as they can be. It says what is wrong, by what that
-shows, and what to do. It changes nothing, needs root, and works without the daemon as far as that goes.
+		Short: "Diagnose this node and its paths to other nodes, and say how to repair them",
+		Long: `doctor examines the daemon, etcd, the kernel, the packet filter, files and CNI plugins of this node, and sends a few packets
+to other nodes, on the underlay and in the overlay, small ones and those of full size. For each problem it shows the evidence
+and what to do. It changes nothing, and needs root. Without a running daemon it makes the checks that need none.
 
-Exit codes: 0 all passed, 3 warnings only, 2 something fails, 1 it could not be done.`,
+Exit codes: 0 all passed, 3 warnings only, 2 failures, 1 doctor itself failed.`,
 		Example: `  selvaged doctor
   selvaged doctor --peer node7
   selvaged doctor --check device,routes,filter
@@ -79,13 +79,13 @@ Exit codes: 0 all passed, 3 warnings only, 2 something fails, 1 it could not be 
 	s.StringVar(&o.Socket, "socket", status.DefaultSocket, "the daemon's socket")
 	s.StringVarP(&output, "output", "o", "table", "table or json")
 	s.BoolVar(&all, "all", false, "probe all other nodes")
-	s.IntVar(&o.Sample, "sample", 20, "how many other nodes to probe, chosen at random")
-	s.StringVar(&o.Peer, "peer", "", "probe this one only: a node's name, its subnet or its public IP")
-	s.StringSliceVar(&o.Checks, "check", nil, "make these checks only, such as peers,etcd; without peers among them, nobody is probed")
-	s.DurationVar(&timeout, "timeout", 30*time.Second, "how long it may take")
-	s.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the container runtime has its CNI configurations; empty: it has none")
-	s.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, "where it has its CNI plugins, the first first")
-	s.StringVar(&o.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "where the subnet file is, if the daemon does not run and so cannot say")
+	s.IntVar(&o.Sample, "sample", 20, "number of other nodes to probe, chosen at random")
+	s.StringVar(&o.Peer, "peer", "", "probe only this node: its name, subnet or public IP")
+	s.StringSliceVar(&o.Checks, "check", nil, "make only these checks, such as peers,etcd; without peers, no node is probed")
+	s.DurationVar(&timeout, "timeout", 30*time.Second, "time limit")
+	s.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "directory of the container runtime's CNI configurations; empty: there are none")
+	s.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, "directories of its CNI plugins, in the order in which they are searched")
+	s.StringVar(&o.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "path of the subnet file, used if the daemon does not run")
 	CompleteFlag(c, "output", "table", "json")
 	_ = c.RegisterFlagCompletionFunc("check", completeChecks)
 	_ = c.RegisterFlagCompletionFunc("peer", completePeers(nameOf))
@@ -102,12 +102,12 @@ func exitOfReport(l doctor.Level) error {
 	return nil
 }
 
-// showReport writes a report for people: what is wrong first.
+// showReport writes a report for people, failures first.
 func showReport(w io.Writer, st style, r doctor.Report) {
 	marks := map[doctor.Level]string{doctor.Pass: st.good("pass   "), doctor.Warning: st.odd("warning"), doctor.Failure: st.bad("FAILURE")}
 	for _, f := range r.Findings {
 		fmt.Fprintln(w, st.fold(fmt.Sprintf("%s  %s: %s", marks[f.Level], st.bold(f.Check), f.Evidence), len("FAILURE  ")))
-		if f.Advice != "" { // with commands in it, which are to be copied as they are
+		if f.Advice != "" { // not folded: it has commands to copy
 			fmt.Fprintf(w, "         → %s\n", f.Advice)
 		}
 	}
@@ -122,14 +122,14 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// progress is a line on a terminal that is written over and over.
+// progress is a line on a terminal that is overwritten.
 type progress struct {
 	w     io.Writer
 	shown time.Time
 	what  string
 }
 
-// progressFor shows nothing where there is no terminal.
+// progressFor returns a progress that shows nothing without a terminal.
 func progressFor(w io.Writer) *progress {
 	if _, ok := terminal(w); !ok {
 		w = nil
@@ -137,10 +137,10 @@ func progressFor(w io.Writer) *progress {
 	return &progress{w: w}
 }
 
-// progressEvery keeps the line from costing more than what it tells of.
+// progressEvery limits how often the line is written.
 const progressEvery = 50 * time.Millisecond
 
-// show is called by one at a time.
+// show must not be called concurrently.
 func (p *progress) show(what string, done, of int) {
 	if p.w == nil || what == p.what && done < of && time.Since(p.shown) < progressEvery {
 		return

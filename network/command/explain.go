@@ -14,15 +14,15 @@ import (
 
 // Explain shows how this node reaches an address.
 func Explain() *cobra.Command {
-	var q question
+	var q query
 	c := &cobra.Command{
 		Use:   "explain ADDRESS",
 		Short: "Show how this node reaches an address, step by step",
-		Long: `explain follows a packet to an address: whose lease the address is of, the route, the neighbour, the entry in the
-forwarding database, the device, and the way to the other node. Each is marked: ok (wanted, and there), missing (wanted, and
-not there or not so), foreign (there, and somebody else's), - (neither).
+		Long: `explain follows a packet to an address: the lease that holds the address, the route, the neighbour, the FDB entry, the
+device, and the path to the other node. Each step is marked: ok (desired, and in sync), missing (desired, and missing or
+different), foreign (not selvage's), - (neither).
 
-The exit code is 2 if something is not as it is to be.`,
+Exit codes: 0 the address is reached as it should be, 2 it is not.`,
 		Example: `  selvaged explain 10.5.29.7
   selvaged explain fd00:5:0:1d::7 -o json`,
 		Args: cobra.ExactArgs(1),
@@ -46,18 +46,20 @@ The exit code is 2 if something is not as it is to be.`,
 }
 
 func showExplanation(w io.Writer, st style, e status.Explanation) {
-	verdict := st.good(e.Verdict)
-	if !e.OK {
-		verdict = st.bad(e.Verdict)
+	verdict := fmt.Sprint(e.Verdict)
+	if e.OK {
+		verdict = st.good(verdict)
+	} else {
+		verdict = st.bad(verdict)
 	}
 	fmt.Fprintln(w, verdict)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range e.Steps {
 		note := "\n"
 		if s.Note != "" {
-			note = "\t# " + s.Note + "\n"
+			note = fmt.Sprintf("\t# %s\n", s.Note)
 		}
 		fmt.Fprintf(t, "  %s\t%s\t%s%s", s.Kind, s.Mark, s.Text, note)
 	}
-	_ = t.Flush() // to a terminal or a pipe that nobody reads any more
+	_ = t.Flush() // a terminal, or a pipe whose reader is gone
 }

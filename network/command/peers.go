@@ -19,14 +19,14 @@ import (
 // Peers lists the other nodes.
 func Peers() *cobra.Command {
 	var (
-		q   question
+		q   query
 		bad bool
 	)
 	c := &cobra.Command{
 		Use:   "peers",
 		Short: "List the other nodes, and whether they can be reached",
-		Long: `peers shows a line for each other node's lease: its subnets, the address that packets for it are sent to, by which
-device, and whether the kernel holds all that takes. A lease that is not let in is shown with the reason.`,
+		Long: `peers shows one line for each other node's lease: its subnets, the public IP that packets for it are sent to, the
+device, and whether the kernel holds all entries for it. A rejected lease is shown with the reason.`,
 		Example: `  selvaged peers
   selvaged peers --bad`,
 		Args: cobra.NoArgs,
@@ -49,11 +49,12 @@ device, and whether the kernel holds all that takes. A lease that is not let in 
 		},
 	}
 	q.flags(c)
-	c.Flags().BoolVar(&bad, "bad", false, "only those that are not programmed")
+	c.Flags().BoolVar(&bad, "bad", false, "only peers that are not programmed")
 	return c
 }
 
-// showPeers writes a table: the state is last, as the reason can be long. Where it does not fit, families are one below the other.
+// showPeers writes a table. The state is last, since its reason can be long. If the table is too wide, a peer's families are
+// on lines of their own.
 func showPeers(w io.Writer, st style, peers []status.Peer, now time.Time) {
 	text := peersTable(st, peers, now, join[string])
 	if st.width > 0 && slices.ContainsFunc(strings.Split(text, "\n"), func(line string) bool { return columns(line) > st.width }) {
@@ -68,15 +69,19 @@ func showPeers(w io.Writer, st style, peers []status.Peer, now time.Time) {
 	}
 }
 
-// peersTable is the table, with several values of a peer put together by together. Each line that gives is one of the table's.
-func peersTable(st style, peers []status.Peer, now time.Time, together func([]string) string) string {
+// peersTable returns the table. combine joins the values that a peer has in one column; each line of the result is one of
+// the table.
+func peersTable(st style, peers []status.Peer, now time.Time, combine func([]string) string) string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NODE\tSUBNETS\tPUBLIC IP\tPATH\tSTATE")
 	for _, p := range peers {
-		subnets := cmp.Or(together(texts(p.Subnets)), p.Key)
-		public, path := cmp.Or(together(texts(valid(p.PublicIP))), "-"), cmp.Or(together(paths(p.Path)), "-")
-		all := [][]string{{cmp.Or(p.Node, "-")}, strings.Split(subnets, "\n"), strings.Split(public, "\n"), strings.Split(path, "\n"), {stateText(st, p, now)}}
+		subnets := cmp.Or(combine(texts(p.Subnets)), p.Key)
+		public, path := cmp.Or(combine(texts(valid(p.PublicIP))), "-"), cmp.Or(combine(paths(p.Paths)), "-")
+		all := [][]string{
+			{cmp.Or(p.Node, "-")}, strings.Split(subnets, "\n"), strings.Split(public, "\n"), strings.Split(path, "\n"),
+			{stateText(st, p, now)},
+		}
 		for i := range max(len(all[1]), len(all[2]), len(all[3])) {
 			cells := make([]string, len(all))
 			for j, c := range all {
@@ -91,7 +96,7 @@ func peersTable(st style, peers []status.Peer, now time.Time, together func([]st
 	return b.String()
 }
 
-// stateText is a peer's state, and why.
+// stateText returns a peer's state, and why.
 func stateText(st style, p status.Peer, now time.Time) string {
 	state := string(p.State)
 	switch p.State {
@@ -106,22 +111,18 @@ func stateText(st style, p status.Peer, now time.Time) string {
 	case p.State == status.Grace:
 		return state + fmt.Sprintf(" for %s: %s", span(p.Until.Sub(now)), p.Why)
 	case p.Why != "":
-		return state + ": " + p.Why
+		return fmt.Sprintf("%s: %s", state, p.Why)
 	}
 	return state
 }
 
-// valid leaves out the addresses of a lease that could not be read.
+// valid leaves out the addresses of a lease that could not be parsed.
 func valid(all []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return !a.IsValid() })
 }
 
 // paths names each device once.
-func paths(all []string) (some []string) {
-	for _, p := range all {
-		if p != "" && (len(some) == 0 || some[len(some)-1] != p) {
-			some = append(some, p)
-		}
-	}
-	return some
+func paths(all []status.PeerPath) []string {
+	all = slices.DeleteFunc(slices.Clone(all), func(p status.PeerPath) bool { return p.Device == "" })
+	return texts(slices.Compact(all))
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/selvage-net/selvage/subnet/etcd"
 )
 
-// Release gives a lease back.
+// Release releases a lease.
 func Release(defaultStateDir string) *cobra.Command {
 	var (
 		o        etcd.Options
@@ -24,12 +24,12 @@ func Release(defaultStateDir string) *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "release [SUBNET]",
-		Short: "Give back the lease of this node, or of a subnet",
-		Long: `release deletes a lease from etcd, so that its subnet is free at once and not only when the lease has run out.
-It is for a node that is taken out of service. Stop its daemon first: one that runs claims its subnet again.
+		Short: "Release the lease of this node, or of a subnet",
+		Long: `release deletes a lease from etcd, so that its subnet is free at once and not only when the lease expires.
+It is for a node that is taken out of service. Stop its daemon first: a running daemon claims its subnet again.
 
-Without SUBNET it is this node's own lease, found by the instance id in the state directory.
-A reservation (a key without an etcd lease) stays, unless --force is given.`,
+Without SUBNET it releases this node's own lease, found by the instance id in the state directory.
+A reservation (a key without an etcd lease) is kept, unless --force is given.`,
 		Example: `  systemctl stop selvaged && selvaged release --etcd-endpoints=http://10.0.0.1:2379
   selvaged release 10.5.29.0/24`,
 		Args: cobra.MaximumNArgs(1),
@@ -61,12 +61,12 @@ A reservation (a key without an etcd lease) stays, unless --force is given.`,
 		},
 	}
 	EtcdFlags(c.Flags(), &o)
-	c.Flags().StringVar(&stateDir, "state-dir", defaultStateDir, "directory that keeps this node's identity")
-	c.Flags().BoolVar(&force, "force", false, "delete a reservation too")
+	c.Flags().StringVar(&stateDir, "state-dir", defaultStateDir, "directory with this node's identity")
+	c.Flags().BoolVar(&force, "force", false, "also delete a reservation")
 	return c
 }
 
-// leaseOf tells the lease that release is about.
+// leaseOf returns what matches the lease to release.
 func leaseOf(args []string, stateDir string) (func(subnet.Lease) bool, error) {
 	if len(args) == 0 {
 		id, err := node.InstanceID(stateDir)

@@ -45,7 +45,7 @@ func ready() status.Status {
 		},
 		Uplink: &status.Uplink{
 			Name: "eth0", MTU: 1500, Local: addrs, PublicIP: []netip.Addr{netip.MustParseAddr("203.0.113.5"), addrs[1]}, Why: "it has the IPv4 default route",
-			Not: []string{"eth1 has lower precedence by the default route", "eth2 is down"},
+			Not: []status.Text{"eth1 has lower precedence by the default route", "eth2 is down"},
 		},
 		Backend: &status.Backend{Type: "vxlan", PodMTU: 1430, Devices: []status.Device{
 			{Name: "flannel.1", Settings: []status.Setting{{Name: "VNI", Value: "1"}}, Port: 8472, MTU: 1450, MAC: "72:30:36:d0:8b:68", Local: addrs[0], Present: true,
@@ -71,7 +71,7 @@ func TestShowStatus(t *testing.T) {
 	degraded.Entries["route"] = status.Count{Wanted: 4999, Present: 4998, Pending: 1}
 	degraded.Backend.Devices[1].Present = false
 	degraded.Backend.Devices[0].Drops = &status.Drops{Received: 1, Sent: 2, ReceiveErrors: 3, SendErrors: 4}
-	degraded.Filter.Foreign = []string{"table ip filter, chain FORWARD: policy drop"}
+	degraded.Filter.Foreign = []status.Text{"table ip filter, chain FORWARD: policy drop"}
 	degraded.Repairs.Add("route", "missing", 3)
 	degraded.Repairs.Add("fdb", "changed", 1)
 	degraded.Repairs.Add("route", "missing", 1)
@@ -102,11 +102,11 @@ func TestShowPeers(t *testing.T) {
 	var out strings.Builder
 	peers := []status.Peer{
 		{Key: "10.5.3.0-24", Node: "node3", Subnets: []netip.Prefix{p("10.5.3.0/24"), p("fd00:5:0:3::/64")}, State: status.Programmed,
-			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("2001:db8::3")}, Path: []string{"flannel.1", "flannel-v6.1"}},
+			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("2001:db8::3")}, Paths: []status.PeerPath{{Device: "flannel.1"}, {Device: "flannel-v6.1"}}},
 		{Key: "10.5.4.0-24", Subnets: []netip.Prefix{p("10.5.4.0/24")}, State: status.Pending, Why: "not all of its entries are in place yet",
-			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.4")}, Path: []string{"eth0 (direct)"}},
+			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.4")}, Paths: []status.PeerPath{{Device: "eth0", Direct: true}}},
 		{Key: "10.5.5.0-24", Node: "node5", Subnets: []netip.Prefix{p("10.5.5.0/24")}, State: status.Grace, Why: "its lease is gone", Until: now.Add(29 * time.Second),
-			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.5")}, Path: []string{"flannel.1"}},
+			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.5")}, Paths: []status.PeerPath{{Device: "flannel.1"}}},
 		{Key: "nonsense", Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{{}}, State: status.Quarantined, Why: `"nonsense" is not a subnet`},
 	}
 	showPeers(&out, style{}, peers, now)

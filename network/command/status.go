@@ -14,16 +14,16 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// Status shows how the daemon is. Version is this program's own, which a daemon that was not restarted may differ from.
+// Status shows the state of the daemon. Version is this program's own: a daemon that was not restarted may have another.
 func Status(version string) *cobra.Command {
 	var (
-		q     question
+		q     query
 		watch bool
 	)
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Show how this node is: ready or not, and why",
-		Long: `status asks the daemon on this node how it is, and shows what is wrong first, if anything is.
+		Short: "Show whether this node is ready, and why not",
+		Long: `status shows the state of the daemon on this node, problems first.
 
 Exit codes: 0 ready, 2 degraded, 3 not ready yet, 4 the daemon does not run, 1 anything else.`,
 		Example: `  selvaged status
@@ -45,7 +45,7 @@ Exit codes: 0 ready, 2 degraded, 3 not ready yet, 4 the daemon does not run, 1 a
 		},
 	}
 	q.flags(c)
-	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every second, until interrupted")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "refresh every second until interrupted")
 	return c
 }
 
@@ -60,9 +60,11 @@ func exitOf(s status.State) error {
 	}
 }
 
-// watchStatus shows the status again and again until it is interrupted. A daemon that is restarted meanwhile, or does not answer, is
-// waited for.
-func watchStatus(cmd *cobra.Command, q question, get func(context.Context, *status.Client) (status.Status, error), table func(io.Writer, status.Status)) error {
+// watchStatus refreshes the status until it is interrupted. It waits for a daemon that restarts or does not answer.
+func watchStatus(
+	cmd *cobra.Command, q query, get func(context.Context, *status.Client) (status.Status, error),
+	table func(io.Writer, status.Status),
+) error {
 	if err := q.check(); err != nil {
 		return err
 	}
@@ -90,7 +92,7 @@ func watchStatus(cmd *cobra.Command, q question, get func(context.Context, *stat
 			fmt.Fprint(out, "\x1b[H\x1b[2J") // from the top of an empty screen
 		}
 		if _, err := text.WriteTo(out); err != nil {
-			return err // nobody reads it any more
+			return err // the reader is gone
 		}
 		select {
 		case <-ctx.Done():

@@ -33,7 +33,7 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 	if u := s.Uplink; u != nil {
 		text := fmt.Sprintf("%s %s, MTU %d: %s", u.Name, join(u.Local), u.MTU, u.Why)
 		if !slices.Equal(u.Local, u.PublicIP) {
-			text += ", known to others as " + join(u.PublicIP)
+			text += ", public IP " + join(u.PublicIP)
 		}
 		line("uplink", "%s", text)
 		for _, not := range u.Not {
@@ -41,13 +41,13 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 		}
 	}
 	if b := s.Backend; b != nil {
-		line("backend", "%s, MTU of pods %d", b.Type, b.PodMTU)
+		line("backend", "%s, pod MTU %d", b.Type, b.PodMTU)
 		for _, d := range b.Devices {
-			there := ""
+			sync := ""
 			if !d.Present {
-				there = st.bad(" not as it is to be")
+				sync = st.bad(" out of sync")
 			}
-			line("", "%s%s%s", deviceText(d), dropsText(d.Drops), there)
+			line("", "%s%s%s", deviceText(d), dropsText(d.Drops), sync)
 		}
 	}
 	line("filter", "%s", filterLine(s.Filter))
@@ -56,7 +56,7 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 	}
 	line("peers", "%s", peersLine(s.Peers))
 	for _, q := range s.Quarantined {
-		line("", "%s %s is not let in: %s", st.odd("!"), q.Key, q.Why)
+		line("", "%s lease %s rejected: %s", st.odd("!"), q.Key, q.Why)
 	}
 	if more := s.Peers.Quarantined - len(s.Quarantined); more > 0 && len(s.Quarantined) > 0 {
 		line("", "%s %d more: selvaged peers --bad", st.odd("!"), more)
@@ -67,7 +67,7 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 	line("versions", "%s", versionsLine(s, version, now))
 }
 
-// versionsLine says what runs, and for how long.
+// versionsLine names the versions, and how long the daemon has run.
 func versionsLine(s status.Status, version string, now time.Time) string {
 	text := "selvaged " + s.Version
 	if !s.Started.IsZero() {
@@ -82,7 +82,7 @@ func versionsLine(s status.Status, version string, now time.Time) string {
 	return text
 }
 
-// dropsText says what a device dropped, if it did.
+// dropsText counts what a device dropped, if it did.
 func dropsText(d *status.Drops) string {
 	if d == nil {
 		return ""
@@ -91,7 +91,10 @@ func dropsText(d *status.Drops) string {
 	for _, x := range []struct {
 		n    uint64
 		what string
-	}{{d.Received, "dropped of those received"}, {d.Sent, "dropped of those sent"}, {d.ReceiveErrors, "received in error"}, {d.SendErrors, "not sent for an error"}} {
+	}{
+		{d.Received, "received packets dropped"}, {d.Sent, "sent packets dropped"},
+		{d.ReceiveErrors, "receive errors"}, {d.SendErrors, "send errors"},
+	} {
 		if x.n > 0 {
 			text += fmt.Sprintf(", %d %s", x.n, x.what)
 		}
@@ -103,24 +106,24 @@ func leaseTime(l status.Lease, now time.Time) string {
 	id := fmt.Sprintf("etcd lease %x", l.EtcdLease) // as etcdctl has it
 	switch {
 	case l.Reservation:
-		return "a reservation, which never expires"
+		return "reservation, never expires"
 	case l.Expires.IsZero():
-		return id + ", until when is not known yet"
+		return id + ", expiry not known yet"
 	default:
-		return fmt.Sprintf("%s, kept alive; runs %s without that", id, span(l.Expires.Sub(now)))
+		return fmt.Sprintf("%s, kept alive; expires in %s without keep-alives", id, span(l.Expires.Sub(now)))
 	}
 }
 
 func filterLine(f status.Filter) string {
 	text := cmp.Or(f.Mode, "none")
 	if f.Why != "" {
-		text += ": " + f.Why
+		text += fmt.Sprintf(": %s", f.Why)
 	}
 	if !f.InForce {
-		text += "; the rules are not in"
+		text += "; the rules are not set"
 	}
 	if f.VTEPFilter {
-		text += "; VXLAN packets are taken from peers only"
+		text += "; VXLAN packets are accepted from peers only"
 	}
 	return text
 }
@@ -156,7 +159,7 @@ func entriesLine(entries map[string]status.Count) string {
 
 func repairsLine(r status.Repairs, now time.Time) string {
 	if r.Total == 0 {
-		return "none were needed"
+		return "none"
 	}
 	var parts []string
 	for _, c := range r.Counts {
@@ -165,7 +168,7 @@ func repairsLine(r status.Repairs, now time.Time) string {
 	text := fmt.Sprintf("%d: %s", r.Total, strings.Join(parts, ", "))
 	if len(r.Last) > 0 {
 		last := r.Last[0]
-		text += fmt.Sprintf("; the last %s ago: %s %s", ago(now, last.At), last.Kind, last.Key)
+		text += fmt.Sprintf("; last %s ago: %s %s", ago(now, last.At), last.Kind, last.Key)
 		if last.By != "" {
 			text += ", by " + last.By
 		}
@@ -175,9 +178,10 @@ func repairsLine(r status.Repairs, now time.Time) string {
 
 func etcdLine(e status.Etcd, now time.Time) string {
 	if e.LastContact.IsZero() {
-		return "not heard yet"
+		return "not reached yet"
 	}
-	return fmt.Sprintf("%s, revision %d, answers in %s, heard %s ago", e.Endpoint, e.Revision, e.Latency.Round(10*time.Microsecond), ago(now, e.LastContact))
+	return fmt.Sprintf("%s, revision %d, latency %s, last contact %s ago",
+		e.Endpoint, e.Revision, e.Latency.Round(10*time.Microsecond), ago(now, e.LastContact))
 }
 
 func join[T any](all []T) string { return strings.Join(texts(all), " ") }
@@ -192,7 +196,7 @@ func texts[T any](all []T) []string {
 
 func ago(now, t time.Time) string { return span(now.Sub(t)) }
 
-// span writes a duration as people say it: "3 s", "12 min", "5 h 10 min", "4 d 3 h".
+// span formats a duration: "3 s", "12 min 5 s", "5 h 10 min", "4 d 3 h".
 func span(d time.Duration) string {
 	d = max(0, d)
 	days, hours, minutes, seconds := int(d.Hours())/24, int(d.Hours())%24, int(d.Minutes())%60, int(d.Seconds())%60

@@ -23,14 +23,14 @@ func terminal(w io.Writer) (width int, ok bool) {
 	return int(size.Col), true
 }
 
-// style is how text is made to stand out, and to fit.
+// style colours and folds text for a terminal.
 type style struct {
 	colour bool
-	width  int // in columns; 0: as wide as it comes
+	width  int // in columns; 0: unlimited
 }
 
-// styleFor has colour on a terminal only, and not where that is not wanted (https://no-color.org). So that programs find a line where
-// they look for it, lines are broken on a terminal only, too.
+// styleFor returns the style for w. Only on a terminal is text coloured, unless NO_COLOR is set (https://no-color.org), and
+// folded: programs expect one line each.
 func styleFor(w io.Writer) style {
 	width, ok := terminal(w)
 	return style{ok && os.Getenv("NO_COLOR") == "", width}
@@ -48,15 +48,15 @@ func (s style) in(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-// escape is what colours are made of.
+// escape matches the escape sequences of colours.
 var escape = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
-// columns is how wide a text is.
+// columns returns the width of a text.
 func columns(text string) int { return utf8.RuneCountInString(escape.ReplaceAllString(text, "")) }
 
-// fold breaks a line between words so that it fits. What follows is indented.
+// fold breaks a line between words so that it fits. The rest is indented.
 func (s style) fold(line string, indent int) string {
-	const narrowest = 20 // columns that are left for text; with less, a line is better left to the terminal
+	const narrowest = 20 // columns for text; with less, the terminal wraps the line
 	if s.width < indent+narrowest {
 		return line
 	}
@@ -72,7 +72,7 @@ func (s style) fold(line string, indent int) string {
 	return done.String() + line
 }
 
-// gap is where to break a line: at the last blank that fits, else at the first, behind what is indented.
+// gap returns where to break a line: at the last blank that fits, else at the first one after the indent.
 func (s style) gap(line string, indent int) (at int) {
 	at = -1
 	for i := range line {

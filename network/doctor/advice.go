@@ -8,56 +8,84 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// etcdPrefix stands in advice for where config and leases are kept in etcd.
-const etcdPrefix = "ETCD_PREFIX"
-
-// addressed puts into the commands of advice what they need to reach the etcd that the daemon uses, at the prefix that it uses.
-func (f Facts) addressed(advice string) string {
-	a := &status.EtcdAccess{}
-	if f.Status != nil && f.Status.Etcd.Access != nil {
-		a = f.Status.Etcd.Access
-	}
-	where := a.Prefix
-	if where == "" {
-		where = "/coreos.com/network"
-	}
-	certificates, release := flags("cacert", a.CAFile, "cert", a.CertFile, "key", a.KeyFile), releaseFlags(*a)
-	ctl := certificates + flags("user", a.Username) // it asks for the password itself
-	at := ""
-	if local := []string{"http://127.0.0.1:2379"}; len(a.Endpoints) > 0 && !slices.Equal(a.Endpoints, local) { // else both find it by themselves
-		endpoints := word(strings.Join(a.Endpoints, ","))
-		at, release = " --endpoints="+endpoints, " --etcd-endpoints="+endpoints+release
-	}
-	return strings.NewReplacer(
-		"etcdctl --endpoints=", "etcdctl"+ctl+" --endpoints=", // one member, which is named
-		"etcdctl role ", "etcdctl"+at+certificates+" role ", // not for this user to do
-		"etcdctl ", "etcdctl"+at+ctl+" ",
-		"selvaged release ", "selvaged release"+release+" ",
-		etcdPrefix, where,
-	).Replace(advice)
+// etcdCommands writes commands for the etcd that the daemon uses, so that they can be run as they are shown.
+type etcdCommands struct {
+	access    status.EtcdAccess
+	endpoints string // empty: those that both programs use by default
 }
 
-// releaseFlags is how selvaged release is told so, with a lease's place.
-func releaseFlags(a status.EtcdAccess) string {
-	if a.Prefix == "/coreos.com/network" {
+// etcd returns the commands for the daemon's etcd; without a daemon, for the default one.
+func (f Facts) etcd() (c etcdCommands) {
+	if f.Status != nil && f.Status.Etcd.Access != nil {
+		c.access = *f.Status.Etcd.Access
+	}
+	all := c.access.Endpoints
+	if len(all) > 0 && !slices.Equal(all, []string{"http://127.0.0.1:2379"}) {
+		c.endpoints = strings.Join(all, ",")
+	}
+	return c
+}
+
+// defaultPrefix is where flannel and selvage keep the network config and the leases unless told otherwise.
+const defaultPrefix = "/coreos.com/network"
+
+// key returns a key below the daemon's prefix, quoted for a shell.
+func (c etcdCommands) key(name string) string {
+	if c.access.Prefix == "" {
+		return word(defaultPrefix + "/" + name)
+	}
+	return word(c.access.Prefix + "/" + name)
+}
+
+// ctl returns an etcdctl command. The arguments are quoted already. etcdctl asks for the password by itself.
+func (c etcdCommands) ctl(args ...string) string {
+	return command("etcdctl", flags("endpoints", c.endpoints), c.certificates(), flags("user", c.access.Username), args)
+}
+
+// ctlAt returns an etcdctl command for one endpoint.
+func (c etcdCommands) ctlAt(endpoint string, args ...string) string {
+	return command("etcdctl", flags("endpoints", endpoint), c.certificates(), flags("user", c.access.Username), args)
+}
+
+// admin returns an etcdctl command, given as program and arguments, that takes more rights than the daemon's user has.
+func (c etcdCommands) admin(program string, args ...string) string {
+	args = slices.Clone(args)
+	for i := range args {
+		args[i] = word(args[i])
+	}
+	return command(program, flags("endpoints", c.endpoints), c.certificates(), args)
+}
+
+func (c etcdCommands) certificates() []string {
+	return flags("cacert", c.access.CAFile, "cert", c.access.CertFile, "key", c.access.KeyFile)
+}
+
+// release returns the command that releases the lease of a subnet.
+func (c etcdCommands) release(subnet string) string {
+	a := c.access
+	if a.Prefix == defaultPrefix {
 		a.Prefix = ""
 	}
-	return flags("etcd-prefix", a.Prefix, "etcd-cafile", a.CAFile, "etcd-certfile", a.CertFile, "etcd-keyfile", a.KeyFile,
-		"etcd-username", a.Username, "etcd-password-file", a.PasswordFile)
+	return command("selvaged", []string{"release"}, flags("etcd-endpoints", c.endpoints, "etcd-prefix", a.Prefix,
+		"etcd-cafile", a.CAFile, "etcd-certfile", a.CertFile, "etcd-keyfile", a.KeyFile,
+		"etcd-username", a.Username, "etcd-password-file", a.PasswordFile), []string{subnet})
 }
 
-// flags writes names and values that follow each other, but for those without a value.
-func flags(pairs ...string) string {
-	var b strings.Builder
+func command(program string, args ...[]string) string {
+	return strings.Join(slices.Insert(slices.Concat(args...), 0, program), " ")
+}
+
+// flags returns --NAME=VALUE of pairs of names and values, without those that have no value.
+func flags(pairs ...string) (all []string) {
 	for pair := range slices.Chunk(pairs, 2) {
 		if pair[1] != "" {
-			b.WriteString(" --" + pair[0] + "=" + word(pair[1]))
+			all = append(all, "--"+pair[0]+"="+word(pair[1]))
 		}
 	}
-	return b.String()
+	return all
 }
 
-// plain are words that a shell leaves as they are.
+// plain matches what a shell leaves as it is.
 var plain = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]*$`)
 
 // word quotes text for a shell.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,50 +11,40 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// checkFilter looks at who drops what the overlay has forwarded.
+// checkFilter looks for firewalls that drop forwarded overlay traffic.
 func checkFilter(f Facts) (all []Finding) {
-	for _, text := range f.Drops {
-		what, advice, _ := strings.Cut(text, "; add: ")
-		all = append(all, failure(advice, "%s", what))
+	for _, d := range f.Drops {
+		all = append(all, failure(d.Advice(), "%s", d))
 	}
 	if f.Status != nil {
 		for _, p := range f.Status.Problems {
-			if p.Topic == filterTopic && !strings.Contains(p.Text, "; add: ") { // that one was looked for above
-				all = append(all, warning(log+" says more", "%s", p.Text))
+			if p.Code == status.RulesNotSet {
+				all = append(all, warning(log+" shows details", "%s", p.Text))
 			}
 		}
-		for _, text := range f.Status.Filter.Trouble {
-			what, advice := cutAdvice(text)
-			all = append(all, warning(advice, "%s", what))
+		for _, t := range f.Status.Filter.Troubles {
+			all = append(all, warning(cmp.Or(fmt.Sprint(t.Advice), log+" shows details"), "%s", t.Text))
 		}
 	}
 	if s := f.Status; s != nil && s.Lease != nil && !s.Filter.InForce && s.Pending() == 0 {
-		all = append(all, failure("journalctl -u selvaged | grep 'packet filter' says why; nftables in the kernel, or the program iptables, is needed",
-			"selvaged's packet filter rules are not in, so the subnet file is not written either"))
+		all = append(all, failure("journalctl -u selvaged | grep 'packet filter' shows why; "+
+			"it needs nftables in the kernel, or the program iptables",
+			"selvaged's packet filter rules are not set, so the subnet file is not written either"))
 	}
 	if len(all) == 0 && len(f.networks()) > 0 {
-		text := "nobody drops all of what the overlay has forwarded"
+		text := "no firewall blocks forwarded overlay traffic"
 		if s := f.Status; s != nil && !s.Filter.VTEPFilter && len(f.devices()) > 0 {
-			text += "; VXLAN packets are taken from anybody"
+			text += "; VXLAN packets are accepted from any host"
 		}
 		all = append(all, passed("%s", text))
 	}
 	return all
 }
 
-// cutAdvice parts a trouble of the packet filter from what its text says at the end, in parentheses, to do.
-func cutAdvice(text string) (what, advice string) {
-	i := strings.LastIndex(text, " (")
-	if i < 0 || !strings.HasSuffix(text, ")") {
-		return text, log + " says more"
-	}
-	return text[:i], text[i+len(" (") : len(text)-1]
-}
-
 func checkDevices(f Facts) (all []Finding) {
 	devices := f.devices()
 	if f.Status == nil && len(devices) == 0 && f.File.Err == nil && f.podMTU() != 0 {
-		return []Finding{warning("systemctl start selvaged makes it", "there is no VXLAN device of selvage's, unless the backend is host-gw")}
+		return []Finding{warning("systemctl start selvaged makes it", "selvage's VXLAN device does not exist; with the backend host-gw there is none")}
 	}
 	for _, d := range devices {
 		all = append(all, f.checkDevice(d)...)
@@ -63,7 +54,7 @@ func checkDevices(f Facts) (all []Finding) {
 	}
 	all = append(all, f.checkConfigMTU()...)
 	if len(all) == 0 && len(devices) > 0 {
-		all = append(all, passed("%s as wanted", strings.Join(namesOf(devices), ", ")))
+		all = append(all, passed("%s in sync", strings.Join(namesOf(devices), ", ")))
 	}
 	return all
 }
@@ -75,34 +66,34 @@ func namesOf(devices []status.Device) (names []string) {
 	return names
 }
 
-// checkDevice compares a device with what is wanted of it.
+// checkDevice compares a device with its desired state.
 func (f Facts) checkDevice(d status.Device) (all []Finding) {
 	l, there := f.link(d.Name)
 	if x, ok := f.inPlaceOf(d); ok {
 		return []Finding{failure(fmt.Sprintf("ip link delete %s, or give it another VNI or port", x.Name),
-			"device %s, which is not selvage's, has VNI %d and port %d, so that %s cannot be made", x.Name, x.VNI, x.Port, d.Name)}
+			"device %s, which is not selvage's, has VNI %d and port %d, so that %s cannot be created", x.Name, x.VNI, x.Port, d.Name)}
 	}
 	switch {
 	case !there:
-		return []Finding{failure(log+" says why it cannot be made", "device %s is missing", d.Name)}
+		return []Finding{failure(log+" shows why it cannot be created", "device %s is missing", d.Name)}
 	case l.Kind != d.Kind || l.Alias != network.Alias && !d.Present:
-		return []Finding{failure(fmt.Sprintf("ip link delete %s, or rename it", d.Name), "device %s is not selvage's, and stands where its own is to be", d.Name)}
+		return []Finding{failure(fmt.Sprintf("ip link delete %s, or rename it", d.Name), "device %s is not selvage's, and has the name that selvage's needs", d.Name)}
 	case !l.Up:
-		all = append(all, failure("systemctl restart selvaged, which sets it up", "device %s is down", d.Name))
+		all = append(all, failure("systemctl restart selvaged, which brings it up", "device %s is down", d.Name))
 	case !d.Present:
-		all = append(all, failure(log+" says why", "device %s is not as it is to be", d.Name))
+		all = append(all, failure(log+" shows why", "device %s is out of sync", d.Name))
 	}
 	if _, ok := f.holder(d.Local); d.Local.IsValid() && !ok {
-		all = append(all, failure("systemctl restart selvaged, which chooses the uplink anew", "device %s sends from %s, an address that this node does not have", d.Name, d.Local))
+		all = append(all, failure("systemctl restart selvaged, which selects the uplink again", "device %s sends from %s, an address that this node does not have", d.Name, d.Local))
 	}
 	if up, ok := f.uplink(); ok && l.MTU+d.Overhead > up.MTU {
-		all = append(all, failure(fmt.Sprintf("ip link set %s mtu %d; or systemctl restart selvaged, which goes by the uplink's", up.Name, l.MTU+d.Overhead),
+		all = append(all, failure(fmt.Sprintf("ip link set %s mtu %d; or systemctl restart selvaged, which follows the uplink's", up.Name, l.MTU+d.Overhead),
 			"device %s has MTU %d, which takes %d bytes on %s, and that has %d", d.Name, l.MTU, l.MTU+d.Overhead, up.Name, up.MTU))
 	}
 	return all
 }
 
-// inPlaceOf finds a device of somebody else's with the VNI and port that ours is to have: the kernel allows one only.
+// inPlaceOf finds a foreign device with the VNI and port of ours: the kernel allows only one.
 func (f Facts) inPlaceOf(d status.Device) (Link, bool) {
 	if d.Present {
 		return Link{}, false
@@ -117,25 +108,26 @@ func (f Facts) inPlaceOf(d status.Device) (Link, bool) {
 	return f.Links[i], true
 }
 
-// checkConfigMTU: an MTU in the network config that is above the uplink's is not followed.
+// checkConfigMTU checks the MTU in the network config: one above the uplink's is ignored.
 func (f Facts) checkConfigMTU() []Finding {
 	up, ok := f.uplink()
 	if mtu := f.backendMTU(); ok && f.Status != nil && mtu > up.MTU {
-		return []Finding{warning(fmt.Sprintf("ip link set %s mtu %d, if the network carries that; or take MTU out of Backend in the network config", up.Name, mtu),
-			"the network config's Backend.MTU is %d, and uplink %s takes %d only, by which this node goes", mtu, up.Name, up.MTU)}
+		return []Finding{warning(fmt.Sprintf("ip link set %s mtu %d, if the network carries that; or remove MTU from Backend in the network config", up.Name, mtu),
+			"the network config's Backend.MTU is %d; uplink %s has only %d, which this node uses", mtu, up.Name, up.MTU)}
 	}
 	return nil
 }
 
-// checkEntries looks at what is to be in the kernel and is not. What depends on a device that is not there is not there either,
-// so the first of the causes, in the order in which entries are made, is named for all.
+// checkEntries looks for desired entries that are not in the kernel. What depends on a missing device is missing too, so
+// the finding names the first cause, in the order in which entries are made.
 func checkEntries(f Facts) []Finding {
 	if f.Status == nil {
 		return nil
 	}
-	var late, causes []string
+	var late []string
+	var cause *status.Problem
 	first, total := "", 0
-	for _, kind := range kinds() {
+	for _, kind := range network.Kinds() {
 		c := f.Status.Entries[kind]
 		total += c.Wanted
 		if c.Pending == 0 {
@@ -145,43 +137,41 @@ func checkEntries(f Facts) []Finding {
 		if first == "" {
 			first = kind
 		}
-		for _, p := range f.Status.Problems {
-			if p.Topic != kind {
-				continue
-			}
-			if causes = append(causes, p.Text); len(causes) == 1 {
-				first = kind
-			}
+		i := slices.IndexFunc(f.Status.Problems, func(p status.Problem) bool {
+			return p.Kind == kind && p.Code != status.Conflict
+		})
+		if i >= 0 && cause == nil {
+			cause, first = &f.Status.Problems[i], kind
 		}
 	}
 	switch {
-	case len(causes) > 0:
-		return []Finding{failure(entryCure(first, causes[0]), "not in place: %s: %s", strings.Join(late, ", "), causes[0])}
-	case len(late) > 0 && f.Status.State != status.Starting: // what is not known to be wanted yet is not pending
-		return []Finding{failure(entryCure(first, ""), "not in place: %s", strings.Join(late, ", "))}
+	case cause != nil:
+		return []Finding{failure(entryRemedy(first, cause.Code), "out of sync: %s: %s", strings.Join(late, ", "), cause.Text)}
+	case len(late) > 0 && f.Status.State != status.Starting: // before that, not all desired entries are known
+		return []Finding{failure(entryRemedy(first, ""), "out of sync: %s", strings.Join(late, ", "))}
 	case len(late) == 0 && total > 0:
-		return []Finding{passed("%d entries are in place", total)}
+		return []Finding{passed("all %d entries are in sync", total)}
 	}
 	return nil
 }
 
-func entryCure(kind, text string) string {
+func entryRemedy(kind string, code status.Reason) string {
 	switch {
-	case strings.Contains(text, "has no VXLAN"):
+	case kind == "link" && code == status.Unsupported:
 		return "modprobe vxlan; or boot a kernel with CONFIG_VXLAN"
-	case strings.Contains(text, "CAP_NET_ADMIN"):
+	case kind == "link" && code == status.NotPermitted:
 		return "give selvaged CAP_NET_ADMIN and CAP_NET_RAW, or run it as root"
 	case kind == "sysctl":
-		return "let selvaged write to /proc/sys: mount it read-write, or set what it wants by sysctl yourself"
+		return "let selvaged write to /proc/sys: mount it read-write, or set the values with sysctl yourself"
 	case kind == "route":
-		return "ip route show table all proto kernel shows who holds the subnet; remove that address or device"
+		return "ip route show table all proto kernel shows what holds the subnet; remove that address or device"
 	case kind == "link":
-		return "ip -details link show type vxlan shows who is in the way; delete or rename it"
+		return "ip -details link show type vxlan shows the conflicting device; delete or rename it"
 	}
-	return "selvaged status --watch shows whether it lasts; " + log + " says why"
+	return "selvaged status --watch shows whether it lasts; " + log + " shows why"
 }
 
-// checkRoutes looks for what of others goes before the overlay's routes.
+// checkRoutes looks for foreign addresses and routes that take precedence over the overlay's.
 func checkRoutes(f Facts) (all []Finding) {
 	if f.Status == nil {
 		return nil
@@ -195,18 +185,18 @@ func checkRoutes(f Facts) (all []Finding) {
 		}
 	}
 	if len(all) == 0 && len(f.Peers) > 0 {
-		all = append(all, passed("nobody's routes go before the overlay's"))
+		all = append(all, passed("no foreign route takes precedence over the overlay's"))
 	}
 	return all
 }
 
-// inTheWay finds addresses and routes of others that keep packets from a peer's subnet.
+// inTheWay finds foreign addresses and routes that divert packets from a peer's subnet.
 func (f Facts) inTheWay(s netip.Prefix, peer string) (all []Finding) {
 	for _, l := range f.Links {
 		for _, a := range l.Addresses {
 			if l.Alias != network.Alias && s.Contains(a.Addr()) {
 				all = append(all, failure(fmt.Sprintf("ip address del %s dev %s", a, l.Name),
-					"device %s has the address %s, of %s's subnet %s: packets for pods there stay on this node", l.Name, a, peer, s))
+					"device %s has the address %s, from %s's subnet %s: packets for pods there stay on this node", l.Name, a, peer, s))
 			}
 		}
 	}
@@ -215,7 +205,7 @@ func (f Facts) inTheWay(s netip.Prefix, peer string) (all []Finding) {
 			r.Prefix.Bits() == s.Bits() && uint32(r.Metric) >= network.DefaultMetric(s) {
 			continue
 		}
-		all = append(all, failure("ip route del "+r.Text, "route %s goes before the overlay's to %s, %s", r.Text, peer, s))
+		all = append(all, failure("ip route del "+r.Text, "route %s takes precedence over the overlay's route to %s, %s", r.Text, peer, s))
 	}
 	return all
 }

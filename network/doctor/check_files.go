@@ -13,12 +13,12 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// rewrite has the daemon write its files.
-const rewrite = "systemctl restart selvaged, which writes it anew"
+// rewrite makes the daemon write the subnet file.
+const rewrite = "systemctl restart selvaged, which writes it again"
 
 func checkSubnetFile(f Facts) (all []Finding) {
 	if f.Status != nil && f.Status.State == status.Starting {
-		return nil // it is written last of all
+		return nil // the daemon writes it last
 	}
 	switch {
 	case errors.Is(f.File.Err, fs.ErrNotExist):
@@ -30,26 +30,27 @@ func checkSubnetFile(f Facts) (all []Finding) {
 	case f.File.Err != nil:
 		return []Finding{failure(rewrite, "%v", f.File.Err)}
 	case f.Status == nil || f.Status.Lease == nil:
-		return []Finding{passed("%s says %s", f.File.Path, join(f.own()))}
+		return []Finding{passed("%s has %s", f.File.Path, join(f.own()))}
 	}
 	for _, own := range f.Status.Lease.Subnets {
 		if has := f.File.Content.Subnets[subnet.FamilyOf(own.Addr())]; has != subnet.Gateway(own) {
-			says := "nothing"
+			found := "no subnet"
 			if has.IsValid() {
-				says = has.String()
+				found = has.String()
 			}
-			all = append(all, failure(rewrite, "subnet file %s says %s, and this node's lease is on %s: new pods get addresses that others do not reach", f.File.Path, says, own))
+			all = append(all, failure(rewrite, "subnet file %s has %s, and this node's lease is %s: new pods get addresses "+
+				"that other nodes do not reach", f.File.Path, found, own))
 		}
 	}
 	if mtu := f.podMTU(); f.File.Content.MTU != mtu {
-		all = append(all, failure(rewrite, "subnet file %s says MTU %d, and the overlay carries %d", f.File.Path, f.File.Content.MTU, mtu))
+		all = append(all, failure(rewrite, "subnet file %s has MTU %d, and the overlay carries %d", f.File.Path, f.File.Content.MTU, mtu))
 	}
 	if list, ok := f.CNI.own(); ok && list.SubnetFile != "" && list.SubnetFile != f.File.Path {
-		all = append(all, failure("make them the same: subnetFile there, or --subnet-file of selvaged",
+		all = append(all, failure("use one path for both: subnetFile there, or --subnet-file of selvaged",
 			"%s reads the subnet file %s, and selvaged writes %s", list.File, list.SubnetFile, f.File.Path))
 	}
 	if len(all) == 0 {
-		all = append(all, passed("%s says what the lease does", f.File.Path))
+		all = append(all, passed("%s matches the lease", f.File.Path))
 	}
 	return all
 }
@@ -62,11 +63,11 @@ func join(all []netip.Prefix) string {
 	return strings.Join(text, " ")
 }
 
-// checkBridge compares the pods' bridge with the subnet and the MTU that pods are to have.
+// checkBridge compares the pods' bridge with the node's subnet and the pod MTU.
 func checkBridge(f Facts) (all []Finding) {
 	bridge, ok := f.bridge()
 	if !ok {
-		return nil // there are no pods yet, or they are attached otherwise
+		return nil // there are no pods yet, or they use no bridge
 	}
 	for _, own := range f.own() {
 		want, found, others := subnet.Gateway(own), false, []string{}
@@ -78,8 +79,9 @@ func checkBridge(f Facts) (all []Finding) {
 			others = append(others, a.String())
 		}
 		if len(others) > 0 && !found {
-			all = append(all, failure(fmt.Sprintf("delete the pods of this node, then ip link delete %s; the next pod makes it anew", bridge.Name),
-				"bridge %s has %s, and this node's subnet wants %s: no pod can be started, and others do not reach those there", bridge.Name, strings.Join(others, " "), want))
+			all = append(all, failure(fmt.Sprintf("delete the pods of this node, then ip link delete %s; the next pod creates it again", bridge.Name),
+				"bridge %s has %s, and this node's subnet needs %s: no pod can be started, and other nodes do not reach the "+
+					"pods there", bridge.Name, strings.Join(others, " "), want))
 		}
 	}
 	want := f.podMTU()
@@ -87,12 +89,12 @@ func checkBridge(f Facts) (all []Finding) {
 		want = list.MTU
 	}
 	if want != 0 && bridge.MTU != want {
-		means := "packets to its pods that are larger are dropped"
+		effect := "larger packets to its pods are dropped"
 		if bridge.MTU > want {
-			means = "pods that go by it send packets that the overlay does not carry"
+			effect = "pods that use it send packets that the overlay does not carry"
 		}
-		all = append(all, warning(fmt.Sprintf("ip link set %s mtu %d; then restart the pods whose MTU is another", bridge.Name, want),
-			"bridge %s has MTU %d, and pods are to have %d: %s", bridge.Name, bridge.MTU, want, means))
+		all = append(all, warning(fmt.Sprintf("ip link set %s mtu %d; then restart the pods with another MTU", bridge.Name, want),
+			"bridge %s has MTU %d, and the pod MTU is %d: %s", bridge.Name, bridge.MTU, want, effect))
 	}
 	if len(all) == 0 {
 		all = append(all, passed("%s has this node's subnet and MTU", bridge.Name))
@@ -100,29 +102,30 @@ func checkBridge(f Facts) (all []Finding) {
 	return all
 }
 
-// checkCNI looks at what a container runtime makes of the configurations and the plugins.
+// checkCNI examines the CNI configurations and plugins as a container runtime finds them.
 func checkCNI(f Facts) (all []Finding) {
 	c := f.CNI
 	switch {
 	case c.Dir == "":
 		return nil
 	case errors.Is(c.DirErr, fs.ErrNotExist):
-		return []Finding{warning("selvaged install-cni puts plugin and configuration in place; --cni-conf-dir names another directory, and an empty one leaves this out",
-			"there is no %s, where container runtimes look for CNI configurations", c.Dir)}
+		return []Finding{warning("selvaged install-cni installs plugin and configuration; --cni-conf-dir names another directory, an empty one "+
+			"skips this check",
+			"%s, where container runtimes look for CNI configurations, does not exist", c.Dir)}
 	case c.DirErr != nil:
 		return []Finding{failure("ls -ld "+c.Dir, "%v", c.DirErr)}
 	}
 	own, ok := c.own()
 	if !ok {
-		all = append(all, failure("selvaged install-cni, with --cni-conf-dir="+c.Dir+" unless that is the usual one",
+		all = append(all, failure("selvaged install-cni, with --cni-conf-dir="+c.Dir+" unless that is the default",
 			"no CNI configuration in %s has a plugin of type selvage or flannel", c.Dir))
 	} else if first := c.Lists[0]; first.File != own.File {
-		what := "another network's"
+		what := "of another network"
 		if first.Err != nil {
-			what = "which cannot be read: " + first.Err.Error()
+			what = "unreadable: " + first.Err.Error()
 		}
-		all = append(all, failure(fmt.Sprintf("mv %s %s.off, if pods are to be in this overlay", first.File, first.File),
-			"runtimes take the first CNI configuration, %s (%s), and not %s", first.File, what, own.File))
+		all = append(all, failure(fmt.Sprintf("mv %s %s.off, if pods should use this overlay", first.File, first.File),
+			"runtimes use the first CNI configuration, %s (%s), not %s", first.File, what, own.File))
 	}
 	for _, typ := range slices.Sorted(maps.Keys(c.Plugins)) {
 		err := c.Plugins[typ]
@@ -131,14 +134,14 @@ func checkCNI(f Facts) (all []Finding) {
 		}
 		var at *pluginError
 		if errors.As(err, &at) {
-			all = append(all, failure("chmod 755 "+at.path, "CNI plugin %s, which %s names, cannot be run: it is not executable", at.path, own.File))
+			all = append(all, failure("chmod 755 "+at.path, "CNI plugin %s, which %s uses, is not executable", at.path, own.File))
 			continue
 		}
 		all = append(all, failure(fmt.Sprintf("install %s into %s", typ, c.BinDirs[0]),
-			"CNI plugin %s, which %s names, is missing from %s", typ, own.File, strings.Join(c.BinDirs, ", ")))
+			"CNI plugin %s, which %s uses, is missing from %s", typ, own.File, strings.Join(c.BinDirs, ", ")))
 	}
 	if len(all) == 0 {
-		all = append(all, passed("%s is first, and its plugins are there", own.File))
+		all = append(all, passed("%s is first, and its plugins are installed", own.File))
 	}
 	return all
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// oldest is the first kernel on which a family works: vxlan_changelink came with 4.12, and routes over IPv6 that say onlink
-// with 4.16.
+// oldest returns the first kernel on which a family works: vxlan_changelink came with 4.12, IPv6 routes with onlink with
+// 4.16.
 func oldest(f subnet.Family) [2]int {
 	return [...][2]int{subnet.IPv4: {4, 12}, subnet.IPv6: {4, 16}}[f]
 }
 
-// version reads what uname -r prints.
+// version parses the output of uname -r.
 func version(release string) (v [2]int, ok bool) {
 	_, err := fmt.Sscanf(release, "%d.%d", &v[0], &v[1])
 	return v, err == nil
@@ -32,11 +32,11 @@ func checkKernel(f Facts) (all []Finding) {
 		}
 	}
 	if f.Kernel.NFTables != nil {
-		all = append(all, warning("modprobe nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET); or --vtep-filter=false to do without",
-			"nf_tables cannot be used, so that VXLAN packets are taken from anybody: %v", f.Kernel.NFTables))
+		all = append(all, warning("modprobe nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET); or silence with --vtep-filter=false",
+			"nf_tables cannot be used, so VXLAN packets are accepted from any host: %v", f.Kernel.NFTables))
 	}
 	if len(all) == 0 {
-		text := fmt.Sprintf("Linux %s has what it takes", f.Kernel.Release)
+		text := fmt.Sprintf("Linux %s has all required features", f.Kernel.Release)
 		if f.Kernel.Nexthops != nil {
 			text += "; without nexthop objects (Linux 5.3), which matters from some 5,000 nodes on"
 		}
@@ -45,8 +45,8 @@ func checkKernel(f Facts) (all []Finding) {
 	return all
 }
 
-// dots writes a path below /proc/sys as sysctl does. A name with a dot in it, as VLANs have, is left for sysctl to take with
-// slashes.
+// dots formats a path below /proc/sys for sysctl. A path with a dot in it, as of a VLAN, keeps its slashes, which sysctl
+// accepts.
 func dots(path string) string {
 	if strings.Contains(path, ".") {
 		return path
@@ -54,12 +54,12 @@ func dots(path string) string {
 	return strings.ReplaceAll(path, "/", ".")
 }
 
-// off returns a failure if a setting is 0.
-func (f Facts) off(path, means string) (all []Finding) {
+// off returns a failure if a setting is 0. effect says what follows from that.
+func (f Facts) off(path, effect string) (all []Finding) {
 	if f.Sysctls[path] == "0" {
 		name := dots(path)
-		all = append(all, failure(fmt.Sprintf("sysctl -w %s=1; and find who sets it to 0: grep -rs forward /etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d", name),
-			"%s is 0: %s", name, means))
+		all = append(all, failure(fmt.Sprintf("sysctl -w %s=1; find what sets it to 0: grep -rs forward /etc/sysctl.conf "+
+			"/etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d", name), "%s is 0: %s", name, effect))
 	}
 	return all
 }
@@ -83,17 +83,17 @@ func checkForwarding(f Facts) (all []Finding) {
 			continue
 		}
 		whole := [...]string{subnet.IPv4: "net/ipv4/ip_forward", subnet.IPv6: "net/ipv6/conf/all/forwarding"}[family]
-		if bad := f.off(whole, "this node forwards no "+family.String()+" packets, neither from its pods nor to them"); len(bad) > 0 {
+		if bad := f.off(whole, "this node forwards no "+family.String()+" packets, from its pods or to them"); len(bad) > 0 {
 			all = append(all, bad...)
 			continue // which sets it for all interfaces
 		}
 		for _, link := range links {
 			path := [...]string{subnet.IPv4: "net/ipv4/conf/", subnet.IPv6: "net/ipv6/conf/"}[family] + link + "/forwarding"
-			all = append(all, f.off(path, fmt.Sprintf("this node forwards no %s packets that come in by %s", family, link))...)
+			all = append(all, f.off(path, fmt.Sprintf("this node forwards no %s packets that arrive on %s", family, link))...)
 		}
 	}
 	if len(all) == 0 {
-		all = append(all, passed("packets are forwarded"))
+		all = append(all, passed("forwarding is on"))
 	}
 	return all
 }
@@ -106,12 +106,13 @@ func checkRouterAdvertisements(f Facts) []Finding {
 	path := "net/ipv6/conf/" + l.Name + "/accept_ra"
 	if f.Sysctls[path] == "1" && f.Sysctls["net/ipv6/conf/"+l.Name+"/forwarding"] == "1" {
 		return []Finding{failure(fmt.Sprintf("sysctl -w %s=2", dots(path)),
-			"%s is 1: a node that forwards takes no router advertisements then, and loses an IPv6 default route that it has from one", dots(path))}
+			"%s is 1: a forwarding node then ignores router advertisements, and loses an IPv6 default route learnt from one", dots(path))}
 	}
-	return []Finding{passed("router advertisements on %s keep their meaning", l.Name)}
+	return []Finding{passed("router advertisements on %s are accepted, or not used", l.Name)}
 }
 
-// checkBridgeFilter: kube-proxy's rules are in iptables, which packets between two ports of a bridge do not meet by themselves.
+// checkBridgeFilter checks br_netfilter: without it, packets between two ports of a bridge bypass iptables, and so
+// kube-proxy's rules.
 func checkBridgeFilter(f Facts) []Finding {
 	if !f.KubeProxy {
 		return nil
@@ -123,17 +124,17 @@ func checkBridgeFilter(f Facts) []Finding {
 		setting := [...]string{subnet.IPv4: "net/bridge/bridge-nf-call-iptables", subnet.IPv6: "net/bridge/bridge-nf-call-ip6tables"}[family]
 		if value := f.Sysctls[setting]; value != "1" {
 			if value == "" {
-				value = "not there"
+				value = "not available"
 			}
 			return []Finding{warning(fmt.Sprintf("modprobe br_netfilter; sysctl -w %s=1", dots(setting)),
-				"%s is %s, and kube-proxy's rules are in iptables: a pod that asks a service gets no answer from a pod of its own node", dots(setting), value)}
+				"%s is %s, and kube-proxy uses iptables: a pod gets no answer through a service from a pod of its own node", dots(setting), value)}
 		}
 	}
 	return []Finding{passed("kube-proxy's rules see packets between pods of this node")}
 }
 
-// checkNeighbours: of neighbours that are not permanent the kernel keeps gc_thresh3 in one table for all interfaces and
-// namespaces. Peers on the uplink's own link are such; before Linux 5.0 permanent ones counted as well.
+// checkNeighbours checks the size of the neighbour tables: the kernel keeps gc_thresh3 neighbours that are not permanent, for
+// all interfaces and namespaces. Peers on the uplink's link are such; before Linux 5.0 permanent ones counted too.
 func checkNeighbours(f Facts) (all []Finding) {
 	if f.Status == nil || f.Status.Uplink == nil {
 		return nil
@@ -153,17 +154,17 @@ func checkNeighbours(f Facts) (all []Finding) {
 		most = max(most, n)
 		if n >= limit {
 			setting := [...]string{subnet.IPv4: "net.ipv4", subnet.IPv6: "net.ipv6"}[family] + ".neigh.default.gc_thresh3"
-			all = append(all, failure(fmt.Sprintf("sysctl -w %s=%d, and put it into /etc/sysctl.d", setting, 2*n),
-				"%d nodes are on one link with this one, and the kernel keeps %d neighbours (%s): beyond that, packets are dropped", n, limit, setting))
+			all = append(all, failure(fmt.Sprintf("sysctl -w %s=%d, and add it to /etc/sysctl.d", setting, 2*n),
+				"%d nodes share a link with this one, and the kernel keeps %d neighbours (%s): beyond that, packets are dropped", n, limit, setting))
 		}
 	}
 	if len(all) == 0 {
-		all = append(all, passed("the kernel has room for the neighbours on one link, %d", most))
+		all = append(all, passed("the neighbour tables are large enough for the nodes on one link, %d", most))
 	}
 	return all
 }
 
-// onLink is how many peers are on the uplink's own link.
+// onLink counts the peers on the uplink's link.
 func (f Facts) onLink(family subnet.Family) (n int) {
 	for _, p := range f.Peers {
 		if p.State == status.Quarantined {

@@ -11,23 +11,15 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-func (d diagnosis) with(advice, format string, args ...any) diagnosis {
-	return diagnosis{d.level, fmt.Sprintf(format, args...), advice}
-}
-
-func fail(advice, format string, args ...any) diagnosis {
-	return diagnosis{level: Failure}.with(advice, format, args...)
-}
-
-// diagnose says what is wrong with the way to a peer. It goes from what is certain to what is left.
+// diagnose finds what is wrong with the path to a peer. It goes from what is certain to what remains.
 func (f Facts) diagnose(p probe.Path) diagnosis {
 	again := p.Again
 	if again == nil {
 		again = &probe.Again{}
 	}
-	// One hop is answered by who would pass the packet on, before its own packet filter.
-	small := p.Overlay.Answered || hopped(p, again.Hop) || delivered(p, p.Overlay)
-	full := p.OverlayFull.Answered || hopped(p, again.HopFull) || delivered(p, p.OverlayFull)
+	// A packet with one hop is answered by the node that would forward it, before its own packet filter.
+	small := p.Overlay.Answered || expiredAtPeer(p, again.Hop) || delivered(p, p.Overlay)
+	full := p.OverlayFull.Answered || expiredAtPeer(p, again.HopFull) || delivered(p, p.OverlayFull)
 	switch {
 	case small && full:
 		return f.reached(p)
@@ -35,12 +27,13 @@ func (f Facts) diagnose(p probe.Path) diagnosis {
 		return f.tooLarge(p, *again)
 	}
 	if x, ok := f.Explained[p.Key]; ok && !x.OK {
-		if i := slices.IndexFunc(x.Steps, func(s status.Step) bool { return s.Mark == status.Foreign && s.Kind == "route" }); i >= 0 {
-			return fail("selvaged explain "+x.Address.String()+"; ip rule; remove what is not yours", "%s: %s", them, x.Verdict)
+		if slices.ContainsFunc(x.Steps, func(s status.Step) bool { return s.Mark == status.Foreign && s.Kind == "route" }) {
+			return fail("%s: %s", them{}, x.Verdict).advise("selvaged explain %s; ip rule; remove what is not yours", x.Address)
 		}
 	}
 	if p.Overlay.Failed != "" {
-		return fail("selvaged explain, with an address there, follows a packet", "this node's kernel sends nothing to pods of %s: %s", them, p.Overlay.Failed)
+		return fail("this node's kernel sends nothing to pods of %s: %s", them{}, p.Overlay.Failed).
+			advise("selvaged explain ADDRESS follows a packet to an address there")
 	}
 	if d, ok := f.droppedHere(p, *again); ok {
 		return d
@@ -51,13 +44,13 @@ func (f Facts) diagnose(p probe.Path) diagnosis {
 	return f.directLost(p)
 }
 
-// hopped reports whether it was the peer that said of a packet that its only hop was over: where a route of somebody else's goes first, a
-// router on the underlay says so.
-func hopped(p probe.Path, e probe.Echo) bool {
+// expiredAtPeer reports whether the peer answered that a packet's only hop was used up. Where a foreign route takes
+// precedence, a router on the underlay answers that instead.
+func expiredAtPeer(p probe.Path, e probe.Echo) bool {
 	return e.Answered && (!p.Tunnel || p.Subnet.Contains(e.By) || e.By == p.Target.Underlay)
 }
 
-// port is the VXLAN port in the words of rules.
+// port is the VXLAN port.
 func (f Facts) port() string {
 	for _, d := range f.devices() {
 		return strconv.Itoa(int(d.Port))
@@ -65,123 +58,136 @@ func (f Facts) port() string {
 	return "8472"
 }
 
-// delivered reports whether an answer came out of the tunnel, or in by the uplink where there is none. If it was not heard,
-// then this node's own packet filter has no liking for ICMP: the overlay works.
+// delivered reports whether an answer came out of the tunnel, or in by the uplink where there is none. If it was not
+// received, this node's own packet filter drops ICMP: the overlay works.
 func delivered(p probe.Path, e probe.Echo) bool {
-	return slices.ContainsFunc(e.Came, func(a probe.Arrival) bool { return p.Tunnel && a.Interface == p.Link && !a.Outer.IsValid() })
+	return slices.ContainsFunc(e.Came, func(a probe.Arrival) bool {
+		return p.Tunnel && a.Interface == p.Link && !a.Outer.IsValid()
+	})
 }
 
-// reached judges a path on which packets of all sizes pass.
+// reached diagnoses a path on which packets of all sizes pass.
 func (f Facts) reached(p probe.Path) diagnosis {
 	if big := p.UnderlayFull; p.Tunnel && big.TooBigFor > 0 {
-		return diagnosis{level: Warning}.with(f.lowerMTU(p, big.TooBigFor-p.Overhead),
-			"packets of full size to %s are sent in fragments, which is slow: %s on the way takes at most %d bytes, and they have %d", them, big.By, big.TooBigFor, big.Size)
+		return warn("packets of full size to %s are fragmented, which is slow: %s on the way takes at most %d bytes, "+
+			"and they have %d", them{}, big.By, big.TooBigFor, big.Size).with(f.lowerMTU(p, big.TooBigFor-p.Overhead))
 	}
-	if !p.Overlay.Answered {
-		return diagnosis{Pass, "ICMP echo is filtered in the overlay to " + them + ", which does no harm: packets get there and back", ""}
+	switch {
+	case !p.Overlay.Answered:
+		return pass("ICMP echo to %s is filtered in the overlay, which does no harm: packets pass in both directions", them{})
+	case !p.Underlay.Answered && p.Underlay.Asked:
+		return pass("ICMP echo to %s is filtered on the underlay, which does no harm: the overlay works", them{})
 	}
-	if !p.Underlay.Answered && !p.Underlay.Asked {
-		return diagnosis{level: Pass}
-	}
-	if !p.Underlay.Answered {
-		return diagnosis{Pass, "ICMP echo is filtered on the underlay to " + them + ", which does no harm: the overlay works", ""}
-	}
-	return diagnosis{level: Pass}
+	return pass("")
 }
 
-// tooLarge judges a path on which small packets pass and full ones do not.
+// tooLarge diagnoses a path on which small packets pass and full ones do not.
 func (f Facts) tooLarge(p probe.Path, again probe.Again) diagnosis {
 	if p.OverlayFull.Failed != "" {
-		return fail("systemctl restart selvaged; the device's MTU is to be that of the subnet file at least",
-			"packets of %d bytes, as pods send them, do not fit through %s: %s", p.OverlayFull.Size, p.Link, p.OverlayFull.Failed)
+		return fail("packets of %d bytes, as pods send them, do not fit through %s: %s",
+			p.OverlayFull.Size, p.Link, p.OverlayFull.Failed).
+			advise("systemctl restart selvaged; the device's MTU must be at least that of the subnet file")
 	}
 	fits := again.Fits
 	if fits == 0 {
 		fits = p.Overlay.Size
 	}
-	says := ""
+	more := ""
 	if p.Tunnel {
-		says = fmt.Sprintf(", %d on the underlay", fits+p.Overhead)
+		more = fmt.Sprintf(", %d on the underlay", fits+p.Overhead)
 	}
 	if p.UnderlayFull.TooBigFor > 0 {
-		says += fmt.Sprintf("; %s says that it takes %d", p.UnderlayFull.By, p.UnderlayFull.TooBigFor)
+		more += fmt.Sprintf("; %s reports that it takes %d", p.UnderlayFull.By, p.UnderlayFull.TooBigFor)
 	}
-	return fail(f.lowerMTU(p, fits), "large packets to %s are lost: pods send up to %d bytes, and up to %d get through%s",
-		them, p.Full, fits, says)
+	return fail("large packets to %s are lost: pods send up to %d bytes, and up to %d get through%s",
+		them{}, p.Full, fits, more).with(f.lowerMTU(p, fits))
 }
 
-// lowerMTU is what to do if pods' packets of a size fit and larger ones do not.
-func (f Facts) lowerMTU(p probe.Path, fits int) string {
+// lowerMTU returns what to do if pods' packets of a size fit and larger ones do not.
+func (f Facts) lowerMTU(p probe.Path, fits int) sentence {
 	if f.Status != nil && f.Status.Backend != nil && f.Status.Backend.Type == "host-gw" {
-		return fmt.Sprintf("let the underlay carry %d bytes; or ip link set %s mtu %d on every node", p.Full, p.Link, fits)
+		return say("let the underlay carry %d bytes; or ip link set %s mtu %d on every node", p.Full, p.Link, fits)
 	}
-	return fmt.Sprintf(`let the underlay carry %d bytes; or set "MTU": %d in Backend of the network config, `+etcdPrefix+`/config in etcd, and restart the pods`, p.Full+p.Overhead, fits+p.Overhead)
+	return say(`let the underlay carry %d bytes; or set "MTU": %d in Backend of the network config, %s in etcd, `+
+		"and restart the pods", p.Full+p.Overhead, fits+p.Overhead, f.etcd().key("config"))
 }
 
-// droppedHere judges a path whose answers were seen to arrive at this node.
+// droppedHere diagnoses a path whose answers arrived at this node.
 func (f Facts) droppedHere(p probe.Path, again probe.Again) (diagnosis, bool) {
 	for _, a := range slices.Concat(p.Overlay.Came, again.Hop.Came) {
 		if p.Tunnel && !a.Outer.IsValid() {
-			continue // by another way than the tunnel: see tunnelLost
+			continue // not through the tunnel: see tunnelLost
 		}
 		strict := f.strict(a.Interface)
 		switch {
 		case a.Outer.IsValid() && a.Outer != p.Target.Underlay && f.Counted.Strangers > 0:
-			return fail(fmt.Sprintf("start selvaged there with --public-ip=%s; or here with --vtep-allow=%s/%d", a.Outer, a.Outer, a.Outer.BitLen()),
-				"what comes from %s comes from %s, which no lease names, as by NAT, and the VTEP filter drops it", them, a.Outer), true
+			return fail("packets of %s arrive from %s, which no lease has as its public IP, as behind NAT; the VTEP filter drops them",
+				them{}, a.Outer).advise("start selvaged there with --public-ip=%s; or here with --vtep-allow=%s/%d",
+				a.Outer, a.Outer, a.Outer.BitLen()), true
 		case p.Family == subnet.IPv4 && strict && f.Counted.ReversePath > 0:
-			return fail(fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2, and find who sets it to 1; or give the underlay one way", a.Interface),
-				"what comes from %s comes in by %s, while this node sends to it by another interface, and the strict reverse path filter (rp_filter) drops it", them, a.Interface), true
+			return fail("packets of %s arrive on %s, while this node sends to it by another interface, "+
+				"and the strict reverse path filter (rp_filter) drops them", them{}, a.Interface).
+				advise("sysctl -w net.ipv4.conf.%s.rp_filter=2, and find what sets it to 1; or use one path on the underlay",
+					a.Interface), true
 		case f.Counted.Checksum > 0:
-			return fail("start selvaged there with --vxlan-tx-checksum=off; or ethtool -K its uplink tx off",
-				"UDP packets from %s arrive with wrong checksums, and the kernel drops them", them), true
+			return fail("UDP packets of %s arrive with wrong checksums, and the kernel drops them", them{}).
+				advise("start selvaged there with --vxlan-tx-checksum=off; or ethtool -K its uplink tx off"), true
 		case a.Outer.IsValid() && f.Counted.Strangers > 0:
-			return fail("systemctl restart selvaged, and report it, with "+log, "the VTEP filter drops what comes from %s, which has a lease", them), true
+			return fail("the VTEP filter drops packets of %s, which has a lease", them{}).
+				advise("systemctl restart selvaged, and report it, with %s", log), true
 		case a.Outer.IsValid():
-			return fail(fmt.Sprintf("let UDP port %s in: iptables -I INPUT -p udp --dport %s -j ACCEPT, or the like in nftables or firewalld; nft list ruleset shows who drops it", f.port(), f.port()),
-				"what comes from %s arrives at %s, and this node's packet filter drops it", them, a.Interface), true
+			return fail("packets of %s arrive on %s, and this node's packet filter drops them", them{}, a.Interface).
+				advise("allow UDP port %s in: iptables -I INPUT -p udp --dport %s -j ACCEPT, or the same in nftables or "+
+					"firewalld; nft list ruleset shows what drops it", f.port(), f.port()), true
 		case strict:
-			return fail(fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2; nft list ruleset shows whether a filter does it", a.Interface),
-				"answers of %s come in by %s, and are dropped on this node", them, a.Interface), true
+			return fail("answers of %s arrive on %s, and this node drops them", them{}, a.Interface).
+				advise("sysctl -w net.ipv4.conf.%s.rp_filter=2; nft list ruleset shows whether a filter drops them",
+					a.Interface), true
 		}
 	}
 	return diagnosis{}, false
 }
 
-// strict reports whether an interface takes only packets whose source it would send to. The kernel goes by the higher of what
-// is set for it and for all (IN_DEV_RPFILTER).
+// strict reports whether an interface accepts only packets whose source it would send to. The kernel uses the higher of
+// the values of the interface and of all (IN_DEV_RPFILTER).
 func (f Facts) strict(link string) bool {
 	return max(f.Sysctls["net/ipv4/conf/all/rp_filter"], f.Sysctls["net/ipv4/conf/"+link+"/rp_filter"]) == "1"
 }
 
-// tunnelLost judges a path by VXLAN on which nothing came back.
+// tunnelLost diagnoses a path by VXLAN on which no answer arrived.
 func (f Facts) tunnelLost(p probe.Path, again probe.Again) diagnosis {
 	port := f.port()
 	left := slices.ContainsFunc(slices.Concat(p.Overlay.Left, again.Hop.Left), func(link string) bool { return link != p.Link })
 	silent := !p.Underlay.Answered && p.Underlay.Refused == ""
+	refused, byPeer := again.Tunnel.Refused, again.Tunnel.By == p.Target.Underlay
 	switch {
 	case p.Again != nil && !left && len(p.Overlay.Left) > 0 && p.Underlay.Refused == "" && p.Underlay.Answered:
-		return fail("iptables -S OUTPUT; nft list ruleset show who drops UDP port "+port,
-			"no VXLAN packet to %s leaves this node", them)
-	case again.Tunnel.Refused == "port unreachable" && again.Tunnel.By == p.Target.Underlay:
-		return fail("there: systemctl start selvaged; selvaged status", "nothing takes UDP port %s at %s, though the underlay works: there is no VXLAN device", port, them)
-	case again.Tunnel.Refused != "" && again.Tunnel.By != p.Target.Underlay && !f.isOurs(again.Tunnel):
-		return fail("let UDP port "+port+" pass there", "%s, on the way to %s, refuses VXLAN packets: %s", again.Tunnel.By, them, again.Tunnel.Refused)
-	case again.Tunnel.Refused != "" && again.Tunnel.By == p.Target.Underlay:
-		return fail("let UDP port "+port+" in there", "VXLAN packets are refused by %s: %s", them, again.Tunnel.Refused)
-	case again.Forth.Answered || len(again.Forth.Came) > 0:
-		return fail("let UDP port "+port+" pass from there to this node, in firewalls and security groups on the way; there, selvaged peers shows whether it knows this node",
-			"VXLAN packets of this node get to %s, and none come back", them)
+		return fail("no VXLAN packet to %s leaves this node", them{}).
+			advise("iptables -S OUTPUT and nft list ruleset show what drops UDP port %s", port)
+	case refused == probe.PortUnreachable && byPeer:
+		return fail("UDP port %s is closed at %s, though the underlay works: there is no VXLAN device", port, them{}).
+			advise("there: systemctl start selvaged; selvaged status")
+	case refused != "" && !byPeer && !f.isOurs(again.Tunnel):
+		return fail("%s, on the way to %s, refuses VXLAN packets: %s", again.Tunnel.By, them{}, refused).
+			advise("allow UDP port %s there", port)
+	case refused != "" && byPeer:
+		return fail("VXLAN packets are refused by %s: %s", them{}, refused).advise("allow UDP port %s in there", port)
+	case again.Outbound.Answered || len(again.Outbound.Came) > 0:
+		return fail("VXLAN packets of this node reach %s, and none come back", them{}).
+			advise("allow UDP port %s from there to this node, in firewalls and security groups on the way; "+
+				"there, selvaged peers shows whether it knows this node", port)
 	case p.Underlay.Answered:
-		return fail("let UDP port "+port+" pass from this node to there, in firewalls and security groups on the way and there; there, selvaged doctor",
-			"VXLAN packets (UDP port %s) to %s are lost, or dropped there, though the underlay works", port, them)
+		return fail("VXLAN packets (UDP port %s) to %s are lost, or dropped there, though the underlay works", port, them{}).
+			advise("allow UDP port %s from this node to there, in firewalls and security groups on the way and there; "+
+				"there, selvaged doctor", port)
 	case f.isOurs(p.Underlay) || silent:
 		return f.down(p)
 	}
-	return fail("ip route get "+p.Target.Underlay.String()+"; see that it is up and connected", "no way to %s: %s says %s", them, p.Underlay.By, p.Underlay.Refused)
+	return fail("no path to %s: %s reports %s", them{}, p.Underlay.By, p.Underlay.Refused).
+		advise("ip route get %s; check that it is up and connected", p.Target.Underlay)
 }
 
-// isOurs reports whether it is this node itself that refused a packet: nobody answered when it asked for the neighbour.
+// isOurs reports whether this node itself refused a packet: its neighbour request was not answered.
 func (f Facts) isOurs(e probe.Echo) bool {
 	if !e.By.IsValid() || e.Refused == "" {
 		return false
@@ -190,28 +196,28 @@ func (f Facts) isOurs(e probe.Echo) bool {
 	return ours
 }
 
-// directLost judges a path without a tunnel on which nothing came back.
+// directLost diagnoses a path without a tunnel on which no answer arrived.
 func (f Facts) directLost(p probe.Path) diagnosis {
 	switch {
-	case p.Underlay.Answered && p.NoDevice: // what it has not got, it cannot be asked for
-		return diagnosis{level: Warning}.with("there: selvaged doctor",
-			"nobody answers for the pods of %s, though the underlay works: it does not forward, or has no pods yet, with --ip-blackhole-route", them)
+	case p.Underlay.Answered && p.NoDevice: // it may have no address to answer from
+		return warn("no answer for the pods of %s, though the underlay works: it does not forward, or has no pods yet, "+
+			"with --ip-blackhole-route", them{}).advise("there: selvaged doctor")
 	case p.Underlay.Answered:
-		return fail("there: selvaged doctor", "packets for the pods of %s are lost, though the underlay works", them)
+		return fail("packets for the pods of %s are lost, though the underlay works", them{}).advise("there: selvaged doctor")
 	}
 	return f.down(p)
 }
 
 // down says that a peer does not answer at all.
 func (f Facts) down(p probe.Path) diagnosis {
-	advice := "see that it is up and connected; if it is gone for good, selvaged release " + theirSubnet
+	d := fail("no answer from %s, neither in the overlay nor on the underlay: it is down, or disconnected", them{})
 	if f.Unresolved[p.Target.Underlay] || f.isOurs(p.Underlay) {
-		return fail(advice, "nobody on the link answers for the address of %s: it is down, or not connected", them)
+		d = fail("no host on the link answers for the address of %s: it is down, or disconnected", them{})
 	}
-	return fail(advice, "no answer from %s, neither in the overlay nor on the underlay: it is down, or cut off", them)
+	return d.advise("check that it is up and connected; if it is gone for good, %s%s", f.etcd().release(""), theirSubnet{})
 }
 
-// leaseOf is the first subnet of a peer's lease, by which the lease is named.
+// leaseOf returns the first subnet of a peer's lease, by which the lease is named.
 func (f Facts) leaseOf(p probe.Path) netip.Prefix {
 	for _, x := range f.Peers {
 		if x.Key == p.Key && len(x.Subnets) > 0 {

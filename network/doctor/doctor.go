@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -90,9 +89,6 @@ func Examine(ctx context.Context, o Options) (Report, error) {
 	return r, nil
 }
 
-// directly ends the name of a device by which a subnet is reached without a tunnel, see [status.Peer].
-const directly = " (direct)"
-
 // targets chooses the peers to probe: at random, so that a node that is asked now and then asks all in time.
 func (f *Facts) targets(o Options) (all []probe.Target, err error) {
 	if f.Status == nil || f.Status.Backend == nil {
@@ -127,7 +123,7 @@ func goesBy(p status.Peer, name string) bool {
 // targetsOf returns the ways to one peer, one a family.
 func (f *Facts) targetsOf(p status.Peer) (all []probe.Target) {
 	for i, s := range p.Subnets {
-		if i >= len(p.PublicIP) || i >= len(p.Path) || p.Path[i] == "" {
+		if i >= len(p.PublicIP) || i >= len(p.Paths) || p.Paths[i].Device == "" {
 			continue
 		}
 		family := subnet.FamilyOf(s.Addr())
@@ -135,8 +131,7 @@ func (f *Facts) targetsOf(p status.Peer) (all []probe.Target) {
 			Key: p.Key, Node: p.Node, Family: family, Subnet: s, Underlay: p.PublicIP[i],
 			Overlay: s.Addr(), Full: f.podMTU(),
 		}
-		direct := false
-		if t.Link, direct = strings.CutSuffix(p.Path[i], directly); !direct {
+		if t.Link = p.Paths[i].Device; !p.Paths[i].Direct {
 			t.Tunnel, t.Overhead = true, f.overheadOf(t.Link)
 		}
 		if len(f.Status.Backend.Devices) == 0 {

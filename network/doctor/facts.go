@@ -8,6 +8,7 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/doctor/probe"
+	"github.com/selvage-net/selvage/network/filter/blocking"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
@@ -27,7 +28,7 @@ type Facts struct {
 	Sysctls    map[string]string // by the path below /proc/sys; those that there are not are missing
 	Links      []Link
 	Routes     []Route // of others, to addresses of the overlay
-	Drops      []string
+	Drops      []blocking.Drop
 	KubeProxy  bool           // its rules are in iptables
 	Thresholds map[string]int // gc_thresh3 by table of neighbours, arp_cache and ndisc_cache
 	File       SubnetFile

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/filter/blocking"
 	"github.com/selvage-net/selvage/network/nft"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
@@ -166,7 +168,7 @@ func gatherUnresolved() map[netip.Addr]bool {
 }
 
 // gatherFilter looks for who drops what is forwarded, and for kube-proxy's rules.
-func (f *Facts) gatherFilter() (found []string, kubeProxy bool) {
+func (f *Facts) gatherFilter() (found []blocking.Drop, kubeProxy bool) {
 	conn, err := nft.Dial()
 	if err == nil {
 		defer conn.Close()
@@ -187,10 +189,7 @@ func (f *Facts) gatherFilter() (found []string, kubeProxy bool) {
 	if uplink, ok := f.uplink(); ok && (len(o.Devices) == 0 || f.direct()) {
 		o.Devices = append(o.Devices, uplink.Name)
 	}
-	all, _ := seen.Find(o, filter.Table)
-	for _, d := range all {
-		found = append(found, d.String())
-	}
+	found, _ = seen.Find(o, filter.Table)
 	for _, c := range seen.Chains {
 		kubeProxy = kubeProxy || c.Table == "nat" && c.Name == "KUBE-SERVICES"
 	}
@@ -206,14 +205,9 @@ func (f *Facts) gatherFilter() (found []string, kubeProxy bool) {
 
 // direct reports whether some peers are reached without a tunnel.
 func (f *Facts) direct() bool {
-	for _, p := range f.Peers {
-		for _, path := range p.Path {
-			if strings.HasSuffix(path, directly) {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(f.Peers, func(p status.Peer) bool {
+		return slices.ContainsFunc(p.Paths, func(path status.PeerPath) bool { return path.Direct })
+	})
 }
 
 // count reads the counters of what the kernel drops.

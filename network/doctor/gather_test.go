@@ -86,7 +86,7 @@ func TestTargets(t *testing.T) {
 		f.Peers = append(f.Peers, peer("node"+string(rune('a'+i)), i+2))
 	}
 	f.Peers[3].State = status.Quarantined
-	f.Peers[4].Path = []string{"eth0" + directly}
+	f.Peers[4].Paths = []status.PeerPath{{Device: "eth0", Direct: true}}
 	for _, tt := range []struct {
 		o    Options
 		want int

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/network/doctor/probe"
+	"github.com/selvage-net/selvage/network/filter/blocking"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
@@ -72,7 +73,7 @@ func ahead(d time.Duration) *time.Duration { return &d }
 
 func peer(name string, n int) status.Peer {
 	return status.Peer{
-		Key: fmt.Sprintf("10.5.%d.0-24", n), Node: name, State: status.Programmed, Path: []string{"flannel.1"},
+		Key: fmt.Sprintf("10.5.%d.0-24", n), Node: name, State: status.Programmed, Paths: []status.PeerPath{{Device: "flannel.1"}},
 		Subnets: []netip.Prefix{prefix(fmt.Sprintf("10.5.%d.0/24", n))}, PublicIP: []netip.Addr{addr(fmt.Sprintf("192.0.2.%d", n))},
 	}
 }
@@ -100,7 +101,7 @@ func broken() probe.Path {
 	p := path("node2", 2)
 	p.Overlay, p.OverlayFull = no(28), no(1430)
 	p.Overlay.Left = []string{"flannel.1", "eth0"}
-	p.Again = &probe.Again{Hop: no(28), HopFull: no(1430), Forth: no(28)}
+	p.Again = &probe.Again{Hop: no(28), HopFull: no(1430), Outbound: no(28)}
 	return p
 }
 
@@ -136,42 +137,44 @@ func TestJudge(t *testing.T) {
 	}{
 		{"old kernel", func(f *Facts) { f.Kernel.Release = "4.11.12" }, Failure, "Linux 4.11.12 is too old for an overlay of IPv4", "boot Linux 4.12 or later"},
 		{"old kernel for IPv6", func(f *Facts) { f.Kernel.Release = "4.15.0-20-generic" }, Failure, "too old for an overlay of IPv6", "boot Linux 4.16 or later"},
-		{"old enough for IPv4", func(f *Facts) { f.Kernel.Release = "4.12.0"; f.Config = nil; f.File.Content.Networks[1] = nil }, Pass, "Linux 4.12.0 has what it takes", ""},
+		{"old enough for IPv4", func(f *Facts) { f.Kernel.Release = "4.12.0"; f.Config = nil; f.File.Content.Networks[1] = nil }, Pass, "Linux 4.12.0 has all required features", ""},
 		{"no nexthop objects", func(f *Facts) { f.Kernel.Nexthops = errors.New("no") }, Pass, "without nexthop objects", ""},
-		{"no nf_tables", func(f *Facts) { f.Kernel.NFTables = errors.New("no such module") }, Warning, "VXLAN packets are taken from anybody: no such module", "modprobe nf_tables"},
-		{"before 5.0 permanent neighbours count", func(f *Facts) { f.Kernel.Release = "4.19.1"; f.Thresholds["arp_cache"] = 2 }, Failure, "2 nodes are on one link", "gc_thresh3=4"},
+		{"no nf_tables", func(f *Facts) { f.Kernel.NFTables = errors.New("no such module") }, Warning, "VXLAN packets are accepted from any host: no such module", "modprobe nf_tables"},
+		{"before 5.0 permanent neighbours count", func(f *Facts) { f.Kernel.Release = "4.19.1"; f.Thresholds["arp_cache"] = 2 }, Failure, "2 nodes share a link", "gc_thresh3=4"},
 
 		{"a daemon that waits and does not say for what", func(f *Facts) { f.Status.State, f.Status.Started = status.Starting, now.Add(-time.Minute) }, Failure, "selvaged is not ready, for 1m0s", "journalctl"},
 		{"no room", func(f *Facts) {
-			f.Status.Problems = []status.Problem{{Topic: "lease", Text: "no subnet is free", Since: now}}
-		}, Failure, "lease: no subnet is free", "make room"},
+			f.Status.Problems = []status.Problem{{Topic: "lease", Text: "no subnet is free", Since: now, Code: status.NoLease}}
+		}, Failure, "lease: no subnet is free", "free subnets: selvaged release SUBNET"},
 		{"an old etcd", func(f *Facts) { f.Etcd.Endpoints[0].Version = "3.3.27" }, Failure, "is etcd 3.3.27", "upgrade etcd to 3.4"},
 		{"a learner", func(f *Facts) { f.Etcd.Endpoints[0].Learner = true }, Warning, "is a learner", "etcdctl member promote"},
-		{"a slow etcd", func(f *Facts) { f.Etcd.Endpoints[0].Latency = 700 * time.Millisecond }, Warning, "takes 700ms to answer", "look at its disk"},
+		{"a slow etcd", func(f *Facts) { f.Etcd.Endpoints[0].Latency = 700 * time.Millisecond }, Warning, "takes 700ms to answer", "check its disk"},
 		{"a clock that is fast", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(time.Hour) }, Warning, "the clock of http://192.0.2.9:2379 is 1h0m0s ahead of this node's", "timedatectl"},
 		{"a clock that is slow", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(-time.Minute) }, Warning, "is 1m0s behind this node's", "timedatectl"},
 		{"a clock that is right", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(time.Second) }, Pass, "their clocks agree with this node's", ""},
 		{"an etcd in the clear", func(f *Facts) {
-			f.Etcd.Endpoints[0].Error = "what answers does not speak TLS: if etcd is served in the clear, use http in the endpoints (…)"
+			f.Etcd.Endpoints[0].Error, f.Etcd.Endpoints[0].Code = "it does not speak TLS", "not-tls"
 		},
-			Failure, "does not speak TLS", "write http:// in --etcd-endpoints"},
+			Failure, "does not speak TLS", "use http:// in --etcd-endpoints"},
 		{"an etcd with TLS", func(f *Facts) {
-			f.Etcd.Endpoints[0].Error = "what answers at http://192.0.2.9:2379 takes connections and does not keep them: if it wants TLS, use https in the endpoints (…)"
+			f.Etcd.Endpoints[0].Error, f.Etcd.Endpoints[0].Code = "it closes connections", "needs-tls"
 		},
-			Failure, "does not keep them", "write https:// in --etcd-endpoints"},
+			Failure, "closes connections", "use https:// in --etcd-endpoints"},
 		{"an etcd far away", func(f *Facts) {
-			f.Etcd.Endpoints[0].Error = "etcd is not reachable at http://192.0.2.9:2379: check the endpoints"
+			f.Etcd.Endpoints[0].Error, f.Etcd.Endpoints[0].Code = "no route to host", "unreachable"
 		},
-			Failure, "is not reachable", "let TCP to 192.0.2.9:2379 pass from here"},
+			Failure, "no route to host", "allow TCP to 192.0.2.9:2379 from here"},
 		{"a name of nobody", func(f *Facts) {
-			f.Etcd.Endpoints[0].Error = "the name of an etcd endpoint cannot be resolved: check the endpoints"
+			f.Etcd.Endpoints[0].Error, f.Etcd.Endpoints[0].Code = "no such host", "name-not-resolved"
 		},
-			Failure, "cannot be resolved", "getent hosts"},
-		{"no leader", func(f *Facts) { f.Etcd.Endpoints[0].Problems = []string{"etcdserver: no leader"} }, Failure, "says: etcdserver: no leader", "etcdctl endpoint status"},
-		{"a certificate that ends soon", func(f *Facts) { f.Etcd.Endpoints[0].CertificateEnds = now.Add(time.Hour) }, Warning, "the certificate of http://192.0.2.9:2379 ends at 2026-03-01T13:00:00Z", "renew it"},
-		{"one that has ended", func(f *Facts) { f.Etcd.CertificateEnds = now.Add(-time.Hour) }, Failure, "selvaged's own certificate for etcd ended", "set this machine's clock"},
+			Failure, "no such host", "getent hosts"},
+		{"no leader", func(f *Facts) {
+			f.Etcd.Endpoints[0].Alarms = []status.EtcdAlarm{{Code: "no-leader", Text: "etcdserver: no leader"}}
+		}, Failure, "reports: etcdserver: no leader", "etcdctl endpoint status"},
+		{"a certificate that ends soon", func(f *Facts) { f.Etcd.Endpoints[0].CertificateEnds = now.Add(time.Hour) }, Warning, "the certificate of http://192.0.2.9:2379 expires at 2026-03-01T13:00:00Z", "renew it"},
+		{"one that has ended", func(f *Facts) { f.Etcd.CertificateEnds = now.Add(-time.Hour) }, Failure, "selvaged's own certificate for etcd expired", "correct this host's clock"},
 		{"one that is good", func(f *Facts) { f.Etcd.CertificateEnds = now.AddDate(1, 0, 0) }, Pass, "etcd 3.6.1 answers", ""},
-		{"an older daemon", func(f *Facts) { f.Etcd, f.EtcdErr = nil, errors.New("404") }, Failure, "cannot say how etcd is: 404", "restart"},
+		{"an older daemon", func(f *Facts) { f.Etcd, f.EtcdErr = nil, errors.New("404") }, Failure, "cannot report the state of etcd: 404", "restart"},
 		{"an outage that is just over", func(f *Facts) {
 			f.Status.Etcd.Outage = &status.Problem{Text: "it was away", Since: now.Add(-time.Minute)}
 		}, Failure, "it was away, for 1m0s; now it answers", "--watch"},
@@ -180,106 +183,150 @@ func TestJudge(t *testing.T) {
 			f.Links[0].Name, f.Status.Uplink.Name = "eth0.7", "eth0.7"
 			f.Sysctls["net/ipv4/conf/eth0.7/forwarding"] = "0"
 		}, Failure, "net/ipv4/conf/eth0.7/forwarding is 0", "sysctl -w net/ipv4/conf/eth0.7/forwarding=1"},
-		{"no br_netfilter", func(f *Facts) { f.KubeProxy = true }, Warning, "net.bridge.bridge-nf-call-iptables is not there", "modprobe br_netfilter"},
+		{"no br_netfilter", func(f *Facts) { f.KubeProxy = true }, Warning, "net.bridge.bridge-nf-call-iptables is not available", "modprobe br_netfilter"},
 		{"with br_netfilter", func(f *Facts) {
 			f.KubeProxy = true
 			f.Sysctls["net/bridge/bridge-nf-call-iptables"], f.Sysctls["net/bridge/bridge-nf-call-ip6tables"] = "1", "1"
 		}, Pass, "kube-proxy's rules see packets", ""},
 		{"a filter's trouble", func(f *Facts) {
-			f.Status.Problems = []status.Problem{{Topic: "packet filter", Text: "EnableNFTables is true, and cannot be had", Since: now}}
-		}, Warning, "EnableNFTables is true", "journalctl"},
-		{"anybody's VXLAN", func(f *Facts) { f.Status.Filter.VTEPFilter = false }, Pass, "VXLAN packets are taken from anybody", ""},
+			f.Status.Problems = []status.Problem{{Topic: "packet filter", Code: status.RulesNotSet, Text: "iptables: exit status 4", Since: now}}
+		}, Warning, "iptables: exit status 4", "journalctl"},
+		{"a filter's mode", func(f *Facts) {
+			f.Status.Filter.Troubles = []status.FilterTrouble{{Code: status.NoIPTables, Text: "EnableNFTables is false", Advice: "install iptables"}}
+		}, Warning, "EnableNFTables is false", "install iptables"},
+		{"rules that cannot be read", func(f *Facts) {
+			f.Status.Filter.Troubles = []status.FilterTrouble{{Code: status.FilterUnread, Text: "no permission"}}
+		}, Warning, "no permission", "journalctl"},
+		{"a firewall", func(f *Facts) {
+			f.Drops = []blocking.Drop{{Table: "inet fw", Chain: "forward", By: []string{"rule 1"}, Commands: []string{"nft insert x", "nft insert y"}}}
+			f.Status.Problems = []status.Problem{{Topic: "packet filter", Code: status.PacketsDropped, Text: "table inet fw", Since: now}}
+		}, Failure, "table inet fw, chain forward: rule 1 drops", "nft insert x; nft insert y"},
+		{"anybody's VXLAN", func(f *Facts) { f.Status.Filter.VTEPFilter = false }, Pass, "VXLAN packets are accepted from any host", ""},
 
 		{"a device is missing", func(f *Facts) { f.Links = f.Links[:1] }, Failure, "device flannel.1 is missing", "journalctl"},
-		{"a device is wrong", func(f *Facts) { f.Status.Backend.Devices[0].Present = false }, Failure, "device flannel.1 is not as it is to be", "journalctl"},
+		{"a device is wrong", func(f *Facts) { f.Status.Backend.Devices[0].Present = false }, Failure, "device flannel.1 is out of sync", "journalctl"},
 		{"an address that is gone", func(f *Facts) { f.Links[0].Addresses = nil }, Failure, "sends from 192.0.2.1, an address that this node does not have", "restart"},
 		{"no VXLAN in the kernel", func(f *Facts) {
 			f.Status.Entries["link"] = status.Count{Wanted: 1, Pending: 1}
-			f.Status.Problems = []status.Problem{{Topic: "link", Text: "this kernel has no VXLAN", Since: now}}
-		}, Failure, "not in place: 1 link: this kernel has no VXLAN", "modprobe vxlan"},
+			f.Status.Problems = []status.Problem{{Topic: "link", Kind: "link", Code: status.Unsupported, Text: "no VXLAN", Since: now}}
+		}, Failure, "out of sync: 1 link: no VXLAN", "modprobe vxlan"},
 		{"no capability", func(f *Facts) {
 			f.Status.Entries["link"] = status.Count{Wanted: 1, Pending: 1}
-			f.Status.Problems = []status.Problem{{Topic: "link", Text: "the daemon needs CAP_NET_ADMIN", Since: now}}
-		}, Failure, "not in place: 1 link", "give selvaged CAP_NET_ADMIN"},
-		{"an entry is late", func(f *Facts) { f.Status.Entries["fdb"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "not in place: 1 fdb", "--watch"},
+			f.Status.Problems = []status.Problem{{Topic: "link", Kind: "link", Code: status.NotPermitted, Text: "not permitted", Since: now}}
+		}, Failure, "out of sync: 1 link", "give selvaged CAP_NET_ADMIN"},
+		{"an entry is late", func(f *Facts) { f.Status.Entries["fdb"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "out of sync: 1 fdb", "--watch"},
 		{"a cause and what follows", func(f *Facts) {
 			for _, kind := range []string{"link", "address", "route"} {
 				f.Status.Entries[kind] = status.Count{Wanted: 2, Pending: 1}
 			}
-			f.Status.Problems = []status.Problem{{Topic: "link", Text: "it is in the way", Since: now}}
-		}, Failure, "not in place: 1 link, 1 address, 1 route: it is in the way", "ip -details link"},
+			f.Status.Problems = []status.Problem{{Topic: "link", Kind: "link", Code: status.EntryFailed, Text: "it is in the way", Since: now}}
+		}, Failure, "out of sync: 1 link, 1 address, 1 route: it is in the way", "ip -details link"},
 		{"it starts", func(f *Facts) {
-			f.Status.State, f.Status.Problems = status.Starting, []status.Problem{{Topic: "config", Text: "no network config in the store", Since: now}}
+			f.Status.State, f.Status.Problems = status.Starting, []status.Problem{{Topic: "config", Code: status.ConfigMissing, Text: "there is no network config", Since: now}}
 			f.Status.Entries["link"] = status.Count{Present: 1, Pending: 1}
 		}, Failure, "config: there is no network config", "etcdctl put"},
-		{"two fights", func(f *Facts) {
-			f.Status.Problems = []status.Problem{{Topic: "fight", Text: "one"}, {Topic: "fight", Text: "two"}}
-		}, Failure, "one; two", "find who changes it"},
-		{"a link in the way", func(f *Facts) { f.Status.Entries["link"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "not in place: 1 link", "ip -details link"},
-		{"a route in the way", func(f *Facts) { f.Status.Entries["route"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "not in place: 1 route", "proto kernel"},
+		{"a config that is rejected", func(f *Facts) {
+			f.Status.Problems = []status.Problem{{Topic: "config", Code: status.ConfigRejected, Text: "no Network", Since: now}}
+		}, Failure, "config: no Network", "etcdctl get /coreos.com/network/config shows it"},
+		{"a file that cannot be written", func(f *Facts) {
+			f.Status.Problems = []status.Problem{{Topic: "subnet file", Code: status.FileNotWritten, Text: "no space", Since: now}}
+		}, Failure, "subnet file: no space", "check that the directory"},
+		{"no uplink", func(f *Facts) {
+			f.Status.Problems = []status.Problem{{Topic: "uplink", Code: status.NoUplink, Text: "no default route", Since: now}}
+		}, Failure, "uplink: no default route", "--iface"},
+		{"two conflicts", func(f *Facts) {
+			f.Status.Problems = []status.Problem{{Topic: "conflict", Code: status.Conflict, Text: "one"}, {Topic: "conflict", Code: status.Conflict, Text: "two"}}
+		}, Failure, "one; two", "find the process that changes it"},
+		{"a link in the way", func(f *Facts) { f.Status.Entries["link"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "out of sync: 1 link", "ip -details link"},
+		{"a route in the way", func(f *Facts) { f.Status.Entries["route"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "out of sync: 1 route", "proto kernel"},
 		{"a better route over IPv6", func(f *Facts) {
 			f.Peers[0].Subnets = []netip.Prefix{prefix("fd00:5:0:2::/64")}
 			f.Routes = []Route{{Prefix: prefix("fd00:5:0:2::/64"), Metric: 100, Text: "fd00:5:0:2::/64 dev eth1 metric 100"}}
-		}, Failure, "route fd00:5:0:2::/64 dev eth1 metric 100 goes before", "ip route del fd00:5:0:2::/64 dev eth1 metric 100"},
+		}, Failure, "route fd00:5:0:2::/64 dev eth1 metric 100 takes precedence over", "ip route del fd00:5:0:2::/64 dev eth1 metric 100"},
 		{"a worse one", func(f *Facts) {
 			f.Routes = []Route{{Prefix: prefix("10.5.0.0/16")}, {Prefix: prefix("10.5.2.0/24"), Metric: 9}, {Prefix: prefix("10.5.2.0/25"), Kernel: true}}
-		}, Pass, "nobody's routes go before", ""},
+		}, Pass, "no foreign route takes precedence", ""},
 
 		{"a bridge without an address yet", func(f *Facts) { f.Links[3].Addresses = nil }, Pass, "cni0 has this node's subnet", ""},
-		{"a bridge that carries more", func(f *Facts) { f.Links[3].MTU = 9000 }, Warning, "pods that go by it send packets that the overlay does not carry", "ip link set cni0 mtu 1430"},
+		{"a bridge that carries more", func(f *Facts) { f.Links[3].MTU = 9000 }, Warning, "pods that use it send packets that the overlay does not carry", "ip link set cni0 mtu 1430"},
 		{"the user's MTU", func(f *Facts) { f.CNI.Lists[0].MTU, f.Links[3].MTU = 1300, 1300 }, Pass, "cni0 has this node's subnet", ""},
-		{"no directory for CNI", func(f *Facts) { f.CNI = CNI{Dir: "/etc/cni/net.d", DirErr: fs.ErrNotExist} }, Warning, "there is no /etc/cni/net.d", "selvaged install-cni"},
+		{"no directory for CNI", func(f *Facts) { f.CNI = CNI{Dir: "/etc/cni/net.d", DirErr: fs.ErrNotExist} }, Warning, "/etc/cni/net.d, where container runtimes look for CNI configurations, does not exist", "selvaged install-cni"},
 		{"an unreadable directory", func(f *Facts) { f.CNI = CNI{Dir: "/etc/cni/net.d", DirErr: fs.ErrPermission} }, Failure, "permission denied", "ls -ld /etc/cni/net.d"},
 		{"a damaged configuration first", func(f *Facts) {
 			f.CNI.Lists = append([]CNIList{{File: "/etc/cni/net.d/00.conf", Err: errors.New("unexpected EOF")}}, f.CNI.Lists...)
-		}, Failure, "00.conf (which cannot be read: unexpected EOF)", "mv /etc/cni/net.d/00.conf"},
-		{"another subnet file", func(f *Facts) { f.CNI.Lists[0].SubnetFile = "/elsewhere" }, Failure, "reads the subnet file /elsewhere, and selvaged writes /run/flannel/subnet.env", "make them the same"},
-		{"a family is missing in the subnet file", func(f *Facts) { f.File.Content.Subnets[1] = netip.Prefix{} }, Failure, "says nothing, and this node's lease is on fd00:5:0:1::/64", "restart"},
+		}, Failure, "00.conf (unreadable: unexpected EOF)", "mv /etc/cni/net.d/00.conf"},
+		{"another subnet file", func(f *Facts) { f.CNI.Lists[0].SubnetFile = "/elsewhere" }, Failure, "reads the subnet file /elsewhere, and selvaged writes /run/flannel/subnet.env", "use one path for both"},
+		{"a family is missing in the subnet file", func(f *Facts) { f.File.Content.Subnets[1] = netip.Prefix{} }, Failure, "has no subnet, and this node's lease is fd00:5:0:1::/64", "restart"},
 
 		{"many bad leases", func(f *Facts) {
 			for range 8 {
-				f.Peers = append(f.Peers, status.Peer{Key: "x", State: status.Quarantined, Why: "no"})
+				f.Peers = append(f.Peers, status.Peer{Key: "x", State: status.Quarantined, Code: status.LeaseInvalid, Why: "no"})
 			}
-		}, Warning, "3 more leases are not let in", "selvaged peers --bad"},
+		}, Warning, "3 more leases rejected", "selvaged peers --bad"},
+		{"a lease of a clone", func(f *Facts) {
+			f.Peers = append(f.Peers, status.Peer{Key: "x", State: status.Quarantined, Code: status.LeaseDuplicate, Why: "the MAC is taken"})
+		}, Failure, "lease x rejected: the MAC is taken", "probably a cloned machine"},
+		{"a lease that overlaps", func(f *Facts) {
+			f.Peers = append(f.Peers, status.Peer{Key: "x", State: status.Quarantined, Code: status.LeaseOverlaps, Why: "it overlaps"})
+		}, Failure, "lease x rejected: it overlaps", "restart the daemon on that node"},
+		{"a lease with our address", func(f *Facts) {
+			f.Peers = append(f.Peers, status.Peer{Key: "x", State: status.Quarantined, Code: status.LeaseOwnIP, Why: "it is ours"})
+		}, Failure, "lease x rejected: it is ours", "an address of its own"},
+		{"peers that are late", func(f *Facts) {
+			f.Peers[0].State, f.Peers[0].Code, f.Peers[0].Why = status.Pending, status.EntryMissing, "route x is missing"
+		}, Failure, "kernel entries are missing for node2", "selvaged explain"},
+		{"a user without rights", func(f *Facts) {
+			f.Etcd.Rights, f.Etcd.RightsCode = "it may not read", "forbidden"
+			f.Etcd.Commands = [][]string{
+				{"etcdctl", "role", "grant-permission", "ROLE", "read", "/x"}, {"etcdctl", "role", "grant-permission", "ROLE", "readwrite", "/y"},
+			}
+		}, Failure, "it may not read", "etcdctl role grant-permission ROLE read /x; etcdctl role grant-permission ROLE readwrite /y"},
+		{"an unknown user", func(f *Facts) {
+			f.Etcd.Rights, f.Etcd.RightsCode = "wrong password", "unauthenticated"
+			f.Etcd.Endpoints[0].Error, f.Etcd.Endpoints[0].Code = "wrong password", "unauthenticated"
+		}, Failure, "wrong password", "SELVAGED_ETCD_PASSWORD"},
+		{"an etcd that is full", func(f *Facts) {
+			f.Etcd.Endpoints[0].Alarms = []status.EtcdAlarm{{Code: "no-space", Text: "alarm:NOSPACE"}}
+		}, Failure, "alarm:NOSPACE", "etcdctl alarm disarm"},
 		{"peers that are not programmed", func(f *Facts) {
 			for i := range 6 {
 				p := peer(fmt.Sprintf("node%d", i+3), i+3)
-				p.State, p.Why = status.Pending, "not yet"
+				p.State, p.Code, p.Why = status.Pending, status.EntryFailed, "not yet"
 				f.Peers = append(f.Peers, p)
 			}
-		}, Failure, "the kernel lacks what leads to node3, node4, node5 and 3 more: not yet", "selvaged explain"},
-		{"etcd lost its memory", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Hour) }, Warning, "the leases of node2 are gone from etcd", "selvaged status there"},
-		{"a node has just left", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Second) }, Pass, "all leases are let in", ""},
-		{"no time", func(f *Facts) { f.Paths = append(f.Paths, probe.Path{Target: target("node3", 3)}) }, Warning, "there was no time to probe 1 of 2 ways", "--timeout"},
+		}, Failure, "kernel entries are missing for node3, node4, node5 and 3 more: not yet", "selvaged explain"},
+		{"etcd lost its memory", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Hour) }, Warning, "the leases of node2 vanished from etcd", "selvaged status there"},
+		{"a node has just left", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Second) }, Pass, "all leases accepted", ""},
+		{"no time", func(f *Facts) { f.Paths = append(f.Paths, probe.Path{Target: target("node3", 3)}) }, Warning, "no time was left to probe 1 of 2 paths", "--timeout"},
 		{"no capability to probe", func(f *Facts) { f.Paths, f.ProbeErr = nil, errors.New("operation not permitted") }, Warning, "peers could not be probed", "root"},
 
-		{"the kernel refuses", at(broken(), func(p *probe.Path) { p.Overlay.Failed = "network is unreachable" }), Failure, "sends nothing to pods of node2 (192.0.2.2): network is unreachable", "selvaged explain, with an address there"},
+		{"the kernel refuses", at(broken(), func(p *probe.Path) { p.Overlay.Failed = "network is unreachable" }), Failure, "sends nothing to pods of node2 (192.0.2.2): network is unreachable", "selvaged explain ADDRESS"},
 		{"the device takes less", at(path("node2", 2), func(p *probe.Path) { p.OverlayFull = no(1430); p.OverlayFull.Failed = "message too long" }), Failure, "do not fit through flannel.1: message too long", "restart"},
-		{"answers by another way", at(broken(), func(p *probe.Path) { p.Again.Forth.Came = []probe.Arrival{{Interface: "eth1"}} }), Failure, "packets of this node get to node2 (192.0.2.2), and none come back", "UDP port 8472"},
+		{"answers by another way", at(broken(), func(p *probe.Path) { p.Again.Outbound.Came = []probe.Arrival{{Interface: "eth1"}} }), Failure, "packets of this node reach node2 (192.0.2.2), and none come back", "UDP port 8472"},
 		{"refused by the peer", at(broken(), func(p *probe.Path) {
 			p.Again.Tunnel = probe.Echo{Refused: "host prohibited", By: addr("192.0.2.2")}
 		}), Failure, "VXLAN packets are refused by node2 (192.0.2.2): host prohibited", "8472"},
 		{"this node itself says that the peer is away", at(broken(), func(p *probe.Path) {
 			p.Underlay = no(28)
 			p.Underlay.Refused, p.Underlay.By = "host unreachable", addr("192.0.2.1")
-		}), Failure, "nobody on the link answers for the address of node2 (192.0.2.2)", "selvaged release 10.5.2.0/24"},
+		}), Failure, "no host on the link answers for the address of node2 (192.0.2.2)", "selvaged release 10.5.2.0/24"},
 		{"a router says so", at(broken(), func(p *probe.Path) {
 			p.Underlay = no(28)
 			p.Underlay.Refused, p.Underlay.By = "network unreachable", addr("198.51.100.1")
-		}), Failure, "no way to node2 (192.0.2.2): 198.51.100.1 says network unreachable", "ip route get 192.0.2.2"},
+		}), Failure, "no path to node2 (192.0.2.2): 198.51.100.1 reports network unreachable", "ip route get 192.0.2.2"},
 		{"a filter that forgot a peer", func(f *Facts) {
 			at(broken(), func(p *probe.Path) {
 				p.Overlay.Came = []probe.Arrival{{Interface: "eth0", Outer: addr("192.0.2.2")}}
 			})(f)
 			f.Counted.Strangers = 3
-		}, Failure, "the VTEP filter drops what comes from node2 (192.0.2.2), which has a lease", "restart"},
+		}, Failure, "the VTEP filter drops packets of node2 (192.0.2.2), which has a lease", "restart"},
 		{"a direct way that is strict", func(f *Facts) {
 			at(broken(), func(p *probe.Path) {
 				p.Tunnel, p.Link = false, "eth0"
 				p.Overlay.Came = []probe.Arrival{{Interface: "eth1"}}
 			})(f)
 			f.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
-		}, Failure, "answers of node2 (192.0.2.2) come in by eth1", "sysctl -w net.ipv4.conf.eth1.rp_filter=2"},
+		}, Failure, "answers of node2 (192.0.2.2) arrive on eth1", "sysctl -w net.ipv4.conf.eth1.rp_filter=2"},
 		{"a direct way that is lost", at(broken(), func(p *probe.Path) { p.Tunnel = false }), Failure, "packets for the pods of node2 (192.0.2.2) are lost", "selvaged doctor"},
 		{"policy routing", func(f *Facts) {
 			f.Paths = []probe.Path{broken()}

@@ -43,10 +43,10 @@ type Status struct {
 	// InForce is the mode in which the actual rules were set, "" if there are none. It differs from Mode while the
 	// rules cannot be set in that mode: see Failed.
 	InForce Mode
-	// Unmet is not nil if the network config wishes for another mode.
-	Unmet error
-	// Drops are sentences about who else drops the overlay's packets, with what to do about it.
-	Drops []string
+	// Unmet is not nil if the network config asks for another mode.
+	Unmet *Unmet
+	// Drops are the chains of other agents that drop the overlay's packets.
+	Drops []blocking.Drop
 	// Leftover are sentences about rules of earlier runs or of flannel that could not be removed.
 	Leftover []string
 	// Failed is why the rules are not in sync with the policy; nil: they are.
@@ -143,10 +143,7 @@ func (k *Keeper) findDrops(p Policy, seen *blocking.Ruleset, unseen error) {
 		}
 		seen, unseen = k.survey()
 	}
-	k.status.Unseen, k.status.Drops = unseen, nil
-	for _, d := range found {
-		k.status.Drops = append(k.status.Drops, d.String())
-	}
+	k.status.Unseen, k.status.Drops = unseen, found
 }
 
 // overlay describes the traffic that the rules of other agents should accept.

@@ -152,7 +152,7 @@ func TestDrops(t *testing.T) {
 		got := h.keeper.Status().Drops
 		ok := len(got) == len(contains)
 		for i := range contains {
-			ok = ok && strings.Contains(got[i], contains[i])
+			ok = ok && strings.Contains(got[i].String(), contains[i])
 		}
 		if !ok {
 			t.Errorf("%q, want %q", got, contains)

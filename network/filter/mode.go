@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -47,21 +46,38 @@ func choose(enable *bool, f facts) (m Mode, why string) {
 	return NFTables, "supported, and nothing requires iptables"
 }
 
-// unmet is what is to be said if the network config's wish cannot be followed, and the other mode does it meanwhile.
-func unmet(wish *bool, f facts) error {
+// Unmet is why the mode that the network config asks for is not used.
+type Unmet struct {
+	Text   string // in one sentence
+	Advice string // what to do about it
+	Err    error  // why nftables cannot be used; nil: iptables is missing
+}
+
+// Error implements error.
+func (u *Unmet) Error() string { return u.Text + " (" + u.Advice + ")" }
+
+// Unwrap returns the cause, if there is one.
+func (u *Unmet) Unwrap() error { return u.Err }
+
+// unmet returns why the mode that the network config asks for cannot be used, or nil if it is.
+func unmet(wish *bool, f facts) *Unmet {
 	switch {
 	case wish == nil:
 		return nil
 	case *wish && f.unsupported != nil:
-		return fmt.Errorf("EnableNFTables is true, and nftables cannot be used here, so iptables is: %w "+
-			"(masquerading by it needs Linux 5.2, with nf_tables, nft_nat and nft_masq; or set EnableNFTables to false)", f.unsupported)
+		return &Unmet{
+			Text: fmt.Sprintf("EnableNFTables is true, and nftables cannot be used here, so iptables is: %v", f.unsupported),
+			Advice: "masquerading by it needs Linux 5.2, with nf_tables, nft_nat and nft_masq; " +
+				"or set EnableNFTables to false",
+			Err: f.unsupported,
+		}
 	case !*wish && f.missing && f.unsupported == nil:
-		return errNoIPTables
+		// Waiting would not help: the image from scratch has no iptables, and flannel's usual network config asks for it.
+		return &Unmet{
+			Text: "EnableNFTables is false, and there is no iptables here, so nftables is used",
+			Advice: "install the package iptables, or use an image with it; " +
+				"or leave EnableNFTables out, or set it to true",
+		}
 	}
 	return nil
 }
-
-// errNoIPTables is nothing to wait for: the image from scratch has no iptables, and flannel's usual network config
-// wants it.
-var errNoIPTables = errors.New("EnableNFTables is false, and there is no iptables here, so nftables is used " +
-	"(install the package iptables, or use an image with it; or leave EnableNFTables out, or set it to true)")

@@ -14,23 +14,28 @@ func (n *node) Etcd(ctx context.Context) (r status.EtcdReport, err error) {
 	if !ok {
 		return r, errors.New("this lease store cannot be examined")
 	}
-	text := func(p subnet.Problem) string {
-		if p.Err == nil {
-			return ""
-		}
-		return p.Err.Error()
-	}
 	x := store.Examine(ctx)
-	r.CertificateEnds, r.Rights = x.CertificateEnds, text(x.Rights)
+	r.CertificateEnds, r.Commands = x.CertificateEnds, x.Rights.Commands
+	r.RightsCode, r.Rights = problemOf(x.Rights)
 	for _, e := range x.Endpoints {
 		one := status.EtcdEndpoint{
-			URL: e.URL, Error: text(e.Problem), Version: e.Version, Latency: e.Latency, Leader: e.Leader, Learner: e.Learner,
+			URL: e.URL, Version: e.Version, Latency: e.Latency, Leader: e.Leader, Learner: e.Learner,
 			CertificateEnds: e.CertificateEnds, ClockAhead: e.ClockAhead,
 		}
-		for _, alarm := range e.Alarms {
-			one.Problems = append(one.Problems, text(alarm))
+		one.Code, one.Error = problemOf(e.Problem)
+		for _, a := range e.Alarms {
+			code, text := problemOf(a)
+			one.Alarms, one.Problems = append(one.Alarms, status.EtcdAlarm{Code: code, Text: text}), append(one.Problems, text)
 		}
 		r.Endpoints = append(r.Endpoints, one)
 	}
 	return r, nil
+}
+
+// problemOf returns a problem of the store as the status has it; nothing if there is none.
+func problemOf(p subnet.Problem) (status.Reason, status.Text) {
+	if p.Err == nil {
+		return "", ""
+	}
+	return status.Reason(p.Reason), status.Text(p.Err.Error())
 }

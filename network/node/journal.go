@@ -34,7 +34,7 @@ const (
 	topicMAC        = "MAC address"
 	topicSubnetFile = "subnet file"
 	topicStatusFile = "status file"
-	topicCache      = "leases kept"
+	topicCache      = "cached leases"
 )
 
 // problem is what is wrong with one topic.

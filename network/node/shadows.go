@@ -7,6 +7,9 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
+// topicShadow is the topic of foreign routes that shadow ours.
+const topicShadow = "foreign route"
+
 // shadowText describes a foreign route that shadows one of ours.
 func (n *node) shadowText(x network.Shadow) string {
 	m, _, _ := n.view.Get(x.Owner)
@@ -18,11 +21,14 @@ func (n *node) shadowProblems() (all []status.Problem) {
 	shadows := n.tables.Shadows()
 	first, more := shorten(shadows, manyShadows)
 	for _, x := range first {
-		all = append(all, status.Problem{Topic: status.AheadTopic, Text: n.shadowText(x), Since: n.journal.shadows.since[x]})
+		all = append(all, status.Problem{
+			Topic: topicShadow, Code: status.RouteShadowed, Text: status.Text(n.shadowText(x)), Since: n.journal.shadows.since[x],
+		})
 	}
 	if more > 0 {
 		all = append(all, status.Problem{
-			Topic: status.AheadTopic, Text: fmt.Sprintf("%d more foreign routes take precedence over the overlay's routes", more),
+			Topic: topicShadow, Code: status.RouteShadowed,
+			Text:  status.Text(fmt.Sprintf("%d more foreign routes take precedence over the overlay's routes", more)),
 			Since: n.journal.shadows.since[shadows[manyShadows]],
 		})
 	}

@@ -110,7 +110,7 @@ func (n *node) noteState(now time.Time) {
 	if !n.publisher.ready {
 		return
 	}
-	if len(n.filterTroubles()) == 0 {
+	if len(n.filterProblems(now)) == 0 {
 		n.told.filterSince = time.Time{}
 	} else if n.told.filterSince.IsZero() {
 		n.told.filterSince = now
@@ -155,58 +155,58 @@ func (n *node) status(now time.Time) status.Status {
 	return s
 }
 
-// quarantined are the first few leases that are not let in, however many there are.
+// quarantined returns the first few rejected leases.
 func (n *node) quarantined() (first []status.Refusal) {
 	const few = 3
 	for key, why := range n.view.Quarantined {
 		i, _ := slices.BinarySearchFunc(first, key, func(q status.Refusal, key string) int { return strings.Compare(q.Key, key) })
 		if i < few {
-			first = slices.Insert(first, i, status.Refusal{Key: key, Why: why.Error()})
+			first = slices.Insert(first, i, status.Refusal{Key: key, Code: rejection(why), Why: status.Text(why.Error())})
 			first = first[:min(len(first), few)]
 		}
 	}
 	return first
 }
 
-// problems lists what is not as it is to be, in the order of its topics.
+// problems lists what is wrong now, in the order of its topics.
 func (n *node) problems(now time.Time) []status.Problem {
 	all := []status.Problem{}
-	add := func(topic string, since time.Time, text string) {
-		all = append(all, status.Problem{Topic: topic, Text: text, Since: since})
+	add := func(topic string, code status.Reason, since time.Time, text string) {
+		all = append(all, status.Problem{Topic: topic, Code: code, Text: status.Text(text), Since: since})
 	}
 	for topic, t := range n.journal.open {
-		add(topic, t.since, t.text)
+		add(topic, reasonOf(topic, t.err), t.since, t.text)
 	}
 	for kind, f := range n.journal.failures {
 		if !f.logged.IsZero() {
-			add(kind, f.since, f.err.Error())
+			all = append(all, status.Problem{
+				Topic: kind, Code: entryReason(f.err), Kind: kind, Key: f.key, Text: status.Text(f.err.Error()), Since: f.since,
+			})
 		}
 	}
-	for key, f := range n.journal.conflicts {
+	for _, f := range n.journal.conflicts {
 		if now.Sub(f.last) < conflictLogged {
-			add("fight", f.since, fmt.Sprintf("somebody keeps changing %s: %s is wanted, and %s found%s", key, f.want, f.have, authored("; it was ", f.by)))
+			all = append(all, status.Problem{
+				Topic: "conflict", Code: status.Conflict, Kind: f.kind, Key: f.key, Since: f.since,
+				Text: status.Text(fmt.Sprintf("another process keeps changing %s %s: want %s, found %s%s",
+					f.kind, f.key, f.want, f.have, authored("; last changed by ", f.by))),
+			})
 		}
 	}
 	if since := n.told.pendingSince; !since.IsZero() && now.Sub(since) > pendingFor {
-		add("pending", since, fmt.Sprintf("%d entries are not in place", n.pending()))
+		add("pending", status.EntriesPending, since, fmt.Sprintf("%d entries are out of sync", n.pending()))
 	}
 	all = append(all, n.shadowProblems()...)
-	for _, text := range n.filterTroubles() {
-		since := n.told.filterSince
-		if since.IsZero() {
-			since = now
-		}
-		add("packet filter", since, text)
-	}
+	all = append(all, n.filterProblems(now)...)
 	if n.holder.lastErr != "" && !n.holder.final {
-		add("lease", n.told.started, n.holder.lastErr)
+		add("lease", status.NoLease, n.told.started, n.holder.lastErr)
 	}
 	if n.cache.inUse {
-		add("etcd", n.told.started, "etcd has not been heard yet: this node goes by the leases it kept")
+		add("etcd", status.CachedLeases, n.told.started, "etcd has not answered yet: this node uses its cached leases")
 	} else if p := n.outage(); p != nil {
 		all = append(all, *p)
 	}
-	slices.SortFunc(all, func(a, b status.Problem) int { return strings.Compare(a.Topic+a.Text, b.Topic+b.Text) })
+	slices.SortFunc(all, status.Problem.Compare)
 	return all
 }
 
@@ -219,7 +219,7 @@ func (n *node) outage() *status.Problem {
 	if o.Since.IsZero() {
 		return nil
 	}
-	return &status.Problem{Topic: "etcd", Text: fmt.Sprint(o.Problem.Err), Since: o.Since}
+	return &status.Problem{Topic: "etcd", Code: status.StoreDown, Text: status.Text(fmt.Sprint(o.Problem.Err)), Since: o.Since}
 }
 
 func (n *node) etcdStatus() status.Etcd {
@@ -252,12 +252,12 @@ func (n *node) leaseStatus() *status.Lease {
 
 func uplinkStatus(c uplink.Choice) *status.Uplink {
 	u := &status.Uplink{
-		Name: c.Name, MTU: c.MTU, Why: c.Why,
+		Name: c.Name, MTU: c.MTU, Why: status.Text(c.Why),
 		Local: valid(c.Local[:], netip.Addr.IsValid), PublicIP: valid(c.PublicIP[:], netip.Addr.IsValid),
 		OnLink: slices.Concat(c.OnLink[:]...),
 	}
 	for _, r := range slices.Concat(c.Rejected, c.Others) {
-		u.Not = append(u.Not, r.String())
+		u.Not = append(u.Not, status.Text(r.String()))
 	}
 	return u
 }
@@ -301,36 +301,4 @@ func deviceStatus(name string, l network.Link, tunnels []backend.Tunnel) status.
 // valid returns those of a family each that there are.
 func valid[T any](byFamily []T, is func(T) bool) []T {
 	return slices.DeleteFunc(slices.Clone(byFamily), func(x T) bool { return !is(x) })
-}
-
-// filterTroubles says what keeps the overlay's packets from passing: rules that others have, or our own that are not in.
-func (n *node) filterTroubles() (all []string) {
-	if n.rules == nil {
-		return nil
-	}
-	now := n.rules.Status()
-	all = append(all, now.Drops...)
-	if now.Failed != nil {
-		all = append(all, now.Failed.Error())
-	}
-	return all
-}
-
-// filterStatus says how the packet filter is.
-func (n *node) filterStatus() status.Filter {
-	s := status.Filter{InForce: n.rules.InForce(), VTEPFilter: n.vteps.inForce}
-	if n.rules == nil {
-		return s
-	}
-	now := n.rules.Status()
-	s.Mode, s.Why, s.Foreign, s.Left = string(now.Mode), now.Why, now.Drops, now.Leftover
-	if now.InForce != "" && now.InForce != now.Mode {
-		s.Mode, s.Why = string(now.InForce), fmt.Sprintf("still, for %s cannot be set (%s)", now.Mode, now.Why)
-	}
-	for _, err := range []error{now.Unmet, now.Unseen} {
-		if err != nil {
-			s.Trouble = append(s.Trouble, err.Error())
-		}
-	}
-	return s
 }

@@ -39,22 +39,20 @@ func (n *node) peers() []status.Peer {
 	}
 	for m := range n.view.Peers {
 		p := n.peer(m.Name, m.Lease)
-		if p.Why = n.whyPending(m.Lease); p.Why == "" {
-			p.State = status.Programmed
-		} else {
-			p.State = status.Pending
-		}
+		n.pendingPeer(&p, m.Lease)
 		all = append(all, p)
 	}
 	for key, g := range n.peerSet.retained {
 		p := n.peer(key, g.lease)
-		p.State, p.Why, p.Until = status.Grace, "its lease is gone; it is kept for a while, in case it comes back", g.until
+		p.State, p.Code, p.Until = status.Grace, status.LeaseWithdrawn, g.until
+		p.Why = "its lease was withdrawn; its entries are retained in case it comes back"
 		all = append(all, p)
 	}
 	for key, why := range n.view.Quarantined {
 		m, _, _ := n.view.Get(key)
 		p := n.peer(key, m.Lease)
-		p.State, p.Why, p.Path = status.Quarantined, why.Error(), []string{} // nothing leads there
+		p.State, p.Code, p.Why = status.Quarantined, rejection(why), status.Text(why.Error())
+		p.Path, p.Paths = []status.Text{}, []status.PeerPath{} // no entries lead there
 		all = append(all, p)
 	}
 	slices.SortFunc(all, func(a, b status.Peer) int {
@@ -63,20 +61,24 @@ func (n *node) peers() []status.Peer {
 	return all
 }
 
-// whyPending says why not all that leads to a peer is in place; empty if it is.
-func (n *node) whyPending(l subnet.Lease) string {
+// pendingPeer sets the state of a peer that is neither in grace nor quarantined.
+func (n *node) pendingPeer(p *status.Peer, l subnet.Lease) {
+	p.State = status.Programmed
 	kind, key := n.tables.Lacks(wanted(n.backend, &l))
 	if kind == "" {
-		return ""
+		return
 	}
-	if f := n.journal.failures[kind]; f != nil && f.err != nil && f.key == key {
-		return f.err.Error()
+	p.State, p.Code, p.Why = status.Pending, status.EntryMissing, status.Text(kind+" "+key+" is missing")
+	if f := n.journal.failures[kind]; f != nil && f.key == key && f.err != nil {
+		p.Code, p.Why = entryReason(f.err), status.Text(f.err.Error())
 	}
-	return kind + " " + key + status.NotInPlace
 }
 
 func (n *node) peer(key string, l subnet.Lease) status.Peer {
-	p := status.Peer{Key: key, Node: l.NodeName, Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{}, Path: []string{}}
+	p := status.Peer{
+		Key: key, Node: l.NodeName, Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{},
+		Path: []status.Text{}, Paths: []status.PeerPath{},
+	}
 	routes := wanted(n.backend, &l).Routes
 	for _, f := range subnet.Families() {
 		e := l.Endpoints[f]
@@ -84,21 +86,18 @@ func (n *node) peer(key string, l subnet.Lease) status.Peer {
 			continue
 		}
 		p.Subnets, p.PublicIP = append(p.Subnets, e.Subnet), append(p.PublicIP, e.PublicIP)
-		path := ""
+		var path status.PeerPath
 		for _, r := range routes {
 			if r.Key.Prefix == e.Subnet {
-				path = n.leadsOver(r.Value)
+				path = n.pathOf(r.Value)
 			}
 		}
-		p.Path = append(p.Path, path)
+		p.Path, p.Paths = append(p.Path, status.Text(path.String())), append(p.Paths, path)
 	}
 	return p
 }
 
-// leadsOver names the device that a route leads out of.
-func (n *node) leadsOver(r network.Route) string {
-	if r.Link == n.uplink.Name {
-		return r.Link + " (direct)"
-	}
-	return r.Link
+// pathOf returns the device that a route leads out of, and whether that is the uplink itself.
+func (n *node) pathOf(r network.Route) status.PeerPath {
+	return status.PeerPath{Device: r.Link, Direct: r.Link == n.uplink.Name}
 }

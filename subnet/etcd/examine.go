@@ -79,7 +79,7 @@ func alarm(text string) subnet.Problem {
 	p := subnet.Problem{Reason: subnet.ReasonOther, Err: errors.New(text)}
 	switch {
 	case strings.Contains(text, "alarm:"+pb.AlarmType_NOSPACE.String()):
-		p.Reason, p.Remedy = subnet.ReasonNoSpace, "etcdctl alarm disarm"
+		p.Reason, p.Commands = subnet.ReasonNoSpace, [][]string{{"etcdctl", "alarm", "disarm"}}
 	case strings.Contains(text, "alarm:"+pb.AlarmType_CORRUPT.String()):
 		p.Reason = subnet.ReasonCorrupt
 	case text == rpctypes.ErrorDesc(rpctypes.ErrGRPCNoLeader), text == "etcdserver: no leader":

@@ -3,6 +3,7 @@ package etcd
 import (
 	"crypto/x509"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -47,14 +48,15 @@ func TestExamineRights(t *testing.T) {
 		"selvage": {readConfig, allSubnets},
 		"reader":  {readConfig, readSubnets},
 	})
-	grant := "etcdctl role grant-permission ROLE --prefix=true readwrite /net/subnets/"
+	grant := [][]string{{"etcdctl", "role", "grant-permission", "ROLE", "--prefix=true", "readwrite", "/net/subnets/"}}
 	for _, c := range []struct {
 		user, password string
 		reason         subnet.Reason
-		remedy, want   string
+		commands       [][]string
+		want           string
 	}{
-		{"selvage", secret, "", "", ""},
-		{"selvage", "*******", subnet.ReasonUnauthenticated, "", `does not know user "selvage" by the password given`},
+		{"selvage", secret, "", nil, ""},
+		{"selvage", "*******", subnet.ReasonUnauthenticated, nil, `does not know user "selvage" by the password given`},
 		{"reader", secret, subnet.ReasonForbidden, grant, "it lacks write on the prefix /net/subnets/. "},
 	} {
 		s := open(t, Options{Endpoints: []string{etcd.Endpoint()}, Prefix: testPrefix, Username: c.user, Password: c.password})
@@ -62,7 +64,7 @@ func TestExamineRights(t *testing.T) {
 		if e := x.Endpoints[0]; (e.Problem.Err != nil) != (c.password != secret) { // etcd tells strangers nothing
 			t.Errorf("%s: %v", c.user, e.Problem.Err)
 		}
-		if r := x.Rights; r.Reason != c.reason || r.Remedy != c.remedy || r.Reason.AboutUser() != (c.want != "") ||
+		if r := x.Rights; r.Reason != c.reason || !reflect.DeepEqual(r.Commands, c.commands) || r.Reason.AboutUser() != (c.want != "") ||
 			r.Err != nil && !strings.Contains(r.Err.Error(), c.want) {
 			t.Errorf("%s: %+v, want %q", c.user, r, c.want)
 		}

@@ -15,10 +15,10 @@ import (
 
 // fault is an error of etcd or of the way to it, with what an operator can do about it.
 type fault struct {
-	reason subnet.Reason
-	advice string
-	remedy string // see [subnet.Problem]
-	err    error
+	reason   subnet.Reason
+	advice   string
+	commands [][]string // see [subnet.Problem]
+	err      error
 }
 
 func (f *fault) Error() string { _, text := describe(f.err); return f.advice + " (" + text + ")" }
@@ -43,7 +43,7 @@ func problemOf(err error) subnet.Problem {
 	}
 	p := subnet.Problem{Reason: subnet.ReasonOther, Err: err}
 	if f := (*fault)(nil); errors.As(err, &f) {
-		p.Reason, p.Remedy = f.reason, f.remedy
+		p.Reason, p.Commands = f.reason, f.commands
 	}
 	return p
 }

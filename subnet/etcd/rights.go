@@ -34,8 +34,8 @@ func denied(err error) bool {
 
 // right is a permission that a node needs.
 type right struct {
-	what    string // as text
-	command string // to be appended to etcdctl role grant-permission ROLE
+	what  string   // as text
+	grant []string // arguments after etcdctl role grant-permission ROLE
 }
 
 // missingRights asks etcd for each thing that a node needs, and returns what is refused. The write that it asks for never
@@ -56,9 +56,9 @@ func (s *Store) missingRights(ctx context.Context) (missing []right) {
 		}
 	}()
 	if refused(clientv3.OpGet(s.keys.config, clientv3.WithKeysOnly())) {
-		missing = append(missing, right{"read on " + s.keys.config, "read " + s.keys.config})
+		missing = append(missing, right{"read on " + s.keys.config, []string{"read", s.keys.config}})
 	}
-	grant := "--prefix=true readwrite " + s.keys.subnets
+	grant := []string{"--prefix=true", "readwrite", s.keys.subnets}
 	if refused(clientv3.OpGet(s.keys.subnets, clientv3.WithRange(s.keys.end), clientv3.WithKeysOnly(), clientv3.WithLimit(1))) {
 		// Whether it may write cannot be asked without reading.
 		return append(missing, right{"read on the prefix " + s.keys.subnets, grant})
@@ -72,16 +72,16 @@ func (s *Store) missingRights(ctx context.Context) (missing []right) {
 
 // lacks returns an error that says which rights are missing and how to grant them. It is caused by err.
 func (o Options) lacks(missing []right, err error) *fault {
-	var what, commands []string
+	var what, texts []string
+	var commands [][]string
 	for _, r := range missing {
-		what = append(what, r.what)
-		commands = append(commands, "etcdctl role grant-permission ROLE "+r.command)
+		command := append([]string{"etcdctl", "role", "grant-permission", "ROLE"}, r.grant...)
+		what, texts, commands = append(what, r.what), append(texts, strings.Join(command, " ")), append(commands, command)
 	}
-	remedy := strings.Join(commands, "; ")
 	return &fault{
-		reason: subnet.ReasonForbidden, remedy: remedy, err: err,
+		reason: subnet.ReasonForbidden, commands: commands, err: err,
 		advice: fmt.Sprintf("etcd does not let %s do this: it lacks %s. Grant it to a role of the user's: %s",
-			o.user(), strings.Join(what, " and "), remedy),
+			o.user(), strings.Join(what, " and "), strings.Join(texts, "; ")),
 	}
 }
 

@@ -147,12 +147,15 @@ func decodeIP(b []byte) (p packet, ok bool) {
 	return p, true
 }
 
+// PortUnreachable is the reason in [Echo] for a closed UDP port.
+const PortUnreachable = "port unreachable"
+
 // reason names the code of a message that something is unreachable.
 func reason(f subnet.Family, code byte) string {
 	names := [2]map[byte]string{
-		{0: "network unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable",
+		{0: "network unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: PortUnreachable,
 			9: "network prohibited", 10: "host prohibited", 13: "administratively prohibited"},
-		{0: "no route", 1: "administratively prohibited", 3: "address unreachable", 4: "port unreachable",
+		{0: "no route", 1: "administratively prohibited", 3: "address unreachable", 4: PortUnreachable,
 			5: "source address prohibited", 6: "route rejected"},
 	}
 	if name := names[f][code]; name != "" {

@@ -51,7 +51,7 @@ type Echo struct {
 	Failed   string // this node's kernel did not take the packet: why
 	// What somebody on the way said of it.
 	TooBigFor int    // the largest packet that whoever said it passes on
-	Refused   string // why it was not delivered, such as "port unreachable"
+	Refused   string // why it was not delivered, such as [PortUnreachable]
 	By        netip.Addr
 	// What was seen of it on interfaces; in the second look only.
 	Left  []string  // by which the question left
@@ -76,7 +76,7 @@ type Path struct {
 // Again is what the second look adds.
 type Again struct {
 	Hop, HopFull Echo // with one hop, to somebody behind the peer
-	Forth        Echo // through the tunnel, from the underlay's address
+	Outbound     Echo // through the tunnel, from the underlay's address
 	// Fits is the size of the largest packet that passes, if small ones do and full ones do not.
 	Fits int
 	// Tunnel is what somebody said of VXLAN packets to the peer: TooBigFor, Refused, By.

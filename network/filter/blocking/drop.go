@@ -8,25 +8,25 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Drop is a chain that lets none of the overlay's new connections pass.
+// Drop is a chain in which none of the overlay's new connections pass.
 type Drop struct {
 	Table   string // "ip filter", or "filter" of the legacy iptables
 	Chain   string
 	Family  subnet.Family
 	Legacy  bool
 	Network netip.Prefix
-	// Which packets: those to this node's pods, those from them.
+	// Arriving are packets to this node's pods, Leaving are packets from them.
 	Arriving, Leaving bool
-	By                []string // the rules that do it, each with the chain it is in if that is another; none: the policy
-	advice            string
+	By                []string // the rules that drop, with their chain if it is another one; none: the policy
+	Commands          []string // shell commands that accept the packets
 }
 
-// Undoable reports whether a rule that accepts, put first in the chain by iptables, would let the packets pass.
+// Undoable reports whether an accepting rule that iptables puts first in the chain would let the packets pass.
 func (d Drop) Undoable() bool {
 	return d.Chain == "FORWARD" && (d.Table == "ip filter" || d.Table == "ip6 filter")
 }
 
-// String says it in a sentence, with what to do.
+// String describes the chain in one sentence, without what to do about it: see Commands.
 func (d Drop) String() string {
 	what := d.Network.String()
 	switch {
@@ -40,34 +40,50 @@ func (d Drop) String() string {
 		where = fmt.Sprintf("legacy %s, %s", [...]string{"iptables", "ip6tables"}[d.Family], where)
 	}
 	if len(d.By) == 0 {
-		return fmt.Sprintf("%s: policy drop, and no rule in it accepts %s; %s", where, what, d.advice)
+		return fmt.Sprintf("%s: policy drop, and no rule in it accepts %s", where, what)
 	}
-	does := " drops "
+	verb := " drops "
 	if len(d.By) > 1 {
-		does = " drop "
+		verb = " drop "
 	}
-	return where + ": " + strings.Join(d.By, " and ") + does + what + "; " + d.advice
+	return where + ": " + strings.Join(d.By, " and ") + verb + what
 }
 
-// advice says what to put where, for who has no better idea.
-func advice(d Drop, has func(family, chain string) bool) string {
+// Advice says what to do about the chain.
+func (d Drop) Advice() string {
+	text := strings.Join(d.Commands, "; ")
+	if d.Undoable() && !d.Legacy {
+		text += "; or install iptables and leave EnableNFTables unset, so that selvage adds the rule"
+	}
+	return text
+}
+
+// Report describes the chain and says what to do about it, in one line for a log.
+func (d Drop) Report() string { return d.String() + "; add: " + d.Advice() }
+
+// commands returns the commands that accept the packets of d where it drops them.
+func commands(d Drop, has func(family, chain string) bool) []string {
 	family, table, _ := strings.Cut(d.Table, " ")
-	program := [...]string{subnet.IPv4: "iptables", subnet.IPv6: "ip6tables"}[d.Family]
+	program, chain := [...]string{subnet.IPv4: "iptables", subnet.IPv6: "ip6tables"}[d.Family], "FORWARD"
 	switch {
+	case table == "firewalld" && !d.Legacy:
+		return []string{
+			fmt.Sprintf("firewall-cmd --permanent --zone=trusted --add-source=%s", d.Network),
+			"firewall-cmd --reload",
+		}
 	case d.Legacy:
 		program += "-legacy"
-		return fmt.Sprintf("add: %s -I FORWARD -s %s -j ACCEPT; %s -I FORWARD -d %s -j ACCEPT", program, d.Network, program, d.Network)
-	case d.Undoable():
-		chain := "FORWARD"
-		if has(family, "DOCKER-USER") {
-			chain = "DOCKER-USER" // which Docker leaves to others
+	case !d.Undoable():
+		ip := [...]string{subnet.IPv4: "ip", subnet.IPv6: "ip6"}[d.Family]
+		return []string{
+			fmt.Sprintf("nft insert rule %s %s %s saddr %s accept", d.Table, d.Chain, ip, d.Network),
+			fmt.Sprintf("nft insert rule %s %s %s daddr %s accept", d.Table, d.Chain, ip, d.Network),
 		}
-		return fmt.Sprintf("add: %s -I %s -s %s -j ACCEPT; %s -I %s -d %s -j ACCEPT; or have iptables installed and EnableNFTables not set, so that selvage does it",
-			program, chain, d.Network, program, chain, d.Network)
-	case table == "firewalld":
-		return fmt.Sprintf("add: firewall-cmd --permanent --zone=trusted --add-source=%s; firewall-cmd --reload", d.Network)
+	case has(family, "DOCKER-USER"):
+		chain = "DOCKER-USER" // which Docker leaves to others
 	}
-	ip := [...]string{subnet.IPv4: "ip", subnet.IPv6: "ip6"}[d.Family]
-	return fmt.Sprintf("add: nft insert rule %s %s %s saddr %s accept; nft insert rule %s %s %s daddr %s accept",
-		d.Table, d.Chain, ip, d.Network, d.Table, d.Chain, ip, d.Network)
+	return []string{
+		fmt.Sprintf("%s -I %s -s %s -j ACCEPT", program, chain, d.Network),
+		fmt.Sprintf("%s -I %s -d %s -j ACCEPT", program, chain, d.Network),
+	}
 }

@@ -93,7 +93,7 @@ func (r *Ruleset) Find(o Overlay, skip ...string) (all []Drop, err error) {
 			d.Arriving = d.blocks(arriving, b)
 			d.Leaving = d.blocks(leaving, b)
 			if d.Arriving || d.Leaving {
-				d.advice = advice(d, r.has)
+				d.Commands = commands(d, r.has)
 				all = append(all, d)
 			}
 		}

@@ -157,33 +157,44 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// TestSentences says it all.
-func TestSentences(t *testing.T) {
+// TestText has the sentence and the commands of each form.
+func TestText(t *testing.T) {
 	network := prefixes("10.5.0.0/16", "fd00:5::/32")
 	has := func(family, chain string) bool { return family == "ip6" && chain == "DOCKER-USER" }
 	for _, tt := range []struct {
-		d    Drop
-		want string
+		d        Drop
+		want     string
+		commands []string
 	}{
 		{Drop{Table: "ip filter", Chain: "FORWARD", Network: network[0], Arriving: true, Leaving: true},
-			"table ip filter, chain FORWARD: policy drop, and no rule in it accepts 10.5.0.0/16; add: iptables -I FORWARD -s 10.5.0.0/16 -j ACCEPT; " +
-				"iptables -I FORWARD -d 10.5.0.0/16 -j ACCEPT; or have iptables installed and EnableNFTables not set, so that selvage does it"},
+			"table ip filter, chain FORWARD: policy drop, and no rule in it accepts 10.5.0.0/16",
+			[]string{"iptables -I FORWARD -s 10.5.0.0/16 -j ACCEPT", "iptables -I FORWARD -d 10.5.0.0/16 -j ACCEPT"}},
 		{Drop{Table: "ip6 filter", Chain: "FORWARD", Family: subnet.IPv6, Network: network[1], Arriving: true, By: []string{"rule 3"}},
-			"table ip6 filter, chain FORWARD: rule 3 drops packets from fd00:5::/32 to this node's pods; add: ip6tables -I DOCKER-USER -s fd00:5::/32 -j ACCEPT; " +
-				"ip6tables -I DOCKER-USER -d fd00:5::/32 -j ACCEPT; or have iptables installed and EnableNFTables not set, so that selvage does it"},
+			"table ip6 filter, chain FORWARD: rule 3 drops packets from fd00:5::/32 to this node's pods",
+			[]string{"ip6tables -I DOCKER-USER -s fd00:5::/32 -j ACCEPT", "ip6tables -I DOCKER-USER -d fd00:5::/32 -j ACCEPT"}},
 		{Drop{Table: "inet firewalld", Chain: "filter_FORWARD", Network: network[0], Leaving: true, By: []string{"rule 1", "rule 2 of chain x"}},
-			"table inet firewalld, chain filter_FORWARD: rule 1 and rule 2 of chain x drop packets from this node's pods to 10.5.0.0/16; " +
-				"add: firewall-cmd --permanent --zone=trusted --add-source=10.5.0.0/16; firewall-cmd --reload"},
+			"table inet firewalld, chain filter_FORWARD: rule 1 and rule 2 of chain x drop packets from this node's pods to 10.5.0.0/16",
+			[]string{"firewall-cmd --permanent --zone=trusted --add-source=10.5.0.0/16", "firewall-cmd --reload"}},
 		{Drop{Table: "inet fw", Chain: "forward", Family: subnet.IPv6, Network: network[1], Arriving: true, Leaving: true},
-			"table inet fw, chain forward: policy drop, and no rule in it accepts fd00:5::/32; add: nft insert rule inet fw forward ip6 saddr fd00:5::/32 accept; " +
-				"nft insert rule inet fw forward ip6 daddr fd00:5::/32 accept"},
+			"table inet fw, chain forward: policy drop, and no rule in it accepts fd00:5::/32",
+			[]string{"nft insert rule inet fw forward ip6 saddr fd00:5::/32 accept", "nft insert rule inet fw forward ip6 daddr fd00:5::/32 accept"}},
 		{Drop{Table: "filter", Chain: "FORWARD", Legacy: true, Network: network[0], Arriving: true, Leaving: true},
-			"legacy iptables, table filter, chain FORWARD: policy drop, and no rule in it accepts 10.5.0.0/16; " +
-				"add: iptables-legacy -I FORWARD -s 10.5.0.0/16 -j ACCEPT; iptables-legacy -I FORWARD -d 10.5.0.0/16 -j ACCEPT"},
+			"legacy iptables, table filter, chain FORWARD: policy drop, and no rule in it accepts 10.5.0.0/16",
+			[]string{"iptables-legacy -I FORWARD -s 10.5.0.0/16 -j ACCEPT", "iptables-legacy -I FORWARD -d 10.5.0.0/16 -j ACCEPT"}},
 	} {
-		tt.d.advice = advice(tt.d, has)
 		if got := tt.d.String(); got != tt.want {
 			t.Errorf("%s\nwant\n%s", got, tt.want)
+		}
+		tt.d.Commands = commands(tt.d, has)
+		if !slices.Equal(tt.d.Commands, tt.commands) {
+			t.Errorf("%q\nwant\n%q", tt.d.Commands, tt.commands)
+		}
+		advice := strings.Join(tt.commands, "; ")
+		if tt.d.Undoable() {
+			advice += "; or install iptables and leave EnableNFTables unset, so that selvage adds the rule"
+		}
+		if got := tt.d.Advice(); got != advice {
+			t.Errorf("%s\nwant\n%s", got, advice)
 		}
 	}
 }

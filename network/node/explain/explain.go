@@ -113,12 +113,12 @@ type explanation struct {
 // conclude sets the verdict. The first one that is bad stays.
 func (e *explanation) conclude(ok bool, format string, args ...any) {
 	if e.OK {
-		e.OK, e.Verdict = ok, fmt.Sprintf(format, args...)
+		e.OK, e.Verdict = ok, status.Text(fmt.Sprintf(format, args...))
 	}
 }
 
 func (e *explanation) step(kind, text string, mark status.Mark, note string) {
-	e.Steps = append(e.Steps, status.Step{Kind: kind, Text: text, Mark: mark, Note: note})
+	e.Steps = append(e.Steps, status.Step{Kind: kind, Text: status.Text(text), Mark: mark, Note: status.Text(note)})
 }
 
 func (e *explanation) claims() {
@@ -232,7 +232,7 @@ func (e *explanation) filterMark() status.Mark {
 
 func (e *explanation) foreignFilter() {
 	for _, rule := range e.facts.Filter.Foreign {
-		e.step("filter", rule, status.Foreign, "")
+		e.step("filter", fmt.Sprint(rule), status.Foreign, "")
 		e.conclude(false, "%s belongs to %s, but a foreign packet filter on this node drops what is sent to it",
 			e.address, cmp.Or(e.facts.Peer.Name, "another node"))
 	}

@@ -116,7 +116,7 @@ func TestAddress(t *testing.T) {
 		{"no way to the node", "10.5.2.9", withPeer(nil), with(func(k *fakeKernel) { k.routes = routes("10.5.2.9", "flannel.1") }), false,
 			"10.5.2.9 belongs to node2, but this node has no route to its public IP 172.31.0.12",
 			[]string{"uplink missing 172.31.0.12 # no route to 172.31.0.12"}},
-		{"foreign filter", "10.5.2.9", withPeer(func(f *Facts) { f.Filter.Foreign = []string{"chain x drops"} }), good, false,
+		{"foreign filter", "10.5.2.9", withPeer(func(f *Facts) { f.Filter.Foreign = []status.Text{"chain x drops"} }), good, false,
 			"10.5.2.9 belongs to node2, but a foreign packet filter on this node drops what is sent to it", []string{"filter foreign chain x drops"}},
 		{"rules not in force", "10.5.2.9", withPeer(func(f *Facts) { f.Filter.InForce = false }), good, true,
 			"10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{"filter missing inside the overlay: not masqueraded # nftables"}},
@@ -176,14 +176,14 @@ func TestAddress(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := Address(netip.MustParseAddr(tt.address), tt.facts, tt.kernel)
-			if e.OK != tt.ok || e.Verdict != tt.verdict {
+			if e.OK != tt.ok || string(e.Verdict) != tt.verdict {
 				t.Errorf("%t, %q\nwant %t, %q", e.OK, e.Verdict, tt.ok, tt.verdict)
 			}
 			var got []string
 			for _, s := range e.Steps {
-				text := s.Kind + " " + string(s.Mark) + " " + s.Text
+				text := s.Kind + " " + string(s.Mark) + " " + string(s.Text)
 				if s.Note != "" {
-					text += " # " + s.Note
+					text += " # " + string(s.Note)
 				}
 				got = append(got, text)
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/network/filter"
+	"github.com/selvage-net/selvage/network/filter/blocking"
 )
 
 // Filter applies a policy and reports what it found; [filter.Keeper] is the real one. Status may be called from any goroutine and
@@ -187,9 +188,9 @@ func (k *Keeper) logStatus(now filter.Status) {
 	if now.Mode != k.logged.Mode || now.Why != k.logged.Why {
 		k.log.Infof("packet filter: %s (%s)", now.Mode, now.Why)
 	}
-	k.logProblems(logrus.ErrorLevel, texts(k.logged.Unmet), texts(now.Unmet))
+	k.logProblems(logrus.ErrorLevel, unmet(k.logged), unmet(now))
 	k.logProblems(logrus.WarnLevel, texts(k.logged.Unseen), texts(now.Unseen))
-	k.logProblems(logrus.WarnLevel, k.logged.Drops, now.Drops)
+	k.logProblems(logrus.WarnLevel, reports(k.logged.Drops), reports(now.Drops))
 	k.logProblems(logrus.WarnLevel, k.logged.Leftover, now.Leftover)
 	k.logged = now
 }
@@ -204,6 +205,20 @@ func (k *Keeper) logProblems(level logrus.Level, before, now []string) {
 	if len(before) > 0 && len(now) == 0 {
 		k.log.Info("packet filter: problem resolved: " + strings.Join(before, "; "))
 	}
+}
+
+func unmet(s filter.Status) []string {
+	if s.Unmet == nil {
+		return nil
+	}
+	return []string{s.Unmet.Error()}
+}
+
+func reports(drops []blocking.Drop) (all []string) {
+	for _, d := range drops {
+		all = append(all, d.Report())
+	}
+	return all
 }
 
 func texts(err error) []string {

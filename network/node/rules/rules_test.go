@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/network/filter"
+	"github.com/selvage-net/selvage/network/filter/blocking"
 )
 
 // fakeFilter holds the policy it was given. It is used under synctest, in which one goroutine runs at a time.
@@ -243,6 +244,9 @@ func TestLogStatus(t *testing.T) {
 		change(&s)
 		return s
 	}
+	drop := func(table string) blocking.Drop {
+		return blocking.Drop{Table: table, Chain: "x", Commands: []string{"undo " + table}}
+	}
 	info, warning, problem := "level=info msg=packet filter: ", "level=warning msg=packet filter: ", "level=error msg=packet filter: "
 	for _, step := range []struct {
 		what   string
@@ -252,14 +256,15 @@ func TestLogStatus(t *testing.T) {
 		{"the mode", here(func(*filter.Status) {}), []string{info + "nftables (supported)"}},
 		{"the same", here(func(*filter.Status) {}), nil},
 		{"another reason", here(func(s *filter.Status) { s.Why = "asked for" }), []string{info + "nftables (asked for)"}},
-		{"two who drop", here(func(s *filter.Status) { s.Drops = []string{"a drops", "b drops"} }),
-			[]string{info + "nftables (supported)", warning + "a drops", warning + "b drops"}},
-		{"one of them, and another", here(func(s *filter.Status) { s.Drops = []string{"b drops", "c drops"} }), []string{warning + "c drops"}},
-		{"none any more", here(func(*filter.Status) {}), []string{info + "problem resolved: b drops; c drops"}},
-		{"another mode than asked for", filter.Status{Mode: filter.IPTables, Why: "unsupported", Unmet: errors.New("no kernel for it")},
-			[]string{info + "iptables (unsupported)", problem + "no kernel for it"}},
+		{"two who drop", here(func(s *filter.Status) { s.Drops = []blocking.Drop{drop("a"), drop("b")} }),
+			[]string{info + "nftables (supported)", warning + drop("a").Report(), warning + drop("b").Report()}},
+		{"one of them, and another", here(func(s *filter.Status) { s.Drops = []blocking.Drop{drop("b"), drop("c")} }),
+			[]string{warning + drop("c").Report()}},
+		{"none any more", here(func(*filter.Status) {}), []string{info + "problem resolved: " + drop("b").Report() + "; " + drop("c").Report()}},
+		{"another mode than asked for", filter.Status{Mode: filter.IPTables, Why: "unsupported", Unmet: &filter.Unmet{Text: "no kernel for it", Advice: "boot another"}},
+			[]string{info + "iptables (unsupported)", problem + "no kernel for it (boot another)"}},
 		{"leftovers, and missing permission", filter.Status{
-			Mode: filter.IPTables, Why: "unsupported", Unmet: errors.New("no kernel for it"), Leftover: []string{"x is left"}, Unseen: errors.New("no permission"),
+			Mode: filter.IPTables, Why: "unsupported", Unmet: &filter.Unmet{Text: "no kernel for it", Advice: "boot another"}, Leftover: []string{"x is left"}, Unseen: errors.New("no permission"),
 		}, []string{warning + "no permission", warning + "x is left"}},
 	} {
 		out.Reset()

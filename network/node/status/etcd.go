@@ -8,30 +8,43 @@ import (
 // PathEtcd is the path of an [EtcdReport]. Unlike the others, the daemon asks etcd for it.
 const PathEtcd = "/v1/etcd"
 
-// EtcdReport is how etcd is, asked now by the daemon's own client.
+// EtcdReport describes etcd as the daemon's own client finds it now. Its reasons are those of package subnet, such as
+// "forbidden".
 type EtcdReport struct {
 	Endpoints []EtcdEndpoint `json:"endpoints"`
-	// Rights is why the daemon cannot have what it needs of etcd, and what to do; empty: it can.
-	Rights string `json:"rights,omitempty"`
-	// CertificateEnds is when the daemon's own certificate ends.
+	// Rights is why the daemon lacks access to what it needs in etcd, and what to do; empty: it has access.
+	Rights     Text   `json:"rights,omitempty"`
+	RightsCode Reason `json:"rights_code,omitempty"`
+	// Commands grant the missing rights to a role, named ROLE: a program and its arguments each, without the options that
+	// say where etcd is.
+	Commands [][]string `json:"commands,omitempty"`
+	// CertificateEnds is when the daemon's own certificate expires.
 	CertificateEnds time.Time `json:"certificate_ends,omitzero"`
 }
 
 // EtcdEndpoint is one of etcd's endpoints.
 type EtcdEndpoint struct {
 	URL             string        `json:"url"`
-	Error           string        `json:"error,omitempty"` // it cannot be used; nothing else is known then
+	Error           Text          `json:"error,omitempty"` // it cannot be used; nothing else is known then
+	Code            Reason        `json:"code,omitempty"`  // of Error
 	Version         string        `json:"version,omitempty"`
 	Latency         time.Duration `json:"latency_ns,omitempty"`
 	Leader          bool          `json:"leader,omitempty"`
 	Learner         bool          `json:"learner,omitempty"`
-	Problems        []string      `json:"problems,omitempty"` // what the member says of itself: alarms, no leader
+	Problems        []Text        `json:"problems,omitempty"` // a text for each of Alarms
+	Alarms          []EtcdAlarm   `json:"alarms,omitempty"`   // what the member reports: alarms, no leader
 	CertificateEnds time.Time     `json:"certificate_ends,omitzero"`
-	// ClockAhead is by how much its clock is ahead of this node's, to a second; nil: it does not tell.
+	// ClockAhead is how far its clock is ahead of this node's, to a second; nil: unknown.
 	ClockAhead *time.Duration `json:"clock_ahead_ns,omitempty"`
 }
 
-// Etcd asks how etcd is, which the daemon then finds out.
+// EtcdAlarm is a problem that a member of etcd reports.
+type EtcdAlarm struct {
+	Code Reason `json:"code"`
+	Text Text   `json:"text"`
+}
+
+// Etcd asks for the state of etcd, which the daemon then finds out.
 func (c *Client) Etcd(ctx context.Context) (r EtcdReport, err error) {
 	return r, c.get(ctx, PathEtcd, &r)
 }

@@ -1,13 +1,17 @@
-// Package status is what a daemon tells of itself over its socket: the types of the answers, which are JSON, and a [Client]
-// that asks for them. The package knows nothing of how the daemon comes to them, so that whoever reads them needs no more
-// than this.
+// Package status has the types of what a daemon reports over its socket, as JSON, and a [Client] that asks for them. It
+// imports nothing of the daemon, so a program that reads the answers needs this package only.
 //
-// The paths begin with the version of the answers, /v1. Fields may be added within a version; what there is keeps its name and
-// meaning.
+// The paths begin with the version of the answers, /v1. Within a version fields may be added; those that exist keep their
+// name and meaning.
+//
+// What is written for people has the type [Text], and is never parsed: a program goes by the fields beside it, such as a
+// [Reason].
 package status
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -22,17 +26,17 @@ const (
 	PathExplain = "/v1/explain" // [Explanation], of the query's address
 )
 
-// State is how a node is.
+// State is the state of a node.
 type State string
 
 // The states of a node.
 const (
 	Starting State = "starting" // not ready yet: Problems say what it waits for
-	Ready    State = "ready"    // the kernel holds all that is wanted
-	Degraded State = "degraded" // it was ready, and something is not as it is to be: see Problems
+	Ready    State = "ready"    // the kernel holds all desired entries
+	Degraded State = "degraded" // it was ready, and has problems now: see Problems
 )
 
-// Status is how a node is.
+// Status describes a node.
 type Status struct {
 	Version    string    `json:"version"`          // of selvaged
 	Kernel     string    `json:"kernel,omitempty"` // its release
@@ -44,18 +48,18 @@ type Status struct {
 	Since    time.Time `json:"since"`
 	Problems []Problem `json:"problems"`
 
-	Config  json.RawMessage `json:"config,omitempty"` // the network config in force, as it was written
+	Config  json.RawMessage `json:"config,omitempty"` // the network config in use, as it was written
 	Lease   *Lease          `json:"lease,omitempty"`
 	Uplink  *Uplink         `json:"uplink,omitempty"`
 	Backend *Backend        `json:"backend,omitempty"`
 	Filter  Filter          `json:"filter"`
-	Leases  int             `json:"leases"` // that are let in, this node's own among them
+	Leases  int             `json:"leases"` // accepted ones, with this node's own
 	Peers   PeerCounts      `json:"peers"`
-	// Quarantined are the first of the leases that are not let in; [Client.Peers] has them all.
+	// Quarantined are the first few rejected leases; [Client.Peers] has them all.
 	Quarantined []Refusal        `json:"quarantined,omitempty"`
-	Entries     map[string]Count `json:"entries"` // by kind: vtep, link, address, fdb, neighbour, nexthop, route, sysctl
+	Entries     map[string]Count `json:"entries"` // by kind of kernel entry, such as route
 	Repairs     Repairs          `json:"repairs"`
-	// Failures is how many changes the kernel refused since the start, by kind; they are tried again.
+	// Failures counts the changes that the kernel refused since the start, by kind; they are retried.
 	Failures map[string]int `json:"failures,omitempty"`
 	Passes   Passes         `json:"passes"`
 	Etcd     Etcd           `json:"etcd"`
@@ -63,14 +67,19 @@ type Status struct {
 	SubnetFile string `json:"subnet_file"`
 }
 
-// AheadTopic is the topic of a [Problem] that is a route of somebody else's, which the kernel takes before one of selvage's.
-const AheadTopic = "foreign route"
-
-// Problem is something that is not as it is to be, now.
+// Problem is something that is wrong now.
 type Problem struct {
 	Topic string    `json:"topic"` // what it is about, in a word or two
-	Text  string    `json:"text"`
+	Code  Reason    `json:"code"`
+	Kind  string    `json:"kind,omitempty"` // of the kernel entry that it is about, if it is about one
+	Key   string    `json:"key,omitempty"`  // of that entry
+	Text  Text      `json:"text"`
 	Since time.Time `json:"since"`
+}
+
+// Compare orders problems by topic, and those of one topic always in the same way.
+func (p Problem) Compare(other Problem) int {
+	return cmp.Or(cmp.Compare(p.Topic, other.Topic), cmp.Compare(p.Text, other.Text))
 }
 
 // Lease is the node's own.
@@ -79,7 +88,7 @@ type Lease struct {
 	Subnets     []netip.Prefix `json:"subnets"`
 	EtcdLease   int64          `json:"etcd_lease,string"`
 	Reservation bool           `json:"reservation"` // it never expires
-	Expires     time.Time      `json:"expires"`     // unless it is kept alive until then; zero for a reservation, or if it is not known
+	Expires     time.Time      `json:"expires"`     // without a keep-alive; zero: a reservation, or not known yet
 }
 
 // Uplink is the interface that carries the overlay.
@@ -89,11 +98,11 @@ type Uplink struct {
 	Local    []netip.Addr   `json:"local"`
 	PublicIP []netip.Addr   `json:"public_ip"`
 	OnLink   []netip.Prefix `json:"on_link"`
-	Why      string         `json:"why"`
-	Not      []string       `json:"not,omitempty"` // the other interfaces, and why not those
+	Why      Text           `json:"why"`           // why this interface
+	Not      []Text         `json:"not,omitempty"` // the other interfaces, and why not those
 }
 
-// Backend is how packets are carried.
+// Backend describes how packets are carried.
 type Backend struct {
 	Type    string   `json:"type"`
 	PodMTU  int      `json:"pod_mtu"`
@@ -110,20 +119,20 @@ type Device struct {
 	Overhead int        `json:"overhead"`           // bytes that it adds to a packet on the underlay
 	MAC      string     `json:"mac"`                // empty: it has none
 	Local    netip.Addr `json:"local"`              // from which it sends; empty: the kernel chooses
-	Settings []Setting  `json:"settings,omitempty"` // what else there is to show of it
-	Present  bool       `json:"present"`            // it is there, and as it is to be
-	// Drops is what the kernel counts of the device; nil: there is none, or it does not say.
+	Settings []Setting  `json:"settings,omitempty"` // what else is shown of it
+	Present  bool       `json:"present"`            // it exists, and is in sync
+	// Drops are the kernel's counters of the device; nil: it does not exist, or they cannot be read.
 	Drops *Drops `json:"drops,omitempty"`
 }
 
-// Setting is one setting of a device, as people read it.
+// Setting is one setting of a device, for people.
 type Setting struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }
 
-// Drops is how many packets a device dropped, or could not send or take for an error, since it was made. Those are of the overlay,
-// without its headers.
+// Drops counts the packets that a device dropped, and its errors, since it was made. They are packets inside of the
+// tunnel.
 type Drops struct {
 	Received      uint64 `json:"rx_dropped"`
 	Sent          uint64 `json:"tx_dropped"`
@@ -133,44 +142,75 @@ type Drops struct {
 
 // Filter is the packet filter.
 type Filter struct {
-	Mode       string   `json:"mode,omitempty"` // "nftables", "iptables": by which the rules are kept that are in
-	Why        string   `json:"why,omitempty"`
-	InForce    bool     `json:"in_force"`
-	Foreign    []string `json:"foreign,omitempty"` // what of others drops the overlay's packets
-	Left       []string `json:"left,omitempty"`    // rules of another time that could not be removed
-	Trouble    []string `json:"trouble,omitempty"` // what the network config wishes for and cannot be had, and what cannot be looked at
-	VTEPFilter bool     `json:"vtep_filter"`
+	Mode    string `json:"mode,omitempty"` // how the rules in force are kept: "nftables" or "iptables"
+	Why     Text   `json:"why,omitempty"`  // why in this mode
+	InForce bool   `json:"in_force"`
+	// Foreign has a text for each of Drops, with what to do about it, and Trouble for each of Troubles.
+	Foreign    []Text          `json:"foreign,omitempty"`
+	Drops      []FilterDrop    `json:"drops,omitempty"`
+	Left       []Text          `json:"left,omitempty"` // rules of an earlier run that could not be removed
+	Trouble    []Text          `json:"trouble,omitempty"`
+	Troubles   []FilterTrouble `json:"troubles,omitempty"`
+	VTEPFilter bool            `json:"vtep_filter"`
 }
 
-// PeerCounts is how many other nodes there are.
+// FilterDrop is a chain of another program in which the overlay's packets are dropped.
+type FilterDrop struct {
+	Family   string       `json:"family"` // "IPv4" or "IPv6"
+	Table    string       `json:"table"`  // with its family: "ip filter"; of the legacy iptables without
+	Chain    string       `json:"chain"`
+	Legacy   bool         `json:"legacy,omitempty"` // it is one of the legacy iptables
+	Network  netip.Prefix `json:"network"`          // of the overlay, whose packets are dropped
+	Text     Text         `json:"text"`             // what drops which packets
+	Commands []string     `json:"commands"`         // for a shell: they accept the packets
+	Advice   Text         `json:"advice"`           // Commands, and what can be done instead
+}
+
+// FilterTrouble is something of the packet filter that does not work as the network config asks for.
+type FilterTrouble struct {
+	Code   Reason `json:"code"`
+	Text   Text   `json:"text"`
+	Advice Text   `json:"advice,omitempty"`
+}
+
+// String joins the text and the advice.
+func (t FilterTrouble) String() string {
+	if t.Advice == "" {
+		return string(t.Text)
+	}
+	return fmt.Sprintf("%s (%s)", t.Text, t.Advice)
+}
+
+// PeerCounts counts the other nodes' leases by state.
 type PeerCounts struct {
 	Programmed  int `json:"programmed"`
 	Pending     int `json:"pending"`
-	Grace       int `json:"grace"`       // whose lease is gone, and who are kept for a while
-	Quarantined int `json:"quarantined"` // leases that are not let in
+	Grace       int `json:"grace"`       // withdrawn leases that are retained for their grace period
+	Quarantined int `json:"quarantined"` // rejected leases
 }
 
-// Refusal is of a lease that is not let in.
+// Refusal is a rejected lease.
 type Refusal struct {
-	Key string `json:"key"`
-	Why string `json:"why"`
+	Key  string `json:"key"`
+	Code Reason `json:"code"`
+	Why  Text   `json:"why"`
 }
 
-// Count is how many objects of one kind are wanted, there, and differ.
+// Count is how many entries of one kind are desired, present and out of sync.
 type Count struct {
 	Wanted  int `json:"wanted"`
 	Present int `json:"present"`
 	Pending int `json:"pending"`
 }
 
-// Repairs is what others changed and was set right.
+// Repairs are the external changes that were repaired.
 type Repairs struct {
 	Total  int           `json:"total"`
 	Counts []RepairCount `json:"counts,omitempty"`
 	Last   []Repair      `json:"last,omitempty"` // the newest first
 }
 
-// RepairCount is how many objects of one kind were set right that had been missing, or changed.
+// RepairCount counts the repaired entries of one kind that were missing, or changed.
 type RepairCount struct {
 	Kind  string `json:"kind"`
 	What  string `json:"what"`
@@ -189,10 +229,10 @@ func (r *Repairs) Add(kind, what string, count int) {
 	r.Counts = append(r.Counts, RepairCount{kind, what, count})
 }
 
-// Passes is how long the node took each time to bring the kernel to what is wanted.
+// Passes is a histogram of the time that one pass took to bring the kernel in sync.
 type Passes struct {
 	Count   uint64     `json:"count"`
-	Seconds float64    `json:"seconds"` // all together
+	Seconds float64    `json:"seconds"` // in total
 	Within  [10]uint64 `json:"within"`  // how many took no longer than each of PassBounds
 }
 
@@ -201,7 +241,7 @@ func PassBounds() [10]float64 {
 	return [10]float64{0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5}
 }
 
-// Add takes in one pass.
+// Add counts one pass.
 func (p *Passes) Add(took time.Duration) {
 	p.Count++
 	p.Seconds += took.Seconds()
@@ -212,7 +252,7 @@ func (p *Passes) Add(took time.Duration) {
 	}
 }
 
-// Buckets is Within by bound.
+// Buckets returns Within by bound, in seconds.
 func (p *Passes) Buckets() map[float64]uint64 {
 	b := make(map[float64]uint64, len(p.Within))
 	for i, bound := range PassBounds() {
@@ -221,19 +261,19 @@ func (p *Passes) Buckets() map[float64]uint64 {
 	return b
 }
 
-// Repair is one object that was set right.
+// Repair is one repaired entry.
 type Repair struct {
 	At   time.Time `json:"at"`
 	Kind string    `json:"kind"`
 	Key  string    `json:"key"`
 	What string    `json:"what"`         // "missing" or "changed"
-	By   string    `json:"by,omitempty"` // who did that, as far as the kernel told: "pid 1234 (ip)"
+	By   string    `json:"by,omitempty"` // the process that did it, if the kernel reported it: "pid 1234 (ip)"
 }
 
-// Etcd is the lease store.
+// Etcd describes the lease store.
 type Etcd struct {
 	Endpoint    string            `json:"endpoint,omitempty"` // of the connection in use
-	Revision    int64             `json:"revision"`           // that the node has seen everything of
+	Revision    int64             `json:"revision"`           // up to which the node has seen all changes
 	Latency     time.Duration     `json:"latency_ns"`         // of the latest request
 	LastContact time.Time         `json:"last_contact"`
 	Requests    map[string]uint64 `json:"requests,omitempty"` // since the start, by method
@@ -244,7 +284,7 @@ type Etcd struct {
 	Access      *EtcdAccess       `json:"access,omitempty"`
 }
 
-// EtcdAccess is where etcd is and how the daemon speaks to it, but for the password.
+// EtcdAccess is where etcd is and how the daemon connects to it, without the password.
 type EtcdAccess struct {
 	Endpoints    []string `json:"endpoints"`
 	Prefix       string   `json:"prefix"`
@@ -255,19 +295,16 @@ type EtcdAccess struct {
 	PasswordFile string   `json:"password_file,omitempty"`
 }
 
-// PeerState is how another node is seen from this one.
+// PeerState is the state of another node's lease.
 type PeerState string
 
 // The states of a peer.
 const (
-	Programmed  PeerState = "programmed" // the kernel holds all that leads to it
-	Pending     PeerState = "pending"
-	Grace       PeerState = "grace"
-	Quarantined PeerState = "quarantined"
+	Programmed  PeerState = "programmed"  // the kernel holds all entries of its path
+	Pending     PeerState = "pending"     // some entries are missing
+	Grace       PeerState = "grace"       // its lease was withdrawn; its entries are retained until Until
+	Quarantined PeerState = "quarantined" // its lease was rejected
 )
-
-// NotInPlace ends the reason of a peer of which something is not in the kernel yet, after what that is.
-const NotInPlace = " is not in place yet"
 
 // Peer is another node's lease.
 type Peer struct {
@@ -275,40 +312,56 @@ type Peer struct {
 	Node     string         `json:"node,omitempty"` // empty for flannel's
 	Subnets  []netip.Prefix `json:"subnets"`
 	PublicIP []netip.Addr   `json:"public_ip"`
-	Path     []string       `json:"path"` // by which device each subnet is reached, in the order of Subnets
+	Path     []Text         `json:"path"`  // a text for each of Paths
+	Paths    []PeerPath     `json:"paths"` // in the order of Subnets
 	State    PeerState      `json:"state"`
-	Why      string         `json:"why,omitempty"`  // it is not programmed
-	Until    time.Time      `json:"until,omitzero"` // the end of its grace
+	Code     Reason         `json:"code,omitempty"` // why it is not programmed
+	Why      Text           `json:"why,omitempty"`  // the same for people
+	Until    time.Time      `json:"until,omitzero"` // the end of its grace period
 }
 
-// Explanation is how a node reaches an address.
+// PeerPath is how one subnet of a peer is reached.
+type PeerPath struct {
+	Device string `json:"device,omitempty"` // empty: no route leads there
+	Direct bool   `json:"direct"`           // without a tunnel
+}
+
+// String returns the path as it is shown.
+func (p PeerPath) String() string {
+	if p.Direct {
+		return p.Device + " (direct)"
+	}
+	return p.Device
+}
+
+// Explanation is how a node reaches an address, step by step.
 type Explanation struct {
 	Address netip.Addr `json:"address"`
-	Verdict string     `json:"verdict"` // one sentence
+	Verdict Text       `json:"verdict"` // one sentence
 	OK      bool       `json:"ok"`
 	Steps   []Step     `json:"steps"`
 }
 
-// Mark is how far a step is as it is to be.
+// Mark is the state of a step.
 type Mark string
 
 // The marks of a step.
 const (
-	Right   Mark = "ok"      // wanted and there
-	Missing Mark = "missing" // wanted, and not there or not so
-	Foreign Mark = "foreign" // there, and not ours
-	Note    Mark = "-"       // neither wanted nor unwanted
+	Right   Mark = "ok"      // desired, and in sync
+	Missing Mark = "missing" // desired, and missing or different
+	Foreign Mark = "foreign" // not selvage's
+	Note    Mark = "-"       // neither
 )
 
-// Step is one thing on the way.
+// Step is one step of a packet's path.
 type Step struct {
 	Kind string `json:"kind"` // lease, route, nexthop, neighbour, fdb, device, uplink, mtu, filter
-	Text string `json:"text"` // in the words of ip and bridge, where there are
+	Text Text   `json:"text"` // in the syntax of ip and bridge, where it has one
 	Mark Mark   `json:"mark"`
-	Note string `json:"note,omitempty"` // what is there instead, or what it means
+	Note Text   `json:"note,omitempty"` // what is there instead, or what it means
 }
 
-// Pending is how many objects differ, of all kinds.
+// Pending is how many entries of all kinds are out of sync.
 func (s Status) Pending() (n int) {
 	for _, c := range s.Entries {
 		n += c.Pending

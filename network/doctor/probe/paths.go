@@ -63,7 +63,7 @@ func (p *Prober) LookAgain(ctx context.Context, paths []Path, done func()) error
 	err = <-heard
 	for i := range paths {
 		if a := paths[i].Again; a != nil {
-			for _, e := range []*Echo{&paths[i].Overlay, &paths[i].OverlayFull, &a.Hop, &a.HopFull, &a.Forth} {
+			for _, e := range []*Echo{&paths[i].Overlay, &paths[i].OverlayFull, &a.Hop, &a.HopFull, &a.Outbound} {
 				p.observed(paths[i].Family, e)
 			}
 		}
@@ -96,13 +96,13 @@ func (p *Prober) lookAgainAt(ctx context.Context, path *Path) {
 	}
 	if t.Tunnel {
 		questions = append(questions, func() {
-			send, end, err := p.forth(t)
+			send, end, err := p.outbound(t)
 			if err != nil {
-				a.Forth.Failed = cause(err)
+				a.Outbound.Failed = cause(err)
 				return
 			}
 			defer end()
-			a.Forth = p.ask(ctx, way{to: t.Overlay, send: send})
+			a.Outbound = p.ask(ctx, way{to: t.Overlay, send: send})
 		})
 	}
 	together(questions...)

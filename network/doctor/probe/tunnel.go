@@ -12,9 +12,9 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// forth returns what sends an echo through a target's tunnel from the underlay's address, by a packet socket. A raw socket would
+// outbound returns what sends an echo through a target's tunnel from the underlay's address, by a packet socket. A raw socket would
 // not do: what comes from outside the overlay is masqueraded on its way into it.
-func (p *Prober) forth(t Target) (send func(seq uint16, size int) error, end func(), err error) {
+func (p *Prober) outbound(t Target) (send func(seq uint16, size int) error, end func(), err error) {
 	from := p.options.Local[t.Family]
 	if !from.IsValid() {
 		return nil, nil, fmt.Errorf("no %s address on the underlay", t.Family)

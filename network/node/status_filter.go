@@ -1,0 +1,77 @@
+package node
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/selvage-net/selvage/network/filter"
+	"github.com/selvage-net/selvage/network/filter/blocking"
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// filterProblems lists what keeps the overlay's packets from passing: rules of other programs, or our own that are not set.
+func (n *node) filterProblems(now time.Time) (all []status.Problem) {
+	if n.rules == nil {
+		return nil
+	}
+	since := n.told.filterSince
+	if since.IsZero() {
+		since = now
+	}
+	s := n.rules.Status()
+	for _, d := range s.Drops {
+		text := status.Text(d.Report())
+		all = append(all, status.Problem{Topic: "packet filter", Code: status.PacketsDropped, Text: text, Since: since})
+	}
+	if s.Failed != nil {
+		text := status.Text(s.Failed.Error())
+		all = append(all, status.Problem{Topic: "packet filter", Code: status.RulesNotSet, Text: text, Since: since})
+	}
+	return all
+}
+
+// filterStatus describes the packet filter.
+func (n *node) filterStatus() status.Filter {
+	s := status.Filter{InForce: n.rules.InForce(), VTEPFilter: n.vteps.inForce}
+	if n.rules == nil {
+		return s
+	}
+	now := n.rules.Status()
+	s.Mode, s.Why, s.Left = string(now.Mode), status.Text(now.Why), status.Texts(now.Leftover)
+	if now.InForce != "" && now.InForce != now.Mode {
+		s.Mode = string(now.InForce)
+		s.Why = status.Text(fmt.Sprintf("still, because %s cannot be set (%s)", now.Mode, now.Why))
+	}
+	s.Drops, s.Troubles = filterDrops(now.Drops), filterTroubles(now)
+	for _, d := range now.Drops {
+		s.Foreign = append(s.Foreign, status.Text(d.Report()))
+	}
+	for _, t := range s.Troubles {
+		s.Trouble = append(s.Trouble, status.Text(t.String()))
+	}
+	return s
+}
+
+func filterTroubles(s filter.Status) (all []status.FilterTrouble) {
+	if u := s.Unmet; u != nil {
+		code := status.NoIPTables
+		if u.Err != nil {
+			code = status.NoNFTables
+		}
+		all = append(all, status.FilterTrouble{Code: code, Text: status.Text(u.Text), Advice: status.Text(u.Advice)})
+	}
+	if s.Unseen != nil {
+		all = append(all, status.FilterTrouble{Code: status.FilterUnread, Text: status.Text(s.Unseen.Error())})
+	}
+	return all
+}
+
+func filterDrops(found []blocking.Drop) (all []status.FilterDrop) {
+	for _, d := range found {
+		all = append(all, status.FilterDrop{
+			Family: d.Family.String(), Table: d.Table, Chain: d.Chain, Legacy: d.Legacy, Network: d.Network,
+			Text: status.Text(d.String()), Commands: d.Commands, Advice: status.Text(d.Advice()),
+		})
+	}
+	return all
+}
