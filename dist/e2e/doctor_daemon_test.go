@@ -30,13 +30,13 @@ func TestDoctorDaemon(t *testing.T) {
 	podOnEach(ctx, t, l)
 	setting := func(path, value string) { p.write("/proc/sys/"+path, value) }
 	const file = "/run/flannel/subnet.env"
-	notRunning := symptom{"daemon", failure, "nobody listens on /run/selvage/selvaged.sock", "systemctl start selvaged; if it ends again, journalctl -u selvaged -n 50 says why"}
+	notRunning := symptom{"daemon", failure, "nobody listens on /run/selvage/selvaged.sock", "systemctl start selvaged; if it exits again, see journalctl -u selvaged -n 50"}
 	hanging := make(chan struct{})
 	var holding sync.WaitGroup
 
 	p.treat([]ailment{
 		{"the daemon hangs", func() { p.must(unix.Kill(p.PID(), unix.SIGSTOP)) }, func() { p.must(unix.Kill(p.PID(), unix.SIGCONT)) },
-			one("daemon", failure, "selvaged runs and does not answer", "systemctl restart selvaged, which interrupts nothing; and report it, with journalctl -u selvaged -n 50")},
+			one("daemon", failure, "selvaged runs and does not answer", "systemctl restart selvaged, which interrupts no traffic; report it, with journalctl -u selvaged -n 50")},
 		{"no daemon, and no subnet file", func() { p.stop(); p.remove(file) }, p.start, []symptom{notRunning,
 			{"subnet-file", failure, "subnet file " + file + " is missing: no pod can be started", "systemctl start selvaged, which writes it"}}},
 		{"no daemon, and much in disorder", func() {
@@ -64,11 +64,11 @@ func TestDoctorDaemon(t *testing.T) {
 			{"router-advertisement", failure, "net.ipv6.conf.eth0.accept_ra is 1", "sysctl -w net.ipv6.conf.eth0.accept_ra=2"},
 			{"device", failure, "device flannel.1 has MTU 1450, which takes 1500 bytes on eth0, and that has 1400",
 				"ip link set eth0 mtu 1500; or systemctl restart selvaged, which goes by the uplink's"},
-			{"device", failure, "device flannel-v6.1 is down", "systemctl restart selvaged, which sets it up"},
-			{"bridge-nf", warns, "kube-proxy's rules are in iptables", "modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-iptables=1"},
+			{"device", failure, "device flannel-v6.1 is down", "systemctl restart selvaged, which brings it up"},
+			{"bridge-nf", warns, "kube-proxy uses iptables", "modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-iptables=1"},
 		}},
 		{"no daemon, and no device", func() { p.stop(); p.unlink("flannel.1"); p.unlink("flannel-v6.1") }, p.start, []symptom{notRunning,
-			{"device", warns, "there is no VXLAN device of selvage's, unless the backend is host-gw", "systemctl start selvaged makes it"}}},
+			{"device", warns, "selvage's VXLAN device does not exist; with the backend host-gw there is none", "systemctl start selvaged makes it"}}},
 		{"somebody else's device has the VNI", func() {
 			p.stop()
 			p.unlink("flannel.1")
@@ -77,7 +77,7 @@ func TestDoctorDaemon(t *testing.T) {
 			})
 			p.must(p.Start())
 		}, func() { p.unlink("other"); p.start() },
-			one("device", failure, "device other, which is not selvage's, has VNI 1 and port 8472, so that flannel.1 cannot be made", "ip link delete other, or give it another VNI or port")},
+			one("device", failure, "device other, which is not selvage's, has VNI 1 and port 8472, so that flannel.1 cannot be created", "ip link delete other, or give it another VNI or port")},
 		{"somebody else's device has the name", func() {
 			p.stop()
 			p.unlink("flannel.1")
@@ -86,10 +86,10 @@ func TestDoctorDaemon(t *testing.T) {
 			})
 			p.must(p.Start())
 		}, func() { p.unlink("flannel.1"); p.start() },
-			one("device", failure, "device flannel.1 is not selvage's, and stands where its own is to be", "ip link delete flannel.1, or rename it")},
+			one("device", failure, "device flannel.1 is not selvage's, and has the name that selvage's needs", "ip link delete flannel.1, or rename it")},
 		{"the uplink is down", func() { p.link("eth0", netlink.LinkSetDown) }, func() {}, []symptom{
 			{"device", failure, "uplink eth0 is down", "ip link set eth0 up"},
-			{"daemon", failure, "uplink: ", "ip -brief address shows what there is; bring the interface up, or choose another with --iface"},
+			{"daemon", failure, "uplink: ", "ip -brief address shows the interfaces; bring the uplink up, or select another with --iface"},
 		}},
 	})
 	p.link("eth0", netlink.LinkSetUp)
@@ -118,8 +118,8 @@ func TestDoctorDaemon(t *testing.T) {
 				})
 			})
 		}, func() { close(hanging); holding.Wait() },
-			one("daemon", failure, "somebody keeps changing sysctl net/ipv4/ip_forward",
-				"find who changes it: a network manager, a configuration tool, another overlay's agent; dist/host has what keeps those off")},
+			one("daemon", failure, "another process keeps changing sysctl net/ipv4/ip_forward",
+				"find the process that changes it: a network manager, a configuration tool, another overlay's agent; dist/host has settings that keep those away")},
 		{"forwarding is off, and cannot be set", func() {
 			p.stop()
 			setting("net/ipv4/ip_forward", "0")
@@ -129,8 +129,8 @@ func TestDoctorDaemon(t *testing.T) {
 			})
 			p.must(p.Start())
 		}, func() {}, []symptom{
-			{"forwarding", failure, "net.ipv4.ip_forward is 0: this node forwards no IPv4 packets, neither from its pods nor to them", "sysctl -w net.ipv4.ip_forward=1" + findForward},
-			{"entries", failure, "not in place: 1 sysctl: sysctl net/ipv4/ip_forward", "let selvaged write to /proc/sys: mount it read-write, or set what it wants by sysctl yourself"},
+			{"forwarding", failure, "net.ipv4.ip_forward is 0: this node forwards no IPv4 packets, from its pods or to them", "sysctl -w net.ipv4.ip_forward=1" + findForward},
+			{"entries", failure, "out of sync: 1 sysctl: sysctl net/ipv4/ip_forward", "let selvaged write to /proc/sys: mount it read-write, or set the values with sysctl yourself"},
 		}},
 	})
 }
@@ -162,8 +162,8 @@ func TestDoctorNeighbours(t *testing.T) {
 			ops = nil
 		}
 	}
-	p.finds(one("neighbours", failure, fmt.Sprintf("%d nodes are on one link with this one, and the kernel keeps %d neighbours", limit, limit),
-		fmt.Sprintf("sysctl -w net.ipv4.neigh.default.gc_thresh3=%d, and put it into /etc/sysctl.d", 2*limit))...)
+	p.finds(one("neighbours", failure, fmt.Sprintf("%d nodes share a link with this one, and the kernel keeps %d neighbours", limit, limit),
+		fmt.Sprintf("sysctl -w net.ipv4.neigh.default.gc_thresh3=%d, and add it to /etc/sysctl.d", 2*limit))...)
 }
 
 // TestDoctorEnds: where thousands of nodes do not answer, a doctor ends when its time does, with a report, and says what it had no time
@@ -188,13 +188,13 @@ func TestDoctorEnds(t *testing.T) {
 	if r.Peers != leases || r.Probed == leases {
 		t.Errorf("%d of %d probed", r.Probed, r.Peers)
 	}
-	want := symptom{"peers", warns, fmt.Sprintf("of %d ways to other nodes", leases), "give it more: --timeout 2m; or ask of fewer"}
+	want := symptom{"peers", warns, fmt.Sprintf("of %d paths to other nodes", leases), "use a longer --timeout, such as 2m, or a smaller --sample"}
 	if err := missing(r, []symptom{want}); err != nil {
 		t.Error(err)
 	}
 	p.must(unix.Kill(p.PID(), unix.SIGSTOP))
 	if err := missing(p.examine(ctx, "--timeout", "1s"), []symptom{{"daemon", failure, "selvaged runs and does not answer",
-		"systemctl restart selvaged, which interrupts nothing; and report it, with journalctl -u selvaged -n 50"}}); err != nil {
+		"systemctl restart selvaged, which interrupts no traffic; report it, with journalctl -u selvaged -n 50"}}); err != nil {
 		t.Error(err)
 	}
 	p.must(unix.Kill(p.PID(), unix.SIGCONT))

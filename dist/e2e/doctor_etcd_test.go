@@ -23,7 +23,7 @@ func TestDoctorEtcd(t *testing.T) {
 	etcdctl := "etcdctl --endpoints=" + strings.Join(l.Etcd().Endpoints(), ",")
 	restart := func() { t.Helper(); p.must(p.Restart(ctx)) }
 	iptables := func(mode os.FileMode) { t.Helper(); p.in(func() error { return os.Chmod("/run/no-program", mode) }) }
-	const credentials = "set SELVAGED_ETCD_USERNAME and SELVAGED_ETCD_PASSWORD right, and systemctl restart selvaged, which interrupts nothing"
+	const credentials = "correct SELVAGED_ETCD_USERNAME and SELVAGED_ETCD_PASSWORD, and systemctl restart selvaged, which interrupts no traffic"
 
 	p.treat([]ailment{
 		{"no network config", func() {}, func() {},
@@ -33,8 +33,8 @@ func TestDoctorEtcd(t *testing.T) {
 			iptables(0o755) // the empty file that stands in its place
 			p.must(l.Etcd().PutConfig(ctx, lab.NetworkConfig(nil, "", lab.NFTablesOff)))
 		}, func() { iptables(0o644); p.must(p.WaitReady(ctx)) },
-			one("filter", failure, "selvaged's packet filter rules are not in, so the subnet file is not written either",
-				"journalctl -u selvaged | grep 'packet filter' says why; nftables in the kernel, or the program iptables, is needed")},
+			one("filter", failure, "selvaged's packet filter rules are not set, so the subnet file is not written either",
+				"journalctl -u selvaged | grep 'packet filter' shows why; it needs nftables in the kernel, or the program iptables")},
 		{"iptables is wanted, and not there", func() {},
 			func() {
 				p.must(l.Etcd().PutConfig(ctx, lab.NetworkConfig(nil, "", lab.NFTablesOn)))
@@ -46,7 +46,7 @@ func TestDoctorEtcd(t *testing.T) {
 		{"a member is down", func() {
 			p.must(l.Etcd().Member(2, func(s *etcdserver.Server) error { s.Kill(); return nil }))
 		}, func() { p.must(l.Etcd().Start(ctx)) },
-			one("etcd", warns, last+": nothing listens at "+last, "etcdctl --endpoints="+last+" endpoint health; on that machine systemctl status etcd")},
+			one("etcd", warns, last+": nothing listens at "+last, "etcdctl --endpoints="+last+" endpoint health; on that host systemctl status etcd")},
 		{"no user", func() {
 			check(client.UserAdd(ctx, "root", "secret"))
 			check(client.RoleAdd(ctx, "root"))

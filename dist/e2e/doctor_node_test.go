@@ -121,8 +121,8 @@ func TestDoctorNode(t *testing.T) {
 			one("subnet-file", failure, `line 1: FLANNEL_SUBNET is "nonsense"`, restartToWrite)},
 		{"subnet file of another subnet", instead(fmt.Sprintf("FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=%s\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
 			subnet.Gateway(other))), back, []symptom{
-			{"subnet-file", failure, fmt.Sprintf("says %s, and this node's lease is on %s", subnet.Gateway(other), own), restartToWrite},
-			{"subnet-file", failure, "says MTU 1450, and the overlay carries 1430", restartToWrite},
+			{"subnet-file", failure, fmt.Sprintf("has %s, and this node's lease is %s", subnet.Gateway(other), own), restartToWrite},
+			{"subnet-file", failure, "has MTU 1450, and the overlay carries 1430", restartToWrite},
 		}},
 		{"bridge of another subnet", func() {
 			p.link("cni0", func(b netlink.Link) error {
@@ -132,11 +132,11 @@ func TestDoctorNode(t *testing.T) {
 			p.link("cni0", func(b netlink.Link) error {
 				return errors.Join(netlink.AddrAdd(b, &netlink.Addr{IPNet: ipNet(gateway)}), netlink.AddrDel(b, &netlink.Addr{IPNet: ipNet(subnet.Gateway(other))}))
 			})
-		}, one("bridge", failure, fmt.Sprintf("bridge cni0 has %s, and this node's subnet wants %s", subnet.Gateway(other), gateway),
+		}, one("bridge", failure, fmt.Sprintf("bridge cni0 has %s, and this node's subnet needs %s", subnet.Gateway(other), gateway),
 			"delete the pods of this node, then ip link delete cni0; the next pod makes it anew")},
 		{"bridge with another MTU", func() { p.link("cni0", func(b netlink.Link) error { return netlink.LinkSetMTU(b, 1300) }) },
 			func() { p.link("cni0", func(b netlink.Link) error { return netlink.LinkSetMTU(b, 1430) }) },
-			one("bridge", warns, "bridge cni0 has MTU 1300, and pods are to have 1430", "ip link set cni0 mtu 1430; then restart the pods whose MTU is another")},
+			one("bridge", warns, "bridge cni0 has MTU 1300, and the pod MTU is 1430", "ip link set cni0 mtu 1430; then restart the pods with another MTU")},
 
 		{"no CNI configuration", func() { p.remove(conflist) }, func() { p.write(conflist, lab.DefaultCNI) },
 			one("cni", failure, "no CNI configuration in "+cniConfs+" has a plugin of type selvage or flannel",
@@ -144,12 +144,12 @@ func TestDoctorNode(t *testing.T) {
 		{"another network's CNI configuration first", func() {
 			p.write(cniConfs+"/05-other.conf", `{"cniVersion":"0.3.1","name":"other","type":"macvlan","ipam":{"type":"dhcp"}}`)
 		}, func() { p.remove(cniConfs + "/05-other.conf") },
-			one("cni", failure, "runtimes take the first CNI configuration, "+cniConfs+"/05-other.conf (another network's), and not "+conflist,
+			one("cni", failure, "runtimes use the first CNI configuration, "+cniConfs+"/05-other.conf (of another network), not "+conflist,
 				"mv "+cniConfs+"/05-other.conf "+cniConfs+"/05-other.conf.off, if pods are to be in this overlay")},
 		{"a plugin is missing", func() { p.remove(cniBins + "/host-local") }, func() { p.write(cniBins+"/host-local", ""); p.run("chmod", "755", cniBins+"/host-local") },
-			one("cni", failure, "CNI plugin host-local, which "+conflist+" names, is missing from "+cniBins, "install host-local into "+cniBins)},
+			one("cni", failure, "CNI plugin host-local, which "+conflist+" uses, is missing from "+cniBins, "install host-local into "+cniBins)},
 		{"a plugin is not executable", func() { p.run("chmod", "644", cniBins+"/host-local") }, func() { p.run("chmod", "755", cniBins+"/host-local") },
-			one("cni", failure, "CNI plugin "+cniBins+"/host-local, which "+conflist+" names, cannot be run: it is not executable", "chmod 755 "+cniBins+"/host-local")},
+			one("cni", failure, "CNI plugin "+cniBins+"/host-local, which "+conflist+" uses, is not executable", "chmod 755 "+cniBins+"/host-local")},
 
 		{"a device has a peer's subnet", func() { p.bridge("br9", held.String()) }, func() { p.unlink("br9") },
 			one("routes", failure, fmt.Sprintf("device br9 has the address %s, of node2's subnet %s", held, theirs), fmt.Sprintf("ip address del %s dev br9", held))},
@@ -159,7 +159,7 @@ func TestDoctorNode(t *testing.T) {
 				return netlink.RouteAdd(&netlink.Route{LinkIndex: b.Attrs().Index, Dst: ipNet(half)})
 			})
 		}, func() { p.unlink("br9") },
-			one("routes", failure, fmt.Sprintf("route %s dev br9 goes before the overlay's to node2, %s", half, theirs), fmt.Sprintf("ip route del %s dev br9", half))},
+			one("routes", failure, fmt.Sprintf("route %s dev br9 takes precedence over the overlay's route to node2, %s", half, theirs), fmt.Sprintf("ip route del %s dev br9", half))},
 
 		{"a rule of policy routing", func() { p.must(p.Do(func() error { return elsewhere(theirs, true) })) }, func() { p.must(p.Do(func() error { return elsewhere(theirs, false) })) },
 			one("peers", failure, "node2 (172.31.0.12): "+subnet.Gateway(theirs).Addr().String()+" belongs to node2, but a foreign route keeps packets from it",
@@ -176,25 +176,25 @@ func TestDoctorNode(t *testing.T) {
 				"nft insert rule ip strict forward ip saddr 10.5.0.0/16 accept; nft insert rule ip strict forward ip daddr 10.5.0.0/16 accept")},
 
 		{"a lease that is none", func() { p.put(subnetsPrefix+"nonsense", "{}") }, func() { p.del(subnetsPrefix + "nonsense") },
-			one("leases", warns, "lease nonsense is not let in", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/subnets/nonsense shows it; if no node has it, "+at("nonsense"))},
+			one("leases", warns, "lease nonsense rejected", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/subnets/nonsense shows it; if no node uses it, "+at("nonsense"))},
 		{"a duplicate MAC address", func() { p.lease("10.5.250.0-24", "172.31.0.250", mac) }, func() { p.del(subnetsPrefix + "10.5.250.0-24") },
-			one("leases", failure, "lease 10.5.250.0-24 is not let in: MAC "+mac+" (IPv4) is that of the older lease",
-				"on 172.31.0.250, a clone it seems: stop the daemon, ip link delete its device, remove /var/lib/selvage, start it; if no node has it, "+at("10.5.250.0-24"))},
+			one("leases", failure, "lease 10.5.250.0-24 rejected: MAC "+mac+" (IPv4) is that of the older lease",
+				"on 172.31.0.250, probably a cloned machine: stop the daemon, ip link delete its device, remove /var/lib/selvage, start the daemon; if no node uses it, "+at("10.5.250.0-24"))},
 		{"this node's own public IP", func() { p.lease("10.5.251.0-24", "172.31.0.11", "0e:00:00:00:00:51") }, func() { p.del(subnetsPrefix + "10.5.251.0-24") },
-			one("leases", failure, "lease 10.5.251.0-24 is not let in: public IP 172.31.0.11 is our own",
-				"give that node an address of its own; if the lease is what this node left before it was set up anew, selvaged release --etcd-endpoints=http://172.31.0.1:2379 10.5.251.0/24")},
+			one("leases", failure, "lease 10.5.251.0-24 rejected: public IP 172.31.0.11 is our own",
+				"give that node an address of its own; if this node left the lease behind when it was reinstalled, selvaged release --etcd-endpoints=http://172.31.0.1:2379 10.5.251.0/24")},
 		{"a shared public IP", func() { p.lease("10.5.252.0-24", "172.31.0.12", "0e:00:00:00:00:52") }, func() { p.del(subnetsPrefix + "10.5.252.0-24") },
-			one("leases", warns, "and 10.5.252.0-24 have one public IP, 172.31.0.12",
-				fmt.Sprintf("find out which is in use, on that node by selvaged status, and give the other back: selvaged release --etcd-endpoints=http://172.31.0.1:2379 %s, or selvaged release --etcd-endpoints=http://172.31.0.1:2379 10.5.252.0/24", theirs))},
+			one("leases", warns, "and 10.5.252.0-24 share the public IP 172.31.0.12",
+				fmt.Sprintf("run \"selvaged status\" on that node to see which lease is in use, and release the other: selvaged release --etcd-endpoints=http://172.31.0.1:2379 %s, or selvaged release --etcd-endpoints=http://172.31.0.1:2379 10.5.252.0/24", theirs))},
 		{"overlapping leases", func() { p.lease(fmt.Sprintf("%s-24", theirs.Addr()), "172.31.0.253", "0e:00:00:00:00:53") },
 			func() { p.del(fmt.Sprintf("%s%s-24", subnetsPrefix, theirs.Addr())) },
-			one("leases", failure, "overlaps the older lease", fmt.Sprintf("restart the daemon on 172.31.0.253, which takes another subnet; if no node has it, %s", at(theirs.Addr().String()+"-24")))},
+			one("leases", failure, "overlaps the older lease", fmt.Sprintf("restart the daemon on 172.31.0.253, which claims another subnet; if no node uses it, %s", at(theirs.Addr().String()+"-24")))},
 
 		{"etcd is down", l.Etcd().Kill, func() {
 			p.must(l.Etcd().Start(ctx))
 			waitFor(ctx, p.t, "etcd", func() error { _, err := l.Etcd().Client().Get(ctx, subnetsPrefix); return err })
 		},
-			one("etcd", failure, "nothing listens at http://172.31.0.1:2379", "etcdctl --endpoints=http://172.31.0.1:2379 endpoint health; on that machine systemctl status etcd")},
+			one("etcd", failure, "nothing listens at http://172.31.0.1:2379", "etcdctl --endpoints=http://172.31.0.1:2379 endpoint health; on that host systemctl status etcd")},
 		{"etcd is full", func() {
 			alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_NOSPACE}
 			_, err := pb.NewMaintenanceClient(l.Etcd().Client().ActiveConnection()).Alarm(ctx, alarm)
@@ -204,14 +204,14 @@ func TestDoctorNode(t *testing.T) {
 			p.must(err)
 		}, one("etcd", failure, "NOSPACE", "compact and defragment it, then etcdctl --endpoints=http://172.31.0.1:2379 alarm disarm: until then no node gets or renews a lease")},
 		{"the network config is gone", func() { p.del("/coreos.com/network/config") }, func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan"}`))) },
-			one("daemon", failure, "config: the network config was deleted from the store; the current one stays in force", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/config shows it; write a better one with etcdctl --endpoints=http://172.31.0.1:2379 put /coreos.com/network/config")},
+			one("daemon", failure, "config: the network config was deleted from the store; the current one stays in force", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/config shows it; write a valid one with etcdctl --endpoints=http://172.31.0.1:2379 put /coreos.com/network/config")},
 		{"a network config that nobody can follow", func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan","VNI":7}`))) },
 			func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan"}`))) },
-			one("daemon", failure, "config: the new network config cannot be applied while selvaged runs", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/config shows it; write a better one with etcdctl --endpoints=http://172.31.0.1:2379 put /coreos.com/network/config")},
+			one("daemon", failure, "config: the new network config cannot be applied while selvaged runs", "etcdctl --endpoints=http://172.31.0.1:2379 get /coreos.com/network/config shows it; write a valid one with etcdctl --endpoints=http://172.31.0.1:2379 put /coreos.com/network/config")},
 		{"an MTU that the uplink has not", func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan","MTU":9000}`))) },
 			func() { p.must(l.Etcd().PutConfig(ctx, clinic(`{"Type":"vxlan"}`))) },
-			one("device", warns, "the network config's Backend.MTU is 9000, and uplink eth0 takes 1500 only, by which this node goes",
-				"ip link set eth0 mtu 9000, if the network carries that; or take MTU out of Backend in the network config")},
+			one("device", warns, "the network config's Backend.MTU is 9000; uplink eth0 has only 1500, which this node uses",
+				"ip link set eth0 mtu 9000, if the network carries that; or remove MTU from Backend in the network config")},
 	})
 	p.healthy()
 }

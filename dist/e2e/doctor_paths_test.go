@@ -116,25 +116,25 @@ func TestDoctorPaths(t *testing.T) {
 	peers := func(evidence, advice string) symptom { return symptom{"peers", failure, evidence, advice} }
 	p.finds(
 		peers("VXLAN packets (UDP port 8472) to "+named(2)+", "+named(4)+" are lost, or dropped there, though the underlay works",
-			"let UDP port 8472 pass from this node to there, in firewalls and security groups on the way and there; there, selvaged doctor"),
+			"allow UDP port 8472 from this node to there, in firewalls and security groups on the way and there; there, selvaged doctor"),
 		peers("VXLAN packets of this node get to "+named(6)+", "+named(7)+", and none come back",
-			"let UDP port 8472 pass from there to this node, in firewalls and security groups on the way; there, selvaged peers shows whether it knows this node"),
+			"allow UDP port 8472 from there to this node, in firewalls and security groups on the way; there, selvaged peers shows whether it knows this node"),
 		peers(fmt.Sprintf("large packets to node8 (%s) are lost: pods send up to 1430 bytes, and up to 1350 get through, 1400 on the underlay", node(8).Addr(subnet.IPv4)),
 			`let the underlay carry 1480 bytes; or set "MTU": 1400 in Backend of the network config, /coreos.com/network/config in etcd, and restart the pods`),
 		peers(fmt.Sprintf("large packets to node8 (%s) are lost: pods send up to 1430 bytes, and up to 1330 get through, 1400 on the underlay", node(8).Addr(subnet.IPv6)),
 			`let the underlay carry 1500 bytes; or set "MTU": 1400 in Backend of the network config, /coreos.com/network/config in etcd, and restart the pods`),
-		peers(fmt.Sprintf("172.31.0.1, on the way to node10 (%s), refuses VXLAN packets: administratively prohibited", node(10).Addr(subnet.IPv4)), "let UDP port 8472 pass there"),
-		peers(fmt.Sprintf("fd00:31::1, on the way to node10 (%s), refuses VXLAN packets: administratively prohibited", node(10).Addr(subnet.IPv6)), "let UDP port 8472 pass there"),
+		peers(fmt.Sprintf("172.31.0.1, on the way to node10 (%s), refuses VXLAN packets: administratively prohibited", node(10).Addr(subnet.IPv4)), "allow UDP port 8472 there"),
+		peers(fmt.Sprintf("fd00:31::1, on the way to node10 (%s), refuses VXLAN packets: administratively prohibited", node(10).Addr(subnet.IPv6)), "allow UDP port 8472 there"),
 		peers("UDP packets from "+named(5)+" arrive with wrong checksums, and the kernel drops them",
 			"start selvaged there with --vxlan-tx-checksum=off; or ethtool -K its uplink tx off"),
-		peers("nobody on the link answers for the address of "+named(3)+": it is down, or not connected",
-			"see that it is up and connected; if it is gone for good, selvaged release --etcd-endpoints=http://172.31.0.1:2379 "+ownSubnet(t, node(3)).String()),
+		peers("no host on the link answers for the address of "+named(3)+": it is down, or not connected",
+			"check that it is up and connected; if it is gone for good, selvaged release --etcd-endpoints=http://172.31.0.1:2379 "+ownSubnet(t, node(3)).String()),
 		peers("nothing takes UDP port 8472 at 10.5.250.0-24 (198.51.100.2), though the underlay works: there is no VXLAN device",
 			"there: systemctl start selvaged; selvaged status"),
 		peers("no answer from 10.5.251.0-24 (198.51.100.9), neither in the overlay nor on the underlay: it is down, or cut off",
-			"see that it is up and connected; if it is gone for good, selvaged release --etcd-endpoints=http://172.31.0.1:2379 10.5.251.0/24"),
-		symptom{"peers", passes, "ICMP echo is filtered on the underlay to " + named(9) + ", which does no harm: the overlay works", ""},
-		symptom{"peers", passes, "ICMP echo is filtered in the overlay to " + named(11) + ", which does no harm: packets get there and back", ""},
+			"check that it is up and connected; if it is gone for good, selvaged release --etcd-endpoints=http://172.31.0.1:2379 10.5.251.0/24"),
+		symptom{"peers", passes, "ICMP echo to " + named(9) + " is filtered on the underlay, which does no harm: the overlay works", ""},
+		symptom{"peers", passes, "ICMP echo to " + named(11) + " is filtered in the overlay, which does no harm: packets pass in both directions", ""},
 	)
 }
 
@@ -162,22 +162,22 @@ func TestDoctorHereAndOnTheWay(t *testing.T) {
 	first := fmt.Sprintf("node2 (%s)", far.Addr(subnet.IPv4))
 	p.treat([]ailment{
 		{"this node lets no VXLAN in", everywhere(p.Do, "INPUT", vxlanPort+"-j DROP"), heal,
-			one("peers", failure, "what comes from "+named+" arrives at eth0, and this node's packet filter drops it",
-				"let UDP port 8472 in: iptables -I INPUT -p udp --dport 8472 -j ACCEPT, or the like in nftables or firewalld; nft list ruleset shows who drops it")},
+			one("peers", failure, "packets of "+named+" arrive on eth0, and this node's packet filter drops them",
+				"allow UDP port 8472 in: iptables -I INPUT -p udp --dport 8472 -j ACCEPT, or the same in nftables or firewalld; nft list ruleset shows what drops it")},
 		{"this node lets no VXLAN out", everywhere(p.Do, "OUTPUT", vxlanPort+"-j DROP"), heal,
-			one("peers", failure, "no VXLAN packet to "+named+" leaves this node", "iptables -S OUTPUT; nft list ruleset show who drops UDP port 8472")},
+			one("peers", failure, "no VXLAN packet to "+named+" leaves this node", "iptables -S OUTPUT and nft list ruleset show what drops UDP port 8472")},
 		{"this node lets no ICMP in", everywhere(p.Do, "INPUT", "-i flannel+ -p all -m conntrack --ctstate RELATED,ESTABLISHED -j DROP"), heal,
-			one("peers", passes, "ICMP echo is filtered in the overlay to "+named+", which does no harm", "")},
+			one("peers", passes, "ICMP echo to "+named+" is filtered in the overlay, which does no harm", "")},
 		{"a router takes less", func() { p.must(setLink("underlay1", mtu(1400))) }, func() { p.must(setLink("underlay1", mtu(1500))) },
-			one("peers", warns, fmt.Sprintf("packets of full size to %s are sent in fragments, which is slow: 172.31.0.1 on the way takes at most 1400 bytes, and they have 1480", first),
+			one("peers", warns, fmt.Sprintf("packets of full size to %s are fragmented, which is slow: 172.31.0.1 on the way takes at most 1400 bytes, and they have 1480", first),
 				`let the underlay carry 1480 bytes; or set "MTU": 1400 in Backend of the network config, /coreos.com/network/config in etcd, and restart the pods`)},
 		{"another way back", func() { p.secondUplink(far, true) }, func() { p.secondUplink(far, false) },
-			one("peers", failure, "what comes from "+first+" comes in by eth1, while this node sends to it by another interface, and the strict reverse path filter (rp_filter) drops it",
-				"sysctl -w net.ipv4.conf.eth1.rp_filter=2, and find who sets it to 1; or give the underlay one way")},
+			one("peers", failure, "packets of "+first+" arrive on eth1, while this node sends to it by another interface, and the strict reverse path filter (rp_filter) drops them",
+				"sysctl -w net.ipv4.conf.eth1.rp_filter=2, and find what sets it to 1; or use one path on the underlay")},
 		{"the other node is behind NAT", func() {
 			undo = append(undo, inserted(p.t, here, subnet.IPv4, "POSTROUTING", fmt.Sprintf("-t nat -s %s %s-j SNAT --to-source 203.0.113.2", far.Addr(subnet.IPv4), vxlanPort)))
 		}, func() {},
-			one("peers", failure, "what comes from "+first+" comes from 203.0.113.2, which no lease names, as by NAT, and the VTEP filter drops it",
+			one("peers", failure, "packets of "+first+" arrive from 203.0.113.2, which no lease has as its public IP, as behind NAT; the VTEP filter drops them",
 				"start selvaged there with --public-ip=203.0.113.2; or here with --vtep-allow=203.0.113.2/32")},
 	})
 	heal()
@@ -206,9 +206,9 @@ func TestDoctorWithoutTunnel(t *testing.T) {
 	p.finds(
 		symptom{"peers", failure, "large packets to " + named(small) + " are lost: pods send up to 1500 bytes, and up to 1400 get through",
 			"let the underlay carry 1500 bytes; or ip link set eth0 mtu 1400 on every node"},
-		symptom{"peers", failure, "nobody on the link answers for the address of " + named(down),
-			"see that it is up and connected; if it is gone for good, selvaged release --etcd-endpoints=http://172.31.0.1:2379 " + ownSubnet(t, down).String()},
-		symptom{"peers", warns, "nobody answers for the pods of " + named(shut) + ", though the underlay works: it does not forward, or has no pods yet, with --ip-blackhole-route",
+		symptom{"peers", failure, "no host on the link answers for the address of " + named(down),
+			"check that it is up and connected; if it is gone for good, selvaged release --etcd-endpoints=http://172.31.0.1:2379 " + ownSubnet(t, down).String()},
+		symptom{"peers", warns, "no answer for the pods of " + named(shut) + ", though the underlay works: it does not forward, or has no pods yet, with --ip-blackhole-route",
 			"there: selvaged doctor"},
 	)
 }

@@ -18,8 +18,8 @@ import (
 const (
 	failure, warns, passes = doctor.Failure, doctor.Warning, doctor.Pass
 
-	restartToWrite = "systemctl restart selvaged, which writes it anew"
-	findForward    = "; and find who sets it to 0: grep -rs forward /etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d"
+	restartToWrite = "systemctl restart selvaged, which writes it again"
+	findForward    = "; find what sets it to 0: grep -rs forward /etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d"
 )
 
 // ailment is something that goes wrong on a node, and what a doctor is to say of it.

@@ -134,7 +134,7 @@ func TestExplain(t *testing.T) {
 	}
 	v6 := "route " + file.Subnets[1].Masked().String() + " metric 100 dev eth0 takes precedence over the overlay's route to node2"
 	waitFor(ctx, t, "what is said of the routes", func() error {
-		return errors.Join(says(node, v6), says(node, "route "+file.Subnets[0].Addr().String()+"/32 dev eth0 goes before"))
+		return errors.Join(says(node, v6), says(node, "route "+file.Subnets[0].Addr().String()+"/32 dev eth0 takes precedence"))
 	})
 	expect(2, []string{"node1: degraded", "foreign route: " + v6}, "status")
 	err = node.Do(func() error {

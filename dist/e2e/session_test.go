@@ -211,7 +211,7 @@ func TestSession(t *testing.T) {
 	s.run(1, "ip route add 10.5.2.0/25 via 172.31.0.1", 0, "")
 	s.run(1, "selvaged status", 2, "foreign route")
 	s.run(1, "selvaged explain 10.5.2.7", 2, "foreign")
-	s.run(1, look, 2, "goes before the overlay's")
+	s.run(1, look, 2, "takes precedence over the overlay's")
 	s.run(1, "ip route del 10.5.2.0/25 via 172.31.0.1", 0, "")
 	s.run(1, "selvaged status | head -n 1", 0, "node1: ready")
 
@@ -227,7 +227,7 @@ func TestSession(t *testing.T) {
 	s.stops(1)
 	s.run(1, "ip link delete flannel.1", 0, "")
 	s.run(1, "selvaged status", 4, "")
-	s.run(1, "selvaged doctor --check daemon,device", 2, "there is no VXLAN device")
+	s.run(1, "selvaged doctor --check daemon,device", 2, "VXLAN device does not exist")
 	s.starts(1)
 	s.run(1, look, 0, "0 failures, 0 warnings")
 
@@ -237,15 +237,15 @@ func TestSession(t *testing.T) {
 	s.run(1, "selvaged status | grep -A 1 ^peers", 0, "1 quarantined")
 	s.run(1, "selvaged peers --bad", 0, "overlaps")
 	s.run(1, "selvaged explain 10.5.2.7 | head -n 3", 0, "not let in")
-	s.run(1, "selvaged doctor --check leases", 2, "is not let in")
+	s.run(1, "selvaged doctor --check leases", 2, "rejected")
 	s.run(1, "etcdctl del '/coreos.com/network/subnets/10.5.2.0-24&fd00:5::-64'", 0, "1")
-	s.run(1, "selvaged doctor --check leases", 0, "all leases are let in")
+	s.run(1, "selvaged doctor --check leases", 0, "all leases accepted")
 
 	s.scene() // a peer's underlay link is down
 	s.run(3, "ip link set eth0 down", 0, "")
 	s.forgetNeighbour(1, 3)
 	s.run(1, "selvaged status | grep ^peers", 0, "2 programmed")
-	s.run(1, "selvaged doctor --check peers", 2, "nobody on the link answers")
+	s.run(1, "selvaged doctor --check peers", 2, "no host on the link answers")
 	s.run(3, "ip link set eth0 up", 0, "")
 	s.run(1, "selvaged doctor --check peers", 0, "0 warnings, 1 passed")
 
