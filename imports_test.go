@@ -70,9 +70,9 @@ func layers() []layer {
 		{name: "node's parts", packages: []string{"network/node/explain", "network/node/rules"},
 			below: []string{"domain", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},
 		{name: "node", packages: []string{"network/node"},
-			below: []string{"backoff", "domain", "backend", "backends", "files", "stores", "packet filter", "kernel", "status",
-				"api", "node's parts"},
-			external: []string{logrus, netlink, renameio, unix}},
+			below: []string{"backoff", "domain", "backend", "backends", "files", "packet filter", "kernel", "status", "api",
+				"node's parts"},
+			external: []string{logrus, netlink, renameio, unix}, never: []string{"go.etcd.io"}},
 		{name: "doctor", packages: []string{"network/doctor", "network/doctor/probe"},
 			below:    []string{"domain", "files", "nftables", "packet filter", "status", "doctor"},
 			external: []string{netlink, unix}, never: []string{"go.etcd.io", module + "network/node/api"}},
@@ -96,8 +96,8 @@ func layers() []layer {
 				"google.golang.org/grpc/grpclog"}},
 
 		// What tests of stores, backends and rulesets share. No product package imports them.
-		{name: "test helpers", packages: []string{"network/nft/nfttest", "subnet/storetest", "subnet/subnettest",
-			"subnet/testdata/hostile"},
+		{name: "test helpers", packages: []string{"network/nft/nfttest", "subnet/storetest",
+			"subnet/storetest/memstore", "subnet/subnettest", "subnet/testdata/hostile"},
 			below:    []string{"domain", "backend", "backends", "test helpers"},
 			external: []string{nftables, "github.com/mdlayher/netlink", unix}},
 	}
@@ -201,16 +201,15 @@ func TestImports(t *testing.T) {
 			t.Errorf("%s of layer %q does not exist", name, l.name)
 		}
 	}
-	nodeImports(t, packages, append(slices.Clone(byName["backends"].packages), byName["stores"].packages...))
+	nodeImports(t, packages, byName["backends"].packages)
 }
 
-// nodeImports: of the node's files only the registry imports a backend or a store.
+// nodeImports: of the node's files only the registry imports a backend. None imports a store, see layers.
 func nodeImports(t *testing.T, packages []listed, registered []string) {
 	t.Helper()
 	i := slices.IndexFunc(packages, func(p listed) bool { return p.ImportPath == module+"network/node" })
 	for _, file := range packages[i].GoFiles {
-		// The last two import the etcd store's types until the node knows stores by interfaces alone.
-		if slices.Contains([]string{"registry.go", "etcd.go", "status.go"}, file) {
+		if file == "registry.go" {
 			continue
 		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(packages[i].Dir, file), nil, parser.ImportsOnly)

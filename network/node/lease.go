@@ -34,6 +34,9 @@ type leaseView interface {
 //	idle ── Allocate, Claim ──▶ claiming ──▶ holding ── our watch has passed the claim,   ──▶ final
 //	  ▲                            │            │       and no older lease overlaps it          │
 //	  └──── taken, or failed ──────┴── beaten ──┴──── deleted, taken or expired ────────────────┘
+//
+// A store that allocates (see [subnet.Allocator]) chooses the subnets instead. Then a claim waits until the store has given
+// them, and a lease that an older one overlaps stays held and is not final: another claim would get the same subnets.
 type leaseHolder struct {
 	store  subnet.Store
 	view   leaseView
@@ -104,15 +107,25 @@ func (h *leaseHolder) step(ctx context.Context, wake *alarm) (gained bool) {
 	return gained
 }
 
-// claim chooses subnets and claims them in the background.
+// storeAllocates reports whether the store chooses the node's subnets.
+func (h *leaseHolder) storeAllocates() bool {
+	a, ok := h.store.(subnet.Allocator)
+	return ok && a.Allocates()
+}
+
+// claim chooses subnets, unless the store does, and claims them in the background.
 func (h *leaseHolder) claim(ctx context.Context, now time.Time) {
-	a, err := h.view.Allocate(subnet.Request{
-		InstanceID: h.instanceID, PublicIPs: h.publicIPs, Previous: h.previous, Avoid: h.avoid, Rand: rand.Uint64N,
-	})
-	if err != nil {
-		h.avoid = nil // what was taken may be free again
-		h.failed(err, now)
-		return
+	var a subnet.Allocation
+	if !h.storeAllocates() {
+		var err error
+		a, err = h.view.Allocate(subnet.Request{
+			InstanceID: h.instanceID, PublicIPs: h.publicIPs, Previous: h.previous, Avoid: h.avoid, Rand: rand.Uint64N,
+		})
+		if err != nil {
+			h.avoid = nil // what was taken may be free again
+			h.failed(err, now)
+			return
+		}
 	}
 	want := h.advertise(a.Subnets)
 	h.phase = claiming
@@ -160,7 +173,7 @@ func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
 		h.backoff.Reset()
 		h.avoid = nil
 		h.hold(ctx, c)
-	case errors.Is(c.err, subnet.ErrTaken):
+	case errors.Is(c.err, subnet.ErrTaken) && !h.storeAllocates():
 		h.phase = idle
 		if c.asked.Have == nil {
 			for _, p := range c.asked.Subnets {
@@ -182,7 +195,10 @@ func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
 func (h *leaseHolder) hold(ctx context.Context, c claimResult) {
 	holdCtx, cancel := context.WithCancel(ctx)
 	h.phase, h.final = holding, false
-	h.record, h.subnets, h.release = c.record, c.asked.Subnets, cancel
+	h.record, h.release = c.record, cancel
+	for _, f := range subnet.Families() {
+		h.subnets[f] = c.record.Endpoints[f].Subnet
+	}
 	h.round++
 	round := h.round
 	updates := make(chan subnet.Lease, 1)
@@ -237,6 +253,9 @@ func (h *leaseHolder) check() (gained bool) {
 		h.lose(errors.New("its key was deleted"))
 	case m.InstanceID != h.instanceID:
 		h.lose(fmt.Errorf("its key belongs to another node: %s %s", m.NodeName, m.InstanceID))
+	case errors.Is(why, subnet.ErrOverlap) && h.storeAllocates():
+		h.final = false
+		h.invalid(why)
 	case errors.Is(why, subnet.ErrOverlap):
 		// It was claimed at the same moment as an overlapping one, which the store cannot see, or an older one has become
 		// valid since. The older one stays: every node decides so. The next claim takes over the record that gives way.
@@ -248,10 +267,7 @@ func (h *leaseHolder) check() (gained bool) {
 		h.conflict = m.Version
 	case h.final:
 	case why != nil:
-		if why.Error() != h.lastErr {
-			h.lastErr = why.Error()
-			h.log.WithError(why).WithField("lease", h.record.Name).Error("this node's lease is invalid")
-		}
+		h.invalid(why)
 	default:
 		h.final = true
 		h.lastErr = ""
@@ -261,4 +277,12 @@ func (h *leaseHolder) check() (gained bool) {
 		return true
 	}
 	return false
+}
+
+// invalid logs why the own lease cannot be used, if that is new.
+func (h *leaseHolder) invalid(why error) {
+	if why.Error() != h.lastErr {
+		h.lastErr = why.Error()
+		h.log.WithError(why).WithField("lease", h.record.Name).Error("this node's lease is invalid")
+	}
 }

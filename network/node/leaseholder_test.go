@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,13 +13,14 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/storetest/memstore"
 )
 
 // holderLoop drives a lease holder as the node's loop does.
 type holderLoop struct {
 	*leaseHolder
 	all    *subnet.View
-	store  *memStore
+	store  *memStore // unless the test has another one
 	events chan subnet.Event
 	out    bytes.Buffer
 	gained int
@@ -42,13 +44,21 @@ func leaseOf(id, prefix string, n byte) subnet.Lease {
 	return l
 }
 
-// newHolderLoop returns one on a network with room for eight subnets, and with unique told what two leases may not both have.
+// newHolderLoop returns one on a network with room for eight subnets, where unique says what two leases may not both have.
 func newHolderLoop(t *testing.T, unique func(subnet.Lease) []string) *holderLoop {
+	store := newMemStore()
+	l := newHolderLoopOn(t, store, unique)
+	l.store = store
+	return l
+}
+
+// newHolderLoopOn is newHolderLoop on any store.
+func newHolderLoopOn(t *testing.T, store subnet.Store, unique func(subnet.Lease) []string) *holderLoop {
 	c, err := subnet.ParseConfig([]byte(`{"Network":"10.5.0.0/24","SubnetLen":27}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &holderLoop{all: subnet.NewView(), store: newMemStore(), events: make(chan subnet.Event)}
+	l := &holderLoop{all: subnet.NewView(), events: make(chan subnet.Event)}
 	ips := [2]netip.Addr{subnet.IPv4: ownIP}
 	check := func(l subnet.Lease) (things []string, err error) {
 		if unique != nil {
@@ -57,7 +67,7 @@ func newHolderLoop(t *testing.T, unique func(subnet.Lease) []string) *holderLoop
 		return things, nil
 	}
 	l.all.SetRules(subnet.Rules{Config: c, InstanceID: ownID, PublicIPs: ips, Check: check})
-	l.leaseHolder = newLeaseHolder(l.store, l.all, textLog(&l.out), func(f func()) { go f() })
+	l.leaseHolder = newLeaseHolder(store, l.all, textLog(&l.out), func(f func()) { go f() })
 	l.instanceID, l.publicIPs = ownID, ips
 	l.advertise = func(subnets [2]netip.Prefix) subnet.Lease {
 		return leaseOf(ownID, subnets[subnet.IPv4].String(), 1)
@@ -68,7 +78,7 @@ func newHolderLoop(t *testing.T, unique func(subnet.Lease) []string) *holderLoop
 func (l *holderLoop) run(t *testing.T, d time.Duration) {
 	t.Helper()
 	l.begin.Do(func() {
-		go l.store.Watch(t.Context(), func(e subnet.Event) error {
+		go l.leaseHolder.store.Watch(t.Context(), func(e subnet.Event) error {
 			select {
 			case l.events <- e:
 			case <-t.Context().Done():
@@ -277,5 +287,78 @@ func TestHolderAdopts(t *testing.T) {
 			t.Errorf("final %t with %+v", l.final, l.record)
 		}
 		l.logged(t, "using this node's cached lease", "lease acquired")
+	})
+}
+
+// countingStore counts the claims on a store.
+type countingStore struct {
+	*memstore.Store
+	claims int // one at a time
+}
+
+func (s *countingStore) Claim(ctx context.Context, have *subnet.Record, want subnet.Lease) (subnet.Record, error) {
+	s.claims++
+	return s.Store.Claim(ctx, have, want)
+}
+
+// TestHolderAllocated: a store that allocates gives the subnets. The holder waits for them with backoff, does not claim
+// again while an older lease has the same ones, and follows a node that comes again with others.
+func TestHolderAllocated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := memstore.NewAllocating()
+		defer server.Close()
+		store := &countingStore{Store: server.OpenNode("this")}
+		l := newHolderLoopOn(t, store, nil)
+		l.previous[subnet.IPv4] = netip.MustParsePrefix("10.5.0.32/27") // which the store does not give
+		l.advertise = func(subnets [2]netip.Prefix) subnet.Lease {
+			own := leaseOf(ownID, "10.5.0.0/27", 1)
+			own.Endpoints[subnet.IPv4].Subnet = subnets[subnet.IPv4]
+			return own
+		}
+		l.run(t, time.Minute)
+		if l.final || store.claims < 10 || store.claims > 20 {
+			t.Errorf("final %t after %d claims in a minute", l.final, store.claims)
+		}
+		l.logged(t, "cannot get a lease; retrying")
+		if !strings.Contains(l.lastErr, subnet.ErrNotAllocated.Error()) {
+			t.Errorf("the error is %q", l.lastErr)
+		}
+
+		first, second := netip.MustParsePrefix("10.5.0.64/27"), netip.MustParsePrefix("10.5.0.96/27")
+		server.AddNode("elder")
+		server.AddNode("this")
+		server.Allocate("this", first)
+		l.run(t, 20*time.Second)
+		if !l.final || l.record.Name != "this" || l.subnets[subnet.IPv4] != first {
+			t.Fatalf("final %t with %+v", l.final, l.record)
+		}
+		l.logged(t, "lease acquired")
+
+		server.Allocate("elder", first)
+		server.Publish("elder", leaseOf(otherID, first.String(), 7))
+		store.claims = 0
+		l.run(t, time.Hour)
+		if l.final || l.phase != holding || store.claims != 0 {
+			t.Errorf("final %t in phase %d after %d claims, beside an older lease", l.final, l.phase, store.claims)
+		}
+		l.logged(t, "this node's lease is invalid")
+		server.RemoveNode("elder")
+		l.run(t, time.Minute)
+		if !l.final || l.gained != 2 {
+			t.Errorf("final %t, gained %d times, once the older lease is gone", l.final, l.gained)
+		}
+		l.logged(t, "lease acquired")
+
+		server.RemoveNode("this")
+		l.run(t, time.Minute)
+		if l.final {
+			t.Error("final without a node")
+		}
+		server.AddNode("this")
+		server.Allocate("this", second)
+		l.run(t, 20*time.Second)
+		if !l.final || l.subnets[subnet.IPv4] != second {
+			t.Errorf("final %t with %v, want %s", l.final, l.subnets, second)
+		}
 	})
 }
