@@ -2,10 +2,10 @@ package network
 
 import "errors"
 
-// ErrForeign means that an object that is not selvage's, and must not be touched, is in the place of a wanted one.
+// ErrForeign means that an object that is not selvage's, and must not be touched, is in the place of a desired one.
 var ErrForeign = errors.New("in use by something that is not selvage's")
 
-// errNoApply means that an object is wanted of a kind that nothing can change.
+// errNoApply means that an object is desired of a kind that nothing can change.
 var errNoApply = errors.New("this build cannot change objects of this kind")
 
 // Update is one change to make in a batch.
@@ -22,7 +22,7 @@ type Update[K, V comparable] struct {
 const batchSize = 128
 
 // ApplyBatch registers how a pass changes the kernel's objects of this kind. f makes the updates of a batch in their
-// order, each to the object that the change wants, or none if none is wanted, and sets Err where it could not. It is
+// order, each to the object that the change wants, or none if none is desired, and sets Err where it could not. It is
 // idempotent: to set what is set, or to remove what is gone, is no error.
 //
 // f does not change the tables: the pass does, from what f returns. What the kernel notifies of in the meantime is
@@ -43,13 +43,13 @@ func (t *Table[K, V]) ApplyEach(f func(K, Change[V]) error) {
 
 // LinkEffects is what a change of a device did to the objects on it: the kernel notifies of the device only.
 type LinkEffects struct {
-	Deleted     bool   // the device was deleted, for good or to make it anew: all objects on it are gone
+	Deleted     bool   // the device was deleted, for good or to recreate it: all objects on it are gone
 	RenamedFrom string // the device had this name before: all objects on it have moved to the new name; empty: no change
 	FDBFlushed  bool   // its forwarding database is empty
 }
 
 // ApplyLinks registers how a pass changes devices, as [Table.ApplyEach] does. f returns the effects of the change on
-// other objects. They count even if there is an error: a device may have been deleted that could not be made anew.
+// other objects. They count even if there is an error: a device may have been deleted that could not be recreated.
 func (t *Tables) ApplyLinks(f func(name string, c Change[Link]) (LinkEffects, error)) {
 	t.Links.ApplyEach(func(name string, c Change[Link]) error {
 		effects, err := f(name, c)

@@ -14,7 +14,7 @@ type cell[V comparable] struct {
 
 // rest is what a cell stores if it has several claims or is not in sync.
 type rest[V comparable] struct {
-	differs bool // the actual value is have, and not the wanted one
+	differs bool // the actual value is have, and not the desired one
 	have    V
 	others  []claim[V] // over which the winning one takes precedence
 }
@@ -77,7 +77,7 @@ func (c *cell[V]) others() []claim[V] {
 	return c.rest.others
 }
 
-// differs reports whether a wanted cell is out of sync.
+// differs reports whether the actual object is not the desired one.
 func (c *cell[V]) differs() bool { return !c.is(present) || c.rest != nil && c.rest.differs }
 
 // observe sets the actual value, if there is one.

@@ -69,6 +69,7 @@ type counted interface {
 	Counts() Count
 	PendingCount() int
 	unwanted() []string // the keys to remove, sorted
+	compare(*State) []Comparison
 	commands(*State) []string
 }
 
@@ -158,6 +159,19 @@ func (t *Table[K, V]) unwanted() (keys []string) {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+func (t *Table[K, V]) compare(s *State) (all []Comparison) {
+	commands := func(k K, v V) []string { return strings.Split(t.kind.command(k, v), "\n") }
+	for _, x := range t.kind.items(s) {
+		c := t.Get(x.Key)
+		o := Comparison{Kind: t.kind.name, Desired: commands(x.Key, x.Value), InSync: c.Present && c.Have == x.Value}
+		if c.Present {
+			o.Actual = commands(x.Key, c.Have)
+		}
+		all = append(all, o)
+	}
+	return all
 }
 
 // isReady reports whether all that an object rests on is there.

@@ -9,7 +9,7 @@ import (
 // Reconciler makes a kernel hold what the tables want.
 type Reconciler struct {
 	Tables *Tables
-	// KeepUnwanted holds back all removals: until every lease is known, what no owner wants yet may be wanted.
+	// KeepUnwanted holds back all removals: until every lease is known, what no owner wants yet may be desired.
 	KeepUnwanted bool
 	// Drain, if not nil, takes the kernel's notifications up to now into the tables. Our own changes cause notifications
 	// too, and thousands of them would otherwise wait for the end of the pass.
@@ -18,7 +18,7 @@ type Reconciler struct {
 	pass pass // the one being made; kept, so that an idle pass allocates nothing
 }
 
-// Pass applies what differs and is due: first everything that is wanted, each kind resting on the ones before it, then,
+// Pass applies what differs and is due: first everything that is desired, each kind resting on the ones before it, then,
 // in reverse order, the removals. So a new path is in place before the old one is removed.
 //
 // A pass costs O(what differs). A change that fails stays pending and is tried again later; it stops nothing else.
@@ -51,7 +51,7 @@ func (r *Reconciler) drain(p *pass) {
 	}
 }
 
-// set makes the kernel hold what is wanted. An object waits until all it rests on is there.
+// set makes the kernel hold what is desired. An object waits until all it rests on is there.
 func (t *Table[K, V]) set(p *pass) {
 	if t.kind.before != nil {
 		t.kind.before(p)
@@ -64,7 +64,7 @@ func (t *Table[K, V]) setWhere(p *pass, where func(K) bool) {
 	t.attempt(p, func(k K, c Change[V]) bool { return c.Wanted && where(k) && t.isReady(k, c.Want) })
 }
 
-// remove removes what is selvage's own, wanted by no owner and used by no other object.
+// remove removes what is selvage's own, desired by no owner and used by no other object.
 func (t *Table[K, V]) remove(p *pass) {
 	t.attempt(p, func(k K, c Change[V]) bool { return !c.Wanted && (t.kind.used == nil || !t.kind.used(k)) })
 }

@@ -5,9 +5,9 @@ import "slices"
 // Count is the number of objects of one kind, by state.
 type Count struct {
 	Wanted   int
-	Present  int // in sync with what is wanted; or selvage's own, and wanted by no owner
-	Pending  int // wanted, and missing or different
-	Unwanted int // selvage's own, and wanted by no owner: to be removed, see [Reconciler.KeepUnwanted]
+	Present  int // in sync with what is desired; or selvage's own, and desired by no owner
+	Pending  int // desired, and missing or different
+	Unwanted int // selvage's own, and desired by no owner: to be removed, see [Reconciler.KeepUnwanted]
 }
 
 // Kinds returns the names of the kinds of kernel objects in the order in which they are set: "vtep", "link", "address",
@@ -28,7 +28,7 @@ func (t *Tables) Counts() map[string]Count {
 	return counts
 }
 
-// Pending is the number of objects that differ, of all kinds: those that are wanted, and those that are to be removed.
+// Pending is the number of objects that differ, of all kinds: those that are desired, and those that are to be removed.
 func (t *Tables) Pending() (n int) {
 	for _, k := range t.kinds {
 		n += k.PendingCount()
@@ -63,7 +63,7 @@ func (t *Tables) PendingOwners() map[string]struct{} {
 	return names
 }
 
-// Unwanted names every object that is selvage's own and wanted by no owner, such as "route 10.5.29.0/24", in the order
+// Unwanted names every object that is selvage's own and desired by no owner, such as "route 10.5.29.0/24", in the order
 // in which they would be removed.
 func (t *Tables) Unwanted() (names []string) {
 	for _, k := range slices.Backward(t.kinds) {
@@ -72,4 +72,21 @@ func (t *Tables) Unwanted() (names []string) {
 		}
 	}
 	return names
+}
+
+// Comparison is one object of a state beside the kernel's, as commands for people to read, see [State.Commands].
+type Comparison struct {
+	Kind    string // as in [Kinds]
+	Desired []string
+	Actual  []string // empty if the kernel holds nothing in its place
+	InSync  bool
+}
+
+// Compare compares every object of a state with the kernel's, as far as the tables know: routes first, as a packet meets
+// them, so in the reverse order of [Kinds].
+func (t *Tables) Compare(s State) (all []Comparison) {
+	for _, k := range slices.Backward(t.kinds) {
+		all = append(all, k.compare(&s)...)
+	}
+	return all
 }

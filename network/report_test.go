@@ -99,3 +99,28 @@ func TestUnwanted(t *testing.T) {
 		t.Errorf("unwanted after a pass: %q", got)
 	}
 }
+
+func TestCompare(t *testing.T) {
+	tables := NewTables()
+	route := Item[RouteKey, Route]{Key: RouteKey{Prefix: prefix("10.5.29.0/24")}, Value: Route{Link: "eth0", Type: Unicast, Protocol: RouteProtocol}}
+	address := Item[AddressKey, Address]{Key: AddressKey{Link: "flannel.1", Prefix: prefix("10.5.1.0/32")}}
+	s := State{Routes: []Item[RouteKey, Route]{route}, Addresses: []Item[AddressKey, Address]{address}}
+	const want, other = "ip route replace 10.5.29.0/24 dev eth0 proto 83", "ip route replace 10.5.29.0/24 dev eth9 proto 83"
+	compare := func(what string, actual []string, inSync bool) {
+		t.Helper()
+		got := tables.Compare(s)
+		if len(got) != 2 || got[0].Kind != "route" || got[1].Kind != "address" { // routes first
+			t.Fatalf("%s: %+v", what, got)
+		}
+		if r := got[0]; !slices.Equal(r.Desired, []string{want}) || !slices.Equal(r.Actual, actual) || r.InSync != inSync {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+	compare("missing", nil, false)
+	foreign := route.Value
+	foreign.Link = "eth9"
+	tables.Routes.Observe(route.Key, foreign)
+	compare("different", []string{other}, false)
+	tables.Routes.Observe(route.Key, route.Value)
+	compare("in sync", []string{want}, true)
+}

@@ -36,7 +36,7 @@ type Repair struct {
 // Conflict is a key that another process keeps changing. It is repaired with a growing backoff.
 type Conflict struct {
 	Kind, Key  string // as in [Failure]
-	Want, Have string // as Go prints the values; "nothing" for an object that is not wanted, or missing
+	Want, Have string // as Go prints the values; "nothing" for an object that is not desired, or missing
 	By         string // who changed it last, as in [Repair]
 }
 

@@ -17,8 +17,8 @@ const (
 	conflictRepairs = 5
 )
 
-// retry is the backoff of one key. Failures and repairs are one series of attempts. A repair is made at once, and so is the
-// second: the pause follows an attempt.
+// retry is the backoff of one key. Failures and repairs are one series of attempts. A repair is made at once, and so is
+// the second: the pause follows an attempt.
 type retry struct {
 	backoff.Backoff
 	failed  bool
@@ -69,7 +69,7 @@ func (t *Table[K, V]) retrySoon(k K) {
 	}
 }
 
-// retrySoonWhere does the same for the keys that where picks by the wanted object.
+// retrySoonWhere does the same for the keys that where picks by the desired object.
 func (t *Table[K, V]) retrySoonWhere(where func(K, V) bool) {
 	for k := range t.retries {
 		if c := t.Get(k); c.Wanted && where(k, c.Want) {
@@ -85,7 +85,7 @@ func (t *Table[K, V]) inConflict(k K) bool {
 }
 
 // expireRetries forgets the backoff of keys that were left alone for long. It walks all backoffs, which are many after
-// a device was made anew, so it does not do that in every pass.
+// a device was recreated, so it does not do that in every pass.
 func (t *Table[K, V]) expireRetries(now time.Time) {
 	if len(t.retries) == 0 || now.Sub(t.expired) < retryExpiry/10 {
 		return

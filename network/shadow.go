@@ -32,7 +32,7 @@ func (a Shadow) String() string {
 }
 
 // Shadows lists the foreign routes that shadow ours, in the order of their prefixes. Only routes in the tables are
-// considered: who calls [Table.Observe] decides which foreign routes these are. The list is made anew only after one of
+// considered: who calls [Table.Observe] decides which foreign routes these are. The list is made again only after one of
 // these routes has changed.
 func (t *Tables) Shadows() []Shadow {
 	if !t.shadowsStale {
@@ -51,7 +51,7 @@ func (t *Tables) Shadows() []Shadow {
 	return t.shadows
 }
 
-// shadowed finds the wanted route that a route under k takes precedence over.
+// shadowed finds the desired route that a route under k takes precedence over.
 func (t *Tables) shadowed(k RouteKey) (of RouteKey, ok bool) {
 	for bits := k.Prefix.Bits(); bits > 0; bits-- {
 		of.Prefix = netip.PrefixFrom(k.Prefix.Addr(), bits).Masked()

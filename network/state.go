@@ -92,7 +92,7 @@ type Neighbour struct {
 	Permanent bool // NUD_PERMANENT
 }
 
-// NexthopID is the number of a nexthop object (Linux 5.3); 0 stands for none. If the number is wanted, any other object
+// NexthopID is the number of a nexthop object (Linux 5.3); 0 stands for none. If the number is desired, any other object
 // that has it is replaced.
 type NexthopID uint32
 

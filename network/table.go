@@ -157,14 +157,14 @@ func (t *Table[K, V]) want(o *Owner, k K, v V) {
 	c.drop(o.Name)
 	c.add(claim[V]{o, v})
 	if !wanted || c.value != before {
-		t.anew(k, c)
+		t.reset(k, c)
 	}
 	t.update(k, c)
 }
 
-// anew records that another value is wanted under k than before. The difference is of our own making, and the backoff
+// reset records that another value is desired under k than before. The difference is of our own making, and the backoff
 // of the last value does not apply to this one.
-func (t *Table[K, V]) anew(k K, c *cell[V]) {
+func (t *Table[K, V]) reset(k K, c *cell[V]) {
 	c.mark(settled, false)
 	delete(t.retries, k)
 }
@@ -178,7 +178,7 @@ func (t *Table[K, V]) Unwant(owner string, k K) {
 	before := c.want()
 	c.drop(owner)
 	if c.wanted() && c.value != before {
-		t.anew(k, c)
+		t.reset(k, c)
 	}
 	t.update(k, c)
 }
@@ -235,7 +235,7 @@ func (t *Table[K, V]) Sweep(where func(K) bool) {
 	}
 }
 
-// Get returns the wanted and the actual object under k.
+// Get returns the desired and the actual object under k.
 func (t *Table[K, V]) Get(k K) Change[V] {
 	if c := t.cells[k]; c != nil {
 		return c.change()
@@ -243,7 +243,7 @@ func (t *Table[K, V]) Get(k K) Change[V] {
 	return Change[V]{}
 }
 
-// All calls yield with every key that is wanted or present, in no order, until it returns false.
+// All calls yield with every key that is desired or present, in no order, until it returns false.
 func (t *Table[K, V]) All(yield func(K, Change[V]) bool) {
 	for k, c := range t.cells {
 		if !yield(k, c.change()) {
@@ -272,7 +272,7 @@ func (t *Table[K, V]) Losers(yield func(K, Owner) bool) {
 	}
 }
 
-// Counts counts keys; it costs O(1). Foreign objects are not counted, even in the place of a wanted one.
+// Counts counts keys; it costs O(1). Foreign objects are not counted, even in the place of a desired one.
 func (t *Table[K, V]) Counts() Count {
 	c := t.counts
 	c.Pending = len(t.dirty) - c.Unwanted

@@ -123,9 +123,9 @@ func (t *Tables) addKinds() {
 	})
 }
 
-// OwnsLink reports whether the device of that name is selvage's own: it carries our ifalias; or it is wanted and agrees
-// with what is wanted in all that cannot be changed on a live device (so flannel's device is taken over); or it is
-// wanted and there is none yet.
+// OwnsLink reports whether the device of that name is selvage's own: it carries our ifalias; or it is desired and agrees
+// with what is desired in all that cannot be changed on a live device (so flannel's device is taken over); or it is
+// desired and there is none yet.
 func (t *Tables) OwnsLink(name string) bool {
 	c := t.Links.Get(name)
 	if !c.Present {

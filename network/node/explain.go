@@ -4,17 +4,15 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
-	"strings"
 
-	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/node/explain"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Explain implements api.Source. The loop only says what it knows; the kernel is asked from the caller's goroutine, since a table of a
-// hundred thousand routes takes a while to read.
+// Explain implements api.Source. The loop only says what it knows; the kernel is asked from the caller's goroutine, since
+// a table of a hundred thousand routes takes a while to read.
 func (n *node) Explain(ctx context.Context, a netip.Addr) (status.Explanation, error) {
 	var facts explain.Facts
 	if err := n.ask(ctx, func() { facts = n.explainFacts(a) }); err != nil {
@@ -73,9 +71,9 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 	only.Endpoints = [2]subnet.Endpoint{}
 	only.Endpoints[f] = l.Endpoints[f]
 	want := wanted(n.backend, &only)
-	p := &explain.Peer{
-		Name: nodeName(l, f), PublicIP: l.Endpoints[f].PublicIP, Entries: n.entries(want),
-	}
+	entries := want
+	entries.VTEPs = nil // they are of what comes in
+	p := &explain.Peer{Name: nodeName(l, f), PublicIP: l.Endpoints[f].PublicIP, Entries: n.tables.Compare(entries)}
 	path := n.backend.Describe().Path(want, l.Endpoints[f].Subnet)
 	p.Path = path.String()
 	if len(want.Routes) == 0 {
@@ -87,38 +85,6 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 		p.Device = &explain.Device{Text: path.Tunnel.String(), MTU: c.Want.MTU, InSync: c.Present && c.Have == c.Want}
 	}
 	return p
-}
-
-// entries compares each entry of a state with what the kernel holds, in the order in which a packet meets them.
-func (n *node) entries(s network.State) (all []explain.Entry) {
-	t := n.tables
-	for _, x := range s.Routes {
-		all = append(all, entry("route", t.Routes, x, func(s *network.State) *[]network.Item[network.RouteKey, network.Route] { return &s.Routes }))
-	}
-	for _, x := range s.Nexthops {
-		all = append(all, entry("nexthop", t.Nexthops, x, func(s *network.State) *[]network.Item[network.NexthopID, network.Nexthop] { return &s.Nexthops }))
-	}
-	for _, x := range s.Neighbours {
-		all = append(all, entry("neighbour", t.Neighbours, x, func(s *network.State) *[]network.Item[network.NeighbourKey, network.Neighbour] { return &s.Neighbours }))
-	}
-	for _, x := range s.FDB {
-		all = append(all, entry("fdb", t.FDB, x, func(s *network.State) *[]network.Item[network.FDBKey, network.FDB] { return &s.FDB }))
-	}
-	return all
-}
-
-func entry[K, V comparable](kind string, t *network.Table[K, V], x network.Item[K, V], in func(*network.State) *[]network.Item[K, V]) explain.Entry {
-	commands := func(v V) []string {
-		var alone network.State
-		*in(&alone) = []network.Item[K, V]{{Key: x.Key, Value: v}}
-		return alone.Commands()
-	}
-	c := t.Get(x.Key)
-	e := explain.Entry{Kind: kind, Want: commands(x.Value), InSync: c.Present && c.Have == x.Value}
-	if c.Present && !e.InSync {
-		e.Have = strings.Join(commands(c.Have), "; ")
-	}
-	return e
 }
 
 // nodeAt finds the node whose public IP an address is, this one among them.

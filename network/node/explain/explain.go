@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/selvage-net/selvage/network"
@@ -58,19 +59,11 @@ type Claim struct {
 type Peer struct {
 	Name     string
 	PublicIP netip.Addr
-	Path     string // how it is reached, such as "over VXLAN, flannel.1"
-	Entries  []Entry
-	Route    network.RouteKey // of its subnet
-	Link     string           // the device that its route leads out of; empty if it needs no route
-	Device   *Device          // that device; nil if it is not ours
-}
-
-// Entry is one kernel object that leads to a peer, as the commands that would make it.
-type Entry struct {
-	Kind   string
-	Want   []string
-	Have   string // what is there instead; empty if nothing is
-	InSync bool
+	Path     string               // how it is reached, such as "over VXLAN, flannel.1"
+	Entries  []network.Comparison // the kernel objects that lead to it
+	Route    network.RouteKey     // of its subnet
+	Link     string               // the device that its route leads out of; empty if it needs no route
+	Device   *Device              // that device; nil if it is not ours
 }
 
 // Device is one of this node's overlay devices.
@@ -142,12 +135,12 @@ func (e *explanation) peer() {
 		mark, note := status.Right, ""
 		if !x.InSync {
 			mark = status.Missing
-			if x.Have != "" {
-				note = "actual: " + x.Have
+			if len(x.Actual) > 0 {
+				note = "actual: " + strings.Join(x.Actual, "; ")
 			}
 			e.conclude(false, "%s belongs to %s, but not every entry that leads there is in place", e.address, p.Name)
 		}
-		for _, line := range x.Want {
+		for _, line := range x.Desired {
 			e.step(x.Kind, line, mark, note)
 		}
 	}
@@ -159,8 +152,8 @@ func (e *explanation) peer() {
 	e.conclude(true, "%s belongs to %s, reached %s", e.address, p.Name, p.Path)
 }
 
-// actualRoute compares what the kernel does with what is desired. A foreign route that is more specific or has a better metric takes
-// precedence, and so does a rule of policy routing.
+// actualRoute compares what the kernel does with what is desired. A foreign route that is more specific or has a better
+// metric takes precedence, and so does a rule of policy routing.
 func (e *explanation) actualRoute() {
 	p := e.facts.Peer
 	if p.Link == "" {

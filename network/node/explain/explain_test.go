@@ -59,7 +59,7 @@ func withPeer(change func(*Facts)) Facts {
 	f.Peer = &Peer{
 		Name: "node2", PublicIP: netip.MustParseAddr("172.31.0.12"), Path: "over VXLAN, flannel.1", Link: "flannel.1",
 		Route:   network.RouteKey{Prefix: netip.MustParsePrefix("10.5.2.0/24")},
-		Entries: []Entry{{Kind: "route", Want: []string{"ip route replace 10.5.2.0/24"}, InSync: true}},
+		Entries: []network.Comparison{{Kind: "route", Desired: []string{"ip route replace 10.5.2.0/24"}, InSync: true}},
 		Device:  &Device{Text: "flannel.1 local 172.31.0.11 port 8472", MTU: 1450, InSync: true},
 	}
 	if change != nil {
@@ -98,7 +98,7 @@ func TestAddress(t *testing.T) {
 			"10.5.2.9 belongs to node2, reached directly, through eth0", []string{"mtu - 1500 # of eth0"}},
 		{"entry missing", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Entries[0].InSync = false }), good, false,
 			"10.5.2.9 belongs to node2, but not every entry that leads there is in place", []string{"route missing ip route replace 10.5.2.0/24"}},
-		{"entry changed", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Entries[0].InSync, f.Peer.Entries[0].Have = false, "ip route x" }), good, false,
+		{"entry changed", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Entries[0].InSync, f.Peer.Entries[0].Actual = false, []string{"ip route x"} }), good, false,
 			"10.5.2.9 belongs to node2, but not every entry that leads there is in place",
 			[]string{"route missing ip route replace 10.5.2.0/24 # actual: ip route x"}},
 		{"shadowed", "10.5.2.9", withPeer(nil),
