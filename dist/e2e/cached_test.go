@@ -60,7 +60,7 @@ func TestStartWithoutEtcd(t *testing.T) {
 		says    string
 	}{
 		{what: "the lease runs", damaged: true, ready: true, peers: true, says: "starting from cached leases"},
-		{what: "the lease may have run out", expired: true, peers: true, says: "may have run out"},
+		{what: "the lease may have run out", expired: true, peers: true, says: "may have expired"},
 		{what: "it is not wanted", args: []string{"--no-cached-start"}, says: "etcd cannot be used"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
@@ -144,7 +144,7 @@ func startDamaged(ctx context.Context, t *testing.T, n *lab.Node) {
 	if err := errors.Join(err, n.Start()); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(ctx, t, "a damaged file", func() error { return says(n, "of no use") })
+	waitFor(ctx, t, "a damaged file", func() error { return says(n, "ignoring cached leases") })
 	n.Kill()
 	err = n.Do(func() error {
 		if left, err := os.ReadFile(leasesFile + ".damaged"); err != nil || len(left) != len(whole)-3 {

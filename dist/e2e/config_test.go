@@ -28,7 +28,7 @@ func TestConfigChanged(t *testing.T) {
 		mtu           int
 		network, said string
 	}{
-		{"the MTU", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","MTU":1400}}`, 1350, "10.5.0.0/16", "following it"},
+		{"the MTU", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","MTU":1400}}`, 1350, "10.5.0.0/16", "applying it"},
 		{"the VNI", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":7}}`, 1350, "10.5.0.0/16", "VNI 7"},
 		{"a Network that is not ours", `{"Network":"10.6.0.0/16","Backend":{"Type":"vxlan","MTU":1400}}`, 1350, "10.5.0.0/16", "does not fit"},
 		{"the backend", `{"Network":"10.5.0.0/16","Backend":{"Type":"udp"}}`, 1350, "10.5.0.0/16", `Backend.Type is \"udp\"`},

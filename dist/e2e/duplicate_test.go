@@ -46,7 +46,7 @@ func TestDuplicateMAC(t *testing.T) {
 	if now, err := macOf(node); err != nil || now == mac {
 		t.Errorf("the device has %s, %v, and had it before", now, err)
 	}
-	if err := says(node, "taking another"); err != nil {
+	if err := says(node, "choosing a new one"); err != nil {
 		t.Error(err)
 	}
 	var pods []*lab.Endpoint
