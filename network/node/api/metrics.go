@@ -12,11 +12,12 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// metrics adds /metrics. What it says is one [status.Status], of the moment in which it is asked for: there is no second
-// account of things that could differ from the first, and nothing grows with the number of peers.
+// metrics adds /metrics. Each scrape reports one [status.Status], so metrics and status cannot differ, and the number of
+// series does not grow with the number of peers.
 func (s *Server) metrics(mux *http.ServeMux) *http.ServeMux {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{s, describe()}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(&collector{s, describe()}, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
 	return mux
 }
@@ -31,7 +32,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("selvage_"+name, help, labels, nil)
 }
 
-// all are the metrics there are.
+// descriptions has all metrics.
 type descriptions struct {
 	build, state, since, peers, wanted, present, pending, repairs, failures, passes                 *prometheus.Desc
 	leaseExpiry, etcdUp, etcdContact, etcdLatency, etcdRequests, etcdFailed, etcdSent, etcdReceived *prometheus.Desc
@@ -41,41 +42,47 @@ type descriptions struct {
 
 func describe() descriptions {
 	return descriptions{
-		build:    desc("build_info", "1; the label is the version of selvaged.", "version"),
-		state:    desc("state", "1 for the state that the node is in, 0 for the others.", "state"),
-		since:    desc("state_since_timestamp_seconds", "When that state began."),
-		problems: desc("problems", "How many things are not as they are to be; selvaged status names them."),
-		peers:    desc("peers", "Other nodes' leases, by whether the kernel holds what leads to them.", "state"),
-		wanted:   desc("entries_wanted", "Objects that are to be in the kernel.", "kind"),
-		present:  desc("entries_present", "Objects in the kernel that are wanted or selvage's own.", "kind"),
-		pending:  desc("entries_pending", "Objects that are to be changed, made or removed.", "kind"),
-		repairs:  desc("repairs_total", "Objects that somebody else changed and that were set right.", "kind", "cause"),
-		failures: desc("netlink_errors_total", "Changes that the kernel refused; they are tried again.", "kind"),
-		passes:   desc("pass_duration_seconds", "How long it took to bring the kernel to what is wanted."),
+		build:    desc("build_info", "Always 1; the label is the version of selvaged.", "version"),
+		state:    desc("state", "1 for the current state of the node, 0 for the other states.", "state"),
+		since:    desc("state_since_timestamp_seconds", "Time at which the current state began."),
+		problems: desc("problems", "Current problems; selvaged status lists them."),
+		peers:    desc("peers", "Leases of other nodes, by state: programmed, pending, grace or quarantined.", "state"),
+		wanted:   desc("entries_wanted", "Desired kernel entries.", "kind"),
+		present:  desc("entries_present", "Kernel entries that are desired or managed by selvage.", "kind"),
+		pending:  desc("entries_pending", "Kernel entries that are out of sync.", "kind"),
+		repairs:  desc("repairs_total", "Repaired external changes to managed kernel entries.", "kind", "cause"),
+		failures: desc("netlink_errors_total", "Changes that the kernel refused; they are retried.", "kind"),
+		passes:   desc("pass_duration_seconds", "Duration of a pass that brings the kernel in sync."),
 
-		leases:      desc("leases", "Leases that are let in, this node's own among them."),
-		leaseLeft:   desc("lease_left_seconds", "For how long this node's lease runs unless it is kept alive; absent for a reservation."),
-		leaseExpiry: desc("lease_expiry_timestamp_seconds", "Until when this node's lease runs unless it is kept alive; absent for a reservation."),
+		leases: desc("leases", "Accepted leases, including this node's own."),
+		leaseLeft: desc("lease_left_seconds",
+			"Time until this node's lease expires without keep-alives; absent for a reservation."),
+		leaseExpiry: desc("lease_expiry_timestamp_seconds",
+			"Time at which this node's lease expires without keep-alives; absent for a reservation."),
 
-		etcdUp:        desc("etcd_up", "Whether etcd can be used."),
-		etcdContact:   desc("etcd_last_contact_timestamp_seconds", "When etcd last answered."),
-		etcdLatency:   desc("etcd_request_duration_seconds", "How long etcd took for the latest request."),
+		etcdUp:        desc("etcd_up", "1 if etcd can be used, 0 if not."),
+		etcdContact:   desc("etcd_last_contact_timestamp_seconds", "Time of the last answer from etcd."),
+		etcdLatency:   desc("etcd_request_duration_seconds", "Duration of the latest request to etcd."),
 		etcdRequests:  desc("etcd_requests_total", "Requests to etcd; each start of a watch is one.", "method"),
-		watchRestarts: desc("etcd_watch_restarts_total", "How many times the watch on the leases had to be begun again."),
+		watchRestarts: desc("etcd_watch_restarts_total", "Restarts of the watch on the leases."),
 		etcdFailed:    desc("etcd_request_errors_total", "Requests to etcd that ended in an error.", "method"),
 		etcdSent:      desc("etcd_sent_bytes_total", "Bytes sent to etcd."),
 		etcdReceived:  desc("etcd_received_bytes_total", "Bytes received from etcd."),
 
-		receiveDropped: desc("device_receive_dropped_packets_total", "Packets out of the tunnel that the overlay's device dropped.", "device"),
-		sendDropped:    desc("device_transmit_dropped_packets_total", "Packets into the tunnel that the overlay's device dropped.", "device"),
-		receiveErrors:  desc("device_receive_errors_total", "Packets out of the tunnel that were in error.", "device"),
-		sendErrors:     desc("device_transmit_errors_total", "Packets into the tunnel that could not be sent.", "device"),
+		receiveDropped: desc("device_receive_dropped_packets_total",
+			"Received packets that the overlay device dropped.", "device"),
+		sendDropped: desc("device_transmit_dropped_packets_total",
+			"Sent packets that the overlay device dropped.", "device"),
+		receiveErrors: desc("device_receive_errors_total",
+			"Receive errors of the overlay device.", "device"),
+		sendErrors: desc("device_transmit_errors_total",
+			"Transmit errors of the overlay device.", "device"),
 
-		filter: desc("packet_filter", "1 if the packet filter's rules are in force; the label is the kind of rules.", "mode"),
+		filter: desc("packet_filter", "1 if the packet filter rules are in force, 0 if not; the label is the mode.", "mode"),
 	}
 }
 
-// Describe implements prometheus.Collector. Nothing is described: which labels there are hangs on what happens.
+// Describe implements prometheus.Collector. It describes nothing: the label values are not known in advance.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
