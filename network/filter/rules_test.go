@@ -34,6 +34,14 @@ func eachKind(t *testing.T, test func(t *testing.T, n node)) {
 	}
 }
 
+// eachVariant is eachKind for tests in which the family makes no difference beyond what TestEnsure shows for each kind: it
+// covers both variants and both families.
+func eachVariant(t *testing.T, test func(t *testing.T, n node)) {
+	for variant, f := range map[string]subnet.Family{"nft": subnet.IPv4, "legacy": subnet.IPv6} {
+		t.Run(variant+"/"+f.String(), func(t *testing.T) { test(t, newNode(t, variant, f)) })
+	}
+}
+
 // newNode puts a directory in front of PATH whose iptables is a link to that variant, and whose iptables-restore counts how
 // often it is run.
 func newNode(t *testing.T, variant string, f subnet.Family) node {
@@ -147,10 +155,10 @@ func foreign(lines []string) []string {
 	return slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return strings.Contains(l, "SELVAGE-") })
 }
 
-// wanted checks that both tables hold what p asks for and that looking again changes nothing.
-func (n node) wanted(r *Rules, p Policy) {
+// wanted checks that both tables hold what p asks for and that Ensure changes nothing. It returns what all does.
+func (n node) wanted(r *Rules, p Policy) (all []string) {
 	n.t.Helper()
-	all := n.all()
+	all = n.all()
 	for _, want := range p.tables(n.f) {
 		jumps := slices.DeleteFunc(slices.Clone(all), func(l string) bool { return target(l) != want.chain })
 		rules := slices.DeleteFunc(slices.Clone(all), func(l string) bool { return !strings.HasPrefix(l, "-A "+want.chain+" ") })
@@ -177,6 +185,7 @@ func (n node) wanted(r *Rules, p Policy) {
 	if after := n.all(); !slices.Equal(all, after) {
 		n.t.Errorf("looking again changed\n%s\nto\n%s", strings.Join(all, "\n"), strings.Join(after, "\n"))
 	}
+	return all
 }
 
 func TestEnsure(t *testing.T) {
@@ -221,7 +230,7 @@ func TestRepair(t *testing.T) {
 		"jump without its comment":     {insert("filter", "-D", "FORWARD", jump...), insert("filter", "-A", "FORWARD", "-j", ForwardChain)},
 		"DROP put first":               {insert("filter", "-I", "FORWARD", "-j", "DROP")},
 	}
-	eachKind(t, func(t *testing.T, n node) {
+	eachVariant(t, func(t *testing.T, n node) {
 		r := New(n.f)
 		n.iptables("-N", "OTHERS")
 		n.iptables("-A", "FORWARD", "-m", "comment", "--comment", `an "other" -j SELVAGE-FWD`, "-j", "OTHERS")
@@ -240,8 +249,7 @@ func TestRepair(t *testing.T) {
 				if changed := n.ensure(r, dualStack()); len(changed) == 0 {
 					t.Error("nothing was changed")
 				}
-				n.wanted(r, dualStack())
-				if after := foreign(n.all()); !slices.Equal(before, after) {
+				if after := foreign(n.wanted(r, dualStack())); !slices.Equal(before, after) {
 					t.Errorf("the rules of others are\n%s\nwere\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
 				}
 			})
@@ -250,7 +258,7 @@ func TestRepair(t *testing.T) {
 }
 
 func TestBeforeBlockingRule(t *testing.T) {
-	eachKind(t, func(t *testing.T, n node) {
+	eachVariant(t, func(t *testing.T, n node) {
 		n.iptables("-A", "FORWARD", "-p", "tcp", "-j", "ACCEPT")
 		n.iptables("-A", "FORWARD", "-m", "comment", "--comment", "the end", "-j", "REJECT")
 		n.iptables("-A", "FORWARD", "-j", "DROP")
@@ -291,7 +299,7 @@ func TestBeforeBlockingRule(t *testing.T) {
 }
 
 func TestSwitchedOff(t *testing.T) {
-	eachKind(t, func(t *testing.T, n node) {
+	eachVariant(t, func(t *testing.T, n node) {
 		n.iptables("-A", "FORWARD", "-p", "udp", "-j", "ACCEPT")
 		before := n.all()
 		r := New(n.f)
@@ -329,7 +337,7 @@ func TestSwitchedOff(t *testing.T) {
 
 // TestConcurrent has several daemons and several callers of each set rules at the same time.
 func TestConcurrent(t *testing.T) {
-	eachKind(t, func(t *testing.T, n node) {
+	eachVariant(t, func(t *testing.T, n node) {
 		rules := []*Rules{New(n.f), New(n.f), New(n.f)}
 		var wait sync.WaitGroup
 		errs := make([]error, 2*len(rules))
