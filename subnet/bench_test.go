@@ -31,6 +31,21 @@ func manyLeases(b *testing.B, r Range, n int) []Record {
 	return records
 }
 
+// stored returns what decodes the records from a store's bytes, as the store does for each event.
+func stored(records []Record) (decode func() []Record) {
+	values := make([][]byte, len(records))
+	for i, r := range records {
+		values[i] = []byte(text(r))
+	}
+	return func() []Record {
+		all := make([]Record, len(records))
+		for i, r := range records {
+			all[i] = decoded(strings.Clone(r.Name), values[i], r.Order, r.Version, r.LeaseID)
+		}
+		return all
+	}
+}
+
 // BenchmarkViewApply is the cost of one change, which does not depend on how many leases there are.
 func BenchmarkViewApply(b *testing.B) {
 	for _, n := range []int{100, 1000, 5000, 20000} {
@@ -39,11 +54,11 @@ func BenchmarkViewApply(b *testing.B) {
 			records := manyLeases(b, c.Ranges[IPv4], n+1)
 			v := newView(b, Rules{Config: c, InstanceID: "me"}, records[:n]...)
 			one, revision := records[n], int64(100000)
+			value := []byte(text(one))
 			b.ReportAllocs()
-			for b.Loop() { // it comes and goes
+			for b.Loop() { // it is added and removed
 				revision++
-				one.Order, one.Version = revision, revision
-				v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{one}})
+				v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{decoded(one.Name, value, revision, revision, 1)}})
 				v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Name}})
 			}
 		})
@@ -54,7 +69,7 @@ func BenchmarkViewApply(b *testing.B) {
 func BenchmarkViewSnapshot(b *testing.B) {
 	const n = 5000
 	c := mustConfig(b, `{"Network":"10.0.0.0/8"}`)
-	records := manyLeases(b, c.Ranges[IPv4], n)
+	decode := stored(manyLeases(b, c.Ranges[IPv4], n))
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats
@@ -64,11 +79,11 @@ func BenchmarkViewSnapshot(b *testing.B) {
 	before := heap()
 	var v *View
 	for b.Loop() {
-		v = newView(b, Rules{Config: c, InstanceID: "me"}, records...)
+		v = newView(b, Rules{Config: c, InstanceID: "me"}, decode()...)
 	}
 	b.ReportMetric(float64(heap()-before)/n, "B/lease")
 	runtime.KeepAlive(v)
-	runtime.KeepAlive(records)
+	runtime.KeepAlive(decode)
 }
 
 // dataIsUnique are rules under which no two leases may have the same data.
@@ -90,15 +105,17 @@ func BenchmarkViewUnique(b *testing.B) {
 				runtime.ReadMemStats(&m)
 				return m.HeapAlloc
 			}
+			decode := stored(records[:n])
 			before := heap()
-			v := newView(b, dataIsUnique(c), records[:n]...)
+			v := newView(b, dataIsUnique(c), decode()...)
 			size := heap() - before
+			runtime.KeepAlive(decode)
 			one, revision := records[n], int64(100000)
+			value := []byte(text(one))
 			b.ReportAllocs()
 			for b.Loop() {
 				revision++
-				one.Order, one.Version = revision, revision
-				v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{one}})
+				v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{decoded(one.Name, value, revision, revision, 1)}})
 				v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Name}})
 			}
 			b.ReportMetric(float64(size)/float64(n), "B/lease")
@@ -126,14 +143,14 @@ func BenchmarkViewCrowded(b *testing.B) {
 				}
 				v := newView(b, dataIsUnique(c), records[:n+1]...)
 				if valid, _ := v.Len(); valid != 1 {
-					b.Fatalf("%d are let in, want 1", valid)
+					b.Fatalf("%d are accepted, want 1", valid)
 				}
 				one, revision := records[n+1], int64(100000)
+				value := []byte(text(one))
 				b.ReportAllocs()
 				for b.Loop() {
 					revision++
-					one.Order, one.Version = revision, revision
-					v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{one}})
+					v.Apply(Event{Type: Changed, Revision: revision, Put: []Record{decoded(one.Name, value, revision, revision, 1)}})
 					v.Apply(Event{Type: Changed, Revision: revision, Deleted: []string{one.Name}})
 				}
 			})
