@@ -84,7 +84,7 @@ func (s *Store) Claim(ctx context.Context, have *subnet.Record, want subnet.Leas
 // create puts e on an etcd lease of its own if nobody holds its leading subnet.
 func (s *Store) create(ctx context.Context, e entry) (subnet.Record, error) {
 	for try := 0; ; try++ {
-		g, err := s.takeGrant(ctx, e.key)
+		g, err := s.takeGrant(ctx, e)
 		if err != nil {
 			return subnet.Record{}, err
 		}
@@ -98,12 +98,12 @@ func (s *Store) create(ctx context.Context, e entry) (subnet.Record, error) {
 		case errors.As(err, &c):
 			if r, ok := c.find(e.key); ok && r.LeaseID == g.id {
 				// An earlier claim of ours, with another value, whose answer we never saw.
-				s.keepGrant(&grant{id: g.id, ttl: g.ttl, key: e.key})
+				s.keepUnsettled(g, e)
 				return s.write(ctx, &r, e, g.id)
 			}
-			s.keepGrant(&grant{id: g.id, ttl: g.ttl})
+			s.keepUnused(g)
 		default:
-			s.keepGrant(&grant{id: g.id, ttl: g.ttl, key: e.key})
+			s.keepUnsettled(g, e)
 		}
 		return r, err
 	}
@@ -124,12 +124,12 @@ func (s *Store) takeOver(ctx context.Context, have subnet.Record, e entry) (subn
 	// Either the etcd lease is over, and the key about to vanish if it has not yet. Or it is of another time than it is to
 	// have now, and that cannot be changed.
 	over := err != nil
-	g, err := s.takeGrant(ctx, e.key)
+	g, err := s.takeGrant(ctx, e)
 	if err != nil {
 		return subnet.Record{}, err
 	}
 	if !over && g.ttl == ttl { // etcd gives no other
-		s.keepGrant(&grant{id: g.id, ttl: g.ttl})
+		s.keepUnused(g)
 		return s.write(ctx, &have, e, have.LeaseID)
 	}
 	r, err := s.write(ctx, &have, e, g.id)
@@ -139,12 +139,12 @@ func (s *Store) takeOver(ctx context.Context, have subnet.Record, e entry) (subn
 		_ = s.revoke(ctx, have.LeaseID) // nothing is on it any more; it would expire by itself
 	case err == nil:
 	case errors.As(err, &c) && len(c.held) == 0:
-		s.keepGrant(&grant{id: g.id, ttl: g.ttl})
+		s.keepUnused(g)
 		return s.create(ctx, e)
 	case errors.As(err, &c):
-		s.keepGrant(&grant{id: g.id, ttl: g.ttl})
+		s.keepUnused(g)
 	default:
-		s.keepGrant(&grant{id: g.id, ttl: g.ttl, key: e.key})
+		s.keepUnsettled(g, e)
 	}
 	return r, err
 }

@@ -43,7 +43,7 @@ type Store struct {
 	meter       *meter
 
 	mu     sync.Mutex
-	spare  *grant             // granted and not known to be used
+	spares []*grant           // granted and not known to be used
 	holds  map[*hold]struct{} // while Hold runs
 	latest map[identity]subnet.Record
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -13,29 +14,27 @@ import (
 )
 
 // grant is an etcd lease that we asked for and that no claim is known to have used. Races for subnets are lost often
-// when many nodes start, and a lease for each try would be thousands that live on for a day.
+// when many nodes start, and a lease for each attempt would be thousands that live on for a day.
 type grant struct {
 	id  int64
 	ttl time.Duration // as etcd gave it
-	key string        // what a transaction of unknown outcome may have put on it; empty: nothing
+	// What a transaction of unknown outcome may have put on it, and for which instance. Both are empty if it is unused.
+	key, instance string
 }
 
-// takeGrant returns an etcd lease for key: the spare one if there is one, else a new one.
-func (s *Store) takeGrant(ctx context.Context, key string) (*grant, error) {
-	s.mu.Lock()
-	g := s.spare
-	s.spare = nil
-	s.mu.Unlock()
-	if g != nil && (g.key == "" || g.key == key) {
-		return g, nil
-	}
-	if g != nil {
-		// It may hold another key, which nobody would ever give back. Without its lease that key is gone, and a
-		// transaction that is still on its way fails.
+// takeGrant returns an etcd lease for e: a spare one if there is one, else a new one.
+func (s *Store) takeGrant(ctx context.Context, e entry) (*grant, error) {
+	use, stale := s.takeSpares(e)
+	for i, g := range stale {
+		// It may hold another key of the same instance, which no claim would ever give back. Without its lease that key
+		// is gone, and a transaction that is still on its way fails.
 		if err := s.revoke(ctx, g.id); err != nil {
-			s.keepGrant(g)
+			s.addSpares(append(stale[i:], use)...)
 			return nil, fmt.Errorf("give back the etcd lease of %s: %w", g.key, err)
 		}
+	}
+	if use != nil {
+		return use, nil
 	}
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
@@ -46,23 +45,54 @@ func (s *Store) takeGrant(ctx context.Context, key string) (*grant, error) {
 	return &grant{id: int64(resp.ID), ttl: time.Duration(resp.TTL) * time.Second}, nil
 }
 
+// takeSpares takes the spare lease that is to be used for e, if there is one, and those that hold something else of the
+// same instance. What other instances may have is theirs: several can share a store.
+func (s *Store) takeSpares(e entry) (use *grant, stale []*grant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unused := func(g *grant) bool { return g.key == "" }
+	ours := func(g *grant) bool { return !unused(g) && g.instance == e.lease.InstanceID }
+	for _, g := range s.spares {
+		if ours(g) && g.key == e.key && use == nil {
+			use = g
+		} else if ours(g) {
+			stale = append(stale, g)
+		}
+	}
+	if i := slices.IndexFunc(s.spares, unused); use == nil && i >= 0 {
+		use = s.spares[i]
+	}
+	s.spares = slices.DeleteFunc(s.spares, func(g *grant) bool { return g == use || ours(g) })
+	return use, stale
+}
+
 // ttl is LeaseTTL in whole seconds, as etcd counts.
 func (s *Store) ttl() time.Duration { return (s.opts.LeaseTTL + time.Second - 1).Truncate(time.Second) }
 
-// keepGrant keeps g for the next claim.
-func (s *Store) keepGrant(g *grant) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.spare = g
+// keepUnused keeps a lease that nothing was put on, for the next claim.
+func (s *Store) keepUnused(g *grant) { s.addSpares(&grant{id: g.id, ttl: g.ttl}) }
+
+// keepUnsettled keeps a lease on which e may have been put.
+func (s *Store) keepUnsettled(g *grant, e entry) {
+	s.addSpares(&grant{id: g.id, ttl: g.ttl, key: e.key, instance: e.lease.InstanceID})
 }
 
-// usedGrant notes that the etcd lease id carries a claimed key, if it was the spare one.
+// addSpares adds to the spare leases those that are not nil.
+func (s *Store) addSpares(grants ...*grant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range grants {
+		if g != nil {
+			s.spares = append(s.spares, g)
+		}
+	}
+}
+
+// usedGrant notes that an etcd lease carries a claimed key.
 func (s *Store) usedGrant(id int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.spare != nil && s.spare.id == id {
-		s.spare = nil
-	}
+	s.spares = slices.DeleteFunc(s.spares, func(g *grant) bool { return g.id == id })
 }
 
 // keepAlive renews an etcd lease and returns the time it now has. The error is [rpctypes.ErrLeaseNotFound] if it does

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -531,7 +532,9 @@ func TestClaimWithoutAnyAnswerIsSettledByTheNextOne(t *testing.T) {
 	}
 
 	unanswered(2, "a")
-	two, err := s.Claim(t.Context(), nil, lease(2, "b"))
+	renamed := lease(2, "a")
+	renamed.NodeName = "another"
+	two, err := s.Claim(t.Context(), nil, renamed)
 	if err != nil {
 		t.Fatalf("the same with another value: %v", err)
 	}
@@ -565,6 +568,49 @@ func TestClaimWithoutAnyAnswerIsSettledByTheNextOne(t *testing.T) {
 	}
 }
 
+// TestClaimsWithoutAnyAnswerSideBySide: several nodes that share a store, as in simulations, leave no key behind either.
+func TestClaimsWithoutAnyAnswerSideBySide(t *testing.T) {
+	t.Parallel()
+	_, o := cluster(t, shared.server.Endpoint())
+	var l loses
+	o.dial, o.LeaseTTL = []grpc.DialOption{l.option()}, time.Minute
+	s := open(t, o)
+	w := storetest.Watch(t, open(t, Options{Endpoints: o.Endpoints, Prefix: o.Prefix}), nil)
+	w.Synced(1)
+	nodes := []string{"a", "b", "c"}
+	l.answers.Store(int32(3 * len(nodes)))
+	var claims sync.WaitGroup
+	for i, name := range nodes {
+		claims.Go(func() {
+			if _, err := s.Claim(t.Context(), nil, lease(1+i, name)); err == nil {
+				t.Error("a claim without an answer succeeded")
+			}
+		})
+	}
+	claims.Wait()
+	l.answers.Store(0)
+	for i, name := range nodes {
+		w.There(lease(1+i, name).Key())
+	}
+	var last subnet.Record
+	for i, name := range nodes {
+		last = must[subnet.Record](t)(s.Claim(t.Context(), nil, lease(11+i, name)))
+	}
+	if got := fmt.Sprint(w.Reached(last.Version).Names()); got != "[10.5.11.0-24 10.5.12.0-24 10.5.13.0-24]" {
+		t.Errorf("there is %s", got)
+	}
+	// Nor does a node end the lease of another that goes on with what it has claimed.
+	l.answers.Store(3)
+	if _, err := s.Claim(t.Context(), nil, lease(21, "d")); err == nil {
+		t.Fatal("a claim without an answer succeeded")
+	}
+	l.answers.Store(0)
+	must[subnet.Record](t)(s.Claim(t.Context(), nil, lease(22, "e")))
+	if r := must[subnet.Record](t)(s.Claim(t.Context(), nil, lease(21, "d"))); r.Version != w.There(r.Name).Leases[r.Name].Version {
+		t.Errorf("%+v was claimed again", r)
+	}
+}
+
 func TestSpareEtcdLeaseThatHasRunOutIsReplaced(t *testing.T) {
 	t.Parallel()
 	c, o := cluster(t, shared.server.Endpoint())
@@ -573,10 +619,10 @@ func TestSpareEtcdLeaseThatHasRunOutIsReplaced(t *testing.T) {
 	if _, err := s.Claim(t.Context(), nil, lease(1, "a")); !errors.Is(err, subnet.ErrTaken) {
 		t.Fatal(err)
 	}
-	if s.spare == nil || s.spare.key != "" {
-		t.Fatalf("the spare lease is %+v", s.spare)
+	if len(s.spares) != 1 || s.spares[0].key != "" {
+		t.Fatalf("the spare leases are %+v", s.spares)
 	}
-	c.Expire(t, subnet.Record{LeaseID: s.spare.id})
+	c.Expire(t, subnet.Record{LeaseID: s.spares[0].id})
 	if _, err := s.Claim(t.Context(), nil, lease(2, "a")); err != nil {
 		t.Error(err)
 	}
@@ -607,8 +653,8 @@ func TestAnotherLifetimeIsTakenWithTheNextClaim(t *testing.T) {
 		}
 		r = now
 	}
-	if s.spare != nil {
-		t.Errorf("an etcd lease too many: %+v", s.spare)
+	if len(s.spares) > 0 {
+		t.Errorf("etcd leases too many: %+v", s.spares)
 	}
 	// What is shorter than etcd allows is what it was, and not claimed anew each time.
 	o.LeaseTTL = time.Second
