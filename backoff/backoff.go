@@ -1,5 +1,5 @@
-// Package backoff decides when something is tried again, and when it is logged again. Both types hold no timer and start
-// no goroutine: the caller passes the time, and a test passes any time it likes.
+// Package backoff decides when something is tried again, and when it is logged again. Both types hold no timer and
+// start no goroutine: the caller passes the time, and a test passes any time it likes.
 //
 // [Backoff] spaces attempts: each one that follows soon after the last makes the next one wait longer. [Limiter] bounds
 // how many log lines about one subject are written in a period.
@@ -20,12 +20,13 @@ type Policy struct {
 	// Jitter is the part of a pause, from 0 to 1, of which a random share is left out, so that nodes that failed in one
 	// moment do not try again in one.
 	Jitter float64
-	// Settle is for how many pauses nothing may happen after a pause has ended, so that the next one is the first again;
-	// 0 means that only [Backoff.Reset] does that.
+	// Settle is for how many pauses nothing may happen after a pause has ended, so that the next one is the first
+	// again; 0 means that only [Backoff.Reset] does that.
 	Settle int
 }
 
-// Backoff is where one series of attempts has got to. The zero value has no pause. A Backoff is not safe for concurrent use.
+// Backoff is where one series of attempts has got to. The zero value has no pause. A Backoff is not safe for concurrent
+// use.
 type Backoff struct {
 	at    time.Time // when the pause ends
 	pause time.Duration

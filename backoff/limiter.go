@@ -2,7 +2,8 @@ package backoff
 
 import "time"
 
-// Limiter lets the first N lines of a period through. The zero value is ready for use. It is not safe for concurrent use.
+// Limiter lets the first N lines of a period through. The zero value is ready for use. It is not safe for concurrent
+// use.
 type Limiter struct {
 	since time.Time // beginning of the period
 	n     int       // lines that were asked for since then

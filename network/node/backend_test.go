@@ -16,8 +16,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// The backend of these tests has a device of a kind of its own, peers that are a route each and no FDB entries, and a private
-// key to keep. It rests on nothing but the interfaces of packages backend and network, as every backend does.
+// The backend of these tests has a device of a kind of its own, peers that are a route each and no FDB entries, and a
+// private key to keep. It rests on nothing but the interfaces of packages backend and network, as every backend does.
 
 // cipherSettings are the settings of its device.
 type cipherSettings struct {
@@ -128,7 +128,8 @@ func TestBackendOfItsOwnKind(t *testing.T) {
 		t.Errorf("the status shows %+v", shown)
 	}
 
-	// A restart has the same key; a node that another one shares it with takes another, which can be set on the live device.
+	// A restart has the same key; a node that another one shares it with takes another, which can be set on the live
+	// device.
 	again, err := factory(config, u)
 	if err != nil || again.Advertise() != b.Advertise() {
 		t.Errorf("after a restart the node advertises %v (%v), want %v", again.Advertise(), err, b.Advertise())

@@ -20,8 +20,8 @@ var (
 	errConfigDeleted = errors.New("the network config was deleted from the store; the current one stays in force")
 )
 
-// parseConfig decides what follows from a network config as the store has it, nil if it has none: a config that can be used,
-// or why it cannot. current is the one in force, or nil.
+// parseConfig decides what follows from a network config as the store has it, nil if it has none: a config that can be
+// used, or why it cannot. current is the one in force, or nil.
 func parseConfig(data []byte, current *subnet.Config) (c subnet.Config, err error) {
 	switch {
 	case data == nil && current == nil:
@@ -67,8 +67,8 @@ func (n *node) configChanged(data []byte) {
 	}
 }
 
-// changeConfig applies a new config while the node runs, if one node after the other can apply it without losing each other.
-// Otherwise the current one stays in force.
+// changeConfig applies a new config while the node runs, if one node after the other can apply it without losing each
+// other. Otherwise the current one stays in force.
 func (n *node) changeConfig(c subnet.Config, data []byte) {
 	var b backend.Backend
 	err := sameFamilies(*n.config, c)
@@ -85,8 +85,9 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 		err = errors.Join(covers(c, n.subnets), sameDevices(n.backend, b))
 	}
 	if err != nil {
-		n.journal.problem(topicConfig, fmt.Errorf("the new network config cannot be applied while selvaged runs: %w; the current one stays in force. "+
-			"Restore the old config, or restart selvaged on all nodes at about the same time: pods on nodes with different configs cannot reach each other", err))
+		n.journal.problem(topicConfig, fmt.Errorf("the new network config cannot be applied while selvaged runs: %w; "+
+			"the current one stays in force. Restore the old config, or restart selvaged on all nodes at about the same time: "+
+			"pods on nodes with different configs cannot reach each other", err))
 		return
 	}
 	n.journal.resolved(topicConfig)
@@ -142,8 +143,8 @@ func sameFamilies(have, want subnet.Config) error {
 	return nil
 }
 
-// sameDevices returns which difference between the devices of two backends cannot be applied to a live device, or nil. A node
-// that makes its device anew, for example with another VNI, loses the nodes that have not done so yet.
+// sameDevices returns which difference between the devices of two backends cannot be applied to a live device, or nil.
+// A node that replaces its device, for example with another VNI, loses the nodes that have not done so yet.
 func sameDevices(have, want backend.Backend) error {
 	before, after := have.Device(noSubnets), want.Device(noSubnets)
 	if len(before.Links) != len(after.Links) {

@@ -11,7 +11,7 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// What the node's parts are told to make is decided here, from what the loop knows.
+// The desired state of each part is derived here from what the loop knows.
 
 // policy is what the packet filter is to do.
 func (n *node) policy() filter.Policy {
@@ -35,8 +35,8 @@ func (n *node) policy() filter.Policy {
 	return p
 }
 
-// vtepConfig is what the VTEP filter is to do; wanted is false if there is to be none.
-func (n *node) vtepConfig() (c vtepfilter.Config, wanted bool) {
+// vtepConfig is the configuration of the VTEP filter; enabled is false if the node runs without one.
+func (n *node) vtepConfig() (c vtepfilter.Config, enabled bool) {
 	c = vtepfilter.Config{Networks: networks(*n.config), Allow: n.VTEPAllow, Devices: n.ownDevices()}
 	for _, l := range n.device.Links {
 		if v, ok := l.Value.Settings.(network.VXLAN); ok { // the filter knows VXLAN only
@@ -86,8 +86,8 @@ func (n *node) subnetFile() subnetfile.File {
 	return f
 }
 
-// ownPending is how much of the node's own part of the overlay is out of sync: devices, addresses, settings. What only has to be
-// removed does no harm.
+// ownPending is how much of the node's own part of the overlay is out of sync: devices, addresses, settings. What only
+// has to be removed does no harm.
 func (n *node) ownPending() int {
 	return n.tables.Links.Counts().Pending + n.tables.Addresses.Counts().Pending + n.tables.Sysctls.Counts().Pending
 }

@@ -15,8 +15,8 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/desired.txt anew")
 
-// TestDesired compares, for each combination of families and backend, what a node wants in the kernel for itself, for a peer
-// on its own link and for one behind a router, with the commands in testdata/desired.txt.
+// TestDesired compares, for each combination of families and backend, what a node wants in the kernel for itself, for a
+// peer on its own link and for one behind a router, with the commands in testdata/desired.txt.
 func TestDesired(t *testing.T) {
 	const path = "testdata/desired.txt"
 	golden, err := os.ReadFile(path)

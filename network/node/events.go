@@ -39,8 +39,8 @@ func (n *node) apply(e subnet.Event) {
 	}
 	grace := n.PeerGrace
 	if e.Regressed {
-		// A peer that is missing in a store that lost its memory may only not be back yet. It has its subnet for as long as its
-		// lease would have run.
+		// A peer that is missing in a store that lost its memory may only not be back yet. It has its subnet for as
+		// long as its lease would have run.
 		grace = max(grace, n.LeaseTTL)
 	}
 	n.peersChanged(changes, grace, now)
@@ -74,8 +74,8 @@ func (n *node) startFromCache(wake *alarm) {
 	}
 }
 
-// retainCached retains cached peers that the store does not have: a daemon that was restarted just after the store was wiped, or
-// while a peer's lease was missing for a moment, must not remove what one that ran on retains.
+// retainCached retains cached peers that the store does not have: a daemon that was restarted just after the store was
+// wiped, or while a peer's lease was missing for a moment, must not remove what one that ran on retains.
 func (n *node) retainCached(rules subnet.Rules, now time.Time) {
 	s, until := n.cache.takeMissing(n.PeerGrace, now)
 	if s == nil {
@@ -94,8 +94,8 @@ func (n *node) retainCached(rules subnet.Rules, now time.Time) {
 	}
 }
 
-// followUplink applies a change of the uplink: the device gets the new local address and MTU, and the lease the new public
-// IP. Pods keep their subnet.
+// followUplink applies a change of the uplink: the device gets the new local address and MTU, and the lease the new
+// public IP. Pods keep their subnet.
 func (n *node) followUplink(wake *alarm) {
 	choice, changed := n.uplinks.step(wake, n.kernel.UplinkStale(), n.uplink, n.chooseUplink)
 	if !changed {
@@ -144,8 +144,8 @@ func (n *node) setSubnets(s [2]netip.Prefix) {
 // manyPods is how many pods are named.
 const manyPods = 20
 
-// logMoved logs that the node has other subnets now, and which pods have addresses of the old ones: other nodes send packets for
-// these elsewhere.
+// logMoved logs that the node has other subnets now, and which pods have addresses of the old ones: other nodes send
+// packets for these elsewhere.
 func (n *node) logMoved(from, to [2]netip.Prefix) {
 	for _, f := range subnet.Families() {
 		if from[f] == to[f] || !from[f].IsValid() || !to[f].IsValid() { // a family that was turned off is no other node's
@@ -154,8 +154,8 @@ func (n *node) logMoved(from, to [2]netip.Prefix) {
 		pods := n.kernel.Hosts(from[f])
 		first, _ := shorten(pods, manyPods)
 		n.Log.WithFields(logrus.Fields{"was": from[f], "is": to[f], "pods_seen": len(pods), "pods": first}).
-			Errorf("this node lost its subnet %s to another node and now has %s; pods with addresses of the old subnet are unreachable from "+
-				"other nodes: restart them and remove the old address from their bridge", from[f], to[f])
+			Errorf("this node lost its subnet %s to another node and now has %s; pods with addresses of the old subnet are "+
+				"unreachable from other nodes: restart them and remove the old address from their bridge", from[f], to[f])
 	}
 }
 

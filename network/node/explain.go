@@ -11,8 +11,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Explain implements api.Source. The loop only says what it knows; the kernel is asked from the caller's goroutine, since
-// a table of a hundred thousand routes takes a while to read.
+// Explain implements api.Source. The loop only says what it knows; the kernel is asked from the caller's goroutine,
+// since a table of a hundred thousand routes takes a while to read.
 func (n *node) Explain(ctx context.Context, a netip.Addr) (status.Explanation, error) {
 	var facts explain.Facts
 	if err := n.ask(ctx, func() { facts = n.explainFacts(a) }); err != nil {

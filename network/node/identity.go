@@ -90,8 +90,8 @@ func (id *identity) save(dir string) error {
 	return nil
 }
 
-// mac chooses the MAC address of a device, so that it stays what peers know: the one in the node's own lease, which they
-// send to; else the device's own if there is one, else what the state directory remembers, else a random one.
+// mac chooses the MAC address of a device, so that it stays what peers know: the one in the node's own lease, which
+// they send to; else the device's own if there is one, else what the state directory remembers, else a random one.
 func (id *identity) mac(device string, present, lease network.MAC) network.MAC {
 	remembered, _ := network.ParseMAC(id.MACs[device]) // what is no address is none
 	chosen := randomMAC()

@@ -9,8 +9,8 @@ import (
 	"github.com/selvage-net/selvage/backoff"
 )
 
-// journal decides what is logged and when, and remembers what is wrong for the status: one fact is one log line, however
-// often it is met, and what can come in any number is bounded. It belongs to the loop's goroutine.
+// journal decides what is logged and when, and remembers what is wrong for the status: one fact is one log line,
+// however often it is met, and what can come in any number is bounded. It belongs to the loop's goroutine.
 type journal struct {
 	log       logrus.FieldLogger
 	open      map[string]problem // by topic: see problem
@@ -95,7 +95,8 @@ func (j *journal) wake(a *alarm) {
 // fileRepaired logs that another process removed or changed the subnet file.
 func (j *journal) fileRepaired(path, cause string, now time.Time) {
 	if j.fileLog.Due(conflictLogged, now) {
-		j.log.WithFields(logrus.Fields{"subnet_file": path, "found": cause}).Warn("repaired external change to the subnet file")
+		j.log.WithFields(logrus.Fields{"subnet_file": path, "found": cause}).
+			Warn("repaired external change to the subnet file")
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// How many rejected leases, and public IPs that several leases share, are named within leasesLogged; of more only the number
-// is logged. Whoever can write leases can write any number of bad ones.
+// How many rejected leases, and public IPs that several leases share, are named within leasesLogged; of more only the
+// number is logged. Whoever can write leases can write any number of bad ones.
 const (
 	manyLeases   = 10
 	leasesLogged = time.Minute
@@ -72,7 +72,8 @@ type sharedLog struct {
 	limit backoff.Limiter
 }
 
-// sharedPublicIPs logs which leases have one public IP: this node cannot tell which of them is right, or whether all are.
+// sharedPublicIPs logs which leases have one public IP: this node cannot tell which of them is right, or whether all
+// are.
 func (j *journal) sharedPublicIPs(all iter.Seq2[netip.Addr, []string], now time.Time) {
 	l := &j.shared
 	named := map[string]bool{}
@@ -88,7 +89,8 @@ func (j *journal) sharedPublicIPs(all iter.Seq2[netip.Addr, []string], now time.
 				first = append(first, fmt.Sprintf("and %d more", more))
 			}
 			j.log.WithFields(logrus.Fields{"public_ip": ip, "leases": first}).
-				Warn("several leases share one public IP: a cloned machine, or leftovers of a reinstalled node; delete those not in use")
+				Warn("several leases share one public IP: a cloned machine, or leftovers of a reinstalled node; " +
+					"delete those not in use")
 		case backoff.Last:
 			j.log.Warn("more leases share a public IP; not listed for now")
 		case backoff.Drop:
@@ -103,8 +105,8 @@ type churn struct {
 	backoff                 backoff.Backoff
 }
 
-// churnBackoff spaces the lines about peers that are added and removed: if 5,000 leases are written one by one, a few lines
-// tell as much as 5,000.
+// churnBackoff spaces the lines about peers that are added and removed: if 5,000 leases are written one by one, a few
+// lines tell as much as 5,000.
 var churnBackoff = backoff.Policy{Min: time.Second, Max: time.Minute, Settle: 1}
 
 // any reports whether there is something to log.
@@ -126,14 +128,15 @@ func (j *journal) peersChanged(now time.Time) {
 	c.backoff.Next(churnBackoff, now)
 }
 
-// manyShadows is how many foreign routes that shadow ours are named, in the log within shadowsLogged, and in the status.
+// manyShadows is how many foreign routes that shadow ours are named, in the log within shadowsLogged, and in the
+// status.
 const (
 	manyShadows   = 5
 	shadowsLogged = time.Minute
 )
 
-// shadowLog is what was logged of foreign routes that take precedence over ours. They are left alone: a route to a part of a
-// subnet, or one with a better metric, may be intended.
+// shadowLog is what was logged of foreign routes that take precedence over ours. They are left alone: a route to a part
+// of a subnet, or one with a better metric, may be intended.
 type shadowLog struct {
 	since  map[network.Shadow]time.Time // those there are, and since when
 	logged bool                         // that there are some
@@ -175,5 +178,6 @@ func describeShadow(x network.Shadow, node string) string {
 	if node == "" {
 		node = "another node"
 	}
-	return fmt.Sprintf("%s takes precedence over the overlay's route to %s, %s: remove it unless it is intended", x, node, x.Of)
+	return fmt.Sprintf("%s takes precedence over the overlay's route to %s, %s: remove it unless it is intended",
+		x, node, x.Of)
 }

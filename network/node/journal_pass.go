@@ -22,7 +22,8 @@ const (
 	repairsLogged  = 10 * time.Second
 	conflictLogged = time.Minute
 	failuresLogged = time.Minute
-	// transientTime is how long a failure that can come from a device being added or removed has to last before it is logged.
+	// transientTime is how long a failure that can come from a device being added or removed has to last before it is
+	// logged.
 	transientTime = time.Second
 	// manyAuthors is how many processes that changed something are named.
 	manyAuthors = 5
@@ -50,8 +51,8 @@ type failure struct {
 	err           error     // as logged
 }
 
-// pass logs what a pass did, as far as someone should know. The settings of our own devices are left out: they are set whenever a
-// device is made.
+// pass logs what a pass did, as far as it matters to operators. The settings of our own devices are left out: they are
+// set whenever a device is made.
 func (j *journal) pass(now time.Time, r network.Result, devices []string) {
 	ours := func(setting string) bool {
 		return slices.ContainsFunc(devices, func(d string) bool { return strings.Contains(setting, "/"+d+"/") })
@@ -99,7 +100,8 @@ func (j *journal) conflicting(now time.Time, conflicts []network.Conflict) {
 		}
 		j.conflicts[key] = conflict{c.Kind, c.Key, before.since, now, c.Want, c.Have, c.By}
 		j.log.WithFields(logrus.Fields{"want": c.Want, "have": c.Have}).
-			Errorf("conflict: another process keeps changing %s; repairing it with backoff, find that process%s", key, authored("; last changed by ", c.By))
+			Errorf("conflict: another process keeps changing %s; repairing it with backoff, find that process%s",
+				key, authored("; last changed by ", c.By))
 	}
 	maps.DeleteFunc(j.conflicts, func(_ string, c conflict) bool { return now.Sub(c.last) > 2*conflictLogged })
 }

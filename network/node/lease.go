@@ -27,16 +27,17 @@ type leaseView interface {
 	Allocate(subnet.Request) (subnet.Allocation, error)
 }
 
-// leaseHolder gets the node a lease and keeps it. It belongs to one goroutine, which feeds the view and calls step whenever
-// something is new. What takes time runs in the background; its results arrive on the channels, and that goroutine passes
-// them on.
+// leaseHolder gets the node a lease and keeps it. It belongs to one goroutine, which feeds the view and calls step
+// whenever something is new. What takes time runs in the background; its results arrive on the channels, and that
+// goroutine passes them on.
 //
 //	idle ── Allocate, Claim ──▶ claiming ──▶ holding ── our watch has passed the claim,   ──▶ final
 //	  ▲                            │            │       and no older lease overlaps it          │
 //	  └──── taken, or failed ──────┴── beaten ──┴──── deleted, taken or expired ────────────────┘
 //
-// A store that allocates (see [subnet.Allocator]) chooses the subnets instead. Then a claim waits until the store has given
-// them, and a lease that an older one overlaps stays held and is not final: another claim would get the same subnets.
+// A store that allocates (see [subnet.Allocator]) chooses the subnets instead. Then a claim waits until the store has
+// given them, and a lease that an older one overlaps stays held and is not final: another claim would get the same
+// subnets.
 type leaseHolder struct {
 	store  subnet.Store
 	view   leaseView
@@ -60,7 +61,8 @@ type leaseHolder struct {
 	updates  chan subnet.Lease  // to Hold, size one: the latest
 	round    int                // counts holds, to recognise the late end of an earlier one
 	lastErr  string             // as logged
-	// conflict is the revision in which our lease names something that an older lease has, such as a MAC address; 0: none.
+	// conflict is the revision in which our lease names something that an older lease has, such as a MAC address; 0:
+	// none.
 	conflict int64
 }
 
@@ -79,7 +81,7 @@ type claimResult struct {
 	err    error
 }
 
-// holdResult is how a Hold ended that nobody ended.
+// holdResult is how a Hold ended by itself.
 type holdResult struct {
 	round int
 	err   error
@@ -147,8 +149,8 @@ func (h *leaseHolder) failed(err error, now time.Time) {
 	h.backoff.Next(claimBackoff, now)
 }
 
-// adopt takes a cached lease for ours and final: it was ours, and cannot have been given to another node since. It is not
-// held, which is for when the store can be reached.
+// adopt takes a cached lease for ours and final: it was ours, and cannot have been given to another node since. It is
+// not held, which is for when the store can be reached.
 func (h *leaseHolder) adopt(m subnet.Record) {
 	h.final = true
 	h.record = m
@@ -159,7 +161,7 @@ func (h *leaseHolder) adopt(m subnet.Record) {
 	h.log.WithField("lease", m.Name).Info("using this node's cached lease")
 }
 
-// reclaim ends what adopt began: the lease is to be claimed now.
+// reclaim ends what adopt began: the lease has to be claimed now.
 func (h *leaseHolder) reclaim() {
 	if h.phase == idle {
 		h.final = false
@@ -257,8 +259,9 @@ func (h *leaseHolder) check() (gained bool) {
 		h.final = false
 		h.invalid(why)
 	case errors.Is(why, subnet.ErrOverlap):
-		// It was claimed at the same moment as an overlapping one, which the store cannot see, or an older one has become
-		// valid since. The older one stays: every node decides so. The next claim takes over the record that gives way.
+		// It was claimed at the same moment as an overlapping one, which the store cannot see, or an older one has
+		// become valid since. The older one stays: every node decides so. The next claim takes over the record that
+		// gives way.
 		h.log.WithField("lease", h.record.Name).WithError(why).Info("yielding to an older lease; claiming another subnet")
 		h.release()
 		h.phase, h.final = idle, false

@@ -18,8 +18,8 @@ const (
 	cacheFile = "leases"
 	// cachedStartAfter is how long a start waits for the store before it uses the cached leases.
 	cachedStartAfter = 3 * time.Second
-	// cacheDelay is how long after a change the leases are written: more changes follow as a rule. cacheInterval is the shortest
-	// time between two writes.
+	// cacheDelay is how long after a change the leases are written: more changes follow as a rule. cacheInterval is the
+	// shortest time between two writes.
 	cacheDelay    = time.Second
 	cacheInterval = 10 * time.Second
 	// expiryPoll is how often the store is asked when our own lease expires, until it knows: it does after the first
@@ -27,12 +27,12 @@ const (
 	expiryPoll = 100 * time.Millisecond
 )
 
-// leaseCache keeps the leases in a file, and decides when a start uses them and when the file is written. It belongs to the
-// loop's goroutine; a write runs in the background, and its result is for writeEnded.
+// leaseCache keeps the leases in a file, and decides when a start uses them and when the file is written. It belongs to
+// the loop's goroutine; a write runs in the background, and its result is for writeEnded.
 //
 // A node that starts while the lease store is down programs the peers that it knew last. If its own lease cannot have
-// expired meanwhile, it uses that too, writes the subnet file and is ready. Until the store is reached, it removes nothing from the
-// kernel and claims nothing.
+// expired meanwhile, it uses that too, writes the subnet file and is ready. Until the store is reached, it removes
+// nothing from the kernel and claims nothing.
 type leaseCache struct {
 	path    string
 	ttl     time.Duration // of the own lease
@@ -54,8 +54,11 @@ type leaseCache struct {
 	regressed bool            // it has lost its memory since the leases were read
 }
 
-// newLeaseCache returns a cache in a directory. With enabled, it gives out what it reads if the store stays silent after now.
-func newLeaseCache(dir string, enabled bool, ttl time.Duration, now time.Time, j *journal, start func(func())) *leaseCache {
+// newLeaseCache returns a cache in a directory. With enabled, it gives out what it reads if the store stays silent
+// after now.
+func newLeaseCache(
+	dir string, enabled bool, ttl time.Duration, now time.Time, j *journal, start func(func()),
+) *leaseCache {
 	c := &leaseCache{path: filepath.Join(dir, cacheFile), ttl: ttl, journal: j, start: start, results: make(chan error, 1)}
 	if enabled {
 		c.startAt = now.Add(cachedStartAfter)
@@ -72,7 +75,8 @@ func (c *leaseCache) load() {
 	case errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, cache.ErrDamaged):
 		aside, moveErr := cache.SetAside(c.path)
-		c.journal.log.WithError(errors.Join(err, moveErr)).WithField("moved_to", aside).Error("ignoring cached leases from an earlier run")
+		c.journal.log.WithError(errors.Join(err, moveErr)).WithField("moved_to", aside).
+			Error("ignoring cached leases from an earlier run")
 	default:
 		c.journal.log.WithError(err).Error("ignoring cached leases from an earlier run")
 	}
@@ -98,7 +102,8 @@ func (c *leaseCache) begin(wake *alarm) *cache.Snapshot {
 func (c *leaseCache) foundOwn(m subnet.Record, now time.Time) {
 	if m.LeaseID != 0 && !now.Before(c.read.OwnExpires) {
 		c.journal.log.WithFields(logrus.Fields{"lease": m.Name, "expired": c.read.OwnExpires.Format(time.RFC3339)}).
-			Error("this node's lease may have expired while it was down, and its subnet be another node's: no subnet file until the lease store is back")
+			Error("this node's lease may have expired while it was down, and its subnet be another node's: " +
+				"no subnet file until the lease store is back")
 		return
 	}
 	c.own = &m
@@ -114,8 +119,8 @@ func (c *leaseCache) takeOwn(instanceID string) (m subnet.Record, ok bool) {
 	return *own, true
 }
 
-// storeReached ends the use of the cached leases, after a snapshot of the store. regressed says whether the store has lost its
-// memory since they were read, and wasInUse whether they were in use until now.
+// storeReached ends the use of the cached leases, after a snapshot of the store. regressed says whether the store has
+// lost its memory since they were read, and wasInUse whether they were in use until now.
 func (c *leaseCache) storeReached(e subnet.Event) (regressed, wasInUse bool) {
 	c.startAt, c.cluster = time.Time{}, e.Cluster
 	if c.read != nil {
@@ -129,8 +134,8 @@ func (c *leaseCache) storeReached(e subnet.Event) (regressed, wasInUse bool) {
 	return regressed, wasInUse
 }
 
-// takeMissing returns the leases of an earlier run, once, so that peers that the store does not have can be retained, and until
-// when: nil if it is too late for that.
+// takeMissing returns the leases of an earlier run, once, so that peers that the store does not have can be retained,
+// and until when: nil if it is too late for that.
 func (c *leaseCache) takeMissing(grace time.Duration, now time.Time) (s *cache.Snapshot, until time.Time) {
 	if c.inUse {
 		return nil, until
@@ -164,8 +169,8 @@ type ownLease struct {
 	at      time.Time // when, if the store knows
 }
 
-// step writes the file in the background if it is stale and a write is due, and reports whether it does. snapshot returns what is
-// to be written; it is called only then.
+// step writes the file in the background if it is stale and a write is due, and reports whether it does. snapshot
+// returns what is to be written; it is called only then.
 func (c *leaseCache) step(wake *alarm, own ownLease, snapshot func() cache.Snapshot) (writes bool) {
 	if c.inUse || !own.final || c.writing {
 		return false

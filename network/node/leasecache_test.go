@@ -66,8 +66,8 @@ func cachedRecordOf(l subnet.Lease) cache.Record {
 	return r
 }
 
-// TestCacheWrites: the first write is at once, those after a change are delayed and not more often than every cacheInterval, and
-// a failed one is repeated without anything else happening.
+// TestCacheWrites: the first write is at once, those after a change are delayed and not more often than every
+// cacheInterval, and a failed one is repeated without anything else happening.
 func TestCacheWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -207,8 +207,8 @@ func cached(t *testing.T, s cache.Snapshot) string {
 	return dir
 }
 
-// TestCachedStart: a store that stays silent for cachedStartAfter makes the node start from what was cached, with the own lease
-// if it cannot have expired.
+// TestCachedStart: a store that stays silent for cachedStartAfter makes the node start from what was cached, with the
+// own lease if it cannot have expired.
 func TestCachedStart(t *testing.T) {
 	for _, x := range []struct {
 		name    string
@@ -257,7 +257,8 @@ func TestCachedStart(t *testing.T) {
 	}
 }
 
-// TestCacheRegressed tells from the first snapshot whether the store has lost its memory, and for how long peers are retained.
+// TestCacheRegressed tells from the first snapshot whether the store has lost its memory, and for how long peers are
+// retained.
 func TestCacheRegressed(t *testing.T) {
 	const grace = time.Minute
 	for _, x := range []struct {

@@ -34,7 +34,7 @@ const (
 
 var ownIP = netip.MustParseAddr("192.0.2.1")
 
-// leaseOf returns a lease of a node that is told by the last byte of its public IP.
+// leaseOf returns a lease of a node that is identified by the last byte of its public IP.
 func leaseOf(id, prefix string, n byte) subnet.Lease {
 	l := subnet.Lease{BackendType: "vxlan", InstanceID: id, NodeName: fmt.Sprintf("node%d", n)}
 	l.Endpoints[subnet.IPv4] = subnet.Endpoint{
@@ -44,7 +44,8 @@ func leaseOf(id, prefix string, n byte) subnet.Lease {
 	return l
 }
 
-// newHolderLoop returns one on a network with room for eight subnets, where unique says what two leases may not both have.
+// newHolderLoop returns one on a network with room for eight subnets, where unique says what two leases may not both
+// have.
 func newHolderLoop(t *testing.T, unique func(subnet.Lease) []string) *holderLoop {
 	store := newMemStore()
 	l := newHolderLoopOn(t, store, unique)

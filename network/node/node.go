@@ -64,7 +64,7 @@ type node struct {
 	directAt   time.Time // when direct routes are added after a change of the config; zero: they are not deferred
 	programmed bool      // a pass has been made with all leases and our own known
 	renewed    int64     // the revision of our lease whose MAC addresses newMACs replaced
-	told       told
+	history    history
 }
 
 // Run runs a node's daemon until ctx ends, and returns nil then; everything in the kernel stays as it is, and so does
@@ -90,7 +90,8 @@ func (n *node) run(ctx context.Context) error {
 	n.background.Go(func() { n.watchStore(ctx) })
 	n.background.Go(func() { n.rules.Run(ctx) })
 	n.background.Go(func() {
-		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.filesChanged) }, n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)
+		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.filesChanged) },
+			n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)
 	})
 	if n.API != nil {
 		n.background.Go(func() { n.API.Serve(ctx, n) })
@@ -116,7 +117,7 @@ func newNode(o Options) (*node, error) {
 		filesChanged:  make(chan struct{}, 1),
 		questions:     make(chan func()),
 		journal:       newJournal(o.Log),
-		told:          told{started: time.Now()},
+		history:       history{started: time.Now()},
 	}
 	start, wake := n.background.Go, func() { notify(n.kernelChanged) }
 	n.cache = newLeaseCache(o.StateDir, o.CachedStart, o.LeaseTTL, time.Now(), n.journal, start)
@@ -139,8 +140,8 @@ func notify(c chan<- struct{}) {
 	}
 }
 
-// watchKernel keeps a subscription to the kernel's notifications. Each new one begins with a full resync, so that nothing is
-// missed between two of them.
+// watchKernel keeps a subscription to the kernel's notifications. Each new one begins with a full resync, so that
+// nothing is missed between two of them.
 func (n *node) watchKernel(ctx context.Context) {
 	wake := func() { notify(n.kernelChanged) }
 	for ctx.Err() == nil {
@@ -210,8 +211,8 @@ func (n *node) drain() {
 	}
 }
 
-// step does everything that follows from what is known now, and sets when it has to run again if nothing happens. Each part
-// is idempotent.
+// step does everything that follows from what is known now, and sets when it has to run again if nothing happens. Each
+// part is idempotent.
 func (n *node) step(ctx context.Context, wake *alarm) {
 	n.resync(wake)
 	if !n.observe(wake) {
@@ -286,8 +287,8 @@ func (n *node) pass(wake *alarm) {
 	n.notePass(now, r)
 }
 
-// publish writes for others what they act on, once the node's own part of the overlay works: the packet filter rules first, then the
-// subnet file, then readiness.
+// publish writes for others what they act on, once the node's own part of the overlay works: the packet filter rules
+// first, then the subnet file, then readiness.
 func (n *node) publish(wake *alarm) {
 	if n.programmed && n.holder.final && n.ownPending() == 0 {
 		n.rules.Set(n.policy())
@@ -295,7 +296,7 @@ func (n *node) publish(wake *alarm) {
 			n.publisher.subnetFile(wake, n.subnetFile())
 		}
 	}
-	since := n.told.pendingSince
+	since := n.history.pendingSince
 	outOfSync := n.ownPending() > 0 && !since.IsZero() && wake.now.Sub(since) > pendingFor
 	n.publisher.statusFile(pluginStatus(outOfSync, n.holder.final))
 }

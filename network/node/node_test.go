@@ -186,8 +186,8 @@ func kernelRoutes(t *testing.T) (all []netlink.Route) {
 	return all
 }
 
-// TestNode runs a whole node through what can happen to it: its start, changes of the leases, of the kernel, of its files, of the
-// uplink and of the network config, and the loss of its lease.
+// TestNode runs a whole node through what can happen to it: its start, changes of the leases, of the kernel, of its
+// files, of the uplink and of the network config, and the loss of its lease.
 func TestNode(t *testing.T) {
 	ownUplink(t)
 	store, dir := newMemStore(), t.TempDir()
@@ -313,8 +313,8 @@ func (r *runningNode) ownKey(p netip.Prefix) string {
 	return l.Key()
 }
 
-// TestNodeStartsFromCache: a node whose store is silent comes up from its cached leases, removes nothing, and follows the store when that
-// is back.
+// TestNodeStartsFromCache: a node whose store is silent comes up from its cached leases, removes nothing, and follows
+// the store when that is back.
 func TestNodeStartsFromCache(t *testing.T) {
 	ownUplink(t)
 	store, dir := newMemStore(), t.TempDir()

@@ -1,8 +1,8 @@
-// Package node assembles one node's daemon from its parts: the lease store, the uplink, a backend, the kernel, the packet
-// filter and the subnet file. main, the lab and the tests all call [Run].
+// Package node assembles one node's daemon from its parts: the lease store, the uplink, a backend, the kernel, the
+// packet filter and the subnet file. main, the lab and the tests all call [Run].
 //
 // One goroutine, the loop in node.go, owns everything that is decided: the view of the leases, the tables, the node's
-// own lease. The others only bring it news (the store's watch, the kernel's notifications, a claim that ended) or do
+// own lease. The others only report to it (the store's watch, the kernel's notifications, a claim that ended) or do
 // slow work it ordered (a claim, the filter rules); each is waited for before Run returns.
 package node
 
@@ -35,7 +35,8 @@ type Options struct {
 	// RandomFully has masquerading choose source ports at random throughout, where iptables can.
 	RandomFully bool
 	Forward     bool // accept forwarding from and to the overlay
-	// RulesResync is how often the packet filter's rules are looked at, since not every change of them is told.
+	// RulesResync is how often the packet filter's rules are checked, since the kernel does not report every change of
+	// them.
 	RulesResync time.Duration
 	// Resync is how often the kernel's tables are read in full, give or take a tenth. Notifications keep them right in
 	// between.
@@ -46,12 +47,13 @@ type Options struct {
 	BlackholeRoute bool
 	// TxChecksum is the checksum offload of VXLAN devices, see vxlan.TxChecksum.
 	TxChecksum network.Offload
-	// LeaseTTL is how long a lease runs without being renewed: a peer that is missing after the store lost its memory may be
-	// back until then.
+	// LeaseTTL is how long a lease runs without being renewed: a peer that is missing after the store lost its memory
+	// may be back until then.
 	LeaseTTL time.Duration
 	// CachedStart has a node that starts while the store is silent come up from the leases that it kept.
 	CachedStart bool
-	// VTEPFilter lets VXLAN packets in from the public IPs of leases only, where nf_tables is there, and from VTEPAllow.
+	// VTEPFilter lets VXLAN packets in from the public IPs of leases only, where nf_tables is there, and from
+	// VTEPAllow.
 	VTEPFilter bool
 	VTEPAllow  []netip.Prefix // may be nil
 	API        *api.Server    // tells what the daemon has to tell; may be nil

@@ -17,21 +17,21 @@ type peerView interface {
 
 // peerTables takes what peers need in the kernel; [network.Tables] are the real ones.
 type peerTables interface {
-	// Replace says what an owner wants now and what it wanted before.
+	// Replace sets the desired state of an owner in place of the last one.
 	Replace(o network.Owner, last, next network.State)
-	// Grow makes room for n more owners that want about the same as one.
+	// Grow makes room for n more owners whose desired state is like the given one.
 	Grow(n int, like network.State)
 }
 
-// retainedPeer is a peer whose lease was withdrawn and whose entries stay for a grace period: etcd wiped and written again, or
-// an operator's slip, must not cost a packet. A live claim on its subnet takes precedence at once.
+// retainedPeer is a peer whose lease was withdrawn and whose entries stay for a grace period: etcd wiped and written
+// again, or an operator's slip, must not cost a packet. A live claim on its subnet takes precedence at once.
 type retainedPeer struct {
 	lease subnet.Lease
 	until time.Time
 }
 
-// peerSet brings the peers' leases into the tables, as the backend wants them, and keeps withdrawn ones for their grace period.
-// It belongs to the loop's goroutine.
+// peerSet brings the peers' leases into the tables, as the backend wants them, and keeps withdrawn ones for their grace
+// period. It belongs to the loop's goroutine.
 type peerSet struct {
 	view     peerView
 	tables   peerTables
@@ -59,8 +59,8 @@ func (s *peerSet) use(b backend.Backend) {
 	s.backend = b
 }
 
-// apply brings changes among the leases into the tables. Peers that are gone are retained for grace. It returns how many were
-// added, removed and changed.
+// apply brings changes among the leases into the tables. Peers that are gone are retained for grace. It returns how
+// many were added, removed and changed.
 func (s *peerSet) apply(changes []subnet.Change, grace time.Duration, now time.Time) (added, removed, changed int) {
 	if s.backend == nil {
 		return 0, 0, 0 // use brings in all there are
@@ -130,7 +130,7 @@ func (s *peerSet) isOwn(l subnet.Lease) bool {
 	return false
 }
 
-// wanted is what a peer's lease needs in the kernel; nothing for no lease, or before there is a backend.
+// wanted returns what a peer's lease needs in the kernel; nothing for no lease, or before there is a backend.
 func wanted(b backend.Backend, l *subnet.Lease) (s network.State) {
 	if b != nil && l != nil {
 		s, _ = b.Peer(*l) // the view accepts only what the backend can use

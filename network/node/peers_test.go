@@ -156,7 +156,8 @@ func TestPeersRetained(t *testing.T) {
 	p.want(t, "after the grace period", route8)
 }
 
-// TestPeersOtherBackend: peers and retained ones follow to another backend, and none is in the tables before there is one.
+// TestPeersOtherBackend: peers and retained ones follow to another backend, and none is in the tables before there is
+// one.
 func TestPeersOtherBackend(t *testing.T) {
 	p := newPeersOn(t)
 	seven, eight := leaseOf(otherID, "10.5.7.0/24", 7), leaseOf("00000000000000000000000000000008", "10.5.8.0/24", 8)

@@ -15,14 +15,14 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// publisher writes what others read: the subnet file, on which container runtimes act, and beside it the status file for the CNI
-// plugin. It reports readiness once, after the first subnet file. It belongs to the loop's goroutine.
+// publisher writes what others read: the subnet file, on which container runtimes act, and beside it the status file
+// for the CNI plugin. It reports readiness once, after the first subnet file. It belongs to the loop's goroutine.
 type publisher struct {
 	path    string // of the subnet file
 	journal *journal
 	onReady func() // may be nil
 
-	content string            // of the subnet file as last written; empty: it is to be written
+	content string            // of the subnet file as last written; empty: it has to be written
 	status  subnetfile.Status // as last written
 	ready   bool
 }
@@ -49,8 +49,8 @@ func (p *publisher) subnetFile(wake *alarm, f subnetfile.File) {
 	}
 }
 
-// statusFile tells the CNI plugin whether this node can carry what a new pod sends. It is the plugin's STATUS: what is wrong with
-// peers, or with the store, is no reason.
+// statusFile tells the CNI plugin whether this node can carry what a new pod sends. It is the plugin's STATUS: what is
+// wrong with peers, or with the store, is no reason.
 func (p *publisher) statusFile(s subnetfile.Status) {
 	if p.content == "" && !p.ready || s == p.status {
 		return // there is no subnet file of this run, or nothing new
@@ -63,8 +63,8 @@ func (p *publisher) statusFile(s subnetfile.Status) {
 	p.status = s
 }
 
-// check looks whether another process changed or removed the files, and has them written again. cause is what it found about
-// the subnet file: "missing", "changed" or nothing.
+// check looks whether another process changed or removed the files, and has them written again. cause is what it found
+// about the subnet file: "missing", "changed" or nothing.
 func (p *publisher) check(now time.Time) (cause string) {
 	if p.content != "" {
 		switch data, err := os.ReadFile(p.path); {
@@ -84,8 +84,8 @@ func (p *publisher) check(now time.Time) (cause string) {
 	return cause
 }
 
-// watchFiles calls changed whenever another process may have changed one of the files, until ctx ends. Where they cannot be
-// watched, it calls every so often.
+// watchFiles calls changed whenever another process may have changed one of the files, until ctx ends. Where they
+// cannot be watched, it calls every so often.
 func watchFiles(ctx context.Context, log logrus.FieldLogger, every time.Duration, changed func(), paths ...string) {
 	for ctx.Err() == nil {
 		if err := filewatch.Watch(ctx, changed, paths...); err != nil {
@@ -96,12 +96,14 @@ func watchFiles(ctx context.Context, log logrus.FieldLogger, every time.Duration
 	}
 }
 
-// pluginStatus is what the CNI plugin is told. outOfSync says that the node's own part of the overlay has been out of sync for a
-// while, leased that the node has a lease.
+// pluginStatus is what the CNI plugin reads. outOfSync says that the node's own part of the overlay has been out of
+// sync for a while, leased that the node has a lease.
 func pluginStatus(outOfSync, leased bool) subnetfile.Status {
 	switch {
 	case outOfSync:
-		return subnetfile.Status{Limited: true, Reason: "the overlay device or a required kernel setting is out of sync: see selvaged status"}
+		return subnetfile.Status{
+			Limited: true, Reason: "the overlay device or a required kernel setting is out of sync: see selvaged status",
+		}
 	case !leased:
 		return subnetfile.Status{Reason: "this node has no lease: see selvaged status"}
 	default:

@@ -21,7 +21,8 @@ func ownFile(last byte) (f subnetfile.File) {
 	return f
 }
 
-// TestPublisher: files are written once, again when they change or another process touches them, and readiness is reported once.
+// TestPublisher: files are written once, again when they change or another process touches them, and readiness is
+// reported once.
 func TestPublisher(t *testing.T) {
 	var out bytes.Buffer
 	ready := 0

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// TestRegistry: only registry.go imports backends, and it has nothing but the map of them: a new backend is one line there.
+// TestRegistry: only registry.go imports backends, and it has nothing but the map of them: a new backend is one line
+// there.
 func TestRegistry(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil || len(files) == 0 {

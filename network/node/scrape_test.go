@@ -37,8 +37,8 @@ const manyLeases = 5000
 // patience is how long a node may take to start, with the race detector on a machine that is busy.
 const patience = 2 * time.Minute
 
-// largeNode runs a node in the sandbox, on a real etcd that has so many leases and a real kernel that is to hold what they ask for. It
-// returns the URL of its metrics.
+// largeNode runs a node in the sandbox, on a real etcd that has so many leases and a real kernel that is to hold what
+// they ask for. It returns the URL of its metrics.
 func largeNode(tb testing.TB) (metrics string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -142,8 +142,8 @@ func scrape(url string) (string, error) {
 	return string(body), err
 }
 
-// TestScrape: what a scrape costs a node with thousands of peers does not hang on how many they are, and neither does how much is
-// said. What is allocated is that of both ends.
+// TestScrape: what a scrape costs a node with thousands of peers does not hang on how many they are, and neither does
+// how long the answer is. What is allocated is that of both ends.
 func TestScrape(t *testing.T) {
 	url := largeNode(t)
 	text, err := scrape(url) // the first one costs more: there are connections to be made, and buffers

@@ -37,8 +37,8 @@ func (n *node) setUp(wake *alarm) bool {
 // first look and the first notification.
 const settleTime = 200 * time.Millisecond
 
-// makeBackend decides what everything else rests on: who the node is, which uplink carries the overlay, and which backend
-// follows from that.
+// makeBackend decides what everything else rests on: who the node is, which uplink carries the overlay, and which
+// backend follows from that.
 func (n *node) makeBackend(now time.Time) error {
 	choice, err := n.chooseUplink()
 	if err != nil {
@@ -173,7 +173,8 @@ func (n *node) underlayPrefixes(choice uplink.Choice) (all []netip.Prefix) {
 	return all
 }
 
-// newMACs gives the node's devices other MAC addresses if an older lease has one of them: one of two machines is a clone.
+// newMACs gives the node's devices other MAC addresses if an older lease has one of them: one of two machines is a
+// clone.
 func (n *node) newMACs(wake *alarm) {
 	if n.holder.conflict == 0 || n.holder.conflict == n.renewed {
 		return
@@ -192,7 +193,8 @@ func (n *node) newMACs(wake *alarm) {
 	}
 	n.journal.resolved(topicMAC)
 	n.renewed = n.holder.conflict
-	n.Log.WithError(why).Warn("another node has the MAC address of this node's device (a cloned machine?); choosing a new one")
+	n.Log.WithError(why).
+		Warn("another node has the MAC address of this node's device (a cloned machine?); choosing a new one")
 	n.reform(n.uplink, b, wake.now)
 }
 
@@ -204,10 +206,11 @@ func (n *node) wantDevice() {
 	n.kernel.Overlay(networks(*n.config), n.subnets)
 }
 
-// ownState is what a node wants for itself in the kernel, once it has those subnets. read returns the current value of a
-// kernel setting.
+// ownState is what a node wants for itself in the kernel, once it has those subnets. read returns the current value of
+// a kernel setting.
 func ownState(
-	b backend.Backend, c subnet.Config, uplink string, subnets [2]netip.Prefix, blackhole bool, read func(path string) string,
+	b backend.Backend, c subnet.Config, uplink string, subnets [2]netip.Prefix, blackhole bool,
+	read func(path string) string,
 ) network.State {
 	s := b.Device(subnets)
 	var families [2]bool
@@ -225,8 +228,8 @@ func ownState(
 	return s
 }
 
-// blackholes returns the routes for those of the node's own addresses that no pod has. Any other route to the same subnet, such
-// as the one to the pods' bridge, takes precedence.
+// blackholes returns the routes for those of the node's own addresses that no pod has. Any other route to the same
+// subnet, such as the one to the pods' bridge, takes precedence.
 func blackholes(subnets [2]netip.Prefix) (routes []network.Item[network.RouteKey, network.Route]) {
 	for _, s := range subnets {
 		if s.IsValid() {

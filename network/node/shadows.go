@@ -22,7 +22,8 @@ func (n *node) shadowProblems() (all []status.Problem) {
 	first, more := shorten(shadows, manyShadows)
 	for _, x := range first {
 		all = append(all, status.Problem{
-			Topic: topicShadow, Code: status.RouteShadowed, Text: status.Text(n.shadowText(x)), Since: n.journal.shadows.since[x],
+			Topic: topicShadow, Code: status.RouteShadowed, Text: status.Text(n.shadowText(x)),
+			Since: n.journal.shadows.since[x],
 		})
 	}
 	if more > 0 {

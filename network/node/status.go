@@ -22,8 +22,8 @@ const manyRepairs = 20
 // pendingFor is how long something has to differ before that is a problem: most differences are gone within the pass.
 const pendingFor = time.Second
 
-// told is what the loop remembers for its status.
-type told struct {
+// history is what the loop remembers for its status.
+type history struct {
 	started      time.Time
 	readySince   time.Time // when it became ready, or was so again
 	troubled     bool      // there were problems at the last look
@@ -31,7 +31,7 @@ type told struct {
 	repairs      status.Repairs
 	passes       status.Passes
 	failures     map[string]int // by kind
-	filterSince  time.Time      // since when the packet filter, ours or somebody's, keeps packets from passing
+	filterSince  time.Time      // since when our packet filter rules or those of others block the overlay's packets
 }
 
 // ask has the loop call f between two steps, and waits for that. It is how others than the loop learn of its state.
@@ -59,26 +59,26 @@ func (n *node) Peers(ctx context.Context) (p []status.Peer, err error) {
 // notePass remembers what a pass says for the status.
 func (n *node) notePass(now time.Time, r network.Result) {
 	if r.Set+r.Removed+len(r.Failures) > 0 {
-		n.told.passes.Add(time.Since(now))
+		n.history.passes.Add(time.Since(now))
 	}
 	for _, f := range r.Failures {
-		if n.told.failures == nil {
-			n.told.failures = map[string]int{}
+		if n.history.failures == nil {
+			n.history.failures = map[string]int{}
 		}
-		n.told.failures[f.Kind]++
+		n.history.failures[f.Kind]++
 	}
 	if n.pending() == 0 {
-		n.told.pendingSince = time.Time{}
-	} else if n.told.pendingSince.IsZero() {
-		n.told.pendingSince = now
+		n.history.pendingSince = time.Time{}
+	} else if n.history.pendingSince.IsZero() {
+		n.history.pendingSince = now
 	}
 	for _, x := range r.Repairs {
 		n.noteRepair(now, x)
 	}
 }
 
-// pending is how many objects are to be changed now. What nobody wants counts only if it may go already: before all leases are
-// known it may turn out to be wanted.
+// pending is how many objects are to be changed now. What nobody wants counts only if it may go already: before all
+// leases are known, they may turn out to be desired.
 func (n *node) pending() (total int) {
 	for _, c := range n.tables.Counts() {
 		total += n.pendingOf(c)
@@ -95,7 +95,7 @@ func (n *node) pendingOf(c network.Count) int {
 
 // noteRepair counts and remembers a repair.
 func (n *node) noteRepair(now time.Time, r network.Repair) {
-	repairs := &n.told.repairs
+	repairs := &n.history.repairs
 	repairs.Add(r.Kind, r.Cause, r.Count)
 	key := r.Key
 	if r.Count > 1 {
@@ -111,28 +111,30 @@ func (n *node) noteState(now time.Time) {
 		return
 	}
 	if len(n.filterProblems(now)) == 0 {
-		n.told.filterSince = time.Time{}
-	} else if n.told.filterSince.IsZero() {
-		n.told.filterSince = now
+		n.history.filterSince = time.Time{}
+	} else if n.history.filterSince.IsZero() {
+		n.history.filterSince = now
 	}
 	troubled := len(n.problems(now)) > 0
-	if n.told.readySince.IsZero() || n.told.troubled && !troubled {
-		n.told.readySince = now
+	if n.history.readySince.IsZero() || n.history.troubled && !troubled {
+		n.history.readySince = now
 	}
-	n.told.troubled = troubled
+	n.history.troubled = troubled
 }
 
 func (n *node) status(now time.Time) status.Status {
 	s := status.Status{
-		Version: n.Version, Kernel: n.Kernel, Node: n.NodeName, Started: n.told.started, Config: n.configJSON, SubnetFile: n.SubnetFile,
-		State: status.Ready, Since: n.told.readySince, Problems: n.problems(now),
-		Filter: n.filterStatus(), Repairs: n.told.repairs, Failures: maps.Clone(n.told.failures), Passes: n.told.passes, Etcd: n.etcdStatus(), Entries: map[string]status.Count{},
+		Version: n.Version, Kernel: n.Kernel, Node: n.NodeName, Started: n.history.started, Config: n.configJSON,
+		SubnetFile: n.SubnetFile,
+		State:      status.Ready, Since: n.history.readySince, Problems: n.problems(now),
+		Filter: n.filterStatus(), Repairs: n.history.repairs, Failures: maps.Clone(n.history.failures),
+		Passes: n.history.passes, Etcd: n.etcdStatus(), Entries: map[string]status.Count{},
 		Lease: n.leaseStatus(), Peers: n.peerCounts(),
 	}
 	s.Repairs.Counts, s.Repairs.Last = slices.Clone(s.Repairs.Counts), slices.Clone(s.Repairs.Last)
 	switch {
 	case !n.publisher.ready:
-		s.State, s.Since = status.Starting, n.told.started
+		s.State, s.Since = status.Starting, n.history.started
 	case len(s.Problems) > 0:
 		s.State = status.Degraded
 		s.Since = s.Problems[0].Since
@@ -193,16 +195,16 @@ func (n *node) problems(now time.Time) []status.Problem {
 			})
 		}
 	}
-	if since := n.told.pendingSince; !since.IsZero() && now.Sub(since) > pendingFor {
+	if since := n.history.pendingSince; !since.IsZero() && now.Sub(since) > pendingFor {
 		add("pending", status.EntriesPending, since, fmt.Sprintf("%d entries are out of sync", n.pending()))
 	}
 	all = append(all, n.shadowProblems()...)
 	all = append(all, n.filterProblems(now)...)
 	if n.holder.lastErr != "" && !n.holder.final {
-		add("lease", status.NoLease, n.told.started, n.holder.lastErr)
+		add("lease", status.NoLease, n.history.started, n.holder.lastErr)
 	}
 	if n.cache.inUse {
-		add("etcd", status.CachedLeases, n.told.started, "etcd has not answered yet: this node uses its cached leases")
+		add("etcd", status.CachedLeases, n.history.started, "etcd has not answered yet: this node uses its cached leases")
 	} else if p := n.outage(); p != nil {
 		all = append(all, *p)
 	}

@@ -9,12 +9,13 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// filterProblems lists what keeps the overlay's packets from passing: rules of other programs, or our own that are not set.
+// filterProblems lists what keeps the overlay's packets from passing: rules of other programs, or our own that are not
+// set.
 func (n *node) filterProblems(now time.Time) (all []status.Problem) {
 	if n.rules == nil {
 		return nil
 	}
-	since := n.told.filterSince
+	since := n.history.filterSince
 	if since.IsZero() {
 		since = now
 	}

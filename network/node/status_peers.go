@@ -23,7 +23,7 @@ func (n *node) peerCounts() (c status.PeerCounts) {
 		peers++
 	}
 	for name := range n.tables.PendingOwners() {
-		if _, graced := n.peerSet.retained[name]; !graced && name != nodeOwner().Name {
+		if _, retained := n.peerSet.retained[name]; !retained && name != nodeOwner().Name {
 			c.Pending++
 		}
 	}

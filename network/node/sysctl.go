@@ -11,9 +11,11 @@ import (
 // forwarding returns the settings without which the kernel does not pass packets on, for the families in use: for the
 // node as a whole, for the uplink and for the overlay's devices. read returns what a setting is now, or nothing.
 //
-// A node that forwards IPv6 is a router, and a router takes no default route from router advertisements. Where the uplink
-// takes them (accept_ra 1), it is told to go on (2).
-func forwarding(families [2]bool, uplink string, devices []string, read func(path string) string) (out []network.Item[string, network.Sysctl]) {
+// A node that forwards IPv6 is a router, and a router takes no default route from router advertisements. Where the
+// uplink takes them (accept_ra 1), that is changed to 2, which keeps it.
+func forwarding(
+	families [2]bool, uplink string, devices []string, read func(path string) string,
+) (out []network.Item[string, network.Sysctl]) {
 	want := func(path string, v network.Sysctl) {
 		out = append(out, network.Item[string, network.Sysctl]{Key: path, Value: v})
 	}
@@ -41,8 +43,8 @@ func forwarding(families [2]bool, uplink string, devices []string, read func(pat
 	return out
 }
 
-// checksSources reports whether the kernel drops IPv4 packets that come in on an interface and whose source it would not
-// send to by the same one (rp_filter 1), or has been told of this interface not to be as strict (2).
+// checksSources reports whether the kernel drops IPv4 packets that come in on an interface and whose source it would
+// not send to by the same one (rp_filter 1), or is less strict on this interface (2).
 func checksSources(link string, read func(path string) string) bool {
 	own := read("net/ipv4/conf/" + link + "/rp_filter")
 	return own == "1" || own == "2" || read("net/ipv4/conf/all/rp_filter") == "1"

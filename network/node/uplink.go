@@ -6,16 +6,16 @@ import (
 	"github.com/selvage-net/selvage/network/uplink"
 )
 
-// How long a change of the uplink must last before it is applied. Within one interface that is short: an address that is
-// renewed is removed and added again at once. Another interface is chosen only when the first one stays away: a flap must
-// not move the node.
+// How long a change of the uplink must last before it is applied. Within one interface that is short: an address that
+// is renewed is removed and added again at once. Another interface is chosen only when the first one stays away: a flap
+// must not move the node.
 const (
 	sameUplinkDelay  = 50 * time.Millisecond
 	otherUplinkDelay = 3 * time.Second
 )
 
-// uplinkFollower decides when a change of the interface, address or MTU that carry the overlay is applied. It belongs to the
-// loop's goroutine.
+// uplinkFollower decides when a change of the interface, address or MTU that carry the overlay is applied. It belongs
+// to the loop's goroutine.
 type uplinkFollower struct {
 	journal *journal
 	at      time.Time // when to look again at a change; zero: there is none
@@ -25,9 +25,11 @@ type uplinkFollower struct {
 // recheck has the uplink looked at again at a time.
 func (u *uplinkFollower) recheck(at time.Time) { u.at = at }
 
-// step returns the uplink that is to be used instead of the current one, if there is one that has lasted. stale says that the
+// step returns the uplink to use instead of the current one, if there is one that has lasted. stale says that the
 // kernel has reported something about it; otherwise nothing is done unless a time has come.
-func (u *uplinkFollower) step(wake *alarm, stale bool, current uplink.Choice, choose func() (uplink.Choice, error)) (next uplink.Choice, changed bool) {
+func (u *uplinkFollower) step(
+	wake *alarm, stale bool, current uplink.Choice, choose func() (uplink.Choice, error),
+) (next uplink.Choice, changed bool) {
 	defer func() { wake.set(u.at); wake.set(u.lostAt) }()
 	due := func(t time.Time) bool { return !t.IsZero() && !wake.now.Before(t) }
 	if !stale && !due(u.at) && !due(u.lostAt) {
@@ -35,8 +37,8 @@ func (u *uplinkFollower) step(wake *alarm, stale bool, current uplink.Choice, ch
 	}
 	next, err := choose()
 	if err != nil {
-		// Nothing else can carry the overlay, so it stays as it is. The kernel reports what comes back. A reload of the interface
-		// is over before its absence is worth a report.
+		// Nothing else can carry the overlay, so it stays as it is. The kernel reports what comes back. A reload of the
+		// interface is over before its absence is worth a report.
 		u.at = time.Time{}
 		if u.lostAt.IsZero() {
 			u.lostAt = wake.now.Add(transientTime)

@@ -10,7 +10,8 @@ import (
 	"github.com/selvage-net/selvage/network/uplink"
 )
 
-// TestUplinkFollower: a change is applied when it has lasted, and an uplink that is gone is reported when it stays away.
+// TestUplinkFollower: a change is applied when it has lasted, and an uplink that is gone is reported when it stays
+// away.
 func TestUplinkFollower(t *testing.T) {
 	eth0, renumbered, eth1 := uplink.Choice{Name: "eth0", Index: 2, MTU: 1500}, uplink.Choice{Name: "eth0", Index: 2, MTU: 9000}, uplink.Choice{Name: "eth1", Index: 3, MTU: 1500}
 	gone := errors.New("no interface has a default route")

@@ -16,29 +16,33 @@ import (
 	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
-// vtepFilter is the packet filter that accepts VXLAN packets from known addresses only; [vtepfilter.Filter] is the real one.
+// vtepFilter is the packet filter that accepts VXLAN packets from known addresses only; [vtepfilter.Filter] is the real
+// one.
 type vtepFilter interface {
-	// Ensure makes the rules what c wants and reports whether they differed. If it has to make them anew, it puts peers in.
+	// Ensure makes the rules what c wants and reports whether they differed. If it has to make them from scratch, it puts peers
+	// in.
 	Ensure(c vtepfilter.Config, peers iter.Seq[netip.Addr]) (changed bool, err error)
-	// Watch calls changed after each external change until ctx ends, and ready once when it misses nothing from then on.
+	// Watch calls changed after each external change until ctx ends, and ready once when it misses nothing from then
+	// on.
 	Watch(ctx context.Context, ready, changed func()) error
 	Remove() error
 	Close() error
 }
 
-// vtepKeeper keeps the VTEP filter's rules. Which peers it accepts is in the tables, and the reconciler's business. Where
-// the kernel supports no such filter, the node runs without one rather than cutting itself off.
+// vtepKeeper keeps the VTEP filter's rules. Which peers it accepts is in the tables, and the reconciler's business.
+// Where the kernel supports no such filter, the node runs without one rather than cutting itself off.
 //
 // It belongs to the loop's goroutine. What it needs from outside is in the first group of fields.
 type vtepKeeper struct {
-	log    logrus.FieldLogger
-	open   func() (vtepFilter, error) // an error that is vtepfilter.ErrUnsupported is final
-	attach func(vtepFilter) error     // has the reconciler put peers into this filter, after reading which are in; nil: into none
-	start  func(func())               // runs a function in the background
-	wake   func()                     // wakes the loop; does not block
+	log  logrus.FieldLogger
+	open func() (vtepFilter, error) // an error that is vtepfilter.ErrUnsupported is final
+	// attach has the reconciler put peers into this filter, after reading which are in; nil: into none.
+	attach func(vtepFilter) error
+	start  func(func()) // runs a function in the background
+	wake   func()       // wakes the loop; does not block
 
 	filter  vtepFilter        // nil: not opened, or closed
-	done    bool              // unsupported, or removed because it is not wanted
+	done    bool              // unsupported, or removed because it is not enabled
 	config  vtepfilter.Config // as it was last applied
 	inForce bool
 	watched bool
@@ -54,16 +58,19 @@ var vtepBackoff = backoff.Policy{Min: 5 * time.Millisecond, Max: 500 * time.Mill
 // resync has the next step check the rules, whether or not a change was reported.
 func (v *vtepKeeper) resync() { v.stale.Store(true) }
 
-// step makes the filter what c wants, or removes it if it is not wanted. It is called once all peers are known.
-func (v *vtepKeeper) step(ctx context.Context, wake *alarm, c vtepfilter.Config, wanted bool, peers iter.Seq[netip.Addr]) {
+// step makes the filter what c wants, or removes it if it is not enabled. It is called once all peers are known.
+func (v *vtepKeeper) step(
+	ctx context.Context, wake *alarm, c vtepfilter.Config, enabled bool, peers iter.Seq[netip.Addr],
+) {
 	if v.done {
 		return
 	}
-	err := v.ensure(ctx, wake.now, c, wanted, peers)
+	err := v.ensure(ctx, wake.now, c, enabled, peers)
 	switch {
 	case errors.Is(err, vtepfilter.ErrUnsupported):
 		err = errors.Join(err, v.remove())
-		v.log.WithError(err).Warn("VTEP filter unavailable: any host on the underlay can inject packets into the overlay (silence with --vtep-filter=false)")
+		v.log.WithError(err).Warn("VTEP filter unavailable: any host on the underlay can inject packets into the overlay " +
+			"(silence with --vtep-filter=false)")
 	case err != nil:
 		v.backoff.Next(vtepBackoff, wake.now)
 		if v.logged.Due(conflictLogged, wake.now) {
@@ -74,13 +81,15 @@ func (v *vtepKeeper) step(ctx context.Context, wake *alarm, c vtepfilter.Config,
 	wake.set(v.checkAt)
 }
 
-func (v *vtepKeeper) ensure(ctx context.Context, now time.Time, c vtepfilter.Config, wanted bool, peers iter.Seq[netip.Addr]) error {
+func (v *vtepKeeper) ensure(
+	ctx context.Context, now time.Time, c vtepfilter.Config, enabled bool, peers iter.Seq[netip.Addr],
+) error {
 	if !v.backoff.Due(now) || now.Before(v.checkAt) {
 		return nil
 	}
 	if v.filter == nil {
 		f, err := v.open()
-		if errors.Is(err, vtepfilter.ErrUnsupported) && !wanted {
+		if errors.Is(err, vtepfilter.ErrUnsupported) && !enabled {
 			v.done = true // there is none to remove
 			return nil
 		} else if err != nil {
@@ -88,7 +97,7 @@ func (v *vtepKeeper) ensure(ctx context.Context, now time.Time, c vtepfilter.Con
 		}
 		v.filter = f
 	}
-	if !wanted {
+	if !enabled {
 		return v.remove()
 	}
 	stale, same := v.stale.Swap(false), reflect.DeepEqual(c, v.config)
@@ -118,7 +127,8 @@ func (v *vtepKeeper) ensure(ctx context.Context, now time.Time, c vtepfilter.Con
 	return v.attach(v.filter)
 }
 
-// remove removes the filter, even one of an earlier run: if nobody maintains it, it would block every new peer.
+// remove removes the filter, even one of an earlier run: without a process that maintains it, it would block every new
+// peer.
 func (v *vtepKeeper) remove() error {
 	v.done = true
 	if v.filter == nil {

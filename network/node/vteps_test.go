@@ -109,7 +109,8 @@ func (l *vtepLoop) run(t *testing.T, d time.Duration) {
 
 func (l *vtepLoop) lines() []string { return strings.Split(strings.TrimSpace(l.out.String()), "\n") }
 
-// TestVTEPKeeper: the filter is in force and attached, follows a new config, and an external change is repaired and logged.
+// TestVTEPKeeper: the filter is in force and attached, follows a new config, and an external change is repaired and
+// logged.
 func TestVTEPKeeper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newVTEPLoop(t)
@@ -134,7 +135,7 @@ func TestVTEPKeeper(t *testing.T) {
 		l.fake.broken = true
 		l.run(t, time.Second)
 		if !l.fake.broken {
-			t.Error("it noticed a change that nobody reported")
+			t.Error("it noticed a change that was not reported")
 		}
 		l.resync()
 		l.run(t, time.Second)

@@ -18,13 +18,13 @@ import (
 	"github.com/selvage-net/selvage/network/filter/blocking"
 )
 
-// Filter applies a policy and reports what it found; [filter.Keeper] is the real one. Status may be called from any goroutine and
-// does not block. Watch runs beside the other methods.
+// Filter applies a policy and reports what it found; [filter.Keeper] is the real one. Status may be called from any
+// goroutine and does not block. Watch runs beside the other methods.
 type Filter interface {
 	// Ensure makes the packet filter what p wants and returns a description of each change it made.
 	Ensure(ctx context.Context, p filter.Policy) (changed []string, err error)
-	// Watch calls changed when the rules may have changed, and activity for any change of the packet filter, until ctx ends.
-	// It calls ready once, when it misses nothing from then on. It returns an error if changes cannot be watched.
+	// Watch calls changed when the rules may have changed, and activity for any change of the packet filter, until ctx
+	// ends. It calls ready once, when it misses nothing from then on. It returns an error if changes cannot be watched.
 	Watch(ctx context.Context, ready, changed, activity func()) error
 	Status() filter.Status
 	// Notified reports whether Watch sees every change to the rules.
@@ -32,16 +32,16 @@ type Filter interface {
 	Close() error
 }
 
-// Shortest time between two checks, however often another process changes the rules. A check by iptables runs that program
-// several times. One by nftables takes half a millisecond, and more where others have thousands of chains: the pause
-// after it is ten times as long as it took.
+// Shortest time between two checks, however often another process changes the rules. A check by iptables runs that
+// program several times. One by nftables takes half a millisecond, and more where others have thousands of chains: the
+// pause after it is ten times as long as it took.
 const (
 	iptablesPause = 300 * time.Millisecond
 	nftablesPause = 20 * time.Millisecond
 )
 
-// idleRounds is how many times resync passes without a check while the kernel reports all changes and reports none: a check by
-// iptables costs more than everything else that the daemon does at rest.
+// idleRounds is how many times resync passes without a check while the kernel reports all changes and reports none: a
+// check by iptables costs more than everything else that the daemon does at rest.
 const idleRounds = 12
 
 // Keeper keeps the rules. Its methods are safe for concurrent use, except that Set is for one goroutine.
@@ -65,8 +65,8 @@ type Keeper struct {
 	logged  filter.Status
 }
 
-// New returns a keeper that checks the rules at least every resync, or less often where the kernel reports all changes. It calls
-// wake, which must not block, when the rules are in force for the first time.
+// New returns a keeper that checks the rules at least every resync, or less often where the kernel reports all changes.
+// It calls wake, which must not block, when the rules are in force for the first time.
 func New(f Filter, log logrus.FieldLogger, resync time.Duration, wake func()) *Keeper {
 	return &Keeper{
 		filter: f, log: log, resync: resync, wake: wake,

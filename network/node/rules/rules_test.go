@@ -22,7 +22,7 @@ type fakeFilter struct {
 	broken   bool // another process has changed the rules
 	err      error
 	status   filter.Status
-	told     bool
+	notified bool
 	watchErr error
 	checks   []time.Time
 	changed  func()
@@ -53,7 +53,7 @@ func (f *fakeFilter) Watch(ctx context.Context, ready, changed, activity func())
 }
 
 func (f *fakeFilter) Status() filter.Status { return f.status }
-func (f *fakeFilter) Notified() bool        { return f.told }
+func (f *fakeFilter) Notified() bool        { return f.notified }
 func (f *fakeFilter) Close() error          { f.closed = true; return nil }
 
 // external is a change by another process, which the kernel reports.
@@ -95,7 +95,7 @@ var (
 // TestKeep: the first policy is applied, the caller is woken once, and a new policy and an external change are applied.
 func TestKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeFilter{told: true, status: filter.Status{Mode: filter.NFTables, Why: "supported"}}
+		f := &fakeFilter{notified: true, status: filter.Status{Mode: filter.NFTables, Why: "supported"}}
 		k, log, woken := running(t, f, time.Hour)
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -147,7 +147,7 @@ func TestKeep(t *testing.T) {
 func TestPause(t *testing.T) {
 	for mode, pause := range map[filter.Mode]time.Duration{filter.NFTables: nftablesPause, filter.IPTables: iptablesPause} {
 		synctest.Test(t, func(t *testing.T) {
-			f := &fakeFilter{told: true, status: filter.Status{Mode: mode}}
+			f := &fakeFilter{notified: true, status: filter.Status{Mode: mode}}
 			k, _, _ := running(t, f, time.Hour)
 			k.Set(first)
 			synctest.Wait()
@@ -168,7 +168,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// TestResync counts the checks of a keeper that nobody disturbs in ten times idleRounds.
+// TestResync counts the checks of an undisturbed keeper in ten times idleRounds.
 func TestResync(t *testing.T) {
 	const resync = time.Minute
 	for _, x := range []struct {
@@ -176,10 +176,10 @@ func TestResync(t *testing.T) {
 		fake  fakeFilter
 		every int // rounds
 	}{
-		{"all changes are reported", fakeFilter{told: true}, idleRounds},
+		{"all changes are reported", fakeFilter{notified: true}, idleRounds},
 		{"some changes are not reported", fakeFilter{}, 1},
-		{"no change is reported", fakeFilter{told: true, watchErr: errors.New("no permission")}, 1},
-		{"the last check failed", fakeFilter{told: true, err: errors.New("no such module")}, 1},
+		{"no change is reported", fakeFilter{notified: true, watchErr: errors.New("no permission")}, 1},
+		{"the last check failed", fakeFilter{notified: true, err: errors.New("no such module")}, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := x.fake
@@ -200,7 +200,7 @@ func TestResync(t *testing.T) {
 // TestActivity: if others change the packet filter anywhere, the next resync checks.
 func TestActivity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeFilter{told: true}
+		f := &fakeFilter{notified: true}
 		k, _, _ := running(t, f, time.Minute)
 		k.Set(first)
 		time.Sleep(time.Second)
@@ -217,7 +217,7 @@ func TestActivity(t *testing.T) {
 // TestFailure: a failure is logged once, and so is its end.
 func TestFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeFilter{told: true, err: errors.New("no such module"), status: filter.Status{Mode: filter.IPTables, Why: "asked for"}}
+		f := &fakeFilter{notified: true, err: errors.New("no such module"), status: filter.Status{Mode: filter.IPTables, Why: "asked for"}}
 		k, log, _ := running(t, f, time.Minute)
 		k.Set(first)
 		time.Sleep(5 * time.Minute)
