@@ -1,8 +1,8 @@
-// Package chart renders the Helm chart in the folder selvage, as `helm template` does and by Helm's own library, and checks
-// what comes out against the types of Kubernetes' API. The plain manifest, dist/kubernetes/selvage.yaml, is the chart
-// rendered with the values in plain.yaml, so the two cannot drift apart; `go generate` writes it.
+// Package chart renders the Helm chart in the folder selvage with Helm's library, as `helm template` does, and checks the
+// result against the types of the Kubernetes API. `go generate` writes the plain manifest, dist/kubernetes/selvage.yaml: the
+// chart rendered with the values in plain.yaml. So the two cannot diverge.
 //
-// It is a module of its own, since Helm and Kubernetes' API are far larger than all the rest.
+// It is a separate module, since Helm and the Kubernetes API are far larger than the rest of the repository.
 package chart
 
 //go:generate go run ./cmd/manifest

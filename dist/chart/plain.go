@@ -7,21 +7,21 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 )
 
-// Header stands above the plain manifest.
-const Header = `# selvage on Kubernetes, for kubectl apply -f: see Documentation/kubernetes.md. Change the image and etcd's endpoints first.
-# Generated from the chart in dist/chart/selvage; go generate in dist/chart writes it anew.
+// Header is the comment at the top of the plain manifest.
+const Header = `# selvage on Kubernetes, for kubectl apply -f: see Documentation/kubernetes.md. First set the image and etcd's endpoints.
+# Generated from the chart in dist/chart/selvage by go generate in dist/chart.
 `
 
-// Plain is the plain manifest. root is this folder.
+// Plain returns the plain manifest. root is the path of this folder.
 func Plain(root string) (string, error) {
 	text, err := withFile(root, "plain.yaml")
 	return Header + text, err
 }
 
-// Everything is the chart with every value set to another than it has, for who checks what comes out.
+// Everything returns the chart rendered with no value at its default, for tests of the result. root is as for Plain.
 func Everything(root string) (string, error) {
 	text, err := withFile(root, "everything.yaml")
-	return "# Generated from everything.yaml; go generate in dist/chart writes it anew.\n" + text, err
+	return "# Generated from everything.yaml by go generate in dist/chart.\n" + text, err
 }
 
 // withFile renders the chart with the values in a file of this folder.

@@ -11,13 +11,13 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 )
 
-// Release says what Helm would be told on its command line.
+// Release holds what Helm takes from its command line.
 type Release struct {
 	Name, Namespace string
-	Values          map[string]any // beyond the chart's
+	Values          map[string]any // that differ from the chart's defaults
 }
 
-// renderAll returns all that the chart's templates make, by file name: besides objects, what Helm tells its user at the end.
+// renderAll returns the output of all the chart's templates by file name: the objects, and the notes that Helm prints.
 func renderAll(dir string, r Release) (map[string]string, error) {
 	c, err := loader.Load(dir)
 	if err != nil {
@@ -38,8 +38,8 @@ func renderAll(dir string, r Release) (map[string]string, error) {
 	return files, nil
 }
 
-// Render returns the objects of the chart in a directory, one YAML text for each file of it that has any, by name. Values
-// that the chart's schema does not accept are an error.
+// Render returns the objects of the chart in a directory as YAML, by the name of the template. Values that the chart's
+// schema rejects are an error.
 func Render(dir string, r Release) (map[string]string, error) {
 	files, err := renderAll(dir, r)
 	maps.DeleteFunc(files, func(name, text string) bool {
@@ -48,10 +48,10 @@ func Render(dir string, r Release) (map[string]string, error) {
 	return files, err
 }
 
-// kinds are in the order in which objects need each other; Helm installs them so as well.
+// kinds returns the kinds of objects in the order of their dependencies, in which Helm installs them too.
 func kinds() []string { return []string{"namespace", "serviceaccount", "configmap", "daemonset"} }
 
-// Manifest is all of a chart's objects in one text, to be given to kubectl.
+// Manifest returns all objects of a chart as one YAML stream, for kubectl.
 func Manifest(dir string, r Release) (string, error) {
 	files, err := Render(dir, r)
 	if err != nil {

@@ -1,3 +1,3 @@
-// Package systemd has the units by which systemd runs selvage, and tests of them. Each file says where it is installed.
-// Documentation/systemd.md says what they are for.
+// Package systemd holds the systemd units of selvage, and their tests. The first line of each file says where it is
+// installed. Documentation/systemd.md describes them.
 package systemd

@@ -1,4 +1,4 @@
-// Command manifest writes what is rendered from the chart: the plain manifest, and the chart with every value set. It runs in the
+// Command manifest writes the plain manifest and testdata/everything.yaml, the chart with every value set. It runs in the
 // folder dist/chart.
 package main
 

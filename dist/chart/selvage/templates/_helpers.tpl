@@ -12,7 +12,7 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | qu
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ with .Values.image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
-{{- /* What the daemon may do. Nothing here is privileged: see Documentation/kubernetes.md. */ -}}
+{{- /* The containers' permissions. None is privileged: see Documentation/kubernetes.md. */ -}}
 {{- define "selvage.securityContext" -}}
 privileged: false
 allowPrivilegeEscalation: false
