@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// testUnusable takes the overlay's device from a node that is ready, and keeps the daemon from making it again. The subnet file
-// stays, so it is the daemon's status beside it by which the plugin tells the runtime, and the runtime the kubelet.
+// testUnusable deletes the overlay device of a node that is ready, and keeps the daemon from creating it again. The subnet
+// file stays, so the plugin learns of it from the status file beside it, and reports it to the runtime.
 func testUnusable(t *testing.T, c *cluster) {
 	r := c.At[0]
 	c.Ready(t, r, true)
@@ -36,8 +36,12 @@ func testUnusable(t *testing.T, c *cluster) {
 	if c.asking {
 		c.Eventually(t, "NetworkReady", func() error {
 			ready, why, err := r.NetworkReady(c.Ctx)
-			if err == nil && (ready || !strings.Contains(why, "the overlay's device")) {
-				err = fmt.Errorf("it is %t (%s), want false, and what is wrong", ready, why)
+			if err != nil {
+				return err
+			}
+			s, err := r.Node.SubnetStatus()
+			if err == nil && (ready || !s.Limited || s.Reason == "" || !strings.Contains(why, s.Reason)) {
+				err = fmt.Errorf("NetworkReady is %t (%s), want false and the reason of the status file: %+v", ready, why, s)
 			}
 			return err
 		})

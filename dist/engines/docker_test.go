@@ -1,19 +1,19 @@
 package engines
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
 	"os"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/selvage-net/selvage/dist/containerd"
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -296,11 +296,20 @@ func (c *cluster) obey(t *testing.T, here, there *container) {
 	for _, m := range c.at {
 		var advice []string
 		c.eventually(t, "selvaged's complaint", func() error {
-			status, err := m.Inside(c.ctx, "selvaged", "status")
-			advice = advised.FindAllString(status, -1) // the one above all, the other where the packet filter is shown
-			slices.Sort(advice)
-			if advice = slices.Compact(advice); err == nil || len(advice) != 2 {
-				return fmt.Errorf("status ends with %v and advises %q:\n%s", err, advice, status)
+			out, err := m.Inside(c.ctx, "selvaged", "status", "-o", "json")
+			if err == nil {
+				return fmt.Errorf("selvaged reports no problem:\n%s", out)
+			}
+			var now status.Status
+			if err := json.Unmarshal([]byte(out), &now); err != nil {
+				return fmt.Errorf("selvaged status -o json: %w:\n%s", err, out)
+			}
+			advice = nil
+			for _, drop := range now.Filter.Drops {
+				advice = append(advice, drop.Commands...)
+			}
+			if now.State != status.Degraded || len(advice) != 2 {
+				return fmt.Errorf("the node is %s and is advised %q, want degraded and two commands:\n%s", now.State, advice, out)
 			}
 			return nil
 		})
@@ -310,9 +319,6 @@ func (c *cluster) obey(t *testing.T, here, there *container) {
 		c.eventually(t, "its end", func() error { _, err := m.Inside(c.ctx, "selvaged", "status"); return err })
 	}
 }
-
-// advised finds the commands that selvaged says would help.
-var advised = regexp.MustCompile(`iptables\S* -I \S+ -[sd] \S+ -j ACCEPT`)
 
 // TestDockerWaits has Docker start while selvaged cannot. It is to wait for the subnet file, and neither to choose a subnet of
 // its own nor to give up.

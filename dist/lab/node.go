@@ -165,6 +165,15 @@ func (n *Node) Subnet() (subnetfile.File, error) {
 	return f, nil
 }
 
+// SubnetStatus reads the status file beside the node's subnet file.
+func (n *Node) SubnetStatus() (subnetfile.Status, error) {
+	s, err := in(n.do, func() (subnetfile.Status, error) { return subnetfile.ReadStatus(subnetFile) })
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", n.name, err)
+	}
+	return s, nil
+}
+
 // WaitReady waits until the daemon, in its present run, has said that all is in place (READY=1, sd_notify(3)). It fails when
 // ctx ends or the daemon does. A daemon that is not to run is not waited for.
 func (n *Node) WaitReady(ctx context.Context) error {

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -237,8 +239,13 @@ func (c *cluster) migrate() {
 			c.t.Errorf("%s was %s, and is %s", n.Name(), before, after)
 		}
 		c.wait("all peers", func() error {
-			if out := c.output(n, selvaged, "status"); !strings.Contains(out, fmt.Sprintf("peers     %d programmed\n", len(c.Nodes())-1)) {
-				return errors.New(out)
+			out := c.output(n, selvaged, "status", "-o", "json")
+			var now status.Status
+			if err := json.Unmarshal([]byte(out), &now); err != nil {
+				return err
+			}
+			if want := (status.PeerCounts{Programmed: len(c.Nodes()) - 1}); now.Peers != want {
+				return fmt.Errorf("peers %+v, want %+v:\n%s", now.Peers, want, out)
 			}
 			return nil
 		})
