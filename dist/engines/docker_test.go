@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -308,7 +309,8 @@ func (c *cluster) obey(t *testing.T, here, there *container) {
 			for _, drop := range now.Filter.Drops {
 				advice = append(advice, drop.Commands...)
 			}
-			if now.State != status.Degraded || len(advice) != 2 {
+			slices.Sort(advice)
+			if advice = slices.Compact(advice); now.State != status.Degraded || len(advice) != 2 {
 				return fmt.Errorf("the node is %s and is advised %q, want degraded and two commands:\n%s", now.State, advice, out)
 			}
 			return nil
