@@ -1,24 +1,25 @@
-# make          what there is to do
-# Everything is built from Go modules at the versions that go.mod and dist/tools/go.mod pin. What is built goes to bin/.
+# make          lists the targets
+# Everything is built from Go modules, at the versions pinned in go.mod and dist/tools/go.mod, into bin/.
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  = -s -w
 RUN_GO   = GO='$(GO)' sh $(CURDIR)/dist/go.sh
-# Without gRPC's tracing pages nothing needs html/template, whose use of reflection makes the linker keep all methods of all types.
+# grpcnotrace leaves out gRPC's tracing pages, and so html/template, whose reflection makes the linker keep every method
+# of every type.
 STATIC   = CGO_ENABLED=0 $(RUN_GO) build -trimpath -tags grpcnotrace
 
 # An ordinary user's PATH on Debian has no sbin, where iptables is.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-# Packages that decide and do no I/O: more than 90 % of their statements must be covered.
+# Packages that decide and do no I/O: the tests must cover more than 90 % of their statements.
 PURE = subnet network backend backend/vxlan backend/hostgw cniplugin
 
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The go command knows by itself what is up to date.
+# Phony, since the go command itself knows what is up to date.
 .PHONY: build selvaged selvage bin/lab
 build: selvaged selvage ## build bin/selvaged (the daemon) and bin/selvage (the CNI plugin), static
 selvaged:
@@ -33,7 +34,8 @@ TOOL = @echo building $@; cd dist/tools && $(STATIC) -ldflags '$(LDFLAGS)'
 CNI  = github.com/containernetworking/plugins/plugins
 
 .PHONY: tools
-tools: bin/etcd bin/etcdctl bin/cni/bridge bin/cni/host-local bin/cni/loopback bin/cni/portmap bin/cni/bandwidth ## build etcd and the reference CNI plugins
+CNI_PLUGINS = $(addprefix bin/cni/,bridge host-local loopback portmap bandwidth)
+tools: bin/etcd bin/etcdctl $(CNI_PLUGINS) ## build etcd and the reference CNI plugins
 bin/etcd: $(PINS)
 	$(TOOL) -o ../../$@ go.etcd.io/etcd/server/v3
 bin/etcdctl: $(PINS)
@@ -53,63 +55,68 @@ bin/cnitool: $(PINS)
 bin/benchstat: $(PINS)
 	$(TOOL) -o ../../$@ golang.org/x/perf/cmd/benchstat
 
-# A module of its own, since promtool comes with most of Prometheus.
+# A separate module, since promtool depends on most of Prometheus.
 bin/promtool: dist/prometheus/go.mod dist/prometheus/go.sum
-	@echo building $@; cd dist/prometheus && $(STATIC) -tags remove_all_sd -ldflags '$(LDFLAGS)' -o ../../$@ github.com/prometheus/prometheus/cmd/promtool
+	@echo building $@; cd dist/prometheus && \
+		$(STATIC) -tags remove_all_sd -ldflags '$(LDFLAGS)' -o ../../$@ github.com/prometheus/prometheus/cmd/promtool
 .PHONY: alerts
-alerts: bin/promtool ## check the metrics, the alert rules and what they fire on
-	@cd dist/prometheus && ../../bin/promtool check rules --lint=all --lint-fatal selvage.rules.yml && ../../bin/promtool test rules selvage.rules.test.yml && \
+alerts: bin/promtool ## check the metrics and the alert rules, and test when the alerts fire
+	@cd dist/prometheus && ../../bin/promtool check rules --lint=all --lint-fatal selvage.rules.yml && \
+		../../bin/promtool test rules selvage.rules.test.yml && \
 		../../bin/promtool check config prometheus.yml
-	@bin/promtool check metrics <network/node/api/testdata/metrics.txt && echo the metrics are as they should be
+	@bin/promtool check metrics <network/node/api/testdata/metrics.txt && echo the metrics are valid
 
 .PHONY: demo
-demo: packages-demo build tools bin/lab ## three nodes, six pods, all probes: see it work, in one command
+demo: packages-demo build tools bin/lab ## run three nodes, six pods and all probes
 	@bin/lab demo
 
 .PHONY: lab
-lab: packages-demo build tools bin/lab ## the same three nodes, kept up, with a prompt
+lab: packages-demo build tools bin/lab ## run the same three nodes with a prompt
 	@bin/lab up
 
-# The tests run in a sandbox: namespaces of their own, which end with it and with all that is in them, and a /tmp that
-# vanishes. The modules are fetched before, since there is no network in it. Each process of a test under the race
-# detector would sleep a second at its end; GORACE spares that.
+# The tests run in a sandbox: new namespaces and a new /tmp, which end with it and with everything in them. It has no
+# network, so the modules are downloaded first. GORACE spares the second that each process under the race detector
+# sleeps at its end.
 .PHONY: test
-test: packages-test build tools bin/cnitool bin/lab lint ## all tests, with the race detector
+test: packages-test build tools bin/cnitool bin/lab lint ## run all tests with the race detector
 	@$(RUN_GO) mod download
-	@GORACE=atexit_sleep_ms=0 bin/lab sandbox -- sh -c '{ $(GO) test -race -count=1 -timeout 60m -coverprofile=/tmp/cover.out ./... 2>&1; echo $$? >/tmp/status; } | tee /tmp/out; \
+	@GORACE=atexit_sleep_ms=0 bin/lab sandbox -- sh -c '{ \
+			$(GO) test -race -count=1 -timeout 60m -coverprofile=/tmp/cover.out ./... 2>&1; echo $$? >/tmp/status; \
+		} | tee /tmp/out; \
 		$(GO) tool cover -func=/tmp/cover.out | tail -n 1; \
 		sh dist/coverage.sh 90 $(PURE) </tmp/out && exit $$(cat /tmp/status)'
 
 .PHONY: bin/chaos chaos bin/chaos-store chaos-store
 bin/chaos:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos ./dist/chaos/cmd/chaos
-chaos: packages-demo build tools bin/chaos ## break a running overlay in every way we know, and time until it is whole; 20 minutes
+chaos: packages-demo build tools bin/chaos ## inject faults into an overlay and time the repairs; 20 minutes
 	@bin/chaos
 bin/chaos-store:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos-store ./dist/chaosstore/cmd/chaos-store
-chaos-store: packages-demo build tools bin/chaos-store ## break etcd under a running overlay in every way we know; 5 minutes
+chaos-store: packages-demo build tools bin/chaos-store ## inject faults into etcd below a running overlay; 5 minutes
 	@bin/chaos-store
 
-# A module of its own, since what draws the picture is large. It measures the binaries that make build builds.
+# A separate module, since the plotting library is large. It measures the binaries of make build.
 .PHONY: bin/bench bench soak packages-bench
 bin/bench:
 	@echo building $@; cd dist/bench && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../$@ ./cmd/bench
-bench: packages-bench build tools bin/bench bin/benchstat ## what it costs, beside iproute2, with what is to be reached; 12 minutes; BENCH='--only start'
+bench: packages-bench build tools bin/bench bin/benchstat
+bench: ## measure against iproute2 and the targets; 12 minutes; BENCH='--only start'
 	@bin/bench --json bin/bench.json --text bin/bench.txt --picture bin/bench.svg $(BENCH)
-soak: packages-bench build tools bin/bench ## leases, pods and faults come and go a hundred times faster than in life: does anything grow; 10 minutes; SOAK='--soak 1m'
+soak: packages-bench build tools bin/bench ## look for leaks under fast churn and faults; 10 minutes; SOAK='--soak 1m'
 	@bin/bench --only soak --judge --json bin/soak.json --text bin/soak.txt $(SOAK)
 packages-bench:
 	@sh dist/packages.sh iptables ip bridge tc iperf3
 
 .PHONY: matrix
-matrix: packages-demo build tools bin/lab ## all probes in every combination of families, backends and filters
+matrix: packages-demo build tools bin/lab ## run all probes in every combination of families, backends and filters
 	@bin/lab matrix
 
 IMAGE      ?= localhost/selvage:devel
 IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
 
 .PHONY: image
-image: ## build the container image into bin/image, as archives; IMAGE is its name, IMAGE_ARCH for which ("amd64 arm64")
+image: ## build archives of the container image IMAGE into bin/image, for IMAGE_ARCH ("amd64 arm64")
 	@set -e; for arch in $(IMAGE_ARCH); do echo building bin/image/$$arch; export GOARCH=$$arch; \
 		$(STATIC) -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o bin/image/$$arch/selvaged .; \
 		$(STATIC) -ldflags '$(LDFLAGS)' -o bin/image/$$arch/selvage ./cniplugin/selvage; done
@@ -117,20 +124,23 @@ image: ## build the container image into bin/image, as archives; IMAGE is its na
 		$(foreach arch,$(IMAGE_ARCH),--binaries $(arch)=../../bin/image/$(arch))
 
 .PHONY: test-packaging packages-shells
-test-packaging: packages-test packages-shells packages-bench build tools bin/staticcheck ## tests of the image, the chart, the manifest, the benchmarks, of what runs them, and of shell completion
-	@set -e; for dir in bench completion image chart containerd crio engines k8slab migration; do (cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
+test-packaging: packages-test packages-shells packages-bench build tools bin/staticcheck
+test-packaging: ## test and lint all other modules of dist
+	@set -e; for dir in bench completion image chart containerd crio engines k8slab migration; do \
+		(cd dist/$$dir; $(RUN_GO) vet ./...; ../../bin/staticcheck ./...); done
 	@set -e; for dir in bench completion image chart k8slab; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
 packages-shells:
 	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish
 
 .PHONY: lint
-lint: bin/staticcheck ## gofmt, go vet, staticcheck
-	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { gofmt -l $$(git ls-files -co --exclude-standard '*.go'); echo 'not formatted: run gofmt -w on these' >&2; exit 1; }
+lint: bin/staticcheck ## run gofmt, go vet and staticcheck
+	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$bad" || { \
+		echo "$$bad"; echo 'not formatted: run gofmt -w on these' >&2; exit 1; }
 	@$(RUN_GO) vet ./...
 	bin/staticcheck ./...
 
 .PHONY: language
-language: bin/misspell ## check the spelling, the words and the width of product code and documentation
+language: bin/misspell ## check spelling, wording and line width of product code and documentation
 	@bin/misspell -error $$(git ls-files '*.go' '*.md' '*.mk' '*.sh' Makefile)
 	@$(RUN_GO) run ./dist/language
 
@@ -141,8 +151,8 @@ packages-test:
 	@sh dist/packages.sh iptables gcc git systemd-analyze ip ping
 
 .PHONY: clean
-clean: ## remove what was built
+clean: ## remove bin/
 	rm -rf bin
 
-# Flannel and the container runtimes that the end-to-end tests run against, one file each.
+# Flannel and the container runtimes of the end-to-end tests, one file each.
 include dist/*.mk

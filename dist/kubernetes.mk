@@ -1,13 +1,17 @@
-# A Kubernetes of its own module, which nothing else has to agree with. The first build of it takes some minutes.
+# Kubernetes is a separate module, so its dependencies bind no other module. The first build takes some minutes.
 KUBERNETES = $(addprefix bin/k8s/,kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet)
 $(KUBERNETES): bin/k8s/%: dist/k8slab/tools/go.mod dist/k8slab/tools/go.sum
-	@echo building $@; cd dist/k8slab/tools && version=$$(GOWORK=off $(GO) list -m -f '{{.Version}}' k8s.io/kubernetes) && \
-		GOWORK=off CGO_ENABLED=0 $(RUN_GO) build -o ../../../$@ -ldflags "$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$$version" k8s.io/kubernetes/cmd/$*
+	@echo building $@; cd dist/k8slab/tools && \
+		version=$$(GOWORK=off $(GO) list -m -f '{{.Version}}' k8s.io/kubernetes) && \
+		GOWORK=off CGO_ENABLED=0 $(RUN_GO) build -o ../../../$@ \
+		-ldflags "$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$$version" k8s.io/kubernetes/cmd/$*
 .PHONY: k8slab e2e-kubernetes packages-kubernetes
-k8slab: # the suite, and what runs in its pods
-	@echo building bin/k8s/k8slab; cd dist/k8slab && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/k8slab ./cmd/agent
+k8slab: # the suite, and the programs of its pods
+	@echo building bin/k8s/k8slab; cd dist/k8slab && \
+		$(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/k8slab ./cmd/agent
 	@cd dist/containerd && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/pod
-e2e-kubernetes: packages-kubernetes build tools image $(KUBERNETES) k8slab ## a real Kubernetes with selvage as its network, in dual stack, three minutes; as root
+e2e-kubernetes: packages-kubernetes build tools image $(KUBERNETES) k8slab
+e2e-kubernetes: ## test with a real Kubernetes, dual stack; as root; 3 minutes
 	@bin/k8s/k8slab $(K8SLAB)
 packages-kubernetes:
 	@sh dist/packages.sh iptables nft containerd runc
