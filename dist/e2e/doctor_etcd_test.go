@@ -41,8 +41,8 @@ func TestDoctorEtcd(t *testing.T) {
 				restart()
 				p.must(p.WaitReady(ctx))
 			},
-			one("filter", warns, "EnableNFTables is false, and there is no iptables here, so nftables is used",
-				"install the package iptables, or use an image with it; or leave EnableNFTables out, or set it to true")},
+			one("filter", warns, "EnableNFTables is false, but iptables is not installed, so nftables is used",
+				"install the package iptables, or use an image with it; or unset EnableNFTables, or set it to true")},
 		{"a member is down", func() {
 			p.must(l.Etcd().Member(2, func(s *etcdserver.Server) error { s.Kill(); return nil }))
 		}, func() { p.must(l.Etcd().Start(ctx)) },

@@ -45,13 +45,13 @@ type Status struct {
 	InForce Mode
 	// Unmet is not nil if the network config asks for another mode.
 	Unmet *Unmet
-	// Drops are the chains of other agents that drop the overlay's packets.
+	// Drops are the chains of other agents that drop overlay traffic.
 	Drops []blocking.Drop
 	// Leftover are sentences about rules of earlier runs or of flannel that could not be removed.
 	Leftover []string
 	// Failed is why the rules are not in sync with the policy; nil: they are.
 	Failed error
-	// Unseen is why it could not be seen, if so, who drops what.
+	// Unseen is why the chains of other agents could not be read; nil: they could.
 	Unseen error
 }
 
@@ -129,8 +129,8 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 	return changed, nil
 }
 
-// findDrops looks who else drops the overlay's packets. Where others change so much that it cannot be seen, what was
-// found before stays.
+// findDrops finds the chains of other agents that drop overlay traffic. If the ruleset keeps changing while it is read,
+// the last result stays.
 func (k *Keeper) findDrops(p Policy, seen *blocking.Ruleset, unseen error) {
 	var found []blocking.Drop
 	for n := 0; unseen == nil; n++ {
@@ -227,11 +227,11 @@ func (k *Keeper) factsOf(ctx context.Context, p Policy, seen *blocking.Ruleset) 
 	}
 	// Skip our own chain and flannel's: they accept the traffic, so the mode would alternate.
 	found, err := seen.Find(p.overlay(), Table, ForwardChain, flannelForwardChain)
-	i := slices.IndexFunc(found, blocking.Drop.Undoable)
+	i := slices.IndexFunc(found, blocking.Drop.Overridable)
 	if i < 0 {
 		return f, err
 	}
-	f.undoable = "table " + found[i].Table + ", chain " + found[i].Chain
+	f.overridable = "table " + found[i].Table + ", chain " + found[i].Chain
 	f.programs = k.rules.have(ctx, []subnet.Family{found[i].Family}, func(t *tool) bool { return t.nft })
 	return f, nil
 }

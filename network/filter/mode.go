@@ -18,11 +18,11 @@ const (
 type facts struct {
 	unsupported error    // why nftables cannot be used; nil: it can, or was not tried
 	legacy      []string // tables of the legacy iptables with rules of other programs
-	// undoable is a chain that drops overlay traffic, and would not if a rule before it accepted that traffic. Only
+	// overridable is a chain that drops overlay traffic, and would not if a rule before it accepted that traffic. Only
 	// iptables can add such a rule.
-	undoable string
-	programs bool // a suitable iptables is installed; set only if legacy or undoable is
-	missing  bool // rules are desired and iptables is not installed; set only if EnableNFTables is false
+	overridable string
+	programs    bool // a suitable iptables is installed; set only if legacy or overridable is
+	missing     bool // rules are desired and iptables is not installed; set only if EnableNFTables is false
 }
 
 // choose returns the mode, and why. enable is EnableNFTables of the network config, nil if it is not set.
@@ -38,9 +38,9 @@ func choose(enable *bool, f facts) (m Mode, why string) {
 		return NFTables, "EnableNFTables is true"
 	case len(f.legacy) > 0 && f.programs:
 		return IPTables, "the legacy iptables is in use: it has rules in " + strings.Join(f.legacy, ", ")
-	case f.undoable != "" && f.programs:
-		return IPTables, f.undoable + " drops overlay traffic, and an iptables rule before it can accept that"
-	case len(f.legacy) > 0 || f.undoable != "":
+	case f.overridable != "" && f.programs:
+		return IPTables, f.overridable + " drops overlay traffic, and an iptables rule before it can accept that"
+	case len(f.legacy) > 0 || f.overridable != "":
 		return NFTables, "supported, and no suitable iptables is installed"
 	}
 	return NFTables, "supported, and nothing requires iptables"
@@ -60,23 +60,21 @@ func (u *Unmet) Error() string { return u.Text + " (" + u.Advice + ")" }
 func (u *Unmet) Unwrap() error { return u.Err }
 
 // unmet returns why the mode that the network config asks for cannot be used, or nil if it is.
-func unmet(wish *bool, f facts) *Unmet {
+func unmet(enable *bool, f facts) *Unmet {
 	switch {
-	case wish == nil:
+	case enable == nil:
 		return nil
-	case *wish && f.unsupported != nil:
+	case *enable && f.unsupported != nil:
 		return &Unmet{
-			Text: fmt.Sprintf("EnableNFTables is true, and nftables cannot be used here, so iptables is: %v", f.unsupported),
-			Advice: "masquerading by it needs Linux 5.2, with nf_tables, nft_nat and nft_masq; " +
-				"or set EnableNFTables to false",
-			Err: f.unsupported,
+			Text:   fmt.Sprintf("EnableNFTables is true, but nftables is not supported, so iptables is used: %v", f.unsupported),
+			Advice: "use Linux 5.2 or later with nf_tables, nft_nat and nft_masq, or set EnableNFTables to false",
+			Err:    f.unsupported,
 		}
-	case !*wish && f.missing && f.unsupported == nil:
+	case !*enable && f.missing && f.unsupported == nil:
 		// Waiting would not help: the image from scratch has no iptables, and flannel's usual network config asks for it.
 		return &Unmet{
-			Text: "EnableNFTables is false, and there is no iptables here, so nftables is used",
-			Advice: "install the package iptables, or use an image with it; " +
-				"or leave EnableNFTables out, or set it to true",
+			Text:   "EnableNFTables is false, but iptables is not installed, so nftables is used",
+			Advice: "install the package iptables, or use an image with it; or unset EnableNFTables, or set it to true",
 		}
 	}
 	return nil

@@ -19,7 +19,7 @@ func TestChoose(t *testing.T) {
 		unmet bool
 	}{
 		{"wished", &yes, facts{}, NFTables, "EnableNFTables is true", false},
-		{"wished, whatever speaks for iptables", &yes, facts{legacy: legacy, undoable: "table ip filter", programs: true}, NFTables, "EnableNFTables is true", false},
+		{"wished, whatever speaks for iptables", &yes, facts{legacy: legacy, overridable: "table ip filter", programs: true}, NFTables, "EnableNFTables is true", false},
 		{"wished and impossible", &yes, facts{unsupported: nowhere}, IPTables, "not supported", true},
 		{"not wished", &no, facts{}, IPTables, "EnableNFTables is false", false},
 		{"not wished, and no iptables", &no, facts{missing: true}, NFTables, "iptables is not installed", true},
@@ -30,9 +30,9 @@ func TestChoose(t *testing.T) {
 		{"nothing said and impossible", nil, facts{unsupported: nowhere}, IPTables, "not supported", false},
 		{"the legacy iptables in use", nil, facts{legacy: legacy, programs: true}, IPTables, "IPv4, table filter", false},
 		{"the legacy iptables in use, by others only", nil, facts{legacy: legacy}, NFTables, "no suitable iptables", false},
-		{"a drop that can be undone", nil, facts{undoable: "table ip filter, chain FORWARD", programs: true}, IPTables, "table ip filter, chain FORWARD drops", false},
-		{"a drop that could be undone", nil, facts{undoable: "table ip filter, chain FORWARD"}, NFTables, "no suitable iptables", false},
-		{"both", nil, facts{legacy: legacy, undoable: "table ip filter", programs: true}, IPTables, "legacy", false},
+		{"a drop that can be undone", nil, facts{overridable: "table ip filter, chain FORWARD", programs: true}, IPTables, "table ip filter, chain FORWARD drops", false},
+		{"a drop that could be undone", nil, facts{overridable: "table ip filter, chain FORWARD"}, NFTables, "no suitable iptables", false},
+		{"both", nil, facts{legacy: legacy, overridable: "table ip filter", programs: true}, IPTables, "legacy", false},
 	} {
 		got, why := choose(tt.wish, tt.facts)
 		if got != tt.want || !strings.Contains(why, tt.why) {

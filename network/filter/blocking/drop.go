@@ -21,8 +21,8 @@ type Drop struct {
 	Commands          []string // shell commands that accept the packets
 }
 
-// Undoable reports whether an accepting rule that iptables puts first in the chain would let the packets pass.
-func (d Drop) Undoable() bool {
+// Overridable reports whether an accepting rule that iptables puts first in the chain would let the packets pass.
+func (d Drop) Overridable() bool {
 	return d.Chain == "FORWARD" && (d.Table == "ip filter" || d.Table == "ip6 filter")
 }
 
@@ -52,7 +52,7 @@ func (d Drop) String() string {
 // Advice says what to do about the chain.
 func (d Drop) Advice() string {
 	text := strings.Join(d.Commands, "; ")
-	if d.Undoable() && !d.Legacy {
+	if d.Overridable() && !d.Legacy {
 		text += "; or install iptables and leave EnableNFTables unset, so that selvage adds the rule"
 	}
 	return text
@@ -73,7 +73,7 @@ func commands(d Drop, has func(family, chain string) bool) []string {
 		}
 	case d.Legacy:
 		program += "-legacy"
-	case !d.Undoable():
+	case !d.Overridable():
 		ip := [...]string{subnet.IPv4: "ip", subnet.IPv6: "ip6"}[d.Family]
 		return []string{
 			fmt.Sprintf("nft insert rule %s %s %s saddr %s accept", d.Table, d.Chain, ip, d.Network),

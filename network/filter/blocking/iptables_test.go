@@ -190,7 +190,7 @@ func TestText(t *testing.T) {
 			t.Errorf("%q\nwant\n%q", tt.d.Commands, tt.commands)
 		}
 		advice := strings.Join(tt.commands, "; ")
-		if tt.d.Undoable() {
+		if tt.d.Overridable() {
 			advice += "; or install iptables and leave EnableNFTables unset, so that selvage adds the rule"
 		}
 		if got := tt.d.Advice(); got != advice {
