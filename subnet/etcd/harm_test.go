@@ -206,35 +206,6 @@ func wipe(t *testing.T, etcd *etcdserver.Server, restored string) {
 	restart(t, etcd)
 }
 
-func TestWipedEtcdIsListedAgainAndOurLeaseIsLost(t *testing.T) {
-	t.Parallel()
-	etcd := server(t, etcdserver.Options{})
-	c, o := cluster(t, etcd.Endpoint())
-	log, kept := logger(t)
-	o.Log, o.LeaseTTL = log, DefaultLeaseTTL
-	s := open(t, o)
-	w := storetest.Watch(t, s, nil)
-	w.Synced(1)
-	c.Write(t, "config", "old")
-	r, err := s.Claim(t.Context(), nil, lease(1, "a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := startHold(t, s, r)
-	w.There(r.Name)
-	wipe(t, etcd, "")
-	state := w.Synced(2)
-	if len(state.Leases) > 0 || state.Config != nil {
-		t.Errorf("there is %q, config %q", state.Names(), state.Config)
-	}
-	h.lost()
-	if len(kept.said("wiped, or restored")) != 1 {
-		t.Errorf("said %q", kept.lines())
-	}
-	c.Write(t, "subnets/later", "x")
-	w.There("later")
-}
-
 func TestWipedEtcdThatIsAheadAgainIsToldByWhatItHolds(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -282,38 +253,6 @@ func TestWipedEtcdThatIsAheadAgainIsToldByWhatItHolds(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestRestoredBackupKeepsTheLeaseThatIsInIt(t *testing.T) {
-	t.Parallel()
-	etcd := server(t, etcdserver.Options{})
-	c, o := cluster(t, etcd.Endpoint())
-	o.LeaseTTL = DefaultLeaseTTL
-	c.Write(t, "config", "x")
-	s := open(t, o)
-	w := storetest.Watch(t, s, nil)
-	r, err := s.Claim(t.Context(), nil, lease(1, "a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := startHold(t, s, r)
-	w.There(r.Name)
-	etcd.Kill()
-	backup := t.TempDir()
-	if err := os.CopyFS(backup, os.DirFS(etcd.DataDir())); err != nil {
-		t.Fatal(err)
-	}
-	restart(t, etcd)
-	c.Write(t, "subnets/later", "x")
-	w.There("later")
-	wipe(t, etcd, backup)
-	if state := w.Synced(2); fmt.Sprint(state.Names()) != "["+r.Name+"]" {
-		t.Errorf("there is %q", state.Names())
-	}
-	// The renewal goes on, and so do changes.
-	h.change(lease(1, "b"))
-	h.change(lease(1, "c"))
-	h.held()
 }
 
 // mute is a dial option that, while it is on, lets nothing through that comes on a stream.
@@ -416,47 +355,6 @@ func TestVeryLargeValuesComeInSmallerPagesAndInFragments(t *testing.T) {
 	c.Write(t, "subnets/last", "x")
 	if state := w.There("last"); len(state.Leases) != 14 || state.Synced != 1 {
 		t.Errorf("%d leases, %d snapshots", len(state.Leases), state.Synced)
-	}
-}
-
-func TestMembersComeAndGo(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	members, err := etcdserver.StartCluster(ctx, 3, etcdserver.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, o := cluster(t, members[0].Endpoint())
-	o.LeaseTTL = time.Minute
-	o.Endpoints = nil
-	for _, m := range members {
-		t.Cleanup(m.Kill)
-		o.Endpoints = append(o.Endpoints, m.Endpoint())
-	}
-	s := open(t, o)
-	w := storetest.Watch(t, s, nil)
-	r, err := s.Claim(t.Context(), nil, lease(0, "a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := startHold(t, s, r)
-	for i, m := range members {
-		m.Kill()
-		// With one of three gone everything goes on, once a leader is there again.
-		var claimed subnet.Record
-		eventually(t, func() string {
-			if claimed, err = s.Claim(t.Context(), nil, lease(i+1, "a")); err != nil {
-				return err.Error()
-			}
-			return ""
-		})
-		w.There(claimed.Name)
-		restart(t, m)
-	}
-	h.held()
-	if state := w.There(r.Name); state.Synced != 1 {
-		t.Errorf("%d snapshots", state.Synced)
 	}
 }
 

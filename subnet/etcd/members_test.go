@@ -25,6 +25,7 @@ func startMembers(t *testing.T, o etcdserver.Options) (members []*etcdserver.Ser
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	o.Dir = t.TempDir()
+	o.Flags = append(o.Flags, "--heartbeat-interval=50", "--election-timeout=500")
 	members, err := etcdserver.StartCluster(ctx, 3, o)
 	if err != nil {
 		t.Fatal(err)
@@ -114,8 +115,9 @@ func TestThreeMembersWithCertificatesAndRights(t *testing.T) {
 	keepsSecret(t, kept.lines()...)
 }
 
-// TestMemberThatHangsIsLeft: one that accepts connections and answers nothing is the worst that a member can do.
-func TestMemberThatHangsIsLeft(t *testing.T) {
+// TestMembersFail has each of three members hang or end in turn. One that accepts connections and answers nothing is the
+// worst that a member can do.
+func TestMembersFail(t *testing.T) {
 	t.Parallel()
 	members, endpoints := startMembers(t, etcdserver.Options{})
 	_, o := cluster(t, members[0].Endpoint())
@@ -141,6 +143,11 @@ func TestMemberThatHangsIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	works(t, s, w, 3)
+	for i, m := range members {
+		m.Kill()
+		works(t, s, w, 4+i) // once there is a leader again
+		restart(t, m)
+	}
 	h.held()
 	if state := w.Now(); state.Synced != 1 {
 		t.Errorf("%d snapshots", state.Synced)

@@ -8,8 +8,12 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
 
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
 	"github.com/selvage-net/selvage/subnet"
@@ -35,6 +39,15 @@ func TestReturnIsCheap(t *testing.T) {
 	etcd := server(t, etcdserver.Options{})
 	c, o := cluster(t, etcd.Endpoint())
 	o.LeaseTTL = DefaultLeaseTTL // a renewal is not due
+	var written atomic.Int32
+	o.dial = append(o.dial, grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any,
+		conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		err := next(ctx, method, req, reply, conn, opts...)
+		if method == pb.KV_Txn_FullMethodName {
+			written.Add(1)
+		}
+		return err
+	}))
 	c.Write(t, "config", "{}")
 	s := open(t, o)
 	w := storetest.Watch(t, s, nil)
@@ -50,12 +63,22 @@ func TestReturnIsCheap(t *testing.T) {
 		}
 		return ""
 	})
-	var asked map[string]int
-	eventually(t, func() string { // perhaps a look at our own key, which was seen to change
-		last := asked
-		time.Sleep(50 * time.Millisecond)
-		if asked = handled(t, etcd); !maps.Equal(asked, last) {
-			return "silence"
+	// Perhaps it looks at our own key, which was seen to change. It takes another change when it is done with that.
+	eventually(t, func() string {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for x := range s.holds {
+			if len(x.changed) > 0 {
+				return "the look at our own key"
+			}
+		}
+		return ""
+	})
+	before := written.Load()
+	h.change(lease(1, "b"))
+	eventually(t, func() string {
+		if written.Load() == before {
+			return "the answer to a change that is none"
 		}
 		return ""
 	})
@@ -99,6 +122,9 @@ func TestListsAreSpreadOnlyWhenTheHistoryIsGone(t *testing.T) {
 	}
 	if err := w.Stop(); err != nil { // it ends all the same
 		t.Errorf("Watch returned %v", err)
+	}
+	if said := kept.said("wiped, or restored"); len(said) != 1 {
+		t.Errorf("said %q", said)
 	}
 }
 

@@ -27,7 +27,7 @@ import (
 //	Keys, Claim, TakeOver, Hold, Release, Contend   the node allocates
 //	HarmHeld                                        the same
 //	Expiry                                          the same, and leases expire
-//	Allocated                                       the store allocates
+//	Allocated, HarmAllocated                        the store allocates
 type Kind struct {
 	Allocates bool // it gives the nodes their subnets ([subnet.Allocator]); else a node chooses, and records are keys
 	Expires   bool // a lease that is not renewed ends ([subnet.Expirer])
@@ -105,6 +105,7 @@ func RunHarm(t *testing.T, kind Kind, fresh func(t *testing.T) Cluster) {
 	run(t, kind, fresh, []testGroup{
 		{"Harm", everyStore, harmCases()},
 		{"HarmHeld", nodeAllocates, harmHeldCases()},
+		{"HarmAllocated", storeAllocates, harmAllocatedCases()},
 	})
 }
 

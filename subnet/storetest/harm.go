@@ -29,41 +29,7 @@ func stopAt(name string) (before func(subnet.Event), blocked, goOn chan struct{}
 
 func harmCases() []testCase {
 	return []testCase{
-		{"a restart changes nothing", func(t *testing.T, c Cluster) {
-			c.Write(t, "config", "{}")
-			c.put(t, 1, "")
-			w := Watch(t, c.Open(t), nil)
-			w.Synced(1)
-			c.Harm.Restart(t)
-			c.put(t, 9, "")
-			state := w.There(c.name(9))
-			if state.Synced != 1 {
-				t.Errorf("%d snapshots", state.Synced)
-			}
-			regressed(t, state, 0)
-		}},
-		{"a store that is wiped or restored is another", func(t *testing.T, c Cluster) {
-			c.Write(t, "config", "{}")
-			c.put(t, 1, "")
-			w := Watch(t, c.Open(t), nil)
-			w.Synced(1)
-			restore := c.Harm.Backup(t)
-			c.put(t, 9, "")
-			w.There(c.name(9))
-			restore(t)
-			state := w.Synced(2)
-			if got := state.Names(); !slices.Equal(got, c.names(1)) {
-				t.Errorf("there is %q", got)
-			}
-			regressed(t, state, 1)
-			c.Harm.Wipe(t)
-			state = w.Synced(3)
-			if len(state.Leases) > 0 || state.Config != nil {
-				t.Errorf("there is %q, config %q", state.Names(), state.Config)
-			}
-			regressed(t, state, 2)
-		}},
-		{"so is one that was written anew before anybody looked", func(t *testing.T, c Cluster) {
+		{"a store that was wiped and written anew before the watcher looked is another", func(t *testing.T, c Cluster) {
 			c.Write(t, "config", "{}")
 			before, blocked, goOn := stopAt(c.name(1))
 			w := Watch(t, c.Open(t), before)
@@ -137,6 +103,46 @@ func harmCases() []testCase {
 	}
 }
 
+// harmAllocatedCases are harmHeldCases for a store that allocates.
+func harmAllocatedCases() []testCase {
+	return []testCase{
+		{"a restart changes nothing", func(t *testing.T, c Cluster) {
+			c.Write(t, "config", "{}")
+			c.put(t, 1, "")
+			w := Watch(t, c.Open(t), nil)
+			w.Synced(1)
+			c.Harm.Restart(t)
+			c.put(t, 9, "")
+			state := w.There(c.name(9))
+			if state.Synced != 1 {
+				t.Errorf("%d snapshots", state.Synced)
+			}
+			regressed(t, state, 0)
+		}},
+		{"a store that is wiped or restored is another", func(t *testing.T, c Cluster) {
+			c.Write(t, "config", "{}")
+			c.put(t, 1, "")
+			w := Watch(t, c.Open(t), nil)
+			w.Synced(1)
+			restore := c.Harm.Backup(t)
+			c.put(t, 9, "")
+			w.There(c.name(9))
+			restore(t)
+			state := w.Synced(2)
+			if got := state.Names(); !slices.Equal(got, c.names(1)) {
+				t.Errorf("there is %q", got)
+			}
+			regressed(t, state, 1)
+			c.Harm.Wipe(t)
+			state = w.Synced(3)
+			if len(state.Leases) > 0 || state.Config != nil {
+				t.Errorf("there is %q, config %q", state.Names(), state.Config)
+			}
+			regressed(t, state, 2)
+		}},
+	}
+}
+
 // harmHeldCases are about leases that are held meanwhile.
 func harmHeldCases() []testCase {
 	return []testCase{
@@ -192,8 +198,10 @@ func harmHeldCases() []testCase {
 			}
 			regressed(t, state, 1)
 			// What is in the backup is still held.
-			h.change(single(1, "b"))
-			regressed(t, until(w, single(1, "b")), 1)
+			for _, name := range []string{"b", "c"} {
+				h.change(single(1, name))
+				regressed(t, until(w, single(1, name)), 1)
+			}
 		}},
 	}
 }
