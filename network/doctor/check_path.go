@@ -154,30 +154,31 @@ func (f Facts) strict(link string) bool {
 	return max(f.Sysctls["net/ipv4/conf/all/rp_filter"], f.Sysctls["net/ipv4/conf/"+link+"/rp_filter"]) == "1"
 }
 
-// tunnelLost diagnoses a path by VXLAN on which no answer arrived.
+// tunnelLost diagnoses a path through a tunnel on which no answer arrived.
 func (f Facts) tunnelLost(p probe.Path, again probe.Again) diagnosis {
-	port := f.port()
+	port, protocol := f.port(), f.device(p.Link).Protocol
 	left := slices.ContainsFunc(slices.Concat(p.Overlay.Left, again.Hop.Left), func(link string) bool { return link != p.Link })
 	silent := !p.Underlay.Answered && p.Underlay.Refused == ""
 	refused, byPeer := again.Tunnel.Refused, again.Tunnel.By == p.Target.Underlay
 	switch {
 	case p.Again != nil && !left && len(p.Overlay.Left) > 0 && p.Underlay.Refused == "" && p.Underlay.Answered:
-		return fail("no VXLAN packet to %s leaves this node", them{}).
+		return fail("no %s packet to %s leaves this node", protocol, them{}).
 			advise("iptables -S OUTPUT and nft list ruleset show what drops UDP port %s", port)
 	case refused == probe.PortUnreachable && byPeer:
-		return fail("UDP port %s is closed at %s, though the underlay works: there is no VXLAN device", port, them{}).
+		return fail("UDP port %s is closed at %s, though the underlay works: there is no %s device", port, them{}, protocol).
 			advise("there: systemctl start selvaged; selvaged status")
 	case refused != "" && !byPeer && !f.isOurs(again.Tunnel):
-		return fail("%s, on the way to %s, refuses VXLAN packets: %s", again.Tunnel.By, them{}, refused).
+		return fail("%s, on the way to %s, refuses %s packets: %s", again.Tunnel.By, them{}, protocol, refused).
 			advise("allow UDP port %s there", port)
 	case refused != "" && byPeer:
-		return fail("VXLAN packets are refused by %s: %s", them{}, refused).advise("allow UDP port %s in there", port)
+		return fail("%s packets are refused by %s: %s", protocol, them{}, refused).advise("allow UDP port %s in there", port)
 	case again.Outbound.Answered || len(again.Outbound.Came) > 0:
-		return fail("VXLAN packets of this node reach %s, and none come back", them{}).
+		return fail("%s packets of this node reach %s, and none come back", protocol, them{}).
 			advise("allow UDP port %s from there to this node, in firewalls and security groups on the way; "+
 				"there, selvaged peers shows whether it knows this node", port)
 	case p.Underlay.Answered:
-		return fail("VXLAN packets (UDP port %s) to %s are lost, or dropped there, though the underlay works", port, them{}).
+		return fail("%s packets (UDP port %s) to %s are lost, or dropped there, though the underlay works",
+			protocol, port, them{}).
 			advise("allow UDP port %s from this node to there, in firewalls and security groups on the way and there; "+
 				"there, selvaged doctor", port)
 	case f.isOurs(p.Underlay) || silent:

@@ -132,7 +132,7 @@ func (f *Facts) targetsOf(p status.Peer) (all []probe.Target) {
 			Overlay: s.Addr(), Full: f.podMTU(),
 		}
 		if t.Link = p.Paths[i].Device; !p.Paths[i].Direct {
-			t.Tunnel, t.Overhead = true, f.overheadOf(t.Link)
+			t.Tunnel, t.Overhead = true, f.device(t.Link).Overhead
 		}
 		if len(f.Status.Backend.Devices) == 0 {
 			t.NoDevice, t.Overlay = true, subnet.Gateway(s).Addr()

@@ -209,12 +209,12 @@ func (f Facts) backendMTU() int {
 	return o.MTU
 }
 
-// overheadOf is what an overlay device adds to a packet on the underlay, in bytes.
-func (f Facts) overheadOf(device string) int {
+// device returns the overlay device of that name, or the zero value.
+func (f Facts) device(name string) (d status.Device) {
 	for _, d := range f.devices() {
-		if d.Name == device {
-			return d.Overhead
+		if d.Name == name {
+			return d
 		}
 	}
-	return 0
+	return d
 }

@@ -38,8 +38,8 @@ func well() Facts {
 			Lease:  &status.Lease{Key: "10.5.1.0-24&fd00:5:0:1::-64", Subnets: []netip.Prefix{prefix("10.5.1.0/24"), prefix("fd00:5:0:1::/64")}},
 			Uplink: &status.Uplink{Name: "eth0", MTU: 1500, OnLink: []netip.Prefix{prefix("192.0.2.0/24")}},
 			Backend: &status.Backend{Type: "vxlan", PodMTU: 1430, Devices: []status.Device{
-				{Name: "flannel.1", Kind: "vxlan", VNI: 1, Port: 8472, MTU: 1450, Overhead: 50, Local: addr("192.0.2.1"), Present: true},
-				{Name: "flannel-v6.1", Kind: "vxlan", VNI: 1, Port: 8472, MTU: 1430, Overhead: 70, Local: addr("2001:db8::1"), Present: true},
+				{Name: "flannel.1", Kind: "vxlan", Protocol: "VXLAN", VNI: 1, Port: 8472, MTU: 1450, Overhead: 50, Local: addr("192.0.2.1"), Present: true},
+				{Name: "flannel-v6.1", Kind: "vxlan", Protocol: "VXLAN", VNI: 1, Port: 8472, MTU: 1430, Overhead: 70, Local: addr("2001:db8::1"), Present: true},
 			}},
 			Filter:  status.Filter{InForce: true, VTEPFilter: true},
 			Entries: map[string]status.Count{"route": {Wanted: 2, Present: 2}},

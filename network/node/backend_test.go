@@ -124,7 +124,7 @@ func TestBackendOfItsOwnKind(t *testing.T) {
 		t.Errorf("the path to the peer is %q, direct %t", p, p.Direct())
 	}
 	shown := deviceStatus("cipher0", own.Links[0].Value, d.Tunnels)
-	if shown.Kind != "cipher" || shown.VNI != 0 || shown.Port != 51820 || shown.Overhead != 80 || shown.MAC != "" || len(shown.Settings) != 1 {
+	if shown.Kind != "cipher" || shown.VNI != 0 || shown.Port != 51820 || shown.Overhead != 80 || shown.Protocol != "cipher" || shown.MAC != "" || len(shown.Settings) != 1 {
 		t.Errorf("the status shows %+v", shown)
 	}
 

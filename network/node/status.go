@@ -292,7 +292,7 @@ func deviceStatus(name string, l network.Link, tunnels []backend.Tunnel) status.
 		if t.Device != name {
 			continue
 		}
-		d.Overhead, d.Port, d.Local = t.Overhead, t.Port, t.Local
+		d.Protocol, d.Overhead, d.Port, d.Local = t.Protocol, t.Overhead, t.Port, t.Local
 		for _, s := range t.Settings {
 			d.Settings = append(d.Settings, status.Setting{Name: s.Name, Value: s.Value})
 		}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -79,25 +78,16 @@ func (n *node) peer(key string, l subnet.Lease) status.Peer {
 		Key: key, Node: l.NodeName, Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{},
 		Path: []status.Text{}, Paths: []status.PeerPath{},
 	}
-	routes := wanted(n.backend, &l).Routes
+	want, description := wanted(n.backend, &l), n.backend.Describe()
 	for _, f := range subnet.Families() {
 		e := l.Endpoints[f]
 		if !e.Subnet.IsValid() {
 			continue
 		}
 		p.Subnets, p.PublicIP = append(p.Subnets, e.Subnet), append(p.PublicIP, e.PublicIP)
-		var path status.PeerPath
-		for _, r := range routes {
-			if r.Key.Prefix == e.Subnet {
-				path = n.pathOf(r.Value)
-			}
-		}
+		to := description.Path(want, e.Subnet)
+		path := status.PeerPath{Device: to.Device, Direct: to.Direct()}
 		p.Path, p.Paths = append(p.Path, status.Text(path.String())), append(p.Paths, path)
 	}
 	return p
-}
-
-// pathOf returns the device that a route leads out of, and whether that is the uplink itself.
-func (n *node) pathOf(r network.Route) status.PeerPath {
-	return status.PeerPath{Device: r.Link, Direct: r.Link == n.uplink.Name}
 }

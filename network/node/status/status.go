@@ -113,6 +113,7 @@ type Backend struct {
 type Device struct {
 	Name     string     `json:"name"`
 	Kind     string     `json:"kind"`          // as the kernel names it: vxlan
+	Protocol string     `json:"protocol"`      // as people call it: VXLAN
 	VNI      uint32     `json:"vni,omitempty"` // of a VXLAN device
 	Port     uint16     `json:"port"`          // UDP port on which it receives; 0: none
 	MTU      int        `json:"mtu"`
