@@ -1,11 +1,17 @@
-// Command language checks the wording and the width of product code and documentation. It reads the files that git
-// tracks in the working directory, prints what is wrong with counts by folder, and exits with 1 if there is anything.
+// Command language checks the wording and the line width of product code and documentation. It reads the files that git
+// tracks in the working directory, prints its findings and their number in each folder, and exits with 1 if there are
+// any.
 //
-// words.txt lists the words that are not used, each with its replacement. They are looked for in Markdown, and in the
-// comments and strings of Go code: identifiers are not text. No line has more than 120 characters, but rows of Markdown
-// tables, which cannot be wrapped, and lines without a space, such as a URL. A tab counts as one character.
+// words.txt lists words that the project does not use, each with its replacement. The command searches for them in
+// Markdown, and in the comments and strings of Go code. Identifiers and struct tags are not searched: a name in a format
+// cannot change.
 //
-// Product code is all Go code outside dist/ but tests and their data. The common misspellings are left to misspell; see make language.
+// A line has at most 120 characters; a tab counts as one. Lines that cannot be wrapped are exempt: rows of Markdown tables,
+// fenced code blocks of Markdown, which hold program output and commands verbatim (dist/docs can check the commands), and
+// lines without a space, such as a URL.
+//
+// Product code is all Go code outside dist/, except tests and their data. misspell checks for common misspellings; see
+// make language.
 package main
 
 import (
@@ -31,13 +37,13 @@ const maxWidth = 120
 //go:embed words.txt
 var words string
 
-// rule is a word or phrase that is not used.
+// rule is a word or phrase that the project does not use.
 type rule struct {
 	pattern     *regexp.Regexp
 	replacement string
 }
 
-// finding is one thing that is wrong.
+// finding is a use of such a word, or a line that is too long.
 type finding struct {
 	file string
 	line int
@@ -67,7 +73,8 @@ func check() (findings []finding, err error) {
 	}
 	for file := range strings.SplitSeq(strings.TrimRight(string(files), "\x00"), "\x00") {
 		isGo := strings.HasSuffix(file, ".go")
-		if isGo && (strings.HasPrefix(file, "dist/") || strings.HasSuffix(file, "_test.go") || strings.Contains(file, "/testdata/")) {
+		test := strings.HasSuffix(file, "_test.go") || strings.Contains(file, "/testdata/")
+		if isGo && (test || strings.HasPrefix(file, "dist/")) {
 			continue
 		}
 		content, err := os.ReadFile(file)
@@ -102,7 +109,7 @@ func parseRules(text string) (rules []rule, err error) {
 	return rules, nil
 }
 
-// texts blanks all of a Go file but its comments and strings. Lines stay where they are.
+// texts replaces everything in a Go file by spaces, except comments, strings and line ends. A struct tag is no text.
 func texts(source []byte) []byte {
 	blank := slices.Repeat([]byte{' '}, len(source))
 	for i, c := range source {
@@ -120,7 +127,9 @@ func texts(source []byte) []byte {
 		case token.EOF:
 			return blank
 		case token.COMMENT, token.STRING:
-			copy(blank[file.Offset(pos):], literal)
+			if !strings.HasPrefix(literal, "`json:") {
+				copy(blank[file.Offset(pos):], literal)
+			}
 		}
 	}
 }
@@ -139,18 +148,44 @@ func checkWords(file string, content []byte, rules []rule) (findings []finding) 
 }
 
 func checkWidth(file string, content []byte) (findings []finding) {
-	table := strings.HasSuffix(file, ".md")
+	markdown := strings.HasSuffix(file, ".md")
+	fence := "" // of the code block that the line is in
 	n := 0
-	for line := range bytes.Lines(content) {
+	for line := range strings.Lines(string(content)) {
 		n++
-		line = bytes.TrimRight(line, "\n")
-		width := utf8.RuneCount(line)
-		if width <= maxWidth || table && bytes.HasPrefix(line, []byte("|")) || !bytes.ContainsRune(bytes.TrimSpace(line), ' ') {
+		line = strings.TrimRight(line, "\n")
+		if markdown {
+			inBlock := fence != ""
+			if fence = nextFence(fence, line); inBlock || fence != "" || strings.HasPrefix(line, "|") {
+				continue
+			}
+		}
+		width := utf8.RuneCountInString(line)
+		if width <= maxWidth || !strings.Contains(strings.TrimSpace(line), " ") {
 			continue
 		}
 		findings = append(findings, finding{file, n, fmt.Sprintf("%d characters, at most %d", width, maxWidth)})
 	}
 	return findings
+}
+
+// nextFence returns the fence of the code block that a line of Markdown opens or continues, and "" outside of blocks.
+// fence is that of the line before. See https://spec.commonmark.org/0.31.2/#fenced-code-blocks.
+func nextFence(fence, line string) string {
+	line = strings.TrimSpace(line)
+	if fence != "" {
+		if strings.HasPrefix(line, fence) && strings.Trim(line, fence[:1]) == "" {
+			return ""
+		}
+		return fence
+	}
+	for _, mark := range []string{"`", "~"} {
+		info := strings.TrimLeft(line, mark)
+		if n := len(line) - len(info); n >= 3 && !strings.Contains(info, "`") {
+			return line[:n]
+		}
+	}
+	return ""
 }
 
 func report(w io.Writer, findings []finding) {

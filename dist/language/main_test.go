@@ -12,7 +12,8 @@ func TestWords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const source = "package p\n\nvar nobody = \"let in\"\n\n/* one\nSomebody */\nfunc wanted() {} // it is anew, renewed\n"
+	const source = "package p\n\nvar nobody = \"let in\"\n\n/* one\nSomebody */\nfunc wanted() {} // it is anew, renewed\n" +
+		"type t struct {\n\tnobody int `json:\"nobody\"`\n}\n"
 	var got []string
 	for _, f := range checkWords("p.go", texts([]byte(source)), rules) {
 		word, _, _ := strings.Cut(f.text, ",")
@@ -29,10 +30,12 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// TestWidth: tables and lines without a space may be wide, as may fenced code blocks, to their end and not beyond.
 func TestWidth(t *testing.T) {
 	wide := strings.Repeat("wörd ", 24) // 120 characters, 144 bytes
 	text := []byte(wide + "\n" + wide + "x\n| " + wide + "|\n" + strings.Repeat("x", 121) + "\n")
-	for file, want := range map[string][]int{"a.md": {2}, "a.go": {2, 3}} {
+	text = append(text, "```sh\n"+wide+"x\n```\n"+wide+"x\n````\n```\n"+wide+"x\n````\n"+wide+"x\n"...)
+	for file, want := range map[string][]int{"a.md": {2, 8, 13}, "a.go": {2, 3, 6, 8, 11, 13}} {
 		var got []int
 		for _, f := range checkWidth(file, text) {
 			got = append(got, f.line)

@@ -20,26 +20,27 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// cleanup is what the command is told.
+// cleanup has the flags of the command.
 type cleanup struct {
 	dryRun, rules                bool
 	socket, subnetFile, stateDir string
 }
 
-// Cleanup takes all that is selvage's off a node.
+// Cleanup removes everything that selvage created on a node.
 func Cleanup(defaultSubnetFile, defaultStateDir string) *cobra.Command {
 	var o cleanup
 	c := &cobra.Command{
 		Use:   "cleanup",
-		Short: "Take all that is selvage's off this node",
-		Long: `cleanup removes what selvaged leaves when it ends, so that pods go on talking: devices, routes, rules of the packet
-filter, the subnet file, and the state directory with the node's identity. It is for a node that leaves the overlay. Pods lose
-their connections, so move them first. Nothing that others made is touched: the pods' bridge stays, too.
+		Short: "Remove everything that selvage created on this node",
+		Long: `cleanup removes what selvaged leaves in place when it exits so that pods stay connected: devices, routes,
+packet filter rules, the subnet file, and the state directory with the node's identity. Use it on a node that leaves
+the overlay. Pods lose their connections, so drain the node first. Nothing that another program created is removed;
+the pods' bridge stays, too.
 
-Stop the daemon before, and give its lease back, for which its identity is needed:
+First stop the daemon and release its lease. The release needs the node's identity, so run it before cleanup:
 systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged install-cni --uninstall.`,
 		Example: `  selvaged cleanup --dry-run
-  selvaged cleanup --rules   # the packet filter only: for a node that goes back to flannel`,
+  selvaged cleanup --rules   # packet filter rules only: for a node that returns to flannel`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
@@ -49,11 +50,11 @@ systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged i
 		},
 	}
 	f := c.Flags()
-	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be removed, and remove nothing")
-	f.BoolVar(&o.rules, "rules", false, "only the rules of the packet filter")
-	f.StringVar(&o.socket, "socket", status.DefaultSocket, "the daemon's socket, to see that it does not run")
-	f.StringVar(&o.subnetFile, "subnet-file", defaultSubnetFile, "the daemon's")
-	f.StringVar(&o.stateDir, "state-dir", defaultStateDir, "the daemon's")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be removed, and remove nothing")
+	f.BoolVar(&o.rules, "rules", false, "remove only the packet filter rules")
+	f.StringVar(&o.socket, "socket", status.DefaultSocket, "path of the daemon's socket, to check that the daemon is stopped")
+	f.StringVar(&o.subnetFile, "subnet-file", defaultSubnetFile, "path of the daemon's subnet file")
+	f.StringVar(&o.stateDir, "state-dir", defaultStateDir, "the daemon's state directory")
 	return c
 }
 
@@ -61,7 +62,8 @@ func (o cleanup) run(ctx context.Context, w io.Writer) error {
 	asking, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	if _, err := status.NewClient(o.socket).Status(asking); !errors.Is(err, status.ErrNotRunning) {
-		return fmt.Errorf("selvaged runs here, and would put all of it back: stop it first (systemctl disable --now selvaged)")
+		return errors.New("selvaged is running on this node and would create everything again; " +
+			"stop it first: systemctl disable --now selvaged")
 	}
 	say := func(name string) {
 		verb := "removed"
@@ -76,12 +78,12 @@ func (o cleanup) run(ctx context.Context, w io.Writer) error {
 	}
 	var errs []error
 	for _, step := range steps {
-		errs = append(errs, step(ctx, say)) // one that fails keeps no other from what it can do
+		errs = append(errs, step(ctx, say)) // a failed step does not stop the others
 	}
 	return errors.Join(errs...)
 }
 
-// entries removes what is in the kernel's tables: it has nothing wanted, as the daemon has its leases wanted.
+// entries removes the links, routes and other kernel entries that selvage owns: the desired state is empty.
 func (o cleanup) entries(_ context.Context, say func(string)) error {
 	tables := network.NewTables()
 	k, err := kernel.Open(tables)
@@ -90,7 +92,7 @@ func (o cleanup) entries(_ context.Context, say func(string)) error {
 	}
 	defer k.Close()
 	r := network.Reconciler{Tables: tables}
-	for range 3 { // what goes with something else may show only then
+	for range 3 { // removing one entry may reveal another
 		if err := k.Read(); err != nil {
 			return err
 		}
@@ -112,10 +114,11 @@ func (o cleanup) entries(_ context.Context, say func(string)) error {
 			return err
 		}
 	}
-	return errors.New("somebody keeps making devices or routes that are marked as selvage's: find who does it")
+	return errors.New("another process keeps creating devices or routes that carry selvage's mark; " +
+		"find and stop it")
 }
 
-// filter removes the rules.
+// filter removes the packet filter rules.
 func (o cleanup) filter(ctx context.Context, say func(string)) error {
 	k := filter.NewKeeper()
 	defer k.Close()
@@ -134,18 +137,18 @@ func (o cleanup) filter(ctx context.Context, say func(string)) error {
 	return nil
 }
 
-// vteps removes the table that lets in VXLAN packets from peers only.
+// vteps removes the table of the VTEP filter, which accepts VXLAN packets from peers only.
 func (o cleanup) vteps(_ context.Context, say func(string)) error {
 	f, err := vtepfilter.Open()
 	if errors.Is(err, vtepfilter.ErrUnsupported) {
-		return nil // then there is none
+		return nil // without nf_tables there is no such table
 	}
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	there, err := f.Exists()
-	if err != nil || !there {
+	exists, err := f.Exists()
+	if err != nil || !exists {
 		return err
 	}
 	if !o.dryRun {
@@ -157,7 +160,7 @@ func (o cleanup) vteps(_ context.Context, say func(string)) error {
 	return nil
 }
 
-// files removes the daemon's files, and the directories that are empty without them.
+// files removes the daemon's files, and their directories if they are empty then.
 func (o cleanup) files(_ context.Context, say func(string)) error {
 	var errs []error
 	remove := func(path string) {
@@ -184,13 +187,14 @@ func (o cleanup) files(_ context.Context, say func(string)) error {
 	}
 	if !o.dryRun {
 		for _, dir := range []string{o.stateDir, filepath.Dir(o.subnetFile), filepath.Dir(o.socket)} {
-			_ = os.Remove(dir) // it stays if somebody else has something in it
+			_ = os.Remove(dir) // fails, and so keeps the directory, if other files are in it
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// known reports whether a file in the state directory is the daemon's: another directory may have been given by mistake.
+// known reports whether a file in the state directory belongs to the daemon. --state-dir may name another directory by
+// mistake.
 func known(name string) bool {
 	switch name {
 	case "node.json", "leases", "leases.damaged":

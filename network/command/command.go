@@ -1,8 +1,8 @@
-// Package command has selvaged's commands besides the daemon: show its state (status, peers, explain), diagnose the node
-// (doctor), install the CNI plugin (install-cni), release a lease (release), and remove everything of selvage from a node
-// (cleanup). main assembles them.
+// Package command implements selvaged's subcommands: show the daemon's state (status, peers, explain), diagnose the node
+// (doctor), install the CNI plugin (install-cni), release a lease (release), and remove everything that selvage created
+// on a node (cleanup). main assembles them.
 //
-// A command that shows something asks the daemon over its socket, and a pure function turns the answer into text.
+// A command that shows state queries the daemon over its socket, and a pure function formats the answer as text.
 package command
 
 import (
@@ -25,7 +25,7 @@ const (
 	ExitNotRunning = 4
 )
 
-// Exit makes the process exit with a code. What there was to show has been shown.
+// Exit makes the process exit with a code, without another message.
 type Exit struct{ Code int }
 
 // Error implements error.
@@ -34,7 +34,7 @@ func (e Exit) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
 // answerTimeout is how long the daemon may take to answer.
 const answerTimeout = 10 * time.Second
 
-// query has the flags of all commands that ask the daemon.
+// query has the flags of all commands that query the daemon.
 type query struct {
 	socket string
 	output string
@@ -43,8 +43,8 @@ type query struct {
 
 // flags adds the flags to a command.
 func (q *query) flags(c *cobra.Command) {
-	c.Flags().StringVar(&q.socket, "socket", status.DefaultSocket, "the daemon's socket")
-	c.Flags().StringVarP(&q.output, "output", "o", "table", "table or json")
+	c.Flags().StringVar(&q.socket, "socket", status.DefaultSocket, "path of the daemon's socket")
+	c.Flags().StringVarP(&q.output, "output", "o", "table", "output format: table or json")
 	CompleteFlag(c, "output", "table", "json")
 	q.now = time.Now
 }
@@ -68,14 +68,14 @@ func show[T any](w io.Writer, q query, answer T, table func(io.Writer, T)) error
 	return encoder.Encode(answer)
 }
 
-// fetch asks the daemon.
+// fetch queries the daemon.
 func fetch[T any](ctx context.Context, q query, get func(context.Context, *status.Client) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	return get(ctx, status.NewClient(q.socket))
 }
 
-// ask asks the daemon, and shows the answer as JSON or by table.
+// ask queries the daemon, and shows the answer as JSON or by table.
 func ask[T any](
 	cmd *cobra.Command, q query, get func(context.Context, *status.Client) (T, error), table func(io.Writer, T),
 ) (answer T, err error) {

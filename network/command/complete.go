@@ -17,10 +17,12 @@ const completionTimeout = time.Second
 
 // CompleteFlag makes the shell offer words for the value of a flag.
 func CompleteFlag(c *cobra.Command, flag string, words ...string) {
-	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
+	// It fails only for an undefined flag.
+	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// completePeers offers words for each peer that the daemon knows, with a description. Without a daemon it offers nothing.
+// completePeers offers words for each peer that the daemon knows, with a description. Without a running daemon it offers
+// nothing.
 func completePeers(of func(status.Peer) (words []string)) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) (words []cobra.Completion, _ cobra.ShellCompDirective) {
 		if len(args) > 0 {
@@ -35,7 +37,7 @@ func completePeers(of func(status.Peer) (words []string)) cobra.CompletionFunc {
 		peers, _ := status.NewClient(socket).Peers(ctx)
 		for _, p := range peers {
 			if p.State == status.Quarantined {
-				continue // its data is not to be trusted
+				continue // the data of a rejected lease is not trusted
 			}
 			for _, word := range of(p) {
 				words = append(words, cobra.CompletionWithDesc(word, strings.TrimSpace(p.Node+" "+join(p.Subnets))))
@@ -61,7 +63,7 @@ func subnetsOf(p status.Peer) (words []string) {
 	return words
 }
 
-// addressesOf returns the first address of each of a peer's subnets, which its pods' bridge has.
+// addressesOf returns the first address of each of a peer's subnets: that of its pods' bridge.
 func addressesOf(p status.Peer) (words []string) {
 	for _, s := range p.Subnets {
 		words = append(words, subnet.Gateway(s).Addr().String())

@@ -19,7 +19,7 @@ const (
 	ExitWarning = 3
 )
 
-// Doctor examines the node and its paths to other nodes.
+// Doctor diagnoses the node and its paths to other nodes.
 func Doctor() *cobra.Command {
 	o := doctor.Options{Now: time.Now}
 	var (
@@ -29,10 +29,11 @@ func Doctor() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Diagnose this node and its paths to other nodes, and say how to repair them",
-		Long: `doctor examines the daemon, etcd, the kernel, the packet filter, files and CNI plugins of this node, and sends a few packets
-to other nodes, on the underlay and in the overlay, small ones and those of full size. For each problem it shows the evidence
-and what to do. It changes nothing, and needs root. Without a running daemon it makes the checks that need none.
+		Short: "Diagnose this node and its paths to other nodes, and advise repairs",
+		Long: `doctor checks the daemon, etcd, the kernel, the packet filter, the files and the CNI plugins of this node. It also
+probes other nodes with a few small and full-size packets, on the underlay and in the overlay. For each problem it
+shows the evidence and what to do. It changes nothing, and needs root. If the daemon is not running, the checks that
+need it are skipped.
 
 Exit codes: 0 all passed, 3 warnings only, 2 failures, 1 doctor itself failed.`,
 		Example: `  selvaged doctor
@@ -76,16 +77,20 @@ Exit codes: 0 all passed, 3 warnings only, 2 failures, 1 doctor itself failed.`,
 		},
 	}
 	s := c.Flags()
-	s.StringVar(&o.Socket, "socket", status.DefaultSocket, "the daemon's socket")
-	s.StringVarP(&output, "output", "o", "table", "table or json")
+	s.StringVar(&o.Socket, "socket", status.DefaultSocket, "path of the daemon's socket")
+	s.StringVarP(&output, "output", "o", "table", "output format: table or json")
 	s.BoolVar(&all, "all", false, "probe all other nodes")
 	s.IntVar(&o.Sample, "sample", 20, "number of other nodes to probe, chosen at random")
 	s.StringVar(&o.Peer, "peer", "", "probe only this node: its name, subnet or public IP")
-	s.StringSliceVar(&o.Checks, "check", nil, "make only these checks, such as peers,etcd; without peers, no node is probed")
+	s.StringSliceVar(&o.Checks, "check", nil, "run only these checks, such as peers,etcd; "+
+		"without peers, no node is probed")
 	s.DurationVar(&timeout, "timeout", 30*time.Second, "time limit")
-	s.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "directory of the container runtime's CNI configurations; empty: there are none")
-	s.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, "directories of its CNI plugins, in the order in which they are searched")
-	s.StringVar(&o.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "path of the subnet file, used if the daemon does not run")
+	s.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d",
+		"directory of the container runtime's CNI configurations; empty: skip them")
+	s.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"},
+		"directories of the container runtime's CNI plugins, in search order")
+	s.StringVar(&o.SubnetFile, "subnet-file", "/run/flannel/subnet.env",
+		"path of the subnet file, used if the daemon is not running")
 	CompleteFlag(c, "output", "table", "json")
 	_ = c.RegisterFlagCompletionFunc("check", completeChecks)
 	_ = c.RegisterFlagCompletionFunc("peer", completePeers(nameOf))
@@ -104,15 +109,18 @@ func exitOfReport(l doctor.Level) error {
 
 // showReport writes a report for people, failures first.
 func showReport(w io.Writer, st style, r doctor.Report) {
-	marks := map[doctor.Level]string{doctor.Pass: st.good("pass   "), doctor.Warning: st.odd("warning"), doctor.Failure: st.bad("FAILURE")}
+	marks := map[doctor.Level]string{
+		doctor.Pass: st.good("pass   "), doctor.Warning: st.odd("warning"), doctor.Failure: st.bad("FAILURE"),
+	}
 	for _, f := range r.Findings {
 		fmt.Fprintln(w, st.fold(fmt.Sprintf("%s  %s: %s", marks[f.Level], st.bold(f.Check), f.Evidence), len("FAILURE  ")))
-		if f.Advice != "" { // not folded: it has commands to copy
+		if f.Advice != "" { // not folded: it contains commands to copy
 			fmt.Fprintf(w, "         → %s\n", f.Advice)
 		}
 	}
 	fmt.Fprintf(w, "%s, %s, %d passed; %d of %s probed\n",
-		count(r.Count(doctor.Failure), "failure"), count(r.Count(doctor.Warning), "warning"), r.Count(doctor.Pass), r.Probed, count(r.Peers, "other node"))
+		count(r.Count(doctor.Failure), "failure"), count(r.Count(doctor.Warning), "warning"), r.Count(doctor.Pass),
+		r.Probed, count(r.Peers, "other node"))
 }
 
 func count(n int, what string) string {

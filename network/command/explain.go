@@ -18,11 +18,11 @@ func Explain() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain ADDRESS",
 		Short: "Show how this node reaches an address, step by step",
-		Long: `explain follows a packet to an address: the lease that holds the address, the route, the neighbour, the FDB entry, the
-device, and the path to the other node. Each step is marked: ok (desired, and in sync), missing (desired, and missing or
-different), foreign (not selvage's), - (neither).
+		Long: `explain follows a packet to an address: the lease that holds the address, the route, the neighbour, the FDB
+entry, the device, and the path to the other node. Each step is marked: ok (desired, and in sync), missing (desired,
+and missing or different), foreign (not selvage's), - (none of these).
 
-Exit codes: 0 the address is reached as it should be, 2 it is not.`,
+Exit codes: 0 the path is in sync, 2 it is not, 4 the daemon does not run, 1 any other error.`,
 		Example: `  selvaged explain 10.5.29.7
   selvaged explain fd00:5:0:1d::7 -o json`,
 		Args: cobra.ExactArgs(1),

@@ -15,7 +15,7 @@ import (
 	"github.com/selvage-net/selvage/network/filewatch"
 )
 
-// InstallCNI puts the CNI plugin and its network configuration in place.
+// InstallCNI installs the CNI plugin and its network configuration.
 func InstallCNI() *cobra.Command {
 	var (
 		o         install.Options
@@ -24,10 +24,11 @@ func InstallCNI() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "install-cni",
-		Short: "Put the CNI plugin and its network configuration where the container runtime looks",
-		Long: `install-cni installs the plugin, then waits for the node's subnet file, and writes the network configuration only then:
-a runtime takes it for the sign that the node's network is ready. Both are replaced by rename, so nobody ever sees half a file.
-It can be repeated at any time. A newer plugin, other configurations, and one of ours that was edited stay as they are.`,
+		Short: "Install the CNI plugin and its network configuration for the container runtime",
+		Long: `install-cni installs the plugin, waits for the node's subnet file, and only then writes the network
+configuration: to a runtime, that file means that the node's network is ready. Both files are replaced by rename, so no
+process reads a partial file. The command is idempotent. It keeps a newer plugin, other network configurations, and its
+own network configuration if that was edited.`,
 		Example: `  selvaged install-cni --wait=1m
   selvaged install-cni --watch
   selvaged install-cni --uninstall`,
@@ -43,7 +44,7 @@ It can be repeated at any time. A newer plugin, other configurations, and one of
 			}
 			switch {
 			case uninstall && watch:
-				return errors.New("--uninstall and --watch: want one of them")
+				return errors.New("--uninstall and --watch exclude each other: use one of them")
 			case watch:
 				return watchCNI(cmd, o, 10*time.Second)
 			case uninstall:
@@ -59,25 +60,29 @@ It can be repeated at any time. A newer plugin, other configurations, and one of
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.Program, "plugin", "", "the plugin to install (default selvage, where selvaged is)")
-	f.StringSliceVar(&o.Names, "name", []string{"selvage"}, "what it is called there; selvage,flannel for configurations that name that")
-	f.StringVar(&o.BinDir, "cni-bin-dir", install.DefaultBinDir, "the runtime's directory of plugins")
-	f.StringVar(&o.ConfDir, "cni-conf-dir", install.DefaultConfDir, "the runtime's directory of network configurations")
+	f.StringVar(&o.Program, "plugin", "", "path of the plugin to install (default selvage, in the directory of selvaged)")
+	f.StringSliceVar(&o.Names, "name", []string{"selvage"},
+		"file names of the installed plugin; selvage,flannel serves configurations of type flannel, too")
+	f.StringVar(&o.BinDir, "cni-bin-dir", install.DefaultBinDir, "the container runtime's directory of plugins")
+	f.StringVar(&o.ConfDir, "cni-conf-dir", install.DefaultConfDir,
+		"the container runtime's directory of network configurations")
 	f.StringVar(&o.Conflist, "conflist", install.DefaultConflist, "file name of the network configuration")
-	f.StringVar(&o.Template, "conflist-template", "", "file to install as that (default one that delegates to bridge, with portmap if that is there)")
-	f.StringVar(&o.SubnetFile, "subnet-file", install.DefaultSubnetFile, "the daemon's")
+	f.StringVar(&o.Template, "conflist-template", "",
+		"file to install as network configuration (default: delegates to bridge, with portmap if that is installed)")
+	f.StringVar(&o.SubnetFile, "subnet-file", install.DefaultSubnetFile, "path of the daemon's subnet file")
 	f.DurationVar(&o.Wait, "wait", time.Duration(0), "how long to wait for the subnet file")
-	f.BoolVar(&o.Force, "force", false, "replace or remove also what is newer, was edited, or is somebody else's")
-	f.BoolVar(&watch, "watch", false, "wait for the subnet file for ever, stay, and install again what is removed")
-	f.BoolVar(&uninstall, "uninstall", false, "remove what was installed, the network configuration first")
+	f.BoolVar(&o.Force, "force", false,
+		"replace or remove files also if they are newer, were edited, or come from another program")
+	f.BoolVar(&watch, "watch", false, "wait for the subnet file without limit, keep running, and reinstall removed files")
+	f.BoolVar(&uninstall, "uninstall", false, "remove the installed files, the network configuration first")
 	return c
 }
 
-// watchCNI keeps plugin and configuration installed until it is told to end: it looks whenever somebody may have touched
-// them, and each time that pause has passed. What was done is said when it changes.
-func watchCNI(cmd *cobra.Command, o install.Options, pause time.Duration) error {
-	const forEver = 100 * 365 * 24 * time.Hour
-	o.Wait = forEver
+// watchCNI keeps plugin and configuration installed until the command's context ends. It checks them after each change of
+// the files, and at least once per interval. A report is printed if it differs from the last one.
+func watchCNI(cmd *cobra.Command, o install.Options, interval time.Duration) error {
+	const unlimited = 100 * 365 * 24 * time.Hour
+	o.Wait = unlimited
 	touched, stop := watchInstalled(cmd, o)
 	defer stop()
 	var last install.Report
@@ -91,13 +96,13 @@ func watchCNI(cmd *cobra.Command, o install.Options, pause time.Duration) error 
 			say(cmd, report)
 		}
 		last = report
-		wait, text := pause, ""
+		wait, text := interval, ""
 		switch {
-		case err != nil && !installed: // for who has started this to see to
+		case err != nil && !installed: // report a wrong option or directory at once
 			return err
-		case err != nil: // somebody may just be removing what is installed
+		case err != nil: // another process may be removing the files right now
 			if wait, text = time.Second, err.Error(); text != failed {
-				fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning: it is tried again:", err)
+				fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning: the installation failed and is retried:", err)
 			}
 		}
 		failed = text
@@ -110,8 +115,8 @@ func watchCNI(cmd *cobra.Command, o install.Options, pause time.Duration) error 
 	}
 }
 
-// watchInstalled tells when somebody may have touched what install-cni puts in place, until stop is called. Where that
-// cannot be watched it says so.
+// watchInstalled notifies when the files that install-cni installs may have changed, until stop is called. If they cannot
+// be watched, it prints a warning.
 func watchInstalled(cmd *cobra.Command, o install.Options) (touched chan struct{}, stop func()) {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	touched, ended := make(chan struct{}, 1), make(chan struct{})
@@ -124,17 +129,17 @@ func watchInstalled(cmd *cobra.Command, o install.Options) (touched chan struct{
 		err := filewatch.Watch(ctx, func() {
 			select {
 			case touched <- struct{}{}:
-			default: // it will be looked at anyway
+			default: // a check is due already
 			}
 		}, paths...)
 		if err != nil {
-			fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning: what is installed is looked at now and then only:", err)
+			fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning: cannot watch the installed files; they are checked periodically instead:", err)
 		}
 	}()
 	return touched, func() { cancel(); <-ended }
 }
 
-// say prints what was done, and what is worth a look.
+// say prints the changes that were made, and the warnings.
 func say(cmd *cobra.Command, report install.Report) {
 	for _, line := range report.Done {
 		fmt.Fprintln(cmd.OutOrStdout(), line)
@@ -144,7 +149,7 @@ func say(cmd *cobra.Command, report install.Report) {
 	}
 }
 
-// besides returns the path of a program that is where this one is.
+// besides returns the path of a program in the directory of this one.
 func besides(name string) string {
 	exe, err := os.Executable()
 	if err != nil {

@@ -53,11 +53,12 @@ device, and whether the kernel holds all entries for it. A rejected lease is sho
 	return c
 }
 
-// showPeers writes a table. The state is last, since its reason can be long. If the table is too wide, a peer's families are
-// on lines of their own.
+// showPeers writes a table. The state is the last column, since its reason can be long. If the table is too wide, each
+// family of a peer has its own line.
 func showPeers(w io.Writer, st style, peers []status.Peer, now time.Time) {
 	text := peersTable(st, peers, now, join[string])
-	if st.width > 0 && slices.ContainsFunc(strings.Split(text, "\n"), func(line string) bool { return columns(line) > st.width }) {
+	tooWide := func(line string) bool { return columns(line) > st.width }
+	if st.width > 0 && slices.ContainsFunc(strings.Split(text, "\n"), tooWide) {
 		text = peersTable(st, peers, now, func(all []string) string { return strings.Join(all, "\n") })
 	}
 	state := strings.Index(text, "STATE")
@@ -69,8 +70,8 @@ func showPeers(w io.Writer, st style, peers []status.Peer, now time.Time) {
 	}
 }
 
-// peersTable returns the table. combine joins the values that a peer has in one column; each line of the result is one of
-// the table.
+// peersTable returns the table. combine joins the values of a peer in one column; each line of the result becomes a line
+// of the table.
 func peersTable(st style, peers []status.Peer, now time.Time, combine func([]string) string) string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -96,7 +97,7 @@ func peersTable(st style, peers []status.Peer, now time.Time, combine func([]str
 	return b.String()
 }
 
-// stateText returns a peer's state, and why.
+// stateText returns a peer's state and its reason.
 func stateText(st style, p status.Peer, now time.Time) string {
 	state := string(p.State)
 	switch p.State {

@@ -66,12 +66,12 @@ A reservation (a key without an etcd lease) is kept, unless --force is given.`,
 	return c
 }
 
-// leaseOf returns what matches the lease to release.
+// leaseOf returns a function that matches the lease to release.
 func leaseOf(args []string, stateDir string) (func(subnet.Lease) bool, error) {
 	if len(args) == 0 {
 		id, err := node.InstanceID(stateDir)
 		if err != nil {
-			return nil, fmt.Errorf("%w; or name the subnet whose lease is to be released", err)
+			return nil, fmt.Errorf("%w; or name the subnet of the lease: selvaged release SUBNET", err)
 		}
 		return func(l subnet.Lease) bool { return l.InstanceID == id }, nil
 	}

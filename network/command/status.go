@@ -14,7 +14,8 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// Status shows the state of the daemon. Version is this program's own: a daemon that was not restarted may have another.
+// Status shows the state of the daemon. version is this program's; a daemon that was not restarted after an upgrade has
+// another one.
 func Status(version string) *cobra.Command {
 	var (
 		q     query
@@ -25,7 +26,7 @@ func Status(version string) *cobra.Command {
 		Short: "Show whether this node is ready, and why not",
 		Long: `status shows the state of the daemon on this node, problems first.
 
-Exit codes: 0 ready, 2 degraded, 3 not ready yet, 4 the daemon does not run, 1 anything else.`,
+Exit codes: 0 ready, 2 degraded, 3 not ready yet, 4 the daemon does not run, 1 any other error.`,
 		Example: `  selvaged status
   selvaged status --watch
   selvaged status -o json | jq .lease.subnets`,

@@ -20,7 +20,8 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 	}
 	fmt.Fprintf(w, "%s: %s for %s\n", st.bold(s.Node), state, ago(now, s.Since))
 	for _, p := range s.Problems {
-		fmt.Fprintln(w, st.fold(fmt.Sprintf("  %s %s: %s (for %s)", st.bad("!"), p.Topic, p.Text, ago(now, p.Since)), len("  ! ")))
+		text := fmt.Sprintf("  %s %s: %s (for %s)", st.bad("!"), p.Topic, p.Text, ago(now, p.Since))
+		fmt.Fprintln(w, st.fold(text, len("  ! ")))
 	}
 	line := func(name, format string, args ...any) {
 		fmt.Fprintln(w, st.fold(fmt.Sprintf("%-9s %s", name, fmt.Sprintf(format, args...)), len("entries   ")))
@@ -67,7 +68,7 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 	line("versions", "%s", versionsLine(s, version, now))
 }
 
-// versionsLine names the versions, and how long the daemon has run.
+// versionsLine returns the versions and the daemon's uptime.
 func versionsLine(s status.Status, version string, now time.Time) string {
 	text := "selvaged " + s.Version
 	if !s.Started.IsZero() {
@@ -82,7 +83,7 @@ func versionsLine(s status.Status, version string, now time.Time) string {
 	return text
 }
 
-// dropsText counts what a device dropped, if it did.
+// dropsText returns the device's drop and error counters that are not zero.
 func dropsText(d *status.Drops) string {
 	if d == nil {
 		return ""
@@ -133,7 +134,7 @@ func peersLine(c status.PeerCounts) string {
 	for _, x := range []struct {
 		n    int
 		what string
-	}{{c.Pending, "pending"}, {c.Grace, "in grace"}, {c.Quarantined, "quarantined"}} {
+	}{{c.Pending, "pending"}, {c.Grace, "in grace period"}, {c.Quarantined, "quarantined"}} {
 		if x.n > 0 {
 			text += fmt.Sprintf(", %d %s", x.n, x.what)
 		}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal returns the width of the terminal that w is, in columns.
+// terminal returns the width of the terminal w, in columns. ok is false if w is no terminal.
 func terminal(w io.Writer) (width int, ok bool) {
 	f, isFile := w.(*os.File)
 	if !isFile {
@@ -29,8 +29,8 @@ type style struct {
 	width  int // in columns; 0: unlimited
 }
 
-// styleFor returns the style for w. Only on a terminal is text coloured, unless NO_COLOR is set (https://no-color.org), and
-// folded: programs expect one line each.
+// styleFor returns the style for w. Text is coloured and folded on a terminal only, since a program that reads it expects
+// one line each. NO_COLOR turns colours off (https://no-color.org).
 func styleFor(w io.Writer) style {
 	width, ok := terminal(w)
 	return style{ok && os.Getenv("NO_COLOR") == "", width}

@@ -234,11 +234,11 @@ func (r *Repairs) Add(kind, what string, count int) {
 type Passes struct {
 	Count   uint64     `json:"count"`
 	Seconds float64    `json:"seconds"` // in total
-	Within  [10]uint64 `json:"within"`  // how many took no longer than each of PassBounds
+	Within  [10]uint64 `json:"within"`  // how many took no longer than each of passBounds
 }
 
-// PassBounds are the bounds of Passes.Within, in seconds.
-func PassBounds() [10]float64 {
+// passBounds are the bounds of Passes.Within, in seconds.
+func passBounds() [10]float64 {
 	return [10]float64{0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5}
 }
 
@@ -246,7 +246,7 @@ func PassBounds() [10]float64 {
 func (p *Passes) Add(took time.Duration) {
 	p.Count++
 	p.Seconds += took.Seconds()
-	for i, bound := range PassBounds() {
+	for i, bound := range passBounds() {
 		if took.Seconds() <= bound {
 			p.Within[i]++
 		}
@@ -256,7 +256,7 @@ func (p *Passes) Add(took time.Duration) {
 // Buckets returns Within by bound, in seconds.
 func (p *Passes) Buckets() map[float64]uint64 {
 	b := make(map[float64]uint64, len(p.Within))
-	for i, bound := range PassBounds() {
+	for i, bound := range passBounds() {
 		b[bound] = p.Within[i]
 	}
 	return b
