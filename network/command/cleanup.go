@@ -52,7 +52,8 @@ systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged i
 	f := c.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be removed, and remove nothing")
 	f.BoolVar(&o.rules, "rules", false, "remove only the packet filter rules")
-	f.StringVar(&o.socket, "socket", status.DefaultSocket, "path of the daemon's socket, to check that the daemon is stopped")
+	f.StringVar(&o.socket, "socket", status.DefaultSocket,
+		"path of the daemon's socket, to check that the daemon is stopped")
 	f.StringVar(&o.subnetFile, "subnet-file", defaultSubnetFile, "path of the daemon's subnet file")
 	f.StringVar(&o.stateDir, "state-dir", defaultStateDir, "the daemon's state directory")
 	return c

@@ -21,8 +21,8 @@ func CompleteFlag(c *cobra.Command, flag string, words ...string) {
 	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// completePeers offers words for each peer that the daemon knows, with a description. Without a running daemon it offers
-// nothing.
+// completePeers offers words for each peer that the daemon knows, with a description. Without a running daemon it
+// offers nothing.
 func completePeers(of func(status.Peer) (words []string)) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) (words []cobra.Completion, _ cobra.ShellCompDirective) {
 		if len(args) > 0 {

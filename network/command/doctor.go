@@ -30,9 +30,9 @@ func Doctor() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Diagnose this node and its paths to other nodes, and advise repairs",
-		Long: `doctor checks the daemon, etcd, the kernel, the packet filter, the files and the CNI plugins of this node. It also
-probes other nodes with a few small and full-size packets, on the underlay and in the overlay. For each problem it
-shows the evidence and what to do. It changes nothing, and needs root. If the daemon is not running, the checks that
+		Long: `doctor checks the daemon, etcd, the kernel, the packet filter, the files and the CNI plugins of this node. It
+also probes other nodes with a few small and full-size packets, on the underlay and in the overlay. For each problem
+it shows the evidence and what to do. It changes nothing, and needs root. If the daemon is not running, the checks that
 need it are skipped.
 
 Exit codes: 0 all passed, 3 warnings only, 2 failures, 1 doctor itself failed.`,

@@ -78,8 +78,8 @@ own network configuration if that was edited.`,
 	return c
 }
 
-// watchCNI keeps plugin and configuration installed until the command's context ends. It checks them after each change of
-// the files, and at least once per interval. A report is printed if it differs from the last one.
+// watchCNI keeps plugin and configuration installed until the command's context ends. It checks them after each change
+// of the files, and at least once per interval. A report is printed if it differs from the last one.
 func watchCNI(cmd *cobra.Command, o install.Options, interval time.Duration) error {
 	const unlimited = 100 * 365 * 24 * time.Hour
 	o.Wait = unlimited
@@ -115,8 +115,8 @@ func watchCNI(cmd *cobra.Command, o install.Options, interval time.Duration) err
 	}
 }
 
-// watchInstalled notifies when the files that install-cni installs may have changed, until stop is called. If they cannot
-// be watched, it prints a warning.
+// watchInstalled notifies when the files that install-cni installs may have changed, until stop is called. If they
+// cannot be watched, it prints a warning.
 func watchInstalled(cmd *cobra.Command, o install.Options) (touched chan struct{}, stop func()) {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	touched, ended := make(chan struct{}, 1), make(chan struct{})
@@ -133,7 +133,8 @@ func watchInstalled(cmd *cobra.Command, o install.Options) (touched chan struct{
 			}
 		}, paths...)
 		if err != nil {
-			fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning: cannot watch the installed files; they are checked periodically instead:", err)
+			fmt.Fprintln(cmd.ErrOrStderr(),
+				"selvaged: warning: cannot watch the installed files; they are checked periodically instead:", err)
 		}
 	}()
 	return touched, func() { cancel(); <-ended }

@@ -25,8 +25,8 @@ func Peers() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "peers",
 		Short: "List the other nodes, and whether they can be reached",
-		Long: `peers shows one line for each other node's lease: its subnets, the public IP that packets for it are sent to, the
-device, and whether the kernel holds all entries for it. A rejected lease is shown with the reason.`,
+		Long: `peers shows one line for each other node's lease: its subnets, the public IP that packets for it are sent to,
+the device, and whether the kernel holds all entries for it. A rejected lease is shown with the reason.`,
 		Example: `  selvaged peers
   selvaged peers --bad`,
 		Args: cobra.NoArgs,
@@ -70,8 +70,8 @@ func showPeers(w io.Writer, st style, peers []status.Peer, now time.Time) {
 	}
 }
 
-// peersTable returns the table. combine joins the values of a peer in one column; each line of the result becomes a line
-// of the table.
+// peersTable returns the table. combine joins the values of a peer in one column; each line of the result becomes a
+// line of the table.
 func peersTable(st style, peers []status.Peer, now time.Time, combine func([]string) string) string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)

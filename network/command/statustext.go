@@ -134,7 +134,7 @@ func peersLine(c status.PeerCounts) string {
 	for _, x := range []struct {
 		n    int
 		what string
-	}{{c.Pending, "pending"}, {c.Grace, "in grace period"}, {c.Quarantined, "quarantined"}} {
+	}{{c.Pending, "pending"}, {c.Grace, "withdrawn"}, {c.Quarantined, "quarantined"}} {
 		if x.n > 0 {
 			text += fmt.Sprintf(", %d %s", x.n, x.what)
 		}

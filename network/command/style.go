@@ -29,8 +29,8 @@ type style struct {
 	width  int // in columns; 0: unlimited
 }
 
-// styleFor returns the style for w. Text is coloured and folded on a terminal only, since a program that reads it expects
-// one line each. NO_COLOR turns colours off (https://no-color.org).
+// styleFor returns the style for w. Text is coloured and folded on a terminal only, since a program that reads it
+// expects one line each. NO_COLOR turns colours off (https://no-color.org).
 func styleFor(w io.Writer) style {
 	width, ok := terminal(w)
 	return style{ok && os.Getenv("NO_COLOR") == "", width}
