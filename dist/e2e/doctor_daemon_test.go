@@ -63,7 +63,7 @@ func TestDoctorDaemon(t *testing.T) {
 			{"forwarding", failure, "net.ipv6.conf.cni0.forwarding is 0", "sysctl -w net.ipv6.conf.cni0.forwarding=1" + findForward},
 			{"router-advertisement", failure, "net.ipv6.conf.eth0.accept_ra is 1", "sysctl -w net.ipv6.conf.eth0.accept_ra=2"},
 			{"device", failure, "device flannel.1 has MTU 1450, which takes 1500 bytes on eth0, and that has 1400",
-				"ip link set eth0 mtu 1500; or systemctl restart selvaged, which goes by the uplink's"},
+				"ip link set eth0 mtu 1500; or systemctl restart selvaged, which follows the uplink's"},
 			{"device", failure, "device flannel-v6.1 is down", "systemctl restart selvaged, which brings it up"},
 			{"bridge-nf", warns, "kube-proxy uses iptables", "modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-iptables=1"},
 		}},

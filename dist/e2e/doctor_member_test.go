@@ -89,7 +89,7 @@ func TestDoctorEtcdMember(t *testing.T) {
 	}
 	p.treat([]ailment{
 		{"a clock that is wrong", with("2479"), func() {}, one("etcd", warns, "the clock of http://"+host+":2479 is 1h0m0s ahead of this node's",
-			"timedatectl, here and there, shows which of the two is not synchronised; certificates are refused by a clock that is wrong")},
+			"timedatectl on both hosts shows which clock is not synchronised; with a wrong clock, valid certificates are rejected")},
 		{"a slow member", with("2480"), func() {}, one("etcd", warns, "http://"+host+":2480 takes ", "check its disk and its load: "+
 			"etcdctl --endpoints="+l.Etcd().Endpoints()[0]+",http://"+host+":2480 check perf")},
 	})

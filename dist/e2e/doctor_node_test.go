@@ -133,26 +133,26 @@ func TestDoctorNode(t *testing.T) {
 				return errors.Join(netlink.AddrAdd(b, &netlink.Addr{IPNet: ipNet(gateway)}), netlink.AddrDel(b, &netlink.Addr{IPNet: ipNet(subnet.Gateway(other))}))
 			})
 		}, one("bridge", failure, fmt.Sprintf("bridge cni0 has %s, and this node's subnet needs %s", subnet.Gateway(other), gateway),
-			"delete the pods of this node, then ip link delete cni0; the next pod makes it anew")},
+			"delete the pods of this node, then ip link delete cni0; the next pod creates it again")},
 		{"bridge with another MTU", func() { p.link("cni0", func(b netlink.Link) error { return netlink.LinkSetMTU(b, 1300) }) },
 			func() { p.link("cni0", func(b netlink.Link) error { return netlink.LinkSetMTU(b, 1430) }) },
 			one("bridge", warns, "bridge cni0 has MTU 1300, and the pod MTU is 1430", "ip link set cni0 mtu 1430; then restart the pods with another MTU")},
 
 		{"no CNI configuration", func() { p.remove(conflist) }, func() { p.write(conflist, lab.DefaultCNI) },
 			one("cni", failure, "no CNI configuration in "+cniConfs+" has a plugin of type selvage or flannel",
-				"selvaged install-cni, with --cni-conf-dir="+cniConfs+" unless that is the usual one")},
+				"selvaged install-cni, with --cni-conf-dir="+cniConfs+" unless that is the default")},
 		{"another network's CNI configuration first", func() {
 			p.write(cniConfs+"/05-other.conf", `{"cniVersion":"0.3.1","name":"other","type":"macvlan","ipam":{"type":"dhcp"}}`)
 		}, func() { p.remove(cniConfs + "/05-other.conf") },
 			one("cni", failure, "runtimes use the first CNI configuration, "+cniConfs+"/05-other.conf (of another network), not "+conflist,
-				"mv "+cniConfs+"/05-other.conf "+cniConfs+"/05-other.conf.off, if pods are to be in this overlay")},
+				"mv "+cniConfs+"/05-other.conf "+cniConfs+"/05-other.conf.off, if pods should use this overlay")},
 		{"a plugin is missing", func() { p.remove(cniBins + "/host-local") }, func() { p.write(cniBins+"/host-local", ""); p.run("chmod", "755", cniBins+"/host-local") },
 			one("cni", failure, "CNI plugin host-local, which "+conflist+" uses, is missing from "+cniBins, "install host-local into "+cniBins)},
 		{"a plugin is not executable", func() { p.run("chmod", "644", cniBins+"/host-local") }, func() { p.run("chmod", "755", cniBins+"/host-local") },
 			one("cni", failure, "CNI plugin "+cniBins+"/host-local, which "+conflist+" uses, is not executable", "chmod 755 "+cniBins+"/host-local")},
 
 		{"a device has a peer's subnet", func() { p.bridge("br9", held.String()) }, func() { p.unlink("br9") },
-			one("routes", failure, fmt.Sprintf("device br9 has the address %s, of node2's subnet %s", held, theirs), fmt.Sprintf("ip address del %s dev br9", held))},
+			one("routes", failure, fmt.Sprintf("device br9 has the address %s, from node2's subnet %s", held, theirs), fmt.Sprintf("ip address del %s dev br9", held))},
 		{"a more specific route", func() {
 			p.bridge("br9")
 			p.link("br9", func(b netlink.Link) error {
@@ -167,7 +167,7 @@ func TestDoctorNode(t *testing.T) {
 
 		{"FORWARD drops", func() { p.run("iptables-nft", "-w", "-P", "FORWARD", "DROP") }, func() { p.run("iptables-nft", "-w", "-P", "FORWARD", "ACCEPT") },
 			one("filter", failure, "table ip filter, chain FORWARD: policy drop, and no rule in it accepts 10.5.0.0/16",
-				"iptables -I FORWARD -s 10.5.0.0/16 -j ACCEPT; iptables -I FORWARD -d 10.5.0.0/16 -j ACCEPT; or have iptables installed and EnableNFTables not set, so that selvage does it")},
+				"iptables -I FORWARD -s 10.5.0.0/16 -j ACCEPT; iptables -I FORWARD -d 10.5.0.0/16 -j ACCEPT; or install iptables and leave EnableNFTables unset, so that selvage adds the rule")},
 		{"FORWARD drops, legacy", func() { p.run("iptables-legacy", "-w", "-P", "FORWARD", "DROP") }, func() { p.run("iptables-legacy", "-w", "-P", "FORWARD", "ACCEPT") },
 			one("filter", failure, "legacy iptables, table filter, chain FORWARD: policy drop, and no rule in it accepts 10.5.0.0/16",
 				"iptables-legacy -I FORWARD -s 10.5.0.0/16 -j ACCEPT; iptables-legacy -I FORWARD -d 10.5.0.0/16 -j ACCEPT")},

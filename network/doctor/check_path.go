@@ -130,7 +130,7 @@ func (f Facts) droppedHere(p probe.Path, again probe.Again) (diagnosis, bool) {
 				advise("sysctl -w net.ipv4.conf.%s.rp_filter=2, and find what sets it to 1; or use one path on the underlay",
 					a.Interface), true
 		case f.Counted.Checksum > 0:
-			return fail("UDP packets of %s arrive with wrong checksums, and the kernel drops them", them{}).
+			return fail("UDP packets from %s arrive with wrong checksums, and the kernel drops them", them{}).
 				advise("start selvaged there with --vxlan-tx-checksum=off; or ethtool -K its uplink tx off"), true
 		case a.Outer.IsValid() && f.Counted.Strangers > 0:
 			return fail("the VTEP filter drops packets of %s, which has a lease", them{}).
