@@ -30,7 +30,7 @@ func TestDoctorDaemon(t *testing.T) {
 	podOnEach(ctx, t, l)
 	setting := func(path, value string) { p.write("/proc/sys/"+path, value) }
 	const file = "/run/flannel/subnet.env"
-	notRunning := symptom{"daemon", failure, "nobody listens on /run/selvage/selvaged.sock", "systemctl start selvaged; if it exits again, see journalctl -u selvaged -n 50"}
+	notRunning := symptom{"daemon", failure, "no process listens on /run/selvage/selvaged.sock", "systemctl start selvaged; if it exits again, see journalctl -u selvaged -n 50"}
 	hanging := make(chan struct{})
 	var holding sync.WaitGroup
 

@@ -190,7 +190,7 @@ func TestExplainOthers(t *testing.T) {
 			{own.Subnets[f].Addr().String(), 0, []string{"and is the node's own, on cni0"}},
 			{own.Subnets[f].Masked().Addr().String(), 0, []string{"and is the node's own, on " + device}},
 			{pod.Addr(f).String(), 0, []string{": a pod on cni0"}},
-			{free, 2, []string{"no node has a lease on " + free, "lease  missing  none", "where packets for it go meanwhile"}},
+			{free, 2, []string{"no node has a lease on " + free, "lease  missing  none", "the route that packets for it take"}},
 		} {
 			out, err := selvaged(t.Context(), t, node, "explain", tt.address)
 			code := 0

@@ -1,6 +1,5 @@
-// Package api serves what a daemon tells of itself: [status.Status] and so on as JSON over a unix socket, for selvaged's own
-// commands; and over TCP, for Kubernetes and Prometheus, whether it lives and is ready, and its metrics. Nothing can be
-// changed by it.
+// Package api serves a daemon's state: [status.Status] and the other reports as JSON over a unix socket, for selvaged's
+// own commands; and liveness, readiness and metrics over TCP, for Kubernetes and Prometheus. The API is read-only.
 package api
 
 import (
@@ -22,8 +21,8 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// Source is the daemon. Each method returns soon, or an error when ctx ends first: then the daemon's loop is stuck. Etcd is
-// about what etcd answers, and returns when ctx ends with what is known by then.
+// Source is the daemon. Each method returns soon. If ctx ends first, the daemon's loop is stuck, and the method returns
+// an error. Etcd queries etcd; when ctx ends, it returns the answers it has by then.
 type Source interface {
 	Status(ctx context.Context) (status.Status, error)
 	Peers(ctx context.Context) ([]status.Peer, error)
@@ -31,18 +30,18 @@ type Source interface {
 	Etcd(ctx context.Context) (status.EtcdReport, error)
 }
 
-// Options say where to serve. What is empty is not served.
+// Options say where to serve. An empty address is not served.
 type Options struct {
 	Socket  string // path of the unix socket
 	Healthz string // address and port of /healthz and /readyz
-	Metrics string // address and port of /metrics, and of the two
+	Metrics string // address and port of /metrics, /healthz and /readyz
 	Log     logrus.FieldLogger
 }
 
-// patience is how long the daemon's loop may take to answer. A pass over 10,000 peers takes half a second.
-const patience = 5 * time.Second
+// answerTimeout is how long the daemon's loop may take to answer. A pass over 10,000 peers takes half a second.
+const answerTimeout = 5 * time.Second
 
-// Server is what has been opened.
+// Server has the open listeners.
 type Server struct {
 	source    Source
 	log       logrus.FieldLogger
@@ -51,7 +50,7 @@ type Server struct {
 	handlers  []http.Handler
 }
 
-// Listen opens what the options say, so that an address that cannot be had is known before anything else is done.
+// Listen opens the listeners, so that an address that is in use is reported before anything else is done.
 func Listen(o Options) (*Server, error) {
 	s := &Server{log: o.Log, now: time.Now}
 	err := s.listenSocket(o.Socket)
@@ -76,11 +75,11 @@ func (s *Server) listenTCP(flag, address string, h http.Handler) error {
 	return nil
 }
 
-// ErrSocket is when there cannot be a socket.
-var ErrSocket = errors.New("no socket")
+// ErrSocket is returned if the socket cannot be created.
+var ErrSocket = errors.New("cannot create the socket")
 
-// listenSocket takes the place of a socket on which nobody listens any more. What it says is not for everybody: keys of
-// other systems can stand in a lease.
+// listenSocket replaces a socket on which no process listens any more. Only root may connect, since leases can contain
+// keys of other systems.
 func (s *Server) listenSocket(path string) error {
 	if path == "" {
 		return nil
@@ -90,7 +89,7 @@ func (s *Server) listenSocket(path string) error {
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
-		return fmt.Errorf("--socket: somebody listens on %s already: another selvaged runs here", path)
+		return fmt.Errorf("--socket: another selvaged runs here: a process listens on %s already", path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("--socket: %w: %w", ErrSocket, err)
@@ -106,7 +105,7 @@ func (s *Server) listenSocket(path string) error {
 	return nil
 }
 
-// Close ends what Listen opened, if it is not served.
+// Close closes the listeners, if Serve has not been called.
 func (s *Server) Close() (err error) {
 	for _, l := range s.listeners {
 		err = errors.Join(err, l.Close())
@@ -114,29 +113,35 @@ func (s *Server) Close() (err error) {
 	return err
 }
 
-// Serve answers for a daemon until ctx ends, and closes what is open.
+// Serve answers requests with the daemon's state until ctx ends, and closes the listeners.
 func (s *Server) Serve(ctx context.Context, source Source) {
 	s.source = source
 	var serving sync.WaitGroup
 	for i, l := range s.listeners {
-		server := &http.Server{Handler: s.handlers[i], ReadHeaderTimeout: patience}
+		server := &http.Server{Handler: s.handlers[i], ReadHeaderTimeout: answerTimeout}
 		stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 		serving.Go(func() {
 			defer stop()
 			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				s.log.WithError(err).Errorf("%s is not served any more", l.Addr())
+				s.log.WithError(err).Errorf("stopped serving %s", l.Addr())
 			}
 		})
 	}
 	serving.Wait()
 }
 
-// local is what is served on the socket.
+// local handles the requests on the socket.
 func (s *Server) local() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+status.PathStatus, answer(func(ctx context.Context, _ *http.Request) (any, error) { return s.source.Status(ctx) }))
-	mux.HandleFunc("GET "+status.PathPeers, answer(func(ctx context.Context, _ *http.Request) (any, error) { return s.source.Peers(ctx) }))
-	mux.HandleFunc("GET "+status.PathEtcd, answer(func(ctx context.Context, _ *http.Request) (any, error) { return s.source.Etcd(ctx) }))
+	mux.HandleFunc("GET "+status.PathStatus, answer(func(ctx context.Context, _ *http.Request) (any, error) {
+		return s.source.Status(ctx)
+	}))
+	mux.HandleFunc("GET "+status.PathPeers, answer(func(ctx context.Context, _ *http.Request) (any, error) {
+		return s.source.Peers(ctx)
+	}))
+	mux.HandleFunc("GET "+status.PathEtcd, answer(func(ctx context.Context, _ *http.Request) (any, error) {
+		return s.source.Etcd(ctx)
+	}))
 	mux.HandleFunc("GET "+status.PathExplain, answer(func(ctx context.Context, r *http.Request) (any, error) {
 		a, err := netip.ParseAddr(r.URL.Query().Get("address"))
 		if err != nil || a.Zone() != "" {
@@ -149,10 +154,10 @@ func (s *Server) local() http.Handler {
 
 var errAddress = errors.New("want ?address= with an IP address such as 10.5.29.7")
 
-// answer makes a handler of a question.
+// answer returns a handler that encodes the value of ask as JSON.
 func answer(ask func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), patience)
+		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
 		defer cancel()
 		value, err := ask(ctx, r)
 		switch {
@@ -164,12 +169,12 @@ func answer(ask func(context.Context, *http.Request) (any, error)) http.HandlerF
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(value) // whoever asked has gone
+		_ = json.NewEncoder(w).Encode(value) // fails if the client has disconnected
 	}
 }
 
-// health adds /healthz, which fails when the loop is stuck, and /readyz, which fails unless the kernel holds all that is
-// wanted.
+// health adds /healthz, which fails if the loop is stuck, and /readyz, which fails unless all kernel entries are in
+// sync.
 func (s *Server) health(mux *http.ServeMux) *http.ServeMux {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := s.ask(w, r); ok {
@@ -191,7 +196,7 @@ func (s *Server) health(mux *http.ServeMux) *http.ServeMux {
 }
 
 func (s *Server) ask(w http.ResponseWriter, r *http.Request) (st status.Status, ok bool) {
-	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
 	defer cancel()
 	st, err := s.source.Status(ctx)
 	if err != nil {

@@ -12,13 +12,14 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// metrics adds /metrics. Each scrape reports one [status.Status], so metrics and status cannot differ, and the number of
-// series does not grow with the number of peers.
+// metrics adds /metrics. Each scrape reports one [status.Status], so metrics and status are consistent, and the number
+// of series does not depend on the number of peers.
 func (s *Server) metrics(mux *http.ServeMux) *http.ServeMux {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&collector{s, describe()}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
+	options := promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, options))
 	return mux
 }
 
@@ -87,7 +88,7 @@ func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
 	st, err := c.source.Status(ctx)
 	d := c.descriptions

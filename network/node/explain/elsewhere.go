@@ -7,7 +7,7 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// What is explained here are addresses that belong to no peer.
+// This file explains addresses that belong to no peer.
 
 // outside explains an address outside the overlay.
 func (e *explanation) outside() {
@@ -36,13 +36,14 @@ func (e *explanation) outside() {
 		e.conclude(true, "%s is outside the overlay and link-local: pods on this node cannot reach others by it", a)
 	case f.Masquerade:
 		e.step("filter", "masquerade what leaves the overlay", e.filterMark(), f.Filter.Mode)
-		e.conclude(true, "%s is outside the overlay: pods on this node reach it through %s, with this node's address", a, hop.Link)
+		e.conclude(true, "%s is outside the overlay: pods on this node reach it through %s, with this node's address",
+			a, hop.Link)
 	default:
 		e.conclude(true, "%s is outside the overlay: pods on this node reach it through %s", a, hop.Link)
 	}
 }
 
-// on says which interface has the address.
+// on returns a phrase that names the interface with the address.
 func (e *explanation) on() string {
 	if link := e.kernel.LinkWith(e.address); link != "" {
 		return ", on " + link
@@ -66,14 +67,14 @@ func (e *explanation) own() {
 		e.conclude(true, "%s belongs to this node's subnet %s, and is the node's own%s", a, f.Subnet, e.on())
 		return
 	}
-	e.step("route", fmt.Sprintf("%s %s", a, hop), status.Note, "made with the pods' bridge")
+	e.step("route", fmt.Sprintf("%s %s", a, hop), status.Note, "created with the pods' bridge")
 	if hop.Link == f.Uplink || slices.Contains(f.Own, hop.Link) {
 		e.conclude(false, "%s belongs to this node's subnet %s, and packets for it leave through %s: "+
 			"no pod was started here yet, or its bridge is gone", a, f.Subnet, hop.Link)
 		return
 	}
 	if e.kernel.Seen(a, hop.Link) {
-		e.step("neighbour", fmt.Sprintf("%s dev %s", a, hop.Link), status.Note, "it answered lately")
+		e.step("neighbour", fmt.Sprintf("%s dev %s", a, hop.Link), status.Note, "it answered recently")
 	}
 	e.conclude(true, "%s belongs to this node's subnet %s: a pod on %s", a, f.Subnet, hop.Link)
 }
@@ -89,7 +90,7 @@ func (e *explanation) unleased() {
 	if hop, err := e.kernel.Route(e.address); err != nil {
 		e.step("route", "none", status.Note, err.Error())
 	} else {
-		e.step("route", fmt.Sprintf("%s %s", e.address, hop), status.Note, "where packets for it go meanwhile")
+		e.step("route", fmt.Sprintf("%s %s", e.address, hop), status.Note, "the route that packets for it take")
 	}
 	e.conclude(false, "%s", verdict)
 }

@@ -1,8 +1,9 @@
-// Package explain tells, step by step as a packet goes, how a node reaches an address: what the leases ask for, which of it the
-// kernel holds, and what the kernel really does with such a packet.
+// Package explain describes how a node reaches an address, step by step as a packet travels: the state that the leases
+// ask for, the part of it that the kernel holds, and the kernel's actual routing decision.
 //
-// It takes two inputs. [Facts] is what the daemon knows: its loop fills them in, in time that does not depend on the number of
-// routes. [Kernel] asks the kernel, which can take long among many routes, so [Address] runs on the goroutine of whoever asks.
+// It has two inputs. [Facts] is the daemon's knowledge: its loop fills them in, in time that does not depend on the
+// number of routes. [Kernel] queries the kernel, which can take long with many routes, so [Address] runs on the
+// caller's goroutine.
 package explain
 
 import (
@@ -16,11 +17,11 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// Kernel is what the kernel does with an address; the Lookup of package network/kernel implements it.
+// Kernel queries the kernel about an address. Lookup in package network/kernel implements it.
 type Kernel interface {
-	// Route returns how the kernel sends a packet to an address. The error says that it cannot, and why.
+	// Route returns the kernel's route for an address, or an error that says why there is none.
 	Route(netip.Addr) (network.Hop, error)
-	// Shadowing returns the foreign route that the kernel takes for an address in place of the one under a key.
+	// Shadowing returns the foreign route that shadows the route under a key for an address.
 	Shadowing(netip.Addr, network.RouteKey) (route string, ok bool, err error)
 	// LinkWith returns the name of the interface that has an address; empty if there is none.
 	LinkWith(netip.Addr) string
@@ -28,11 +29,11 @@ type Kernel interface {
 	Seen(a netip.Addr, link string) bool
 }
 
-// Facts is what the daemon knows of one address.
+// Facts is the daemon's knowledge about one address.
 type Facts struct {
-	Waiting bool         // the network config is not known yet: nothing else is set
-	Family  string       // of the address, as people write it
-	Network netip.Prefix // the overlay's in this family; invalid if the config has the family off
+	Waiting bool         // the network config is not known yet; no other field is set
+	Family  string       // of the address: "IPv4" or "IPv6"
+	Network netip.Prefix // the overlay's in this family; invalid if the config disables the family
 	Subnet  netip.Prefix // this node's own; invalid if it has none
 	Lease   string       // name of this node's own lease
 	Claims  []Claim      // leases on a subnet that holds the address: the accepted one first, then by age
@@ -42,7 +43,7 @@ type Facts struct {
 	Uplink  string       // name of the interface that carries the overlay
 	MTU     int          // the uplink's, in bytes
 	Own     []string     // names of this node's overlay devices
-	// Masquerade: what leaves the overlay gets this node's address.
+	// Masquerade: packets that leave the overlay get this node's address.
 	Masquerade bool
 	Filter     status.Filter
 }
@@ -52,18 +53,18 @@ type Claim struct {
 	Lease  string
 	Node   string
 	Reason error     // why it is rejected; nil: it is accepted
-	Until  time.Time // end of the grace period of one that has vanished from the store; zero: it has not
+	Until  time.Time // end of its grace period if it was withdrawn; else zero
 }
 
-// Peer is another node, and what leads to it.
+// Peer is another node, and the path to it.
 type Peer struct {
 	Name     string
 	PublicIP netip.Addr
 	Path     string               // how it is reached, such as "over VXLAN, flannel.1"
-	Entries  []network.Comparison // the kernel objects that lead to it
+	Entries  []network.Comparison // the kernel objects of the path
 	Route    network.RouteKey     // of its subnet
 	Link     string               // the device that its route leads out of; empty if it needs no route
-	Device   *Device              // that device; nil if it is not ours
+	Device   *Device              // that device; nil if it is not selvage's
 }
 
 // Device is one of this node's overlay devices.
@@ -73,7 +74,7 @@ type Device struct {
 	InSync bool
 }
 
-// Address explains how the node that the facts are of reaches a.
+// Address explains how a node reaches a, from the node's facts.
 func Address(a netip.Addr, f Facts, k Kernel) status.Explanation {
 	e := &explanation{
 		Explanation: status.Explanation{Address: a, OK: true, Steps: []status.Step{}},
@@ -83,7 +84,7 @@ func Address(a netip.Addr, f Facts, k Kernel) status.Explanation {
 	case f.Waiting:
 		e.conclude(false, "this node does not know the network config yet: run selvaged status")
 	case !f.Network.IsValid():
-		e.conclude(false, "the network config has %s off", f.Family)
+		e.conclude(false, "the network config disables %s", f.Family)
 	case !f.Network.Contains(a):
 		e.outside()
 	case f.Subnet.IsValid() && f.Subnet.Contains(a):
@@ -103,7 +104,7 @@ type explanation struct {
 	kernel  Kernel
 }
 
-// conclude sets the verdict. The first one that is bad stays.
+// conclude sets the verdict, unless an earlier one is bad.
 func (e *explanation) conclude(ok bool, format string, args ...any) {
 	if e.OK {
 		e.OK, e.Verdict = ok, status.Text(fmt.Sprintf(format, args...))
@@ -138,7 +139,7 @@ func (e *explanation) peer() {
 			if len(x.Actual) > 0 {
 				note = "actual: " + strings.Join(x.Actual, "; ")
 			}
-			e.conclude(false, "%s belongs to %s, but not every entry that leads there is in place", e.address, p.Name)
+			e.conclude(false, "%s belongs to %s, but not all entries of the path are in sync", e.address, p.Name)
 		}
 		for _, line := range x.Desired {
 			e.step(x.Kind, line, mark, note)
@@ -152,8 +153,8 @@ func (e *explanation) peer() {
 	e.conclude(true, "%s belongs to %s, reached %s", e.address, p.Name, p.Path)
 }
 
-// actualRoute compares what the kernel does with what is desired. A foreign route that is more specific or has a better
-// metric takes precedence, and so does a rule of policy routing.
+// actualRoute compares the kernel's routing decision with the desired one. A foreign route that is more specific or has
+// a better metric takes precedence, and so does a rule of policy routing.
 func (e *explanation) actualRoute() {
 	p := e.facts.Peer
 	if p.Link == "" {
@@ -171,7 +172,7 @@ func (e *explanation) actualRoute() {
 	}
 }
 
-// shadow names what takes precedence over the peer's route.
+// shadow names the route that shadows the peer's route.
 func (e *explanation) shadow() string {
 	switch route, ok, err := e.kernel.Shadowing(e.address, e.facts.Peer.Route); {
 	case err != nil:

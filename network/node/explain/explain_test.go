@@ -86,7 +86,7 @@ func TestAddress(t *testing.T) {
 		steps   []string // kind, mark, text, note, of some of them
 	}{
 		{"no config", "10.5.2.9", Facts{Waiting: true}, good, false, "this node does not know the network config yet: run selvaged status", nil},
-		{"family off", "fd00::1", Facts{Family: "IPv6"}, good, false, "the network config has IPv6 off", nil},
+		{"family off", "fd00::1", Facts{Family: "IPv6"}, good, false, "the network config disables IPv6", nil},
 
 		{"peer", "10.5.2.9", withPeer(nil), good, true, "10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{
 			"lease ok 10.5.2.0-24 # node2", "route ok ip route replace 10.5.2.0/24", "route ok the kernel: 10.5.2.9 dev flannel.1",
@@ -97,9 +97,9 @@ func TestAddress(t *testing.T) {
 			with(func(k *fakeKernel) { k.routes = routes("10.5.2.9", "eth0", "172.31.0.12", "eth0") }), true,
 			"10.5.2.9 belongs to node2, reached directly, through eth0", []string{"mtu - 1500 # of eth0"}},
 		{"entry missing", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Entries[0].InSync = false }), good, false,
-			"10.5.2.9 belongs to node2, but not every entry that leads there is in place", []string{"route missing ip route replace 10.5.2.0/24"}},
+			"10.5.2.9 belongs to node2, but not all entries of the path are in sync", []string{"route missing ip route replace 10.5.2.0/24"}},
 		{"entry changed", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Entries[0].InSync, f.Peer.Entries[0].Actual = false, []string{"ip route x"} }), good, false,
-			"10.5.2.9 belongs to node2, but not every entry that leads there is in place",
+			"10.5.2.9 belongs to node2, but not all entries of the path are in sync",
 			[]string{"route missing ip route replace 10.5.2.0/24 # actual: ip route x"}},
 		{"shadowed", "10.5.2.9", withPeer(nil),
 			fakeKernel{routes: routes("10.5.2.9", "eth0", "172.31.0.12", "eth0"), shadow: "route 10.5.2.9/32 dev eth0"}, false,
@@ -133,7 +133,7 @@ func TestAddress(t *testing.T) {
 
 		{"own pod", "10.5.1.7", overlay(), fakeKernel{routes: routes("10.5.1.7", "cni0"), seen: map[string]string{"10.5.1.7": "cni0"}}, true,
 			"10.5.1.7 belongs to this node's subnet 10.5.1.0/24: a pod on cni0",
-			[]string{"lease ok 10.5.1.0-24 # this node's own", "route - 10.5.1.7 dev cni0 # made with the pods' bridge", "neighbour - 10.5.1.7 dev cni0"}},
+			[]string{"lease ok 10.5.1.0-24 # this node's own", "route - 10.5.1.7 dev cni0 # created with the pods' bridge", "neighbour - 10.5.1.7 dev cni0"}},
 		{"own address", "10.5.1.1", overlay(), fakeKernel{routes: routesWith(local, "10.5.1.1", "lo"), links: map[string]string{"10.5.1.1": "cni0"}}, true,
 			"10.5.1.1 belongs to this node's subnet 10.5.1.0/24, and is the node's own, on cni0", nil},
 		{"no bridge", "10.5.1.7", overlay(), fakeKernel{}, false,
@@ -146,7 +146,7 @@ func TestAddress(t *testing.T) {
 				"no pod was started here yet, or its bridge is gone", nil},
 
 		{"unleased", "10.5.9.9", overlay(), fakeKernel{routes: routes("10.5.9.9", "eth0")}, false, "no node has a lease on 10.5.9.9",
-			[]string{"lease missing none", "route - 10.5.9.9 dev eth0 # where packets for it go meanwhile"}},
+			[]string{"lease missing none", "route - 10.5.9.9 dev eth0 # the route that packets for it take"}},
 		{"rejected", "10.5.9.9", func() Facts {
 			f := overlay()
 			f.Claims = []Claim{{Lease: "10.5.9.0-24", Reason: errors.New("backend is \"udp\"")}}

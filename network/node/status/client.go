@@ -15,10 +15,10 @@ import (
 	"syscall"
 )
 
-// ErrNotRunning is when nobody listens on the socket.
+// ErrNotRunning is returned if no process listens on the socket.
 var ErrNotRunning = errors.New("selvaged does not run here")
 
-// Client asks a daemon. Make one with [NewClient].
+// Client queries a daemon. Create one with [NewClient].
 type Client struct {
 	socket string
 	http   *http.Client
@@ -33,22 +33,22 @@ func NewClient(socket string) *Client {
 	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
-// Status asks how the node is.
+// Status returns the state of the node.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, c.get(ctx, PathStatus, &s)
 }
 
-// Peers asks for the other nodes' leases, in the order of their subnets.
+// Peers returns the other nodes' leases, in the order of their subnets.
 func (c *Client) Peers(ctx context.Context) (p []Peer, err error) {
 	return p, c.get(ctx, PathPeers, &p)
 }
 
-// Explain asks how the node reaches an address.
+// Explain returns how the node reaches an address.
 func (c *Client) Explain(ctx context.Context, a netip.Addr) (e Explanation, err error) {
 	return e, c.get(ctx, PathExplain+"?address="+url.QueryEscape(a.String()), &e)
 }
 
-// maxAnswer bounds what is taken of an answer, in bytes: 20,000 peers take 8 MB.
+// maxAnswer limits the size of an answer, in bytes: 20,000 peers take 8 MB.
 const maxAnswer = 64 << 20
 
 func (c *Client) get(ctx context.Context, path string, into any) error {
@@ -69,16 +69,16 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 		return fmt.Errorf("selvaged at %s answers %s: %s", c.socket, response.Status, strings.TrimSpace(string(body)))
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("selvaged at %s gave an answer that cannot be read: %w", c.socket, err)
+		return fmt.Errorf("selvaged at %s sent an invalid answer: %w", c.socket, err)
 	}
 	return nil
 }
 
-// explain says what it means that the socket cannot be used.
+// explain turns an error of the socket into advice.
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w: nobody listens on %s; start it, or name its --socket", ErrNotRunning, c.socket)
+		return fmt.Errorf("%w: no process listens on %s; start it, or name its --socket", ErrNotRunning, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s: %w; run as root", c.socket, fs.ErrPermission)
 	default:

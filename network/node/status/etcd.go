@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// PathEtcd is the path of an [EtcdReport]. Unlike the others, the daemon asks etcd for it.
+// PathEtcd is the path of an [EtcdReport]. Unlike for the other paths, the daemon queries etcd to answer it.
 const PathEtcd = "/v1/etcd"
 
-// EtcdReport describes etcd as the daemon's own client finds it now. Its reasons are those of package subnet, such as
+// EtcdReport describes etcd as the daemon's client sees it now. Its reasons are those of package subnet, such as
 // "forbidden".
 type EtcdReport struct {
 	Endpoints []EtcdEndpoint `json:"endpoints"`
@@ -25,7 +25,7 @@ type EtcdReport struct {
 // EtcdEndpoint is one of etcd's endpoints.
 type EtcdEndpoint struct {
 	URL             string        `json:"url"`
-	Error           Text          `json:"error,omitempty"` // it cannot be used; nothing else is known then
+	Error           Text          `json:"error,omitempty"` // why it cannot be used; the other fields are empty then
 	Code            Reason        `json:"code,omitempty"`  // of Error
 	Version         string        `json:"version,omitempty"`
 	Latency         time.Duration `json:"latency_ns,omitempty"`
@@ -44,7 +44,7 @@ type EtcdAlarm struct {
 	Text Text   `json:"text"`
 }
 
-// Etcd asks for the state of etcd, which the daemon then finds out.
+// Etcd returns the state of etcd. The daemon queries etcd for it.
 func (c *Client) Etcd(ctx context.Context) (r EtcdReport, err error) {
 	return r, c.get(ctx, PathEtcd, &r)
 }

@@ -1,10 +1,10 @@
 package status
 
-// Text is written for people. No program compares, searches or cuts it: what a program needs is a field of its own. A test
-// of this package checks that for the product's packages.
+// Text is written for people. No program compares, searches or cuts it: what a program needs is a separate field. A
+// test of this package checks this for the product's packages.
 type Text string
 
-// Texts converts what is written for people.
+// Texts converts a list of strings.
 func Texts[T ~string](all []T) (texts []Text) {
 	for _, x := range all {
 		texts = append(texts, Text(x))
@@ -18,11 +18,11 @@ type Reason string
 // Reasons of a [Problem].
 const (
 	ConfigMissing  Reason = "config-missing"  // no network config has been written yet
-	ConfigDeleted  Reason = "config-deleted"  // it was deleted; the one in use stays
+	ConfigDeleted  Reason = "config-deleted"  // it was deleted; the daemon keeps the one in use
 	ConfigRejected Reason = "config-rejected" // the network config is invalid, or needs a restart of the daemon
 	NoUplink       Reason = "no-uplink"       // no interface can carry the overlay
-	StartFailed    Reason = "start-failed"    // the backend cannot be set up; it is tried again
-	NoLease        Reason = "no-lease"        // no lease can be had, as when no subnet is free
+	StartFailed    Reason = "start-failed"    // the backend cannot be set up; the daemon retries
+	NoLease        Reason = "no-lease"        // no lease could be acquired, for example because no subnet is free
 	FileNotWritten Reason = "file-not-written"
 	KernelUnread   Reason = "kernel-unread" // the kernel's tables cannot be read
 	EntriesPending Reason = "entries-pending"
@@ -30,11 +30,11 @@ const (
 	RouteShadowed  Reason = "route-shadowed" // a route of another program takes precedence over the overlay's
 	PacketsDropped Reason = "packets-dropped"
 	RulesNotSet    Reason = "rules-not-set" // the packet filter rules cannot be set
-	CachedLeases   Reason = "cached-leases" // the store has not been reached; the node goes by the cached leases
+	CachedLeases   Reason = "cached-leases" // the store has not answered yet; the node uses its cached leases
 	StoreDown      Reason = "store-down"    // the store has not answered for a while
 )
 
-// Reasons why a kernel entry cannot be made: of a [Problem] with Kind and Key, and of a [Peer] that is pending.
+// Reasons why a kernel entry cannot be written: of a [Problem] with Kind and Key, and of a [Peer] that is pending.
 const (
 	EntryMissing Reason = "entry-missing" // not tried yet, or no error is known
 	EntryFailed  Reason = "entry-failed"
@@ -46,7 +46,7 @@ const (
 const (
 	LeaseWithdrawn Reason = "lease-withdrawn"
 	LeaseOverlaps  Reason = "lease-overlaps"  // with the subnet of an older lease
-	LeaseDuplicate Reason = "lease-duplicate" // of something that only one lease may have, such as a MAC address
+	LeaseDuplicate Reason = "lease-duplicate" // of a value that must be unique, such as a MAC address
 	LeaseOwnIP     Reason = "lease-own-ip"    // its public IP is this node's
 	LeaseInvalid   Reason = "lease-invalid"
 )

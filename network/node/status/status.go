@@ -1,11 +1,10 @@
-// Package status has the types of what a daemon reports over its socket, as JSON, and a [Client] that asks for them. It
-// imports nothing of the daemon, so a program that reads the answers needs this package only.
+// Package status has the types of the reports that a daemon serves over its socket as JSON, and a [Client] for them. It
+// does not import the daemon's packages, so a program that reads the reports needs this package only.
 //
-// The paths begin with the version of the answers, /v1. Within a version fields may be added; those that exist keep their
-// name and meaning.
+// The paths begin with the version of the API, /v1. Within a version, fields may be added; existing fields keep their
+// names and meanings.
 //
-// What is written for people has the type [Text], and is never parsed: a program goes by the fields beside it, such as a
-// [Reason].
+// Text for people has the type [Text] and is never parsed: a program uses the fields beside it, such as a [Reason].
 package status
 
 import (
@@ -36,7 +35,7 @@ const (
 	Degraded State = "degraded" // it was ready, and has problems now: see Problems
 )
 
-// Status describes a node.
+// Status is the state of a node, as its daemon reports it.
 type Status struct {
 	Version    string    `json:"version"`          // of selvaged
 	Kernel     string    `json:"kernel,omitempty"` // its release
@@ -67,22 +66,22 @@ type Status struct {
 	SubnetFile string `json:"subnet_file"`
 }
 
-// Problem is something that is wrong now.
+// Problem is a current problem of the node.
 type Problem struct {
-	Topic string    `json:"topic"` // what it is about, in a word or two
+	Topic string    `json:"topic"` // one or two words
 	Code  Reason    `json:"code"`
-	Kind  string    `json:"kind,omitempty"` // of the kernel entry that it is about, if it is about one
+	Kind  string    `json:"kind,omitempty"` // of the kernel entry concerned, if any
 	Key   string    `json:"key,omitempty"`  // of that entry
 	Text  Text      `json:"text"`
 	Since time.Time `json:"since"`
 }
 
-// Compare orders problems by topic, and those of one topic always in the same way.
+// Compare orders problems by topic, then by text.
 func (p Problem) Compare(other Problem) int {
 	return cmp.Or(cmp.Compare(p.Topic, other.Topic), cmp.Compare(p.Text, other.Text))
 }
 
-// Lease is the node's own.
+// Lease is the node's own lease.
 type Lease struct {
 	Key         string         `json:"key"`
 	Subnets     []netip.Prefix `json:"subnets"`
@@ -102,7 +101,7 @@ type Uplink struct {
 	Not      []Text         `json:"not,omitempty"` // the other interfaces, and why not those
 }
 
-// Backend describes how packets are carried.
+// Backend describes the data path.
 type Backend struct {
 	Type    string   `json:"type"`
 	PodMTU  int      `json:"pod_mtu"`
@@ -120,7 +119,7 @@ type Device struct {
 	Overhead int        `json:"overhead"`           // bytes that it adds to a packet on the underlay
 	MAC      string     `json:"mac"`                // empty: it has none
 	Local    netip.Addr `json:"local"`              // from which it sends; empty: the kernel chooses
-	Settings []Setting  `json:"settings,omitempty"` // what else is shown of it
+	Settings []Setting  `json:"settings,omitempty"` // further settings to display
 	Present  bool       `json:"present"`            // it exists, and is in sync
 	// Drops are the kernel's counters of the device; nil: it does not exist, or they cannot be read.
 	Drops *Drops `json:"drops,omitempty"`
@@ -132,8 +131,8 @@ type Setting struct {
 	Value string `json:"value"`
 }
 
-// Drops counts the packets that a device dropped, and its errors, since it was made. They are packets inside of the
-// tunnel.
+// Drops counts the packets that a device dropped, and its errors, since it was created. The packets are those inside
+// the tunnel.
 type Drops struct {
 	Received      uint64 `json:"rx_dropped"`
 	Sent          uint64 `json:"tx_dropped"`
@@ -155,19 +154,19 @@ type Filter struct {
 	VTEPFilter bool            `json:"vtep_filter"`
 }
 
-// FilterDrop is a chain of another program in which the overlay's packets are dropped.
+// FilterDrop is a chain of another program that drops the overlay's packets.
 type FilterDrop struct {
 	Family   string       `json:"family"` // "IPv4" or "IPv6"
-	Table    string       `json:"table"`  // with its family: "ip filter"; of the legacy iptables without
+	Table    string       `json:"table"`  // with its family: "ip filter"; without it for legacy iptables
 	Chain    string       `json:"chain"`
-	Legacy   bool         `json:"legacy,omitempty"` // it is one of the legacy iptables
+	Legacy   bool         `json:"legacy,omitempty"` // it belongs to legacy iptables
 	Network  netip.Prefix `json:"network"`          // of the overlay, whose packets are dropped
 	Text     Text         `json:"text"`             // what drops which packets
-	Commands []string     `json:"commands"`         // for a shell: they accept the packets
-	Advice   Text         `json:"advice"`           // Commands, and what can be done instead
+	Commands []string     `json:"commands"`         // shell commands that accept the packets
+	Advice   Text         `json:"advice"`           // Commands, and alternatives
 }
 
-// FilterTrouble is something of the packet filter that does not work as the network config asks for.
+// FilterTrouble is a setting of the packet filter that cannot be applied as the network config asks.
 type FilterTrouble struct {
 	Code   Reason `json:"code"`
 	Text   Text   `json:"text"`
@@ -197,7 +196,7 @@ type Refusal struct {
 	Why  Text   `json:"why"`
 }
 
-// Count is how many entries of one kind are desired, present and out of sync.
+// Count has the numbers of entries of one kind that are desired, present and out of sync.
 type Count struct {
 	Wanted  int `json:"wanted"`
 	Present int `json:"present"`
@@ -208,7 +207,7 @@ type Count struct {
 type Repairs struct {
 	Total  int           `json:"total"`
 	Counts []RepairCount `json:"counts,omitempty"`
-	Last   []Repair      `json:"last,omitempty"` // the newest first
+	Last   []Repair      `json:"last,omitempty"` // newest first
 }
 
 // RepairCount counts the repaired entries of one kind that were missing, or changed.
@@ -230,11 +229,11 @@ func (r *Repairs) Add(kind, what string, count int) {
 	r.Counts = append(r.Counts, RepairCount{kind, what, count})
 }
 
-// Passes is a histogram of the time that one pass took to bring the kernel in sync.
+// Passes is a histogram of the durations of passes that brought the kernel in sync.
 type Passes struct {
 	Count   uint64     `json:"count"`
 	Seconds float64    `json:"seconds"` // in total
-	Within  [10]uint64 `json:"within"`  // how many took no longer than each of passBounds
+	Within  [10]uint64 `json:"within"`  // number of passes within each of passBounds
 }
 
 // passBounds are the bounds of Passes.Within, in seconds.
@@ -268,7 +267,7 @@ type Repair struct {
 	Kind string    `json:"kind"`
 	Key  string    `json:"key"`
 	What string    `json:"what"`         // "missing" or "changed"
-	By   string    `json:"by,omitempty"` // the process that did it, if the kernel reported it: "pid 1234 (ip)"
+	By   string    `json:"by,omitempty"` // the process that caused it, if the kernel reported it: "pid 1234 (ip)"
 }
 
 // Etcd describes the lease store.
@@ -285,7 +284,7 @@ type Etcd struct {
 	Access      *EtcdAccess       `json:"access,omitempty"`
 }
 
-// EtcdAccess is where etcd is and how the daemon connects to it, without the password.
+// EtcdAccess describes how the daemon connects to etcd, without the password.
 type EtcdAccess struct {
 	Endpoints    []string `json:"endpoints"`
 	Prefix       string   `json:"prefix"`
@@ -310,7 +309,7 @@ const (
 // Peer is another node's lease.
 type Peer struct {
 	Key      string         `json:"key"`
-	Node     string         `json:"node,omitempty"` // empty for flannel's
+	Node     string         `json:"node,omitempty"` // empty for a lease of flannel
 	Subnets  []netip.Prefix `json:"subnets"`
 	PublicIP []netip.Addr   `json:"public_ip"`
 	Path     []Text         `json:"path"`  // a text for each of Paths
@@ -323,11 +322,11 @@ type Peer struct {
 
 // PeerPath is how one subnet of a peer is reached.
 type PeerPath struct {
-	Device string `json:"device,omitempty"` // empty: no route leads there
+	Device string `json:"device,omitempty"` // empty: there is no route
 	Direct bool   `json:"direct"`           // without a tunnel
 }
 
-// String returns the path as it is shown.
+// String returns the path as it is displayed.
 func (p PeerPath) String() string {
 	if p.Direct {
 		return p.Device + " (direct)"
@@ -351,7 +350,7 @@ const (
 	Right   Mark = "ok"      // desired, and in sync
 	Missing Mark = "missing" // desired, and missing or different
 	Foreign Mark = "foreign" // not selvage's
-	Note    Mark = "-"       // neither
+	Note    Mark = "-"       // none of these
 )
 
 // Step is one step of a packet's path.
@@ -359,10 +358,10 @@ type Step struct {
 	Kind string `json:"kind"` // lease, route, nexthop, neighbour, fdb, device, uplink, mtu, filter
 	Text Text   `json:"text"` // in the syntax of ip and bridge, where it has one
 	Mark Mark   `json:"mark"`
-	Note Text   `json:"note,omitempty"` // what is there instead, or what it means
+	Note Text   `json:"note,omitempty"` // the actual state, or an explanation
 }
 
-// Pending is how many entries of all kinds are out of sync.
+// Pending returns the number of entries, of all kinds, that are out of sync.
 func (s Status) Pending() (n int) {
 	for _, c := range s.Entries {
 		n += c.Pending
