@@ -105,13 +105,13 @@ var (
 		{`etcd lease [0-9a-f]+`, "etcd lease 3dc2a1b0c9d8e7f6"},
 		{`for (\d+ min )?\d+ s\b`, "for 3 s"},
 		{`for \d+s\b`, "for 3s"},
-		{`the last (\d+ min )?\d+ s ago`, "the last 1 s ago"},
-		{`heard (\d+ min )?\d+ s ago`, "heard 1 s ago"},
-		{`runs \d+ (h|d)( \d+ (min|h))? without`, "runs 23 h 59 min without"},
+		{`; last (\d+ min )?\d+ s ago`, "; last 1 s ago"},
+		{`last contact (\d+ min )?\d+ s ago`, "last contact 1 s ago"},
+		{`expires in \d+ (h|d)( \d+ (min|h))? without`, "expires in 23 h 59 min without"},
 		{`grace for \d+ s`, "grace for 29 s"},
-		{`kept until \d\d:\d\d:\d\d`, "kept until 12:00:29"},
+		{`retained until \d\d:\d\d:\d\d`, "retained until 12:00:29"},
 		{`revision \d+`, "revision 57"},
-		{`answers in [0-9.]+(ms|µs)`, "answers in 1.2ms"},
+		{`latency [0-9.]+(ms|µs)`, "latency 1.2ms"},
 		{`the slowest in [0-9.]+(ms|µs)`, "the slowest in 350µs"},
 		{`by pid \d+( \(ip\)|, gone or in a container)`, "by pid 4711 (ip)"}, // ip may have ended before it was looked for
 	}
@@ -200,7 +200,7 @@ func TestSession(t *testing.T) {
 	s.scene() // all is well
 	s.run(1, "selvaged status", 0, "peers     2 programmed")
 	s.run(1, "selvaged peers", 0, "node3")
-	s.run(1, "selvaged explain 10.5.2.7", 0, "is of node2")
+	s.run(1, "selvaged explain 10.5.2.7", 0, "belongs to node2")
 	s.run(1, look, 0, "0 failures, 0 warnings")
 
 	s.scene() // somebody deletes a route
@@ -219,7 +219,7 @@ func TestSession(t *testing.T) {
 	s.does(2, "kill -9 $(pidof selvaged)", func(n *lab.Node) error { n.Kill(); return nil })
 	s.run(1, "etcdctl del /coreos.com/network/subnets/10.5.2.0-24", 0, "1")
 	s.run(1, "selvaged peers --bad", 0, "grace")
-	s.run(1, "selvaged explain 10.5.2.7", 0, "gone from etcd")
+	s.run(1, "selvaged explain 10.5.2.7", 0, "withdrawn")
 	s.starts(2)
 	s.run(1, "selvaged peers", 0, "flannel.1  programmed\nnode3")
 
@@ -236,7 +236,7 @@ func TestSession(t *testing.T) {
 		`"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0e:00:00:00:00:99"},"BackendV6Data":{"VNI":1,"VtepMAC":"0e:00:00:00:00:98"}}'`, 0, "OK")
 	s.run(1, "selvaged status | grep -A 1 ^peers", 0, "1 quarantined")
 	s.run(1, "selvaged peers --bad", 0, "overlaps")
-	s.run(1, "selvaged explain 10.5.2.7 | head -n 3", 0, "not let in")
+	s.run(1, "selvaged explain 10.5.2.7 | head -n 3", 0, "rejected")
 	s.run(1, "selvaged doctor --check leases", 2, "rejected")
 	s.run(1, "etcdctl del '/coreos.com/network/subnets/10.5.2.0-24&fd00:5::-64'", 0, "1")
 	s.run(1, "selvaged doctor --check leases", 0, "all leases accepted")
