@@ -48,7 +48,7 @@ Exit codes: 0 all passed, 3 warnings only, 2 failures, 1 doctor itself failed.`,
 			if timeout <= 0 || o.Sample <= 0 {
 				return fmt.Errorf("--timeout and --sample: want more than 0")
 			}
-			if err := doctor.KnownChecks(o.Checks); err != nil {
+			if err := doctor.ValidateChecks(o.Checks); err != nil {
 				return fmt.Errorf("--check: %w", err)
 			}
 			if all {

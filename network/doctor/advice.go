@@ -8,13 +8,13 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// etcdCommands writes commands for the etcd that the daemon uses, so that they can be run as they are shown.
+// etcdCommands formats commands for the daemon's etcd. They can be copied to a shell as they are.
 type etcdCommands struct {
 	access    status.EtcdAccess
-	endpoints string // empty: those that both programs use by default
+	endpoints string // empty: the default, which etcdctl and selvaged share
 }
 
-// etcd returns the commands for the daemon's etcd; without a daemon, for the default one.
+// etcd returns commands for the daemon's etcd; without a daemon, for the default endpoint.
 func (f Facts) etcd() (c etcdCommands) {
 	if f.Status != nil && f.Status.Etcd.Access != nil {
 		c.access = *f.Status.Etcd.Access
@@ -26,18 +26,18 @@ func (f Facts) etcd() (c etcdCommands) {
 	return c
 }
 
-// defaultPrefix is where flannel and selvage keep the network config and the leases unless told otherwise.
+// defaultPrefix is the default prefix of flannel's and selvage's etcd keys.
 const defaultPrefix = "/coreos.com/network"
 
 // key returns a key below the daemon's prefix, quoted for a shell.
 func (c etcdCommands) key(name string) string {
 	if c.access.Prefix == "" {
-		return word(defaultPrefix + "/" + name)
+		return shellQuote(defaultPrefix + "/" + name)
 	}
-	return word(c.access.Prefix + "/" + name)
+	return shellQuote(c.access.Prefix + "/" + name)
 }
 
-// ctl returns an etcdctl command. The arguments are quoted already. etcdctl asks for the password by itself.
+// ctl returns an etcdctl command. args must be quoted. etcdctl prompts for the password.
 func (c etcdCommands) ctl(args ...string) string {
 	return command("etcdctl", flags("endpoints", c.endpoints), c.certificates(), flags("user", c.access.Username), args)
 }
@@ -47,11 +47,11 @@ func (c etcdCommands) ctlAt(endpoint string, args ...string) string {
 	return command("etcdctl", flags("endpoints", endpoint), c.certificates(), flags("user", c.access.Username), args)
 }
 
-// admin returns an etcdctl command, given as program and arguments, that takes more rights than the daemon's user has.
+// admin returns an etcdctl command that needs more rights than the daemon's user has. args are quoted here.
 func (c etcdCommands) admin(program string, args ...string) string {
 	args = slices.Clone(args)
 	for i := range args {
-		args[i] = word(args[i])
+		args[i] = shellQuote(args[i])
 	}
 	return command(program, flags("endpoints", c.endpoints), c.certificates(), args)
 }
@@ -75,22 +75,22 @@ func command(program string, args ...[]string) string {
 	return strings.Join(slices.Insert(slices.Concat(args...), 0, program), " ")
 }
 
-// flags returns --NAME=VALUE of pairs of names and values, without those that have no value.
+// flags returns --NAME=VALUE for pairs of names and values. It skips empty values.
 func flags(pairs ...string) (all []string) {
 	for pair := range slices.Chunk(pairs, 2) {
 		if pair[1] != "" {
-			all = append(all, "--"+pair[0]+"="+word(pair[1]))
+			all = append(all, "--"+pair[0]+"="+shellQuote(pair[1]))
 		}
 	}
 	return all
 }
 
-// plain matches what a shell leaves as it is.
-var plain = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]*$`)
+// shellSafe matches text that a shell does not change.
+var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]*$`)
 
-// word quotes text for a shell.
-func word(text string) string {
-	if plain.MatchString(text) {
+// shellQuote quotes text for a shell.
+func shellQuote(text string) string {
+	if shellSafe.MatchString(text) {
 		return text
 	}
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"

@@ -9,7 +9,7 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// log shows the daemon's log.
+// log is the command that shows the daemon's log.
 const log = "journalctl -u selvaged -n 50"
 
 func checkDaemon(f Facts) (all []Finding) {
@@ -22,7 +22,7 @@ func checkDaemon(f Facts) (all []Finding) {
 	}
 	s := f.Status
 	for _, p := range s.Problems {
-		if !elsewhere(p) {
+		if !coveredElsewhere(p) {
 			since := f.Now.Sub(p.Since).Round(time.Second)
 			all = append(all, failure(f.remedy(p.Code), "%s: %s, for %s", p.Topic, p.Text, since))
 		}
@@ -38,8 +38,8 @@ func checkDaemon(f Facts) (all []Finding) {
 	return all
 }
 
-// elsewhere reports whether another check covers a problem: etcd, entries, routes, filter, or conflicts.
-func elsewhere(p status.Problem) bool {
+// coveredElsewhere reports whether another check covers a problem: etcd, entries, routes, filter, or conflicts below.
+func coveredElsewhere(p status.Problem) bool {
 	switch p.Code {
 	case status.EntriesPending, status.CachedLeases, status.StoreDown, status.PacketsDropped, status.RulesNotSet,
 		status.RouteShadowed, status.Conflict:
@@ -48,7 +48,7 @@ func elsewhere(p status.Problem) bool {
 	return p.Kind != ""
 }
 
-// conflicts makes one finding of all conflicts: one changed setting changes others.
+// conflicts returns one finding for all conflicts: one changed setting often changes others.
 func conflicts(f Facts) []Finding {
 	var texts []string
 	for _, p := range f.Status.Problems {

@@ -31,7 +31,7 @@ func checkEtcd(f Facts) (all []Finding) {
 	}
 	for _, e := range f.Etcd.Endpoints {
 		switch {
-		case e.Error == "" || aboutUser(e.Code): // the rights below say that once
+		case e.Error == "" || aboutUser(e.Code): // reported once, with the rights below
 		case len(versions) > 0:
 			all = append(all, warning(memberRemedy(etcd, e), "%s: %s; the others answer", e.URL, e.Error))
 		default:
@@ -56,10 +56,10 @@ func checkEtcd(f Facts) (all []Finding) {
 	return all
 }
 
-// aboutUser reports whether a reason is about who asks, which is the same at all endpoints.
+// aboutUser reports whether a reason concerns the etcd user, and so is the same at all endpoints.
 func aboutUser(code status.Reason) bool { return subnet.Reason(code).AboutUser() }
 
-// checkMember judges what a member that answers reports of itself.
+// checkMember checks what an etcd member that answers reports about itself.
 func checkMember(etcd etcdCommands, e status.EtcdEndpoint, now time.Time) (all []Finding) {
 	for _, alarm := range e.Alarms {
 		advice := etcd.ctl("endpoint", "status", "--cluster", "-w", "table")
@@ -88,7 +88,8 @@ func checkMember(etcd etcdCommands, e status.EtcdEndpoint, now time.Time) (all [
 	return all
 }
 
-// maxSkew is how far clocks may differ: certificates and logs tolerate some seconds, and less cannot be measured reliably.
+// maxSkew is the tolerated difference between clocks. Certificates and logs tolerate some seconds, and a smaller
+// difference cannot be measured reliably.
 const maxSkew = 10 * time.Second
 
 // checkClock compares an endpoint's clock with this node's. etcd's leases run by its own clock, certificates by each
@@ -120,9 +121,11 @@ func checkCertificate(what string, end, now time.Time) []Finding {
 	const soon = 7 * 24 * time.Hour
 	switch left := end.Sub(now); {
 	case left < 0:
-		return []Finding{failure("renew it, or correct this host's clock", "%s expired at %s", what, end.Format(time.RFC3339))}
+		return []Finding{failure("renew it, or correct this host's clock",
+			"%s expired at %s", what, end.Format(time.RFC3339))}
 	case left < soon:
-		return []Finding{warning("renew it; selvaged reads the file at each connection", "%s expires at %s", what, end.Format(time.RFC3339))}
+		return []Finding{warning("renew it; selvaged reads the file at each connection",
+			"%s expires at %s", what, end.Format(time.RFC3339))}
 	}
 	return nil
 }

@@ -10,9 +10,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// oldest returns the first kernel on which a family works: vxlan_changelink came with 4.12, IPv6 routes with onlink with
-// 4.16.
-func oldest(f subnet.Family) [2]int {
+// minKernel returns the oldest kernel that supports a family: 4.12 added vxlan_changelink, 4.16 onlink IPv6 routes.
+func minKernel(f subnet.Family) [2]int {
 	return [...][2]int{subnet.IPv4: {4, 12}, subnet.IPv6: {4, 16}}[f]
 }
 
@@ -27,12 +26,14 @@ func older(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1]
 func checkKernel(f Facts) (all []Finding) {
 	v, known := version(f.Kernel.Release)
 	for _, family := range subnet.Families() {
-		if least := oldest(family); known && f.uses(family) && older(v, least) {
-			all = append(all, failure(fmt.Sprintf("boot Linux %d.%d or later", least[0], least[1]), "Linux %s is too old for an overlay of %s", f.Kernel.Release, family))
+		if least := minKernel(family); known && f.uses(family) && older(v, least) {
+			all = append(all, failure(fmt.Sprintf("boot Linux %d.%d or later", least[0], least[1]),
+				"Linux %s is too old for an overlay of %s", f.Kernel.Release, family))
 		}
 	}
 	if f.Kernel.NFTables != nil {
-		all = append(all, warning("modprobe nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET); or silence with --vtep-filter=false",
+		all = append(all, warning(
+			"modprobe nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET); or silence with --vtep-filter=false",
 			"nf_tables cannot be used, so VXLAN packets are accepted from any host: %v", f.Kernel.NFTables))
 	}
 	if len(all) == 0 {
@@ -45,19 +46,19 @@ func checkKernel(f Facts) (all []Finding) {
 	return all
 }
 
-// dots formats a path below /proc/sys for sysctl. A path with a dot in it, as of a VLAN, keeps its slashes, which sysctl
-// accepts.
-func dots(path string) string {
+// sysctlName formats a path below /proc/sys for sysctl(8). A path that contains a dot, such as a VLAN's, keeps its
+// slashes, which sysctl accepts.
+func sysctlName(path string) string {
 	if strings.Contains(path, ".") {
 		return path
 	}
 	return strings.ReplaceAll(path, "/", ".")
 }
 
-// off returns a failure if a setting is 0. effect says what follows from that.
-func (f Facts) off(path, effect string) (all []Finding) {
+// disabled returns a failure if a setting is 0. effect is the consequence.
+func (f Facts) disabled(path, effect string) (all []Finding) {
 	if f.Sysctls[path] == "0" {
-		name := dots(path)
+		name := sysctlName(path)
 		all = append(all, failure(fmt.Sprintf("sysctl -w %s=1; find what sets it to 0: grep -rs forward /etc/sysctl.conf "+
 			"/etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d", name), "%s is 0: %s", name, effect))
 	}
@@ -82,14 +83,16 @@ func checkForwarding(f Facts) (all []Finding) {
 		if !f.uses(family) {
 			continue
 		}
-		whole := [...]string{subnet.IPv4: "net/ipv4/ip_forward", subnet.IPv6: "net/ipv6/conf/all/forwarding"}[family]
-		if bad := f.off(whole, "this node forwards no "+family.String()+" packets, from its pods or to them"); len(bad) > 0 {
+		global := [...]string{subnet.IPv4: "net/ipv4/ip_forward", subnet.IPv6: "net/ipv6/conf/all/forwarding"}[family]
+		bad := f.disabled(global, fmt.Sprintf("this node forwards no %s packets, from its pods or to them", family))
+		if len(bad) > 0 {
 			all = append(all, bad...)
-			continue // which sets it for all interfaces
+			continue // the global setting changes that of each interface
 		}
 		for _, link := range links {
 			path := [...]string{subnet.IPv4: "net/ipv4/conf/", subnet.IPv6: "net/ipv6/conf/"}[family] + link + "/forwarding"
-			all = append(all, f.off(path, fmt.Sprintf("this node forwards no %s packets that arrive on %s", family, link))...)
+			effect := fmt.Sprintf("this node forwards no %s packets that arrive on %s", family, link)
+			all = append(all, f.disabled(path, effect)...)
 		}
 	}
 	if len(all) == 0 {
@@ -105,8 +108,9 @@ func checkRouterAdvertisements(f Facts) []Finding {
 	}
 	path := "net/ipv6/conf/" + l.Name + "/accept_ra"
 	if f.Sysctls[path] == "1" && f.Sysctls["net/ipv6/conf/"+l.Name+"/forwarding"] == "1" {
-		return []Finding{failure(fmt.Sprintf("sysctl -w %s=2", dots(path)),
-			"%s is 1: a forwarding node then ignores router advertisements, and loses an IPv6 default route learnt from one", dots(path))}
+		return []Finding{failure(fmt.Sprintf("sysctl -w %s=2", sysctlName(path)),
+			"%s is 1: a forwarding node then ignores router advertisements, and loses an IPv6 default route learnt from one",
+			sysctlName(path))}
 	}
 	return []Finding{passed("router advertisements on %s are accepted, or not used", l.Name)}
 }
@@ -121,20 +125,24 @@ func checkBridgeFilter(f Facts) []Finding {
 		if !f.uses(family) {
 			continue
 		}
-		setting := [...]string{subnet.IPv4: "net/bridge/bridge-nf-call-iptables", subnet.IPv6: "net/bridge/bridge-nf-call-ip6tables"}[family]
+		setting := [...]string{
+			subnet.IPv4: "net/bridge/bridge-nf-call-iptables", subnet.IPv6: "net/bridge/bridge-nf-call-ip6tables",
+		}[family]
 		if value := f.Sysctls[setting]; value != "1" {
 			if value == "" {
 				value = "not available"
 			}
-			return []Finding{warning(fmt.Sprintf("modprobe br_netfilter; sysctl -w %s=1", dots(setting)),
-				"%s is %s, and kube-proxy uses iptables: a pod gets no answer through a service from a pod of its own node", dots(setting), value)}
+			return []Finding{warning(fmt.Sprintf("modprobe br_netfilter; sysctl -w %s=1", sysctlName(setting)),
+				"%s is %s, and kube-proxy uses iptables: a pod gets no answer through a service from a pod of its own node",
+				sysctlName(setting), value)}
 		}
 	}
 	return []Finding{passed("kube-proxy's rules see packets between pods of this node")}
 }
 
-// checkNeighbours checks the size of the neighbour tables: the kernel keeps gc_thresh3 neighbours that are not permanent, for
-// all interfaces and namespaces. Peers on the uplink's link are such; before Linux 5.0 permanent ones counted too.
+// checkNeighbours checks the size of the neighbour tables. The kernel keeps at most gc_thresh3 neighbours for all
+// interfaces and namespaces. Peers on the uplink's link count towards it; before Linux 5.0, permanent neighbours did
+// as well.
 func checkNeighbours(f Facts) (all []Finding) {
 	if f.Status == nil || f.Status.Uplink == nil {
 		return nil
@@ -155,7 +163,8 @@ func checkNeighbours(f Facts) (all []Finding) {
 		if n >= limit {
 			setting := [...]string{subnet.IPv4: "net.ipv4", subnet.IPv6: "net.ipv6"}[family] + ".neigh.default.gc_thresh3"
 			all = append(all, failure(fmt.Sprintf("sysctl -w %s=%d, and add it to /etc/sysctl.d", setting, 2*n),
-				"%d nodes share a link with this one, and the kernel keeps %d neighbours (%s): beyond that, packets are dropped", n, limit, setting))
+				"%d nodes share a link with this one, and the kernel keeps %d neighbours (%s): beyond that, packets are dropped",
+				n, limit, setting))
 		}
 	}
 	if len(all) == 0 {

@@ -9,8 +9,8 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// manyLeases is how many rejected leases get a finding each.
-const manyLeases = 5
+// maxRejected is how many rejected leases are reported one by one.
+const maxRejected = 5
 
 // checkLeases looks for leases of other nodes that this node rejects, and for public IPs that several leases share.
 func checkLeases(f Facts) (all []Finding) {
@@ -22,11 +22,11 @@ func checkLeases(f Facts) (all []Finding) {
 		if p.State != status.Quarantined {
 			continue
 		}
-		if rejected++; rejected <= manyLeases {
+		if rejected++; rejected <= maxRejected {
 			all = append(all, rejectedLease(etcd, p))
 		}
 	}
-	if more := rejected - manyLeases; more > 0 {
+	if more := rejected - maxRejected; more > 0 {
 		all = append(all, warning("selvaged peers --bad lists them", "%d more leases rejected", more))
 	}
 	all = append(all, sharedPublicIPs(etcd, f.Peers)...)
@@ -36,7 +36,8 @@ func checkLeases(f Facts) (all []Finding) {
 	return all
 }
 
-// rejectedLease says what to do about a rejected lease. One that may well be a node's is a failure: that node is not reached.
+// rejectedLease reports a rejected lease and what to do. It is a failure if the lease probably belongs to a node,
+// which is then unreachable.
 func rejectedLease(etcd etcdCommands, p status.Peer) Finding {
 	name := p.Key
 	if p.Node != "" {
@@ -72,7 +73,8 @@ func releaseOf(etcd etcdCommands, p status.Peer) string {
 	return etcd.release(p.Subnets[0].String())
 }
 
-// sharedPublicIPs looks for peers that share a public IP. All can be right, behind one NAT; mostly one is stale.
+// sharedPublicIPs looks for peers that share a public IP. They may be behind one NAT; usually one of the leases is
+// stale.
 func sharedPublicIPs(etcd etcdCommands, peers []status.Peer) (all []Finding) {
 	by := map[netip.Addr][]status.Peer{}
 	var order []netip.Addr

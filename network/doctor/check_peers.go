@@ -8,19 +8,20 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// checkPeers reports which peers are not reached, and why.
+// checkPeers reports which peers are unreachable, and why.
 func checkPeers(f Facts) (all []Finding) {
 	if f.Status == nil {
 		return nil
 	}
 	all = f.unprogrammed()
 	if f.ProbeErr != nil {
-		all = append(all, warning("run it as root, with CAP_NET_RAW", "peers could not be probed, or not in detail: %v", f.ProbeErr))
+		all = append(all, warning("run it as root, with CAP_NET_RAW",
+			"peers could not be probed, or not in detail: %v", f.ProbeErr))
 	}
-	affected, order := map[diagnosis]*names{}, []diagnosis{}
-	var reached, notes int
+	affected, order := map[diagnosis]*affectedPeers{}, []diagnosis{}
+	var working, notes int
 	var slowest time.Duration
-	pending := map[string]bool{} // reported above
+	pending := map[string]bool{} // unprogrammed reports these
 	for _, p := range f.Peers {
 		pending[p.Key] = p.State == status.Pending
 	}
@@ -30,7 +31,7 @@ func checkPeers(f Facts) (all []Finding) {
 		}
 		d := f.diagnose(p)
 		if d.level == Pass {
-			reached++
+			working++
 			slowest = max(slowest, p.Overlay.RTT)
 			if d.text.format == "" {
 				continue
@@ -38,7 +39,7 @@ func checkPeers(f Facts) (all []Finding) {
 			notes++
 		}
 		if affected[d] == nil {
-			order, affected[d] = append(order, d), &names{addresses: map[string][]string{}}
+			order, affected[d] = append(order, d), &affectedPeers{addresses: map[string][]string{}}
 		}
 		affected[d].add(p, f.leaseOf(p))
 	}
@@ -52,11 +53,11 @@ func checkPeers(f Facts) (all []Finding) {
 	}
 	for _, d := range order {
 		n := affected[d]
-		all = append(all, Finding{Level: d.level, Evidence: d.text.about(n), Advice: d.advice.about(n)})
+		all = append(all, Finding{Level: d.level, Evidence: d.text.render(n), Advice: d.advice.render(n)})
 	}
-	if reached > notes {
+	if working > notes {
 		all = append(all, passed("%d of %d probed paths to other nodes carry packets of all sizes, the slowest in %s",
-			reached, len(f.Paths)-unprobed(f.Paths), slowest.Round(10*time.Microsecond)))
+			working, len(f.Paths)-unprobed(f.Paths), slowest.Round(10*time.Microsecond)))
 	}
 	return all
 }
@@ -70,7 +71,8 @@ func unprobed(paths []probe.Path) (n int) {
 	return n
 }
 
-// longGrace is the grace period from which on a withdrawn lease is reported: it is that long after etcd lost its data.
+// longGrace is the remaining grace period above which a withdrawn lease is reported. It is that long only after etcd
+// lost its data.
 const longGrace = 5 * time.Minute
 
 // unprogrammed reports peers whose entries are not in the kernel, and peers whose leases vanished with others.
@@ -91,16 +93,16 @@ func (f Facts) unprogrammed() (all []Finding) {
 		}
 	}
 	for _, code := range order {
-		text := "kernel entries are missing for " + some(by[code])
-		if f.Status.Pending() == 0 && code != status.EntryMissing { // else see entries
+		text := "kernel entries are missing for " + abbreviate(by[code])
+		if f.Status.Pending() == 0 && code != status.EntryMissing { // otherwise the check of entries says why
 			text += fmt.Sprintf(": %s", first[code].Why)
 		}
 		all = append(all, failure("see entries, routes and device; selvaged explain ADDRESS follows a packet", "%s", text))
 	}
 	if len(graced) > 0 {
 		all = append(all, warning("check their daemons, which claim the leases again: selvaged status there",
-			"the leases of %s vanished from etcd, which lost its data; their entries are retained until the leases would have expired",
-			some(graced)))
+			"the leases of %s vanished from etcd, which lost its data; "+
+				"their entries are retained until the leases would have expired", abbreviate(graced)))
 	}
 	return all
 }

@@ -10,42 +10,42 @@ import (
 	"github.com/selvage-net/selvage/network/doctor/probe"
 )
 
-// diagnosis is what is wrong with one path. It is comparable, and names no peer: peers with the same diagnosis are reported
-// together.
+// diagnosis is what is wrong with one path. It is comparable and does not name the peer, so that peers with the same
+// diagnosis are reported together.
 type diagnosis struct {
 	level        Level
-	text, advice sentence
+	text, advice phrase
 }
 
-// sentence is text that is made last, when it is known which peers it is about.
-type sentence struct {
+// phrase is text that is rendered last, when all peers that it is about are known.
+type phrase struct {
 	format string
-	args   [maxArgs]any // comparable ones
+	args   [maxArgs]any // all comparable
 	n      int
 }
 
 const maxArgs = 5
 
-// Arguments of a sentence about peers.
+// Placeholders in a phrase's arguments.
 type (
-	them        struct{} // their names and addresses
-	theirSubnet struct{} // the subnet of their lease; of several, a placeholder
+	peerNames  struct{} // the names and addresses of the peers
+	peerSubnet struct{} // the subnet of their lease, or "SUBNET" for several leases
 )
 
-func say(format string, args ...any) sentence {
-	s := sentence{format: format, n: len(args)}
+func textf(format string, args ...any) phrase {
+	s := phrase{format: format, n: len(args)}
 	copy(s.args[:], args)
 	return s
 }
 
-// about returns the sentence with the peers put in.
-func (s sentence) about(n *names) string {
+// render returns the text for these peers.
+func (s phrase) render(n *affectedPeers) string {
 	args := s.args
 	for i, a := range args {
 		switch a.(type) {
-		case them:
+		case peerNames:
 			args[i] = n.String()
-		case theirSubnet:
+		case peerSubnet:
 			args[i] = n.subnet()
 		}
 	}
@@ -53,43 +53,46 @@ func (s sentence) about(n *names) string {
 }
 
 func fail(format string, args ...any) diagnosis {
-	return diagnosis{level: Failure, text: say(format, args...)}
+	return diagnosis{level: Failure, text: textf(format, args...)}
 }
 
 func warn(format string, args ...any) diagnosis {
-	return diagnosis{level: Warning, text: say(format, args...)}
+	return diagnosis{level: Warning, text: textf(format, args...)}
 }
 
 func pass(format string, args ...any) diagnosis {
-	return diagnosis{level: Pass, text: say(format, args...)}
+	return diagnosis{level: Pass, text: textf(format, args...)}
 }
 
-// advise adds what to do.
-func (d diagnosis) advise(format string, args ...any) diagnosis { return d.with(say(format, args...)) }
+// advise adds the advice.
+func (d diagnosis) advise(format string, args ...any) diagnosis {
+	return d.with(textf(format, args...))
+}
 
-func (d diagnosis) with(advice sentence) diagnosis {
+func (d diagnosis) with(advice phrase) diagnosis {
 	d.advice = advice
 	return d
 }
 
-// names are the peers with one diagnosis, each once: "node2 (172.31.0.12, fd00:31::12), node3 (172.31.0.13)".
-type names struct {
+// affectedPeers are the peers with one diagnosis. It lists each of them once:
+// "node2 (172.31.0.12, fd00:31::12), node3 (172.31.0.13)".
+type affectedPeers struct {
 	order     []string
 	addresses map[string][]string // by name
-	subnets   []netip.Prefix      // of their leases
+	subnets   []netip.Prefix      // of their leases, at most two of them
 }
 
-// subnet returns the subnet, if all are of one lease, or a placeholder.
-func (n *names) subnet() string {
+// subnet returns the subnet of the peers' lease, or a placeholder if there are several leases.
+func (n *affectedPeers) subnet() string {
 	if len(n.subnets) == 1 {
 		return n.subnets[0].String()
 	}
 	return "SUBNET"
 }
 
-func (n *names) add(p probe.Path, lease netip.Prefix) {
+func (n *affectedPeers) add(p probe.Path, lease netip.Prefix) {
 	name := cmp.Or(p.Node, p.Key)
-	if !slices.Contains(n.subnets, lease) && len(n.subnets) < 2 { // two are as good as many
+	if !slices.Contains(n.subnets, lease) && len(n.subnets) < 2 { // subnet needs no more
 		n.subnets = append(n.subnets, lease)
 	}
 	if n.addresses[name] == nil {
@@ -98,12 +101,12 @@ func (n *names) add(p probe.Path, lease netip.Prefix) {
 	n.addresses[name] = append(n.addresses[name], p.Target.Underlay.String())
 }
 
-func (n *names) String() string {
+func (n *affectedPeers) String() string {
 	slices.Sort(n.order)
 	var all []string
 	for _, name := range n.order {
 		slices.Sort(n.addresses[name])
 		all = append(all, fmt.Sprintf("%s (%s)", name, strings.Join(n.addresses[name], ", ")))
 	}
-	return some(all)
+	return abbreviate(all)
 }

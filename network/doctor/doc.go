@@ -1,15 +1,16 @@
-// Package doctor examines a node and its way to the others, and says what is wrong and how to cure it. It changes nothing.
+// Package doctor examines a node and its paths to other nodes, and reports what is wrong and how to repair it. It
+// changes nothing.
 //
-// It is in three parts:
+// It has three parts:
 //
-//	gather  facts   what the daemon says, what etcd answers, what the kernel and the files hold (gather*.go)
-//	probe   facts   how far packets get to other nodes (package probe)
-//	judge   facts → findings, in pure functions: a check each, and none of them asks anything (check_*.go)
+//	gather  reads facts: from the daemon, etcd, the kernel and files (gather*.go)
+//	probe   measures how far packets get to other nodes (package probe)
+//	check   turns facts into findings, in pure functions, one for each check (check_*.go, diagnose_path.go)
 //
-// The daemon sets right what it can, so most of what a doctor meets is what it cannot: a firewall on the way, a file that
-// somebody removed, a daemon that does not run. So nothing here needs the daemon but the names of the peers and what is wanted;
-// without it, what it left is examined.
+// The daemon repairs what it can, so doctor mostly meets what it cannot: a firewall on the path, a file that was
+// removed, a daemon that does not run. Only the list of peers and the desired state come from the daemon. Without it,
+// doctor examines what the daemon left behind.
 //
-// A finding is right or it is not made. What only may be wrong is a warning; that ICMP is filtered somewhere is none, as long
-// as the overlay's packets get through.
+// A finding must be right: what may be wrong is a warning. ICMP that is filtered somewhere is no problem as long as the
+// overlay's packets pass.
 package doctor

@@ -17,62 +17,63 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// How long others may take.
+// Timeouts of requests to the daemon. It needs longer for etcd, which it asks itself.
 const (
-	daemonPatience = 5 * time.Second
-	etcdPatience   = 6 * time.Second
+	daemonTimeout = 5 * time.Second
+	etcdTimeout   = 6 * time.Second
 )
 
-// Options say what to look at.
+// Options select what to examine.
 type Options struct {
 	Socket     string
-	SubnetFile string // for want of a daemon that says where it is
-	CNIConfDir string // empty: there is none to look at
+	SubnetFile string // used if neither the daemon nor the CNI configuration names one
+	CNIConfDir string // empty: skip the CNI checks
 	CNIBinDirs []string
-	Peer       string   // the only one to probe: a node's name, its key, subnet or public IP; empty: any
-	Sample     int      // how many to probe; 0: all
-	Checks     []string // the only ones to make, see [Checks]; none: all
+	Peer       string   // probe only this one: a node's name, lease key, subnet or public IP; empty: any
+	Sample     int      // number of peers to probe; 0: all
+	Checks     []string // run only these, see [Checks]; empty: all
 	Now        func() time.Time
-	// Progress is told what is done, and how far it is; may be nil.
+	// Progress, if not nil, is called as the work proceeds: done of of steps. Calls do not overlap.
 	Progress func(what string, done, of int)
 }
 
-// wants reports whether a check is to be made.
-func (o Options) wants(check string) bool {
+// selects reports whether a check is to be run.
+func (o Options) selects(check string) bool {
 	return len(o.Checks) == 0 || slices.Contains(o.Checks, check)
 }
 
-// ErrNoPeer is when there is no peer of the name asked for.
+// ErrNoPeer is returned if no peer matches [Options].Peer.
 var ErrNoPeer = errors.New("no such peer")
 
-// Examine looks at everything. It ends when ctx does, with what is known by then. The error is why it could not be done at all.
+// Examine gathers facts, probes peers and runs the selected checks. When ctx ends, it returns the findings so far. It
+// returns an error only if it could not examine the node at all.
 func Examine(ctx context.Context, o Options) (Report, error) {
 	if o.Progress == nil {
 		o.Progress = func(string, int, int) {}
 	}
-	o.Progress("looking at this node", 0, 0)
+	o.Progress("examining this node", 0, 0)
 	f := gather(ctx, o)
 	if errors.Is(f.DaemonErr, fs.ErrPermission) {
 		return Report{}, f.DaemonErr
 	}
 	var targets []probe.Target
-	if o.wants(checkOfPeers) {
+	if o.selects(peersCheck) {
 		var err error
 		if targets, err = f.targets(o); err != nil {
 			return Report{}, err
 		}
 	}
-	var asking sync.WaitGroup
+	var wg sync.WaitGroup
 	var report *status.EtcdReport
 	var etcdErr error
-	asking.Go(func() { report, etcdErr = askEtcd(ctx, status.NewClient(o.Socket), f.Status != nil) })
+	wg.Go(func() { report, etcdErr = askEtcd(ctx, status.NewClient(o.Socket), f.Status != nil) })
 	if len(targets) > 0 {
 		f.ProbeErr = f.probe(ctx, o, targets)
 	}
 	o.Progress("waiting for etcd", 0, 0)
-	asking.Wait()
+	wg.Wait()
 	f.Etcd, f.EtcdErr = report, etcdErr
-	r := Report{At: f.Now, Result: Pass, Peers: len(f.Peers), Findings: judge(f, o.wants)}
+	r := Report{At: f.Now, Result: Pass, Peers: len(f.Peers), Findings: judge(f, o.selects)}
 	if f.Status != nil {
 		r.Node = f.Status.Node
 	}
@@ -89,38 +90,41 @@ func Examine(ctx context.Context, o Options) (Report, error) {
 	return r, nil
 }
 
-// targets chooses the peers to probe: at random, so that a node that is asked now and then asks all in time.
+// targets selects the peers to probe. It selects at random, so that repeated runs cover all of them.
 func (f *Facts) targets(o Options) (all []probe.Target, err error) {
 	if f.Status == nil || f.Status.Backend == nil {
 		return nil, nil
 	}
 	var peers []status.Peer
 	for _, p := range f.Peers {
-		if (p.State == status.Programmed || p.State == status.Pending) && (o.Peer == "" || goesBy(p, o.Peer)) {
+		if (p.State == status.Programmed || p.State == status.Pending) && (o.Peer == "" || matchesPeer(p, o.Peer)) {
 			peers = append(peers, p)
 		}
 	}
 	if o.Peer != "" && len(peers) == 0 {
-		return nil, fmt.Errorf("%w: %q is no node's name, subnet or public IP; selvaged peers lists them", ErrNoPeer, o.Peer)
+		return nil, fmt.Errorf("%w: %q matches no node name, lease key, subnet or public IP; selvaged peers lists them",
+			ErrNoPeer, o.Peer)
 	}
 	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
 	if o.Sample > 0 && len(peers) > o.Sample {
 		peers = peers[:o.Sample]
 	}
-	slices.SortFunc(peers, func(a, b status.Peer) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Key, b.Key)) })
+	slices.SortFunc(peers, func(a, b status.Peer) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Key, b.Key))
+	})
 	for _, p := range peers {
 		all = append(all, f.targetsOf(p)...)
 	}
 	return all, nil
 }
 
-func goesBy(p status.Peer, name string) bool {
+func matchesPeer(p status.Peer, name string) bool {
 	return p.Node == name || p.Key == name ||
 		slices.ContainsFunc(p.Subnets, func(s netip.Prefix) bool { return s.String() == name }) ||
 		slices.ContainsFunc(p.PublicIP, func(a netip.Addr) bool { return a.String() == name })
 }
 
-// targetsOf returns the ways to one peer, one a family.
+// targetsOf returns the targets of one peer, one for each family.
 func (f *Facts) targetsOf(p status.Peer) (all []probe.Target) {
 	for i, s := range p.Subnets {
 		if i >= len(p.PublicIP) || i >= len(p.Paths) || p.Paths[i].Device == "" {
@@ -129,7 +133,7 @@ func (f *Facts) targetsOf(p status.Peer) (all []probe.Target) {
 		family := subnet.FamilyOf(s.Addr())
 		t := probe.Target{
 			Key: p.Key, Node: p.Node, Family: family, Subnet: s, Underlay: p.PublicIP[i],
-			Overlay: s.Addr(), Full: f.podMTU(),
+			Overlay: s.Addr(), FullSize: f.podMTU(),
 		}
 		if t.Link = p.Paths[i].Device; !p.Paths[i].Direct {
 			t.Tunnel, t.Overhead = true, f.device(t.Link).Overhead
@@ -142,14 +146,14 @@ func (f *Facts) targetsOf(p status.Peer) (all []probe.Target) {
 	return all
 }
 
-// manyCloser is how many ways to other nodes that do not answer are looked at closer, which takes seconds: where hundreds do not,
-// more of them tell nothing new.
-const manyCloser = 256
+// maxDetailed is the maximum number of paths that are probed in detail, which takes seconds. Where hundreds of peers
+// do not answer, more of them add no information.
+const maxDetailed = 256
 
-// manyExplained is of how many peers that are not reached the daemon is asked why.
-const manyExplained = 3
+// maxExplained is the maximum number of unreachable peers for which the daemon explains its routing.
+const maxExplained = 3
 
-// probe probes the targets, and looks closer at those that are not reached.
+// probe probes the targets, and probes those that do not answer in detail.
 func (f *Facts) probe(ctx context.Context, o Options, targets []probe.Target) error {
 	options := probe.Options{}
 	if u := f.Status.Uplink; u != nil {
@@ -166,11 +170,11 @@ func (f *Facts) probe(ctx context.Context, o Options, targets []probe.Target) er
 	}
 	defer prober.Close()
 	first, cancel := context.WithCancel(ctx)
-	if end, ok := ctx.Deadline(); ok { // the second look is to have time, too
+	if end, ok := ctx.Deadline(); ok { // half of the time is for the detailed probes
 		first, cancel = context.WithDeadline(ctx, time.Now().Add(time.Until(end)/2))
 	}
 	defer cancel()
-	f.Paths = prober.Look(first, targets, counter(o, "probing the ways to other nodes", len(targets)))
+	f.Paths = prober.Probe(first, targets, progressCounter(o, "probing the paths to other nodes", len(targets)))
 	var bad []int
 	for i, p := range f.Paths {
 		if p.Probed && !p.Works() {
@@ -181,34 +185,35 @@ func (f *Facts) probe(ctx context.Context, o Options, targets []probe.Target) er
 		return nil
 	}
 	f.Skipped = map[string]bool{}
-	for _, i := range bad[min(len(bad), manyCloser):] {
+	for _, i := range bad[min(len(bad), maxDetailed):] {
 		f.Skipped[f.Paths[i].Key] = true
 	}
-	bad = bad[:min(len(bad), manyCloser)]
-	closer := make([]probe.Path, len(bad))
+	bad = bad[:min(len(bad), maxDetailed)]
+	detailed := make([]probe.Path, len(bad))
 	for i, at := range bad {
-		closer[i] = f.Paths[at]
-		delete(f.Skipped, f.Paths[at].Key) // by its other family
+		detailed[i] = f.Paths[at]
+		delete(f.Skipped, f.Paths[at].Key) // the peer's path of the other family may have been skipped
 	}
-	before := count()
-	err = prober.LookAgain(ctx, closer, counter(o, "looking closer at those that do not answer", len(closer)))
+	before := readDropCounters()
+	done := progressCounter(o, "probing the paths that do not answer in detail", len(detailed))
+	err = prober.ProbeDetail(ctx, detailed, done)
 	for i, at := range bad {
-		f.Paths[at] = closer[i]
+		f.Paths[at] = detailed[i]
 	}
-	f.Counted = count().since(before)
+	f.Counters = readDropCounters().since(before)
 	f.Unresolved = gatherUnresolved()
 	f.explain(ctx, o)
 	return err
 }
 
-// explain asks the daemon of some peers that are not reached how it would reach them.
+// explain asks the daemon how packets to some of the unreachable peers are routed.
 func (f *Facts) explain(ctx context.Context, o Options) {
 	f.Explained = map[string]status.Explanation{}
 	client := status.NewClient(o.Socket)
-	ctx, cancel := context.WithTimeout(ctx, daemonPatience)
+	ctx, cancel := context.WithTimeout(ctx, daemonTimeout)
 	defer cancel()
 	for _, p := range f.Paths {
-		if p.Again == nil || p.Works() || len(f.Explained) >= manyExplained {
+		if p.Detail == nil || p.Works() || len(f.Explained) >= maxExplained {
 			continue
 		}
 		if x, err := client.Explain(ctx, subnet.Gateway(p.Subnet).Addr()); err == nil {
@@ -217,8 +222,8 @@ func (f *Facts) explain(ctx context.Context, o Options) {
 	}
 }
 
-// counter returns what counts progress. It may be called from many goroutines.
-func counter(o Options, what string, of int) func() {
+// progressCounter returns a function that reports one more completed step. It is safe for concurrent use.
+func progressCounter(o Options, what string, of int) func() {
 	done := make(chan int, 1)
 	done <- 0
 	o.Progress(what, 0, of)

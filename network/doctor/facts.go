@@ -14,41 +14,41 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// Facts is all that was found out. What could not be is zero, and no check makes anything of it.
+// Facts is everything that was gathered. What could not be read is zero, and checks draw no conclusion from it.
 type Facts struct {
 	Now       time.Time
 	Status    *status.Status // nil: DaemonErr says why
 	DaemonErr error
 	Peers     []status.Peer
-	Etcd      *status.EtcdReport // nil: EtcdErr says why, or there is no daemon to ask
+	Etcd      *status.EtcdReport // nil: EtcdErr says why, or the daemon does not answer
 	EtcdErr   error
-	Config    *subnet.Config // in force
+	Config    *subnet.Config // the network config that the daemon uses
 
 	Kernel     Kernel
-	Sysctls    map[string]string // by the path below /proc/sys; those that there are not are missing
+	Sysctls    map[string]string // by path below /proc/sys, only those that exist
 	Links      []Link
-	Routes     []Route // of others, to addresses of the overlay
+	Routes     []Route // foreign routes to addresses of the overlay
 	Drops      []blocking.Drop
-	KubeProxy  bool           // its rules are in iptables
-	Thresholds map[string]int // gc_thresh3 by table of neighbours, arp_cache and ndisc_cache
+	KubeProxy  bool           // kube-proxy's rules are in iptables
+	Thresholds map[string]int // gc_thresh3 by neighbour table, arp_cache and ndisc_cache
 	File       SubnetFile
 	CNI        CNI
 
 	Paths     []probe.Path
-	Counted   Counters                      // by how much they rose during the second look
-	Explained map[string]status.Explanation // of some peers that are not reached, by lease key
+	Counters  DropCounters                  // their increase during the detailed probes
+	Explained map[string]status.Explanation // of some unreachable peers, by lease key
 	ProbeErr  error
-	// Skipped are peers, by lease key, that do not answer and were not looked at closer, since too many do not.
+	// Skipped are unreachable peers, by lease key, beyond the maximum that is probed in detail.
 	Skipped map[string]bool
-	// Unresolved are addresses that this node asked for in vain on a link of its own.
+	// Unresolved are addresses on this node's links that no host answered for (ARP or neighbour discovery).
 	Unresolved map[netip.Addr]bool
 }
 
-// Kernel is what there is in it.
+// Kernel is what the running kernel supports.
 type Kernel struct {
 	Release  string
-	NFTables error // it cannot be used, and why
-	Nexthops error // there are no nexthop objects
+	NFTables error // why nf_tables cannot be used, or nil
+	Nexthops error // why nexthop objects cannot be used, or nil
 }
 
 // Link is a network interface.
@@ -58,39 +58,39 @@ type Link struct {
 	MTU               int
 	Up                bool
 	Addresses         []netip.Prefix
-	// Of VXLAN devices.
+	// For VXLAN devices only.
 	VNI      uint32
 	Port     uint16
 	Local    netip.Addr
 	MAC      string
-	Overhead int // bytes that it adds to a packet on the underlay
+	Overhead int // bytes that the device adds to each packet
 }
 
-// Route is a route that somebody else made.
+// Route is a foreign route: selvage did not add it.
 type Route struct {
 	Prefix netip.Prefix
 	Link   string
-	Text   string // as ip route takes it
+	Text   string // as an argument of ip route
 	Metric int
-	Kernel bool // the kernel made it for an address
+	Kernel bool // the kernel added it for an address (proto kernel)
 }
 
-// SubnetFile is what the daemon tells the CNI plugin.
+// SubnetFile is the file that the daemon writes for the CNI plugin.
 type SubnetFile struct {
 	Path    string
 	Content subnetfile.File
 	Err     error
 }
 
-// Counters are of what the kernel drops.
-type Counters struct {
-	Checksum    uint64 // UDP packets with a wrong one
-	ReversePath uint64 // packets whose source would be sent to by another interface
-	Strangers   uint64 // VXLAN packets that the VTEP filter did not let in
+// DropCounters count packets that the kernel dropped.
+type DropCounters struct {
+	Checksum    uint64 // UDP packets with a wrong checksum
+	ReversePath uint64 // packets that the reverse path filter (rp_filter) dropped
+	Strangers   uint64 // VXLAN packets that the VTEP filter dropped, from sources without a lease
 }
 
-func (c Counters) since(before Counters) Counters {
-	return Counters{c.Checksum - before.Checksum, c.ReversePath - before.ReversePath, c.Strangers - before.Strangers}
+func (c DropCounters) since(before DropCounters) DropCounters {
+	return DropCounters{c.Checksum - before.Checksum, c.ReversePath - before.ReversePath, c.Strangers - before.Strangers}
 }
 
 // link finds an interface.
@@ -102,8 +102,8 @@ func (f Facts) link(name string) (Link, bool) {
 	return f.Links[i], true
 }
 
-// holder finds the interface that has an address.
-func (f Facts) holder(a netip.Addr) (Link, bool) {
+// linkWithAddress finds the interface that has an address.
+func (f Facts) linkWithAddress(a netip.Addr) (Link, bool) {
 	i := slices.IndexFunc(f.Links, func(l Link) bool {
 		return slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
 	})
@@ -113,7 +113,7 @@ func (f Facts) holder(a netip.Addr) (Link, bool) {
 	return f.Links[i], true
 }
 
-// devices are the overlay's own, as they are wanted; without a daemon, as it left them.
+// devices returns the desired state of the overlay's devices; without a daemon, the devices that it left behind.
 func (f Facts) devices() (all []status.Device) {
 	if f.Status != nil {
 		if f.Status.Backend != nil {
@@ -132,7 +132,7 @@ func (f Facts) devices() (all []status.Device) {
 	return all
 }
 
-// own are the node's subnets, as leased; without a daemon, as the subnet file has them.
+// own returns the subnets of this node's lease; without a daemon, those of the subnet file.
 func (f Facts) own() (all []netip.Prefix) {
 	if f.Status != nil && f.Status.Lease != nil {
 		return f.Status.Lease.Subnets
@@ -145,7 +145,7 @@ func (f Facts) own() (all []netip.Prefix) {
 	return all
 }
 
-// networks are the overlay's.
+// networks returns the overlay's networks.
 func (f Facts) networks() (all []netip.Prefix) {
 	if f.Config != nil {
 		for _, r := range f.Config.Ranges {
@@ -158,12 +158,12 @@ func (f Facts) networks() (all []netip.Prefix) {
 	return slices.Concat(f.File.Content.Networks[:]...)
 }
 
-// uses reports whether the overlay has a family.
+// uses reports whether the overlay has a network of the family.
 func (f Facts) uses(family subnet.Family) bool {
 	return slices.ContainsFunc(f.networks(), func(p netip.Prefix) bool { return subnet.FamilyOf(p.Addr()) == family })
 }
 
-// podMTU is what pods are to have; 0: nobody knows.
+// podMTU returns the MTU that pods should have, or 0 if it is not known.
 func (f Facts) podMTU() int {
 	if f.Status != nil && f.Status.Backend != nil {
 		return f.Status.Backend.PodMTU
@@ -171,7 +171,7 @@ func (f Facts) podMTU() int {
 	return f.File.Content.MTU
 }
 
-// uplink is the interface that carries the overlay. Without a daemon, it is the one with the address that the device sends from.
+// uplink returns the interface that carries the overlay; without a daemon, the one that has the device's local address.
 func (f Facts) uplink() (Link, bool) {
 	if f.Status != nil {
 		if f.Status.Uplink == nil {
@@ -180,14 +180,14 @@ func (f Facts) uplink() (Link, bool) {
 		return f.link(f.Status.Uplink.Name)
 	}
 	for _, d := range f.devices() {
-		if l, ok := f.holder(d.Local); ok {
+		if l, ok := f.linkWithAddress(d.Local); ok {
 			return l, true
 		}
 	}
 	return Link{}, false
 }
 
-// bridge is the pods', if there is one.
+// bridge returns the pods' bridge, if it exists.
 func (f Facts) bridge() (Link, bool) {
 	own, ok := f.CNI.own()
 	if ok && own.Bridge == "" {
@@ -200,7 +200,7 @@ func (f Facts) bridge() (Link, bool) {
 	return f.link(name)
 }
 
-// backendMTU is what the network config wants of the uplink; 0: nothing.
+// backendMTU returns Backend.MTU of the network config, or 0 if it is not set.
 func (f Facts) backendMTU() int {
 	var o struct{ MTU int }
 	if f.Config == nil || json.Unmarshal(f.Config.Backend.Options, &o) != nil {

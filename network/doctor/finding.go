@@ -8,37 +8,37 @@ import (
 	"time"
 )
 
-// Level is how bad a finding is.
+// Level is the severity of a finding.
 type Level string
 
 // The levels.
 const (
 	Pass    Level = "pass"
-	Warning Level = "warning" // it works, and may not for long, or not for all
+	Warning Level = "warning" // it works, but perhaps not for long, or not for all pods
 	Failure Level = "failure" // something does not work
 )
 
 func (l Level) rank() int { return slices.Index([]Level{Failure, Warning, Pass}, l) }
 
-// Finding is what one check says.
+// Finding is one result of a check.
 type Finding struct {
 	Check    string `json:"check"`
 	Level    Level  `json:"level"`
 	Evidence string `json:"evidence"`
-	Advice   string `json:"advice,omitempty"` // what to do, with the command where there is one
+	Advice   string `json:"advice,omitempty"` // what to do, if possible as a command
 }
 
 // Report is the result of an examination.
 type Report struct {
 	Node     string    `json:"node,omitempty"`
 	At       time.Time `json:"at"`
-	Result   Level     `json:"result"`   // the worst
-	Peers    int       `json:"peers"`    // there are
-	Probed   int       `json:"probed"`   // of them
-	Findings []Finding `json:"findings"` // the worst first
+	Result   Level     `json:"result"`   // the worst level of all findings
+	Peers    int       `json:"peers"`    // number of peers
+	Probed   int       `json:"probed"`   // number of peers that were probed
+	Findings []Finding `json:"findings"` // by level, the worst first
 }
 
-// Count is how many findings are of a level.
+// Count returns the number of findings of a level.
 func (r Report) Count(l Level) (n int) {
 	for _, f := range r.Findings {
 		if f.Level == l {
@@ -48,7 +48,7 @@ func (r Report) Count(l Level) (n int) {
 	return n
 }
 
-// passed, warning and failure make findings; a check's name is put in where it is run.
+// passed, warning and failure return a finding. judge adds the check's name.
 func passed(format string, args ...any) Finding {
 	return Finding{Level: Pass, Evidence: fmt.Sprintf(format, args...)}
 }
@@ -61,10 +61,10 @@ func failure(advice, format string, args ...any) Finding {
 	return Finding{Level: Failure, Evidence: fmt.Sprintf(format, args...), Advice: advice}
 }
 
-// judge runs the checks that are wanted.
-func judge(f Facts, wanted func(check string) bool) (all []Finding) {
+// judge runs the selected checks and returns their findings, the worst first.
+func judge(f Facts, selected func(check string) bool) (all []Finding) {
 	for _, c := range checks() {
-		if !wanted(c.name) {
+		if !selected(c.name) {
 			continue
 		}
 		for _, x := range c.run(f) {
@@ -76,7 +76,7 @@ func judge(f Facts, wanted func(check string) bool) (all []Finding) {
 	return all
 }
 
-// check is one thing to look at. It says something in any case, if there is anything to look at.
+// check examines one subject. It returns a finding in any case, unless the subject does not exist on this node.
 type check struct {
 	name string
 	run  func(Facts) []Finding
@@ -99,14 +99,14 @@ func checks() []check {
 		{"bridge", checkBridge},
 		{"cni", checkCNI},
 		{"leases", checkLeases},
-		{checkOfPeers, checkPeers},
+		{peersCheck, checkPeers},
 	}
 }
 
-// checkOfPeers is the check for which other nodes are probed.
-const checkOfPeers = "peers"
+// peersCheck is the name of the check that probes other nodes.
+const peersCheck = "peers"
 
-// Checks names the checks there are, in the order in which they are made.
+// Checks returns the names of all checks, in the order in which they run.
 func Checks() (names []string) {
 	for _, c := range checks() {
 		names = append(names, c.name)
@@ -114,19 +114,19 @@ func Checks() (names []string) {
 	return names
 }
 
-// KnownChecks says which of some names is no check's, or nil.
-func KnownChecks(names []string) error {
+// ValidateChecks returns an error for the first name that is not the name of a check.
+func ValidateChecks(names []string) error {
 	all := Checks()
 	for _, n := range names {
 		if !slices.Contains(all, n) {
-			return fmt.Errorf("there is no check %q, want some of %s", n, strings.Join(all, ","))
+			return fmt.Errorf("no such check %q, want one or more of %s", n, strings.Join(all, ","))
 		}
 	}
 	return nil
 }
 
-// some names a few of many: "a, b, c and 4 more".
-func some(all []string) string {
+// abbreviate lists the first few names: "a, b, c and 4 more".
+func abbreviate(all []string) string {
 	const few = 3
 	if len(all) <= few+1 {
 		return strings.Join(all, ", ")

@@ -13,17 +13,17 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// gather finds out all but what takes others' time: what etcd answers, and how far packets get.
+// gather reads everything except what takes long: etcd's state, and the paths to other nodes.
 func gather(ctx context.Context, o Options) (f Facts) {
 	f.Now = o.Now()
 	client := status.NewClient(o.Socket)
-	var asking sync.WaitGroup
-	asking.Go(func() { f.askDaemon(ctx, client) })
+	var wg sync.WaitGroup
+	wg.Go(func() { f.askDaemon(ctx, client) })
 	f.CNI = gatherCNI(o.CNIConfDir, o.CNIBinDirs)
 	f.Kernel = gatherKernel()
 	f.Links = gatherLinks()
 	f.Thresholds = NeighbourLimits()
-	asking.Wait()
+	wg.Wait()
 	f.File = gatherSubnetFile(f.subnetFile(o))
 	f.Routes = gatherRoutes(f.networks())
 	f.Sysctls = f.gatherSysctls()
@@ -32,7 +32,7 @@ func gather(ctx context.Context, o Options) (f Facts) {
 }
 
 func (f *Facts) askDaemon(ctx context.Context, c *status.Client) {
-	ctx, cancel := context.WithTimeout(ctx, daemonPatience)
+	ctx, cancel := context.WithTimeout(ctx, daemonTimeout)
 	defer cancel()
 	s, err := c.Status(ctx)
 	if err != nil {
@@ -48,12 +48,12 @@ func (f *Facts) askDaemon(ctx context.Context, c *status.Client) {
 	}
 }
 
-// askEtcd has the daemon, if there is one, ask etcd.
+// askEtcd asks the daemon, if it runs, for the state of etcd.
 func askEtcd(ctx context.Context, c *status.Client, daemon bool) (*status.EtcdReport, error) {
 	if !daemon {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
+	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
 	defer cancel()
 	r, err := c.Etcd(ctx)
 	if err != nil {
@@ -62,7 +62,7 @@ func askEtcd(ctx context.Context, c *status.Client, daemon bool) (*status.EtcdRe
 	return &r, nil
 }
 
-// subnetFile is where the daemon writes it, where the CNI plugin reads it, or where that is usual.
+// subnetFile returns the path of the subnet file: the daemon's, the CNI configuration's or the default.
 func (f *Facts) subnetFile(o Options) string {
 	if f.Status != nil && f.Status.SubnetFile != "" {
 		return f.Status.SubnetFile
@@ -78,7 +78,7 @@ func gatherSubnetFile(path string) SubnetFile {
 	return SubnetFile{path, content, err}
 }
 
-// gatherSysctls reads what the checks ask for.
+// gatherSysctls reads the sysctls that the checks use.
 func (f *Facts) gatherSysctls() map[string]string {
 	paths := []string{
 		"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter",
@@ -87,7 +87,8 @@ func (f *Facts) gatherSysctls() map[string]string {
 	for _, l := range f.Links {
 		paths = append(paths, "net/ipv4/conf/"+l.Name+"/rp_filter")
 		if f.concerns(l) {
-			paths = append(paths, "net/ipv4/conf/"+l.Name+"/forwarding", "net/ipv6/conf/"+l.Name+"/forwarding", "net/ipv6/conf/"+l.Name+"/accept_ra")
+			paths = append(paths, "net/ipv4/conf/"+l.Name+"/forwarding",
+				"net/ipv6/conf/"+l.Name+"/forwarding", "net/ipv6/conf/"+l.Name+"/accept_ra")
 		}
 	}
 	values := map[string]string{}
@@ -99,7 +100,7 @@ func (f *Facts) gatherSysctls() map[string]string {
 	return values
 }
 
-// concerns reports whether an interface has a part in the overlay.
+// concerns reports whether an interface forwards overlay traffic: the uplink, the bridge or an overlay device.
 func (f *Facts) concerns(l Link) bool {
 	uplink, _ := f.uplink()
 	bridge, _ := f.bridge()
@@ -107,7 +108,7 @@ func (f *Facts) concerns(l Link) bool {
 		slices.ContainsFunc(f.devices(), func(d status.Device) bool { return d.Name == l.Name })
 }
 
-// inside reports whether a prefix is in one of the overlay's networks.
+// inside reports whether one of the networks contains a prefix.
 func inside(p netip.Prefix, networks []netip.Prefix) bool {
 	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) })
 }

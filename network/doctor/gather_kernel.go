@@ -43,7 +43,7 @@ func gatherLinks() (all []Link) {
 		return nil
 	}
 	addresses := map[int][]netip.Prefix{}
-	list, _ := netlink.AddrList(nil, netlink.FAMILY_ALL) // what could not be read says nothing
+	list, _ := netlink.AddrList(nil, netlink.FAMILY_ALL) // on an error the addresses are not known
 	for _, a := range list {
 		if p, ok := prefixOf(a.IPNet); ok {
 			addresses[a.LinkIndex] = append(addresses[a.LinkIndex], p)
@@ -76,13 +76,14 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	return netip.PrefixFrom(a.Unmap(), bits), ok
 }
 
-// gatherRoutes lists others' routes to addresses of the overlay, in the main table. What policy routing makes of other tables
-// shows when packets do not arrive.
+// gatherRoutes lists foreign routes to addresses of the overlay in the main table. The effect of policy routing and
+// other tables is found by probing.
 func gatherRoutes(networks []netip.Prefix) (all []Route) {
 	if len(networks) == 0 {
 		return nil
 	}
-	routes, _ := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	inMain := &netlink.Route{Table: unix.RT_TABLE_MAIN}
+	routes, _ := netlink.RouteListFiltered(netlink.FAMILY_ALL, inMain, netlink.RT_FILTER_TABLE)
 	names := map[int]string{}
 	for _, r := range routes {
 		p, ok := prefixOf(r.Dst)
@@ -95,13 +96,14 @@ func gatherRoutes(networks []netip.Prefix) (all []Route) {
 			}
 		}
 		all = append(all, Route{
-			Prefix: p, Link: names[r.LinkIndex], Metric: r.Priority, Kernel: r.Protocol == unix.RTPROT_KERNEL, Text: routeText(p, r, names[r.LinkIndex]),
+			Prefix: p, Link: names[r.LinkIndex], Metric: r.Priority, Kernel: r.Protocol == unix.RTPROT_KERNEL,
+			Text: routeText(p, r, names[r.LinkIndex]),
 		})
 	}
 	return all
 }
 
-// routeText is a route as ip route takes it.
+// routeText formats a route as arguments of ip route.
 func routeText(p netip.Prefix, r netlink.Route, link string) string {
 	text := p.String()
 	switch r.Type {
@@ -124,13 +126,14 @@ func routeText(p netip.Prefix, r netlink.Route, link string) string {
 	return text
 }
 
-// NeighbourLimits returns how many neighbours the kernel keeps at most (gc_thresh3), by table: arp_cache and ndisc_cache. They
-// are the machine's; below /proc/sys they are in the first network namespace only.
+// NeighbourLimits returns the kernel's maximum number of neighbours (gc_thresh3) by table, arp_cache and ndisc_cache.
+// The limits hold for the whole machine. Netlink reports them in each network namespace, /proc/sys only in the initial
+// one.
 func NeighbourLimits() map[string]int {
 	const name, thresh3, header = 1, 4, 4 // NDTA_NAME, NDTA_THRESH3, struct ndtmsg
 	request := nl.NewNetlinkRequest(unix.RTM_GETNEIGHTBL, unix.NLM_F_DUMP)
 	request.AddRawData(make([]byte, header))
-	answers, _ := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGHTBL) // what could not be read says nothing
+	answers, _ := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGHTBL) // on an error the limits are not known
 	all := map[string]int{}
 	for _, a := range answers {
 		attrs, err := nl.ParseRouteAttr(a[header:])
@@ -153,11 +156,11 @@ func NeighbourLimits() map[string]int {
 	return all
 }
 
-// gatherUnresolved lists the neighbours that do not answer.
+// gatherUnresolved returns the neighbours whose address resolution failed or is incomplete.
 func gatherUnresolved() map[netip.Addr]bool {
 	all := map[netip.Addr]bool{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		list, _ := netlink.NeighList(0, family) // what could not be read says nothing
+		list, _ := netlink.NeighList(0, family) // on an error the neighbours are not known
 		for _, n := range list {
 			if a, ok := netip.AddrFromSlice(n.IP); ok && n.State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) != 0 {
 				all[a.Unmap()] = true
@@ -167,7 +170,7 @@ func gatherUnresolved() map[netip.Addr]bool {
 	return all
 }
 
-// gatherFilter looks for who drops what is forwarded, and for kube-proxy's rules.
+// gatherFilter looks for firewall rules that drop forwarded overlay traffic, and for kube-proxy's rules.
 func (f *Facts) gatherFilter() (found []blocking.Drop, kubeProxy bool) {
 	conn, err := nft.Dial()
 	if err == nil {
@@ -203,17 +206,18 @@ func (f *Facts) gatherFilter() (found []blocking.Drop, kubeProxy bool) {
 	return found, kubeProxy
 }
 
-// direct reports whether some peers are reached without a tunnel.
+// direct reports whether this node has a path without a tunnel to any peer.
 func (f *Facts) direct() bool {
 	return slices.ContainsFunc(f.Peers, func(p status.Peer) bool {
 		return slices.ContainsFunc(p.Paths, func(path status.PeerPath) bool { return path.Direct })
 	})
 }
 
-// count reads the counters of what the kernel drops.
-func count() (c Counters) {
-	c.Checksum = counted("/proc/net/snmp", "Udp:", "InCsumErrors") + single("/proc/net/snmp6", "Udp6InCsumErrors")
-	c.ReversePath = counted("/proc/net/netstat", "TcpExt:", "IPReversePathFilter")
+// readDropCounters reads the current values of the counters.
+func readDropCounters() (c DropCounters) {
+	c.Checksum = columnCounter("/proc/net/snmp", "Udp:", "InCsumErrors") +
+		lineCounter("/proc/net/snmp6", "Udp6InCsumErrors")
+	c.ReversePath = columnCounter("/proc/net/netstat", "TcpExt:", "IPReversePathFilter")
 	if v, err := vtepfilter.Open(); err == nil {
 		defer v.Close()
 		if d, err := v.Dropped(); err == nil {
@@ -223,9 +227,10 @@ func count() (c Counters) {
 	return c
 }
 
-// counted reads a counter of a file that has a line of names and a line of numbers.
-func counted(path, line, name string) uint64 {
-	data, _ := os.ReadFile(path) // what is not there counts nothing
+// columnCounter reads a counter from a file that has a line of names above each line of numbers, such as
+// /proc/net/snmp. It returns 0 if the counter does not exist.
+func columnCounter(path, line, name string) uint64 {
+	data, _ := os.ReadFile(path) // a missing file has no counters
 	var names []string
 	for text := range bytes.Lines(data) {
 		fields := strings.Fields(string(text))
@@ -246,8 +251,9 @@ func counted(path, line, name string) uint64 {
 	return 0
 }
 
-// single reads a counter of a file that has a name and a number in each line.
-func single(path, name string) uint64 {
+// lineCounter reads a counter from a file that has a name and a number in each line, such as /proc/net/snmp6. It
+// returns 0 if the counter does not exist.
+func lineCounter(path, name string) uint64 {
 	data, _ := os.ReadFile(path)
 	for text := range bytes.Lines(data) {
 		if fields := strings.Fields(string(text)); len(fields) == 2 && fields[0] == name {

@@ -68,19 +68,19 @@ func TestCounters(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if n := counted(file, "Udp:", "InCsumErrors"); n != 7 {
+	if n := columnCounter(file, "Udp:", "InCsumErrors"); n != 7 {
 		t.Errorf("%d, want 7", n)
 	}
-	if n := counted(file, "Udp:", "Other") + counted(file, "Tcp:", "x") + counted(file+"x", "Udp:", "InCsumErrors"); n != 0 {
+	if n := columnCounter(file, "Udp:", "Other") + columnCounter(file, "Tcp:", "x") + columnCounter(file+"x", "Udp:", "InCsumErrors"); n != 0 {
 		t.Errorf("%d of what there is not", n)
 	}
-	if n := single(file, "Udp6InCsumErrors"); n != 3 {
+	if n := lineCounter(file, "Udp6InCsumErrors"); n != 3 {
 		t.Errorf("%d, want 3", n)
 	}
 }
 
 func TestTargets(t *testing.T) {
-	f := well()
+	f := healthy()
 	f.Peers = nil
 	for i := range 30 {
 		f.Peers = append(f.Peers, peer("node"+string(rune('a'+i)), i+2))

@@ -23,7 +23,7 @@ var (
 )
 
 // well returns the facts of a node, of IPv4 and IPv6, on which all is well.
-func well() Facts {
+func healthy() Facts {
 	config, err := subnet.ParseConfig([]byte(`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`))
 	if err != nil {
 		panic(err) // a constant
@@ -81,15 +81,15 @@ func peer(name string, n int) status.Peer {
 func target(name string, n int) probe.Target {
 	return probe.Target{
 		Key: fmt.Sprintf("10.5.%d.0-24", n), Node: name, Subnet: prefix(fmt.Sprintf("10.5.%d.0/24", n)), Underlay: addr(fmt.Sprintf("192.0.2.%d", n)),
-		Link: "flannel.1", Tunnel: true, Overhead: 50, Overlay: addr(fmt.Sprintf("10.5.%d.0", n)), Full: 1430,
+		Link: "flannel.1", Tunnel: true, Overhead: 50, Overlay: addr(fmt.Sprintf("10.5.%d.0", n)), FullSize: 1430,
 	}
 }
 
 // Echoes that were answered, and that were not.
 func yes(size int) probe.Echo {
-	return probe.Echo{Asked: true, Answered: true, Size: size, RTT: time.Millisecond}
+	return probe.Echo{Sent: true, Answered: true, Size: size, RTT: time.Millisecond}
 }
-func no(size int) probe.Echo { return probe.Echo{Asked: true, Size: size} }
+func no(size int) probe.Echo { return probe.Echo{Sent: true, Size: size} }
 
 // path is one that works.
 func path(name string, n int) probe.Path {
@@ -100,14 +100,14 @@ func path(name string, n int) probe.Path {
 func broken() probe.Path {
 	p := path("node2", 2)
 	p.Overlay, p.OverlayFull = no(28), no(1430)
-	p.Overlay.Left = []string{"flannel.1", "eth0"}
-	p.Again = &probe.Again{Hop: no(28), HopFull: no(1430), Outbound: no(28)}
+	p.Overlay.Egress = []string{"flannel.1", "eth0"}
+	p.Detail = &probe.Detail{OneHop: no(28), OneHopFull: no(1430), Outbound: no(28)}
 	return p
 }
 
 func TestWell(t *testing.T) {
 	seen := map[string]bool{}
-	for _, x := range judge(well(), Options{}.wants) {
+	for _, x := range judge(healthy(), Options{}.selects) {
 		seen[x.Check] = true
 		if x.Level != Pass || x.Advice != "" || x.Evidence == "" {
 			t.Errorf("%+v", x)
@@ -118,7 +118,7 @@ func TestWell(t *testing.T) {
 			t.Errorf("%s says nothing", c.name)
 		}
 	}
-	if all := judge(Facts{DaemonErr: status.ErrNotRunning, File: SubnetFile{Err: fs.ErrNotExist}, CNI: CNI{DirErr: fs.ErrNotExist, Dir: "/etc/cni/net.d"}}, Options{}.wants); len(all) < 3 || all[0].Level != Failure {
+	if all := judge(Facts{DaemonErr: status.ErrNotRunning, File: SubnetFile{Err: fs.ErrNotExist}, CNI: CNI{DirErr: fs.ErrNotExist, Dir: "/etc/cni/net.d"}}, Options{}.selects); len(all) < 3 || all[0].Level != Failure {
 		t.Errorf("without anything: %+v", all)
 	}
 }
@@ -300,11 +300,11 @@ func TestJudge(t *testing.T) {
 		{"no time", func(f *Facts) { f.Paths = append(f.Paths, probe.Path{Target: target("node3", 3)}) }, Warning, "no time was left to probe 1 of 2 paths", "--timeout"},
 		{"no capability to probe", func(f *Facts) { f.Paths, f.ProbeErr = nil, errors.New("operation not permitted") }, Warning, "peers could not be probed", "root"},
 
-		{"the kernel refuses", at(broken(), func(p *probe.Path) { p.Overlay.Failed = "network is unreachable" }), Failure, "sends nothing to pods of node2 (192.0.2.2): network is unreachable", "selvaged explain ADDRESS"},
-		{"the device takes less", at(path("node2", 2), func(p *probe.Path) { p.OverlayFull = no(1430); p.OverlayFull.Failed = "message too long" }), Failure, "do not fit through flannel.1: message too long", "restart"},
-		{"answers by another way", at(broken(), func(p *probe.Path) { p.Again.Outbound.Came = []probe.Arrival{{Interface: "eth1"}} }), Failure, "packets of this node reach node2 (192.0.2.2), and none come back", "UDP port 8472"},
+		{"the kernel refuses", at(broken(), func(p *probe.Path) { p.Overlay.SendError = "network is unreachable" }), Failure, "sends nothing to pods of node2 (192.0.2.2): network is unreachable", "selvaged explain ADDRESS"},
+		{"the device takes less", at(path("node2", 2), func(p *probe.Path) { p.OverlayFull = no(1430); p.OverlayFull.SendError = "message too long" }), Failure, "do not fit through flannel.1: message too long", "restart"},
+		{"answers by another way", at(broken(), func(p *probe.Path) { p.Detail.Outbound.Arrivals = []probe.Arrival{{Interface: "eth1"}} }), Failure, "packets of this node reach node2 (192.0.2.2), and none come back", "UDP port 8472"},
 		{"refused by the peer", at(broken(), func(p *probe.Path) {
-			p.Again.Tunnel = probe.Echo{Refused: "host prohibited", By: addr("192.0.2.2")}
+			p.Detail.Tunnel = probe.Echo{Refused: "host prohibited", By: addr("192.0.2.2")}
 		}), Failure, "VXLAN packets are refused by node2 (192.0.2.2): host prohibited", "8472"},
 		{"this node itself says that the peer is away", at(broken(), func(p *probe.Path) {
 			p.Underlay = no(28)
@@ -316,14 +316,14 @@ func TestJudge(t *testing.T) {
 		}), Failure, "no path to node2 (192.0.2.2): 198.51.100.1 reports network unreachable", "ip route get 192.0.2.2"},
 		{"a filter that forgot a peer", func(f *Facts) {
 			at(broken(), func(p *probe.Path) {
-				p.Overlay.Came = []probe.Arrival{{Interface: "eth0", Outer: addr("192.0.2.2")}}
+				p.Overlay.Arrivals = []probe.Arrival{{Interface: "eth0", Outer: addr("192.0.2.2")}}
 			})(f)
-			f.Counted.Strangers = 3
+			f.Counters.Strangers = 3
 		}, Failure, "the VTEP filter drops packets of node2 (192.0.2.2), which has a lease", "restart"},
 		{"a direct way that is strict", func(f *Facts) {
 			at(broken(), func(p *probe.Path) {
 				p.Tunnel, p.Link = false, "eth0"
-				p.Overlay.Came = []probe.Arrival{{Interface: "eth1"}}
+				p.Overlay.Arrivals = []probe.Arrival{{Interface: "eth1"}}
 			})(f)
 			f.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
 		}, Failure, "answers of node2 (192.0.2.2) arrive on eth1", "sysctl -w net.ipv4.conf.eth1.rp_filter=2"},
@@ -335,24 +335,24 @@ func TestJudge(t *testing.T) {
 			}}
 		}, Failure, "node2 (192.0.2.2): it goes elsewhere", "selvaged explain 10.5.2.1; ip rule"},
 	} {
-		f := well()
+		f := healthy()
 		tt.change(&f)
 		found := false
-		for _, x := range judge(f, Options{}.wants) {
+		for _, x := range judge(f, Options{}.selects) {
 			found = found || x.Level == tt.level && strings.Contains(x.Evidence, tt.text) && strings.Contains(x.Advice, tt.advice) && (x.Advice == "") == (tt.level == Pass)
 			if tt.level == Pass && x.Level != Pass {
 				t.Errorf("%s: %+v, want all to pass", tt.name, x)
 			}
 		}
 		if !found {
-			t.Errorf("%s: no %s with %q, %q in %+v", tt.name, tt.level, tt.text, tt.advice, judge(f, Options{}.wants))
+			t.Errorf("%s: no %s with %q, %q in %+v", tt.name, tt.level, tt.text, tt.advice, judge(f, Options{}.selects))
 		}
 	}
 }
 
 // TestFewWords: of many peers with one fault one thing is said.
 func TestFewWords(t *testing.T) {
-	f := well()
+	f := healthy()
 	f.Paths = nil
 	for i := range 30 {
 		p := broken()

@@ -23,11 +23,11 @@ const (
 	icmpHeader          = 8 // bytes
 )
 
-// header is the length of an IP header without options, in bytes.
+// header returns the length of an IP header without options, in bytes.
 func header(f subnet.Family) int { return [...]int{subnet.IPv4: 20, subnet.IPv6: 40}[f] }
 
-// encodeEcho returns an echo request that makes a packet of so many bytes with the IP header. The kernel fills in the
-// checksum of IPv6.
+// encodeEcho returns an echo request for an IP packet of size bytes, header included. The kernel fills in the ICMPv6
+// checksum (RFC 3542, section 3.1).
 func encodeEcho(f subnet.Family, id, seq uint16, size int) []byte {
 	b := make([]byte, max(icmpHeader, size-header(f)))
 	b[0] = echoRequest[f]
@@ -39,7 +39,7 @@ func encodeEcho(f subnet.Family, id, seq uint16, size int) []byte {
 	return b
 }
 
-// checksum is the Internet's (RFC 1071).
+// checksum returns the Internet checksum (RFC 1071).
 func checksum(b []byte) uint16 {
 	var sum uint32
 	for i, x := range b {
@@ -51,30 +51,30 @@ func checksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// kind is what a message means to us.
+// kind classifies a message.
 type kind int
 
 const (
 	other kind = iota
 	request
 	reply
-	refused // a packet was not delivered
-	tooBig  // the same, for its size
-	expired // the same, as it had made all the hops it may
+	refused // destination unreachable
+	tooBig  // packet too big, or fragmentation needed
+	expired // time exceeded
 )
 
-// message is an ICMP message. Of one that is about another packet, that packet's.
+// message is an ICMP message. Of an error, id and seq are those of the quoted packet.
 type message struct {
 	kind    kind
-	id, seq uint16 // of an echo; of the packet it is about, if that was one
-	reason  string // of refused
-	mtu     int    // of tooBig
-	// udp: it is about a UDP packet to this port at this address.
+	id, seq uint16 // of the echo request or reply
+	reason  string // of destination unreachable
+	mtu     int    // of tooBig, in bytes
+	// The destination of the quoted packet, if that is UDP.
 	udp  uint16
 	dest netip.Addr
 }
 
-// decode reads an ICMP message, from behind the IP header. Answers may be cut off.
+// decode parses an ICMP message, without the IP header. It may be truncated.
 func decode(f subnet.Family, b []byte) (m message) {
 	if len(b) < icmpHeader {
 		return m
@@ -104,7 +104,7 @@ func decode(f subnet.Family, b []byte) (m message) {
 	return m
 }
 
-// quote reads the packet that a message is about.
+// quote parses the packet that an error quotes.
 func (m *message) quote(f subnet.Family, b []byte) {
 	p, ok := decodeIP(b)
 	if !ok || p.family != f || len(p.payload) < icmpHeader {
@@ -128,7 +128,7 @@ type packet struct {
 	payload  []byte
 }
 
-// decodeIP reads an IP packet, which may be cut off.
+// decodeIP parses an IP packet, which may be truncated.
 func decodeIP(b []byte) (p packet, ok bool) {
 	switch {
 	case len(b) >= header(subnet.IPv4) && b[0]>>4 == 4:
@@ -150,7 +150,7 @@ func decodeIP(b []byte) (p packet, ok bool) {
 // PortUnreachable is the reason in [Echo] for a closed UDP port.
 const PortUnreachable = "port unreachable"
 
-// reason names the code of a message that something is unreachable.
+// reason names the code of a destination unreachable message.
 func reason(f subnet.Family, code byte) string {
 	names := [2]map[byte]string{
 		{0: "network unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: PortUnreachable,

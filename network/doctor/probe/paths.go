@@ -6,136 +6,144 @@ import (
 	"time"
 )
 
-// Look asks what there is to ask of each target. done is called after each. Those for which ctx leaves no time are not probed.
-func (p *Prober) Look(ctx context.Context, targets []Target, done func()) []Path {
+// Probe sends the first requests to all targets. It calls done after each target. Targets left when ctx ends are not
+// probed.
+func (p *Prober) Probe(ctx context.Context, targets []Target, done func()) []Path {
 	paths := make([]Path, len(targets))
 	for i, t := range targets {
 		paths[i].Target = t
 	}
-	each(ctx, paths, func(path *Path) {
-		p.lookAt(ctx, path)
+	forEach(ctx, paths, func(path *Path) {
+		p.probePath(ctx, path)
 		path.Probed = ctx.Err() == nil
 	}, done)
 	return paths
 }
 
-// lookAt asks everything at once. Once the overlay has shown that it works, what the underlay answers matters little: a router
-// that says that it takes no packets so large has said so by then, and who filters ICMP says nothing.
-func (p *Prober) lookAt(ctx context.Context, path *Path) {
+// probePath sends all requests of a path at the same time. If the overlay answers, it waits for the underlay only
+// briefly: a router that reports packet too big has done so by then, and one that filters ICMP will not answer at all.
+func (p *Prober) probePath(ctx context.Context, path *Path) {
 	t := path.Target
 	underlay, cancel := context.WithCancel(ctx)
 	defer cancel()
-	together(
+	parallel(
 		func() {
-			together(
-				func() { path.Overlay = p.ask(ctx, way{to: t.Overlay, hop: t.NoDevice}) },
-				func() { path.OverlayFull = p.ask(ctx, way{to: t.Overlay, hop: t.NoDevice, size: t.Full}) },
+			parallel(
+				func() { path.Overlay = p.ping(ctx, pingOptions{to: t.Overlay, oneHop: t.NoDevice}) },
+				func() {
+					path.OverlayFull = p.ping(ctx, pingOptions{to: t.Overlay, oneHop: t.NoDevice, size: t.FullSize})
+				},
 			)
 			if path.Works() {
-				time.AfterFunc(again, cancel)
+				time.AfterFunc(retryInterval, cancel)
 			}
 		},
-		func() { path.Underlay = p.ask(underlay, way{to: t.Underlay}) },
-		func() { path.UnderlayFull = p.ask(underlay, way{to: t.Underlay, size: t.Full + t.Overhead}) },
+		func() { path.Underlay = p.ping(underlay, pingOptions{to: t.Underlay}) },
+		func() {
+			path.UnderlayFull = p.ping(underlay, pingOptions{to: t.Underlay, size: t.FullSize + t.Overhead})
+		},
 	)
 }
 
-// LookAgain asks again where something was not answered, and finds out more about it.
-func (p *Prober) LookAgain(ctx context.Context, paths []Path, done func()) error {
+// ProbeDetail repeats the requests on the paths that do not work, and fills in their Detail. It calls done after each
+// path.
+func (p *Prober) ProbeDetail(ctx context.Context, paths []Path, done func()) error {
 	s, err := newSniffer(p.options.Port, p.id)
 	if err != nil {
 		return err
 	}
 	watching, stop := context.WithCancel(ctx)
-	heard := make(chan error, 1)
+	captured := make(chan error, 1)
 	p.mu.Lock()
-	p.seen = map[question][]sighting{}
+	p.captures = map[echoKey][]capture{}
 	p.mu.Unlock()
-	go func() { heard <- s.hear(watching, p.saw) }()
-	each(ctx, paths, func(path *Path) {
+	go func() { captured <- s.run(watching, p.addCapture) }()
+	forEach(ctx, paths, func(path *Path) {
 		if path.Probed && !path.Works() {
-			path.Again = &Again{}
-			p.lookAgainAt(ctx, path)
+			path.Detail = &Detail{}
+			p.probePathDetail(ctx, path)
 		}
 	}, done)
-	time.Sleep(sightingsTake)
+	time.Sleep(captureDelay)
 	stop()
-	err = <-heard
+	err = <-captured
 	for i := range paths {
-		if a := paths[i].Again; a != nil {
-			for _, e := range []*Echo{&paths[i].Overlay, &paths[i].OverlayFull, &a.Hop, &a.HopFull, &a.Outbound} {
-				p.observed(paths[i].Family, e)
+		if a := paths[i].Detail; a != nil {
+			for _, e := range []*Echo{&paths[i].Overlay, &paths[i].OverlayFull, &a.OneHop, &a.OneHopFull, &a.Outbound} {
+				p.mergeCaptures(paths[i].Family, e)
 			}
 		}
 	}
 	p.mu.Lock()
-	p.seen = nil
+	p.captures = nil
 	p.mu.Unlock()
 	return err
 }
 
-// sightingsTake is how long the packet socket may be behind the others.
-const sightingsTake = 20 * time.Millisecond
+// captureDelay is how long the packet socket may lag behind the raw sockets.
+const captureDelay = 20 * time.Millisecond
 
-func (p *Prober) saw(s sighting) {
+func (p *Prober) addCapture(s capture) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	q := question{s.family, s.seq}
-	if !slices.Contains(p.seen[q], s) {
-		p.seen[q] = append(p.seen[q], s)
+	q := echoKey{s.family, s.seq}
+	if !slices.Contains(p.captures[q], s) {
+		p.captures[q] = append(p.captures[q], s)
 	}
 }
 
-func (p *Prober) lookAgainAt(ctx context.Context, path *Path) {
-	t, a := path.Target, path.Again
-	questions := []func(){
-		func() { path.Overlay = p.ask(ctx, way{to: t.Overlay, hop: t.NoDevice}) },
-		func() { path.OverlayFull = p.ask(ctx, way{to: t.Overlay, hop: t.NoDevice, size: t.Full}) },
-		func() { a.Hop = p.ask(ctx, way{to: t.behind(), hop: true}) },
-		func() { a.HopFull = p.ask(ctx, way{to: t.behind(), hop: true, size: t.Full}) },
+func (p *Prober) probePathDetail(ctx context.Context, path *Path) {
+	t, a := path.Target, path.Detail
+	pings := []func(){
+		func() { path.Overlay = p.ping(ctx, pingOptions{to: t.Overlay, oneHop: t.NoDevice}) },
+		func() {
+			path.OverlayFull = p.ping(ctx, pingOptions{to: t.Overlay, oneHop: t.NoDevice, size: t.FullSize})
+		},
+		func() { a.OneHop = p.ping(ctx, pingOptions{to: t.addressBehind(), oneHop: true}) },
+		func() { a.OneHopFull = p.ping(ctx, pingOptions{to: t.addressBehind(), oneHop: true, size: t.FullSize}) },
 	}
 	if t.Tunnel {
-		questions = append(questions, func() {
+		pings = append(pings, func() {
 			send, end, err := p.outbound(t)
 			if err != nil {
-				a.Outbound.Failed = cause(err)
+				a.Outbound.SendError = rootCause(err)
 				return
 			}
 			defer end()
-			a.Outbound = p.ask(ctx, way{to: t.Overlay, send: send})
+			a.Outbound = p.ping(ctx, pingOptions{to: t.Overlay, send: send})
 		})
 	}
-	together(questions...)
+	parallel(pings...)
 	if path.Overlay.Answered && !path.OverlayFull.Answered {
-		w := way{to: t.Overlay}
-		if t.NoDevice { // whoever says that a packet's hops are over says so a few times a second (icmp_ratelimit)
+		w := pingOptions{to: t.Overlay}
+		if t.NoDevice { // time exceeded is rate limited to a few a second (icmp_ratelimit), echo replies are not
 			w.to = t.Underlay
 		}
-		a.Fits = p.largest(ctx, w, path.Overlay.Size, t.Full)
+		a.MaxSize = p.findMaxSize(ctx, w, path.Overlay.Size, t.FullSize)
 	}
 	p.mu.Lock()
-	a.Tunnel = p.tunnels[t.Underlay]
+	a.Tunnel = p.tunnelErrors[t.Underlay]
 	p.mu.Unlock()
 }
 
-// volley is how many sizes are tried at once.
-const volley = 12
+// sizesAtOnce is how many sizes are tried at the same time.
+const sizesAtOnce = 12
 
-// largest finds the largest size that is answered, of those from one that is to one that is not. It takes as long as three
-// answers that do not come.
-func (p *Prober) largest(ctx context.Context, w way, fits, tooLarge int) int {
+// findMaxSize returns the largest size that is answered, between one that is and one that is not. It takes as long as
+// three requests without an answer.
+func (p *Prober) findMaxSize(ctx context.Context, w pingOptions, fits, tooLarge int) int {
 	for tooLarge-fits > 1 && ctx.Err() == nil {
-		sizes := between(fits, tooLarge, volley)
+		sizes := between(fits, tooLarge, sizesAtOnce)
 		answered := make([]bool, len(sizes))
 		var all []func()
 		for i, size := range sizes {
 			all = append(all, func() {
 				w := w
 				w.size = size
-				answered[i] = p.ask(ctx, w).Answered
+				answered[i] = p.ping(ctx, w).Answered
 			})
 		}
-		together(all...)
+		parallel(all...)
 		for i, size := range sizes {
 			if answered[i] {
 				fits = size
@@ -150,7 +158,7 @@ func (p *Prober) largest(ctx context.Context, w way, fits, tooLarge int) int {
 	return fits
 }
 
-// between returns at most n numbers that part the range between two into equal pieces.
+// between returns at most n numbers between low and high that divide the range into equal parts.
 func between(low, high, n int) (all []int) {
 	for i := 1; i <= n; i++ {
 		if x := low + (high-low)*i/(n+1); x > low && x < high && !slices.Contains(all, x) {

@@ -1,17 +1,19 @@
-// Package probe finds out how far packets get to other nodes: by ICMP echo, to a peer's address on the underlay and to one in
-// the overlay, small and as large as pods' packets can be, with fragmentation forbidden.
+// Package probe measures how far packets get to other nodes. It sends ICMP echo requests to a peer's address on the
+// underlay and to one in the overlay, with small packets and with the largest that pods send, and forbids
+// fragmentation.
 //
-// The first look, [Prober.Look], asks the four questions of all peers at once, and is over in a few milliseconds if all is well. Where
-// something does not answer, the second, [Prober.LookAgain], asks again and watches by a packet socket what leaves this node and what
-// comes back, by which interface and from whom: that tells a packet that never came from one that came and was dropped here.
-// Two more questions then separate what one would take for the same:
+// [Prober.Probe] sends these four requests for all peers in parallel, which takes a few milliseconds on a healthy
+// network. For peers that do not answer, [Prober.ProbeDetail] repeats them and captures what leaves this node and what
+// arrives, with the interface and the source. That distinguishes an answer that never arrived from one that this node
+// dropped. Two more requests separate causes with the same symptom:
 //
-//   - An echo that may make one hop only, to an address behind the peer: the peer answers that its time is exceeded before any
-//     of its rules for INPUT or FORWARD is asked. So an answer means that the overlay works, and only ICMP echo is filtered.
-//   - An echo through the tunnel from this node's underlay address: its answer comes back beside the tunnel. So it tells
-//     whether the way there works when no answer comes back through it.
+//   - An echo request with a hop limit of one, to an address behind the peer: the peer answers with time exceeded
+//     before any of its INPUT or FORWARD rules apply. So an answer means that the overlay works, and only ICMP echo is
+//     filtered.
+//   - An echo request through the tunnel from this node's underlay address: the reply does not return through the
+//     tunnel. So it shows whether the outbound direction works when no reply returns through the tunnel.
 //
-// Nothing is changed by any of it. The package measures; what it means is decided by package doctor.
+// Probing changes nothing on any node. The package measures; package doctor draws the conclusions.
 package probe
 
 import (
@@ -21,67 +23,68 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Target is a peer in one family.
+// Target is the path to a peer in one family.
 type Target struct {
-	Key, Node string // of its lease
+	Key, Node string // of the peer's lease
 	Family    subnet.Family
 	Subnet    netip.Prefix
-	Underlay  netip.Addr // its public IP
-	Link      string     // the device by which its subnet is reached, as far as this node wants
-	// Tunnel: by VXLAN, so that on the underlay the packets are larger by Overhead.
+	Underlay  netip.Addr // the peer's public IP
+	Link      string     // the device of the desired route to the peer's subnet
+	// Tunnel: the path is a VXLAN tunnel, which adds Overhead bytes to each packet on the underlay.
 	Tunnel   bool
 	Overhead int
-	// Overlay is an address that the peer has in the overlay. With NoDevice, it may have none: then it is one that a pod's
-	// bridge would have, asked with a single hop, so that the peer answers in either case.
+	// Overlay is the peer's address in the overlay. A peer without an overlay device (NoDevice) may have none: then it is
+	// the address of the pods' bridge, probed with a hop limit of one, so that the peer answers in either case.
 	Overlay  netip.Addr
 	NoDevice bool
-	Full     int // size of the largest packets of pods, with all headers
+	FullSize int // size of the largest IP packets of pods, in bytes
 }
 
-// behind returns an address of the peer's subnet that is not the peer's own. (The last address of an IPv4 subnet is its
-// broadcast address.)
-func (t Target) behind() netip.Addr { return subnet.LastAddr(t.Subnet).Prev() }
+// addressBehind returns an address of the peer's subnet that is not the peer's own. (The last address of an IPv4
+// subnet is its broadcast address.)
+func (t Target) addressBehind() netip.Addr { return subnet.LastAddr(t.Subnet).Prev() }
 
-// Echo is what became of one question, which is asked a few times.
+// Echo is the result of an echo request, which is sent a few times.
 type Echo struct {
-	Size     int  // of the packet, in bytes
-	Asked    bool // else nothing below is set
-	Answered bool
-	RTT      time.Duration
-	Failed   string // this node's kernel did not take the packet: why
-	// What somebody on the way said of it.
-	TooBigFor int    // the largest packet that whoever said it passes on
-	Refused   string // why it was not delivered, such as [PortUnreachable]
-	By        netip.Addr
-	// What was seen of it on interfaces; in the second look only.
-	Left  []string  // by which the question left
-	Came  []Arrival // answers, whether they were delivered or not
-	asked []uint16  // sequence numbers
+	Size      int  // of the IP packet, in bytes
+	Sent      bool // false: no request was sent, and the fields below are not set
+	Answered  bool
+	RTT       time.Duration
+	SendError string // why this node's kernel did not send the packet
+	// From the ICMP error that a node on the path returned, if any.
+	NextHopMTU int        // the largest packet that the node forwards (RFC 1191, RFC 8201), in bytes
+	Refused    string     // why the packet was not delivered, such as [PortUnreachable]
+	By         netip.Addr // who sent the error or the reply
+	// Captured on this node's interfaces, by [Prober.ProbeDetail] only.
+	Egress   []string  // the interfaces that the request left by
+	Arrivals []Arrival // the answers that arrived, delivered or not
+	seqs     []uint16  // sequence numbers of the requests
 }
 
-// Arrival is an answer on an interface.
+// Arrival is an answer that arrived on an interface.
 type Arrival struct {
 	Interface string
-	Outer     netip.Addr // who sent it, if it came in a VXLAN packet; else the zero value
+	Outer     netip.Addr // the source of the VXLAN packet around it; not valid if there is none
 }
 
-// Path is what was found out of a target.
+// Path is what was measured for a target.
 type Path struct {
 	Target
-	Probed                                       bool // there was time for it
+	Probed                                       bool // false: no time was left to probe it
 	Underlay, UnderlayFull, Overlay, OverlayFull Echo
-	Again                                        *Again // nil: there was no need
+	Detail                                       *Detail // nil: not probed in detail
 }
 
-// Again is what the second look adds.
-type Again struct {
-	Hop, HopFull Echo // with one hop, to somebody behind the peer
-	Outbound     Echo // through the tunnel, from the underlay's address
-	// Fits is the size of the largest packet that passes, if small ones do and full ones do not.
-	Fits int
-	// Tunnel is what somebody said of VXLAN packets to the peer: TooBigFor, Refused, By.
+// Detail is what [Prober.ProbeDetail] adds.
+type Detail struct {
+	OneHop, OneHopFull Echo // with a hop limit of one, to an address behind the peer
+	Outbound           Echo // through the tunnel, from the underlay address
+	// MaxSize is the size of the largest packet that passes, in bytes. It is set if small packets pass and full ones do
+	// not.
+	MaxSize int
+	// Tunnel holds the ICMP error for VXLAN packets to the peer, if any: NextHopMTU, Refused and By.
 	Tunnel Echo
 }
 
-// Works reports whether packets of all sizes get there and back.
+// Works reports whether packets of all sizes pass in both directions.
 func (p Path) Works() bool { return p.Overlay.Answered && p.OverlayFull.Answered }

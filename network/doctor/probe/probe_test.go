@@ -65,11 +65,11 @@ func TestDecode(t *testing.T) {
 			{"time exceeded", about(timeExceeded[f], 0, 0, quoted), message{kind: expired, id: 7, seq: 9}},
 			{"too big", big, message{kind: tooBig, id: 7, seq: 9, mtu: 1400, reason: map[bool]string{true: "unreachable"}[f == subnet.IPv4]}},
 			{"prohibited", about(unreachable[f], prohibited, 0, quoted), message{kind: refused, id: 7, seq: 9, reason: bigRest}},
-			{"nobody at the port", about(unreachable[f], portCode, 0, vxlan), message{kind: refused, reason: "port unreachable", udp: 8472, dest: theirs[f]}},
-			{"about nothing", about(unreachable[f], portCode, 0, nil), message{kind: refused, reason: "port unreachable"}},
-			{"about half a header", about(unreachable[f], portCode, 0, quoted[:15]), message{kind: refused, reason: "port unreachable"}},
+			{"port closed", about(unreachable[f], portCode, 0, vxlan), message{kind: refused, reason: "port unreachable", udp: 8472, dest: theirs[f]}},
+			{"without a quoted packet", about(unreachable[f], portCode, 0, nil), message{kind: refused, reason: "port unreachable"}},
+			{"with half a quoted header", about(unreachable[f], portCode, 0, quoted[:15]), message{kind: refused, reason: "port unreachable"}},
 			{"short", echo[:7], message{}},
-			{"something else", about(137, 0, 0, nil), message{}},
+			{"another type", about(137, 0, 0, nil), message{}},
 		} {
 			if got := decode(f, tt.in); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("%s, %s: %+v, want %+v", f, tt.name, got, tt.want)
@@ -85,18 +85,18 @@ func TestSee(t *testing.T) {
 		for _, tt := range []struct {
 			name string
 			in   []byte
-			want []sighting
+			want []capture
 		}{
-			{"by itself", inner, []sighting{{family: f, seq: 9, kind: request}}},
-			{"in a tunnel", ip(f, unix.IPPROTO_UDP, theirs[f], ours[f], tunnelled(8472, inner)), []sighting{{family: f, seq: 9, kind: request, outer: theirs[f]}}},
-			{"an answer about it", ip(f, icmpOf(f), theirs[f], ours[f], about(timeExceeded[f], 0, 0, inner)), []sighting{{family: f, seq: 9, kind: expired}}},
+			{"plain", inner, []capture{{family: f, seq: 9, kind: request}}},
+			{"in a tunnel", ip(f, unix.IPPROTO_UDP, theirs[f], ours[f], tunnelled(8472, inner)), []capture{{family: f, seq: 9, kind: request, outer: theirs[f]}}},
+			{"an answer about it", ip(f, icmpOf(f), theirs[f], ours[f], about(timeExceeded[f], 0, 0, inner)), []capture{{family: f, seq: 9, kind: expired}}},
 			{"another port", ip(f, unix.IPPROTO_UDP, theirs[f], ours[f], tunnelled(4789, inner)), nil},
-			{"somebody else's", ip(f, icmpOf(f), ours[f], theirs[f], encodeEcho(f, 8, 9, 0)), nil},
+			{"another process's echo", ip(f, icmpOf(f), ours[f], theirs[f], encodeEcho(f, 8, 9, 0)), nil},
 			{"nothing", nil, nil},
-			{"cut off", inner[:header(f)+3], nil},
-			{"a tunnel cut off", ip(f, unix.IPPROTO_UDP, theirs[f], ours[f], tunnelled(8472, inner[:9])), nil},
+			{"truncated", inner[:header(f)+3], nil},
+			{"a truncated tunnel packet", ip(f, unix.IPPROTO_UDP, theirs[f], ours[f], tunnelled(8472, inner[:9])), nil},
 		} {
-			if got := see(tt.in, 8472, 7); !reflect.DeepEqual(got, tt.want) {
+			if got := findEcho(tt.in, 8472, 7); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("%s, %s: %+v, want %+v", f, tt.name, got, tt.want)
 			}
 		}
@@ -142,7 +142,7 @@ func TestBetween(t *testing.T) {
 
 func TestBehind(t *testing.T) {
 	for in, want := range map[string]string{"10.5.29.0/24": "10.5.29.254", "fd00:5:0:1d::/64": "fd00:5:0:1d:ffff:ffff:ffff:fffe", "10.5.0.4/30": "10.5.0.6"} {
-		if got := (Target{Subnet: netip.MustParsePrefix(in)}).behind(); got.String() != want {
+		if got := (Target{Subnet: netip.MustParsePrefix(in)}).addressBehind(); got.String() != want {
 			t.Errorf("behind %s: %s, want %s", in, got, want)
 		}
 	}

@@ -12,57 +12,61 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// When a question is asked again, and how long an answer to the last may take.
+// An echo request is repeated after retryInterval until it is answered. The last attempt waits for finalTimeout.
 const (
-	again    = 250 * time.Millisecond
-	attempts = 3
-	last     = 600 * time.Millisecond
-	// atOnce is how many peers are asked at the same time: some hundred packets, and no burst that a switch would drop.
-	atOnce = 64
+	retryInterval = 250 * time.Millisecond
+	attempts      = 3
+	finalTimeout  = 600 * time.Millisecond
+	// maxConcurrent is how many paths are probed at the same time. That makes some hundred packets, not a burst that a
+	// switch would drop.
+	maxConcurrent = 64
 )
 
-// Options are what a [Prober] needs to know of the node.
+// Options describe the node to a [Prober].
 type Options struct {
-	Local [2]netip.Addr // the underlay's, by subnet.Family
-	Port  uint16        // of VXLAN; 0: there is none
+	Local [2]netip.Addr // the node's underlay addresses, by subnet.Family
+	Port  uint16        // the VXLAN port; 0: no VXLAN
 }
 
-// Prober asks. Make one with [Open].
+// Prober sends echo requests and matches the answers. Create one with [Open], and close it.
 type Prober struct {
 	options Options
-	id      uint16 // of all our echoes
+	id      uint16 // ICMP identifier of all echo requests
 	sockets [2]sockets
 	reading sync.WaitGroup
 
-	mu      sync.Mutex
-	next    [2]uint16
-	waiting map[question]*asked
-	seen    map[question][]sighting // while somebody watches; else nil
-	tunnels map[netip.Addr]Echo     // what was said of VXLAN packets to a peer
+	mu           sync.Mutex
+	next         [2]uint16
+	pending      map[echoKey]*pendingEcho
+	captures     map[echoKey][]capture // nil unless ProbeDetail captures packets
+	tunnelErrors map[netip.Addr]Echo   // ICMP errors for VXLAN packets, by peer
 }
 
-// question is one packet.
-type question struct {
+// echoKey identifies an echo request.
+type echoKey struct {
 	family subnet.Family
 	seq    uint16
 }
 
-// asked is what is known of a question that may still be answered.
-type asked struct {
-	sent   time.Time
-	answer chan<- answer // has room
+// pendingEcho is an echo request that may still be answered.
+type pendingEcho struct {
+	sent      time.Time
+	responses chan<- response // buffered, sends never block
 }
 
-// answer is what came of a question.
-type answer struct {
+// response is an echo reply or an ICMP error for an echo request.
+type response struct {
 	message
 	from netip.Addr
 	rtt  time.Duration
 }
 
-// Open opens the sockets, which takes CAP_NET_RAW.
+// Open opens the raw sockets, which needs CAP_NET_RAW.
 func Open(ctx context.Context, o Options) (*Prober, error) {
-	p := &Prober{options: o, id: uint16(rand.Uint32()), waiting: map[question]*asked{}, tunnels: map[netip.Addr]Echo{}}
+	p := &Prober{
+		options: o, id: uint16(rand.Uint32()),
+		pending: map[echoKey]*pendingEcho{}, tunnelErrors: map[netip.Addr]Echo{},
+	}
 	for _, f := range subnet.Families() {
 		s, err := openSockets(ctx, f)
 		if err != nil {
@@ -70,12 +74,12 @@ func Open(ctx context.Context, o Options) (*Prober, error) {
 			return nil, err
 		}
 		p.sockets[f] = s
-		p.reading.Go(func() { receive(f, s.usual, p.heard) })
+		p.reading.Go(func() { receive(f, s.normal, p.handle) })
 	}
 	return p, nil
 }
 
-// Close closes them.
+// Close closes the sockets.
 func (p *Prober) Close() {
 	for _, s := range p.sockets {
 		s.close()
@@ -83,70 +87,71 @@ func (p *Prober) Close() {
 	p.reading.Wait()
 }
 
-// heard takes in a message.
-func (p *Prober) heard(f subnet.Family, from netip.Addr, m message) {
+// handle passes an ICMP message to the echo request that it answers.
+func (p *Prober) handle(f subnet.Family, from netip.Addr, m message) {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if m.udp != 0 && m.udp == p.options.Port {
-		p.tunnels[m.dest] = Echo{TooBigFor: m.mtu, Refused: m.reason, By: from}
+		p.tunnelErrors[m.dest] = Echo{NextHopMTU: m.mtu, Refused: m.reason, By: from}
 		return
 	}
 	if m.kind == other || m.kind == request || m.id != p.id {
 		return
 	}
-	if a := p.waiting[question{f, m.seq}]; a != nil {
+	if a := p.pending[echoKey{f, m.seq}]; a != nil {
 		select {
-		case a.answer <- answer{m, from, now.Sub(a.sent)}:
-		default: // more answers than anybody asked for
+		case a.responses <- response{m, from, now.Sub(a.sent)}:
+		default: // duplicates, beyond what ping waits for
 		}
 	}
 }
 
-// way is how to ask.
-type way struct {
-	to   netip.Addr
-	size int
-	hop  bool                             // with a single hop; that it is over is an answer
-	send func(seq uint16, size int) error // by what; nil: a raw socket
+// pingOptions describe an echo request.
+type pingOptions struct {
+	to     netip.Addr
+	size   int
+	oneHop bool                             // with a hop limit of one; time exceeded is an answer
+	send   func(seq uint16, size int) error // nil: send by a raw socket
 }
 
-// ask asks until there is an answer.
-func (p *Prober) ask(ctx context.Context, w way) (e Echo) {
-	f := subnet.FamilyOf(w.to)
-	e = Echo{Size: max(w.size, header(f)+icmpHeader), Asked: true}
-	if w.send == nil {
-		conn := p.sockets[f].usual
-		if w.hop {
-			conn = p.sockets[f].hop
+// ping sends echo requests until one is answered.
+func (p *Prober) ping(ctx context.Context, o pingOptions) (e Echo) {
+	f := subnet.FamilyOf(o.to)
+	e = Echo{Size: max(o.size, header(f)+icmpHeader), Sent: true}
+	if o.send == nil {
+		conn := p.sockets[f].normal
+		if o.oneHop {
+			conn = p.sockets[f].oneHop
 		}
-		w.send = func(seq uint16, size int) error {
-			_, err := conn.WriteToIP(encodeEcho(f, p.id, seq, size), &net.IPAddr{IP: w.to.AsSlice()})
+		o.send = func(seq uint16, size int) error {
+			_, err := conn.WriteToIP(encodeEcho(f, p.id, seq, size), &net.IPAddr{IP: o.to.AsSlice()})
 			return err
 		}
 	}
-	answers := make(chan answer, 2*attempts)
-	defer func() { p.forget(f, e.asked) }()
+	responses := make(chan response, 2*attempts)
+	defer func() { p.unregister(f, e.seqs) }()
 	for i := range attempts {
-		seq := p.expect(f, answers)
-		e.asked = append(e.asked, seq)
-		if err := w.send(seq, e.Size); err != nil {
-			e.Failed = cause(err)
+		seq := p.register(f, responses)
+		e.seqs = append(e.seqs, seq)
+		if err := o.send(seq, e.Size); err != nil {
+			e.SendError = rootCause(err)
 		}
-		patience := again
+		timeout := retryInterval
 		if i == attempts-1 {
-			patience = last
+			timeout = finalTimeout
 		}
-		if e.await(ctx, answers, patience, w.hop) || ctx.Err() != nil {
+		if e.await(ctx, responses, timeout, o.oneHop) || ctx.Err() != nil {
 			return e
 		}
 	}
 	return e
 }
 
-// await takes in answers for a while, and reports whether there was one that ends the asking.
-func (e *Echo) await(ctx context.Context, answers <-chan answer, patience time.Duration, hop bool) bool {
-	timer := time.NewTimer(patience)
+// await reads responses until the timeout, and reports whether one of them answers the request. With oneHop, time
+// exceeded does.
+func (e *Echo) await(ctx context.Context, responses <-chan response, timeout time.Duration, oneHop bool) bool {
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for {
 		select {
@@ -154,13 +159,13 @@ func (e *Echo) await(ctx context.Context, answers <-chan answer, patience time.D
 			return false
 		case <-timer.C:
 			return false
-		case a := <-answers:
-			if a.kind == reply || a.kind == expired && hop {
-				e.Answered, e.RTT, e.By, e.Failed = true, a.rtt, a.from, ""
-				e.Refused, e.TooBigFor = "", 0
+		case a := <-responses:
+			if a.kind == reply || a.kind == expired && oneHop {
+				e.Answered, e.RTT, e.By, e.SendError = true, a.rtt, a.from, ""
+				e.Refused, e.NextHopMTU = "", 0
 				return true
 			}
-			e.Refused, e.TooBigFor, e.By = a.reason, a.mtu, a.from
+			e.Refused, e.NextHopMTU, e.By = a.reason, a.mtu, a.from
 			if a.kind == expired {
 				e.Refused = "too many hops"
 			}
@@ -168,24 +173,24 @@ func (e *Echo) await(ctx context.Context, answers <-chan answer, patience time.D
 	}
 }
 
-func (p *Prober) expect(f subnet.Family, answers chan<- answer) uint16 {
+func (p *Prober) register(f subnet.Family, responses chan<- response) uint16 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.next[f]++
-	p.waiting[question{f, p.next[f]}] = &asked{time.Now(), answers}
+	p.pending[echoKey{f, p.next[f]}] = &pendingEcho{time.Now(), responses}
 	return p.next[f]
 }
 
-func (p *Prober) forget(f subnet.Family, seqs []uint16) {
+func (p *Prober) unregister(f subnet.Family, seqs []uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, seq := range seqs {
-		delete(p.waiting, question{f, seq})
+		delete(p.pending, echoKey{f, seq})
 	}
 }
 
-// cause is the innermost error: "message too long", and not the socket's address before it.
-func cause(err error) string {
+// rootCause returns the text of the innermost error: "message too long", without the socket's address.
+func rootCause(err error) string {
 	for {
 		inner, ok := err.(interface{ Unwrap() error })
 		if !ok || inner.Unwrap() == nil {
@@ -195,27 +200,27 @@ func cause(err error) string {
 	}
 }
 
-// each calls do with all paths, many at the same time, until ctx ends; done is told after each.
-func each(ctx context.Context, paths []Path, do func(*Path), done func()) {
+// forEach calls do for all paths, maxConcurrent at a time, until ctx ends. It calls done after each.
+func forEach(ctx context.Context, paths []Path, do func(*Path), done func()) {
 	var working sync.WaitGroup
 	defer working.Wait()
-	room := make(chan struct{}, atOnce)
+	slots := make(chan struct{}, maxConcurrent)
 	for i := range paths {
 		select {
 		case <-ctx.Done():
 			return
-		case room <- struct{}{}:
+		case slots <- struct{}{}:
 		}
 		working.Go(func() {
 			do(&paths[i])
 			done()
-			<-room
+			<-slots
 		})
 	}
 }
 
-// together runs functions at the same time and waits for them.
-func together(all ...func()) {
+// parallel runs functions at the same time and waits for all of them.
+func parallel(all ...func()) {
 	var running sync.WaitGroup
 	for _, f := range all {
 		running.Go(f)
@@ -223,19 +228,19 @@ func together(all ...func()) {
 	running.Wait()
 }
 
-// observed fills in what was seen of an echo.
-func (p *Prober) observed(f subnet.Family, e *Echo) {
+// mergeCaptures adds the captured packets to an echo.
+func (p *Prober) mergeCaptures(f subnet.Family, e *Echo) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, seq := range e.asked {
-		for _, s := range p.seen[question{f, seq}] {
+	for _, seq := range e.seqs {
+		for _, s := range p.captures[echoKey{f, seq}] {
 			switch at := (Arrival{s.link, s.outer}); {
 			case s.outgoing && s.kind == request:
-				if !slices.Contains(e.Left, s.link) {
-					e.Left = append(e.Left, s.link)
+				if !slices.Contains(e.Egress, s.link) {
+					e.Egress = append(e.Egress, s.link)
 				}
-			case !s.outgoing && s.kind != request && !slices.Contains(e.Came, at):
-				e.Came = append(e.Came, at)
+			case !s.outgoing && s.kind != request && !slices.Contains(e.Arrivals, at):
+				e.Arrivals = append(e.Arrivals, at)
 			}
 		}
 	}

@@ -22,18 +22,18 @@ const (
 	inVXLAN        = udpHeader + vxlanHeader + ethernetHeader
 )
 
-// sighting is one of our echoes, or its answer, on an interface.
-type sighting struct {
+// capture is one of our echo requests, or its answer, on an interface.
+type capture struct {
 	family   subnet.Family
 	seq      uint16
 	outgoing bool
 	kind     kind
-	outer    netip.Addr // who sent the VXLAN packet around it; the zero value: there is none
+	outer    netip.Addr // the source of the VXLAN packet around it; not valid if there is none
 	link     string
 }
 
-// sniffer is a packet socket (packet(7)) that hears ICMP on all interfaces, by itself and in VXLAN packets. What the overlay
-// carries otherwise never leaves the kernel for it.
+// sniffer is a packet socket (packet(7)) that captures ICMP on all interfaces, plain and inside VXLAN. Its filter
+// keeps all other traffic in the kernel.
 type sniffer struct {
 	fd   int
 	port uint16
@@ -41,13 +41,14 @@ type sniffer struct {
 }
 
 func newSniffer(port, id uint16) (*sniffer, error) {
-	// Protocol 0 first: nothing is to come before the filter is there.
+	// Protocol 0 first: no packet must arrive before the filter is attached.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("packet socket: %w", err)
 	}
-	code := program(port)
-	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
+	code := filterProgram(port)
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL)})
 	}
@@ -58,12 +59,13 @@ func newSniffer(port, id uint16) (*sniffer, error) {
 	return &sniffer{fd, port, id}, nil
 }
 
-// snap is how much of a packet is looked at: headers of both IPs, an ICMP error and what it quotes.
-const snap = 256
+// snapLen is how many bytes of a packet are captured: outer and inner headers, an ICMP error and the packet that it
+// quotes.
+const snapLen = 256
 
-// program is a filter of the classical kind (Documentation/networking/filter.rst): ICMP, and UDP to the VXLAN port with ICMP in
-// it. A packet begins with its IP header.
-func program(port uint16) []unix.SockFilter {
+// filterProgram is a classic BPF filter (Documentation/networking/filter.rst). It accepts ICMP, plain or inside UDP to
+// the VXLAN port. A packet starts with its IP header.
+func filterProgram(port uint16) []unix.SockFilter {
 	const (
 		load   = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
 		loadH  = unix.BPF_LD | unix.BPF_H | unix.BPF_ABS
@@ -97,12 +99,12 @@ func program(port uint16) []unix.SockFilter {
 		18: {Code: load, K: v6 + inVXLAN + 6},
 		19: {Code: equal, Jt: 1, K: unix.IPPROTO_ICMPV6}, // to 21
 		20: {Code: result, K: 0},
-		21: {Code: result, K: snap},
+		21: {Code: result, K: snapLen},
 	}
 }
 
-// hear calls tell for each sighting until ctx ends, and closes the socket.
-func (s *sniffer) hear(ctx context.Context, tell func(sighting)) error {
+// run calls report for each capture until ctx ends, and closes the socket.
+func (s *sniffer) run(ctx context.Context, report func(capture)) error {
 	file := os.NewFile(uintptr(s.fd), "packet socket")
 	stop := context.AfterFunc(ctx, func() { file.Close() })
 	defer stop()
@@ -111,7 +113,7 @@ func (s *sniffer) hear(ctx context.Context, tell func(sighting)) error {
 		return err
 	}
 	names := map[int]string{}
-	b := make([]byte, snap)
+	b := make([]byte, snapLen)
 	for {
 		n, from := 0, unix.Sockaddr(nil)
 		var readErr error
@@ -123,7 +125,7 @@ func (s *sniffer) hear(ctx context.Context, tell func(sighting)) error {
 			return nil
 		}
 		if err = errors.Join(err, readErr); errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.EINTR) {
-			continue // an interface went
+			continue // an interface went down
 		} else if err != nil {
 			return fmt.Errorf("packet socket: %w", err)
 		}
@@ -131,20 +133,20 @@ func (s *sniffer) hear(ctx context.Context, tell func(sighting)) error {
 		if !ok {
 			continue
 		}
-		for _, one := range see(b[:n], s.port, s.id) {
+		for _, one := range findEcho(b[:n], s.port, s.id) {
 			if names[at.Ifindex] == "" {
 				if i, err := net.InterfaceByIndex(at.Ifindex); err == nil {
 					names[at.Ifindex] = i.Name
 				}
 			}
 			one.outgoing, one.link = at.Pkttype == unix.PACKET_OUTGOING, names[at.Ifindex]
-			tell(one)
+			report(one)
 		}
 	}
 }
 
-// see finds an echo with our id in a packet, or an answer to one.
-func see(b []byte, port, id uint16) []sighting {
+// findEcho finds an echo request with our identifier in a packet, or an answer to one.
+func findEcho(b []byte, port, id uint16) []capture {
 	p, ok := decodeIP(b)
 	var outer netip.Addr
 	if ok && p.protocol == unix.IPPROTO_UDP && len(p.payload) > inVXLAN && binary.BigEndian.Uint16(p.payload[2:]) == port {
@@ -158,5 +160,5 @@ func see(b []byte, port, id uint16) []sighting {
 	if m.kind == other || m.id != id {
 		return nil
 	}
-	return []sighting{{family: p.family, seq: m.seq, kind: m.kind, outer: outer}}
+	return []capture{{family: p.family, seq: m.seq, kind: m.kind, outer: outer}}
 }

@@ -13,16 +13,17 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// sockets are the raw sockets of one family (raw(7)). Each is to set something that is a socket's own; only usual is read.
+// sockets are the raw sockets of one family (raw(7)). The hop limit is a socket option, so there are two. Every raw
+// socket receives all ICMP messages, so only the normal one is read.
 type sockets struct {
-	usual *net.IPConn
-	hop   *net.IPConn // one hop
+	normal *net.IPConn
+	oneHop *net.IPConn // hop limit of one
 }
 
-// openSockets opens those of a family.
+// openSockets opens the sockets of a family.
 func openSockets(ctx context.Context, f subnet.Family) (s sockets, err error) {
-	if s.usual, err = listen(ctx, f, 0); err == nil {
-		s.hop, err = listen(ctx, f, 1)
+	if s.normal, err = listen(ctx, f, 0); err == nil {
+		s.oneHop, err = listen(ctx, f, 1)
 	}
 	if err != nil {
 		s.close()
@@ -32,15 +33,15 @@ func openSockets(ctx context.Context, f subnet.Family) (s sockets, err error) {
 }
 
 func (s sockets) close() {
-	for _, c := range []*net.IPConn{s.usual, s.hop} {
+	for _, c := range []*net.IPConn{s.normal, s.oneHop} {
 		if c != nil {
 			c.Close()
 		}
 	}
 }
 
-// listen opens a socket whose packets are sent whole or not at all: with IP_PMTUDISC_PROBE, no matter what was learnt of the
-// path's MTU before (ip(7)). hops is how many they may make; 0: as many as usual.
+// listen opens a socket that does not fragment. IP_PMTUDISC_PROBE also ignores the path MTU that the kernel has learnt
+// (ip(7)). hops is the hop limit; 0: the default.
 func listen(ctx context.Context, f subnet.Family, hops int) (*net.IPConn, error) {
 	set := func(fd uintptr) (err error) {
 		option := func(level, name, value int) {
@@ -67,16 +68,16 @@ func listen(ctx context.Context, f subnet.Family, hops int) (*net.IPConn, error)
 		}
 		return err
 	}}
-	everywhere := [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}[f]
-	conn, err := config.ListenPacket(ctx, [...]string{"ip4:icmp", "ip6:ipv6-icmp"}[f], everywhere.String())
+	unspecified := [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}[f]
+	conn, err := config.ListenPacket(ctx, [...]string{"ip4:icmp", "ip6:ipv6-icmp"}[f], unspecified.String())
 	if err != nil {
 		return nil, fmt.Errorf("raw socket for %s: %w", f, err)
 	}
-	return conn.(*net.IPConn), nil // as the network's name says
+	return conn.(*net.IPConn), nil // the type for a network of "ip"
 }
 
-// receive calls tell for each message that comes in, until the socket is closed.
-func receive(f subnet.Family, conn *net.IPConn, tell func(f subnet.Family, from netip.Addr, m message)) {
+// receive calls report for each message that arrives, until the socket is closed.
+func receive(f subnet.Family, conn *net.IPConn, report func(f subnet.Family, from netip.Addr, m message)) {
 	b := make([]byte, 64<<10)
 	for {
 		n, from, err := conn.ReadFromIP(b)
@@ -84,10 +85,10 @@ func receive(f subnet.Family, conn *net.IPConn, tell func(f subnet.Family, from 
 			return
 		}
 		if err != nil {
-			continue // an error that somebody's ICMP left at the socket: the message itself comes as well
+			continue // an ICMP error that is pending at the socket; the message itself is received as well
 		}
 		if a, ok := netip.AddrFromSlice(from.IP); ok {
-			tell(f, a.Unmap(), decode(f, b[:n]))
+			report(f, a.Unmap(), decode(f, b[:n]))
 		}
 	}
 }

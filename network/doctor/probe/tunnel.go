@@ -12,8 +12,9 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// outbound returns what sends an echo through a target's tunnel from the underlay's address, by a packet socket. A raw socket would
-// not do: what comes from outside the overlay is masqueraded on its way into it.
+// outbound returns a function that sends an echo request through a target's tunnel from the underlay address, and one
+// that closes its packet socket. A raw socket does not do: packets into the overlay from an address outside are
+// masqueraded.
 func (p *Prober) outbound(t Target) (send func(seq uint16, size int) error, end func(), err error) {
 	from := p.options.Local[t.Family]
 	if !from.IsValid() {
@@ -27,7 +28,7 @@ func (p *Prober) outbound(t Target) (send func(seq uint16, size int) error, end 
 	if err != nil {
 		return nil, nil, err
 	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) // 0: it hears nothing
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) // 0: it receives nothing
 	if err != nil {
 		return nil, nil, err
 	}
@@ -52,14 +53,14 @@ func neighbour(link int, a netip.Addr) (net.HardwareAddr, error) {
 			return n.HardwareAddr, nil
 		}
 	}
-	return nil, fmt.Errorf("%s is not known there", a)
+	return nil, fmt.Errorf("no neighbour entry for %s", a)
 }
 
 func networkOrder(x uint16) uint16 {
 	return binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, x))
 }
 
-// encodePacket returns an echo request with its IP header.
+// encodePacket returns an IP packet of size bytes with an echo request.
 func encodePacket(from, to netip.Addr, id, seq uint16, size int) []byte {
 	const hops = 64
 	f := subnet.FamilyOf(to)
@@ -67,7 +68,7 @@ func encodePacket(from, to netip.Addr, id, seq uint16, size int) []byte {
 	var b []byte
 	if f == subnet.IPv4 {
 		b = binary.BigEndian.AppendUint16([]byte{0x45, 0}, uint16(header(f)+len(echo)))
-		b = append(b, 0, 0, 0x40, 0, hops, unix.IPPROTO_ICMP, 0, 0) // 0x40: not to be fragmented
+		b = append(b, 0, 0, 0x40, 0, hops, unix.IPPROTO_ICMP, 0, 0) // 0x40: don't fragment (DF)
 		b = append(append(b, from.AsSlice()...), to.AsSlice()...)
 		binary.BigEndian.PutUint16(b[10:], checksum(b))
 		return append(b, echo...)

@@ -12,35 +12,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the CNI plugin takes when its configuration does not say, see package cniplugin.
+// The CNI plugin's defaults, see package cniplugin.
 const (
 	defaultBridge   = "cni0"
 	defaultDelegate = "bridge"
 	defaultIPAM     = "host-local"
 )
 
-// CNI is what a container runtime finds.
+// CNI holds the CNI configurations and plugins that a container runtime finds.
 type CNI struct {
-	Dir     string // of configurations; empty: nobody wants to know
+	Dir     string // of the configurations; empty: not read
 	DirErr  error
-	Lists   []CNIList // in the order in which a runtime looks at them
+	Lists   []CNIList // in the order in which a runtime reads them
 	BinDirs []string
-	Plugins map[string]error // by type, for those that the configurations name: why it cannot be run, or nil
+	Plugins map[string]error // the plugins that the configurations use, by type: why it cannot be run, or nil
 }
 
-// CNIList is one configuration.
+// CNIList is one CNI configuration.
 type CNIList struct {
 	File  string
-	Err   error // it cannot be read
+	Err   error // why it cannot be read, or nil
 	Types []string
-	// Of one of ours: the first plugin's.
+	// Ours: it has a plugin of type selvage or flannel. The fields below are those of the first such plugin.
 	Ours       bool
 	SubnetFile string
-	Bridge     string // of the delegate, if that makes one
-	MTU        int    // that the user wants; 0: nothing
+	Bridge     string // the delegate's; empty: it creates none
+	MTU        int    // the delegate's; 0: not set
 }
 
-// own is the first configuration with our plugin in it.
+// own returns the first configuration that has a plugin of type selvage or flannel.
 func (c CNI) own() (CNIList, bool) {
 	i := slices.IndexFunc(c.Lists, func(l CNIList) bool { return l.Ours })
 	if i < 0 {
@@ -49,7 +49,7 @@ func (c CNI) own() (CNIList, bool) {
 	return c.Lists[i], true
 }
 
-// gatherCNI reads what a runtime would (libcni's ConfFiles).
+// gatherCNI reads the same configurations as a container runtime (libcni's ConfFiles).
 func gatherCNI(dir string, bins []string) CNI {
 	c := CNI{Dir: dir, BinDirs: bins, Plugins: map[string]error{}}
 	if dir == "" {
@@ -81,10 +81,10 @@ func gatherCNI(dir string, bins []string) CNI {
 	return c
 }
 
-// errNotExecutable is of a plugin that is there and cannot be run.
+// errNotExecutable is the error of a plugin that exists and cannot be run.
 var errNotExecutable = errors.New("is not executable")
 
-// pluginError says where a plugin is that cannot be run.
+// pluginError is the error of a plugin at a path.
 type pluginError struct {
 	path string
 	err  error
@@ -93,7 +93,8 @@ type pluginError struct {
 func (e *pluginError) Error() string { return e.path + " " + e.err.Error() }
 func (e *pluginError) Unwrap() error { return e.err }
 
-// findPlugin looks for a plugin as runtimes do: the first that there is counts.
+// findPlugin looks for a plugin as runtimes do, which use the first that exists. It returns why that cannot be run, or
+// nil.
 func findPlugin(typ string, dirs []string) error {
 	for _, dir := range dirs {
 		path := filepath.Join(dir, typ)
@@ -109,7 +110,7 @@ func findPlugin(typ string, dirs []string) error {
 	return fs.ErrNotExist
 }
 
-// plugin is what concerns us of a plugin's configuration.
+// plugin holds the fields of a plugin's configuration that the checks use.
 type plugin struct {
 	Type       string
 	SubnetFile string
@@ -122,7 +123,7 @@ type plugin struct {
 	}
 }
 
-// parseCNI reads a configuration: a list of plugins, or a single one as older runtimes have it.
+// parseCNI parses a configuration: a list of plugins (.conflist) or a single plugin (.conf).
 func parseCNI(path string, data []byte) CNIList {
 	l := CNIList{File: path}
 	var list struct {
@@ -138,7 +139,7 @@ func parseCNI(path string, data []byte) CNIList {
 	}
 	for _, p := range list.Plugins {
 		if p.Type == "" {
-			l.Err = errors.New("a plugin in it has no type")
+			l.Err = errors.New("a plugin has no type")
 			return l
 		}
 		l.Types = append(l.Types, p.Type)

@@ -13,7 +13,7 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// rewrite makes the daemon write the subnet file.
+// rewrite is the command after which the daemon writes the subnet file again.
 const rewrite = "systemctl restart selvaged, which writes it again"
 
 func checkSubnetFile(f Facts) (all []Finding) {
@@ -43,7 +43,8 @@ func checkSubnetFile(f Facts) (all []Finding) {
 		}
 	}
 	if mtu := f.podMTU(); f.File.Content.MTU != mtu {
-		all = append(all, failure(rewrite, "subnet file %s has MTU %d, and the overlay carries %d", f.File.Path, f.File.Content.MTU, mtu))
+		all = append(all, failure(rewrite, "subnet file %s has MTU %d, and the overlay carries %d",
+			f.File.Path, f.File.Content.MTU, mtu))
 	}
 	if list, ok := f.CNI.own(); ok && list.SubnetFile != "" && list.SubnetFile != f.File.Path {
 		all = append(all, failure("use one path for both: subnetFile there, or --subnet-file of selvaged",
@@ -67,7 +68,7 @@ func join(all []netip.Prefix) string {
 func checkBridge(f Facts) (all []Finding) {
 	bridge, ok := f.bridge()
 	if !ok {
-		return nil // there are no pods yet, or they use no bridge
+		return nil // no pods yet, or pods without a bridge
 	}
 	for _, own := range f.own() {
 		want, found, others := subnet.Gateway(own), false, []string{}
@@ -79,9 +80,10 @@ func checkBridge(f Facts) (all []Finding) {
 			others = append(others, a.String())
 		}
 		if len(others) > 0 && !found {
-			all = append(all, failure(fmt.Sprintf("delete the pods of this node, then ip link delete %s; the next pod creates it again", bridge.Name),
-				"bridge %s has %s, and this node's subnet needs %s: no pod can be started, and other nodes do not reach the "+
-					"pods there", bridge.Name, strings.Join(others, " "), want))
+			advice := "delete the pods of this node, then ip link delete " + bridge.Name + "; the next pod creates it again"
+			all = append(all, failure(advice, "bridge %s has %s, and this node's subnet needs %s: "+
+				"no pod can be started, and other nodes do not reach the pods there",
+				bridge.Name, strings.Join(others, " "), want))
 		}
 	}
 	want := f.podMTU()
@@ -93,8 +95,9 @@ func checkBridge(f Facts) (all []Finding) {
 		if bridge.MTU > want {
 			effect = "pods that use it send packets that the overlay does not carry"
 		}
-		all = append(all, warning(fmt.Sprintf("ip link set %s mtu %d; then restart the pods with another MTU", bridge.Name, want),
-			"bridge %s has MTU %d, and the pod MTU is %d: %s", bridge.Name, bridge.MTU, want, effect))
+		advice := fmt.Sprintf("ip link set %s mtu %d; then restart the pods with another MTU", bridge.Name, want)
+		all = append(all, warning(advice, "bridge %s has MTU %d, and the pod MTU is %d: %s",
+			bridge.Name, bridge.MTU, want, effect))
 	}
 	if len(all) == 0 {
 		all = append(all, passed("%s has this node's subnet and MTU", bridge.Name))
@@ -109,8 +112,8 @@ func checkCNI(f Facts) (all []Finding) {
 	case c.Dir == "":
 		return nil
 	case errors.Is(c.DirErr, fs.ErrNotExist):
-		return []Finding{warning("selvaged install-cni installs plugin and configuration; --cni-conf-dir names another directory, an empty one "+
-			"skips this check",
+		return []Finding{warning("selvaged install-cni installs plugin and configuration; "+
+			"--cni-conf-dir names another directory, an empty one skips this check",
 			"%s, where container runtimes look for CNI configurations, does not exist", c.Dir)}
 	case c.DirErr != nil:
 		return []Finding{failure("ls -ld "+c.Dir, "%v", c.DirErr)}
@@ -134,7 +137,8 @@ func checkCNI(f Facts) (all []Finding) {
 		}
 		var at *pluginError
 		if errors.As(err, &at) {
-			all = append(all, failure("chmod 755 "+at.path, "CNI plugin %s, which %s uses, is not executable", at.path, own.File))
+			all = append(all, failure("chmod 755 "+at.path,
+				"CNI plugin %s, which %s uses, is not executable", at.path, own.File))
 			continue
 		}
 		all = append(all, failure(fmt.Sprintf("install %s into %s", typ, c.BinDirs[0]),

@@ -44,7 +44,8 @@ func checkFilter(f Facts) (all []Finding) {
 func checkDevices(f Facts) (all []Finding) {
 	devices := f.devices()
 	if f.Status == nil && len(devices) == 0 && f.File.Err == nil && f.podMTU() != 0 {
-		return []Finding{warning("systemctl start selvaged makes it", "selvage's VXLAN device does not exist; with the backend host-gw there is none")}
+		return []Finding{warning("systemctl start selvaged makes it",
+			"selvage's VXLAN device does not exist; with the backend host-gw there is none")}
 	}
 	for _, d := range devices {
 		all = append(all, f.checkDevice(d)...)
@@ -69,32 +70,37 @@ func namesOf(devices []status.Device) (names []string) {
 // checkDevice compares a device with its desired state.
 func (f Facts) checkDevice(d status.Device) (all []Finding) {
 	l, there := f.link(d.Name)
-	if x, ok := f.inPlaceOf(d); ok {
+	if x, ok := f.conflictingDevice(d); ok {
 		return []Finding{failure(fmt.Sprintf("ip link delete %s, or give it another VNI or port", x.Name),
-			"device %s, which is not selvage's, has VNI %d and port %d, so that %s cannot be created", x.Name, x.VNI, x.Port, d.Name)}
+			"device %s, which is not selvage's, has VNI %d and port %d, so that %s cannot be created",
+			x.Name, x.VNI, x.Port, d.Name)}
 	}
 	switch {
 	case !there:
 		return []Finding{failure(log+" shows why it cannot be created", "device %s is missing", d.Name)}
 	case l.Kind != d.Kind || l.Alias != network.Alias && !d.Present:
-		return []Finding{failure(fmt.Sprintf("ip link delete %s, or rename it", d.Name), "device %s is not selvage's, and has the name that selvage's needs", d.Name)}
+		return []Finding{failure(fmt.Sprintf("ip link delete %s, or rename it", d.Name),
+			"device %s is not selvage's, and has the name that selvage's needs", d.Name)}
 	case !l.Up:
 		all = append(all, failure("systemctl restart selvaged, which brings it up", "device %s is down", d.Name))
 	case !d.Present:
 		all = append(all, failure(log+" shows why", "device %s is out of sync", d.Name))
 	}
-	if _, ok := f.holder(d.Local); d.Local.IsValid() && !ok {
-		all = append(all, failure("systemctl restart selvaged, which selects the uplink again", "device %s sends from %s, an address that this node does not have", d.Name, d.Local))
+	if _, ok := f.linkWithAddress(d.Local); d.Local.IsValid() && !ok {
+		all = append(all, failure("systemctl restart selvaged, which selects the uplink again",
+			"device %s sends from %s, an address that this node does not have", d.Name, d.Local))
 	}
 	if up, ok := f.uplink(); ok && l.MTU+d.Overhead > up.MTU {
-		all = append(all, failure(fmt.Sprintf("ip link set %s mtu %d; or systemctl restart selvaged, which follows the uplink's", up.Name, l.MTU+d.Overhead),
-			"device %s has MTU %d, which takes %d bytes on %s, and that has %d", d.Name, l.MTU, l.MTU+d.Overhead, up.Name, up.MTU))
+		needed := l.MTU + d.Overhead
+		all = append(all, failure(
+			fmt.Sprintf("ip link set %s mtu %d; or systemctl restart selvaged, which follows the uplink's", up.Name, needed),
+			"device %s has MTU %d, which takes %d bytes on %s, and that has %d", d.Name, l.MTU, needed, up.Name, up.MTU))
 	}
 	return all
 }
 
-// inPlaceOf finds a foreign device with the VNI and port of ours: the kernel allows only one.
-func (f Facts) inPlaceOf(d status.Device) (Link, bool) {
+// conflictingDevice finds a foreign device with the VNI and port of ours: the kernel allows only one (EEXIST).
+func (f Facts) conflictingDevice(d status.Device) (Link, bool) {
 	if d.Present {
 		return Link{}, false
 	}
@@ -112,14 +118,16 @@ func (f Facts) inPlaceOf(d status.Device) (Link, bool) {
 func (f Facts) checkConfigMTU() []Finding {
 	up, ok := f.uplink()
 	if mtu := f.backendMTU(); ok && f.Status != nil && mtu > up.MTU {
-		return []Finding{warning(fmt.Sprintf("ip link set %s mtu %d, if the network carries that; or remove MTU from Backend in the network config", up.Name, mtu),
+		advice := fmt.Sprintf("ip link set %s mtu %d, if the network carries that; "+
+			"or remove MTU from Backend in the network config", up.Name, mtu)
+		return []Finding{warning(advice,
 			"the network config's Backend.MTU is %d; uplink %s has only %d, which this node uses", mtu, up.Name, up.MTU)}
 	}
 	return nil
 }
 
-// checkEntries looks for desired entries that are not in the kernel. What depends on a missing device is missing too, so
-// the finding names the first cause, in the order in which entries are made.
+// checkEntries looks for desired entries that are not in the kernel. Entries that depend on a missing device are
+// missing too, so the finding names the first cause, in the order in which entries are created.
 func checkEntries(f Facts) []Finding {
 	if f.Status == nil {
 		return nil
@@ -147,7 +155,7 @@ func checkEntries(f Facts) []Finding {
 	switch {
 	case cause != nil:
 		return []Finding{failure(entryRemedy(first, cause.Code), "out of sync: %s: %s", strings.Join(late, ", "), cause.Text)}
-	case len(late) > 0 && f.Status.State != status.Starting: // before that, not all desired entries are known
+	case len(late) > 0 && f.Status.State != status.Starting: // while it starts, not all desired entries are known
 		return []Finding{failure(entryRemedy(first, ""), "out of sync: %s", strings.Join(late, ", "))}
 	case len(late) == 0 && total > 0:
 		return []Finding{passed("all %d entries are in sync", total)}
@@ -181,7 +189,7 @@ func checkRoutes(f Facts) (all []Finding) {
 			continue
 		}
 		for _, s := range p.Subnets {
-			all = append(all, f.inTheWay(s, nameOf(p))...)
+			all = append(all, f.shadowing(s, nameOf(p))...)
 		}
 	}
 	if len(all) == 0 && len(f.Peers) > 0 {
@@ -190,8 +198,8 @@ func checkRoutes(f Facts) (all []Finding) {
 	return all
 }
 
-// inTheWay finds foreign addresses and routes that divert packets from a peer's subnet.
-func (f Facts) inTheWay(s netip.Prefix, peer string) (all []Finding) {
+// shadowing finds foreign addresses and routes that take precedence over the overlay's route to a peer's subnet.
+func (f Facts) shadowing(s netip.Prefix, peer string) (all []Finding) {
 	for _, l := range f.Links {
 		for _, a := range l.Addresses {
 			if l.Alias != network.Alias && s.Contains(a.Addr()) {
@@ -205,7 +213,8 @@ func (f Facts) inTheWay(s netip.Prefix, peer string) (all []Finding) {
 			r.Prefix.Bits() == s.Bits() && uint32(r.Metric) >= network.DefaultMetric(s) {
 			continue
 		}
-		all = append(all, failure("ip route del "+r.Text, "route %s takes precedence over the overlay's route to %s, %s", r.Text, peer, s))
+		all = append(all, failure("ip route del "+r.Text,
+			"route %s takes precedence over the overlay's route to %s, %s", r.Text, peer, s))
 	}
 	return all
 }
