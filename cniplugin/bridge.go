@@ -100,9 +100,9 @@ func (x conflict) advice(f subnetfile.File) string {
 	if n, err := ports(x.link); err != nil || n > 0 {
 		attached = fmt.Sprintf("interfaces attached to it: %d", n)
 	}
-	return fmt.Sprintf("the bridge has the gateway of this node's former subnet; %s; delete the containers attached to it, "+
-		"then \"ip link delete %s\", and the next container creates it again; or set \"repairBridge\": true in the network "+
-		"configuration, and the next container corrects it once nothing is attached", attached, x.bridge)
+	return fmt.Sprintf("the bridge has the gateway of this node's former subnet; %s; delete the containers attached to "+
+		"it, then \"ip link delete %s\", and the next container creates it again; or set \"repairBridge\": true in the "+
+		"network configuration, and the next container corrects it once nothing is attached", attached, x.bridge)
 }
 
 // findConflict looks at the bridge that the delegate uses, if it is the reference plugin and gives the bridge an

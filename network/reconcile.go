@@ -18,8 +18,8 @@ type Reconciler struct {
 	pass pass // the one being made; kept, so that an idle pass allocates nothing
 }
 
-// Pass applies what differs and is due: first everything that is desired, each kind resting on the ones before it, then,
-// in reverse order, the removals. So a new path is in place before the old one is removed.
+// Pass applies what differs and is due: first everything that is desired, each kind resting on the ones before it,
+// then, in reverse order, the removals. So a new path is in place before the old one is removed.
 //
 // A pass costs O(what differs). A change that fails stays pending and is tried again later; it stops nothing else.
 func (r *Reconciler) Pass(now time.Time) Result {

@@ -82,8 +82,8 @@ type Comparison struct {
 	InSync  bool
 }
 
-// Compare compares every object of a state with the kernel's, as far as the tables know: routes first, as a packet meets
-// them, so in the reverse order of [Kinds].
+// Compare compares every object of a state with the kernel's, as far as the tables know: routes first, as a packet
+// meets them, so in the reverse order of [Kinds].
 func (t *Tables) Compare(s State) (all []Comparison) {
 	for _, k := range slices.Backward(t.kinds) {
 		all = append(all, k.compare(&s)...)

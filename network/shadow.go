@@ -32,8 +32,8 @@ func (a Shadow) String() string {
 }
 
 // Shadows lists the foreign routes that shadow ours, in the order of their prefixes. Only routes in the tables are
-// considered: who calls [Table.Observe] decides which foreign routes these are. The list is made again only after one of
-// these routes has changed.
+// considered: who calls [Table.Observe] decides which foreign routes these are. The list is made again only after one
+// of these routes has changed.
 func (t *Tables) Shadows() []Shadow {
 	if !t.shadowsStale {
 		return t.shadows

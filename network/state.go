@@ -92,8 +92,8 @@ type Neighbour struct {
 	Permanent bool // NUD_PERMANENT
 }
 
-// NexthopID is the number of a nexthop object (Linux 5.3); 0 stands for none. If the number is desired, any other object
-// that has it is replaced.
+// NexthopID is the number of a nexthop object (Linux 5.3); 0 stands for none. If the number is desired, any other
+// object that has it is replaced.
 type NexthopID uint32
 
 // NexthopIDOf returns the number of the nexthop object that stands for an IPv4 gateway: the address itself, as a

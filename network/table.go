@@ -20,10 +20,10 @@ func (o Owner) before(p Owner) bool {
 	return o.Name < p.Name
 }
 
-// Change is the difference under one key. Want is meaningful if Wanted, Have if Present; at least one of them holds.
+// Change is the difference under one key.
 type Change[V comparable] struct {
-	Want, Have      V
-	Wanted, Present bool
+	Want, Have      V    // each is meaningful only if its flag is set
+	Wanted, Present bool // the flags of Want and Have; at least one is set
 }
 
 // Table holds one kind of kernel object: who wants what, what the kernel has, and which keys differ.
@@ -147,7 +147,7 @@ func (t *Table[K, V]) recheck() {
 	}
 }
 
-// Want records that o wants v under k. It replaces what o wanted there before.
+// Want records that o wants v under k. It replaces o's previous desired state under k.
 func (t *Table[K, V]) Want(o Owner, k K, v V) { t.want(&o, k, v) }
 
 // want does the same for an owner that all its claims share; it must not change.

@@ -123,9 +123,9 @@ func (t *Tables) addKinds() {
 	})
 }
 
-// OwnsLink reports whether the device of that name is selvage's own: it carries our ifalias; or it is desired and agrees
-// with what is desired in all that cannot be changed on a live device (so flannel's device is taken over); or it is
-// desired and there is none yet.
+// OwnsLink reports whether the device of that name is selvage's own: it carries our ifalias; or it is desired and
+// agrees with what is desired in all that cannot be changed on a live device (so flannel's device is taken over); or it
+// is desired and there is none yet.
 func (t *Tables) OwnsLink(name string) bool {
 	c := t.Links.Get(name)
 	if !c.Present {
@@ -192,7 +192,7 @@ func (t *Tables) forwardingReady(path string) bool {
 	return true
 }
 
-// Replace records that o wants next now, where it wanted last before. Objects in both are not touched.
+// Replace replaces o's desired state last by next. Objects in both are not touched.
 func (t *Tables) Replace(o Owner, last, next State) {
 	owner := &o // shared by all its objects
 	t.last, t.next = last, next

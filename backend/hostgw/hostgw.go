@@ -1,6 +1,6 @@
-// Package hostgw carries the overlay without a tunnel: each peer's subnet is routed through the peer's underlay address,
-// out of the uplink. Packets keep the underlay's full size. In return all nodes have to be on one link: a router between
-// them would have to deliver packets for pods, and it has no routes to pods.
+// Package hostgw implements the overlay without a tunnel: the route to each peer's subnet has the peer's underlay
+// address as gateway, on the uplink. Packets have the underlay's full size. In return, all nodes must be on one link: a
+// router between them has no routes to pods.
 package hostgw
 
 import (
@@ -13,8 +13,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Type is the Backend.Type of configs that this package serves, and the BackendType of leases. Such a config has no
-// other fields.
+// Type is the Backend.Type of configs for this backend, and the BackendType of its leases. Such a config has no other
+// fields.
 const Type = "host-gw"
 
 type hostgw struct {
@@ -34,7 +34,7 @@ func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 	return h, nil
 }
 
-// Advertise implements backend.Backend. The address is all that a peer needs.
+// Advertise implements backend.Backend. A peer needs the public IP only.
 func (h *hostgw) Advertise() (endpoints [2]subnet.Endpoint) {
 	for f, on := range h.families {
 		if on {
@@ -44,13 +44,13 @@ func (h *hostgw) Advertise() (endpoints [2]subnet.Endpoint) {
 	return endpoints
 }
 
-// Device implements backend.Backend. There is none.
+// Device implements backend.Backend. This backend has no device.
 func (h *hostgw) Device([2]netip.Prefix) network.State { return network.State{} }
 
 // Describe implements backend.Backend. Without a tunnel, packets have the underlay's full size.
 func (h *hostgw) Describe() backend.Description { return backend.Description{MTU: h.underlay.MTU} }
 
-// Peer implements backend.Backend. A peer that lacks a family is reached in the other.
+// Peer implements backend.Backend. A peer that lacks a family gets a route in the other one only.
 func (h *hostgw) Peer(l subnet.Lease) (s network.State, err error) {
 	if _, err := h.Check(l); err != nil {
 		return s, err
@@ -63,7 +63,7 @@ func (h *hostgw) Peer(l subnet.Lease) (s network.State, err error) {
 	return s, nil
 }
 
-// Check implements backend.Backend. Nothing is unique but subnets.
+// Check implements backend.Backend. Only subnets must be unique.
 func (h *hostgw) Check(l subnet.Lease) (unique []string, err error) {
 	for _, f := range subnet.Families() {
 		if a := l.Endpoints[f].PublicIP; h.families[f] && l.Has(f) && !h.underlay.Reaches(a) {
@@ -74,7 +74,7 @@ func (h *hostgw) Check(l subnet.Lease) (unique []string, err error) {
 	return nil, nil
 }
 
-// list names prefixes.
+// list returns prefixes as text, for errors.
 func list(prefixes []netip.Prefix) string {
 	if len(prefixes) == 0 {
 		return "which has no on-link prefix"

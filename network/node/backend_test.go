@@ -104,7 +104,7 @@ func TestBackendOfItsOwnKind(t *testing.T) {
 	tables := network.NewTables()
 	own := ownState(b, config, "eth0", [2]netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}, false, func(string) string { return "" })
 	tables.Replace(nodeOwner(), network.State{}, own)
-	tables.Replace(network.Owner{Name: "10.5.29.0-24"}, network.State{}, wanted(b, &peer))
+	tables.Replace(network.Owner{Name: "10.5.29.0-24"}, network.State{}, peerState(b, &peer))
 	var made network.Link
 	tables.ApplyLinks(func(_ string, c network.Change[network.Link]) (e network.LinkEffects, err error) {
 		made = c.Want
@@ -120,7 +120,7 @@ func TestBackendOfItsOwnKind(t *testing.T) {
 		t.Errorf("the device was made as %+v", made)
 	}
 	d := b.Describe()
-	if p := d.Path(wanted(b, &peer), peer.Endpoints[subnet.IPv4].Subnet); p.Direct() || p.String() != "over cipher, cipher0" {
+	if p := d.Path(peerState(b, &peer), peer.Endpoints[subnet.IPv4].Subnet); p.Direct() || p.String() != "over cipher, cipher0" {
 		t.Errorf("the path to the peer is %q, direct %t", p, p.Direct())
 	}
 	shown := deviceStatus("cipher0", own.Links[0].Value, d.Tunnels)

@@ -11,8 +11,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Explain implements api.Source. The loop only says what it knows; the kernel is asked from the caller's goroutine,
-// since a table of a hundred thousand routes takes a while to read.
+// Explain implements api.Source. The loop only supplies the facts. The caller's goroutine queries the kernel, since a
+// table of 100,000 routes takes long to read.
 func (n *node) Explain(ctx context.Context, a netip.Addr) (status.Explanation, error) {
 	var facts explain.Facts
 	if err := n.ask(ctx, func() { facts = n.explainFacts(a) }); err != nil {
@@ -26,7 +26,7 @@ func (n *node) Explain(ctx context.Context, a netip.Addr) (status.Explanation, e
 	return explain.Address(a, facts, lookup), nil
 }
 
-// explainFacts is what the loop knows of an address.
+// explainFacts returns the loop's knowledge about an address.
 func (n *node) explainFacts(a netip.Addr) explain.Facts {
 	f := subnet.FamilyOf(a)
 	facts := explain.Facts{
@@ -65,14 +65,14 @@ func (n *node) explainFacts(a netip.Addr) explain.Facts {
 	return facts
 }
 
-// explainPeer is what the loop knows of a peer, in one family.
+// explainPeer returns the loop's knowledge about a peer, in one family.
 func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 	only := l
 	only.Endpoints = [2]subnet.Endpoint{}
 	only.Endpoints[f] = l.Endpoints[f]
-	want := wanted(n.backend, &only)
+	want := peerState(n.backend, &only)
 	entries := want
-	entries.VTEPs = nil // they are of what comes in
+	entries.VTEPs = nil // they filter received packets
 	p := &explain.Peer{Name: nodeName(l, f), PublicIP: l.Endpoints[f].PublicIP, Entries: n.tables.Compare(entries)}
 	path := n.backend.Describe().Path(want, l.Endpoints[f].Subnet)
 	p.Path = path.String()
@@ -87,7 +87,7 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 	return p
 }
 
-// nodeAt finds the node whose public IP an address is, this one among them.
+// nodeAt finds the node that has an address as public IP. It may be this node.
 func (n *node) nodeAt(a netip.Addr) (key, name string) {
 	f := subnet.FamilyOf(a)
 	for m := range n.view.Peers {
@@ -101,7 +101,7 @@ func (n *node) nodeAt(a netip.Addr) (key, name string) {
 	return "", ""
 }
 
-// nodeName is what a node is called: leases of flannel's carry no name.
+// nodeName returns the display name of a node: its public IP if the lease has no name, as flannel's.
 func nodeName(l subnet.Lease, f subnet.Family) string {
 	return cmp.Or(l.NodeName, l.Endpoints[f].PublicIP.String())
 }

@@ -21,25 +21,25 @@ const identityFile = "node.json"
 // instanceIDLen is the length of an instance id, in hexadecimal digits.
 const instanceIDLen = 32
 
-// identity is what a node has to remember so that it stays the same to its peers: who it is, and the MAC addresses of
-// its devices.
+// identity is the part of a node's state that must survive a restart, so that its peers need no change: its id, and the
+// MAC addresses of its devices.
 type identity struct {
 	InstanceID string `json:"instanceID"` // 32 hexadecimal digits
-	// UplinkMAC ties the file to the machine. A clone of a machine's disk finds another address on its uplink and takes
-	// an identity of its own, instead of sharing the original's lease and MAC addresses. Nothing is ever derived from
-	// the host name: clones share that too.
+	// UplinkMAC binds the file to the machine. A clone of a machine's disk finds another address on its uplink and
+	// creates its own identity, instead of sharing the original's lease and MAC addresses. Nothing is derived from the
+	// host name: clones share that too.
 	UplinkMAC string            `json:"uplinkMAC"`
 	MACs      map[string]string `json:"macs"` // by device name
 }
 
-// loadIdentity reads the identity from the state directory, or makes a new one; it is not saved yet. reason says why it
-// is new, and is empty if it is not.
+// loadIdentity reads the identity from the state directory, or creates a new one without saving it. reason says why it
+// was created, and is empty if it was read.
 func loadIdentity(dir, uplinkMAC string) (id *identity, reason string, err error) {
 	path := filepath.Join(dir, identityFile)
 	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		reason = "there was none"
+		reason = path + " does not exist"
 	case err != nil:
 		return nil, "", fmt.Errorf("read the node's identity: %w; --state-dir names the directory", err)
 	default:
@@ -47,7 +47,8 @@ func loadIdentity(dir, uplinkMAC string) (id *identity, reason string, err error
 		if err := json.Unmarshal(data, id); err != nil || len(id.InstanceID) != instanceIDLen {
 			reason = path + " is damaged"
 		} else if id.UplinkMAC != uplinkMAC {
-			reason = fmt.Sprintf("%s is of a machine with the uplink %s, this one has %s: a clone", path, id.UplinkMAC, uplinkMAC)
+			reason = fmt.Sprintf("%s was written on another machine: its uplink has the MAC address %s, this one's has %s",
+				path, id.UplinkMAC, uplinkMAC)
 		}
 	}
 	if reason != "" {
@@ -56,7 +57,7 @@ func loadIdentity(dir, uplinkMAC string) (id *identity, reason string, err error
 	return id, reason, nil
 }
 
-// InstanceID reads from the state directory who this node is.
+// InstanceID reads this node's instance id from the state directory: 32 hexadecimal digits.
 func InstanceID(stateDir string) (string, error) {
 	path := filepath.Join(stateDir, identityFile)
 	data, err := os.ReadFile(path)
@@ -70,7 +71,7 @@ func InstanceID(stateDir string) (string, error) {
 	return id.InstanceID, nil
 }
 
-// save writes the identity into the state directory. What is there already is not written again.
+// save writes the identity into the state directory, unless the file is up to date.
 func (id *identity) save(dir string) error {
 	path := filepath.Join(dir, identityFile)
 	data, err := json.MarshalIndent(id, "", "  ")
@@ -82,7 +83,7 @@ func (id *identity) save(dir string) error {
 		return nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the state directory: %w; --state-dir names it", err)
+		return fmt.Errorf("create the state directory: %w; --state-dir names it", err)
 	}
 	if err := renameio.WriteFile(path, data, 0o600); err != nil {
 		return fmt.Errorf("save the node's identity: %w; --state-dir names the directory", err)
@@ -90,12 +91,12 @@ func (id *identity) save(dir string) error {
 	return nil
 }
 
-// mac chooses the MAC address of a device, so that it stays what peers know: the one in the node's own lease, which
-// they send to; else the device's own if there is one, else what the state directory remembers, else a random one.
+// mac chooses the MAC address of a device so that peers need no change. In order of preference: the one in the node's
+// own lease, to which peers send; that of the existing device; the one in the state directory; a random one.
 func (id *identity) mac(device string, present, lease network.MAC) network.MAC {
-	remembered, _ := network.ParseMAC(id.MACs[device]) // what is no address is none
+	remembered, _ := network.ParseMAC(id.MACs[device]) // an invalid address is ignored
 	chosen := randomMAC()
-	for _, known := range []network.MAC{remembered, present, lease} { // the best last
+	for _, known := range []network.MAC{remembered, present, lease} { // in ascending preference
 		if known.IsUnicast() {
 			chosen = known
 		}
@@ -107,12 +108,12 @@ func (id *identity) mac(device string, present, lease network.MAC) network.MAC {
 	return chosen
 }
 
-// another chooses a new MAC address for a device.
+// another replaces the MAC address of a device by a random one.
 func (id *identity) another(device string) network.MAC {
 	return id.mac(device, network.MAC{}, randomMAC())
 }
 
-// randomMAC returns a unicast address of the locally administered range (IEEE 802, second bit of the first byte).
+// randomMAC returns a locally administered unicast address (IEEE 802: the second bit of the first byte is set).
 func randomMAC() (m network.MAC) {
 	rand.Read(m[:])
 	m[0] = m[0]&^1 | 2

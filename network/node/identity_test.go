@@ -44,7 +44,7 @@ func TestIdentityIsRenewed(t *testing.T) {
 		mac  string
 		want string // in the reason
 	}{
-		{"clone with another uplink", func(string) error { return nil }, "02:00:00:00:00:02", "a clone"},
+		{"clone with another uplink", func(string) error { return nil }, "02:00:00:00:00:02", "was written on another machine"},
 		{"damaged file", func(path string) error { return os.WriteFile(path, []byte(`{"instanceID":`), 0o600) }, uplinkMAC, "is damaged"},
 		{"file without an id", func(path string) error { return os.WriteFile(path, []byte(`{}`), 0o600) }, uplinkMAC, "is damaged"},
 	}

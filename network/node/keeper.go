@@ -90,7 +90,7 @@ func (id *identity) newSecret(dir, name string, generate func() ([]byte, error))
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state directory: %w; --state-dir names it", err)
+		return nil, fmt.Errorf("create the state directory: %w; --state-dir names it", err)
 	}
 	if err := renameio.WriteFile(path, append(data, '\n'), 0o600, renameio.WithStaticPermissions(0o600)); err != nil {
 		return nil, fmt.Errorf("save the node's secret: %w; --state-dir names the directory", err)

@@ -1,9 +1,9 @@
 // Package node assembles one node's daemon from its parts: the lease store, the uplink, a backend, the kernel, the
 // packet filter and the subnet file. main, the lab and the tests all call [Run].
 //
-// One goroutine, the loop in node.go, owns everything that is decided: the view of the leases, the tables, the node's
-// own lease. The others only report to it (the store's watch, the kernel's notifications, a claim that ended) or do
-// slow work it ordered (a claim, the filter rules); each is waited for before Run returns.
+// One goroutine, the loop in node.go, owns the state and makes all decisions: the view of the leases, the tables, the
+// node's own lease. The other goroutines only notify it (the store's watch, the kernel's notifications, a finished
+// claim) or do slow work for it (a claim, the filter rules). Run waits for all of them before it returns.
 package node
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Options are what [Run] needs to know. All fields are required unless they say otherwise.
+// Options configure [Run]. All fields are required unless their comments say otherwise.
 type Options struct {
 	Store      subnet.Store
 	Uplink     uplink.Options // Families is filled in from the network config
@@ -30,42 +30,44 @@ type Options struct {
 	Version    string         // of the daemon, for display only
 	Kernel     string         // its release, for display only
 	SubnetFile string         // path
-	StateDir   string         // path of the directory in which the node's identity is kept
-	IPMasq     bool           // masquerade what crosses the overlay's edge
-	// RandomFully has masquerading choose source ports at random throughout, where iptables can.
+	StateDir   string         // path of the directory with the node's identity
+	IPMasq     bool           // masquerade packets that cross the overlay's edge
+	// RandomFully makes masquerading choose fully random source ports, if iptables supports it.
 	RandomFully bool
 	Forward     bool // accept forwarding from and to the overlay
-	// RulesResync is how often the packet filter's rules are checked, since the kernel does not report every change of
-	// them.
+	// RulesResync is the interval of checks of the packet filter's rules, since the kernel does not report every change
+	// of them.
 	RulesResync time.Duration
-	// Resync is how often the kernel's tables are read in full, give or take a tenth. Notifications keep them right in
-	// between.
+	// Resync is the interval of full resyncs with the kernel's tables, with a jitter of a tenth. In between,
+	// notifications keep the tables up to date.
 	Resync time.Duration
-	// PeerGrace is how long a peer whose lease vanished stays in the kernel. 0: not at all.
+	// PeerGrace is how long the entries of a withdrawn lease are retained in the kernel. 0: they are removed at once.
 	PeerGrace time.Duration
-	// BlackholeRoute has packets for pods of this node that do not exist dropped, and not sent to the default gateway.
+	// BlackholeRoute drops packets for addresses of this node's subnet that no pod has, instead of sending them to the
+	// default gateway.
 	BlackholeRoute bool
 	// TxChecksum is the checksum offload of VXLAN devices, see vxlan.TxChecksum.
 	TxChecksum network.Offload
-	// LeaseTTL is how long a lease runs without being renewed: a peer that is missing after the store lost its memory
-	// may be back until then.
+	// LeaseTTL is how long a lease lives without a keep-alive: a peer that is missing after the store lost its data
+	// may claim its lease again within that time.
 	LeaseTTL time.Duration
-	// CachedStart has a node that starts while the store is silent come up from the leases that it kept.
+	// CachedStart makes a node that starts while the store is unreachable use its cached leases.
 	CachedStart bool
-	// VTEPFilter lets VXLAN packets in from the public IPs of leases only, where nf_tables is there, and from
-	// VTEPAllow.
+	// VTEPFilter accepts VXLAN packets only from the public IPs of leases and from VTEPAllow, if nf_tables is
+	// available.
 	VTEPFilter bool
 	VTEPAllow  []netip.Prefix // may be nil
-	API        *api.Server    // tells what the daemon has to tell; may be nil
-	Ready      func()         // called once, when everything is in place and the subnet file is written; may be nil
+	API        *api.Server    // serves the status; may be nil
+	Ready      func()         // called once, when the node is in sync and the subnet file is written; may be nil
 	Log        logrus.FieldLogger
 }
 
-// newBackend makes the backend that the network config names.
+// newBackend creates the backend that the network config names.
 func newBackend(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 	factory, ok := backends()[c.Backend.Type]
 	if !ok {
-		return nil, fmt.Errorf("network config: Backend.Type is %q, want one of %q", c.Backend.Type, slices.Sorted(maps.Keys(backends())))
+		return nil, fmt.Errorf("network config: Backend.Type is %q, want one of %q",
+			c.Backend.Type, slices.Sorted(maps.Keys(backends())))
 	}
 	return factory(c, u)
 }

@@ -16,25 +16,26 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// manyRepairs is how many repairs are remembered.
-const manyRepairs = 20
+// maxRepairs is the number of repairs that the status lists.
+const maxRepairs = 20
 
-// pendingFor is how long something has to differ before that is a problem: most differences are gone within the pass.
+// pendingFor is how long an entry must be out of sync before that is a problem: a pass removes most differences at
+// once.
 const pendingFor = time.Second
 
-// history is what the loop remembers for its status.
+// history is the part of the status that the loop records over time.
 type history struct {
 	started      time.Time
-	readySince   time.Time // when it became ready, or was so again
-	troubled     bool      // there were problems at the last look
-	pendingSince time.Time // since when something has differed after each pass; zero: nothing did after the last one
+	readySince   time.Time // when it last became ready
+	troubled     bool      // whether there were problems at the last check
+	pendingSince time.Time // since when entries have been out of sync after each pass; zero: in sync
 	repairs      status.Repairs
 	passes       status.Passes
 	failures     map[string]int // by kind
 	filterSince  time.Time      // since when our packet filter rules or those of others block the overlay's packets
 }
 
-// ask has the loop call f between two steps, and waits for that. It is how others than the loop learn of its state.
+// ask has the loop call f between two steps, and waits for the call. Other goroutines read the loop's state this way.
 func (n *node) ask(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
@@ -42,7 +43,7 @@ func (n *node) ask(ctx context.Context, f func()) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the daemon's loop does not answer: %w", context.Cause(ctx))
 	}
-	<-done // f is short
+	<-done // f returns soon
 	return nil
 }
 
@@ -56,7 +57,7 @@ func (n *node) Peers(ctx context.Context) (p []status.Peer, err error) {
 	return p, n.ask(ctx, func() { p = n.peers() })
 }
 
-// notePass remembers what a pass says for the status.
+// notePass records the result of a pass for the status.
 func (n *node) notePass(now time.Time, r network.Result) {
 	if r.Set+r.Removed+len(r.Failures) > 0 {
 		n.history.passes.Add(time.Since(now))
@@ -77,8 +78,8 @@ func (n *node) notePass(now time.Time, r network.Result) {
 	}
 }
 
-// pending is how many objects are to be changed now. What nobody wants counts only if it may go already: before all
-// leases are known, they may turn out to be desired.
+// pending returns the number of objects that are out of sync. Undesired objects count only once they may be removed:
+// before all leases are known, a later lease may need them.
 func (n *node) pending() (total int) {
 	for _, c := range n.tables.Counts() {
 		total += n.pendingOf(c)
@@ -93,7 +94,7 @@ func (n *node) pendingOf(c network.Count) int {
 	return c.Pending + c.Unwanted
 }
 
-// noteRepair counts and remembers a repair.
+// noteRepair counts and records a repair.
 func (n *node) noteRepair(now time.Time, r network.Repair) {
 	repairs := &n.history.repairs
 	repairs.Add(r.Kind, r.Cause, r.Count)
@@ -102,10 +103,10 @@ func (n *node) noteRepair(now time.Time, r network.Repair) {
 		key = fmt.Sprintf("%s and %d more", key, r.Count-1)
 	}
 	repairs.Last = slices.Insert(repairs.Last, 0, status.Repair{At: now, Kind: r.Kind, Key: key, What: r.Cause, By: r.By})
-	repairs.Last = repairs.Last[:min(len(repairs.Last), manyRepairs)]
+	repairs.Last = repairs.Last[:min(len(repairs.Last), maxRepairs)]
 }
 
-// noteState remembers since when all is well.
+// noteState records since when the node has been ready.
 func (n *node) noteState(now time.Time) {
 	if !n.publisher.ready {
 		return
@@ -161,7 +162,9 @@ func (n *node) status(now time.Time) status.Status {
 func (n *node) quarantined() (first []status.Refusal) {
 	const few = 3
 	for key, why := range n.view.Quarantined {
-		i, _ := slices.BinarySearchFunc(first, key, func(q status.Refusal, key string) int { return strings.Compare(q.Key, key) })
+		i, _ := slices.BinarySearchFunc(first, key, func(q status.Refusal, key string) int {
+			return strings.Compare(q.Key, key)
+		})
 		if i < few {
 			first = slices.Insert(first, i, status.Refusal{Key: key, Code: rejection(why), Why: status.Text(why.Error())})
 			first = first[:min(len(first), few)]
@@ -170,7 +173,7 @@ func (n *node) quarantined() (first []status.Refusal) {
 	return first
 }
 
-// problems lists what is wrong now, in the order of its topics.
+// problems lists the current problems, in the order of their topics.
 func (n *node) problems(now time.Time) []status.Problem {
 	all := []status.Problem{}
 	add := func(topic string, code status.Reason, since time.Time, text string) {
@@ -221,7 +224,8 @@ func (n *node) outage() *status.Problem {
 	if o.Since.IsZero() {
 		return nil
 	}
-	return &status.Problem{Topic: "etcd", Code: status.StoreDown, Text: status.Text(fmt.Sprint(o.Problem.Err)), Since: o.Since}
+	text := status.Text(fmt.Sprint(o.Problem.Err))
+	return &status.Problem{Topic: "etcd", Code: status.StoreDown, Text: text, Since: o.Since}
 }
 
 func (n *node) etcdStatus() status.Etcd {
@@ -245,11 +249,11 @@ func (n *node) leaseStatus() *status.Lease {
 	if !n.holder.final {
 		return nil
 	}
-	l := &status.Lease{
-		Key: n.holder.record.Name, EtcdLease: n.holder.record.LeaseID, Reservation: n.holder.record.LeaseID == 0, Expires: n.ownExpires(),
+	r := n.holder.record
+	return &status.Lease{
+		Key: r.Name, EtcdLease: r.LeaseID, Reservation: r.LeaseID == 0, Expires: n.ownExpires(),
 		Subnets: valid(n.holder.subnets[:], netip.Prefix.IsValid),
 	}
-	return l
 }
 
 func uplinkStatus(c uplink.Choice) *status.Uplink {
@@ -279,7 +283,7 @@ func (n *node) backendStatus() *status.Backend {
 	return b
 }
 
-// deviceStatus describes one of the node's devices, with what the backend says of it.
+// deviceStatus describes one of the node's devices, with the backend's description of it.
 func deviceStatus(name string, l network.Link, tunnels []backend.Tunnel) status.Device {
 	d := status.Device{Name: name, Kind: l.Kind, MTU: l.MTU}
 	if l.MAC != (network.MAC{}) {
@@ -300,7 +304,7 @@ func deviceStatus(name string, l network.Link, tunnels []backend.Tunnel) status.
 	return d
 }
 
-// valid returns those of a family each that there are.
+// valid returns the valid ones of values that are indexed by family.
 func valid[T any](byFamily []T, is func(T) bool) []T {
 	return slices.DeleteFunc(slices.Clone(byFamily), func(x T) bool { return !is(x) })
 }

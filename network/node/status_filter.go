@@ -9,8 +9,7 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// filterProblems lists what keeps the overlay's packets from passing: rules of other programs, or our own that are not
-// set.
+// filterProblems lists what blocks the overlay's packets: rules of other programs, or missing rules of selvage.
 func (n *node) filterProblems(now time.Time) (all []status.Problem) {
 	if n.rules == nil {
 		return nil

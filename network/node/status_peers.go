@@ -10,9 +10,9 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// peerCounts counts peers. It costs O(what differs), and a look at each lease.
+// peerCounts counts peers by state. It takes O(leases) time.
 func (n *node) peerCounts() (c status.PeerCounts) {
-	if n.backend == nil { // no lease has been judged
+	if n.backend == nil { // no lease has been validated
 		return c
 	}
 	_, c.Quarantined = n.view.Len()
@@ -44,7 +44,7 @@ func (n *node) peers() []status.Peer {
 	for key, g := range n.peerSet.retained {
 		p := n.peer(key, g.lease)
 		p.State, p.Code, p.Until = status.Grace, status.LeaseWithdrawn, g.until
-		p.Why = "its lease was withdrawn; its entries are retained in case it comes back"
+		p.Why = "its lease was withdrawn; its entries are retained in case the lease returns"
 		all = append(all, p)
 	}
 	for key, why := range n.view.Quarantined {
@@ -60,10 +60,10 @@ func (n *node) peers() []status.Peer {
 	return all
 }
 
-// pendingPeer sets the state of a peer that is neither in grace nor quarantined.
+// pendingPeer sets the state of a peer whose lease is accepted: programmed or pending.
 func (n *node) pendingPeer(p *status.Peer, l subnet.Lease) {
 	p.State = status.Programmed
-	kind, key := n.tables.Lacks(wanted(n.backend, &l))
+	kind, key := n.tables.Lacks(peerState(n.backend, &l))
 	if kind == "" {
 		return
 	}
@@ -78,7 +78,7 @@ func (n *node) peer(key string, l subnet.Lease) status.Peer {
 		Key: key, Node: l.NodeName, Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{},
 		Path: []status.Text{}, Paths: []status.PeerPath{},
 	}
-	want, description := wanted(n.backend, &l), n.backend.Describe()
+	want, description := peerState(n.backend, &l), n.backend.Describe()
 	for _, f := range subnet.Families() {
 		e := l.Endpoints[f]
 		if !e.Subnet.IsValid() {

@@ -16,14 +16,12 @@ import (
 	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
-// vtepFilter is the packet filter that accepts VXLAN packets from known addresses only; [vtepfilter.Filter] is the real
-// one.
+// vtepFilter is the packet filter that accepts VXLAN packets from known addresses only. [vtepfilter.Filter] implements
+// it.
 type vtepFilter interface {
-	// Ensure makes the rules what c wants and reports whether they differed. If it has to make them from scratch, it puts peers
-	// in.
+	// Ensure sets the rules for c and reports whether they differed. If it has to create them, it adds the peers.
 	Ensure(c vtepfilter.Config, peers iter.Seq[netip.Addr]) (changed bool, err error)
-	// Watch calls changed after each external change until ctx ends, and ready once when it misses nothing from then
-	// on.
+	// Watch calls changed after each external change until ctx ends. It calls ready once, as soon as it misses no change.
 	Watch(ctx context.Context, ready, changed func()) error
 	Remove() error
 	Close() error

@@ -1,5 +1,5 @@
-// Package subnetfile reads and writes the two files by which the daemon reports to those who attach containers (CNI
-// plugins, Docker scripts): the subnet file, whose format is flannel's, and the status file beside it.
+// Package subnetfile reads and writes the daemon's two files for programs that attach containers (CNI plugins, Docker
+// scripts): the subnet file, in flannel's format, and the status file beside it.
 package subnetfile
 
 import (
@@ -24,8 +24,7 @@ const (
 	maxMTU = 65535
 )
 
-// File is a node's subnet file: what the daemon tells those who attach containers (CNI plugins, Docker scripts). The
-// format is flannel's, a list of shell assignments.
+// File is the content of a node's subnet file. The format is flannel's, a list of shell assignments.
 type File struct {
 	Networks [2][]netip.Prefix // by Family: the overlay's networks, masked; none in a family that is not in use
 	Subnets  [2]netip.Prefix   // by Family: the gateway, see [subnet.Gateway]; invalid in a family that is not in use
@@ -33,7 +32,7 @@ type File struct {
 	IPMasq   bool              // the daemon masquerades what leaves the overlay, so no other process should
 }
 
-// fileKeys returns the names under which the file holds a family.
+// fileKeys returns a family's keys in the file.
 func fileKeys(f subnet.Family) (networkKey, subnetKey string) {
 	if f == subnet.IPv4 {
 		return "FLANNEL_NETWORK", "FLANNEL_SUBNET"
@@ -46,7 +45,7 @@ const (
 	keyIPMasq = "FLANNEL_IPMASQ"
 )
 
-// Marshal returns the file's content, byte for byte as flannel writes it. An MTU that is not known is left out.
+// Marshal returns the file's content, byte for byte as flannel writes it. An unknown MTU is omitted.
 func (f File) Marshal() []byte {
 	var b bytes.Buffer
 	for _, family := range subnet.Families() {
@@ -67,15 +66,16 @@ func (f File) Marshal() []byte {
 	return b.Bytes()
 }
 
-// Parse reads a subnet file's content; name is the file's, for errors only. It takes what a shell would and a bit
+// Parse reads a subnet file's content; name is the file's, for errors only. It accepts what a shell accepts and a bit
 // more, since people write these files too: comments, blank lines, CRLF, a byte order mark, quotes, "export", spaces
-// around "=". The last of several assignments counts; an empty value is as good as none; unknown keys are ignored.
+// around "=". The last of several assignments to a key counts; an empty value is the same as a missing key; unknown
+// keys are ignored.
 //
 // At least one family must have a subnet, and each family must have both its network and its subnet or neither.
-// FLANNEL_MTU and FLANNEL_IPMASQ may be missing: hand-written files lack them, and there is a safe meaning for each
-// (leave the MTU to the kernel; the daemon does not masquerade).
+// FLANNEL_MTU and FLANNEL_IPMASQ may be missing: hand-written files lack them, and each has a safe default
+// (the kernel chooses the MTU; the daemon does not masquerade).
 //
-// The error for a bad line names file, line, key and value and says what would be right.
+// The error for a bad line names the file, line, key and value, and says what is valid.
 func Parse(data []byte, name string) (File, error) {
 	var f File
 	text := strings.TrimPrefix(string(data), "\ufeff")
@@ -92,7 +92,7 @@ func Parse(data []byte, name string) (File, error) {
 	return f, nil
 }
 
-// parseLine takes one line, already without white space at its ends.
+// parseLine parses one line without white space at its ends.
 func (f *File) parseLine(line string) error {
 	if line == "" || line[0] == '#' {
 		return nil
@@ -123,7 +123,8 @@ func (f *File) parseLine(line string) error {
 	return nil
 }
 
-// setter returns what takes the value of key, or nil for a key that is not known. Its error says what is wanted.
+// setter returns a function that sets the value of key, or nil for an unknown key. Its error says which values are
+// valid.
 func (f *File) setter(key string) func(value string) error {
 	for _, family := range subnet.Families() {
 		switch keyNetwork, keySubnet := fileKeys(family); key {
@@ -154,7 +155,7 @@ func (f *File) setter(key string) func(value string) error {
 	return nil
 }
 
-// check finds what a file must say and does not.
+// check reports missing keys.
 func (f *File) check() error {
 	for _, family := range subnet.Families() {
 		keyNetwork, keySubnet := fileKeys(family)
@@ -187,7 +188,7 @@ func unquote(value string) (string, error) {
 		}
 		return strings.TrimSpace(inner), nil
 	}
-	// As in a shell, "#" starts a comment only after white space, which may have stood before the value as well.
+	// As in a shell, "#" starts a comment only after white space, which may also precede the value.
 	for i := range value {
 		if value[i] == '#' && (i == 0 || value[i-1] == ' ' || value[i-1] == '\t') {
 			return strings.TrimSpace(value[:i]), nil
@@ -260,8 +261,8 @@ func parseIPMasq(value string) (bool, error) {
 	return masq, nil
 }
 
-// Read reads the subnet file at path. The error for a file that is not there matches [fs.ErrNotExist]; one that
-// cannot be read is an [fs.PathError]; any other is [Parse]'s.
+// Read reads the subnet file at path. The error for a missing file matches [fs.ErrNotExist], that for an unreadable
+// file is an [fs.PathError]; any other error is [Parse]'s.
 func Read(path string) (File, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -273,8 +274,8 @@ func Read(path string) (File, error) {
 	return Parse(data, path)
 }
 
-// Write writes f at path, with its directory if need be, so that a reader sees the old content or the new and
-// nothing in between. A file that holds the same already is not touched. What [Parse] would refuse is not written.
+// Write writes f to path atomically, and creates the directory if needed. A file with the same content is not touched.
+// Write refuses content that [Parse] would reject.
 func Write(path string, f File) error {
 	content := f.Marshal()
 	if _, err := Parse(content, path); err != nil {
@@ -289,7 +290,7 @@ func Write(path string, f File) error {
 	return nil
 }
 
-// replaceFile puts content at path by rename, readable for all: Docker's scripts need not be root to read it.
+// replaceFile replaces the file at path by rename. Every user can read the file: Docker's scripts need not run as root.
 func replaceFile(path string, content []byte) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

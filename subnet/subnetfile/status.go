@@ -8,30 +8,29 @@ import (
 	"os"
 )
 
-// statusVersion is the version of the status file's format. A reader takes a newer one too, as far as it knows the keys:
-// a later version may add keys, and may not give another meaning to these.
+// statusVersion is the version of the status file's format. A reader accepts newer versions, too, and ignores unknown
+// keys: a later version may add keys, but must not change the meaning of existing ones.
 const statusVersion = 1
 
-// Status is what the daemon tells those who attach containers beside the subnet file: whether this is a good moment for
-// it. It is advice. The subnet file alone decides which addresses a container gets; a status says no more than that what
-// is attached now may not get far.
+// Status tells programs that attach containers whether the overlay is usable now. It is advice: the subnet file alone
+// decides which addresses a container gets. While the status is not usable, a new container may lack connectivity.
 type Status struct {
-	Usable  bool   `json:"usable"`            // the overlay can carry what a new container sends
-	Limited bool   `json:"limited,omitempty"` // not usable, and the containers that are there feel it as well
+	Usable  bool   `json:"usable"`            // the overlay can carry a new container's packets
+	Limited bool   `json:"limited,omitempty"` // not usable, and existing containers are affected, too
 	Reason  string `json:"reason,omitempty"`  // why it is not usable, for people
 }
 
-// statusFile is how a [Status] is written down.
+// statusFile is the content of the status file.
 type statusFile struct {
 	Version int `json:"version"`
 	Status
 }
 
-// StatusPath returns where the status of a subnet file is: beside it.
+// StatusPath returns the path of the status file that belongs to a subnet file.
 func StatusPath(subnetFile string) string { return subnetFile + ".status" }
 
-// ReadStatus reads the status beside the subnet file at path. No status file means usable: it is not there while all is
-// well, and never there beside a subnet file that flannel or a script wrote.
+// ReadStatus reads the status that belongs to a subnet file. No status file means usable: the daemon removes it when
+// the overlay is usable, and flannel and scripts do not write one.
 func ReadStatus(subnetFile string) (Status, error) {
 	path := StatusPath(subnetFile)
 	data, err := os.ReadFile(path)
@@ -48,20 +47,21 @@ func ReadStatus(subnetFile string) (Status, error) {
 		Reason  string `json:"reason"`
 	}
 	if err := json.Unmarshal(data, &f); err != nil {
-		return Status{}, fmt.Errorf("status file %s is not what selvaged writes (remove it, or restart selvaged): %w", path, err)
+		return Status{}, fmt.Errorf("status file %s was not written by selvaged (remove it, or restart selvaged): %w",
+			path, err)
 	}
 	if f.Version < statusVersion || f.Usable == nil {
-		return Status{}, fmt.Errorf(`status file %s lacks a version or "usable", want {"version":%d,"usable":false,"reason":"…"} `+
-			"(remove it, or restart selvaged)", path, statusVersion)
+		return Status{}, fmt.Errorf(`status file %s lacks a version or "usable", `+
+			`want {"version":%d,"usable":false,"reason":"…"} (remove it, or restart selvaged)`, path, statusVersion)
 	}
-	if *f.Usable { // what is usable is not limited, and needs no reason
+	if *f.Usable { // Limited and Reason are meaningless then
 		return Status{Usable: true}, nil
 	}
 	return Status{Limited: f.Limited, Reason: f.Reason}, nil
 }
 
-// WriteStatus puts a status beside the subnet file at path, with its directory if need be, so that a reader sees the old
-// one or the new and nothing in between. A status that is usable is no file.
+// WriteStatus writes the status that belongs to a subnet file atomically, and creates the directory if needed. If the
+// status is usable, it removes the file.
 func WriteStatus(subnetFile string, s Status) error {
 	path := StatusPath(subnetFile)
 	if s.Usable {

@@ -64,13 +64,13 @@ func TestReadStatus(t *testing.T) {
 		}
 	}
 	for content, want := range map[string]string{
-		``:                               "is not what selvaged writes",
-		`{"version":1,"usable":"no"}`:    "is not what selvaged writes",
-		`[]`:                             "is not what selvaged writes",
+		``:                               "was not written by selvaged",
+		`{"version":1,"usable":"no"}`:    "was not written by selvaged",
+		`[]`:                             "was not written by selvaged",
 		`{"usable":false}`:               "lacks a version",
 		`{"version":1}`:                  `lacks a version or "usable"`,
 		`{"version":0,"usable":true}`:    "lacks a version",
-		`{"version":1,"usable":false}{}`: "is not what selvaged writes",
+		`{"version":1,"usable":false}{}`: "was not written by selvaged",
 	} {
 		if err := os.WriteFile(StatusPath(path), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
