@@ -280,7 +280,7 @@ func TestCacheRegressed(t *testing.T) {
 			if regressed, wasInUse := l.storeReached(x.event); regressed != x.regressed || wasInUse {
 				t.Errorf("%s: regressed %t, was in use %t", x.name, regressed, wasInUse)
 			}
-			if s, until := l.takeMissing(grace, time.Now()); s == nil || until.Sub(time.Now()).Round(time.Second) != x.retained {
+			if s, until := l.takeMissing(grace, time.Now()); s == nil || time.Until(until).Round(time.Second) != x.retained {
 				t.Errorf("%s: retained for %v, want %v", x.name, time.Until(until), x.retained)
 			}
 			if s, _ := l.takeMissing(grace, time.Now()); s != nil {

@@ -80,13 +80,6 @@ func (s *memStore) delete(key string) {
 	s.apply(subnet.Event{Deleted: []string{key}})
 }
 
-// keys are those of all leases, in order.
-func (s *memStore) keys() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.records))
-}
-
 // Watch implements subnet.Store.
 func (s *memStore) Watch(ctx context.Context, changed func(subnet.Event) error) error {
 	seen := -1

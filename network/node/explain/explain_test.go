@@ -33,7 +33,6 @@ func (k fakeKernel) Shadowing(netip.Addr, network.RouteKey) (string, bool, error
 }
 func (k fakeKernel) LinkWith(a netip.Addr) string         { return k.links[a.String()] }
 func (k fakeKernel) Seen(a netip.Addr, link string) bool  { return k.seen[a.String()] == link }
-func via(link string) network.Hop                         { return network.Hop{Link: link} }
 func routes(pairs ...string) (all map[string]network.Hop) { return routesWith(network.Hop{}, pairs...) }
 func routesWith(h network.Hop, pairs ...string) map[string]network.Hop {
 	all := map[string]network.Hop{}
