@@ -17,15 +17,15 @@ import (
 // A bridge outlives the subnet that it was made for: the node's lease was lost or taken away, the daemon got another
 // one, and the bridge still holds the old subnet's gateway. The bridge plugin then refuses every container.
 
-// conflict is a bridge that holds what this node's subnet is not.
+// conflict is a bridge with an address outside of this node's subnet.
 type conflict struct {
 	bridge string
 	link   link
-	holds  netip.Prefix // the address in the way
-	want   netip.Prefix // the one that should be there
+	holds  netip.Prefix // the conflicting address
+	want   netip.Prefix // the desired address
 }
 
-// remedy tries what can be tried after an ADD that failed with cause and was undone.
+// remedy tries to repair the bridge after an ADD that failed with cause and was undone.
 func (c *call) remedy(ctx context.Context, d delegation, f subnetfile.File, cause error) ([]byte, error) {
 	cause = c.diagnose(d, f, cause)
 	if e, ok := errors.AsType[*types.Error](cause); !ok || e.Code != codeBridge || !c.conf.RepairBridge {
@@ -73,7 +73,7 @@ func (c *call) awaitRepairable(ctx context.Context, d delegation, f subnetfile.F
 	}
 }
 
-// diagnose returns what is behind a delegate's ADD that failed with cause, if that is known, and else the cause.
+// diagnose returns the root cause of a delegate's failed ADD if it is known, else cause.
 func (c *call) diagnose(d delegation, f subnetfile.File, cause error) error {
 	if x, ok := findConflict(d, f); ok {
 		return fail(codeBridge, fmt.Sprintf("bridge %s holds %s, want %s", x.bridge, x.holds, x.want),
@@ -81,7 +81,7 @@ func (c *call) diagnose(d delegation, f subnetfile.File, cause error) error {
 	}
 	list, err := c.conf.reservations()
 	if err != nil {
-		return cause // which says more
+		return cause // which has more detail
 	}
 	if full, size, ok := exhausted(f, list); ok {
 		return fail(types.ErrTryAgainLater, fmt.Sprintf("no address left: all %d of %s are taken", size, full), cause)
@@ -89,7 +89,7 @@ func (c *call) diagnose(d delegation, f subnetfile.File, cause error) error {
 	return cause
 }
 
-// advice says what to do about a conflict.
+// advice returns how to resolve a conflict.
 func (x conflict) advice(f subnetfile.File) string {
 	if !inNetworks(f, x.holds.Addr()) {
 		return fmt.Sprintf("the address is in none of the overlay's networks: another program set it, or the "+

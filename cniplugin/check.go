@@ -14,8 +14,8 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// check has the delegate check what it made, and then compares the container's interface with the subnet file, of which
-// the delegate knows nothing.
+// check calls the delegate's CHECK, and then compares the container's interface with the subnet file, which the
+// delegate does not know.
 func (c *call) check(ctx context.Context) error {
 	st, err := c.store.load(c.a)
 	if err != nil {
@@ -58,7 +58,7 @@ func (c *call) check(ctx context.Context) error {
 	return nil
 }
 
-// expectation is what a container's interface should have.
+// expectation is the desired state of a container's interface.
 type expectation struct {
 	mtu      int               // at most; 0: any
 	subnets  [2]netip.Prefix   // by Family, masked; invalid: none
@@ -79,7 +79,7 @@ func expect(n netConf, d delegation, f subnetfile.File) (expectation, error) {
 	if err := json.Unmarshal(d.config, &added); err != nil {
 		return e, err
 	}
-	if own, ok := n.Delegate["mtu"]; ok { // the user knows better
+	if own, ok := n.Delegate["mtu"]; ok { // the user's value overrides the subnet file's
 		if err := json.Unmarshal(own, &e.mtu); err != nil {
 			return e, fmt.Errorf("mtu is %.80s, want a number", own)
 		}
@@ -99,7 +99,7 @@ func expect(n netConf, d delegation, f subnetfile.File) (expectation, error) {
 	return e, nil
 }
 
-// compare returns what is wrong with a container's interface, given the routes of its namespace.
+// compare returns the faults of a container's interface, given the routes of its namespace.
 func (e expectation) compare(l link, table []route) (faults []string) {
 	add := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	if !l.up {

@@ -14,12 +14,12 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// This file does what libcni's package skel is for. That one compiles regular expressions and decodes the configuration
+// This file replaces libcni's package skel. That one compiles regular expressions and decodes the configuration
 // twice before it calls a plugin, which is a tenth of what we cost; and it finds out that CNI_NETNS is the node's own
 // namespace only after the verb was carried out there.
 
-// Main carries out the verb that the environment names and returns the program's exit status. Run
-// by hand, without a verb, the program prints what it is for.
+// Main executes the verb that the environment names and returns the program's exit status. If a user runs the program
+// without a verb, it prints its purpose.
 func (p *Plugin) Main(ctx context.Context, about func() string) int {
 	if p.getenv("CNI_COMMAND") == "" {
 		fmt.Fprintf(p.Stderr, "%s\nCNI protocol versions supported: %s\n", about(),
@@ -36,7 +36,7 @@ func (p *Plugin) Main(ctx context.Context, about func() string) int {
 	return 1
 }
 
-// run carries out a verb.
+// run executes a verb.
 func (p *Plugin) run(ctx context.Context) error {
 	verb := p.getenv("CNI_COMMAND")
 	if verb == "VERSION" {
@@ -64,9 +64,9 @@ func (p *Plugin) run(ctx context.Context) error {
 // verb is a CNI verb.
 type verb struct {
 	do    func(*call, context.Context) error
-	since string   // the first version of the spec that has it; none: all have
-	needs []string // of the environment
-	each  bool     // it is about one attachment
+	since string   // the first version of the spec with this verb; empty: all versions
+	needs []string // required environment variables
+	each  bool     // it concerns one attachment
 }
 
 func verbs() map[string]verb {
@@ -80,7 +80,7 @@ func verbs() map[string]verb {
 	}
 }
 
-// decode reads what a verb is asked for, from the environment and standard input.
+// decode reads the call from the environment and standard input.
 func (p *Plugin) decode(name string, v verb, stdin []byte) (*call, error) {
 	missing := slices.DeleteFunc(v.needs, func(key string) bool { return p.getenv(key) != "" })
 	if len(missing) > 0 {
@@ -108,7 +108,7 @@ func (p *Plugin) decode(name string, v verb, stdin []byte) (*call, error) {
 	return c, p.checkNamespace(c.netns)
 }
 
-// checkVersion returns an error if the spec has no such version, or none with that verb.
+// checkVersion returns an error if the spec has no such version, or that version lacks the verb.
 func checkVersion(name string, v verb, spoken string) error {
 	if spoken == "" {
 		spoken = oldest
@@ -134,7 +134,7 @@ func (p *Plugin) checkNamespace(netns string) error {
 	}
 	container, err := os.Stat(netns)
 	if err != nil {
-		return nil // the delegate says what that means to it
+		return nil // left to the delegate
 	}
 	own, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil || !os.SameFile(container, own) {

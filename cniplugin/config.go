@@ -9,7 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Where files are unless the network configuration says otherwise; flannel's places.
+// Default directories and files; they are flannel's.
 const (
 	defaultSubnetFile = "/run/flannel/subnet.env"
 	defaultDataDir    = "/var/lib/cni/flannel"
@@ -28,11 +28,11 @@ type netConf struct {
 	IPAM       object `json:"ipam"`
 	Delegate   object `json:"delegate"`
 
-	// What flannel's plugin does not have.
+	// Not supported by flannel's plugin.
 	SubnetFileWait float64 `json:"subnetFileWait"` // seconds; see [netConf.wait]
 	RepairBridge   bool    `json:"repairBridge"`
 
-	// What the runtime adds, passed on as it is.
+	// Added by the runtime, passed on unchanged.
 	RuntimeConfig json.RawMessage `json:"runtimeConfig"`
 	Args          json.RawMessage `json:"args"`
 	PrevResult    json.RawMessage `json:"prevResult"`
@@ -41,10 +41,10 @@ type netConf struct {
 	Valid      json.RawMessage `json:"cni.dev/valid-attachments"`
 	ValidOlder json.RawMessage `json:"cni.dev/attachments"`
 
-	// What follows from these.
-	valid      []types.GCAttachment // what is not to be collected
-	listsValid bool                 // the runtime says what is valid, if only that nothing is
-	wait       time.Duration        // for how long ADD waits for a subnet file that is not there
+	// Derived from the above.
+	valid      []types.GCAttachment // attachments to keep
+	listsValid bool                 // the runtime sent the list, which may be empty
+	wait       time.Duration        // how long ADD waits for a missing subnet file
 }
 
 // parseNetConf decodes a network configuration. It checks types only: at DEL, a delegate that may not be so must not

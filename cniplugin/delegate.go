@@ -14,10 +14,10 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// This file does what libcni's package invoke is for. That one imports OpenTelemetry and with it net/http, whose size
-// and initialisation every start of a container would pay for.
+// This file replaces libcni's package invoke. That package imports OpenTelemetry and with it net/http, whose size and
+// initialisation would slow down every start of a container.
 
-// delegation is a plugin to be run, and the configuration that it gets.
+// delegation is a plugin to run, and its configuration.
 type delegation struct {
 	plugin string
 	config []byte
@@ -53,7 +53,7 @@ func delegateError(plugin, verb string, err error, stdout, stderr []byte) error 
 	case exited:
 		said := strings.TrimSpace(string(stdout) + string(stderr))
 		return fail(types.ErrInternal, what, fmt.Errorf("%w; it printed %q", err, said))
-	case errors.Is(err, syscall.ETXTBSY): // it is being installed at this moment
+	case errors.Is(err, syscall.ETXTBSY): // it is being installed right now
 		return fail(types.ErrTryAgainLater, what, err)
 	default:
 		return fail(types.ErrIOFailure, what, err)
@@ -69,7 +69,7 @@ func assign(environ, assignments []string) []string {
 	return append(environ, assignments...)
 }
 
-// findPlugin returns a plugin's file in a list of directories parted by colons.
+// findPlugin returns a plugin's file in a list of directories separated by colons.
 func findPlugin(plugin, path string) (string, error) {
 	for _, dir := range filepath.SplitList(path) {
 		file := filepath.Join(dir, plugin)

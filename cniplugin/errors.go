@@ -7,18 +7,18 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Codes of our own beside those of the CNI spec, section 5, which leaves 100 and more to plugins.
+// Error codes of this plugin. The CNI spec, section 5, reserves 100 and above for plugins.
 const (
 	codeBridge   uint = 100 // the bridge holds another subnet than this node's
 	codeMismatch uint = 101 // CHECK: a container does not have what the subnet file asks for
 )
 
-// fail returns an error as the CNI spec wants it: a code, what was being done, and the reason.
+// fail returns an error in the form of the CNI spec: a code, the failed action, and the reason.
 func fail(code uint, msg string, err error) *types.Error {
 	return types.NewError(code, msg, err.Error())
 }
 
-// withDetail adds to what an error tells the user.
+// withDetail adds a detail to an error's message.
 func withDetail(err error, detail string) error {
 	e, ok := errors.AsType[*types.Error](err)
 	if !ok {

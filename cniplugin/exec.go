@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exitError is how a program ended that did not end well.
+// exitError is the status of a program that failed.
 type exitError struct{ status syscall.WaitStatus }
 
 func (e exitError) Error() string {
@@ -58,7 +58,7 @@ func wait(ctx context.Context, pid int) error {
 	killed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(killed)
-		_ = syscall.Kill(pid, syscall.SIGKILL) // there is nothing else to try
+		_ = syscall.Kill(pid, syscall.SIGKILL) // there is no alternative
 	})
 	sleepUntilEnd(pid)
 	// The child is left unreaped until no goroutine can kill it any more: its number could be another's by then.

@@ -12,7 +12,7 @@ import (
 // error does not keep it from going on (CNI spec, section GC).
 func (c *call) gc(ctx context.Context) error {
 	var errs []error
-	if c.conf.listsValid { // a runtime that says nothing does not mean that all containers are gone
+	if c.conf.listsValid { // without a list, containers are not assumed to be gone
 		errs = c.collect(ctx, validSet(c.conf))
 	}
 	d, err := c.recallOrGuess(stored{})
@@ -36,7 +36,7 @@ func (c *call) gc(ctx context.Context) error {
 	return all(errs)
 }
 
-// valid says which attachments are not to be collected.
+// valid returns the attachments to keep.
 type valid map[attachment]bool
 
 func validSet(n netConf) valid {
@@ -48,7 +48,7 @@ func validSet(n netConf) valid {
 	return v
 }
 
-// collect ends what is not valid.
+// collect ends the attachments that are not valid.
 func (c *call) collect(ctx context.Context, v valid) (errs []error) {
 	reserved, err := c.conf.reservations()
 	if err != nil {

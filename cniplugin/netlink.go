@@ -12,10 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file reads from the kernel. It is used after something went wrong and by CHECK, never on the way of an ADD that
-// succeeds.
+// This file reads the kernel's state. Only CHECK and error paths use it, never a successful ADD.
 
-// link is an interface as the kernel has it.
+// link is the state of an interface in the kernel.
 type link struct {
 	index int
 	mtu   int
@@ -23,14 +22,14 @@ type link struct {
 	addrs []netip.Prefix // in the kernel's order
 }
 
-// route is a way to a network.
+// route is a route to a network.
 type route struct {
 	dst  netip.Prefix
 	via  netip.Addr // invalid: directly
 	link int        // index of the interface
 }
 
-// inNamespace calls fn on a thread of its own in the network namespace at path.
+// inNamespace calls fn on a new thread in the network namespace at path.
 func inNamespace(path string, fn func() error) error {
 	ns, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -45,7 +44,7 @@ func inNamespace(path string, fn func() error) error {
 	})
 }
 
-// onThread calls fn on a thread of its own, which ends with it.
+// onThread calls fn on a new thread, which ends with fn.
 func onThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -150,7 +149,7 @@ func dump(request, want uint16, size int, each func(head []byte, attrs attribute
 	return nil
 }
 
-// parseAttributes takes what is well formed.
+// parseAttributes parses the well-formed attributes.
 func parseAttributes(b []byte) attributes {
 	attrs := attributes{}
 	for len(b) >= unix.SizeofRtAttr {

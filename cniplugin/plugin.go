@@ -10,21 +10,21 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// Plugin carries out one CNI verb. Its fields are what a program has of its surroundings.
+// Plugin executes one CNI verb. Its fields are the program's environment.
 type Plugin struct {
 	Environ []string  // the environment, KEY=VALUE each, passed on to delegates
-	Stdin   io.Reader // has the network configuration
+	Stdin   io.Reader // contains the network configuration
 	Stdout  io.Writer // receives ADD's result, or the error
 	Stderr  io.Writer // receives what delegates print to theirs; nothing else
 
-	spoken string // the version of the network configuration, as far as it is known
+	spoken string // the version of the network configuration; empty until it is known
 }
 
-// call is one verb on its way.
+// call is one verb being executed.
 type call struct {
 	*Plugin
 	netns string // the container's
-	path  string // where delegates are, CNI_PATH
+	path  string // directories of the delegates, CNI_PATH
 	conf  netConf
 	a     attachment // of STATUS and GC only the network is known
 	store store
@@ -40,7 +40,7 @@ func (c *call) add(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Looked for first: a delegate that is not there adds nothing, and could not be asked to undo it.
+	// Searched first: a missing delegate adds nothing, and cannot undo anything.
 	if _, err := findPlugin(d.plugin, c.path); err != nil {
 		return err
 	}
@@ -56,9 +56,9 @@ func (c *call) add(ctx context.Context) error {
 	return c.print(result)
 }
 
-// attach has the delegate attach the container, and what it did undone if it fails.
+// attach calls the delegate to attach the container, and undoes its changes if it fails.
 func (c *call) attach(ctx context.Context, d delegation) ([]byte, error) {
-	// Kept before it is used: whatever happens from here on, DEL knows what to undo.
+	// Stored before it is used: whatever happens from here on, DEL knows what to undo.
 	if err := c.save(d); err != nil {
 		return nil, err
 	}
@@ -110,7 +110,8 @@ func (c *call) undo(ctx context.Context, d delegation, cause error) error {
 	return cause
 }
 
-// del has the delegate detach the container and forgets it. It is repeatable, and what was never added is no error.
+// del calls the delegate to detach the container and removes its stored configuration. It is idempotent: a container
+// that was never added is no error.
 func (c *call) del(ctx context.Context) error {
 	st, err := c.store.load(c.a)
 	if err != nil {
@@ -121,7 +122,7 @@ func (c *call) del(ctx context.Context) error {
 	// effort, and an error would only keep a dead container's remains for ever.
 	if d, err := c.recallOrGuess(st); err == nil {
 		if err := c.detach(ctx, d); err != nil {
-			return err // what is kept stays: the runtime tries again
+			return err // the stored configuration stays: the runtime retries
 		}
 	}
 	if err := c.store.remove(st); err != nil {

@@ -10,16 +10,16 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// Delegates unless the network configuration names others.
+// Default delegates.
 const (
 	defaultDelegate = "bridge"
 	defaultIPAM     = "host-local"
 )
 
-// rendered is a JSON object in the making. Its values are what the user wrote, unread, or Go values.
+// rendered is a JSON object under construction. Its values are raw JSON of the user's, or Go values.
 type rendered map[string]any
 
-// start returns a copy of what the user wrote.
+// start returns a copy of the user's object.
 func start(o object) rendered {
 	r := make(rendered, len(o)+8)
 	for key, value := range o {
@@ -28,15 +28,15 @@ func start(o object) rendered {
 	return r
 }
 
-// setDefault sets a key that the user left out.
+// setDefault sets a key that the user did not set.
 func (r rendered) setDefault(key string, value any) {
 	if _, ok := r[key]; !ok {
 		r[key] = value
 	}
 }
 
-// render makes the delegate's configuration: the keys of n.Delegate and what follows from n and the subnet file. The
-// same input gives the same bytes (encoding/json sorts the keys of maps).
+// render returns the delegate's configuration: the keys of n.Delegate, and those derived from n and the subnet file.
+// The same input gives the same bytes (encoding/json sorts the keys of maps).
 func render(n netConf, f subnetfile.File) (d delegation, err error) {
 	for _, key := range []string{"name", "ipam"} {
 		if _, ok := n.Delegate[key]; ok {
@@ -52,7 +52,7 @@ func render(n netConf, f subnetfile.File) (d delegation, err error) {
 	if n.CNIVersion != "" {
 		r["cniVersion"] = n.CNIVersion
 	}
-	// What leaves the overlay is masqueraded by the daemon or by the delegate: not by both, and not by neither.
+	// Exactly one of the daemon and the delegate masquerades packets that leave the overlay.
 	r.setDefault("ipMasq", !f.IPMasq)
 	if f.MTU != 0 {
 		r.setDefault("mtu", f.MTU)
@@ -86,7 +86,7 @@ func render(n netConf, f subnetfile.File) (d delegation, err error) {
 
 // wantHairpin reports whether hairpin mode is to be on unless the user says otherwise. Without it a container cannot
 // reach itself through the address of a service: the packet would have to leave by the bridge port it came in by. But
-// the bridge plugin refuses hairpin and promiscuous mode together, so who asks for that one gets it.
+// the bridge plugin refuses hairpin and promiscuous mode together, so promiscuous mode, if set, disables hairpin mode.
 func wantHairpin(delegate object) (bool, error) {
 	mode, ok := delegate["promiscMode"]
 	if !ok {

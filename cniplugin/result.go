@@ -8,11 +8,11 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 )
 
-// oldest is the version of a configuration or result that does not name one (CNI spec 0.1.0).
+// oldest is the version of a configuration or result without a version (CNI spec 0.1.0).
 const oldest = "0.1.0"
 
-// decodeResult returns what a delegate printed at ADD in the version that the runtime wants. What has that version
-// already is passed on as it is.
+// decodeResult converts the output of a delegate's ADD to the version that the runtime expects. Output in that version
+// is passed on unchanged.
 func decodeResult(out []byte, want string) ([]byte, error) {
 	if want == "" {
 		want = oldest

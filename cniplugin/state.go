@@ -19,7 +19,7 @@ import (
 // power cut that truncates a file has ended the container as well, and a file that does not decode is rebuilt at DEL.
 type store struct{ dir string }
 
-// stored is what a store knows of an attachment. The zero value is nothing.
+// stored is the stored configuration of an attachment. The zero value means that there is none.
 type stored struct {
 	path   string // the file, to be removed once the delegate's DEL is through
 	config object // nil if the file does not hold a configuration
@@ -66,7 +66,7 @@ func (s store) save(a attachment, config []byte) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(t.Name()) // the first error is the one to tell
+			_ = os.Remove(t.Name()) // the first error is returned
 		}
 	}()
 	_, err = t.Write(config)
@@ -79,7 +79,7 @@ func (s store) save(a attachment, config []byte) (err error) {
 	return err
 }
 
-// remove forgets what [store.load] found.
+// remove removes the file that [store.load] found.
 func (s store) remove(st stored) error {
 	if st.path == "" {
 		return nil
@@ -87,7 +87,7 @@ func (s store) remove(st stored) error {
 	if err := os.Remove(st.path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return nil // two DELs at once
+	return nil // a concurrent DEL removed it
 }
 
 // list returns the attachments of a network that something is stored of. Of what flannel's plugin stored, the interface

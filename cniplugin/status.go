@@ -10,8 +10,8 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// status says whether an ADD could succeed now: there is a subnet with an address left, the daemon has nothing to say
-// against it, and the delegates agree. It does not wait for anything: runtimes ask again and again.
+// status reports whether an ADD could succeed now: the subnet has a free address, the daemon reports the overlay as
+// usable, and the delegates agree. It does not wait: runtimes poll it.
 func (c *call) status(ctx context.Context) error {
 	f, err := subnetfile.Read(c.conf.SubnetFile)
 	if err != nil {
@@ -41,7 +41,7 @@ func (c *call) status(ctx context.Context) error {
 	return err
 }
 
-// daemonStatus is what the daemon left beside the subnet file.
+// daemonStatus returns the status that the daemon wrote beside the subnet file.
 func (c *call) daemonStatus() error {
 	s, err := subnetfile.ReadStatus(c.conf.SubnetFile)
 	switch {

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	maxWait   = time.Minute // runtimes kill a plugin after two minutes or so
+	maxWait   = time.Minute // runtimes kill a plugin after about two minutes
 	lookEvery = 20 * time.Millisecond
 )
 
