@@ -36,7 +36,7 @@ func TestDoctorDaemon(t *testing.T) {
 
 	p.treat([]ailment{
 		{"the daemon hangs", func() { p.must(unix.Kill(p.PID(), unix.SIGSTOP)) }, func() { p.must(unix.Kill(p.PID(), unix.SIGCONT)) },
-			one("daemon", failure, "selvaged runs and does not answer", "systemctl restart selvaged, which interrupts no traffic; report it, with journalctl -u selvaged -n 50")},
+			one("daemon", failure, "selvaged runs but does not answer", "systemctl restart selvaged, which interrupts no traffic; report it, with journalctl -u selvaged -n 50")},
 		{"no daemon, and no subnet file", func() { p.stop(); p.remove(file) }, p.start, []symptom{notRunning,
 			{"subnet-file", failure, "subnet file " + file + " is missing: no pod can be started", "systemctl start selvaged, which writes it"}}},
 		{"no daemon, and much in disorder", func() {
@@ -62,13 +62,13 @@ func TestDoctorDaemon(t *testing.T) {
 			{"forwarding", failure, "net.ipv4.ip_forward is 0", "sysctl -w net.ipv4.ip_forward=1" + findForward},
 			{"forwarding", failure, "net.ipv6.conf.cni0.forwarding is 0", "sysctl -w net.ipv6.conf.cni0.forwarding=1" + findForward},
 			{"router-advertisement", failure, "net.ipv6.conf.eth0.accept_ra is 1", "sysctl -w net.ipv6.conf.eth0.accept_ra=2"},
-			{"device", failure, "device flannel.1 has MTU 1450, which takes 1500 bytes on eth0, and that has 1400",
-				"ip link set eth0 mtu 1500; or systemctl restart selvaged, which follows the uplink's"},
+			{"device", failure, "device flannel.1 has MTU 1450 and sends packets of up to 1500 bytes on eth0, which has MTU 1400",
+				"ip link set eth0 mtu 1500; or systemctl restart selvaged, which adapts the device to the uplink's MTU"},
 			{"device", failure, "device flannel-v6.1 is down", "systemctl restart selvaged, which brings it up"},
 			{"bridge-nf", warns, "kube-proxy uses iptables", "modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-iptables=1"},
 		}},
 		{"no daemon, and no device", func() { p.stop(); p.unlink("flannel.1"); p.unlink("flannel-v6.1") }, p.start, []symptom{notRunning,
-			{"device", warns, "selvage's VXLAN device does not exist; with the backend host-gw there is none", "systemctl start selvaged makes it"}}},
+			{"device", warns, "selvage's VXLAN device does not exist; with the backend host-gw there is none", "systemctl start selvaged creates it"}}},
 		{"somebody else's device has the VNI", func() {
 			p.stop()
 			p.unlink("flannel.1")
@@ -193,7 +193,7 @@ func TestDoctorEnds(t *testing.T) {
 		t.Error(err)
 	}
 	p.must(unix.Kill(p.PID(), unix.SIGSTOP))
-	if err := missing(p.examine(ctx, "--timeout", "1s"), []symptom{{"daemon", failure, "selvaged runs and does not answer",
+	if err := missing(p.examine(ctx, "--timeout", "1s"), []symptom{{"daemon", failure, "selvaged runs but does not answer",
 		"systemctl restart selvaged, which interrupts no traffic; report it, with journalctl -u selvaged -n 50"}}); err != nil {
 		t.Error(err)
 	}

@@ -163,7 +163,7 @@ func TestDoctorHereAndOnTheWay(t *testing.T) {
 	p.treat([]ailment{
 		{"this node lets no VXLAN in", everywhere(p.Do, "INPUT", vxlanPort+"-j DROP"), heal,
 			one("peers", failure, "packets of "+named+" arrive on eth0, and this node's packet filter drops them",
-				"allow UDP port 8472 in: iptables -I INPUT -p udp --dport 8472 -j ACCEPT, or the same in nftables or firewalld; nft list ruleset shows what drops it")},
+				"allow inbound UDP port 8472: iptables -I INPUT -p udp --dport 8472 -j ACCEPT, or the same in nftables or firewalld; nft list ruleset shows what drops it")},
 		{"this node lets no VXLAN out", everywhere(p.Do, "OUTPUT", vxlanPort+"-j DROP"), heal,
 			one("peers", failure, "no VXLAN packet to "+named+" leaves this node", "iptables -S OUTPUT and nft list ruleset show what drops UDP port 8472")},
 		{"this node lets no ICMP in", everywhere(p.Do, "INPUT", "-i flannel+ -p all -m conntrack --ctstate RELATED,ESTABLISHED -j DROP"), heal,

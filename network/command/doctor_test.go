@@ -11,8 +11,8 @@ import (
 func TestShowReport(t *testing.T) {
 	r := doctor.Report{Node: "node1", At: now, Result: doctor.Failure, Peers: 4999, Probed: 20, Findings: []doctor.Finding{
 		{Check: "forwarding", Level: doctor.Failure, Evidence: "net.ipv4.ip_forward is 0", Advice: "sysctl -w net.ipv4.ip_forward=1"},
-		{Check: "bridge", Level: doctor.Warning, Evidence: "bridge cni0 has MTU 1300, and pods are to have 1430", Advice: "ip link set cni0 mtu 1430"},
-		{Check: "kernel", Level: doctor.Pass, Evidence: "Linux 6.12.1 has what it takes"},
+		{Check: "bridge", Level: doctor.Warning, Evidence: "bridge cni0 has MTU 1300, and the pod MTU is 1430: larger packets to its pods are dropped", Advice: "ip link set cni0 mtu 1430"},
+		{Check: "kernel", Level: doctor.Pass, Evidence: "Linux 6.12.1 has all required features"},
 	}}
 	var out strings.Builder
 	showReport(&out, style{}, r)

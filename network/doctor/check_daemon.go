@@ -18,7 +18,7 @@ func checkDaemon(f Facts) (all []Finding) {
 			return []Finding{failure("systemctl start selvaged; if it exits again, see "+log, "%v", f.DaemonErr)}
 		}
 		return []Finding{failure("systemctl restart selvaged, which interrupts no traffic; report it, with "+log,
-			"selvaged runs and does not answer: %v", f.DaemonErr)}
+			"selvaged runs but does not answer: %v", f.DaemonErr)}
 	}
 	s := f.Status
 	for _, p := range s.Problems {

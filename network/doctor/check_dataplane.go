@@ -44,7 +44,7 @@ func checkFilter(f Facts) (all []Finding) {
 func checkDevices(f Facts) (all []Finding) {
 	devices := f.devices()
 	if f.Status == nil && len(devices) == 0 && f.File.Err == nil && f.podMTU() != 0 {
-		return []Finding{warning("systemctl start selvaged makes it",
+		return []Finding{warning("systemctl start selvaged creates it",
 			"selvage's VXLAN device does not exist; with the backend host-gw there is none")}
 	}
 	for _, d := range devices {
@@ -92,9 +92,11 @@ func (f Facts) checkDevice(d status.Device) (all []Finding) {
 	}
 	if up, ok := f.uplink(); ok && l.MTU+d.Overhead > up.MTU {
 		needed := l.MTU + d.Overhead
-		all = append(all, failure(
-			fmt.Sprintf("ip link set %s mtu %d; or systemctl restart selvaged, which follows the uplink's", up.Name, needed),
-			"device %s has MTU %d, which takes %d bytes on %s, and that has %d", d.Name, l.MTU, needed, up.Name, up.MTU))
+		advice := fmt.Sprintf("ip link set %s mtu %d; or systemctl restart selvaged, "+
+			"which adapts the device to the uplink's MTU", up.Name, needed)
+		all = append(all, failure(advice,
+			"device %s has MTU %d and sends packets of up to %d bytes on %s, which has MTU %d",
+			d.Name, l.MTU, needed, up.Name, up.MTU))
 	}
 	return all
 }

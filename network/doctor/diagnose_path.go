@@ -140,7 +140,7 @@ func (f Facts) droppedHere(p probe.Path, detail probe.Detail) (diagnosis, bool) 
 				advise("systemctl restart selvaged, and report it, with %s", log), true
 		case a.Outer.IsValid():
 			return fail("packets of %s arrive on %s, and this node's packet filter drops them", peerNames{}, a.Interface).
-				advise("allow UDP port %s in: iptables -I INPUT -p udp --dport %s -j ACCEPT, or the same in nftables or "+
+				advise("allow inbound UDP port %s: iptables -I INPUT -p udp --dport %s -j ACCEPT, or the same in nftables or "+
 					"firewalld; nft list ruleset shows what drops it", f.port(), f.port()), true
 		case strictRPFilter:
 			return fail("answers of %s arrive on %s, and this node drops them", peerNames{}, a.Interface).
@@ -178,7 +178,7 @@ func (f Facts) tunnelLost(p probe.Path, detail probe.Detail) diagnosis {
 			advise("allow UDP port %s there", port)
 	case refused != "" && byPeer:
 		return fail("%s packets are refused by %s: %s", protocol, peerNames{}, refused).
-			advise("allow UDP port %s in there", port)
+			advise("allow inbound UDP port %s there", port)
 	case detail.Outbound.Answered || len(detail.Outbound.Arrivals) > 0:
 		return fail("%s packets of this node reach %s, and none come back", protocol, peerNames{}).
 			advise("allow UDP port %s from there to this node, in firewalls and security groups on the way; "+

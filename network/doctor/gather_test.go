@@ -23,7 +23,7 @@ func TestParseCNI(t *testing.T) {
 			want: CNIList{Ours: true, Types: []string{"flannel", "macvlan", "dhcp"}}},
 		{name: "IPAM beside the delegate", in: `{"type":"selvage","ipam":{"type":"static"},"delegate":{"bridge":"br1"}}`,
 			want: CNIList{Ours: true, Bridge: "br1", Types: []string{"selvage", "bridge", "static"}}},
-		{name: "another's", in: `{"type":"bridge","ipam":{"type":"host-local"}}`, want: CNIList{Types: []string{"bridge", "host-local"}}},
+		{name: "a foreign plugin", in: `{"type":"bridge","ipam":{"type":"host-local"}}`, want: CNIList{Types: []string{"bridge", "host-local"}}},
 		{name: "no type", in: `{"plugins":[{}]}`, wrong: true},
 		{name: "no JSON", in: `{`, wrong: true},
 	} {
@@ -72,7 +72,7 @@ func TestCounters(t *testing.T) {
 		t.Errorf("%d, want 7", n)
 	}
 	if n := columnCounter(file, "Udp:", "Other") + columnCounter(file, "Tcp:", "x") + columnCounter(file+"x", "Udp:", "InCsumErrors"); n != 0 {
-		t.Errorf("%d of what there is not", n)
+		t.Errorf("%d for missing counters", n)
 	}
 	if n := lineCounter(file, "Udp6InCsumErrors"); n != 3 {
 		t.Errorf("%d, want 3", n)
@@ -104,8 +104,8 @@ func TestTargets(t *testing.T) {
 			}
 		}
 	}
-	if _, err := f.targets(Options{Peer: "nobody"}); !errors.Is(err, ErrNoPeer) {
-		t.Errorf("%v, want that there is no such peer", err)
+	if _, err := f.targets(Options{Peer: "missing"}); !errors.Is(err, ErrNoPeer) {
+		t.Errorf("%v, want ErrNoPeer", err)
 	}
 	f.Status.Backend = &status.Backend{Type: "host-gw", PodMTU: 1500}
 	if all, err := f.targets(Options{Peer: "nodeb"}); err != nil || len(all) != 1 || !all[0].NoDevice || all[0].Overlay != addr("10.5.3.1") {

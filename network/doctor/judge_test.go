@@ -22,7 +22,7 @@ var (
 	addr   = netip.MustParseAddr
 )
 
-// well returns the facts of a node, of IPv4 and IPv6, on which all is well.
+// healthy returns the facts of a healthy dual-stack node.
 func healthy() Facts {
 	config, err := subnet.ParseConfig([]byte(`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`))
 	if err != nil {
@@ -85,18 +85,18 @@ func target(name string, n int) probe.Target {
 	}
 }
 
-// Echoes that were answered, and that were not.
+// yes and no return an echo that was answered, and one that was not.
 func yes(size int) probe.Echo {
 	return probe.Echo{Sent: true, Answered: true, Size: size, RTT: time.Millisecond}
 }
 func no(size int) probe.Echo { return probe.Echo{Sent: true, Size: size} }
 
-// path is one that works.
+// path returns a path that works.
 func path(name string, n int) probe.Path {
 	return probe.Path{Target: target(name, n), Probed: true, Overlay: yes(28), OverlayFull: yes(1430), Underlay: yes(28), UnderlayFull: yes(1480)}
 }
 
-// broken is one on which nothing of the overlay comes back, though VXLAN packets leave.
+// broken returns a path on which VXLAN packets leave, and no answer arrives through the overlay.
 func broken() probe.Path {
 	p := path("node2", 2)
 	p.Overlay, p.OverlayFull = no(28), no(1430)
@@ -105,7 +105,7 @@ func broken() probe.Path {
 	return p
 }
 
-func TestWell(t *testing.T) {
+func TestHealthy(t *testing.T) {
 	seen := map[string]bool{}
 	for _, x := range judge(healthy(), Options{}.selects) {
 		seen[x.Check] = true
@@ -115,15 +115,15 @@ func TestWell(t *testing.T) {
 	}
 	for _, c := range checks() {
 		if !seen[c.name] && c.name != "bridge-nf" { // there is no kube-proxy
-			t.Errorf("%s says nothing", c.name)
+			t.Errorf("%s has no finding", c.name)
 		}
 	}
 	if all := judge(Facts{DaemonErr: status.ErrNotRunning, File: SubnetFile{Err: fs.ErrNotExist}, CNI: CNI{DirErr: fs.ErrNotExist, Dir: "/etc/cni/net.d"}}, Options{}.selects); len(all) < 3 || all[0].Level != Failure {
-		t.Errorf("without anything: %+v", all)
+		t.Errorf("without a daemon and files: %+v", all)
 	}
 }
 
-// TestJudge has findings that a lab cannot bring about, and the pure part of those that it can.
+// TestJudge covers findings that a lab cannot cause, and the pure part of those that it can.
 func TestJudge(t *testing.T) {
 	at := func(p probe.Path, change func(*probe.Path)) func(*Facts) {
 		return func(f *Facts) { change(&p); f.Paths = []probe.Path{p} }
@@ -142,8 +142,8 @@ func TestJudge(t *testing.T) {
 		{"no nf_tables", func(f *Facts) { f.Kernel.NFTables = errors.New("no such module") }, Warning, "VXLAN packets are accepted from any host: no such module", "modprobe nf_tables"},
 		{"before 5.0 permanent neighbours count", func(f *Facts) { f.Kernel.Release = "4.19.1"; f.Thresholds["arp_cache"] = 2 }, Failure, "2 nodes share a link", "gc_thresh3=4"},
 
-		{"a daemon that waits and does not say for what", func(f *Facts) { f.Status.State, f.Status.Started = status.Starting, now.Add(-time.Minute) }, Failure, "selvaged is not ready, for 1m0s", "journalctl"},
-		{"no room", func(f *Facts) {
+		{"a daemon that waits without a reason", func(f *Facts) { f.Status.State, f.Status.Started = status.Starting, now.Add(-time.Minute) }, Failure, "selvaged is not ready, for 1m0s", "journalctl"},
+		{"no free subnet", func(f *Facts) {
 			f.Status.Problems = []status.Problem{{Topic: "lease", Text: "no subnet is free", Since: now, Code: status.NoLease}}
 		}, Failure, "lease: no subnet is free", "free subnets: selvaged release SUBNET"},
 		{"an old etcd", func(f *Facts) { f.Etcd.Endpoints[0].Version = "3.3.27" }, Failure, "is etcd 3.3.27", "upgrade etcd to 3.4"},
@@ -151,8 +151,8 @@ func TestJudge(t *testing.T) {
 		{"a slow etcd", func(f *Facts) { f.Etcd.Endpoints[0].Latency = 700 * time.Millisecond }, Warning, "takes 700ms to answer", "check its disk"},
 		{"a clock that is fast", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(time.Hour) }, Warning, "the clock of http://192.0.2.9:2379 is 1h0m0s ahead of this node's", "timedatectl"},
 		{"a clock that is slow", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(-time.Minute) }, Warning, "is 1m0s behind this node's", "timedatectl"},
-		{"a clock that is right", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(time.Second) }, Pass, "their clocks agree with this node's", ""},
-		{"an etcd in the clear", func(f *Facts) {
+		{"a clock in sync", func(f *Facts) { f.Etcd.Endpoints[0].ClockAhead = ahead(time.Second) }, Pass, "their clocks agree with this node's", ""},
+		{"an etcd without TLS", func(f *Facts) {
 			f.Etcd.Endpoints[0].Error, f.Etcd.Endpoints[0].Code = "it does not speak TLS", "not-tls"
 		},
 			Failure, "does not speak TLS", "use http:// in --etcd-endpoints"},
@@ -160,22 +160,22 @@ func TestJudge(t *testing.T) {
 			f.Etcd.Endpoints[0].Error, f.Etcd.Endpoints[0].Code = "it closes connections", "needs-tls"
 		},
 			Failure, "closes connections", "use https:// in --etcd-endpoints"},
-		{"an etcd far away", func(f *Facts) {
+		{"an unreachable etcd", func(f *Facts) {
 			f.Etcd.Endpoints[0].Error, f.Etcd.Endpoints[0].Code = "no route to host", "unreachable"
 		},
 			Failure, "no route to host", "allow TCP to 192.0.2.9:2379 from here"},
-		{"a name of nobody", func(f *Facts) {
+		{"an unknown host name", func(f *Facts) {
 			f.Etcd.Endpoints[0].Error, f.Etcd.Endpoints[0].Code = "no such host", "name-not-resolved"
 		},
 			Failure, "no such host", "getent hosts"},
 		{"no leader", func(f *Facts) {
 			f.Etcd.Endpoints[0].Alarms = []status.EtcdAlarm{{Code: "no-leader", Text: "etcdserver: no leader"}}
 		}, Failure, "reports: etcdserver: no leader", "etcdctl endpoint status"},
-		{"a certificate that ends soon", func(f *Facts) { f.Etcd.Endpoints[0].CertificateEnds = now.Add(time.Hour) }, Warning, "the certificate of http://192.0.2.9:2379 expires at 2026-03-01T13:00:00Z", "renew it"},
-		{"one that has ended", func(f *Facts) { f.Etcd.CertificateEnds = now.Add(-time.Hour) }, Failure, "selvaged's own certificate for etcd expired", "correct this host's clock"},
-		{"one that is good", func(f *Facts) { f.Etcd.CertificateEnds = now.AddDate(1, 0, 0) }, Pass, "etcd 3.6.1 answers", ""},
+		{"a certificate that expires soon", func(f *Facts) { f.Etcd.Endpoints[0].CertificateEnds = now.Add(time.Hour) }, Warning, "the certificate of http://192.0.2.9:2379 expires at 2026-03-01T13:00:00Z", "renew it"},
+		{"an expired certificate", func(f *Facts) { f.Etcd.CertificateEnds = now.Add(-time.Hour) }, Failure, "selvaged's own certificate for etcd expired", "correct this host's clock"},
+		{"a valid certificate", func(f *Facts) { f.Etcd.CertificateEnds = now.AddDate(1, 0, 0) }, Pass, "etcd 3.6.1 answers", ""},
 		{"an older daemon", func(f *Facts) { f.Etcd, f.EtcdErr = nil, errors.New("404") }, Failure, "cannot report the state of etcd: 404", "restart"},
-		{"an outage that is just over", func(f *Facts) {
+		{"a recent outage", func(f *Facts) {
 			f.Status.Etcd.Outage = &status.Problem{Text: "it was away", Since: now.Add(-time.Minute)}
 		}, Failure, "it was away, for 1m0s; now it answers", "--watch"},
 
@@ -188,7 +188,7 @@ func TestJudge(t *testing.T) {
 			f.KubeProxy = true
 			f.Sysctls["net/bridge/bridge-nf-call-iptables"], f.Sysctls["net/bridge/bridge-nf-call-ip6tables"] = "1", "1"
 		}, Pass, "kube-proxy's rules see packets", ""},
-		{"a filter's trouble", func(f *Facts) {
+		{"rules that are not set", func(f *Facts) {
 			f.Status.Problems = []status.Problem{{Topic: "packet filter", Code: status.RulesNotSet, Text: "iptables: exit status 4", Since: now}}
 		}, Warning, "iptables: exit status 4", "journalctl"},
 		{"a filter's mode", func(f *Facts) {
@@ -201,7 +201,7 @@ func TestJudge(t *testing.T) {
 			f.Drops = []blocking.Drop{{Table: "inet fw", Chain: "forward", By: []string{"rule 1"}, Commands: []string{"nft insert x", "nft insert y"}}}
 			f.Status.Problems = []status.Problem{{Topic: "packet filter", Code: status.PacketsDropped, Text: "table inet fw", Since: now}}
 		}, Failure, "table inet fw, chain forward: rule 1 drops", "nft insert x; nft insert y"},
-		{"anybody's VXLAN", func(f *Facts) { f.Status.Filter.VTEPFilter = false }, Pass, "VXLAN packets are accepted from any host", ""},
+		{"no VTEP filter", func(f *Facts) { f.Status.Filter.VTEPFilter = false }, Pass, "VXLAN packets are accepted from any host", ""},
 
 		{"a device is missing", func(f *Facts) { f.Links = f.Links[:1] }, Failure, "device flannel.1 is missing", "journalctl"},
 		{"a device is wrong", func(f *Facts) { f.Status.Backend.Devices[0].Present = false }, Failure, "device flannel.1 is out of sync", "journalctl"},
@@ -214,14 +214,14 @@ func TestJudge(t *testing.T) {
 			f.Status.Entries["link"] = status.Count{Wanted: 1, Pending: 1}
 			f.Status.Problems = []status.Problem{{Topic: "link", Kind: "link", Code: status.NotPermitted, Text: "not permitted", Since: now}}
 		}, Failure, "out of sync: 1 link", "give selvaged CAP_NET_ADMIN"},
-		{"an entry is late", func(f *Facts) { f.Status.Entries["fdb"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "out of sync: 1 fdb", "--watch"},
-		{"a cause and what follows", func(f *Facts) {
+		{"a pending entry", func(f *Facts) { f.Status.Entries["fdb"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "out of sync: 1 fdb", "--watch"},
+		{"a cause and its consequences", func(f *Facts) {
 			for _, kind := range []string{"link", "address", "route"} {
 				f.Status.Entries[kind] = status.Count{Wanted: 2, Pending: 1}
 			}
 			f.Status.Problems = []status.Problem{{Topic: "link", Kind: "link", Code: status.EntryFailed, Text: "it is in the way", Since: now}}
 		}, Failure, "out of sync: 1 link, 1 address, 1 route: it is in the way", "ip -details link"},
-		{"it starts", func(f *Facts) {
+		{"a starting daemon", func(f *Facts) {
 			f.Status.State, f.Status.Problems = status.Starting, []status.Problem{{Topic: "config", Code: status.ConfigMissing, Text: "there is no network config", Since: now}}
 			f.Status.Entries["link"] = status.Count{Present: 1, Pending: 1}
 		}, Failure, "config: there is no network config", "etcdctl put"},
@@ -237,13 +237,13 @@ func TestJudge(t *testing.T) {
 		{"two conflicts", func(f *Facts) {
 			f.Status.Problems = []status.Problem{{Topic: "conflict", Code: status.Conflict, Text: "one"}, {Topic: "conflict", Code: status.Conflict, Text: "two"}}
 		}, Failure, "one; two", "find the process that changes it"},
-		{"a link in the way", func(f *Facts) { f.Status.Entries["link"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "out of sync: 1 link", "ip -details link"},
-		{"a route in the way", func(f *Facts) { f.Status.Entries["route"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "out of sync: 1 route", "proto kernel"},
+		{"a conflicting link", func(f *Facts) { f.Status.Entries["link"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "out of sync: 1 link", "ip -details link"},
+		{"a conflicting route", func(f *Facts) { f.Status.Entries["route"] = status.Count{Wanted: 1, Pending: 1} }, Failure, "out of sync: 1 route", "proto kernel"},
 		{"a better route over IPv6", func(f *Facts) {
 			f.Peers[0].Subnets = []netip.Prefix{prefix("fd00:5:0:2::/64")}
 			f.Routes = []Route{{Prefix: prefix("fd00:5:0:2::/64"), Metric: 100, Text: "fd00:5:0:2::/64 dev eth1 metric 100"}}
 		}, Failure, "route fd00:5:0:2::/64 dev eth1 metric 100 takes precedence over", "ip route del fd00:5:0:2::/64 dev eth1 metric 100"},
-		{"a worse one", func(f *Facts) {
+		{"routes that do not take precedence", func(f *Facts) {
 			f.Routes = []Route{{Prefix: prefix("10.5.0.0/16")}, {Prefix: prefix("10.5.2.0/24"), Metric: 9}, {Prefix: prefix("10.5.2.0/25"), Kernel: true}}
 		}, Pass, "no foreign route takes precedence", ""},
 
@@ -272,7 +272,7 @@ func TestJudge(t *testing.T) {
 		{"a lease with our address", func(f *Facts) {
 			f.Peers = append(f.Peers, status.Peer{Key: "x", State: status.Quarantined, Code: status.LeaseOwnIP, Why: "it is ours"})
 		}, Failure, "lease x rejected: it is ours", "an address of its own"},
-		{"peers that are late", func(f *Facts) {
+		{"pending peers", func(f *Facts) {
 			f.Peers[0].State, f.Peers[0].Code, f.Peers[0].Why = status.Pending, status.EntryMissing, "route x is missing"
 		}, Failure, "kernel entries are missing for node2", "selvaged explain"},
 		{"a user without rights", func(f *Facts) {
@@ -295,39 +295,39 @@ func TestJudge(t *testing.T) {
 				f.Peers = append(f.Peers, p)
 			}
 		}, Failure, "kernel entries are missing for node3, node4, node5 and 3 more: not yet", "selvaged explain"},
-		{"etcd lost its memory", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Hour) }, Warning, "the leases of node2 vanished from etcd", "selvaged status there"},
+		{"etcd lost its data", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Hour) }, Warning, "the leases of node2 vanished from etcd", "selvaged status there"},
 		{"a node has just left", func(f *Facts) { f.Peers[0].State, f.Peers[0].Until = status.Grace, now.Add(time.Second) }, Pass, "all leases accepted", ""},
-		{"no time", func(f *Facts) { f.Paths = append(f.Paths, probe.Path{Target: target("node3", 3)}) }, Warning, "no time was left to probe 1 of 2 paths", "--timeout"},
+		{"no time left", func(f *Facts) { f.Paths = append(f.Paths, probe.Path{Target: target("node3", 3)}) }, Warning, "no time was left to probe 1 of 2 paths", "--timeout"},
 		{"no capability to probe", func(f *Facts) { f.Paths, f.ProbeErr = nil, errors.New("operation not permitted") }, Warning, "peers could not be probed", "root"},
 
 		{"the kernel refuses", at(broken(), func(p *probe.Path) { p.Overlay.SendError = "network is unreachable" }), Failure, "sends nothing to pods of node2 (192.0.2.2): network is unreachable", "selvaged explain ADDRESS"},
-		{"the device takes less", at(path("node2", 2), func(p *probe.Path) { p.OverlayFull = no(1430); p.OverlayFull.SendError = "message too long" }), Failure, "do not fit through flannel.1: message too long", "restart"},
-		{"answers by another way", at(broken(), func(p *probe.Path) { p.Detail.Outbound.Arrivals = []probe.Arrival{{Interface: "eth1"}} }), Failure, "packets of this node reach node2 (192.0.2.2), and none come back", "UDP port 8472"},
+		{"a device with a smaller MTU", at(path("node2", 2), func(p *probe.Path) { p.OverlayFull = no(1430); p.OverlayFull.SendError = "message too long" }), Failure, "do not fit through flannel.1: message too long", "restart"},
+		{"answers on another path", at(broken(), func(p *probe.Path) { p.Detail.Outbound.Arrivals = []probe.Arrival{{Interface: "eth1"}} }), Failure, "packets of this node reach node2 (192.0.2.2), and none come back", "UDP port 8472"},
 		{"refused by the peer", at(broken(), func(p *probe.Path) {
 			p.Detail.Tunnel = probe.Echo{Refused: "host prohibited", By: addr("192.0.2.2")}
 		}), Failure, "VXLAN packets are refused by node2 (192.0.2.2): host prohibited", "8472"},
-		{"this node itself says that the peer is away", at(broken(), func(p *probe.Path) {
+		{"no neighbour answers", at(broken(), func(p *probe.Path) {
 			p.Underlay = no(28)
 			p.Underlay.Refused, p.Underlay.By = "host unreachable", addr("192.0.2.1")
 		}), Failure, "no host on the link answers for the address of node2 (192.0.2.2)", "selvaged release 10.5.2.0/24"},
-		{"a router says so", at(broken(), func(p *probe.Path) {
+		{"a router refuses", at(broken(), func(p *probe.Path) {
 			p.Underlay = no(28)
 			p.Underlay.Refused, p.Underlay.By = "network unreachable", addr("198.51.100.1")
 		}), Failure, "no path to node2 (192.0.2.2): 198.51.100.1 reports network unreachable", "ip route get 192.0.2.2"},
-		{"a filter that forgot a peer", func(f *Facts) {
+		{"a VTEP filter without a peer", func(f *Facts) {
 			at(broken(), func(p *probe.Path) {
 				p.Overlay.Arrivals = []probe.Arrival{{Interface: "eth0", Outer: addr("192.0.2.2")}}
 			})(f)
 			f.Counters.Strangers = 3
 		}, Failure, "the VTEP filter drops packets of node2 (192.0.2.2), which has a lease", "restart"},
-		{"a direct way that is strict", func(f *Facts) {
+		{"strict rp_filter on a direct path", func(f *Facts) {
 			at(broken(), func(p *probe.Path) {
 				p.Tunnel, p.Link = false, "eth0"
 				p.Overlay.Arrivals = []probe.Arrival{{Interface: "eth1"}}
 			})(f)
 			f.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
 		}, Failure, "answers of node2 (192.0.2.2) arrive on eth1", "sysctl -w net.ipv4.conf.eth1.rp_filter=2"},
-		{"a direct way that is lost", at(broken(), func(p *probe.Path) { p.Tunnel = false }), Failure, "packets for the pods of node2 (192.0.2.2) are lost", "selvaged doctor"},
+		{"a direct path without answers", at(broken(), func(p *probe.Path) { p.Tunnel = false }), Failure, "packets for the pods of node2 (192.0.2.2) are lost", "selvaged doctor"},
 		{"policy routing", func(f *Facts) {
 			f.Paths = []probe.Path{broken()}
 			f.Explained = map[string]status.Explanation{"10.5.2.0-24": {
@@ -350,8 +350,8 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestFewWords: of many peers with one fault one thing is said.
-func TestFewWords(t *testing.T) {
+// TestPeersTogether: peers with the same diagnosis are reported together.
+func TestPeersTogether(t *testing.T) {
 	f := healthy()
 	f.Paths = nil
 	for i := range 30 {
@@ -363,7 +363,7 @@ func TestFewWords(t *testing.T) {
 	if len(all) != 1 || !strings.Contains(all[0].Evidence, "node00 (192.0.2.2), node01 (192.0.2.3), node02 (192.0.2.4) and 27 more") {
 		t.Errorf("%+v", all)
 	}
-	for i := range f.Paths { // and of many that are down, with a subnet each
+	for i := range f.Paths { // peers that are down, each with a subnet of its own
 		f.Paths[i].Underlay = no(28)
 	}
 	f.Skipped = map[string]bool{f.Paths[29].Key: true, "other": true}
