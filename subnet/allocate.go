@@ -25,10 +25,10 @@ type Allocation struct {
 }
 
 // Allocate chooses the subnets that a node should claim, in this order: those of its own lease (by instance id, else by
-// public IP; a reservation for its public IP counts as its own), those it had before, free ones. Free ones are picked at
-// random over the whole range, so that many nodes starting at once rarely choose alike, and with the same index in each
-// family where possible, so that nodes which do not collide in the first do not in the second either. None of them holds
-// anything of Rules.Underlay.
+// public IP; a reservation for its public IP counts as its own), those it had before, free ones. Free ones are picked
+// at random over the whole range, so that many nodes starting at once rarely choose alike, and with the same index in
+// each family where possible, so that nodes which do not collide in the first do not in the second either. None of them
+// contains anything of Rules.Underlay.
 //
 // It costs O(leases) whatever the size of the range. It fails with ErrFull when a range has nothing left.
 func (v *View) Allocate(r Request) (Allocation, error) {
@@ -78,7 +78,8 @@ func (v *View) Own(r Request) *Lease {
 	return &l
 }
 
-// ByInstance returns the lease of the node with an instance id, the oldest if there are several, or nil. It needs no rules.
+// ByInstance returns the lease of the node with an instance id, the oldest if there are several, or nil. It needs no
+// rules.
 func (v *View) ByInstance(id string) *Lease {
 	var own *entry
 	for _, e := range v.entries {
@@ -93,9 +94,9 @@ func (v *View) ByInstance(id string) *Lease {
 	return &l
 }
 
-// own finds the node's own record. By instance id first: it stays right when the public IP changes, and whatever is left
-// under it is ours to replace. A record by public IP is flannel's, a reservation, or ours from before the state
-// directory was lost: it is taken over if it is good for something.
+// own finds the node's own record. By instance id first: it stays the same when the public IP changes, and a record
+// with it is ours to replace. A record with our public IP is flannel's, a reservation, or ours from before the state
+// directory was lost: it is taken over if it can be used.
 func (v *View) own(r Request) *entry {
 	rank := func(e *entry) int {
 		switch {
@@ -146,7 +147,7 @@ func samePublicIP(l Lease, ips [2]netip.Addr) bool {
 	return false
 }
 
-// free reports whether nobody but self has anything of p.
+// free reports whether no entry but self has any address of p.
 func (v *View) free(f Family, p netip.Prefix, self *entry, r Request) bool {
 	return !slices.ContainsFunc(r.Avoid, p.Overlaps) &&
 		!v.rules.heldOfUnderlay(p).IsValid() &&
@@ -155,8 +156,9 @@ func (v *View) free(f Family, p netip.Prefix, self *entry, r Request) bool {
 		})
 }
 
-// occupies reports whether nobody else can have e's subnet. It looks at the key only: nobody can create a key a second
-// time, whatever its value says. A key that no lease can have, such as 0.0.0.0-0, may not use up the whole range.
+// occupies reports whether no other lease can have e's subnet in f. A malformed record occupies its subnet as well: in
+// etcd, its key cannot be created a second time. A subnet that no lease can have, such as 0.0.0.0/0, may not use up the
+// whole range.
 func (v *View) occupies(e *entry, f Family) bool {
 	return v.rules.Config.Ranges[f].CheckPeer(e.Endpoints[f].Subnet) == nil
 }

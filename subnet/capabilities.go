@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// What a [Store] can do beyond its contract is an optional interface each, found by a type assertion. A caller copes with
-// a store that has none of them. The etcd store implements all but [Allocator]; each comment says what a store on the
-// Kubernetes API, where a lease is a Node, can implement.
+// What a [Store] can do beyond its contract is an optional interface each, found by a type assertion. A caller copes
+// with a store that has none of them. The etcd store implements all but [Allocator]; each comment says what a store on
+// the Kubernetes API, where a lease is a Node, can implement.
 
 // HealthReporter is implemented by a store that keeps account of its connection. Both methods answer at once, from what
 // is known; neither asks the store. Safe for concurrent use.
@@ -83,8 +83,8 @@ type EndpointReport struct {
 	ClockAhead      *time.Duration // how far its clock is ahead of ours, to a second; nil: unknown
 }
 
-// AccessReporter is implemented by a store that can say where it is and how it is reached, so that commands can be shown
-// that an operator can run as they stand.
+// AccessReporter is implemented by a store that can say where it is and how it is reached, so that commands can be
+// shown that an operator can run as they stand.
 //
 // Kubernetes: kind, endpoints, the annotations' prefix and the certificates' files.
 type AccessReporter interface {
@@ -118,7 +118,7 @@ type Networked interface {
 	// one would cut this node off from the store.
 	Addresses() []netip.Addr
 	// AddressesChanged says that this node's own addresses have changed: connections from an address that is gone are
-	// closed, and made anew. Nothing tells TCP that its address is gone.
+	// closed, and opened again. TCP is not notified that its address is gone.
 	AddressesChanged()
 }
 

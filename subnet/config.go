@@ -8,7 +8,7 @@ import (
 )
 
 // DefaultBackend is the backend of a config that names none. flannel's code then takes udp, its documentation says
-// vxlan; nobody wants udp.
+// vxlan; udp is of no use.
 const DefaultBackend = "vxlan"
 
 // maxConfig bounds the size of a network config in bytes.
@@ -138,7 +138,8 @@ func (j rangeFields) parse(f Family) (Range, error) {
 		return r, err
 	}
 	if r.Min.Compare(r.Max) > 0 {
-		return r, fmt.Errorf("%s %s is above %s %s, want it below or equal", j.name("SubnetMin"), r.Min, j.name("SubnetMax"), r.Max)
+		return r, fmt.Errorf("%s %s is above %s %s, want it below or equal",
+			j.name("SubnetMin"), r.Min, j.name("SubnetMax"), r.Max)
 	}
 	return r, nil
 }
@@ -159,7 +160,8 @@ func (j rangeFields) parseNetwork(f Family) (netip.Prefix, error) {
 	}
 	p = p.Masked()
 	if longest := limitsOf(f).maxNetwork; p.Bits() > longest {
-		return p, fmt.Errorf("%s is %s, want a length of %d or less: there must be room for subnets", name, quote(*j.network), longest)
+		return p, fmt.Errorf("%s is %s, want a length of %d or less: there must be room for subnets",
+			name, quote(*j.network), longest)
 	}
 	if a := p.Addr(); a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
 		return p, fmt.Errorf("%s is %s, want a unicast network such as %q", name, quote(*j.network), example)
@@ -183,7 +185,8 @@ func (j rangeFields) parseBound(field string, text *string, def netip.Addr, r Ra
 		return a, fmt.Errorf("%s is %s, want an address inside %s %s", name, quote(*text), j.name("Network"), r.Network)
 	}
 	if p := subnetAt(a, r.SubnetLen); p.Addr() != a {
-		return a, fmt.Errorf("%s is %s, want the first address of a /%d subnet, such as %q", name, quote(*text), r.SubnetLen, p.Addr())
+		return a, fmt.Errorf("%s is %s, want the first address of a /%d subnet, such as %q",
+			name, quote(*text), r.SubnetLen, p.Addr())
 	}
 	return a, nil
 }

@@ -10,8 +10,7 @@ import (
 	"strings"
 )
 
-// describeJSON says where in data, which was to be an object, the decoder stopped, and what it found against what it
-// wanted.
+// describeJSON says where in data, which has to be an object, the decoder stopped, and what it found and expected.
 func describeJSON(data []byte, err error) error {
 	var typ *json.UnmarshalTypeError
 	if errors.As(err, &typ) {
@@ -37,7 +36,8 @@ func describeJSON(data []byte, err error) error {
 	return fmt.Errorf("not JSON: %w", err)
 }
 
-// foundJSON returns what stands in the field of data that was of the wrong type: its text if it is short, else its type.
+// foundJSON returns what stands in the field of data that was of the wrong type: its text if it is short, else its
+// type.
 func foundJSON(data []byte, typ *json.UnmarshalTypeError) string {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(data, &fields) == nil {

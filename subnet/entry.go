@@ -87,7 +87,7 @@ func (v *View) list(e *entry) {
 	}
 }
 
-// unlist undoes list. What depended on e is judged anew, and e holds and keeps nothing until it is judged itself.
+// unlist undoes list. What depended on e is judged again, and e holds and keeps nothing until it is judged itself.
 func (v *View) unlist(e *entry) {
 	v.markAround(e)
 	v.disclaim(e)
@@ -134,7 +134,7 @@ func (l *Lease) subnetsAlone() (part Lease) {
 
 func (l *Lease) copy() *Lease { x := *l; return &x }
 
-// mark has e judged anew. Before there are rules no entry is judged, and the first rules mark all of them.
+// mark has e judged again. Before there are rules no entry is judged, and the first rules mark all of them.
 func (v *View) mark(e *entry) {
 	if v.rules != nil && !e.dirty {
 		e.dirty = true
@@ -142,8 +142,8 @@ func (v *View) mark(e *entry) {
 	}
 }
 
-// markAround has everything judged anew that may depend on e: what overlaps it if it holds its subnets, and what shares
-// a thing with it if it keeps that. Nothing depends on an entry that does neither.
+// markAround has everything judged again that may depend on e: what overlaps it if it holds its subnets, and what
+// shares a thing with it if it keeps that. Nothing depends on an entry that does neither.
 func (v *View) markAround(e *entry) {
 	if e.holds {
 		v.markOverlapping(e)
@@ -153,7 +153,7 @@ func (v *View) markAround(e *entry) {
 	}
 }
 
-// markOverlapping has everything that overlaps e judged anew.
+// markOverlapping has everything that overlaps e judged again.
 func (v *View) markOverlapping(e *entry) {
 	v.overlapping(e, func(at []*entry) bool {
 		for _, x := range at {
@@ -165,8 +165,8 @@ func (v *View) markOverlapping(e *entry) {
 	})
 }
 
-// overlapping calls yield with the entries, subnet by subnet, that share an address with e, until it returns false; e is
-// one of them. Families that the config does not enable do not count; while there is no config, all do.
+// overlapping calls yield with the entries, subnet by subnet, that share an address with e, until it returns false; e
+// is one of them. Families that the config does not enable do not count; while there is no config, all do.
 func (v *View) overlapping(e *entry, yield func(at []*entry) bool) {
 	for _, f := range Families() {
 		if !e.Has(f) || v.rules != nil && !v.rules.Config.Ranges[f].Enabled() {

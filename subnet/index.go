@@ -63,8 +63,8 @@ func (x *index[K]) each(k K, yield func(*entry) bool) {
 // lead puts e before all others that have k, or behind them.
 func (x *index[K]) lead(k K, e *entry, front bool) { lead(x.many[k], e, front) }
 
-// lead puts e, which is in at, before all others or behind them. So those that have what they claim come first, and who
-// looks for one of them need not look at the others, of which somebody may have made any number.
+// lead puts e, which is in at, before all others or behind them. So those that have what they claim come first, and a
+// search for one of them does not walk the others, of which there can be any number.
 func lead(at []*entry, e *entry, front bool) {
 	if len(at) < 2 {
 		return

@@ -20,8 +20,8 @@ type Rules struct {
 	// that are on-link on the uplink, and, as single addresses, gateways and the store's endpoints. An overlay inside a
 	// wider on-link prefix does no harm.
 	Underlay []netip.Prefix
-	// Check is the backend's part. It is pure, and called with leases that hold their subnets, our own too; nil: nothing is
-	// unique, and all leases are accepted.
+	// Check is the backend's part. It is pure, and called with leases that hold their subnets, our own too; nil:
+	// nothing is unique, and all leases are accepted.
 	//
 	// unique are the things that no two leases may share, each once and as a text for people, such as "MAC
 	// 0e:00:00:00:00:01 (IPv4)". They depend on nothing but the lease and Config. The error is why this node cannot use a
@@ -124,9 +124,9 @@ func (r *Rules) broadcasts(a netip.Addr) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// judge decides every dirty entry, and those that depend on a decision that changed. A decision depends on older entries
-// only, so this ends, and with the same result in whatever order; the oldest are decided first, so that few are decided
-// twice.
+// judge decides every dirty entry, and those that depend on a decision that changed. A decision depends on older
+// entries only, so this ends, and with the same result in whatever order; the oldest are decided first, so that few are
+// decided twice.
 func (v *View) judge() []Change {
 	if v.rules == nil || !v.synced || v.listing {
 		return nil // dirty entries wait for the rules and for the whole snapshot

@@ -72,7 +72,8 @@ func parseValue(subnets [2]netip.Prefix, data []byte) (l Lease, err error) {
 		}
 	}
 	// Nearly all leases are of one type.
-	l.BackendType, l.InstanceID, l.NodeName = unique.Make(v.backendType).Value(), strings.Clone(v.instanceID), strings.Clone(v.nodeName)
+	l.BackendType = unique.Make(v.backendType).Value()
+	l.InstanceID, l.NodeName = strings.Clone(v.instanceID), strings.Clone(v.nodeName)
 	for _, f := range Families() {
 		if !subnets[f].IsValid() {
 			continue // flannel writes a public address in a family that is off; nothing is sent there

@@ -7,7 +7,7 @@ type Reason string
 const (
 	ReasonOther Reason = "other" // none of those below: the text says more
 
-	// Who asks, and what that user may do. The answer is the same at every endpoint; see [Reason.AboutUser].
+	// The user and its permissions. The answer is the same at every endpoint; see [Reason.AboutUser].
 	ReasonUnauthenticated Reason = "unauthenticated" // user name, password or token is wrong
 	ReasonAnonymous       Reason = "anonymous"       // the store wants credentials and none are given
 	ReasonForbidden       Reason = "forbidden"       // the user lacks a permission
@@ -29,7 +29,7 @@ const (
 	ReasonRejectedClientCertificate Reason = "rejected-client-certificate" // ours
 	ReasonNoClientCertificate       Reason = "no-client-certificate"       // one is required
 	ReasonNotTLS                    Reason = "not-tls"                     // https is configured, and it speaks http
-	ReasonNeedsTLS                  Reason = "needs-tls"                   // http is configured, and it seems to want https
+	ReasonNeedsTLS                  Reason = "needs-tls"                   // http is configured, and it may require https
 	ReasonUnreadableFile            Reason = "unreadable-file"             // a certificate, key or password file of ours
 
 	// The way to the store.
@@ -40,8 +40,8 @@ const (
 	ReasonDisconnected    Reason = "disconnected" // the connection broke
 )
 
-// AboutUser reports whether the reason is who asks or what that user may do: other endpoints give the same answer, and
-// the connection itself works.
+// AboutUser reports whether the reason is the user or its permissions: other endpoints give the same answer, and the
+// connection itself works.
 func (r Reason) AboutUser() bool {
 	return r == ReasonUnauthenticated || r == ReasonAnonymous || r == ReasonForbidden
 }

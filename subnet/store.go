@@ -78,12 +78,13 @@ type Event struct {
 	// Cluster, of a Synced event, is the store's own id of itself; 0 if it has none. A store that was wiped may keep it.
 	Cluster uint64
 	// Regressed, of a Synced event, says that the snapshot is of another history than what came before: the store was
-	// wiped, or restored from a backup. A peer that is missing may then only not have claimed its lease again yet.
+	// wiped or restored from a backup. A peer that is missing may then only not have claimed its lease again yet.
 	Regressed bool
 }
 
-// Store keeps the leases of a cluster. Implementations are safe for concurrent use. The contract is spelled out as tests
-// in subnet/storetest; what a store may be able to do besides is an interface each, beginning with [HealthReporter].
+// Store keeps the leases of a cluster. Implementations are safe for concurrent use. The contract is spelled out as
+// tests in subnet/storetest; what a store may be able to do besides is an interface each, beginning with
+// [HealthReporter].
 type Store interface {
 	// Watch calls changed with a snapshot of everything and then with every change, until ctx ends (it returns nil) or
 	// changed returns an error (it returns that). It handles every fault of the store itself: an outage, a compaction
@@ -94,7 +95,7 @@ type Store interface {
 	// Claim writes want as this node's record, atomically. With have nil it creates one: it fails with ErrTaken if a
 	// record of the same leading subnet exists (in etcd, 10.5.29.0-24 and 10.5.29.0-24&fd00::-64 are two keys of one
 	// subnet). With have set it takes over that record, which must still have that Version, else ErrTaken; lease and
-	// name may both change. A record that says already what is wanted is not written again. A reservation stays one.
+	// name may both change. A record that already says so is not written again. A reservation stays one.
 	// The result is the record as it now is.
 	//
 	// A store that allocates (see [Allocator]) ignores have, and the subnets of want: it writes the rest to this node's

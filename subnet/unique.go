@@ -30,8 +30,8 @@ func (t things) each(yield func(string) bool) {
 	}
 }
 
-// claim enters all as the things that e claims and only one lease may have. The error names an older lease that keeps one
-// of them. A lease that loses one thing keeps nothing at all, as one that loses one subnet holds none.
+// claim enters all as the things that e claims and only one lease may have. The error names an older lease that keeps
+// one of them. A lease that loses one thing keeps nothing at all, as one that loses one subnet holds none.
 func (v *View) claim(e *entry, all things) error {
 	if all != e.things {
 		v.disclaim(e)
@@ -51,7 +51,7 @@ func (v *View) claim(e *entry, all things) error {
 	return why
 }
 
-// disclaim undoes claim. Every other lease that has one of the things is judged anew.
+// disclaim undoes claim. Every other lease that has one of the things is judged again.
 func (v *View) disclaim(e *entry) {
 	if e.keeps {
 		v.markSharing(e)
@@ -78,7 +78,7 @@ func (v *View) keptByOlder(e *entry) (why error) {
 	return nil
 }
 
-// markSharing has everything that shares a thing with e judged anew.
+// markSharing has everything that shares a thing with e judged again.
 func (v *View) markSharing(e *entry) {
 	for thing := range e.things.each {
 		v.byThing.each(thing, func(x *entry) bool {
@@ -91,8 +91,9 @@ func (v *View) markSharing(e *entry) {
 }
 
 // SamePublicIP calls yield with every public IP that several peers have, and the names of their records, oldest first,
-// until it returns false. Each of them may be right, behind one NAT. It may also be a cloned machine, or what a node left
-// behind when it got another instance id. A lease with this node's own public IP is rejected and so not among them.
+// until it returns false. Each of them may be right, behind one NAT. It may also be a cloned machine, or what a node
+// left behind when it got another instance id. A lease with this node's own public IP is rejected and so not among
+// them.
 func (v *View) SamePublicIP(yield func(ip netip.Addr, names []string) bool) {
 	for ip, at := range v.byPublicIP.many {
 		peers := slices.SortedFunc(slices.Values(at), (*entry).compare)

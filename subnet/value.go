@@ -50,11 +50,12 @@ func (l Lease) anyValue() ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil // not above maxValue: each field is bounded
 }
 
-// appendUsual appends the value of a lease in which nothing needs to be escaped or compacted, as is usual. There are thousands to be
-// kept on disk, and encoding/json takes several times as long. ok is false for any other lease.
+// appendUsual appends the value of a lease in which nothing needs to be escaped or compacted, as is usual. Thousands
+// are written to disk, and encoding/json takes several times as long. ok is false for any other lease.
 func (l Lease) appendUsual(b []byte) (value []byte, ok bool) {
 	data := [2]string{l.Endpoints[IPv4].Data, l.Endpoints[IPv6].Data}
-	if !plain(l.BackendType) || !plain(l.InstanceID) || !plain(l.NodeName) || data[IPv4] != "" && !isCompact(data[IPv4]) || data[IPv6] != "" && !isCompact(data[IPv6]) {
+	if !plain(l.BackendType) || !plain(l.InstanceID) || !plain(l.NodeName) ||
+		data[IPv4] != "" && !isCompact(data[IPv4]) || data[IPv6] != "" && !isCompact(data[IPv6]) {
 		return nil, false
 	}
 	b = slices.Grow(b, 192+len(data[IPv4])+len(data[IPv6])+len(l.BackendType)+len(l.InstanceID)+len(l.NodeName))
@@ -82,7 +83,8 @@ func (l Lease) appendUsual(b []byte) (value []byte, ok bool) {
 	return append(b, '}'), true
 }
 
-// texts is what a lease's value says. Data is compact JSON; what is not there is empty. They can be parts of a larger text.
+// texts are the fields of a lease's value. Data is compact JSON; a missing field is empty. They can be parts of a
+// larger text.
 type texts struct {
 	public, data                      [2]string // by Family
 	backendType, instanceID, nodeName string
@@ -111,8 +113,9 @@ func parseAny(data []byte) (t texts, err error) {
 	return t, nil
 }
 
-// parseUsual decodes a value in the form in which flannel and selvage write it. There are thousands at a start, and encoding/json
-// takes several times as long. What it takes, encoding/json reads the same way; ok is false for any other value.
+// parseUsual decodes a value in the form in which flannel and selvage write it. There are thousands at a start, and
+// encoding/json takes several times as long. It accepts only what encoding/json decodes alike; ok is false for any
+// other value.
 func parseUsual(data []byte) (t texts, ok bool) {
 	r := fields{rest: string(data), ok: true}
 	r.expect(`{"PublicIP":`)

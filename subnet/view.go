@@ -19,10 +19,10 @@ type Change struct {
 // affects nothing else.
 //
 // A lease holds its subnets if it is well formed, fits the network config, and overlaps no older lease that holds its
-// own; two records of one subnet both exist here. Of what only one lease may have, such as a MAC address, the oldest that
-// holds its subnets keeps it; see [ErrDuplicate]. Every node comes to the same judgement on both, in whatever order it
-// learns of the leases. A lease is accepted if no other keeps what it has and this node can use it, see [Rules]. A change
-// costs O(1) in the number of leases, plus what it changes for others.
+// own; two records of one subnet both exist here. Of what only one lease may have, such as a MAC address, the oldest
+// that holds its subnets keeps it; see [ErrDuplicate]. Every node comes to the same judgement on both, in whatever
+// order it learns of the leases. A lease is accepted if no other keeps what it has and this node can use it, see
+// [Rules]. A change costs O(1) in the number of leases, plus what it changes for others.
 //
 // What is kept of a record is bounded.
 //
@@ -36,7 +36,7 @@ type View struct {
 	byPublicIP index[netip.Addr]       // peers, as last returned
 	strays     int                     // entries without a subnet
 	uncounted  int                     // about how many more there are, since the latest snapshot
-	dirty      []*entry                // to be judged anew, each once
+	dirty      []*entry                // to be judged again, each once
 	revision   int64
 	synced     bool   // a whole snapshot has been seen
 	listing    bool   // a snapshot has begun and not ended
@@ -89,7 +89,7 @@ func (v *View) Apply(e Event) []Change {
 	return v.judge()
 }
 
-// SetRules replaces the rules, judges every lease anew and returns what that changes. In the middle of a snapshot it
+// SetRules replaces the rules, judges every lease again and returns what that changes. In the middle of a snapshot it
 // changes nothing yet.
 func (v *View) SetRules(r Rules) []Change {
 	v.rules = &r
@@ -99,8 +99,8 @@ func (v *View) SetRules(r Rules) []Change {
 	return v.judge()
 }
 
-// Get returns the record of a name. The error says why it is rejected. ok is false for a record that does not exist, and
-// for one of those that are only counted; see [View.Len].
+// Get returns the record of a name. The error says why it is rejected. ok is false for a record that does not exist,
+// and for one of those that are only counted; see [View.Len].
 func (v *View) Get(name string) (r Record, ok bool, why error) {
 	e := v.entries[ShortName(name)]
 	if e == nil {
@@ -143,7 +143,8 @@ func (p PeerLease) Record() Record {
 	return Record{Lease: *p.Lease, Name: p.Name, Order: p.Order, Version: p.Version, LeaseID: p.LeaseID}
 }
 
-// PeerLeases is [View.Peers] without copies of the leases. What it yields stays as it is, whatever the view learns later.
+// PeerLeases is [View.Peers] without copies of the leases. What it yields stays as it is, whatever the view learns
+// later.
 func (v *View) PeerLeases(yield func(PeerLease) bool) {
 	for _, e := range v.entries {
 		if e.shown != nil && !yield(PeerLease{e.shown, e.Name, e.Order, e.Version, e.LeaseID}) {

@@ -56,12 +56,12 @@ func TestDoctorEtcd(t *testing.T) {
 			check(client.UserGrantRole(ctx, "selvage", "selvage"))
 			check(client.RoleGrantPermission(ctx, "selvage", prefix+"/config", "", clientv3.PermissionType(clientv3.PermRead)))
 			check(client.AuthEnable(ctx))
-		}, func() {}, one("etcd", failure, "etcd wants to know who asks", credentials)},
+		}, func() {}, one("etcd", failure, "etcd requires authentication", credentials)},
 		{"a wrong password", func() {
 			t.Setenv("SELVAGED_ETCD_USERNAME", "selvage")
 			t.Setenv("SELVAGED_ETCD_PASSWORD", "wrong")
 			restart()
-		}, func() {}, one("etcd", failure, `etcd does not know user "selvage" by the password given`, credentials)},
+		}, func() {}, one("etcd", failure, `etcd rejected the password of user "selvage"`, credentials)},
 		{"too few rights", func() { t.Setenv("SELVAGED_ETCD_PASSWORD", "secret"); restart() }, func() {},
 			one("etcd", failure, `it lacks read on the prefix /coreos.com/network/subnets/`,
 				etcdctl+" role grant-permission ROLE --prefix=true readwrite /coreos.com/network/subnets/")},

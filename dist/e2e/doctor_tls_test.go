@@ -63,19 +63,19 @@ func TestDoctorCertificates(t *testing.T) {
 	}
 	const newFile = "set --etcd-certfile and --etcd-keyfile to a certificate that is signed by etcd's --trusted-ca-file"
 	p.treat([]ailment{
-		{"of another authority", server(theirs, nil), well, one("etcd", failure, "etcd's certificate is not signed by an authority we trust",
+		{"of another authority", server(theirs, nil), well, one("etcd", failure, "etcd's certificate is not signed by a trusted authority",
 			"set --etcd-cafile to the authority that signed it: openssl s_client -connect "+at+" </dev/null shows it")},
 		{"of another name", server(ours, certs.For("192.0.2.1")), well,
 			one("etcd", failure, "etcd's certificate is for another name", "openssl s_client -connect "+at+
 				" </dev/null | openssl x509 -noout -ext subjectAltName shows its names: use one of them in --etcd-endpoints")},
 		{"that has ended", server(ours, ends(-time.Hour)), well,
-			one("etcd", failure, "etcd's certificate is not valid today", "renew it there; or correct this host's clock, if date shows that it is wrong")},
+			one("etcd", failure, "etcd's certificate has expired or is not valid yet", "renew it there; or correct this host's clock, if date shows that it is wrong")},
 		{"that ends soon", server(ours, ends(72*time.Hour)), well,
 			one("etcd", warns, "the certificate of "+etcd.Endpoint()+" expires at ", "renew it; selvaged reads the file at each connection")},
-		{"the node's, of another authority", client(theirs, nil), well, one("etcd", failure, "etcd does not accept our client certificate", newFile)},
+		{"the node's, of another authority", client(theirs, nil), well, one("etcd", failure, "etcd rejected our client certificate", newFile)},
 		{"the node's, that has ended", client(ours, ends(-time.Hour)), well, []symptom{
 			{"etcd", failure, "selvaged's own certificate for etcd expired at ", "renew it, or correct this host's clock"},
-			{"etcd", failure, "etcd says that our client certificate has expired", "renew the file of --etcd-certfile, which is read at each connection"},
+			{"etcd", failure, "etcd rejected our client certificate because it has expired", "renew the file of --etcd-certfile, which is read at each connection"},
 		}},
 	})
 	p.healthy()

@@ -112,7 +112,7 @@ func TestLogOfManyLeases(t *testing.T) {
 	if err := l.Etcd().Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(ctx, t, "the end of the outage", func() error { return says(node, "etcd can be used again") })
+	waitFor(ctx, t, "the end of the outage", func() error { return says(node, "reconnected to etcd") })
 	until("the end of the outage", "node1: ready")
 	since("etcd is back", 3)
 }

@@ -1,6 +1,6 @@
 // Package cache keeps what a node knows of the lease store in a file: the valid leases, the network config, and which
-// lease is its own. A node needs it to come up while the store is down, for example when a whole rack has lost power and
-// the store comes back last.
+// lease is its own. A node needs it to come up while the store is down, for example when a whole rack has lost power
+// and the store comes back last.
 //
 // The file is text, a fact a line, with a checksum over all of it in the first:
 //
@@ -98,7 +98,7 @@ func (s Snapshot) Decoded() []subnet.Record {
 func Write(path string, s Snapshot) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("write the leases to %s: make its directory: %w", path, err)
+		return fmt.Errorf("write the cached leases to %s: make its directory: %w", path, err)
 	}
 	// The temporary file has to be in the same directory: a rename does not cross file systems.
 	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithPermissions(0o600))
@@ -110,7 +110,7 @@ func Write(path string, s Snapshot) error {
 		err = errors.Join(err, file.Cleanup()) // nothing is left to be done if all went well
 	}
 	if err != nil {
-		return fmt.Errorf("write the leases to %s: %w", path, err)
+		return fmt.Errorf("write the cached leases to %s: %w", path, err)
 	}
 	return nil
 }
@@ -120,16 +120,16 @@ func Write(path string, s Snapshot) error {
 func Read(path string) (Snapshot, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("read the leases kept: %w", err)
+		return Snapshot{}, fmt.Errorf("read the cached leases: %w", err)
 	}
 	defer file.Close()
 	data, err := readAll(file)
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("read the leases kept: %w", err)
+		return Snapshot{}, fmt.Errorf("read the cached leases: %w", err)
 	}
 	s, err := decode(data)
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("read the leases kept in %s: %w", path, err)
+		return Snapshot{}, fmt.Errorf("read the cached leases in %s: %w", path, err)
 	}
 	return s, nil
 }

@@ -321,7 +321,7 @@ func TestWhatCannotBeWrittenIsSaid(t *testing.T) {
 	}
 	for path, says := range map[string]string{
 		filepath.Join(file, "below"): "make its directory",
-		dir:                          "write the leases to " + dir,
+		dir:                          "write the cached leases to " + dir,
 	} {
 		if err := Write(path, small()); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", path, err)

@@ -98,8 +98,8 @@ func appendHeader(b []byte, version int, sum [sha256.Size]byte) []byte {
 	return append(hex.AppendEncode(append(b, ' '), sum[:]), '\n')
 }
 
-// newChecksum begins a checksum over all but the first line. It is over the version as well, so that a flipped bit in that does
-// not make a damaged file a newer one.
+// newChecksum begins a checksum over all but the first line. It covers the version too, so that a flipped bit there
+// does not turn a damaged file into a newer one.
 func newChecksum(version int) hash.Hash {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s%d\n", magic, version)

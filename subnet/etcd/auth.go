@@ -18,18 +18,19 @@ import (
 // tokenReuse is how long a token is given to further streams. etcd's own tokens live for five minutes without use.
 const tokenReuse = time.Minute
 
-// login stands between etcd's client and etcd wherever the client asks for a token, as it does before each stream and when a
-// request is refused for want of a good one.
+// login answers etcd's client when it requests a token, which it does before each stream and when a request is rejected
+// for lack of a valid one.
 //
-// It hands out one token for a while. To check a password is meant to be slow (bcrypt, some 50 ms of one of etcd's cores),
-// and a node that comes back asks for a token two or three times: 10,000 of them would keep etcd busy for half an hour.
+// It returns one token for a while. Checking a password is meant to be slow (bcrypt, some 50 ms of one of etcd's
+// cores), and a node that reconnects requests a token two or three times: 10,000 nodes would keep etcd busy for half an
+// hour.
 //
-// And it reads the password from its file each time, so that it can be changed while we run.
+// It also reads the password from its file each time, so that it can be changed while the daemon runs.
 type login struct {
 	started atomic.Bool // New is done
 	file    string      // of the password; empty: the client knows it
 
-	asking chan struct{} // of size one, a lock: who waits while another asks gets what that one is given
+	asking chan struct{} // size one, a lock: a request that waits for another one gets its token
 
 	mu    sync.Mutex
 	token *pb.AuthenticateResponse
@@ -40,20 +41,21 @@ func newLogin(file string) *login {
 	return &login{file: file, asking: make(chan struct{}, 1)}
 }
 
-// errNoPassword says that the password's file is of no use now.
+// errNoPassword means that the password's file cannot be used.
 var errNoPassword = errors.New("etcd password file")
 
 // unary is a gRPC interceptor.
-func (l *login) unary(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func (l *login) unary(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
+	next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	question, ok := req.(*pb.AuthenticateRequest)
 	if !ok {
 		err := next(ctx, method, req, reply, conn, opts...)
-		l.distrust(err)
+		l.invalidate(err)
 		return err
 	}
 	if !l.started.Load() {
-		// The client would ask for a token inside clientv3.New, and fail there for as long as etcd is down. Told that
-		// authentication is off it goes on, and asks when a request is refused.
+		// The client would request a token inside clientv3.New, and fail there as long as etcd is down. With this answer
+		// it goes on, and requests one when a request is rejected.
 		return rpctypes.ErrGRPCAuthNotEnabled
 	}
 	select {
@@ -82,7 +84,7 @@ func (l *login) unary(ctx context.Context, method string, req, reply any, conn *
 	return nil
 }
 
-// reuse fills in an answer that was given before, if it is still good for all that is known.
+// reuse fills in an earlier answer, if it is still valid as far as is known.
 func (l *login) reuse(answer *pb.AuthenticateResponse) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -93,13 +95,15 @@ func (l *login) reuse(answer *pb.AuthenticateResponse) bool {
 	return true
 }
 
-// distrust drops the token if err says that it is no good.
-func (l *login) distrust(err error) {
+// invalidate drops the token if err says that it is not valid.
+func (l *login) invalidate(err error) {
 	if err == nil {
 		return
 	}
 	_, text := describe(err)
-	for _, e := range []error{rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision, rpctypes.ErrGRPCUserEmpty} {
+	for _, e := range []error{
+		rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision, rpctypes.ErrGRPCUserEmpty,
+	} {
 		if text == rpctypes.ErrorDesc(e) {
 			l.mu.Lock()
 			l.token = nil
@@ -109,7 +113,7 @@ func (l *login) distrust(err error) {
 	}
 }
 
-// readPassword reads a password from a file. An editor's newline at its end is none of it.
+// readPassword reads a password from a file. A newline at its end, as editors write it, is not part of it.
 func readPassword(file string) (string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

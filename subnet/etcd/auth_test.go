@@ -140,11 +140,11 @@ func TestWhoIsLetInAndToWhat(t *testing.T) {
 	}{
 		{"what a node needs", "selvage", secret, nil, nil},
 		{"nobody in particular", "", "", []string{"give a user name and a password"}, []string{"give a user name and a password"}},
-		{"unknown user", "stranger", secret, []string{`does not know user "stranger" by the password given`}, []string{`does not know user "stranger" by the password given: check`}},
-		{"wrong password", "selvage", "*******", []string{`does not know user "selvage" by the password given`}, []string{`does not know user "selvage" by the password given: check`}},
+		{"unknown user", "stranger", secret, []string{`etcd rejected the password of user "stranger"`}, []string{`etcd rejected the password of user "stranger": check`}},
+		{"wrong password", "selvage", "*******", []string{`etcd rejected the password of user "selvage"`}, []string{`etcd rejected the password of user "selvage": check`}},
 		{"no rights", "nobody", secret,
-			[]string{`does not let user "nobody" do this: it lacks read on /net/config and read on the prefix /net/subnets/.`, grantConfig + "; " + grantSubnets},
-			[]string{`does not let user "nobody" do this`, grantSubnets}},
+			[]string{`etcd denied user "nobody" access: it lacks read on /net/config and read on the prefix /net/subnets/.`, grantConfig + "; " + grantSubnets},
+			[]string{`etcd denied user "nobody" access`, grantSubnets}},
 		{"only to read", "reader", secret, nil, []string{"it lacks write on the prefix /net/subnets/. ", grantSubnets}},
 		{"not to read leases", "writer", secret,
 			[]string{"it lacks read on the prefix /net/subnets/. ", grantSubnets}, []string{"it lacks read on the prefix /net/subnets/. ", grantSubnets}},
@@ -251,7 +251,7 @@ func TestLeastRightsAreEnough(t *testing.T) {
 	if _, err := s.ReleaseNode(t.Context(), func(l subnet.Lease) bool { return l.InstanceID == "nobody" }, false); !errors.Is(err, ErrNoLease) {
 		t.Errorf("the release of nothing: %v", err)
 	}
-	if denied := kept.said("etcd does not let"); len(denied) > 0 {
+	if denied := kept.said("etcd denied"); len(denied) > 0 {
 		t.Errorf("said %q", denied)
 	}
 	keepsSecret(t, kept.lines()...)
@@ -349,7 +349,7 @@ func TestPasswordFileIsReadAnew(t *testing.T) {
 	works()
 
 	rotate(secret + "2") // in etcd first
-	untilSaid(t, kept, `does not know user "selvage" by the password given`)
+	untilSaid(t, kept, `etcd rejected the password of user "selvage"`)
 	write(secret + "2\r\n")
 	works()
 
@@ -410,7 +410,7 @@ func TestTokenIsAskedForOnce(t *testing.T) {
 func TestTokenIsWaitedForNoLongerThanMayBe(t *testing.T) {
 	l := newLogin("")
 	l.started.Store(true)
-	l.asking <- struct{}{} // somebody else asks
+	l.asking <- struct{}{} // another request is under way
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	err := l.unary(ctx, "", &pb.AuthenticateRequest{}, &pb.AuthenticateResponse{}, nil, nil)
@@ -433,7 +433,7 @@ func TestMissingConfigIsSaidOnceWithWhereToPutIt(t *testing.T) {
 			t.Errorf("said %q", lines)
 		}
 		for _, line := range lines {
-			if !strings.Contains(line, "v2 store, which is apart and cannot be seen: write it again") {
+			if !strings.Contains(line, "separate v2 store and has to be written again") {
 				t.Errorf("said %q", line)
 			}
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// entry is a lease as a claim wants it in etcd.
+// entry is a lease as a claim writes it to etcd.
 type entry struct {
 	key   string // below subnets/
 	value []byte
@@ -28,7 +28,7 @@ func entryOf(l subnet.Lease) (entry, error) {
 	return entry{r.Name, value, r.Lease}, r.Bad
 }
 
-// is reports whether r says what e wants.
+// is reports whether r is what e writes.
 func (e entry) is(r subnet.Record) bool { return r.Name == e.key && r.Bad == nil && r.Lease == e.lease }
 
 // conflict is the other outcome of a transaction: what etcd holds instead of what was expected.
@@ -81,7 +81,7 @@ func (s *Store) Claim(ctx context.Context, have *subnet.Record, want subnet.Leas
 	return r, nil
 }
 
-// create puts e on an etcd lease of its own if nobody holds its leading subnet.
+// create puts e on an etcd lease of its own if its leading subnet is free.
 func (s *Store) create(ctx context.Context, e entry) (subnet.Record, error) {
 	for try := 0; ; try++ {
 		g, err := s.takeGrant(ctx, e)
@@ -94,10 +94,10 @@ func (s *Store) create(ctx context.Context, e entry) (subnet.Record, error) {
 		case err == nil:
 			return r, nil
 		case errors.Is(err, rpctypes.ErrLeaseNotFound) && try == 0:
-			continue // a spare one that has expired
+			continue // a spare lease that has expired
 		case errors.As(err, &c):
 			if r, ok := c.find(e.key); ok && r.LeaseID == g.id {
-				// An earlier claim of ours, with another value, whose answer we never saw.
+				// An earlier claim of ours, with another value, whose answer was lost.
 				s.keepUnsettled(g, e)
 				return s.write(ctx, &r, e, g.id)
 			}
@@ -109,7 +109,7 @@ func (s *Store) create(ctx context.Context, e entry) (subnet.Record, error) {
 	}
 }
 
-// takeOver makes e of the record have, on the etcd lease that it has, unless that is over or of another time than ours.
+// takeOver replaces the record have by e, on the same etcd lease unless that has expired or has another TTL than ours.
 func (s *Store) takeOver(ctx context.Context, have subnet.Record, e entry) (subnet.Record, error) {
 	if have.LeaseID == 0 {
 		return s.write(ctx, &have, e, 0)
@@ -121,8 +121,8 @@ func (s *Store) takeOver(ctx context.Context, have subnet.Record, e entry) (subn
 	if err == nil && ttl == s.ttl() {
 		return s.write(ctx, &have, e, have.LeaseID)
 	}
-	// Either the etcd lease is over, and the key about to vanish if it has not yet. Or it is of another time than it is to
-	// have now, and that cannot be changed.
+	// Either the etcd lease has expired, and the key is about to vanish if it has not yet. Or it has another TTL than it
+	// has to have now, and that cannot be changed.
 	over := err != nil
 	g, err := s.takeGrant(ctx, e)
 	if err != nil {
@@ -136,7 +136,7 @@ func (s *Store) takeOver(ctx context.Context, have subnet.Record, e entry) (subn
 	var c *conflict
 	switch {
 	case err == nil && !over:
-		_ = s.revoke(ctx, have.LeaseID) // nothing is on it any more; it would expire by itself
+		_ = s.revoke(ctx, have.LeaseID) // no key is on it any more; it would expire by itself
 	case err == nil:
 	case errors.As(err, &c) && len(c.held) == 0:
 		s.keepUnused(g)
@@ -149,12 +149,12 @@ func (s *Store) takeOver(ctx context.Context, have subnet.Record, e entry) (subn
 	return r, err
 }
 
-// write makes e, on the etcd lease given, of the record have, or of nothing if have is nil: in one transaction, if have is
-// unchanged and nobody else holds the leading subnet of e. Otherwise the error is a *conflict. Nothing is written where
-// have says already what is wanted.
+// write replaces the record have by e, on an etcd lease, or creates e if have is nil: in one transaction, if have is
+// unchanged and no other key holds the leading subnet of e. Otherwise the error is a *conflict. If have is already what
+// e is, nothing is written.
 //
-// etcd may have carried out a transaction whose answer was lost. So the other branch reads what there is, and finding
-// there just what was wanted, on our own etcd lease, is a success: the transaction can be sent again.
+// etcd may have executed a transaction whose answer was lost. So the other branch reads what exists: if that is e on
+// our own etcd lease, it is a success. The transaction can therefore be sent again.
 func (s *Store) write(ctx context.Context, have *subnet.Record, e entry, lease int64) (subnet.Record, error) {
 	var (
 		compare []clientv3.Cmp
@@ -211,7 +211,8 @@ func (c *conflict) add(r subnet.Record) {
 }
 
 // commit runs a transaction that can be sent again, until its outcome is known or three attempts have failed.
-func (s *Store) commit(ctx context.Context, compare []clientv3.Cmp, ops, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
+func (s *Store) commit(ctx context.Context, compare []clientv3.Cmp, ops, otherwise []clientv3.Op) (
+	*clientv3.TxnResponse, error) {
 	pause := retry{last: s.opts.retryLast}
 	for try := 1; ; try++ {
 		short, cancel := s.deadline(ctx)
@@ -241,7 +242,7 @@ func (s *Store) Release(ctx context.Context, held subnet.Record) error {
 		return fmt.Errorf("release %s: %w: another process changed it", held.Name, subnet.ErrLost)
 	}
 	if held.LeaseID != 0 {
-		// The subnet is given back already; an etcd lease without a key is nothing to anybody and expires by itself.
+		// The subnet is free already; an etcd lease without a key does no harm and expires.
 		_ = s.revoke(ctx, held.LeaseID)
 	}
 	return nil
@@ -253,9 +254,9 @@ func leading(key string) string {
 	return lead
 }
 
-// free returns comparisons that hold if there is no key of the leading subnet of key, other than except. Those keys are
-// the leading subnet alone, and what starts with it and an "&". etcd compares every key of a range, and an empty range as
-// one key that was never created.
+// free returns comparisons that are true if there is no key of the leading subnet of key, other than except. Those keys
+// are the leading subnet alone, and all that start with it and an "&". etcd compares every key of a range, and an empty
+// range as one key that was never created.
 func (k keyspace) free(key, except string) []clientv3.Cmp {
 	lead := k.subnets + leading(key)
 	from, to := lead+"&", lead+"'" // ' follows &
@@ -277,9 +278,9 @@ func (k keyspace) free(key, except string) []clientv3.Cmp {
 	return compare
 }
 
-// look returns reads of all that free speaks of, and of except.
+// look returns reads of all the keys that free compares, and of except.
 func (k keyspace) look(key, except string) []clientv3.Op {
-	const few = 8 // enough to say who it is
+	const few = 8 // enough to name the holder
 	lead := k.subnets + leading(key)
 	ops := []clientv3.Op{
 		clientv3.OpGet(k.subnets + key), // in any case, however many others there are

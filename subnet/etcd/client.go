@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	// A connection on which nothing arrived for so long is pinged, and given up if that brings no answer. etcd ends
+	// A connection on which nothing has arrived for so long is pinged, and closed if there is no answer. etcd closes
 	// connections that are pinged more often than every 5 s (--grpc-keepalive-min-time), and those that are pinged while
 	// no stream is open; so PermitWithoutStream stays off.
 	pingAfter   = 10 * time.Second
 	pingTimeout = 5 * time.Second
 
-	// Largest answer that is taken. A page of lease records has a tenth of a megabyte or two; what somebody stored under
-	// our prefix must not be able to cost us gigabytes. etcd itself keeps values under 1.5 MB.
+	// Largest answer that is accepted. A page of lease records has one or two tenths of a megabyte; what is stored under
+	// our prefix must not be able to cost gigabytes of memory. etcd itself keeps values under 1.5 MB.
 	maxAnswer = 8 << 20
 )
 
@@ -57,8 +57,8 @@ var (
 	_ subnet.Expirer        = (*Store)(nil)
 )
 
-// New returns a store. It asks etcd nothing yet: an etcd that is down, or refuses us, is met by the first request, and
-// Watch waits for it. The errors are about the options, and name the file or endpoint that is wrong.
+// New returns a store. It sends no request yet: Watch waits for an etcd that is down or rejects us. The errors are
+// about the options, and name the file or endpoint that is wrong.
 func New(opts Options) (*Store, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -81,7 +81,7 @@ func New(opts Options) (*Store, error) {
 		}
 		dial = append(dial, grpc.WithTransportCredentials(certs))
 	} else if opts.tlsFiles() {
-		opts.Log.Warnf("etcd is spoken to in the clear: certificates are given, but %s is not https", opts.Endpoints[0])
+		opts.Log.Warnf("connecting to etcd without TLS: certificates are configured, but %s is not https", opts.Endpoints[0])
 	}
 	who := newLogin(opts.PasswordFile)
 	meter := newMeter()
@@ -106,7 +106,7 @@ func New(opts Options) (*Store, error) {
 		watches: pb.NewWatchClient(client.ActiveConnection()),
 		leases:  pb.NewLeaseClient(client.ActiveConnection()),
 		keys:    newKeyspace(opts.Prefix),
-		contact: &outage{log: opts.Log, lost: "etcd cannot be used; the data path stays as it is", back: "etcd can be used again"},
+		contact: &outage{log: opts.Log, lost: "etcd unavailable; the data path is unaffected", back: "reconnected to etcd"},
 		holds:   map[*hold]struct{}{},
 		latest:  map[identity]subnet.Record{},
 
@@ -130,15 +130,16 @@ func (s *Store) Outage() subnet.Outage {
 	return subnet.Outage{Since: since, Problem: problemOf(cause)}
 }
 
-// deadline bounds one request, and has a member that is parted from the others refuse it at once, so that another is asked.
-// It would let the request wait for a leader otherwise.
+// deadline bounds one request, and has a member that is cut off from the others reject it at once, so that it is sent
+// to another one. The member would let the request wait for a leader otherwise.
 func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(clientv3.WithRequireLeader(ctx), s.opts.RequestTimeout)
 }
 
-// failFast makes a request fail at once when no endpoint can be reached, with the reason why. etcd's client would have it
-// wait for its deadline and then say no more than that.
-func failFast(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+// failFast makes a request fail at once, with the reason, when no endpoint can be reached. etcd's client would let it
+// wait for its deadline, and return no reason.
+func failFast(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
+	next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	return next(ctx, method, req, reply, conn, append(opts, grpc.WaitForReady(false))...)
 }
 

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// clockAhead is by how much an endpoint's clock is ahead of ours. etcd's API tells no time; but on the port of its clients it answers
-// HTTP as well, to /version without asking who wants to know, and each answer has a date (RFC 9110, section 6.6.1). nil: it does not, as
-// with --listen-client-http-urls.
+// clockAhead is how far an endpoint's clock is ahead of ours. etcd's API returns no time; but it answers HTTP on the
+// same port, to /version without authentication, and each answer has a date (RFC 9110, section 6.6.1). nil: it does
+// not, as with --listen-client-http-urls.
 func (s *Store) clockAhead(ctx context.Context, url string) *time.Duration {
 	transport := &http.Transport{DisableKeepAlives: true}
 	if s.opts.secure() {
 		c, err := newCertificates(s.opts)
 		if err != nil {
-			return nil // which the endpoint says as well
+			return nil // the endpoint reports that as well
 		}
 		if transport.TLSClientConfig, err = c.config(); err != nil {
 			return nil
@@ -28,7 +28,8 @@ func (s *Store) clockAhead(ctx context.Context, url string) *time.Duration {
 	return &ahead
 }
 
-// askClock asks for a date, which is in whole seconds, so that the answer is exact to half a second and half of what it took.
+// askClock requests a date. It is in whole seconds, so that the result is exact to half a second and half of the round
+// trip.
 func askClock(ctx context.Context, client *http.Client, url string) (ahead time.Duration, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -43,7 +44,7 @@ func askClock(ctx context.Context, client *http.Client, url string) (ahead time.
 	took := time.Since(began)
 	date, err := http.ParseTime(response.Header.Get("Date"))
 	if err != nil {
-		return 0, fmt.Errorf("%s tells no date: %w", url, err)
+		return 0, fmt.Errorf("%s returns no date: %w", url, err)
 	}
 	return date.Add(time.Second / 2).Sub(began.Add(took / 2)), nil
 }

@@ -56,7 +56,7 @@ func TestExamineRights(t *testing.T) {
 		want           string
 	}{
 		{"selvage", secret, "", nil, ""},
-		{"selvage", "*******", subnet.ReasonUnauthenticated, nil, `does not know user "selvage" by the password given`},
+		{"selvage", "*******", subnet.ReasonUnauthenticated, nil, `etcd rejected the password of user "selvage"`},
 		{"reader", secret, subnet.ReasonForbidden, grant, "it lacks write on the prefix /net/subnets/. "},
 	} {
 		s := open(t, Options{Endpoints: []string{etcd.Endpoint()}, Prefix: testPrefix, Username: c.user, Password: c.password})
@@ -85,7 +85,7 @@ func TestExamineCertificates(t *testing.T) {
 		t.Errorf("%+v, want certificates until %s and %s", x, theirEnd, ourEnd)
 	}
 	bare := open(t, Options{Endpoints: []string{etcd.Endpoint()}, CAFile: ours.File}).Examine(t.Context())
-	if e := bare.Endpoints[0]; e.Problem.Reason != subnet.ReasonNoClientCertificate || !strings.Contains(e.Problem.Err.Error(), "etcd wants a client certificate") {
+	if e := bare.Endpoints[0]; e.Problem.Reason != subnet.ReasonNoClientCertificate || !strings.Contains(e.Problem.Err.Error(), "etcd requires a client certificate") {
 		t.Errorf("%+v, want that a certificate is missing", e)
 	}
 }

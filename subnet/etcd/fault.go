@@ -51,7 +51,7 @@ func problemOf(err error) subnet.Problem {
 // advice returns what an error means, and what to do about it; nothing for one that speaks for itself.
 func (o Options) advice(err error) (subnet.Reason, string) {
 	code, text := describe(err)
-	is := func(targets ...error) bool { // etcd's errors are told apart by their text; they cross the wire as that
+	is := func(targets ...error) bool { // etcd's errors cross the wire as text
 		for _, t := range targets {
 			if text == rpctypes.ErrorDesc(t) {
 				return true
@@ -71,61 +71,78 @@ func (o Options) advice(err error) (subnet.Reason, string) {
 	}
 	switch {
 	case is(rpctypes.ErrGRPCAuthFailed):
-		return subnet.ReasonUnauthenticated, fmt.Sprintf("etcd does not know %s by the password given: check the user name and the password", user)
+		return subnet.ReasonUnauthenticated,
+			fmt.Sprintf("etcd rejected the password of %s: check the user name and the password", user)
 	case is(rpctypes.ErrGRPCUserEmpty):
-		return subnet.ReasonAnonymous, "etcd wants to know who asks: give a user name and a password, or a client certificate whose common name is a user"
+		return subnet.ReasonAnonymous,
+			"etcd requires authentication: give a user name and a password, or a client certificate whose " +
+				"common name is a user"
 	case is(rpctypes.ErrGRPCPermissionDenied):
 		// [Store.explain] finds out which of them is missing, if it still is.
-		return subnet.ReasonForbidden, fmt.Sprintf("etcd does not let %s do this: its role needs read on %s/config, and readwrite on the prefix %s/subnets/",
-			user, o.Prefix, o.Prefix)
+		return subnet.ReasonForbidden,
+			fmt.Sprintf("etcd denied %s access: its role needs read on %s/config, and readwrite on the prefix %s/subnets/",
+				user, o.Prefix, o.Prefix)
 	case is(rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision):
-		return subnet.ReasonTokenExpired, "etcd's authentication has changed: a new token will be asked for"
+		return subnet.ReasonTokenExpired, "etcd's authentication has changed: requesting a new token"
 	case is(rpctypes.ErrGRPCNoSpace):
-		return subnet.ReasonNoSpace, "etcd's space is used up: compact and defragment it, then disarm the alarm (etcdctl alarm disarm)"
+		return subnet.ReasonNoSpace,
+			"etcd's storage quota is exhausted: compact and defragment it, then disarm the alarm (etcdctl alarm disarm)"
 	case is(rpctypes.ErrGRPCLeaderChanged):
-		return subnet.ReasonNoLeader, "etcd has just changed its leader: it will be asked again"
+		return subnet.ReasonNoLeader, "etcd has just changed its leader; retrying"
 	case is(rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCTimeout, rpctypes.ErrGRPCTimeoutDueToLeaderFail,
 		rpctypes.ErrGRPCTimeoutDueToConnectionLost, rpctypes.ErrGRPCTimeoutWaitAppliedIndex, rpctypes.ErrGRPCUnhealthy):
-		return subnet.ReasonNoLeader, "etcd has no leader or is too slow: look at its members (etcdctl endpoint status --cluster)"
+		return subnet.ReasonNoLeader,
+			"etcd has no leader or is too slow: look at its members (etcdctl endpoint status --cluster)"
 	case is(rpctypes.ErrGRPCCorrupt):
-		return subnet.ReasonCorrupt, "etcd says that its data is corrupt: restore it or replace the member"
+		return subnet.ReasonCorrupt, "etcd reports corrupt data: restore it or replace the member"
 	case is(rpctypes.ErrGRPCRequestTooManyRequests):
-		return subnet.ReasonOverloaded, "etcd is overloaded: it will be asked again"
+		return subnet.ReasonOverloaded, "etcd is overloaded; retrying"
 	case byEtcd(text):
 		return "", ""
 
 	// Handshakes fail inside gRPC, which hands on no more than text.
 	case says("certificate signed by unknown authority"):
-		return subnet.ReasonUntrustedCertificate, "etcd's certificate is not signed by an authority we trust: check the CA file"
+		return subnet.ReasonUntrustedCertificate,
+			"etcd's certificate is not signed by a trusted authority: check the CA file"
 	case says("x509: certificate has expired or is not yet valid"):
-		return subnet.ReasonExpiredCertificate, "etcd's certificate is not valid today: renew it, or set the clock of this machine"
-	case says("x509: certificate is valid for", "x509: certificate is not valid for any names", "doesn't contain any IP SANs"):
-		return subnet.ReasonWrongNameCertificate, "etcd's certificate is for another name: use an endpoint that it names, or add this one to it"
+		return subnet.ReasonExpiredCertificate,
+			"etcd's certificate has expired or is not valid yet: renew it, or set this host's clock"
+	case says("x509: certificate is valid for", "x509: certificate is not valid for any names",
+		"doesn't contain any IP SANs"):
+		return subnet.ReasonWrongNameCertificate,
+			"etcd's certificate is for another name: use an endpoint that it names, or add this name to it"
 	case says("tls: expired certificate"):
-		return subnet.ReasonExpiredClientCertificate, "etcd says that our client certificate has expired: renew it"
+		return subnet.ReasonExpiredClientCertificate,
+			"etcd rejected our client certificate because it has expired: renew it"
 	case says("tls: unknown certificate authority", "tls: bad certificate"):
-		return subnet.ReasonRejectedClientCertificate, "etcd does not accept our client certificate: one that etcd's --trusted-ca-file signed is needed"
+		return subnet.ReasonRejectedClientCertificate,
+			"etcd rejected our client certificate: use one that etcd's --trusted-ca-file signed"
 	case says("tls: certificate required"):
-		return subnet.ReasonNoClientCertificate, "etcd wants a client certificate: give a certificate file and a key file"
+		return subnet.ReasonNoClientCertificate,
+			"etcd requires a client certificate: give a certificate file and a key file"
 	case says("first record does not look like a TLS handshake", "authentication handshake failed: EOF"):
-		return subnet.ReasonNotTLS, "what answers does not speak TLS: if etcd is served in the clear, use http in the endpoints"
+		return subnet.ReasonNotTLS,
+			"the server does not speak TLS: if etcd is served without TLS, use http in the endpoints"
 	case says("error reading server preface"):
-		return subnet.ReasonNeedsTLS, "what answers at " + where + " takes connections and does not keep them: if it wants TLS, use https in the endpoints"
+		return subnet.ReasonNeedsTLS,
+			"the server at " + where + " closes connections: if it requires TLS, use https in the endpoints"
 	case says("etcd CA file", "etcd client certificate"):
 		return subnet.ReasonUnreadableFile, "the files for TLS cannot be used"
 	case says(errNoPassword.Error()):
 		return subnet.ReasonUnreadableFile, "the file with the password for " + user + " cannot be used"
 
 	case code == codes.Unimplemented:
-		return subnet.ReasonOldVersion, fmt.Sprintf("what answers at %s has no v3 API: etcd 3.4 or later is needed", where)
+		return subnet.ReasonOldVersion, fmt.Sprintf("the server at %s has no v3 API: etcd 3.4 or later is needed", where)
 	case code == codes.ResourceExhausted:
-		return subnet.ReasonOversized, "something very large is stored under " + o.Prefix + ": remove it"
+		return subnet.ReasonOversized, "a value under " + o.Prefix + " is too large to be read: remove it"
 	case says("no such host", "server misbehaving"):
-		return subnet.ReasonNameNotResolved, "the name of an etcd endpoint cannot be resolved: check the endpoints and DNS (" + where + ")"
+		return subnet.ReasonNameNotResolved,
+			"the name of an etcd endpoint cannot be resolved: check the endpoints and DNS (" + where + ")"
 	case says("connection refused"):
 		return subnet.ReasonRefused, "nothing listens at " + where + ": check the endpoints, and that etcd runs"
 	case says("no route to host", "network is unreachable", "i/o timeout"):
-		return subnet.ReasonUnreachable, "etcd is not reachable at " + where + ": check the endpoints, the network, and firewalls between"
+		return subnet.ReasonUnreachable,
+			"etcd is not reachable at " + where + ": check the endpoints, the network, and firewalls between"
 	case code == codes.DeadlineExceeded:
 		return subnet.ReasonTimeout, fmt.Sprintf("etcd at %s did not answer within %s", where, o.RequestTimeout)
 	case code == codes.Unavailable:

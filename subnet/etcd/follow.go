@@ -18,20 +18,20 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// follow hands over all changes after the position until something breaks. It always returns an error.
+// follow delivers all changes after the position until something breaks. It always returns an error.
 //
-// One stream carries two watches, of the leases and of the config: so the rights to read these two are all that is
-// needed. etcd does not promise an order between watches, therefore only that of the leases moves the position on.
+// One stream carries two watches, of the leases and of the config, so that the rights to read these two are enough.
+// etcd promises no order between watches; therefore only that of the leases advances the position.
 func (w *watcher) follow(parent context.Context) (err error) {
-	// A member that has lost its leader would otherwise go on saying nothing.
+	// A member that has lost its leader would otherwise stay silent.
 	ctx, end := context.WithCancelCause(clientv3.WithRequireLeader(parent))
-	var minding sync.WaitGroup
+	var monitoring sync.WaitGroup
 	defer func() {
 		if cause := context.Cause(ctx); cause != nil && parent.Err() == nil {
-			err = cause // it was ended for a reason, of which the stream only says that it was ended
+			err = cause // the stream's own error is only that it was ended
 		}
 		end(nil)
-		minding.Wait()
+		monitoring.Wait()
 	}()
 	slow := time.AfterFunc(2*w.opts.RequestTimeout, func() { end(w.opts.explain(context.DeadlineExceeded)) })
 	defer slow.Stop()
@@ -66,10 +66,10 @@ func (w *watcher) follow(parent context.Context) (err error) {
 			config = resp.WatchId
 			slow.Stop()
 			w.contact.over()
-			minding.Go(func() { w.mind(ctx, stream, end) })
+			monitoring.Go(func() { w.monitor(ctx, stream, end) })
 		case resp.WatchId == config && len(resp.Events) > 0:
 			err = w.configChanged(resp)
-		case resp.WatchId == config: // that watch is where the other one will be
+		case resp.WatchId == config: // the progress of the other watch counts
 		case len(resp.Events) > 0:
 			var whole []*mvccpb.Event
 			whole, rest = settled(append(rest, resp.Events...), resp.Fragment)
@@ -83,8 +83,8 @@ func (w *watcher) follow(parent context.Context) (err error) {
 	}
 }
 
-// create asks for a watch of a key, or of the range up to end if that is not empty. With Fragment etcd sends a response
-// that would be over its limit for a message in parts.
+// create requests a watch of a key, or of the range up to end if that is not empty. With Fragment, etcd splits a
+// response that exceeds its limit for a message.
 func create(stream pb.Watch_WatchClient, key, end string, start int64) error {
 	request := &pb.WatchCreateRequest{Key: []byte(key), StartRevision: start, ProgressNotify: true, Fragment: true}
 	if end != "" {
@@ -94,22 +94,22 @@ func create(stream pb.Watch_WatchClient, key, end string, start int64) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("watch: %w", err)
 	}
-	return nil // of a stream that broke, Recv says why
+	return nil // Recv returns why a stream broke
 }
 
-// cancelled makes an error of the reason that etcd gives for ending a watch, which is that of a gRPC error as text.
+// cancelled makes an error of etcd's reason for ending a watch, which is the text of a gRPC error.
 func cancelled(reason string) error {
 	if _, description, ok := strings.Cut(reason, "desc = "); ok {
 		reason = description
 	}
 	if reason == "" {
-		reason = "etcd ended the watch and says no more"
+		reason = "etcd ended the watch without a reason"
 	}
 	return rpctypes.Error(errors.New(reason))
 }
 
-// leasesChanged hands over events of the watch of the leases. The response's header holds the revision of the store, which
-// a watch that is catching up has not reached; what was seen is what the events say.
+// leasesChanged delivers events of the watch of the leases. The response's header has the revision of the store, which
+// a watch that is catching up has not reached; the position is that of the last event.
 func (w *watcher) leasesChanged(events []*mvccpb.Event) error {
 	if len(events) == 0 {
 		return nil
@@ -131,8 +131,8 @@ func (w *watcher) leasesChanged(events []*mvccpb.Event) error {
 	return nil
 }
 
-// settled parts events of which more fragments are to come before the last revision among them: only a fragment may end
-// inside one, and a step is handed over as a whole.
+// settled splits events before their last revision if more fragments follow: only a fragment can end inside a revision,
+// and a revision is delivered as a whole.
 func settled(events []*mvccpb.Event, fragment bool) (whole, rest []*mvccpb.Event) {
 	if !fragment {
 		return events, nil
@@ -144,7 +144,7 @@ func settled(events []*mvccpb.Event, fragment bool) (whole, rest []*mvccpb.Event
 	return events[:i:i], slices.Clone(events[i:])
 }
 
-// configChanged hands over a response of the watch of the config. A watch that was made again repeats what came past
+// configChanged delivers a response of the watch of the config. A watch that was created again repeats what was past
 // the position of the leases.
 func (w *watcher) configChanged(resp *pb.WatchResponse) error {
 	p := w.where()
@@ -164,11 +164,11 @@ func (w *watcher) configChanged(resp *pb.WatchResponse) error {
 	return nil
 }
 
-// progressed hands over that nothing happened up to a revision.
+// progressed delivers that nothing happened up to a revision.
 func (w *watcher) progressed(revision int64) error {
 	p := w.where()
 	if revision < p.seen {
-		return fmt.Errorf("watch: etcd is at revision %d and was at %d", revision, p.seen) // the check will tell why
+		return fmt.Errorf("watch: etcd is at revision %d and was at %d", revision, p.seen) // check finds out why
 	}
 	if revision == p.seen {
 		return nil
@@ -181,8 +181,8 @@ func (w *watcher) progressed(revision int64) error {
 	return nil
 }
 
-// changes makes an event of changes to leases, in the order of their revisions. Of a key that changed more than once only
-// the last state counts.
+// changes makes an event of changes to leases, in the order of their revisions. Only the last state of a key that
+// changed more than once counts.
 func (k keyspace) changes(events []*mvccpb.Event) subnet.Event {
 	e := subnet.Event{Type: subnet.Changed}
 	var done map[string]bool

@@ -50,7 +50,7 @@ func TestOutageTakesNothingAway(t *testing.T) {
 
 	etcd.Kill()
 	eventually(t, func() string {
-		if len(kept.said("etcd cannot be used; the data path stays as it is: ")) == 0 {
+		if len(kept.said("etcd unavailable; the data path is unaffected: ")) == 0 {
 			return "word of the outage"
 		}
 		return ""
@@ -81,7 +81,7 @@ func TestOutageTakesNothingAway(t *testing.T) {
 		}
 		return ""
 	})
-	if lost, back := kept.said("etcd cannot be used"), kept.said("etcd can be used again"); len(back) != 1 || !strings.Contains(lost[0], "nothing listens at "+etcd.Endpoint()) {
+	if lost, back := kept.said("etcd unavailable"), kept.said("reconnected to etcd"); len(back) != 1 || !strings.Contains(lost[0], "nothing listens at "+etcd.Endpoint()) {
 		t.Errorf("said %q and %q", lost, back)
 	}
 }
@@ -586,7 +586,7 @@ func TestHoldHearsOfItsKeyFromWatch(t *testing.T) {
 	}
 	h := startHold(t, s, r)
 	h.change(lease(1, "b"))
-	h.change(lease(1, "c")) // our own changes are none of somebody else
+	h.change(lease(1, "c")) // our own changes are none of another process
 	h.change(lease(1, "d"))
 	w.There(r.Name)
 	h.held()

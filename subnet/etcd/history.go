@@ -12,18 +12,18 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// quietInterval is how long a stream may say nothing before the store is asked whether that is right.
+// quietInterval is how long a stream may be silent before the store is asked whether nothing has happened.
 const quietInterval = 30 * time.Second
 
-var errSilent = errors.New("etcd's watch has fallen silent")
+var errSilent = errors.New("etcd's watch is silent")
 
 // check asks the store whether it has the history that the watcher has seen, and returns its revision. The error is
-// errHistory if it has another, errMissed if it may have one or else the stream broke before all had come, and
-// [rpctypes.ErrCompacted] if what comes after the position is forgotten. Each wants a new snapshot.
+// errHistory if it has another one, errMissed if it may have another one or the stream broke before all had arrived,
+// and [rpctypes.ErrCompacted] if what follows the position is compacted. Each needs a new snapshot.
 //
-// A store that was wiped or restored from a backup keeps its cluster id if it is set up as before, and a watch that waits
-// for a revision it will reach in a month says nothing. What gives it away is a revision that lies in its future, or a
-// config or lease that was not written when ours was.
+// A store that was wiped or restored from a backup keeps its cluster id if it is set up as before, and a watch that
+// waits for a revision which it will reach in a month stays silent. It is recognised by a revision in its future, or by
+// a config or lease that was not written when ours was.
 func (w *watcher) check(ctx context.Context) (revision int64, err error) {
 	p := w.where()
 	ops := []clientv3.Op{clientv3.OpGet(w.keys.config, clientv3.WithKeysOnly(), clientv3.WithRev(max(p.seen, p.configAt)))}
@@ -53,11 +53,12 @@ func (w *watcher) check(ctx context.Context) (revision int64, err error) {
 	return resp.Header.Revision, nil
 }
 
-// contradicts reports whether a snapshot that begins at p cannot be of the history that was followed up to old, whose end
-// may be compacted: it is of another cluster, of an older revision, or has a config that was there at old's time already and
-// that old does not know. Nothing contradicts the zero position.
+// contradicts reports whether a snapshot that begins at p cannot be of the history that was followed up to old, whose
+// end may be compacted: it is of another cluster, of an older revision, or has a config that existed at old's time and
+// that old does not have. Nothing contradicts the zero position.
 func (old position) contradicts(p position) bool {
-	return old.seen > 0 && (p.cluster != old.cluster || p.seen < old.seen || p.config <= old.configAt && p.config != old.config && p.config > 0)
+	unknownConfig := p.config > 0 && p.config <= old.configAt && p.config != old.config
+	return old.seen > 0 && (p.cluster != old.cluster || p.seen < old.seen || unknownConfig)
 }
 
 // contradictsLease does the same for a lease of the snapshot.
@@ -65,12 +66,12 @@ func (old position) contradictsLease(r subnet.Record) bool {
 	return old.seen > 0 && r.Name == old.mark && r.Version <= old.seen && r.Version != old.marked
 }
 
-// mind looks after a stream until ctx ends, and ends it with a reason if it is not to be trusted. A stream on which
-// nothing comes can mean that nothing happens, that the store is another one, or that the watch is dead while its
-// connection lives. A request of its own tells the first two apart. If the store has moved on meanwhile, the watch is
-// asked how far it is: etcd answers that for each watch that is not behind (and since 3.7 only once the store has reached
-// the revision that the watch began at, which is why the store has to have moved on).
-func (w *watcher) mind(ctx context.Context, stream pb.Watch_WatchClient, end context.CancelCauseFunc) {
+// monitor watches over a stream until ctx ends, and ends it with a reason if it has to be replaced. A silent stream can
+// mean that nothing happens, that the store is another one, or that the watch is dead while its connection lives. A
+// request distinguishes the first two. If the store's revision has grown, the watch is asked for its progress: etcd
+// answers for each watch that is not behind (since 3.7 only once the store has reached the revision at which the watch
+// began, which is why the revision has to have grown).
+func (w *watcher) monitor(ctx context.Context, stream pb.Watch_WatchClient, end context.CancelCauseFunc) {
 	asked := false
 	for {
 		timer := time.NewTimer(jitter(w.opts.quiet))
@@ -95,9 +96,9 @@ func (w *watcher) mind(ctx context.Context, stream pb.Watch_WatchClient, end con
 		}
 		if revision > w.where().seen {
 			asked = true
-			request := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
-			if err := stream.Send(request); err != nil {
-				return // the stream has ended, and its reader knows why
+			progress := &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}
+			if err := stream.Send(&pb.WatchRequest{RequestUnion: progress}); err != nil {
+				return // the stream has ended, and its reader has the reason
 			}
 		}
 	}

@@ -22,10 +22,10 @@ type identity struct {
 type hold struct {
 	id      identity
 	current subnet.Record // guarded by Store.mu, as Watch looks at it
-	changed chan struct{} // holds a token if somebody else may have written the key
+	changed chan struct{} // holds a token if another process may have written the key
 
 	renew bool          // due: to renew the etcd lease
-	look  bool          // due: to look at the key
+	look  bool          // due: to read the key
 	write *entry        // due: to be written
 	tried []entry       // written, or not: the answer was lost
 	every time.Duration // the time between renewals: a third of the etcd lease's
@@ -34,9 +34,9 @@ type hold struct {
 
 // Hold implements [subnet.Store].
 //
-// A renewal says nothing about the key: an etcd lease can be kept alive long after its key was deleted. So the key is
-// looked at with each renewal, and as soon as a Watch of the same Store sees that somebody else wrote it, or has listed
-// everything anew.
+// A renewal does not cover the key: an etcd lease can be kept alive long after its key was deleted. So the key is read
+// with each renewal, and as soon as a Watch of the same Store sees that another process wrote it, or has listed all
+// leases again.
 func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan subnet.Lease) error {
 	h := &hold{
 		id: identity{held.Name, held.Order}, current: held, changed: make(chan struct{}, 1),
@@ -53,8 +53,8 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 
 	trouble := &outage{
 		log:  s.opts.Log.WithField("lease", held.Name),
-		lost: "our own lease can be neither renewed nor changed; it is tried again for as long as it runs",
-		back: "our own lease is renewed again",
+		lost: "cannot renew or update this node's lease; retrying until it expires",
+		back: "this node's lease is renewed again",
 	}
 	again := s.newRetry()
 	for {
@@ -105,7 +105,7 @@ func (s *Store) keep(ctx context.Context, h *hold) error {
 		asked := time.Now()
 		ttl, err := s.keepAlive(ctx, lease)
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			return fmt.Errorf("%w: it has run out or was revoked", subnet.ErrLost)
+			return fmt.Errorf("%w: its etcd lease expired or was revoked", subnet.ErrLost)
 		}
 		if err != nil {
 			return err
@@ -120,7 +120,7 @@ func (s *Store) keep(ctx context.Context, h *hold) error {
 		if err := s.rewrite(ctx, h, *h.write); err != nil {
 			return err
 		}
-		h.write, h.tried, h.look = nil, nil, false // the transaction has looked
+		h.write, h.tried, h.look = nil, nil, false // the transaction has read the key
 	}
 	if h.look {
 		if err := s.lookAt(ctx, h); err != nil {
@@ -131,8 +131,7 @@ func (s *Store) keep(ctx context.Context, h *hold) error {
 	return nil
 }
 
-// rewrite makes e of the record of h. A conflict with something that we tried to write ourselves, before e was wanted
-// instead, is none.
+// rewrite replaces the record of h by e. A conflict with an earlier write of our own, whose answer was lost, is none.
 func (s *Store) rewrite(ctx context.Context, h *hold, e entry) error {
 	for {
 		r, err := s.write(ctx, &h.current, e, h.current.LeaseID)
@@ -148,7 +147,7 @@ func (s *Store) rewrite(ctx context.Context, h *hold, e entry) error {
 			}
 			s.holding(h, c.held[mine])
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
-			return fmt.Errorf("%w: it has run out or was revoked", subnet.ErrLost)
+			return fmt.Errorf("%w: its etcd lease expired or was revoked", subnet.ErrLost)
 		case unsettled(err):
 			h.tried = append(h.tried, e)
 			return err
@@ -165,28 +164,28 @@ func (h *hold) wrote(r subnet.Record) bool {
 }
 
 // lookAt reads the key of h, and fails with ErrLost if it is not what we wrote. Another revision alone is no loss: a
-// backup of the store that was restored can have one.
+// restored backup can have one.
 func (s *Store) lookAt(ctx context.Context, h *hold) error {
 	short, cancel := s.deadline(ctx)
 	defer cancel()
 	resp, err := s.client.Get(short, s.keys.subnets+h.current.Name)
 	if err != nil {
-		return fmt.Errorf("look at the key: %w", s.explain(ctx, err))
+		return fmt.Errorf("read the key: %w", s.explain(ctx, err))
 	}
 	if len(resp.Kvs) == 0 {
 		return fmt.Errorf("%w: the key is gone", subnet.ErrLost)
 	}
 	r := s.keys.record(resp.Kvs[0])
-	if !sayAlike(r, h.current) {
+	if !sameLease(r, h.current) {
 		return fmt.Errorf("%w: another process wrote the key", subnet.ErrLost)
 	}
 	s.holding(h, r)
 	return nil
 }
 
-// sayAlike reports whether two states of a key have the same lease on the same etcd lease. Of malformed ones that is known
-// of one revision only.
-func sayAlike(a, b subnet.Record) bool {
+// sameLease reports whether two states of a key are of the same lease on the same etcd lease. Malformed ones are if
+// they are of the same revision.
+func sameLease(a, b subnet.Record) bool {
 	if a.Bad != nil || b.Bad != nil {
 		return a.Version == b.Version
 	}
@@ -205,7 +204,7 @@ func (s *Store) Expires(held subnet.Record) time.Time {
 	return time.Time{}
 }
 
-// holding notes what the record of h has become, also for Release, which is given the record as Hold was.
+// holding notes what the record of h has become, also for Release, which gets the record that Hold got.
 func (s *Store) holding(h *hold, r subnet.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +212,7 @@ func (s *Store) holding(h *hold, r subnet.Record) {
 	s.latest[h.id] = r
 }
 
-// forget returns what Hold has made of a record, or the record itself if it is not older.
+// forget returns the latest state of a record that was held.
 func (s *Store) forget(held subnet.Record) subnet.Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,8 +225,8 @@ func (s *Store) forget(held subnet.Record) subnet.Record {
 	return held
 }
 
-// notice wakes each Hold whose key this event says something about that its Hold did not do itself. An own write can be
-// seen here before its answer is: then a look too many is taken.
+// notice wakes each Hold whose key the event may have changed, unless Hold did it itself. Its own write can be seen
+// here before its answer: then the key is read once too often.
 func (s *Store) notice(e subnet.Event) {
 	if e.Type == subnet.Page {
 		return
@@ -245,7 +244,7 @@ func (s *Store) notice(e subnet.Event) {
 	}
 }
 
-// concerns reports whether e may mean that r is not what the store holds any more.
+// concerns reports whether e may mean that the store does not hold r any more.
 func concerns(e subnet.Event, r subnet.Record) bool {
 	if e.Type == subnet.Synced || slices.Contains(e.Deleted, r.Name) {
 		return true

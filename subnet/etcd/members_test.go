@@ -104,7 +104,7 @@ func TestThreeMembersWithCertificatesAndRights(t *testing.T) {
 	}
 	ca.sign(filepath.Join(dir, "client"), commonName("nobody"))
 	reconnect()
-	untilSaid(t, kept, "etcd does not let the user that the client certificate "+clientCert+" names (its common name) do this: it lacks read on /net/config and read on the prefix /net/subnets/.")
+	untilSaid(t, kept, "etcd denied the user that the client certificate "+clientCert+" names (its common name) access: it lacks read on /net/config and read on the prefix /net/subnets/.")
 	ca.sign(filepath.Join(dir, "client"), commonName("selvage"))
 	reconnect()
 	works(t, s, w, 10)

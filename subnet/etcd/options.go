@@ -50,18 +50,19 @@ type Options struct {
 	DialTimeout time.Duration
 	// RequestTimeout bounds one request; 0: DefaultRequestTimeout.
 	RequestTimeout time.Duration
-	// ListSpread is over how long the nodes of a cluster spread their lists when etcd's history is gone, because it was wiped
-	// or restored from a backup: each waits a random part of it before it lists all leases anew. All nodes notice at the same
-	// moment, and 10,000 lists of 10,000 leases are more than etcd can answer at once; above 1,000 leases it is longer in proportion
-	// to their number. The first list of a Watch waits for
-	// nothing, and neither does one after a compaction, which has no reason to come to all at once.
+	// ListSpread is the time over which the nodes of a cluster spread their lists when etcd's history is gone, because it
+	// was wiped or restored from a backup: each waits a random part of it before it lists all leases again. All nodes
+	// notice at the same moment, and 10,000 lists of 10,000 leases are more than etcd can answer at once; above 1,000
+	// leases it is longer in proportion to their number. The first list of a Watch does not wait, and neither does one
+	// after a compaction, which does not affect all nodes at once.
 	//
-	// Its own lease a node looks after in the first quarter of its wait, which takes a few small requests: a wiped etcd gets
-	// it back before the lists. Whatever is missing until then costs no packet: nobody takes anything out of the kernel
-	// while it waits, and peers that see a lease missing keep its entries for a while. But a node that needs a subnet for the
-	// first time in these seconds can be given one whose owner is not back yet. 0: DefaultListSpread; negative: at once.
+	// A node claims its own lease again in the first quarter of its wait, which takes a few small requests: a wiped etcd
+	// gets it back before the lists. What is missing until then costs no packet: no node removes anything from the kernel
+	// while it waits, and peers that see a lease missing retain its entries for a grace period. But a node that needs a
+	// subnet for the first time in these seconds can get one whose owner is not back yet. 0: DefaultListSpread; negative:
+	// at once.
 	ListSpread time.Duration
-	// Log gets a line when etcd cannot be reached and one when it can be again; nil: nobody does.
+	// Log gets a line when etcd becomes unavailable and one when it is back; nil: nothing is logged.
 	Log logrus.FieldLogger
 
 	// For tests, which cannot wait for what a node can.

@@ -90,7 +90,7 @@ func TestDefaults(t *testing.T) {
 func TestCertificatesForAnEndpointInTheClearAreSaid(t *testing.T) {
 	log, kept := logger(t)
 	open(t, Options{Endpoints: []string{"http://127.0.0.1:1"}, CAFile: "/nonexistent/ca", Log: log})
-	if lines := kept.lines(); len(lines) != 1 || !strings.Contains(lines[0], "in the clear") {
+	if lines := kept.lines(); len(lines) != 1 || !strings.Contains(lines[0], "without TLS") {
 		t.Errorf("logged %q", lines)
 	}
 }

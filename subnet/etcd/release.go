@@ -13,13 +13,13 @@ import (
 var (
 	// ErrNoLease means that no lease is the one looked for.
 	ErrNoLease = errors.New("no such lease")
-	// ErrReservation means that the lease is a reservation, which an operator made and which is not given back by mistake.
+	// ErrReservation means that the lease is a reservation, which an operator made and which is not released by mistake.
 	ErrReservation = errors.New("the lease is a reservation")
 )
 
-// ReleaseNode gives back the lease that match picks, and returns what it was: for a node that is taken out of service, so
-// that its subnet is free at once and not a lease's lifetime later. The node's daemon is to be stopped before: one that
-// runs claims again.
+// ReleaseNode releases the lease that match picks, and returns its record: for a node that is taken out of service, so
+// that its subnet is free at once and not a lease's lifetime later. Stop the node's daemon first: a running one claims
+// again.
 //
 // It changes nothing if match picks none (ErrNoLease) or several, or a reservation (ErrReservation) unless forced.
 func (s *Store) ReleaseNode(ctx context.Context, match func(subnet.Lease) bool, force bool) (subnet.Record, error) {
@@ -30,17 +30,19 @@ func (s *Store) ReleaseNode(ctx context.Context, match func(subnet.Lease) bool, 
 	if len(found) == 0 {
 		err := fmt.Errorf("release a lease: %w below %s", ErrNoLease, s.keys.subnets)
 		if len(unread) > 0 {
-			err = fmt.Errorf("%w; what %s holds is no lease that can be read: delete it with etcdctl del if it is meant", err, strings.Join(unread, ", "))
+			err = fmt.Errorf("%w; malformed records: %s. If one of them is meant, delete it with etcdctl del", err,
+				strings.Join(unread, ", "))
 		}
 		return subnet.Record{}, err
 	}
 	if len(found) > 1 {
-		return subnet.Record{}, fmt.Errorf("release a lease: %s all fit: say more exactly which one is meant", strings.Join(namesOf(found), ", "))
+		return subnet.Record{}, fmt.Errorf("release a lease: %s all match: name one of them",
+			strings.Join(namesOf(found), ", "))
 	}
 	r := found[0]
 	if r.LeaseID == 0 && !force {
-		return r, fmt.Errorf("release %s: %w: it stays, and the subnet is kept for the same node; to delete it all the same, force it, or use etcdctl del %s",
-			r.Name, ErrReservation, s.keys.subnets+r.Name)
+		return r, fmt.Errorf("release %s: %w: it is not deleted, and the subnet stays reserved for its node; to delete it, "+
+			"use --force or etcdctl del %s", r.Name, ErrReservation, s.keys.subnets+r.Name)
 	}
 	if err := s.Release(ctx, r); errors.Is(err, subnet.ErrLost) {
 		return r, fmt.Errorf("%w meanwhile: is its daemon still running? Stop it, then try again", err)
@@ -50,8 +52,9 @@ func (s *Store) ReleaseNode(ctx context.Context, match func(subnet.Lease) bool, 
 	return r, nil
 }
 
-// find lists all leases and returns those that match picks, and the keys of records that are no leases.
-func (s *Store) find(ctx context.Context, match func(subnet.Lease) bool) (found []subnet.Record, unread []string, err error) {
+// find lists all leases and returns those that match picks, and the keys of malformed records.
+func (s *Store) find(ctx context.Context, match func(subnet.Lease) bool) (
+	found []subnet.Record, unread []string, err error) {
 	list := &watcher{Store: s, changed: func(e subnet.Event) error {
 		for _, r := range e.Put {
 			switch {

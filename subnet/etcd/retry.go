@@ -23,8 +23,8 @@ type retry struct {
 	backoff backoff.Backoff
 }
 
-// newRetry returns one for Watch or Hold. One of several members can be unusable, for example cut off from the others, and
-// each request goes to another member: that must cost a few attempts and no long pause.
+// newRetry returns one for Watch or Hold. One of several members can be unusable, for example cut off from the others,
+// and each request goes to another member: that must cost a few attempts and no long pause.
 func (s *Store) newRetry() retry {
 	return retry{last: s.opts.retryLast, quick: 2 * (len(s.opts.Endpoints) - 1)}
 }
@@ -32,8 +32,8 @@ func (s *Store) newRetry() retry {
 // reset is for after a success.
 func (r *retry) reset() { r.backoff.Reset() }
 
-// pause returns how long to wait now: a random part, at least half, of the current step, so that nodes that failed together
-// do not come back together.
+// pause returns how long to wait now: a random part, at least half, of the current step, so that nodes that failed
+// together do not come back together.
 func (r *retry) pause() time.Duration {
 	return r.backoff.Next(backoff.Policy{Min: retryFirst, Max: r.last, Quick: r.quick, Jitter: 0.5}, time.Now())
 }
@@ -44,9 +44,9 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 // spreadLeases is from how many leases on the lists are spread over more than ListSpread.
 const spreadLeases = 1000
 
-// spread returns how long to wait before a list, of about so many leases, that every node wants: a random part of ListSpread,
-// or of more where there are many. There is a node for each lease, so that all lists together grow with the square of the
-// number: that way, what is asked of etcd in a second grows with the number alone.
+// spread returns how long to wait before a list, of about so many leases, that every node wants: a random part of
+// ListSpread, or of more where there are many. There is a node for each lease, so that all lists together grow with the
+// square of the number: that way, what is asked of etcd in a second grows with the number alone.
 func (o Options) spread(leases int) time.Duration {
 	if o.ListSpread <= 0 {
 		return 0

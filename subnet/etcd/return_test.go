@@ -112,7 +112,7 @@ func TestListsAreSpreadOnlyWhenTheHistoryIsGone(t *testing.T) {
 	w.Synced(1) // at once
 	soon.Synced(1)
 	wipe(t, etcd, "")
-	untilSaid(t, kept, "wiped, or restored")
+	untilSaid(t, kept, "wiped or restored")
 	// The other one shows that there is something to list.
 	if state := soon.Synced(2); state.Regressed != 1 {
 		t.Errorf("%d of %d snapshots are of another history", state.Regressed, state.Synced)
@@ -123,7 +123,7 @@ func TestListsAreSpreadOnlyWhenTheHistoryIsGone(t *testing.T) {
 	if err := w.Stop(); err != nil { // it ends all the same
 		t.Errorf("Watch returned %v", err)
 	}
-	if said := kept.said("wiped, or restored"); len(said) != 1 {
+	if said := kept.said("wiped or restored"); len(said) != 1 {
 		t.Errorf("said %q", said)
 	}
 }
@@ -312,8 +312,8 @@ func TestReleaseNode(t *testing.T) {
 			t.Errorf("%s: %v, want one that says %s", what, err, says)
 		}
 	}
-	refused("nobody's", ErrNoLease, o.Prefix+"/subnets/broken holds is no lease that can be read", named("four"))
-	refused("two", nil, "10.5.1.0-24, 10.5.2.0-24 all fit", named("one", "two"))
+	refused("nobody's", ErrNoLease, "malformed records: "+o.Prefix+"/subnets/broken. If one of them is meant", named("four"))
+	refused("two", nil, "10.5.1.0-24, 10.5.2.0-24 all match", named("one", "two"))
 	refused("a reservation", ErrReservation, "etcdctl del "+o.Prefix+"/subnets/10.5.3.0-24", named("three"))
 
 	h := startHold(t, s, one)

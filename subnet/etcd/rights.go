@@ -11,13 +11,13 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// explain adds to an error of a request what it means and what to do, like [Options.explain]. For want of a permission it
-// also finds out which one, since etcd only says that there is one.
+// explain adds to an error of a request what it means and what to do, like [Options.explain]. If a permission is
+// missing, it also finds out which one: etcd does not say.
 func (s *Store) explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	s.login.distrust(err)
+	s.login.invalidate(err)
 	if !denied(err) || ctx.Err() != nil {
 		return s.opts.explain(err)
 	}
@@ -38,9 +38,9 @@ type right struct {
 	grant []string // arguments after etcdctl role grant-permission ROLE
 }
 
-// missingRights asks etcd for each thing that a node needs, and returns what is refused. The write that it asks for never
-// happens: it hangs on a condition that nothing fulfils, and etcd looks at the rights to both branches of a transaction
-// before it looks at the condition. Where etcd does not answer all of it, nothing is returned.
+// missingRights requests each thing that a node needs, and returns what is denied. The write never happens: it depends
+// on a condition that is never true, and etcd checks the rights to both branches of a transaction before the condition.
+// If etcd does not answer all requests, nothing is returned.
 func (s *Store) missingRights(ctx context.Context) (missing []right) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
@@ -52,15 +52,16 @@ func (s *Store) missingRights(ctx context.Context) (missing []right) {
 	}
 	defer func() {
 		if unknown {
-			missing = nil // half of it would lead astray
+			missing = nil // a part of it would be misleading
 		}
 	}()
 	if refused(clientv3.OpGet(s.keys.config, clientv3.WithKeysOnly())) {
 		missing = append(missing, right{"read on " + s.keys.config, []string{"read", s.keys.config}})
 	}
 	grant := []string{"--prefix=true", "readwrite", s.keys.subnets}
-	if refused(clientv3.OpGet(s.keys.subnets, clientv3.WithRange(s.keys.end), clientv3.WithKeysOnly(), clientv3.WithLimit(1))) {
-		// Whether it may write cannot be asked without reading.
+	list := clientv3.OpGet(s.keys.subnets, clientv3.WithRange(s.keys.end), clientv3.WithKeysOnly(), clientv3.WithLimit(1))
+	if refused(list) {
+		// Whether it may write cannot be found out without reading.
 		return append(missing, right{"read on the prefix " + s.keys.subnets, grant})
 	}
 	never := clientv3.Compare(clientv3.CreateRevision(s.keys.subnets), "<", 0)
@@ -80,7 +81,7 @@ func (o Options) lacks(missing []right, err error) *fault {
 	}
 	return &fault{
 		reason: subnet.ReasonForbidden, commands: commands, err: err,
-		advice: fmt.Sprintf("etcd does not let %s do this: it lacks %s. Grant it to a role of the user's: %s",
+		advice: fmt.Sprintf("etcd denied %s access: it lacks %s. Grant it to a role of the user: %s",
 			o.user(), strings.Join(what, " and "), strings.Join(texts, "; ")),
 	}
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// pageSize is how many leases are asked for at a time. One answer is a few hundred kilobytes then.
+// pageSize is how many leases are requested at a time. One answer is a few hundred kilobytes then.
 const pageSize = 1000
 
-// snapshot hands over everything there is at one revision. The first request reads the config as well and sets the
+// snapshot delivers everything that exists at one revision. The first request reads the config as well and sets the
 // revision. If that is compacted before the last page is there, the snapshot fails and has to be started over.
 func (w *watcher) snapshot(ctx context.Context) error {
 	var (
@@ -32,7 +32,7 @@ func (w *watcher) snapshot(ctx context.Context) error {
 		}
 		resp, err := w.read(ctx, ops)
 		if oversized(err) && size > 1 {
-			size = max(1, size/4) // somebody stored values far larger than a lease's
+			size = max(1, size/4) // there are values far larger than a lease's
 			continue
 		}
 		if err != nil {

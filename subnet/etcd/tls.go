@@ -53,14 +53,15 @@ func (c *certificates) config() (*tls.Config, error) {
 			return nil, fmt.Errorf("etcd client certificate %s with key %s: %w", c.certFile, c.keyFile, err)
 		}
 		// Shown even if etcd's list of authorities does not name its issuer: etcd then says what is wrong with it,
-		// where a client that showed none would only hear that one is wanted.
+		// where a client that showed none would only learn that one is required.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 	}
 	return config, nil
 }
 
 // ClientHandshake implements [credentials.TransportCredentials].
-func (c *certificates) ClientHandshake(ctx context.Context, host string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (c *certificates) ClientHandshake(ctx context.Context, host string, raw net.Conn) (
+	net.Conn, credentials.AuthInfo, error) {
 	config, err := c.config()
 	if err != nil {
 		return nil, nil, err

@@ -69,11 +69,11 @@ func TestTLS(t *testing.T) {
 		{"client certificate that nobody wants", trusting, "https", Options{CAFile: ours.File, CertFile: foreignCert, KeyFile: foreignKey}, ""},
 		{"wrong authority", trusting, "https", Options{CAFile: theirs.File}, "check the CA file"},
 		{"no authority", trusting, "https", Options{}, "check the CA file"},
-		{"server's certificate expired", stale, "https", Options{CAFile: ours.File}, "etcd's certificate is not valid today"},
+		{"server's certificate expired", stale, "https", Options{CAFile: ours.File}, "etcd's certificate has expired or is not valid yet"},
 		{"server's certificate for another name", other, "https", Options{CAFile: ours.File}, "etcd's certificate is for another name"},
-		{"no client certificate", strict, "https", Options{CAFile: ours.File}, "etcd wants a client certificate"},
-		{"client certificate of another authority", strict, "https", Options{CAFile: ours.File, CertFile: foreignCert, KeyFile: foreignKey}, "etcd does not accept our client certificate"},
-		{"client certificate expired", strict, "https", Options{CAFile: ours.File, CertFile: oldCert, KeyFile: oldKey}, "our client certificate has expired"},
+		{"no client certificate", strict, "https", Options{CAFile: ours.File}, "etcd requires a client certificate"},
+		{"client certificate of another authority", strict, "https", Options{CAFile: ours.File, CertFile: foreignCert, KeyFile: foreignKey}, "etcd rejected our client certificate"},
+		{"client certificate expired", strict, "https", Options{CAFile: ours.File, CertFile: oldCert, KeyFile: oldKey}, "our client certificate because it has expired"},
 		{"http to https", trusting, "http", Options{}, "use https"},
 		{"https to http", plain, "https", Options{CAFile: ours.File}, "use http in the endpoints"},
 	} {
@@ -113,7 +113,7 @@ func TestCertificatesAreReplacedWithoutARestart(t *testing.T) {
 	ca.sign(filepath.Join(dir, "server"), nil)
 	restart(t, etcd)
 	eventually(t, func() string {
-		if len(kept.said("does not accept our client certificate")) == 0 {
+		if len(kept.said("rejected our client certificate")) == 0 {
 			return "word that the certificate is not accepted"
 		}
 		return ""

@@ -49,7 +49,8 @@ type rpcKey struct{}
 func (m *meter) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
 	method := path.Base(info.FullMethodName)
 	return context.WithValue(ctx, rpcKey{}, &rpc{
-		method: method, began: time.Now(), streams: strings.HasSuffix(method, "Watch") || strings.HasSuffix(method, "KeepAlive"),
+		method: method, began: time.Now(),
+		streams: strings.HasSuffix(method, "Watch") || strings.HasSuffix(method, "KeepAlive"),
 	})
 }
 

@@ -20,9 +20,9 @@ import (
 //	 ▲     │        ▲                           │
 //	 └fault┘        └────────────yes────────────┘
 //
-// After each fault it pauses, and so does every node: what a fault of etcd's costs when it is over is one request and one
-// stream a node, and a list only where the history is gone. The lists, which are as large as the cluster and are wanted by
-// all nodes at once, are spread by Options.ListSpread.
+// After each fault it pauses, and so does every node: the end of an outage costs etcd one request and one stream a
+// node, and a list only if the history is gone. The lists, which are as large as the cluster and requested by all nodes
+// at once, are spread by Options.ListSpread.
 type watcher struct {
 	*Store
 	changed func(subnet.Event) error
@@ -30,7 +30,7 @@ type watcher struct {
 	listed    bool // a snapshot was handed over, and everything since up to position.seen
 	leases    int  // how many there were in the last snapshot
 	regressed bool // the history of the last snapshot is gone
-	bare      bool // that there is no config was said
+	bare      bool // it was logged that there is no config
 
 	mu       sync.Mutex // the goroutine that minds a quiet stream reads the position
 	position position
@@ -58,9 +58,9 @@ func (p *position) note(r subnet.Record) {
 }
 
 var (
-	// errHistory means that the store does not have the history that we know: etcd was wiped, or restored from a backup.
-	errHistory = errors.New("etcd's history is not the one seen before")
-	// errMissed means that the store has a config that we were not told of.
+	// errHistory means that the store does not have the history that was seen: etcd was wiped or restored from a backup.
+	errHistory = errors.New("etcd's history is another than before")
+	// errMissed means that the store has a config that the watch did not deliver.
 	errMissed = errors.New("changes in etcd were missed")
 )
 
@@ -118,10 +118,10 @@ func (w *watcher) run(ctx context.Context) error {
 	return w.follow(ctx)
 }
 
-// takeTurn waits before a list that every node wants, and reports whether ctx is still good. It does so at each attempt: an
-// etcd that goes down again comes back to all nodes at once again. Early in that time it wakes each Hold. To look at one
-// key, and to claim it again if it is gone, takes no list, and the sooner that is done the less can another node that needs a
-// subnet take it for a free one.
+// takeTurn waits before a list that every node requests, and reports whether ctx is still active. It does so at each
+// attempt: an etcd that goes down again comes back to all nodes at once again. Early in that time it wakes each Hold.
+// Reading one key, and claiming it again if it is gone, takes no list, and the sooner that is done the less likely
+// another node that needs a subnet takes it for a free one.
 func (w *watcher) takeTurn(ctx context.Context) bool {
 	whole := w.opts.spread(w.leases)
 	if !sleep(ctx, whole/4) {
@@ -131,36 +131,37 @@ func (w *watcher) takeTurn(ctx context.Context) bool {
 	return sleep(ctx, whole-whole/4)
 }
 
-// regress notes that the store's history is not the one that we know.
+// regress notes that the store's history is not the one that was seen.
 func (w *watcher) regress() {
 	if w.regressed {
 		return
 	}
 	w.regressed = true
 	w.opts.Log.WithField("revision", w.where().seen).
-		Warn("etcd's history is not the one seen before: it was wiped, or restored from a backup. All leases are listed again")
+		Warn("etcd was wiped or restored from a backup; listing all leases again")
 }
 
-// deliver hands e over.
+// deliver calls back with e.
 func (w *watcher) deliver(e subnet.Event) error {
 	w.busy.Store(true)
 	defer w.busy.Store(false)
 	w.notice(e)
-	w.sayBare(e)
+	w.logMissingConfig(e)
 	if err := w.changed(e); err != nil {
 		return refusal{err}
 	}
 	return nil
 }
 
-// sayBare says once where a config that is missing is looked for.
-func (w *watcher) sayBare(e subnet.Event) {
+// logMissingConfig logs once that there is no config, and where it has to be.
+func (w *watcher) logMissingConfig(e subnet.Event) {
 	if !e.ConfigSet {
 		return
 	}
 	if e.Config == nil && !w.bare {
-		w.opts.Log.Warnf("etcd has no network config: write it with: etcdctl put %s '{\"Network\":\"10.5.0.0/16\"}'. "+
-			"If it is there for old tools (ETCDCTL_API=2, etcdctl get), it is in etcd's v2 store, which is apart and cannot be seen: write it again", w.keys.config)
+		w.opts.Log.Warnf("etcd has no network config; write it with: etcdctl put %s '{\"Network\":\"10.5.0.0/16\"}'. "+
+			"If ETCDCTL_API=2 etcdctl get shows one, it is in etcd's separate v2 store and has to be written again",
+			w.keys.config)
 	}
 	w.bare = e.Config == nil
 }

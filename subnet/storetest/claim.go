@@ -150,7 +150,8 @@ func claimCases() []testCase {
 	both = append(both, other)
 	for i, there := range both {
 		for j, want := range both {
-			cases = append(cases, testCase{fmt.Sprintf("%s is taken by %s (%d %d)", want.Key(), there.Key(), i, j), func(t *testing.T, c Cluster) {
+			name := fmt.Sprintf("%s is taken by %s (%d %d)", want.Key(), there.Key(), i, j)
+			cases = append(cases, testCase{name, func(t *testing.T, c Cluster) {
 				claim(t, c.Open(t), nil, there)
 				want.NodeName = "y"
 				taken(t, c.Open(t), nil, want)
@@ -176,7 +177,7 @@ func takeOverCases() []testCase {
 			w := Watch(t, c.Open(t), nil)
 			w.Synced(1)
 			r := claim(t, c.Open(t), nil, single(1, "a"))
-			w.Reached(r.Version) // else the two could be told as one
+			w.Reached(r.Version) // else the two could arrive as one event
 			now := claim(t, c.Open(t), &r, single(1, "b"))
 			says(t, now, single(1, "b"))
 			if now.Order != r.Order || now.Version <= r.Version || now.LeaseID != r.LeaseID {
@@ -263,7 +264,7 @@ func takeOverCases() []testCase {
 				})
 			}
 		}},
-		{"another key is taken if somebody holds its subnet", func(t *testing.T, c Cluster) {
+		{"another key is taken if another record holds its subnet", func(t *testing.T, c Cluster) {
 			s := c.Open(t)
 			there := []subnet.Record{claim(t, s, nil, single(1, "x")), claim(t, s, nil, dual(2, "x"))}
 			mine := claim(t, s, nil, single(3, "a"))

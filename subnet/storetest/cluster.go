@@ -9,7 +9,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// lease returns a lease on the n-th subnet: 10.5.n.0/24, fd00:5:0:n::/64, or both. Different names make different values.
+// lease returns a lease on the n-th subnet: 10.5.n.0/24, fd00:5:0:n::/64, or both. Different names make different
+// values.
 func lease(n int, name string, families ...subnet.Family) subnet.Lease {
 	l := subnet.Lease{BackendType: "vxlan", InstanceID: name, NodeName: name}
 	for _, f := range families {

@@ -13,8 +13,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// contender is a node with all that concerns its lease and nothing else: it watches, chooses, claims, holds, and begins anew
-// when it loses.
+// contender is a node with all that concerns its lease and nothing else: it watches, chooses, claims, holds, and begins
+// again when it loses.
 type contender struct {
 	id       string
 	ip       netip.Addr
@@ -76,7 +76,10 @@ func (n *contender) run(ctx context.Context, s subnet.Store) error {
 				return <-ended
 			}
 		}
-		a, err := view.Allocate(subnet.Request{InstanceID: n.id, PublicIPs: ips, Previous: [2]netip.Prefix{subnet.IPv4: n.previous}, Avoid: avoid, Rand: rand.Uint64N})
+		a, err := view.Allocate(subnet.Request{
+			InstanceID: n.id, PublicIPs: ips, Previous: [2]netip.Prefix{subnet.IPv4: n.previous},
+			Avoid: avoid, Rand: rand.Uint64N,
+		})
 		var r subnet.Record
 		if err == nil {
 			r, err = s.Claim(ctx, a.Have, n.lease(a.Subnets[subnet.IPv4]))
@@ -109,7 +112,8 @@ func (n *contender) next(ctx context.Context, view *subnet.View, events <-chan s
 }
 
 // hold keeps a claimed record until it is lost, or has to give way to an older one.
-func (n *contender) hold(ctx context.Context, s subnet.Store, view *subnet.View, r subnet.Record, events <-chan subnet.Event) {
+func (n *contender) hold(
+	ctx context.Context, s subnet.Store, view *subnet.View, r subnet.Record, events <-chan subnet.Event) {
 	holding, stop := context.WithCancel(ctx)
 	lost := make(chan error, 1)
 	go func() { lost <- s.Hold(holding, r, nil) }()
@@ -203,7 +207,8 @@ func eventually(t *testing.T, check func() string) {
 // rangeOf is a network config with as many subnets as asked for.
 func rangeOf(t *testing.T, subnets int) subnet.Config {
 	t.Helper()
-	c, err := subnet.ParseConfig(fmt.Appendf(nil, `{"Network":"10.5.0.0/16","SubnetMin":"10.5.1.0","SubnetMax":"10.5.%d.0","Backend":{"Type":"vxlan"}}`, subnets))
+	c, err := subnet.ParseConfig(fmt.Appendf(nil,
+		`{"Network":"10.5.0.0/16","SubnetMin":"10.5.1.0","SubnetMax":"10.5.%d.0","Backend":{"Type":"vxlan"}}`, subnets))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +217,8 @@ func rangeOf(t *testing.T, subnets int) subnet.Config {
 
 func contenders(config subnet.Config, n int) (nodes []*contender) {
 	for i := range n {
-		nodes = append(nodes, &contender{id: fmt.Sprintf("node%d", i), ip: netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + i)}), config: config})
+		ip := netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + i)})
+		nodes = append(nodes, &contender{id: fmt.Sprintf("node%d", i), ip: ip, config: config})
 	}
 	return nodes
 }

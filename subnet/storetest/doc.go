@@ -100,7 +100,8 @@ func Run(t *testing.T, kind Kind, fresh func(t *testing.T) Cluster) {
 	})
 }
 
-// RunHarm runs the part of the suite that breaks the store. It belongs to the same contract; its clusters have Harm set.
+// RunHarm runs the part of the suite that breaks the store. It belongs to the same contract; its clusters have Harm
+// set.
 func RunHarm(t *testing.T, kind Kind, fresh func(t *testing.T) Cluster) {
 	run(t, kind, fresh, []testGroup{
 		{"Harm", everyStore, harmCases()},

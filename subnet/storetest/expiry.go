@@ -17,7 +17,7 @@ func expiryCases() []testCase {
 			w.Gone(r.Name)
 			claim(t, s, nil, dual(1, "b"))
 		}},
-		{"a record whose lease has expired is claimed anew", func(t *testing.T, c Cluster) {
+		{"a record whose lease has expired is claimed again", func(t *testing.T, c Cluster) {
 			s := c.Open(t)
 			w := Watch(t, s, nil)
 			for i, want := range []subnet.Lease{single(1, "a"), single(1, "b"), dual(1, "c")} {

@@ -11,7 +11,7 @@ import (
 func regressed(t *testing.T, s State, want int) {
 	t.Helper()
 	if s.Regressed != want {
-		t.Errorf("%d of %d snapshots are said to be of another history, want %d", s.Regressed, s.Synced, want)
+		t.Errorf("%d of %d snapshots are of another history, want %d", s.Regressed, s.Synced, want)
 	}
 }
 
@@ -29,7 +29,7 @@ func stopAt(name string) (before func(subnet.Event), blocked, goOn chan struct{}
 
 func harmCases() []testCase {
 	return []testCase{
-		{"a store that was wiped and written anew before the watcher looked is another", func(t *testing.T, c Cluster) {
+		{"a store that was wiped and written again before the watcher looked is another", func(t *testing.T, c Cluster) {
 			c.Write(t, "config", "{}")
 			before, blocked, goOn := stopAt(c.name(1))
 			w := Watch(t, c.Open(t), before)
@@ -161,7 +161,7 @@ func harmHeldCases() []testCase {
 			}
 			regressed(t, state, 0)
 		}},
-		{"a wiped store is said to be another", func(t *testing.T, c Cluster) {
+		{"a wiped store counts as another", func(t *testing.T, c Cluster) {
 			c.Write(t, "config", "{}")
 			s := c.Open(t)
 			w := Watch(t, s, nil)
@@ -181,7 +181,7 @@ func harmHeldCases() []testCase {
 			same(t, state.Leases[again.Name], again)
 			regressed(t, state, 1)
 		}},
-		{"a restored store is said to be another", func(t *testing.T, c Cluster) {
+		{"a restored store counts as another", func(t *testing.T, c Cluster) {
 			c.Write(t, "config", "{}")
 			s := c.Open(t)
 			w := Watch(t, s, nil)

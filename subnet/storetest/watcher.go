@@ -20,7 +20,7 @@ type Watcher struct {
 	err   error // of Watch, once it has ended
 
 	mu     sync.Mutex
-	woken  chan struct{} // closed and made anew at each event
+	woken  chan struct{} // closed and replaced at each event
 	state  State
 	listed map[string]subnet.Record // of a snapshot that has not ended
 	at     int64                    // its revision
@@ -87,7 +87,8 @@ func (w *Watcher) Stop() error {
 	return w.err
 }
 
-// Until waits until a state passes check, which returns what is still missing, or "" if nothing is. It returns that state.
+// Until waits until a state passes check, which returns what is still missing, or "" if nothing is. It returns that
+// state.
 func (w *Watcher) Until(check func(State) string) State {
 	w.t.Helper()
 	deadline := time.After(patience)
@@ -208,7 +209,8 @@ func (w *Watcher) take(e subnet.Event) error {
 // check holds an event against what is true of all of them.
 func (w *Watcher) check(e subnet.Event) {
 	bad := func(format string, args ...any) {
-		w.t.Errorf("event %d (type %d, revision %d): %s", len(w.state.Events), e.Type, e.Revision, fmt.Sprintf(format, args...))
+		w.t.Errorf("event %d (type %d, revision %d): %s",
+			len(w.state.Events), e.Type, e.Revision, fmt.Sprintf(format, args...))
 	}
 	switch e.Type {
 	case subnet.Page:

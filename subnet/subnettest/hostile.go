@@ -34,8 +34,8 @@ type line struct {
 	Needs   string `json:"needs,omitempty"`
 }
 
-// Hostile returns the corpus. No two records have the same key, and none is good or bad because another is there, so any
-// part of them can be stored together.
+// Hostile returns the corpus. No two records have the same key, and none is good or bad because another is there, so
+// any part of them can be stored together.
 func Hostile() ([]Record, error) {
 	names, err := fs.Glob(hostile.Files, "*.jsonl")
 	if err != nil {

@@ -24,7 +24,7 @@ type Server struct {
 	allocates bool
 
 	mu      sync.Mutex
-	changed chan struct{} // closed at each change, and made anew
+	changed chan struct{} // closed at each change, and replaced
 	state   state
 	history int // counts wipes and restored backups
 }
@@ -164,7 +164,9 @@ func (s *Server) Expire(r subnet.Record) {
 func (s *Server) Records() []subnet.Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.SortedFunc(maps.Values(s.state.records), func(a, b subnet.Record) int { return strings.Compare(a.Name, b.Name) })
+	return slices.SortedFunc(maps.Values(s.state.records), func(a, b subnet.Record) int {
+		return strings.Compare(a.Name, b.Name)
+	})
 }
 
 // AddNode makes a node known to a store that allocates.
