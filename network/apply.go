@@ -5,7 +5,7 @@ import "errors"
 // ErrForeign means that an object that is not selvage's, and must not be touched, is in the place of a desired one.
 var ErrForeign = errors.New("in use by something that is not selvage's")
 
-// errNoApply means that an object is desired of a kind that nothing can change.
+// errNoApply means that no function is registered to change objects of the kind.
 var errNoApply = errors.New("this build cannot change objects of this kind")
 
 // Update is one change to make in a batch.
@@ -15,18 +15,18 @@ type Update[K, V comparable] struct {
 	Err    error // why it could not be made
 
 	repair bool   // it has been in sync before
-	by     string // and who changed it
+	by     string // the process that changed it
 }
 
-// batchSize is the largest number of updates in a batch. More is not faster, and what waits takes memory.
+// batchSize is the largest number of updates in a batch. A larger batch is not faster, and takes more memory.
 const batchSize = 128
 
 // ApplyBatch registers how a pass changes the kernel's objects of this kind. f makes the updates of a batch in their
 // order, each to the object that the change wants, or none if none is desired, and sets Err where it could not. It is
 // idempotent: to set what is set, or to remove what is gone, is no error.
 //
-// f does not change the tables: the pass does, from what f returns. What the kernel notifies of in the meantime is
-// taken in after the pass, or by [Reconciler.Drain].
+// f does not change the tables: the pass does, from what f returns. The kernel's notifications in the meantime are
+// processed after the pass, or by [Reconciler.Drain].
 func (t *Table[K, V]) ApplyBatch(f func([]Update[K, V])) { t.apply = f }
 
 // ApplyEach does the same for a kind with few objects, whose changes are made one by one. Each is the change that the
@@ -66,7 +66,7 @@ func (t *Tables) ApplyLinks(f func(name string, c Change[Link]) (LinkEffects, er
 	})
 }
 
-// cannotApply is the apply function of a table that has been given none.
+// cannotApply is the apply function of a table without a registered one.
 func cannotApply[K, V comparable](batch []Update[K, V]) {
 	for i := range batch {
 		batch[i].Err = errNoApply

@@ -26,7 +26,7 @@ type kind[K, V comparable] struct {
 	// nexthop says the same of a nexthop object that an object goes by; 0: none. nil: objects go by no nexthop object.
 	nexthop func(K, V) NexthopID
 
-	// ready reports whether an object can be set now, if that takes more than its device and its nexthop object.
+	// ready reports whether an object can be set now, if it needs more than its device and its nexthop object.
 	ready func(K) bool
 	// used reports whether other objects still rest on one that no owner wants: it is kept until they are gone.
 	used func(K) bool
@@ -63,7 +63,7 @@ type actual interface {
 	retryOn(link string)
 }
 
-// counted is how the table looks to people.
+// counted is the table's part in reports.
 type counted interface {
 	kindName() string
 	Counts() Count

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Reconciler makes a kernel hold what the tables want.
+// Reconciler brings the kernel in sync with the tables' desired state.
 type Reconciler struct {
 	Tables *Tables
 	// KeepUnwanted holds back all removals: until every lease is known, what no owner wants yet may be desired.
@@ -21,7 +21,8 @@ type Reconciler struct {
 // Pass applies what differs and is due: first everything that is desired, each kind resting on the ones before it,
 // then, in reverse order, the removals. So a new path is in place before the old one is removed.
 //
-// A pass costs O(what differs). A change that fails stays pending and is tried again later; it stops nothing else.
+// A pass costs O(what differs). A change that fails stays pending and is tried again later; it does not stop the
+// others.
 func (r *Reconciler) Pass(now time.Time) Result {
 	r.pass = pass{now: now}
 	p := &r.pass
@@ -59,7 +60,7 @@ func (t *Table[K, V]) set(p *pass) {
 	t.setWhere(p, func(K) bool { return true })
 }
 
-// setWhere does it for the keys that where picks.
+// setWhere does the same for the keys that where selects.
 func (t *Table[K, V]) setWhere(p *pass, where func(K) bool) {
 	t.attempt(p, func(k K, c Change[V]) bool { return c.Wanted && where(k) && t.isReady(k, c.Want) })
 }
@@ -90,7 +91,7 @@ func (t *Table[K, V]) attempt(p *pass, which func(K, Change[V]) bool) {
 			p.retryAt(at)
 			return true
 		}
-		// Whether it is a repair is asked before it is made: to make it may show that a device is gone.
+		// Decide before the change whether it is a repair: the change may reveal that a device is gone.
 		batch = append(batch, Update[K, V]{Key: k, Change: c, repair: t.cells[k].is(settled), by: t.changedBy[k]})
 		if len(batch) == batchSize {
 			flush()
@@ -100,7 +101,7 @@ func (t *Table[K, V]) attempt(p *pass, which func(K, Change[V]) bool) {
 	flush()
 }
 
-// applied takes the outcome of an update into the table and the result.
+// applied records the outcome of an update in the table and the result.
 func (t *Table[K, V]) applied(p *pass, u Update[K, V]) {
 	k, c := u.Key, u.Change
 	t.tried(k, p.now, c.Wanted && !u.repair, u.Err)

@@ -2,9 +2,9 @@ package network
 
 import "time"
 
-// Owner is who wants an object: a lease, or the node itself.
+// Owner has objects in the desired state: a lease, or the node itself.
 type Owner struct {
-	Name  string // tells owners apart
+	Name  string // unique
 	Grace bool   // the lease was withdrawn and is in its grace period: any live claim takes precedence
 	Age   int64  // the store revision that created the lease: the lower one takes precedence
 }
@@ -26,7 +26,7 @@ type Change[V comparable] struct {
 	Wanted, Present bool // the flags of Want and Have; at least one is set
 }
 
-// Table holds one kind of kernel object: who wants what, what the kernel has, and which keys differ.
+// Table holds the desired and the actual objects of one kind, and the keys that differ.
 //
 // Several owners may want one key. The claim that takes precedence counts (see [Owner]), and losing an owner never
 // removes an object that another owner still wants. An object that no owner wants differs only if it is selvage's own.
@@ -125,7 +125,7 @@ func (t *Table[K, V]) shrink() {
 	}
 }
 
-// blame records who changed a key that was in sync, if that is known, and forgets it once the key is in sync again.
+// blame records which process changed a key that was in sync, if known, until the key is in sync again.
 func (t *Table[K, V]) blame(k K, changed bool) {
 	switch {
 	case !changed && len(t.changedBy) > 0:
@@ -272,7 +272,7 @@ func (t *Table[K, V]) Losers(yield func(K, Owner) bool) {
 	}
 }
 
-// Counts counts keys; it costs O(1). Foreign objects are not counted, even in the place of a desired one.
+// Counts counts keys, in O(1). Foreign objects are not counted, even in the place of a desired one.
 func (t *Table[K, V]) Counts() Count {
 	c := t.counts
 	c.Pending = len(t.dirty) - c.Unwanted

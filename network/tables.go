@@ -18,7 +18,7 @@ type Tables struct {
 
 	kinds  []objects           // the same, in the order in which they are set
 	owned  map[string]struct{} // devices that are selvage's own, as last taken into the tables of what is on them
-	author string              // who makes the changes that are observed now
+	author string              // the process that makes the changes observed now
 
 	last, next State // the arguments of Replace; kept while it runs, so that it does not allocate them
 
@@ -209,7 +209,7 @@ func (t *Tables) Grow(n int, like State) {
 	}
 }
 
-// Attribute names who makes the changes observed from now on, for people; empty: unknown. Their repairs will name it.
+// Attribute names the process that makes the changes observed from now on, for people; empty: unknown. Repairs name it.
 func (t *Tables) Attribute(who string) { t.author = who }
 
 // RetryOn records that something about a device has changed, such as a new address: what could not be set on it may be
