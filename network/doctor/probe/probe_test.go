@@ -12,13 +12,13 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Addresses of each family: ours, the peer's, a router's.
+// Addresses of this node and of the peer, by family.
 var (
 	ours   = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 	theirs = [2]netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::2")}
 )
 
-// ip puts an IP header before a payload.
+// ip prepends an IP header to a payload.
 func ip(f subnet.Family, protocol byte, from, to netip.Addr, payload []byte) []byte {
 	var b []byte
 	if f == subnet.IPv4 {
@@ -31,12 +31,12 @@ func ip(f subnet.Family, protocol byte, from, to netip.Addr, payload []byte) []b
 
 func icmpOf(f subnet.Family) byte { return [...]byte{unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6}[f] }
 
-// about is an ICMP message of a type and code about a packet.
+// about returns an ICMP error that quotes a packet.
 func about(typ, code byte, rest uint32, packet []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{typ, code, 0, 0}, rest), packet...)
 }
 
-// tunnelled is a UDP datagram to a port with a VXLAN packet in it.
+// tunnelled returns a UDP datagram to a port that holds a VXLAN packet.
 func tunnelled(port uint16, inner []byte) []byte {
 	b := binary.BigEndian.AppendUint16([]byte{0x30, 0x39}, port)
 	return append(append(b, make([]byte, inVXLAN-4)...), inner...)
