@@ -133,7 +133,7 @@ packages-shells:
 	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish
 
 .PHONY: lint
-lint: bin/staticcheck ## run gofmt, go vet and staticcheck
+lint: bin/staticcheck language ## run gofmt, go vet, staticcheck and the language checks
 	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$bad" || { \
 		echo "$$bad"; echo 'not formatted: run gofmt -w on these' >&2; exit 1; }
 	@$(RUN_GO) vet ./...

@@ -104,7 +104,8 @@ func (k *Kernel) rename(kind deviceKind, name string, want network.Link) (have n
 		return have, "", err
 	case found.link.Alias != network.Alias:
 		return have, "", fmt.Errorf("make device %s (%s): device %s is a %s already: %w; "+
-			"delete it, or give one of them other settings", name, want.Identity(), found.name, found.link.Identity(), network.ErrForeign)
+			"delete it, or give one of them other settings",
+			name, want.Identity(), found.name, found.link.Identity(), network.ErrForeign)
 	case !found.link.SameDevice(want):
 		return have, "", k.deleteLink(found.name)
 	}
