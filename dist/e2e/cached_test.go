@@ -61,7 +61,7 @@ func TestStartWithoutEtcd(t *testing.T) {
 	}{
 		{what: "the lease runs", damaged: true, ready: true, peers: true, says: "starting from cached leases"},
 		{what: "the lease may have run out", expired: true, peers: true, says: "may have expired"},
-		{what: "it is not wanted", args: []string{"--no-cached-start"}, says: "etcd cannot be used"},
+		{what: "it is not wanted", args: []string{"--no-cached-start"}, says: "etcd unavailable"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			ctx := testctx.New(t)

@@ -107,7 +107,7 @@ func TestLogOfManyLeases(t *testing.T) {
 	since("5,000 leases that are removed and added again, 500 of them one by one", 20)
 
 	l.Etcd().Kill()
-	waitFor(ctx, t, "the outage", func() error { return says(node, "etcd cannot be used") })
+	waitFor(ctx, t, "the outage", func() error { return says(node, "etcd unavailable") })
 	since("etcd is away", 3)
 	if err := l.Etcd().Start(ctx); err != nil {
 		t.Fatal(err)
