@@ -6,6 +6,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,8 +17,9 @@ import (
 	"github.com/selvage-net/selvage/network/filter/blocking"
 )
 
-// fakeFilter holds the policy it was given. It is used under synctest, in which one goroutine runs at a time.
+// fakeFilter holds the policy it was given. A test reads its fields after synctest.Wait.
 type fakeFilter struct {
+	mu       sync.Mutex
 	held     filter.Policy
 	broken   bool // another process has changed the rules
 	err      error
@@ -31,6 +33,8 @@ type fakeFilter struct {
 }
 
 func (f *fakeFilter) Ensure(_ context.Context, p filter.Policy) (changed []string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.checks = append(f.checks, time.Now())
 	f.status.Failed = f.err
 	if f.err != nil {
@@ -47,20 +51,37 @@ func (f *fakeFilter) Watch(ctx context.Context, ready, changed, activity func())
 	if f.watchErr != nil {
 		return f.watchErr
 	}
+	f.mu.Lock()
 	f.changed, f.activity = changed, activity
+	f.mu.Unlock()
 	<-ctx.Done()
 	return nil
 }
 
-func (f *fakeFilter) Status() filter.Status { return f.status }
-func (f *fakeFilter) Notified() bool        { return f.notified }
-func (f *fakeFilter) Close() error          { f.closed = true; return nil }
+func (f *fakeFilter) Status() filter.Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status
+}
+
+func (f *fakeFilter) Notified() bool { return f.notified }
+func (f *fakeFilter) Close() error   { f.closed = true; return nil }
 
 // external is a change by another process, which the kernel reports.
 func (f *fakeFilter) external() {
+	f.mu.Lock()
 	f.broken = true
-	f.activity()
-	f.changed()
+	activity, changed := f.activity, f.changed
+	f.mu.Unlock()
+	activity()
+	changed()
+}
+
+// succeed ends the failure of Ensure.
+func (f *fakeFilter) succeed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = nil
 }
 
 func logTo(out *bytes.Buffer) logrus.FieldLogger {
@@ -173,17 +194,17 @@ func TestResync(t *testing.T) {
 	const resync = time.Minute
 	for _, x := range []struct {
 		name  string
-		fake  fakeFilter
+		fake  *fakeFilter
 		every int // rounds
 	}{
-		{"all changes are reported", fakeFilter{notified: true}, idleRounds},
-		{"some changes are not reported", fakeFilter{}, 1},
-		{"no change is reported", fakeFilter{notified: true, watchErr: errors.New("no permission")}, 1},
-		{"the last check failed", fakeFilter{notified: true, err: errors.New("no such module")}, 1},
+		{"all changes are reported", &fakeFilter{notified: true}, idleRounds},
+		{"some changes are not reported", &fakeFilter{}, 1},
+		{"no change is reported", &fakeFilter{notified: true, watchErr: errors.New("no permission")}, 1},
+		{"the last check failed", &fakeFilter{notified: true, err: errors.New("no such module")}, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := x.fake
-			k, _, woken := running(t, &f, resync)
+			k, _, woken := running(t, f, resync)
 			k.Set(first)
 			time.Sleep(10*idleRounds*resync + time.Second)
 			synctest.Wait()
@@ -222,7 +243,7 @@ func TestFailure(t *testing.T) {
 		k.Set(first)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		f.err = nil
+		f.succeed()
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		want := "level=info msg=packet filter: iptables (asked for)\n" +
