@@ -12,7 +12,7 @@ func dueAt(t *Tables, k RouteKey, now time.Time) time.Time {
 	return at
 }
 
-// TestConflictIsNamed: a route that somebody replaces again and again is reported with both values; one that was replaced
+// TestConflictIsNamed: a route that another process replaces again and again is reported with both values; one that was replaced
 // once or twice is not.
 func TestConflictIsNamed(t *testing.T) {
 	tables := applyNothing(NewTables())
@@ -49,7 +49,7 @@ func TestConflictIsNamed(t *testing.T) {
 	}
 }
 
-// TestFailureIsNoConflict: what could not be set for a while, and then could, was changed by nobody.
+// TestFailureIsNoConflict: what could not be set for a while, and then could, was changed by no other process.
 func TestFailureIsNoConflict(t *testing.T) {
 	r, kernel := node(1)
 	refused := errors.New("permission denied: IPv6 is disabled on this device")
@@ -74,7 +74,7 @@ func TestFailureIsNoConflict(t *testing.T) {
 	if got := r.Pass(now); got.Repaired != 1 || len(got.Conflicts) != 0 {
 		t.Errorf("when it succeeds: %+v, want a repair and no conflict", got)
 	}
-	// Somebody who then really does it again and again is found out as ever.
+	// A process that then really changes it again and again is still reported.
 	conflicts := 0
 	for range 8 {
 		del(kernel, kernel.routes, r.Tables.Routes, key)

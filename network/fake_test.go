@@ -18,7 +18,7 @@ var (
 
 // fakeKernel keeps state as the real one does: nothing can hang on a device or a nexthop object that is not there, what
 // hangs on one goes with it, VNI and port exist once, some things happen without a notification. It refuses what package
-// kernel refuses, and notes in touched whatever it was asked to do to somebody else's things.
+// kernel refuses, and notes in touched whatever it was asked to do to foreign objects.
 type fakeKernel struct {
 	tables     *Tables
 	vteps      map[netip.Addr]VTEP

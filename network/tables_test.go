@@ -251,7 +251,7 @@ func TestOwnershipFollowsTheDevice(t *testing.T) {
 	self := Owner{Name: "self"}
 	flannels := vxlan() // as flannel made it: the right kind, no mark
 	flannels.Alias = ""
-	others := withVNI(flannels, 42) // somebody else's under the same name
+	others := withVNI(flannels, 42) // a foreign one under the same name
 	dummy := Link{Kind: "dummy", Up: true}
 	unmarked := vxlan()
 	unmarked.Alias = ""

@@ -27,10 +27,12 @@ func (r Rest) String() string {
 		percent(r.CPU), r.Over, percent(r.Programs), r.Requests, r.Traced)
 }
 
-// A daemon that has just received thousands of leases has work to finish: it writes them to disk, and returns memory. That is over
-// when it uses less than restless of CPU within a step; a daemon that never comes to rest is measured all the same.
+// A daemon that has just received thousands of leases has work to finish: it writes them to disk, and returns memory.
+// That is over when it uses less than restless of CPU within a step; a daemon that never comes to rest is measured all
+// the same.
 const (
-	// SettleStep is a step for [Suite.Rest] after which a daemon has written its leases: it does so every ten seconds while they change.
+	// SettleStep is a step for [Suite.Rest] after which a daemon has written its leases: it does so every ten seconds
+	// while they change.
 	SettleStep = 12 * time.Second
 	settleMost = 5                     // steps
 	restless   = 20 * time.Millisecond // a tick or two of what the kernel counts in
@@ -49,8 +51,9 @@ func (h *host) settle(ctx context.Context, step time.Duration) (cpu, programs ti
 	}
 }
 
-// Rest leaves everything alone, and says what the first node's daemon did meanwhile, when it has come to rest, which is looked at
-// every step. Of a daemon that is notified of changes and does not look for them itself, that is next to nothing, however many leases there are.
+// Rest leaves everything alone, and says what the first node's daemon did meanwhile, when it has come to rest, which
+// is looked at every step. Of a daemon that is notified of changes and does not look for them itself, that is next to
+// nothing, however many leases there are.
 func (s *Suite) Rest(ctx context.Context, step, d, traced time.Duration) (Rest, error) {
 	h := s.hosts[0]
 	problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) })

@@ -26,16 +26,17 @@ type Result struct {
 	Err      error         // no answer, or a source address that is not as it should be
 }
 
-// Probe sends from one endpoint to another: UDP datagrams, then 32 KiB over TCP and back. It also judges the source address
-// seen: a pod's is its own, except outside the overlay, where it is the node's; a node's is any that belongs to the node.
+// Probe sends from one endpoint to another: UDP datagrams, then 32 KiB over TCP and back. It also judges the source
+// address seen: a pod's is its own, except outside the overlay, where it is the node's; a node's is any that belongs
+// to the node.
 //
 // It uses IPv4 if both ends have it; [Lab.ProbeFamily] chooses, and [Lab.ProbeShared] uses all that both have.
 func (l *Lab) Probe(ctx context.Context, from, to *Endpoint) Result {
 	return l.ProbeFamily(ctx, preferred(from, to), from, to)
 }
 
-// ProbeShared is [Lab.Probe] in each family that both ends have, one result a family. There is at least one result: of ends
-// that share no family, one that says so.
+// ProbeShared is [Lab.Probe] in each family that both ends have, one result a family. There is at least one result: of
+// ends that share no family, one that says so.
 func (l *Lab) ProbeShared(ctx context.Context, from, to *Endpoint) []Result {
 	return eachShared(from, to, func(f subnet.Family) Result { return l.ProbeFamily(ctx, f, from, to) })
 }
@@ -95,8 +96,8 @@ func (l *Lab) ProbeFamily(ctx context.Context, f subnet.Family, from, to *Endpoi
 	return r
 }
 
-// LongEnough is how long a probe that is to get no answer waits for one: a hundred times what a probe from one endpoint to another
-// that is answered has just taken, so that it is longer on a slow machine.
+// LongEnough is how long a probe that is to get no answer waits for one: a hundred times what a probe from one
+// endpoint to another that is answered has just taken, so that it is longer on a slow machine.
 func (l *Lab) LongEnough(ctx context.Context, from, to *Endpoint) (time.Duration, error) {
 	const times, least = 100, 100 * time.Millisecond
 	begin := time.Now()
@@ -150,8 +151,8 @@ func dial(ctx context.Context, dialer net.Dialer, do func(func() error) error, n
 // numberSize is the size of a probe's number in bytes.
 const numberSize = 8
 
-// probeUDP exchanges two datagrams: the first may have to wait for neighbours to be resolved, the second is measured. The
-// ones sent have size bytes.
+// probeUDP exchanges two datagrams: the first may have to wait for neighbours to be resolved, the second is measured.
+// The ones sent have size bytes.
 func probeUDP(ctx context.Context, dialer net.Dialer, do func(func() error) error, target netip.AddrPort, size int,
 ) (rtt time.Duration, seen netip.Addr, err error) {
 	conn, err := dial(ctx, dialer, do, "udp", target)

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// settle is how long a lost datagram's answer is waited for once an answer to a later one has come, which shows that the path works.
+	// settle is how long a lost datagram's answer is waited for once an answer to a later one has come, which shows that
+	// the path works.
 	settle = 500 * time.Millisecond
 	// giveUp is how long any answer is waited for after the last datagram was sent. Then the path is taken to be broken.
 	giveUp = 5 * time.Second
@@ -37,8 +38,9 @@ func (r StreamReport) String() string {
 	return fmt.Sprintf("%d sent, %d lost, longest gap %s", r.Sent, r.Lost, r.Gap.Round(100*time.Microsecond))
 }
 
-// Stream sends a datagram from one endpoint to another every so often until ctx ends, then waits until all are answered. Those that
-// are not half a second after a later datagram was are lost. An error means that there was no stream, not that all was lost.
+// Stream sends a datagram from one endpoint to another every so often until ctx ends, then waits until all are
+// answered. Those that are not half a second after a later datagram was are lost. An error means that there was no
+// stream, not that all was lost.
 //
 // It uses IPv4 if both ends have it; [Lab.StreamFamily] chooses, and [Lab.StreamShared] uses all that both have.
 func (l *Lab) Stream(ctx context.Context, from, to *Endpoint, every time.Duration) (StreamReport, error) {
@@ -104,8 +106,8 @@ func closeStream(conn *net.UDPConn, target netip.AddrPort, answers <-chan []uint
 	}
 }
 
-// send returns when each datagram was sent; the last value is the end. One that the kernel refused, for want of a route for
-// instance, is lost like one that was dropped later.
+// send returns when each datagram was sent; the last value is the end. One that the kernel refused, for want of a
+// route for instance, is lost like one that was dropped later.
 func send(ctx context.Context, conn *net.UDPConn, target netip.AddrPort, every time.Duration) []time.Time {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -124,8 +126,8 @@ func send(ctx context.Context, conn *net.UDPConn, target netip.AddrPort, every t
 	}
 }
 
-// receive returns the numbers of the datagrams that target answered. It ends after the stream, when total has said how many were sent:
-// when all are answered, settle after a closing datagram was, or after giveUp.
+// receive returns the numbers of the datagrams that target answered. It ends after the stream, when total has said how
+// many were sent: when all are answered, settle after a closing datagram was, or after giveUp.
 func receive(conn *net.UDPConn, target netip.AddrPort, total <-chan int) (numbers []uint64) {
 	packet := make([]byte, 128)
 	sent, closed := -1, false

@@ -40,7 +40,7 @@ func wanted6(local string) network.State {
 	}
 }
 
-// TestGatewayCoveredByAnotherRoute: somebody's wider route covers the peer's address, and one stands in our route's
+// TestGatewayCoveredByAnotherRoute: a foreign wider route covers the peer's address, and one stands in our route's
 // place.
 func TestGatewayCoveredByAnotherRoute(t *testing.T) {
 	inNamespace(t, func(*sandbox.Net) error {

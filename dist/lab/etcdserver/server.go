@@ -146,8 +146,8 @@ func (s *Server) Kill() {
 	}
 }
 
-// Pause stops the process without ending it: connections stay open and nothing answers. It returns when every thread has
-// stopped; they do so one after the other, and the last could still answer somebody.
+// Pause stops the process without ending it: connections stay open and nothing answers. It returns when every thread
+// has stopped; they do so one after the other, and the last could still answer somebody.
 func (s *Server) Pause() error {
 	if err := s.signal(syscall.SIGSTOP); err != nil {
 		return err
