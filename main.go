@@ -58,6 +58,12 @@ const (
 	defaultSubnetFile = "/run/flannel/subnet.env"
 )
 
+// Values of --ready-requires.
+const (
+	readyEntries = "entries"
+	readyTraffic = "traffic"
+)
+
 // garbagePercent is by how much the heap may grow over what is in use; see GOGC in package runtime.
 const garbagePercent = 20
 
@@ -78,6 +84,7 @@ type flags struct {
 	metricsAddr   string
 	healthzIP     string
 	healthzPort   int
+	readyRequires string
 	logLevel      string
 	logFormat     string
 	verbosity     int
@@ -121,7 +128,7 @@ for --etcd-endpoints and so on. A flag takes precedence over the environment. Pu
 	f.register(root.Flags())
 	for flag, words := range map[string][]string{
 		"log-level": {"error", "warning", "info", "debug"}, "log-format": {"text", "json"},
-		"vxlan-tx-checksum": {"on", "off", "auto"},
+		"vxlan-tx-checksum": {"on", "off", "auto"}, "ready-requires": {readyEntries, readyTraffic},
 	} {
 		command.CompleteFlag(root, flag, words...)
 	}
@@ -189,6 +196,8 @@ func (f *flags) register(s *pflag.FlagSet) {
 		"address and port that serve /metrics (Prometheus), /healthz and /readyz; empty for none")
 	s.StringVar(&f.healthzIP, "healthz-ip", "0.0.0.0", "address that serves /healthz and /readyz")
 	s.IntVar(&f.healthzPort, "healthz-port", 0, "port that serves /healthz and /readyz; 0 for none")
+	s.StringVar(&f.readyRequires, "ready-requires", readyEntries,
+		"what /readyz requires: entries (all kernel entries are in sync) or traffic (and no family's traffic is cut)")
 	s.StringVar(&f.logLevel, "log-level", "info", "error, warning, info or debug")
 	s.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	s.IntVar(&f.verbosity, "v", 0, "accepted for compatibility with flannel: above 0 is --log-level=debug")
@@ -257,6 +266,9 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	}
 	if f.node.PeerGrace < 0 {
 		return errors.New("--peer-grace: want 0 or more")
+	}
+	if f.readyRequires != readyEntries && f.readyRequires != readyTraffic {
+		return fmt.Errorf("--ready-requires: %q, want %s or %s", f.readyRequires, readyEntries, readyTraffic)
 	}
 	address := func(flag, text string, ok func(netip.Addr) bool, want string) (netip.Addr, error) {
 		if text == "" {
@@ -327,7 +339,7 @@ func (f *flags) logger() (*logrus.Logger, error) {
 
 // listen opens the socket and the ports of the API. The default socket may fail: a container's /run can be read-only.
 func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
-	o := api.Options{Socket: f.socket, Metrics: f.metricsAddr, Log: log}
+	o := api.Options{Socket: f.socket, Metrics: f.metricsAddr, Traffic: f.readyRequires == readyTraffic, Log: log}
 	if f.healthzPort != 0 {
 		o.Healthz = net.JoinHostPort(f.healthzIP, strconv.Itoa(f.healthzPort))
 	}

@@ -116,12 +116,15 @@ func (n *node) noteState(now time.Time) {
 	} else if n.history.filterSince.IsZero() {
 		n.history.filterSince = now
 	}
-	troubled := len(n.problems(now)) > 0
+	troubled := slices.ContainsFunc(n.problems(now), degrades)
 	if n.history.readySince.IsZero() || n.history.troubled && !troubled {
 		n.history.readySince = now
 	}
 	n.history.troubled = troubled
 }
+
+// degrades reports whether a node with a problem is degraded.
+func degrades(p status.Problem) bool { return !p.Warning }
 
 func (n *node) status(now time.Time) status.Status {
 	s := status.Status{
@@ -136,15 +139,14 @@ func (n *node) status(now time.Time) status.Status {
 	switch {
 	case !n.publisher.ready:
 		s.State, s.Since = status.Starting, n.history.started
-	case len(s.Problems) > 0:
-		s.State = status.Degraded
-		s.Since = s.Problems[0].Since
+	default:
 		for _, p := range s.Problems {
-			if p.Since.Before(s.Since) {
-				s.Since = p.Since
+			if degrades(p) && (s.State != status.Degraded || p.Since.Before(s.Since)) {
+				s.State, s.Since = status.Degraded, p.Since
 			}
 		}
 	}
+	s.Cut = status.CutsOf(s.Problems)
 	for kind, c := range n.tables.Counts() {
 		s.Entries[kind] = status.Count{Wanted: c.Wanted, Present: c.Present, Pending: n.pendingOf(c)}
 	}
@@ -200,6 +202,9 @@ func (n *node) problems(now time.Time) []status.Problem {
 	}
 	if since := n.history.pendingSince; !since.IsZero() && now.Sub(since) > pendingFor {
 		add("pending", status.EntriesPending, since, fmt.Sprintf("%d entries are out of sync", n.pending()))
+		if n.backend != nil {
+			all[len(all)-1].Cuts = n.ownCuts()
+		}
 	}
 	all = append(all, n.shadowProblems()...)
 	all = append(all, n.filterProblems(now)...)

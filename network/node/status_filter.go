@@ -20,8 +20,10 @@ func (n *node) filterProblems(now time.Time) (all []status.Problem) {
 	}
 	s := n.rules.Status()
 	for _, d := range s.Drops {
-		text := status.Text(d.Report())
-		all = append(all, status.Problem{Topic: "packet filter", Code: status.PacketsDropped, Text: text, Since: since})
+		all = append(all, status.Problem{
+			Topic: "packet filter", Code: status.PacketsDropped, Text: status.Text(d.Report()), Since: since,
+			Cuts: familyNames(only(d.Family)),
+		})
 	}
 	if s.Failed != nil {
 		text := status.Text(s.Failed.Error())

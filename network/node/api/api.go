@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,8 @@ type Options struct {
 	Socket  string // path of the unix socket
 	Healthz string // address and port of /healthz and /readyz
 	Metrics string // address and port of /metrics, /healthz and /readyz
+	// Traffic makes /readyz fail while the traffic of a family is cut.
+	Traffic bool
 	Log     logrus.FieldLogger
 }
 
@@ -44,6 +47,7 @@ const answerTimeout = 5 * time.Second
 // Server has the open listeners.
 type Server struct {
 	source    Source
+	traffic   bool // see Options.Traffic
 	log       logrus.FieldLogger
 	now       func() time.Time
 	listeners []net.Listener
@@ -52,7 +56,7 @@ type Server struct {
 
 // Listen opens the listeners, so that an address that is in use is reported before anything else is done.
 func Listen(o Options) (*Server, error) {
-	s := &Server{log: o.Log, now: time.Now}
+	s := &Server{log: o.Log, now: time.Now, traffic: o.Traffic}
 	err := s.listenSocket(o.Socket)
 	if err == nil && o.Healthz != "" && o.Healthz != o.Metrics {
 		err = s.listenTCP("--healthz-ip, --healthz-port", o.Healthz, s.health(http.NewServeMux()))
@@ -174,7 +178,7 @@ func answer(ask func(context.Context, *http.Request) (any, error)) http.HandlerF
 }
 
 // health adds /healthz, which fails if the loop is stuck, and /readyz, which fails unless all kernel entries are in
-// sync.
+// sync; see also [Options].Traffic.
 func (s *Server) health(mux *http.ServeMux) *http.ServeMux {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := s.ask(w, r); ok {
@@ -190,9 +194,24 @@ func (s *Server) health(mux *http.ServeMux) *http.ServeMux {
 			http.Error(w, fmt.Sprintf("%s, %d entries pending", st.State, pending), http.StatusServiceUnavailable)
 			return
 		}
+		if s.traffic && len(st.Cut) > 0 {
+			http.Error(w, cutText(st), http.StatusServiceUnavailable)
+			return
+		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	return mux
+}
+
+// cutText says which traffic is cut, and why.
+func cutText(st status.Status) string {
+	text := strings.Join(st.Cut, " and ") + " traffic is cut"
+	for _, p := range st.Problems {
+		if len(p.Cuts) > 0 {
+			text += fmt.Sprintf("\n%s: %s", p.Topic, p.Text)
+		}
+	}
+	return text
 }
 
 func (s *Server) ask(w http.ResponseWriter, r *http.Request) (st status.Status, ok bool) {

@@ -124,20 +124,22 @@ func TestNotRunning(t *testing.T) {
 
 // TestHealth has /healthz fail with a stuck loop only, and /readyz for whatever is not in place.
 func TestHealth(t *testing.T) {
+	cut := status.Status{State: status.Degraded, Cut: []string{"IPv6"}, Problems: []status.Problem{{Topic: "peers", Cuts: []string{"IPv6"}}}}
 	for _, tt := range []struct {
-		name           string
-		d              daemon
-		healthz, ready int
+		name                    string
+		d                       daemon
+		healthz, ready, traffic int // the last with --ready-requires=traffic
 	}{
-		{"ready", daemon{status: status.Status{State: status.Ready}}, 200, 200},
-		{"starting", daemon{status: status.Status{State: status.Starting}}, 200, 503},
-		{"degraded by etcd alone", daemon{status: status.Status{State: status.Degraded}}, 200, 200},
-		{"a route is missing", daemon{status: status.Status{State: status.Degraded, Entries: map[string]status.Count{"route": {Pending: 1}}}}, 200, 503},
-		{"stuck", daemon{err: context.DeadlineExceeded}, 503, 503},
+		{"ready", daemon{status: status.Status{State: status.Ready}}, 200, 200, 200},
+		{"starting", daemon{status: status.Status{State: status.Starting}}, 200, 503, 503},
+		{"degraded by etcd alone", daemon{status: status.Status{State: status.Degraded}}, 200, 200, 200},
+		{"a route is missing", daemon{status: status.Status{State: status.Degraded, Entries: map[string]status.Count{"route": {Pending: 1}}}}, 200, 503, 503},
+		{"traffic is cut", daemon{status: cut}, 200, 200, 503},
+		{"stuck", daemon{err: context.DeadlineExceeded}, 503, 503, 503},
 	} {
-		s := &Server{source: &tt.d, log: quiet()}
-		h := s.health(http.NewServeMux())
-		for path, want := range map[string]int{"/healthz": tt.healthz, "/readyz": tt.ready} {
+		for path, want := range map[string]int{"/healthz": tt.healthz, "/readyz": tt.ready, "/readyz?": tt.traffic} {
+			s := &Server{source: &tt.d, log: quiet(), traffic: strings.HasSuffix(path, "?")}
+			h := s.health(http.NewServeMux())
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 			if w.Code != want {

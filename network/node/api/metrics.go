@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,7 +38,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 type descriptions struct {
 	build, state, since, peers, wanted, present, pending, repairs, failures, passes                 *prometheus.Desc
 	leaseExpiry, etcdUp, etcdContact, etcdLatency, etcdRequests, etcdFailed, etcdSent, etcdReceived *prometheus.Desc
-	problems, filter, leases, leaseLeft, watchRestarts                                              *prometheus.Desc
+	problems, cut, filter, leases, leaseLeft, watchRestarts                                         *prometheus.Desc
 	receiveDropped, sendDropped, receiveErrors, sendErrors                                          *prometheus.Desc
 }
 
@@ -47,6 +48,8 @@ func describe() descriptions {
 		state:    desc("state", "1 for the current state of the node, 0 for the other states.", "state"),
 		since:    desc("state_since_timestamp_seconds", "Time at which the current state began."),
 		problems: desc("problems", "Current problems; selvaged status lists them."),
+		cut: desc("traffic_cut",
+			"1 if a problem cuts the traffic between this node's pods and other nodes, 0 if none is known.", "family"),
 		peers:    desc("peers", "Leases of other nodes, by state: programmed, pending, grace or quarantined.", "state"),
 		wanted:   desc("entries_wanted", "Desired kernel entries.", "kind"),
 		present:  desc("entries_present", "Kernel entries that are desired or managed by selvage.", "kind"),
@@ -112,6 +115,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(d.since, seconds(st.Since))
 	gauge(d.problems, float64(len(st.Problems)))
+	for _, family := range []string{"IPv4", "IPv6"} {
+		gauge(d.cut, bit(slices.Contains(st.Cut, family)), family)
+	}
 	gauge(d.leases, float64(st.Leases))
 	gauge(d.peers, float64(st.Peers.Programmed), string(status.Programmed))
 	gauge(d.peers, float64(st.Peers.Pending), string(status.Pending))

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -32,7 +33,7 @@ type State string
 const (
 	Starting State = "starting" // not ready yet: Problems say what it waits for
 	Ready    State = "ready"    // the kernel holds all desired entries
-	Degraded State = "degraded" // it was ready, and has problems now: see Problems
+	Degraded State = "degraded" // it was ready, and has problems now that are more than warnings: see Problems
 )
 
 // Status is the state of a node, as its daemon reports it.
@@ -46,6 +47,9 @@ type Status struct {
 	State    State     `json:"state"`
 	Since    time.Time `json:"since"`
 	Problems []Problem `json:"problems"`
+	// Cut are the families, "IPv4" or "IPv6", whose traffic between this node's pods and other nodes is cut by one of the
+	// problems.
+	Cut []string `json:"cut,omitempty"`
 
 	Config  json.RawMessage `json:"config,omitempty"` // the network config in use, as it was written
 	Lease   *Lease          `json:"lease,omitempty"`
@@ -74,6 +78,11 @@ type Problem struct {
 	Key   string    `json:"key,omitempty"`  // of that entry
 	Text  Text      `json:"text"`
 	Since time.Time `json:"since"`
+	// Warning: the node is ready all the same.
+	Warning bool `json:"warning,omitempty"`
+	// Cuts are the families, "IPv4" or "IPv6", whose traffic between this node's pods and all other nodes it cuts, as far
+	// as the daemon knows.
+	Cuts []string `json:"cuts,omitempty"`
 }
 
 // Compare orders problems by topic, then by text.
@@ -367,4 +376,13 @@ func (s Status) Pending() (n int) {
 		n += c.Pending
 	}
 	return n
+}
+
+// CutsOf returns the families whose traffic problems cut, each once, in order.
+func CutsOf(problems []Problem) (families []string) {
+	for _, p := range problems {
+		families = append(families, p.Cuts...)
+	}
+	slices.Sort(families)
+	return slices.Compact(families)
 }
