@@ -62,7 +62,10 @@ func parses(line, path string) error {
 		if found.CommandPath() != path {
 			return fmt.Errorf("it is one of %q", found.CommandPath())
 		}
-		if err := found.ParseFlags(twoDashes(args, root.Flags())); err != nil {
+		if args, err = flannelArgs(args, root.Flags()); err != nil {
+			return err
+		}
+		if err := found.ParseFlags(args); err != nil {
 			return err
 		}
 		return found.ValidateArgs(found.Flags().Args())

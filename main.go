@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,11 +91,17 @@ type flags struct {
 	verbosity     int
 	kubeSubnetMgr bool
 	showVersion   bool
+	noEffect      noEffect
+	ignored       []string // of noEffect, those that were given
 }
 
 func execute(ctx context.Context, args []string) error {
 	root := commands()
-	root.SetArgs(twoDashes(args, root.Flags()))
+	args, err := flannelArgs(args, root.Flags())
+	if err != nil {
+		return err
+	}
+	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }
 
@@ -122,6 +129,7 @@ for --etcd-endpoints and so on. A flag takes precedence over the environment. Pu
 			if err := command.FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
 				return err
 			}
+			f.ignored = f.noEffect.given(cmd.Flags())
 			return run(cmd.Context(), f)
 		},
 	}
@@ -203,28 +211,21 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.IntVar(&f.verbosity, "v", 0, "accepted for compatibility with flannel: above 0 is --log-level=debug")
 	s.BoolVar(&f.kubeSubnetMgr, "kube-subnet-mgr", false, "rejected: leases are stored in etcd")
 	s.BoolVar(&f.showVersion, "version", false, "print the version")
-	_ = s.MarkHidden("v")               // the flag exists: it was made two lines above
+	f.noEffect = noEffect{}
+	f.noEffect.register(s)
+	_ = s.MarkHidden("v")               // the flag exists: it was made a few lines above
 	_ = s.MarkHidden("kube-subnet-mgr") // the same
 }
 
-// twoDashes turns -etcd-endpoints into --etcd-endpoints: flannel takes both, and unit files have either.
-func twoDashes(args []string, s *pflag.FlagSet) []string {
-	out := make([]string, len(args))
-	for i, a := range args {
-		name, _, _ := strings.Cut(strings.TrimPrefix(a, "-"), "=")
-		if strings.HasPrefix(a, "-") && !strings.HasPrefix(a, "--") && s.Lookup(name) != nil {
-			a = "-" + a
-		}
-		out[i] = a
-	}
-	return out
-}
-
 func run(ctx context.Context, f flags) error {
+	surviveBrokenPipe()
 	log, err := f.logger()
 	if err != nil {
 		return err
 	}
+	output := newLogOutput(os.Stderr)
+	defer output.close()
+	log.SetOutput(output)
 	if err := f.finish(log); err != nil {
 		return err
 	}
@@ -248,6 +249,9 @@ func run(ctx context.Context, f flags) error {
 	log.WithFields(logrus.Fields{
 		"version": version, "node": f.node.NodeName, "etcd": strings.Join(f.etcd.Endpoints, ","),
 	}).Info("selvaged starts")
+	if len(f.ignored) > 0 {
+		log.WithField("flags", f.ignored).Info("flags of flannel that have no effect here")
+	}
 	err = node.Run(ctx, f.node)
 	notify(log, daemon.SdNotifyStopping)
 	if err == nil {
@@ -270,6 +274,14 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	if f.readyRequires != readyEntries && f.readyRequires != readyTraffic {
 		return fmt.Errorf("--ready-requires: %q, want %s or %s", f.readyRequires, readyEntries, readyTraffic)
 	}
+	if f.node.SubnetFile == "" || f.node.StateDir == "" {
+		return errors.New("--subnet-file and --state-dir: want a path")
+	}
+	if err := subnet.CheckNodeName(f.node.NodeName); err != nil {
+		return fmt.Errorf("--node-name: %w", err)
+	}
+	f.uplink.Ifaces = nonempty(f.uplink.Ifaces)
+	f.uplink.IfaceRegexes = nonempty(f.uplink.IfaceRegexes)
 	address := func(flag, text string, ok func(netip.Addr) bool, want string) (netip.Addr, error) {
 		if text == "" {
 			return netip.Addr{}, nil
@@ -309,6 +321,11 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	return nil
 }
 
+// nonempty leaves out the empty ones: with flannel, --iface= and --iface-regex= name no interface.
+func nonempty(list []string) []string {
+	return slices.DeleteFunc(list, func(text string) bool { return text == "" })
+}
+
 // kernelRelease is what uname -r prints.
 func kernelRelease() string {
 	var u unix.Utsname
@@ -328,9 +345,9 @@ func (f *flags) logger() (*logrus.Logger, error) {
 	log.SetLevel(level)
 	switch f.logFormat {
 	case "text":
-		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true})
+		log.SetFormatter(steadyFormatter{&logrus.TextFormatter{FullTimestamp: true, ForceColors: isTerminal(os.Stderr)}})
 	case "json":
-		log.SetFormatter(&logrus.JSONFormatter{})
+		log.SetFormatter(steadyFormatter{&logrus.JSONFormatter{}})
 	default:
 		return nil, fmt.Errorf("--log-format: %q, want text or json", f.logFormat)
 	}
@@ -340,7 +357,7 @@ func (f *flags) logger() (*logrus.Logger, error) {
 // listen opens the socket and the ports of the API. The default socket may fail: a container's /run can be read-only.
 func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
 	o := api.Options{Socket: f.socket, Metrics: f.metricsAddr, Traffic: f.readyRequires == readyTraffic, Log: log}
-	if f.healthzPort != 0 {
+	if f.healthzPort > 0 { // as in flannel, a negative one is none
 		o.Healthz = net.JoinHostPort(f.healthzIP, strconv.Itoa(f.healthzPort))
 	}
 	server, err := api.Listen(o)

@@ -12,16 +12,28 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
+// pflagFlag is one flag, as pflag has it.
+type pflagFlag = pflag.Flag
+
 func parsed(t *testing.T, args []string, environment map[string]string) (flags, error) {
 	t.Helper()
-	var f flags
+	f, _, err := parsedFlags(args, environment)
+	return *f, err
+}
+
+func parsedFlags(args []string, environment map[string]string) (*flags, *pflag.FlagSet, error) {
+	f := &flags{}
 	s := pflag.NewFlagSet("selvaged", pflag.ContinueOnError)
 	f.register(s)
-	if err := s.Parse(twoDashes(args, s)); err != nil {
-		return f, err
+	args, err := flannelArgs(args, s)
+	if err == nil {
+		err = s.Parse(args)
+	}
+	if err != nil {
+		return f, s, err
 	}
 	lookup := func(name string) (string, bool) { v, ok := environment[name]; return v, ok }
-	return f, command.FromEnvironment(s, lookup)
+	return f, s, command.FromEnvironment(s, lookup)
 }
 
 // TestFlannelsFlags: every flag that flannel's unit files have, with one dash and with two.

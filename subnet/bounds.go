@@ -50,6 +50,9 @@ func checkText(field, text string, limit int) error {
 	return nil
 }
 
+// CheckNodeName says why a node cannot have that name in its lease, or nil. A name is for people only; empty is none.
+func CheckNodeName(name string) error { return checkText("the name", name, maxNodeName) }
+
 // check says why l is malformed, or nil. It may be of any origin: a [View] checks every lease that it gets.
 func (l *Lease) check() error {
 	for _, f := range Families() {

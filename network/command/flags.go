@@ -12,7 +12,8 @@ import (
 
 // EtcdFlags defines the flags for the connection to etcd.
 func EtcdFlags(s *pflag.FlagSet, o *etcd.Options) {
-	s.StringSliceVar(&o.Endpoints, "etcd-endpoints", []string{"http://127.0.0.1:2379"}, "URLs of the etcd members")
+	o.Endpoints = []string{"http://127.0.0.1:2379"}
+	s.Var((*commaList)(&o.Endpoints), "etcd-endpoints", "URLs of the etcd members")
 	s.StringVar(&o.Prefix, "etcd-prefix", "/coreos.com/network", "prefix of the keys of config and leases in etcd")
 	s.StringVar(&o.CAFile, "etcd-cafile", "", "file with the CA certificate that signed etcd's certificates")
 	s.StringVar(&o.CertFile, "etcd-certfile", "", "file with the client certificate for etcd")
@@ -24,7 +25,24 @@ func EtcdFlags(s *pflag.FlagSet, o *etcd.Options) {
 		"file with the password for etcd; it may change while the daemon runs")
 }
 
-// FromEnvironment sets the flags that the command line did not set, from SELVAGED_ and FLANNELD_ variables.
+// commaList is the value of a flag that holds a list separated by commas. Of several such flags the last one counts, as
+// with flannel.
+type commaList []string
+
+// Set implements pflag.Value.
+func (l *commaList) Set(text string) error {
+	*l = strings.Split(text, ",")
+	return nil
+}
+
+// String implements pflag.Value.
+func (l *commaList) String() string { return "[" + strings.Join(*l, ",") + "]" }
+
+// Type implements pflag.Value.
+func (l *commaList) Type() string { return "strings" }
+
+// FromEnvironment sets the flags that the command line did not set, from SELVAGED_ and FLANNELD_ variables. An empty
+// variable counts as one that is not set, as with flannel.
 func FromEnvironment(s *pflag.FlagSet, lookup func(string) (string, bool)) (err error) {
 	s.VisitAll(func(f *pflag.Flag) {
 		if f.Changed || err != nil {
@@ -32,18 +50,28 @@ func FromEnvironment(s *pflag.FlagSet, lookup func(string) (string, bool)) (err 
 		}
 		for _, prefix := range []string{"SELVAGED_", "FLANNELD_"} {
 			name := prefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-			value, ok := lookup(name)
-			if !ok {
+			value, _ := lookup(name)
+			if value == "" {
 				continue
 			}
 			if e := s.Set(f.Name, value); e != nil {
-				if f.Name == "etcd-password" {
-					e = errors.New("cannot be used")
-				}
-				err = fmt.Errorf("environment variable %s: %w", name, e)
+				err = fmt.Errorf("environment variable %s: %w", name, envError(f, value, e))
 			}
 			return
 		}
 	})
+	return err
+}
+
+// envError says what is wrong with the value of a variable.
+func envError(f *pflag.Flag, value string, err error) error {
+	switch {
+	case f.Name == "etcd-password":
+		return errors.New("cannot be used") // and is not repeated
+	case f.Value.Type() == "bool":
+		return fmt.Errorf("%q, want true or false", value)
+	case f.Value.Type() == "int":
+		return fmt.Errorf("%q, want a whole number", value)
+	}
 	return err
 }

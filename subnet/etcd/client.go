@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path"
 	"sync"
 	"time"
 
@@ -151,8 +152,8 @@ type keyspace struct {
 }
 
 func newKeyspace(prefix string) keyspace {
-	subnets := prefix + "/subnets/"
-	return keyspace{config: prefix + "/config", subnets: subnets, end: clientv3.GetPrefixRangeEnd(subnets)}
+	subnets := path.Join(prefix, "subnets") + "/"
+	return keyspace{config: path.Join(prefix, "config"), subnets: subnets, end: clientv3.GetPrefixRangeEnd(subnets)}
 }
 
 // lease returns what follows <prefix>/subnets/ in an etcd key, and whether it is the key of a lease at all.

@@ -81,7 +81,7 @@ func (o Options) advice(err error) (subnet.Reason, string) {
 		// [Store.explain] finds out which of them is missing, if it still is.
 		return subnet.ReasonForbidden,
 			fmt.Sprintf("etcd denied %s access: its role needs read on %s/config, and readwrite on the prefix %s/subnets/",
-				user, o.Prefix, o.Prefix)
+				user, strings.TrimSuffix(o.Prefix, "/"), strings.TrimSuffix(o.Prefix, "/"))
 	case is(rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision):
 		return subnet.ReasonTokenExpired, "etcd's authentication has changed: requesting a new token"
 	case is(rpctypes.ErrGRPCNoSpace):

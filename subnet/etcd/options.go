@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -104,7 +105,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Prefix == "" {
 		o.Prefix = DefaultPrefix
 	}
-	o.Prefix = strings.TrimRight(o.Prefix, "/")
+	o.Prefix = path.Clean(o.Prefix) // as flannel joins it: //a//b/ is /a/b; one without a leading slash stays so
 	for _, d := range []struct {
 		name  string
 		value *time.Duration

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// What flannel takes on its command line and selvage takes for its sake: the forms of Go's package flag, and the flags
+// that have no effect here. Documentation/migration.md has the table.
+
+// register adds the flags that flannel, or an older release of it, takes and that have no effect here.
+func (n noEffect) register(s *pflag.FlagSet) {
+	// klog's, as flannel registers them or did. A value is not looked at.
+	for _, name := range []string{"vmodule", "log_backtrace_at", "log_dir", "log_file", "log_file_max_size", "stderrthreshold"} {
+		s.String(name, "", noEffectUsage)
+		n[name] = true
+	}
+	for _, name := range []string{"logtostderr", "alsologtostderr", "one_output", "add_dir_header", "skip_headers",
+		"skip_log_headers", "legacy_stderr_threshold_behavior"} {
+		s.Bool(name, false, noEffectUsage)
+		n[name] = true
+	}
+	// Those that count with --kube-subnet-mgr only.
+	for _, name := range []string{"kube-api-url", "kubeconfig-file", "kube-annotation-prefix", "net-config-path"} {
+		s.String(name, "", noEffectUsage)
+		n[name] = true
+	}
+	s.Bool("set-node-network-unavailable", true, noEffectUsage)
+	n["set-node-network-unavailable"] = true
+	for name := range n {
+		_ = s.MarkHidden(name) // defined above
+	}
+}
+
+const noEffectUsage = "accepted for compatibility with flannel, has no effect"
+
+// noEffect are the names of flags without effect.
+type noEffect map[string]bool
+
+// given returns those that were set on the command line or in the environment, with two dashes, sorted.
+func (n noEffect) given(s *pflag.FlagSet) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(n)) {
+		if f := s.Lookup(name); f != nil && f.Changed {
+			names = append(names, "--"+name)
+		}
+	}
+	return names
+}
+
+// flannelArgs brings a command line from the forms of Go's package flag, which flannel uses, into those of pflag:
+//
+//   - -etcd-endpoints becomes --etcd-endpoints, for the flags of s alone;
+//   - the word true after a boolean flag is left out. Package flag takes it for the end of the flags and flannel ignores
+//     it, and whatever follows; here the flags that follow count.
+//
+// The word false there is an error: with flannel the flag is true all the same. What follows a subcommand's name is
+// that command's, of which only dashes are doubled.
+func flannelArgs(args []string, s *pflag.FlagSet) ([]string, error) {
+	var out []string
+	sub := false // a subcommand's name has passed
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		if a == "--" {
+			return append(out, args[i:]...), nil
+		}
+		name, _, assigned := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(a, "-"), "-"), "=")
+		f := s.Lookup(name)
+		if !strings.HasPrefix(a, "-") || f == nil {
+			sub = sub || !strings.HasPrefix(a, "-")
+			out = append(out, a)
+			continue
+		}
+		if !strings.HasPrefix(a, "--") {
+			a = "-" + a
+		}
+		out = append(out, a)
+		switch {
+		case assigned || i+1 == len(args) || sub:
+		case f.NoOptDefVal == "": // the next word is the value, whatever it looks like
+			i++
+			out = append(out, args[i])
+		default:
+			value, err := strconv.ParseBool(args[i+1])
+			if err != nil {
+				continue
+			}
+			if i++; !value {
+				return nil, fmt.Errorf("--%s %s: a boolean flag takes its value after \"=\": write --%s=%s. "+
+					"flannel takes this for --%s, and ignores what follows", name, args[i], name, args[i], name)
+			}
+		}
+	}
+	return out, nil
+}
