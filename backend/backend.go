@@ -107,6 +107,16 @@ func (p Path) String() string {
 	}
 }
 
+// Kind is one kind of backend: network/node/registry.go has them all.
+type Kind struct {
+	New Factory
+	// Check returns what is wrong with a config whose Backend.Type this kind serves, whatever the node it is for, or nil.
+	// It includes what is made of a value, such as the name of a device.
+	Check func(subnet.Config) error
+	// Keys are the keys of the config's Backend object that it reads, beside Type.
+	Keys []string
+}
+
 // Factory makes a backend from a network config whose Backend.Type it serves. Its error names the field of the config
 // that is wrong, or what the underlay lacks.
 type Factory func(subnet.Config, Underlay) (Backend, error)

@@ -95,7 +95,7 @@ func parseBackend(raw json.RawMessage) (Backend, error) {
 		return b, fmt.Errorf("Backend: %w", describeJSON(raw, err))
 	}
 	if j.Type != nil && *j.Type != "" {
-		b.Type = *j.Type
+		b.Type = strings.ToLower(*j.Type) // as flannel does
 	}
 	if err := checkText("Type", b.Type, maxBackendType); err != nil {
 		return b, fmt.Errorf("Backend: %w", err)

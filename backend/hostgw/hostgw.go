@@ -22,6 +22,11 @@ type hostgw struct {
 	underlay backend.Underlay
 }
 
+// Kind is this kind of backend.
+func Kind() backend.Kind {
+	return backend.Kind{New: New, Check: func(subnet.Config) error { return nil }}
+}
+
 // New is this package's [backend.Factory].
 func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 	h := &hostgw{underlay: u}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 )
 
@@ -70,7 +71,14 @@ func describe(err error) error {
 	if typ.Field == "" {
 		return fmt.Errorf(" is a JSON %s, want an object", kind)
 	}
-	return fmt.Errorf(".%s is a JSON %s, want %s", typ.Field, kind, typ.Type)
+	want := typ.Type.String()
+	switch typ.Type.Kind() {
+	case reflect.Bool:
+		want = "true or false"
+	case reflect.Int64:
+		want = "a whole number"
+	}
+	return fmt.Errorf(".%s is a JSON %s, want %s", typ.Field, kind, want)
 }
 
 func number(field string, v *int64, def, limit int64) (int64, error) {

@@ -54,8 +54,52 @@ type leaseData struct {
 	VtepMAC string  `json:"VtepMAC"`
 }
 
+// Kind is this kind of backend.
+func Kind() backend.Kind {
+	return backend.Kind{New: New, Check: check, Keys: []string{"VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting"}}
+}
+
+// check returns what is wrong with a config wherever the node is, or nil.
+func check(c subnet.Config) error {
+	o, err := parseOptions(c.Backend.Options)
+	if err != nil {
+		return err
+	}
+	for _, f := range subnet.Families() {
+		if !c.Ranges[f].Enabled() {
+			continue
+		}
+		if err := checkName(families()[f].device, o.VNI); err != nil {
+			return err
+		}
+		if overhead := overheadOver(f); o.MTU != 0 && o.MTU-overhead < families()[f].minMTU {
+			return mtuError("Backend.MTU in the network config", o.MTU, f)
+		}
+	}
+	return nil
+}
+
+// checkName returns an error if the device's name would be longer than the kernel allows (IFNAMSIZ in linux/if.h, which
+// counts a final zero byte).
+func checkName(format string, vni uint32) error {
+	name := fmt.Sprintf(format, vni)
+	if len(name) <= maxNameLength {
+		return nil
+	}
+	digits := maxNameLength - len(fmt.Sprintf(format, 0)) + 1
+	largest := strings.Repeat("9", digits)
+	return fmt.Errorf("network config: Backend.VNI is %d, want at most %s: the device would be called %s, of %d characters, "+
+		"and the kernel allows %d", vni, largest, name, len(name), maxNameLength)
+}
+
+// maxNameLength is how many characters the name of a device may have.
+const maxNameLength = 15
+
 // New is this package's [backend.Factory].
 func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
+	if err := check(c); err != nil {
+		return nil, err
+	}
 	o, err := parseOptions(c.Backend.Options)
 	if err != nil {
 		return nil, err
@@ -88,8 +132,7 @@ func newTunnel(f subnet.Family, o Options, u backend.Underlay) (*tunnel, error) 
 		mtu, field = u.MTU, "the MTU of uplink "+u.Link
 	}
 	if mtu-overhead < kind.minMTU {
-		return nil, fmt.Errorf("%s is %d, want at least %d: VXLAN takes %d bytes over %s and %d must remain",
-			field, mtu, kind.minMTU+overhead, overhead, f, kind.minMTU)
+		return nil, mtuError(field, mtu, f)
 	}
 	var known network.MAC
 	if u.Own != nil {
@@ -100,6 +143,19 @@ func newTunnel(f subnet.Family, o Options, u backend.Underlay) (*tunnel, error) 
 		Alias: network.Alias, Up: true, TxChecksum: u.TxChecksum,
 	}
 	return t, nil
+}
+
+// overheadOver is how many bytes VXLAN takes over an underlay of a family.
+func overheadOver(f subnet.Family) int {
+	local := [...]netip.Addr{subnet.IPv4: netip.IPv4Unspecified(), subnet.IPv6: netip.IPv6Unspecified()}[f]
+	return network.VXLAN{Local: local}.Overhead()
+}
+
+// mtuError says that an MTU of the underlay is too small for the overlay of a family.
+func mtuError(field string, mtu int, f subnet.Family) error {
+	overhead, least := overheadOver(f), families()[f].minMTU
+	return fmt.Errorf("%s is %d, want at least %d: VXLAN takes %d bytes over %s and %d must remain",
+		field, mtu, least+overhead, overhead, f, least)
 }
 
 // Advertise implements backend.Backend.

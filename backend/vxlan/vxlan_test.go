@@ -244,10 +244,16 @@ func TestNewErrors(t *testing.T) {
 		want   string
 	}{
 		{`{"Network":"10.5.0.0/16","Backend":{"VNI":16777216}}`, underlay(), "network config: Backend.VNI is 16777216, want 0 to 16777215"},
+		{`{"Network":"10.5.0.0/16","Backend":{"VNI":10000000}}`, underlay(),
+			"network config: Backend.VNI is 10000000, want at most 9999999: the device would be called flannel.10000000, of 16 " +
+				"characters, and the kernel allows 15"},
+		{`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"VNI":10000}}`, underlay(),
+			"network config: Backend.VNI is 10000, want at most 9999: the device would be called flannel-v6.10000, of 16 " +
+				"characters, and the kernel allows 15"},
 		{`{"Network":"10.5.0.0/16","Backend":{"VNI":-1}}`, underlay(), "network config: Backend.VNI is -1, want 0 to 16777215"},
-		{`{"Network":"10.5.0.0/16","Backend":{"VNI":"1"}}`, underlay(), "network config: Backend.VNI is a JSON string, want int64"},
+		{`{"Network":"10.5.0.0/16","Backend":{"VNI":"1"}}`, underlay(), "network config: Backend.VNI is a JSON string, want a whole number"},
 		{`{"Network":"10.5.0.0/16","Backend":{"VNI":` + strings.Repeat("9", 400) + `}}`, underlay(),
-			"network config: Backend.VNI is a JSON number, want int64"},
+			"network config: Backend.VNI is a JSON number, want a whole number"},
 		{`{"Network":"10.5.0.0/16","Backend":{"Port":65536}}`, underlay(), "network config: Backend.Port is 65536, want 0 to 65535"},
 		{`{"Network":"10.5.0.0/16","Backend":{"MTU":70000}}`, underlay(), "network config: Backend.MTU is 70000, want 0 to 65535"},
 		{`{"Network":"10.5.0.0/16","Backend":{"MTU":300}}`, underlay(),

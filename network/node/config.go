@@ -29,10 +29,7 @@ func parseConfig(data []byte, current *subnet.Config) (c subnet.Config, err erro
 	case data == nil:
 		return c, errConfigDeleted
 	}
-	if c, err = subnet.ParseConfig(data); err == nil {
-		err = knownBackend(c)
-	}
-	switch {
+	switch c, err = ParseConfig(data); {
 	case err == nil:
 	case current == nil:
 		err = fmt.Errorf("%w; waiting for a valid one", err)
@@ -42,16 +39,31 @@ func parseConfig(data []byte, current *subnet.Config) (c subnet.Config, err erro
 	return c, err
 }
 
-// knownBackend returns the error for a backend that does not exist, or nil.
-func knownBackend(c subnet.Config) (err error) {
-	if _, known := backends()[c.Backend.Type]; !known {
-		_, err = newBackend(c, backend.Underlay{})
+// ParseConfig reads and checks a network config as every node does, its Backend object included.
+func ParseConfig(data []byte) (subnet.Config, error) {
+	c, err := subnet.ParseConfig(data)
+	if err != nil {
+		return c, err
 	}
-	return err
+	kind, err := backendKind(c)
+	if err != nil {
+		return c, err
+	}
+	return c, kind.Check(c)
+}
+
+// UnknownKeys returns the keys of a network config that have no effect, each with the key that may be meant. Of a
+// backend that does not exist, the Backend object is not looked at.
+func UnknownKeys(data []byte) []subnet.UnknownKey {
+	return subnet.UnknownKeys(data, func(backendType string) ([]string, bool) {
+		kind, ok := backends()[backendType]
+		return kind.Keys, ok
+	})
 }
 
 // configChanged takes in the network config, or its absence. One that cannot be used changes nothing.
 func (n *node) configChanged(data []byte) {
+	n.journal.unknownKeys(UnknownKeys(data))
 	c, err := parseConfig(data, n.config)
 	switch {
 	case err != nil:

@@ -33,6 +33,9 @@ func TestParseConfig(t *testing.T) {
 		{"deleted", nil, &current, errConfigDeleted.Error()},
 		{"the first is invalid", []byte(`{`), nil, "; waiting for a valid one"},
 		{"another is invalid", []byte(`{`), &current, "; the current one stays in force"},
+		{"a backend in capitals", []byte(`{"Network":"10.5.0.0/16","Backend":{"Type":"VXLAN"}}`), nil, ""},
+		{"a device name that is too long", []byte(`{"Network":"10.5.0.0/16","Backend":{"VNI":16777215}}`), nil,
+			"Backend.VNI is 16777215, want at most 9999999"},
 		{"unknown backend", []byte(`{"Network":"10.5.0.0/16","Backend":{"Type":"pigeon"}}`), &current, `"pigeon"`},
 	} {
 		c, err := parseConfig(x.data, x.current)

@@ -1,12 +1,14 @@
 package node
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/backoff"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // journal decides what is logged and when, and remembers what is wrong for the status: one fact is one log line,
@@ -15,6 +17,7 @@ type journal struct {
 	log       logrus.FieldLogger
 	open      map[string]problem // by topic: see problem
 	warning   string             // of the backend, as logged
+	unknown   string             // keys of the network config without effect, as logged
 	fileLog   backoff.Limiter    // external changes to the subnet file
 	repairs   repairLog
 	conflicts map[string]conflict // by kind and key
@@ -81,6 +84,25 @@ func (j *journal) warn(text string) {
 	}
 	j.warning = text
 }
+
+// unknownKeys logs the keys of the network config that have no effect, once.
+func (j *journal) unknownKeys(keys []subnet.UnknownKey) {
+	first, more := shorten(keys, manyKeys)
+	text := ""
+	for _, k := range first {
+		text += "; " + k.String()
+	}
+	if more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	if text != j.unknown && text != "" {
+		j.log.Warn("network config: keys without effect: " + text[len("; "):])
+	}
+	j.unknown = text
+}
+
+// manyKeys is how many keys without effect are named.
+const manyKeys = 5
 
 // wake sets the times at which there is something to log that was held back.
 func (j *journal) wake(a *alarm) {

@@ -64,10 +64,19 @@ type Options struct {
 
 // newBackend creates the backend that the network config names.
 func newBackend(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
-	factory, ok := backends()[c.Backend.Type]
+	kind, err := backendKind(c)
+	if err != nil {
+		return nil, err
+	}
+	return kind.New(c, u)
+}
+
+// backendKind returns the kind of backend that the network config names.
+func backendKind(c subnet.Config) (backend.Kind, error) {
+	kind, ok := backends()[c.Backend.Type]
 	if !ok {
-		return nil, fmt.Errorf("network config: Backend.Type is %q, want one of %q",
+		return kind, fmt.Errorf("network config: Backend.Type is %q, want one of %q",
 			c.Backend.Type, slices.Sorted(maps.Keys(backends())))
 	}
-	return factory(c, u)
+	return kind, nil
 }

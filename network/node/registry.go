@@ -7,9 +7,9 @@ import (
 )
 
 // backends returns all backends, by the network config's Backend.Type.
-func backends() map[string]backend.Factory {
-	return map[string]backend.Factory{
-		vxlan.Type:  vxlan.New,
-		hostgw.Type: hostgw.New,
+func backends() map[string]backend.Kind {
+	return map[string]backend.Kind{
+		vxlan.Type:  vxlan.Kind(),
+		hostgw.Type: hostgw.Kind(),
 	}
 }
