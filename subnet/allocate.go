@@ -14,18 +14,38 @@ type Request struct {
 	Previous   [2]netip.Prefix // by Family: the subnets in the subnet file of an earlier run; invalid if there are none
 	// Avoid holds subnets that were found taken although the view does not show them yet.
 	Avoid []netip.Prefix
+	// Holder says what is known of the holder of a record that has one of PublicIPs and not InstanceID. It is not asked
+	// about a reservation that no node has claimed yet. nil: all such holders are gone.
+	Holder func(Record) Holder
 	// Rand returns a number in [0, n), n > 0, at random.
 	Rand func(n uint64) uint64
 }
 
+// Holder is what a node knows of the holder of another node's record.
+type Holder uint8
+
+// What a node can know of a holder.
+const (
+	// HolderUnknown means that it may be alive. The node finds out before it takes the record over, see [Challenger].
+	HolderUnknown Holder = iota
+	// HolderGone means that the record may be taken over.
+	HolderGone
+	// HolderAlive means that the record is left alone: the two nodes only share a public IP.
+	HolderAlive
+)
+
 // Allocation is an answer to a [Request].
 type Allocation struct {
-	Have    *Record         // the node's own record, to be taken over; nil: a new one is to be created
+	Have *Record // the node's own record, to be taken over; nil: a new one is to be created
+	// Ask is a record that the node should have if its holder is gone, which is not known. The caller finds out and
+	// allocates again. nil: the answer is complete; otherwise everything else is unset.
+	Ask     *Record
 	Subnets [2]netip.Prefix // by Family; valid for every family that the config enables
 }
 
 // Allocate chooses the subnets that a node should claim, in this order: those of its own lease (by instance id, else by
-// public IP; a reservation for its public IP counts as its own), those it had before, free ones. Free ones are picked
+// public IP if the holder is gone; a reservation for its public IP that no node has claimed counts as its own), those it
+// had before, free ones. Free ones are picked
 // at random over the whole range, so that many nodes starting at once rarely choose alike, and with the same index in
 // each family where possible, so that nodes which do not collide in the first do not in the second either. None of them
 // contains anything of Rules.Underlay.
@@ -40,7 +60,11 @@ func (v *View) Allocate(r Request) (Allocation, error) {
 	}
 	var a Allocation
 	ranges := v.rules.Config.Ranges
-	own := v.own(r)
+	own, ask := v.own(r)
+	if own == nil && ask != nil {
+		open := v.record(ask, ask.Lease)
+		return Allocation{Ask: &open}, nil
+	}
 	if own != nil {
 		have := v.record(own, own.Lease)
 		a.Have = &have
@@ -70,7 +94,7 @@ func (v *View) Own(r Request) *Lease {
 	if v.rules == nil {
 		return nil
 	}
-	own := v.own(r)
+	own, _ := v.own(r)
 	if own == nil {
 		return nil
 	}
@@ -95,31 +119,43 @@ func (v *View) ByInstance(id string) *Lease {
 }
 
 // own finds the node's own record. By instance id first: it stays the same when the public IP changes, and a record
-// with it is ours to replace. A record with our public IP is flannel's, a reservation, or ours from before the state
-// directory was lost: it is taken over if it can be used.
-func (v *View) own(r Request) *entry {
-	rank := func(e *entry) int {
+// with it is ours to replace. A record with our public IP is flannel's, a reservation, ours from before the state
+// directory was lost, or that of another node with our public IP: it is taken over if it can be used and its holder is
+// gone. ask is the one to prefer of those whose holder may be gone.
+func (v *View) own(r Request) (own, ask *entry) {
+	rank := func(e *entry) (n int, h Holder) {
 		switch {
 		case v.bad[e] != nil:
-			return 0
+			return 0, HolderGone
 		case r.InstanceID != "" && e.InstanceID == r.InstanceID:
-			return 3
+			return 3, HolderGone
 		case !samePublicIP(*e.Lease, r.PublicIPs) || !v.fitsSome(e) || v.beatenBy(e) != nil:
-			return 0
+			return 0, HolderGone
 		case e.LeaseID == 0:
-			return 2
+			n = 2
 		default:
-			return 1
+			n = 1
 		}
+		if r.Holder == nil || e.LeaseID == 0 && e.InstanceID == "" {
+			return n, HolderGone
+		}
+		return n, r.Holder(v.record(e, e.Lease))
 	}
-	var best *entry
-	bestRank := 0
+	var ranks [2]int // of own and of ask
 	for _, e := range v.entries {
-		if n := rank(e); n > bestRank || n > 0 && n == bestRank && best.newer(e) {
-			best, bestRank = e, n
+		n, h := rank(e)
+		best, at := &own, &ranks[0]
+		switch h {
+		case HolderUnknown:
+			best, at = &ask, &ranks[1]
+		case HolderAlive:
+			continue
+		}
+		if n > *at || n > 0 && n == *at && (*best).newer(e) {
+			*best, *at = e, n
 		}
 	}
-	return best
+	return own, ask
 }
 
 // mayKeep reports whether own's subnet in f can stay the node's.

@@ -130,6 +130,19 @@ type Expirer interface {
 	Expires(held Record) time.Time
 }
 
+// Challenger is implemented by a store in which a node can ask the holder of another node's record whether it is alive.
+// A lease that runs for a day says only that its holder was alive within that day.
+//
+// Kubernetes: no. A record is its node's by name, and there is none to take over.
+type Challenger interface {
+	// Challenge asks the holder of a record: it changes the record in a way that every [Store.Hold] of it reverts at
+	// once, in whatever process. The lease itself stays as it is, so no peer changes anything. It returns true as soon as
+	// the change was reverted, and false if it was not for as long as patience while the store answered. now is the
+	// record as it is then, for Claim. The error is [ErrTaken] if the record is not r any more, or was claimed or removed
+	// meanwhile.
+	Challenge(ctx context.Context, r Record, patience time.Duration) (now Record, alive bool, err error)
+}
+
 // Allocator is implemented by a store that can give subnets to nodes by itself.
 //
 // Kubernetes: yes, the controller manager gives a Node its podCIDRs. etcd: no, the node chooses.

@@ -13,6 +13,8 @@ var (
 	// ErrLost means that a lease that was held is not ours any more: another process deleted or changed its record, or
 	// it expired while the store could not be reached.
 	ErrLost = errors.New("lease is lost")
+	// ErrRewritten means, beside ErrLost, that the record still exists and another process has written it.
+	ErrRewritten = errors.New("another process wrote the record")
 	// ErrFull means that a range has no free subnet left.
 	ErrFull = errors.New("no free subnet")
 	// ErrNotAllocated means that a store that allocates (see [Allocator]) has not given this node its subnets yet. The
@@ -108,7 +110,7 @@ type Store interface {
 
 	// Hold keeps a claimed record alive until ctx ends (it returns nil) or the lease is lost (ErrLost). Each lease that
 	// arrives on changed replaces the last one, if the record is still ours. Renewals cause no events at watchers. A
-	// record that never expires has nothing to renew.
+	// record that never expires has nothing to renew. Hold answers a [Challenger].
 	Hold(ctx context.Context, held Record, changed <-chan Lease) error
 
 	// Release gives a claimed record back if it is still unchanged: it is deleted, or in a store that allocates it

@@ -193,3 +193,13 @@ func (k *Kernel) Hosts(prefix netip.Prefix) (hosts []netip.Addr) {
 	slices.SortFunc(hosts, netip.Addr.Compare)
 	return slices.Compact(hosts)
 }
+
+// HasAddressIn reports whether this node has an address in prefix, on any interface. It asks the kernel, and says no if
+// that does not answer.
+func (k *Kernel) HasAddressIn(prefix netip.Prefix) bool {
+	all, err := k.handle.AddrList(nil, netlink.FAMILY_ALL)
+	return err == nil && slices.ContainsFunc(all, func(a netlink.Addr) bool {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		return ok && prefix.Contains(ip.Unmap())
+	})
+}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -22,14 +23,19 @@ const (
 
 // rejectedLog is what was logged of rejected leases.
 type rejectedLog struct {
-	reasons map[string]string // by key, shortened
+	reasons map[string]string    // by key, shortened
+	ownIP   map[string]time.Time // those with this node's public IP, and since when
 	limit   backoff.Limiter
 }
 
 // rejectedLeases names the rejected leases that an event brought, each once a reason. After a snapshot it looks at all.
 func (j *journal) rejectedLeases(e subnet.Event, v *subnet.View, now time.Time) {
+	forget := func(key string) {
+		delete(j.rejected.reasons, key)
+		delete(j.rejected.ownIP, key)
+	}
 	for _, key := range e.Deleted {
-		delete(j.rejected.reasons, subnet.ShortName(key))
+		forget(subnet.ShortName(key))
 	}
 	total := func() int { _, n := v.Len(); return n }
 	if e.Type == subnet.Changed {
@@ -39,9 +45,15 @@ func (j *journal) rejectedLeases(e subnet.Event, v *subnet.View, now time.Time) 
 		}
 		return
 	}
-	clear(j.rejected.reasons)
+	rejected := map[string]bool{}
 	for key, why := range v.Quarantined {
 		j.rejectedLease(key, why, total, now)
+		rejected[subnet.ShortName(key)] = true
+	}
+	for key := range j.rejected.reasons {
+		if !rejected[key] {
+			forget(key)
+		}
 	}
 }
 
@@ -49,6 +61,11 @@ func (j *journal) rejectedLeases(e subnet.Event, v *subnet.View, now time.Time) 
 func (j *journal) rejectedLease(key string, why error, total func() int, now time.Time) {
 	l := &j.rejected
 	key = subnet.ShortName(key)
+	if _, known := l.ownIP[key]; !errors.Is(why, subnet.ErrOwnPublicIP) {
+		delete(l.ownIP, key)
+	} else if !known {
+		l.ownIP[key] = now
+	}
 	if why == nil {
 		delete(l.reasons, key)
 		return

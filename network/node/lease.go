@@ -3,10 +3,7 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -35,20 +32,27 @@ type leaseView interface {
 //	  ▲                            │            │       and no older lease overlaps it          │
 //	  └──── taken, or failed ──────┴── beaten ──┴──── deleted, taken or expired ────────────────┘
 //
+// A record with this node's public IP and another instance id is taken over only if its holder is gone, see rivals:
+// then "claiming" begins with a question to the holder. After a lease was lost, the next claim waits: longer each time
+// that it is lost soon again.
+//
 // A store that allocates (see [subnet.Allocator]) chooses the subnets instead. Then a claim waits until the store has
 // given them, and a lease that an older one overlaps stays held and is not final: another claim would get the same
 // subnets.
 type leaseHolder struct {
-	store  subnet.Store
-	view   leaseView
-	log    logrus.FieldLogger
-	start  func(func())     // runs a function in the background
-	claims chan claimResult // how a claim ended: for claimEnded
-	losses chan holdResult  // a held lease ended: for holdEnded
+	store       subnet.Store
+	view        leaseView
+	log         logrus.FieldLogger
+	start       func(func())     // runs a function in the background
+	claims      chan claimResult // how a claim ended: for claimEnded
+	lossResults chan holdResult  // a held lease ended: for holdEnded
 
 	instanceID string
 	publicIPs  [2]netip.Addr
 	advertise  func(subnets [2]netip.Prefix) subnet.Lease // what the node advertises with those subnets
+	// wasOurs reports whether something on this machine shows that a lease without an instance id, a flannel's, is that
+	// of this machine. nil: they all are.
+	wasOurs func(subnet.Lease) bool
 
 	phase    leasePhase
 	final    bool
@@ -56,7 +60,15 @@ type leaseHolder struct {
 	subnets  [2]netip.Prefix // by Family; those of the last lease, even if it is not held any more
 	previous [2]netip.Prefix // what to ask for if there is no record of ours
 	avoid    []netip.Prefix  // found taken in this round of claims
-	backoff  backoff.Backoff
+	backoff  backoff.Backoff // between claims that fail
+	losses   backoff.Backoff // between the loss of a lease and the next claim
+	logged   backoff.Limiter // leases acquired and lost
+	rivals   rivals
+	seen     int64              // the revision that the view has to show before the next claim
+	question string             // what is asked of the holder of another lease, for the status; empty: nothing
+	lost     lostLease          // what the next claim has to judge first
+	until    time.Time          // when the held lease ends without another renewal, as last known; zero: unknown, or never
+	wroteAt  time.Time          // when a held record was last written with another content; zero: not in this run
 	release  context.CancelFunc // ends Hold
 	updates  chan subnet.Lease  // to Hold, size one: the latest
 	round    int                // counts holds, to recognise the late end of an earlier one
@@ -64,6 +76,15 @@ type leaseHolder struct {
 	// conflict is the revision in which our lease names something that an older lease has, such as a MAC address; 0:
 	// none.
 	conflict int64
+	// cloned says that another live daemon has this node's instance id. No lease is claimed before the id was replaced.
+	cloned bool
+}
+
+// lostLease is a lease that was held.
+type lostLease struct {
+	name      string    // of its record; empty: there is nothing to judge
+	rewritten bool      // another process has written the record
+	until     time.Time // it would have run until then; zero: unknown, or for ever
 }
 
 type leasePhase int
@@ -74,10 +95,11 @@ const (
 	holding
 )
 
-// claimResult is how a claim ended.
+// claimResult is how a claim ended, or the question that comes before one.
 type claimResult struct {
-	asked  subnet.Allocation
+	asked  subnet.Allocation // with Ask: what follows is the answer
 	record subnet.Record
+	alive  bool
 	err    error
 }
 
@@ -90,22 +112,38 @@ type holdResult struct {
 // claimBackoff spaces claims that fail.
 var claimBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: 10 * time.Second, Jitter: 0.2}
 
+// lossBackoff spaces claims after a lease was lost. A lease that lasts for 64 pauses begins a new series.
+var lossBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: time.Minute, Jitter: 0.2, Settle: 64}
+
+const (
+	// manyRaces is after how many lost races for a free subnet the next one waits.
+	manyRaces = 16
+	// leaseLines is how many lines about leases that were acquired and lost are logged within leaseLogged.
+	leaseLines  = 10
+	leaseLogged = 10 * time.Minute
+)
+
 func newLeaseHolder(store subnet.Store, view leaseView, log logrus.FieldLogger, start func(func())) *leaseHolder {
 	return &leaseHolder{
 		store: store, view: view, log: log, start: start,
-		claims: make(chan claimResult), losses: make(chan holdResult),
+		claims: make(chan claimResult), lossResults: make(chan holdResult), rivals: rivals{},
 	}
 }
 
 // step follows what the view shows. It reports whether the lease has become final in this step.
 func (h *leaseHolder) step(ctx context.Context, wake *alarm) (gained bool) {
 	if h.phase == holding {
-		gained = h.check()
+		if until := h.expires(); !until.IsZero() {
+			h.until = until
+		}
+		gained = h.check(wake.now)
 	}
-	if h.phase == idle && h.view.Synced() && h.backoff.Due(wake.now) { // at once after a lease was lost
+	due := h.backoff.Due(wake.now) && h.losses.Due(wake.now)
+	if h.phase == idle && due && !h.cloned && h.view.Synced() && h.view.Revision() >= h.seen {
 		h.claim(ctx, wake.now)
 	}
 	wake.set(h.backoff.At())
+	wake.set(h.losses.At())
 	return gained
 }
 
@@ -119,13 +157,19 @@ func (h *leaseHolder) storeAllocates() bool {
 func (h *leaseHolder) claim(ctx context.Context, now time.Time) {
 	var a subnet.Allocation
 	if !h.storeAllocates() {
+		if clone := h.judgeLoss(now); clone != nil {
+			h.ask(ctx, *clone)
+			return
+		}
 		var err error
-		a, err = h.view.Allocate(subnet.Request{
-			InstanceID: h.instanceID, PublicIPs: h.publicIPs, Previous: h.previous, Avoid: h.avoid, Rand: rand.Uint64N,
-		})
+		a, err = h.view.Allocate(h.request())
 		if err != nil {
 			h.avoid = nil // what was taken may be free again
 			h.failed(err, now)
+			return
+		}
+		if a.Ask != nil {
+			h.ask(ctx, *a.Ask)
 			return
 		}
 	}
@@ -134,7 +178,7 @@ func (h *leaseHolder) claim(ctx context.Context, now time.Time) {
 	h.start(func() {
 		record, err := h.store.Claim(ctx, a.Have, want)
 		select {
-		case h.claims <- claimResult{a, record, err}:
+		case h.claims <- claimResult{asked: a, record: record, err: err}:
 		case <-ctx.Done():
 		}
 	})
@@ -144,7 +188,7 @@ func (h *leaseHolder) claim(ctx context.Context, now time.Time) {
 func (h *leaseHolder) failed(err error, now time.Time) {
 	if err.Error() != h.lastErr {
 		h.lastErr = err.Error()
-		h.log.WithError(err).Error("cannot get a lease; retrying")
+		h.say(now, func() { h.log.WithError(err).Error("cannot get a lease; retrying") })
 	}
 	h.backoff.Next(claimBackoff, now)
 }
@@ -171,9 +215,12 @@ func (h *leaseHolder) reclaim() {
 // claimEnded takes in how a claim ended. After a lost race the next choice follows at once, without a log line.
 func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
 	switch {
+	case c.asked.Ask != nil:
+		h.answered(c)
 	case c.err == nil:
 		h.backoff.Reset()
 		h.avoid = nil
+		h.wrote(c)
 		h.hold(ctx, c)
 	case errors.Is(c.err, subnet.ErrTaken) && !h.storeAllocates():
 		h.phase = idle
@@ -182,6 +229,12 @@ func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
 				if p.IsValid() {
 					h.avoid = append(h.avoid, p)
 				}
+			}
+			if len(h.avoid) > manyRaces { // a store that refuses whatever is claimed
+				h.backoff.Next(claimBackoff, time.Now())
+			}
+			if len(h.avoid) > 4*manyRaces {
+				h.avoid = nil
 			}
 			return
 		}
@@ -196,7 +249,7 @@ func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
 // hold keeps a claimed record alive in the background.
 func (h *leaseHolder) hold(ctx context.Context, c claimResult) {
 	holdCtx, cancel := context.WithCancel(ctx)
-	h.phase, h.final = holding, false
+	h.phase, h.final, h.until = holding, false, time.Time{}
 	h.record, h.release = c.record, cancel
 	for _, f := range subnet.Families() {
 		h.subnets[f] = c.record.Endpoints[f].Subnet
@@ -211,7 +264,7 @@ func (h *leaseHolder) hold(ctx context.Context, c claimResult) {
 			return
 		}
 		select {
-		case h.losses <- holdResult{round, err}:
+		case h.lossResults <- holdResult{round, err}:
 		case <-ctx.Done():
 		}
 	})
@@ -227,65 +280,5 @@ func (h *leaseHolder) update() {
 	default:
 	}
 	h.updates <- h.advertise(h.subnets)
-}
-
-func (h *leaseHolder) holdEnded(r holdResult) {
-	if r.round == h.round && h.phase == holding {
-		h.lose(r.err)
-	}
-}
-
-// lose goes back to having no lease. The same subnets are asked for again.
-func (h *leaseHolder) lose(why error) {
-	h.log.WithError(why).WithField("lease", h.record.Name).Warn("lease lost; claiming again")
-	h.release()
-	h.phase, h.final = idle, false
-	h.previous = h.subnets
-}
-
-// check looks whether the view still shows the lease as ours.
-func (h *leaseHolder) check() (gained bool) {
-	if h.view.Revision() < h.record.Version {
-		return false // the watch has not reached it yet
-	}
-	m, ok, why := h.view.Get(h.record.Name)
-	h.conflict = 0
-	switch {
-	case !ok:
-		h.lose(errors.New("its key was deleted"))
-	case m.InstanceID != h.instanceID:
-		h.lose(fmt.Errorf("its key belongs to another node: %s %s", m.NodeName, m.InstanceID))
-	case errors.Is(why, subnet.ErrOverlap) && h.storeAllocates():
-		h.final = false
-		h.invalid(why)
-	case errors.Is(why, subnet.ErrOverlap):
-		// It was claimed at the same moment as an overlapping one, which the store cannot see, or an older one has
-		// become valid since. The older one stays: every node decides so. The next claim takes over the record that
-		// gives way.
-		h.log.WithField("lease", h.record.Name).WithError(why).Info("yielding to an older lease; claiming another subnet")
-		h.release()
-		h.phase, h.final = idle, false
-	case errors.Is(why, subnet.ErrDuplicate):
-		// Of something else than the subnet, such as a MAC address: the node chooses another and updates the lease.
-		h.conflict = m.Version
-	case h.final:
-	case why != nil:
-		h.invalid(why)
-	default:
-		h.final = true
-		h.lastErr = ""
-		h.log.WithFields(logrus.Fields{
-			"lease": strings.ReplaceAll(m.Name, "&", " "), "etcd_lease": m.LeaseID, "reservation": m.LeaseID == 0,
-		}).Info("lease acquired")
-		return true
-	}
-	return false
-}
-
-// invalid logs why the own lease cannot be used, if that is new.
-func (h *leaseHolder) invalid(why error) {
-	if why.Error() != h.lastErr {
-		h.lastErr = why.Error()
-		h.log.WithError(why).WithField("lease", h.record.Name).Error("this node's lease is invalid")
-	}
+	h.wroteAt = time.Now()
 }

@@ -97,7 +97,7 @@ func (s *simulated) run(ctx context.Context, store subnet.Store, log logrus.Fiel
 			view.Apply(e)
 		case c := <-s.claims:
 			s.claimEnded(ctx, c)
-		case r := <-s.losses:
+		case r := <-s.lossResults:
 			s.holdEnded(r)
 		case <-timer.C:
 		}

@@ -102,7 +102,7 @@ func (l *holderLoop) run(t *testing.T, d time.Duration) {
 			l.all.Apply(e)
 		case c := <-l.claims:
 			l.claimEnded(t.Context(), c)
-		case r := <-l.losses:
+		case r := <-l.lossResults:
 			l.holdEnded(r)
 		case <-next:
 		case <-end:

@@ -11,6 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/kernel"
@@ -61,9 +62,11 @@ type node struct {
 
 	setupAt    time.Time // when to try setUp again
 	resyncAt   time.Time
-	directAt   time.Time // when direct routes are added after a change of the config; zero: they are not deferred
-	programmed bool      // a pass has been made with all leases and our own known
-	renewed    int64     // the revision of our lease whose MAC addresses newMACs replaced
+	directAt   time.Time       // when direct routes are added after a change of the config; zero: they are not deferred
+	programmed bool            // a pass has been made with all leases and our own known
+	previous   [2]netip.Prefix // of an earlier run, as its subnet file says
+	macs       backoff.Backoff // between choices of MAC addresses
+	renewed    int64           // the revision of our lease whose MAC addresses newMACs replaced
 	history    history
 }
 
@@ -122,7 +125,8 @@ func newNode(o Options) (*node, error) {
 	start, wake := n.background.Go, func() { notify(n.kernelChanged) }
 	n.cache = newLeaseCache(o.StateDir, o.CachedStart, o.LeaseTTL, time.Now(), n.journal, start)
 	n.holder = newLeaseHolder(o.Store, n.view, o.Log, start)
-	n.holder.previous = previousSubnets(o.SubnetFile, o.Log)
+	n.previous = previousSubnets(o.SubnetFile, o.Log)
+	n.holder.previous, n.holder.wasOurs = n.previous, n.wasOurs
 	n.peerSet = newPeerSet(n.view, tables)
 	n.rules = rules.New(filter.NewKeeper(), o.Log, o.RulesResync, wake)
 	n.vteps = vtepKeeper{log: o.Log, open: openVTEPFilter, attach: n.attachVTEPFilter, start: start, wake: wake}
@@ -183,7 +187,7 @@ func (n *node) loop(ctx context.Context) error {
 			n.checkFiles(time.Now())
 		case c := <-n.holder.claims:
 			n.holder.claimEnded(ctx, c)
-		case r := <-n.holder.losses:
+		case r := <-n.holder.lossResults:
 			n.holder.holdEnded(r)
 		case err := <-n.cache.results:
 			n.cache.writeEnded(err, time.Now())
@@ -228,6 +232,7 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 		n.leaseGained()
 	}
 	n.newMACs(wake)
+	n.newIdentity(wake)
 	n.peerSet.expire(wake)
 	if n.view.Synced() && n.holder.final {
 		config, wanted := n.vtepConfig()

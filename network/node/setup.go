@@ -49,11 +49,12 @@ func (n *node) makeBackend(now time.Time) error {
 		return err
 	}
 	n.identity = id
+	n.holder.publicIPs = choice.PublicIP
 	// The MAC address in our own lease is what peers know.
 	own := n.view.ByInstance(id.InstanceID)
 	if own == nil { // one that was flannel's is found by rules, before the backend can judge leases
 		n.view.SetRules(subnet.Rules{Config: *n.config, InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
-		own = n.view.Own(subnet.Request{InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
+		own = n.view.Own(subnet.Request{InstanceID: id.InstanceID, PublicIPs: choice.PublicIP, Holder: n.holder.holderOf})
 	}
 	b, err := newBackend(*n.config, n.underlay(choice, own))
 	if err != nil {
@@ -127,6 +128,7 @@ func (n *node) ownMember() *subnet.Lease {
 func (n *node) reform(choice uplink.Choice, b backend.Backend, now time.Time) {
 	before := n.lease(noSubnets)
 	n.adopt(choice, b, now)
+	n.journal.rejectedLeases(subnet.Event{Type: subnet.Synced}, n.view, now)
 	if n.lease(noSubnets) != before {
 		n.holder.update()
 	}
@@ -171,31 +173,6 @@ func (n *node) underlayPrefixes(choice uplink.Choice) (all []netip.Prefix) {
 		}
 	}
 	return all
-}
-
-// newMACs gives the node's devices other MAC addresses if an older lease has one of them: one of two machines is a
-// clone.
-func (n *node) newMACs(wake *alarm) {
-	if n.holder.conflict == 0 || n.holder.conflict == n.renewed {
-		return
-	}
-	_, _, why := n.view.Get(n.holder.record.Name)
-	u := n.underlay(n.uplink, nil)
-	u.Keep = renewer{n.identity, n.StateDir}
-	b, err := newBackend(*n.config, u)
-	if err == nil {
-		err = n.identity.save(n.StateDir)
-	}
-	if err != nil {
-		n.journal.problem(topicMAC, err)
-		wake.set(wake.now.Add(waitAfterFailure))
-		return
-	}
-	n.journal.resolved(topicMAC)
-	n.renewed = n.holder.conflict
-	n.Log.WithError(why).
-		Warn("another node has the MAC address of this node's device (a cloned machine?); choosing a new one")
-	n.reform(n.uplink, b, wake.now)
 }
 
 // wantDevice brings the node's own links and addresses, and the settings they need, into the tables.

@@ -211,6 +211,10 @@ func (n *node) problems(now time.Time) []status.Problem {
 	if n.holder.lastErr != "" && !n.holder.final {
 		add("lease", status.NoLease, n.history.started, n.holder.lastErr)
 	}
+	if n.holder.question != "" {
+		add("lease", status.NoLease, n.history.started, n.holder.question)
+	}
+	all = append(all, n.sharedIPProblems()...)
 	if n.cache.inUse {
 		add("etcd", status.CachedLeases, n.history.started, "etcd has not answered yet: this node uses its cached leases")
 	} else if p := n.outage(); p != nil {

@@ -56,6 +56,7 @@ var (
 	_ subnet.AccessReporter = (*Store)(nil)
 	_ subnet.Networked      = (*Store)(nil)
 	_ subnet.Expirer        = (*Store)(nil)
+	_ subnet.Challenger     = (*Store)(nil)
 )
 
 // New returns a store. It sends no request yet: Watch waits for an etcd that is down or rejects us. The errors are

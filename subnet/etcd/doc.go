@@ -26,6 +26,7 @@
 //	history.go   whether the store is still the one that was watched
 //	claim.go     Claim and Release: the transactions
 //	hold.go      Hold: renewal and update of our own lease
+//	challenge.go Challenge: whether another node's lease has a live holder
 //	grant.go     etcd leases: grant, keep alive, revoke
 //	release.go   an operator's release of a node's lease
 //	client.go    the connection; tls.go its certificates, auth.go its tokens; retry.go its backoff

@@ -141,8 +141,13 @@ func (s *Store) rewrite(ctx context.Context, h *hold, e entry) error {
 			s.holding(h, r)
 			return nil
 		case errors.As(err, &c):
-			mine := slices.IndexFunc(c.held, h.wrote)
-			if mine < 0 {
+			// Another revision of the same lease is no loss here either: another node may have asked for the holder.
+			mine := slices.IndexFunc(c.held, func(r subnet.Record) bool {
+				return h.wrote(r) || r.Name == h.current.Name && r.Version != h.current.Version && sameLease(r, h.current)
+			})
+			if mine < 0 && len(c.held) > 0 {
+				return fmt.Errorf("%w: %w: %w", subnet.ErrLost, subnet.ErrRewritten, c)
+			} else if mine < 0 {
 				return fmt.Errorf("%w: %w", subnet.ErrLost, c)
 			}
 			s.holding(h, c.held[mine])
@@ -164,22 +169,23 @@ func (h *hold) wrote(r subnet.Record) bool {
 }
 
 // lookAt reads the key of h, and fails with ErrLost if it is not what we wrote. Another revision alone is no loss: a
-// restored backup can have one.
+// restored backup can have one, and so has a key in which another node asks whether we are alive. That is answered.
 func (s *Store) lookAt(ctx context.Context, h *hold) error {
-	short, cancel := s.deadline(ctx)
-	defer cancel()
-	resp, err := s.client.Get(short, s.keys.subnets+h.current.Name)
+	kv, err := s.get(ctx, h.current.Name)
 	if err != nil {
-		return fmt.Errorf("read the key: %w", s.explain(ctx, err))
+		return err
 	}
-	if len(resp.Kvs) == 0 {
+	if kv == nil {
 		return fmt.Errorf("%w: the key is gone", subnet.ErrLost)
 	}
-	r := s.keys.record(resp.Kvs[0])
+	r := s.keys.record(kv)
 	if !sameLease(r, h.current) {
-		return fmt.Errorf("%w: another process wrote the key", subnet.ErrLost)
+		return fmt.Errorf("%w: %w", subnet.ErrLost, subnet.ErrRewritten)
 	}
 	s.holding(h, r)
+	if challengeOf(kv.Value) != "" {
+		return s.answer(ctx, h)
+	}
 	return nil
 }
 

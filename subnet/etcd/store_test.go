@@ -11,7 +11,7 @@ import (
 )
 
 // kind is what storetest is to ask of this store.
-var kind = storetest.Kind{Expires: true}
+var kind = storetest.Kind{Expires: true, Challenges: true}
 
 func TestStore(t *testing.T) {
 	storetest.Run(t, kind, func(t *testing.T) storetest.Cluster {

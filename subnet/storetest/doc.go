@@ -2,7 +2,7 @@
 // [Kind], against the real thing:
 //
 //	func TestStore(t *testing.T) {
-//		kind := storetest.Kind{Expires: true}
+//		kind := storetest.Kind{Expires: true, Challenges: true}
 //		storetest.Run(t, kind, func(t *testing.T) storetest.Cluster { return newCluster(t) })
 //	}
 //
@@ -27,10 +27,13 @@ import (
 //	Keys, Claim, TakeOver, Hold, Release, Contend   the node allocates
 //	HarmHeld                                        the same
 //	Expiry                                          the same, and leases expire
+//	Challenge                                       the same, and holders can be asked
 //	Allocated, HarmAllocated                        the store allocates
 type Kind struct {
 	Allocates bool // it gives the nodes their subnets ([subnet.Allocator]); else a node chooses, and records are keys
 	Expires   bool // a lease that is not renewed ends ([subnet.Expirer])
+	// Challenges means that holders can be asked whether they are alive ([subnet.Challenger]).
+	Challenges bool
 }
 
 // Cluster is an empty store and what can be done to it from outside.
@@ -96,6 +99,7 @@ func Run(t *testing.T, kind Kind, fresh func(t *testing.T) Cluster) {
 		{"Release", nodeAllocates, releaseCases()},
 		{"Contend", nodeAllocates, contendCases()},
 		{"Expiry", leasesExpire, expiryCases()},
+		{"Challenge", holdersAnswer, challengeCases()},
 		{"Allocated", storeAllocates, allocatedCases()},
 	})
 }
@@ -120,6 +124,7 @@ type testGroup struct {
 func everyStore(Kind) bool       { return true }
 func nodeAllocates(k Kind) bool  { return !k.Allocates }
 func leasesExpire(k Kind) bool   { return !k.Allocates && k.Expires }
+func holdersAnswer(k Kind) bool  { return !k.Allocates && k.Challenges }
 func storeAllocates(k Kind) bool { return k.Allocates }
 
 type testCase struct {
@@ -150,7 +155,8 @@ func (k Kind) check(t *testing.T, s subnet.Store) {
 	t.Helper()
 	allocator, _ := s.(subnet.Allocator)
 	_, expires := s.(subnet.Expirer)
-	if got := (Kind{allocator != nil && allocator.Allocates(), expires}); got != k {
+	_, challenges := s.(subnet.Challenger)
+	if got := (Kind{allocator != nil && allocator.Allocates(), expires, challenges}); got != k {
 		t.Fatalf("the store is of kind %+v, want %+v", got, k)
 	}
 }

@@ -17,12 +17,13 @@ type Reason string
 
 // Reasons of a [Problem].
 const (
-	ConfigMissing  Reason = "config-missing"  // no network config has been written yet
-	ConfigDeleted  Reason = "config-deleted"  // it was deleted; the daemon keeps the one in use
-	ConfigRejected Reason = "config-rejected" // the network config is invalid, or needs a restart of the daemon
-	NoUplink       Reason = "no-uplink"       // no interface can carry the overlay
-	StartFailed    Reason = "start-failed"    // the backend cannot be set up; the daemon retries
-	NoLease        Reason = "no-lease"        // no lease could be acquired, for example because no subnet is free
+	ConfigMissing  Reason = "config-missing"   // no network config has been written yet
+	ConfigDeleted  Reason = "config-deleted"   // it was deleted; the daemon keeps the one in use
+	ConfigRejected Reason = "config-rejected"  // the network config is invalid, or needs a restart of the daemon
+	NoUplink       Reason = "no-uplink"        // no interface can carry the overlay
+	StartFailed    Reason = "start-failed"     // the backend cannot be set up; the daemon retries
+	NoLease        Reason = "no-lease"         // no lease could be acquired, for example because no subnet is free
+	PublicIPShared Reason = "public-ip-shared" // another node's lease has this node's public IP
 	FileNotWritten Reason = "file-not-written"
 	KernelUnread   Reason = "kernel-unread" // the kernel's tables cannot be read
 	EntriesPending Reason = "entries-pending"

@@ -10,7 +10,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	kind := storetest.Kind{Expires: true}
+	kind := storetest.Kind{Expires: true, Challenges: true}
 	fresh := func(t *testing.T) storetest.Cluster {
 		s := New()
 		t.Cleanup(s.Close)

@@ -39,6 +39,7 @@ type state struct {
 	nodes     map[string]node // of a store that allocates, by name
 	grants    map[int64]*grant
 	lastGrant int64
+	asked     map[string]bool // records whose holders are asked whether they are alive, by name
 }
 
 // node is a node that the store knows.
@@ -68,6 +69,7 @@ func empty() state {
 	return state{
 		revision: 1, compacted: 1,
 		records: map[string]subnet.Record{}, nodes: map[string]node{}, grants: map[int64]*grant{},
+		asked: map[string]bool{},
 	}
 }
 
@@ -94,9 +96,11 @@ func (s *Server) step(e subnet.Event) {
 			r.Order = e.Revision
 		}
 		s.state.records[r.Name] = *r
+		delete(s.state.asked, r.Name)
 	}
 	for _, name := range e.Deleted {
 		delete(s.state.records, name)
+		delete(s.state.asked, name)
 	}
 	if e.ConfigSet {
 		s.state.config = e.Config
@@ -238,6 +242,7 @@ func (s *Server) Backup() (restore func()) {
 	defer s.mu.Unlock()
 	saved := s.state
 	saved.events, saved.compacted = nil, saved.revision
+	saved.asked = maps.Clone(saved.asked)
 	saved.records, saved.nodes, saved.grants = maps.Clone(saved.records), maps.Clone(saved.nodes), maps.Clone(saved.grants)
 	return func() {
 		s.mu.Lock()

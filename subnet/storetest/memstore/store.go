@@ -36,6 +36,8 @@ var (
 	_ subnet.Allocator = (*Store)(nil)
 	_ subnet.Store     = Expiring{}
 	_ subnet.Expirer   = Expiring{}
+
+	_ subnet.Challenger = Expiring{}
 )
 
 // Open returns a client of a server in which the nodes allocate, with leases that outlive their last renewal for ttl.
@@ -231,13 +233,50 @@ func (s *Store) keep(held *subnet.Record) (woken <-chan struct{}, err error) {
 	case !ok:
 		return nil, fmt.Errorf("%w: it is gone", subnet.ErrLost)
 	case now.LeaseID != held.LeaseID, (now.Bad != nil || now.Lease != held.Lease) && now.Version != held.Version:
-		return nil, fmt.Errorf("%w: another process wrote it", subnet.ErrLost)
+		return nil, fmt.Errorf("%w: %w", subnet.ErrLost, subnet.ErrRewritten)
 	}
 	if now.LeaseID != 0 && !v.renew(now.LeaseID, s.ttl) {
 		return nil, fmt.Errorf("%w: it has expired", subnet.ErrLost)
 	}
+	if v.state.asked[now.Name] {
+		v.step(subnet.Event{Put: []subnet.Record{now}}) // the answer
+		now = v.state.records[now.Name]
+	}
 	*held = now
 	return v.changed, nil
+}
+
+// Challenge implements [subnet.Challenger].
+func (s Expiring) Challenge(ctx context.Context, r subnet.Record, patience time.Duration) (subnet.Record, bool, error) {
+	v := s.server
+	v.mu.Lock()
+	if v.state.records[r.Name] != r {
+		v.mu.Unlock()
+		return r, false, fmt.Errorf("ask the holder of %s: %w", r.Name, subnet.ErrTaken)
+	}
+	v.step(subnet.Event{Put: []subnet.Record{r}})
+	v.state.asked[r.Name] = true
+	v.mu.Unlock()
+	end := time.NewTimer(patience)
+	defer end.Stop()
+	for over := false; ; {
+		v.mu.Lock()
+		woken, asked, now := v.changed, v.state.asked[r.Name], v.state.records[r.Name]
+		v.mu.Unlock()
+		switch {
+		case now.Lease != r.Lease:
+			return now, false, fmt.Errorf("ask the holder of %s: %w", r.Name, subnet.ErrTaken)
+		case !asked || over:
+			return now, !asked, nil
+		}
+		select {
+		case <-woken:
+		case <-end.C:
+			over = true
+		case <-ctx.Done():
+			return r, false, ctx.Err()
+		}
+	}
 }
 
 // update writes another lease to a held record.

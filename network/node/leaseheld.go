@@ -1,0 +1,99 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/backoff"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// What a leaseHolder does about the lease that it holds: when it is final, and when it is lost.
+
+func (h *leaseHolder) holdEnded(r holdResult) {
+	if r.round == h.round && h.phase == holding {
+		h.lose(r.err, time.Now())
+	}
+}
+
+// lose goes back to having no lease. The same subnets are asked for again.
+func (h *leaseHolder) lose(why error, now time.Time) {
+	h.say(now, func() { h.log.WithError(why).WithField("lease", h.record.Name).Warn("lease lost; claiming again") })
+	h.lost = lostLease{name: h.record.Name, rewritten: errors.Is(why, subnet.ErrRewritten), until: h.until}
+	h.end(now)
+	h.previous = h.subnets
+}
+
+// end ends the hold.
+func (h *leaseHolder) end(now time.Time) {
+	h.release()
+	h.phase, h.final = idle, false
+	h.losses.Next(lossBackoff, now)
+}
+
+// say logs a line about a lease that was acquired or lost, unless there are too many of them.
+func (h *leaseHolder) say(now time.Time, line func()) {
+	switch h.logged.Allow(leaseLines, leaseLogged, now) {
+	case backoff.Pass:
+		line()
+	case backoff.Last:
+		h.log.Warn("many changes of this node's lease; more are not logged for now")
+	case backoff.Drop:
+	}
+}
+
+// check looks whether the view still shows the lease as ours.
+func (h *leaseHolder) check(now time.Time) (gained bool) {
+	if h.view.Revision() < h.record.Version {
+		return false // the watch has not reached it yet
+	}
+	m, ok, why := h.view.Get(h.record.Name)
+	h.conflict = 0
+	switch {
+	case !ok:
+		h.lose(errors.New("its key was deleted"), now)
+	case m.InstanceID != h.instanceID:
+		h.lose(fmt.Errorf("its key belongs to another node: %s %s", m.NodeName, m.InstanceID), now)
+	case errors.Is(why, subnet.ErrOverlap) && h.storeAllocates():
+		h.final = false
+		h.invalid(why)
+	case errors.Is(why, subnet.ErrOverlap):
+		// It was claimed at the same moment as an overlapping one, which the store cannot see, or an older one has
+		// become valid since. The older one stays: every node decides so. The next claim takes over the record that
+		// gives way.
+		h.say(now, func() {
+			h.log.WithField("lease", h.record.Name).WithError(why).Info("yielding to an older lease; claiming another subnet")
+		})
+		h.end(now)
+	case errors.Is(why, subnet.ErrDuplicate):
+		// Of something else than the subnet, such as a MAC address: the node chooses another and updates the lease.
+		h.conflict = m.Version
+	case h.final:
+	case why != nil:
+		h.invalid(why)
+	default:
+		h.final = true
+		h.lastErr = ""
+		h.say(now, func() {
+			h.log.WithFields(logrus.Fields{
+				"lease": strings.ReplaceAll(m.Name, "&", " "), "etcd_lease": m.LeaseID, "reservation": m.LeaseID == 0,
+			}).Info("lease acquired")
+		})
+		return true
+	}
+	return false
+}
+
+// invalid logs why the own lease cannot be used, if that is new.
+func (h *leaseHolder) invalid(why error) {
+	if why.Error() != h.lastErr {
+		h.lastErr = why.Error()
+		h.say(time.Now(), func() {
+			h.log.WithError(why).WithField("lease", h.record.Name).Error("this node's lease is invalid")
+		})
+	}
+}
