@@ -60,6 +60,7 @@ type leaseHolder struct {
 	subnets  [2]netip.Prefix // by Family; those of the last lease, even if it is not held any more
 	previous [2]netip.Prefix // what to ask for if there is no record of ours
 	avoid    []netip.Prefix  // found taken in this round of claims
+	races    int             // that were lost for free subnets since the last success
 	backoff  backoff.Backoff // between claims that fail
 	losses   backoff.Backoff // between the loss of a lease and the next claim
 	logged   backoff.Limiter // leases acquired and lost
@@ -116,7 +117,7 @@ var claimBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: 10 * time.Se
 var lossBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: time.Minute, Jitter: 0.2, Settle: 64}
 
 const (
-	// manyRaces is after how many lost races for a free subnet the next one waits.
+	// manyRaces is after how many lost races for free subnets the next claim waits, and how many of these are avoided then.
 	manyRaces = 16
 	// leaseLines is how many lines about leases that were acquired and lost are logged within leaseLogged.
 	leaseLines  = 10
@@ -219,7 +220,7 @@ func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
 		h.answered(c)
 	case c.err == nil:
 		h.backoff.Reset()
-		h.avoid = nil
+		h.avoid, h.races = nil, 0
 		h.wrote(c)
 		h.hold(ctx, c)
 	case errors.Is(c.err, subnet.ErrTaken) && !h.storeAllocates():
@@ -230,11 +231,9 @@ func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
 					h.avoid = append(h.avoid, p)
 				}
 			}
-			if len(h.avoid) > manyRaces { // a store that refuses whatever is claimed
+			if h.races++; h.races > manyRaces { // a store that refuses whatever is claimed
 				h.backoff.Next(claimBackoff, time.Now())
-			}
-			if len(h.avoid) > 4*manyRaces {
-				h.avoid = nil
+				h.avoid = h.avoid[max(0, len(h.avoid)-manyRaces):]
 			}
 			return
 		}

@@ -223,3 +223,82 @@ func checkLeases(t *testing.T, endpoint string, keys map[string]string) {
 		t.Errorf("%d dual-stack leases, want %d", dual, len(keys)/2)
 	}
 }
+
+// TestOnePublicIPOnEtcd: two nodes with one public IP end with two subnets, and then write nothing; a node that was
+// installed again gets its subnet back.
+func TestOnePublicIPOnEtcd(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	server, err := etcdserver.Start(t.Context(), etcdserver.Options{Dir: t.TempDir(), Flags: []string{"--unsafe-no-fsync"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Kill()
+	config, err := subnet.ParseConfig([]byte(`{"Network":"10.5.0.0/16"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{server.Endpoint()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx := testctx.New(t)
+	gained := make(chan string) // "node key"
+	// start runs a node, as a process of its own would, until the function that it returns ends it.
+	start := func(n int) (kill func()) {
+		store, err := etcd.New(etcd.Options{Endpoints: []string{server.Endpoint()}, RequestTimeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		s := &simulated{id: fmt.Sprintf("%032x", n), ip: netip.MustParseAddr("192.0.2.200")}
+		var running sync.WaitGroup
+		running.Go(func() {
+			defer store.Close()
+			log := logrus.New()
+			log.SetOutput(io.Discard)
+			if err := s.run(ctx, store, log, config, func(s *simulated) { gained <- fmt.Sprint(n, " ", s.record.Name) }); err != nil {
+				t.Error(err)
+			}
+		})
+		return func() { cancel(); running.Wait() }
+	}
+	next := func(n int) (key string) {
+		select {
+		case got := <-gained:
+			var who int
+			if _, err := fmt.Sscan(got, &who, &key); err != nil || who != n {
+				t.Fatalf("%q got a lease, want node %d", got, n)
+			}
+		case <-ctx.Done():
+			t.Fatalf("node %d got no lease", n)
+		}
+		return key
+	}
+	revision := func() int64 {
+		got, err := client.Get(ctx, "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Header.Revision
+	}
+
+	kill1 := start(1)
+	key1 := next(1)
+	before := revision()
+	kill2 := start(2)
+	key2 := next(2)
+	if key1 == key2 {
+		t.Errorf("both nodes have %s", key1)
+	}
+	if n := revision() - before; n != 3 {
+		t.Errorf("%d writes, want the question, the answer and the claim", n)
+	}
+	kill2()
+	kill1() // neither gives its lease back
+	kill3 := start(3)
+	defer kill3()
+	if key := next(3); key != key1 && key != key2 {
+		t.Errorf("the node that was installed again has %s, want %s or %s", key, key1, key2)
+	}
+}
