@@ -44,11 +44,10 @@ type Allocation struct {
 }
 
 // Allocate chooses the subnets that a node should claim, in this order: those of its own lease (by instance id, else by
-// public IP if the holder is gone; a reservation for its public IP that no node has claimed counts as its own), those it
-// had before, free ones. Free ones are picked
-// at random over the whole range, so that many nodes starting at once rarely choose alike, and with the same index in
-// each family where possible, so that nodes which do not collide in the first do not in the second either. None of them
-// contains anything of Rules.Underlay.
+// public IP if the holder is gone; a reservation for its public IP that no node has claimed counts as its own), those
+// it had before, free ones. Free ones are picked at random over the whole range, so that many nodes starting at once
+// rarely choose alike, and with the same index in each family where possible, so that nodes which do not collide in the
+// first do not in the second either. None of them contains anything of Rules.Underlay.
 //
 // It costs O(leases) whatever the size of the range. It fails with ErrFull when a range has nothing left.
 func (v *View) Allocate(r Request) (Allocation, error) {

@@ -51,7 +51,8 @@ func newJournal(log logrus.FieldLogger) *journal {
 	return &journal{
 		log: log, open: map[string]problem{}, conflicts: map[string]conflict{}, failures: map[string]*failure{},
 		repairs:  repairLog{by: map[string]bool{}},
-		rejected: rejectedLog{reasons: map[string]string{}, ownIP: map[string]time.Time{}}, shared: sharedLog{named: map[string]bool{}},
+		rejected: rejectedLog{reasons: map[string]string{}, ownIP: map[string]time.Time{}},
+		shared:   sharedLog{named: map[string]bool{}},
 	}
 }
 

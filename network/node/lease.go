@@ -117,7 +117,7 @@ var claimBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: 10 * time.Se
 var lossBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: time.Minute, Jitter: 0.2, Settle: 64}
 
 const (
-	// manyRaces is after how many lost races for free subnets the next claim waits, and how many of these are avoided then.
+	// manyRaces is after how many lost races for free subnets the next claim waits, and how many are avoided then.
 	manyRaces = 16
 	// leaseLines is how many lines about leases that were acquired and lost are logged within leaseLogged.
 	leaseLines  = 10

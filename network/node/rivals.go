@@ -126,7 +126,8 @@ func (h *leaseHolder) ask(ctx context.Context, r subnet.Record) {
 func (h *leaseHolder) answered(c claimResult) {
 	h.phase, h.question = idle, ""
 	fields := logrus.Fields{
-		"lease": c.record.Name, "public_ip": addresses(h.publicIPs), "node": c.record.NodeName, "instance": c.record.InstanceID,
+		"lease": c.record.Name, "public_ip": addresses(h.publicIPs),
+		"node": c.record.NodeName, "instance": c.record.InstanceID,
 	}
 	now := time.Now()
 	switch {
