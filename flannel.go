@@ -16,7 +16,9 @@ import (
 // register adds the flags that flannel, or an older release of it, takes and that have no effect here.
 func (n noEffect) register(s *pflag.FlagSet) {
 	// klog's, as flannel registers them or did. A value is not looked at.
-	for _, name := range []string{"vmodule", "log_backtrace_at", "log_dir", "log_file", "log_file_max_size", "stderrthreshold"} {
+	for _, name := range []string{
+		"vmodule", "log_backtrace_at", "log_dir", "log_file", "log_file_max_size", "stderrthreshold",
+	} {
 		s.String(name, "", noEffectUsage)
 		n[name] = true
 	}
@@ -55,8 +57,8 @@ func (n noEffect) given(s *pflag.FlagSet) (names []string) {
 // flannelArgs brings a command line from the forms of Go's package flag, which flannel uses, into those of pflag:
 //
 //   - -etcd-endpoints becomes --etcd-endpoints, for the flags of s alone;
-//   - the word true after a boolean flag is left out. Package flag takes it for the end of the flags and flannel ignores
-//     it, and whatever follows; here the flags that follow count.
+//   - the word true after a boolean flag is left out. Package flag takes it for the end of the flags, and flannel
+//     ignores it and whatever follows; here the flags that follow count.
 //
 // The word false there is an error: with flannel the flag is true all the same. What follows a subcommand's name is
 // that command's, of which only dashes are doubled.

@@ -15,8 +15,8 @@ import (
 )
 
 // logOutput writes log lines to a file that may block or be gone: a terminal that is stopped, a pipe whose reader hangs
-// or has ended, a journal that restarts. The daemon neither waits for it nor ends with it. Lines that find the queue full
-// are dropped, and their number is written once the file takes lines again.
+// or has ended, a journal that restarts. The daemon neither waits for it nor ends with it. Lines that find the queue
+// full are dropped, and their number is written once the file takes lines again.
 type logOutput struct {
 	file    io.Writer
 	lines   chan []byte
@@ -80,13 +80,13 @@ func isTerminal(f *os.File) bool {
 }
 
 // surviveBrokenPipe keeps the process alive when it writes to a stdout or stderr whose reader is gone: it would end by
-// SIGPIPE otherwise (os/signal, section SIGPIPE). The signal is not ignored, as the programs that the daemon starts would
-// inherit that.
+// SIGPIPE otherwise (os/signal, section SIGPIPE). The signal is not ignored, as the programs that the daemon starts
+// would inherit that.
 func surviveBrokenPipe() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// steadyFormatter takes out of each line what differs from one attempt to the next and tells nobody anything: the local
-// port of a connection, as in "read tcp 192.0.2.1:39462->192.0.2.9:2379", and the address of an object in memory. So the
-// same cause gives the same line.
+// steadyFormatter removes from each line what differs between two attempts and has no meaning for the reader: the local
+// port of a connection, as in "read tcp 192.0.2.1:39462->192.0.2.9:2379", and the address of an object in memory. So
+// the same cause gives the same line.
 type steadyFormatter struct{ logrus.Formatter }
 
 // Format implements logrus.Formatter.

@@ -112,6 +112,7 @@ func (v *View) remove(e *entry) {
 	e.gone = true
 	v.mark(e)
 	v.unlist(e)
+	v.expose(e, nil)
 }
 
 // stray reports whether l has no subnet, as what is left of a record under a malformed key.
@@ -163,6 +164,7 @@ func (v *View) markOverlapping(e *entry) {
 		}
 		return true
 	})
+	v.markExposed(e)
 }
 
 // overlapping calls yield with the entries, subnet by subnet, that share an address with e, until it returns false; e

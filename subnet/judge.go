@@ -51,7 +51,8 @@ func (r *Rules) enabled(l *Lease) *Lease {
 	return l
 }
 
-// fits says why l cannot hold its subnets, or nil. It may look at the lease and the config only: see [Rules].
+// fits says why l cannot hold its subnets, or nil. It may look at the lease and the config only: see [Rules]. There is
+// one exception: an IPv4 link-local public IP is good among nodes that have such addresses, which are all on one link.
 func (r *Rules) fits(l *Lease) error {
 	if l.stray() {
 		return fmt.Errorf("no subnet in a family that the network config enables")
@@ -63,10 +64,13 @@ func (r *Rules) fits(l *Lease) error {
 		if err := r.Config.Ranges[f].CheckPeer(l.Endpoints[f].Subnet); err != nil {
 			return err
 		}
-		if a := l.Endpoints[f].PublicIP; !isUnicast(a) {
+		switch a := l.Endpoints[f].PublicIP; {
+		case !isUnicast(a) && !(a.Is4() && a.IsLinkLocalUnicast() && r.PublicIPs[f].IsLinkLocalUnicast()):
 			return fmt.Errorf("public IP %s is not a unicast address", a)
-		} else if r.Config.Ranges[f].Network.Contains(a) {
+		case r.Config.Ranges[f].inside(a):
 			return fmt.Errorf("public IP %s is inside the overlay %s", a, r.Config.Ranges[f].Network)
+		case l.Endpoints[f].Subnet.Contains(a):
+			return fmt.Errorf("public IP %s is inside its own subnet %s", a, l.Endpoints[f].Subnet)
 		}
 	}
 	if l.BackendType != r.Config.Backend.Type {
@@ -157,6 +161,7 @@ func (v *View) judge() []Change {
 // decide judges e, and marks what depends on a decision that changed.
 func (v *View) decide(e *entry) {
 	l := v.rules.enabled(e.Lease)
+	v.expose(e, l)
 	why := v.cannotHold(e, l)
 	if holds := why == nil; holds != e.holds {
 		e.holds = holds
@@ -193,7 +198,7 @@ func (v *View) cannotHold(e *entry, l *Lease) error {
 	if x := v.beatenBy(e); x != nil {
 		return fmt.Errorf("%w %s", ErrOverlap, x.Name)
 	}
-	return nil
+	return v.exposedTo(e, l)
 }
 
 // beatenBy returns an older entry that holds a subnet which overlaps one of e's; nil if there is none.

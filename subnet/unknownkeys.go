@@ -66,8 +66,8 @@ func unknownKeys(object map[string]json.RawMessage, within string, known []strin
 	return unknown
 }
 
-// Nearest returns the one of several words that a mistyped word may have been meant to be, without regard to case; empty:
-// none is near. One is near if few letters differ, or one of the two begins with the other.
+// Nearest returns the one of several words that a mistyped word may have been meant to be, without regard to case;
+// empty: none is near. One is near if few letters differ, or one of the two begins with the other.
 func Nearest(word string, known []string) (nearest string) {
 	const longest = 64 // no key is longer, and the search costs the product of the lengths
 	if len(word) > longest {

@@ -34,9 +34,11 @@ type View struct {
 	bySubnet   [2]bart.Table[[]*entry] // all entries that have subnets, by subnet; the holder comes first
 	byThing    index[string]           // entries that hold their subnets, by their things; the keeper comes first
 	byPublicIP index[netip.Addr]       // peers, as last returned
-	strays     int                     // entries without a subnet
-	uncounted  int                     // about how many more there are, since the latest snapshot
-	dirty      []*entry                // to be judged again, each once
+	byExposed  [2]bart.Table[[]*entry] // entries whose public IP is inside Network, by that address
+	exposed    map[*entry][2]netip.Addr
+	strays     int      // entries without a subnet
+	uncounted  int      // about how many more there are, since the latest snapshot
+	dirty      []*entry // to be judged again, each once
 	revision   int64
 	synced     bool   // a whole snapshot has been seen
 	listing    bool   // a snapshot has begun and not ended
@@ -46,7 +48,7 @@ type View struct {
 
 // NewView returns an empty view without rules.
 func NewView() *View {
-	return &View{entries: map[string]*entry{}, bad: map[*entry]error{}}
+	return &View{entries: map[string]*entry{}, bad: map[*entry]error{}, exposed: map[*entry][2]netip.Addr{}}
 }
 
 // Revision is the revision of the store up to which the view has seen everything.

@@ -100,9 +100,17 @@ func (w *world) reference() verdict {
 				l.Endpoints[f] = Endpoint{}
 			}
 		}
+		contains := func(a, b Lease) bool { // one of a's subnets b's public IP
+			for f := range b.Endpoints {
+				if b.Has(Family(f)) && a.Endpoints[f].Subnet.Contains(b.Endpoints[f].PublicIP) {
+					return true
+				}
+			}
+			return false
+		}
 		if w.rules.fits(&l) != nil || slices.ContainsFunc(holders, func(h Lease) bool {
 			return h.Endpoints[IPv4].Subnet.Overlaps(l.Endpoints[IPv4].Subnet) ||
-				h.Endpoints[IPv6].Subnet.Overlaps(l.Endpoints[IPv6].Subnet)
+				h.Endpoints[IPv6].Subnet.Overlaps(l.Endpoints[IPv6].Subnet) || contains(h, l) || contains(l, h)
 		}) {
 			continue
 		}

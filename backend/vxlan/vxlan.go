@@ -88,8 +88,8 @@ func checkName(format string, vni uint32) error {
 	}
 	digits := maxNameLength - len(fmt.Sprintf(format, 0)) + 1
 	largest := strings.Repeat("9", digits)
-	return fmt.Errorf("network config: Backend.VNI is %d, want at most %s: the device would be called %s, of %d characters, "+
-		"and the kernel allows %d", vni, largest, name, len(name), maxNameLength)
+	return fmt.Errorf("network config: Backend.VNI is %d, want at most %s: the device would be called %s, "+
+		"of %d characters, and the kernel allows %d", vni, largest, name, len(name), maxNameLength)
 }
 
 // maxNameLength is how many characters the name of a device may have.

@@ -94,7 +94,7 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 		b, err = newBackend(c, n.underlay(n.uplink, n.ownMember()))
 	}
 	if err == nil {
-		err = errors.Join(covers(c, n.subnets), sameDevices(n.backend, b))
+		err = errors.Join(covers(c, n.subnets), apart(c, n.uplink.PublicIP), sameDevices(n.backend, b))
 	}
 	if err != nil {
 		n.journal.problem(topicConfig, fmt.Errorf("the new network config cannot be applied while selvaged runs: %w; "+
@@ -141,6 +141,17 @@ func covers(c subnet.Config, own [2]netip.Prefix) error {
 			if err := r.CheckPeer(own[f]); err != nil {
 				return fmt.Errorf("this node's lease does not fit: %w", err)
 			}
+		}
+	}
+	return nil
+}
+
+// apart returns which of the node's public IPs would be inside subnets to be leased under c, or nil.
+func apart(c subnet.Config, public [2]netip.Addr) error {
+	for _, f := range subnet.Families() {
+		if r := c.Ranges[f]; r.Leasable(public[f]) {
+			return fmt.Errorf("this node's public IP %s would be inside the overlay %s, where subnets are leased",
+				public[f], r.Network)
 		}
 	}
 	return nil

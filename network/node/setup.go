@@ -236,7 +236,7 @@ func (n *node) lease(subnets [2]netip.Prefix) subnet.Lease {
 
 func (n *node) chooseUplink() (uplink.Choice, error) {
 	o := n.Uplink
-	o.Families, o.Overlay = nil, networks(*n.config)
+	o.Families, o.Overlay, o.Beside = nil, networks(*n.config), n.besideOverlay
 	for _, f := range subnet.Families() {
 		if n.config.Ranges[f].Enabled() {
 			o.Families = append(o.Families, f)
@@ -256,6 +256,16 @@ func (n *node) chooseUplink() (uplink.Choice, error) {
 		return uplink.Choice{}, err
 	}
 	return uplink.Choose(o, s)
+}
+
+// besideOverlay reports whether an address inside the overlay's Network is not one of the overlay's: no subnet with it
+// may be leased or is this node's, and none of an older config is leased to a peer.
+func (n *node) besideOverlay(a netip.Addr) bool {
+	f := subnet.FamilyOf(a)
+	if n.config.Ranges[f].Leasable(a) || n.subnets[f].Contains(a) || n.holder.previous[f].Contains(a) {
+		return false
+	}
+	return !slices.ContainsFunc(n.view.Lookup(a), func(found subnet.Found) bool { return found.Why == nil })
 }
 
 // ownDevices are the names of the overlay's devices on this node.

@@ -20,6 +20,9 @@ type Options struct {
 	PublicIP     [2]netip.Addr   // address that peers send to, by subnet.Family; invalid: the interface's own
 	Current      [2]netip.Addr   // the addresses in use, kept unless another one is better; invalid: none
 	Overlay      []netip.Prefix  // the overlay's networks: an address inside is not an underlay address
+	// Beside reports whether an address inside Overlay is not one of the overlay's, as it is in no subnet that is, or may
+	// be, leased; nil: none is.
+	Beside func(netip.Addr) bool
 }
 
 // Choice is the interface and the addresses that carry the overlay.
@@ -56,6 +59,7 @@ type candidate struct {
 	why       string
 	preferred [2]netip.Addr // of its addresses, if usable
 	named     bool          // selected by its name or address, not by a pattern or route
+	asked     bool          // selected by a flag, and not for having a default route
 }
 
 // Choose returns the interface and the addresses that carry the overlay, by the precedence in the package comment. An
@@ -98,15 +102,25 @@ func (o Options) validate() error {
 		if !a.IsValid() {
 			continue
 		}
-		if subnet.FamilyOf(a) != f || a.Is4In6() || a.Zone() != "" || !a.IsGlobalUnicast() {
+		linkLocal := a.Is4() && a.IsLinkLocalUnicast()
+		if subnet.FamilyOf(a) != f || a.Is4In6() || a.Zone() != "" || !a.IsGlobalUnicast() && !linkLocal {
 			return fmt.Errorf("--%s=%s: want an %s address that other nodes can send to", publicIPFlag(f), a, f)
 		}
-		if i := slices.IndexFunc(o.Overlay, func(p netip.Prefix) bool { return p.Contains(a) }); i >= 0 {
+		if network := o.inOverlay(a); network.IsValid() {
 			return fmt.Errorf("--%s=%s is inside the overlay's network %s: "+
-				"want the address by which other nodes reach this one without the overlay", publicIPFlag(f), a, o.Overlay[i])
+				"want the address by which other nodes reach this one without the overlay", publicIPFlag(f), a, network)
 		}
 	}
 	return nil
+}
+
+// inOverlay returns the overlay's network that an address belongs to, or the zero value.
+func (o Options) inOverlay(a netip.Addr) netip.Prefix {
+	i := slices.IndexFunc(o.Overlay, func(p netip.Prefix) bool { return p.Contains(a) })
+	if i < 0 || o.Beside != nil && o.Beside(a) {
+		return netip.Prefix{}
+	}
+	return o.Overlay[i]
 }
 
 // candidates returns the interfaces that the options select, best first. It is an error if there is none.
@@ -135,7 +149,7 @@ func (o Options) candidates(s Snapshot) (found []candidate, rejected []Rejection
 
 func (o Options) byName(s Snapshot) (found []candidate, rejected []Rejection) {
 	for _, name := range o.Ifaces {
-		c := candidate{why: "--iface=" + name, named: true}
+		c := candidate{why: "--iface=" + name, named: true, asked: true}
 		var ok bool
 		if ip, err := netip.ParseAddr(name); err == nil {
 			c.link, ok = s.withAddr(ip)
@@ -162,12 +176,12 @@ func (o Options) byRegex(s Snapshot) (found []candidate, err error) {
 			if l.Loopback {
 				continue // a pattern such as ".*" does not mean lo
 			}
-			c := candidate{link: l, why: "--iface-regex=" + pattern}
+			c := candidate{link: l, why: "--iface-regex=" + pattern, asked: true}
 			matches := re.MatchString(l.Name) || slices.ContainsFunc(l.AltNames, re.MatchString)
 			for _, a := range l.Addrs {
 				ip := a.Prefix.Addr()
 				p := &c.preferred[subnet.FamilyOf(ip)]
-				if !p.IsValid() && re.MatchString(ip.String()) && a.problem(o.Overlay, false) == "" {
+				if !p.IsValid() && re.MatchString(ip.String()) && o.problem(a, false, false) == "" {
 					matches, *p = true, ip
 				}
 			}
@@ -180,7 +194,7 @@ func (o Options) byRegex(s Snapshot) (found []candidate, err error) {
 }
 
 func (o Options) byReach(s Snapshot) (candidate, error) {
-	c := candidate{why: fmt.Sprintf("it leads to --iface-can-reach=%s", o.CanReach)}
+	c := candidate{asked: true, why: fmt.Sprintf("it leads to --iface-can-reach=%s", o.CanReach)}
 	// A route lookup for an address of this node returns lo.
 	if l, ok := s.withAddr(o.CanReach); ok {
 		c.link = l
@@ -204,7 +218,8 @@ func (o Options) byReach(s Snapshot) (candidate, error) {
 func (o Options) byPublicIP(s Snapshot) (found []candidate) {
 	for _, f := range o.Families {
 		if l, ok := s.withAddr(o.PublicIP[f]); ok && !l.Loopback {
-			found = append(found, candidate{link: l, why: fmt.Sprintf("it has --%s=%s", publicIPFlag(f), o.PublicIP[f])})
+			why := fmt.Sprintf("it has --%s=%s", publicIPFlag(f), o.PublicIP[f])
+			found = append(found, candidate{link: l, asked: true, why: why})
 		}
 	}
 	return found
@@ -244,11 +259,11 @@ func (o Options) take(c candidate, s Snapshot) (choice Choice, why string) {
 		if public := o.PublicIP[f]; l.has(public) && !(named && preferred.IsValid()) {
 			preferred, named = public, true // the source that peers see should be the address that they send to
 		}
-		local, why := l.pick(f, preferred, o.Current[f], named, o.Overlay)
+		local, why := o.pick(l, f, preferred, named, c.asked)
 		if why != "" {
 			return choice, why
 		}
-		choice.Local[f], choice.PublicIP[f], choice.OnLink[f] = local, local, l.onLink(f)
+		choice.Local[f], choice.PublicIP[f], choice.OnLink[f] = local, local, l.onLink(f, local)
 		if o.PublicIP[f].IsValid() {
 			choice.PublicIP[f] = o.PublicIP[f]
 		}

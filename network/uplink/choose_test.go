@@ -19,7 +19,7 @@ func addr(s string) Addr {
 	for _, w := range words[1:] {
 		a.Flags |= map[string]Flags{
 			"tentative": Tentative, "dadfailed": DADFailed, "deprecated": Deprecated,
-			"temporary": Temporary, "secondary": Secondary, "notglobal": NotGlobal,
+			"dynamic": Dynamic, "temporary": Temporary, "secondary": Secondary, "notglobal": NotGlobal,
 		}[w]
 	}
 	return a
@@ -100,6 +100,45 @@ func TestChoose(t *testing.T) {
 			edit: func(s *Snapshot) { s.Defaults[1].Link = 99 }, link: "eth1", local: "198.51.100.7 -", why: "it has the IPv4 default route"},
 		{name: "primary before deprecated", o: Options{Families: v4},
 			edit: func(s *Snapshot) { s.Links[1].Addrs[0].Flags = Deprecated }, link: "eth0", local: "192.0.2.6 -", why: "it has the IPv4 default route"},
+
+		{name: "a service's address is listed first", o: Options{Families: both},
+			edit: func(s *Snapshot) {
+				s.Links[1].Addrs = append([]Addr{addr("192.0.2.100/32"), addr("2001:db8::100/128")}, s.Links[1].Addrs...)
+			},
+			link: "eth0", local: "192.0.2.5 2001:db8::5", why: "it has the IPv4 default route"},
+		{name: "the only address has no subnet, as in some clouds", o: Options{Families: both},
+			edit: func(s *Snapshot) {
+				s.Links[1].Addrs = []Addr{addr("192.0.2.100/32"), addr("192.0.2.101/32"), addr("2001:db8::100/128")}
+			},
+			link: "eth0", local: "192.0.2.100 2001:db8::100", why: "it has the IPv4 default route"},
+		{name: "DHCPv6 assigned an address without a subnet", o: Options{Families: v6},
+			edit: func(s *Snapshot) {
+				s.Links[1].Addrs = append([]Addr{addr("2001:db8::d/128 dynamic")}, s.Links[1].Addrs...)
+			},
+			link: "eth0", local: "- 2001:db8::d", why: "it has the IPv6 default route"},
+		{name: "a service's address that is in use already is left", o: Options{Families: v4, Current: public("192.0.2.100")},
+			edit: func(s *Snapshot) {
+				s.Links[1].Addrs = append([]Addr{addr("192.0.2.100/32")}, s.Links[1].Addrs...)
+			},
+			link: "eth0", local: "192.0.2.5 -", why: "it has the IPv4 default route"},
+		{name: "an interface with a link-local address only, named", o: Options{Families: v4, Ifaces: []string{"eth3"}},
+			edit: func(s *Snapshot) { s.Links[4].Addrs = []Addr{addr("169.254.3.4/16 notglobal")} },
+			link: "eth3", local: "169.254.3.4 -", why: "--iface=eth3"},
+		{name: "a link-local address, named", o: Options{Families: v4, Ifaces: []string{"169.254.3.4"}},
+			edit: func(s *Snapshot) { s.Links[4].Addrs = []Addr{addr("169.254.3.4/16 notglobal")} },
+			link: "eth3", local: "169.254.3.4 -", why: "--iface=169.254.3.4"},
+		{name: "a link-local address beside another", o: Options{Families: v4, Ifaces: []string{"eth1"}},
+			edit: func(s *Snapshot) {
+				s.Links[2].Addrs = append([]Addr{addr("169.254.3.4/16")}, s.Links[2].Addrs...)
+			},
+			link: "eth1", local: "198.51.100.7 -", why: "--iface=eth1"},
+		{name: "the default route's interface has a link-local address only", o: Options{Families: v4},
+			edit: func(s *Snapshot) { s.Links[1].Addrs = []Addr{addr("169.254.3.4/16 notglobal")} },
+			link: "eth1", local: "198.51.100.7 -", why: "it has the IPv4 default route",
+			rejected: []string{"eth0 has no usable IPv4 address: 169.254.3.4 is link-local"}},
+		{name: "inside Network, beside what is leased", o: Options{Families: v4, Overlay: []netip.Prefix{netip.MustParsePrefix("192.0.0.0/12")},
+			Beside: func(a netip.Addr) bool { return a == ip("192.0.2.6") }},
+			link: "eth0", local: "192.0.2.6 -", why: "it has the IPv4 default route"},
 
 		{name: "iface by name", o: Options{Families: v4, Ifaces: []string{"eth1"}}, link: "eth1", local: "198.51.100.7 -", why: "--iface=eth1"},
 		{name: "iface by its other name", o: Options{Families: v4, Ifaces: []string{"enp1s0"}}, link: "eth0", local: "192.0.2.5 -", why: "--iface=enp1s0"},

@@ -37,7 +37,12 @@ func Read(h *netlink.Handle, o Options) (Snapshot, error) {
 			return s, fmt.Errorf("list %s default routes: %w", f, err)
 		}
 		for _, r := range routes {
-			s.Defaults = append(s.Defaults, decodeDefault(f, r)...)
+			if hidesNexthop(r) {
+				r, err = resolveDefault(h, f, r)
+			}
+			if err == nil {
+				s.Defaults = append(s.Defaults, decodeDefault(f, r)...)
+			}
 		}
 	}
 	if o.CanReach.IsValid() {
@@ -106,6 +111,9 @@ func decodeAddr(a netlink.Addr) (Addr, bool) {
 			addr.Flags |= flag
 		}
 	}
+	if secondary == Temporary && prefix.IsSingleIP() && a.Flags&unix.IFA_F_PERMANENT == 0 {
+		addr.Flags |= Dynamic
+	}
 	// An address of scope link or narrower is not valid beyond the link; scope site and the operator's own scopes are.
 	if a.Scope >= unix.RT_SCOPE_LINK {
 		addr.Flags |= NotGlobal
@@ -132,6 +140,34 @@ func decodeDefault(f subnet.Family, r netlink.Route) []DefaultRoute {
 	}
 	return routes
 }
+
+// hidesNexthop reports whether a route does not say where it leads: the kernel lists one that uses a nexthop object
+// only with that object's id where net.ipv4.nexthop_compat_mode is 0, and the library does not read the id.
+func hidesNexthop(r netlink.Route) bool {
+	return r.Type == unix.RTN_UNICAST && r.LinkIndex == 0 && len(r.MultiPath) == 0
+}
+
+// resolveDefault fills in where such a default route leads, by a lookup of an address that only it matches. With
+// several of them it is the one of the lowest metric that counts, and the lookup answers for that.
+func resolveDefault(h *netlink.Handle, f subnet.Family, r netlink.Route) (netlink.Route, error) {
+	examples := [...][]string{ // for documentation (RFC 5737, RFC 3849): hardly any network has a route to one
+		subnet.IPv4: {"192.0.2.1", "198.51.100.1", "203.0.113.1"}, subnet.IPv6: {"2001:db8::1", "3fff::1"},
+	}[f]
+	for _, text := range examples {
+		dest := net.ParseIP(text)
+		match, err := h.RouteGetWithOptions(dest, &netlink.RouteGetOptions{FIBMatch: true})
+		if err != nil || len(match) == 0 || match[0].Dst != nil && !match[0].Dst.IP.IsUnspecified() {
+			continue
+		}
+		if way, err := h.RouteGet(dest); err == nil && len(way) > 0 {
+			r.LinkIndex, r.Gw, r.Src = way[0].LinkIndex, way[0].Gw, way[0].Src
+			return r, nil
+		}
+	}
+	return r, errUnresolved
+}
+
+var errUnresolved = errors.New("the default route uses a nexthop object that cannot be resolved")
 
 // reach looks up the kernel's route to dest. The absence of a route is a result too.
 func reach(h *netlink.Handle, dest netip.Addr) Reach {

@@ -47,6 +47,7 @@ const (
 	Temporary                    // a privacy address, valid for some days (RFC 8981)
 	Secondary                    // not the first of its IPv4 subnet
 	NotGlobal                    // of host or link scope
+	Dynamic                      // an IPv6 address without a subnet, and with a lifetime: DHCPv6 assigns these
 )
 
 // DefaultRoute is one next hop of a default route.
@@ -102,8 +103,8 @@ func (s Snapshot) defaults(f subnet.Family) []DefaultRoute {
 	return routes
 }
 
-// inventory lists the interfaces for an error: "eth0 (192.0.2.5/24), wlan0 (down, no address)". It omits link-local
-// addresses, which every IPv6 link has.
+// inventory lists the interfaces for an error: "eth0 (192.0.2.5/24), wlan0 (down, no address)". It omits the IPv6
+// link-local addresses, which every link has.
 func (s Snapshot) inventory() string {
 	var items []string
 	for _, l := range s.Links {
@@ -116,7 +117,7 @@ func (s Snapshot) inventory() string {
 		}
 		described := len(about)
 		for _, a := range l.Addrs {
-			if !a.Prefix.Addr().IsLinkLocalUnicast() {
+			if ip := a.Prefix.Addr(); ip.Is4() || !ip.IsLinkLocalUnicast() {
 				about = append(about, a.Prefix.String())
 			}
 		}
@@ -136,11 +137,13 @@ func (l Link) has(a netip.Addr) bool {
 }
 
 // onLink returns the prefixes of family f that the link reaches without a gateway, sorted, without duplicates.
-func (l Link) onLink(f subnet.Family) []netip.Prefix {
+// Link-local ones count if local, the address in use, is of that kind.
+func (l Link) onLink(f subnet.Family, local netip.Addr) []netip.Prefix {
 	var prefixes []netip.Prefix
 	for _, a := range l.Addrs {
 		p := a.OnLink
-		if p.IsValid() && subnet.FamilyOf(p.Addr()) == f && !p.Addr().IsLinkLocalUnicast() && a.Flags&DADFailed == 0 {
+		if p.IsValid() && subnet.FamilyOf(p.Addr()) == f && a.Flags&DADFailed == 0 &&
+			(local.IsLinkLocalUnicast() || !p.Addr().IsLinkLocalUnicast()) {
 			prefixes = append(prefixes, p.Masked())
 		}
 	}

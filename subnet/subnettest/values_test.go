@@ -172,11 +172,11 @@ func (c *corpus) badAddresses() {
 		c.bad("46", with("PublicIPv6", quoted(a)), a+" is not a unicast address")
 		c.bad("6", with("PublicIPv6", quoted(a)), a+" is not a unicast address")
 	}
-	for _, a := range []string{"10.5.0.0", "10.5.0.1", "10.5.12.1", "10.5.99.1", "10.5.200.1", "10.5.255.255"} {
+	for _, a := range []string{"10.5.0.0", "10.5.1.0", "10.5.12.1", "10.5.99.1", "10.5.200.1", "10.5.255.255"} {
 		c.bad("4", with("PublicIP", quoted(a)), a+" is inside the overlay")
 	}
 	for _, a := range []string{
-		"fd00:5::", "fd00:5::1", "fd00:5:0:c::1", "fd00:5:0:c8::1", "fd00:5:0:ff:ffff:ffff:ffff:ffff",
+		"fd00:5::", "fd00:5:0:1::1", "fd00:5:0:c::1", "fd00:5:0:c8::1", "fd00:5:0:ff:ffff:ffff:ffff:ffff",
 	} {
 		c.bad("6", with("PublicIPv6", quoted(a)), a+" is inside the overlay")
 	}
