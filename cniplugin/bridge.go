@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -27,7 +28,7 @@ type conflict struct {
 
 // remedy tries to repair the bridge after an ADD that failed with cause and was undone.
 func (c *call) remedy(ctx context.Context, d delegation, f subnetfile.File, cause error) ([]byte, error) {
-	cause = c.diagnose(d, f, cause)
+	cause = c.diagnose(ctx, d, f, cause)
 	if e, ok := errors.AsType[*types.Error](cause); !ok || e.Code != codeBridge || !c.conf.RepairBridge {
 		return nil, cause
 	}
@@ -74,7 +75,7 @@ func (c *call) awaitRepairable(ctx context.Context, d delegation, f subnetfile.F
 }
 
 // diagnose returns the root cause of a delegate's failed ADD if it is known, else cause.
-func (c *call) diagnose(d delegation, f subnetfile.File, cause error) error {
+func (c *call) diagnose(ctx context.Context, d delegation, f subnetfile.File, cause error) error {
 	if x, ok := findConflict(d, f); ok {
 		return fail(codeBridge, fmt.Sprintf("bridge %s holds %s, want %s", x.bridge, x.holds, x.want),
 			fmt.Errorf("%s; the delegate says: %w", x.advice(f), cause))
@@ -84,6 +85,10 @@ func (c *call) diagnose(d delegation, f subnetfile.File, cause error) error {
 		return cause // which has more detail
 	}
 	if full, size, ok := exhausted(f, list); ok {
+		damaged := slices.DeleteFunc(list, func(r reservation) bool { return !r.damaged() })
+		if err := c.conf.freeDamaged(ctx, damaged); err == nil && len(damaged) > 0 {
+			cause = withDetail(cause, fmt.Sprintf("damaged reservations were freed: %d", len(damaged)))
+		}
 		return fail(types.ErrTryAgainLater, fmt.Sprintf("no address left: all %d of %s are taken", size, full), cause)
 	}
 	return cause

@@ -3,6 +3,7 @@ package cniplugin
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -66,8 +67,17 @@ func (c *call) collect(ctx context.Context, v valid) (errs []error) {
 		}
 	}
 	// Reservations first: they name the interface also where flannel's plugin kept a file by container alone.
+	var damaged []reservation
 	for _, r := range reserved {
-		end(r.holder)
+		switch {
+		case !r.damaged():
+			end(r.holder)
+		case !v[attachment{c.conf.Name, r.holder.containerID, ""}]:
+			damaged = append(damaged, r)
+		}
+	}
+	if err := c.conf.freeDamaged(ctx, damaged); err != nil {
+		errs = append(errs, fail(types.ErrIOFailure, "free the addresses of damaged reservations", err))
 	}
 	kept, err := c.store.list(c.conf.Name)
 	if err != nil {
@@ -76,6 +86,7 @@ func (c *call) collect(ctx context.Context, v valid) (errs []error) {
 	for _, a := range kept {
 		end(a)
 	}
+	c.store.sweep(time.Now())
 	return errs
 }
 

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -106,6 +107,64 @@ host-local GC   [/nonexistent]
 	if n.stdout.Len() == 0 || n.stderr.Len() > 0 {
 		t.Errorf("printed %s and %s", &n.stdout, &n.stderr)
 	}
+}
+
+// TestGCDamaged: what a power cut left of files is freed; no container is named by it.
+func TestGCDamaged(t *testing.T) {
+	n := newCollected(t)
+	n.added("cbr0", "c1", "eth0", "10.5.29.2")
+	reserved := filepath.Join(n.dir, "networks", "cbr0")
+	for addr, content := range map[string]string{
+		"10.5.29.50": "", "10.5.29.51": strings.Repeat("\x00", 70), "10.5.29.53": "c2\r\ne\x00\x00",
+		"10.5.29.54": "c1\r\ne\x00\x00", // of a container that is there
+	} {
+		write(t, filepath.Join(reserved, addr), content)
+	}
+	write(t, filepath.Join(reserved, "last_reserved_ip.0"), "")
+	write(t, filepath.Join(n.state, "cbr0:c4:eth0"), "")
+	write(t, filepath.Join(n.state, "c5"), "") // under the name that flannel's plugin gives
+	write(t, filepath.Join(n.state, "c6"), `{"cniVersion":"1.0.0","na`)
+	write(t, filepath.Join(n.state, "c1"), "") // of a container that is there
+	write(t, filepath.Join(n.state, ".123"), "")
+	write(t, filepath.Join(n.state, ".124"), "")
+	old := time.Now().Add(-2 * abandonedAfter)
+	if err := os.Chtimes(filepath.Join(n.state, ".124"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	n.collect(attachments{{"containerID": "c1", "ifname": "eth0"}})
+	for range 2 {
+		n.ok(n.verbs.GC)
+		wantFiles(t, n.state, ".123", "c1", "cbr0:c1:eth0")
+		wantFiles(t, reserved, "10.5.29.2", "10.5.29.54", "last_reserved_ip.0", "lock")
+	}
+}
+
+// TestGCWaitsForHostLocal: a reservation that host-local is writing is not damaged.
+func TestGCWaitsForHostLocal(t *testing.T) {
+	n := newCollected(t)
+	n.reserve("10.5.29.2", "", "")
+	reserved := filepath.Join(n.dir, "networks", "cbr0")
+	unlock, err := lockReservations(t.Context(), reserved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.collect(attachments{})
+	n.fails(n.verbs.GC, types.ErrIOFailure, "free the addresses of damaged reservations", "which host-local holds")
+	wantFiles(t, reserved, "10.5.29.2", "last_reserved_ip.0", "lock")
+	unlock()
+	n.ok(n.verbs.GC)
+	wantFiles(t, reserved, "last_reserved_ip.0", "lock")
+}
+
+// TestDelRemovesADamagedFile: a file under the name that flannel's plugin gives is removed by DEL, whatever is in it.
+func TestDelRemovesADamagedFile(t *testing.T) {
+	n := newCollected(t)
+	if err := os.MkdirAll(n.state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(n.state, n.args.ContainerID), "")
+	n.ok(n.verbs.Del)
+	wantFiles(t, n.state)
 }
 
 // TestGCOfARuntimeThatSaysNothing must not end all containers.

@@ -1,6 +1,7 @@
 package cniplugin
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -37,9 +38,22 @@ func checkNetwork(name string) error {
 // checkInterface applies the kernel's rules (dev_valid_name).
 func checkInterface(name string) error {
 	const longest = 15
-	if name == "" || len(name) > longest || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n\v\f\r") {
+	if name == "" || len(name) > longest || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n\v\f\r\x00") {
 		return fail(types.ErrInvalidEnvironmentVariables, "CNI_IFNAME is no interface name",
 			fmt.Errorf(`%q, want at most %d characters without "/", ":" or white space`, name, longest))
+	}
+	return nil
+}
+
+// checkBridge returns an error if the kernel would refuse the name of the bridge that a delegate is to make.
+func checkBridge(d delegation) error {
+	var config struct{ Bridge string }
+	if d.plugin != defaultDelegate || json.Unmarshal(d.config, &config) != nil || config.Bridge == "" {
+		return nil
+	}
+	if err := checkInterface(config.Bridge); err != nil {
+		return fail(types.ErrInvalidNetworkConfig, "delegate.bridge is no interface name",
+			fmt.Errorf(`%q, want at most 15 characters without "/", ":" or white space`, config.Bridge))
 	}
 	return nil
 }

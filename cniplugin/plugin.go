@@ -40,6 +40,9 @@ func (c *call) add(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := checkBridge(d); err != nil {
+		return err
+	}
 	// Searched first: a missing delegate adds nothing, and cannot undo anything.
 	if _, err := findPlugin(d.plugin, c.path); err != nil {
 		return err
@@ -75,7 +78,7 @@ func (c *call) attach(ctx context.Context, d delegation) ([]byte, error) {
 func (c *call) addAgain(ctx context.Context, d delegation, f subnetfile.File) error {
 	result, err := c.delegateAdd(ctx, d)
 	if err != nil {
-		return withDetail(c.diagnose(d, f, err), fmt.Sprintf("interface %s was added before; DEL it first", c.a.ifName))
+		return withDetail(c.diagnose(ctx, d, f, err), fmt.Sprintf("interface %s was added before; DEL it first", c.a.ifName))
 	}
 	if err := c.save(d); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cniplugin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,7 +9,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
@@ -22,6 +26,13 @@ const reservationDir = "/var/lib/cni/networks"
 type reservation struct {
 	addr   netip.Addr
 	holder attachment
+	path   string
+}
+
+// damaged reports whether the file does not name a holder, so that no DEL can free the address: a power cut leaves files
+// that are empty or full of zeros.
+func (r reservation) damaged() bool {
+	return !isName(r.holder.containerID) || r.holder.ifName != "" && checkInterface(r.holder.ifName) != nil
 }
 
 // reservations lists host-local's for a network; none if another IPAM plugin is used. They are read without
@@ -48,7 +59,8 @@ func (n netConf) reservations() ([]reservation, error) {
 		if err != nil {
 			continue // a lock, or a note of the last address
 		}
-		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		path := filepath.Join(dir, e.Name())
+		data, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // freed meanwhile
 		}
@@ -56,9 +68,59 @@ func (n netConf) reservations() ([]reservation, error) {
 			return nil, err
 		}
 		id, ifName, _ := strings.Cut(strings.TrimSpace(string(data)), "\r\n")
-		list = append(list, reservation{addr, attachment{n.Name, id, ifName}})
+		list = append(list, reservation{addr, attachment{n.Name, id, ifName}, path})
 	}
 	return list, nil
+}
+
+// freeDamaged removes damaged reservations. An ADD that is writing its own holds host-local's lock, so the files are
+// looked at again under it.
+func (n netConf) freeDamaged(ctx context.Context, damaged []reservation) error {
+	if len(damaged) == 0 {
+		return nil
+	}
+	unlock, err := lockReservations(ctx, filepath.Dir(damaged[0].path))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	now, err := n.reservations()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, r := range now {
+		was := slices.ContainsFunc(damaged, func(d reservation) bool { return d.path == r.path })
+		if !was || !r.damaged() {
+			continue
+		}
+		if err := os.Remove(r.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lockTime is how long the lock of host-local is waited for.
+const lockTime = 2 * time.Second
+
+// lockReservations takes host-local's lock on a directory (NewFileLock in plugins/ipam/host-local/backend/disk).
+func lockReservations(ctx context.Context, dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDONLY, 0o750)
+	if err != nil {
+		return nil, err
+	}
+	for until := time.Now().Add(lockTime); ; {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { f.Close() }, nil // which releases it
+		case !errors.Is(err, syscall.EWOULDBLOCK) || ctx.Err() != nil || time.Now().After(until):
+			f.Close()
+			return nil, fmt.Errorf("lock %s, which host-local holds while it works: %w", f.Name(), err)
+		}
+		time.Sleep(lookEvery)
+	}
 }
 
 // exhausted returns a subnet of the file in which host-local has no address left.

@@ -3,11 +3,13 @@ package cniplugin
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // store keeps the delegate's configuration of every attachment, a file each, in dir.
@@ -47,9 +49,10 @@ func (s store) load(a attachment) (stored, error) {
 			return stored{}, err
 		}
 		config := decodeStored(data)
-		if path != s.path(a) && config.network() != a.network {
+		if path != s.path(a) && config != nil && config.network() != a.network {
 			continue // flannel keeps one file a container, so this one may be another network's
 		}
+		// One that does not decode is of use to no network.
 		return stored{path, config}, nil
 	}
 	return stored{}, nil
@@ -59,6 +62,10 @@ func (s store) load(a attachment) (stored, error) {
 func (s store) save(a attachment, config []byte) (err error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
+	}
+	if name := filepath.Base(s.path(a)); len(name) > maxFileName {
+		return fmt.Errorf("the file's name would be %d bytes long (%s), and file systems allow %d: shorten the name of the "+
+			"network", len(name), "network:container:interface", maxFileName)
 	}
 	t, err := os.CreateTemp(s.dir, ".*") // mode 0600; network names do not begin with a dot
 	if err != nil {
@@ -77,6 +84,29 @@ func (s store) save(a attachment, config []byte) (err error) {
 		err = os.Rename(t.Name(), s.path(a))
 	}
 	return err
+}
+
+// maxFileName is how long a file's name may be (NAME_MAX in linux/limits.h).
+const maxFileName = 255
+
+// abandonedAfter is the age at which a file that save was writing belongs to no ADD that still runs.
+const abandonedAfter = time.Hour
+
+// sweep removes what an ADD that was killed left of a file. What cannot be removed does no harm.
+func (s store) sweep(now time.Time) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		number, temporary := strings.CutPrefix(e.Name(), ".")
+		if !temporary || number == "" || strings.Trim(number, "0123456789") != "" { // not a name of os.CreateTemp
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()) > abandonedAfter {
+			_ = os.Remove(filepath.Join(s.dir, e.Name()))
+		}
+	}
 }
 
 // remove removes the file that [store.load] found.

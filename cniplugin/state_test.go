@@ -105,8 +105,8 @@ func TestStoreFails(t *testing.T) {
 		t.Error("loaded a directory")
 	}
 	long := attachment{"cbr0", strings.Repeat("c", 250), "eth0"}
-	if err := s.save(long, []byte(keptConfig)); err == nil {
-		t.Error("saved under a name of 260 bytes")
+	if err := s.save(long, []byte(keptConfig)); err == nil || !strings.Contains(err.Error(), "260 bytes long") {
+		t.Errorf("saved under a name of 260 bytes: %v", err)
 	}
 	if st, err := s.load(long); err != nil || st.path != "" {
 		t.Errorf("got %+v, %v for what cannot have been saved", st, err)

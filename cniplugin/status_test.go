@@ -115,6 +115,9 @@ func TestAddSaysThatNoAddressIsLeft(t *testing.T) {
 	n.fails(n.verbs.Add, types.ErrInternal, "failed to allocate for range 0")
 	n.reserveAll()
 	n.fails(n.verbs.Add, types.ErrTryAgainLater, "no address left: all 253 of 10.5.29.0/24 are taken", "failed to allocate for range 0")
+	n.reserve("10.5.29.2", "", "")
+	n.fails(n.verbs.Add, types.ErrTryAgainLater, "no address left", "damaged reservations were freed: 1")
+	n.fails(n.verbs.Add, types.ErrInternal, "failed to allocate for range 0") // for another reason
 	n.conf["ipam"] = map[string]any{"dataDir": 7}
 	n.fails(n.verbs.Add, types.ErrInternal, "failed to allocate for range 0")
 }
