@@ -49,6 +49,8 @@ func layers() []layer {
 		{name: "backends", packages: []string{"backend/hostgw", "backend/vxlan"},
 			below: []string{"domain", "backend"}, pure: true},
 
+		{name: "reach", packages: []string{"network/reach"}, below: []string{"domain"}, pure: true},
+
 		// The edges: files, stores, the kernel. A store knows nothing of the kernel, nor the kernel of stores.
 		{name: "files", packages: []string{"network/filewatch", "subnet/cache", "subnet/subnetfile"}, below: []string{"domain"},
 			external: []string{renameio, "github.com/fsnotify/fsnotify"}},
@@ -63,15 +65,17 @@ func layers() []layer {
 		{name: "kernel", packages: []string{"network/kernel", "network/uplink"}, below: []string{"domain", "packet filter"},
 			external: []string{netlink, "github.com/safchain/ethtool", unix}, never: []string{"go.etcd.io"}},
 
+		{name: "echo", packages: []string{"network/reach/echo"}, below: []string{"domain"}, external: []string{unix}},
+
 		// Who asks a daemon depends on no more than the status types.
 		{name: "status", packages: []string{"network/node/status"}},
 		{name: "api", packages: []string{"network/node/api"}, below: []string{"status"},
 			external: []string{"github.com/prometheus/client_golang", logrus}},
-		{name: "node's parts", packages: []string{"network/node/explain", "network/node/rules"},
-			below: []string{"domain", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},
+		{name: "node's parts", packages: []string{"network/node/explain", "network/node/paths", "network/node/rules"},
+			below: []string{"domain", "reach", "echo", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},
 		{name: "node", packages: []string{"network/node"},
 			below: []string{"backoff", "domain", "backend", "backends", "files", "packet filter", "kernel", "status", "api",
-				"node's parts"},
+				"node's parts", "reach"},
 			external: []string{logrus, netlink, renameio, unix}, never: []string{"go.etcd.io"}},
 		{name: "doctor", packages: []string{"network/doctor", "network/doctor/probe"},
 			below:    []string{"domain", "files", "nftables", "packet filter", "status", "doctor"},

@@ -65,6 +65,9 @@ const (
 	readyTraffic = "traffic"
 )
 
+// leastProbeInterval limits --peer-probe-interval.
+const leastProbeInterval = 100 * time.Millisecond
+
 // garbagePercent is by how much the heap may grow over what is in use; see GOGC in package runtime.
 const garbagePercent = 20
 
@@ -183,6 +186,9 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.DurationVar(&f.node.Resync, "resync", 5*time.Minute,
 		"interval of full resyncs with the kernel's tables; changes are noticed at once anyway")
 
+	s.DurationVar(&f.node.PeerProbeInterval, "peer-probe-interval", 10*time.Second,
+		"interval at which each of a few other nodes is probed by ICMP echo through the overlay; 0 for never")
+
 	s.BoolVar(&f.node.IPMasq, "ip-masq", false, "masquerade traffic that leaves the overlay")
 	s.BoolVar(&f.randomDisable, "ip-masq-fully-random-disable", false,
 		"do not choose source ports fully at random when masquerading")
@@ -270,6 +276,9 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	}
 	if f.node.PeerGrace < 0 {
 		return errors.New("--peer-grace: want 0 or more")
+	}
+	if i := f.node.PeerProbeInterval; i != 0 && i < leastProbeInterval {
+		return fmt.Errorf("--peer-probe-interval: want 0, or at least %s", leastProbeInterval)
 	}
 	if f.readyRequires != readyEntries && f.readyRequires != readyTraffic {
 		return fmt.Errorf("--ready-requires: %q, want %s or %s", f.readyRequires, readyEntries, readyTraffic)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // Peers lists the other nodes.
@@ -26,7 +27,10 @@ func Peers() *cobra.Command {
 		Use:   "peers",
 		Short: "List the other nodes, and whether they can be reached",
 		Long: `peers shows one line for each other node's lease: its subnets, the public IP that packets for it are sent to,
-the device, and whether the kernel holds all entries for it. A rejected lease is shown with the reason.`,
+the device, and whether the kernel holds all entries for it. A rejected lease is shown with the reason.
+
+A few peers are probed through the overlay, each node by others: they are reachable, with the round-trip time, or
+unreachable. "not probed" says that other nodes probe the peer, or why this node probes none.`,
 		Example: `  selvaged peers
   selvaged peers --bad`,
 		Args: cobra.NoArgs,
@@ -38,7 +42,7 @@ the device, and whether the kernel holds all entries for it. A rejected lease is
 				}
 				some := []status.Peer{}
 				for _, p := range all {
-					if p.State != status.Programmed {
+					if p.State != status.Programmed || slices.ContainsFunc(p.Reach, isUnreachable) {
 						some = append(some, p)
 					}
 				}
@@ -49,7 +53,7 @@ the device, and whether the kernel holds all entries for it. A rejected lease is
 		},
 	}
 	q.flags(c)
-	c.Flags().BoolVar(&bad, "bad", false, "only peers that are not programmed")
+	c.Flags().BoolVar(&bad, "bad", false, "only peers that are not programmed, or unreachable")
 	return c
 }
 
@@ -113,8 +117,47 @@ func stateText(st style, p status.Peer, now time.Time) string {
 		return state + fmt.Sprintf(" for %s: %s", span(p.Until.Sub(now)), p.Why)
 	case p.Why != "":
 		return fmt.Sprintf("%s: %s", state, p.Why)
+	case len(p.Reach) > 0:
+		return state + ", " + reachText(st, p, now)
 	}
 	return state
+}
+
+func isProbed(r status.Reach) bool { return r.State != status.NotProbed }
+
+func isUnreachable(r status.Reach) bool { return r.State == status.Unreachable }
+
+// reachText returns the reachability of a peer: "reachable (0.31 ms)", and of two families that differ, both.
+func reachText(st style, p status.Peer, now time.Time) string {
+	var all []string
+	for i, r := range p.Reach {
+		text := string(r.State)
+		switch {
+		case r.State == status.Reachable:
+			text += " (" + milliseconds(r.RTT) + ")"
+		case r.State == status.Unreachable:
+			text = st.bad(text) + " for " + ago(now, r.Since)
+			if r.Error != "" {
+				text += fmt.Sprintf(": %s", r.Error)
+			}
+		case r.Code == status.NotPermitted:
+			text += " (no CAP_NET_RAW)"
+		case r.Code == status.ProbesOff:
+			text += " (turned off)"
+		}
+		if probed := slices.ContainsFunc(p.Reach, isProbed); probed && len(p.Reach) > 1 && i < len(p.Subnets) {
+			text = subnet.FamilyOf(p.Subnets[i].Addr()).String() + " " + text
+		} else if i > 0 {
+			continue // as the first one
+		}
+		all = append(all, text)
+	}
+	return strings.Join(all, ", ")
+}
+
+// milliseconds formats a round-trip time: "0.31 ms".
+func milliseconds(d time.Duration) string {
+	return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond))
 }
 
 // valid leaves out the addresses of a lease that could not be parsed.

@@ -76,7 +76,11 @@ func TestShowStatus(t *testing.T) {
 	degraded.Repairs.Add("fdb", "changed", 1)
 	degraded.Repairs.Add("route", "missing", 1)
 	degraded.Repairs.Last = []status.Repair{{At: now.Add(-12 * time.Second), Kind: "route", Key: "10.5.3.0/24", What: "missing", By: "pid 4711 (ip)"}}
+	degraded.Probes = []status.Probes{
+		{Family: "IPv4", Reachable: 3, Unreachable: 1, MaxRTT: 310 * time.Microsecond}, {Family: "IPv6", Unreachable: 4},
+	}
 	reservation := ready()
+	reservation.Probes = []status.Probes{{Family: "IPv4", Off: status.ProbesOff}}
 	reservation.Lease.Reservation, reservation.Lease.EtcdLease = true, 0
 	var out strings.Builder
 	for _, s := range []status.Status{
@@ -102,7 +106,14 @@ func TestShowPeers(t *testing.T) {
 	var out strings.Builder
 	peers := []status.Peer{
 		{Key: "10.5.3.0-24", Node: "node3", Subnets: []netip.Prefix{p("10.5.3.0/24"), p("fd00:5:0:3::/64")}, State: status.Programmed,
-			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("2001:db8::3")}, Paths: []status.PeerPath{{Device: "flannel.1"}, {Device: "flannel-v6.1"}}},
+			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("2001:db8::3")}, Paths: []status.PeerPath{{Device: "flannel.1"}, {Device: "flannel-v6.1"}},
+			Reach: []status.Reach{{State: status.Reachable, RTT: 310 * time.Microsecond}, {State: status.Unreachable, Since: now.Add(-12 * time.Second)}}},
+		{Key: "10.5.6.0-24", Node: "node6", Subnets: []netip.Prefix{p("10.5.6.0/24"), p("fd00:5:0:6::/64")}, State: status.Programmed,
+			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.6"), netip.MustParseAddr("2001:db8::6")}, Paths: []status.PeerPath{{Device: "flannel.1"}, {Device: "flannel-v6.1"}},
+			Reach: []status.Reach{{State: status.Reachable, RTT: 310 * time.Microsecond}, {State: status.Reachable, RTT: 12345 * time.Microsecond}}},
+		{Key: "10.5.7.0-24", Node: "node7", Subnets: []netip.Prefix{p("10.5.7.0/24"), p("fd00:5:0:7::/64")}, State: status.Programmed,
+			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}, Paths: []status.PeerPath{{Device: "flannel.1"}, {Device: "flannel-v6.1"}},
+			Reach: []status.Reach{{State: status.NotProbed, Code: status.NotPermitted}, {State: status.NotProbed, Code: status.NotPermitted}}},
 		{Key: "10.5.4.0-24", Subnets: []netip.Prefix{p("10.5.4.0/24")}, State: status.Pending, Why: "not all of its entries are in place yet",
 			PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.4")}, Paths: []status.PeerPath{{Device: "eth0", Direct: true}}},
 		{Key: "10.5.5.0-24", Node: "node5", Subnets: []netip.Prefix{p("10.5.5.0/24")}, State: status.Grace, Why: "its lease is gone", Until: now.Add(29 * time.Second),

@@ -20,7 +20,11 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 	}
 	fmt.Fprintf(w, "%s: %s for %s\n", st.bold(s.Node), state, ago(now, s.Since))
 	for _, p := range s.Problems {
-		text := fmt.Sprintf("  %s %s: %s (for %s)", st.bad("!"), p.Topic, p.Text, ago(now, p.Since))
+		mark := st.bad("!")
+		if p.Warning {
+			mark = st.odd("!")
+		}
+		text := fmt.Sprintf("  %s %s: %s (for %s)", mark, p.Topic, p.Text, ago(now, p.Since))
 		fmt.Fprintln(w, st.fold(text, len("  ! ")))
 	}
 	line := func(name, format string, args ...any) {
@@ -56,6 +60,9 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 		line("", "%s %s", st.odd("!"), f)
 	}
 	line("peers", "%s", peersLine(s.Peers))
+	if text := probesLine(s.Probes); text != "" {
+		line("", "%s", text)
+	}
 	for _, q := range s.Quarantined {
 		line("", "%s lease %s rejected: %s", st.odd("!"), q.Key, q.Why)
 	}
@@ -140,6 +147,26 @@ func peersLine(c status.PeerCounts) string {
 		}
 	}
 	return text
+}
+
+// probesLine returns how many of the probed peers are reachable.
+func probesLine(all []status.Probes) string {
+	var parts []string
+	for _, p := range all {
+		switch {
+		case p.Off == status.NotPermitted:
+			return "not probed: it needs CAP_NET_RAW"
+		case p.Off != "":
+			return "not probed: turned off"
+		case p.Reachable+p.Unreachable > 0:
+			text := fmt.Sprintf("%s: %d of %d probed are reachable", p.Family, p.Reachable, p.Reachable+p.Unreachable)
+			if p.Reachable > 0 {
+				text += ", the slowest in " + milliseconds(p.MaxRTT)
+			}
+			parts = append(parts, text)
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 func entriesLine(entries map[string]status.Count) string {

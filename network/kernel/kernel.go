@@ -38,10 +38,11 @@ type Kernel struct {
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
 	nexthops bool
 
-	networks    []netip.Prefix  // see Overlay
-	own         [2]netip.Prefix // the same
-	uplink      string          // the device that carries the overlay; empty: none
-	uplinkStale bool            // a notification may concern it
+	networks     []netip.Prefix  // see Overlay
+	own          [2]netip.Prefix // the same
+	uplink       string          // the device that carries the overlay; empty: none
+	uplinkStale  bool            // a notification may concern it
+	routingStale bool            // see RoutingStale
 	// overlayStale: notifications of routes that concern us now may have been ignored.
 	overlayStale bool
 
@@ -153,6 +154,14 @@ func (k *Kernel) Overlay(networks []netip.Prefix, own [2]netip.Prefix) {
 func (k *Kernel) UplinkStale() bool {
 	stale := k.uplinkStale
 	k.uplinkStale = false
+	return stale
+}
+
+// RoutingStale reports, once, whether notifications since the last call may change how the kernel routes packets: of
+// devices, addresses, routes, policy rules or settings. It is true after a resync too.
+func (k *Kernel) RoutingStale() bool {
+	stale := k.routingStale
+	k.routingStale = false
 	return stale
 }
 

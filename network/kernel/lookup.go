@@ -6,14 +6,18 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
 )
 
-// Lookup asks the kernel what it does with an address. It has a socket of its own and does not use the tables, so that
+// Lookup asks the kernel what it does with an address. It has sockets of its own and does not use the tables, so that
 // a dump of a large routing table delays nothing else. It is not safe for concurrent use.
-type Lookup struct{ handle *netlink.Handle }
+type Lookup struct {
+	handle *netlink.Handle
+	raw    map[int]*nl.SocketHandle // for requests that the library lacks
+}
 
 // OpenLookup returns a Lookup in the network namespace of the calling goroutine's thread.
 func OpenLookup() (*Lookup, error) {
@@ -21,11 +25,19 @@ func OpenLookup() (*Lookup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
-	return &Lookup{handle}, nil
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	return &Lookup{handle, map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}}, nil
 }
 
-// Close releases the socket.
-func (l *Lookup) Close() { l.handle.Close() }
+// Close releases the sockets.
+func (l *Lookup) Close() {
+	l.handle.Close()
+	l.raw[unix.NETLINK_ROUTE].Close()
+}
 
 // Route asks the kernel how it sends a packet to a. The error says that it cannot, and why.
 func (l *Lookup) Route(a netip.Addr) (network.Hop, error) {

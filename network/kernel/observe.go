@@ -19,6 +19,9 @@ type message struct {
 // observe takes the content of a message into the tables, if it concerns them. It reports whether more may have changed
 // than the message says: the kernel does not notify of everything.
 func (k *Kernel) observe(m message) (reread bool) {
+	if m.typ != unix.RTM_NEWNEIGH && m.typ != unix.RTM_DELNEIGH {
+		k.routingStale = true
+	}
 	switch m.typ {
 	case unix.RTM_NEWLINK:
 		if x, ok := decodeLink(m.data); ok {

@@ -43,6 +43,7 @@ func subscribe(ctx context.Context) (*subscription, error) {
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
 		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE,
 		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
+		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 		unix.RTNLGRP_NEXTHOP,
 	} {
 		joinErr := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
@@ -148,6 +149,7 @@ func (k *Kernel) Observe() error {
 	switch {
 	case reread:
 		err = k.Read()
+		k.routingStale = true
 	case len(k.suspects) > 0:
 		err = k.readSuspects()
 	}

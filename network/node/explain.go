@@ -47,10 +47,11 @@ func (n *node) explainFacts(a netip.Addr) explain.Facts {
 		return facts
 	}
 	var lease *subnet.Lease
+	accepted := ""
 	for _, x := range n.view.Lookup(a) {
 		facts.Claims = append(facts.Claims, explain.Claim{Lease: x.Name, Node: x.NodeName, Reason: x.Why})
 		if x.Why == nil {
-			lease = &x.Lease
+			lease, accepted = &x.Lease, x.Name
 		}
 	}
 	for key, g := range n.peerSet.retained {
@@ -61,6 +62,7 @@ func (n *node) explainFacts(a netip.Addr) explain.Facts {
 	}
 	if lease != nil {
 		facts.Peer = n.explainPeer(*lease, f)
+		facts.Peer.Reach = peerReach(n.paths.Status(), accepted, f)
 	}
 	return facts
 }

@@ -26,6 +26,7 @@ type journal struct {
 	shared    sharedLog
 	churn     churn
 	shadows   shadowLog
+	paths     pathLog
 }
 
 // Topics of problems, see journal.problem.

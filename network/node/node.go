@@ -15,6 +15,7 @@ import (
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/kernel"
+	"github.com/selvage-net/selvage/network/node/paths"
 	"github.com/selvage-net/selvage/network/node/rules"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/network/vtepfilter"
@@ -48,6 +49,7 @@ type node struct {
 	holder    *leaseHolder
 	peerSet   *peerSet
 	rules     *rules.Keeper
+	paths     *paths.Keeper
 	vteps     vtepKeeper
 	uplinks   uplinkFollower
 	publisher publisher
@@ -68,6 +70,8 @@ type node struct {
 	macs       backoff.Backoff // between choices of MAC addresses
 	renewed    int64           // the revision of our lease whose MAC addresses newMACs replaced
 	history    history
+
+	pathFollower pathFollower
 }
 
 // Run runs a node's daemon until ctx ends, and returns nil then; everything in the kernel stays as it is, and so does
@@ -92,6 +96,7 @@ func (n *node) run(ctx context.Context) error {
 	n.background.Go(func() { n.watchKernel(ctx) })
 	n.background.Go(func() { n.watchStore(ctx) })
 	n.background.Go(func() { n.rules.Run(ctx) })
+	n.background.Go(func() { n.paths.Run(ctx) })
 	n.background.Go(func() {
 		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.filesChanged) },
 			n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)
@@ -129,6 +134,7 @@ func newNode(o Options) (*node, error) {
 	n.holder.previous, n.holder.wasOurs = n.previous, n.wasOurs
 	n.peerSet = newPeerSet(n.view, tables)
 	n.rules = rules.New(filter.NewKeeper(), o.Log, o.RulesResync, wake)
+	n.paths = paths.New(o.PeerProbeInterval, o.Log, wake)
 	n.vteps = vtepKeeper{log: o.Log, open: openVTEPFilter, attach: n.attachVTEPFilter, start: start, wake: wake}
 	n.uplinks = uplinkFollower{journal: n.journal}
 	n.publisher = publisher{path: o.SubnetFile, journal: n.journal, onReady: o.Ready}
@@ -242,6 +248,8 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 	n.publish(wake)
 	n.journal.shadowed(n.tables.Shadows(), n.shadowText, wake.now)
 	n.journal.peersChanged(wake.now)
+	n.followPaths(wake)
+	n.journal.pathsChanged(n.pathProblems(), wake.now)
 	n.noteState(wake.now)
 	n.cacheLeases(ctx, wake)
 	n.journal.wake(wake)

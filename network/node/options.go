@@ -43,6 +43,8 @@ type Options struct {
 	Resync time.Duration
 	// PeerGrace is how long the entries of a withdrawn lease are retained in the kernel. 0: they are removed at once.
 	PeerGrace time.Duration
+	// PeerProbeInterval is how often a few other nodes are probed through the overlay. 0: never.
+	PeerProbeInterval time.Duration
 	// BlackholeRoute drops packets for addresses of this node's subnet that no pod has, instead of sending them to the
 	// default gateway.
 	BlackholeRoute bool

@@ -155,6 +155,7 @@ func (n *node) status(now time.Time) status.Status {
 	}
 	if n.backend != nil {
 		s.Leases, _ = n.view.Len()
+		s.Probes = n.probes()
 		s.Uplink, s.Backend, s.Quarantined = uplinkStatus(n.uplink), n.backendStatus(), n.quarantined()
 	}
 	return s
@@ -208,6 +209,9 @@ func (n *node) problems(now time.Time) []status.Problem {
 	}
 	all = append(all, n.shadowProblems()...)
 	all = append(all, n.filterProblems(now)...)
+	for _, p := range n.pathProblems() {
+		all = append(all, p.status())
+	}
 	if n.holder.lastErr != "" && !n.holder.final {
 		add("lease", status.NoLease, n.history.started, n.holder.lastErr)
 	}

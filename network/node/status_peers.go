@@ -36,9 +36,13 @@ func (n *node) peers() []status.Peer {
 	if n.backend == nil {
 		return all
 	}
+	probed := n.paths.Status()
 	for m := range n.view.Peers {
 		p := n.peer(m.Name, m.Lease)
 		n.pendingPeer(&p, m.Lease)
+		for i, s := range p.Subnets {
+			p.Reach[i] = peerReach(probed, m.Name, subnet.FamilyOf(s.Addr()))
+		}
 		all = append(all, p)
 	}
 	for key, g := range n.peerSet.retained {
@@ -76,7 +80,7 @@ func (n *node) pendingPeer(p *status.Peer, l subnet.Lease) {
 func (n *node) peer(key string, l subnet.Lease) status.Peer {
 	p := status.Peer{
 		Key: key, Node: l.NodeName, Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{},
-		Path: []status.Text{}, Paths: []status.PeerPath{},
+		Path: []status.Text{}, Paths: []status.PeerPath{}, Reach: []status.Reach{},
 	}
 	want, description := peerState(n.backend, &l), n.backend.Describe()
 	for _, f := range subnet.Families() {
@@ -85,6 +89,7 @@ func (n *node) peer(key string, l subnet.Lease) status.Peer {
 			continue
 		}
 		p.Subnets, p.PublicIP = append(p.Subnets, e.Subnet), append(p.PublicIP, e.PublicIP)
+		p.Reach = append(p.Reach, status.Reach{State: status.NotProbed, Code: status.NoPath})
 		to := description.Path(want, e.Subnet)
 		path := status.PeerPath{Device: to.Device, Direct: to.Direct()}
 		p.Path, p.Paths = append(p.Path, status.Text(path.String())), append(p.Paths, path)

@@ -156,6 +156,7 @@ func TestMetrics(t *testing.T) {
 		Entries:  map[string]status.Count{"route": {Wanted: 5000, Present: 4999, Pending: 1}},
 		Failures: map[string]int{"route": 4},
 		Leases:   5000,
+		Probes:   []status.Probes{{Family: "IPv4", Reachable: 3, Unreachable: 1, MaxRTT: 1500 * time.Microsecond, Sent: 100, Lost: 7}},
 		Lease:    &status.Lease{Expires: time.Unix(1700086400, 0)},
 		Backend: &status.Backend{Devices: []status.Device{
 			{Name: "flannel.1", Present: true, Drops: &status.Drops{Received: 1, Sent: 2, ReceiveErrors: 3, SendErrors: 4}}, {Name: "flannel-v6.1"},

@@ -40,6 +40,7 @@ type descriptions struct {
 	leaseExpiry, etcdUp, etcdContact, etcdLatency, etcdRequests, etcdFailed, etcdSent, etcdReceived *prometheus.Desc
 	problems, cut, filter, leases, leaseLeft, watchRestarts                                         *prometheus.Desc
 	receiveDropped, sendDropped, receiveErrors, sendErrors                                          *prometheus.Desc
+	probed, probesSent, probesLost, probeTime                                                       *prometheus.Desc
 }
 
 func describe() descriptions {
@@ -82,6 +83,14 @@ func describe() descriptions {
 		sendErrors: desc("device_transmit_errors_total",
 			"Transmit errors of the overlay device.", "device"),
 
+		probed: desc("probed_peers",
+			"Peers that this node probes through the overlay, by family and state: reachable, unreachable or waiting.",
+			"family", "state"),
+		probesSent: desc("probes_total", "Probes sent to peers.", "family"),
+		probesLost: desc("probes_lost_total", "Probes that were not answered.", "family"),
+		probeTime: desc("probe_round_trip_seconds",
+			"Longest round-trip time of the latest answers of the probed peers.", "family"),
+
 		filter: desc("packet_filter", "1 if the packet filter rules are in force, 0 if not; the label is the mode.", "mode"),
 	}
 }
@@ -123,6 +132,16 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(d.peers, float64(st.Peers.Pending), string(status.Pending))
 	gauge(d.peers, float64(st.Peers.Grace), string(status.Grace))
 	gauge(d.peers, float64(st.Peers.Quarantined), string(status.Quarantined))
+	for _, p := range st.Probes {
+		gauge(d.probed, float64(p.Reachable), p.Family, "reachable")
+		gauge(d.probed, float64(p.Unreachable), p.Family, "unreachable")
+		gauge(d.probed, float64(p.Waiting), p.Family, "waiting")
+		counter(d.probesSent, float64(p.Sent), p.Family)
+		counter(d.probesLost, float64(p.Lost), p.Family)
+		if p.Reachable > 0 {
+			gauge(d.probeTime, p.MaxRTT.Seconds(), p.Family)
+		}
+	}
 	for kind, n := range st.Entries {
 		gauge(d.wanted, float64(n.Wanted), kind)
 		gauge(d.present, float64(n.Present), kind)

@@ -65,6 +65,7 @@ type Peer struct {
 	Route    network.RouteKey     // of its subnet
 	Link     string               // the device that its route leads out of; empty if it needs no route
 	Device   *Device              // that device; nil if it is not selvage's
+	Reach    status.Reach         // whether it answers through the overlay; the zero value: not known
 }
 
 // Device is one of this node's overlay devices.
@@ -150,6 +151,7 @@ func (e *explanation) peer() {
 	e.underlay()
 	e.step("filter", "inside the overlay: not masqueraded", e.filterMark(), e.facts.Filter.Mode)
 	e.foreignFilter()
+	e.reach()
 	e.conclude(true, "%s belongs to %s, reached %s", e.address, p.Name, p.Path)
 }
 
@@ -215,6 +217,18 @@ func (e *explanation) underlay() {
 		return
 	}
 	e.step("uplink", fmt.Sprintf("%s %s", p.PublicIP, hop), status.Note, "to "+p.Name)
+}
+
+// reach says whether the node answers probes. A node that does not is the last thing that can be wrong.
+func (e *explanation) reach() {
+	switch r := e.facts.Peer.Reach; r.State {
+	case status.Reachable:
+		e.step("probe", "answered", status.Right, "in "+r.RTT.Round(10*time.Microsecond).String())
+	case status.Unreachable:
+		e.step("probe", "not answered", status.Missing, "since "+r.Since.Format("15:04:05"))
+		e.conclude(false, "%s belongs to %s, reached %s, which does not answer: selvaged doctor finds out why",
+			e.address, e.facts.Peer.Name, e.facts.Peer.Path)
+	}
 }
 
 func (e *explanation) filterMark() status.Mark {

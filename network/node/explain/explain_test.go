@@ -92,6 +92,12 @@ func TestAddress(t *testing.T) {
 			"device ok flannel.1 local 172.31.0.11 port 8472", "mtu - 1450 # of flannel.1; the uplink has 1500",
 			"uplink - 172.31.0.12 dev eth0 # to node2", "filter ok inside the overlay: not masqueraded # nftables",
 		}},
+		{"probed peer", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Reach = status.Reach{State: status.Reachable, RTT: 310 * time.Microsecond} }), good, true,
+			"10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{"probe ok answered # in 310µs"}},
+		{"peer that does not answer", "10.5.2.9", withPeer(func(f *Facts) {
+			f.Peer.Reach = status.Reach{State: status.Unreachable, Since: time.Date(2030, 1, 1, 12, 30, 5, 0, time.UTC)}
+		}), good, false, "10.5.2.9 belongs to node2, reached over VXLAN, flannel.1, which does not answer: selvaged doctor finds out why",
+			[]string{"probe missing not answered # since 12:30:05"}},
 		{"direct peer", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Device, f.Peer.Link, f.Peer.Path = nil, "eth0", "directly, through eth0" }),
 			with(func(k *fakeKernel) { k.routes = routes("10.5.2.9", "eth0", "172.31.0.12", "eth0") }), true,
 			"10.5.2.9 belongs to node2, reached directly, through eth0", []string{"mtu - 1500 # of eth0"}},

@@ -35,6 +35,27 @@ const (
 	StoreDown      Reason = "store-down"    // the store has not answered for a while
 )
 
+// Reasons of a [Problem] that concerns the paths to other nodes.
+const (
+	// UnderlayRoute: the kernel does not send packets to other nodes' public IPs by the uplink.
+	UnderlayRoute Reason = "underlay-route"
+	// PolicyRule: the kernel does not route packets of the overlay as its routes say, because of another program's rule
+	// or routing table.
+	PolicyRule    Reason = "policy-rule"
+	ForwardingOff Reason = "forwarding-off" // on an interface that the overlay's packets arrive on
+	// PeerUnreachable: some probed peers do not answer; AllUnreachable: none of them does.
+	PeerUnreachable Reason = "peer-unreachable"
+	AllUnreachable  Reason = "all-unreachable"
+)
+
+// Reasons why a [Peer] has the reachability [NotProbed].
+const (
+	NotChosen   Reason = "not-chosen" // other nodes probe it
+	ProbesOff   Reason = "probes-off" // the daemon's flags turn probes off
+	NoAnswerYet Reason = "no-answer-yet"
+	NoPath      Reason = "no-path" // its lease is not accepted, or this node has none yet
+)
+
 // Reasons why a kernel entry cannot be written: of a [Problem] with Kind and Key, and of a [Peer] that is pending.
 const (
 	EntryMissing Reason = "entry-missing" // not tried yet, or no error is known

@@ -58,6 +58,7 @@ type Status struct {
 	Filter  Filter          `json:"filter"`
 	Leases  int             `json:"leases"` // accepted ones, with this node's own
 	Peers   PeerCounts      `json:"peers"`
+	Probes  []Probes        `json:"probes,omitempty"` // of the families in use
 	// Quarantined are the first few rejected leases; [Client.Peers] has them all.
 	Quarantined []Refusal        `json:"quarantined,omitempty"`
 	Entries     map[string]Count `json:"entries"` // by kind of kernel entry, such as route
@@ -327,6 +328,38 @@ type Peer struct {
 	Code     Reason         `json:"code,omitempty"` // why it is not programmed
 	Why      Text           `json:"why,omitempty"`  // the same for people
 	Until    time.Time      `json:"until,omitzero"` // the end of its grace period
+	Reach    []Reach        `json:"reach"`          // in the order of Subnets
+}
+
+// ReachState says whether a peer answers through the overlay.
+type ReachState string
+
+// The reachability of a peer.
+const (
+	Reachable   ReachState = "reachable"
+	Unreachable ReachState = "unreachable"
+	NotProbed   ReachState = "not probed"
+)
+
+// Reach is the reachability of a peer in one family, as far as this node has probed it.
+type Reach struct {
+	State ReachState    `json:"state"`
+	Code  Reason        `json:"code,omitempty"`   // why it is not probed
+	Since time.Time     `json:"since,omitzero"`   // when the state began
+	RTT   time.Duration `json:"rtt_ns,omitempty"` // round-trip time of the latest answer
+	Error Text          `json:"error,omitempty"`  // why the latest probe failed, if it could not be sent
+}
+
+// Probes counts the probed peers of one family.
+type Probes struct {
+	Family      string        `json:"family"` // "IPv4" or "IPv6"
+	Reachable   int           `json:"reachable"`
+	Unreachable int           `json:"unreachable"`
+	Waiting     int           `json:"waiting"`              // probed, without a result yet
+	MaxRTT      time.Duration `json:"max_rtt_ns,omitempty"` // of the latest answers
+	Sent        uint64        `json:"sent"`                 // probes since the start
+	Lost        uint64        `json:"lost"`                 // those without an answer
+	Off         Reason        `json:"off,omitempty"`        // why no peer is probed
 }
 
 // PeerPath is how one subnet of a peer is reached.
