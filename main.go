@@ -147,6 +147,7 @@ for --etcd-endpoints and so on. A flag takes precedence over the environment. Pu
 		Args: cobra.NoArgs, RunE: printVersion})
 	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Doctor(),
 		command.Release(defaultStateDir), command.InstallCNI(), command.Cleanup(defaultSubnetFile, defaultStateDir))
+	command.ExplainUsage(root)
 	return root
 }
 

@@ -9,6 +9,8 @@ type Hop struct {
 	Source  netip.Addr // the source address that the kernel chooses; invalid if there is none
 	Local   bool       // the address is this node's own, or a broadcast on one of its interfaces
 	Table   uint32     // number of the routing table that has the route; 0: not asked for
+	// Broadcast: the address is a broadcast on one of the node's interfaces.
+	Broadcast bool
 }
 
 // MainTable is the number of the routing table that the overlay's routes are in (RT_TABLE_MAIN).

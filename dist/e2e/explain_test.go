@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
@@ -168,6 +169,10 @@ func TestExplainOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	theirs, err := peer.Subnet()
+	if err != nil {
+		t.Fatal(err)
+	}
 	pod := l.Pods()[0]
 	if pod.Node != node {
 		t.Fatal("the first pod is on another node")
@@ -190,8 +195,21 @@ func TestExplainOthers(t *testing.T) {
 			{own.Subnets[f].Addr().String(), 0, []string{"and is the node's own, on cni0"}},
 			{own.Subnets[f].Masked().Addr().String(), 0, []string{"and is the node's own, on " + device}},
 			{pod.Addr(f).String(), 0, []string{": a pod on cni0"}},
+			{unusedIn(own.Subnets[f]), 2, []string{"no pod on cni0 answers for it", "missing  " + unusedIn(own.Subnets[f]) + " dev cni0"}},
+			{theirs.Subnets[f].Addr().String(), 0, []string{"belongs to node2: the gateway of its pods"}},
+			{theirs.Subnets[f].Masked().Addr().String(), 0, []string{"belongs to node2: the address of its overlay device"}},
 			{free, 2, []string{"no node has a lease on " + free, "lease  missing  none", "the route that packets for it take"}},
+			{broadcastOf(own.Subnets[f]), 2, []string{"is the broadcast address of this node's subnet"}},
+			{broadcastOf(theirs.Subnets[f]), 2, []string{"is the broadcast address of node2's subnet"}},
+			{broadcastOf(netip.PrefixFrom(node.Addr(f), 24)), 2, []string{"is a broadcast address of the link behind eth0"}},
+			{"node2", 0, []string{theirs.Subnets[f].Addr().String() + ": the gateway of node2's pods"}},
+			{"node1", 0, []string{own.Subnets[f].Addr().String() + ": the gateway of node1's pods"}},
+			{pod.PodName(), 0, []string{pod.Addr(f).String() + ": pod " + pod.PodName(), ": a pod on cni0"}},
+			{"nod3", 1, []string{"did you mean node"}},
 		} {
+			if tt.address == "" {
+				continue // IPv6 has no broadcast
+			}
 			out, err := selvaged(t.Context(), t, node, "explain", tt.address)
 			code := 0
 			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
@@ -206,4 +224,23 @@ func TestExplainOthers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// unusedIn returns an address of a subnet that no pod has: they get the first ones.
+func unusedIn(gateway netip.Prefix) string {
+	a := gateway.Masked().Addr()
+	for range 200 {
+		a = a.Next()
+	}
+	return a.String()
+}
+
+// broadcastOf returns the last address of an IPv4 subnet of 24 bits; it is empty for IPv6.
+func broadcastOf(p netip.Prefix) string {
+	if !p.Addr().Is4() {
+		return ""
+	}
+	a := p.Masked().Addr().As4()
+	a[3] = 255
+	return netip.AddrFrom4(a).String()
 }

@@ -63,8 +63,11 @@ func subnetsOf(p status.Peer) (words []string) {
 	return words
 }
 
-// addressesOf returns the first address of each of a peer's subnets: that of its pods' bridge.
-func addressesOf(p status.Peer) (words []string) {
+// namesAndAddressesOf returns a peer's name, and the first address of each of its subnets: that of its pods' bridge.
+func namesAndAddressesOf(p status.Peer) (words []string) {
+	if p.Node != "" {
+		words = append(words, p.Node)
+	}
 	for _, s := range p.Subnets {
 		words = append(words, subnet.Gateway(s).Addr().String())
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -50,6 +51,7 @@ func (l *Lookup) Route(a netip.Addr) (network.Hop, error) {
 	}
 	r := routes[0]
 	h := network.Hop{Link: l.linkName(r.LinkIndex), Local: r.Type == unix.RTN_LOCAL || r.Type == unix.RTN_BROADCAST}
+	h.Broadcast = r.Type == unix.RTN_BROADCAST
 	h.Gateway, h.Source = addrOf(r.Gw), addrOf(r.Src)
 	return h, nil
 }
@@ -106,19 +108,47 @@ func (l *Lookup) LinkWith(a netip.Addr) string {
 	return ""
 }
 
-// Seen reports whether the neighbour table has a live entry for a on the interface called link: a host there answered
-// ARP or ND.
-func (l *Lookup) Seen(a netip.Addr, link string) bool {
-	const live = unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_PERMANENT
+// How long a host on a local link may take to answer ARP or ND, and how often the kernel is asked whether it has.
+const (
+	answerWithin = 300 * time.Millisecond
+	answerPoll   = 5 * time.Millisecond
+)
+
+// Answers reports whether a host with the address a answers ARP or ND on an interface, or did recently. If the kernel
+// does not know, it is made to ask (NTF_USE, as ip neigh use does), and the answer is waited for at most 0.3 s. An error
+// means that the kernel cannot be asked.
+func (l *Lookup) Answers(a netip.Addr, link string) (bool, error) {
 	dev, err := l.handle.LinkByName(link)
 	if err != nil {
-		return false
+		return false, fmt.Errorf("find %s: %w", link, err)
 	}
-	neighbours, err := l.handle.NeighList(dev.Attrs().Index, int(familyOf(a)))
+	index := dev.Attrs().Index
+	live, err := l.live(a, index)
+	if live || err != nil {
+		return live, err
+	}
+	use := &netlink.Neigh{LinkIndex: index, Family: int(familyOf(a)), IP: a.AsSlice(), Flags: netlink.NTF_USE}
+	if err := l.handle.NeighSet(use); err != nil {
+		return false, fmt.Errorf("resolve %s on %s: %w", a, link, err)
+	}
+	for start := time.Now(); time.Since(start) < answerWithin; time.Sleep(answerPoll) {
+		if live, err = l.live(a, index); live || err != nil {
+			return live, err
+		}
+	}
+	return false, nil
+}
+
+// live reports whether the neighbour table has an address that the host answered for, or that needs no answer.
+func (l *Lookup) live(a netip.Addr, link int) (bool, error) {
+	const live = unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_PERMANENT |
+		unix.NUD_NOARP
+	neighbours, err := l.handle.NeighList(link, int(familyOf(a)))
 	if err != nil {
-		return false
+		return false, fmt.Errorf("list neighbours: %w", err)
 	}
-	return slices.ContainsFunc(neighbours, func(n netlink.Neigh) bool { return addrOf(n.IP) == a && n.State&live != 0 })
+	answered := func(n netlink.Neigh) bool { return addrOf(n.IP) == a && n.State&live != 0 }
+	return slices.ContainsFunc(neighbours, answered), nil
 }
 
 func (l *Lookup) linkName(index int) string {

@@ -75,7 +75,10 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 	want := peerState(n.backend, &only)
 	entries := want
 	entries.VTEPs = nil // they filter received packets
-	p := &explain.Peer{Name: nodeName(l, f), PublicIP: l.Endpoints[f].PublicIP, Entries: n.tables.Compare(entries)}
+	p := &explain.Peer{
+		Name: nodeName(l, f), Subnet: l.Endpoints[f].Subnet, PublicIP: l.Endpoints[f].PublicIP,
+		Entries: n.tables.Compare(entries),
+	}
 	path := n.backend.Describe().Path(want, l.Endpoints[f].Subnet)
 	p.Path = path.String()
 	if len(want.Routes) == 0 {

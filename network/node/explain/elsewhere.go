@@ -25,6 +25,9 @@ func (e *explanation) outside() {
 	switch {
 	case a.IsLoopback(), a.IsUnspecified():
 		e.conclude(true, "%s is outside the overlay: for a pod, it is the pod itself", a)
+	case hop.Broadcast:
+		e.conclude(false, "%s is a broadcast address of the link behind %s: "+
+			"no host has it, and packets of pods for it are dropped", a, hop.Link)
 	case hop.Local:
 		e.step("filter", "none: the packet stays on this node", status.Note, "")
 		e.conclude(true, "%s is this node's own%s: pods on this node reach it with their own address", a, e.on())
@@ -55,6 +58,9 @@ func (e *explanation) on() string {
 func (e *explanation) own() {
 	a, f := e.address, e.facts
 	e.step("lease", f.Lease, status.Right, "this node's own")
+	if roleOf(a, f.Subnet) == broadcast {
+		e.conclude(false, "%s is the broadcast address of this node's subnet %s: no pod can have it", a, f.Subnet)
+	}
 	hop, err := e.kernel.Route(a)
 	if err != nil {
 		e.step("route", "none", status.Missing, err.Error())
@@ -73,8 +79,15 @@ func (e *explanation) own() {
 			"no pod was started here yet, or its bridge is gone", a, f.Subnet, hop.Link)
 		return
 	}
-	if e.kernel.Seen(a, hop.Link) {
-		e.step("neighbour", fmt.Sprintf("%s dev %s", a, hop.Link), status.Note, "it answered recently")
+	switch answers, err := e.kernel.Answers(a, hop.Link); {
+	case err != nil:
+		e.step("neighbour", fmt.Sprintf("%s dev %s", a, hop.Link), status.Note, err.Error())
+	case answers:
+		e.step("neighbour", fmt.Sprintf("%s dev %s", a, hop.Link), status.Note, "it answers")
+	default:
+		e.step("neighbour", fmt.Sprintf("%s dev %s", a, hop.Link), status.Missing, "it does not answer ARP or ND")
+		e.conclude(false, "%s belongs to this node's subnet %s, and no pod on %s answers for it: the address is unused, "+
+			"or its pod is cut off", a, f.Subnet, hop.Link)
 	}
 	e.conclude(true, "%s belongs to this node's subnet %s: a pod on %s", a, f.Subnet, hop.Link)
 }

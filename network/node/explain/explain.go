@@ -15,6 +15,7 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // Kernel queries the kernel about an address. Lookup in package network/kernel implements it.
@@ -25,8 +26,8 @@ type Kernel interface {
 	Shadowing(netip.Addr, network.RouteKey) (route string, ok bool, err error)
 	// LinkWith returns the name of the interface that has an address; empty if there is none.
 	LinkWith(netip.Addr) string
-	// Seen reports whether the host with an address answered ARP or ND on an interface.
-	Seen(a netip.Addr, link string) bool
+	// Answers reports whether a host with an address answers ARP or ND on an interface. An error: this cannot be asked.
+	Answers(a netip.Addr, link string) (bool, error)
 }
 
 // Facts is the daemon's knowledge about one address.
@@ -59,6 +60,7 @@ type Claim struct {
 // Peer is another node, and the path to it.
 type Peer struct {
 	Name     string
+	Subnet   netip.Prefix // that holds the address
 	PublicIP netip.Addr
 	Path     string               // how it is reached, such as "over VXLAN, flannel.1"
 	Entries  []network.Comparison // the kernel objects of the path
@@ -152,7 +154,44 @@ func (e *explanation) peer() {
 	e.step("filter", "inside the overlay: not masqueraded", e.filterMark(), e.facts.Filter.Mode)
 	e.foreignFilter()
 	e.reach()
-	e.conclude(true, "%s belongs to %s, reached %s", e.address, p.Name, p.Path)
+	switch role := roleOf(e.address, p.Subnet); {
+	case role == broadcast:
+		e.conclude(false, "%s is the broadcast address of %s's subnet %s: no pod can have it", e.address, p.Name, p.Subnet)
+	case role == firstAddress && p.Device != nil:
+		e.conclude(true, "%s belongs to %s: the address of its overlay device, reached %s", e.address, p.Name, p.Path)
+	case role == firstAddress:
+		e.conclude(false, "%s is the network address of %s's subnet %s: no pod can have it", e.address, p.Name, p.Subnet)
+	case role == gateway:
+		e.conclude(true, "%s belongs to %s: the gateway of its pods, reached %s", e.address, p.Name, p.Path)
+	default:
+		e.conclude(true, "%s belongs to %s, reached %s", e.address, p.Name, p.Path)
+	}
+}
+
+// role is what an address is in its subnet.
+type role int
+
+const (
+	podAddress   role = iota
+	firstAddress      // the network's, which a node's VXLAN device has
+	gateway           // of the pods, on the node's bridge
+	broadcast         // of an IPv4 subnet
+)
+
+// roleOf returns the role of an address in a subnet. In one that is not known, or too small for other roles, each
+// address is a pod's.
+func roleOf(a netip.Addr, s netip.Prefix) role {
+	switch {
+	case !s.IsValid() || s.Addr().BitLen()-s.Bits() < 2:
+		return podAddress
+	case a == s.Masked().Addr():
+		return firstAddress
+	case a == subnet.Gateway(s).Addr():
+		return gateway
+	case a.Is4() && !s.Contains(a.Next()):
+		return broadcast
+	}
+	return podAddress
 }
 
 // actualRoute compares the kernel's routing decision with the desired one. A foreign route that is more specific or has

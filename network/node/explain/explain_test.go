@@ -19,6 +19,7 @@ type fakeKernel struct {
 	broken error // of Shadowing
 	links  map[string]string
 	seen   map[string]string
+	mute   error // of Answers
 }
 
 func (k fakeKernel) Route(a netip.Addr) (network.Hop, error) {
@@ -31,8 +32,10 @@ func (k fakeKernel) Route(a netip.Addr) (network.Hop, error) {
 func (k fakeKernel) Shadowing(netip.Addr, network.RouteKey) (string, bool, error) {
 	return k.shadow, k.shadow != "", k.broken
 }
-func (k fakeKernel) LinkWith(a netip.Addr) string         { return k.links[a.String()] }
-func (k fakeKernel) Seen(a netip.Addr, link string) bool  { return k.seen[a.String()] == link }
+func (k fakeKernel) LinkWith(a netip.Addr) string { return k.links[a.String()] }
+func (k fakeKernel) Answers(a netip.Addr, link string) (bool, error) {
+	return k.seen[a.String()] == link, k.mute
+}
 func routes(pairs ...string) (all map[string]network.Hop) { return routesWith(network.Hop{}, pairs...) }
 func routesWith(h network.Hop, pairs ...string) map[string]network.Hop {
 	all := map[string]network.Hop{}
@@ -41,6 +44,11 @@ func routesWith(h network.Hop, pairs ...string) map[string]network.Hop {
 		all[p[0]] = h
 	}
 	return all
+}
+
+// peersKernel sends a peer's address into the tunnel.
+func peersKernel(address string) fakeKernel {
+	return fakeKernel{routes: routes(address, "flannel.1", "172.31.0.12", "eth0")}
 }
 
 // overlay is a node with everything in place.
@@ -56,7 +64,7 @@ func withPeer(change func(*Facts)) Facts {
 	f := overlay()
 	f.Claims = []Claim{{Lease: "10.5.2.0-24", Node: "node2"}}
 	f.Peer = &Peer{
-		Name: "node2", PublicIP: netip.MustParseAddr("172.31.0.12"), Path: "over VXLAN, flannel.1", Link: "flannel.1",
+		Name: "node2", Subnet: netip.MustParsePrefix("10.5.2.0/24"), PublicIP: netip.MustParseAddr("172.31.0.12"), Path: "over VXLAN, flannel.1", Link: "flannel.1",
 		Route:   network.RouteKey{Prefix: netip.MustParsePrefix("10.5.2.0/24")},
 		Entries: []network.Comparison{{Kind: "route", Desired: []string{"ip route replace 10.5.2.0/24"}, InSync: true}},
 		Device:  &Device{Text: "flannel.1 local 172.31.0.11 port 8472", MTU: 1450, InSync: true},
@@ -139,6 +147,26 @@ func TestAddress(t *testing.T) {
 		{"own pod", "10.5.1.7", overlay(), fakeKernel{routes: routes("10.5.1.7", "cni0"), seen: map[string]string{"10.5.1.7": "cni0"}}, true,
 			"10.5.1.7 belongs to this node's subnet 10.5.1.0/24: a pod on cni0",
 			[]string{"lease ok 10.5.1.0-24 # this node's own", "route - 10.5.1.7 dev cni0 # created with the pods' bridge", "neighbour - 10.5.1.7 dev cni0"}},
+		{"own address that is unused", "10.5.1.7", overlay(), fakeKernel{routes: routes("10.5.1.7", "cni0")}, false,
+			"10.5.1.7 belongs to this node's subnet 10.5.1.0/24, and no pod on cni0 answers for it: the address is unused, or its pod is cut off",
+			[]string{"neighbour missing 10.5.1.7 dev cni0 # it does not answer ARP or ND"}},
+		{"own pod that cannot be asked", "10.5.1.7", overlay(), fakeKernel{routes: routes("10.5.1.7", "cni0"), mute: errors.New("EPERM")}, true,
+			"10.5.1.7 belongs to this node's subnet 10.5.1.0/24: a pod on cni0", []string{"neighbour - 10.5.1.7 dev cni0 # EPERM"}},
+		{"own broadcast", "10.5.1.255", overlay(), fakeKernel{routes: routesWith(network.Hop{Local: true, Broadcast: true}, "10.5.1.255", "cni0")}, false,
+			"10.5.1.255 is the broadcast address of this node's subnet 10.5.1.0/24: no pod can have it", nil},
+		{"own broadcast without a bridge", "10.5.1.255", overlay(), fakeKernel{routes: routes("10.5.1.255", "eth0")}, false,
+			"10.5.1.255 is the broadcast address of this node's subnet 10.5.1.0/24: no pod can have it", nil},
+		{"peer's broadcast", "10.5.2.255", withPeer(nil), peersKernel("10.5.2.255"), false,
+			"10.5.2.255 is the broadcast address of node2's subnet 10.5.2.0/24: no pod can have it", nil},
+		{"peer's VTEP", "10.5.2.0", withPeer(nil), peersKernel("10.5.2.0"), true,
+			"10.5.2.0 belongs to node2: the address of its overlay device, reached over VXLAN, flannel.1", nil},
+		{"peer's network address without a tunnel", "10.5.2.0", withPeer(func(f *Facts) { f.Peer.Device = nil }), peersKernel("10.5.2.0"), false,
+			"10.5.2.0 is the network address of node2's subnet 10.5.2.0/24: no pod can have it", nil},
+		{"peer's gateway", "10.5.2.1", withPeer(nil), peersKernel("10.5.2.1"), true,
+			"10.5.2.1 belongs to node2: the gateway of its pods, reached over VXLAN, flannel.1", nil},
+		{"broadcast of the underlay", "172.31.0.255", overlay(), fakeKernel{routes: routesWith(network.Hop{Local: true, Broadcast: true}, "172.31.0.255", "eth0")},
+			false, "172.31.0.255 is a broadcast address of the link behind eth0: no host has it, and packets of pods for it are dropped", nil},
+
 		{"own address", "10.5.1.1", overlay(), fakeKernel{routes: routesWith(local, "10.5.1.1", "lo"), links: map[string]string{"10.5.1.1": "cni0"}}, true,
 			"10.5.1.1 belongs to this node's subnet 10.5.1.0/24, and is the node's own, on cni0", nil},
 		{"no bridge", "10.5.1.7", overlay(), fakeKernel{}, false,
@@ -198,5 +226,24 @@ func TestAddress(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestRoles(t *testing.T) {
+	for _, tt := range []struct {
+		address, subnet string
+		want            role
+	}{
+		{"10.5.2.0", "10.5.2.0/24", firstAddress}, {"10.5.2.1", "10.5.2.0/24", gateway}, {"10.5.2.2", "10.5.2.0/24", podAddress},
+		{"10.5.2.255", "10.5.2.0/24", broadcast}, {"10.5.2.3", "10.5.2.0/30", broadcast}, {"10.5.2.1", "10.5.2.0/31", podAddress},
+		{"10.5.2.0", "10.5.2.0/32", podAddress}, {"255.255.255.255", "255.255.255.0/24", broadcast},
+		{"fd00::", "fd00::/64", firstAddress}, {"fd00::1", "fd00::/64", gateway}, {"fd00::ffff:ffff:ffff:ffff", "fd00::/64", podAddress},
+	} {
+		if got := roleOf(netip.MustParseAddr(tt.address), netip.MustParsePrefix(tt.subnet)); got != tt.want {
+			t.Errorf("%s in %s: %d, want %d", tt.address, tt.subnet, got, tt.want)
+		}
+	}
+	if roleOf(netip.MustParseAddr("10.5.2.0"), netip.Prefix{}) != podAddress {
+		t.Error("a role in no subnet")
 	}
 }
