@@ -28,6 +28,7 @@ import (
 
 	"github.com/selvage-net/selvage/backend/vxlan"
 	"github.com/selvage-net/selvage/network/command"
+	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/node"
 	"github.com/selvage-net/selvage/network/node/api"
 	"github.com/selvage-net/selvage/network/node/status"
@@ -234,6 +235,9 @@ func run(ctx context.Context, f flags) error {
 	defer output.close()
 	log.SetOutput(output)
 	if err := f.finish(log); err != nil {
+		return err
+	}
+	if err := kernel.Permitted(); err != nil {
 		return err
 	}
 	// Memory counts for more than the CPU that it takes to collect garbage more often: at rest there is next to none.

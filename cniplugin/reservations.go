@@ -29,8 +29,8 @@ type reservation struct {
 	path   string
 }
 
-// damaged reports whether the file does not name a holder, so that no DEL can free the address: a power cut leaves files
-// that are empty or full of zeros.
+// damaged reports whether the file does not name a holder, so that no DEL can free the address: a power cut leaves
+// files that are empty or full of zeros.
 func (r reservation) damaged() bool {
 	return !isName(r.holder.containerID) || r.holder.ifName != "" && checkInterface(r.holder.ifName) != nil
 }

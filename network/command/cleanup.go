@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,6 +67,11 @@ func (o cleanup) run(ctx context.Context, w io.Writer) error {
 		return errors.New("selvaged is running on this node and would create everything again; " +
 			"stop it first: systemctl disable --now selvaged")
 	}
+	if !o.dryRun {
+		if err := kernel.Permitted(); err != nil {
+			return fmt.Errorf("nothing was removed: %w", err)
+		}
+	}
 	say := func(name string) {
 		verb := "removed"
 		if o.dryRun {
@@ -93,25 +99,31 @@ func (o cleanup) entries(_ context.Context, say func(string)) error {
 	}
 	defer k.Close()
 	r := network.Reconciler{Tables: tables}
+	if err := k.Read(); err != nil {
+		return err
+	}
 	for range 3 { // removing one entry may reveal another
-		if err := k.Read(); err != nil {
-			return err
-		}
 		names := tables.Unwanted()
-		if len(names) == 0 {
-			return nil
-		}
-		for _, name := range names {
-			say(name)
-		}
 		if o.dryRun {
+			for _, name := range names {
+				say(name)
+			}
 			return nil
 		}
 		var errs []error
 		for _, f := range r.Pass(time.Now()).Failures {
 			errs = append(errs, fmt.Errorf("%s %s: %w", f.Kind, f.Key, f.Err))
 		}
-		if err := errors.Join(errs...); err != nil {
+		if err := k.Read(); err != nil {
+			return err
+		}
+		left := tables.Unwanted()
+		for _, name := range names { // what is gone was removed
+			if !slices.Contains(left, name) {
+				say(name)
+			}
+		}
+		if err := errors.Join(errs...); err != nil || len(left) == 0 {
 			return err
 		}
 	}

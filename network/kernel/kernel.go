@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
@@ -83,15 +84,32 @@ func Open(tables *network.Tables) (*Kernel, error) {
 		suspects:     map[string]struct{}{},
 	}
 	tables.VTEPs.ApplyBatch(k.VTEPs)
-	tables.ApplyLinks(k.Link)
-	tables.Addresses.ApplyEach(k.Address)
-	tables.FDB.ApplyBatch(k.FDB)
-	tables.Neighbours.ApplyBatch(k.Neighbours)
-	tables.Nexthops.ApplyBatch(k.Nexthops)
-	tables.Routes.ApplyBatch(k.Routes)
+	tables.ApplyLinks(func(name string, c network.Change[network.Link]) (network.LinkEffects, error) {
+		effects, err := k.Link(name, c)
+		return effects, errno.Explain(errno.Device, err)
+	})
+	tables.Addresses.ApplyEach(func(key network.AddressKey, c network.Change[network.Address]) error {
+		return errno.Explain(errno.Address, k.Address(key, c))
+	})
+	tables.FDB.ApplyBatch(explained(errno.Neighbour, k.FDB))
+	tables.Neighbours.ApplyBatch(explained(errno.Neighbour, k.Neighbours))
+	tables.Nexthops.ApplyBatch(explained(errno.Route, k.Nexthops))
+	tables.Routes.ApplyBatch(explained(errno.Route, k.Routes))
 	tables.Sysctls.ApplyEach(k.Sysctl)
 	k.nexthops = k.readNexthops(func([]byte) {}) == nil
 	return k, nil
+}
+
+// explained returns an apply function that explains the errors of f.
+func explained[K, V comparable](
+	op errno.Operation, f func([]network.Update[K, V]),
+) func([]network.Update[K, V]) {
+	return func(batch []network.Update[K, V]) {
+		f(batch)
+		for i := range batch {
+			batch[i].Err = errno.Explain(op, batch[i].Err)
+		}
+	}
 }
 
 // HasNexthops reports whether this kernel has nexthop objects (Linux 5.3).

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/errno"
 )
 
 // Link makes the desired device, or removes it. What the kernel can change on the live device is changed; one that
@@ -46,6 +47,14 @@ func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects netw
 	return effects, err
 }
 
+// explainPort says who has the UDP port of the device, if that is why the kernel refuses it.
+func (k *Kernel) explainPort(name string, want network.Link, err error) error {
+	if errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EBUSY) && want.Kind == network.KindVXLAN {
+		return errno.With(err, k.portInUse(name, want.Settings))
+	}
+	return err
+}
+
 // isOurs asks the kernel whether a device carries our alias. The kernel does not notify of an alias that is given to a
 // device that is down (netdev_state_change in net/core/dev.c).
 func (k *Kernel) isOurs(name string) bool {
@@ -69,11 +78,8 @@ func (k *Kernel) addLink(
 	if have, before, err = k.rename(kind, name, want); before != "" || err != nil {
 		return have, before, err
 	}
-	switch err := kind.create(k, name, want); {
-	case errors.Is(err, unix.EPERM):
-		return have, "", fmt.Errorf("make device %s (%s): %w; the daemon needs CAP_NET_ADMIN", name, want.Identity(), err)
-	case err != nil:
-		return have, "", fmt.Errorf("make device %s (%s): %w", name, want.Identity(), err)
+	if err := kind.create(k, name, want); err != nil {
+		return have, "", fmt.Errorf("make device %s (%s): %w", name, want.Identity(), k.explainPort(name, want, err))
 	}
 	link, err := k.handle.LinkByName(name)
 	if err != nil {
@@ -176,7 +182,7 @@ func (k *Kernel) changeLink(kind deviceKind, name string, have, want network.Lin
 			continue
 		}
 		if err := s.do(); err != nil {
-			return flushed, fmt.Errorf("set %s of device %s: %w", s.what, name, err)
+			return flushed, fmt.Errorf("set %s of device %s: %w", s.what, name, k.explainPort(name, want, err))
 		}
 	}
 	return flushed, nil

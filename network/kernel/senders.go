@@ -57,17 +57,11 @@ func (s *senders) of(port uint32) string {
 // socket.
 func describe(port uint32) string {
 	proc := fmt.Sprintf("/proc/%d/", port)
-	comm, err := os.ReadFile(proc + "comm")
-	name := strings.Map(func(r rune) rune { // a process chooses its own name
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return -1
-	}, string(comm))
+	name := commandOf(proc)
 	// An ending process has no files any more just before its sockets close, so the two cases look alike.
 	unknown := fmt.Sprintf("pid %d, gone or in a container", port)
 	inode := socketOf(port)
-	if err != nil || inode == "" {
+	if name == "" || inode == "" {
 		return unknown
 	}
 	switch has, err := hasSocket(proc+"fd", inode); {
@@ -77,6 +71,18 @@ func describe(port uint32) string {
 		return fmt.Sprintf("pid %d, perhaps %s", port, name)
 	}
 	return unknown
+}
+
+// commandOf returns the name of the process with a directory of /proc, in printable characters: a process chooses its
+// own name. It is empty if the process has ended.
+func commandOf(proc string) string {
+	comm, _ := os.ReadFile(proc + "/comm")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, string(comm))
 }
 
 // socketOf returns the inode of the rtnetlink socket with a port ID in the calling thread's network namespace, or

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/errno"
 )
 
 // sysctlRoot is the directory of all settings. Those below net/ belong to the network namespace of the reading thread.
@@ -38,16 +39,10 @@ func (k *Kernel) Sysctl(path string, c network.Change[network.Sysctl]) error {
 	if !c.Wanted {
 		return nil
 	}
-	err := writeSysctl(path, string(c.Want))
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("set %s to %s: %w; make %s writable for the daemon, or set it before the daemon starts",
-			path, c.Want, err, sysctlRoot)
-	default:
-		return fmt.Errorf("set %s to %s: %w", path, c.Want, err)
+	if err := writeSysctl(path, string(c.Want)); err != nil {
+		return errno.Explain(errno.Sysctl, fmt.Errorf("set %s to %s: %w", path, c.Want, err))
 	}
+	return nil
 }
 
 // hostSysctlRoot is sysctlRoot of the host, for a container: in Kubernetes an unprivileged container has a read-only

@@ -40,11 +40,7 @@ func (vxlan) create(k *Kernel, name string, want network.Link) error {
 	if settings.GBP {
 		data.AddRtAttr(nl.IFLA_VXLAN_GBP, nil)
 	}
-	err = k.sendVXLAN(request, data)
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("%w; this kernel has no VXLAN (CONFIG_VXLAN, module vxlan)", err)
-	}
-	return err
+	return k.sendVXLAN(request, data)
 }
 
 // change implements [deviceKind].

@@ -13,6 +13,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/errno"
 )
 
 // identityFile is the file in the state directory that holds the [identity].
@@ -41,7 +42,8 @@ func loadIdentity(dir, uplinkMAC string) (id *identity, reason string, err error
 	case errors.Is(err, fs.ErrNotExist):
 		reason = path + " does not exist"
 	case err != nil:
-		return nil, "", fmt.Errorf("read the node's identity: %w; --state-dir names the directory", err)
+		err = fmt.Errorf("read the node's identity: %w; --state-dir names the directory", err)
+		return nil, "", errno.Explain(errno.File, err)
 	default:
 		id = &identity{}
 		if err := json.Unmarshal(data, id); err != nil || len(id.InstanceID) != instanceIDLen {
@@ -83,10 +85,10 @@ func (id *identity) save(dir string) error {
 		return nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("create the state directory: %w; --state-dir names it", err)
+		return errno.Explain(errno.File, fmt.Errorf("create the state directory: %w; --state-dir names it", err))
 	}
 	if err := renameio.WriteFile(path, data, 0o600); err != nil {
-		return fmt.Errorf("save the node's identity: %w; --state-dir names the directory", err)
+		return fmt.Errorf("save the node's identity: %w; --state-dir names the directory", errno.Written(path, err))
 	}
 	return nil
 }

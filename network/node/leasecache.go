@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/cache"
 )
@@ -204,7 +205,7 @@ func (c *leaseCache) step(wake *alarm, own ownLease, snapshot func() cache.Snaps
 func (c *leaseCache) writeEnded(err error, now time.Time) {
 	c.writing = false
 	if err != nil {
-		c.journal.problem(topicCache, err)
+		c.journal.problem(topicCache, errno.Written(c.path, err))
 		c.changed(now)
 		return
 	}

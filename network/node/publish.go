@@ -10,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/network/filewatch"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
@@ -34,7 +35,7 @@ func (p *publisher) subnetFile(wake *alarm, f subnetfile.File) {
 		return
 	}
 	if err := subnetfile.Write(p.path, f); err != nil {
-		p.journal.problem(topicSubnetFile, err)
+		p.journal.problem(topicSubnetFile, errno.Written(p.path, err))
 		wake.set(wake.now.Add(waitAfterFailure))
 		return
 	}
@@ -56,7 +57,7 @@ func (p *publisher) statusFile(s subnetfile.Status) {
 		return // there is no subnet file of this run, or nothing new
 	}
 	if err := subnetfile.WriteStatus(p.path, s); err != nil {
-		p.journal.problem(topicStatusFile, err)
+		p.journal.problem(topicStatusFile, errno.Written(subnetfile.StatusPath(p.path), err))
 		return
 	}
 	p.journal.resolved(topicStatusFile)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
@@ -73,7 +74,7 @@ func Listen(o Options) (*Server, error) {
 func (s *Server) listenTCP(flag, address string, h http.Handler) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return fmt.Errorf("%s: %w", flag, err)
+		return errno.Explain(errno.ListenTCP, fmt.Errorf("%s: %w", flag, err))
 	}
 	s.listeners, s.handlers = append(s.listeners, l), append(s.handlers, h)
 	return nil
@@ -82,28 +83,38 @@ func (s *Server) listenTCP(flag, address string, h http.Handler) error {
 // ErrSocket is returned if the socket cannot be created.
 var ErrSocket = errors.New("cannot create the socket")
 
+// maxSocketPath is how long the path of a unix socket may be (struct sockaddr_un in unix(7), with a final zero byte).
+const maxSocketPath = 107
+
 // listenSocket replaces a socket on which no process listens any more. Only root may connect, since leases can contain
 // keys of other systems.
 func (s *Server) listenSocket(path string) error {
 	if path == "" {
 		return nil
 	}
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("--socket: %w: the path has %d bytes, and unix sockets allow %d: choose a shorter one",
+			ErrSocket, len(path), maxSocketPath)
+	}
+	failed := func(err error) error {
+		return errno.Explain(errno.ListenUnix, fmt.Errorf("--socket: %w: %w", ErrSocket, err))
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("--socket: %w: %w", ErrSocket, err)
+		return failed(err)
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
 		return fmt.Errorf("--socket: another selvaged runs here: a process listens on %s already", path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("--socket: %w: %w", ErrSocket, err)
+		return failed(err)
 	}
 	l, err := net.Listen("unix", path)
 	if err == nil {
 		err = os.Chmod(path, 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("--socket: %w: %w", ErrSocket, err)
+		return failed(err)
 	}
 	s.listeners, s.handlers = append(s.listeners, l), append(s.handlers, s.local())
 	return nil
