@@ -103,9 +103,11 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 		return
 	}
 	n.journal.resolved(topicConfig)
-	n.Log.WithFields(logrus.Fields{
-		"networks": networks(c), "backend": c.Backend.Type, "mtu": b.Describe().MTU, "was_mtu": n.backend.Describe().MTU,
-	}).Warn("network config changed; applying it")
+	n.journal.few("config", now, func() {
+		n.Log.WithFields(logrus.Fields{
+			"networks": networks(c), "backend": c.Backend.Type, "mtu": b.Describe().MTU, "was_mtu": n.backend.Describe().MTU,
+		}).Warn("network config changed; applying it")
+	})
 	n.config, n.configJSON = &c, data
 	n.reform(n.uplink, b, now)
 }

@@ -107,14 +107,17 @@ func (n *node) followUplink(wake *alarm) {
 		n.journal.problem(topicUplink, err)
 		return
 	}
-	level, same := logrus.WarnLevel, n.uplink
-	if same.OnLink = choice.OnLink; choice.Equal(same) {
-		level = logrus.DebugLevel // only another address was added or removed, such as a service's
+	log := func(level logrus.Level) {
+		n.Log.WithFields(logrus.Fields{
+			"uplink": choice.Name, "public_ip": addresses(choice.PublicIP), "mtu": choice.MTU,
+			"was": n.uplink.Name, "was_public_ip": addresses(n.uplink.PublicIP), "was_mtu": n.uplink.MTU,
+		}).Log(level, "uplink changed; applying it")
 	}
-	n.Log.WithFields(logrus.Fields{
-		"uplink": choice.Name, "public_ip": addresses(choice.PublicIP), "mtu": choice.MTU,
-		"was": n.uplink.Name, "was_public_ip": addresses(n.uplink.PublicIP), "was_mtu": n.uplink.MTU,
-	}).Log(level, "uplink changed; applying it")
+	if sameUplink(choice, n.uplink) {
+		log(logrus.DebugLevel)
+	} else {
+		n.journal.few("uplink", wake.now, func() { log(logrus.WarnLevel) })
+	}
 	n.reform(choice, b, wake.now)
 	if s, ok := n.Store.(subnet.Networked); ok {
 		s.AddressesChanged()

@@ -15,10 +15,11 @@ import (
 // however often it is met, and what can come in any number is bounded. It belongs to the loop's goroutine.
 type journal struct {
 	log       logrus.FieldLogger
-	open      map[string]problem // by topic: see problem
-	warning   string             // of the backend, as logged
-	unknown   string             // keys of the network config without effect, as logged
-	fileLog   backoff.Limiter    // external changes to the subnet file
+	open      map[string]problem          // by topic: see problem
+	warning   string                      // of the backend, as logged
+	unknown   string                      // keys of the network config without effect, as logged
+	fileLog   seldom                      // external changes to the subnet file
+	limits    map[string]*backoff.Limiter // by subject: see few
 	repairs   repairLog
 	conflicts map[string]conflict // by kind and key
 	failures  map[string]*failure // by kind
@@ -43,14 +44,15 @@ const (
 
 // problem is what is wrong with one topic.
 type problem struct {
-	text  string
-	err   error
-	since time.Time
+	text   string
+	err    error
+	since  time.Time
+	logged bool // the latest error was
 }
 
 func newJournal(log logrus.FieldLogger) *journal {
 	return &journal{
-		log: log, open: map[string]problem{}, conflicts: map[string]conflict{}, failures: map[string]*failure{},
+		log: log, open: map[string]problem{}, limits: map[string]*backoff.Limiter{}, conflicts: map[string]conflict{}, failures: map[string]*failure{},
 		repairs:  repairLog{by: map[string]bool{}},
 		rejected: rejectedLog{reasons: map[string]string{}, ownIP: map[string]time.Time{}},
 		shared:   sharedLog{named: map[string]bool{}},
@@ -67,15 +69,17 @@ func (j *journal) problem(topic string, err error) {
 		p.since = time.Now()
 	}
 	p.text, p.err = err.Error(), err
+	p.logged = j.few(topic, time.Now(), func() { j.log.Error(err) })
 	j.open[topic] = p
-	j.log.Error(err)
 }
 
 // resolved closes the problem with a topic, if there is one.
 func (j *journal) resolved(topic string) {
-	if _, known := j.open[topic]; known {
+	if p, known := j.open[topic]; known {
 		delete(j.open, topic)
-		j.log.Infof("%s: problem resolved", topic)
+		if p.logged {
+			j.log.Infof("%s: problem resolved", topic)
+		}
 	}
 }
 
@@ -112,16 +116,56 @@ func (j *journal) wake(a *alarm) {
 		a.set(j.churn.backoff.At())
 	}
 	if j.repairs.count > 0 {
-		a.set(j.repairs.logged.Next(repairsLogged))
+		a.set(j.repairs.logged.At())
 	}
 }
 
 // fileRepaired logs that another process removed or changed the subnet file.
 func (j *journal) fileRepaired(path, cause string, now time.Time) {
-	if j.fileLog.Due(conflictLogged, now) {
+	if j.fileLog.due(now) {
 		j.log.WithFields(logrus.Fields{"subnet_file": path, "found": cause}).
 			Warn("repaired external change to the subnet file")
 	}
+}
+
+// How many lines about one subject are logged within fewLogged, see journal.few.
+const (
+	fewLines  = 6
+	fewLogged = 10 * time.Minute
+)
+
+// few logs a line unless there were many about its subject lately, and reports whether it did. It is for lines that
+// each differ, or that another process can cause as often as it likes.
+func (j *journal) few(subject string, now time.Time, line func()) bool {
+	l := j.limits[subject]
+	if l == nil {
+		l = &backoff.Limiter{}
+		j.limits[subject] = l
+	}
+	switch l.Allow(fewLines, fewLogged, now) {
+	case backoff.Pass:
+		line()
+		return true
+	case backoff.Last:
+		j.log.Warnf("%s: many changes; more are not logged for now", subject)
+	case backoff.Drop:
+	}
+	return false
+}
+
+// seldom lets a line through that says the same each time: as long as there is reason for it, at growing intervals.
+type seldom struct{ backoff.Backoff }
+
+// seldomBackoff spaces the lines of a seldom.
+var seldomBackoff = backoff.Policy{Min: time.Minute, Max: time.Hour, Settle: 1}
+
+// due asks for one line.
+func (s *seldom) due(now time.Time) bool {
+	if !s.Due(now) {
+		return false
+	}
+	s.Next(seldomBackoff, now)
+	return true
 }
 
 // shorten returns the first n of names, and how many more there are.

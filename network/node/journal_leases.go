@@ -18,7 +18,7 @@ import (
 // number is logged. Whoever can write leases can write any number of bad ones.
 const (
 	manyLeases   = 10
-	leasesLogged = time.Minute
+	leasesLogged = 10 * time.Minute
 )
 
 // rejectedLog is what was logged of rejected leases.
@@ -149,7 +149,7 @@ func (j *journal) peersChanged(now time.Time) {
 // status.
 const (
 	manyShadows   = 5
-	shadowsLogged = time.Minute
+	shadowsLogged = 10 * time.Minute
 )
 
 // shadowLog is what was logged of foreign routes that take precedence over ours. They are left alone: a route to a part
@@ -165,7 +165,7 @@ func (j *journal) shadowed(all []network.Shadow, describe func(network.Shadow) s
 	l := &j.shadows
 	if len(all) == 0 {
 		if l.logged {
-			j.log.Info("no foreign route takes precedence over the overlay's routes any more")
+			j.few("foreign routes", now, func() { j.log.Info("no foreign route takes precedence over the overlay's routes any more") })
 		}
 		l.since, l.logged = nil, false
 		return

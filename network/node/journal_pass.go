@@ -19,9 +19,8 @@ import (
 
 // How often repairs, each conflict, and the failures of a kind are logged at most.
 const (
-	repairsLogged  = 10 * time.Second
+	repairsLogged  = 10 * time.Second // at first: see repairsBackoff
 	conflictLogged = time.Minute
-	failuresLogged = time.Minute
 	// transientTime is how long a failure that can come from a device being added or removed has to last before it is
 	// logged.
 	transientTime = time.Second
@@ -29,26 +28,31 @@ const (
 	manyAuthors = 5
 )
 
+// repairsBackoff spaces the lines about repairs while something needs repair again and again.
+var repairsBackoff = backoff.Policy{Min: repairsLogged, Max: 10 * time.Minute, Settle: 1}
+
 // repairLog collects repairs until they are logged.
 type repairLog struct {
 	count  int
 	by     map[string]bool // who had changed them, as far as that is known
-	logged backoff.Limiter
+	logged backoff.Backoff
 }
 
 // conflict is an entry that another process keeps changing.
 type conflict struct {
 	kind, key   string
-	since, last time.Time // when it began, and when it was logged last
+	since, last time.Time // when it began, and when it was seen last
 	want, have  string
 	by          string // who changed it last, if that is known
+	logged      seldom
 }
 
 // failure says since when changes of one kind fail.
 type failure struct {
 	since, logged time.Time // logged is zero until it was
-	key           string    // of the entry that was named
-	err           error     // as logged
+	again         seldom
+	key           string // of the entry that was named
+	err           error  // as logged
 }
 
 // pass logs what a pass did, as far as it matters to operators. The settings of our own devices are left out: they are
@@ -59,7 +63,9 @@ func (j *journal) pass(now time.Time, r network.Result, devices []string) {
 	}
 	if set := slices.DeleteFunc(r.Sysctls, ours); len(set) > 0 {
 		slices.Sort(set)
-		j.log.WithField("set", set).Warn("changed kernel settings that the overlay needs")
+		j.few("kernel settings", now, func() {
+			j.log.WithField("set", set).Warn("changed kernel settings that the overlay needs")
+		})
 	}
 	j.repaired(now, r.Repaired, r.Repairs)
 	j.conflicting(now, r.Conflicts)
@@ -75,9 +81,10 @@ func (j *journal) repaired(now time.Time, count int, repairs []network.Repair) {
 			l.by[r.By] = true
 		}
 	}
-	if l.count == 0 || !l.logged.Due(repairsLogged, now) {
+	if l.count == 0 || !l.logged.Due(now) {
 		return
 	}
+	l.logged.Next(repairsBackoff, now)
 	entry := j.log.WithField("repaired", l.count)
 	if len(l.by) > 0 {
 		entry = entry.WithField("by", slices.Sorted(maps.Keys(l.by)))
@@ -92,16 +99,19 @@ func (j *journal) conflicting(now time.Time, conflicts []network.Conflict) {
 	for _, c := range conflicts {
 		key := c.Kind + " " + c.Key
 		before, known := j.conflicts[key]
-		if known && now.Sub(before.last) < conflictLogged {
-			continue
-		}
 		if !known {
 			before.since = now
 		}
-		j.conflicts[key] = conflict{c.Kind, c.Key, before.since, now, c.Want, c.Have, c.By}
-		j.log.WithFields(logrus.Fields{"want": c.Want, "have": c.Have}).
-			Errorf("conflict: another process keeps changing %s; repairing it with backoff, find that process%s",
-				key, authored("; last changed by ", c.By))
+		due := before.logged.due(now)
+		j.conflicts[key] = conflict{c.Kind, c.Key, before.since, now, c.Want, c.Have, c.By, before.logged}
+		if !due {
+			continue
+		}
+		j.few("conflicts", now, func() {
+			j.log.WithFields(logrus.Fields{"want": c.Want, "have": c.Have}).
+				Errorf("conflict: another process keeps changing %s; repairing it with backoff, find that process%s",
+					key, authored("; last changed by ", c.By))
+		})
 	}
 	maps.DeleteFunc(j.conflicts, func(_ string, c conflict) bool { return now.Sub(c.last) > 2*conflictLogged })
 }
@@ -119,7 +129,7 @@ func (j *journal) failed(now time.Time, r network.Result) {
 	if len(r.Failures) == 0 && r.Retry.IsZero() {
 		for _, kind := range slices.Sorted(maps.Keys(j.failures)) {
 			if !j.failures[kind].logged.IsZero() {
-				j.log.Infof("%s: problem resolved", kind)
+				j.few(kind, now, func() { j.log.Infof("%s: problem resolved", kind) })
 			}
 		}
 		clear(j.failures)
@@ -141,14 +151,14 @@ func (j *journal) failed(now time.Time, r network.Result) {
 			j.failures[kind] = f
 		}
 		err := fmt.Errorf("%s %s: %w", kind, first[kind].Key, first[kind].Err)
-		if now.Sub(f.logged) < failuresLogged || transient(err) && now.Sub(f.since) < transientTime {
+		if transient(err) && now.Sub(f.since) < transientTime || !f.again.due(now) {
 			continue
 		}
 		f.logged, f.key, f.err = now, first[kind].Key, err
 		if more := count[kind] - 1; more > 0 {
 			err = fmt.Errorf("%w (and %d more of its kind)", err, more)
 		}
-		j.log.Error(err)
+		j.few(kind, now, func() { j.log.Error(err) })
 	}
 }
 

@@ -150,16 +150,24 @@ func notify(c chan<- struct{}) {
 	}
 }
 
+// subscribeBackoff spaces subscriptions to the kernel's notifications.
+var subscribeBackoff = backoff.Policy{Min: waitAfterFailure, Max: time.Minute, Settle: 8}
+
 // watchKernel keeps a subscription to the kernel's notifications. Each new one begins with a full resync, so that
 // nothing is missed between two of them.
 func (n *node) watchKernel(ctx context.Context) {
 	wake := func() { notify(n.kernelChanged) }
+	var pause backoff.Backoff
+	var logged seldom
 	for ctx.Err() == nil {
 		err := n.kernel.Watch(ctx, func() { n.kernel.RequestResync(); wake() }, wake)
-		if err != nil {
-			n.Log.WithError(err).Error("kernel notifications ended; subscribing again")
-			sleep(ctx, waitAfterFailure)
+		if ctx.Err() != nil {
+			return
 		}
+		if now := time.Now(); logged.due(now) {
+			n.Log.WithError(err).Error("kernel notifications ended; subscribing again")
+		}
+		sleep(ctx, pause.Next(subscribeBackoff, time.Now()))
 	}
 }
 
@@ -311,7 +319,7 @@ func (n *node) publish(wake *alarm) {
 	}
 	since := n.history.pendingSince
 	outOfSync := n.ownPending() > 0 && !since.IsZero() && wake.now.Sub(since) > pendingFor
-	n.publisher.statusFile(pluginStatus(outOfSync, n.holder.final))
+	n.publisher.statusFile(wake, pluginStatus(outOfSync, n.holder.final))
 }
 
 // checkFiles has files that another process changed or removed written again.

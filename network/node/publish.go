@@ -10,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/network/filewatch"
 	"github.com/selvage-net/selvage/subnet"
@@ -26,17 +27,49 @@ type publisher struct {
 	content string            // of the subnet file as last written; empty: it has to be written
 	status  subnetfile.Status // as last written
 	ready   bool
+
+	file, state published // how the writing of the two files goes
+}
+
+// published is how the writing of one file goes.
+type published struct {
+	repair  bool            // the next write is a repair: another process changed or removed the file
+	failed  bool            // the last write
+	backoff backoff.Backoff // between repairs, and between attempts that fail
+}
+
+// publishBackoff spaces the writes of a file that another process keeps changing, or that fail.
+var publishBackoff = backoff.Policy{Min: waitAfterFailure / 10, Max: time.Minute, Settle: 60}
+
+// due reports whether the file may be written now; otherwise it sets the alarm.
+func (p *published) due(wake *alarm) bool {
+	if !p.repair && !p.failed || p.backoff.Due(wake.now) {
+		return true
+	}
+	wake.set(p.backoff.At())
+	return false
+}
+
+// written takes in the result of a write.
+func (p *published) written(wake *alarm, err error) {
+	if p.repair || err != nil {
+		p.backoff.Next(publishBackoff, wake.now)
+	}
+	p.repair, p.failed = p.repair && err != nil, err != nil
+	if p.failed {
+		wake.set(p.backoff.At())
+	}
 }
 
 // subnetFile writes the subnet file unless it has this content.
 func (p *publisher) subnetFile(wake *alarm, f subnetfile.File) {
 	content := string(f.Marshal())
-	if p.content == content {
+	if p.content == content || !p.file.due(wake) {
 		return
 	}
-	if err := subnetfile.Write(p.path, f); err != nil {
+	err := subnetfile.Write(p.path, f)
+	if p.file.written(wake, err); err != nil {
 		p.journal.problem(topicSubnetFile, errno.Written(p.path, err))
-		wake.set(wake.now.Add(waitAfterFailure))
 		return
 	}
 	p.journal.resolved(topicSubnetFile)
@@ -52,11 +85,12 @@ func (p *publisher) subnetFile(wake *alarm, f subnetfile.File) {
 
 // statusFile tells the CNI plugin whether this node can carry what a new pod sends. It is the plugin's STATUS: what is
 // wrong with peers, or with the store, is no reason.
-func (p *publisher) statusFile(s subnetfile.Status) {
-	if p.content == "" && !p.ready || s == p.status {
+func (p *publisher) statusFile(wake *alarm, s subnetfile.Status) {
+	if p.content == "" && !p.ready || s == p.status || !p.state.due(wake) {
 		return // there is no subnet file of this run, or nothing new
 	}
-	if err := subnetfile.WriteStatus(p.path, s); err != nil {
+	err := subnetfile.WriteStatus(p.path, s)
+	if p.state.written(wake, err); err != nil {
 		p.journal.problem(topicStatusFile, errno.Written(subnetfile.StatusPath(p.path), err))
 		return
 	}
@@ -76,10 +110,11 @@ func (p *publisher) check(now time.Time) (cause string) {
 		}
 	}
 	if cause != "" {
-		p.content = ""
+		p.content, p.file.repair = "", true
 		p.journal.fileRepaired(p.path, cause, now)
 	}
 	if s, err := subnetfile.ReadStatus(p.path); err != nil || s != p.status {
+		p.state.repair = p.status != subnetfile.Status{}
 		p.status = subnetfile.Status{} // no status is empty, so the next one is written
 	}
 	return cause
@@ -88,10 +123,13 @@ func (p *publisher) check(now time.Time) (cause string) {
 // watchFiles calls changed whenever another process may have changed one of the files, until ctx ends. Where they
 // cannot be watched, it calls every so often.
 func watchFiles(ctx context.Context, log logrus.FieldLogger, every time.Duration, changed func(), paths ...string) {
+	var logged seldom
 	for ctx.Err() == nil {
 		if err := filewatch.Watch(ctx, changed, paths...); err != nil {
-			log.WithError(err).WithField("every", every.String()).Warn("cannot watch the files that this node writes " +
-				"(out of inotify instances? see fs.inotify.max_user_instances); checking them less often")
+			if logged.due(time.Now()) {
+				log.WithError(err).WithField("every", every.String()).Warn("cannot watch the files that this node writes " +
+					"(out of inotify instances? see fs.inotify.max_user_instances); checking them less often")
+			}
 			sleep(ctx, every)
 		}
 	}

@@ -38,13 +38,13 @@ func TestPublisher(t *testing.T) {
 		return string(data)
 	}
 	noLease := subnetfile.Status{Reason: "no lease"}
-	p.statusFile(noLease)
+	p.statusFile(&a, noLease)
 	if _, err := os.Stat(subnetfile.StatusPath(path)); err == nil {
 		t.Error("a status before there is a subnet file")
 	}
 	first := ownFile(7)
 	p.subnetFile(&a, first)
-	p.statusFile(noLease)
+	p.statusFile(&a, noLease)
 	if read() != string(first.Marshal()) || !p.ready || ready != 1 {
 		t.Fatalf("the file is %q, ready %d times", read(), ready)
 	}
@@ -70,6 +70,7 @@ func TestPublisher(t *testing.T) {
 		if cause := p.check(now.Add(time.Duration(i) * time.Hour)); cause != x.cause {
 			t.Errorf("found %q, want %q", cause, x.cause)
 		}
+		a = alarm{now: now.Add(time.Duration(i) * time.Hour)}
 		p.subnetFile(&a, first)
 		if read() != string(first.Marshal()) {
 			t.Errorf("%s: not written again: %q", x.cause, read())
@@ -79,15 +80,16 @@ func TestPublisher(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.check(now)
-	p.statusFile(noLease)
+	p.statusFile(&a, noLease)
 	if s, err := subnetfile.ReadStatus(path); err != nil || s != noLease {
 		t.Errorf("status %+v, %v after it was removed", s, err)
 	}
-	p.statusFile(subnetfile.Status{Usable: true})
+	p.statusFile(&a, subnetfile.Status{Usable: true})
 	if s, err := subnetfile.ReadStatus(path); err != nil || !s.Usable {
 		t.Errorf("status %+v, %v", s, err)
 	}
 	second := ownFile(8)
+	a = alarm{now: now.Add(5 * time.Hour)}
 	p.subnetFile(&a, second)
 	if read() != string(second.Marshal()) || ready != 1 || !a.at.IsZero() {
 		t.Errorf("the file is %q, ready %d times, alarm %v", read(), ready, a.at)
@@ -107,19 +109,20 @@ func TestPublisherFails(t *testing.T) {
 	p := publisher{path: filepath.Join(dir, "subnet.env"), journal: newJournal(textLog(&out))}
 	a := alarm{now: time.Unix(1e9, 0)}
 	p.subnetFile(&a, ownFile(7))
-	if want := a.now.Add(waitAfterFailure); p.ready || !a.at.Equal(want) || p.journal.open[topicSubnetFile].err == nil {
+	if want := a.now.Add(publishBackoff.Min); p.ready || !a.at.Equal(want) || p.journal.open[topicSubnetFile].err == nil {
 		t.Fatalf("ready %t, alarm %v, problems %v", p.ready, a.at, p.journal.open)
 	}
 	p.ready = true // the directory was lost later
-	p.statusFile(subnetfile.Status{Reason: "no lease"})
+	p.statusFile(&a, subnetfile.Status{Reason: "no lease"})
 	if p.journal.open[topicStatusFile].err == nil {
 		t.Errorf("problems %v", p.journal.open)
 	}
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
+	a = alarm{now: a.at}
 	p.subnetFile(&a, ownFile(7))
-	p.statusFile(subnetfile.Status{Reason: "no lease"})
+	p.statusFile(&a, subnetfile.Status{Reason: "no lease"})
 	if len(p.journal.open) != 0 {
 		t.Errorf("problems %v after a success", p.journal.open)
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"time"
 
+	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network/uplink"
 )
 
@@ -14,12 +15,17 @@ const (
 	otherUplinkDelay = 3 * time.Second
 )
 
+// uplinkBackoff spaces the changes that are applied: each is a write to the store, and work for every peer. An uplink
+// that keeps changing more than once a minute is followed more and more slowly.
+var uplinkBackoff = backoff.Policy{Min: time.Second, Max: time.Minute, Settle: 60}
+
 // uplinkFollower decides when a change of the interface, address or MTU that carry the overlay is applied. It belongs
 // to the loop's goroutine.
 type uplinkFollower struct {
 	journal *journal
-	at      time.Time // when to look again at a change; zero: there is none
-	lostAt  time.Time // when to report that there is no uplink; zero: there is one
+	at      time.Time       // when to look again at a change; zero: there is none
+	applied backoff.Backoff // between two changes that are applied
+	lostAt  time.Time       // when to report that there is no uplink; zero: there is one
 }
 
 // recheck has the uplink looked at again at a time.
@@ -58,11 +64,22 @@ func (u *uplinkFollower) step(
 		if next.Name != current.Name && next.Index != current.Index {
 			delay = otherUplinkDelay
 		}
-		u.at = wake.now.Add(delay)
+		if u.at = wake.now.Add(delay); !sameUplink(next, current) && !u.applied.Due(u.at) {
+			u.at = u.applied.At()
+		}
 	}
 	if wake.now.Before(u.at) {
 		return next, false
 	}
 	u.at = time.Time{}
+	if !sameUplink(next, current) {
+		u.applied.Next(uplinkBackoff, wake.now)
+	}
 	return next, true
+}
+
+// sameUplink reports whether two choices differ in other addresses at most, such as a service's: no peer is concerned.
+func sameUplink(a, b uplink.Choice) bool {
+	a.OnLink = b.OnLink
+	return a.Equal(b)
 }

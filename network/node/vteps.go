@@ -44,7 +44,7 @@ type vtepKeeper struct {
 	config  vtepfilter.Config // as it was last applied
 	inForce bool
 	watched bool
-	logged  backoff.Limiter // external changes, and failures
+	logged  seldom          // external changes, and failures
 	backoff backoff.Backoff // between repairs
 	checkAt time.Time       // when to check for changes made before the watch began
 	stale   atomic.Bool     // the rules may have been changed
@@ -71,7 +71,7 @@ func (v *vtepKeeper) step(
 			"(silence with --vtep-filter=false)")
 	case err != nil:
 		v.backoff.Next(vtepBackoff, wake.now)
-		if v.logged.Due(conflictLogged, wake.now) {
+		if v.logged.due(wake.now) {
 			v.log.WithError(err).Error("cannot apply the VTEP filter; retrying")
 		}
 	}
@@ -117,7 +117,7 @@ func (v *vtepKeeper) ensure(
 			Info("VTEP filter in force: VXLAN packets are accepted from peers only")
 	case changed && stale && same:
 		v.backoff.Next(vtepBackoff, now)
-		if v.logged.Due(conflictLogged, now) {
+		if v.logged.due(now) {
 			v.log.Warn("repaired external changes to the VTEP filter")
 		}
 	}

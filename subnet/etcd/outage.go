@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/backoff"
 )
 
 // outageAfter is how long something has to fail before that is logged. A member that restarts while others serve costs
@@ -23,7 +25,11 @@ type outage struct {
 	since  time.Time // of the first failure; zero: none
 	cause  error
 	logged map[string]bool // the advice that was logged
+	said   backoff.Backoff // between outages that are logged
 }
+
+// saidBackoff spaces the log lines about outages that come again and again.
+var saidBackoff = backoff.Policy{Min: time.Second, Max: 10 * time.Minute, Settle: 60}
 
 // failure notes a failed attempt.
 func (o *outage) failure(err error) {
@@ -38,7 +44,8 @@ func (o *outage) failure(err error) {
 	if f := (*fault)(nil); errors.As(err, &f) {
 		advice = f.advice
 	}
-	if time.Since(o.since) < outageAfter || o.logged[advice] {
+	now := time.Now()
+	if now.Sub(o.since) < outageAfter || o.logged[advice] || len(o.logged) == 0 && !o.said.Due(now) {
 		return
 	}
 	o.logged[advice] = true
@@ -51,6 +58,7 @@ func (o *outage) over() {
 	defer o.mu.Unlock()
 	if len(o.logged) > 0 {
 		o.log.WithField("after", time.Since(o.since).Round(time.Second)).Info(o.back)
+		o.said.Next(saidBackoff, time.Now())
 	}
 	o.since, o.cause, o.logged = time.Time{}, nil, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -27,10 +28,11 @@ type watcher struct {
 	*Store
 	changed func(subnet.Event) error
 
-	listed    bool // a snapshot was handed over, and everything since up to position.seen
-	leases    int  // how many there were in the last snapshot
-	regressed bool // the history of the last snapshot is gone
-	bare      bool // it was logged that there is no config
+	listed    bool            // a snapshot was handed over, and everything since up to position.seen
+	leases    int             // how many there were in the last snapshot
+	regressed bool            // the history of the last snapshot is gone
+	bare      bool            // it was logged that there is no config
+	said      backoff.Backoff // between lines about another history
 
 	mu       sync.Mutex // the goroutine that minds a quiet stream reads the position
 	position position
@@ -64,6 +66,9 @@ var (
 	errMissed = errors.New("changes in etcd were missed")
 )
 
+// historyBackoff spaces the lists of a store whose history keeps changing.
+var historyBackoff = backoff.Policy{Min: retryFirst, Max: time.Minute, Settle: 8}
+
 // refusal is an error of the callback, which ends the watch.
 type refusal struct{ error }
 
@@ -71,6 +76,7 @@ type refusal struct{ error }
 func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) error {
 	w := &watcher{Store: s, changed: changed}
 	again := s.newRetry()
+	var relist backoff.Backoff
 	for {
 		began := time.Now()
 		err := w.run(ctx)
@@ -90,7 +96,16 @@ func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) err
 		case errors.Is(err, errHistory):
 			w.listed = false
 			w.regress()
-			continue // run spreads the lists
+			// run spreads the lists. More than one wiped store in a while is two of them behind one address.
+			if now := time.Now(); relist.Due(now) {
+				relist.Next(historyBackoff, now)
+				continue
+			}
+			if !s.wait(ctx, time.Until(relist.At())) {
+				return nil
+			}
+			relist.Next(historyBackoff, time.Now())
+			continue
 		default:
 			s.contact.failure(err)
 		}
@@ -137,6 +152,10 @@ func (w *watcher) regress() {
 		return
 	}
 	w.regressed = true
+	if !w.said.Due(time.Now()) {
+		return
+	}
+	w.said.Next(saidBackoff, time.Now())
 	w.opts.Log.WithField("revision", w.where().seen).
 		Warn("etcd was wiped or restored from a backup; listing all leases again")
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/filter/blocking"
 )
@@ -40,6 +41,15 @@ const (
 	nftablesPause = 20 * time.Millisecond
 )
 
+// How often lines are logged that another process can cause: fewLines of a kind within fewLogged, and of repairs the
+// first at once and more at growing intervals.
+const (
+	fewLines  = 6
+	fewLogged = 10 * time.Minute
+)
+
+var repairsBackoff = backoff.Policy{Min: 10 * time.Second, Max: 10 * time.Minute, Settle: 1}
+
 // idleRounds is how many times resync passes without a check while the kernel reports all changes and reports none: a
 // check by iptables costs more than everything else that the daemon does at rest.
 const idleRounds = 12
@@ -60,8 +70,12 @@ type Keeper struct {
 	unseen   atomic.Bool   // changes are not reported
 
 	// Only Run's goroutine uses what follows.
-	policy  filter.Policy // of the last check
-	lastErr string        // as logged
+	policy  filter.Policy   // of the last check
+	lastErr string          // of the last check; empty: it succeeded
+	failing bool            // an error was logged
+	repairs backoff.Backoff // between lines about repairs
+	errors  backoff.Limiter // lines about errors
+	changes backoff.Limiter // lines about changes of the status
 	logged  filter.Status
 }
 
@@ -165,18 +179,24 @@ func (k *Keeper) check(ctx context.Context, p filter.Policy) {
 	external := k.inForce.Load() && now.Mode == k.logged.Mode && reflect.DeepEqual(p, k.policy)
 	k.logStatus(now)
 	switch {
-	case len(changed) > 0 && external:
+	case len(changed) > 0 && external && k.repairs.Due(time.Now()):
+		k.repairs.Next(repairsBackoff, time.Now())
 		k.log.WithField("changed", changed).Warn("repaired external changes to packet filter rules")
-	case len(changed) > 0:
+	case len(changed) > 0 && !external:
 		k.log.WithField("changed", changed).Info("packet filter rules installed")
 	}
 	switch {
 	case err != nil && err.Error() != k.lastErr:
 		k.lastErr = err.Error()
-		k.log.WithError(err).Error("cannot apply packet filter rules; retrying")
+		if k.errors.Allow(fewLines, fewLogged, time.Now()) == backoff.Pass {
+			k.failing = true
+			k.log.WithError(err).Error("cannot apply packet filter rules; retrying")
+		}
 	case err == nil && k.lastErr != "":
-		k.lastErr = ""
-		k.log.Info("packet filter rules applied again")
+		if k.lastErr = ""; k.failing {
+			k.failing = false
+			k.log.Info("packet filter rules applied again")
+		}
 	}
 	if k.policy = p; err == nil && !k.inForce.Swap(true) {
 		k.wake()
@@ -198,11 +218,11 @@ func (k *Keeper) logStatus(now filter.Status) {
 // logProblems logs each problem that was not there before, and the end of all problems of a kind.
 func (k *Keeper) logProblems(level logrus.Level, before, now []string) {
 	for _, text := range now {
-		if !slices.Contains(before, text) {
+		if !slices.Contains(before, text) && k.changes.Allow(4*fewLines, fewLogged, time.Now()) == backoff.Pass {
 			k.log.WithFields(nil).Log(level, "packet filter: "+text)
 		}
 	}
-	if len(before) > 0 && len(now) == 0 {
+	if len(before) > 0 && len(now) == 0 && k.changes.Allow(4*fewLines, fewLogged, time.Now()) == backoff.Pass {
 		k.log.Info("packet filter: problem resolved: " + strings.Join(before, "; "))
 	}
 }

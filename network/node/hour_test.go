@@ -1,0 +1,188 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/uplink"
+	"github.com/selvage-net/selvage/network/vtepfilter"
+	"github.com/selvage-net/selvage/subnet/subnetfile"
+)
+
+// hour calls f ten times a second for a simulated hour.
+func hour(t *testing.T, f func(i int, now time.Time)) {
+	t.Helper()
+	synctest.Test(t, func(*testing.T) {
+		for i := range 36_000 {
+			f(i, time.Now())
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+}
+
+// TestLinesOfAnHour: whatever another process does ten times a second, each thing that the journal logs costs a bounded
+// number of lines in an hour.
+func TestLinesOfAnHour(t *testing.T) {
+	const most = 80
+	var out bytes.Buffer
+	for name, f := range map[string]func(j *journal, i int, now time.Time){
+		"a problem that changes": func(j *journal, i int, _ time.Time) {
+			j.problem(topicConfig, fmt.Errorf("error %d", i))
+		},
+		"a problem that comes and goes": func(j *journal, i int, _ time.Time) {
+			j.problem(topicSubnetFile, errors.New("no space"))
+			j.resolved(topicSubnetFile)
+		},
+		"the subnet file": func(j *journal, _ int, now time.Time) { j.fileRepaired("subnet.env", "changed", now) },
+		"kernel settings": func(j *journal, i int, now time.Time) {
+			j.pass(now, network.Result{Sysctls: []string{fmt.Sprint("net/ipv4/ip_forward=", i)}}, nil)
+		},
+		"repairs": func(j *journal, i int, now time.Time) {
+			j.pass(now, network.Result{Repaired: 1, Repairs: []network.Repair{{By: fmt.Sprint("pid ", i)}}}, nil)
+		},
+		"one conflict": func(j *journal, i int, now time.Time) {
+			j.pass(now, network.Result{Conflicts: []network.Conflict{{Kind: "route", Key: "10.5.1.0/24"}}}, nil)
+		},
+		"many conflicts": func(j *journal, i int, now time.Time) {
+			j.pass(now, network.Result{Conflicts: []network.Conflict{{Kind: "route", Key: fmt.Sprint(i)}}}, nil)
+		},
+		"a failure": func(j *journal, i int, now time.Time) {
+			j.pass(now, network.Result{Failures: []network.Failure{{Kind: "route", Key: fmt.Sprint(i), Err: unix.EPERM}}}, nil)
+		},
+		"a failure that comes and goes": func(j *journal, i int, now time.Time) {
+			j.pass(now, network.Result{Failures: []network.Failure{{Kind: "route", Key: "x", Err: unix.EPERM}}}, nil)
+			j.pass(now, network.Result{}, nil)
+		},
+		"rejected leases": func(j *journal, i int, now time.Time) {
+			j.rejectedLease(fmt.Sprint(i), errors.New("malformed"), func() int { return i }, now)
+		},
+		"shared public IPs": func(j *journal, i int, now time.Time) {
+			var all iter.Seq2[netip.Addr, []string] = func(yield func(netip.Addr, []string) bool) {
+				yield(ownIP, []string{fmt.Sprint(i), "other"})
+			}
+			j.sharedPublicIPs(all, now)
+		},
+		"peers": func(j *journal, _ int, now time.Time) {
+			j.churn.count(1, 0, 0)
+			j.peersChanged(now)
+		},
+		"foreign routes": func(j *journal, i int, now time.Time) {
+			shadow := network.Shadow{Of: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)}
+			j.shadowed([]network.Shadow{shadow}, func(x network.Shadow) string { return fmt.Sprint(x.Of) }, now)
+			j.shadowed(nil, nil, now)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out.Reset()
+			j := newJournal(textLog(&out))
+			hour(t, func(i int, now time.Time) { f(j, i, now) })
+			if n := strings.Count(out.String(), "\n"); n == 0 || n > most {
+				t.Errorf("%d lines, want 1 to %d", n, most)
+			}
+		})
+	}
+}
+
+// TestFilesOfAnHour: a file that another process keeps changing, or that cannot be written, is written again with
+// backoff.
+func TestFilesOfAnHour(t *testing.T) {
+	const most = 150
+	var out bytes.Buffer
+	dir := t.TempDir()
+	path := filepath.Join(dir, "subnet.env")
+	for name, harm := range map[string]func() error{
+		"removed": func() error { return errors.Join(os.RemoveAll(path), os.RemoveAll(subnetfile.StatusPath(path))) },
+		"changed": func() error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.WriteFile(subnetfile.StatusPath(path), nil, 0o600))
+		},
+	} {
+		out.Reset()
+		p := publisher{path: path, journal: newJournal(textLog(&out))}
+		writes := 0
+		step := func(now time.Time) {
+			before := p.content
+			a := alarm{now: now}
+			p.subnetFile(&a, ownFile(7))
+			p.statusFile(&a, subnetfile.Status{Usable: true})
+			if p.content != before {
+				writes++
+			}
+		}
+		hour(t, func(i int, now time.Time) {
+			if i%50 == 0 { // real files: every five seconds will do
+				if err := harm(); err != nil && writes > 0 {
+					t.Fatal(err)
+				}
+				p.check(now)
+			}
+			step(now)
+		})
+		if lines := strings.Count(out.String(), "\n"); writes < 10 || writes > most || lines > 20 {
+			t.Errorf("%s: %d writes and %d lines", name, writes, lines)
+		}
+	}
+}
+
+// flapping is a VTEP filter that another process changes before each check.
+type flapping struct{ ensured int }
+
+func (f *flapping) Ensure(vtepfilter.Config, iter.Seq[netip.Addr]) (bool, error) {
+	if f.ensured++; f.ensured%2 == 0 {
+		return false, fmt.Errorf("error %d", f.ensured)
+	}
+	return true, nil
+}
+
+func (f *flapping) Watch(ctx context.Context, ready, _ func()) error { <-ctx.Done(); return nil }
+func (f *flapping) Remove() error                                    { return nil }
+func (f *flapping) Close() error                                     { return nil }
+
+// TestVTEPFilterOfAnHour: repairs and failures of the VTEP filter are logged seldom.
+func TestVTEPFilterOfAnHour(t *testing.T) {
+	var out bytes.Buffer
+	v := vtepKeeper{
+		log: textLog(&out), open: func() (vtepFilter, error) { return &flapping{}, nil },
+		attach: func(vtepFilter) error { return nil }, start: func(func()) {}, wake: func() {},
+	}
+	hour(t, func(_ int, now time.Time) {
+		v.resync()
+		v.step(t.Context(), &alarm{now: now}, vtepfilter.Config{}, true, func(func(netip.Addr) bool) {})
+	})
+	if n := strings.Count(out.String(), "\n"); n < 2 || n > 20 {
+		t.Errorf("%d lines:\n%s", n, out.String())
+	}
+}
+
+// TestUplinkOfAnHour: an uplink that changes all the time is followed more and more slowly.
+func TestUplinkOfAnHour(t *testing.T) {
+	var out bytes.Buffer
+	u := uplinkFollower{journal: newJournal(textLog(&out))}
+	current, applied := uplink.Choice{Name: "eth0", Index: 2, MTU: 1500}, 0
+	hour(t, func(i int, now time.Time) {
+		next := current
+		if i%4 < 2 { // for 200 ms
+			next.MTU = 10500 - current.MTU
+		}
+		got, changed := u.step(&alarm{now: now}, true, current, func() (uplink.Choice, error) { return next, nil })
+		if changed {
+			current = got
+			applied++
+		}
+	})
+	if applied < 5 || applied > 150 {
+		t.Errorf("%d changes applied", applied)
+	}
+}
