@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/grpclog"
 
 	"github.com/selvage-net/selvage/backend/vxlan"
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/command"
 	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/node"
@@ -251,7 +252,7 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	defer store.Close()
-	f.node.Store = store
+	f.node.Store, f.node.StorePrefix, f.node.StoreEndpoints = store, f.etcd.Prefix, f.etcd.Endpoints
 	f.node.Ready = func() { notify(log, daemon.SdNotifyReady) }
 	if f.node.API, err = f.listen(log); err != nil {
 		return err
@@ -368,14 +369,18 @@ func (f *flags) logger() (*logrus.Logger, error) {
 	return log, nil
 }
 
-// listen opens the socket and the ports of the API. The default socket may fail: a container's /run can be read-only.
+// listen opens the socket and the ports of the API. The default socket may fail: a container's /run can be read-only, and
+// of two daemons for two networks one has it.
 func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
-	o := api.Options{Socket: f.socket, Metrics: f.metricsAddr, Traffic: f.readyRequires == readyTraffic, Log: log}
+	o := api.Options{
+		Socket: f.socket, Metrics: f.metricsAddr, Traffic: f.readyRequires == readyTraffic,
+		Network: network.NewScope(f.etcd.Prefix, 0).Prefix, Log: log,
+	}
 	if f.healthzPort > 0 { // as in flannel, a negative one is none
 		o.Healthz = net.JoinHostPort(f.healthzIP, strconv.Itoa(f.healthzPort))
 	}
 	server, err := api.Listen(o)
-	if errors.Is(err, api.ErrSocket) && f.socket == status.DefaultSocket {
+	if (errors.Is(err, api.ErrSocket) || errors.Is(err, api.ErrOtherNetwork)) && f.socket == status.DefaultSocket {
 		log.WithError(err).Warn("selvaged status and the like will not work")
 		o.Socket = ""
 		server, err = api.Listen(o)

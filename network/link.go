@@ -5,9 +5,6 @@ import (
 	"net/netip"
 )
 
-// Alias is the ifalias of the devices selvage makes: it marks them as ours, whatever they are called.
-const Alias = "selvage"
-
 // Link is a network device; its key is its name. It holds what every device has; what only one kind of device has is in
 // Settings.
 type Link struct {

@@ -16,9 +16,10 @@ type Tables struct {
 	Routes     *Table[RouteKey, Route]
 	Sysctls    *Table[string, Sysctl]
 
-	kinds  []objects           // the same, in the order in which they are set
-	owned  map[string]struct{} // devices that are selvage's own, as last taken into the tables of what is on them
-	author string              // the process that makes the changes observed now
+	kinds     []objects // the same, in the order in which they are set
+	ownership Ownership
+	owned     map[string]struct{} // devices that are selvage's own, as last taken into the tables of what is on them
+	author    string              // the process that makes the changes observed now
 
 	last, next State // the arguments of Replace; kept while it runs, so that it does not allocate them
 
@@ -35,13 +36,13 @@ const protocolKernel = 2
 
 // NewTables returns empty tables that know what is selvage's own:
 //
-//   - a device that carries our ifalias;
+//   - a device that carries our ifalias, that of the network that the daemon keeps;
 //   - on a device of ours, whatever it is called: addresses (but for link-local ones, which others may need), permanent
 //     FDB entries and neighbours, and routes that the kernel did not make by itself;
-//   - elsewhere, routes and nexthop objects with our protocol number;
+//   - elsewhere, routes and nexthop objects with our protocol number, inside the overlay's networks;
 //   - what the VTEP filter accepts: its table is ours as a whole.
 //
-// Nothing else is ever removed.
+// Nothing else is ever removed. [Tables.Own] names the network; until then it is the default one.
 func NewTables() *Tables {
 	t := &Tables{
 		owned:    map[string]struct{}{},
@@ -58,14 +59,14 @@ func (t *Tables) addKinds() {
 	t.VTEPs = add(t, kind[netip.Addr, VTEP]{ // first: the peer may be sending already
 		name:    "vtep",
 		items:   func(s *State) []Item[netip.Addr, VTEP] { return s.VTEPs },
-		command: vtepCommand,
+		command: t.vtepCommand,
 		ours:    func(netip.Addr, VTEP) bool { return true },
 	})
 	t.Links = add(t, kind[string, Link]{
 		name:    "link",
 		items:   func(s *State) []Item[string, Link] { return s.Links },
 		command: linkCommand,
-		ours:    func(_ string, l Link) bool { return l.Alias == Alias },
+		ours:    func(_ string, l Link) bool { return t.ownership.OwnsAlias(l.Alias) },
 		changed: t.linkChanged,
 	})
 	t.Addresses = add(t, kind[AddressKey, Address]{
@@ -96,8 +97,10 @@ func (t *Tables) addKinds() {
 		name:    "nexthop",
 		items:   func(s *State) []Item[NexthopID, Nexthop] { return s.Nexthops },
 		command: nexthopCommand,
-		ours:    func(_ NexthopID, v Nexthop) bool { return v.Protocol == RouteProtocol },
-		link:    func(_ NexthopID, v Nexthop) string { return v.Link },
+		ours: func(id NexthopID, v Nexthop) bool {
+			return v.Protocol == RouteProtocol && t.ownership.OwnsNexthop(id)
+		},
+		link: func(_ NexthopID, v Nexthop) string { return v.Link },
 		// Routes may still go by it that could not be changed or removed: the kernel would remove them with it, unreported.
 		used: func(id NexthopID) bool { return t.routesBy[id] > 0 },
 	})
@@ -105,8 +108,8 @@ func (t *Tables) addKinds() {
 		name:    "route",
 		items:   func(s *State) []Item[RouteKey, Route] { return s.Routes },
 		command: routeCommand,
-		ours: func(_ RouteKey, v Route) bool {
-			return v.Protocol == RouteProtocol || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
+		ours: func(k RouteKey, v Route) bool {
+			return v.Protocol == RouteProtocol && t.ownership.OwnsPrefix(k.Prefix) || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
 		},
 		link:     func(_ RouteKey, v Route) string { return v.Link },
 		nexthop:  func(_ RouteKey, v Route) NexthopID { return v.Nexthop },
@@ -123,15 +126,40 @@ func (t *Tables) addKinds() {
 	})
 }
 
-// OwnsLink reports whether the device of that name is selvage's own: it carries our ifalias; or it is desired and
-// agrees with what is desired in all that cannot be changed on a live device (so flannel's device is taken over); or it
-// is desired and there is none yet.
+// Own says what belongs to the daemon. What is in the tables already is judged again; objects that were ignored until
+// then have to be read.
+func (t *Tables) Own(o Ownership) {
+	t.ownership = o
+	clear(t.owned)
+	for name := range t.Links.cells {
+		if t.OwnsLink(name) {
+			t.owned[name] = struct{}{}
+		}
+	}
+	t.Links.recheck()
+	for _, k := range t.kinds {
+		k.ownershipChanged()
+	}
+}
+
+// Ownership returns what [Tables.Own] set.
+func (t *Tables) Ownership() Ownership { return t.ownership }
+
+// OwnsLink reports whether the device of that name is the network's own: it carries our ifalias; or it is desired and
+// agrees with what is desired in all that cannot be changed on a live device (so flannel's device is taken over), and no
+// other network's; or it is desired and there is none yet.
 func (t *Tables) OwnsLink(name string) bool {
 	c := t.Links.Get(name)
 	if !c.Present {
 		return c.Wanted
 	}
-	return c.Have.Alias == Alias || c.Wanted && c.Have.SameDevice(c.Want)
+	return t.ownership.OwnsAlias(c.Have.Alias) || c.Wanted && c.Have.SameDevice(c.Want) && !t.others(c.Have)
+}
+
+// others reports whether a device belongs to another network of selvage.
+func (t *Tables) others(l Link) bool {
+	_, is := t.ownership.Other(l.Alias)
+	return is
 }
 
 // linkChanged checks again what was observed on a device when the device becomes ours, or ceases to be.
@@ -156,7 +184,7 @@ func (t *Tables) linkChanged(name string) {
 // takes no routes. Nothing is known here of devices that we do not make, so the kernel decides.
 func (t *Tables) linkReady(name string) bool {
 	c := t.Links.Get(name)
-	return !c.Wanted || c.Present && c.Have.SameDevice(c.Want) && (c.Have.Up || !c.Want.Up)
+	return !c.Wanted || c.Present && c.Have.SameDevice(c.Want) && !t.others(c.Have) && (c.Have.Up || !c.Want.Up)
 }
 
 // nexthopReady reports whether objects can go by a nexthop object; 0 stands for none.

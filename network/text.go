@@ -15,8 +15,8 @@ func (s State) Commands() (commands []string) {
 	return commands
 }
 
-func vtepCommand(a netip.Addr, _ VTEP) string {
-	return fmt.Sprintf("nft add element inet selvage-vtep peers-%s { %s }", choose(a.Is4(), "ipv4", "ipv6"), a)
+func (t *Tables) vtepCommand(a netip.Addr, _ VTEP) string {
+	return fmt.Sprintf("nft add element inet %s peers-%s { %s }", t.ownership.Scope.Name("selvage-vtep"), choose(a.Is4(), "ipv4", "ipv6"), a)
 }
 
 // linkCommand returns several commands, one a line.

@@ -140,7 +140,7 @@ func newTunnel(f subnet.Family, o Options, u backend.Underlay) (*tunnel, error) 
 	}
 	t.link = network.Link{
 		Kind: network.KindVXLAN, Settings: t.settings, MTU: mtu - overhead, MAC: u.Keep.MAC(t.name, known),
-		Alias: network.Alias, Up: true, TxChecksum: u.TxChecksum,
+		Alias: network.Alias, Up: true, TxChecksum: u.TxChecksum, // the node sets the alias of its network
 	}
 	return t, nil
 }

@@ -81,7 +81,7 @@ func stream(ctx context.Context, t *testing.T, l *lab.Lab, from, to *lab.Endpoin
 // filterOf opens the filter of VXLAN packets of a node, to look at it.
 func filterOf(t *testing.T, n *lab.Node) (f *vtepfilter.Filter) {
 	t.Helper()
-	if err := n.Do(func() (err error) { f, err = vtepfilter.Open(); return err }); err != nil {
+	if err := n.Do(func() (err error) { f, err = vtepfilter.Open(vtepfilter.Table); return err }); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

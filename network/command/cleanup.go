@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/kernel"
+	"github.com/selvage-net/selvage/network/node"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
@@ -23,8 +25,11 @@ import (
 
 // cleanup has the flags of the command.
 type cleanup struct {
-	dryRun, rules                bool
-	socket, subnetFile, stateDir string
+	dryRun, rules, all                   bool
+	prefix, socket, subnetFile, stateDir string
+
+	network *found // to remove
+	alone   bool   // no other network is on this node
 }
 
 // Cleanup removes everything that selvage created on a node.
@@ -37,6 +42,9 @@ func Cleanup(defaultSubnetFile, defaultStateDir string) *cobra.Command {
 packet filter rules, the subnet file, and the state directory with the node's identity. Use it on a node that leaves
 the overlay. Pods lose their connections, so drain the node first. Nothing that another program created is removed;
 the pods' bridge stays, too.
+
+If several daemons kept several networks on this node, name one by its --etcd-prefix: what belongs to the others stays.
+With one network on the node, no name is needed.
 
 First stop the daemon and release its lease. The release needs the node's identity, so run it before cleanup:
 systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged install-cni --uninstall.`,
@@ -53,6 +61,8 @@ systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged i
 	f := c.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be removed, and remove nothing")
 	f.BoolVar(&o.rules, "rules", false, "remove only the packet filter rules")
+	f.StringVar(&o.prefix, "etcd-prefix", "", "remove only the network with this prefix of its keys in etcd")
+	f.BoolVar(&o.all, "all", false, "remove all networks")
 	f.StringVar(&o.socket, "socket", status.DefaultSocket,
 		"path of the daemon's socket, to check that the daemon is stopped")
 	f.StringVar(&o.subnetFile, "subnet-file", defaultSubnetFile, "path of the daemon's subnet file")
@@ -61,17 +71,26 @@ systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged i
 }
 
 func (o cleanup) run(ctx context.Context, w io.Writer) error {
-	asking, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	if _, err := status.NewClient(o.socket).Status(asking); !errors.Is(err, status.ErrNotRunning) {
-		return errors.New("selvaged is running on this node and would create everything again; " +
-			"stop it first: systemctl disable --now selvaged")
+	if o.all && o.prefix != "" {
+		return errors.New("--all and --etcd-prefix: want one of them")
 	}
 	if !o.dryRun {
 		if err := kernel.Permitted(); err != nil {
 			return fmt.Errorf("nothing was removed: %w", err)
 		}
 	}
+	all, err := o.networks()
+	if err != nil {
+		return err
+	}
+	chosen, others, err := o.choose(all)
+	if err != nil {
+		return err
+	}
+	if err := o.running(ctx, chosen); err != nil {
+		return err
+	}
+	o.alone, o.network = len(others) == 0, chosen
 	say := func(name string) {
 		verb := "removed"
 		if o.dryRun {
@@ -93,6 +112,7 @@ func (o cleanup) run(ctx context.Context, w io.Writer) error {
 // entries removes the links, routes and other kernel entries that selvage owns: the desired state is empty.
 func (o cleanup) entries(_ context.Context, say func(string)) error {
 	tables := network.NewTables()
+	tables.Own(o.network.ownership(o.alone))
 	k, err := kernel.Open(tables)
 	if err != nil {
 		return err
@@ -133,14 +153,22 @@ func (o cleanup) entries(_ context.Context, say func(string)) error {
 
 // filter removes the packet filter rules.
 func (o cleanup) filter(ctx context.Context, say func(string)) error {
+	var errs []error
+	for _, tag := range o.network.tags {
+		errs = append(errs, o.filterOf(ctx, tag, say))
+	}
+	return errors.Join(errs...)
+}
+
+func (o cleanup) filterOf(ctx context.Context, tag string, say func(string)) error {
 	k := filter.NewKeeper()
 	defer k.Close()
-	names, err := k.Ours()
+	names, err := k.Ours(tag)
 	if err != nil || len(names) == 0 {
 		return err
 	}
 	if !o.dryRun {
-		if _, err := k.Remove(ctx); err != nil {
+		if _, err := k.Remove(ctx, tag); err != nil {
 			return err
 		}
 	}
@@ -152,7 +180,15 @@ func (o cleanup) filter(ctx context.Context, say func(string)) error {
 
 // vteps removes the table of the VTEP filter, which accepts VXLAN packets from peers only.
 func (o cleanup) vteps(_ context.Context, say func(string)) error {
-	f, err := vtepfilter.Open()
+	var errs []error
+	for _, tag := range o.network.tags {
+		errs = append(errs, o.vtepsOf(network.Tagged(vtepfilter.Table, tag), say))
+	}
+	return errors.Join(errs...)
+}
+
+func (o cleanup) vtepsOf(table string, say func(string)) error {
+	f, err := vtepfilter.Open(table)
 	if errors.Is(err, vtepfilter.ErrUnsupported) {
 		return nil // without nf_tables there is no such table
 	}
@@ -169,7 +205,7 @@ func (o cleanup) vteps(_ context.Context, say func(string)) error {
 			return err
 		}
 	}
-	say("table inet " + vtepfilter.Table)
+	say("table inet " + table)
 	return nil
 }
 
@@ -188,30 +224,30 @@ func (o cleanup) files(_ context.Context, say func(string)) error {
 		}
 		say(path)
 	}
-	names, err := filepath.Glob(filepath.Join(o.stateDir, "*"))
-	if err != nil {
-		return err
-	}
-	for _, name := range append(names, o.subnetFile, subnetfile.StatusPath(o.subnetFile), o.socket) {
-		if filepath.Dir(name) == filepath.Clean(o.stateDir) && !known(filepath.Base(name)) {
-			continue
+	for _, dir := range o.network.stateDirs {
+		for _, name := range stateFiles() {
+			remove(filepath.Join(dir, name))
 		}
-		remove(name)
+	}
+	if owner := node.SubnetFileOwner(o.subnetFile); o.alone || owner == "" || owner == o.network.prefix {
+		remove(o.subnetFile)
+		remove(subnetfile.StatusPath(o.subnetFile))
+		remove(node.LockPath(o.subnetFile))
+	}
+	if conn, err := net.Dial("unix", o.socket); err == nil {
+		conn.Close() // another network's daemon listens there
+	} else {
+		remove(o.socket)
 	}
 	if !o.dryRun {
-		for _, dir := range []string{o.stateDir, filepath.Dir(o.subnetFile), filepath.Dir(o.socket)} {
+		for _, dir := range append(slices.Clone(o.network.stateDirs), o.stateDir, filepath.Dir(o.subnetFile), filepath.Dir(o.socket)) {
 			_ = os.Remove(dir) // fails, and so keeps the directory, if other files are in it
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// known reports whether a file in the state directory belongs to the daemon. --state-dir may name another directory by
-// mistake.
-func known(name string) bool {
-	switch name {
-	case "node.json", "leases", "leases.damaged":
-		return true
-	}
-	return false
+// stateFiles are the daemon's files in a state directory. --state-dir may name another directory by mistake.
+func stateFiles() []string {
+	return []string{"node.json", "leases", "leases.damaged", "network.json", "lock"}
 }

@@ -39,7 +39,7 @@ A reservation (a key without an etcd lease) is kept, unless --force is given.`,
 			if err := FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
 				return err
 			}
-			match, err := leaseOf(args, stateDir)
+			match, err := leaseOf(args, stateDir, o.Prefix)
 			if err != nil {
 				return err
 			}
@@ -67,9 +67,9 @@ A reservation (a key without an etcd lease) is kept, unless --force is given.`,
 }
 
 // leaseOf returns a function that matches the lease to release.
-func leaseOf(args []string, stateDir string) (func(subnet.Lease) bool, error) {
+func leaseOf(args []string, stateDir, prefix string) (func(subnet.Lease) bool, error) {
 	if len(args) == 0 {
-		id, err := node.InstanceID(stateDir)
+		id, err := node.InstanceID(node.StateDir(stateDir, prefix))
 		if err != nil {
 			return nil, fmt.Errorf("%w; or name the subnet of the lease: selvaged release SUBNET", err)
 		}

@@ -71,6 +71,11 @@ func namesOf(devices []status.Device) (names []string) {
 func (f Facts) checkDevice(d status.Device) (all []Finding) {
 	l, there := f.link(d.Name)
 	if x, ok := f.conflictingDevice(d); ok {
+		if other, is := network.ParseAlias(x.Alias); is {
+			return []Finding{failure("give one of the networks another VNI or port: Backend.VNI and Backend.Port in its config",
+				"device %s of another network of selvage, %s, has VNI %d and port %d, so that %s cannot be created",
+				x.Name, other, x.VNI, x.Port, d.Name)}
+		}
 		return []Finding{failure(fmt.Sprintf("ip link delete %s, or give it another VNI or port", x.Name),
 			"device %s, which is not selvage's, has VNI %d and port %d, so that %s cannot be created",
 			x.Name, x.VNI, x.Port, d.Name)}
@@ -78,7 +83,10 @@ func (f Facts) checkDevice(d status.Device) (all []Finding) {
 	switch {
 	case !there:
 		return []Finding{failure(log+" shows why it cannot be created", "device %s is missing", d.Name)}
-	case l.Kind != d.Kind || l.Alias != network.Alias && !d.Present:
+	case !d.Present && f.others(l):
+		return []Finding{failure("give one of the networks another VNI: Backend.VNI in its config",
+			"device %s belongs to another network of selvage, %s", d.Name, strings.TrimPrefix(l.Alias, network.Alias+" "))}
+	case l.Kind != d.Kind || l.Alias != f.scope().Alias() && !d.Present:
 		return []Finding{failure(fmt.Sprintf("ip link delete %s, or rename it", d.Name),
 			"device %s is not selvage's, and has the name that selvage's needs", d.Name)}
 	case !l.Up:
@@ -101,13 +109,19 @@ func (f Facts) checkDevice(d status.Device) (all []Finding) {
 	return all
 }
 
+// others reports whether a device belongs to another network of selvage.
+func (f Facts) others(l Link) bool {
+	_, is := network.ParseAlias(l.Alias)
+	return is && l.Alias != f.scope().Alias()
+}
+
 // conflictingDevice finds a foreign device with the VNI and port of ours: the kernel allows only one (EEXIST).
 func (f Facts) conflictingDevice(d status.Device) (Link, bool) {
 	if d.Present {
 		return Link{}, false
 	}
 	i := slices.IndexFunc(f.Links, func(l Link) bool {
-		return d.VNI != 0 && l.Kind == d.Kind && l.Alias != network.Alias && l.VNI == d.VNI && l.Port == d.Port &&
+		return d.VNI != 0 && l.Kind == d.Kind && l.Alias != f.scope().Alias() && l.VNI == d.VNI && l.Port == d.Port &&
 			(!l.Local.IsValid() || l.Local.Is4() == d.Local.Is4())
 	})
 	if i < 0 {
@@ -204,7 +218,7 @@ func checkRoutes(f Facts) (all []Finding) {
 func (f Facts) shadowing(s netip.Prefix, peer string) (all []Finding) {
 	for _, l := range f.Links {
 		for _, a := range l.Addresses {
-			if l.Alias != network.Alias && s.Contains(a.Addr()) {
+			if l.Alias != f.scope().Alias() && s.Contains(a.Addr()) {
 				all = append(all, failure(fmt.Sprintf("ip address del %s dev %s", a, l.Name),
 					"device %s has the address %s, from %s's subnet %s: packets for pods there stay on this node", l.Name, a, peer, s))
 			}

@@ -194,13 +194,13 @@ func (f *Facts) probe(ctx context.Context, o Options, targets []probe.Target) er
 		detailed[i] = f.Paths[at]
 		delete(f.Skipped, f.Paths[at].Key) // the peer's path of the other family may have been skipped
 	}
-	before := readDropCounters()
+	before := readDropCounters(f.scope())
 	done := progressCounter(o, "probing the paths that do not answer in detail", len(detailed))
 	err = prober.ProbeDetail(ctx, detailed, done)
 	for i, at := range bad {
 		f.Paths[at] = detailed[i]
 	}
-	f.Counters = readDropCounters().since(before)
+	f.Counters = readDropCounters(f.scope()).since(before)
 	f.Unresolved = gatherUnresolved()
 	f.explain(ctx, o)
 	return err

@@ -113,6 +113,14 @@ func (f Facts) linkWithAddress(a netip.Addr) (Link, bool) {
 	return f.Links[i], true
 }
 
+// scope returns the network that the node's daemon keeps; without a daemon, the default one.
+func (f Facts) scope() network.Scope {
+	if f.Status == nil {
+		return network.Scope{}
+	}
+	return network.NewScope(f.Status.Prefix, f.Status.VNI)
+}
+
 // devices returns the desired state of the overlay's devices; without a daemon, the devices that it left behind.
 func (f Facts) devices() (all []status.Device) {
 	if f.Status != nil {
@@ -122,7 +130,7 @@ func (f Facts) devices() (all []status.Device) {
 		return nil
 	}
 	for _, l := range f.Links {
-		if l.Alias == network.Alias {
+		if _, ok := network.ParseAlias(l.Alias); ok {
 			all = append(all, status.Device{
 				Name: l.Name, Kind: l.Kind, VNI: l.VNI, Port: l.Port, MTU: l.MTU, Overhead: l.Overhead, MAC: l.MAC, Local: l.Local,
 				Present: true,

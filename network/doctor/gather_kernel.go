@@ -192,7 +192,7 @@ func (f *Facts) gatherFilter() (found []blocking.Drop, kubeProxy bool) {
 	if uplink, ok := f.uplink(); ok && (len(o.Devices) == 0 || f.direct()) {
 		o.Devices = append(o.Devices, uplink.Name)
 	}
-	found, _ = seen.Find(o, filter.Table)
+	found, _ = seen.Find(o, f.scope().Name(filter.Table))
 	for _, c := range seen.Chains {
 		kubeProxy = kubeProxy || c.Table == "nat" && c.Name == "KUBE-SERVICES"
 	}
@@ -214,11 +214,11 @@ func (f *Facts) direct() bool {
 }
 
 // readDropCounters reads the current values of the counters.
-func readDropCounters() (c DropCounters) {
+func readDropCounters(scope network.Scope) (c DropCounters) {
 	c.Checksum = columnCounter("/proc/net/snmp", "Udp:", "InCsumErrors") +
 		lineCounter("/proc/net/snmp6", "Udp6InCsumErrors")
 	c.ReversePath = columnCounter("/proc/net/netstat", "TcpExt:", "IPReversePathFilter")
-	if v, err := vtepfilter.Open(); err == nil {
+	if v, err := vtepfilter.Open(scope.Name(vtepfilter.Table)); err == nil {
 		defer v.Close()
 		if d, err := v.Dropped(); err == nil {
 			c.Strangers = d.Strangers

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/filter/blocking"
 	"github.com/selvage-net/selvage/network/filter/xtables"
 	"github.com/selvage-net/selvage/network/nft"
@@ -23,6 +25,7 @@ const retryInterval = time.Minute
 // It works in the network namespace of the first call to [Keeper.Ensure].
 type Keeper struct {
 	port      atomic.Uint32 // netlink port of the connection, for Watch
+	watched   atomic.Value  // the policy's tag, for Watch: a string
 	mode      atomic.Value  // Mode, for Watch
 	published atomic.Pointer[Status]
 
@@ -31,6 +34,8 @@ type Keeper struct {
 	table          *nft.Table // nil: not opened
 	unsupported    error      // why nftables cannot be used
 	retryAt        time.Time  // when to try it again
+	tag            string     // of the policy
+	formerCleared  bool       // the rules of earlier runs under other names were removed
 	flannelCleared bool       // flannel's leftover rules were removed
 	last           facts      // of the last Ensure that could read the ruleset
 	status         Status     // of the current Ensure
@@ -103,7 +108,7 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 		s := k.status
 		k.published.Store(&s)
 	}()
-	k.open()
+	k.use(p.Tag)
 	seen, unseen := k.survey()
 	f := k.facts(ctx, p, seen)
 	changed, err = k.set(ctx, p, f)
@@ -119,7 +124,7 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 	k.status.InForce = k.status.Mode
 	if unseen == nil {
 		var cleared []string
-		cleared, k.status.Leftover = k.clear(ctx, seen)
+		cleared, k.status.Leftover = k.clear(ctx, p, seen)
 		changed = append(changed, cleared...)
 	}
 	if len(changed) > 0 {
@@ -134,7 +139,7 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 func (k *Keeper) findDrops(p Policy, seen *blocking.Ruleset, unseen error) {
 	var found []blocking.Drop
 	for n := 0; unseen == nil; n++ {
-		found, unseen = seen.Find(p.overlay(), Table)
+		found, unseen = seen.Find(p.overlay(), tableName(p.Tag))
 		if !errors.Is(unseen, blocking.ErrChanged) {
 			break
 		}
@@ -151,6 +156,16 @@ func (p Policy) overlay() blocking.Overlay {
 	return blocking.Overlay{Networks: p.Networks, Own: p.Own, Devices: p.Devices, Bridges: p.Bridges}
 }
 
+// use connects to nf_tables for the objects of the scope with a tag.
+func (k *Keeper) use(tag string) {
+	if tag != k.tag {
+		k.reopen()
+	}
+	k.tag = tag
+	k.watched.Store(tag)
+	k.open()
+}
+
 // open connects to nf_tables, unless that is unsupported.
 func (k *Keeper) open() {
 	if k.unsupported != nil && time.Now().Before(k.retryAt) {
@@ -160,7 +175,7 @@ func (k *Keeper) open() {
 	if k.table != nil {
 		return
 	}
-	t, err := nft.Open(Table)
+	t, err := nft.Open(tableName(k.tag))
 	if err != nil {
 		k.disable(err)
 		return
@@ -226,7 +241,8 @@ func (k *Keeper) factsOf(ctx context.Context, p Policy, seen *blocking.Ruleset) 
 		return f, nil
 	}
 	// Skip our own chain and flannel's: they accept the traffic, so the mode would alternate.
-	found, err := seen.Find(p.overlay(), Table, ForwardChain, flannelForwardChain)
+	found, err := seen.Find(p.overlay(), tableName(p.Tag), network.Tagged(ForwardChain, p.Tag),
+		flannelForwardChain)
 	i := slices.IndexFunc(found, blocking.Drop.Overridable)
 	if i < 0 {
 		return f, err
@@ -246,17 +262,20 @@ func (p Policy) families() (all []subnet.Family) {
 	return all
 }
 
-// othersUse reports whether a table holds rules that are neither ours nor flannel's, or a policy other than accept.
+// othersUse reports whether a table holds rules that are neither selvage's, of any scope, nor flannel's, or a policy other than accept.
 func othersUse(t xtables.Table) bool {
-	ours := []string{ForwardChain, MasqueradeChain, flannelForwardChain, flannelMasqueradeChain}
+	names := []string{ForwardChain, MasqueradeChain, flannelForwardChain, flannelMasqueradeChain}
+	ours := func(chain string) bool {
+		return slices.ContainsFunc(names, func(n string) bool { return chain == n || strings.HasPrefix(chain, n+"-") })
+	}
 	return slices.ContainsFunc(t.Chains, func(c xtables.Chain) bool {
 		switch {
-		case slices.Contains(ours, c.Name):
+		case ours(c.Name):
 			return false
 		case !c.Builtin || !c.Accepts:
 			return true
 		}
-		return slices.ContainsFunc(c.Rules, func(r xtables.Rule) bool { return !slices.Contains(ours, r.To) })
+		return slices.ContainsFunc(c.Rules, func(r xtables.Rule) bool { return !ours(r.To) })
 	})
 }
 

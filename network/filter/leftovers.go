@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/nftables"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/filter/blocking"
 	"github.com/selvage-net/selvage/network/filter/xtables"
 	"github.com/selvage-net/selvage/network/nft"
@@ -27,11 +28,21 @@ func flannelTables() [2]string { return [2]string{"flannel-ipv4", "flannel-ipv6"
 // chain is a chain in a table of iptables.
 type chain struct{ table, name string }
 
-// leftovers returns the chains to remove: ours, flannel's, or both.
-func leftovers(ours, flannels bool) (all []chain) {
-	if ours {
-		all = append(all, chain{"filter", ForwardChain}, chain{"nat", MasqueradeChain})
+// chainsOf returns selvage's chains in the scopes with these tags.
+func chainsOf(tags ...string) (all []chain) {
+	for _, tag := range tags {
+		all = append(all, chain{"filter", network.Tagged(ForwardChain, tag)},
+			chain{"nat", network.Tagged(MasqueradeChain, tag)})
 	}
+	return all
+}
+
+// leftovers returns the chains to remove: those of the current scope, flannel's, or both; and those of earlier runs.
+func leftovers(ours, flannels bool, tag string, former []string) (all []chain) {
+	if ours {
+		all = chainsOf(tag)
+	}
+	all = append(all, chainsOf(former...)...)
 	if flannels {
 		all = append(all, chain{"filter", flannelForwardChain}, chain{"nat", flannelMasqueradeChain})
 	}
@@ -40,7 +51,7 @@ func leftovers(ours, flannels bool) (all []chain) {
 
 // clear removes leftover rules after the current ones are set: those of the mode and of the iptables variant that are
 // not in use, and flannel's. It returns what it removed, and what it could not remove and why.
-func (k *Keeper) clear(ctx context.Context, seen *blocking.Ruleset) (removed, leftover []string) {
+func (k *Keeper) clear(ctx context.Context, p Policy, seen *blocking.Ruleset) (removed, leftover []string) {
 	note := func(what string, done bool, err error) {
 		switch {
 		case err != nil:
@@ -49,24 +60,36 @@ func (k *Keeper) clear(ctx context.Context, seen *blocking.Ruleset) (removed, le
 			removed = append(removed, "removed leftover rules: "+what)
 		}
 	}
-	if k.status.Mode == IPTables && k.table != nil {
-		exists, _, err := k.table.Check(nft.Content{})
-		if err == nil && exists {
-			err = k.table.Remove()
+	former := p.Former
+	if k.formerCleared { // once only: another daemon may have these names by now
+		former = nil
+	}
+	tables := slices.Clone(former)
+	if k.status.Mode == IPTables {
+		tables = append(tables, p.Tag)
+	}
+	for _, tag := range tables {
+		if k.table == nil {
+			break
 		}
-		note("table inet "+Table, exists, err)
+		t := k.table.Table(tableName(tag))
+		exists, _, err := t.Check(nft.Content{})
+		if err == nil && exists {
+			err = t.Remove()
+		}
+		note("table inet "+tableName(tag), exists, err)
 	}
 	for _, f := range subnet.Families() {
 		t := k.rules.tools[f]
 		byNFT := k.status.Mode == IPTables && t != nil && t.nft
 		byLegacy := k.status.Mode == IPTables && t != nil && !t.nft
-		for _, c := range leftovers(!byNFT, !k.flannelCleared) {
+		for _, c := range leftovers(!byNFT, !k.flannelCleared, p.Tag, former) {
 			if hasChain(seen.Chains, f, c) {
 				done, err := k.table.Clear(ipFamily(f), c.table, c.name)
 				note(fmt.Sprintf("%s, table %s: chain %s", f, c.table, c.name), done, err)
 			}
 		}
-		for _, c := range leftovers(!byLegacy, !k.flannelCleared) {
+		for _, c := range leftovers(!byLegacy, !k.flannelCleared, p.Tag, former) {
 			if hasLegacyChain(seen.Legacy[f], c) {
 				note(fmt.Sprintf("%s, legacy table %s: chain %s", f, c.table, c.name), true, clearLegacy(ctx, f, c))
 			}
@@ -80,6 +103,7 @@ func (k *Keeper) clear(ctx context.Context, seen *blocking.Ruleset) (removed, le
 	}
 	// Once only: a flannel that still runs would restore its rules, and we would remove them, without end.
 	k.flannelCleared = k.flannelCleared || len(leftover) == 0
+	k.formerCleared = k.formerCleared || len(leftover) == 0
 	return removed, leftover
 }
 

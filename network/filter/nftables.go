@@ -10,11 +10,12 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/nft"
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Table is the name of our table of nf_tables, of family inet.
+// Table is the name of our table of nf_tables, of family inet, in the default scope.
 const Table = "selvage"
 
 const postroutingChain = "postrouting"
@@ -78,6 +79,9 @@ func multicastOf(f nft.Family) netip.Prefix {
 	return multicast(subnet.IPv4)
 }
 
+// tableName is the name of the table in the scope with a tag.
+func tableName(tag string) string { return network.Tagged(Table, tag) }
+
 // ensureTable brings the table in sync with p in one transaction, or removes it.
 func (k *Keeper) ensureTable(p Policy) (changed []string, err error) {
 	want := p.content()
@@ -85,15 +89,15 @@ func (k *Keeper) ensureTable(p Policy) (changed []string, err error) {
 	what := ""
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("read the table inet %s: %w", Table, err)
+		return nil, fmt.Errorf("read the table inet %s: %w", tableName(p.Tag), err)
 	case len(want.Chains) == 0 && !exists, len(want.Chains) > 0 && inSync:
 		return nil, nil
 	case len(want.Chains) == 0:
-		what, err = "removed table inet "+Table, k.table.Remove()
+		what, err = "removed table inet "+tableName(p.Tag), k.table.Remove()
 	default:
-		what = "created table inet " + Table
+		what = "created table inet " + tableName(p.Tag)
 		if exists {
-			what = "updated table inet " + Table
+			what = "updated table inet " + tableName(p.Tag)
 		}
 		_, err = k.table.Ensure(want, nil)
 	}

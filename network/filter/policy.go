@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -19,6 +20,11 @@ type Policy struct {
 	Masquerade  bool // masquerade traffic that enters or leaves the networks
 	RandomFully bool // masquerade with fully random source ports, if iptables supports it (1.6.2 and later)
 
+	// Tag is that of the network's scope, see network.Scope: it is in the names of table and chains. Former are tags of
+	// earlier runs, whose rules are removed once the current ones are set.
+	Tag    string
+	Former []string
+
 	// NFTables is EnableNFTables of the network config. If it is not set (nil), the [Keeper] chooses.
 	NFTables *bool
 	// Devices are the devices by which traffic of other nodes arrives, Bridges those of this node's pods, as far as
@@ -26,7 +32,8 @@ type Policy struct {
 	Devices, Bridges []string
 }
 
-// Names of our chains, as in iptables -S.
+// Names of our chains in the default scope, as in iptables -S. Those of other scopes have the scope's tag at the end; with
+// it they stay below the limit of 28 characters (XT_EXTENSION_MAXNAMELEN).
 const (
 	ForwardChain    = "SELVAGE-FWD"     // in the table filter, jumped to from FORWARD
 	MasqueradeChain = "SELVAGE-POSTRTG" // in the table nat, jumped to from POSTROUTING
@@ -61,11 +68,12 @@ func (p Policy) validate() error {
 // tables returns the desired tables of family f. It always returns both: a table without rules is to be cleared.
 func (p Policy) tables(f subnet.Family) []table {
 	networks, own := inFamily(f, p.Networks), inFamily(f, p.Own)
+	forward, masquerade := network.Tagged(ForwardChain, p.Tag), network.Tagged(MasqueradeChain, p.Tag)
 	filter := table{
-		name: "filter", parent: "FORWARD", chain: ForwardChain, jump: rule("", "forwarding", ForwardChain),
+		name: "filter", parent: "FORWARD", chain: forward, jump: rule("", "forwarding", forward),
 	}
 	nat := table{
-		name: "nat", parent: "POSTROUTING", chain: MasqueradeChain, jump: rule("", "masquerade", MasqueradeChain),
+		name: "nat", parent: "POSTROUTING", chain: masquerade, jump: rule("", "masquerade", masquerade),
 	}
 	if len(networks) == 0 {
 		return []table{filter, nat}

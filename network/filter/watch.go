@@ -23,11 +23,12 @@ func (k *Keeper) Watch(ctx context.Context, ready, changed, anyChange func()) er
 	}
 	return nft.Watch(ctx, ready, lost, func(events []nft.Event) {
 		mode, _ := k.mode.Load().(Mode)
+		tag, _ := k.watched.Load().(string)
 		events = slices.DeleteFunc(events, func(e nft.Event) bool { return e.Port == k.port.Load() })
 		if len(events) > 0 {
 			anyChange()
 		}
-		if slices.ContainsFunc(events, func(e nft.Event) bool { return concerns(e, mode) }) {
+		if slices.ContainsFunc(events, func(e nft.Event) bool { return concerns(e, mode, tag) }) {
 			changed()
 		}
 	})
@@ -35,9 +36,9 @@ func (k *Keeper) Watch(ctx context.Context, ready, changed, anyChange func()) er
 
 // concerns reports whether an event is about a table or chain that our rules in mode m depend on; without a mode, in
 // either.
-func concerns(e nft.Event, m Mode) bool {
+func concerns(e nft.Event, m Mode, tag string) bool {
 	if e.Family == nftables.TableFamilyINet {
-		return e.Table == Table && m != IPTables
+		return e.Table == tableName(tag) && m != IPTables
 	}
 	ofIPTables := (e.Family == nftables.TableFamilyIPv4 || e.Family == nftables.TableFamilyIPv6) &&
 		(e.Table == "filter" || e.Table == "nat")
@@ -48,7 +49,8 @@ func concerns(e nft.Event, m Mode) bool {
 	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE:
 		return true
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
-		return slices.Contains([]string{"FORWARD", "POSTROUTING", ForwardChain, MasqueradeChain}, e.Chain)
+		return e.Chain == "FORWARD" || e.Chain == "POSTROUTING" ||
+			slices.ContainsFunc(chainsOf(tag), func(c chain) bool { return c.name == e.Chain })
 	}
 	return false
 }

@@ -168,7 +168,7 @@ func TestConcerns(t *testing.T) {
 		{"our other table", nft.Event{Type: newTable, Family: inet, Table: "selvage-vtep"}, false, false},
 	} {
 		for m, want := range map[Mode]bool{NFTables: tt.nftables, IPTables: tt.iptables, "": tt.nftables || tt.iptables} {
-			if got := concerns(tt.n, m); got != want {
+			if got := concerns(tt.n, m, ""); got != want {
 				t.Errorf("%s, mode %q: %v, want %v", tt.name, m, got, want)
 			}
 		}

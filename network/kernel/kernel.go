@@ -203,6 +203,29 @@ func (k *Kernel) DeviceMAC(name string) (mac network.MAC) {
 	return mac
 }
 
+// Scopes returns the networks that have devices here.
+func (k *Kernel) Scopes() (all []network.Scope, err error) {
+	err = repeated(func() error {
+		all = nil
+		return k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func(_ uint16, data []byte) {
+			m, ok := decodeLink(data)
+			if s, is := network.ParseAlias(m.link.Alias); ok && is && !slices.Contains(all, s) {
+				all = append(all, s)
+			}
+		}, nl.NewIfInfomsg(unix.AF_UNSPEC))
+	})
+	return all, err
+}
+
+// DeviceAlias returns the ifalias of the device called name; empty if there is none.
+func (k *Kernel) DeviceAlias(name string) string {
+	link, err := k.handle.LinkByName(name)
+	if err != nil {
+		return ""
+	}
+	return link.Attrs().Alias
+}
+
 // Hosts returns the addresses inside prefix that the kernel knows a MAC address for, on devices that are not ours:
 // usually the pods on this node's bridge that sent packets lately.
 func (k *Kernel) Hosts(prefix netip.Prefix) (hosts []netip.Addr) {

@@ -28,8 +28,11 @@ func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects netw
 	if kind == nil {
 		return effects, fmt.Errorf("device %s: selvage does not make devices of kind %q", name, c.Want.Kind)
 	}
+	if other, is := k.tables.Ownership().Other(c.Have.Alias); c.Present && is {
+		return effects, otherNetworks(name, other, "VNI")
+	}
 	if c.Present && !c.Have.SameDevice(c.Want) {
-		if c.Have.Alias != network.Alias && !k.isOurs(name) {
+		if !k.tables.Ownership().OwnsAlias(c.Have.Alias) && !k.isOurs(name) {
 			return effects, fmt.Errorf("device %s is a %s; want a %s: %w; rename or delete it",
 				name, c.Have.Identity(), c.Want.Identity(), network.ErrForeign)
 		}
@@ -59,7 +62,13 @@ func (k *Kernel) explainPort(name string, want network.Link, err error) error {
 // device that is down (netdev_state_change in net/core/dev.c).
 func (k *Kernel) isOurs(name string) bool {
 	link, err := k.handle.LinkByName(name)
-	return err == nil && link.Attrs().Alias == network.Alias
+	return err == nil && k.tables.Ownership().OwnsAlias(link.Attrs().Alias)
+}
+
+// otherNetworks is the error for a device that another network of selvage has. differ names what the two must not share.
+func otherNetworks(name string, s network.Scope, differ string) error {
+	return fmt.Errorf("device %s belongs to another network of selvage on this node, %s: %w; "+
+		"give one of the networks another %s", name, s, network.ErrForeign, differ)
 }
 
 func (k *Kernel) deleteLink(name string) error {
@@ -108,7 +117,10 @@ func (k *Kernel) rename(kind deviceKind, name string, want network.Link) (have n
 	switch {
 	case err != nil || found.name == "":
 		return have, "", err
-	case found.link.Alias != network.Alias:
+	case !k.tables.Ownership().OwnsAlias(found.link.Alias):
+		if other, is := network.ParseAlias(found.link.Alias); is {
+			return have, "", otherNetworks(found.name, other, "VNI or port")
+		}
 		return have, "", fmt.Errorf("make device %s (%s): device %s is a %s already: %w; "+
 			"delete it, or give one of them other settings",
 			name, want.Identity(), found.name, found.link.Identity(), network.ErrForeign)

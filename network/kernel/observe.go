@@ -71,7 +71,7 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	k.named(m.index, m.name)
 	before := t.Links.Get(m.name)
 	k.complete(&m)
-	if before.Wanted || m.link.Alias == network.Alias {
+	if before.Wanted || t.Ownership().OwnsAlias(m.link.Alias) {
 		t.Links.Observe(m.name, m.link)
 	} else {
 		t.Links.ObserveGone(m.name)
@@ -166,7 +166,7 @@ func (k *Kernel) nexthop(b []byte, there bool) {
 	m.nexthop.Link = k.links[m.index]
 	t := k.tables.Nexthops
 	// A group has to be known by the time its ID is desired: it cannot be replaced, only deleted.
-	if there && (t.Get(m.id).Wanted || m.nexthop.Protocol == network.RouteProtocol || m.nexthop.Odd) {
+	if there && (t.Get(m.id).Wanted || k.ownsNexthop(m) || m.nexthop.Odd) {
 		t.Observe(m.id, m.nexthop)
 		return
 	}
@@ -174,6 +174,10 @@ func (k *Kernel) nexthop(b []byte, there bool) {
 	if !there {
 		k.lostNexthops[m.id] = struct{}{}
 	}
+}
+
+func (k *Kernel) ownsNexthop(m nexthopMessage) bool {
+	return m.nexthop.Protocol == network.RouteProtocol && k.tables.Ownership().OwnsNexthop(m.id)
 }
 
 // loseRoutes removes the routes of deleted nexthop objects from the tables, for all objects at once, as it walks all
@@ -200,7 +204,8 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 			m.route.Link = n.Have.Link
 		}
 	}
-	if m.route.Protocol == network.RouteProtocol || k.tables.Routes.Get(m.key).Wanted || k.tables.OwnsLink(m.route.Link) {
+	ours := m.route.Protocol == network.RouteProtocol && k.tables.Ownership().OwnsPrefix(m.key.Prefix)
+	if ours || k.tables.Routes.Get(m.key).Wanted || k.tables.OwnsLink(m.route.Link) {
 		return m, true
 	}
 	// A connected route under a key that a lease may want later: it has to be known by then, as replacing it would do

@@ -121,7 +121,7 @@ func (k *Kernel) readSuspectLinks() error {
 			return
 		}
 		k.complete(&m)
-		if k.tables.Links.Get(m.name).Wanted || m.link.Alias == network.Alias {
+		if k.tables.Links.Get(m.name).Wanted || k.tables.Ownership().OwnsAlias(m.link.Alias) {
 			k.tables.Links.Observe(m.name, m.link)
 		}
 	}, nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -149,7 +149,7 @@ func (k *Kernel) readLinks() error {
 		}
 		k.named(m.index, m.name)
 		k.complete(&m)
-		if t.Links.Get(m.name).Wanted || m.link.Alias == network.Alias {
+		if t.Links.Get(m.name).Wanted || k.tables.Ownership().OwnsAlias(m.link.Alias) {
 			t.Links.Observe(m.name, m.link)
 		}
 	}, nl.NewIfInfomsg(unix.AF_UNSPEC))

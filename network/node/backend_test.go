@@ -102,7 +102,7 @@ func TestBackendOfItsOwnKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	tables := network.NewTables()
-	own := ownState(b, config, "eth0", [2]netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}, false, func(string) string { return "" })
+	own := ownState(b, config, network.Scope{}, "eth0", [2]netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}, false, func(string) string { return "" })
 	tables.Replace(nodeOwner(), network.State{}, own)
 	tables.Replace(network.Owner{Name: "10.5.29.0-24"}, network.State{}, peerState(b, &peer))
 	var made network.Link

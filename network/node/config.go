@@ -96,6 +96,9 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 	if err == nil {
 		err = errors.Join(covers(c, n.subnets), apart(c, n.uplink.PublicIP), sameDevices(n.backend, b))
 	}
+	if err == nil {
+		err = n.takeScope(c, b)
+	}
 	if err != nil {
 		n.journal.problem(topicConfig, fmt.Errorf("the new network config cannot be applied while selvaged runs: %w; "+
 			"the current one stays in force. Restore the old config, or restart selvaged on all nodes at about the same time: "+

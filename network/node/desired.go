@@ -17,6 +17,7 @@ import (
 func (n *node) policy() filter.Policy {
 	p := filter.Policy{
 		Forward: n.Forward, Masquerade: n.IPMasq, RandomFully: n.RandomFully,
+		Tag: n.scope.Tag(), Former: n.formerTags,
 		Networks: networks(*n.config), NFTables: n.config.NFTables, Devices: n.ownDevices(),
 	}
 	if len(p.Devices) == 0 || direct(n.backend) { // all or some peers are reached by the uplink
@@ -40,7 +41,7 @@ func (n *node) vtepConfig() (c vtepfilter.Config, enabled bool) {
 	c = vtepfilter.Config{Networks: networks(*n.config), Allow: n.VTEPAllow, Devices: n.ownDevices()}
 	for _, l := range n.device.Links {
 		if v, ok := l.Value.Settings.(network.VXLAN); ok { // the filter knows VXLAN only
-			c.Port = v.Port
+			c.Port, c.VNI = v.Port, v.VNI
 		}
 	}
 	for _, bridge := range n.podBridges() {

@@ -54,7 +54,7 @@ func TestDesired(t *testing.T) {
 				t.Fatal(err)
 			}
 			fmt.Fprintf(&got, "# %s, %s, MTU of pods %d: the node itself\n", f.name, b.name, made.Describe().MTU)
-			say(ownState(made, c, "eth0", ownSubnets(c), true, func(path string) string {
+			say(ownState(made, c, network.Scope{}, "eth0", ownSubnets(c), true, func(path string) string {
 				return map[string]string{"net/ipv6/conf/eth0/accept_ra": "1"}[path]
 			}))
 			for _, p := range peers {

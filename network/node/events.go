@@ -19,6 +19,7 @@ import (
 func (n *node) storeEvent(e subnet.Event) {
 	if e.Type == subnet.Synced {
 		regressed, wasCached := n.cache.storeReached(e)
+		_ = n.state.reached(n.StoreEndpoints) // tried again at the next snapshot
 		e.Regressed = regressed || e.Regressed
 		if wasCached {
 			n.holder.reclaim()
@@ -80,6 +81,11 @@ func (n *node) startFromCache(wake *alarm) {
 func (n *node) retainCached(rules subnet.Rules, now time.Time) {
 	s, until := n.cache.takeMissing(n.PeerGrace, now)
 	if s == nil {
+		return
+	}
+	if was := n.cachedNetworks; was != nil && !slices.Equal(was, networks(*n.config)) {
+		n.Log.WithFields(logrus.Fields{"was": was, "is": networks(*n.config)}).
+			Warn("ignoring cached leases from an earlier run: they are of another Network")
 		return
 	}
 	missing := func(r cache.Record) bool { _, there, _ := n.view.Get(r.Name); return !there }

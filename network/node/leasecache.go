@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -53,6 +54,7 @@ type leaseCache struct {
 	read      *cache.Snapshot // from an earlier run, as long as it matters
 	cluster   uint64          // the store that was reached
 	regressed bool            // it has lost its memory since the leases were read
+	elsewhere bool            // the store is configured under other addresses than those of the earlier run
 }
 
 // newLeaseCache returns a cache in a directory. With enabled, it gives out what it reads if the store stays silent
@@ -93,10 +95,32 @@ func (c *leaseCache) begin(wake *alarm) *cache.Snapshot {
 	if c.read == nil || c.read.Config == nil {
 		return nil
 	}
+	if c.elsewhere {
+		c.ignore("the configured store has none of the addresses that the leases came from")
+		return nil
+	}
 	c.inUse = true
 	c.journal.log.WithFields(logrus.Fields{"written": c.read.Written.Format(time.RFC3339), "leases": len(c.read.Records)}).
 		Warn("lease store unreachable; starting from cached leases until it is back")
 	return c.read
+}
+
+// ignore drops the cached leases of an earlier run.
+func (c *leaseCache) ignore(why string) {
+	c.read = nil
+	c.journal.log.WithField("file", c.path).Warn("ignoring cached leases from an earlier run: " + why)
+}
+
+// networks returns the overlay's networks at the time of the cached leases.
+func (c *leaseCache) networks() []netip.Prefix {
+	if c.read == nil || c.read.Config == nil {
+		return nil
+	}
+	config, err := subnet.ParseConfig(c.read.Config)
+	if err != nil {
+		return nil
+	}
+	return networks(config)
 }
 
 // foundOwn notes the own lease among the cached ones, for takeOwn. One that may have expired is not used.
@@ -124,6 +148,9 @@ func (c *leaseCache) takeOwn(instanceID string) (m subnet.Record, ok bool) {
 // lost its memory since they were read, and wasInUse whether they were in use until now.
 func (c *leaseCache) storeReached(e subnet.Event) (regressed, wasInUse bool) {
 	c.startAt, c.cluster = time.Time{}, e.Cluster
+	if c.read != nil && c.elsewhere && c.read.Cluster != 0 && e.Cluster != c.read.Cluster {
+		c.ignore("they are from another store: it has another cluster id, and none of the addresses")
+	}
 	if c.read != nil {
 		c.regressed = e.Revision < c.read.Revision || c.read.Cluster != 0 && e.Cluster != c.read.Cluster
 		regressed = c.regressed

@@ -54,6 +54,15 @@ type node struct {
 	uplinks   uplinkFollower
 	publisher publisher
 
+	state      *stateDir
+	subnetLock *heldFile
+	presence   presence
+	scope      network.Scope // of the network, once there is a backend
+	formerTags []string      // of scopes of earlier runs, whose packet filter rules are to be removed
+	settled    bool          // nothing of earlier runs is left
+	// cachedNetworks are the overlay's networks by the cached leases of an earlier run.
+	cachedNetworks []netip.Prefix
+
 	config     *subnet.Config // in force; nil until there is a usable one
 	configJSON []byte         // the same as the store has it
 	identity   *identity
@@ -91,7 +100,7 @@ func (n *node) run(ctx context.Context) error {
 		cancel()
 		n.background.Wait()
 		_ = n.vteps.close() // a socket
-		n.kernel.Close()
+		n.close()
 	}()
 	n.background.Go(func() { n.watchKernel(ctx) })
 	n.background.Go(func() { n.watchStore(ctx) })
@@ -107,15 +116,37 @@ func (n *node) run(ctx context.Context) error {
 	return n.loop(ctx)
 }
 
+// close releases what newNode took.
+func (n *node) close() {
+	n.presence.close()
+	n.subnetLock.close()
+	n.state.close()
+	n.kernel.Close()
+}
+
 // newNode returns a node with its parts. It has read what an earlier run left.
 func newNode(o Options) (*node, error) {
+	state, err := openStateDir(o.StateDir, o.StorePrefix)
+	if err != nil {
+		return nil, err
+	}
+	o.StateDir = state.path
+	lock, err := holdSubnetFile(o.SubnetFile, state.binding.Prefix)
+	if err != nil {
+		state.close()
+		return nil, err
+	}
 	tables := network.NewTables()
 	k, err := kernel.Open(tables)
 	if err != nil {
+		lock.close()
+		state.close()
 		return nil, err
 	}
 	n := &node{
 		Options:       o,
+		state:         state,
+		subnetLock:    lock,
 		tables:        tables,
 		kernel:        k,
 		rec:           &network.Reconciler{Tables: tables, KeepUnwanted: true, Drain: k.Drain},
@@ -135,10 +166,14 @@ func newNode(o Options) (*node, error) {
 	n.peerSet = newPeerSet(n.view, tables)
 	n.rules = rules.New(filter.NewKeeper(), o.Log, o.RulesResync, wake)
 	n.paths = paths.New(o.PeerProbeInterval, o.Log, wake)
-	n.vteps = vtepKeeper{log: o.Log, open: openVTEPFilter, attach: n.attachVTEPFilter, start: start, wake: wake}
+	n.vteps = vtepKeeper{log: o.Log, open: n.openVTEPFilter, attach: n.attachVTEPFilter,
+		retire: n.retireVTEPs, start: start, wake: wake}
 	n.uplinks = uplinkFollower{journal: n.journal}
 	n.publisher = publisher{path: o.SubnetFile, journal: n.journal, onReady: o.Ready}
+	n.logState()
+	n.cache.elsewhere = state.elsewhere(o.StoreEndpoints)
 	n.cache.load()
+	n.cachedNetworks = n.cache.networks()
 	return n, nil
 }
 
@@ -315,6 +350,7 @@ func (n *node) publish(wake *alarm) {
 		n.rules.Set(n.policy())
 		if n.rules.InForce() {
 			n.publisher.subnetFile(wake, n.subnetFile())
+			n.settle()
 		}
 	}
 	since := n.history.pendingSince
@@ -337,8 +373,8 @@ func (n *node) attachVTEPFilter(f vtepFilter) error {
 	return n.kernel.ReadVTEPs()
 }
 
-func openVTEPFilter() (vtepFilter, error) {
-	f, err := vtepfilter.Open()
+func (n *node) openVTEPFilter() (vtepFilter, error) {
+	f, err := vtepfilter.Open(n.scope.Name(vtepfilter.Table))
 	if err != nil {
 		return nil, err
 	}

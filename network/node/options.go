@@ -24,14 +24,18 @@ import (
 
 // Options configure [Run]. All fields are required unless their comments say otherwise.
 type Options struct {
-	Store      subnet.Store
-	Uplink     uplink.Options // Families is filled in from the network config
-	NodeName   string         // for display only
-	Version    string         // of the daemon, for display only
-	Kernel     string         // its release, for display only
-	SubnetFile string         // path
-	StateDir   string         // path of the directory with the node's identity
-	IPMasq     bool           // masquerade packets that cross the overlay's edge
+	Store subnet.Store
+	// StorePrefix is the prefix of the network's keys in the store; empty: network.DefaultPrefix. StoreEndpoints are the
+	// store's, as configured; empty: it has none. They distinguish networks and stores from each other.
+	StorePrefix    string
+	StoreEndpoints []string
+	Uplink         uplink.Options // Families is filled in from the network config
+	NodeName       string         // for display only
+	Version        string         // of the daemon, for display only
+	Kernel         string         // its release, for display only
+	SubnetFile     string         // path
+	StateDir       string         // path of the directory with the node's identity
+	IPMasq         bool           // masquerade packets that cross the overlay's edge
 	// RandomFully makes masquerading choose fully random source ports, if iptables supports it.
 	RandomFully bool
 	Forward     bool // accept forwarding from and to the overlay

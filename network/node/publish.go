@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -148,6 +149,19 @@ func pluginStatus(outOfSync, leased bool) subnetfile.Status {
 	default:
 		return subnetfile.Status{Usable: true}
 	}
+}
+
+// holdSubnetFile keeps other daemons from writing the same subnet file. It may be impossible, for instance on a file system
+// without locks; then nothing is held.
+func holdSubnetFile(path, network string) (*heldFile, error) {
+	lock, err := holdFile(LockPath(path), network)
+	if held, is := errors.AsType[*heldError](err); is {
+		return nil, fmt.Errorf("subnet file %s: %w writes it; --subnet-file names another one", path, held)
+	}
+	if err != nil {
+		return nil, nil // writing the subnet file says why
+	}
+	return lock, nil
 }
 
 // previousSubnets reads from its subnet file which subnets an earlier run had.

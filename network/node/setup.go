@@ -63,6 +63,9 @@ func (n *node) makeBackend(now time.Time) error {
 	if err := id.save(n.StateDir); err != nil {
 		return err
 	}
+	if err := n.takeScope(*n.config, b); err != nil {
+		return err
+	}
 	n.logUplink(choice)
 	if fresh != "" {
 		n.Log.WithField("instance", id.InstanceID).Info("created a new node identity: " + fresh)
@@ -177,7 +180,7 @@ func (n *node) underlayPrefixes(choice uplink.Choice) (all []netip.Prefix) {
 
 // wantDevice brings the node's own links and addresses, and the settings they need, into the tables.
 func (n *node) wantDevice() {
-	device := ownState(n.backend, *n.config, n.uplink.Name, n.subnets, n.BlackholeRoute, readSysctl)
+	device := ownState(n.backend, *n.config, n.scope, n.uplink.Name, n.subnets, n.BlackholeRoute, readSysctl)
 	n.tables.Replace(nodeOwner(), n.device, device)
 	n.device = device
 	n.kernel.Overlay(networks(*n.config), n.subnets)
@@ -186,7 +189,7 @@ func (n *node) wantDevice() {
 // ownState is what a node wants for itself in the kernel, once it has those subnets. read returns the current value of
 // a kernel setting.
 func ownState(
-	b backend.Backend, c subnet.Config, uplink string, subnets [2]netip.Prefix, blackhole bool,
+	b backend.Backend, c subnet.Config, scope network.Scope, uplink string, subnets [2]netip.Prefix, blackhole bool,
 	read func(path string) string,
 ) network.State {
 	s := b.Device(subnets)
@@ -195,8 +198,9 @@ func ownState(
 		families[f] = c.Ranges[f].Enabled()
 	}
 	var links []string
-	for _, l := range s.Links {
+	for i, l := range s.Links {
 		links = append(links, l.Key)
+		s.Links[i].Value.Alias = scope.Alias()
 	}
 	s.Sysctls = append(s.Sysctls, forwarding(families, uplink, links, read)...)
 	if blackhole {

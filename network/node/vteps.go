@@ -36,6 +36,7 @@ type vtepKeeper struct {
 	open func() (vtepFilter, error) // an error that is vtepfilter.ErrUnsupported is final
 	// attach has the reconciler put peers into this filter, after reading which are in; nil: into none.
 	attach func(vtepFilter) error
+	retire func() error // removes the filters of earlier runs under other names; nil: there can be none
 	start  func(func()) // runs a function in the background
 	wake   func()       // wakes the loop; does not block
 
@@ -43,6 +44,7 @@ type vtepKeeper struct {
 	done    bool              // unsupported, or removed because it is not enabled
 	config  vtepfilter.Config // as it was last applied
 	inForce bool
+	retired bool // filters of earlier runs were removed
 	watched bool
 	logged  seldom          // external changes, and failures
 	backoff backoff.Backoff // between repairs
@@ -112,6 +114,7 @@ func (v *vtepKeeper) ensure(
 	}
 	switch {
 	case !v.inForce:
+		v.retired = v.retire == nil
 		v.checkAt = now.Add(settleTime) // the watch reports what changed before it began
 		v.log.WithFields(logrus.Fields{"port": c.Port, "allow": c.Allow, "changed": changed}).
 			Info("VTEP filter in force: VXLAN packets are accepted from peers only")
@@ -122,6 +125,12 @@ func (v *vtepKeeper) ensure(
 		}
 	}
 	v.inForce, v.config = true, c
+	if !v.retired {
+		v.retired = true
+		if err := v.retire(); err != nil {
+			v.log.WithError(err).Error("cannot remove the VTEP filter of an earlier run, which drops packets of new peers")
+		}
+	}
 	return v.attach(v.filter)
 }
 
@@ -133,6 +142,9 @@ func (v *vtepKeeper) remove() error {
 		return v.attach(nil)
 	}
 	err := v.filter.Remove()
+	if v.retire != nil {
+		err = errors.Join(err, v.retire())
+	}
 	if errors.Is(err, vtepfilter.ErrUnsupported) {
 		err = nil // then there is none
 	}

@@ -13,9 +13,10 @@ import (
 // Config is the configuration of the filter, without the peers.
 type Config struct {
 	Port     uint16         // UDP port of VXLAN
+	VNI      uint32         // of the overlay; packets with another VNI belong to another overlay on the same port
 	Networks []netip.Prefix // the overlay's networks, of every family
 	// Allow are further source prefixes to accept: NAT may give a peer's packets another address than that in its
-	// lease, or another VXLAN on this node may use the same port.
+	// lease.
 	Allow []netip.Prefix
 	// Devices are the devices by which packets leave the overlay: VXLAN devices and the bridges of pods. A pod's packet
 	// is identified by its source address, and by the device if that address is forged. A device that carries the
@@ -27,6 +28,9 @@ type Config struct {
 func (c Config) validate() error {
 	if c.Port == 0 {
 		return errors.New("VTEP filter: no port is set")
+	}
+	if c.VNI >= 1<<24 {
+		return fmt.Errorf("VTEP filter: VNI %d has more than 24 bits", c.VNI)
 	}
 	for _, p := range slices.Concat(c.Networks, c.Allow) {
 		switch {

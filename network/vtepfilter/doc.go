@@ -9,15 +9,20 @@
 //
 // # The table
 //
-// The filter is one nf_tables table, "inet selvage-vtep"; it touches nothing else. Two base chains match UDP packets to
+// The filter is one nf_tables table, "inet selvage-vtep" in the default scope; it touches nothing else. Two base chains match UDP packets to
 // the port. Other packets pass after two or three comparisons.
 //
 //	input    → arrived                 forward → forwarded → leaving
 //	  in by an overlay device: drop      in by an overlay device: leaving  to a peer: drop
-//	  from a peer: accept                from a peer: accept (routed)      into the overlay: accept
-//	  from an overlay address: drop      from an overlay address: leaving  elsewhere: drop
-//	  from an allowed prefix: accept     else: accept
+//	  with another VNI: accept           from a peer: accept (routed)      into the overlay: accept
+//	  from a peer: accept                from an overlay address: leaving  elsewhere: drop
+//	  from an overlay address: drop      else: accept
+//	  from an allowed prefix: accept
 //	  else: drop
+//
+// Two overlays can share a port: each filter accepts the packets with another VNI, and the other overlay's filter judges
+// them. A VNI that no device here has leads nowhere (vxlan_rcv in drivers/net/vxlan/vxlan_core.c). Packets from this
+// overlay's pods are dropped whatever their VNI.
 //
 // VXLAN between pods stays inside the overlay and is accepted. Peers take precedence over overlay addresses, because
 // the underlay of some clusters lies inside the overlay's network. Each drop is counted ([Dropped]). The filter has one

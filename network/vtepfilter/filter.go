@@ -12,14 +12,14 @@ import (
 	"github.com/selvage-net/selvage/network/nft"
 )
 
-// Table is the name of our table, of family inet.
+// Table is the name of our table, of family inet, in the default scope: see network.Scope.
 const Table = "selvage-vtep"
 
 var (
 	// ErrUnsupported means that this kernel has no nf_tables, lacks a part of it, or denies access to it.
 	ErrUnsupported = nft.ErrUnsupported
 	// ErrMissing means that the table, or a part of it, does not exist: call [Filter.Ensure].
-	ErrMissing = errors.New("table " + Table + " is missing or incomplete")
+	ErrMissing = errors.New("the VTEP filter's table is missing or incomplete")
 )
 
 // Filter keeps the table in the network namespace in which [Open] was called. Its methods are not safe for concurrent
@@ -29,9 +29,9 @@ type Filter struct {
 	want  *Config // of the last Ensure; nil before
 }
 
-// Open connects to nf_tables, or returns [ErrUnsupported]. It changes nothing.
-func Open() (*Filter, error) {
-	t, err := nft.Open(Table)
+// Open connects to nf_tables for the table of a name, or returns [ErrUnsupported]. It changes nothing.
+func Open(table string) (*Filter, error) {
+	t, err := nft.Open(table)
 	if err != nil {
 		return nil, err
 	}

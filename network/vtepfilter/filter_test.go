@@ -93,6 +93,41 @@ func TestFragments(t *testing.T) {
 	}
 }
 
+// TestOtherOverlay has two overlays on one port, each with a filter of its own: each judges its own packets only.
+func TestOtherOverlay(t *testing.T) {
+	l := newLab(t)
+	l.ensure(config(), peers())
+	other := l.filter
+	for _, a := range bothFamilies() {
+		l.test(
+			test{a.family + ", another overlay's peer",
+				packet{ns: l.outside, from: a.stranger, to: a.node, port: port, otherVNI: true}, arrives},
+			test{a.family + ", a fragment of it",
+				packet{ns: l.outside, from: a.stranger, to: a.node, port: port, size: 5000, otherVNI: true}, arrives},
+			test{a.family + ", a pod of this overlay",
+				packet{ns: l.pod, from: a.pod, to: a.node, port: port, otherVNI: true}, stranger},
+			test{a.family + ", a pod to another overlay's peer",
+				packet{ns: l.pod, from: a.pod, to: a.stranger, port: port, otherVNI: true}, aPods},
+		)
+	}
+	if err := l.node.Do(func() (err error) { l.filter, err = Open(Table + "-other"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { l.filter.Close(); l.filter = other }()
+	c := config()
+	c.VNI = 'E'<<16 | 'T'<<8 | ' '
+	c.Networks, c.Devices = prefixes("10.77.0.0/16"), []string{"flannel.2"}
+	l.ensure(c, nil)
+	for _, a := range bothFamilies() {
+		l.test(
+			test{a.family + ", a stranger to both, by the other filter",
+				packet{ns: l.outside, from: a.stranger, to: a.node, port: port, otherVNI: true}, stranger},
+			test{a.family + ", a peer of the first overlay only",
+				packet{ns: l.outside, from: a.peer, to: a.node, port: port}, arrives},
+		)
+	}
+}
+
 // TestPeersChange adds and removes peers, and changes the port.
 func TestPeersChange(t *testing.T) {
 	l := newLab(t)

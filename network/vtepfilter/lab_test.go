@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -68,9 +69,12 @@ func bothFamilies() [2]addresses {
 	}}
 }
 
+// payloadVNI is the VNI of a packet with the payload that send sends: the bytes 4 to 6 of "packet 1".
+const payloadVNI = 'e'<<16 | 't'<<8 | ' '
+
 // config is what the node of a lab wants.
 func config() Config {
-	c := Config{Port: port, Devices: []string{"flannel.1", "pods0"}}
+	c := Config{Port: port, VNI: payloadVNI, Devices: []string{"flannel.1", "pods0"}}
 	for _, a := range bothFamilies() {
 		c.Networks = append(c.Networks, netip.MustParsePrefix(a.overlay))
 	}
@@ -102,7 +106,7 @@ func newNet(t testing.TB) *sandbox.Net {
 // newFilter opens a filter in a namespace.
 func newFilter(t testing.TB, ns *sandbox.Net) (f *Filter) {
 	t.Helper()
-	if err := ns.Do(func() (err error) { f, err = Open(); return err }); err != nil {
+	if err := ns.Do(func() (err error) { f, err = Open(Table); return err }); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -259,6 +263,7 @@ type packet struct {
 	from, to string
 	port     int
 	size     int
+	otherVNI bool // of another overlay
 }
 
 // send sends a packet and waits until it has met its fate: it arrives or a counter has counted it. With it comes the source
@@ -267,6 +272,9 @@ func (l *lab) send(p packet) (fate, netip.Addr) {
 	l.t.Helper()
 	l.sent++
 	payload := fmt.Sprintf("packet %d", l.sent)
+	if p.otherVNI {
+		payload = strings.ToUpper(payload)
+	}
 	before, _ := l.filter.Dropped() // zero if there is no table
 	l.do(p.ns, func() error {
 		conn, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(p.from)}, &net.UDPAddr{IP: net.ParseIP(p.to), Port: p.port})

@@ -14,7 +14,7 @@ func TestNotPermitted(t *testing.T) {
 	f := newFilter(t, ns)
 	for name, call := range map[string]func() error{
 		"Open": func() error {
-			f, err := Open()
+			f, err := Open(Table)
 			if err == nil {
 				f.Close()
 			}

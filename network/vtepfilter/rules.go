@@ -31,6 +31,7 @@ func (c Config) chains() []nft.Chain {
 	}
 	arrived := slices.Concat(
 		[]nft.Rule{{Comment: "by an overlay device, whatever the source", Exprs: slices.Concat(byOverlayDevice(), drop())}},
+		[]nft.Rule{{Comment: "of another overlay", Exprs: slices.Concat(notVNI(c.VNI), accept())}},
 		eachFamily("from a peer", nft.Family.From, peersSet, accept()),
 		eachFamily("from a pod", nft.Family.From, overlaySet, drop()),
 		eachFamily("allowed", nft.Family.From, allowSet, accept()),
@@ -79,6 +80,15 @@ func udpTo(port uint16) []expr.Any {
 		nft.Equals(unix.IPPROTO_UDP),
 		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: unix.NFT_REG_1},
 		nft.Equals(binaryutil.BigEndian.PutUint16(port)...),
+	}
+}
+
+// notVNI matches VXLAN packets (RFC 7348, section 5) with another VNI. If the packet is too short to have one, such as a
+// first fragment, the rule does not match, and the packet is judged by the rules after it.
+func notVNI(vni uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 8 + 4, Len: 3, DestRegister: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.BigEndian.PutUint32(vni)[1:]},
 	}
 }
 

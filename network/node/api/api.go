@@ -39,6 +39,7 @@ type Options struct {
 	Metrics string // address and port of /metrics, /healthz and /readyz
 	// Traffic makes /readyz fail while the traffic of a family is cut.
 	Traffic bool
+	Network string // prefix of the network's keys in the store
 	Log     logrus.FieldLogger
 }
 
@@ -48,6 +49,7 @@ const answerTimeout = 5 * time.Second
 // Server has the open listeners.
 type Server struct {
 	source    Source
+	network   string
 	traffic   bool // see Options.Traffic
 	log       logrus.FieldLogger
 	now       func() time.Time
@@ -57,7 +59,7 @@ type Server struct {
 
 // Listen opens the listeners, so that an address that is in use is reported before anything else is done.
 func Listen(o Options) (*Server, error) {
-	s := &Server{log: o.Log, now: time.Now, traffic: o.Traffic}
+	s := &Server{network: o.Network, log: o.Log, now: time.Now, traffic: o.Traffic}
 	err := s.listenSocket(o.Socket)
 	if err == nil && o.Healthz != "" && o.Healthz != o.Metrics {
 		err = s.listenTCP("--healthz-ip, --healthz-port", o.Healthz, s.health(http.NewServeMux()))
@@ -104,7 +106,7 @@ func (s *Server) listenSocket(path string) error {
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
-		return fmt.Errorf("--socket: another selvaged runs here: a process listens on %s already", path)
+		return s.busy(path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return failed(err)
@@ -118,6 +120,20 @@ func (s *Server) listenSocket(path string) error {
 	}
 	s.listeners, s.handlers = append(s.listeners, l), append(s.handlers, s.local())
 	return nil
+}
+
+// ErrOtherNetwork is returned if the daemon of another network listens on the socket.
+var ErrOtherNetwork = errors.New("name another socket")
+
+// busy returns the error for a socket on which a process listens.
+func (s *Server) busy(path string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	other, err := status.NewClient(path).Status(ctx)
+	if err != nil || other.Prefix == "" || other.Prefix == s.network {
+		return fmt.Errorf("--socket: another selvaged runs here: a process listens on %s already", path)
+	}
+	return fmt.Errorf("--socket: the selvaged of the network %s listens on %s: %w", other.Prefix, path, ErrOtherNetwork)
 }
 
 // Close closes the listeners, if Serve has not been called.

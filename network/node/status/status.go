@@ -51,6 +51,11 @@ type Status struct {
 	// problems.
 	Cut []string `json:"cut,omitempty"`
 
+	// Prefix is that of the network's keys in the store. With the VNI, it distinguishes the objects of this daemon from those
+	// of another one on the same node.
+	Prefix string `json:"prefix,omitempty"`
+	VNI    uint32 `json:"vni,omitempty"` // 1 for a backend without VNIs; 0: not known yet
+
 	Config  json.RawMessage `json:"config,omitempty"` // the network config in use, as it was written
 	Lease   *Lease          `json:"lease,omitempty"`
 	Uplink  *Uplink         `json:"uplink,omitempty"`

@@ -1,0 +1,243 @@
+package node
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/selvage-net/selvage/network"
+)
+
+// bindingFile is the file in the state directory that says which network the directory belongs to.
+const bindingFile = "network.json"
+
+// binding ties the state directory to a network. Nothing in a directory of another network is used.
+type binding struct {
+	Prefix string `json:"prefix"` // of the store
+	// VNIs are that of the last run, and those of runs before it whose kernel objects may still exist.
+	VNIs      []uint32       `json:"vnis,omitempty"`
+	Networks  []netip.Prefix `json:"networks,omitempty"`  // the same for the overlay's networks
+	Endpoints []string       `json:"endpoints,omitempty"` // of the store, as last reached
+}
+
+// stateDir is an opened state directory: no other daemon uses it until it is closed.
+type stateDir struct {
+	path    string
+	lock    *heldFile
+	binding binding
+	moved   string // why path is not the directory that was named; empty: it is
+	// unbound says that an earlier version left its state here, which did not note the network.
+	unbound bool
+}
+
+// openStateDir opens the state directory of the network under a prefix of the store. A directory that belongs to another
+// network, or is used by a daemon of another network, is left alone: a directory inside it is used then. The error is
+// about another daemon of the same network.
+func openStateDir(dir, prefix string) (*stateDir, error) {
+	prefix = network.NewScope(prefix, 0).Prefix
+	s, owner, err := tryStateDir(dir, prefix)
+	if s != nil || err != nil {
+		return s, err
+	}
+	inner := filepath.Join(dir, innerDir(prefix))
+	s, owner2, err := tryStateDir(inner, prefix)
+	if s == nil && err == nil {
+		return nil, fmt.Errorf("the state directory %s belongs to the network %s; --state-dir names another one", inner, owner2)
+	}
+	if s != nil {
+		s.moved = fmt.Sprintf("%s belongs to the network %s", dir, owner)
+	}
+	return s, err
+}
+
+// StateDir returns the directory inside dir, or dir itself, that a daemon of the network under the prefix uses.
+func StateDir(dir, prefix string) string {
+	prefix = network.NewScope(prefix, 0).Prefix
+	inner := filepath.Join(dir, innerDir(prefix))
+	b, known := readBinding(dir)
+	_, there := readBinding(inner)
+	if there && (!known || b.Prefix != prefix) {
+		return inner
+	}
+	return dir
+}
+
+// innerDir names the directory inside another network's: "second-1f0c7a2e".
+func innerDir(prefix string) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' {
+			return r
+		}
+		return '-'
+	}, strings.Trim(prefix, "/"))
+	sum := sha256.Sum256([]byte(prefix))
+	return fmt.Sprintf("%.40s-%x", name, sum[:4])
+}
+
+// tryStateDir opens dir. If it is another network's, it returns nil and that network's prefix.
+func tryStateDir(dir, prefix string) (s *stateDir, owner string, err error) {
+	if b, ok := readBinding(dir); ok && b.Prefix != prefix {
+		return nil, b.Prefix, nil
+	}
+	lock, err := holdFile(filepath.Join(dir, lockFile), prefix)
+	var held *heldError
+	switch {
+	case errors.As(err, &held) && held.by.Network == prefix:
+		return nil, "", fmt.Errorf("state directory %s: %w keeps the same network; stop that one first", dir, held)
+	case errors.As(err, &held):
+		return nil, held.by.Network, nil
+	case err != nil:
+		lock = nil // read-only, for instance: what has to be saved there says so
+	}
+	s = &stateDir{path: dir, lock: lock, binding: binding{Prefix: prefix}}
+	b, ok := readBinding(dir) // it may have been bound meanwhile
+	if ok && b.Prefix != prefix {
+		lock.close()
+		return nil, b.Prefix, nil
+	}
+	if ok {
+		s.binding = b
+		return s, "", nil
+	}
+	_, err = os.Stat(filepath.Join(dir, identityFile))
+	s.unbound = err == nil
+	_ = s.save() // tried again with the network's VNI
+	return s, "", nil
+}
+
+func readBinding(dir string) (b binding, ok bool) {
+	data, err := os.ReadFile(filepath.Join(dir, bindingFile))
+	return b, err == nil && json.Unmarshal(data, &b) == nil && b.Prefix != ""
+}
+
+// use notes what the daemon keeps from now on, beside what it kept in earlier runs.
+func (s *stateDir) use(scope network.Scope, networks []netip.Prefix) error {
+	before := s.binding
+	s.binding.VNIs = append(without(before.VNIs, scope.VNI), scope.VNI)
+	s.binding.Networks = slices.Clone(before.Networks)
+	for _, p := range networks {
+		s.binding.Networks = append(without(s.binding.Networks, p), p)
+	}
+	return s.saveChanged(before)
+}
+
+// settle notes that nothing of earlier runs is left.
+func (s *stateDir) settle(scope network.Scope, networks []netip.Prefix) error {
+	before := s.binding
+	s.binding.VNIs, s.binding.Networks = []uint32{scope.VNI}, slices.Clone(networks)
+	return s.saveChanged(before)
+}
+
+// reached notes by which endpoints the store was reached.
+func (s *stateDir) reached(endpoints []string) error {
+	before := s.binding
+	s.binding.Endpoints = plainEndpoints(endpoints)
+	return s.saveChanged(before)
+}
+
+// elsewhere reports whether none of the endpoints is one by which the store was reached before: they may be another
+// store's.
+func (s *stateDir) elsewhere(endpoints []string) bool {
+	return len(s.binding.Endpoints) > 0 && len(endpoints) > 0 &&
+		!slices.ContainsFunc(plainEndpoints(endpoints), func(e string) bool { return slices.Contains(s.binding.Endpoints, e) })
+}
+
+// plainEndpoints returns URLs as HOST:PORT.
+func plainEndpoints(endpoints []string) (plain []string) {
+	for _, e := range endpoints {
+		if _, host, ok := strings.Cut(e, "://"); ok {
+			e = host
+		}
+		plain = append(plain, strings.ToLower(strings.TrimRight(e, "/")))
+	}
+	return plain
+}
+
+// former returns the scopes of earlier runs.
+func (s *stateDir) former(scope network.Scope) (all []network.Scope) {
+	for _, vni := range s.binding.VNIs {
+		if vni != scope.VNI {
+			all = append(all, network.NewScope(scope.Prefix, vni))
+		}
+	}
+	return all
+}
+
+func (s *stateDir) saveChanged(before binding) error {
+	same := slices.Equal(before.VNIs, s.binding.VNIs) && slices.Equal(before.Networks, s.binding.Networks) &&
+		slices.Equal(before.Endpoints, s.binding.Endpoints)
+	if _, err := os.Stat(filepath.Join(s.path, bindingFile)); same && !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return s.save()
+}
+
+func (s *stateDir) save() error {
+	data, err := json.MarshalIndent(s.binding, "", "  ")
+	if err == nil {
+		if err = os.MkdirAll(s.path, 0o700); err == nil {
+			err = renameio.WriteFile(filepath.Join(s.path, bindingFile), append(data, '\n'), 0o600)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("note in the state directory which network it belongs to: %w; --state-dir names it", err)
+	}
+	return nil
+}
+
+func (s *stateDir) close() { s.lock.close() }
+
+func without[T comparable](all []T, x T) []T {
+	return slices.DeleteFunc(slices.Clone(all), func(y T) bool { return y == x })
+}
+
+// BoundState is a state directory and the network that it belongs to.
+type BoundState struct {
+	Dir      string
+	Scopes   []network.Scope // of the last run, and of runs before it; only the default one if an earlier version wrote it
+	Prefix   string
+	Networks []netip.Prefix // nil: unknown
+}
+
+// BoundStates returns the state directories at and directly below dir that hold state.
+func BoundStates(dir string) (all []BoundState) {
+	below, _ := filepath.Glob(filepath.Join(dir, "*", bindingFile)) // the pattern is well-formed, or there is none
+	dirs := []string{dir}
+	for _, path := range below {
+		dirs = append(dirs, filepath.Dir(path))
+	}
+	for _, d := range dirs {
+		b, ok := readBinding(d)
+		if _, err := os.Stat(filepath.Join(d, identityFile)); !ok && err != nil {
+			continue
+		}
+		s := BoundState{Dir: d, Prefix: network.NewScope(b.Prefix, 0).Prefix, Networks: b.Networks}
+		for _, vni := range b.VNIs {
+			s.Scopes = append(s.Scopes, network.NewScope(b.Prefix, vni))
+		}
+		if len(s.Scopes) == 0 {
+			s.Scopes = append(s.Scopes, network.NewScope(b.Prefix, 0))
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// SubnetFileOwner returns the prefix of the network whose daemon wrote a subnet file last; empty: unknown.
+func SubnetFileOwner(subnetFile string) string {
+	var h holder
+	data, err := os.ReadFile(LockPath(subnetFile))
+	if err != nil || json.Unmarshal(data, &h) != nil {
+		return ""
+	}
+	return h.Network
+}
