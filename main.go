@@ -1,5 +1,5 @@
-// Command selvaged is the daemon of selvage, a VXLAN overlay network for containers: it leases a subnet for this node,
-// and keeps the kernel able to reach every other node's.
+// Command selvaged is the daemon of selvage, a VXLAN overlay network for containers: it leases a subnet for this
+// node, and keeps the kernel able to reach every other node's.
 package main
 
 import (
@@ -369,8 +369,8 @@ func (f *flags) logger() (*logrus.Logger, error) {
 	return log, nil
 }
 
-// listen opens the socket and the ports of the API. The default socket may fail: a container's /run can be read-only, and
-// of two daemons for two networks one has it.
+// listen opens the socket and the ports of the API. The default socket may fail: a container's /run can be read-only,
+// and of two daemons for two networks one has it.
 func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
 	o := api.Options{
 		Socket: f.socket, Metrics: f.metricsAddr, Traffic: f.readyRequires == readyTraffic,

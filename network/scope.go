@@ -5,13 +5,14 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// Several daemons can keep several networks on one node. Each object that a daemon creates carries the network that it
-// belongs to: this file is where all these names come from.
+// Several daemons can keep several networks on one node. Each object that a daemon creates carries the network that
+// it belongs to: this file is where all these names come from.
 
 // Alias is the ifalias of the devices of the default network; those of other networks begin with it.
 const Alias = "selvage"
@@ -25,8 +26,8 @@ const (
 // aliasPrefixLimit bounds, in bytes, the store prefix in an ifalias: the kernel takes 255 (IFALIASZ).
 const aliasPrefixLimit = 200
 
-// Scope is the network that a daemon keeps: what distinguishes its objects in the kernel from those of another daemon on
-// the same node. Scopes are comparable, see [NewScope].
+// Scope is the network that a daemon keeps: what distinguishes its objects in the kernel from those of another daemon
+// on the same node. Scopes are comparable, see [NewScope].
 type Scope struct {
 	Prefix string // of the store, without a slash at the end: "/coreos.com/network"
 	VNI    uint32 // DefaultVNI for a backend without VNIs
@@ -41,7 +42,7 @@ func NewScope(prefix string, vni uint32) Scope {
 	if vni == 0 {
 		vni = DefaultVNI
 	}
-	return Scope{strings.TrimRight(prefix, "/"), vni}
+	return Scope{path.Clean(prefix), vni} // as the etcd client does
 }
 
 // orDefault returns the default scope for the zero value.
@@ -61,8 +62,8 @@ func (s Scope) String() string {
 // IsDefault reports whether objects of the scope have the plain names.
 func (s Scope) IsDefault() bool { return s.orDefault() == NewScope("", 0) }
 
-// Alias returns the ifalias of the scope's devices: "selvage" for the default scope, else "selvage /second vni 2" without
-// what is default in it.
+// Alias returns the ifalias of the scope's devices: "selvage" for the default scope, else "selvage /second vni 2"
+// without what is default in it.
 func (s Scope) Alias() string {
 	s = s.orDefault()
 	alias, prefix := Alias, s.Prefix
@@ -128,11 +129,11 @@ type Ownership struct {
 	Scope Scope
 	// Former are scopes that the same daemon had in earlier runs. What they left behind is removed.
 	Former []Scope
-	// Networks are the overlay's, and those of earlier runs: outside the scope's devices, routes and nexthop objects with
-	// our protocol number are ours only inside these. nil: anywhere.
+	// Networks are the overlay's, and those of earlier runs: outside the scope's devices, routes and nexthop objects
+	// with our protocol number are ours only inside these. nil: anywhere.
 	Networks []netip.Prefix
-	// Plain says that a desired device with the plain ifalias is ours, although the scope is not the default one: earlier
-	// versions gave all devices that alias.
+	// Plain says that a desired device with the plain ifalias is ours, although the scope is not the default one:
+	// earlier versions gave all devices that alias.
 	Plain bool
 }
 
@@ -144,8 +145,8 @@ func (o Ownership) OwnsAlias(alias string) bool {
 	return alias == o.Scope.Alias() || slices.ContainsFunc(o.Former, func(s Scope) bool { return alias == s.Alias() })
 }
 
-// Other returns the other network that a device with an ifalias belongs to. ok is false for devices that are ours, or not
-// selvage's at all.
+// Other returns the other network that a device with an ifalias belongs to. ok is false for devices that are ours, or
+// not selvage's at all.
 func (o Ownership) Other(alias string) (s Scope, ok bool) {
 	if o.OwnsAlias(alias) || o.Plain && alias == Alias {
 		return s, false
@@ -160,8 +161,8 @@ func (o Ownership) OwnsPrefix(p netip.Prefix) bool {
 	})
 }
 
-// OwnsNexthop reports whether a nexthop object with our protocol number is ours: its number is its gateway's address, see
-// [NexthopIDOf], and gateways are the first addresses of peers' subnets.
+// OwnsNexthop reports whether a nexthop object with our protocol number is ours: its number is its gateway's address,
+// see [NexthopIDOf], and gateways are the first addresses of peers' subnets.
 func (o Ownership) OwnsNexthop(id NexthopID) bool {
 	a := netip.AddrFrom4([4]byte{byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)})
 	return o.OwnsPrefix(netip.PrefixFrom(a, a.BitLen()))

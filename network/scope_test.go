@@ -16,7 +16,7 @@ func TestScopeNames(t *testing.T) {
 	}{
 		{"", 0, "selvage", true},
 		{"/coreos.com/network", 1, "selvage", true},
-		{"/coreos.com/network/", 1, "selvage", true},
+		{"//coreos.com/network/", 1, "selvage", true},
 		{"/coreos.com/network", 7, "selvage vni 7", false},
 		{"/second", 1, "selvage /second", false},
 		{"/second", 2, "selvage /second vni 2", false},

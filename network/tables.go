@@ -101,7 +101,8 @@ func (t *Tables) addKinds() {
 			return v.Protocol == RouteProtocol && t.ownership.OwnsNexthop(id)
 		},
 		link: func(_ NexthopID, v Nexthop) string { return v.Link },
-		// Routes may still go by it that could not be changed or removed: the kernel would remove them with it, unreported.
+		// Routes may still go by it that could not be changed or removed: the kernel would remove them with it,
+		// unreported.
 		used: func(id NexthopID) bool { return t.routesBy[id] > 0 },
 	})
 	t.Routes = add(t, kind[RouteKey, Route]{
@@ -109,7 +110,8 @@ func (t *Tables) addKinds() {
 		items:   func(s *State) []Item[RouteKey, Route] { return s.Routes },
 		command: routeCommand,
 		ours: func(k RouteKey, v Route) bool {
-			return v.Protocol == RouteProtocol && t.ownership.OwnsPrefix(k.Prefix) || v.Protocol != protocolKernel && t.OwnsLink(v.Link)
+			return v.Protocol == RouteProtocol && t.ownership.OwnsPrefix(k.Prefix) ||
+				v.Protocol != protocolKernel && t.OwnsLink(v.Link)
 		},
 		link:     func(_ RouteKey, v Route) string { return v.Link },
 		nexthop:  func(_ RouteKey, v Route) NexthopID { return v.Nexthop },
@@ -146,8 +148,8 @@ func (t *Tables) Own(o Ownership) {
 func (t *Tables) Ownership() Ownership { return t.ownership }
 
 // OwnsLink reports whether the device of that name is the network's own: it carries our ifalias; or it is desired and
-// agrees with what is desired in all that cannot be changed on a live device (so flannel's device is taken over), and no
-// other network's; or it is desired and there is none yet.
+// agrees with what is desired in all that cannot be changed on a live device (so flannel's device is taken over), and
+// no other network's; or it is desired and there is none yet.
 func (t *Tables) OwnsLink(name string) bool {
 	c := t.Links.Get(name)
 	if !c.Present {
@@ -201,8 +203,8 @@ const (
 	disableIPv6 = "/disable_ipv6"
 )
 
-// setAcceptRA sets accept_ra before forwarding: with accept_ra=1 the kernel drops a default route learnt from a router
-// when it begins to forward IPv6 (addrconf_fixup_forwarding in net/ipv6/addrconf.c).
+// setAcceptRA sets accept_ra before forwarding: with accept_ra=1 the kernel drops a default route learnt from a
+// router when it begins to forward IPv6 (addrconf_fixup_forwarding in net/ipv6/addrconf.c).
 func (t *Tables) setAcceptRA(p *pass) {
 	t.Sysctls.setWhere(p, func(path string) bool { return strings.HasSuffix(path, acceptRA) })
 }
@@ -237,11 +239,12 @@ func (t *Tables) Grow(n int, like State) {
 	}
 }
 
-// Attribute names the process that makes the changes observed from now on, for people; empty: unknown. Repairs name it.
+// Attribute names the process that makes the changes observed from now on, for people; empty: unknown. Repairs name
+// it.
 func (t *Tables) Attribute(who string) { t.author = who }
 
-// RetryOn records that something about a device has changed, such as a new address: what could not be set on it may be
-// possible now. It is for devices that are not ours; of ours it is known when they are ready.
+// RetryOn records that something about a device has changed, such as a new address: what could not be set on it may
+// be possible now. It is for devices that are not ours; of ours it is known when they are ready.
 func (t *Tables) RetryOn(link string) {
 	for _, k := range t.kinds {
 		k.retryOn(link)
@@ -259,8 +262,8 @@ func (t *Tables) LinkGone(name string) {
 // FDBGone records that a device's forwarding database is empty.
 func (t *Tables) FDBGone(link string) { t.FDB.linkGone(link) }
 
-// NexthopsGone records that nexthop objects are gone, and with them what went by them. Objects that have replaced those
-// meanwhile are not touched.
+// NexthopsGone records that nexthop objects are gone, and with them what went by them. Objects that have replaced
+// those meanwhile are not touched.
 func (t *Tables) NexthopsGone(ids map[NexthopID]struct{}) {
 	for id := range ids {
 		if t.routesBy[id] > 0 { // else nothing is affected, as after our own deletions

@@ -16,7 +16,8 @@ func (s State) Commands() (commands []string) {
 }
 
 func (t *Tables) vtepCommand(a netip.Addr, _ VTEP) string {
-	return fmt.Sprintf("nft add element inet %s peers-%s { %s }", t.ownership.Scope.Name("selvage-vtep"), choose(a.Is4(), "ipv4", "ipv6"), a)
+	return fmt.Sprintf("nft add element inet %s peers-%s { %s }",
+		t.ownership.Scope.Name("selvage-vtep"), choose(a.Is4(), "ipv4", "ipv6"), a)
 }
 
 // linkCommand returns several commands, one a line.

@@ -240,7 +240,8 @@ func (o cleanup) files(_ context.Context, say func(string)) error {
 		remove(o.socket)
 	}
 	if !o.dryRun {
-		for _, dir := range append(slices.Clone(o.network.stateDirs), o.stateDir, filepath.Dir(o.subnetFile), filepath.Dir(o.socket)) {
+		dirs := append(slices.Clone(o.network.stateDirs), o.stateDir, filepath.Dir(o.subnetFile), filepath.Dir(o.socket))
+		for _, dir := range dirs {
 			_ = os.Remove(dir) // fails, and so keeps the directory, if other files are in it
 		}
 	}

@@ -128,11 +128,12 @@ func (o cleanup) choose(all []*found) (chosen *found, others []*found, err error
 		}
 	}
 	if o.prefix == "" && len(all) > 1 && !o.all {
-		return nil, nil, fmt.Errorf("this node has objects of several networks; name one with --etcd-prefix, or all with --all:\n%s",
-			lines(all))
+		return nil, nil, fmt.Errorf("this node has objects of several networks; name one with --etcd-prefix, "+
+			"or all with --all:\n%s", lines(all))
 	}
 	if o.prefix != "" && len(chosen.tags) == 0 && len(others) > 0 {
-		return nil, nil, fmt.Errorf("this node has nothing of the network --etcd-prefix=%s; it has:\n%s", o.prefix, lines(others))
+		return nil, nil, fmt.Errorf("this node has nothing of the network --etcd-prefix=%s; it has:\n%s",
+			o.prefix, lines(others))
 	}
 	if len(chosen.tags) == 0 {
 		chosen.add(network.NewScope(o.prefix, 0)) // there may be routes

@@ -266,7 +266,9 @@ func (p Policy) families() (all []subnet.Family) {
 func othersUse(t xtables.Table) bool {
 	names := []string{ForwardChain, MasqueradeChain, flannelForwardChain, flannelMasqueradeChain}
 	ours := func(chain string) bool {
-		return slices.ContainsFunc(names, func(n string) bool { return chain == n || strings.HasPrefix(chain, n+"-") })
+		return slices.ContainsFunc(names, func(n string) bool {
+			return chain == n || strings.HasPrefix(chain, n+"-")
+		})
 	}
 	return slices.ContainsFunc(t.Chains, func(c xtables.Chain) bool {
 		switch {

@@ -32,8 +32,8 @@ type Policy struct {
 	Devices, Bridges []string
 }
 
-// Names of our chains in the default scope, as in iptables -S. Those of other scopes have the scope's tag at the end; with
-// it they stay below the limit of 28 characters (XT_EXTENSION_MAXNAMELEN).
+// Names of our chains in the default scope, as in iptables -S. Those of other scopes have the scope's tag at the end;
+// with it they stay below the limit of 28 characters (XT_EXTENSION_MAXNAMELEN).
 const (
 	ForwardChain    = "SELVAGE-FWD"     // in the table filter, jumped to from FORWARD
 	MasqueradeChain = "SELVAGE-POSTRTG" // in the table nat, jumped to from POSTROUTING

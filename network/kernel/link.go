@@ -16,8 +16,8 @@ import (
 )
 
 // Link makes the desired device, or removes it. What the kernel can change on the live device is changed; one that
-// differs in the rest is replaced if it is ours. A device of that name that is neither ours nor like the desired one is
-// left alone: [network.ErrForeign].
+// differs in the rest is replaced if it is ours. A device of that name that is neither ours nor like the desired one
+// is left alone: [network.ErrForeign].
 func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects network.LinkEffects, err error) {
 	if !c.Wanted {
 		err := k.deleteLink(name)
@@ -65,7 +65,8 @@ func (k *Kernel) isOurs(name string) bool {
 	return err == nil && k.tables.Ownership().OwnsAlias(link.Attrs().Alias)
 }
 
-// otherNetworks is the error for a device that another network of selvage has. differ names what the two must not share.
+// otherNetworks is the error for a device that another network of selvage has. differ names what the two must not
+// share.
 func otherNetworks(name string, s network.Scope, differ string) error {
 	return fmt.Errorf("device %s belongs to another network of selvage on this node, %s: %w; "+
 		"give one of the networks another %s", name, s, network.ErrForeign, differ)
@@ -100,9 +101,9 @@ func (k *Kernel) addLink(
 	return have, "", nil
 }
 
-// rename deals with a device under another name that excludes the desired one: the kernel allows one VXLAN device with
-// a VNI and port, for instance. Ours gets its name back, and keeps the objects on it. before is the other name; empty:
-// there is no such device.
+// rename deals with a device under another name that excludes the desired one: the kernel allows one VXLAN device
+// with a VNI and port, for instance. Ours gets its name back, and keeps the objects on it. before is the other name;
+// empty: there is no such device.
 func (k *Kernel) rename(kind deviceKind, name string, want network.Link) (have network.Link, before string, err error) {
 	var found linkMessage
 	err = repeated(func() error {

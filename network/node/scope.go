@@ -21,8 +21,8 @@ func scopeOf(prefix string, b backend.Backend) network.Scope {
 	return network.NewScope(prefix, 0)
 }
 
-// takeScope makes the network of a config and its backend this daemon's: it announces it to other daemons, notes it in
-// the state directory, and says what belongs to it. It fails if another daemon on this node is in the way.
+// takeScope makes the network of a config and its backend this daemon's: it announces it to other daemons, notes it
+// in the state directory, and says what belongs to it. It fails if another daemon on this node is in the way.
 func (n *node) takeScope(c subnet.Config, b backend.Backend) error {
 	scope := scopeOf(n.StorePrefix, b)
 	if err := n.presence.announce(scope, networks(c)); err != nil {
@@ -48,9 +48,9 @@ func (n *node) takeScope(c subnet.Config, b backend.Backend) error {
 	return nil
 }
 
-// hasPlainNames reports whether an earlier version, which gave the objects of every network the plain names, left such
-// objects of this network behind. A device with the plain ifalias and this VNI is no other daemon's: that has the default
-// VNI.
+// hasPlainNames reports whether an earlier version, which gave the objects of every network the plain names, left
+// such objects of this network behind. A device with the plain ifalias and this VNI is no other daemon's: that has
+// the default VNI.
 func (n *node) hasPlainNames(scope network.Scope, b backend.Backend) bool {
 	if scope.IsDefault() {
 		return false

@@ -39,9 +39,9 @@ type stateDir struct {
 	unbound bool
 }
 
-// openStateDir opens the state directory of the network under a prefix of the store. A directory that belongs to another
-// network, or is used by a daemon of another network, is left alone: a directory inside it is used then. The error is
-// about another daemon of the same network.
+// openStateDir opens the state directory of the network under a prefix of the store. A directory that belongs to
+// another network, or is used by a daemon of another network, is left alone: a directory inside it is used then. The
+// error is about another daemon of the same network.
 func openStateDir(dir, prefix string) (*stateDir, error) {
 	prefix = network.NewScope(prefix, 0).Prefix
 	s, owner, err := tryStateDir(dir, prefix)
@@ -51,7 +51,8 @@ func openStateDir(dir, prefix string) (*stateDir, error) {
 	inner := filepath.Join(dir, innerDir(prefix))
 	s, owner2, err := tryStateDir(inner, prefix)
 	if s == nil && err == nil {
-		return nil, fmt.Errorf("the state directory %s belongs to the network %s; --state-dir names another one", inner, owner2)
+		return nil, fmt.Errorf("the state directory %s belongs to the network %s; --state-dir names another one",
+			inner, owner2)
 	}
 	if s != nil {
 		s.moved = fmt.Sprintf("%s belongs to the network %s", dir, owner)
@@ -147,8 +148,8 @@ func (s *stateDir) reached(endpoints []string) error {
 // elsewhere reports whether none of the endpoints is one by which the store was reached before: they may be another
 // store's.
 func (s *stateDir) elsewhere(endpoints []string) bool {
-	return len(s.binding.Endpoints) > 0 && len(endpoints) > 0 &&
-		!slices.ContainsFunc(plainEndpoints(endpoints), func(e string) bool { return slices.Contains(s.binding.Endpoints, e) })
+	known := func(e string) bool { return slices.Contains(s.binding.Endpoints, e) }
+	return len(s.binding.Endpoints) > 0 && len(endpoints) > 0 && !slices.ContainsFunc(plainEndpoints(endpoints), known)
 }
 
 // plainEndpoints returns URLs as HOST:PORT.

@@ -20,8 +20,8 @@ const (
 	leavingChain   = "leaving"
 )
 
-// chains returns all chains of the table, which the package comment describes. A packet reaches a rule that drops only
-// if a rule before it matched the port.
+// chains returns all chains of the table, which the package comment describes. A packet reaches a rule that drops
+// only if a rule before it matched the port.
 func (c Config) chains() []nft.Chain {
 	input := []nft.Rule{
 		{Comment: "VXLAN packets to this node", Exprs: slices.Concat(notLoopback(), udpTo(c.Port), goTo(arrivedChain))},
@@ -83,8 +83,8 @@ func udpTo(port uint16) []expr.Any {
 	}
 }
 
-// notVNI matches VXLAN packets (RFC 7348, section 5) with another VNI. If the packet is too short to have one, such as a
-// first fragment, the rule does not match, and the packet is judged by the rules after it.
+// notVNI matches VXLAN packets (RFC 7348, section 5) with another VNI. If the packet is too short to have one, such
+// as a first fragment, the rule does not match, and the packet is judged by the rules after it.
 func notVNI(vni uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 8 + 4, Len: 3, DestRegister: unix.NFT_REG_1},

@@ -1,5 +1,5 @@
-// Package status has the types of the reports that a daemon serves over its socket as JSON, and a [Client] for them. It
-// does not import the daemon's packages, so a program that reads the reports needs this package only.
+// Package status has the types of the reports that a daemon serves over its socket as JSON, and a [Client] for them.
+// It does not import the daemon's packages, so a program that reads the reports needs this package only.
 //
 // The paths begin with the version of the API, /v1. Within a version, fields may be added; existing fields keep their
 // names and meanings.
@@ -47,12 +47,12 @@ type Status struct {
 	State    State     `json:"state"`
 	Since    time.Time `json:"since"`
 	Problems []Problem `json:"problems"`
-	// Cut are the families, "IPv4" or "IPv6", whose traffic between this node's pods and other nodes is cut by one of the
-	// problems.
+	// Cut are the families, "IPv4" or "IPv6", whose traffic between this node's pods and other nodes is cut by one of
+	// the problems.
 	Cut []string `json:"cut,omitempty"`
 
-	// Prefix is that of the network's keys in the store. With the VNI, it distinguishes the objects of this daemon from those
-	// of another one on the same node.
+	// Prefix is that of the network's keys in the store. With the VNI, it distinguishes the objects of this daemon from
+	// those of another one on the same node.
 	Prefix string `json:"prefix,omitempty"`
 	VNI    uint32 `json:"vni,omitempty"` // 1 for a backend without VNIs; 0: not known yet
 
@@ -86,8 +86,8 @@ type Problem struct {
 	Since time.Time `json:"since"`
 	// Warning: the node is ready all the same.
 	Warning bool `json:"warning,omitempty"`
-	// Cuts are the families, "IPv4" or "IPv6", whose traffic between this node's pods and all other nodes it cuts, as far
-	// as the daemon knows.
+	// Cuts are the families, "IPv4" or "IPv6", whose traffic between this node's pods and all other nodes it cuts, as
+	// far as the daemon knows.
 	Cuts []string `json:"cuts,omitempty"`
 }
 
