@@ -20,9 +20,9 @@ import (
 // retryInterval is the time until nftables is tried again after it proved to be unsupported.
 const retryInterval = time.Minute
 
-// Keeper keeps a policy in the packet filter, with nftables or iptables, and finds the rules of other agents that drop
-// overlay traffic. It is safe for concurrent use. Several processes may each have a Keeper if they use the same policy.
-// It works in the network namespace of the first call to [Keeper.Ensure].
+// Keeper keeps a policy in the packet filter, with nftables or iptables, and finds the rules of other agents that
+// drop overlay traffic. It is safe for concurrent use. Several processes may each have a Keeper if they use the same
+// policy. It works in the network namespace of the first call to [Keeper.Ensure].
 type Keeper struct {
 	port      atomic.Uint32 // netlink port of the connection, for Watch
 	watched   atomic.Value  // the policy's tag, for Watch: a string
@@ -95,8 +95,8 @@ func (k *Keeper) Notified() bool {
 // Ensure brings the packet filter in sync with p and returns what it changed, as texts for a log: usually nothing. If
 // nothing changed, it takes well under a millisecond with nftables, and a few runs of the program with iptables.
 //
-// Ensure chooses the mode each time. After a change of mode, it sets the new rules, and then removes those of the other
-// mode, leftover rules of earlier runs and, after its first success, those of flannel.
+// Ensure chooses the mode each time. After a change of mode, it sets the new rules, and then removes those of the
+// other mode, leftover rules of earlier runs and, after its first success, those of flannel.
 func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err error) {
 	if err := p.validate(); err != nil {
 		return nil, err
@@ -134,8 +134,8 @@ func (k *Keeper) Ensure(ctx context.Context, p Policy) (changed []string, err er
 	return changed, nil
 }
 
-// findDrops finds the chains of other agents that drop overlay traffic. If the ruleset keeps changing while it is read,
-// the last result stays.
+// findDrops finds the chains of other agents that drop overlay traffic. If the ruleset keeps changing while it is
+// read, the last result stays.
 func (k *Keeper) findDrops(p Policy, seen *blocking.Ruleset, unseen error) {
 	var found []blocking.Drop
 	for n := 0; unseen == nil; n++ {
@@ -262,7 +262,8 @@ func (p Policy) families() (all []subnet.Family) {
 	return all
 }
 
-// othersUse reports whether a table holds rules that are neither selvage's, of any scope, nor flannel's, or a policy other than accept.
+// othersUse reports whether a table holds rules that are neither selvage's, of any scope, nor flannel's, or a policy
+// other than accept.
 func othersUse(t xtables.Table) bool {
 	names := []string{ForwardChain, MasqueradeChain, flannelForwardChain, flannelMasqueradeChain}
 	ours := func(chain string) bool {

@@ -97,13 +97,19 @@ type runningNode struct {
 // startNode runs a node until the test or stop ends it. Its files are in dir.
 func startNode(t *testing.T, store subnet.Store, dir string) *runningNode {
 	t.Helper()
+	return startNodeOf(t, store, dir, "", "subnet.env")
+}
+
+// startNodeOf does the same for the network under a prefix of the store, with a subnet file of that name.
+func startNodeOf(t *testing.T, store subnet.Store, dir, prefix, subnetFile string) *runningNode {
+	t.Helper()
 	r := &runningNode{}
 	log := logrus.New()
 	log.Out = &r.log
 	log.Formatter = &logrus.TextFormatter{DisableTimestamp: true, DisableQuote: true}
 	n, err := newNode(Options{
 		Store: store, Uplink: uplink.Options{Ifaces: []string{"uplink1"}}, NodeName: "node1", Version: "test",
-		SubnetFile: filepath.Join(dir, "subnet.env"), StateDir: dir, IPMasq: true, Forward: true, VTEPFilter: true,
+		StorePrefix: prefix, SubnetFile: filepath.Join(dir, subnetFile), StateDir: dir, IPMasq: true, Forward: true, VTEPFilter: true,
 		RulesResync: time.Minute, Resync: time.Hour, PeerGrace: time.Hour, LeaseTTL: 24 * time.Hour, CachedStart: true,
 		BlackholeRoute: true, Log: log,
 	})
