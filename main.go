@@ -67,8 +67,9 @@ const (
 	readyTraffic = "traffic"
 )
 
-// leastProbeInterval limits --peer-probe-interval.
-const leastProbeInterval = 100 * time.Millisecond
+// leastProbeInterval limits --peer-probe-interval: a node answers at most once a second that a hop limit is exceeded
+// (icmp_ratelimit).
+const leastProbeInterval = time.Second
 
 // garbagePercent is by how much the heap may grow over what is in use; see GOGC in package runtime.
 const garbagePercent = 20

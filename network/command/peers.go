@@ -117,7 +117,7 @@ func stateText(st style, p status.Peer, now time.Time) string {
 		return state + fmt.Sprintf(" for %s: %s", span(p.Until.Sub(now)), p.Why)
 	case p.Why != "":
 		return fmt.Sprintf("%s: %s", state, p.Why)
-	case len(p.Reach) > 0:
+	case len(p.Reach) > 0 && p.Reach[0].Code != status.ProbesOff:
 		return state + ", " + reachText(st, p, now)
 	}
 	return state
@@ -142,8 +142,6 @@ func reachText(st style, p status.Peer, now time.Time) string {
 			}
 		case r.Code == status.NotPermitted:
 			text += " (no CAP_NET_RAW)"
-		case r.Code == status.ProbesOff:
-			text += " (turned off)"
 		}
 		if probed := slices.ContainsFunc(p.Reach, isProbed); probed && len(p.Reach) > 1 && i < len(p.Subnets) {
 			text = subnet.FamilyOf(p.Subnets[i].Addr()).String() + " " + text

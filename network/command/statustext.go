@@ -157,7 +157,7 @@ func probesLine(all []status.Probes) string {
 		case p.Off == status.NotPermitted:
 			return "not probed: it needs CAP_NET_RAW"
 		case p.Off != "":
-			return "not probed: turned off"
+			return ""
 		case p.Reachable+p.Unreachable > 0:
 			text := fmt.Sprintf("%s: %d of %d probed are reachable", p.Family, p.Reachable, p.Reachable+p.Unreachable)
 			if p.Reachable > 0 {

@@ -24,7 +24,11 @@ func checkDaemon(f Facts) (all []Finding) {
 	for _, p := range s.Problems {
 		if !coveredElsewhere(p) {
 			since := f.Now.Sub(p.Since).Round(time.Second)
-			all = append(all, failure(f.remedy(p.Code), "%s: %s, for %s", p.Topic, p.Text, since))
+			found := failure(f.remedy(p.Code), "%s: %s, for %s", p.Topic, p.Text, since)
+			if p.Warning {
+				found.Level = Warning
+			}
+			all = append(all, found)
 		}
 	}
 	all = append(all, conflicts(f)...)
@@ -38,11 +42,12 @@ func checkDaemon(f Facts) (all []Finding) {
 	return all
 }
 
-// coveredElsewhere reports whether another check covers a problem: etcd, entries, routes, filter, or conflicts below.
+// coveredElsewhere reports whether another check covers a problem: etcd, entries, routes, filter, forwarding, peers, or
+// conflicts below.
 func coveredElsewhere(p status.Problem) bool {
 	switch p.Code {
 	case status.EntriesPending, status.CachedLeases, status.StoreDown, status.PacketsDropped, status.RulesNotSet,
-		status.RouteShadowed, status.Conflict:
+		status.RouteShadowed, status.Conflict, status.ForwardingOff, status.PeerUnreachable, status.AllUnreachable:
 		return true
 	}
 	return p.Kind != ""
@@ -75,6 +80,11 @@ func (f Facts) remedy(code status.Reason) string {
 			etcd.ctl("put", etcd.key("config"))
 	case status.StartFailed, status.NoUplink:
 		return "ip -brief address shows the interfaces; bring the uplink up, or select another with --iface"
+	case status.UnderlayRoute:
+		return "ip route add PREFIX via GATEWAY dev UPLINK, to the other nodes' public IPs; " +
+			"or select another uplink with --iface"
+	case status.PolicyRule:
+		return "ip rule; ip route show table all; remove what is not yours"
 	case status.FileNotWritten:
 		return "check that the directory exists and is writable: df, mount, ls -ld"
 	case status.NoLease:

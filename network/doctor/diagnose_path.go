@@ -32,6 +32,9 @@ func (f Facts) diagnose(p probe.Path) diagnosis {
 				advise("selvaged explain %s; ip rule; remove what is not yours", x.Address)
 		}
 	}
+	if d, ok := f.misrouted(p); ok {
+		return d
+	}
 	if p.Overlay.SendError != "" {
 		return fail("this node's kernel sends nothing to pods of %s: %s", peerNames{}, p.Overlay.SendError).
 			advise("selvaged explain ADDRESS follows a packet to an address there")
@@ -44,6 +47,34 @@ func (f Facts) diagnose(p probe.Path) diagnosis {
 	}
 	return f.directLost(p)
 }
+
+// misrouted diagnoses a path whose packets this node does not send by its uplink.
+func (f Facts) misrouted(p probe.Path) (diagnosis, bool) {
+	route, known := f.Underlay[p.Target.Underlay]
+	up, ok := f.uplink()
+	if !known || !ok {
+		return diagnosis{}, false
+	}
+	switch {
+	case route.Err != "":
+		return fail("this node has no route to %s on the underlay: %s", peerNames{}, route.Err).
+			advise("ip route add PREFIX via GATEWAY dev %s; ip rule; ip route show table all", up.Name), true
+	case route.Link == "" || route.Link == up.Name || up.Name == loopback:
+		return diagnosis{}, false
+	case route.Link == loopback:
+		return fail("the public IP of %s is an address of this node itself", peerNames{}).
+			advise("ip address shows where; give one of the nodes another address, or another --public-ip"), true
+	}
+	via := ""
+	if route.Via.IsValid() {
+		via = " via " + route.Via.String()
+	}
+	return fail("packets to %s leave by %s%s, and not by the uplink %s", peerNames{}, route.Link, via, up.Name).
+		advise("ip route add PREFIX via GATEWAY dev %s; or start selvaged with --iface=%s", up.Name, route.Link), true
+}
+
+// loopback is the name of the loopback interface.
+const loopback = "lo"
 
 // expiredAtPeer reports whether the peer answered that the hop limit was exceeded. Where a foreign route takes
 // precedence, a router on the underlay answers that instead.

@@ -90,7 +90,8 @@ func Examine(ctx context.Context, o Options) (Report, error) {
 	return r, nil
 }
 
-// targets selects the peers to probe. It selects at random, so that repeated runs cover all of them.
+// targets selects the peers to probe: those that do not answer the daemon, and others at random, so that repeated runs
+// cover all of them.
 func (f *Facts) targets(o Options) (all []probe.Target, err error) {
 	if f.Status == nil || f.Status.Backend == nil {
 		return nil, nil
@@ -106,6 +107,7 @@ func (f *Facts) targets(o Options) (all []probe.Target, err error) {
 			ErrNoPeer, o.Peer)
 	}
 	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+	slices.SortStableFunc(peers, func(a, b status.Peer) int { return cmp.Compare(rank(a), rank(b)) })
 	if o.Sample > 0 && len(peers) > o.Sample {
 		peers = peers[:o.Sample]
 	}
@@ -116,6 +118,14 @@ func (f *Facts) targets(o Options) (all []probe.Target, err error) {
 		all = append(all, f.targetsOf(p)...)
 	}
 	return all, nil
+}
+
+// rank is 0 for a peer that does not answer the daemon, else 1.
+func rank(p status.Peer) int {
+	if slices.ContainsFunc(p.Reach, func(r status.Reach) bool { return r.State == status.Unreachable }) {
+		return 0
+	}
+	return 1
 }
 
 func matchesPeer(p status.Peer, name string) bool {
@@ -201,7 +211,7 @@ func (f *Facts) probe(ctx context.Context, o Options, targets []probe.Target) er
 		f.Paths[at] = detailed[i]
 	}
 	f.Counters = readDropCounters(f.scope()).since(before)
-	f.Unresolved = gatherUnresolved()
+	f.Unresolved, f.Underlay = gatherUnresolved(), f.gatherUnderlay()
 	f.explain(ctx, o)
 	return err
 }

@@ -40,6 +40,8 @@ type Facts struct {
 	ProbeErr  error
 	// Skipped are unreachable peers, by lease key, beyond the maximum that is probed in detail.
 	Skipped map[string]bool
+	// Underlay is how the kernel sends packets to the public IPs of unreachable peers.
+	Underlay map[netip.Addr]UnderlayRoute
 	// Unresolved are addresses on this node's links that no host answered for (ARP or neighbour discovery).
 	Unresolved map[netip.Addr]bool
 }
@@ -73,6 +75,13 @@ type Route struct {
 	Text   string // as an argument of ip route
 	Metric int
 	Kernel bool // the kernel added it for an address (proto kernel)
+}
+
+// UnderlayRoute is the kernel's route to a public IP.
+type UnderlayRoute struct {
+	Link string     // the interface; empty: there is no route
+	Via  netip.Addr // the gateway; invalid: none
+	Err  string     // why there is no route
 }
 
 // SubnetFile is the file that the daemon writes for the CNI plugin.

@@ -156,6 +156,36 @@ func NeighbourLimits() map[string]int {
 	return all
 }
 
+// gatherUnderlay looks up how packets are sent to the public IPs of paths that do not work.
+func (f *Facts) gatherUnderlay() map[netip.Addr]UnderlayRoute {
+	all := map[netip.Addr]UnderlayRoute{}
+	for _, p := range f.Paths {
+		if p.Detail == nil || p.Works() {
+			continue
+		}
+		options := &netlink.RouteGetOptions{}
+		if d := f.device(p.Link); p.Tunnel && d.Local.IsValid() {
+			options.SrcAddr = d.Local.AsSlice()
+		}
+		routes, err := netlink.RouteGetWithOptions(p.Target.Underlay.AsSlice(), options)
+		if err != nil {
+			all[p.Target.Underlay] = UnderlayRoute{Err: err.Error()}
+			continue
+		}
+		for _, r := range routes[:min(len(routes), 1)] {
+			u := UnderlayRoute{}
+			if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+				u.Link = l.Attrs().Name
+			}
+			if via, ok := netip.AddrFromSlice(r.Gw); ok {
+				u.Via = via.Unmap()
+			}
+			all[p.Target.Underlay] = u
+		}
+	}
+	return all
+}
+
 // gatherUnresolved returns the neighbours whose address resolution failed or is incomplete.
 func gatherUnresolved() map[netip.Addr]bool {
 	all := map[netip.Addr]bool{}

@@ -234,6 +234,12 @@ func TestJudge(t *testing.T) {
 		{"no uplink", func(f *Facts) {
 			f.Status.Problems = []status.Problem{{Topic: "uplink", Code: status.NoUplink, Text: "no default route", Since: now}}
 		}, Failure, "uplink: no default route", "--iface"},
+		{"routed elsewhere, and it works", func(f *Facts) {
+			f.Status.Problems = []status.Problem{{Topic: "routing", Code: status.UnderlayRoute, Text: "by eth1", Since: now, Warning: true}}
+		}, Warning, "routing: by eth1", "ip route add PREFIX via GATEWAY dev UPLINK"},
+		{"a policy rule", func(f *Facts) {
+			f.Status.Problems = []status.Problem{{Topic: "routing", Code: status.PolicyRule, Text: "ip rule 100", Since: now}}
+		}, Failure, "routing: ip rule 100", "remove what is not yours"},
 		{"two conflicts", func(f *Facts) {
 			f.Status.Problems = []status.Problem{{Topic: "conflict", Code: status.Conflict, Text: "one"}, {Topic: "conflict", Code: status.Conflict, Text: "two"}}
 		}, Failure, "one; two", "find the process that changes it"},
@@ -328,6 +334,22 @@ func TestJudge(t *testing.T) {
 			f.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
 		}, Failure, "answers of node2 (192.0.2.2) arrive on eth1", "sysctl -w net.ipv4.conf.eth1.rp_filter=2"},
 		{"a direct path without answers", at(broken(), func(p *probe.Path) { p.Tunnel = false }), Failure, "packets for the pods of node2 (192.0.2.2) are lost", "selvaged doctor"},
+		{"no underlay route", func(f *Facts) {
+			f.Paths = []probe.Path{broken()}
+			f.Underlay = map[netip.Addr]UnderlayRoute{addr("192.0.2.2"): {Err: "network is unreachable"}}
+		}, Failure, "this node has no route to node2 (192.0.2.2) on the underlay: network is unreachable", "ip route add PREFIX via GATEWAY dev eth0"},
+		{"another interface than the uplink", func(f *Facts) {
+			f.Paths = []probe.Path{broken()}
+			f.Underlay = map[netip.Addr]UnderlayRoute{addr("192.0.2.2"): {Link: "eth1", Via: addr("198.51.100.1")}}
+		}, Failure, "packets to node2 (192.0.2.2) leave by eth1 via 198.51.100.1, and not by the uplink eth0", "--iface=eth1"},
+		{"the node's own address", func(f *Facts) {
+			f.Paths = []probe.Path{broken()}
+			f.Underlay = map[netip.Addr]UnderlayRoute{addr("192.0.2.2"): {Link: "lo"}}
+		}, Failure, "the public IP of node2 (192.0.2.2) is an address of this node itself", "--public-ip"},
+		{"the right underlay route", func(f *Facts) {
+			f.Paths = []probe.Path{broken()}
+			f.Underlay = map[netip.Addr]UnderlayRoute{addr("192.0.2.2"): {Link: "eth0"}}
+		}, Failure, "VXLAN packets (UDP port 8472) to node2 (192.0.2.2) are lost", "UDP port 8472"},
 		{"policy routing", func(f *Facts) {
 			f.Paths = []probe.Path{broken()}
 			f.Explained = map[string]status.Explanation{"10.5.2.0-24": {

@@ -34,7 +34,9 @@ func (l *Lookup) Flow(f network.Flow) (network.Hop, error) {
 func (l *Lookup) flowRequest(f network.Flow) (*nl.NetlinkRequest, error) {
 	request := nl.NewNetlinkRequest(unix.RTM_GETROUTE, 0)
 	request.Sockets = l.raw
-	message := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyOf(f.To), Dst_len: uint8(f.To.BitLen()), Flags: unix.RTM_F_LOOKUP_TABLE}}
+	message := &nl.RtMsg{RtMsg: unix.RtMsg{
+		Family: familyOf(f.To), Dst_len: uint8(f.To.BitLen()), Flags: unix.RTM_F_LOOKUP_TABLE,
+	}}
 	if f.From.IsValid() {
 		message.Src_len = uint8(f.From.BitLen())
 	}
@@ -81,8 +83,8 @@ func (l *Lookup) hop(b []byte) (h network.Hop, err error) {
 	return h, nil
 }
 
-// Rejecting returns the policy rule, or the route in one of the tables that rules lead to, by which the kernel rejects a
-// flow. A rule that depends on what a flow does not have, such as a mark, is skipped.
+// Rejecting returns the policy rule, or the route in one of the tables that rules lead to, by which the kernel rejects
+// a flow. A rule that depends on what a flow does not have, such as a mark, is skipped.
 func (l *Lookup) Rejecting(f network.Flow) (network.Rejection, error) {
 	rules, err := l.rules(familyOf(f.To))
 	if err != nil {
@@ -104,9 +106,8 @@ func (l *Lookup) Rejecting(f network.Flow) (network.Rejection, error) {
 				continue
 			}
 			if rejects(route.Type) {
-				return network.Rejection{
-					Text: fmt.Sprintf("%s, which has %s %s", ruleText(r), routeType(route.Type), prefixText(route.Dst)), Table: uint32(r.Table),
-				}, nil
+				text := fmt.Sprintf("%s, which has %s %s", ruleText(r), routeType(route.Type), prefixText(route.Dst))
+				return network.Rejection{Text: text, Table: uint32(r.Table)}, nil
 			}
 			return network.Rejection{}, nil
 		}
@@ -195,7 +196,8 @@ func (l *Lookup) longest(a netip.Addr, table int) (best netlink.Route, found boo
 func matches(r netlink.Rule, f network.Flow) bool {
 	in := func(p *net.IPNet, a netip.Addr) bool { return p == nil || a.IsValid() && p.Contains(a.AsSlice()) }
 	iif := r.IifName == "" || r.IifName == f.In || f.In == "" && r.IifName == "lo" // lo: what this node sends
-	all := in(r.Src, f.From) && in(r.Dst, f.To) && iif && r.Mark == 0 && r.Tos == 0 && r.OifName == "" && r.UIDRange == nil &&
+	all := in(r.Src, f.From) && in(r.Dst, f.To) && iif &&
+		r.Mark == 0 && r.Tos == 0 && r.OifName == "" && r.UIDRange == nil &&
 		(r.IPProto == 0 || r.IPProto == unix.IPPROTO_UDP && f.UDP != 0) && r.Sport == nil &&
 		(r.Dport == nil || f.UDP != 0 && r.Dport.Start <= f.UDP && f.UDP <= r.Dport.End)
 	return all != r.Invert

@@ -80,6 +80,10 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 		Entries: n.tables.Compare(entries),
 	}
 	path := n.backend.Describe().Path(want, l.Endpoints[f].Subnet)
+	p.Underlay.To = p.PublicIP
+	if path.Tunnel != nil {
+		p.Underlay.From, p.Underlay.UDP = path.Tunnel.Local, path.Tunnel.Port
+	}
 	p.Path = path.String()
 	if len(want.Routes) == 0 {
 		return p

@@ -21,6 +21,7 @@ type pathTopic struct {
 	topic  string
 	code   status.Reason // of the routing
 	family subnet.Family
+	n      int // among those
 }
 
 // At most manyPaths lines about the paths are logged in pathsLogged: a link that fails again and again would fill the
@@ -47,9 +48,12 @@ func (j *journal) pathsChanged(all []pathProblem, now time.Time) {
 	}
 	open := make(map[pathTopic]pathProblem, len(all))
 	for _, p := range all {
-		topic := pathTopic{p.topic, "", p.family}
+		topic := pathTopic{topic: p.topic, family: p.family}
 		if p.topic == topicRouting {
 			topic.code = p.code
+		}
+		for _, taken := open[topic]; taken; _, taken = open[topic] {
+			topic.n++
 		}
 		if before, known := l.open[topic]; !known || before.text != p.text {
 			level := logrus.ErrorLevel

@@ -103,16 +103,26 @@ func startNode(t *testing.T, store subnet.Store, dir string) *runningNode {
 // startNodeOf does the same for the network under a prefix of the store, with a subnet file of that name.
 func startNodeOf(t *testing.T, store subnet.Store, dir, prefix, subnetFile string) *runningNode {
 	t.Helper()
+	return startNodeWith(t, store, dir, func(o *Options) {
+		o.StorePrefix, o.SubnetFile = prefix, filepath.Join(dir, subnetFile)
+	})
+}
+
+// startNodeWith is startNode with other options.
+func startNodeWith(t *testing.T, store subnet.Store, dir string, change func(*Options)) *runningNode {
+	t.Helper()
 	r := &runningNode{}
 	log := logrus.New()
 	log.Out = &r.log
 	log.Formatter = &logrus.TextFormatter{DisableTimestamp: true, DisableQuote: true}
-	n, err := newNode(Options{
+	options := Options{
 		Store: store, Uplink: uplink.Options{Ifaces: []string{"uplink1"}}, NodeName: "node1", Version: "test",
-		StorePrefix: prefix, SubnetFile: filepath.Join(dir, subnetFile), StateDir: dir, IPMasq: true, Forward: true, VTEPFilter: true,
+		SubnetFile: filepath.Join(dir, "subnet.env"), StateDir: dir, IPMasq: true, Forward: true, VTEPFilter: true,
 		RulesResync: time.Minute, Resync: time.Hour, PeerGrace: time.Hour, LeaseTTL: 24 * time.Hour, CachedStart: true,
 		BlackholeRoute: true, Log: log,
-	})
+	}
+	change(&options)
+	n, err := newNode(options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,8 @@ type candidate struct {
 	name     string
 }
 
-// Choose returns the peers that a node probes, by name: at most [Degree], all of them in a small cluster. All nodes have
-// to use the same names. It takes O(peers) time.
+// Choose returns the peers that a node probes, by name: at most [Degree], all of them in a small cluster. All nodes
+// have to use the same names. It takes O(peers) time.
 func Choose(self string, peers iter.Seq[string]) (names []string) {
 	var nearest [Degree][]candidate // by circle; as many as may be chosen by the circles before
 	own := hash(self)

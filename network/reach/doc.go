@@ -2,12 +2,12 @@
 // nor waits, and package echo does.
 //
 // Each node probes a few others, [Degree], however large the cluster is. Which ones follows from the names of the
-// leases, so no node has to be told: [Choose] arranges all nodes in [Degree] circles by hash, and a node probes its
+// leases, without any coordination: [Choose] arranges all nodes in [Degree] circles by hash, and a node probes its
 // successor in each. So each node is probed by as many others as it probes, and when a node joins or leaves, only
 // its neighbours in the circles choose again.
 //
-// [Schedule] spreads the probes over time. A peer is unreachable after [Misses] probes in a row without an answer, which
-// follow each other faster than others, and reachable again with the first answer.
+// [Schedule] spreads the probes over time. A peer is unreachable after [Misses] probes in a row without an answer,
+// which follow each other faster than others, and reachable again with the first answer.
 //
 // Cost with the default interval of 10 s: a node sends one echo request of 28 bytes (48 with IPv6), 78 (118) with
 // VXLAN, every 2.5 s in each family, and answers as many, in a cluster of any size. At most [Degree] requests are

@@ -235,8 +235,8 @@ func (s *Schedule) Results(f subnet.Family) map[string]Result {
 // Totals returns the numbers of probes since the schedule was made, by subnet.Family.
 func (s *Schedule) Totals() [2]Totals { return s.totals }
 
-// AllUnreachable reports whether no probed peer can be reached in a family, and since when that is so. It is false while
-// the result of any of them is not known. probed are the results of a family.
+// AllUnreachable reports whether no probed peer can be reached in a family, and since when that is so. It is false
+// while the result of any of them is not known. probed are the results of a family.
 func AllUnreachable(probed []Result) (since time.Time, ok bool) {
 	for _, r := range probed {
 		if r.State != Unreachable {

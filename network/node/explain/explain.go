@@ -22,6 +22,8 @@ import (
 type Kernel interface {
 	// Route returns the kernel's route for an address, or an error that says why there is none.
 	Route(netip.Addr) (network.Hop, error)
+	// Flow returns the kernel's route for a flow, or an error that says why there is none.
+	Flow(network.Flow) (network.Hop, error)
 	// Shadowing returns the foreign route that shadows the route under a key for an address.
 	Shadowing(netip.Addr, network.RouteKey) (route string, ok bool, err error)
 	// LinkWith returns the name of the interface that has an address; empty if there is none.
@@ -62,6 +64,7 @@ type Peer struct {
 	Name     string
 	Subnet   netip.Prefix // that holds the address
 	PublicIP netip.Addr
+	Underlay network.Flow         // the packets on the underlay
 	Path     string               // how it is reached, such as "over VXLAN, flannel.1"
 	Entries  []network.Comparison // the kernel objects of the path
 	Route    network.RouteKey     // of its subnet
@@ -249,13 +252,21 @@ func (e *explanation) underlay() {
 	if !p.PublicIP.IsValid() {
 		return
 	}
-	hop, err := e.kernel.Route(p.PublicIP)
-	if err != nil {
+	hop, err := e.kernel.Flow(p.Underlay)
+	text := fmt.Sprintf("%s %s", p.PublicIP, hop)
+	switch up := e.facts.Uplink; {
+	case err != nil:
 		e.step("uplink", p.PublicIP.String(), status.Missing, err.Error())
 		e.conclude(false, "%s belongs to %s, but this node has no route to its public IP %s", e.address, p.Name, p.PublicIP)
-		return
+	case hop.Link != "" && hop.Link != up && up != loopback:
+		e.step("uplink", text, status.Foreign, "not by "+up)
+		if p.Reach.State != status.Reachable {
+			e.conclude(false, "%s belongs to %s, but packets to its public IP %s leave by %s, and not by the uplink %s",
+				e.address, p.Name, p.PublicIP, hop.Link, up)
+		}
+	default:
+		e.step("uplink", text, status.Note, "to "+p.Name)
 	}
-	e.step("uplink", fmt.Sprintf("%s %s", p.PublicIP, hop), status.Note, "to "+p.Name)
 }
 
 // reach says whether the node answers probes. A node that does not is the last thing that can be wrong.
@@ -269,6 +280,10 @@ func (e *explanation) reach() {
 			e.address, e.facts.Peer.Name, e.facts.Peer.Path)
 	}
 }
+
+// loopback is the name of the loopback interface. As the uplink, it has the node's address, and packets leave by other
+// interfaces.
+const loopback = "lo"
 
 func (e *explanation) filterMark() status.Mark {
 	if e.facts.Filter.InForce {

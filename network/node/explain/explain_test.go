@@ -29,6 +29,8 @@ func (k fakeKernel) Route(a netip.Addr) (network.Hop, error) {
 	return network.Hop{}, errors.New("no route to " + a.String())
 }
 
+func (k fakeKernel) Flow(f network.Flow) (network.Hop, error) { return k.Route(f.To) }
+
 func (k fakeKernel) Shadowing(netip.Addr, network.RouteKey) (string, bool, error) {
 	return k.shadow, k.shadow != "", k.broken
 }
@@ -64,7 +66,8 @@ func withPeer(change func(*Facts)) Facts {
 	f := overlay()
 	f.Claims = []Claim{{Lease: "10.5.2.0-24", Node: "node2"}}
 	f.Peer = &Peer{
-		Name: "node2", Subnet: netip.MustParsePrefix("10.5.2.0/24"), PublicIP: netip.MustParseAddr("172.31.0.12"), Path: "over VXLAN, flannel.1", Link: "flannel.1",
+		Name: "node2", Subnet: netip.MustParsePrefix("10.5.2.0/24"), PublicIP: netip.MustParseAddr("172.31.0.12"),
+		Underlay: network.Flow{To: netip.MustParseAddr("172.31.0.12")}, Path: "over VXLAN, flannel.1", Link: "flannel.1",
 		Route:   network.RouteKey{Prefix: netip.MustParsePrefix("10.5.2.0/24")},
 		Entries: []network.Comparison{{Kind: "route", Desired: []string{"ip route replace 10.5.2.0/24"}, InSync: true}},
 		Device:  &Device{Text: "flannel.1 local 172.31.0.11 port 8472", MTU: 1450, InSync: true},
@@ -129,6 +132,12 @@ func TestAddress(t *testing.T) {
 		{"no way to the node", "10.5.2.9", withPeer(nil), with(func(k *fakeKernel) { k.routes = routes("10.5.2.9", "flannel.1") }), false,
 			"10.5.2.9 belongs to node2, but this node has no route to its public IP 172.31.0.12",
 			[]string{"uplink missing 172.31.0.12 # no route to 172.31.0.12"}},
+		{"by another uplink", "10.5.2.9", withPeer(nil), with(func(k *fakeKernel) { k.routes = routes("10.5.2.9", "flannel.1", "172.31.0.12", "eth1") }), false,
+			"10.5.2.9 belongs to node2, but packets to its public IP 172.31.0.12 leave by eth1, and not by the uplink eth0",
+			[]string{"uplink foreign 172.31.0.12 dev eth1 # not by eth0"}},
+		{"by another uplink, and it works", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Reach.State = status.Reachable }),
+			with(func(k *fakeKernel) { k.routes = routes("10.5.2.9", "flannel.1", "172.31.0.12", "eth1") }), true,
+			"10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{"uplink foreign 172.31.0.12 dev eth1 # not by eth0"}},
 		{"foreign filter", "10.5.2.9", withPeer(func(f *Facts) { f.Filter.Foreign = []status.Text{"chain x drops"} }), good, false,
 			"10.5.2.9 belongs to node2, but a foreign packet filter on this node drops what is sent to it", []string{"filter foreign chain x drops"}},
 		{"rules not in force", "10.5.2.9", withPeer(func(f *Facts) { f.Filter.InForce = false }), good, true,

@@ -54,7 +54,8 @@ func forwardingOff(o Order, f subnet.Family, read func(path string) string) []Fa
 	}
 	return []Fault{{
 		Code: status.ForwardingOff, Family: f, All: true, Sure: true,
-		Text: fmt.Sprintf("%s is 0: this node forwards no %s packets of its pods, which arrive on %s; set it to 1", path, f, bridge),
+		Text: fmt.Sprintf("%s is 0: this node forwards no %s packets of its pods, which arrive on %s; set it to 1",
+			path, f, bridge),
 	}}
 }
 
@@ -72,7 +73,8 @@ func (o Order) examine(p Path, f subnet.Family, k Kernel) (all []suspect) {
 	out := network.Flow{To: far}
 	if o.Bridges[f] != "" {
 		out.From, out.In = pod, o.Bridges[f]
-		if x, bad := policy(network.Flow{To: pod, From: far, In: p.Link}, o.Bridges[f], "packets from %%s to this node's pods", k); bad {
+		in := network.Flow{To: pod, From: far, In: p.Link}
+		if x, bad := policy(in, o.Bridges[f], "packets from %%s to this node's pods", k); bad {
 			all = append(all, x)
 		}
 	}
@@ -110,9 +112,9 @@ func via(h network.Hop) string {
 	return " via " + h.Gateway.String()
 }
 
-// policy examines a flow inside the overlay, which has to leave by a link. Routes in the main table are compared with the
-// desired ones elsewhere; this is about everything that takes precedence over that table. what is a format for the name
-// of the peer.
+// policy examines a flow inside the overlay, which has to leave by a link. Routes in the main table are compared with
+// the desired ones elsewhere; this is about everything that takes precedence over that table. what is a format for the
+// name of the peer.
 func policy(flow network.Flow, link, what string, k Kernel) (x suspect, bad bool) {
 	x.code = status.PolicyRule
 	hop, err := k.Flow(flow)

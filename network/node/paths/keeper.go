@@ -49,7 +49,7 @@ type Keeper struct {
 	ordered  bool // an order has been received
 	schedule *reach.Schedule
 	sockets  [2]*echo.Socket
-	openAt   time.Time // when to open the sockets; zero: they are open, or not wanted
+	openAt   time.Time // when to open the sockets; zero: they are open, or not needed
 	off      status.Reason
 	offLog   string    // why, as logged
 	checkAt  time.Time // when to check the routing; zero: nothing has changed
@@ -65,8 +65,8 @@ type answer struct {
 	at     time.Time
 }
 
-// New returns a keeper that probes each chosen peer once an interval; 0: never. It calls wake, which must not block, when
-// the result of a path or the faults have changed.
+// New returns a keeper that probes each chosen peer once an interval; 0: never. It calls wake, which must not block,
+// when the result of a path or the faults have changed.
 func New(interval time.Duration, log logrus.FieldLogger, wake func()) *Keeper {
 	k := &Keeper{
 		interval: interval, log: log, wake: wake,
@@ -190,10 +190,11 @@ func (o Order) probed() (all []reach.Peer) {
 	return all
 }
 
-// targets returns the addresses at which a peer is probed. With tunnels, a node has the first address of its subnet, and
-// where its firewall drops echo requests, it answers that the hop limit is exceeded, which happens before FORWARD.
-// Without tunnels it may have no address in its subnet: then the address of its pods' bridge is probed, with a hop limit
-// that makes it answer even if it has no bridge yet; and, where it drops such packets, its public IP.
+// targets returns the addresses at which a peer is probed. With tunnels, a node has the first address of its subnet.
+// Where its firewall drops echo requests, it answers that the hop limit is exceeded, which happens before FORWARD.
+//
+// Without tunnels a node may have no address in its subnet: then the address of its pods' bridge is probed, with a hop
+// limit that makes it answer even if it has no bridge yet; and, where it drops such packets, its public IP.
 func (o Order) targets(p Path) [2]reach.Target {
 	if o.Tunnels {
 		return [2]reach.Target{{Addr: p.Subnet.Addr()}, {Addr: subnet.LastAddr(p.Subnet).Prev(), Hops: 1}}

@@ -37,8 +37,8 @@ func encode(f subnet.Family, id, seq uint16) []byte {
 	return b
 }
 
-// decode returns the identifier and the sequence number of the echo request that an ICMP message answers: a reply, or an
-// error that quotes the request. ok is false for any other message.
+// decode returns the identifier and the sequence number of the echo request that an ICMP message answers: a reply, or
+// an error that quotes the request. ok is false for any other message.
 func decode(f subnet.Family, b []byte) (id, seq uint16, ok bool) {
 	if len(b) < icmpHeader {
 		return 0, 0, false
