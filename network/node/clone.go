@@ -96,7 +96,8 @@ func (n *node) sharedIPProblems() []status.Problem {
 	since := slices.MinFunc(slices.Collect(maps.Values(shared)), time.Time.Compare)
 	return []status.Problem{{
 		Topic: "lease", Code: status.PublicIPShared, Since: since, Text: status.Text(text +
-			" of another node has this node's public IP " + strings.Join(addresses(n.uplink.PublicIP), ", ") + ": give each node a public IP of its own; if that " +
+			" of another node has this node's public IP " + strings.Join(addresses(n.uplink.PublicIP), ", ") +
+			": give each node a public IP of its own; if that " +
 			"node is gone, release its lease"),
 	}}
 }

@@ -52,7 +52,8 @@ type problem struct {
 
 func newJournal(log logrus.FieldLogger) *journal {
 	return &journal{
-		log: log, open: map[string]problem{}, limits: map[string]*backoff.Limiter{}, conflicts: map[string]conflict{}, failures: map[string]*failure{},
+		log: log, open: map[string]problem{}, limits: map[string]*backoff.Limiter{},
+		conflicts: map[string]conflict{}, failures: map[string]*failure{},
 		repairs:  repairLog{by: map[string]bool{}},
 		rejected: rejectedLog{reasons: map[string]string{}, ownIP: map[string]time.Time{}},
 		shared:   sharedLog{named: map[string]bool{}},

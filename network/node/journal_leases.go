@@ -165,7 +165,9 @@ func (j *journal) shadowed(all []network.Shadow, describe func(network.Shadow) s
 	l := &j.shadows
 	if len(all) == 0 {
 		if l.logged {
-			j.few("foreign routes", now, func() { j.log.Info("no foreign route takes precedence over the overlay's routes any more") })
+			j.few("foreign routes", now, func() {
+				j.log.Info("no foreign route takes precedence over the overlay's routes any more")
+			})
 		}
 		l.since, l.logged = nil, false
 		return
