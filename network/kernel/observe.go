@@ -210,7 +210,9 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 	}
 	// A connected route under a key that a lease may want later: it has to be known by then, as replacing it would do
 	// harm.
-	return m, m.route.Protocol == unix.RTPROT_KERNEL &&
+	// Each interface with IPv6, such as a pod's veth, has one to fe80::/64. No lease wants that key, and to observe it would
+	// make the interface a suspect when it goes.
+	return m, m.route.Protocol == unix.RTPROT_KERNEL && !m.key.Prefix.Addr().IsLinkLocalUnicast() &&
 		(m.key.Metric == network.DefaultMetric(m.key.Prefix) || m.key.Metric == network.ConnectedMetric(m.key.Prefix)) ||
 		k.inOverlay(m.key.Prefix)
 }

@@ -84,8 +84,8 @@ func (p *publisher) subnetFile(wake *alarm, f subnetfile.File) {
 	}
 }
 
-// statusFile tells the CNI plugin whether this node can carry what a new pod sends. It is the plugin's STATUS: what is
-// wrong with peers, or with the store, is no reason.
+// statusFile tells the CNI plugin whether this node can carry what a new pod sends. It is the plugin's STATUS: what
+// is wrong with peers, or with the store, is no reason.
 func (p *publisher) statusFile(wake *alarm, s subnetfile.Status) {
 	if p.content == "" && !p.ready || s == p.status || !p.state.due(wake) {
 		return // there is no subnet file of this run, or nothing new
@@ -99,8 +99,8 @@ func (p *publisher) statusFile(wake *alarm, s subnetfile.Status) {
 	p.status = s
 }
 
-// check looks whether another process changed or removed the files, and has them written again. cause is what it found
-// about the subnet file: "missing", "changed" or nothing.
+// check looks whether another process changed or removed the files, and has them written again. cause is what it
+// found about the subnet file: "missing", "changed" or nothing.
 func (p *publisher) check(now time.Time) (cause string) {
 	if p.content != "" {
 		switch data, err := os.ReadFile(p.path); {
@@ -151,8 +151,8 @@ func pluginStatus(outOfSync, leased bool) subnetfile.Status {
 	}
 }
 
-// holdSubnetFile keeps other daemons from writing the same subnet file. It may be impossible, for instance on a file system
-// without locks; then nothing is held.
+// holdSubnetFile keeps other daemons from writing the same subnet file. It may be impossible, for instance on a file
+// system without locks; then nothing is held.
 func holdSubnetFile(path, network string) (*heldFile, error) {
 	lock, err := holdFile(LockPath(path), network)
 	if held, is := errors.AsType[*heldError](err); is {
