@@ -88,3 +88,51 @@ func TestUplinkBack(t *testing.T) {
 		return nil
 	})
 }
+
+// TestPodsInterfaceCostsNothing: the interface of a pod comes and goes, with addresses of both families. Nothing is read
+// for it, so its cost does not depend on what else is on the node.
+func TestPodsInterfaceCostsNothing(t *testing.T) {
+	inNet(t, func(k *Kernel) error {
+		if err := k.Read(); err != nil {
+			return err
+		}
+		k.UplinkStale()
+		k.Uplink("uplink0")
+		for _, x := range []struct {
+			typ  uint16
+			data []byte
+		}{
+			{unix.RTM_NEWLINK, podLink(77, "veth77", unix.IFF_UP)},
+			{unix.RTM_NEWROUTE, podRoute(77, netip.MustParsePrefix("fe80::/64"))},
+			{unix.RTM_NEWLINK, podLink(77, "veth77", 0)},
+			{unix.RTM_DELROUTE, podRoute(77, netip.MustParsePrefix("fe80::/64"))},
+			{unix.RTM_DELLINK, podLink(77, "veth77", 0)},
+		} {
+			k.enqueue(func() { k.inbox.add(notification(x.typ, x.data), "") })
+			if reread := k.takeIn(); reread || len(k.suspects) > 0 || k.UplinkStale() {
+				t.Errorf("after message %d: full read %t, suspects %v", x.typ, reread, k.suspects)
+			}
+			clear(k.suspects)
+		}
+		return nil
+	})
+}
+
+// podLink is the content of a notification of an interface.
+func podLink(index uint32, name string, flags uint32) []byte {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], index)
+	binary.NativeEndian.PutUint32(b[8:], flags)
+	text := append([]byte(name), 0)
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(text)))
+	b = binary.NativeEndian.AppendUint16(b, unix.IFLA_IFNAME)
+	b = append(b, text...)
+	return append(b, make([]byte, (4-len(b)%4)%4)...)
+}
+
+// podRoute is the content of a notification of the route that the kernel makes for an IPv6 address.
+func podRoute(index uint32, p netip.Prefix) []byte {
+	r := network.Route{Protocol: unix.RTPROT_KERNEL, Type: unix.RTN_UNICAST}
+	b := encodeRoute(nil, unix.RTM_NEWROUTE, network.RouteKey{Prefix: p, Metric: 256}, r, 0)[unix.SizeofNlMsghdr:]
+	return attributeUint32(b, unix.RTA_OIF, index)
+}
