@@ -53,6 +53,7 @@ func (n *node) newIdentity(wake *alarm) {
 		return
 	}
 	n.holder.cloned, n.holder.instanceID = false, fresh.InstanceID
+	wake.set(wake.now) // to claim
 	n.Log.WithField("instance", fresh.InstanceID).WithField("was", was).
 		Error("another live daemon has this node's instance id (a cloned machine, or a copied state directory); this node " +
 			"has a new id now and claims another subnet")
