@@ -1,0 +1,235 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/grpclog"
+
+	"github.com/selvage-net/selvage/network/node"
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet/etcd"
+)
+
+// config has the flags of the command.
+type config struct {
+	etcd   etcd.Options
+	socket string
+	force  bool
+	out    io.Writer
+	notes  io.Writer
+}
+
+// Config shows, checks and sets the network config of the cluster.
+func Config() *cobra.Command {
+	var o config
+	c := &cobra.Command{
+		Use:   "config show | check FILE | set FILE",
+		Short: "Show, check or set the network config of the cluster",
+		Long: `config show prints the network config in etcd, and on stderr where it is and whether this node's daemon uses it.
+
+config check validates a config (FILE, or - for standard input) and compares it with the one in etcd: what would change,
+whether running nodes would follow, and which nodes would refuse it. Without etcd it only validates. The exit code is 1
+if the config is invalid, and 2 if nodes would refuse it.
+
+config set does the same and then writes the config, unless the one in etcd was changed meanwhile. If nodes would
+refuse it, it is written with --force only.`,
+		Example: `  selvaged config show --etcd-endpoints=http://10.0.0.1:2379
+  selvaged config check network.json
+  selvaged config show | sed s/1450/1400/ | selvaged config set -`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 1 && args[0] == "show", len(args) == 2 && (args[0] == "check" || args[0] == "set"):
+				return nil
+			}
+			return errors.New("want show, check FILE or set FILE; - is standard input")
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				return []cobra.Completion{"show", "check", "set"}, cobra.ShellCompDirectiveNoFileComp
+			}
+			return nil, cobra.ShellCompDirectiveDefault
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
+				return err
+			}
+			o.out, o.notes = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			store, err := o.open()
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			if args[0] == "show" {
+				return o.show(cmd.Context(), store)
+			}
+			data, err := read(args[1], cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			return o.apply(cmd.Context(), store, data, args[0] == "set")
+		},
+	}
+	EtcdFlags(c.Flags(), &o.etcd)
+	c.Flags().StringVar(&o.socket, "socket", status.DefaultSocket, "path of the daemon's socket")
+	c.Flags().BoolVar(&o.force, "force", false, "set the config even if nodes would refuse it")
+	return c
+}
+
+// open returns the store. It sends no request yet.
+func (o *config) open() (*etcd.Store, error) {
+	log := logrus.New()
+	log.SetLevel(logrus.ErrorLevel)
+	o.etcd.Log = log
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	return etcd.New(o.etcd)
+}
+
+// read reads a file; - is standard input.
+func read(path string, stdin io.Reader) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(stdin)
+	}
+	return os.ReadFile(path)
+}
+
+// show prints the config, and on stderr where it comes from.
+func (o *config) show(ctx context.Context, store *etcd.Store) error {
+	stored, err := store.ReadConfig(ctx)
+	if err != nil {
+		return err
+	}
+	if stored.Data == nil {
+		return fmt.Errorf("there is no network config at %s", stored.Key)
+	}
+	fmt.Fprintf(o.out, "%s\n", strings.TrimSpace(string(stored.Data)))
+	fmt.Fprintf(o.notes, "source: etcd, %s, revision %d\n", stored.Key, stored.Revision)
+	asking, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	switch s, err := status.NewClient(o.socket).Status(asking); {
+	case err != nil:
+		fmt.Fprintln(o.notes, "this node: the daemon does not run")
+	case len(s.Config) == 0:
+		fmt.Fprintln(o.notes, "this node: the daemon uses no config yet")
+	default:
+		c, err := node.Compare(s.Config, stored.Data, nil)
+		switch {
+		case err != nil:
+			fmt.Fprintf(o.notes, "this node: the daemon uses another config: %s\n", err)
+		case len(c.Changes) > 0:
+			fmt.Fprintln(o.notes, "this node: the daemon uses another config; from that one to this one:")
+			lines(o.notes, c.Changes)
+		default:
+			fmt.Fprintln(o.notes, "this node: the daemon uses it")
+		}
+	}
+	return nil
+}
+
+// apply checks a config against the one in use, and writes it if set.
+func (o *config) apply(ctx context.Context, store *etcd.Store, data []byte, set bool) error {
+	for _, k := range node.UnknownKeys(data) {
+		fmt.Fprintf(o.out, "key without effect: %s\n", k)
+	}
+	if _, err := node.ParseConfig(data); err != nil {
+		return err
+	}
+	fmt.Fprintln(o.out, "valid")
+	stored, err := store.ReadConfig(ctx)
+	if err != nil && !set {
+		fmt.Fprintf(o.notes, "not compared with the config in use: %s\n", err)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	refused, err := o.compare(ctx, store, stored, data)
+	if err != nil {
+		return err
+	}
+	switch {
+	case refused && set && !o.force:
+		return errors.New("not set: nodes would refuse it; use --force to set it all the same, and restart them")
+	case set && string(stored.Data) == string(data):
+		fmt.Fprintln(o.out, "it is set already")
+		return nil
+	case set:
+		if err := store.WriteConfig(ctx, stored, data); err != nil {
+			return err
+		}
+		fmt.Fprintf(o.out, "set %s\n", stored.Key)
+		return nil
+	case refused:
+		return Exit{ExitDegraded}
+	}
+	return nil
+}
+
+// compare prints what would change, and reports whether nodes would refuse it.
+func (o *config) compare(
+	ctx context.Context, store *etcd.Store, stored etcd.StoredConfig, data []byte,
+) (refused bool, err error) {
+	if stored.Data == nil {
+		fmt.Fprintf(o.out, "there is no config at %s yet\n", stored.Key)
+		return false, nil
+	}
+	if _, err := node.ParseConfig(stored.Data); err != nil {
+		fmt.Fprintf(o.out, "the config in etcd is invalid, so nodes that start wait for another one: %s\n", err)
+		return false, nil
+	}
+	leases, err := store.Records(ctx)
+	if err != nil {
+		return false, err
+	}
+	c, err := node.Compare(stored.Data, data, leases)
+	if err != nil {
+		return false, err
+	}
+	if len(c.Changes) == 0 {
+		fmt.Fprintln(o.out, "changes: none")
+		return false, nil
+	}
+	fmt.Fprintln(o.out, "changes:")
+	lines(o.out, c.Changes)
+	if c.Restart != nil {
+		fmt.Fprintf(o.out, "running nodes keep the config in use until they are restarted, all at about the same time: %s\n",
+			c.Restart)
+	}
+	for _, r := range c.Refusals {
+		name := r.Lease
+		if r.Node != "" {
+			name = r.Node + " (" + r.Lease + ")"
+		}
+		fmt.Fprintf(o.out, "node %s refuses it: %s\n", name, r.Reason)
+	}
+	if refused = c.Restart != nil || len(c.Refusals) > 0; !refused {
+		fmt.Fprintf(o.out, "running nodes follow it: %d\n", len(leases))
+	}
+	o.uplinkMTU(ctx, data)
+	return refused, nil
+}
+
+// uplinkMTU says what this node's uplink makes of Backend.MTU, if the daemon runs.
+func (o *config) uplinkMTU(ctx context.Context, data []byte) {
+	asking, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	s, err := status.NewClient(o.socket).Status(asking)
+	if err != nil || s.Uplink == nil {
+		return
+	}
+	if mtu := node.BackendMTU(data); mtu > s.Uplink.MTU {
+		fmt.Fprintf(o.out, "Backend.MTU is %d, more than the MTU of this node's uplink %s, %d: it would use the uplink's\n",
+			mtu, s.Uplink.Name, s.Uplink.MTU)
+	}
+}
+
+func lines(w io.Writer, all []string) {
+	for _, line := range all {
+		fmt.Fprintln(w, "  "+line)
+	}
+}
