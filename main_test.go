@@ -82,7 +82,7 @@ func TestEnvironment(t *testing.T) {
 
 func TestBadFlags(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
-		{"--no-such-flag", "unknown flag: --no-such-flag"},
+		{"--no-such-flag", "unknown flag: --no-such-flag (see selvaged --help)"},
 		{"--public-ip=2001:db8::1", `--public-ip: "2001:db8::1" is not an IPv4 address`},
 		{"--public-ipv6=192.0.2.1", `--public-ipv6: "192.0.2.1" is not an IPv6 address`},
 		{"--iface-can-reach=here", `--iface-can-reach: "here" is not an IP address`},
@@ -91,7 +91,7 @@ func TestBadFlags(t *testing.T) {
 		{"--iptables-resync=0", "--iptables-resync and --resync: want more than 0"},
 		{"--peer-grace=-1s", "--peer-grace: want 0 or more"},
 		{"--kube-subnet-mgr", "--kube-subnet-mgr: selvage keeps its leases in etcd; leave the flag out and give --etcd-endpoints"},
-		{"extra", `unknown command "extra" for "selvaged"`},
+		{"extra", `unknown command "extra" (see selvaged --help)`},
 	} {
 		if err := execute(context.Background(), []string{tt.args}); err == nil || err.Error() != tt.want {
 			t.Errorf("%s: %v, want %s", tt.args, err, tt.want)

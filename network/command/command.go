@@ -1,6 +1,6 @@
 // Package command implements selvaged's subcommands: show the daemon's state (status, peers, explain), diagnose the
-// node (doctor), show, check and set the network config (config), install the CNI plugin (install-cni), release a lease (release), and remove everything that selvage
-// created on a node (cleanup). main assembles them.
+// node (doctor), show, check and set the network config (config), install the CNI plugin (install-cni), release a
+// lease (release), and remove everything that selvage created on a node (cleanup). main assembles them.
 //
 // A command that shows state queries the daemon over its socket, and a pure function formats the answer as text.
 package command

@@ -34,9 +34,9 @@ func Config() *cobra.Command {
 		Short: "Show, check or set the network config of the cluster",
 		Long: `config show prints the network config in etcd, and on stderr where it is and whether this node's daemon uses it.
 
-config check validates a config (FILE, or - for standard input) and compares it with the one in etcd: what would change,
-whether running nodes would follow, and which nodes would refuse it. Without etcd it only validates. The exit code is 1
-if the config is invalid, and 2 if nodes would refuse it.
+config check validates a config (FILE, or - for standard input) and compares it with the one in etcd: what would
+change, whether running nodes would follow, and which nodes would refuse it. Without etcd it only validates. The exit
+code is 1 if the config is invalid, and 2 if nodes would refuse it.
 
 config set does the same and then writes the config, unless the one in etcd was changed meanwhile. If nodes would
 refuse it, it is written with --force only.`,

@@ -50,7 +50,8 @@ func table() []advice {
 		{netlink, []unix.Errno{unix.EPERM, unix.EACCES}, needsNetAdmin},
 		{netlink, []unix.Errno{unix.ENODEV}, "the device is gone, or has another name"},
 		{netlink, []unix.Errno{unix.EAFNOSUPPORT, unix.EPFNOSUPPORT},
-			"this kernel runs without the address family: start it without ipv6.disable=1, or disable IPv6 in the network config"},
+			"this kernel runs without the address family: start it without ipv6.disable=1, or disable IPv6 in the network " +
+				"config"},
 		{[]Operation{Device}, []unix.Errno{unix.EOPNOTSUPP}, "this kernel has no VXLAN (CONFIG_VXLAN, module vxlan)"},
 		{[]Operation{Device}, []unix.Errno{unix.EEXIST}, "another device has the name, or the VNI and port"},
 		{[]Operation{Device}, []unix.Errno{unix.EBUSY, unix.EADDRINUSE}, "the UDP port is in use"},
@@ -65,7 +66,8 @@ func table() []advice {
 			"the kernel has no memory for another route: see net.ipv6.route.max_size, and the memory limit of the host"},
 		{[]Operation{Neighbour}, []unix.Errno{unix.ENOBUFS, unix.ENOMEM, unix.ENOSPC},
 			"the kernel's neighbour table is full: raise net.ipv4.neigh.default.gc_thresh3 and that of ipv6"},
-		{[]Operation{NFTables}, []unix.Errno{unix.ENOENT}, "this kernel lacks a part of nf_tables, or the table was removed meanwhile"},
+		{[]Operation{NFTables}, []unix.Errno{unix.ENOENT},
+			"this kernel lacks a part of nf_tables, or the table was removed meanwhile"},
 		{[]Operation{NFTables}, []unix.Errno{unix.ENOBUFS, unix.EMSGSIZE}, "the ruleset is too large for one message"},
 
 		{[]Operation{Sysctl}, []unix.Errno{unix.EROFS, unix.EACCES, unix.EPERM},
@@ -84,8 +86,8 @@ func table() []advice {
 		{[]Operation{ListenUnix}, []unix.Errno{unix.EADDRINUSE}, "another process listens there: choose another path"},
 
 		{paths, []unix.Errno{unix.EROFS}, readOnly},
-		{paths, []unix.Errno{unix.EACCES, unix.EPERM}, "the user of the daemon may not write there: run it as root, or choose " +
-			"another path"},
+		{paths, []unix.Errno{unix.EACCES, unix.EPERM},
+			"the user of the daemon may not write there: run it as root, or choose another path"},
 		{paths, []unix.Errno{unix.ENOSPC, unix.EDQUOT}, "the file system is full: free space on it"},
 		{paths, []unix.Errno{unix.ENAMETOOLONG}, "the path is too long: choose a shorter one"},
 		{paths, []unix.Errno{unix.ENOTDIR}, "a part of the path is a file: remove it, or choose another path"},
