@@ -124,7 +124,7 @@ func (o *config) show(ctx context.Context, store *etcd.Store) error {
 			fmt.Fprintf(o.notes, "this node: the daemon uses another config: %s\n", err)
 		case len(c.Changes) > 0:
 			fmt.Fprintln(o.notes, "this node: the daemon uses another config; from that one to this one:")
-			lines(o.notes, c.Changes)
+			indented(o.notes, c.Changes)
 		default:
 			fmt.Fprintln(o.notes, "this node: the daemon uses it")
 		}
@@ -195,7 +195,7 @@ func (o *config) compare(
 		return false, nil
 	}
 	fmt.Fprintln(o.out, "changes:")
-	lines(o.out, c.Changes)
+	indented(o.out, c.Changes)
 	if c.Restart != nil {
 		fmt.Fprintf(o.out, "running nodes keep the config in use until they are restarted, all at about the same time: %s\n",
 			c.Restart)
@@ -228,7 +228,7 @@ func (o *config) uplinkMTU(ctx context.Context, data []byte) {
 	}
 }
 
-func lines(w io.Writer, all []string) {
+func indented(w io.Writer, all []string) {
 	for _, line := range all {
 		fmt.Fprintln(w, "  "+line)
 	}
