@@ -16,8 +16,8 @@ type message struct {
 	data  []byte
 }
 
-// observe takes the content of a message into the tables, if it concerns them. It reports whether more may have changed
-// than the message says: the kernel does not notify of everything.
+// observe takes the content of a message into the tables, if it concerns them. It reports whether more may have
+// changed than the message says: the kernel does not notify of everything.
 func (k *Kernel) observe(m message) (reread bool) {
 	if m.typ != unix.RTM_NEWNEIGH && m.typ != unix.RTM_DELNEIGH {
 		k.routingStale = true
@@ -115,8 +115,8 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 		if there {
 			k.tables.RetryOn(name) // its gateways may be reachable by now
 		}
-		// Routes with that address as their source, and all routes of a device that lost its last address, disappear without
-		// a notification.
+		// Routes with that address as their source, and all routes of a device that lost its last address, disappear
+		// without a notification.
 		if !there {
 			k.suspect(name)
 		}
@@ -125,8 +125,8 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 	key := network.AddressKey{Link: name, Prefix: m.prefix}
 	if there {
 		k.tables.Addresses.Observe(key, network.Address{})
-		// Our devices get a link-local address only if they lost IPv6 and got it back, for instance after an MTU that was too
-		// small. The kernel does not notify of the settings that were reset (addrconf_notify in net/ipv6/addrconf.c).
+		// Our devices get a link-local address only if they lost IPv6 and got it back, for instance after an MTU that was
+		// too small. The kernel does not notify of the settings that were reset (addrconf_notify in net/ipv6/addrconf.c).
 		return m.prefix.Addr().IsLinkLocalUnicast()
 	}
 	k.tables.Addresses.ObserveGone(key)
@@ -209,9 +209,8 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 		return m, true
 	}
 	// A connected route under a key that a lease may want later: it has to be known by then, as replacing it would do
-	// harm.
-	// Each interface with IPv6, such as a pod's veth, has one to fe80::/64. No lease wants that key, and to observe it would
-	// make the interface a suspect when it goes.
+	// harm. Each interface with IPv6, such as a pod's veth, has one to fe80::/64. No lease wants that key, and to
+	// observe it would make the interface a suspect when it goes.
 	return m, m.route.Protocol == unix.RTPROT_KERNEL && !m.key.Prefix.Addr().IsLinkLocalUnicast() &&
 		(m.key.Metric == network.DefaultMetric(m.key.Prefix) || m.key.Metric == network.ConnectedMetric(m.key.Prefix)) ||
 		k.inOverlay(m.key.Prefix)
