@@ -73,7 +73,7 @@ func layers() []layer {
 		{name: "api", packages: []string{"network/node/api"}, below: []string{"errno", "status"},
 			external: []string{"github.com/prometheus/client_golang", logrus}},
 		{name: "node's parts", packages: []string{"network/node/explain", "network/node/paths", "network/node/rules"},
-			below: []string{"domain", "reach", "echo", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},
+			below: []string{"backoff", "domain", "reach", "echo", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},
 		{name: "node", packages: []string{"network/node"},
 			below: []string{"backoff", "domain", "errno", "backend", "backends", "files", "packet filter", "kernel", "status", "api",
 				"node's parts", "reach"},
