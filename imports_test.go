@@ -52,7 +52,8 @@ func layers() []layer {
 		{name: "reach", packages: []string{"network/reach"}, below: []string{"domain"}, pure: true},
 
 		// The edges: files, stores, the kernel. A store knows nothing of the kernel, nor the kernel of stores.
-		{name: "files", packages: []string{"network/filewatch", "subnet/cache", "subnet/subnetfile"}, below: []string{"domain"},
+		{name: "files", packages: []string{"network/filewatch", "subnet/attachment", "subnet/cache",
+			"subnet/subnetfile"}, below: []string{"domain"},
 			external: []string{renameio, "github.com/fsnotify/fsnotify"}},
 		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"backoff", "domain"},
 			external: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc", logrus}, never: []string{netlink}},

@@ -28,7 +28,11 @@ type conflict struct {
 
 // remedy tries to repair the bridge after an ADD that failed with cause and was undone.
 func (c *call) remedy(ctx context.Context, d delegation, f subnetfile.File, cause error) ([]byte, error) {
-	cause = c.diagnose(ctx, d, f, cause)
+	result, err := c.enableIPv6(ctx, d, f, cause)
+	if err == nil {
+		return result, nil
+	}
+	cause = c.diagnose(ctx, d, f, err)
 	if e, ok := errors.AsType[*types.Error](cause); !ok || e.Code != codeBridge || !c.conf.RepairBridge {
 		return nil, cause
 	}

@@ -11,6 +11,7 @@ import (
 const (
 	codeBridge   uint = 100 // the bridge holds another subnet than this node's
 	codeMismatch uint = 101 // CHECK: a container does not have what the subnet file asks for
+	codeIPv6     uint = 102 // an IPv6 address cannot be added: the host's setting disable_ipv6
 )
 
 // fail returns an error in the form of the CNI spec: a code, the failed action, and the reason.

@@ -2,6 +2,7 @@ package cniplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -83,7 +84,11 @@ func (c *call) collect(ctx context.Context, v valid) (errs []error) {
 	if err != nil {
 		errs = append(errs, fail(types.ErrIOFailure, "list the kept configurations", err))
 	}
-	for _, a := range kept {
+	recorded, err := c.recorded()
+	if err != nil {
+		errs = append(errs, fail(types.ErrIOFailure, "list the records of attachments", err))
+	}
+	for _, a := range append(kept, recorded...) {
 		end(a)
 	}
 	c.store.sweep(time.Now())
@@ -109,7 +114,7 @@ func (c *call) end(ctx context.Context, a attachment) error {
 		"CNI_CONTAINERID="+a.containerID, "CNI_IFNAME="+ifName, "CNI_NETNS="); err != nil {
 		return err
 	}
-	if err := c.store.remove(st); err != nil {
+	if err := errors.Join(c.store.remove(st), c.forget(a)); err != nil {
 		return fail(types.ErrIOFailure, "remove the kept configuration", err)
 	}
 	return nil
