@@ -73,14 +73,15 @@ func layers() []layer {
 		{name: "status", packages: []string{"network/node/status"}},
 		{name: "api", packages: []string{"network/node/api"}, below: []string{"errno", "status"},
 			external: []string{"github.com/prometheus/client_golang", logrus}},
+		{name: "own side", packages: []string{"network/pods"}, below: []string{"domain", "files"}, pure: true},
 		{name: "node's parts", packages: []string{"network/node/explain", "network/node/paths", "network/node/rules"},
 			below: []string{"backoff", "domain", "reach", "echo", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},
 		{name: "node", packages: []string{"network/node"},
 			below: []string{"backoff", "domain", "errno", "backend", "backends", "files", "packet filter", "kernel", "status", "api",
-				"node's parts", "reach"},
+				"own side", "node's parts", "reach"},
 			external: []string{logrus, netlink, renameio, unix}, never: []string{"go.etcd.io"}},
 		{name: "doctor", packages: []string{"network/doctor", "network/doctor/probe"},
-			below:    []string{"domain", "files", "nftables", "packet filter", "status", "doctor"},
+			below:    []string{"domain", "files", "nftables", "packet filter", "status", "own side", "doctor"},
 			external: []string{netlink, unix}, never: []string{"go.etcd.io", module + "network/node/api"}},
 
 		// The plugin is started once for each container: it stays small.

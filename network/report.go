@@ -10,8 +10,8 @@ type Count struct {
 	Unwanted int // selvage's own, and desired by no owner: to be removed, see [Reconciler.KeepUnwanted]
 }
 
-// Kinds returns the names of the kinds of kernel objects in the order in which they are set: "vtep", "link", "address",
-// "fdb", "neighbour", "nexthop", "route" and "sysctl".
+// Kinds returns the names of the kinds of kernel objects in the order in which they are set: "vtep", "link", "bridge",
+// "port", "address", "fdb", "neighbour", "nexthop", "route" and "sysctl".
 func Kinds() (names []string) {
 	for _, k := range NewTables().kinds {
 		names = append(names, k.kindName())

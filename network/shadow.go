@@ -5,23 +5,22 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
-// Shadow is a foreign route that takes precedence over one of ours: it leads to the same prefix with a better metric,
-// or to a part of the prefix. It is never changed, only reported.
+// Shadow is a foreign route that takes precedence over one of ours, or over the way to this node's pods: it leads to
+// the same prefix with a better metric, or to a part of the prefix. It is never changed, only reported.
 type Shadow struct {
 	Key   RouteKey
 	Route Route
 	Of    netip.Prefix // the shadowed prefix
-	Owner string       // who wants the shadowed route
+	Own   bool         // it is the node's own subnet, or a part of it
+	Owner string       // who wants the shadowed route; empty: no one, as no pod was started yet
 }
 
 // String returns the route in the form "route 10.5.29.0/25 via 192.0.2.9 dev br9" or "route blackhole 10.5.29.0/25".
 func (a Shadow) String() string {
-	text := "route " + a.Key.String()
-	if a.Route.Type == Blackhole {
-		return "route blackhole " + a.Key.String()
-	}
+	text := "route " + routeType(a.Route.Type) + a.Key.String()
 	if a.Route.Gateway.IsValid() {
 		text += fmt.Sprintf(" via %s", a.Route.Gateway)
 	}
@@ -29,6 +28,17 @@ func (a Shadow) String() string {
 		text += " dev " + a.Route.Link
 	}
 	return text
+}
+
+// Command returns the command that removes the route.
+func (a Shadow) Command() string {
+	return "ip route del " + strings.TrimPrefix(a.String(), "route ")
+}
+
+// OwnSubnets names the node's own subnets: a foreign route into one of them is a [Shadow] even while no pod was started.
+func (t *Tables) OwnSubnets(subnets [2]netip.Prefix) {
+	t.shadowsStale = t.shadowsStale || t.ownSubnets != subnets
+	t.ownSubnets = subnets
 }
 
 // Shadows lists the foreign routes that shadow ours, in the order of their prefixes. Only routes in the tables are
@@ -40,9 +50,10 @@ func (t *Tables) Shadows() []Shadow {
 	}
 	t.shadows, t.shadowsStale = nil, false
 	for k := range t.foreign {
-		if of, ok := t.shadowed(k); ok {
-			c := t.Routes.cells[of]
-			t.shadows = append(t.shadows, Shadow{k, t.Routes.cells[k].have(), of.Prefix, c.owner.Name})
+		have := t.Routes.cells[k].have()
+		if of, owner, ok := t.shadowed(k, have); ok {
+			own := slices.ContainsFunc(t.ownSubnets[:], func(p netip.Prefix) bool { return p.IsValid() && p.Contains(of.Addr()) })
+			t.shadows = append(t.shadows, Shadow{k, have, of, own, owner})
 		}
 	}
 	slices.SortFunc(t.shadows, func(a, b Shadow) int {
@@ -51,16 +62,27 @@ func (t *Tables) Shadows() []Shadow {
 	return t.shadows
 }
 
-// shadowed finds the desired route that a route under k takes precedence over.
-func (t *Tables) shadowed(k RouteKey) (of RouteKey, ok bool) {
+// shadowed finds the prefix of the desired route that a foreign route takes precedence over, and who wants that route.
+// The node's own subnet needs no desired route: the bridge that a first pod brings will have one.
+func (t *Tables) shadowed(k RouteKey, have Route) (of netip.Prefix, owner string, ok bool) {
+	if have.Protocol == protocolKernel && (t.OwnsLink(have.Link) || t.Tends(have.Link)) {
+		return of, "", false // an address of our own device, or of a pods' bridge
+	}
 	for bits := k.Prefix.Bits(); bits > 0; bits-- {
-		of.Prefix = netip.PrefixFrom(k.Prefix.Addr(), bits).Masked()
-		of.Metric = DefaultMetric(of.Prefix)
-		if c := t.Routes.cells[of]; c != nil && c.wanted() {
-			return of, bits < k.Prefix.Bits() || k.Metric < of.Metric
+		of = netip.PrefixFrom(k.Prefix.Addr(), bits).Masked()
+		part := bits < k.Prefix.Bits()
+		for _, metric := range []uint32{DefaultMetric(of), ConnectedMetric(of)} {
+			if c := t.Routes.cells[RouteKey{of, metric}]; c != nil && c.wanted() {
+				return of, c.owner.Name, part || k.Metric < metric
+			}
+		}
+		if slices.Contains(t.ownSubnets[:], of) {
+			// Of two routes with one metric the first takes precedence: the bridge's will be added behind this one.
+			connected := have.Protocol == protocolKernel
+			return of, "", part || !connected && k.Metric <= ConnectedMetric(of)
 		}
 	}
-	return of, false
+	return of, "", false
 }
 
 // routeChanged keeps the set of foreign routes up to date.

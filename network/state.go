@@ -129,10 +129,19 @@ type Route struct {
 	Gateway  netip.Addr // invalid if there is none
 }
 
-// Types of routes: RTN_UNICAST and RTN_BLACKHOLE (include/uapi/linux/rtnetlink.h).
+// Types of routes: RTN_UNICAST and so on (include/uapi/linux/rtnetlink.h).
 const (
-	Unicast   = 1
-	Blackhole = 6
+	Unicast     = 1
+	Blackhole   = 6
+	Unreachable = 7
+	Prohibit    = 8
+	Throw       = 9
+)
+
+// Protocols of routes that others make.
+const (
+	ProtocolKernel = protocolKernel // the kernel, for an address on an interface
+	ProtocolBoot   = 3              // ip route and CNI plugins, unless they set another (RTPROT_BOOT)
 )
 
 // LastMetric is the metric of a route over which every other route to the same prefix takes precedence.
@@ -156,6 +165,8 @@ type Sysctl string
 type State struct {
 	VTEPs      []Item[netip.Addr, VTEP]
 	Links      []Item[string, Link]
+	Bridges    []Item[string, Bridge]
+	Ports      []Item[string, Port]
 	Addresses  []Item[AddressKey, Address]
 	FDB        []Item[FDBKey, FDB]
 	Neighbours []Item[NeighbourKey, Neighbour]

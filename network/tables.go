@@ -9,6 +9,8 @@ import (
 type Tables struct {
 	VTEPs      *Table[netip.Addr, VTEP]
 	Links      *Table[string, Link]
+	Bridges    *Table[string, Bridge] // of pods; never removed
+	Ports      *Table[string, Port]   // of pods; never removed
 	Addresses  *Table[AddressKey, Address]
 	FDB        *Table[FDBKey, FDB]
 	Neighbours *Table[NeighbourKey, Neighbour]
@@ -27,6 +29,7 @@ type Tables struct {
 	routesBy map[NexthopID]int32 // number of actual routes by each nexthop object
 
 	foreign      map[RouteKey]struct{} // actual routes that are not selvage's own
+	ownSubnets   [2]netip.Prefix       // see OwnSubnets
 	shadows      []Shadow              // of them: see Shadows
 	shadowsStale bool
 }
@@ -41,6 +44,8 @@ const protocolKernel = 2
 //     FDB entries and neighbours, and routes that the kernel did not make by itself;
 //   - elsewhere, routes and nexthop objects with our protocol number, inside the overlay's networks;
 //   - what the VTEP filter accepts: its table is ours as a whole.
+//
+// What pods depend on is the CNI plugins': it is repaired while it is desired, and stays when it is not.
 //
 // Nothing else is ever removed. [Tables.Own] names the network; until then it is the default one.
 func NewTables() *Tables {
@@ -69,6 +74,7 @@ func (t *Tables) addKinds() {
 		ours:    func(_ string, l Link) bool { return t.ownership.OwnsAlias(l.Alias) },
 		changed: t.linkChanged,
 	})
+	t.addOwnSide()
 	t.Addresses = add(t, kind[AddressKey, Address]{
 		name:    "address",
 		items:   func(s *State) []Item[AddressKey, Address] { return s.Addresses },
@@ -123,7 +129,7 @@ func (t *Tables) addKinds() {
 		items:   func(s *State) []Item[string, Sysctl] { return s.Sysctls },
 		command: sysctlCommand,
 		before:  t.setAcceptRA,
-		ready:   t.forwardingReady,
+		ready:   func(path string) bool { return t.forwardingReady(path) && t.settingReady(path) },
 		wasSet:  func(p *pass, path string, v Sysctl) { p.Sysctls = append(p.Sysctls, path+"="+string(v)) },
 	})
 }
@@ -186,7 +192,8 @@ func (t *Tables) linkChanged(name string) {
 // takes no routes. Nothing is known here of devices that we do not make, so the kernel decides.
 func (t *Tables) linkReady(name string) bool {
 	c := t.Links.Get(name)
-	return !c.Wanted || c.Present && c.Have.SameDevice(c.Want) && !t.others(c.Have) && (c.Have.Up || !c.Want.Up)
+	return (!c.Wanted || c.Present && c.Have.SameDevice(c.Want) && !t.others(c.Have) && (c.Have.Up || !c.Want.Up)) &&
+		t.tendedReady(name)
 }
 
 // nexthopReady reports whether objects can go by a nexthop object; 0 stands for none.
@@ -254,6 +261,8 @@ func (t *Tables) RetryOn(link string) {
 // LinkGone records that a device does not exist any more, nor anything on it: the kernel notifies of the device only.
 func (t *Tables) LinkGone(name string) {
 	t.Links.ObserveGone(name)
+	t.Bridges.ObserveGone(name)
+	t.Ports.ObserveGone(name)
 	for _, k := range t.kinds {
 		k.linkGone(name)
 	}

@@ -35,6 +35,29 @@ func linkCommand(name string, l Link) string {
 	return text
 }
 
+// bridgeCommand returns several commands, one a line.
+func bridgeCommand(name string, b Bridge) string {
+	return fmt.Sprintf("ip link add %s%s type %s\nip link set %s %s%s%s", name, mtu(b.MTU), b.Kind,
+		name, choose(b.Up, "up", "down"), choose(b.Master == "", " nomaster", " master "+b.Master),
+		when(b.Promisc, " promisc on"))
+}
+
+// portCommand returns one command, or two for a port of a bridge.
+func portCommand(name string, p Port) string {
+	text := fmt.Sprintf("ip link set %s %s%s%s", name, choose(p.Up, "up", "down"),
+		choose(p.Master == "", " nomaster", " master "+p.Master), mtu(p.MTU))
+	if p.Master != "" {
+		text += fmt.Sprintf("\nbridge link set dev %s hairpin %s isolated %s learning %s flood %s state %s", name,
+			onOff(p.Hairpin), onOff(p.Isolated), onOff(p.Learning), onOff(p.Flood),
+			choose(p.Blocked, "blocking", "forwarding"))
+	}
+	return text
+}
+
+func mtu(bytes int) string { return when(bytes != 0, fmt.Sprintf(" mtu %d", bytes)) }
+
+func onOff(b bool) string { return choose(b, "on", "off") }
+
 func addressCommand(k AddressKey, _ Address) string {
 	return fmt.Sprintf("ip address add %s dev %s", k.Prefix, k.Link)
 }
@@ -58,9 +81,24 @@ func routeCommand(k RouteKey, r Route) string {
 	if r.Nexthop != 0 {
 		return fmt.Sprintf("ip route replace %s nhid %d proto %d", k, r.Nexthop, r.Protocol)
 	}
-	return fmt.Sprintf("ip route replace %s%s%s%s%s proto %d", when(r.Type == Blackhole, "blackhole "), k,
+	return fmt.Sprintf("ip route replace %s%s%s%s%s proto %d", routeType(r.Type), k,
 		when(r.Gateway.IsValid(), " via "+r.Gateway.String()), when(r.Link != "", " dev "+r.Link), when(r.OnLink, " onlink"),
 		r.Protocol)
+}
+
+// routeType returns the type of a route with a space behind it; nothing for a unicast route.
+func routeType(t uint8) string {
+	switch t {
+	case Blackhole:
+		return "blackhole "
+	case Unreachable:
+		return "unreachable "
+	case Prohibit:
+		return "prohibit "
+	case Throw:
+		return "throw "
+	}
+	return ""
 }
 
 func sysctlCommand(path string, v Sysctl) string {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -19,7 +20,8 @@ const minInterval = 100 * time.Millisecond
 // Watch calls changed whenever one of the files at paths may have been written, moved or removed, until ctx ends; then
 // it returns nil. It makes the first call when the watch is set up. A directory that does not exist, or is removed, is
 // watched as soon as it exists. A call means "read the files again": it does not say what happened, one call may stand
-// for several changes, and changes made by this process count too.
+// for several changes, and changes made by this process count too. A path that ends in a slash stands for all files in that
+// directory, but for those whose names begin with a dot.
 //
 // The error is that of inotify(7), usually that the user has no inotify instances left.
 func Watch(ctx context.Context, changed func(), paths ...string) error {
@@ -30,6 +32,9 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 	defer w.Close()
 	watched := make([]string, 0, len(paths))
 	for _, p := range paths {
+		if dir, all := strings.CutSuffix(p, "/"); all {
+			p = filepath.Join(dir, anyFile)
+		}
 		watched = append(watched, filepath.Clean(p))
 	}
 	at := time.NewTimer(0) // of the next call, or of the next check for a directory
@@ -41,7 +46,7 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 			return nil
 		case e := <-w.Events:
 			gone := e.Has(fsnotify.Remove|fsnotify.Rename) && isDir(watched, e.Name)
-			if !due && (gone || slices.Contains(watched, e.Name) && e.Op != fsnotify.Chmod) {
+			if !due && (gone || concerns(watched, e.Name) && e.Op != fsnotify.Chmod) {
 				due = true
 				at.Reset(time.Until(called.Add(minInterval)))
 			}
@@ -62,6 +67,18 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 			}
 		}
 	}
+}
+
+// anyFile stands for the files of a directory.
+const anyFile = "*"
+
+// concerns reports whether name is one of the files.
+func concerns(paths []string, name string) bool {
+	if slices.Contains(paths, name) {
+		return true
+	}
+	dir, file := filepath.Split(name)
+	return !strings.HasPrefix(file, ".") && slices.Contains(paths, filepath.Join(dir, anyFile))
 }
 
 // isDir reports whether name is the directory of one of the files.

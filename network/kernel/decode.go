@@ -53,9 +53,12 @@ func attrMAC(b []byte) (m network.MAC) {
 
 // linkMessage is the content of an RTM_NEWLINK or RTM_DELLINK.
 type linkMessage struct {
-	index int32
-	name  string
-	link  network.Link
+	index   int32
+	name    string
+	link    network.Link
+	master  int32        // index of the device that it is enslaved to; 0: none
+	promisc bool         // IFF_PROMISC
+	port    network.Port // what a bridge says of it as its port
 	// settings is the IFLA_INFO_DATA of the message, valid as long as that is.
 	settings []byte
 }
@@ -65,7 +68,8 @@ func decodeLink(b []byte) (m linkMessage, ok bool) {
 		return m, false
 	}
 	m.index = int32(binary.NativeEndian.Uint32(b[4:]))
-	m.link.Up = binary.NativeEndian.Uint32(b[8:])&unix.IFF_UP != 0
+	flags := binary.NativeEndian.Uint32(b[8:])
+	m.link.Up, m.promisc = flags&unix.IFF_UP != 0, flags&unix.IFF_PROMISC != 0
 	for typ, data := range attributes(b[unix.SizeofIfInfomsg:]) {
 		switch typ {
 		case unix.IFLA_IFNAME:
@@ -76,8 +80,13 @@ func decodeLink(b []byte) (m linkMessage, ok bool) {
 			m.link.MTU = int(attrUint32(data))
 		case unix.IFLA_IFALIAS:
 			m.link.Alias = attrString(data)
+		case unix.IFLA_MASTER:
+			m.master = int32(attrUint32(data))
 		case unix.IFLA_LINKINFO:
-			m.link.Kind, m.settings = decodeLinkInfo(data)
+			var port []byte
+			if m.link.Kind, m.settings, port = decodeLinkInfo(data); port != nil {
+				m.port = decodePort(port, flags&unix.IFF_LOWER_UP != 0)
+			}
 			if kind := kindNamed(m.link.Kind); kind != nil {
 				m.link.Settings = kind.decode(m.settings)
 			}
@@ -88,17 +97,25 @@ func decodeLink(b []byte) (m linkMessage, ok bool) {
 	return m, m.name != ""
 }
 
-// decodeLinkInfo returns the kind of a device and its IFLA_INFO_DATA, in which the settings of the kind are.
-func decodeLinkInfo(b []byte) (kind string, settings []byte) {
+// decodeLinkInfo returns the kind of a device, its IFLA_INFO_DATA, in which the settings of the kind are, and its
+// IFLA_INFO_SLAVE_DATA if it is a port of a bridge.
+func decodeLinkInfo(b []byte) (kind string, settings, port []byte) {
+	ofBridge := false
 	for typ, data := range attributes(b) {
 		switch typ {
 		case unix.IFLA_INFO_KIND:
 			kind = attrString(data)
 		case unix.IFLA_INFO_DATA:
 			settings = data
+		case nl.IFLA_INFO_SLAVE_KIND:
+			ofBridge = attrString(data) == network.KindBridge
+		case nl.IFLA_INFO_SLAVE_DATA: // follows the kind
+			if ofBridge {
+				port = data
+			}
 		}
 	}
-	return kind, settings
+	return kind, settings, port
 }
 
 // decodeAddrGen reports whether the kernel generates a link-local address for the device. Without IPv6 it does not.
@@ -252,7 +269,8 @@ func decodeRoute(b []byte) (m routeMessage, ok bool) {
 			m.key.Metric = attrUint32(data)
 		}
 	}
-	if m.route.Type == network.Blackhole {
+	switch m.route.Type {
+	case network.Blackhole, network.Unreachable, network.Prohibit, network.Throw:
 		m.index = 0 // IPv6 reports lo, which means nothing
 	}
 	m.key.Prefix = netip.PrefixFrom(dst, length)

@@ -171,7 +171,7 @@ func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error
 		})
 		return nil
 	}
-	if c.Present && c.Have.Protocol == unix.RTPROT_KERNEL && !k.tables.OwnsLink(c.Have.Link) {
+	if c.Present && c.Have.Protocol == unix.RTPROT_KERNEL && c.Have.Link != c.Want.Link && !k.tables.OwnsLink(c.Have.Link) {
 		return fmt.Errorf("route %s: an address of device %s holds this subnet: %w; remove the address or the device",
 			u.Key, c.Have.Link, network.ErrForeign)
 	}
@@ -187,8 +187,20 @@ func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error
 		if err := k.deleteRoutes(u.Key, func(r netlink.Route) bool { return r.Protocol != unix.RTPROT_KERNEL }); err != nil {
 			return err
 		}
+		if c.Want.Protocol == unix.RTPROT_KERNEL {
+			if other := k.heldToo(u.Key, index); other != "" {
+				return fmt.Errorf("route %s: an address of device %s holds this subnet, too: %w; remove the address or the device",
+					u.Key, other, network.ErrForeign)
+			}
+		}
 	}
-	k.batch.add(encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, u.Key, c.Want, index), func(err error) {
+	request := encodeRoute
+	if c.Want.Protocol == unix.RTPROT_KERNEL {
+		request = func(b []byte, _ uint16, key network.RouteKey, r network.Route, index int) []byte {
+			return k.encodeConnected(b, key, r, index)
+		}
+	}
+	k.batch.add(request(k.batch.buf, unix.RTM_NEWROUTE, u.Key, c.Want, index), func(err error) {
 		u.Err = fmt.Errorf("set route %s %s: %w", u.Key, routeTarget(c.Want), err)
 	})
 	return nil
@@ -201,6 +213,8 @@ func routeTarget(r network.Route) string {
 		return "blackhole"
 	case r.Nexthop != 0:
 		return fmt.Sprintf("nhid %d dev %s", r.Nexthop, r.Link)
+	case !r.Gateway.IsValid():
+		return "dev " + r.Link
 	default:
 		return fmt.Sprintf("via %s dev %s", r.Gateway, r.Link)
 	}

@@ -39,11 +39,11 @@ type Kernel struct {
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
 	nexthops bool
 
-	networks     []netip.Prefix  // see Overlay
-	own          [2]netip.Prefix // the same
-	uplink       string          // the device that carries the overlay; empty: none
-	uplinkStale  bool            // a notification may concern it
-	routingStale bool            // see RoutingStale
+	tended       tended         // what pods depend on
+	networks     []netip.Prefix // see Overlay
+	uplink       string         // the device that carries the overlay; empty: none
+	uplinkStale  bool           // a notification may concern it
+	routingStale bool           // see RoutingStale
 	// overlayStale: notifications of routes that concern us now may have been ignored.
 	overlayStale bool
 
@@ -82,11 +82,19 @@ func Open(tables *network.Tables) (*Kernel, error) {
 
 		lostNexthops: map[network.NexthopID]struct{}{},
 		suspects:     map[string]struct{}{},
+		tended:       newTended(),
 	}
 	tables.VTEPs.ApplyBatch(k.VTEPs)
 	tables.ApplyLinks(func(name string, c network.Change[network.Link]) (network.LinkEffects, error) {
 		effects, err := k.Link(name, c)
 		return effects, errno.Explain(errno.Device, err)
+	})
+	tables.ApplyBridges(func(name string, c network.Change[network.Bridge]) (network.LinkEffects, error) {
+		effects, err := k.Bridge(name, c)
+		return effects, errno.Explain(errno.Device, err)
+	})
+	tables.Ports.ApplyEach(func(name string, c network.Change[network.Port]) error {
+		return errno.Explain(errno.Device, k.Port(name, c))
 	})
 	tables.Addresses.ApplyEach(func(key network.AddressKey, c network.Change[network.Address]) error {
 		return errno.Explain(errno.Address, k.Address(key, c))
@@ -146,6 +154,7 @@ func (k *Kernel) named(index int32, name string) {
 func (k *Kernel) unnamed(index int32) {
 	name := k.links[index]
 	delete(k.links, index)
+	delete(k.tended.veths, index)
 	if k.byName[name] == index { // and not another device's by now
 		delete(k.byName, name)
 	}
@@ -154,17 +163,10 @@ func (k *Kernel) unnamed(index int32) {
 // Uplink names the device that carries the overlay; [Kernel.UplinkStale] is about it from then on.
 func (k *Kernel) Uplink(name string) { k.uplink = name }
 
-// Overlay names the overlay's networks, and the node's own subnets in them. Foreign routes to the rest of these
-// networks are observed too, see [network.Tables.Shadows].
-func (k *Kernel) Overlay(networks []netip.Prefix, own [2]netip.Prefix) {
-	if own == k.own && slices.Equal(networks, k.networks) {
-		return
-	}
-	for f, p := range k.own {
-		k.overlayStale = k.overlayStale || p.IsValid() && p != own[f] // what is in it concerns us now
-	}
+// Overlay names the overlay's networks. Foreign routes to them are observed too, see [network.Tables.Shadows].
+func (k *Kernel) Overlay(networks []netip.Prefix) {
 	k.overlayStale = k.overlayStale || !slices.Equal(networks, k.networks)
-	k.networks, k.own = slices.Clone(networks), own
+	k.networks = slices.Clone(networks)
 }
 
 // UplinkStale reports, once, whether notifications since the last call may change the choice of the uplink: they

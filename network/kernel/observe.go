@@ -27,10 +27,12 @@ func (k *Kernel) observe(m message) (reread bool) {
 		if x, ok := decodeLink(m.data); ok {
 			return k.newLink(x)
 		}
+		k.bridgePort(m.data)
 	case unix.RTM_DELLINK:
 		if x, ok := decodeLink(m.data); ok {
 			return k.delLink(x)
 		}
+		k.bridgePort(m.data)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		if x, ok := decodeAddress(m.data); ok {
 			return k.address(x, m.typ == unix.RTM_NEWADDR)
@@ -62,6 +64,7 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	if before, known := k.links[m.index]; known && before != m.name {
 		// Renamed: all objects on it have the new name now, and the kernel does not report them again.
 		t.LinkGone(before)
+		k.tendedGone(before)
 		reread = true
 	}
 	if m.name == k.uplink || k.links[m.index] == k.uplink {
@@ -76,6 +79,8 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	} else {
 		t.Links.ObserveGone(m.name)
 	}
+	k.tendedAdded(m)
+	k.observeTended(m)
 	// A device that went down lost its IPv4 routes and its neighbours without a notification; one that came up may have
 	// been down in between.
 	if !m.link.Up || before.Present && !before.Have.Up {
@@ -86,7 +91,7 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 
 // suspect notes that objects on a device may have disappeared without a notification.
 func (k *Kernel) suspect(name string) {
-	if k.tables.OwnsLink(name) || k.tables.CarriesRoutes(name) {
+	if k.tables.OwnsLink(name) || k.tables.CarriesRoutes(name) || k.tables.Bridges.Get(name).Wanted {
 		k.suspects[name] = struct{}{}
 	}
 }
@@ -105,6 +110,7 @@ func (k *Kernel) delLink(m linkMessage) (reread bool) {
 	k.unnamed(m.index)
 	k.uplinkStale = k.uplinkStale || m.name == k.uplink
 	k.tables.LinkGone(m.name)
+	k.tendedGone(m.name)
 	return false
 }
 
@@ -120,14 +126,16 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 		if !there {
 			k.suspect(name)
 		}
-		return false
+		if !k.tables.Tends(name) {
+			return false
+		}
 	}
 	key := network.AddressKey{Link: name, Prefix: m.prefix}
 	if there {
 		k.tables.Addresses.Observe(key, network.Address{})
 		// Our devices get a link-local address only if they lost IPv6 and got it back, for instance after an MTU that was
 		// too small. The kernel does not notify of the settings that were reset (addrconf_notify in net/ipv6/addrconf.c).
-		return m.prefix.Addr().IsLinkLocalUnicast()
+		return m.prefix.Addr().IsLinkLocalUnicast() && k.tables.OwnsLink(name)
 	}
 	k.tables.Addresses.ObserveGone(key)
 	k.suspect(name)
@@ -137,6 +145,14 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 func (k *Kernel) neighbour(m neighbourMessage, there bool) {
 	name := k.links[m.index]
 	if !k.tables.OwnsLink(name) {
+		// A permanent neighbour on a pods' bridge shadows the pod with that address.
+		if key := (network.NeighbourKey{Link: name, IP: m.ip}); m.family != unix.AF_BRIDGE && k.tables.Bridges.Get(name).Wanted {
+			if there && m.permanent {
+				k.tables.Neighbours.Observe(key, network.Neighbour{MAC: m.mac, Permanent: true})
+			} else {
+				k.tables.Neighbours.ObserveGone(key)
+			}
+		}
 		return
 	}
 	if m.family == unix.AF_BRIDGE {
@@ -216,10 +232,9 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 		k.inOverlay(m.key.Prefix)
 }
 
-// inOverlay reports whether a prefix is, or may be, part of another node's subnet.
+// inOverlay reports whether a prefix is part of one of the overlay's networks.
 func (k *Kernel) inOverlay(p netip.Prefix) bool {
-	covers := func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) }
-	return slices.ContainsFunc(k.networks, covers) && !slices.ContainsFunc(k.own[:], covers)
+	return slices.ContainsFunc(k.networks, func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) })
 }
 
 // defaultRoute notes that a default route was added or deleted: rtm_dst_len is 0.

@@ -40,7 +40,7 @@ func (k *Kernel) read() error {
 	t.Routes.Mark()
 	err := k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, k.observeDumped, &zeros{unix.SizeofIfAddrmsg})
 	for index, name := range k.links {
-		if err == nil && t.OwnsLink(name) {
+		if err == nil && (t.OwnsLink(name) || t.Bridges.Get(name).Wanted) {
 			err = k.readNeighbours(index)
 		}
 	}
@@ -86,7 +86,7 @@ func (k *Kernel) readSuspects() error {
 			err = k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, k.observeDumped, &zeros{unix.SizeofIfAddrmsg})
 		}
 		for name := range k.suspects {
-			if index, there := k.byName[name]; err == nil && there && t.OwnsLink(name) {
+			if index, there := k.byName[name]; err == nil && there && (t.OwnsLink(name) || t.Bridges.Get(name).Wanted) {
 				err = k.readNeighbours(index)
 			}
 		}
@@ -124,6 +124,7 @@ func (k *Kernel) readSuspectLinks() error {
 		if k.tables.Links.Get(m.name).Wanted || k.tables.Ownership().OwnsAlias(m.link.Alias) {
 			k.tables.Links.Observe(m.name, m.link)
 		}
+		k.observeTended(m)
 	}, nl.NewIfInfomsg(unix.AF_UNSPEC))
 }
 
@@ -140,7 +141,10 @@ func (k *Kernel) observeDumped(typ uint16, data []byte) { k.observe(message{typ:
 func (k *Kernel) readLinks() error {
 	t := k.tables
 	t.Links.Mark()
+	t.Bridges.Mark()
+	t.Ports.Mark()
 	before, beforeByName := k.links, k.byName
+	var tended []linkMessage
 	k.links, k.byName = make(map[int32]string, len(before)), make(map[string]int32, len(before))
 	err := k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func(_ uint16, data []byte) {
 		m, ok := decodeLink(data)
@@ -152,13 +156,24 @@ func (k *Kernel) readLinks() error {
 		if t.Links.Get(m.name).Wanted || k.tables.Ownership().OwnsAlias(m.link.Alias) {
 			t.Links.Observe(m.name, m.link)
 		}
+		k.tendedAdded(m)
+		if t.Tends(m.name) {
+			tended = append(tended, m)
+		}
 	}, nl.NewIfInfomsg(unix.AF_UNSPEC))
 	if err != nil {
 		k.links, k.byName = before, beforeByName
 		return err
 	}
-	k.uplinkStale = true // earlier notifications may be outdated
+	k.uplinkStale = true       // earlier notifications may be outdated
+	for _, m := range tended { // the name of its master is known by now
+		k.noteMAC(m)
+		k.observeTended(m)
+	}
+	k.tended.stale = true
 	t.Links.Sweep(func(string) bool { return true })
+	t.Bridges.Sweep(func(string) bool { return true })
+	t.Ports.Sweep(func(string) bool { return true })
 	return nil
 }
 

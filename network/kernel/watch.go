@@ -153,6 +153,9 @@ func (k *Kernel) Observe() error {
 	case len(k.suspects) > 0:
 		err = k.readSuspects()
 	}
+	if err == nil {
+		err = k.readAgain()
+	}
 	clear(k.suspects)
 	if err != nil {
 		k.RequestResync() // try again

@@ -52,8 +52,12 @@ func (n *node) vtepConfig() (c vtepfilter.Config, enabled bool) {
 	return c, n.VTEPFilter && c.Port != 0
 }
 
-// podBridges are the bridges of this node's pods: once there is one, it holds the node's subnet.
+// podBridges are the bridges of this node's pods, as the records of attachments say; one of a pod without a record holds
+// the node's subnet.
 func (n *node) podBridges() (names []string) {
+	for _, b := range n.ownSide.state.Bridges {
+		names = append(names, b.Key)
+	}
 	for _, s := range n.subnets {
 		if !s.IsValid() {
 			continue
@@ -88,7 +92,11 @@ func (n *node) subnetFile() subnetfile.File {
 }
 
 // ownPending is how much of the node's own part of the overlay is out of sync: devices, addresses, settings. What only
-// has to be removed does no harm.
-func (n *node) ownPending() int {
-	return n.tables.Links.Counts().Pending + n.tables.Addresses.Counts().Pending + n.tables.Sysctls.Counts().Pending
+// has to be removed does no harm, and what pods depend on is no part of it.
+func (n *node) ownPending() (count int) {
+	missing := func() { count++ }
+	inSync(n.tables.Links, n.device.Links, func(string, network.Link) { missing() })
+	inSync(n.tables.Addresses, n.device.Addresses, func(network.AddressKey, network.Address) { missing() })
+	inSync(n.tables.Sysctls, n.device.Sysctls, func(string, network.Sysctl) { missing() })
+	return count
 }

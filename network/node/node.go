@@ -41,6 +41,7 @@ type node struct {
 	events        chan subnet.Event // from the store's watch
 	kernelChanged chan struct{}     // size one: there is something to observe
 	filesChanged  chan struct{}     // size one: another process may have changed what we have written
+	podsChanged   chan struct{}     // size one: the CNI plugin may have changed the records of attachments
 	questions     chan func()       // see ask
 	background    sync.WaitGroup
 
@@ -53,6 +54,7 @@ type node struct {
 	vteps     vtepKeeper
 	uplinks   uplinkFollower
 	publisher publisher
+	ownSide   ownSide
 
 	state      *stateDir
 	subnetLock *heldFile
@@ -110,6 +112,9 @@ func (n *node) run(ctx context.Context) error {
 		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.filesChanged) },
 			n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)
 	})
+	n.background.Go(func() {
+		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.podsChanged) }, n.ownSide.reader.Dir+"/")
+	})
 	if n.API != nil {
 		n.background.Go(func() { n.API.Serve(ctx, n) })
 	}
@@ -154,6 +159,7 @@ func newNode(o Options) (*node, error) {
 		events:        make(chan subnet.Event, 2),
 		kernelChanged: make(chan struct{}, 1),
 		filesChanged:  make(chan struct{}, 1),
+		podsChanged:   make(chan struct{}, 1),
 		questions:     make(chan func()),
 		journal:       newJournal(o.Log),
 		history:       history{started: time.Now()},
@@ -170,6 +176,7 @@ func newNode(o Options) (*node, error) {
 		retire: n.retireVTEPs, start: start, wake: wake}
 	n.uplinks = uplinkFollower{journal: n.journal}
 	n.publisher = publisher{path: o.SubnetFile, journal: n.journal, onReady: o.Ready}
+	n.ownSide = newOwnSide(o.SubnetFile)
 	n.logState()
 	n.cache.elsewhere = state.elsewhere(o.StoreEndpoints)
 	n.cache.load()
@@ -234,6 +241,8 @@ func (n *node) loop(ctx context.Context) error {
 		case <-n.kernelChanged:
 		case <-n.filesChanged:
 			n.checkFiles(time.Now())
+		case <-n.podsChanged:
+			n.ownSide.due = true
 		case c := <-n.holder.claims:
 			n.holder.claimEnded(ctx, c)
 		case r := <-n.holder.lossResults:
@@ -287,9 +296,11 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 		config, wanted := n.vtepConfig()
 		n.vteps.step(ctx, wake, config, wanted, n.wantedVTEPs)
 	}
+	n.followPods(wake)
 	n.pass(wake)
+	n.notePods(wake.now)
 	n.publish(wake)
-	n.journal.shadowed(n.tables.Shadows(), n.shadowText, wake.now)
+	n.journal.shadowed(n.shadows(), n.shadowText, wake.now)
 	n.journal.peersChanged(wake.now)
 	n.followPaths(wake)
 	n.journal.pathsChanged(n.pathProblems(), wake.now)
@@ -305,6 +316,7 @@ func (n *node) resync(wake *alarm) {
 		n.kernel.RequestResync()
 		n.checkFiles(wake.now)
 		n.vteps.resync()
+		n.ownSide.due = true
 	}
 	wake.set(n.resyncAt)
 }

@@ -183,7 +183,8 @@ func (n *node) wantDevice() {
 	device := ownState(n.backend, *n.config, n.scope, n.uplink.Name, n.subnets, n.BlackholeRoute, readSysctl)
 	n.tables.Replace(nodeOwner(), n.device, device)
 	n.device = device
-	n.kernel.Overlay(networks(*n.config), n.subnets)
+	n.kernel.Overlay(networks(*n.config))
+	n.tables.OwnSubnets(n.subnets)
 }
 
 // ownState is what a node wants for itself in the kernel, once it has those subnets. read returns the current value of

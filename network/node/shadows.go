@@ -12,13 +12,17 @@ const topicShadow = "foreign route"
 
 // shadowText describes a foreign route that shadows one of ours.
 func (n *node) shadowText(x network.Shadow) string {
+	if x.Own {
+		return fmt.Sprintf("%s takes precedence over the route to this node's own pods, %s: remove it with %q unless it is "+
+			"intended", x, x.Of, x.Command())
+	}
 	m, _, _ := n.view.Get(x.Owner)
 	return describeShadow(x, m.NodeName)
 }
 
 // shadowProblems lists such routes for the status.
 func (n *node) shadowProblems() (all []status.Problem) {
-	shadows := n.tables.Shadows()
+	shadows := n.shadows()
 	first, more := shorten(shadows, manyShadows)
 	for _, x := range first {
 		all = append(all, status.Problem{

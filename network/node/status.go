@@ -19,6 +19,9 @@ import (
 // maxRepairs is the number of repairs that the status lists.
 const maxRepairs = 20
 
+// maxPodProblems is the number of problems with pods that the status lists.
+const maxPodProblems = 20
+
 // pendingFor is how long an entry must be out of sync before that is a problem: a pass removes most differences at
 // once.
 const pendingFor = time.Second
@@ -133,7 +136,7 @@ func (n *node) status(now time.Time) status.Status {
 		State: status.Ready, Since: n.history.readySince, Problems: n.problems(now),
 		Filter: n.filterStatus(), Repairs: n.history.repairs, Failures: maps.Clone(n.history.failures),
 		Passes: n.history.passes, Etcd: n.etcdStatus(), Entries: map[string]status.Count{},
-		Lease: n.leaseStatus(), Peers: n.peerCounts(),
+		Lease: n.leaseStatus(), Peers: n.peerCounts(), Pods: n.podsStatus(),
 	}
 	s.Repairs.Counts, s.Repairs.Last = slices.Clone(s.Repairs.Counts), slices.Clone(s.Repairs.Last)
 	switch {
@@ -208,6 +211,7 @@ func (n *node) problems(now time.Time) []status.Problem {
 		}
 	}
 	all = append(all, n.shadowProblems()...)
+	all = append(all, n.ownSide.problems[:min(len(n.ownSide.problems), maxPodProblems)]...)
 	all = append(all, n.filterProblems(now)...)
 	for _, p := range n.pathProblems() {
 		all = append(all, p.status())

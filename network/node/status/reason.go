@@ -29,10 +29,14 @@ const (
 	EntriesPending Reason = "entries-pending"
 	Conflict       Reason = "conflict"       // another process keeps changing an entry
 	RouteShadowed  Reason = "route-shadowed" // a route of another program takes precedence over the overlay's
-	PacketsDropped Reason = "packets-dropped"
-	RulesNotSet    Reason = "rules-not-set" // the packet filter rules cannot be set
-	CachedLeases   Reason = "cached-leases" // the store has not answered yet; the node uses its cached leases
-	StoreDown      Reason = "store-down"    // the store has not answered for a while
+	// A permanent neighbour entry of another program has the address of one of this node's pods.
+	NeighbourShadowed Reason = "neighbour-shadowed"
+	PodDetached       Reason = "pod-detached"   // the interface of a running pod is gone
+	RecordDamaged     Reason = "record-damaged" // the CNI plugin's record of a pod cannot be read
+	PacketsDropped    Reason = "packets-dropped"
+	RulesNotSet       Reason = "rules-not-set" // the packet filter rules cannot be set
+	CachedLeases      Reason = "cached-leases" // the store has not answered yet; the node uses its cached leases
+	StoreDown         Reason = "store-down"    // the store has not answered for a while
 )
 
 // Reasons of a [Problem] that concerns the paths to other nodes.

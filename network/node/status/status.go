@@ -64,6 +64,7 @@ type Status struct {
 	Leases  int             `json:"leases"` // accepted ones, with this node's own
 	Peers   PeerCounts      `json:"peers"`
 	Probes  []Probes        `json:"probes,omitempty"` // of the families in use
+	Pods    *Pods           `json:"pods,omitempty"`   // what this node's pods depend on; nil: none was started
 	// Quarantined are the first few rejected leases; [Client.Peers] has them all.
 	Quarantined []Refusal        `json:"quarantined,omitempty"`
 	Entries     map[string]Count `json:"entries"` // by kind of kernel entry, such as route
@@ -202,6 +203,31 @@ type PeerCounts struct {
 	Pending     int `json:"pending"`
 	Grace       int `json:"grace"`       // withdrawn leases that are retained for their grace period
 	Quarantined int `json:"quarantined"` // rejected leases
+}
+
+// Pods is the node's own side: what its pods depend on, as far as the CNI plugin stored it.
+type Pods struct {
+	Count     int             `json:"count"`             // attachments of pods
+	Bridges   []PodBridge     `json:"bridges,omitempty"` // by name; an empty name stands for pods without a bridge
+	Unmanaged []UnmanagedPods `json:"unmanaged,omitempty"`
+	Damaged   int             `json:"damaged,omitempty"` // records that cannot be read
+}
+
+// PodBridge is a bridge of pods, with all that these depend on.
+type PodBridge struct {
+	Name      string         `json:"name"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	MTU       int            `json:"mtu,omitempty"` // 0: any
+	Pods      int            `json:"pods"`
+	InSync    bool           `json:"in_sync"`
+	Differs   []Text         `json:"differs,omitempty"` // the first few objects that are out of sync
+	Since     time.Time      `json:"since,omitzero"`    // since when it is out of sync
+}
+
+// UnmanagedPods are pods that depend on what the daemon does not know.
+type UnmanagedPods struct {
+	Count int  `json:"count"`
+	Why   Text `json:"why"`
 }
 
 // Refusal is a rejected lease.

@@ -1,0 +1,358 @@
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/backoff"
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/network/pods"
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/attachment"
+)
+
+// ownSide is what this node's pods depend on: desired as the records of the CNI plugin say, and repaired like the
+// node's own entries. It belongs to the loop's goroutine.
+type ownSide struct {
+	reader   attachment.Reader
+	due      bool             // records may have changed
+	pods     []pods.Pod       // of all records that are well-formed, the oldest first
+	damaged  []error          // the others
+	node     pods.Node        // as Desired was last called with
+	state    network.State    // in the tables
+	problems []status.Problem // with what the tables cannot repair, see podProblems
+	logged   backoff.Limiter
+	checkAt  time.Time            // when to look again whether pods without a link have ended; zero: there are none
+	since    map[string]time.Time // since when a bridge is out of sync
+}
+
+// podsOwner owns what pods depend on in the tables. Only the node's own claims take precedence.
+func podsOwner() network.Owner { return network.Owner{Name: "pods", Age: -1} }
+
+// topicPods is the topic of problems on the node's own side.
+const topicPods = "pods"
+
+const (
+	// endedCheck is how often it is checked whether a pod whose link is gone has ended.
+	endedCheck      = 5 * time.Second
+	manyPodProblems = 5
+	podsLogged      = time.Minute
+)
+
+// newOwnSide returns an ownSide for the records beside a subnet file. It makes their directory: one that does not exist
+// cannot be watched.
+func newOwnSide(subnetFile string) ownSide {
+	dir := attachment.Dir(subnetFile)
+	_ = os.MkdirAll(dir, 0o700) // else the plugin makes it
+	return ownSide{reader: attachment.Reader{Dir: dir}, due: true, since: map[string]time.Time{}}
+}
+
+// followPods brings what the pods depend on into the tables.
+func (n *node) followPods(wake *alarm) {
+	o := &n.ownSide
+	read := n.readPods(wake)
+	around := pods.Node{Networks: networks(*n.config), Own: n.subnets, HasLink: n.kernel.HasLink}
+	for _, f := range subnet.Families() {
+		around.Families[f] = n.config.Ranges[f].Enabled()
+	}
+	moved := around.Own != o.node.Own || around.Families != o.node.Families || !slices.Equal(around.Networks, o.node.Networks)
+	recheck := !o.checkAt.IsZero() && !wake.now.Before(o.checkAt)
+	stale := n.kernel.TendedStale()
+	if read || moved || stale {
+		o.node = around
+		n.wantPods(read)
+	}
+	if read || moved || stale || recheck || len(o.pods) > 0 {
+		n.podProblems(wake.now, read || moved || stale || recheck)
+	}
+	wake.set(o.checkAt)
+}
+
+// readPods reads the records if they may have changed, and reports whether they have.
+func (n *node) readPods(wake *alarm) bool {
+	o := &n.ownSide
+	if !o.due {
+		return false
+	}
+	records, damaged, changed, err := o.reader.Read()
+	if err != nil {
+		n.journal.problem(topicPods, err)
+		wake.set(wake.now.Add(waitAfterFailure))
+		return false
+	}
+	n.journal.resolved(topicPods)
+	o.due = false
+	if !changed {
+		return false
+	}
+	o.pods, o.damaged = o.pods[:0], damaged
+	for _, r := range records {
+		if p, err := pods.Parse(r); err != nil {
+			o.damaged = append(o.damaged, err)
+		} else {
+			o.pods = append(o.pods, p)
+		}
+	}
+	return true
+}
+
+// wantPods replaces the desired state. The devices that were not desired before, or otherwise, are read: nothing of
+// theirs was observed. Bridges are read when pods were added or removed, as that can change their MAC addresses.
+func (n *node) wantPods(changed bool) {
+	o := &n.ownSide
+	n.kernel.Tend(pods.Names(o.pods))
+	last, next := o.state, pods.Desired(o.pods, o.node)
+	n.tables.Replace(podsOwner(), last, next)
+	o.state = next
+	var names []string
+	for _, x := range next.Bridges {
+		if changed || !slices.Contains(last.Bridges, x) {
+			names = append(names, x.Key)
+		}
+	}
+	before := map[string]network.Port{}
+	for _, x := range last.Ports {
+		before[x.Key] = x.Value
+	}
+	for _, x := range next.Ports {
+		if v, was := before[x.Key]; !was || v != x.Value {
+			names = append(names, x.Key)
+		}
+	}
+	if err := n.kernel.ReadTended(names); err != nil {
+		n.kernel.RequestResync() // which reads them, too
+		notify(n.kernelChanged)
+	}
+}
+
+// podProblems finds what is wrong with pods and cannot be repaired. look says that pods without a link are to be looked
+// at again.
+func (n *node) podProblems(now time.Time, look bool) {
+	o := &n.ownSide
+	var all []status.Problem
+	add := func(code status.Reason, key, format string, args ...any) {
+		all = append(all, status.Problem{Topic: topicPods, Code: code, Key: key, Text: status.Text(fmt.Sprintf(format, args...))})
+	}
+	for _, err := range o.damaged {
+		add(status.RecordDamaged, "", "%v; what this pod depends on is not repaired until it is restarted", err)
+	}
+	if look {
+		o.checkAt = time.Time{}
+	}
+	for _, p := range o.pods {
+		if p.Managed && !o.node.Live(p) {
+			gone := status.Problem{Code: status.PodDetached, Key: p.Key.String()}
+			known := slices.ContainsFunc(o.problems, func(x status.Problem) bool { return x.Code == gone.Code && x.Key == gone.Key })
+			if look && isNamespace(p.NetNS) || !look && known {
+				o.checkAt = now.Add(endedCheck)
+				add(gone.Code, gone.Key, "interface %s of %s is gone, with its end in the pod: restart the pod", p.Port, podName(p))
+			}
+			continue
+		}
+		for _, prefix := range p.Prefixes {
+			key := network.NeighbourKey{Link: p.Bridge, IP: prefix.Addr()}
+			if c := n.tables.Neighbours.Get(key); c.Present && c.Have.Permanent && p.MAC.IsUnicast() && c.Have.MAC != p.MAC {
+				add(status.NeighbourShadowed, key.String(), "a permanent neighbour entry of another program sends packets for %s, "+
+					"the address of %s, to %s instead of %s: remove it with \"ip neighbour del %s\"",
+					key.IP, podName(p), c.Have.MAC, p.MAC, key)
+			}
+		}
+	}
+	for i, x := range all {
+		at := slices.IndexFunc(o.problems, func(y status.Problem) bool { return x.Code == y.Code && x.Text == y.Text })
+		if at >= 0 {
+			all[i].Since = o.problems[at].Since
+			continue
+		}
+		all[i].Since = now
+		switch o.logged.Allow(manyPodProblems, podsLogged, now) {
+		case backoff.Pass:
+			n.Log.Warn(x.Text)
+		case backoff.Last:
+			n.Log.Warn("more problems with pods on this node; not listed for now, see selvaged status")
+		case backoff.Drop:
+		}
+	}
+	o.problems = all
+}
+
+// notePods notes after a pass since when bridges of pods are out of sync.
+func (n *node) notePods(now time.Time) {
+	if len(n.ownSide.since) == 0 && n.tables.Holds(n.ownSide.state) {
+		return // as a rule
+	}
+	since := map[string]time.Time{}
+	for _, b := range n.podGroups() {
+		switch at, known := n.ownSide.since[b.Name]; {
+		case b.InSync:
+		case known:
+			since[b.Name] = at
+		default:
+			since[b.Name] = now
+		}
+	}
+	n.ownSide.since = since
+}
+
+// podName names a pod for people.
+func podName(p pods.Pod) string {
+	id := p.Container
+	if len(id) > 12 { // as runtimes shorten IDs
+		id = id[:12]
+	}
+	return fmt.Sprintf("container %s (%s)", id, p.Interface)
+}
+
+// isNamespace reports whether path leads to a namespace: a file that was mounted on can stay when the namespace ended.
+func isNamespace(path string) bool {
+	var info unix.Statfs_t
+	return path != "" && unix.Statfs(path, &info) == nil && info.Type == unix.NSFS_MAGIC
+}
+
+// podsStatus describes the node's own side; nil if no pod was started.
+func (n *node) podsStatus() *status.Pods {
+	o := &n.ownSide
+	if len(o.pods)+len(o.damaged) == 0 {
+		return nil
+	}
+	s := &status.Pods{Count: len(o.pods) + len(o.damaged), Bridges: n.podGroups(), Damaged: len(o.damaged)}
+	why := map[string]int{}
+	for _, p := range o.pods {
+		if !p.Managed {
+			why[p.Why]++
+		}
+	}
+	for _, text := range slices.Sorted(maps.Keys(why)) {
+		s.Unmanaged = append(s.Unmanaged, status.UnmanagedPods{Count: why[text], Why: status.Text(text)})
+	}
+	return s
+}
+
+// podGroups describes each bridge of pods, and under an empty name the pods without a bridge.
+func (n *node) podGroups() (all []status.PodBridge) {
+	o := &n.ownSide
+	index := map[string]int{}
+	group := func(name string) *status.PodBridge {
+		i, known := index[name]
+		if !known {
+			i = len(all)
+			index[name] = i
+			all = append(all, status.PodBridge{Name: name, InSync: true})
+		}
+		return &all[i]
+	}
+	masters := map[string]string{} // of ports
+	for _, x := range o.state.Bridges {
+		group(x.Key).MTU = x.Value.MTU
+	}
+	for _, x := range o.state.Ports {
+		group(x.Value.Master).Pods++
+		masters[x.Key] = x.Value.Master
+	}
+	of := func(link string) *status.PodBridge {
+		if master, is := masters[link]; is {
+			link = master
+		}
+		return group(link)
+	}
+	for _, x := range o.state.Addresses {
+		if b := of(x.Key.Link); b.Name != "" {
+			b.Addresses = append(b.Addresses, x.Key.Prefix)
+		}
+	}
+	differs := func(link, what string) {
+		b := of(link)
+		b.InSync = false
+		if b.Differs = append(b.Differs, status.Text(what)); len(b.Differs) > manyPodProblems {
+			b.Differs = b.Differs[:manyPodProblems]
+		}
+	}
+	inSync(n.tables.Bridges, o.state.Bridges, func(k string, _ network.Bridge) { differs(k, "bridge "+k) })
+	inSync(n.tables.Ports, o.state.Ports, func(k string, _ network.Port) { differs(k, "port "+k) })
+	inSync(n.tables.Addresses, o.state.Addresses, func(k network.AddressKey, _ network.Address) {
+		differs(k.Link, "address "+k.String())
+	})
+	inSync(n.tables.Routes, o.state.Routes, func(k network.RouteKey, v network.Route) { differs(v.Link, "route "+k.String()) })
+	inSync(n.tables.Sysctls, o.state.Sysctls, func(k string, _ network.Sysctl) {
+		differs(strings.Split(k, "/")[3], "sysctl "+k) // net/ipv4/conf/cni0/forwarding
+	})
+	for i := range all {
+		all[i].Since = o.since[all[i].Name]
+	}
+	slices.SortFunc(all, func(a, b status.PodBridge) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// inSync calls differs with each object that the kernel does not hold as desired.
+func inSync[K, V comparable](t *network.Table[K, V], items []network.Item[K, V], differs func(K, V)) {
+	for _, x := range items {
+		if c := t.Get(x.Key); !c.Present || c.Have != x.Value {
+			differs(x.Key, x.Value)
+		}
+	}
+}
+
+// podAt returns the pod with an address, and the objects that it depends on.
+func (n *node) podAt(a netip.Addr) (p pods.Pod, depends network.State, ok bool) {
+	o := &n.ownSide
+	i := slices.IndexFunc(o.pods, func(p pods.Pod) bool {
+		return slices.ContainsFunc(p.Prefixes, func(x netip.Prefix) bool { return x.Addr() == a })
+	})
+	if i < 0 {
+		return p, depends, false
+	}
+	p = o.pods[i]
+	is := func(link string) bool { return link != "" && (link == p.Port || link == p.Bridge) }
+	for _, x := range o.state.Bridges {
+		if is(x.Key) {
+			depends.Bridges = append(depends.Bridges, x)
+		}
+	}
+	for _, x := range o.state.Ports {
+		if x.Key == p.Port {
+			depends.Ports = append(depends.Ports, x)
+		}
+	}
+	for _, x := range o.state.Addresses {
+		if is(x.Key.Link) && x.Key.Prefix.Addr().Is4() == a.Is4() {
+			depends.Addresses = append(depends.Addresses, x)
+		}
+	}
+	for _, x := range o.state.Routes {
+		if is(x.Value.Link) && x.Key.Prefix.Contains(a) {
+			depends.Routes = append(depends.Routes, x)
+		}
+	}
+	for _, x := range o.state.Sysctls {
+		if is(strings.Split(x.Key, "/")[3]) {
+			depends.Sysctls = append(depends.Sysctls, x)
+		}
+	}
+	return p, depends, true
+}
+
+// shadows are the foreign routes that take precedence over ours, without those to pods that were started before the
+// plugin stored records: a route out of a pod's link to one address.
+func (n *node) shadows() []network.Shadow {
+	all := n.tables.Shadows()
+	pod := func(x network.Shadow) bool {
+		if !x.Own || !x.Key.Prefix.IsSingleIP() || x.Route.Type != network.Unicast || x.Route.Gateway.IsValid() {
+			return false
+		}
+		_, _, recorded := n.podAt(x.Key.Prefix.Addr())
+		return !recorded && n.kernel.IsVeth(x.Route.Link)
+	}
+	if !slices.ContainsFunc(all, pod) {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), pod)
+}

@@ -1,0 +1,467 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/cniplugin"
+	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/attachment"
+)
+
+// podNode is a node with pods that the CNI plugin attaches by the reference plugins.
+type podNode struct {
+	*runningNode
+	dir      string
+	delegate string // of the network configuration, as JSON
+}
+
+// testPod is a namespace that the plugin attached.
+type testPod struct {
+	id   string
+	ns   *sandbox.Net
+	addr []netip.Addr
+	port string // its end on the node
+	lis  []net.Listener
+}
+
+func startPodNode(t *testing.T, config, delegate string) *podNode {
+	t.Helper()
+	ownUplink(t)
+	store := newMemStore()
+	store.apply(subnet.Event{ConfigSet: true, Config: []byte(config)})
+	dir := t.TempDir()
+	n := &podNode{runningNode: startNode(t, store, dir), dir: dir, delegate: delegate}
+	n.waitState(t, status.Ready)
+	t.Cleanup(func() {
+		if l, err := netlink.LinkByName("cni0"); err == nil {
+			_ = netlink.LinkDel(l) // it ends with the sandbox anyway
+		}
+	})
+	return n
+}
+
+// plugin runs a verb of the CNI plugin.
+func (n *podNode) plugin(verb, id, netns string) ([]byte, error) {
+	reference, err := filepath.Abs("../../bin/cni")
+	if err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"cbr0","type":"selvage","subnetFile":%q,"dataDir":%q,`+
+		`"ipam":{"dataDir":%q},"delegate":%s}`, n.SubnetFile, n.dir+"/data", n.dir+"/ipam", n.delegate)
+	var out bytes.Buffer
+	p := &cniplugin.Plugin{
+		Environ: append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+id, "CNI_NETNS="+netns, "CNI_IFNAME=eth0",
+			"CNI_PATH="+reference),
+		Stdin: bytes.NewReader([]byte(config)), Stdout: &out, Stderr: os.Stderr,
+	}
+	if code := p.Main(context.Background(), func() string { return "" }); code != 0 {
+		return nil, fmt.Errorf("%s %s: %s", verb, id, out.Bytes())
+	}
+	return out.Bytes(), nil
+}
+
+// add starts a pod that answers TCP on port 7777.
+func (n *podNode) add(t *testing.T, id string) *testPod {
+	t.Helper()
+	ns, err := sandbox.NewNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	out, err := n.plugin("ADD", id, ns.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := types100.NewResult(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := result.(*types100.Result)
+	p := &testPod{id: id, ns: ns}
+	for _, i := range made.Interfaces {
+		if i.Sandbox == "" && i.Name != "cni0" {
+			p.port = i.Name
+		}
+	}
+	err = ns.Do(func() error {
+		for _, ip := range made.IPs {
+			a, _ := netip.AddrFromSlice(ip.Address.IP)
+			p.addr = append(p.addr, a.Unmap())
+			l, err := net.Listen("tcp", netip.AddrPortFrom(a.Unmap(), 7777).String())
+			if err != nil {
+				return err
+			}
+			p.lis = append(p.lis, l)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range p.lis {
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+		t.Cleanup(func() { l.Close() })
+	}
+	return p
+}
+
+// reach connects from the node to each address of a pod.
+func (p *testPod) reach() error {
+	for _, a := range p.addr {
+		c, err := net.DialTimeout("tcp", netip.AddrPortFrom(a, 7777).String(), time.Second)
+		if err != nil {
+			return err
+		}
+		c.Close()
+	}
+	return nil
+}
+
+func (n *podNode) now(t *testing.T) status.Status {
+	t.Helper()
+	s, err := n.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// whole waits until the daemon knows so many pods, and nothing is out of sync.
+func (n *podNode) whole(t *testing.T, pods int) {
+	t.Helper()
+	eventually(t, "waiting for the own side", func() error {
+		s := n.now(t)
+		if s.Pods == nil && pods == 0 {
+			return nil
+		}
+		if s.Pods == nil || s.Pods.Count != pods || s.Pending() > 0 || s.State != status.Ready {
+			return fmt.Errorf("%+v, %+v, problems %+v\n%s", s.Pods, s.Entries, s.Problems, n.log.String())
+		}
+		for _, b := range s.Pods.Bridges {
+			if !b.InSync {
+				return fmt.Errorf("%+v", b)
+			}
+		}
+		return nil
+	})
+}
+
+func repairsOf(s status.Status, kind string) (count int) {
+	for _, c := range s.Repairs.Counts {
+		if c.Kind == kind {
+			count += c.Count
+		}
+	}
+	return count
+}
+
+// link is the device of a name; its absence is a fault of the test.
+func link(t *testing.T, name string) netlink.Link {
+	t.Helper()
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return l
+}
+
+func setting(path, value string) error { return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0) }
+
+const dualStack = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`
+
+// TestOwnSideRepaired breaks what the pods of a bridge depend on, one thing after the other, and waits until each pod
+// answers again, by the daemon's doing.
+func TestOwnSideRepaired(t *testing.T) {
+	n := startPodNode(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`, `{"isDefaultGateway":true,"hairpinMode":true}`)
+	if err := setting("ipv4/conf/default/forwarding", "0"); err != nil { // as hardened hosts have it
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := setting("ipv4/conf/default/forwarding", "1"); err != nil {
+			t.Error(err)
+		}
+	}()
+	a, b := n.add(t, "a"), n.add(t, "b")
+	n.whole(t, 2)
+	if got := n.now(t).Entries["port"]; got.Wanted != 2 || got.Present != 2 {
+		t.Errorf("ports: %+v, want 2", got)
+	}
+	foreign := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br9", MTU: 1400}}
+	if err := errors.Join(netlink.LinkAdd(foreign), netlink.LinkSetUp(foreign)); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = netlink.LinkDel(foreign) }()
+	before := describeLink(t, "br9")
+	mac := link(t, "cni0").Attrs().HardwareAddr.String()
+	connected := func() *netlink.Route {
+		sub := netip.PrefixFrom(a.addr[0], 24).Masked()
+		return &netlink.Route{
+			Dst:       &net.IPNet{IP: sub.Addr().AsSlice(), Mask: net.CIDRMask(24, 32)},
+			LinkIndex: link(t, "cni0").Attrs().Index, Scope: unix.RT_SCOPE_LINK, Protocol: unix.RTPROT_KERNEL,
+		}
+	}
+	for _, fault := range []struct {
+		name, kind string
+		cause      func() error
+	}{
+		{"bridge down", "bridge", func() error { return netlink.LinkSetDown(link(t, "cni0")) }},
+		{"address flushed", "address", func() error {
+			addrs, err := netlink.AddrList(link(t, "cni0"), unix.AF_INET)
+			for _, x := range addrs {
+				err = errors.Join(err, netlink.AddrDel(link(t, "cni0"), &x))
+			}
+			return err
+		}},
+		{"bridge deleted", "bridge", func() error { return netlink.LinkDel(link(t, "cni0")) }},
+		{"bridge renamed", "bridge", func() error {
+			l := link(t, "cni0")
+			return errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, "renamed"), netlink.LinkSetUp(l))
+		}},
+		{"bridge MTU", "bridge", func() error { return netlink.LinkSetMTU(link(t, "cni0"), 1280) }},
+		{"port down", "port", func() error { return netlink.LinkSetDown(link(t, a.port)) }},
+		{"port detached", "port", func() error { return netlink.LinkSetNoMaster(link(t, a.port)) }},
+		{"port moved", "port", func() error { return netlink.LinkSetMaster(link(t, a.port), link(t, "br9")) }},
+		{"port MTU", "port", func() error { return netlink.LinkSetMTU(link(t, a.port), 1280) }},
+		{"port renamed", "port", func() error {
+			l := link(t, a.port)
+			return errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, "renamed"), netlink.LinkSetUp(l))
+		}},
+		{"hairpin off", "port", func() error { return netlink.LinkSetHairpin(link(t, a.port), false) }},
+		{"learning off", "port", func() error { return netlink.LinkSetLearning(link(t, a.port), false) }},
+		{"port isolated", "port", func() error { return netlink.LinkSetIsolated(link(t, a.port), true) }},
+		{"connected route deleted", "route", func() error { return netlink.RouteDel(connected()) }},
+		{"connected route replaced", "route", func() error {
+			r := connected()
+			return netlink.RouteReplace(&netlink.Route{Dst: r.Dst, Type: unix.RTN_UNREACHABLE})
+		}},
+		{"forwarding off", "sysctl", func() error { return setting("ipv4/conf/cni0/forwarding", "0") }},
+	} {
+		was, began := repairsOf(n.now(t), fault.kind), time.Now()
+		if err := fault.cause(); err != nil {
+			t.Fatalf("%s: %v", fault.name, err)
+		}
+		eventually(t, fault.name, func() error {
+			if s := n.now(t); repairsOf(s, fault.kind) == was {
+				return fmt.Errorf("no repair of kind %s: %+v\n%+v", fault.kind, s.Repairs, s.Problems)
+			}
+			return errors.Join(a.reach(), b.reach())
+		})
+		t.Logf("%s: reachable again after %v", fault.name, time.Since(began).Round(time.Millisecond))
+		n.whole(t, 2)
+		if index := link(t, "cni0").Attrs().Index; link(t, a.port).Attrs().MasterIndex != index {
+			t.Errorf("%s: the port is not attached to cni0", fault.name)
+		}
+	}
+	if got := link(t, "cni0").Attrs(); got.HardwareAddr.String() != mac || got.Alias != "" {
+		t.Errorf("cni0 has MAC address %s and alias %q, want %s as pods know it, and none", got.HardwareAddr, got.Alias, mac)
+	}
+	if protinfo, err := netlink.LinkGetProtinfo(link(t, a.port)); err != nil || !protinfo.Hairpin {
+		t.Errorf("port: %+v, %v, want hairpin mode", protinfo, err)
+	}
+	if after := describeLink(t, "br9"); after != before {
+		t.Errorf("foreign bridge %s, was %s", after, before)
+	}
+
+	// What the plugin removes is not fought for.
+	for _, id := range []string{"a", "b"} {
+		if _, err := n.plugin("DEL", id, ""); err != nil {
+			t.Error(err)
+		}
+	}
+	n.whole(t, 0)
+	if err := netlink.LinkDel(link(t, "cni0")); err != nil {
+		t.Fatal(err)
+	}
+	n.waitState(t, status.Ready)
+	if _, err := netlink.LinkByName("cni0"); err == nil {
+		t.Error("cni0 was made again without a pod")
+	}
+}
+
+func describeLink(t *testing.T, name string) string {
+	t.Helper()
+	a := link(t, name).Attrs()
+	// A bridge takes MTU and MAC address from its ports, so these change when a port comes and leaves.
+	return fmt.Sprintf("%s %d %d %q", a.Name, a.MasterIndex, a.RawFlags&(unix.IFF_UP|unix.IFF_PROMISC), a.Alias)
+}
+
+// TestOwnSideDualStack: IPv6 that is disabled, before the bridge is made and later.
+func TestOwnSideDualStack(t *testing.T) {
+	if err := setting("ipv6/conf/default/disable_ipv6", "1"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := setting("ipv6/conf/default/disable_ipv6", "0"); err != nil {
+			t.Error(err)
+		}
+	}()
+	n := startPodNode6(t)
+	a := n.add(t, "a")
+	n.whole(t, 1)
+	for range 2 {
+		if err := setting("ipv6/conf/cni0/disable_ipv6", "1"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "IPv6 of the bridge disabled", func() error {
+			value, err := os.ReadFile("/proc/sys/net/ipv6/conf/cni0/disable_ipv6")
+			if err == nil && string(value) != "0\n" {
+				err = errors.New("disabled")
+			}
+			return errors.Join(err, a.reach())
+		})
+		n.whole(t, 1)
+		if err := netlink.LinkDel(link(t, "cni0")); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "bridge deleted", a.reach)
+		n.whole(t, 1)
+	}
+}
+
+func startPodNode6(t *testing.T) *podNode {
+	t.Helper()
+	ownUplink(t)
+	up := link(t, "uplink1")
+	err := errors.Join(setting("ipv6/conf/uplink1/disable_ipv6", "0"), netlink.AddrAdd(up, &netlink.Addr{
+		IPNet: &net.IPNet{IP: net.ParseIP("fd31::11"), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := newMemStore()
+	store.apply(subnet.Event{ConfigSet: true, Config: []byte(dualStack)})
+	dir := t.TempDir()
+	n := &podNode{runningNode: startNode(t, store, dir), dir: dir, delegate: `{"isDefaultGateway":true}`}
+	n.waitState(t, status.Ready)
+	t.Cleanup(func() {
+		for _, name := range []string{"cni0", "flannel-v6.1"} {
+			if l, err := netlink.LinkByName(name); err == nil {
+				_ = netlink.LinkDel(l) // it ends with the sandbox anyway
+			}
+		}
+	})
+	return n
+}
+
+// TestOwnSidePointToPoint: pods of the ptp plugin have an address and a route each on the node, and no bridge.
+func TestOwnSidePointToPoint(t *testing.T) {
+	n := startPodNode(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`, `{"type":"ptp"}`)
+	a, b := n.add(t, "a"), n.add(t, "b")
+	n.whole(t, 2)
+	for name, cause := range map[string]func() error{
+		"down": func() error { return netlink.LinkSetDown(link(t, a.port)) },
+		"flush": func() error {
+			addrs, err := netlink.AddrList(link(t, a.port), unix.AF_INET)
+			return errors.Join(err, netlink.AddrDel(link(t, a.port), &addrs[0]))
+		},
+		"route": func() error {
+			return netlink.RouteDel(&netlink.Route{Dst: &net.IPNet{IP: a.addr[0].AsSlice(), Mask: net.CIDRMask(32, 32)}})
+		},
+	} {
+		was := n.now(t).Repairs.Total
+		if err := cause(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		eventually(t, name, func() error {
+			if n.now(t).Repairs.Total == was {
+				return errors.New("no repair")
+			}
+			return errors.Join(a.reach(), b.reach())
+		})
+		n.whole(t, 2)
+	}
+}
+
+// TestOwnSideNamed: what cannot be repaired is named, and no longer when it is over.
+func TestOwnSideNamed(t *testing.T) {
+	n := startPodNode(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`, `{"isDefaultGateway":true}`)
+	a := n.add(t, "a")
+	n.whole(t, 1)
+	named := func(code status.Reason) func() error {
+		return func() error {
+			s := n.now(t)
+			if s.State != status.Degraded || !slices.ContainsFunc(s.Problems, func(p status.Problem) bool { return p.Code == code }) {
+				return fmt.Errorf("state %s, problems %+v, want %s", s.State, s.Problems, code)
+			}
+			return nil
+		}
+	}
+	host := &net.IPNet{IP: a.addr[0].AsSlice(), Mask: net.CIDRMask(32, 32)}
+	for _, typ := range []int{unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW} {
+		r := &netlink.Route{Dst: host, Type: typ, Priority: 77}
+		if err := netlink.RouteAdd(r); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "foreign route", named(status.RouteShadowed))
+		if err := netlink.RouteDel(r); err != nil {
+			t.Fatal(err)
+		}
+		n.whole(t, 1)
+	}
+
+	neighbour := &netlink.Neigh{LinkIndex: link(t, "cni0").Attrs().Index, IP: a.addr[0].AsSlice(), State: unix.NUD_PERMANENT,
+		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}}
+	if err := netlink.NeighSet(neighbour); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "foreign neighbour", named(status.NeighbourShadowed))
+	if err := netlink.NeighDel(neighbour); err != nil {
+		t.Fatal(err)
+	}
+	n.whole(t, 1)
+
+	// An empty record, as after a power cut, and one cut short.
+	dir := attachment.Dir(n.SubnetFile)
+	for name, content := range map[string]string{"cbr0:x:eth0": "", "cbr0:y:eth0": `{"version":1,"netwo`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "damaged record", named(status.RecordDamaged))
+	if got := n.now(t).Pods; got.Damaged != 2 || got.Count != 3 {
+		t.Errorf("%+v, want 3 attachments, 2 of them damaged", got)
+	}
+	for _, id := range []string{"x", "y"} {
+		if _, err := n.plugin("DEL", id, ""); err != nil {
+			t.Error(err)
+		}
+	}
+	n.whole(t, 1)
+
+	// The link of a pod that runs, and then the pod.
+	if err := netlink.LinkDel(link(t, a.port)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "link deleted", named(status.PodDetached))
+	if err := a.ns.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n.whole(t, 1) // its record stays until DEL
+	if _, err := n.plugin("DEL", "a", ""); err != nil {
+		t.Error(err)
+	}
+	n.whole(t, 0)
+}

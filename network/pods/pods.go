@@ -1,0 +1,153 @@
+// Package pods derives what this node's pods depend on from the records of their attachments: bridges with their
+// addresses and routes, the ends of the pods' links, settings. It decides and does no I/O.
+//
+// The CNI plugins own these objects, and their configuration says what they are to be: the record of an attachment has
+// it as the delegate got it. What a plugin that is not known here made is not desired, only named.
+package pods
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet/attachment"
+)
+
+// Pod is one attachment: an interface of a pod.
+type Pod struct {
+	attachment.Key
+	NetNS    string
+	Delegate string
+	Managed  bool           // the plugin is known, and its objects are desired
+	Why      string         // why it is not managed, for people
+	Bridge   string         // to which it is attached; empty: none
+	Port     string         // its end on the node; empty: not known
+	MAC      network.MAC    // the pod's; zero: not known
+	Prefixes []netip.Prefix // its addresses
+	Gateways []netip.Addr   // of Prefixes, in their order; invalid: none
+
+	config config
+	bridge network.MAC // of the bridge, as it was at ADD
+}
+
+// config is what matters of a delegate's configuration. The keys are those of the reference plugins bridge and ptp.
+type config struct {
+	Bridge           string `json:"bridge"`
+	MTU              int    `json:"mtu"`
+	IsGateway        bool   `json:"isGateway"`
+	IsDefaultGateway bool   `json:"isDefaultGateway"`
+	HairpinMode      bool   `json:"hairpinMode"`
+	PromiscMode      bool   `json:"promiscMode"`
+	PortIsolation    bool   `json:"portIsolation"`
+	Vlan             int    `json:"vlan"`
+	VlanTrunk        []any  `json:"vlanTrunk"`
+	DisableInterface bool   `json:"disableContainerInterface"`
+}
+
+// result is what matters of a delegate's result, from version 0.3.0 of the CNI spec on.
+type result struct {
+	Interfaces []struct {
+		Name    string `json:"name"`
+		MAC     string `json:"mac"`
+		Sandbox string `json:"sandbox"`
+	} `json:"interfaces"`
+	IPs []struct {
+		Address netip.Prefix `json:"address"`
+		Gateway string       `json:"gateway"`
+	} `json:"ips"`
+}
+
+const (
+	bridgePlugin  = "bridge"
+	ptpPlugin     = "ptp"
+	defaultBridge = "cni0" // of the bridge plugin
+)
+
+// Parse reads what a record says of a pod. The error says what is wrong with the record.
+func Parse(r attachment.Record) (Pod, error) {
+	p := Pod{Key: r.Key, NetNS: r.NetNS, Delegate: r.Delegate}
+	if err := json.Unmarshal(r.Config, &p.config); err != nil {
+		return p, fmt.Errorf("the record of %s: configuration of %s: %w", r.Key, r.Delegate, err)
+	}
+	var made result
+	if err := json.Unmarshal(r.Result, &made); err != nil {
+		return p, fmt.Errorf("the record of %s: result of %s: %w", r.Key, r.Delegate, err)
+	}
+	if r.Delegate == bridgePlugin {
+		if p.Bridge = p.config.Bridge; p.Bridge == "" {
+			p.Bridge = defaultBridge
+		}
+	}
+	for _, i := range made.Interfaces {
+		mac, err := network.ParseMAC(i.MAC)
+		switch {
+		case err != nil:
+		case i.Sandbox != "" && i.Name == r.Interface:
+			p.MAC = mac
+		case i.Sandbox == "" && i.Name == p.Bridge:
+			p.bridge = mac
+		case i.Sandbox == "" && p.Port == "":
+			p.Port = i.Name
+		}
+	}
+	for _, ip := range made.IPs {
+		if !ip.Address.IsValid() {
+			continue
+		}
+		gateway, _ := netip.ParseAddr(ip.Gateway)
+		p.Prefixes, p.Gateways = append(p.Prefixes, ip.Address), append(p.Gateways, gateway)
+	}
+	p.Why = p.unmanaged()
+	p.Managed = p.Why == ""
+	return p, nil
+}
+
+// unmanaged returns why nothing is desired for the pod.
+func (p Pod) unmanaged() string {
+	switch {
+	case p.Delegate != bridgePlugin && p.Delegate != ptpPlugin:
+		return fmt.Sprintf("plugin %s is not known to the daemon", p.Delegate)
+	case p.config.Vlan != 0 || len(p.config.VlanTrunk) > 0:
+		return "the daemon does not know VLANs of a bridge"
+	case p.Port == "":
+		return "the plugin's result does not name its interface on the node"
+	}
+	return ""
+}
+
+// Node is what desired state depends on beside the records.
+type Node struct {
+	Networks []netip.Prefix           // of the overlay
+	Own      [2]netip.Prefix          // the node's subnets; invalid: none
+	Families [2]bool                  // of the overlay: IPv4, IPv6
+	HasLink  func(device string) bool // whether a device exists, perhaps under another name
+}
+
+// Live reports whether the pod's end on the node exists. It vanishes with the pod, and cannot be made again.
+func (n Node) Live(p Pod) bool { return p.Port != "" && n.HasLink(p.Port) }
+
+// elsewhere reports whether an address is another node's by now: this node had another subnet when the pod was added.
+func (n Node) elsewhere(p netip.Prefix) bool {
+	holds := func(x netip.Prefix) bool { return x.IsValid() && x.Contains(p.Addr()) }
+	return slices.ContainsFunc(n.Networks, holds) && !slices.ContainsFunc(n.Own[:], holds)
+}
+
+// Names returns the devices that pods depend on, and the MAC addresses of their bridges as the pods know them.
+func Names(pods []Pod) (names map[string]struct{}, macs map[string]network.MAC) {
+	names, macs = map[string]struct{}{}, map[string]network.MAC{}
+	for _, p := range pods { // the newest is last
+		if !p.Managed {
+			continue
+		}
+		names[p.Port] = struct{}{}
+		if p.Bridge != "" {
+			names[p.Bridge] = struct{}{}
+			if p.bridge.IsUnicast() {
+				macs[p.Bridge] = p.bridge
+			}
+		}
+	}
+	return names, macs
+}
