@@ -34,13 +34,13 @@ TOOL = @echo building $@; cd dist/tools && $(STATIC) -ldflags '$(LDFLAGS)'
 CNI  = github.com/containernetworking/plugins/plugins
 
 .PHONY: tools
-CNI_PLUGINS = $(addprefix bin/cni/,bridge host-local loopback portmap bandwidth)
+CNI_PLUGINS = $(addprefix bin/cni/,bridge ptp host-local loopback portmap bandwidth)
 tools: bin/etcd bin/etcdctl $(CNI_PLUGINS) ## build etcd and the reference CNI plugins
 bin/etcd: $(PINS)
 	$(TOOL) -o ../../$@ go.etcd.io/etcd/server/v3
 bin/etcdctl: $(PINS)
 	$(TOOL) -o ../../$@ go.etcd.io/etcd/etcdctl/v3
-bin/cni/bridge bin/cni/loopback: bin/cni/%: $(PINS)
+bin/cni/bridge bin/cni/ptp bin/cni/loopback: bin/cni/%: $(PINS)
 	$(TOOL) -o ../../$@ $(CNI)/main/$*
 bin/cni/host-local: $(PINS)
 	$(TOOL) -o ../../$@ $(CNI)/ipam/host-local

@@ -63,6 +63,15 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 	if text := probesLine(s.Probes); text != "" {
 		line("", "%s", text)
 	}
+	if s.Pods != nil {
+		for i, text := range podsLines(*s.Pods, now) {
+			name := ""
+			if i == 0 {
+				name = "pods"
+			}
+			line(name, "%s", text)
+		}
+	}
 	for _, q := range s.Quarantined {
 		line("", "%s lease %s rejected: %s", st.odd("!"), q.Key, q.Why)
 	}
@@ -167,6 +176,35 @@ func probesLine(all []status.Probes) string {
 		}
 	}
 	return strings.Join(parts, "; ")
+}
+
+// podsLines has a line for each bridge of pods, and for those that the daemon does not look after.
+func podsLines(p status.Pods, now time.Time) (lines []string) {
+	for _, b := range p.Bridges {
+		text := fmt.Sprintf("%d without a bridge", b.Pods)
+		if b.Name != "" {
+			text = fmt.Sprintf("%d on %s", b.Pods, b.Name)
+			if len(b.Addresses) > 0 {
+				text += " " + join(b.Addresses)
+			}
+			if b.MTU != 0 {
+				text += fmt.Sprintf(", MTU %d", b.MTU)
+			}
+		}
+		if b.InSync {
+			text += ": in sync"
+		} else {
+			text += fmt.Sprintf(": out of sync for %s: %s", ago(now, b.Since), strings.Join(texts(b.Differs), ", "))
+		}
+		lines = append(lines, text)
+	}
+	for _, u := range p.Unmanaged {
+		lines = append(lines, fmt.Sprintf("%d not looked after: %s", u.Count, u.Why))
+	}
+	if len(lines) == 0 {
+		lines = append(lines, fmt.Sprintf("%d, of which none has an interface on this node", p.Count))
+	}
+	return lines
 }
 
 func entriesLine(entries map[string]status.Count) string {

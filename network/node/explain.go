@@ -3,8 +3,10 @@ package node
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/node/explain"
 	"github.com/selvage-net/selvage/network/node/status"
@@ -43,6 +45,7 @@ func (n *node) explainFacts(a netip.Addr) explain.Facts {
 		facts.Own = append(facts.Own, l.Key)
 	}
 	facts.PeerKey, facts.PeerAt = n.nodeAt(a)
+	facts.Pod = n.explainPod(a)
 	if !facts.Network.Contains(a) || facts.Subnet.IsValid() && facts.Subnet.Contains(a) {
 		return facts
 	}
@@ -65,6 +68,22 @@ func (n *node) explainFacts(a netip.Addr) explain.Facts {
 		facts.Peer.Reach = peerReach(n.paths.Status(), accepted, f)
 	}
 	return facts
+}
+
+// explainPod returns the loop's knowledge about the pod of this node with an address; nil if there is no record of one.
+func (n *node) explainPod(a netip.Addr) *explain.Pod {
+	p, depends, ok := n.podAt(a)
+	if !ok {
+		return nil
+	}
+	x := &explain.Pod{Name: podName(p), MAC: p.MAC, Link: cmp.Or(p.Bridge, p.Port), Entries: n.tables.Compare(depends)}
+	neighbour := network.NeighbourKey{Link: p.Bridge, IP: a}.String()
+	for _, y := range n.ownSide.problems {
+		if y.Key == p.Key.String() || y.Key == neighbour {
+			x.Problem = fmt.Sprint(y.Text)
+		}
+	}
+	return x
 }
 
 // explainPeer returns the loop's knowledge about a peer, in one family.

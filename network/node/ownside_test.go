@@ -46,14 +46,21 @@ func startPodNode(t *testing.T, config, delegate string) *podNode {
 	store := newMemStore()
 	store.apply(subnet.Event{ConfigSet: true, Config: []byte(config)})
 	dir := t.TempDir()
+	cleanUpLinks(t, "cni0")
 	n := &podNode{runningNode: startNode(t, store, dir), dir: dir, delegate: delegate}
 	n.waitState(t, status.Ready)
+	return n
+}
+
+// cleanUpLinks deletes devices once the node is stopped, which would make them again.
+func cleanUpLinks(t *testing.T, names ...string) {
 	t.Cleanup(func() {
-		if l, err := netlink.LinkByName("cni0"); err == nil {
-			_ = netlink.LinkDel(l) // it ends with the sandbox anyway
+		for _, name := range names {
+			if l, err := netlink.LinkByName(name); err == nil {
+				_ = netlink.LinkDel(l) // it ends with the sandbox anyway
+			}
 		}
 	})
-	return n
 }
 
 // plugin runs a verb of the CNI plugin.
@@ -354,15 +361,9 @@ func startPodNode6(t *testing.T) *podNode {
 	store := newMemStore()
 	store.apply(subnet.Event{ConfigSet: true, Config: []byte(dualStack)})
 	dir := t.TempDir()
+	cleanUpLinks(t, "cni0", "flannel-v6.1")
 	n := &podNode{runningNode: startNode(t, store, dir), dir: dir, delegate: `{"isDefaultGateway":true}`}
 	n.waitState(t, status.Ready)
-	t.Cleanup(func() {
-		for _, name := range []string{"cni0", "flannel-v6.1"} {
-			if l, err := netlink.LinkByName(name); err == nil {
-				_ = netlink.LinkDel(l) // it ends with the sandbox anyway
-			}
-		}
-	})
 	return n
 }
 

@@ -38,6 +38,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 type descriptions struct {
 	build, state, since, peers, wanted, present, pending, repairs, failures, passes                 *prometheus.Desc
 	leaseExpiry, etcdUp, etcdContact, etcdLatency, etcdRequests, etcdFailed, etcdSent, etcdReceived *prometheus.Desc
+	pods, podsInSync                                                                                *prometheus.Desc
 	problems, cut, filter, leases, leaseLeft, watchRestarts                                         *prometheus.Desc
 	receiveDropped, sendDropped, receiveErrors, sendErrors                                          *prometheus.Desc
 	probed, probesSent, probesLost, probeTime                                                       *prometheus.Desc
@@ -58,6 +59,10 @@ func describe() descriptions {
 		repairs:  desc("repairs_total", "Repaired external changes to managed kernel entries.", "kind", "cause"),
 		failures: desc("netlink_errors_total", "Changes that the kernel refused; they are retried.", "kind"),
 		passes:   desc("pass_duration_seconds", "Duration of a pass that brings the kernel in sync."),
+
+		pods: desc("pods", "Pods that the CNI plugin attached on this node, by bridge; without a bridge: an empty one.",
+			"bridge"),
+		podsInSync: desc("pods_in_sync", "1 if all that the pods of a bridge depend on is in sync, 0 if not.", "bridge"),
 
 		leases: desc("leases", "Accepted leases, including this node's own."),
 		leaseLeft: desc("lease_left_seconds",
@@ -140,6 +145,12 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		counter(d.probesLost, float64(p.Lost), p.Family)
 		if p.Reachable > 0 {
 			gauge(d.probeTime, p.MaxRTT.Seconds(), p.Family)
+		}
+	}
+	if st.Pods != nil {
+		for _, b := range st.Pods.Bridges {
+			gauge(d.pods, float64(b.Pods), b.Name)
+			gauge(d.podsInSync, bit(b.InSync), b.Name)
 		}
 	}
 	for kind, n := range st.Entries {

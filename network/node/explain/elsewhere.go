@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
@@ -61,6 +62,10 @@ func (e *explanation) own() {
 	if roleOf(a, f.Subnet) == broadcast {
 		e.conclude(false, "%s is the broadcast address of this node's subnet %s: no pod can have it", a, f.Subnet)
 	}
+	if f.Pod != nil {
+		e.pod()
+		return
+	}
 	hop, err := e.kernel.Route(a)
 	if err != nil {
 		e.step("route", "none", status.Missing, err.Error())
@@ -79,17 +84,65 @@ func (e *explanation) own() {
 			"no pod was started here yet, or its bridge is gone", a, f.Subnet, hop.Link)
 		return
 	}
-	switch answers, err := e.kernel.Answers(a, hop.Link); {
-	case err != nil:
-		e.step("neighbour", fmt.Sprintf("%s dev %s", a, hop.Link), status.Note, err.Error())
-	case answers:
-		e.step("neighbour", fmt.Sprintf("%s dev %s", a, hop.Link), status.Note, "it answers")
-	default:
-		e.step("neighbour", fmt.Sprintf("%s dev %s", a, hop.Link), status.Missing, "it does not answer ARP or ND")
+	if !e.answers(fmt.Sprintf("%s dev %s", a, hop.Link), hop.Link) {
 		e.conclude(false, "%s belongs to this node's subnet %s, and no pod on %s answers for it: the address is unused, "+
 			"or its pod is cut off", a, f.Subnet, hop.Link)
 	}
 	e.conclude(true, "%s belongs to this node's subnet %s: a pod on %s", a, f.Subnet, hop.Link)
+}
+
+// pod explains the address of a pod of this node that the CNI plugin stored a record of.
+func (e *explanation) pod() {
+	a, p := e.address, e.facts.Pod
+	if !e.entries(p.Entries) {
+		e.conclude(false, "%s belongs to %s on this node, but not all entries of the path are in sync", a, p.Name)
+	}
+	if p.Problem != "" {
+		e.step("pod", p.Name, status.Missing, p.Problem)
+		e.conclude(false, "%s belongs to %s on this node: %s", a, p.Name, p.Problem)
+	}
+	switch hop, err := e.kernel.Route(a); {
+	case err != nil:
+		e.step("route", fmt.Sprintf("the kernel: no route to %s", a), status.Foreign, e.ownShadow())
+		e.conclude(false, "%s belongs to %s on this node, but a foreign route keeps packets from it", a, p.Name)
+	case p.Link != "" && hop.Link != p.Link:
+		e.step("route", fmt.Sprintf("the kernel: %s %s", a, hop), status.Foreign, e.ownShadow())
+		e.conclude(false, "%s belongs to %s on this node, but packets for it leave through %s", a, p.Name, hop.Link)
+	default:
+		e.step("route", fmt.Sprintf("the kernel: %s %s", a, hop), status.Right, "")
+		if !e.answers(fmt.Sprintf("%s lladdr %s dev %s", a, p.MAC, hop.Link), hop.Link) {
+			e.conclude(false, "%s belongs to %s on this node, and it does not answer: see \"selvaged doctor\"", a, p.Name)
+		}
+	}
+	e.conclude(true, "%s belongs to this node's subnet %s: %s on %s", a, e.facts.Subnet, p.Name, p.Link)
+}
+
+// answers adds a step that says whether a host answers for the address on an interface, and reports whether one does, as
+// far as the kernel can tell.
+func (e *explanation) answers(entry, link string) bool {
+	switch answers, err := e.kernel.Answers(e.address, link); {
+	case err != nil:
+		e.step("neighbour", entry, status.Note, err.Error())
+	case answers:
+		e.step("neighbour", entry, status.Note, "it answers")
+	default:
+		e.step("neighbour", entry, status.Missing, "it does not answer ARP or ND")
+		return false
+	}
+	return true
+}
+
+// ownShadow names the route that takes precedence over the one to this node's pods.
+func (e *explanation) ownShadow() string {
+	key := network.RouteKey{Prefix: e.facts.Subnet, Metric: network.ConnectedMetric(e.facts.Subnet)}
+	switch route, ok, err := e.kernel.Shadowing(e.address, key); {
+	case err != nil:
+		return "see ip route and ip rule"
+	case ok:
+		return "because of " + route
+	default:
+		return "no route explains it: see ip rule"
+	}
 }
 
 // unleased explains an address of the overlay that no accepted lease holds.

@@ -41,6 +41,7 @@ type Facts struct {
 	Lease   string       // name of this node's own lease
 	Claims  []Claim      // leases on a subnet that holds the address: the accepted one first, then by age
 	Peer    *Peer        // the node that the address belongs to; nil if it is no peer's
+	Pod     *Pod         // the pod of this node with the address, if the CNI plugin stored its record
 	PeerAt  string       // name of the node whose public IP the address is; empty if there is none
 	PeerKey string       // name of that node's lease
 	Uplink  string       // name of the interface that carries the overlay
@@ -71,6 +72,15 @@ type Peer struct {
 	Link     string               // the device that its route leads out of; empty if it needs no route
 	Device   *Device              // that device; nil if it is not selvage's
 	Reach    status.Reach         // whether it answers through the overlay; the zero value: not known
+}
+
+// Pod is a pod of this node, and what it depends on.
+type Pod struct {
+	Name    string
+	MAC     network.MAC          // zero: not known
+	Link    string               // the bridge, or the pod's own link without one; empty: not known
+	Entries []network.Comparison // empty: the daemon does not know what its plugin made
+	Problem string               // what is wrong with it that is not among Entries; empty: nothing
 }
 
 // Device is one of this node's overlay devices.
@@ -138,18 +148,8 @@ func (e *explanation) claims() {
 func (e *explanation) peer() {
 	p := e.facts.Peer
 	e.claims()
-	for _, x := range p.Entries {
-		mark, note := status.Right, ""
-		if !x.InSync {
-			mark = status.Missing
-			if len(x.Actual) > 0 {
-				note = "actual: " + strings.Join(x.Actual, "; ")
-			}
-			e.conclude(false, "%s belongs to %s, but not all entries of the path are in sync", e.address, p.Name)
-		}
-		for _, line := range x.Desired {
-			e.step(x.Kind, line, mark, note)
-		}
+	if !e.entries(p.Entries) {
+		e.conclude(false, "%s belongs to %s, but not all entries of the path are in sync", e.address, p.Name)
 	}
 	e.actualRoute()
 	e.device()
@@ -195,6 +195,24 @@ func roleOf(a netip.Addr, s netip.Prefix) role {
 		return broadcast
 	}
 	return podAddress
+}
+
+// entries adds a step for each command of each object, and reports whether all are in sync.
+func (e *explanation) entries(all []network.Comparison) (ok bool) {
+	ok = true
+	for _, x := range all {
+		mark, note := status.Right, ""
+		if !x.InSync {
+			ok, mark = false, status.Missing
+			if len(x.Actual) > 0 {
+				note = "actual: " + strings.Join(x.Actual, "; ")
+			}
+		}
+		for _, line := range x.Desired {
+			e.step(x.Kind, line, mark, note)
+		}
+	}
+	return ok
 }
 
 // actualRoute compares the kernel's routing decision with the desired one. A foreign route that is more specific or has
