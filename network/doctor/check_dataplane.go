@@ -208,7 +208,11 @@ func checkRoutes(f Facts) (all []Finding) {
 			all = append(all, f.shadowing(s, nameOf(p))...)
 		}
 	}
-	if len(all) == 0 && len(f.Peers) > 0 {
+	own := f.own()
+	for _, s := range own {
+		all = append(all, f.ownShadowing(s)...)
+	}
+	if len(all) == 0 && len(f.Peers)+len(own) > 0 {
 		all = append(all, passed("no foreign route takes precedence over the overlay's"))
 	}
 	return all

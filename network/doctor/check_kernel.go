@@ -95,8 +95,29 @@ func checkForwarding(f Facts) (all []Finding) {
 			all = append(all, f.disabled(path, effect)...)
 		}
 	}
+	all = append(all, f.checkDisabledIPv6(links)...)
 	if len(all) == 0 {
 		all = append(all, passed("forwarding is on"))
+	}
+	return all
+}
+
+// checkDisabledIPv6 looks for interfaces that take no IPv6 address. A bridge of pods inherits the default, and the CNI
+// plugin corrects that; the link of a pod without a bridge keeps it.
+func (f Facts) checkDisabledIPv6(links []string) (all []Finding) {
+	if !f.uses(subnet.IPv6) {
+		return nil
+	}
+	for _, link := range links {
+		if path := "net/ipv6/conf/" + link + "/disable_ipv6"; f.Sysctls[path] == "1" {
+			all = append(all, failure(fmt.Sprintf("sysctl -w %s=0", sysctlName(path)),
+				"%s is 1: %s takes no IPv6 address or route", sysctlName(path), link))
+		}
+	}
+	const path = "net/ipv6/conf/default/disable_ipv6"
+	if list, ok := f.CNI.own(); f.Sysctls[path] == "1" && ok && list.Bridge == "" {
+		all = append(all, failure(fmt.Sprintf("sysctl -w %s=0", sysctlName(path)),
+			"%s is 1, and pods without a bridge need IPv6 on their links: no pod can be started", sysctlName(path)))
 	}
 	return all
 }

@@ -33,6 +33,8 @@ type Facts struct {
 	Thresholds map[string]int // gc_thresh3 by neighbour table, arp_cache and ndisc_cache
 	File       SubnetFile
 	CNI        CNI
+	Pods       []Pod   // of this node, as recorded by the CNI plugin
+	Damaged    []error // records that cannot be read
 
 	Paths     []probe.Path
 	Counters  DropCounters                  // their increase during the detailed probes
@@ -59,6 +61,7 @@ type Link struct {
 	Index             int
 	MTU               int
 	Up                bool
+	Ports             int // that are attached to it as their bridge
 	Addresses         []netip.Prefix
 	// For VXLAN devices only.
 	VNI      uint32
@@ -204,8 +207,16 @@ func (f Facts) uplink() (Link, bool) {
 	return Link{}, false
 }
 
-// bridge returns the pods' bridge, if it exists.
+// bridge returns the pods' bridge, if it exists: the one that pods are recorded on, or else that of the CNI
+// configuration.
 func (f Facts) bridge() (Link, bool) {
+	if f.Status != nil && f.Status.Pods != nil {
+		for _, b := range f.Status.Pods.Bridges {
+			if l, ok := f.link(b.Name); ok && b.Name != "" {
+				return l, true
+			}
+		}
+	}
 	own, ok := f.CNI.own()
 	if ok && own.Bridge == "" {
 		return Link{}, false

@@ -97,6 +97,7 @@ func checks() []check {
 		{"neighbours", checkNeighbours},
 		{"subnet-file", checkSubnetFile},
 		{"bridge", checkBridge},
+		{"pods", checkPods},
 		{"cni", checkCNI},
 		{"leases", checkLeases},
 		{peersCheck, checkPeers},

@@ -25,6 +25,7 @@ func gather(ctx context.Context, o Options) (f Facts) {
 	f.Thresholds = NeighbourLimits()
 	wg.Wait()
 	f.File = gatherSubnetFile(f.subnetFile(o))
+	f.Pods, f.Damaged = gatherPods(f.File.Path)
 	f.Routes = gatherRoutes(f.networks())
 	f.Sysctls = f.gatherSysctls()
 	f.Drops, f.KubeProxy = f.gatherFilter()
@@ -83,12 +84,14 @@ func (f *Facts) gatherSysctls() map[string]string {
 	paths := []string{
 		"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter",
 		"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables",
+		"net/ipv6/conf/default/disable_ipv6",
 	}
 	for _, l := range f.Links {
 		paths = append(paths, "net/ipv4/conf/"+l.Name+"/rp_filter")
 		if f.concerns(l) {
 			paths = append(paths, "net/ipv4/conf/"+l.Name+"/forwarding",
-				"net/ipv6/conf/"+l.Name+"/forwarding", "net/ipv6/conf/"+l.Name+"/accept_ra")
+				"net/ipv6/conf/"+l.Name+"/forwarding", "net/ipv6/conf/"+l.Name+"/accept_ra",
+				"net/ipv6/conf/"+l.Name+"/disable_ipv6")
 		}
 	}
 	values := map[string]string{}

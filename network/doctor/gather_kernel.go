@@ -49,11 +49,15 @@ func gatherLinks() (all []Link) {
 			addresses[a.LinkIndex] = append(addresses[a.LinkIndex], p)
 		}
 	}
+	ports := map[int]int{}
+	for _, l := range links {
+		ports[l.Attrs().MasterIndex]++
+	}
 	for _, l := range links {
 		a := l.Attrs()
 		one := Link{
 			Name: a.Name, Kind: l.Type(), Alias: a.Alias, Index: a.Index, MTU: a.MTU, MAC: a.HardwareAddr.String(),
-			Up: a.Flags&net.FlagUp != 0, Addresses: addresses[a.Index],
+			Up: a.Flags&net.FlagUp != 0, Addresses: addresses[a.Index], Ports: ports[a.Index],
 		}
 		if v, ok := l.(*netlink.Vxlan); ok {
 			one.VNI, one.Port = uint32(v.VxlanId), uint16(v.Port)

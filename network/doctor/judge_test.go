@@ -57,7 +57,7 @@ func healthy() Facts {
 			{Name: "eth0", MTU: 1500, Up: true, Addresses: []netip.Prefix{prefix("192.0.2.1/24"), prefix("2001:db8::1/64")}},
 			{Name: "flannel.1", Kind: "vxlan", Alias: "selvage", MTU: 1450, Up: true, VNI: 1, Port: 8472, Local: addr("192.0.2.1")},
 			{Name: "flannel-v6.1", Kind: "vxlan", Alias: "selvage", MTU: 1430, Up: true, VNI: 1, Port: 8472, Local: addr("2001:db8::1")},
-			{Name: "cni0", Kind: "bridge", MTU: 1430, Up: true, Addresses: []netip.Prefix{prefix("10.5.1.1/24"), prefix("fe80::1/64"), prefix("fd00:5:0:1::1/64")}},
+			{Name: "cni0", Kind: "bridge", MTU: 1430, Up: true, Ports: 1, Addresses: []netip.Prefix{prefix("10.5.1.1/24"), prefix("fe80::1/64"), prefix("fd00:5:0:1::1/64")}},
 		},
 		Thresholds: map[string]int{"arp_cache": 1024, "ndisc_cache": 1024},
 		File:       SubnetFile{Path: "/run/flannel/subnet.env", Content: file},
@@ -65,8 +65,13 @@ func healthy() Facts {
 			Dir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin"}, Plugins: map[string]error{"selvage": nil, "bridge": nil, "host-local": nil},
 			Lists: []CNIList{{File: "/etc/cni/net.d/10-selvage.conflist", Ours: true, Bridge: "cni0", Types: []string{"selvage", "bridge", "host-local"}}},
 		},
+		Pods:  []Pod{healthyPod()},
 		Paths: []probe.Path{path("node2", 2)},
 	}
+}
+
+func healthyPod() Pod {
+	return Pod{Name: "c1 (eth0)", Bridge: "cni0", Port: "veth1", Prefixes: []netip.Prefix{prefix("10.5.1.2/24")}, Entered: true, Link: true, Up: true}
 }
 
 func ahead(d time.Duration) *time.Duration { return &d }
@@ -255,6 +260,24 @@ func TestJudge(t *testing.T) {
 
 		{"a bridge without an address yet", func(f *Facts) { f.Links[3].Addresses = nil }, Pass, "cni0 has this node's subnet", ""},
 		{"a bridge that carries more", func(f *Facts) { f.Links[3].MTU = 9000 }, Warning, "pods that use it send packets that the overlay does not carry", "ip link set cni0 mtu 1430"},
+		{"a bridge without pods", func(f *Facts) { f.Links[3].MTU, f.Links[3].Ports = 1500, 0 }, Pass, "cni0 has no pods", ""},
+		{"a pod without its address", func(f *Facts) { f.Pods[0].Missing = f.Pods[0].Prefixes }, Failure, "pod c1 (eth0) has lost its address 10.5.1.2/24", "restart the pod"},
+		{"a pod without its default route", func(f *Facts) { f.Pods[0].NoRoute = []netip.Addr{addr("10.5.1.1")} }, Failure, "has lost its default route by 10.5.1.1", "restart the pod"},
+		{"a pod without its interface", func(f *Facts) { f.Pods[0].Link = false }, Failure, "has lost its interface", "restart the pod"},
+		{"the own side out of sync", func(f *Facts) {
+			f.Status.Pods = &status.Pods{Count: 1, Bridges: []status.PodBridge{{Name: "cni0", Differs: []status.Text{"bridge cni0"}}}}
+		}, Failure, "what the pods on cni0 depend on is out of sync: bridge cni0", "journalctl"},
+		{"another bridge with the own subnet in its prefix", func(f *Facts) {
+			f.Links = append(f.Links, Link{Name: "docker0", Kind: "bridge", Up: true, Addresses: []netip.Prefix{prefix("10.5.0.1/16")}})
+		}, Warning, "device docker0 has 10.5.0.0/16, which overlaps this node's subnet 10.5.1.0/24", "another prefix"},
+		{"a foreign route into the own subnet", func(f *Facts) {
+			f.Routes = []Route{{Prefix: prefix("10.5.1.0/26"), Text: "blackhole 10.5.1.0/26"}}
+		}, Failure, "takes precedence over the route to this node's own pods, 10.5.1.0/24", "ip route del blackhole 10.5.1.0/26"},
+		{"a pod's own route", func(f *Facts) {
+			f.Links = append(f.Links, Link{Name: "veth1", Kind: "veth", Up: true})
+			f.Routes = []Route{{Prefix: prefix("10.5.1.2/32"), Link: "veth1", Text: "10.5.1.2 dev veth1"}}
+		}, Pass, "no foreign route takes precedence", ""},
+		{"IPv6 disabled on the bridge", func(f *Facts) { f.Sysctls["net/ipv6/conf/cni0/disable_ipv6"] = "1" }, Failure, "cni0 takes no IPv6 address", "sysctl -w net.ipv6.conf.cni0.disable_ipv6=0"},
 		{"the user's MTU", func(f *Facts) { f.CNI.Lists[0].MTU, f.Links[3].MTU = 1300, 1300 }, Pass, "cni0 has this node's subnet", ""},
 		{"no directory for CNI", func(f *Facts) { f.CNI = CNI{Dir: "/etc/cni/net.d", DirErr: fs.ErrNotExist} }, Warning, "/etc/cni/net.d, where container runtimes look for CNI configurations, does not exist", "selvaged install-cni"},
 		{"an unreadable directory", func(f *Facts) { f.CNI = CNI{Dir: "/etc/cni/net.d", DirErr: fs.ErrPermission} }, Failure, "permission denied", "ls -ld /etc/cni/net.d"},

@@ -1,13 +1,15 @@
 package node
 
 import (
+	"slices"
 	"strings"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// ownCuts returns the families whose traffic is cut because a device of the overlay, or a setting that makes the kernel
-// forward, is out of sync.
+// ownCuts returns the families whose traffic is cut because a device of the overlay, the bridge of the pods or its route,
+// or a setting that makes the kernel forward, is out of sync.
 func (n *node) ownCuts() (families []string) {
 	var cut [2]bool
 	for _, t := range n.backend.Describe().Tunnels {
@@ -15,7 +17,19 @@ func (n *node) ownCuts() (families []string) {
 			cut[subnet.FamilyOf(t.Local)] = true
 		}
 	}
-	for _, x := range n.device.Sysctls {
+	for _, x := range n.ownSide.state.Bridges { // a node has one bridge of pods as a rule
+		if c := n.tables.Bridges.Get(x.Key); !c.Present || !c.Have.Up || c.Have.Kind != x.Value.Kind {
+			for f, s := range n.subnets {
+				cut[f] = cut[f] || s.IsValid()
+			}
+		}
+	}
+	inSync(n.tables.Routes, n.ownSide.state.Routes, func(k network.RouteKey, _ network.Route) {
+		if f := subnet.FamilyOf(k.Prefix.Addr()); k.Prefix == n.subnets[f] {
+			cut[f] = true
+		}
+	})
+	for _, x := range slices.Concat(n.device.Sysctls, n.ownSide.state.Sysctls) {
 		f, forwards := forwardingFamily(x.Key)
 		if c := n.tables.Sysctls.Get(x.Key); forwards && c.Present && c.Have != x.Value {
 			cut[f] = true

@@ -28,8 +28,9 @@ type Pod struct {
 	Prefixes []netip.Prefix // its addresses
 	Gateways []netip.Addr   // of Prefixes, in their order; invalid: none
 
-	config config
-	bridge network.MAC // of the bridge, as it was at ADD
+	defaults []netip.Addr // see DefaultGateways
+	config   config
+	bridge   network.MAC // of the bridge, as it was at ADD
 }
 
 // config is what matters of a delegate's configuration. The keys are those of the reference plugins bridge and ptp.
@@ -57,6 +58,10 @@ type result struct {
 		Address netip.Prefix `json:"address"`
 		Gateway string       `json:"gateway"`
 	} `json:"ips"`
+	Routes []struct {
+		Dst netip.Prefix `json:"dst"`
+		GW  string       `json:"gw"`
+	} `json:"routes"`
 }
 
 const (
@@ -99,6 +104,20 @@ func Parse(r attachment.Record) (Pod, error) {
 		gateway, _ := netip.ParseAddr(ip.Gateway)
 		p.Prefixes, p.Gateways = append(p.Prefixes, ip.Address), append(p.Gateways, gateway)
 	}
+	for _, route := range made.Routes {
+		if !route.Dst.IsValid() || route.Dst.Bits() != 0 {
+			continue
+		}
+		via, err := netip.ParseAddr(route.GW)
+		for i, prefix := range p.Prefixes { // without a gateway of its own it leads to that of the address
+			if err != nil && prefix.Addr().Is4() == route.Dst.Addr().Is4() {
+				via = p.Gateways[i]
+			}
+		}
+		if via.IsValid() && !slices.Contains(p.defaults, via) {
+			p.defaults = append(p.defaults, via)
+		}
+	}
 	p.Why = p.unmanaged()
 	p.Managed = p.Why == ""
 	return p, nil
@@ -116,6 +135,9 @@ func (p Pod) unmanaged() string {
 	}
 	return ""
 }
+
+// DefaultGateways returns the gateways of the default routes that the pod was given.
+func (p Pod) DefaultGateways() []netip.Addr { return p.defaults }
 
 // Node is what desired state depends on beside the records.
 type Node struct {
