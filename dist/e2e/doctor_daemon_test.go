@@ -30,7 +30,7 @@ func TestDoctorDaemon(t *testing.T) {
 	podOnEach(ctx, t, l)
 	setting := func(path, value string) { p.write("/proc/sys/"+path, value) }
 	const file = "/run/flannel/subnet.env"
-	notRunning := symptom{"daemon", failure, "no process listens on /run/selvage/selvaged.sock", "systemctl start selvaged; if it exits again, see journalctl -u selvaged -n 50"}
+	notRunning := notRunning()[0]
 	hanging := make(chan struct{})
 	var holding sync.WaitGroup
 
@@ -198,4 +198,10 @@ func TestDoctorEnds(t *testing.T) {
 		t.Error(err)
 	}
 	p.must(unix.Kill(p.PID(), unix.SIGCONT))
+}
+
+// notRunning is the symptom of a daemon that is not there.
+func notRunning() []symptom {
+	return one("daemon", failure, "no process listens on /run/selvage/selvaged.sock",
+		"systemctl start selvaged; if it exits again, see journalctl -u selvaged -n 50")
 }

@@ -124,7 +124,9 @@ func TestDoctorNode(t *testing.T) {
 			{"subnet-file", failure, fmt.Sprintf("has %s, and this node's lease is %s", subnet.Gateway(other), own), restartToWrite},
 			{"subnet-file", failure, "has MTU 1450, and the overlay carries 1430", restartToWrite},
 		}},
+		// The daemon repairs the bridge of pods, so what is wrong with it is so without the daemon.
 		{"bridge of another subnet", func() {
+			p.stop()
 			p.link("cni0", func(b netlink.Link) error {
 				return errors.Join(netlink.AddrDel(b, &netlink.Addr{IPNet: ipNet(gateway)}), netlink.AddrAdd(b, &netlink.Addr{IPNet: ipNet(subnet.Gateway(other))}))
 			})
@@ -132,11 +134,20 @@ func TestDoctorNode(t *testing.T) {
 			p.link("cni0", func(b netlink.Link) error {
 				return errors.Join(netlink.AddrAdd(b, &netlink.Addr{IPNet: ipNet(gateway)}), netlink.AddrDel(b, &netlink.Addr{IPNet: ipNet(subnet.Gateway(other))}))
 			})
-		}, one("bridge", failure, fmt.Sprintf("bridge cni0 has %s, and this node's subnet needs %s", subnet.Gateway(other), gateway),
-			"delete the pods of this node, then ip link delete cni0; the next pod creates it again")},
-		{"bridge with another MTU", func() { p.link("cni0", func(b netlink.Link) error { return netlink.LinkSetMTU(b, 1300) }) },
-			func() { p.link("cni0", func(b netlink.Link) error { return netlink.LinkSetMTU(b, 1430) }) },
-			one("bridge", warns, "bridge cni0 has MTU 1300, and the pod MTU is 1430", "ip link set cni0 mtu 1430; then restart the pods with another MTU")},
+			p.start()
+		}, append(notRunning(), symptom{"bridge", failure, fmt.Sprintf("bridge cni0 has %s, and this node's subnet needs %s", subnet.Gateway(other), gateway),
+			"delete the pods of this node, then ip link delete cni0; the next pod creates it again"})},
+		{"bridge with another MTU", func() {
+			p.stop()
+			p.link("cni0", func(b netlink.Link) error { return netlink.LinkSetMTU(b, 1300) })
+		}, p.start, append(notRunning(), symptom{"bridge", warns, "bridge cni0 has MTU 1300, and the pod MTU is 1430",
+			"ip link set cni0 mtu 1430; then restart the pods with another MTU"})},
+		{"a foreign route into the own subnet", func() {
+			p.in(func() error { return netlink.RouteAdd(&netlink.Route{Dst: ipNet(netip.PrefixFrom(own.Addr(), 26)), Type: unix.RTN_BLACKHOLE}) })
+		}, func() {
+			p.in(func() error { return netlink.RouteDel(&netlink.Route{Dst: ipNet(netip.PrefixFrom(own.Addr(), 26)), Type: unix.RTN_BLACKHOLE}) })
+		}, one("routes", failure, fmt.Sprintf("route blackhole %s takes precedence over the route to this node's own pods, %s", netip.PrefixFrom(own.Addr(), 26), own),
+			"ip route del blackhole "+netip.PrefixFrom(own.Addr(), 26).String())},
 
 		{"no CNI configuration", func() { p.remove(conflist) }, func() { p.write(conflist, lab.DefaultCNI) },
 			one("cni", failure, "no CNI configuration in "+cniConfs+" has a plugin of type selvage or flannel",

@@ -114,7 +114,7 @@ func (e *explanation) pod() {
 			e.conclude(false, "%s belongs to %s on this node, and it does not answer: see \"selvaged doctor\"", a, p.Name)
 		}
 	}
-	e.conclude(true, "%s belongs to this node's subnet %s: %s on %s", a, e.facts.Subnet, p.Name, p.Link)
+	e.conclude(true, "%s belongs to this node's subnet %s: a pod on %s, %s", a, e.facts.Subnet, p.Link, p.Name)
 }
 
 // answers adds a step that says whether a host answers for the address on an interface, and reports whether one does, as
