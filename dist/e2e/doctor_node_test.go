@@ -143,9 +143,13 @@ func TestDoctorNode(t *testing.T) {
 		}, p.start, append(notRunning(), symptom{"bridge", warns, "bridge cni0 has MTU 1300, and the pod MTU is 1430",
 			"ip link set cni0 mtu 1430; then restart the pods with another MTU"})},
 		{"a foreign route into the own subnet", func() {
-			p.in(func() error { return netlink.RouteAdd(&netlink.Route{Dst: ipNet(netip.PrefixFrom(own.Addr(), 26)), Type: unix.RTN_BLACKHOLE}) })
+			p.in(func() error {
+				return netlink.RouteAdd(&netlink.Route{Dst: ipNet(netip.PrefixFrom(own.Addr(), 26)), Type: unix.RTN_BLACKHOLE})
+			})
 		}, func() {
-			p.in(func() error { return netlink.RouteDel(&netlink.Route{Dst: ipNet(netip.PrefixFrom(own.Addr(), 26)), Type: unix.RTN_BLACKHOLE}) })
+			p.in(func() error {
+				return netlink.RouteDel(&netlink.Route{Dst: ipNet(netip.PrefixFrom(own.Addr(), 26)), Type: unix.RTN_BLACKHOLE})
+			})
 		}, one("routes", failure, fmt.Sprintf("route blackhole %s takes precedence over the route to this node's own pods, %s", netip.PrefixFrom(own.Addr(), 26), own),
 			"ip route del blackhole "+netip.PrefixFrom(own.Addr(), 26).String())},
 

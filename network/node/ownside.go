@@ -24,12 +24,13 @@ import (
 // node's own entries. It belongs to the loop's goroutine.
 type ownSide struct {
 	reader   attachment.Reader
-	due      bool             // records may have changed
-	pods     []pods.Pod       // of all records that are well-formed, the oldest first
-	damaged  []error          // the others
-	node     pods.Node        // as Desired was last called with
-	state    network.State    // in the tables
-	problems []status.Problem // with what the tables cannot repair, see podProblems
+	due      bool                 // records may have changed
+	pods     []pods.Pod           // of all records that are well-formed, the oldest first
+	damaged  []error              // the others
+	node     pods.Node            // as Desired was last called with
+	state    network.State        // in the tables
+	problems []status.Problem     // with what the tables cannot repair, see podProblems
+	begun    map[string]time.Time // since when, by what identifies a problem
 	logged   backoff.Limiter
 	checkAt  time.Time            // when to look again whether pods without a link have ended; zero: there are none
 	since    map[string]time.Time // since when a bridge is out of sync
@@ -139,50 +140,56 @@ func (n *node) wantPods(changed bool) {
 func (n *node) podProblems(now time.Time, look bool) {
 	o := &n.ownSide
 	var all []status.Problem
-	add := func(code status.Reason, key, format string, args ...any) {
-		all = append(all, status.Problem{Topic: topicPods, Code: code, Key: key, Text: status.Text(fmt.Sprintf(format, args...))})
+	begun := map[string]time.Time{}
+	add := func(code status.Reason, key, id, format string, args ...any) {
+		text := status.Text(fmt.Sprintf(format, args...))
+		at, known := o.begun[string(code)+id]
+		if !known {
+			at = now
+			n.logPodProblem(text, now)
+		}
+		begun[string(code)+id] = at
+		all = append(all, status.Problem{Topic: topicPods, Code: code, Key: key, Text: text, Since: at})
 	}
 	for _, err := range o.damaged {
-		add(status.RecordDamaged, "", "%v; what this pod depends on is not repaired until it is restarted", err)
+		add(status.RecordDamaged, "", err.Error(), "%v; what this pod depends on is not repaired until it is restarted", err)
 	}
 	if look {
 		o.checkAt = time.Time{}
 	}
 	for _, p := range o.pods {
 		if p.Managed && !o.node.Live(p) {
-			gone := status.Problem{Code: status.PodDetached, Key: p.Key.String()}
-			known := slices.ContainsFunc(o.problems, func(x status.Problem) bool { return x.Code == gone.Code && x.Key == gone.Key })
+			id := p.Key.String()
+			_, known := o.begun[string(status.PodDetached)+id]
 			if look && isNamespace(p.NetNS) || !look && known {
-				o.checkAt = now.Add(endedCheck)
-				add(gone.Code, gone.Key, "interface %s of %s is gone, with its end in the pod: restart the pod", p.Port, podName(p))
+				if look {
+					o.checkAt = now.Add(endedCheck)
+				}
+				add(status.PodDetached, id, id, "interface %s of %s is gone, with its end in the pod: restart the pod", p.Port, podName(p))
 			}
 			continue
 		}
 		for _, prefix := range p.Prefixes {
 			key := network.NeighbourKey{Link: p.Bridge, IP: prefix.Addr()}
 			if c := n.tables.Neighbours.Get(key); c.Present && c.Have.Permanent && p.MAC.IsUnicast() && c.Have.MAC != p.MAC {
-				add(status.NeighbourShadowed, key.String(), "a permanent neighbour entry of another program sends packets for %s, "+
+				add(status.NeighbourShadowed, key.String(), key.String(), "a permanent neighbour entry of another program sends packets for %s, "+
 					"the address of %s, to %s instead of %s: remove it with \"ip neighbour del %s\"",
 					key.IP, podName(p), c.Have.MAC, p.MAC, key)
 			}
 		}
 	}
-	for i, x := range all {
-		at := slices.IndexFunc(o.problems, func(y status.Problem) bool { return x.Code == y.Code && x.Text == y.Text })
-		if at >= 0 {
-			all[i].Since = o.problems[at].Since
-			continue
-		}
-		all[i].Since = now
-		switch o.logged.Allow(manyPodProblems, podsLogged, now) {
-		case backoff.Pass:
-			n.Log.Warn(x.Text)
-		case backoff.Last:
-			n.Log.Warn("more problems with pods on this node; not listed for now, see selvaged status")
-		case backoff.Drop:
-		}
+	o.problems, o.begun = all, begun
+}
+
+// logPodProblem logs a problem that has just begun, or, of many, that there are more.
+func (n *node) logPodProblem(text status.Text, now time.Time) {
+	switch n.ownSide.logged.Allow(manyPodProblems, podsLogged, now) {
+	case backoff.Pass:
+		n.Log.Warn(text)
+	case backoff.Last:
+		n.Log.Warn("more problems with pods on this node; not listed for now, see selvaged status")
+	case backoff.Drop:
 	}
-	o.problems = all
 }
 
 // notePods notes after a pass since when bridges of pods are out of sync.
