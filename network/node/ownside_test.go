@@ -379,7 +379,8 @@ func TestOwnSidePointToPoint(t *testing.T) {
 			return errors.Join(err, netlink.AddrDel(link(t, a.port), &addrs[0]))
 		},
 		"route": func() error {
-			return netlink.RouteDel(&netlink.Route{Dst: &net.IPNet{IP: a.addr[0].AsSlice(), Mask: net.CIDRMask(32, 32)}})
+			host := &net.IPNet{IP: a.addr[0].AsSlice(), Mask: net.CIDRMask(32, 32)}
+			return netlink.RouteDel(&netlink.Route{Dst: host, Scope: unix.RT_SCOPE_NOWHERE}) // of any scope
 		},
 	} {
 		was := n.now(t).Repairs.Total
@@ -441,10 +442,12 @@ func TestOwnSideNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "damaged record", named(status.RecordDamaged))
-	if got := n.now(t).Pods; got.Damaged != 2 || got.Count != 3 {
-		t.Errorf("%+v, want 3 attachments, 2 of them damaged", got)
-	}
+	eventually(t, "damaged records", func() error {
+		if got := n.now(t).Pods; got.Damaged != 2 || got.Count != 3 {
+			return fmt.Errorf("%+v, want 3 attachments, 2 of them damaged", got)
+		}
+		return named(status.RecordDamaged)()
+	})
 	for _, id := range []string{"x", "y"} {
 		if _, err := n.plugin("DEL", id, ""); err != nil {
 			t.Error(err)
