@@ -35,7 +35,8 @@ func (a Shadow) Command() string {
 	return "ip route del " + strings.TrimPrefix(a.String(), "route ")
 }
 
-// OwnSubnets names the node's own subnets: a foreign route into one of them is a [Shadow] even while no pod was started.
+// OwnSubnets names the node's own subnets: a foreign route into one of them is a [Shadow] even while no pod was
+// started.
 func (t *Tables) OwnSubnets(subnets [2]netip.Prefix) {
 	t.shadowsStale = t.shadowsStale || t.ownSubnets != subnets
 	t.ownSubnets = subnets
@@ -52,7 +53,8 @@ func (t *Tables) Shadows() []Shadow {
 	for k := range t.foreign {
 		have := t.Routes.cells[k].have()
 		if of, owner, ok := t.shadowed(k, have); ok {
-			own := slices.ContainsFunc(t.ownSubnets[:], func(p netip.Prefix) bool { return p.IsValid() && p.Contains(of.Addr()) })
+			holds := func(p netip.Prefix) bool { return p.IsValid() && p.Contains(of.Addr()) }
+			own := slices.ContainsFunc(t.ownSubnets[:], holds)
 			t.shadows = append(t.shadows, Shadow{k, have, of, own, owner})
 		}
 	}

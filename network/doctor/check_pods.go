@@ -75,7 +75,8 @@ func (f Facts) ownShadowing(own netip.Prefix) (all []Finding) {
 		}
 		for _, a := range l.Addresses {
 			if !a.Addr().IsLinkLocalUnicast() && a.Overlaps(own) {
-				all = append(all, warning(fmt.Sprintf("give the network of %s another prefix, or the overlay another Network", l.Name),
+				advice := fmt.Sprintf("give the network of %s another prefix, or the overlay another Network", l.Name)
+				all = append(all, warning(advice,
 					"device %s has %s, which overlaps this node's subnet %s: its hosts and this node's pods do not reach each other",
 					l.Name, a.Masked(), own))
 			}
@@ -106,7 +107,8 @@ func (f Facts) ofPods(l Link) bool {
 			}
 		}
 	}
-	return l.Kind == "veth" || slices.ContainsFunc(f.Pods, func(p Pod) bool { return l.Name == p.Port || l.Name == p.Bridge })
+	uses := func(p Pod) bool { return l.Name == p.Port || l.Name == p.Bridge }
+	return l.Kind == "veth" || slices.ContainsFunc(f.Pods, uses)
 }
 
 // podRoute reports whether a route leads to one pod by its own link, as the ptp plugin makes it.

@@ -20,8 +20,8 @@ const minInterval = 100 * time.Millisecond
 // Watch calls changed whenever one of the files at paths may have been written, moved or removed, until ctx ends; then
 // it returns nil. It makes the first call when the watch is set up. A directory that does not exist, or is removed, is
 // watched as soon as it exists. A call means "read the files again": it does not say what happened, one call may stand
-// for several changes, and changes made by this process count too. A path that ends in a slash stands for all files in that
-// directory, but for those whose names begin with a dot.
+// for several changes, and changes made by this process count too. A path that ends in a slash stands for all files in
+// that directory, but for those whose names begin with a dot.
 //
 // The error is that of inotify(7), usually that the user has no inotify instances left.
 func Watch(ctx context.Context, changed func(), paths ...string) error {

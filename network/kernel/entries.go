@@ -171,7 +171,8 @@ func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error
 		})
 		return nil
 	}
-	if c.Present && c.Have.Protocol == unix.RTPROT_KERNEL && c.Have.Link != c.Want.Link && !k.tables.OwnsLink(c.Have.Link) {
+	if c.Present && c.Have.Protocol == unix.RTPROT_KERNEL && c.Have.Link != c.Want.Link &&
+		!k.tables.OwnsLink(c.Have.Link) {
 		return fmt.Errorf("route %s: an address of device %s holds this subnet: %w; remove the address or the device",
 			u.Key, c.Have.Link, network.ErrForeign)
 	}

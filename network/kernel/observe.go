@@ -146,7 +146,8 @@ func (k *Kernel) neighbour(m neighbourMessage, there bool) {
 	name := k.links[m.index]
 	if !k.tables.OwnsLink(name) {
 		// A permanent neighbour on a pods' bridge shadows the pod with that address.
-		if key := (network.NeighbourKey{Link: name, IP: m.ip}); m.family != unix.AF_BRIDGE && k.tables.Bridges.Get(name).Wanted {
+		key := network.NeighbourKey{Link: name, IP: m.ip}
+		if m.family != unix.AF_BRIDGE && k.tables.Bridges.Get(name).Wanted {
 			if there && m.permanent {
 				k.tables.Neighbours.Observe(key, network.Neighbour{MAC: m.mac, Permanent: true})
 			} else {
@@ -234,7 +235,8 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 
 // inOverlay reports whether a prefix is part of one of the overlay's networks.
 func (k *Kernel) inOverlay(p netip.Prefix) bool {
-	return slices.ContainsFunc(k.networks, func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) })
+	holds := func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) }
+	return slices.ContainsFunc(k.networks, holds)
 }
 
 // defaultRoute notes that a default route was added or deleted: rtm_dst_len is 0.

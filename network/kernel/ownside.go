@@ -204,7 +204,7 @@ func (k *Kernel) Bridge(name string, c network.Change[network.Bridge]) (effects 
 		return effects, nil
 	}
 	if c.Present && c.Have.Kind != c.Want.Kind {
-		return effects, fmt.Errorf("device %s is a %s, and this node's pods need a bridge of that name: %w; rename or delete it",
+		return effects, fmt.Errorf("device %s is a %s, and pods need a bridge of that name: %w; rename or delete it",
 			name, network.Link{Kind: c.Have.Kind}.Identity(), network.ErrForeign)
 	}
 	if !c.Present {

@@ -8,8 +8,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// ownCuts returns the families whose traffic is cut because a device of the overlay, the bridge of the pods or its route,
-// or a setting that makes the kernel forward, is out of sync.
+// ownCuts returns the families whose traffic is cut because a device of the overlay, the bridge of the pods or its
+// route, or a setting that makes the kernel forward, is out of sync.
 func (n *node) ownCuts() (families []string) {
 	var cut [2]bool
 	for _, t := range n.backend.Describe().Tunnels {

@@ -52,8 +52,8 @@ func (n *node) vtepConfig() (c vtepfilter.Config, enabled bool) {
 	return c, n.VTEPFilter && c.Port != 0
 }
 
-// podBridges are the bridges of this node's pods, as the records of attachments say; one of a pod without a record holds
-// the node's subnet.
+// podBridges are the bridges of this node's pods, as the records of attachments say; one of a pod without a record
+// holds the node's subnet.
 func (n *node) podBridges() (names []string) {
 	for _, b := range n.ownSide.state.Bridges {
 		names = append(names, b.Key)

@@ -65,7 +65,8 @@ func (n *node) followPods(wake *alarm) {
 	for _, f := range subnet.Families() {
 		around.Families[f] = n.config.Ranges[f].Enabled()
 	}
-	moved := around.Own != o.node.Own || around.Families != o.node.Families || !slices.Equal(around.Networks, o.node.Networks)
+	moved := around.Own != o.node.Own || around.Families != o.node.Families ||
+		!slices.Equal(around.Networks, o.node.Networks)
 	recheck := !o.checkAt.IsZero() && !wake.now.Before(o.checkAt)
 	stale := n.kernel.TendedStale()
 	if read || moved || stale {
@@ -165,15 +166,17 @@ func (n *node) podProblems(now time.Time, look bool) {
 				if look {
 					o.checkAt = now.Add(endedCheck)
 				}
-				add(status.PodDetached, id, id, "interface %s of %s is gone, with its end in the pod: restart the pod", p.Port, podName(p))
+				add(status.PodDetached, id, id, "interface %s of %s is gone, with its end in the pod: restart the pod",
+					p.Port, podName(p))
 			}
 			continue
 		}
 		for _, prefix := range p.Prefixes {
 			key := network.NeighbourKey{Link: p.Bridge, IP: prefix.Addr()}
 			if c := n.tables.Neighbours.Get(key); c.Present && c.Have.Permanent && p.MAC.IsUnicast() && c.Have.MAC != p.MAC {
-				add(status.NeighbourShadowed, key.String(), key.String(), "a permanent neighbour entry of another program sends packets for %s, "+
-					"the address of %s, to %s instead of %s: remove it with \"ip neighbour del %s\"",
+				add(status.NeighbourShadowed, key.String(), key.String(),
+					"a permanent neighbour entry of another program sends packets for %s, the address of %s, "+
+						"to %s instead of %s: remove it with \"ip neighbour del %s\"",
 					key.IP, podName(p), c.Have.MAC, p.MAC, key)
 			}
 		}
@@ -288,7 +291,9 @@ func (n *node) podGroups() (all []status.PodBridge) {
 	inSync(n.tables.Addresses, o.state.Addresses, func(k network.AddressKey, _ network.Address) {
 		differs(k.Link, "address "+k.String())
 	})
-	inSync(n.tables.Routes, o.state.Routes, func(k network.RouteKey, v network.Route) { differs(v.Link, "route "+k.String()) })
+	inSync(n.tables.Routes, o.state.Routes, func(k network.RouteKey, v network.Route) {
+		differs(v.Link, "route "+k.String())
+	})
 	inSync(n.tables.Sysctls, o.state.Sysctls, func(k string, _ network.Sysctl) {
 		differs(strings.Split(k, "/")[3], "sysctl "+k) // net/ipv4/conf/cni0/forwarding
 	})

@@ -117,8 +117,8 @@ func (e *explanation) pod() {
 	e.conclude(true, "%s belongs to this node's subnet %s: a pod on %s, %s", a, e.facts.Subnet, p.Link, p.Name)
 }
 
-// answers adds a step that says whether a host answers for the address on an interface, and reports whether one does, as
-// far as the kernel can tell.
+// answers adds a step that says whether a host answers for the address on an interface, and reports whether one does,
+// as far as the kernel can tell.
 func (e *explanation) answers(entry, link string) bool {
 	switch answers, err := e.kernel.Answers(e.address, link); {
 	case err != nil:
