@@ -134,7 +134,7 @@ func TestCacheWriteFails(t *testing.T) {
 		if len(l.journal.open) != 0 {
 			t.Errorf("problems %v after a success", l.journal.open)
 		}
-		if got := strings.Count(l.out.String(), "msg=write the cached leases"); got != 1 {
+		if got := strings.Count(l.out.String(), "level=error msg=write "); got != 1 {
 			t.Errorf("%d errors logged, want the same one once:\n%s", got, l.out.String())
 		}
 	})
