@@ -32,8 +32,10 @@ type Port struct {
 	MTU    int    // bytes; desired: 0 stands for any
 	Up     bool
 	// Of a port of a bridge, as ip-link(8) and bridge(8) name them.
-	Hairpin, Isolated, Learning, Flood bool
-	Blocked                            bool // its state is neither forwarding nor, without a carrier, disabled
+	Hairpin, Isolated, Learning bool
+	Flood                       bool // of frames to unknown, multicast and broadcast addresses
+	Locked                      bool // it accepts frames only from known addresses
+	Blocked                     bool // its state is neither forwarding nor, without a carrier, disabled
 }
 
 // Seen returns the actual port as it is compared with the desired one: without what that leaves open.

@@ -47,8 +47,8 @@ func portCommand(name string, p Port) string {
 	text := fmt.Sprintf("ip link set %s %s%s%s", name, choose(p.Up, "up", "down"),
 		choose(p.Master == "", " nomaster", " master "+p.Master), mtu(p.MTU))
 	if p.Master != "" {
-		text += fmt.Sprintf("\nbridge link set dev %s hairpin %s isolated %s learning %s flood %s state %s", name,
-			onOff(p.Hairpin), onOff(p.Isolated), onOff(p.Learning), onOff(p.Flood),
+		text += fmt.Sprintf("\nbridge link set dev %s hairpin %s isolated %s learning %s flood %s%s state %s", name,
+			onOff(p.Hairpin), onOff(p.Isolated), onOff(p.Learning), onOff(p.Flood), when(p.Locked, " locked on"),
 			choose(p.Blocked, "blocking", "forwarding"))
 	}
 	return text

@@ -280,7 +280,7 @@ func (k *Kernel) Port(name string, c network.Change[network.Port]) error {
 	have, want := c.Have, c.Want
 	moved := all || have.Master != want.Master
 	settings := moved || have.Hairpin != want.Hairpin || have.Isolated != want.Isolated ||
-		have.Learning != want.Learning || have.Flood != want.Flood
+		have.Learning != want.Learning || have.Flood != want.Flood || have.Locked != want.Locked
 	return k.steps(name, []step{
 		{"master", !moved, func() error {
 			if want.Master == "" {
@@ -336,7 +336,9 @@ func (k *Kernel) setPort(l netlink.Link, want network.Port) error {
 		info.AddRtAttr(nl.IFLA_BRPORT_LEARNING, flag(want.Learning))
 		info.AddRtAttr(nl.IFLA_BRPORT_UNICAST_FLOOD, flag(want.Flood))
 		info.AddRtAttr(nl.IFLA_BRPORT_BCAST_FLOOD, flag(want.Flood))
+		info.AddRtAttr(nl.IFLA_BRPORT_MCAST_FLOOD, flag(want.Flood))
 		info.AddRtAttr(nl.IFLA_BRPORT_ISOLATED, flag(want.Isolated))
+		info.AddRtAttr(nl.IFLA_BRPORT_LOCKED, flag(want.Locked))
 	})
 }
 
@@ -380,8 +382,10 @@ func decodePort(b []byte, carrier bool) network.Port {
 			p.Isolated = on
 		case nl.IFLA_BRPORT_LEARNING:
 			p.Learning = on
-		case nl.IFLA_BRPORT_UNICAST_FLOOD, nl.IFLA_BRPORT_BCAST_FLOOD:
+		case nl.IFLA_BRPORT_UNICAST_FLOOD, nl.IFLA_BRPORT_BCAST_FLOOD, nl.IFLA_BRPORT_MCAST_FLOOD:
 			p.Flood = p.Flood && on
+		case nl.IFLA_BRPORT_LOCKED:
+			p.Locked = on
 		case nl.IFLA_BRPORT_STATE:
 			p.Blocked = len(data) > 0 && data[0] != portForwarding && (data[0] != portDisabled || carrier)
 		}

@@ -10,11 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/cniplugin"
@@ -198,7 +200,37 @@ func link(t *testing.T, name string) netlink.Link {
 	return l
 }
 
+// setPort sets an attribute of a bridge's port, as bridge link set does.
+func setPort(l netlink.Link, attribute int, value byte) error {
+	request := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	msg.Index = int32(l.Attrs().Index)
+	request.AddData(msg)
+	info := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	info.AddRtAttr(attribute, []byte{value})
+	request.AddData(info)
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
 func setting(path, value string) error { return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0) }
+
+// setGlobal sets what devices inherit that other tests make, and sets it back when the test ends.
+func setGlobal(t *testing.T, path, value string) {
+	t.Helper()
+	before, err := os.ReadFile("/proc/sys/net/" + path)
+	if err == nil {
+		err = setting(path, value)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := setting(path, strings.TrimSpace(string(before))); err != nil {
+			t.Error(err)
+		}
+	})
+}
 
 const dualStack = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`
 
@@ -206,18 +238,12 @@ const dualStack = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd0
 // answers again, by the daemon's doing.
 func TestOwnSideRepaired(t *testing.T) {
 	n := startPodNode(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`, `{"isDefaultGateway":true,"hairpinMode":true}`)
-	if err := setting("ipv4/conf/default/forwarding", "0"); err != nil { // as hardened hosts have it
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := setting("ipv4/conf/default/forwarding", "1"); err != nil {
-			t.Error(err)
-		}
-	}()
-	a, b := n.add(t, "a"), n.add(t, "b")
-	n.whole(t, 2)
-	if got := n.now(t).Entries["port"]; got.Wanted != 2 || got.Present != 2 {
-		t.Errorf("ports: %+v, want 2", got)
+	setGlobal(t, "ipv4/conf/default/forwarding", "0") // as hardened hosts have it
+	// Several ports: the repairs of one that is broken again and again are delayed, as in a conflict.
+	a, b, c, d := n.add(t, "a"), n.add(t, "b"), n.add(t, "c"), n.add(t, "d")
+	n.whole(t, 4)
+	if got := n.now(t).Entries["port"]; got.Wanted != 4 || got.Present != 4 {
+		t.Errorf("ports: %+v, want 4", got)
 	}
 	foreign := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br9", MTU: 1400}}
 	if err := errors.Join(netlink.LinkAdd(foreign), netlink.LinkSetUp(foreign)); err != nil {
@@ -259,9 +285,13 @@ func TestOwnSideRepaired(t *testing.T) {
 			l := link(t, a.port)
 			return errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, "renamed"), netlink.LinkSetUp(l))
 		}},
-		{"hairpin off", "port", func() error { return netlink.LinkSetHairpin(link(t, a.port), false) }},
-		{"learning off", "port", func() error { return netlink.LinkSetLearning(link(t, a.port), false) }},
-		{"port isolated", "port", func() error { return netlink.LinkSetIsolated(link(t, a.port), true) }},
+		{"hairpin off", "port", func() error { return netlink.LinkSetHairpin(link(t, c.port), false) }},
+		{"learning off", "port", func() error { return netlink.LinkSetLearning(link(t, c.port), false) }},
+		{"port isolated", "port", func() error { return netlink.LinkSetIsolated(link(t, c.port), true) }},
+		{"port locked", "port", func() error { return setPort(link(t, c.port), nl.IFLA_BRPORT_LOCKED, 1) }},
+		{"broadcasts off", "port", func() error { return setPort(link(t, d.port), nl.IFLA_BRPORT_BCAST_FLOOD, 0) }},
+		{"multicasts off", "port", func() error { return setPort(link(t, d.port), nl.IFLA_BRPORT_MCAST_FLOOD, 0) }},
+		{"port disabled", "port", func() error { return setPort(link(t, d.port), nl.IFLA_BRPORT_STATE, 0) }},
 		{"connected route deleted", "route", func() error { return netlink.RouteDel(connected()) }},
 		{"connected route replaced", "route", func() error {
 			r := connected()
@@ -277,10 +307,10 @@ func TestOwnSideRepaired(t *testing.T) {
 			if s := n.now(t); repairsOf(s, fault.kind) == was {
 				return fmt.Errorf("no repair of kind %s: %+v\n%+v", fault.kind, s.Repairs, s.Problems)
 			}
-			return errors.Join(a.reach(), b.reach())
+			return errors.Join(a.reach(), b.reach(), c.reach(), d.reach())
 		})
 		t.Logf("%s: reachable again after %v", fault.name, time.Since(began).Round(time.Millisecond))
-		n.whole(t, 2)
+		n.whole(t, 4)
 		if index := link(t, "cni0").Attrs().Index; link(t, a.port).Attrs().MasterIndex != index {
 			t.Errorf("%s: the port is not attached to cni0", fault.name)
 		}
@@ -288,7 +318,7 @@ func TestOwnSideRepaired(t *testing.T) {
 	if got := link(t, "cni0").Attrs(); got.HardwareAddr.String() != mac || got.Alias != "" {
 		t.Errorf("cni0 has MAC address %s and alias %q, want %s as pods know it, and none", got.HardwareAddr, got.Alias, mac)
 	}
-	if protinfo, err := netlink.LinkGetProtinfo(link(t, a.port)); err != nil || !protinfo.Hairpin {
+	if protinfo, err := netlink.LinkGetProtinfo(link(t, c.port)); err != nil || !protinfo.Hairpin {
 		t.Errorf("port: %+v, %v, want hairpin mode", protinfo, err)
 	}
 	if after := describeLink(t, "br9"); after != before {
@@ -296,7 +326,7 @@ func TestOwnSideRepaired(t *testing.T) {
 	}
 
 	// What the plugin removes is not fought for.
-	for _, id := range []string{"a", "b"} {
+	for _, id := range []string{"a", "b", "c", "d"} {
 		if _, err := n.plugin("DEL", id, ""); err != nil {
 			t.Error(err)
 		}
@@ -320,14 +350,7 @@ func describeLink(t *testing.T, name string) string {
 
 // TestOwnSideDualStack: IPv6 that is disabled, before the bridge is made and later.
 func TestOwnSideDualStack(t *testing.T) {
-	if err := setting("ipv6/conf/default/disable_ipv6", "1"); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := setting("ipv6/conf/default/disable_ipv6", "0"); err != nil {
-			t.Error(err)
-		}
-	}()
+	setGlobal(t, "ipv6/conf/default/disable_ipv6", "1")
 	n := startPodNode6(t)
 	a := n.add(t, "a")
 	n.whole(t, 1)
@@ -353,6 +376,8 @@ func TestOwnSideDualStack(t *testing.T) {
 
 func startPodNode6(t *testing.T) *podNode {
 	t.Helper()
+	// The daemon turns it on and, like all settings of the node, leaves it so when it ends.
+	setGlobal(t, "ipv6/conf/all/forwarding", "0")
 	ownUplink(t)
 	up := link(t, "uplink1")
 	err := errors.Join(setting("ipv6/conf/uplink1/disable_ipv6", "0"), netlink.AddrAdd(up, &netlink.Addr{
