@@ -100,6 +100,8 @@ func TestOtherNetworkIsLeftAlone(t *testing.T) {
 		route := Route{Link: name, Protocol: RouteProtocol, Type: Unicast}
 		tables.Routes.Observe(RouteKey{Prefix: p}, route)
 		tables.Nexthops.Observe(NexthopIDOf(p.Addr()), Nexthop{Link: name, Gateway: p.Addr(), Protocol: RouteProtocol})
+		// One that selvage does not make, of IPv6: the device tells whose it is.
+		tables.Nexthops.Observe(NexthopID(6<<28+s.VNI), Nexthop{Link: name, Gateway: netip.IPv6Unspecified(), Protocol: RouteProtocol})
 		direct := Route{Link: "eth0", Gateway: netip.MustParseAddr("192.0.2.7"), Protocol: RouteProtocol, Type: Unicast}
 		tables.Routes.Observe(RouteKey{Prefix: p, Metric: 7}, direct)
 		tables.FDB.Observe(FDBKey{Link: name, MAC: MAC{2, 1}}, FDB{Permanent: true})
@@ -109,8 +111,8 @@ func TestOtherNetworkIsLeftAlone(t *testing.T) {
 		t.Errorf("objects of another network would be removed: %q", got)
 	}
 	observe(mine, "flannel.2", "10.6.7.0/24")
-	if got := tables.Unwanted(); len(got) != 5 {
-		t.Errorf("would be removed: %q; want the five objects of this network", got)
+	if got := tables.Unwanted(); len(got) != 6 {
+		t.Errorf("would be removed: %q; want the six objects of this network", got)
 	}
 	// The other network's device has the name and the settings that this one needs.
 	want := device(mine)

@@ -41,7 +41,8 @@ const protocolKernel = 2
 //
 //   - a device that carries our ifalias, that of the network that the daemon keeps;
 //   - on a device of ours, whatever it is called: addresses (but for link-local ones, which others may need), permanent
-//     FDB entries and neighbours, and routes that the kernel did not make by itself;
+//     FDB entries and neighbours, routes that the kernel did not make by itself, and nexthop objects with our protocol
+//     number;
 //   - elsewhere, routes and nexthop objects with our protocol number, inside the overlay's networks;
 //   - what the VTEP filter accepts: its table is ours as a whole.
 //
@@ -103,10 +104,8 @@ func (t *Tables) addKinds() {
 		name:    "nexthop",
 		items:   func(s *State) []Item[NexthopID, Nexthop] { return s.Nexthops },
 		command: nexthopCommand,
-		ours: func(id NexthopID, v Nexthop) bool {
-			return v.Protocol == RouteProtocol && t.ownership.OwnsNexthop(id)
-		},
-		link: func(_ NexthopID, v Nexthop) string { return v.Link },
+		ours:    t.OwnsNexthop,
+		link:    func(_ NexthopID, v Nexthop) string { return v.Link },
 		// Routes may still go by it that could not be changed or removed: the kernel would remove them with it,
 		// unreported.
 		used: func(id NexthopID) bool { return t.routesBy[id] > 0 },
@@ -162,6 +161,12 @@ func (t *Tables) OwnsLink(name string) bool {
 		return c.Wanted
 	}
 	return t.ownership.OwnsAlias(c.Have.Alias) || c.Wanted && c.Have.SameDevice(c.Want) && !t.others(c.Have)
+}
+
+// OwnsNexthop reports whether a nexthop object is ours: with our protocol number, out of a device of ours, or as
+// [Ownership.OwnsNexthop] says.
+func (t *Tables) OwnsNexthop(id NexthopID, v Nexthop) bool {
+	return v.Protocol == RouteProtocol && (t.OwnsLink(v.Link) || t.ownership.OwnsNexthop(id))
 }
 
 // others reports whether a device belongs to another network of selvage.

@@ -183,7 +183,7 @@ func (k *Kernel) nexthop(b []byte, there bool) {
 	m.nexthop.Link = k.links[m.index]
 	t := k.tables.Nexthops
 	// A group has to be known by the time its ID is desired: it cannot be replaced, only deleted.
-	if there && (t.Get(m.id).Wanted || k.ownsNexthop(m) || m.nexthop.Odd) {
+	if there && (t.Get(m.id).Wanted || k.tables.OwnsNexthop(m.id, m.nexthop) || m.nexthop.Odd) {
 		t.Observe(m.id, m.nexthop)
 		return
 	}
@@ -191,10 +191,6 @@ func (k *Kernel) nexthop(b []byte, there bool) {
 	if !there {
 		k.lostNexthops[m.id] = struct{}{}
 	}
-}
-
-func (k *Kernel) ownsNexthop(m nexthopMessage) bool {
-	return m.nexthop.Protocol == network.RouteProtocol && k.tables.Ownership().OwnsNexthop(m.id)
 }
 
 // loseRoutes removes the routes of deleted nexthop objects from the tables, for all objects at once, as it walks all
