@@ -102,7 +102,7 @@ func (s *Suite) Turns(f Fault) (turns [][]subnet.Family) {
 	if len(possible) > 0 {
 		turns = append(turns, possible)
 	}
-	if len(possible) > 1 {
+	if len(possible) > 1 && !f.Shared {
 		for _, family := range possible {
 			turns = append(turns, []subnet.Family{family})
 		}

@@ -16,17 +16,18 @@ const (
 	Entries Class = "entries" // routes, ARP and FDB entries
 	Device  Class = "device"  // the VXLAN device with all that hangs on it
 	Uplink  Class = "uplink"
-	Rules   Class = "rules" // the packet filter and the forwarding sysctl
+	Rules   Class = "rules"    // the packet filter and the forwarding sysctl
+	OwnSide Class = "own side" // what a node's own pods depend on
 	Daemon  Class = "daemon"
 )
 
 // classes are all of them, in the order in which they are summed up.
-func classes() []Class { return []Class{Entries, Device, Uplink, Rules, Daemon} }
+func classes() []Class { return []Class{Entries, Device, OwnSide, Uplink, Rules, Daemon} }
 
 // Bound is how long the median and the slowest repair of a class may take; 0: as long as they like, short of failing.
 func (c Class) Bound() (median, worst time.Duration) {
 	switch c {
-	case Entries, Device:
+	case Entries, Device, OwnSide:
 		return 50 * time.Millisecond, 200 * time.Millisecond
 	case Rules:
 		return 0, 2 * time.Second
@@ -44,6 +45,8 @@ type Fault struct {
 	Class Class
 	// Families are those that it can be done in: in one alone, or in all at once. nil: it is of none.
 	Families []subnet.Family
+	// Shared: it is of something that all its families have in common, and so is done in all of them at once.
+	Shared bool
 	// Before makes the node one on which it can be done; it is no part of the fault, and all is right after it.
 	Before step
 	// Inject does it to one node.
@@ -117,6 +120,6 @@ func (o Options) Faults() []Fault {
 
 // allFaults are those of an overlay by VXLAN.
 func allFaults() []Fault {
-	return slices.Concat(entryFaults(), nexthopFaults(), deviceFaults(), uplinkFaults(), stackedFaults(), ruleFaults(),
+	return slices.Concat(entryFaults(), nexthopFaults(), deviceFaults(), ownSideFaults(), namedFaults(), uplinkFaults(), stackedFaults(), ruleFaults(),
 		daemonFaults(), agentFaults(), tableFaults(vtepTable))
 }

@@ -31,6 +31,7 @@ type host struct {
 	plan   plan
 	others []string // the dump of foreign things that is to stay
 	golden []string // selvage's rules as they were when all was well
+	own    ownSide  // as it was when all was well
 }
 
 func newHost(n *lab.Node, o Options) (*host, error) {

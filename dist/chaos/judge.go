@@ -18,7 +18,11 @@ func (s *Suite) expectBroken(ctx context.Context, o *Outcome, targets []*target)
 		if err != nil {
 			return err
 		}
-		if tables == nil && around.none() {
+		own, err := t.checkOwnSide()
+		if err != nil {
+			return err
+		}
+		if tables == nil && around.none() && own.none() {
 			o.Wrong = append(o.Wrong, t.Name()+": the fault broke nothing")
 		}
 	}
@@ -95,8 +99,12 @@ func (s *Suite) whole(ctx context.Context) (problems []string, err error) {
 		if err != nil {
 			return nil, err
 		}
+		own, err := h.checkOwnSide()
+		if err != nil {
+			return nil, err
+		}
 		foreign, err := h.checkForeignWith(others)
-		return slices.Concat(tables, around.all(), foreign), err
+		return slices.Concat(tables, around.all(), own.all(), foreign), err
 	})
 	if len(problems) > 0 {
 		problems = append([]string{fmt.Sprintf("after %s:", s.options.Patience)}, problems...)

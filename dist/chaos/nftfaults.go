@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -156,5 +157,5 @@ func (h *host) putToSleep(table string) error {
 
 // nftablesFaults lists the faults for a suite whose daemons use nftables and not iptables.
 func nftablesFaults() []Fault {
-	return append(append(tableFaults(filterTable), rulesetFlushed()), forwardingFaults()...)
+	return slices.Concat(tableFaults(filterTable), []Fault{rulesetFlushed()}, forwardingFaults(), ownSideFaults(), namedFaults())
 }

@@ -219,6 +219,9 @@ func (s *Suite) untilRight(ctx context.Context, o *Outcome, targets []*target, s
 		if err == nil && o.Fault.Class == Rules && problems.none() {
 			problems, err = h.checkAround(ctx)
 		}
+		if err == nil && o.Fault.Class == OwnSide && problems.none() {
+			problems, err = h.checkOwnSide()
+		}
 		right.note(problems, h == hosts[len(hosts)-1])
 		return problems.all(), err
 	})

@@ -172,6 +172,9 @@ func (s *Suite) settle(ctx context.Context) (err error) {
 			return err
 		}
 		h.golden = our.lines
+		if h.own, err = h.readOwnSide(); err != nil {
+			return err
+		}
 		if h.others, err = h.foreign(others); err != nil {
 			return err
 		}
