@@ -83,7 +83,7 @@ func TestDoctorEtcdMember(t *testing.T) {
 	with := func(port string) func() {
 		return func() {
 			p.stop()
-			p.SetDaemonArgs("--iface", "eth0", "--etcd-endpoints", "http://"+net.JoinHostPort(host, port)) // beside the first
+			p.SetDaemonArgs("--iface", "eth0", "--etcd-endpoints", l.Etcd().Endpoints()[0]+",http://"+net.JoinHostPort(host, port))
 			p.start()
 		}
 	}
