@@ -106,7 +106,7 @@ func TestExplain(t *testing.T) {
 	expect(0, []string{"node1: ready for", "1 programmed", "repairs   none"}, "status")
 	expect(0, []string{"node2", file.Subnets[0].Masked().String(), "flannel.1 flannel-v6.1", "programmed"}, "peers")
 	for i, device := range []string{"flannel.1", "flannel-v6.1"} {
-		expect(0, []string{"belongs to node2, reached over VXLAN, " + device, "bridge fdb replace"}, "explain", file.Subnets[i].Addr().String())
+		expect(0, []string{"belongs to node2: the gateway of its pods, reached over VXLAN, " + device, "bridge fdb replace"}, "explain", file.Subnets[i].Addr().String())
 	}
 	expect(0, []string{"is outside the overlay", "masquerade"}, "explain", l.Outside().Addr(subnet.IPv4).String())
 	err = node.Do(func() error {

@@ -115,8 +115,8 @@ const (
 )
 
 // Answers reports whether a host with the address a answers ARP or ND on an interface, or did recently. If the kernel
-// does not know, it is made to ask (NTF_USE, as ip neigh use does), and the answer is waited for at most 0.3 s. An error
-// means that the kernel cannot be asked.
+// does not know, it is made to ask (NTF_USE, as ip neigh use does), and the answer is waited for at most 0.3 s. An
+// error means that the kernel cannot be asked.
 func (l *Lookup) Answers(a netip.Addr, link string) (bool, error) {
 	dev, err := l.handle.LinkByName(link)
 	if err != nil {

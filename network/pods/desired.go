@@ -46,7 +46,6 @@ type desired struct {
 type bridge struct {
 	network.Bridge
 	addresses []netip.Prefix // the gateways'
-	inet6     bool
 }
 
 // bridge adds what a pod wants of its bridge.
