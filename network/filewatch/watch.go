@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,6 +41,7 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 	at := time.NewTimer(0) // of the next call, or of the next check for a directory
 	defer at.Stop()
 	called, due := time.Time{}, true
+	dirs := directories{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -54,7 +56,7 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 			due = true
 			at.Reset(time.Until(called.Add(minInterval)))
 		case <-at.C:
-			added, missing, err := arm(w, watched)
+			added, missing, err := dirs.arm(w, watched)
 			if err != nil {
 				return err
 			}
@@ -86,16 +88,34 @@ func isDir(paths []string, name string) bool {
 	return slices.ContainsFunc(paths, func(p string) bool { return filepath.Dir(p) == name })
 }
 
-// arm adds watches for the directories that have none. It reports whether it added one, and whether one does not exist.
-func arm(w *fsnotify.Watcher, paths []string) (added, missing bool, err error) {
+// directories are the watched directories by name, with what was there when the watch was added.
+type directories map[string]os.FileInfo
+
+// arm makes every directory of paths that exists watched. It reports whether it added a watch, and whether a directory
+// does not exist.
+//
+// A watch is on a directory and not on its name. The kernel does not report the removal of a directory (IN_DELETE_SELF)
+// as long as a process holds a file open that was in it, so names and directories are compared here.
+func (d directories) arm(w *fsnotify.Watcher, paths []string) (added, missing bool, err error) {
 	for _, p := range paths {
 		dir := filepath.Dir(p)
-		if slices.Contains(w.WatchList(), dir) {
+		now, err := os.Stat(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return added, missing, err
+		}
+		listed := slices.Contains(w.WatchList(), dir)
+		if err == nil && listed && os.SameFile(now, d[dir]) {
 			continue
 		}
-		switch err := w.Add(dir); {
+		if listed {
+			_ = w.Remove(dir) // the watch may have ended meanwhile
+		}
+		if err == nil {
+			err = w.Add(dir)
+		}
+		switch {
 		case err == nil:
-			added = true
+			d[dir], added = now, true
 		case errors.Is(err, fs.ErrNotExist):
 			missing = true
 		default:

@@ -56,6 +56,13 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 	write := func(path, content string) func() error {
 		return func() error { return os.WriteFile(path, []byte(content), 0o644) }
 	}
+	hold := func() error { // the kernel does not report the removal of a directory with an open file
+		f, err := os.Create(filepath.Join(dir, "lock"))
+		if err == nil {
+			t.Cleanup(func() { f.Close() })
+		}
+		return err
+	}
 	seen := watch(t, path)
 	for _, step := range []struct {
 		what string
@@ -73,6 +80,9 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 		{"its directory was made again", []func() error{func() error { return os.Mkdir(dir, 0o755) }, write(path, "e")}, "e"},
 		{"its directory was moved away", []func() error{func() error { return os.Rename(dir, dir+".old") }}, gone},
 		{"its directory was moved back", []func() error{func() error { return os.Rename(dir+".old", dir) }}, "e"},
+		{"its directory was removed while a file in it was open", []func() error{hold, func() error { return os.RemoveAll(dir) }}, gone},
+		{"its directory was made once more", []func() error{func() error { return os.Mkdir(dir, 0o755) }, write(path, "f")}, "f"},
+		{"it was written into that directory", []func() error{write(path, "g")}, "g"},
 	} {
 		for _, do := range step.do {
 			if err := do(); err != nil {

@@ -28,7 +28,11 @@ func (l *Lookup) Flow(f network.Flow) (network.Hop, error) {
 	if len(answers) == 0 {
 		return network.Hop{}, unix.ENETUNREACH
 	}
-	return l.hop(answers[0])
+	h, err := l.hop(answers[0])
+	if !h.Source.IsValid() { // IPv4 does not repeat a source that was asked for
+		h.Source = f.From
+	}
+	return h, err
 }
 
 func (l *Lookup) flowRequest(f network.Flow) (*nl.NetlinkRequest, error) {
