@@ -52,8 +52,9 @@ func layers() []layer {
 		{name: "reach", packages: []string{"network/reach"}, below: []string{"domain"}, pure: true},
 
 		// The edges: files, stores, the kernel. A store knows nothing of the kernel, nor the kernel of stores.
+		{name: "file replacement", packages: []string{"subnet/wholefile"}, external: []string{renameio}},
 		{name: "files", packages: []string{"network/filewatch", "subnet/attachment", "subnet/cache",
-			"subnet/subnetfile"}, below: []string{"domain"},
+			"subnet/subnetfile"}, below: []string{"domain", "file replacement"},
 			external: []string{renameio, "github.com/fsnotify/fsnotify"}},
 		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"backoff", "domain"},
 			external: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc", logrus}, never: []string{netlink}},
@@ -77,15 +78,15 @@ func layers() []layer {
 		{name: "node's parts", packages: []string{"network/node/explain", "network/node/paths", "network/node/rules"},
 			below: []string{"backoff", "domain", "reach", "echo", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},
 		{name: "node", packages: []string{"network/node"},
-			below: []string{"backoff", "domain", "errno", "backend", "backends", "files", "packet filter", "kernel", "status", "api",
-				"own side", "node's parts", "reach"},
-			external: []string{logrus, netlink, renameio, unix}, never: []string{"go.etcd.io"}},
+			below: []string{"backoff", "domain", "errno", "backend", "backends", "files", "file replacement", "packet filter", "kernel",
+				"status", "api", "own side", "node's parts", "reach"},
+			external: []string{logrus, netlink, unix}, never: []string{"go.etcd.io"}},
 		{name: "doctor", packages: []string{"network/doctor", "network/doctor/probe"},
 			below:    []string{"domain", "files", "nftables", "packet filter", "status", "own side", "doctor"},
 			external: []string{netlink, unix}, never: []string{"go.etcd.io", module + "network/node/api"}},
 
 		// The plugin is started once for each container: it stays small.
-		{name: "plugin", packages: []string{"cniplugin"}, below: []string{"domain", "files"},
+		{name: "plugin", packages: []string{"cniplugin"}, below: []string{"domain", "files", "file replacement"},
 			external: []string{"github.com/containernetworking/cni", unix},
 			never:    []string{"go.etcd.io", logrus, netlink, "net/http", module + "network", module + "backend"}},
 		{name: "plugin's installation", packages: []string{"cniplugin/install"}, below: []string{"domain", "files"},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // reservationDir is host-local's unless ipam.dataDir says otherwise.
@@ -61,10 +62,13 @@ func (n netConf) reservations() ([]reservation, error) {
 		}
 		path := filepath.Join(dir, e.Name())
 		data, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case err == nil:
+		case errors.Is(err, syscall.EISDIR), errors.Is(err, fs.ErrNotExist) && wholefile.Dangling(path):
+			// host-local takes it for a reservation all the same
+		case errors.Is(err, fs.ErrNotExist):
 			continue // freed meanwhile
-		}
-		if err != nil {
+		default:
 			return nil, err
 		}
 		id, ifName, _ := strings.Cut(strings.TrimSpace(string(data)), "\r\n")
@@ -94,8 +98,9 @@ func (n netConf) freeDamaged(ctx context.Context, damaged []reservation) error {
 		if !was || !r.damaged() {
 			continue
 		}
-		if err := os.Remove(r.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+		err := os.Remove(r.path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+			errs = append(errs, err) // a directory that holds something costs an address, and is for people to look at
 		}
 	}
 	return errors.Join(errs...)
@@ -106,7 +111,11 @@ const lockTime = 2 * time.Second
 
 // lockReservations takes host-local's lock on a directory (NewFileLock in plugins/ipam/host-local/backend/disk).
 func lockReservations(ctx context.Context, dir string) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDONLY, 0o750)
+	path := filepath.Join(dir, "lock")
+	if err := wholefile.MakeRoom(path); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o750)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // store keeps the delegate's configuration of every attachment, a file each, in dir.
@@ -33,16 +35,21 @@ func (s store) path(a attachment) string {
 
 // has reports whether an ADD of this attachment was stored, and no DEL came since.
 func (s store) has(a attachment) bool {
-	_, err := os.Lstat(s.path(a))
-	return err == nil
+	info, err := os.Lstat(s.path(a))
+	return err == nil && info.Mode().IsRegular()
 }
 
 // load returns what ADD stored for a, or else what flannel's plugin did: on a node that is taken over, its containers
-// are ours to delete. What is not there is not an error.
+// are ours to delete. What is not there is not an error, nor is something else in the place of the file: DEL would fail
+// for ever.
 func (s store) load(a attachment) (stored, error) {
 	for _, path := range []string{s.path(a), filepath.Join(s.dir, a.containerID)} {
 		data, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) {
+		if errors.Is(err, fs.ErrNotExist) && wholefile.Dangling(path) {
+			return stored{path, nil}, nil // removed like a damaged file
+		}
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) ||
+			errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR) {
 			continue // what has too long a name cannot have been stored
 		}
 		if err != nil {
@@ -60,7 +67,7 @@ func (s store) load(a attachment) (stored, error) {
 
 // save stores the delegate's configuration for a.
 func (s store) save(a attachment, config []byte) (err error) {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := wholefile.MakeDir(s.dir, 0o700); err != nil {
 		return err
 	}
 	if name := filepath.Base(s.path(a)); len(name) > maxFileName {
@@ -81,7 +88,7 @@ func (s store) save(a attachment, config []byte) (err error) {
 		err = closeErr
 	}
 	if err == nil {
-		err = os.Rename(t.Name(), s.path(a))
+		err = wholefile.Rename(t.Name(), s.path(a))
 	}
 	return err
 }

@@ -89,20 +89,20 @@ func TestStoreDamagedFile(t *testing.T) {
 func TestStoreFails(t *testing.T) {
 	a := attachment{"cbr0", "c1", "eth0"}
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "file"), "")
+	write(t, filepath.Join(dir, "file"), "content")
 	if err := (store{filepath.Join(dir, "file")}).save(a, nil); err == nil {
 		t.Error("saved where the directory is a file")
 	}
 	s := store{filepath.Join(dir, "state")}
-	if err := os.MkdirAll(s.path(a), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(s.path(a), "content"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.save(a, []byte(keptConfig)); err == nil {
 		t.Error("saved where a directory is")
 	}
 	wantFiles(t, s.dir, "cbr0:c1:eth0") // and no temporary file
-	if _, err := s.load(a); err == nil {
-		t.Error("loaded a directory")
+	if st, err := s.load(a); err != nil || st.path != "" {
+		t.Errorf("loaded a directory: %+v, %v", st, err)
 	}
 	long := attachment{"cbr0", strings.Repeat("c", 250), "eth0"}
 	if err := s.save(long, []byte(keptConfig)); err == nil || !strings.Contains(err.Error(), "260 bytes long") {

@@ -20,6 +20,7 @@ import (
 	"github.com/selvage-net/selvage/network/node"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/vtepfilter"
+	"github.com/selvage-net/selvage/subnet/attachment"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
@@ -28,6 +29,7 @@ type cleanup struct {
 	dryRun, rules, all                   bool
 	prefix, socket, subnetFile, stateDir string
 
+	out     io.Writer
 	network *found // to remove
 	alone   bool   // no other network is on this node
 }
@@ -39,9 +41,9 @@ func Cleanup(defaultSubnetFile, defaultStateDir string) *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove everything that selvage created on this node",
 		Long: `cleanup removes what selvaged leaves in place when it exits so that pods stay connected: devices, routes,
-packet filter rules, the subnet file, and the state directory with the node's identity. Use it on a node that leaves
-the overlay. Pods lose their connections, so drain the node first. Nothing that another program created is removed;
-the pods' bridge stays, too.
+packet filter rules, the subnet file and the files beside it, and the state directory with the node's identity. Use it
+on a node that leaves the overlay. Pods lose their connections, so drain the node first. Nothing that another program
+created is removed; the pods' bridge stays, too, and so do the records of pods that still run.
 
 If several daemons kept several networks on this node, name one by its --etcd-prefix: what belongs to the others stays.
 With one network on the node, no name is needed.
@@ -90,7 +92,7 @@ func (o cleanup) run(ctx context.Context, w io.Writer) error {
 	if err := o.running(ctx, chosen); err != nil {
 		return err
 	}
-	o.alone, o.network = len(others) == 0, chosen
+	o.out, o.alone, o.network = w, len(others) == 0, chosen
 	say := func(name string) {
 		verb := "removed"
 		if o.dryRun {
@@ -233,6 +235,7 @@ func (o cleanup) files(_ context.Context, say func(string)) error {
 		remove(o.subnetFile)
 		remove(subnetfile.StatusPath(o.subnetFile))
 		remove(node.LockPath(o.subnetFile))
+		errs = append(errs, o.records(say))
 	}
 	if conn, err := net.Dial("unix", o.socket); err == nil {
 		conn.Close() // another network's daemon listens there
@@ -246,6 +249,28 @@ func (o cleanup) files(_ context.Context, say func(string)) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// records removes the CNI plugin's records of attachments. Those of pods that run stay: a daemon that is started again
+// repairs what these pods depend on.
+func (o cleanup) records(say func(string)) error {
+	dir := attachment.Dir(o.subnetFile)
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	used, err := attachment.InUse(dir)
+	if err == nil && !o.dryRun {
+		err = attachment.Clear(dir)
+	}
+	switch {
+	case err != nil:
+		return err
+	case used > 0:
+		fmt.Fprintf(o.out, "kept %s: %d interfaces of pods that run are recorded there\n", dir, used)
+	default:
+		say(dir)
+	}
+	return nil
 }
 
 // stateFiles are the daemon's files in a state directory. --state-dir may name another directory by mistake.

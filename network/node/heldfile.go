@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // lockFile is the file in the state directory that a running daemon holds.
@@ -31,12 +33,15 @@ type holder struct {
 type heldError struct{ by holder }
 
 func (e *heldError) Error() string {
+	if e.by.PID == 0 {
+		return "another selvaged" // it has not written yet who it is, or that was damaged
+	}
 	return fmt.Sprintf("another selvaged (process %d, network %s)", e.by.PID, e.by.Network)
 }
 
 // holdFile locks a file, or returns a heldError.
 func holdFile(path, network string) (*heldFile, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), wholefile.MakeRoom(path)); err != nil {
 		return nil, err
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)

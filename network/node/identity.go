@@ -10,10 +10,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/errno"
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // identityFile is the file in the state directory that holds the [identity].
@@ -37,6 +36,7 @@ type identity struct {
 // was created, and is empty if it was read.
 func loadIdentity(dir, uplinkMAC string) (id *identity, reason string, err error) {
 	path := filepath.Join(dir, identityFile)
+	_ = wholefile.MakeRoom(path) // else reading it fails, and says why
 	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -46,7 +46,7 @@ func loadIdentity(dir, uplinkMAC string) (id *identity, reason string, err error
 		return nil, "", errno.Explain(errno.File, err)
 	default:
 		id = &identity{}
-		if err := json.Unmarshal(data, id); err != nil || len(id.InstanceID) != instanceIDLen {
+		if err := json.Unmarshal(data, id); err != nil || !isInstanceID(id.InstanceID) {
 			reason = path + " is damaged"
 		} else if id.UplinkMAC != uplinkMAC {
 			reason = fmt.Sprintf("%s was written on another machine: its uplink has the MAC address %s, this one's has %s",
@@ -67,7 +67,7 @@ func InstanceID(stateDir string) (string, error) {
 		return "", fmt.Errorf("read the node's identity: %w; --state-dir names the directory", err)
 	}
 	var id identity
-	if err := json.Unmarshal(data, &id); err != nil || len(id.InstanceID) != instanceIDLen {
+	if err := json.Unmarshal(data, &id); err != nil || !isInstanceID(id.InstanceID) {
 		return "", fmt.Errorf("read the node's identity: %s is damaged", path)
 	}
 	return id.InstanceID, nil
@@ -84,10 +84,7 @@ func (id *identity) save(dir string) error {
 	if old, err := os.ReadFile(path); err == nil && string(old) == string(data) {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return errno.Explain(errno.File, fmt.Errorf("create the state directory: %w; --state-dir names it", err))
-	}
-	if err := renameio.WriteFile(path, data, 0o600); err != nil {
+	if err := wholefile.Replace(path, data, 0o600, 0o700); err != nil {
 		return fmt.Errorf("save the node's identity: %w; --state-dir names the directory", errno.Written(path, err))
 	}
 	return nil
@@ -120,6 +117,11 @@ func randomMAC() (m network.MAC) {
 	rand.Read(m[:])
 	m[0] = m[0]&^1 | 2
 	return m
+}
+
+func isInstanceID(s string) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil && len(s) == instanceIDLen
 }
 
 func randomID() string {

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/errno"
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // keeper is the [backend.Keeper] of a node. MAC addresses are kept in the identity, which is saved with it; each secret
@@ -34,9 +34,11 @@ func (k keeper) Secret(name string, generate func() ([]byte, error)) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
+	_ = wholefile.MakeRoom(path) // else reading it fails, and says why
 	data, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read the node's secret: %w; --state-dir names the directory", err)
+		err = fmt.Errorf("read the node's secret: %w; --state-dir names the directory", err)
+		return nil, errno.Explain(errno.File, err)
 	}
 	var kept secret
 	if json.Unmarshal(data, &kept) == nil && kept.InstanceID == k.InstanceID && len(kept.Secret) > 0 {
@@ -89,11 +91,8 @@ func (id *identity) newSecret(dir, name string, generate func() ([]byte, error))
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("create the state directory: %w; --state-dir names it", err)
-	}
-	if err := renameio.WriteFile(path, append(data, '\n'), 0o600, renameio.WithStaticPermissions(0o600)); err != nil {
-		return nil, fmt.Errorf("save the node's secret: %w; --state-dir names the directory", err)
+	if err := wholefile.Replace(path, append(data, '\n'), 0o600, 0o700); err != nil {
+		return nil, fmt.Errorf("save the node's secret: %w; --state-dir names the directory", errno.Written(path, err))
 	}
 	return made, nil
 }

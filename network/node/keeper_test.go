@@ -59,7 +59,7 @@ func TestSecretIsKept(t *testing.T) {
 // TestSecretErrors: no error repeats a secret, and no name leads out of the state directory.
 func TestSecretErrors(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "taken.secret"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "taken.secret", "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	k := keeper{&identity{InstanceID: "a"}, dir, nil}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/selvage-net/selvage/network/pods"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/attachment"
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // ownSide is what this node's pods depend on: desired as the records of the CNI plugin say, and repaired like the
@@ -53,7 +53,7 @@ const (
 // cannot be watched.
 func newOwnSide(subnetFile string) ownSide {
 	dir := attachment.Dir(subnetFile)
-	_ = os.MkdirAll(dir, 0o700) // else the plugin makes it
+	_ = wholefile.MakeDir(dir, 0o700) // else the plugin makes it
 	return ownSide{reader: attachment.Reader{Dir: dir}, due: true, since: map[string]time.Time{}}
 }
 

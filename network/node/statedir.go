@@ -12,9 +12,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/errno"
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // bindingFile is the file in the state directory that says which network the directory belongs to.
@@ -44,11 +44,17 @@ type stateDir struct {
 // error is about another daemon of the same network.
 func openStateDir(dir, prefix string) (*stateDir, error) {
 	prefix = network.NewScope(prefix, 0).Prefix
-	s, owner, err := tryStateDir(dir, prefix)
-	if s != nil || err != nil {
-		return s, err
-	}
 	inner := filepath.Join(dir, innerDir(prefix))
+	owner := "of an earlier run of another daemon" // what it is called is not known: its file is damaged
+	if StateDir(dir, prefix) != inner {
+		var s *stateDir
+		var err error
+		if s, owner, err = tryStateDir(dir, prefix); s != nil || err != nil {
+			return s, err
+		}
+	} else if b, known := readBinding(dir); known {
+		owner = b.Prefix
+	}
 	s, owner2, err := tryStateDir(inner, prefix)
 	if s == nil && err == nil {
 		return nil, fmt.Errorf("the state directory %s belongs to the network %s; --state-dir names another one",
@@ -86,7 +92,12 @@ func innerDir(prefix string) string {
 
 // tryStateDir opens dir. If it is another network's, it returns nil and that network's prefix.
 func tryStateDir(dir, prefix string) (s *stateDir, owner string, err error) {
-	if b, ok := readBinding(dir); ok && b.Prefix != prefix {
+	b, ok := readBinding(dir)
+	if _, err := os.Lstat(filepath.Join(dir, bindingFile)); !ok && err == nil { // damaged
+		b.Prefix = readOwner(filepath.Join(dir, lockFile))
+		ok = b.Prefix != ""
+	}
+	if ok && b.Prefix != prefix {
 		return nil, b.Prefix, nil
 	}
 	lock, err := holdFile(filepath.Join(dir, lockFile), prefix)
@@ -100,7 +111,7 @@ func tryStateDir(dir, prefix string) (s *stateDir, owner string, err error) {
 		lock = nil // read-only, for instance: what has to be saved there says so
 	}
 	s = &stateDir{path: dir, lock: lock, binding: binding{Prefix: prefix}}
-	b, ok := readBinding(dir) // it may have been bound meanwhile
+	b, ok = readBinding(dir) // it may have been bound meanwhile
 	if ok && b.Prefix != prefix {
 		lock.close()
 		return nil, b.Prefix, nil
@@ -183,14 +194,14 @@ func (s *stateDir) saveChanged(before binding) error {
 }
 
 func (s *stateDir) save() error {
+	path := filepath.Join(s.path, bindingFile)
 	data, err := json.MarshalIndent(s.binding, "", "  ")
 	if err == nil {
-		if err = os.MkdirAll(s.path, 0o700); err == nil {
-			err = renameio.WriteFile(filepath.Join(s.path, bindingFile), append(data, '\n'), 0o600)
-		}
+		err = wholefile.Replace(path, append(data, '\n'), 0o600, 0o700)
 	}
 	if err != nil {
-		return fmt.Errorf("note in the state directory which network it belongs to: %w; --state-dir names it", err)
+		return fmt.Errorf("note in the state directory which network it belongs to: %w; --state-dir names it",
+			errno.Written(path, err))
 	}
 	return nil
 }
@@ -234,9 +245,12 @@ func BoundStates(dir string) (all []BoundState) {
 }
 
 // SubnetFileOwner returns the prefix of the network whose daemon wrote a subnet file last; empty: unknown.
-func SubnetFileOwner(subnetFile string) string {
+func SubnetFileOwner(subnetFile string) string { return readOwner(LockPath(subnetFile)) }
+
+// readOwner returns the prefix of the network whose daemon held a file last; empty: unknown.
+func readOwner(path string) string {
 	var h holder
-	data, err := os.ReadFile(LockPath(subnetFile))
+	data, err := os.ReadFile(path)
 	if err != nil || json.Unmarshal(data, &h) != nil {
 		return ""
 	}

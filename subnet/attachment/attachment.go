@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // version is the version of a record's format. Later versions may add keys, and must not change the meaning of existing
@@ -55,8 +57,8 @@ func Save(dir string, r Record) (err error) {
 		return fmt.Errorf("encode the record of %s: %w", r.Key, err)
 	}
 	t, err := os.CreateTemp(dir, ".*") // mode 0600
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(dir, 0o700); err == nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		if err = wholefile.MakeDir(dir, 0o700); err == nil {
 			t, err = os.CreateTemp(dir, ".*")
 		}
 	}
@@ -68,7 +70,7 @@ func Save(dir string, r Record) (err error) {
 		err = closeErr
 	}
 	if err == nil {
-		err = os.Rename(t.Name(), filepath.Join(dir, r.Key.String()))
+		err = wholefile.Rename(t.Name(), filepath.Join(dir, r.Key.String()))
 	}
 	if err != nil {
 		_ = os.Remove(t.Name()) // the first error is returned
@@ -78,19 +80,84 @@ func Save(dir string, r Record) (err error) {
 }
 
 // Remove removes the record of an attachment. It is no error if there is none, as for one whose name is too long for a
-// file.
+// file, or where something else is in the place of the record or of the directory.
 func Remove(dir string, k Key) error {
 	err := os.Remove(filepath.Join(dir, k.String()))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENAMETOOLONG) {
-		return fmt.Errorf("remove the record of %s: %w", k, err)
+	if err == nil || noRecord(err) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("remove the record of %s: %w", k, err)
+}
+
+// noRecord reports whether an error means that there is no such record.
+func noRecord(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) ||
+		errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENOTEMPTY)
+}
+
+// InUse returns how many records are those of pods that run.
+func InUse(dir string) (int, error) {
+	live, err := live(dir)
+	return len(live), err
+}
+
+// Clear removes all other records, what is damaged or was left by an ADD that was killed, and the directory, if it is
+// empty then.
+func Clear(dir string) error {
+	live, err := live(dir)
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !noRecord(err) {
+		return err
+	}
+	for _, e := range entries {
+		_, record := parseName(e.Name())
+		if live[e.Name()] || !record && !temporary(e) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	err = os.Remove(dir)
+	if errors.Is(err, fs.ErrNotExist) || len(live) > 0 && errors.Is(err, syscall.ENOTEMPTY) {
+		return nil
+	}
+	return err
+}
+
+// live returns the records of pods that run.
+func live(dir string) (map[string]bool, error) {
+	r := Reader{Dir: dir}
+	records, _, _, err := r.Read()
+	all := map[string]bool{}
+	for _, x := range records {
+		if isNamespace(x.NetNS) {
+			all[x.Key.String()] = true
+		}
+	}
+	return all, err
+}
+
+// temporary reports whether a file is one that Save was writing.
+func temporary(e fs.DirEntry) bool {
+	number, is := strings.CutPrefix(e.Name(), ".")
+	return is && number != "" && strings.Trim(number, "0123456789") == "" && e.Type().IsRegular()
+}
+
+// isNamespace reports whether path leads to a namespace: a file that was mounted on can stay when the namespace ended.
+func isNamespace(path string) bool {
+	const nsfs = 0x6e736673 // NSFS_MAGIC in linux/magic.h
+	var info syscall.Statfs_t
+	return path != "" && syscall.Statfs(path, &info) == nil && info.Type == nsfs
 }
 
 // Keys returns the attachments of a network that have a record, whatever is in it.
 func Keys(dir, network string) (keys []Key, err error) {
 	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !noRecord(err) {
 		return nil, err
 	}
 	for _, e := range entries {

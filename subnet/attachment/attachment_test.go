@@ -1,9 +1,11 @@
 package attachment
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -53,5 +55,44 @@ func TestRecords(t *testing.T) {
 	}
 	if keys, err := Keys(dir, "cbr0"); err != nil || len(keys) != 4 {
 		t.Errorf("keys %v, %v, want 4", keys, err)
+	}
+}
+
+// TestClear: what no pod uses is removed, and the directory with it.
+func TestClear(t *testing.T) {
+	dir := Dir(filepath.Join(t.TempDir(), "subnet.env"))
+	if err := Clear(dir); err != nil {
+		t.Errorf("no directory: %v", err)
+	}
+	runs := Record{Key: Key{"cbr0", "c1", "eth0"}, Delegate: "bridge", NetNS: "/proc/self/ns/net", Config: []byte(`{}`), Result: []byte(`{}`)}
+	ended := runs
+	ended.Container, ended.NetNS = "c2", "/proc/version" // not a namespace any more
+	for _, err := range []error{Save(dir, runs), Save(dir, ended), os.WriteFile(filepath.Join(dir, "cbr0:c3:eth0"), nil, 0o600),
+		os.Mkdir(filepath.Join(dir, "cbr0:c4:eth0"), 0o700), os.WriteFile(filepath.Join(dir, ".123"), nil, 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := InUse(dir); n != 1 || err != nil {
+		t.Errorf("in use %d, %v", n, err)
+	}
+	if err := Clear(dir); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != runs.Key.String() {
+		t.Errorf("left %v, %v", left, err)
+	}
+	theirs := filepath.Join(dir, "theirs")
+	if err := errors.Join(Remove(dir, runs.Key), os.WriteFile(theirs, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Clear(dir); !errors.Is(err, syscall.ENOTEMPTY) {
+		t.Errorf("with another program's file: %v", err)
+	}
+	if err := errors.Join(os.Remove(theirs), Clear(dir)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the directory is still there")
 	}
 }

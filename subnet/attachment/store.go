@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -33,6 +34,9 @@ type entry struct {
 // changed reports whether anything differs from the last call. A directory that does not exist has no records.
 func (r *Reader) Read() (records []Record, damaged []error, changed bool, err error) {
 	files, err := os.ReadDir(r.Dir)
+	if errors.Is(err, syscall.ENOTDIR) {
+		err = fmt.Errorf("%w: a file is in the place of the directory: remove it", err)
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, false, fmt.Errorf("list the attachments of pods: %w", err)
 	}
@@ -75,7 +79,7 @@ func (r *Reader) Read() (records []Record, damaged []error, changed bool, err er
 func read(path string, k Key, info fs.FileInfo) entry {
 	e := entry{size: info.Size(), modified: info.ModTime()}
 	if !info.Mode().IsRegular() || e.size > maxSize {
-		e.err = fmt.Errorf("the record of %s is no regular file of at most %d bytes", k, maxSize)
+		e.err = fmt.Errorf("the record of %s is no regular file of at most %d bytes: remove %s", k, maxSize, path)
 		return e
 	}
 	data, err := os.ReadFile(path)

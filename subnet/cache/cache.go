@@ -29,6 +29,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // Errors of [Read], matched with errors.Is. One for a file that is not there matches [fs.ErrNotExist].
@@ -97,8 +98,8 @@ func (s Snapshot) Decoded() []subnet.Record {
 // between, also after a power cut.
 func Write(path string, s Snapshot) error {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("write the cached leases to %s: make its directory: %w", path, err)
+	if err := errors.Join(wholefile.MakeDir(dir, 0o700), wholefile.MakeRoom(path)); err != nil {
+		return fmt.Errorf("write the cached leases to %s: %w", path, err)
 	}
 	// The temporary file has to be in the same directory: a rename does not cross file systems.
 	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithPermissions(0o600))

@@ -9,13 +9,12 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/google/renameio/v2"
+	"syscall"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // Limits of FLANNEL_MTU in bytes: what every IPv4 link must carry (RFC 791), and the most an IP packet can hold.
@@ -269,9 +268,17 @@ func Read(path string) (File, error) {
 		return File{}, fmt.Errorf("read subnet file (selvaged writes it once this node has a lease; is it running?): %w", err)
 	}
 	if err != nil {
-		return File{}, fmt.Errorf("read subnet file: %w", err)
+		return File{}, fmt.Errorf("read subnet file: %w", inPlace(err))
 	}
 	return Parse(data, path)
+}
+
+// inPlace says what to do about a directory that is in the place of a file.
+func inPlace(err error) error {
+	if errors.Is(err, syscall.EISDIR) {
+		return fmt.Errorf("%w: remove it, and selvaged writes the file", err)
+	}
+	return err
 }
 
 // Write writes f to path atomically, and creates the directory if needed. A file with the same content is not touched.
@@ -292,9 +299,5 @@ func Write(path string, f File) error {
 
 // replaceFile replaces the file at path by rename. Every user can read the file: Docker's scripts need not run as root.
 func replaceFile(path string, content []byte) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return renameio.WriteFile(path, content, 0o644, renameio.WithStaticPermissions(0o644), renameio.WithTempDir(dir))
+	return wholefile.Replace(path, content, 0o644, 0o755)
 }

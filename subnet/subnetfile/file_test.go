@@ -230,7 +230,7 @@ func TestWriteFileFails(t *testing.T) {
 	t.Run("at the rename", func(t *testing.T) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "subnet.env")
-		if err := os.Mkdir(path, 0o755); err != nil { // a file cannot be renamed onto a directory
+		if err := os.MkdirAll(filepath.Join(path, "content"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if err := Write(path, f); err == nil || !strings.Contains(err.Error(), path) {
@@ -241,7 +241,7 @@ func TestWriteFileFails(t *testing.T) {
 
 	t.Run("at the directory", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "file")
-		if err := os.WriteFile(file, nil, 0o600); err != nil {
+		if err := os.WriteFile(file, []byte("content"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := Write(filepath.Join(file, "subnet.env"), f); err == nil {

@@ -38,7 +38,7 @@ func ReadStatus(subnetFile string) (Status, error) {
 		return Status{Usable: true}, nil
 	}
 	if err != nil {
-		return Status{}, fmt.Errorf("read status file: %w", err)
+		return Status{}, fmt.Errorf("read status file: %w", inPlace(err))
 	}
 	var f struct {
 		Version int    `json:"version"`
