@@ -33,6 +33,10 @@ type kind[K, V comparable] struct {
 	// before is called before a pass sets objects of this kind, to set what they need of a kind later in the list.
 	before func(*pass)
 	wasSet func(*pass, K, V)
+	// few returns the keys of the objects on a device if they are few, and indexed; nil: they never are.
+	few func(link string) (keys map[K]struct{}, ok bool)
+	// claimed is called after every change of what is desired.
+	claimed func()
 	// changed is called after every change on either side of a key.
 	changed func(K)
 	// observed is called when the actual object has changed, with the old and the new one; the zero value stands for none.
@@ -58,6 +62,7 @@ type desired interface {
 // actual is what the kernel holds: what becomes of objects when something happens to what they rest on.
 type actual interface {
 	linkGone(link string)
+	countOn(link string) int
 	nexthopsGone(ids map[NexthopID]struct{})
 	ownershipChanged()
 	retryOn(link string)
@@ -124,9 +129,39 @@ func (t *Table[K, V]) pendingOwners(names map[string]struct{}) {
 	}
 }
 
+// linkGone is O(1) if nothing is on the device, as a rule for one that is not selvage's.
 func (t *Table[K, V]) linkGone(link string) {
-	if t.kind.link != nil {
-		t.cascadeGone(func(k K, v V) bool { return t.kind.link(k, v) == link })
+	if t.countOn(link) == 0 {
+		return
+	}
+	if t.kind.few != nil {
+		if keys, few := t.kind.few(link); few {
+			for k := range keys {
+				t.ObserveGone(k)
+			}
+			return
+		}
+	}
+	t.cascadeGone(func(k K, v V) bool { return t.kind.link(k, v) == link })
+}
+
+// countOn is the number of actual objects on a device.
+func (t *Table[K, V]) countOn(link string) int { return int(t.on[link]) }
+
+// countLink keeps that number up to date: now replaces before; a nil pointer stands for none.
+func (t *Table[K, V]) countLink(k K, before, now *V) {
+	if t.kind.link == nil {
+		return
+	}
+	var a, b string
+	if before != nil {
+		a = t.kind.link(k, *before)
+	}
+	if now != nil {
+		b = t.kind.link(k, *now)
+	}
+	if a != b {
+		count(t.on, a, b)
 	}
 }
 

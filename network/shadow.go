@@ -3,6 +3,7 @@ package network
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -38,30 +39,50 @@ func (a Shadow) Command() string {
 // OwnSubnets names the node's own subnets: a foreign route into one of them is a [Shadow] even while no pod was
 // started.
 func (t *Tables) OwnSubnets(subnets [2]netip.Prefix) {
-	t.shadowsStale = t.shadowsStale || t.ownSubnets != subnets
+	t.foreign.stale = t.foreign.stale || t.ownSubnets != subnets
 	t.ownSubnets = subnets
 }
 
 // Shadows lists the foreign routes that shadow ours, in the order of their prefixes. Only routes in the tables are
-// considered: who calls [Table.Observe] decides which foreign routes these are. The list is made again only after one
-// of these routes has changed.
+// considered: who calls [Table.Observe] decides which foreign routes these are. A foreign route that was added or
+// deleted since the last call costs O(1); all of them are judged again only after what is desired has changed.
 func (t *Tables) Shadows() []Shadow {
-	if !t.shadowsStale {
-		return t.shadows
-	}
-	t.shadows, t.shadowsStale = nil, false
-	for k := range t.foreign {
-		have := t.Routes.cells[k].have()
-		if of, owner, ok := t.shadowed(k, have); ok {
-			holds := func(p netip.Prefix) bool { return p.IsValid() && p.Contains(of.Addr()) }
-			own := slices.ContainsFunc(t.ownSubnets[:], holds)
-			t.shadows = append(t.shadows, Shadow{k, have, of, own, owner})
+	f := &t.foreign
+	again := len(f.changed) > 0
+	if f.stale {
+		again = true
+		f.stale = false
+		clear(f.shadows)
+		for k := range f.routes {
+			t.judgeShadow(k)
+		}
+	} else {
+		for k := range f.changed {
+			t.judgeShadow(k)
 		}
 	}
-	slices.SortFunc(t.shadows, func(a, b Shadow) int {
+	clear(f.changed)
+	if !again {
+		return f.list
+	}
+	f.list = slices.SortedFunc(maps.Values(f.shadows), func(a, b Shadow) int {
 		return cmp.Or(a.Key.Prefix.Compare(b.Key.Prefix), cmp.Compare(a.Key.Metric, b.Key.Metric))
 	})
-	return t.shadows
+	return f.list
+}
+
+// judgeShadow notes whether the foreign route under a key shadows one of ours.
+func (t *Tables) judgeShadow(k RouteKey) {
+	delete(t.foreign.shadows, k)
+	if _, is := t.foreign.routes[k]; !is {
+		return
+	}
+	have := t.Routes.cells[k].have()
+	if of, owner, ok := t.shadowed(k, have); ok {
+		holds := func(p netip.Prefix) bool { return p.IsValid() && p.Contains(of.Addr()) }
+		own := slices.ContainsFunc(t.ownSubnets[:], holds)
+		t.foreign.shadows[k] = Shadow{k, have, of, own, owner}
+	}
 }
 
 // shadowed finds the prefix of the desired route that a foreign route takes precedence over, and who wants that route.
@@ -85,18 +106,4 @@ func (t *Tables) shadowed(k RouteKey, have Route) (of netip.Prefix, owner string
 		}
 	}
 	return of, "", false
-}
-
-// routeChanged keeps the set of foreign routes up to date.
-func (t *Tables) routeChanged(k RouteKey) {
-	c := t.Routes.cells[k]
-	foreign := c != nil && c.is(present) && !c.wanted() && !t.Routes.kind.ours(k, c.value)
-	_, was := t.foreign[k]
-	switch {
-	case foreign:
-		t.foreign[k] = struct{}{}
-	case was:
-		delete(t.foreign, k)
-	}
-	t.shadowsStale = t.shadowsStale || foreign || was || len(t.foreign) > 0
 }

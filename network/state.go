@@ -125,7 +125,7 @@ type Route struct {
 	OnLink   bool       // the gateway needs no route of its own
 	Protocol uint8      // rtm_protocol
 	Type     uint8      // rtm_type: Unicast, Blackhole, or another
-	Others   uint8      // number of further routes under the same key, behind this one
+	Others   uint8      // number of further routes under the same key, behind this one; 255: at least as many
 	Gateway  netip.Addr // invalid if there is none
 }
 
@@ -196,6 +196,9 @@ func DefaultMetric(p netip.Prefix) uint32 {
 	}
 	return 1024 // IP6_RT_PRIO_USER, include/net/ip6_route.h
 }
+
+// MoreOthers returns n further routes and one more, see [Route.Others].
+func MoreOthers(n uint8) uint8 { return n + min(1, ^n) }
 
 // ConnectedMetric is the metric of the route that the kernel adds by itself for an address on an interface.
 func ConnectedMetric(p netip.Prefix) uint32 {

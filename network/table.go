@@ -42,7 +42,8 @@ type Table[K comparable, V comparable] struct {
 	retries map[K]*retry
 	// changedBy names who changed the keys that were in sync and differ now, where that is known: see [Tables.Attribute].
 	changedBy map[K]string
-	tables    *Tables // that it is one of; nil in tests
+	on        map[string]int32 // number of actual objects on each device
+	tables    *Tables          // that it is one of; nil in tests
 	kind      kind[K, V]
 	apply     func([]Update[K, V]) // changes the kernel, see ApplyBatch
 	round     uint32               // of Mark and Sweep
@@ -57,6 +58,7 @@ func newTable[K, V comparable](k kind[K, V]) *Table[K, V] {
 	}
 	return &Table[K, V]{
 		cells: map[K]*cell[V]{}, dirty: map[K]struct{}{}, retries: map[K]*retry{}, kind: k, apply: cannotApply[K, V],
+		on: map[string]int32{},
 	}
 }
 
@@ -160,6 +162,14 @@ func (t *Table[K, V]) want(o *Owner, k K, v V) {
 		t.reset(k, c)
 	}
 	t.update(k, c)
+	t.claimed()
+}
+
+// claimed reports a change of what is desired.
+func (t *Table[K, V]) claimed() {
+	if t.kind.claimed != nil {
+		t.kind.claimed()
+	}
 }
 
 // reset records that another value is desired under k than before. The difference is of our own making, and the backoff
@@ -181,6 +191,7 @@ func (t *Table[K, V]) Unwant(owner string, k K) {
 		t.reset(k, c)
 	}
 	t.update(k, c)
+	t.claimed()
 }
 
 // Observe records that the kernel holds v under k.
@@ -190,6 +201,11 @@ func (t *Table[K, V]) Observe(k K, v V) {
 		t.retrySoon(k)
 		if t.kind.observed != nil {
 			t.kind.observed(have, v)
+		}
+		if c.is(present) {
+			t.countLink(k, &have, &v)
+		} else {
+			t.countLink(k, nil, &v)
 		}
 		c.observe(v, true)
 	}
@@ -208,6 +224,8 @@ func (t *Table[K, V]) ObserveGone(k K) {
 	if t.kind.observed != nil {
 		t.kind.observed(c.have(), none)
 	}
+	have := c.have()
+	t.countLink(k, &have, nil)
 	c.observe(none, false)
 	t.update(k, c)
 }

@@ -25,13 +25,10 @@ type Tables struct {
 
 	last, next State // the arguments of Replace; kept while it runs, so that it does not allocate them
 
-	routesOn map[string]int32    // number of actual routes out of each device
 	routesBy map[NexthopID]int32 // number of actual routes by each nexthop object
 
-	foreign      map[RouteKey]struct{} // actual routes that are not selvage's own
-	ownSubnets   [2]netip.Prefix       // see OwnSubnets
-	shadows      []Shadow              // of them: see Shadows
-	shadowsStale bool
+	foreign    foreignRoutes
+	ownSubnets [2]netip.Prefix // see OwnSubnets
 }
 
 // protocolKernel is RTPROT_KERNEL: a route that the kernel made by itself for an address on an interface.
@@ -52,9 +49,8 @@ const protocolKernel = 2
 func NewTables() *Tables {
 	t := &Tables{
 		owned:    map[string]struct{}{},
-		routesOn: map[string]int32{},
 		routesBy: map[NexthopID]int32{},
-		foreign:  map[RouteKey]struct{}{},
+		foreign:  newForeignRoutes(),
 	}
 	t.addKinds()
 	return t
@@ -120,7 +116,9 @@ func (t *Tables) addKinds() {
 		},
 		link:     func(_ RouteKey, v Route) string { return v.Link },
 		nexthop:  func(_ RouteKey, v Route) NexthopID { return v.Nexthop },
+		few:      t.fewRoutesOn,
 		changed:  t.routeChanged,
+		claimed:  t.routeClaimed,
 		observed: t.routeObserved,
 	})
 	t.Sysctls = add(t, kind[string, Sysctl]{ // never removed: a setting stays when no owner wants it any more
@@ -289,10 +287,13 @@ func (t *Tables) NexthopsGone(ids map[NexthopID]struct{}) {
 	}
 }
 
-// routeObserved counts what the actual routes rest on.
-func (t *Tables) routeObserved(before, now Route) {
-	count(t.routesOn, before.Link, now.Link)
-	count(t.routesBy, before.Nexthop, now.Nexthop)
+// routeObserved counts the actual routes by their nexthop objects.
+func (t *Tables) routeObserved(before, now Route) { count(t.routesBy, before.Nexthop, now.Nexthop) }
+
+// fewRoutesOn returns the keys of the routes out of a device, if they are all foreign.
+func (t *Tables) fewRoutesOn(link string) (keys map[RouteKey]struct{}, ok bool) {
+	keys = t.foreign.on[link]
+	return keys, len(keys) == t.Routes.countOn(link)
 }
 
 // count takes before off and adds now; the zero value does not count.
@@ -309,24 +310,32 @@ func count[K comparable](of map[K]int32, before, now K) {
 }
 
 // CarriesRoutes reports whether an actual route leads out of the device of that name.
-func (t *Tables) CarriesRoutes(name string) bool { return t.routesOn[name] > 0 }
+func (t *Tables) CarriesRoutes(name string) bool { return t.Routes.countOn(name) > 0 }
 
-// RoutesOn reports whether actual routes lead out of the device of that name: IPv4 routes, IPv6 routes.
+// RoutesOn reports whether actual routes lead out of the device of that name: IPv4 routes, IPv6 routes. It walks the
+// routes until it has found one of each family, so it is for the network's own devices and the uplink.
 func (t *Tables) RoutesOn(name string) (families [2]bool) {
-	if !t.CarriesRoutes(name) {
+	if keys, few := t.fewRoutesOn(name); few {
+		for k := range keys {
+			families[k.family()] = true
+		}
 		return families
 	}
 	for k, c := range t.Routes.cells {
 		if c.is(present) && c.have().Link == name {
-			if k.Prefix.Addr().Is4() {
-				families[0] = true
-			} else {
-				families[1] = true
-			}
+			families[k.family()] = true
 			if families[0] && families[1] {
 				break
 			}
 		}
 	}
 	return families
+}
+
+// family is 0 for IPv4 and 1 for IPv6.
+func (k RouteKey) family() int {
+	if k.Prefix.Addr().Is4() {
+		return 0
+	}
+	return 1
 }

@@ -36,6 +36,10 @@ type Kernel struct {
 	// lostNexthops were reported as deleted, and their routes are still in the tables.
 	lostNexthops map[network.NexthopID]struct{}
 	suspects     map[string]struct{} // devices to read again
+	foreign      foreign             // what to read again of devices that are not ours
+	settings     staleSettings
+	requests     int // reads of the kernel's objects and settings, and the messages in their answers, for tests
+	answers      int
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
 	nexthops bool
 
@@ -82,6 +86,8 @@ func Open(tables *network.Tables) (*Kernel, error) {
 
 		lostNexthops: map[network.NexthopID]struct{}{},
 		suspects:     map[string]struct{}{},
+		foreign:      newForeign(),
+		settings:     staleSettings{of: map[string]struct{}{}},
 		tended:       newTended(),
 	}
 	tables.VTEPs.ApplyBatch(k.VTEPs)

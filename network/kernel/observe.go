@@ -19,9 +19,7 @@ type message struct {
 // observe takes the content of a message into the tables, if it concerns them. It reports whether more may have
 // changed than the message says: the kernel does not notify of everything.
 func (k *Kernel) observe(m message) (reread bool) {
-	if m.typ != unix.RTM_NEWNEIGH && m.typ != unix.RTM_DELNEIGH {
-		k.routingStale = true
-	}
+	k.routingStale = k.routingStale || mayChangeRouting(m)
 	switch m.typ {
 	case unix.RTM_NEWLINK:
 		if x, ok := decodeLink(m.data); ok {
@@ -54,18 +52,35 @@ func (k *Kernel) observe(m message) (reread bool) {
 			return k.delRoute(x)
 		}
 	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
-		k.readSysctls() // finding out which setting of which device changed would cost as much
+		k.netconf(m.data)
 	}
 	return false
+}
+
+// mayChangeRouting reports whether a message may change how the kernel routes packets.
+func mayChangeRouting(m message) bool {
+	switch m.typ {
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH, unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF: // see netconf
+		return false
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return len(m.data) > 0 && m.data[0] == unix.AF_UNSPEC // else a bridge's port
+	}
+	return true
 }
 
 func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	t := k.tables
 	if before, known := k.links[m.index]; known && before != m.name {
 		// Renamed: all objects on it have the new name now, and the kernel does not report them again.
-		t.LinkGone(before)
+		if k.isForeign(before) && k.isForeign(m.name) {
+			t.ForeignRoutesMoved(before, m.name)
+		} else {
+			t.LinkGone(before)
+			reread = true
+		}
 		k.tendedGone(before)
-		reread = true
+	} else if !known {
+		k.settingsStale(m.name) // they were reported before the device was (inetdev_init in net/ipv4/devinet.c)
 	}
 	if m.name == k.uplink || k.links[m.index] == k.uplink {
 		k.uplinkStale = true
@@ -83,7 +98,10 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	k.observeTended(m)
 	// A device that went down lost its IPv4 routes and its neighbours without a notification; one that came up may have
 	// been down in between.
-	if !m.link.Up || before.Present && !before.Have.Up {
+	switch {
+	case !m.link.Up && k.isForeign(m.name):
+		k.foreignDown(m.name)
+	case !m.link.Up || before.Present && !before.Have.Up:
 		k.suspect(m.name)
 	}
 	return reread
@@ -91,6 +109,12 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 
 // suspect notes that objects on a device may have disappeared without a notification.
 func (k *Kernel) suspect(name string) {
+	if k.isForeign(name) {
+		if k.tables.CarriesRoutes(name) {
+			k.foreign.devices[name] = struct{}{}
+		}
+		return
+	}
 	if k.tables.OwnsLink(name) || k.tables.CarriesRoutes(name) || k.tables.Bridges.Get(name).Wanted {
 		k.suspects[name] = struct{}{}
 	}
@@ -235,9 +259,9 @@ func (k *Kernel) inOverlay(p netip.Prefix) bool {
 	return slices.ContainsFunc(k.networks, holds)
 }
 
-// defaultRoute notes that a default route was added or deleted: rtm_dst_len is 0.
+// defaultRoute notes that a default route of the main table was added or deleted: rtm_dst_len is 0.
 func (k *Kernel) defaultRoute(b []byte) {
-	if len(b) >= unix.SizeofRtMsg && b[1] == 0 {
+	if len(b) >= unix.SizeofRtMsg && b[1] == 0 && b[4] == unix.RT_TABLE_MAIN {
 		k.uplinkStale = true
 	}
 }
@@ -253,10 +277,10 @@ func (k *Kernel) newRoute(m routeMessage, flags uint16) {
 		m.route.Others = old.Have.Others
 		t.Observe(m.key, m.route)
 	case flags&unix.NLM_F_APPEND != 0:
-		old.Have.Others++
+		old.Have.Others = network.MoreOthers(old.Have.Others)
 		t.Observe(m.key, old.Have)
 	default: // prepended
-		m.route.Others = old.Have.Others + 1
+		m.route.Others = network.MoreOthers(old.Have.Others)
 		t.Observe(m.key, m.route)
 	}
 }
@@ -269,6 +293,10 @@ func (k *Kernel) delRoute(m routeMessage) (reread bool) {
 	}
 	if old.Have == m.route { // the only one
 		t.ObserveGone(m.key)
+		return false
+	}
+	if k.tables.IsForeignRoute(m.key) {
+		k.foreignDeleted(m, old.Have)
 		return false
 	}
 	return true // the kernel does not say which one is first now

@@ -164,6 +164,7 @@ func (k *Kernel) ReadTended(names []string) error {
 func (k *Kernel) readAgain() error {
 	for index := range k.tended.again {
 		delete(k.tended.again, index)
+		k.requests++
 		request := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 		msg.Index = index

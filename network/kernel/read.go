@@ -195,32 +195,22 @@ func (k *Kernel) readNexthops(f func(data []byte)) error {
 
 // readRoutes reads one family's main table. Of several routes under one key the kernel dumps the first one first.
 func (k *Kernel) readRoutes(family uint8) error {
-	request := nl.NewRtMsg()
-	request.Family, request.Table, request.Scope, request.Type, request.Protocol = family, unix.RT_TABLE_MAIN, 0, 0, 0
 	seen := map[network.RouteKey]network.Route{} // only of keys with more than one route
 	var last routeMessage
-	err := k.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, func(_ uint16, data []byte) {
-		m, ok := k.decodeRoute(data)
-		if !ok {
-			return
-		}
+	return k.dumpRoutes(family, unix.RTPROT_UNSPEC, func(m routeMessage) {
 		if m.key == last.key { // dumps are ordered by key
 			first, again := seen[m.key]
 			if !again {
 				first = last.route
 			}
-			first.Others++
+			first.Others = network.MoreOthers(first.Others)
 			seen[m.key] = first
 			m.route = first
 		} else {
 			last = m
 		}
 		k.tables.Routes.Observe(m.key, m.route)
-	}, request)
-	if errors.Is(err, unix.ENOENT) {
-		return nil // the table is created with its first route
-	}
-	return err
+	})
 }
 
 // zeros is a message header of length bytes that requests all objects.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -88,14 +89,12 @@ func commandOf(proc string) string {
 // socketOf returns the inode of the rtnetlink socket with a port ID in the calling thread's network namespace, or
 // nothing.
 func socketOf(port uint32) (inode string) {
+	rtnetlink, pid := strconv.Itoa(unix.NETLINK_ROUTE), strconv.FormatUint(uint64(port), 10)
 	data, _ := os.ReadFile("/proc/thread-self/net/netlink") // unreadable: unknown
 	for line := range strings.Lines(string(data)) {
-		var socket, rest string
-		var family, pid uint32
 		// sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
-		n, _ := fmt.Sscan(line, &socket, &family, &pid, &rest, &rest, &rest, &rest, &rest, &rest, &inode)
-		if n == 10 && family == unix.NETLINK_ROUTE && pid == port {
-			return inode
+		if f := strings.Fields(line); len(f) == 10 && f[1] == rtnetlink && f[2] == pid {
+			return f[9]
 		}
 	}
 	return ""

@@ -17,20 +17,82 @@ import (
 // sysctlRoot is the directory of all settings. Those below net/ belong to the network namespace of the reading thread.
 const sysctlRoot = "/proc/sys"
 
+// staleSettings are the settings to read again.
+type staleSettings struct {
+	all bool
+	of  map[string]struct{} // of these devices
+}
+
 // readSysctls reads the desired settings, a handful. The kernel notifies of changes to forwarding (RTNLGRP_*_NETCONF),
 // and not of others.
-func (k *Kernel) readSysctls() {
+func (k *Kernel) readSysctls() { k.readSettings(func(string) bool { return true }) }
+
+// readStaleSettings reads the settings that notifications were about.
+func (k *Kernel) readStaleSettings() {
+	s := &k.settings
+	switch {
+	case s.all:
+		k.readSysctls()
+	case len(s.of) > 0:
+		k.readSettings(func(path string) bool { _, is := s.of[settingDevice(path)]; return is })
+	}
+	s.all = false
+	clear(s.of)
+}
+
+// readSettings reads the desired settings that which selects by their paths.
+func (k *Kernel) readSettings(which func(path string) bool) {
 	t := k.tables.Sysctls
 	for path, c := range t.All {
-		if !c.Wanted {
+		if !c.Wanted || !which(path) {
 			continue
 		}
+		k.requests++
 		data, err := os.ReadFile(filepath.Join(sysctlRoot, path))
 		if err != nil {
 			t.ObserveGone(path) // the attempt to set it will report the cause
 			continue
 		}
 		t.Observe(path, network.Sysctl(strings.TrimSpace(string(data))))
+	}
+}
+
+// settingDevice returns the device in the path of a setting; empty if there is none.
+func settingDevice(path string) string {
+	if part := strings.Split(path, "/"); len(part) == 5 && part[2] == "conf" { // net/ipv4/conf/eth0/forwarding
+		return part[3]
+	}
+	return ""
+}
+
+// Of struct netconfmsg and its attributes, see include/uapi/linux/netconf.h.
+const (
+	sizeofNetconfmsg = 4 // aligned
+	netconfaIfindex  = 1
+)
+
+// netconf notes which settings were changed. Those of foreign devices, such as another network's veth pairs, are none
+// of ours; each such device has two notifications when it is added.
+func (k *Kernel) netconf(b []byte) {
+	if len(b) < sizeofNetconfmsg {
+		return
+	}
+	for typ, data := range attributes(b[sizeofNetconfmsg:]) {
+		if typ != netconfaIfindex {
+			continue
+		}
+		if index := int32(attrUint32(data)); index > 0 {
+			k.settingsStale(k.links[index])
+		} else { // NETCONFA_IFINDEX_ALL or NETCONFA_IFINDEX_DEFAULT
+			k.settings.all, k.routingStale = true, true
+		}
+	}
+}
+
+// settingsStale notes that settings of a device may have changed.
+func (k *Kernel) settingsStale(name string) {
+	if name != "" && (name == k.uplink || k.tables.OwnsLink(name) || k.tables.Tends(name)) {
+		k.settings.of[name], k.routingStale = struct{}{}, true
 	}
 }
 

@@ -153,10 +153,14 @@ func (k *Kernel) Observe() error {
 	case len(k.suspects) > 0:
 		err = k.readSuspects()
 	}
+	if err == nil && !reread {
+		err = k.readForeign()
+	}
 	if err == nil {
 		err = k.readAgain()
 	}
 	clear(k.suspects)
+	k.foreign.clear()
 	if err != nil {
 		k.RequestResync() // try again
 	}
@@ -184,5 +188,6 @@ func (k *Kernel) takeIn() (reread bool) {
 	})
 	k.tables.Attribute("")
 	k.loseRoutes()
+	k.readStaleSettings()
 	return reread
 }

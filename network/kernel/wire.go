@@ -43,11 +43,13 @@ func eachMessage(b []byte, f func(h header, data []byte)) error {
 // dump requests all objects of a kind and calls f with each message. f must not use the same socket, and data is valid
 // only during the call.
 func (k *Kernel) dump(request, answer uint16, f func(typ uint16, data []byte), parts ...nl.NetlinkRequestData) error {
+	k.requests++
 	r := nl.NewNetlinkRequest(int(request), unix.NLM_F_DUMP)
 	for _, p := range parts {
 		r.AddData(p)
 	}
-	if err := k.batch.dump(r.Serialize(), answer, f); err != nil {
+	counted := func(typ uint16, data []byte) { k.answers++; f(typ, data) }
+	if err := k.batch.dump(r.Serialize(), answer, counted); err != nil {
 		return fmt.Errorf("read the kernel's tables (rtnetlink request %d): %w", request, err)
 	}
 	return nil
