@@ -213,6 +213,19 @@ func (k *Kernel) readRoutes(family uint8) error {
 	})
 }
 
+// UnicastRoutes calls f with the payload of the message of each unicast route in one family's main table, and with more
+// of them before Linux 4.20. The payload is valid only during the call.
+func (k *Kernel) UnicastRoutes(family uint8, f func(message []byte)) error {
+	request := nl.NewRtMsg()
+	request.Family, request.Table, request.Type, request.Scope, request.Protocol =
+		family, unix.RT_TABLE_MAIN, unix.RTN_UNICAST, 0, 0
+	err := k.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, func(_ uint16, data []byte) { f(data) }, request)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // the table is created with its first route
+	}
+	return err
+}
+
 // zeros is a message header of length bytes that requests all objects.
 type zeros struct{ length int }
 

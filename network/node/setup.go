@@ -256,7 +256,7 @@ func (n *node) chooseUplink() (uplink.Choice, error) {
 			}
 		}
 	}
-	s, err := uplink.Read(n.kernel.Handle(), o)
+	s, err := uplink.Read(n.kernel, o)
 	if err != nil {
 		return uplink.Choice{}, err
 	}

@@ -5,10 +5,9 @@ import (
 	"os/exec"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -20,7 +19,7 @@ func TestReadNexthopObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	var h *netlink.Handle
+	var k *kernel.Kernel
 	err = n.Do(func() (err error) {
 		for _, command := range [][]string{
 			{"ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0"},
@@ -35,14 +34,14 @@ func TestReadNexthopObject(t *testing.T) {
 				t.Fatalf("%q: %v: %s", command, err, out)
 			}
 		}
-		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		k, err = kernel.Open(network.NewTables())
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close()
-	s, err := Read(h, Options{})
+	defer k.Close()
+	s, err := Read(k, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

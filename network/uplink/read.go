@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/subnet"
@@ -16,9 +17,18 @@ import (
 // readAttempts bounds the retries of a listing that a concurrent change interrupted.
 const readAttempts = 5
 
-// Read takes a snapshot of the network namespace of h, with the route lookup that o needs.
-func Read(h *netlink.Handle, o Options) (Snapshot, error) {
+// Namespace is a network namespace to read.
+type Namespace interface {
+	Handle() *netlink.Handle
+	// UnicastRoutes calls f with the payload of an RTM_NEWROUTE for each unicast route of the main table of a family
+	// (AF_INET or AF_INET6); old kernels add other routes. The payload is valid only during the call.
+	UnicastRoutes(family uint8, f func(message []byte)) error
+}
+
+// Read takes a snapshot of a network namespace, with the route lookup that o needs.
+func Read(n Namespace, o Options) (Snapshot, error) {
 	var s Snapshot
+	h := n.Handle()
 	links, err := retryInterrupted(h.LinkList)
 	if err != nil {
 		return s, fmt.Errorf("list interfaces: %w", err)
@@ -29,10 +39,7 @@ func Read(h *netlink.Handle, o Options) (Snapshot, error) {
 	}
 	s.Links = decodeLinks(links, addrs)
 	for _, f := range subnet.Families() {
-		// A nil Dst is the default route.
-		routes, err := retryInterrupted(func() ([]netlink.Route, error) {
-			return h.RouteListFiltered(netlinkFamily(f), &netlink.Route{}, netlink.RT_FILTER_DST)
-		})
+		routes, err := retryInterrupted(func() ([]netlink.Route, error) { return defaultRoutes(n, f) })
 		if err != nil {
 			return s, fmt.Errorf("list %s default routes: %w", f, err)
 		}
@@ -49,6 +56,59 @@ func Read(h *netlink.Handle, o Options) (Snapshot, error) {
 		s.Reach = reach(h, o.CanReach)
 	}
 	return s, nil
+}
+
+// defaultRoutes lists the default routes of the main table. The kernel cannot select routes by their prefix: the others,
+// 100,000 on a router, are skipped before they are decoded.
+func defaultRoutes(n Namespace, f subnet.Family) (routes []netlink.Route, err error) {
+	err = n.UnicastRoutes(uint8(netlinkFamily(f)), func(b []byte) {
+		if len(b) >= unix.SizeofRtMsg && b[1] == 0 && b[4] == unix.RT_TABLE_MAIN {
+			routes = append(routes, decodeRoute(slices.Clone(b)))
+		}
+	})
+	return routes, err
+}
+
+// decodeRoute decodes what is needed of a default route.
+func decodeRoute(b []byte) netlink.Route {
+	m := nl.DeserializeRtMsg(b)
+	r := netlink.Route{Type: int(m.Type)}
+	attributes, _ := nl.ParseRouteAttr(b[unix.SizeofRtMsg:]) // a kernel sends no malformed messages
+	for _, a := range attributes {
+		switch a.Attr.Type {
+		case unix.RTA_OIF:
+			r.LinkIndex = int(nl.NativeEndian().Uint32(a.Value))
+		case unix.RTA_PRIORITY:
+			r.Priority = int(nl.NativeEndian().Uint32(a.Value))
+		case unix.RTA_GATEWAY:
+			r.Gw = a.Value
+		case unix.RTA_PREFSRC:
+			r.Src = a.Value
+		case unix.RTA_MULTIPATH:
+			r.MultiPath = decodeHops(a.Value)
+		}
+	}
+	return r
+}
+
+// decodeHops decodes the next hops of a route: a list of struct rtnexthop, each with attributes.
+func decodeHops(b []byte) (hops []*netlink.NexthopInfo) {
+	for len(b) >= unix.SizeofRtNexthop {
+		length := int(nl.NativeEndian().Uint16(b))
+		if length < unix.SizeofRtNexthop || length > len(b) {
+			break
+		}
+		hop := &netlink.NexthopInfo{LinkIndex: int(nl.NativeEndian().Uint32(b[4:]))}
+		attributes, _ := nl.ParseRouteAttr(b[unix.SizeofRtNexthop:length])
+		for _, a := range attributes {
+			if a.Attr.Type == unix.RTA_GATEWAY {
+				hop.Gw = a.Value
+			}
+		}
+		hops = append(hops, hop)
+		b = b[min(len(b), (length+3)&^3):]
+	}
+	return hops
 }
 
 // retryInterrupted repeats a listing that a change in the kernel interrupted, and that may be inconsistent.

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -35,11 +37,12 @@ func TestRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	var h *netlink.Handle
-	if err := n.Do(func() (err error) { h, err = netlink.NewHandle(unix.NETLINK_ROUTE); return err }); err != nil {
+	var k *kernel.Kernel
+	if err := n.Do(func() (err error) { k, err = kernel.Open(network.NewTables()); return err }); err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close()
+	defer k.Close()
+	h := k.Handle()
 
 	index := func(name string) int {
 		t.Helper()
@@ -111,7 +114,7 @@ func TestRead(t *testing.T) {
 	}
 
 	dest := netip.MustParseAddr("10.77.1.1")
-	s, err := Read(h, Options{CanReach: dest})
+	s, err := Read(k, Options{CanReach: dest})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +161,7 @@ func TestRead(t *testing.T) {
 		}
 	}
 
-	s, err = Read(h, Options{CanReach: netip.MustParseAddr("203.0.113.1")})
+	s, err = Read(k, Options{CanReach: netip.MustParseAddr("203.0.113.1")})
 	if err != nil {
 		t.Fatal(err)
 	}
