@@ -75,6 +75,7 @@ func Parts() []Part {
 		{Name: "latency", What: "one lease added, changed, removed: from etcd's answer to the kernel", run: latencies},
 		{Name: "bulk", What: "hundreds of leases at once", run: bulks},
 		{Name: "read", What: "a full read of the kernel that finds all right", run: reads},
+		{Name: "foreign", What: "pods of another network added and removed, among foreign routes and devices", run: foreign},
 		{Name: "attach", What: "what the CNI plugin adds to the bridge plugin", run: attaches},
 		{Name: "binaries", What: "sizes of the programs", run: binaries},
 		{Name: "sizes", What: "start by number of leases, for the picture", run: sizes},
