@@ -67,11 +67,11 @@ alerts: bin/promtool ## check the metrics and the alert rules, and test when the
 	@bin/promtool check metrics <network/node/api/testdata/metrics.txt && echo the metrics are valid
 
 .PHONY: demo
-demo: packages-demo build tools bin/lab ## run three nodes, six pods and all probes
+demo: build tools bin/lab ## run three nodes and six pods, probe all paths, break it and time the repairs
 	@bin/lab demo
 
 .PHONY: lab
-lab: packages-demo build tools bin/lab ## run the same three nodes with a prompt
+lab: build tools bin/lab ## run the same three nodes with a prompt
 	@bin/lab up
 
 # The tests run in a sandbox: new namespaces and a new /tmp, which end with it and with everything in them. It has no
@@ -89,11 +89,11 @@ test: packages-test build tools bin/cnitool bin/lab lint ## run all tests with t
 .PHONY: bin/chaos chaos bin/chaos-store chaos-store
 bin/chaos:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos ./dist/chaos/cmd/chaos
-chaos: packages-demo build tools bin/chaos ## inject faults into an overlay and time the repairs; 20 minutes
+chaos: packages-iptables build tools bin/chaos ## inject faults into an overlay and time the repairs; 20 minutes
 	@bin/chaos
 bin/chaos-store:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos-store ./dist/chaosstore/cmd/chaos-store
-chaos-store: packages-demo build tools bin/chaos-store ## inject faults into etcd below a running overlay; 5 minutes
+chaos-store: packages-iptables build tools bin/chaos-store ## inject faults into etcd below a running overlay; 5 minutes
 	@bin/chaos-store
 
 # A separate module, since the plotting library is large. It measures the binaries of make build.
@@ -109,7 +109,7 @@ packages-bench:
 	@sh dist/packages.sh iptables ip bridge tc iperf3
 
 .PHONY: matrix
-matrix: packages-demo build tools bin/lab ## run all probes in every combination of families, backends and filters
+matrix: packages-iptables build tools bin/lab ## run all probes in every combination of families, backends and filters
 	@bin/lab matrix
 
 IMAGE      ?= localhost/selvage:devel
@@ -144,8 +144,8 @@ language: bin/misspell ## check spelling, wording and line width of product code
 	@bin/misspell -error $$(git ls-files '*.go' '*.md' '*.mk' '*.sh' Makefile)
 	@$(RUN_GO) run ./dist/language
 
-.PHONY: packages-demo packages-test
-packages-demo:
+.PHONY: packages-iptables packages-test
+packages-iptables:
 	@sh dist/packages.sh iptables
 packages-test:
 	@sh dist/packages.sh iptables gcc git systemd-analyze ip ping

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"github.com/selvage-net/selvage/subnet"
@@ -62,6 +63,9 @@ func (e *Endpoint) ReadFile(path string) ([]byte, error) {
 type Stdio struct {
 	In       io.Reader
 	Out, Err io.Writer
+	// Terminal, if set, stands in for all three. The program gets a session of its own, with this as its controlling
+	// terminal, which must be no other session's.
+	Terminal *os.File
 }
 
 // Exec runs a program in the endpoint's namespaces until it ends, or kills it when ctx ends. The error of one that ran and
@@ -73,6 +77,10 @@ func (e *Endpoint) Exec(ctx context.Context, argv []string, stdio Stdio) error {
 	cmd, err := in(e.do, func() (*exec.Cmd, error) {
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = stdio.In, stdio.Out, stdio.Err
+		if t := stdio.Terminal; t != nil {
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = t, t, t
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		}
 		cmd.WaitDelay = time.Second // for what the program started and left, should it hold a pipe of ours
 		return cmd, cmd.Start()
 	})

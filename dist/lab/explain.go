@@ -36,21 +36,21 @@ func explain(node *Node, peers []*Node, o overlay, subnets map[netip.Prefix]*Nod
 	add := func(kind, meaning, text string, args ...any) {
 		entries = append(entries, Entry{kind, fmt.Sprintf(text, args...), meaning})
 	}
-	tunnel := map[int]bool{}
+	vxlan := map[int]bool{}
 	for _, d := range o.devices {
-		tunnel[d.Index] = true
-		add("device", "the tunnel: packs packets into UDP",
+		vxlan[d.Index] = true
+		add("device", "VXLAN device",
 			"%s vxlan id %d port %d mtu %d", d.Name, d.VxlanId, d.Port, d.MTU)
-		add("", "this node's end of it, as its lease says", "  local %s  mac %s", addrOf(d.SrcAddr), d.HardwareAddr)
+		add("", "its local VTEP, as leased", "  local %s  mac %s", addrOf(d.SrcAddr), d.HardwareAddr)
 	}
 	for _, a := range o.addrs {
 		if a.Scope != unix.RT_SCOPE_LINK { // fe80:: is the kernel's own
-			add("address", "source of the node's own packets to pods", "%s dev %s", prefixOf(a.IPNet), o.links[a.LinkIndex])
+			add("address", "source address towards pods", "%s dev %s", prefixOf(a.IPNet), o.links[a.LinkIndex])
 		}
 	}
 	for _, r := range o.routes {
 		if subnets[prefixOf(r.Dst)] == node {
-			add("route", "this node's own pods: to their bridge", "%s dev %s", prefixOf(r.Dst), o.links[r.LinkIndex])
+			add("route", "own subnet, to the bridge", "%s dev %s", prefixOf(r.Dst), o.links[r.LinkIndex])
 		}
 	}
 	// Peer by peer, in the order in which a packet makes use of them.
@@ -60,9 +60,9 @@ func explain(node *Node, peers []*Node, o overlay, subnets map[netip.Prefix]*Nod
 			if subnets[prefixOf(r.Dst)] != peer {
 				continue
 			}
-			meaning := "for " + peer.name + "'s pods: into the tunnel, to"
-			if !tunnel[r.LinkIndex] {
-				meaning = "for " + peer.name + "'s pods: over the underlay"
+			meaning := "to " + peer.name + "'s pods"
+			if !vxlan[r.LinkIndex] {
+				meaning += ", direct"
 			}
 			onlink := ""
 			if r.Flags&unix.RTNH_F_ONLINK != 0 {
@@ -72,13 +72,13 @@ func explain(node *Node, peers []*Node, o overlay, subnets map[netip.Prefix]*Nod
 		}
 		for _, e := range o.neighbours {
 			if vteps[addrOf(e.IP)] == peer {
-				add("neigh", peer.name+"'s end of it, whose MAC is this", "%s lladdr %s dev %s%s",
+				add("neigh", peer.name+"'s VTEP", "%s lladdr %s dev %s%s",
 					addrOf(e.IP), e.HardwareAddr, o.links[e.LinkIndex], permanent(e))
 			}
 		}
 		for _, e := range o.fdb {
 			if addrOf(e.IP) == peer.Addr(subnet.FamilyOf(addrOf(e.IP))) {
-				add("fdb", "which is at "+peer.name+"'s underlay address", "%s dst %s dev %s%s",
+				add("fdb", peer.name+"'s public IP", "%s dst %s dev %s%s",
 					e.HardwareAddr, addrOf(e.IP), o.links[e.LinkIndex], permanent(e))
 			}
 		}
@@ -86,9 +86,10 @@ func explain(node *Node, peers []*Node, o overlay, subnets map[netip.Prefix]*Nod
 	return entries
 }
 
+// permanent names the state of an entry that is not permanent.
 func permanent(e netlink.Neigh) string {
 	if e.State&netlink.NUD_PERMANENT != 0 {
-		return " permanent"
+		return "" // as all that the daemon makes
 	}
-	return ""
+	return " not permanent"
 }

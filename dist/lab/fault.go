@@ -24,6 +24,7 @@ func Faults() []Fault {
 		{"device-flap", "set the overlay device down and up", onNode(func(n *Node) error { return n.DeviceDown(true) })},
 		{"device-down", "set the overlay device down", onNode(func(n *Node) error { return n.DeviceDown(false) })},
 		{"device-del", "delete the overlay device", onNode((*Node).DeviceDelete)},
+		{"bridge-down", "set the bridge of the node's pods down", onNode(func(n *Node) error { return n.SetBridge(false) })},
 		{"rules-flush", "flush all of nf_tables, and iptables' filter and nat tables of each family", flushRules},
 		{"daemon-kill", "kill the daemon", onNode(func(n *Node) error { n.Kill(); return nil })},
 		{"daemon-stop", "stop the daemon", func(ctx context.Context, _ *Lab, n *Node, _ []*Node) error { return n.Stop(ctx) }},

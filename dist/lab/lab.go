@@ -14,8 +14,11 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// defaultMTU is what Ethernet has.
-const defaultMTU = 1500
+const (
+	defaultMTU = 1500 // of Ethernet
+	// MinMTU is the smallest MTU, in bytes: an interface with less takes no IPv6 address (RFC 8200, section 5).
+	MinMTU = 1280
+)
 
 // Defaults of [Options].
 const (
@@ -66,7 +69,7 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil || o.Config == "-" { // without it the daemons wait, so they are not waited for
 		return l, err
 	}
-	if err := l.WaitReady(ctx); err != nil {
+	if err := l.waitStarted(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -105,8 +108,8 @@ func (o *Options) setDefaults() error {
 	if !slices.Contains([]string{"", "nft", "legacy", "none"}, o.IPTables) {
 		return fmt.Errorf("iptables %q: want nft, legacy or none", o.IPTables)
 	}
-	if o.MTU < 1280 { // RFC 8200, section 5; an interface with less takes no IPv6 address
-		return fmt.Errorf("an MTU of %d: want 1280 or more", o.MTU)
+	if o.MTU < MinMTU {
+		return fmt.Errorf("an MTU of %d: want %d or more", o.MTU, MinMTU)
 	}
 	if o.EtcdMembers < 1 || o.EtcdMembers > 9 {
 		return fmt.Errorf("%d etcd members: want 1 to 9", o.EtcdMembers)

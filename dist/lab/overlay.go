@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -89,7 +90,7 @@ func subnetsOf(nodes []*Node) map[netip.Prefix]*Node {
 	return subnets
 }
 
-// vtepsOf returns the overlay addresses of the nodes' ends of the tunnel: the first of each subnet.
+// vtepsOf returns the overlay addresses of the nodes' VTEPs: the first of each subnet.
 func vtepsOf(subnets map[netip.Prefix]*Node) map[netip.Addr]*Node {
 	vteps := map[netip.Addr]*Node{}
 	for p, n := range subnets {
@@ -123,7 +124,7 @@ func (n *Node) DeleteRoutes(peers ...*Node) error {
 	})
 }
 
-// DeleteNeighbours deletes the node's ARP and ND entries for the peers' ends of the tunnel.
+// DeleteNeighbours deletes the node's ARP and ND entries for the peers' VTEPs.
 func (n *Node) DeleteNeighbours(peers ...*Node) error {
 	subnets := subnetsOf(peers)
 	vteps := vtepsOf(subnets)
@@ -190,6 +191,48 @@ func (n *Node) FlushAddresses() error {
 		}
 		return done, err
 	})
+}
+
+// SetBridge sets the bridge of the node's pods up or down: the interface with the gateway's address of the node's subnet.
+func (n *Node) SetBridge(up bool) error {
+	file, err := n.Subnet()
+	if err != nil {
+		return err
+	}
+	err = n.do(func() error {
+		bridge, err := linkWith(file.Subnets)
+		if err != nil {
+			return err
+		}
+		if up {
+			return netlink.LinkSetUp(bridge)
+		}
+		return netlink.LinkSetDown(bridge)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: set the bridge up or down: %w", n.name, err)
+	}
+	return nil
+}
+
+// linkWith finds the interface that has one of the addresses.
+func linkWith(prefixes [2]netip.Prefix) (netlink.Link, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range addrs {
+			if slices.ContainsFunc(prefixes[:], func(p netip.Prefix) bool { return p.IsValid() && p.Addr() == addrOf(a.IP) }) {
+				return link, nil
+			}
+		}
+	}
+	return nil, errNothing
 }
 
 // breakOverlay reads the node's kernel and lets fn change it; fn says how many things it changed.

@@ -50,7 +50,7 @@ func explainRules(ctx context.Context, node *Node) (entries []Entry, err error) 
 		}
 		if n := bytes.Count(rules, []byte("\n-A ")); n > 0 {
 			tables := strings.TrimSuffix(list, "-save")
-			entries = append(entries, Entry{"rules", fmt.Sprintf("%d in %s", n, tables), "let pods' packets pass, masquerade some"})
+			entries = append(entries, Entry{"rules", fmt.Sprintf("%d in %s", n, tables), "forwarding, masquerading"})
 		}
 	}
 	counts, err := in(node.do, countRules)
@@ -58,8 +58,8 @@ func explainRules(ctx context.Context, node *Node) (entries []Entry, err error) 
 		return nil, fmt.Errorf("%s: read nf_tables: %w", node.name, err)
 	}
 	for _, table := range []struct{ name, meaning string }{
-		{"selvage", "masquerade what crosses the edge"},
-		{"selvage-vtep", "let in the tunnel from peers only"},
+		{"selvage", "masquerading"},
+		{"selvage-vtep", "VTEP filter: VXLAN from peers only"},
 	} {
 		if n := counts[table.name]; n > 0 {
 			entries = append(entries, Entry{"rules", fmt.Sprintf("%d in nftables, %s", n, table.name), table.meaning})

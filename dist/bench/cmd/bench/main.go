@@ -171,6 +171,9 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	if o.Rounds < 1 || o.Changes < 1 || o.Nodes < 1 {
 		return f, errors.New("--rounds, --changes and --nodes: want at least 1")
 	}
+	if o.Soak <= 0 || o.SoakFaults < 0 {
+		return f, errors.New("--soak: want more than 0; --soak-faults: want 0 or more")
+	}
 	if o.FleetNodes < 2 || o.FleetNodes > 200 {
 		return f, fmt.Errorf("--fleet-nodes=%d: want 2 to 200", o.FleetNodes)
 	}

@@ -68,6 +68,14 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	if f.options.Fight < 3*time.Second {
 		return f, fmt.Errorf("--fight=%s: want at least 3s, else the faults that follow are measured against it", f.options.Fight)
 	}
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+	}{{"walk", f.walk}, {"rest", f.rest}, {"stopped", f.options.Stopped}} {
+		if d.value < 0 {
+			return f, fmt.Errorf("--%s=%s: want 0 or more", d.flag, d.value)
+		}
+	}
 	if f.leases < 0 || f.leases > chaos.MaxLeases {
 		return f, fmt.Errorf("--leases=%d: want 0 to %d", f.leases, chaos.MaxLeases)
 	}

@@ -22,6 +22,7 @@ func TestRun(t *testing.T) {
 		{"a negative number", []string{"--repeat", "-1"}, 1, "chaos: --repeat=-1: want at least 1"},
 		{"a short fight", []string{"--fight", "2s"}, 1, "chaos: --fight=2s: want at least 3s"},
 		{"no leases that can be", []string{"--leases", "-5"}, 1, "chaos: --leases=-5: want 0 to 32768"},
+		{"a walk of no length", []string{"--walk", "-1s"}, 1, "chaos: --walk=-1s: want 0 or more"},
 		{"too many leases", []string{"--leases", "40000"}, 1, "chaos: --leases=40000: want 0 to 32768"},
 		{"arguments", []string{"route", "deleted"}, 1, `chaos: takes no argument, got ["route" "deleted"]`},
 		{"no round", []string{"--rounds", "vxlan,bridge"}, 1, `chaos: --rounds: there is no round "bridge", want some of vxlan,`},

@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
@@ -18,40 +20,63 @@ import (
 type session struct {
 	lab  *lab.Lab
 	down func() // ends the lab
+	here string // name of the node that selvaged's commands run on, if none is named
+	move bool   // a node's name alone changes here
+	// daemon lists selvaged's own commands, so that they work as they are.
+	daemon []string
 }
 
 // command is one that a running lab takes.
 type command struct {
 	name, args, does string
 	run              func(ctx context.Context, s *session, args []string, io stdio) error
+	// words are what can stand for the next argument, after the given ones; nil: anything.
+	words func(s *session, args []string) []string
 }
 
-// errUsage is returned by a command that cannot make sense of its arguments.
+// errUsage is returned by a command whose arguments are incomplete or too many.
 var errUsage = errors.New("usage")
 
 func commands() []command {
 	return []command{
-		{"status", "", "nodes, leases, pods", status},
-		{"pod", "add NODE [NAME]", "add a pod, through the CNI plugins", pod},
-		{"pod", "del POD", "remove a pod", pod},
-		{"probe", "[FROM TO]", "UDP and TCP from one to the other; without names, between all pods", probe},
-		{"full", "[FROM TO]", "the same with a datagram that fills the MTU and may not be fragmented", full},
-		{"stream", "FROM TO [SECONDS]", "a datagram every 2 ms: how many are lost, and the longest gap", stream},
-		{"exec", "WHERE CMD ARGS", "run a command on a node, in a pod or outside", execute},
-		{"explain", "NODE", "what the node's kernel holds, a line each", explain},
-		{"logs", "NODE", "what the node's daemon printed", logs},
-		{"fault", "[NODE NAME [PEER]]", "break something; without names, list what", fault},
-		{"down", "", "end the lab", func(_ context.Context, s *session, _ []string, _ stdio) error { s.down(); return nil }},
+		{"nodes", "", "nodes, leases, pods", nodes, nil},
+		{"pod", "add NODE [NAME] | del POD", "add a pod, or delete one, with the CNI plugins", pod, podWords},
+		{"probe", "[FROM TO]", "UDP and TCP, once; without names between all pods", probe, pairWords},
+		{"full", "[FROM TO]", "the same with unfragmented packets of full size", full, pairWords},
+		{"stream", "FROM TO [SECONDS]", "a datagram every 2 ms: losses, longest gap", stream, pairWords},
+		{"exec", "WHERE CMD ARGS", "run a program on a node, in a pod or outside", execute, first((*session).endpointNames)},
+		{"kernel", "NODE", "what the node's kernel holds, a line each", kernel, first((*session).nodeNames)},
+		{"logs", "NODE", "what the node's daemon printed", logs, first((*session).nodeNames)},
+		{"fault", "[NODE NAME [PEER]]", "break something; without names, list what", fault, faultWords},
+		{"down", "", "end the lab", down, nil},
 	}
+}
+
+func down(_ context.Context, s *session, args []string, _ stdio) error {
+	if len(args) > 0 {
+		return errUsage
+	}
+	s.down()
+	return nil
 }
 
 func listCommands() string {
 	var b strings.Builder
 	for _, c := range commands() {
-		fmt.Fprintf(&b, "  %-26s %s\n", c.name+" "+c.args, c.does)
+		fmt.Fprintf(&b, "  %-30s %s\n", c.name+" "+c.args, c.does)
 	}
-	b.WriteString("\nNODE is node1; POD is pod1 or node1/pod1; FROM, TO and WHERE are a pod, a node or \"outside\".\n")
+	fmt.Fprintf(&b, "  %-30s %s\n", "[NODE] COMMAND ARGS", "selvaged's commands: status, peers, doctor,")
+	fmt.Fprintf(&b, "  %-30s %s\n", "", "explain ADDRESS and so on; on node1 by default")
+	b.WriteString(`
+NODE is node1; POD is pod1 or node1/pod1; FROM, TO and WHERE are a pod, a node or
+"outside". At the prompt, a NODE alone makes selvaged's commands run on that node.
+`)
 	return b.String()
+}
+
+// runsProgram reports whether a command line starts a program in the lab, which then has the terminal.
+func runsProgram(args []string) bool {
+	return args[0] == "exec" || args[0] != "help" && !slices.ContainsFunc(commands(), func(c command) bool { return c.name == args[0] })
 }
 
 // run executes a command line and returns its exit code.
@@ -65,22 +90,32 @@ func (s *session) run(ctx context.Context, args []string, io stdio) int {
 			continue
 		}
 		err := c.run(ctx, s, args[1:], io)
-		var exit *exec.ExitError
-		switch {
-		case err == nil:
-			return 0
-		case errors.Is(err, errUsage):
-			fmt.Fprintf(io.err, "lab: %s: see \"lab help\" for its arguments\n", c.name)
+		if errors.Is(err, errUsage) {
+			fmt.Fprintf(io.err, "lab: usage: %s\n", strings.TrimSpace(c.name+" "+c.args))
 			return 2
-		case errors.As(err, &exit) && c.name == "exec" && exit.ExitCode() > 0:
-			return exit.ExitCode()
-		default:
-			fmt.Fprintf(io.err, "lab: %v\n", err)
-			return 1
 		}
+		return exitCode(err, io)
 	}
-	fmt.Fprintf(io.err, "lab: there is no command %q; see \"lab help\"\n", args[0])
-	return 2
+	return exitCode(s.onNode(ctx, args, io), io)
+}
+
+// exitCode prints an error, and returns the exit code of the command. A program that failed has printed why.
+func exitCode(err error, io stdio) int {
+	var exit *exec.ExitError
+	var unknown unknownCommand
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit) && exit.ExitCode() > 0:
+		return exit.ExitCode()
+	case errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled(): // by Ctrl-C, for instance
+		return 128 + int(exit.Sys().(syscall.WaitStatus).Signal())
+	case errors.As(err, &unknown):
+		fmt.Fprintf(io.err, "lab: %v\n", err)
+		return 2
+	}
+	fmt.Fprintf(io.err, "lab: %v\n", err)
+	return 1
 }
 
 func (s *session) node(name string) (*lab.Node, error) {
@@ -98,7 +133,7 @@ func (s *session) pod(name string) (*lab.Pod, error) {
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("there is no pod %q: see \"lab status\" for those there are, or add one with \"lab pod add NODE\"", name)
+	return nil, fmt.Errorf("there is no pod %q: see \"nodes\", or add it with \"pod add NODE\"", name)
 }
 
 func (s *session) endpoint(name string) (*lab.Endpoint, error) {
@@ -111,7 +146,7 @@ func (s *session) endpoint(name string) (*lab.Endpoint, error) {
 	if p, err := s.pod(name); err == nil {
 		return p.Endpoint, nil
 	}
-	return nil, fmt.Errorf("there is no pod or node %q: see \"lab status\"", name)
+	return nil, fmt.Errorf("there is no pod or node %q: see \"nodes\"", name)
 }
 
 func (s *session) podEndpoints() []*lab.Endpoint {
@@ -122,7 +157,10 @@ func (s *session) podEndpoints() []*lab.Endpoint {
 	return endpoints
 }
 
-func status(ctx context.Context, s *session, _ []string, io stdio) error {
+func nodes(ctx context.Context, s *session, args []string, io stdio) error {
+	if len(args) > 0 {
+		return errUsage
+	}
 	asking, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	leases, err := s.lab.Etcd().Leases(asking)
@@ -171,10 +209,10 @@ func execute(ctx context.Context, s *session, args []string, io stdio) error {
 	if err != nil {
 		return err
 	}
-	return where.Exec(ctx, args[1:], lab.Stdio{In: io.in, Out: io.out, Err: io.err})
+	return where.Exec(ctx, args[1:], io.forProgram())
 }
 
-func explain(ctx context.Context, s *session, args []string, io stdio) error {
+func kernel(ctx context.Context, s *session, args []string, io stdio) error {
 	if len(args) != 1 {
 		return errUsage
 	}

@@ -11,11 +11,14 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/dist/lab"
 )
 
 // call is a command from another terminal; stdin, stdout and stderr come with it as files (SCM_RIGHTS, unix(7)).
 type call struct {
-	Args []string
+	Args     []string
+	Terminal bool // stdin is a terminal that is made for this call, and is the other two as well
 }
 
 // answer ends a call.
@@ -27,7 +30,18 @@ type answer struct {
 const maxMessage = 64 << 10
 
 // stdio is what a command reads and writes, wherever it was typed.
-type stdio struct{ in, out, err *os.File }
+type stdio struct {
+	in, out, err *os.File
+	terminal     bool // in is a terminal that is made for this command
+}
+
+// forProgram is the same for a program that the command starts.
+func (io stdio) forProgram() lab.Stdio {
+	if io.terminal {
+		return lab.Stdio{Terminal: io.in}
+	}
+	return lab.Stdio{In: io.in, Out: io.out, Err: io.err}
+}
 
 // serve answers calls on listener until ctx ends, each on a goroutine of its own. run's context ends when ctx does or the
 // caller has gone.
@@ -71,7 +85,7 @@ func serveCall(ctx context.Context, conn *net.UnixConn, run func(context.Context
 		conn.Read(make([]byte, 1)) // nothing more is sent: it returns when an end is closed
 		cancel()
 	}()
-	code := run(ctx, c.Args, stdio{files[0], files[1], files[2]})
+	code := run(ctx, c.Args, stdio{files[0], files[1], files[2], c.Terminal})
 	reply, err := json.Marshal(answer{Code: code})
 	if err == nil {
 		conn.Write(reply) // fails only if the caller has gone
@@ -114,6 +128,8 @@ func request(name string, args []string) int {
 	return code
 }
 
+// requestIn sends a command to the lab with that directory. A program that it starts there gets a terminal of its own if
+// this process has one, since the lab has another session.
 func requestIn(dir string, args []string) (int, error) {
 	addr := socketOf(dir)
 	conn, err := net.DialUnix(addr.Net, nil, addr)
@@ -121,11 +137,34 @@ func requestIn(dir string, args []string) (int, error) {
 		return 1, err
 	}
 	defer conn.Close()
-	message, err := json.Marshal(call{Args: args})
+	if !runsProgram(args) || !isTerminal(os.Stdin) || !isTerminal(os.Stdout) {
+		return exchange(conn, dir, call{Args: args}, [3]*os.File{os.Stdin, os.Stdout, os.Stderr})
+	}
+	restore, err := keyByKey(os.Stdin)
 	if err != nil {
 		return 1, err
 	}
-	rights := unix.UnixRights(int(os.Stdin.Fd()), int(os.Stdout.Fd()), int(os.Stderr.Fd()))
+	defer restore()
+	give := func(program io.Writer) {
+		if program != nil {
+			go io.Copy(program, os.Stdin) // ends with this process
+		}
+	}
+	var failed error
+	code, err := withTerminal(os.Stdout, give, func(program *os.File) (code int) {
+		code, failed = exchange(conn, dir, call{args, true}, [3]*os.File{program, program, program})
+		return code
+	})
+	return code, errors.Join(err, failed)
+}
+
+// exchange sends a call with its stdin, stdout and stderr, and returns the exit code of the answer.
+func exchange(conn *net.UnixConn, dir string, c call, files [3]*os.File) (int, error) {
+	message, err := json.Marshal(c)
+	if err != nil {
+		return 1, err
+	}
+	rights := unix.UnixRights(int(files[0].Fd()), int(files[1].Fd()), int(files[2].Fd()))
 	if _, _, err := conn.WriteMsgUnix(message, rights, nil); err != nil {
 		return 1, fmt.Errorf("send the command: %w", err)
 	}
@@ -141,7 +180,7 @@ func requestIn(dir string, args []string) (int, error) {
 	if err := json.Unmarshal(reply[:n], &a); err != nil {
 		return 1, fmt.Errorf("read the lab's answer: %w", err)
 	}
-	if args[0] == "down" {
+	if c.Args[0] == "down" {
 		waitGone(dir)
 	}
 	return a.Code, nil

@@ -15,15 +15,16 @@ import (
 // drawing has place for the addresses of the outside and of the underlay, in a column of its width, and for etcd's.
 const drawing = `A cluster on this machine, in namespaces of its own:
 
-    outside     %-*s a host in another network, without a route to the pods
+    outside     %-*s a host without a route to the pods
        |
-    underlay    %-*s the nodes' network, with etcd on %s
+    underlay    %-*s the nodes' network; etcd: %s
        |-----------+-----------|
-     node1       node2       node3       a host each: selvaged, and the CNI plugins
+     node1       node2       node3       hosts: selvaged, CNI plugins
      |   |       |   |       |   |
-    pod1 pod2   pod3 pod4   pod5 pod6    a container's network each
+    pod1 pod2   pod3 pod4   pod5 pod6    network namespaces of containers
      \_________________________/
-             the overlay                 what selvage makes: every pod reaches every pod at its own address
+             the overlay                 what selvage makes: every pod reaches
+                                         every other at its own address
 
 `
 
@@ -48,70 +49,73 @@ func draw(w io.Writer, families []subnet.Family) {
 const podsPerNode = 2
 
 // demo builds a lab, shows that it works, and takes it down. The exit code is 0 if every probe went well.
-func demo(options lab.Options) int {
+func demo(options lab.Options, pods int) int {
 	ctx, stop := signals()
 	defer stop()
-	ok, err := show(ctx, os.Stdout, options)
+	err := show(ctx, os.Stdout, options, pods)
 	switch {
 	case ctx.Err() != nil:
 		return interrupted
 	case err != nil:
 		return fail(err)
-	case !ok:
-		return fail(errProbe)
 	}
 	return 0
 }
 
-// show is the demo. It tells whether all probes went well.
-func show(ctx context.Context, w io.Writer, options lab.Options) (ok bool, err error) {
+// show is the demo. It fails if a probe does, or a fault is not repaired.
+func show(ctx context.Context, w io.Writer, options lab.Options, pods int) error {
 	start := time.Now()
-	if options.Nodes == lab.DefaultNodes && options.Segments == 1 {
+	if options.Nodes == lab.DefaultNodes && options.Segments == 1 && pods == podsPerNode {
 		draw(w, options.Families)
 	} else {
 		fmt.Fprintf(w, "A cluster of %d nodes on this machine, in namespaces of its own.\n\n", options.Nodes)
 	}
 	l, err := lab.New(ctx, options)
 	if err != nil {
-		return false, err
+		return err
 	}
 	// A signal needs no Close: with the sandbox goes all that is in it.
 	leases, err := l.Etcd().Leases(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	fmt.Fprintf(w, "Leases: each node has claimed a subnet in etcd (ready after %s)\n\n", since(start))
 	printNodes(w, l, leases)
 
-	for _, n := range l.Nodes() {
-		for range podsPerNode {
-			if _, err := l.AddPod(ctx, n, ""); err != nil {
-				return false, err
-			}
-		}
+	if err := addPods(ctx, l, pods); err != nil {
+		return err
 	}
 	fmt.Fprintf(w, "\nPods: the CNI plugins gave each an address of its node's subnet\n\n")
 	printPods(w, l)
 
-	ok = showProbes(ctx, w, l)
+	ok := showProbes(ctx, w, l)
 	if ctx.Err() != nil {
-		return false, ctx.Err()
+		return ctx.Err()
 	}
 
 	first := l.Nodes()[0]
 	fmt.Fprintf(w, "\nHow: what selvaged keeps in the kernel of %s\n\n", first.Name())
 	entries, err := l.Explain(ctx, first)
 	if err != nil {
-		return false, err
+		return err
 	}
 	printEntries(w, entries)
 
-	if err := l.Close(); err != nil {
-		return false, err
+	repaired, err := showRepairs(ctx, w, l)
+	if err != nil {
+		return err
 	}
-	fmt.Fprintf(w, "\nThe end: all processes, interfaces and namespaces are gone; it took %s in all.\n", since(start))
-	fmt.Fprintf(w, "\"make lab\" builds the same again and keeps it, with a prompt.\n")
-	return ok, nil
+	if err := l.Close(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nThe end after %s. \"make lab\" builds the same with a prompt, to try more.\n", since(start))
+	switch {
+	case !repaired:
+		return errRepair
+	case !ok:
+		return errProbe
+	}
+	return nil
 }
 
 // showProbes probes between everything, and tells whether all went well.
@@ -120,7 +124,8 @@ func showProbes(ctx context.Context, w io.Writer, l *lab.Lab) bool {
 	for _, p := range l.Pods() {
 		pods = append(pods, p.Endpoint)
 	}
-	fmt.Fprintf(w, "\nPod to pod: round trip in ms over UDP, then 32 KiB over TCP; ok: the source seen is the pod's own address\n\n")
+	fmt.Fprintf(w, "\nPod to pod: round trip in ms over UDP, then 32 KiB over TCP\n"+
+		"ok: the source address seen is the pod's own\n\n")
 	ok := printMatrices(w, l.Families(), pods, func(f subnet.Family) [][]lab.Result { return l.MatrixFamily(ctx, f, pods) })
 
 	fmt.Fprintf(w, "\nNode to pod, on every other node\n\n")

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/spf13/pflag"
 
@@ -50,7 +51,8 @@ func run(args []string) int {
 	global := pflag.NewFlagSet("lab", pflag.ContinueOnError)
 	global.SetInterspersed(false)
 	global.Usage = func() {
-		fmt.Fprintf(os.Stdout, usage, listCommands(), buildFlags(new(lab.Options)).FlagUsages(), matrixFlags(new(matrixOptions)).FlagUsages())
+		fmt.Fprintf(os.Stdout, usage, listCommands(),
+			buildFlags(new(lab.Options), new(int)).FlagUsagesWrapped(lineWidth), matrixFlags(new(matrixOptions)).FlagUsagesWrapped(lineWidth))
 	}
 	name := global.String("name", "default", "")
 	if err := global.Parse(args); err != nil {
@@ -75,18 +77,19 @@ func run(args []string) int {
 		return sandbox.Options{Tmp: true}.Run(sandbox.Command(args))
 	case "demo", "up":
 		var options lab.Options
-		flags := buildFlags(&options)
+		var pods int
+		flags := buildFlags(&options, &pods)
 		flags.Usage = global.Usage
 		if err := flags.Parse(args); err != nil {
 			return flagError(err)
 		}
-		if flags.NArg() > 0 {
-			return fail(fmt.Errorf("%s takes no argument, got %q", command, flags.Args()))
+		if err := checkArguments(command, flags); err != nil {
+			return fail(err)
 		}
 		if command == "demo" {
-			return sandbox.Run(func() int { return demo(options) })
+			return sandbox.Run(func() int { return demo(options, pods) })
 		}
-		return up(*name, options)
+		return up(*name, options, pods)
 	case "matrix":
 		return matrixCommand(args, global.Usage)
 	default:
@@ -94,11 +97,39 @@ func run(args []string) int {
 	}
 }
 
-// buildFlags returns the flags that say what lab to build.
-func buildFlags(o *lab.Options) *pflag.FlagSet {
+// least is the smallest value of each flag that is a number. A zero in [lab.Options] means the default, and so is no
+// value that a user can ask for.
+func least(flag string) int {
+	switch flag {
+	case "pods":
+		return 0
+	case "mtu":
+		return lab.MinMTU
+	default:
+		return 1
+	}
+}
+
+// checkArguments checks what [lab.New] cannot tell from a default.
+func checkArguments(command string, flags *pflag.FlagSet) (err error) {
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%s takes no argument, got %q", command, flags.Args())
+	}
+	flags.Visit(func(f *pflag.Flag) {
+		n, notNumber := strconv.Atoi(f.Value.String())
+		if f.Value.Type() == "int" && notNumber == nil && n < least(f.Name) && err == nil {
+			err = fmt.Errorf("--%s=%d: want at least %d", f.Name, n, least(f.Name))
+		}
+	})
+	return err
+}
+
+// buildFlags returns the flags that say what lab to build, and how many pods to add to each node.
+func buildFlags(o *lab.Options, pods *int) *pflag.FlagSet {
 	flags := pflag.NewFlagSet("lab", pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.IntVarP(&o.Nodes, "nodes", "n", lab.DefaultNodes, "how many nodes")
+	flags.IntVar(pods, "pods", podsPerNode, "how many pods on each node")
 	flags.Var((*families)(&o.Families), "families", "ipv4, ipv6 or dual: of the overlay; with ipv6 the nodes have nothing else")
 	flags.StringVar(&o.Config, "config", "", "network configuration, JSON, for these families (default: vxlan)")
 	flags.StringVar(&o.CNI, "cni", "", "CNI network configuration list, JSON")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -107,11 +108,11 @@ func (c labCommand) processes() (commands []string) {
 
 func TestDemo(t *testing.T) {
 	c := newLabCommand(t)
-	code, out := c.run("demo", "--bin", binDir)
+	code, out := c.run("demo", "--iptables", "none", "--bin", binDir) // as on a system without any package
 	if code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	for _, want := range []string{"30 of 30 ok", "source seen 172.31.0.13 ", "fdb ", "The end"} {
+	for _, want := range []string{"30 of 30 ok", "source seen 172.31.0.13 ", "fdb ", "VTEP filter", "The end"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in the output", want)
 		}
@@ -124,10 +125,39 @@ func TestDemo(t *testing.T) {
 	if strings.Contains(out, "\x1b") {
 		t.Error("there are colours in a pipe")
 	}
+	checkLastScreen(t, out)
 	c.expectNothing()
 	if t.Failed() {
 		t.Log(out)
 	}
+}
+
+// checkLastScreen compares the faults of the demo, and who ended each, with the README, which shows the last screen. The
+// figures differ each time.
+func checkLastScreen(t *testing.T, out string) {
+	t.Helper()
+	readme, err := os.ReadFile("../../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := faultRows(out), faultRows(string(readme))
+	if len(got) != len(trials()) || !slices.Equal(got, want) {
+		t.Errorf("the demo ends with %q, the README shows %q", got, want)
+	}
+}
+
+// faultRows returns the rows of the last screen's table, without figures: the fault, and the first word of what ended it.
+func faultRows(text string) (rows []string) {
+	_, table, _ := strings.Cut(text, "REPAIRED BY\n")
+	row := regexp.MustCompile(`^(\S.*?) +\d+ ms +\d+  (\w+)`)
+	for line := range strings.Lines(table) {
+		if m := row.FindStringSubmatch(line); m != nil {
+			rows = append(rows, m[1]+": "+m[2])
+		} else if !strings.HasPrefix(line, "  ") {
+			break
+		}
+	}
+	return rows
 }
 
 func TestDemoFamilies(t *testing.T) {
@@ -157,6 +187,21 @@ func TestDemoFamilies(t *testing.T) {
 	}
 }
 
+// TestBadConfig: what the daemon says of a network configuration that it rejects is what the user sees, at once.
+func TestBadConfig(t *testing.T) {
+	c := newLabCommand(t)
+	for config, want := range map[string]string{
+		`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlna"}}`: "vxlna",
+		`{"Network":"10.5.0.0/33"}`:                            "10.5.0.0/33",
+	} {
+		code, out := c.run("demo", "-n", "1", "--config", config, "--bin", binDir)
+		if code != 1 || !strings.Contains(out, want) || !strings.Contains(out, "node1: selvaged does not get ready: config") {
+			t.Errorf("%s: code %d, %s", config, code, out)
+		}
+	}
+	c.expectNothing()
+}
+
 // TestInterrupt ends the demo at several moments, as Ctrl-C and as a terminal that closes do.
 func TestInterrupt(t *testing.T) {
 	for i, moment := range []string{"A cluster", "Leases", "node1/pod1", "30 of 30", "Pod to outside"} {
@@ -182,7 +227,7 @@ func TestUp(t *testing.T) {
 	if code, out := c.run("status"); code != 1 || !strings.Contains(out, "no lab named default is running") {
 		t.Errorf("status without a lab: %d, %s", code, out)
 	}
-	cmd, rest := c.start("The lab is up", "up", "-n", "2", "--bin", binDir)
+	cmd, rest := c.start("The lab is up", "up", "-n", "2", "--pods", "0", "--bin", binDir)
 	for _, test := range []struct {
 		command string
 		code    int
@@ -190,13 +235,20 @@ func TestUp(t *testing.T) {
 	}{
 		{"up --bin " + binDir, 1, "a lab named default runs already"},
 		{"--name other status", 1, "no lab named other is running"},
-		{"status", 0, "172.31.0.12"},
+		{"nodes", 0, "172.31.0.12"},
+		{"status", 0, "node1: ready"},
+		{"node2 status", 0, "node2: ready"},
+		{"peers", 0, "node2"},
+		{"doctor", 0, "0 failures, 0 warnings"},
+		{"node2", 1, "which command?"},
+		{"nodse", 2, "did you mean nodes"},
+		{"statsu", 2, "did you mean status?"},
 		{"exec node1 selvaged doctor", 0, "0 failures, 0 warnings"},
 		{"exec node1 etcdctl get --prefix --keys-only /coreos.com", 0, "/coreos.com/network/subnets/10.5."},
 		{"pod add node1", 0, "node1/pod1 10.5."},
 		{"pod add node2 web", 0, "node2/web 10.5."},
 		{"pod add node3", 1, `there is no node "node3"`},
-		{"pod add", 2, "lab help"},
+		{"pod add", 2, "usage: pod add NODE [NAME] | del POD"},
 		{"probe", 0, "2 of 2 ok"},
 		{"probe web node1", 0, "node2/web"},
 		{"full", 0, "0 fragments"},
@@ -208,11 +260,15 @@ func TestUp(t *testing.T) {
 		{"exec pod1 sh -c 'exit 5'", 5, ""},
 		{"exec node1 no-such-program", 1, "not found"},
 		{"exec nowhere true", 1, `there is no pod or node "nowhere"`},
-		{"explain node1", 0, "node2's pods"},
+		{"kernel node1", 0, "node2's pods"},
+		{"explain web", 0, "belongs to node2"},
+		{"node2 explain node1", 0, "belongs to node1"},
+		{"explain", 1, "is missing. Usage: selvaged explain"},
 		{"fault", 0, "route-del"},
 		{"fault node1 no-such", 1, "there is no fault"},
 		{"fault node1 daemon-stop", 0, ""},
-		{"status", 0, "not running"},
+		{"nodes", 0, "not running"},
+		{"status", 4, "selvaged does not run here"},
 		{"fault node1 route-del node2", 0, ""},
 		{"probe pod1 web", 1, "FAIL"},
 		{"fault node1 daemon-start", 0, ""},
@@ -282,7 +338,11 @@ func TestSandboxCommand(t *testing.T) {
 	if _, err := os.Stat("/tmp/x"); err == nil {
 		t.Error("the file in /tmp is still there")
 	}
-	for _, args := range [][]string{{"sandbox"}, {"demo", "x"}, {"up", "--no-such"}, {"--name", "A/B", "status"}} {
+	for _, args := range [][]string{
+		{"sandbox"}, {"demo", "x"}, {"up", "--no-such"}, {"--name", "A/B", "status"},
+		{"demo", "--nodes", "0"}, {"up", "-n", "-1"}, {"demo", "--pods", "-1"}, {"up", "--mtu", "0"}, {"up", "--segments", "0"},
+		{"demo", "--etcd-members", "0"}, {"matrix", "-n", "0"}, {"demo", "-n", "201", "--bin", binDir},
+	} {
 		if code, out := c.run(args...); code != 1 || !strings.HasPrefix(out[strings.LastIndex(out, "lab: "):], "lab: ") {
 			t.Errorf("lab %q: code %d, output %s", args, code, out)
 		}

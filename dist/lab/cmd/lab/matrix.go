@@ -44,8 +44,8 @@ func matrixCommand(args []string, usage func()) int {
 	if err := flags.Parse(args); err != nil {
 		return flagError(err)
 	}
-	if flags.NArg() > 0 {
-		return fail(fmt.Errorf("matrix takes no argument, got %q", flags.Args()))
+	if err := checkArguments("matrix", flags); err != nil {
+		return fail(err)
 	}
 	chosen, err := choose(lab.Combinations(), o.only)
 	if err != nil {

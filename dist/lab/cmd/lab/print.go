@@ -9,19 +9,12 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/subnet"
 )
 
 // lineWidth is what output keeps to, in columns.
-const lineWidth = 110
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}
+const lineWidth = 80
 
 // verdict is "ok" or "FAIL", in colour on a terminal.
 func verdict(w io.Writer, ok bool) string {
@@ -195,13 +188,20 @@ func shortName(e *lab.Endpoint) string {
 	return e.Name()[strings.LastIndexByte(e.Name(), '/')+1:]
 }
 
-// printEntries prints what a kernel holds, with what it is for.
+// printEntries prints what a kernel holds, with what it is for: beside it, or below it where the line would be too long.
 func printEntries(w io.Writer, entries []lab.Entry) {
+	const kind = 9
 	text := 0
 	for _, e := range entries {
-		text = max(text, len(e.Text))
+		if kind+len(e.Text)+2+len(e.Meaning) <= lineWidth {
+			text = max(text, len(e.Text))
+		}
 	}
 	for _, e := range entries {
-		fmt.Fprintf(w, "%-8s %-*s  %s\n", e.Kind, text, e.Text, e.Meaning)
+		if kind+max(text, len(e.Text))+2+len(e.Meaning) <= lineWidth {
+			fmt.Fprintf(w, "%-*s%-*s  %s\n", kind, e.Kind, text, e.Text, e.Meaning)
+		} else {
+			fmt.Fprintf(w, "%-*s%s\n%*s# %s\n", kind, e.Kind, e.Text, kind, "", e.Meaning)
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -20,9 +19,17 @@ import (
 // interrupted is the exit code of what Ctrl-C ended, as in a shell.
 const interrupted = 128 + int(unix.SIGINT)
 
-// up runs a lab until it is told to end.
-func up(name string, options lab.Options) int {
+// promptEnv is the environment variable with which the process outside the sandbox asks the one inside for a prompt.
+const promptEnv = "SELVAGE_LAB_PROMPT"
+
+// up runs a lab until the user ends it, with the given number of pods on each node.
+func up(name string, options lab.Options, pods int) int {
 	outside := func() ([]*os.File, func(), error) {
+		restore := func() {}
+		if isTerminal(os.Stdin) && isTerminal(os.Stdout) && isForeground(os.Stdin) {
+			os.Setenv(promptEnv, "1")
+			restore = keepSettings(os.Stdin)
+		}
 		dir, err := claimRunDir(name)
 		if err != nil {
 			return nil, nil, err
@@ -32,10 +39,10 @@ func up(name string, options lab.Options) int {
 			dir.remove()
 			return nil, nil, err
 		}
-		return []*os.File{socket}, dir.remove, nil
+		return []*os.File{socket}, func() { restore(); dir.remove() }, nil
 	}
 	return sandbox.Options{Outside: outside}.Run(func() int {
-		if err := keepUp(name, options); err != nil {
+		if err := keepUp(name, options, pods); err != nil {
 			return fail(err)
 		}
 		return 0
@@ -49,7 +56,7 @@ func signals() (context.Context, context.CancelFunc) {
 }
 
 // keepUp is what up does inside the sandbox.
-func keepUp(name string, options lab.Options) error {
+func keepUp(name string, options lab.Options, pods int) error {
 	ctx, stop := signals()
 	defer stop()
 	inherited, err := net.FileListener(os.NewFile(3, "socket"))
@@ -74,7 +81,10 @@ func keepUp(name string, options lab.Options) error {
 	if err := toolsFor(options.Bin, l.Etcd().Endpoints()); err != nil {
 		return err
 	}
-	s := &session{lab: l, down: stop}
+	if err := addPods(ctx, l, pods); err != nil {
+		return err
+	}
+	s := session{lab: l, down: stop, here: l.Nodes()[0].Name(), daemon: daemonCommands(ctx, "selvaged")}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -84,15 +94,38 @@ func keepUp(name string, options lab.Options) error {
 	if name != "default" {
 		where += " --name " + name
 	}
-	fmt.Printf("\nThe lab is up. Try \"%s probe\" or \"%s help\" in another terminal; Ctrl-C or \"%s down\" ends it.\n", where, where, where)
-	if isTerminal(os.Stdin) && isTerminal(os.Stdout) {
-		fmt.Println("Here the same commands work as they are: status, pod add node1, probe, explain node1, help.")
-		// Nothing can end a read from a terminal, so this goroutine is left to end with the process.
-		go prompt(ctx, s)
+	fmt.Println()
+	if len(l.Pods()) > 0 && len(l.Nodes()) <= 5 {
+		nodes(ctx, &s, nil, stdio{out: os.Stdout})
+		fmt.Println()
 	}
-	<-ctx.Done()
+	if os.Getenv(promptEnv) == "" {
+		fmt.Printf("The lab is up. Try \"%s probe\" or \"%s help\" in another terminal; Ctrl-C or \"%s down\" ends it.\n", where, where, where)
+		<-ctx.Done()
+	} else {
+		os.Unsetenv(promptEnv)
+		fmt.Printf("The lab is up. \"help\" lists the commands, Tab completes them, \"down\" or Ctrl-D ends\n"+
+			"the lab. In another terminal: %s COMMAND.\n\nTry: probe, status, peers, explain pod3, fault node1 device-del, exec pod1 sh\n\n", where)
+		here := s
+		here.move = true
+		if err := prompt(ctx, &here, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr}); err != nil {
+			return err
+		}
+	}
 	<-served
 	fmt.Println("\nThe lab is down.")
+	return nil
+}
+
+// addPods adds pods to each node.
+func addPods(ctx context.Context, l *lab.Lab, each int) error {
+	for _, n := range l.Nodes() {
+		for range each {
+			if _, err := l.AddPod(ctx, n, ""); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -107,53 +140,4 @@ func toolsFor(bin string, endpoints []string) error {
 	}
 	bin, err := filepath.Abs(bin)
 	return errors.Join(err, os.Setenv("PATH", bin+":"+os.Getenv("PATH")), os.Setenv("ETCDCTL_ENDPOINTS", strings.Join(endpoints, ",")))
-}
-
-// prompt reads commands from the terminal.
-func prompt(ctx context.Context, s *session) {
-	lines := bufio.NewScanner(os.Stdin)
-	for {
-		fmt.Print("lab> ")
-		if !lines.Scan() {
-			s.down()
-			return
-		}
-		args, err := splitLine(lines.Text())
-		if err != nil {
-			fmt.Println(err)
-			continue
-		}
-		if len(args) > 0 && args[0] == "lab" {
-			args = args[1:]
-		}
-		if len(args) > 0 {
-			s.run(ctx, args, stdio{os.Stdin, os.Stdout, os.Stderr})
-		}
-		if ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-// splitLine parts a line at white space, except in quotes.
-func splitLine(line string) ([]string, error) {
-	var args []string
-	for rest := strings.TrimSpace(line); rest != ""; rest = strings.TrimSpace(rest) {
-		var arg strings.Builder
-		for rest != "" && rest[0] != ' ' && rest[0] != '\t' {
-			if quote := rest[0]; quote == '"' || quote == '\'' {
-				inner, after, closed := strings.Cut(rest[1:], string(quote))
-				if !closed {
-					return nil, fmt.Errorf("a closing %c is missing", quote)
-				}
-				arg.WriteString(inner)
-				rest = after
-				continue
-			}
-			arg.WriteByte(rest[0])
-			rest = rest[1:]
-		}
-		args = append(args, arg.String())
-	}
-	return args, nil
 }
