@@ -41,7 +41,7 @@ func commands() []command {
 	return []command{
 		{"nodes", "", "nodes, leases, pods", nodes, nil},
 		{"pod", "add NODE [NAME] | del POD", "add a pod, or delete one, with the CNI plugins", pod, podWords},
-		{"probe", "[FROM TO]", "UDP and TCP, once; without names between all pods", probe, pairWords},
+		{"probe", "[FROM TO]", "UDP and TCP, once; by default between all pods", probe, pairWords},
 		{"full", "[FROM TO]", "the same with unfragmented packets of full size", full, pairWords},
 		{"stream", "FROM TO [SECONDS]", "a datagram every 2 ms: losses, longest gap", stream, pairWords},
 		{"exec", "WHERE CMD ARGS", "run a program on a node, in a pod or outside", execute, first((*session).endpointNames)},
@@ -68,8 +68,8 @@ func listCommands() string {
 	fmt.Fprintf(&b, "  %-30s %s\n", "[NODE] COMMAND ARGS", "selvaged's commands: status, peers, doctor,")
 	fmt.Fprintf(&b, "  %-30s %s\n", "", "explain ADDRESS and so on; on node1 by default")
 	b.WriteString(`
-NODE is node1; POD is pod1 or node1/pod1; FROM, TO and WHERE are a pod, a node or
-"outside". At the prompt, a NODE alone makes selvaged's commands run on that node.
+NODE is node1; POD is pod1 or node1/pod1; FROM, TO and WHERE are a pod, a node
+or "outside". At the prompt, a NODE alone makes selvaged's commands run there.
 `)
 	return b.String()
 }

@@ -26,12 +26,15 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-const usage = `lab runs a small selvage cluster on this machine: nodes in network namespaces, no root needed.
+const usage = `lab runs a small selvage cluster on this machine: nodes in network namespaces,
+without root.
 
   lab demo [flags]           build one, show that it works, end it
   lab up [flags]             build one and keep it until Ctrl-C or "lab down"
-  lab matrix [flags]         try every combination of families, backends and packet filters, a lab each
-  lab sandbox -- CMD ARGS    run a command as root of namespaces of its own, with a private /tmp
+  lab matrix [flags]         probe every combination of families, backends and
+                             packet filters, in a lab each
+  lab sandbox -- CMD ARGS    run a command as root of namespaces of its own,
+                             with a private /tmp
 
 Of a lab that is up:
 
