@@ -150,7 +150,7 @@ func TestPrompt(t *testing.T) {
 	// Ctrl-C ends the command: one in the lab, and a program.
 	ty.typeAndExpect("stream pod1 pod2 600\r", "600")
 	ty.typeAndExpect(string(rune(ctrlC)), "^C", ready)
-	ty.typeAndExpect("exec node1 sh -c 'echo ready; sleep 600'\r", "ready\r\n")
+	ty.typeAndExpect("exec node1 sh -c 'echo ready; sleep 600'\r", "\nready\r")
 	ty.typeAndExpect(string(rune(ctrlC)), ready)
 	ty.typeAndExpect("status --watch\r", "uplink")
 	ty.typeAndExpect(string(rune(ctrlC)), ready)
@@ -165,12 +165,13 @@ func TestPrompt(t *testing.T) {
 		ty.typeAndExpect(string(rune(ctrlC)), shell)
 		ty.typeAndExpect(sleeper, "started")
 		ty.typeAndExpect("\x1a", "Stopped", shell)
-		ty.typeAndExpect("kill -9 %1; wait; exit 3\r", "exit")
+		ty.typeAndExpect("kill -9 %1\r", shell)
+		ty.typeAndExpect("exit 3\r", "exit 3")
 	}
 	ty.typeAndExpect("exec node1 bash --norc\r", "# ")
 	aShell(ty)
 	ty.expect(ready)
-	ty.typeAndExpect("exec node2 hostname\r", "\nnode2\r\n", ready)
+	ty.typeAndExpect("exec node2 hostname\r", "\nnode2\r", ready)
 	ty.typeAndExpect("nodes\r", "172.31.0.12", ready)
 
 	other := newTypist(t, c.command("exec", "node1", "bash", "--norc"))

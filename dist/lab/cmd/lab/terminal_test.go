@@ -81,7 +81,8 @@ func TestWithTerminal(t *testing.T) {
 	ty.typeAndExpect(string(rune(ctrlC)), "ready> ")
 	ty.typeAndExpect(sleeper, "started")
 	ty.typeAndExpect("\x1a", "Stopped", "ready> ")
-	ty.typeAndExpect("kill -9 %1; wait; exit 3\r", "exit 3")
+	ty.typeAndExpect("kill -9 %1\r", "ready> ")
+	ty.typeAndExpect("exit 3\r", "exit 3")
 	if got := <-code; got != 3 {
 		t.Errorf("exit code %d, want 3", got)
 	}
