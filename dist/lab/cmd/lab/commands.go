@@ -109,7 +109,7 @@ func exitCode(err error, io stdio) int {
 	case errors.As(err, &exit) && exit.ExitCode() > 0:
 		return exit.ExitCode()
 	case errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled(): // by Ctrl-C, for instance
-		return 128 + int(exit.Sys().(syscall.WaitStatus).Signal())
+		return killed + int(exit.Sys().(syscall.WaitStatus).Signal())
 	case errors.As(err, &unknown):
 		fmt.Fprintf(io.err, "lab: %v\n", err)
 		return 2

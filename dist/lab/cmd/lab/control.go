@@ -145,6 +145,10 @@ func requestIn(dir string, args []string) (int, error) {
 		return 1, err
 	}
 	defer restore()
+	// A signal ends this process once the terminal is restored. The lab kills the program when the connection is gone.
+	ctx, stop := signals()
+	defer stop()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	give := func(program io.Writer) {
 		if program != nil {
 			go io.Copy(program, os.Stdin) // ends with this process
@@ -155,6 +159,9 @@ func requestIn(dir string, args []string) (int, error) {
 		code, failed = exchange(conn, dir, call{args, true}, [3]*os.File{program, program, program})
 		return code
 	})
+	if ctx.Err() != nil {
+		return interrupted, nil
+	}
 	return code, errors.Join(err, failed)
 }
 

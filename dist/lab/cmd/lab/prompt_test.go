@@ -102,6 +102,16 @@ func (ty *typist) expect(texts ...string) {
 	}
 }
 
+// printedSoFar returns what has been printed since the last match, and forgets it.
+func (ty *typist) printedSoFar() string {
+	for len(ty.printed) > 0 {
+		ty.seen += <-ty.printed
+	}
+	text := ty.seen
+	ty.seen = ""
+	return text
+}
+
 // ended waits until the command has ended, and looks whether the terminal is as it was.
 func (ty *typist) ended(code int) {
 	ty.t.Helper()
@@ -163,9 +173,7 @@ func TestPrompt(t *testing.T) {
 		ty.typeAndExpect("hostname; stty size; echo $TERM\r", "node1", "40 100", shell)
 		ty.typeAndExpect(sleeper, "started")
 		ty.typeAndExpect(string(rune(ctrlC)), shell)
-		ty.typeAndExpect(sleeper, "started")
-		ty.typeAndExpect("\x1a", "Stopped", shell)
-		ty.typeAndExpect("kill -9 %1\r", shell)
+		ty.killStoppedJob(shell)
 		ty.typeAndExpect("exit 3\r", "exit 3")
 	}
 	ty.typeAndExpect("exec node1 bash --norc\r", "# ")

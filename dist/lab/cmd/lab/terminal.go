@@ -56,11 +56,35 @@ func keyByKey(terminal *os.File) (restore func(), err error) {
 // lastOutput is how long the output of a program that has ended is waited for.
 const lastOutput = time.Second
 
+// normalText undoes what a program that was killed can leave behind on a terminal: colours, a hidden cursor, marks around
+// what is pasted.
+const normalText = "\x1b[0m\x1b[?25h\x1b[?2004l"
+
+// openTerminal makes a pty. Reads and writes of ours, its master, end when that is closed.
+func openTerminal() (ours, program *os.File, err error) {
+	master, program, err := pty.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer master.Close()
+	// Package pty leaves the master in blocking mode, in which a read outlasts Close.
+	fd, err := unix.FcntlInt(master.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		if err = unix.SetNonblock(fd, true); err == nil {
+			return os.NewFile(uintptr(fd), master.Name()), program, nil
+		}
+		unix.Close(fd)
+	}
+	program.Close()
+	return nil, nil, err
+}
+
 // withTerminal runs a program on a terminal of its own, a pty that is connected to the user's: so it can be a shell with
 // job control, and the user's terminal is never another's than ours. give passes on what is typed. The user's terminal
-// must be set by [keyByKey].
+// must be set by [keyByKey]. When the program has ended, its terminal is hung up, as by a remote login: what it left
+// running can neither print nor read there.
 func withTerminal(out *os.File, give func(io.Writer), run func(program *os.File) int) (int, error) {
-	ours, program, err := pty.Open()
+	ours, program, err := openTerminal()
 	if err != nil {
 		return 1, fmt.Errorf("make a terminal for the program: %w", err)
 	}
@@ -71,10 +95,11 @@ func withTerminal(out *os.File, give func(io.Writer), run func(program *os.File)
 		}
 	}
 	resize()
-	resized, ended := make(chan os.Signal, 1), make(chan struct{})
+	resized, ended, resizer := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
 	signal.Notify(resized, unix.SIGWINCH)
 	defer signal.Stop(resized)
 	go func() {
+		defer close(resizer)
 		for {
 			select {
 			case <-resized:
@@ -87,16 +112,18 @@ func withTerminal(out *os.File, give func(io.Writer), run func(program *os.File)
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)
-		io.Copy(out, ours) // until no process has the pty open
+		io.Copy(out, ours) // until no process has the pty open, or the deadline below
 	}()
 	give(ours)
 	code := run(program)
 	give(nil)
 	close(ended)
+	<-resizer
 	program.Close()
-	select {
-	case <-copied:
-	case <-time.After(lastOutput): // what the program left running still has the pty
+	ours.SetReadDeadline(time.Now().Add(lastOutput)) // a process that the program left running can have it open
+	<-copied
+	if code > killed {
+		io.WriteString(out, normalText)
 	}
 	return code, nil
 }

@@ -16,8 +16,11 @@ import (
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 )
 
-// interrupted is the exit code of what Ctrl-C ended, as in a shell.
-const interrupted = 128 + int(unix.SIGINT)
+// killed is what a signal's number is added to in the exit code of what it ended, as in a shell.
+const killed = 128
+
+// interrupted is the exit code of what Ctrl-C ended.
+const interrupted = killed + int(unix.SIGINT)
 
 // promptEnv is the environment variable with which the process outside the sandbox asks the one inside for a prompt.
 const promptEnv = "SELVAGE_LAB_PROMPT"
