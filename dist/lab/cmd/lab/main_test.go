@@ -164,7 +164,7 @@ func TestDemoFamilies(t *testing.T) {
 	for name, want := range map[string][]string{
 		"dual": {"198.51.100.2 fd00:198::2 ", "172.31.0.0/24 fd00:31::/64 ", "IPv4:\n", "IPv6:\n", "flannel.1 vxlan", "flannel-v6.1 vxlan", "source seen fd00:31::12 ",
 			"source seen 172.31.0.12 ", "30 of 30 ok"},
-		"ipv6": {"flannel-v6.1 vxlan", "etcd on fd00:31::1\n", "source seen fd00:31::12 ", "30 of 30 ok"},
+		"ipv6": {"flannel-v6.1 vxlan", "etcd: fd00:31::1\n", "source seen fd00:31::12 ", "30 of 30 ok"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newLabCommand(t)
