@@ -59,16 +59,16 @@ func layers() []layer {
 		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"backoff", "domain"},
 			external: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc", logrus}, never: []string{netlink}},
 		{name: "errno", packages: []string{"network/errno"}, external: []string{unix}},
-		{name: "nftables", packages: []string{"network/nft"}, below: []string{"domain"},
+		{name: "nftables", packages: []string{"network/nft"}, below: []string{"domain", "errno"},
 			external: []string{nftables, "github.com/mdlayher/netlink", netlink, unix}},
 		{name: "packet filter",
 			packages: []string{"network/filter", "network/filter/blocking", "network/filter/xtables", "network/vtepfilter"},
-			below:    []string{"domain", "nftables", "packet filter"},
+			below:    []string{"domain", "errno", "nftables", "packet filter"},
 			external: []string{nftables, "github.com/coreos/go-iptables/iptables", unix}},
 		{name: "kernel", packages: []string{"network/kernel", "network/uplink"}, below: []string{"domain", "errno", "packet filter"},
 			external: []string{netlink, "github.com/safchain/ethtool", unix}, never: []string{"go.etcd.io"}},
 
-		{name: "echo", packages: []string{"network/reach/echo"}, below: []string{"domain"}, external: []string{unix}},
+		{name: "echo", packages: []string{"network/reach/echo"}, below: []string{"domain", "errno"}, external: []string{unix}},
 
 		// Who asks a daemon depends on no more than the status types.
 		{name: "status", packages: []string{"network/node/status"}},

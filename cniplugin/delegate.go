@@ -49,10 +49,10 @@ func delegateError(plugin, verb string, err error, stdout, stderr []byte) error 
 	var own types.Error
 	switch _, exited := errors.AsType[exitError](err); {
 	case exited && json.Unmarshal(stdout, &own) == nil && own.Msg != "":
-		return types.NewError(own.Code, what+": "+own.Msg, own.Details)
+		return withHint(types.NewError(own.Code, what+": "+own.Msg, own.Details), own.Msg+" "+own.Details)
 	case exited:
 		said := strings.TrimSpace(string(stdout) + string(stderr))
-		return fail(types.ErrInternal, what, fmt.Errorf("%w; it printed %q", err, said))
+		return withHint(fail(types.ErrInternal, what, fmt.Errorf("%w; it printed %q", err, said)), said)
 	case errors.Is(err, syscall.ETXTBSY): // it is being installed right now
 		return fail(types.ErrTryAgainLater, what, err)
 	default:

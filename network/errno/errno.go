@@ -22,7 +22,7 @@ const (
 	Route                       // a route or nexthop object
 	Neighbour                   // a neighbour or FDB entry
 	Sysctl                      // set a kernel setting
-	NFTables                    // read or change nf_tables
+	NFTables                    // read or change packet filter rules: nf_tables, or the legacy iptables
 	RawSocket                   // open a raw or packet socket
 	ListenTCP                   // listen on a TCP port
 	ListenUnix                  // listen on a unix socket
@@ -94,7 +94,7 @@ func table() []advice {
 		{paths, []unix.Errno{unix.EISDIR}, "a directory is there: remove it, or choose another path"},
 		{paths, []unix.Errno{unix.EEXIST, unix.ENOTEMPTY},
 			"something else is there, such as a directory or a link that leads nowhere: remove it, or choose another path"},
-		{paths, []unix.Errno{unix.EMFILE, unix.ENFILE}, "too many files are open: raise the limit (ulimit -n, fs.file-max)"},
+		{append(paths, RawSocket, NFTables, ListenTCP), []unix.Errno{unix.EMFILE, unix.ENFILE}, "too many files are open: raise the limit (ulimit -n, fs.file-max)"},
 		{paths, []unix.Errno{unix.EIO}, "the disk fails: see the kernel's log"},
 	}
 }

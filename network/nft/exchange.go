@@ -9,11 +9,12 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network/errno"
 )
 
 // ErrUnsupported means that this kernel has no nf_tables, lacks a part of it, or denies access to it.
-var ErrUnsupported = errors.New(
-	"nf_tables, or a part of it, is not available: use a kernel that has it, and run with CAP_NET_ADMIN")
+var ErrUnsupported = errors.New("nf_tables, or a part of it, is not available")
 
 const (
 	// sendBuffer bounds the size of a transaction, in bytes. The kernel grants root what it asks for, and others what
@@ -100,7 +101,8 @@ func (c *Conn) Generation() (n uint32, err error) {
 			Data:   nfgenmsg(unix.NFPROTO_UNSPEC),
 		})
 		if errors.Is(err, unix.EINVAL) { // nfnetlink_rcv_msg, where no such subsystem is registered
-			err = fmt.Errorf("%w: %w", ErrUnsupported, err)
+			err = fmt.Errorf("%w: %w", ErrUnsupported,
+				errno.With(err, "use a kernel with nf_tables (CONFIG_NF_TABLES), and load the module"))
 		}
 		for _, m := range messages {
 			if len(m.Data) >= sizeofNfgenmsg {
@@ -111,8 +113,9 @@ func (c *Conn) Generation() (n uint32, err error) {
 	})
 }
 
-// explain wraps the kernel's errors that mean "not supported" in [ErrUnsupported].
+// explain says what an error of the kernel means. Those that mean "not supported" are wrapped in [ErrUnsupported].
 func explain(err error) error {
+	err = errno.Explain(errno.NFTables, err)
 	for _, e := range []error{unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT} {
 		if errors.Is(err, e) {
 			return fmt.Errorf("%w: %w", ErrUnsupported, err)
@@ -124,7 +127,7 @@ func explain(err error) error {
 // explainCreate is explain for a transaction that creates the table first: "not found" then means a part of nf_tables.
 func explainCreate(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+		return fmt.Errorf("%w: %w", ErrUnsupported, errno.Explain(errno.NFTables, err))
 	}
 	return explain(err)
 }

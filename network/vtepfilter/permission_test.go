@@ -3,6 +3,7 @@ package vtepfilter
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +35,8 @@ func TestNotPermitted(t *testing.T) {
 			}
 			return call()
 		})
-		if !errors.Is(err, ErrUnsupported) && name != "Dropped" || err == nil {
+		explained := err != nil && errors.Is(err, ErrUnsupported) && strings.Contains(err.Error(), "needs CAP_NET_ADMIN")
+		if !explained && name != "Dropped" || err == nil { // the library's text for Dropped hides the number
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -32,7 +33,7 @@ func Read(f subnet.Family) (tables []Table, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("%s: find the tables of the legacy iptables: %w", f, err)
+		return nil, errno.Explain(errno.NFTables, fmt.Errorf("%s: find the tables of the legacy iptables: %w", f, err))
 	}
 	if len(names) == 0 {
 		return nil, nil
@@ -46,7 +47,8 @@ func Read(f subnet.Family) (tables []Table, err error) {
 	for _, name := range strings.Fields(string(names)) {
 		t, err := readTable(fd, f, name)
 		if err != nil {
-			return nil, fmt.Errorf("%s: read table %s of the legacy iptables: %w", f, name, err)
+			err = fmt.Errorf("%s: read table %s of the legacy iptables: %w", f, name, err)
+			return nil, errno.Explain(errno.NFTables, err)
 		}
 		tables = append(tables, t)
 	}
@@ -91,10 +93,10 @@ func readTable(fd int, f subnet.Family, name string) (t Table, err error) {
 func get(fd int, f subnet.Family, option uintptr, b []byte) error {
 	level := [...]uintptr{subnet.IPv4: unix.SOL_IP, subnet.IPv6: unix.SOL_IPV6}[f]
 	length := uint32(len(b))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), level, option,
+	_, _, number := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), level, option,
 		uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&length)), 0)
-	if errno != 0 {
-		return errno
+	if number != 0 {
+		return number
 	}
 	return nil
 }

@@ -218,7 +218,7 @@ func (k *Keeper) open(ctx context.Context, receiving *sync.WaitGroup) {
 			k.off, k.openAt = status.NotPermitted, time.Now().Add(openPause)
 			if k.offLog != err.Error() {
 				k.offLog = err.Error()
-				k.log.WithError(err).Warn("other nodes are not probed: it needs CAP_NET_RAW (silence with --peer-probe-interval=0)")
+				k.log.WithError(err).Warn("other nodes are not probed (silence with --peer-probe-interval=0)")
 			}
 			k.publish(func(s *Status) { s.Off = k.off })
 			return

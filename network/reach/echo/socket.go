@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -44,7 +45,7 @@ func Open(ctx context.Context, f subnet.Family) (*Socket, error) {
 	}
 	conn, err := config.ListenPacket(ctx, network, unspecified.String())
 	if err != nil {
-		return nil, fmt.Errorf("raw socket for %s: %w", f, err)
+		return nil, errno.Explain(errno.RawSocket, fmt.Errorf("raw socket for %s: %w", f, err))
 	}
 	s.conn = conn.(*net.IPConn) // the type for a network of "ip"
 	return s, nil
