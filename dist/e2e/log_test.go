@@ -89,6 +89,7 @@ func TestLogOfManyLeases(t *testing.T) {
 	if err := errors.Join(node.Start(), node.WaitReady(ctx)); err != nil {
 		t.Fatal(err)
 	}
+	waitFor(ctx, t, "the ready line", func() error { return says(node, "msg=ready") }) // the log is written by a goroutine of its own
 	text := since("the start", mostLines)
 	if !strings.Contains(text, fmt.Sprintf("leases=%d", leases+1)) || !strings.Contains(text, "msg=ready") {
 		t.Errorf("it does not say how many leases there are, or that it is ready:\n%s", text)
