@@ -47,7 +47,8 @@ func checkDaemon(f Facts) (all []Finding) {
 func coveredElsewhere(p status.Problem) bool {
 	switch p.Code {
 	case status.EntriesPending, status.CachedLeases, status.StoreDown, status.PacketsDropped, status.RulesNotSet,
-		status.RouteShadowed, status.Conflict, status.ForwardingOff, status.PeerUnreachable, status.AllUnreachable:
+		status.RouteShadowed, status.SubnetOverlaps, status.Conflict, status.ForwardingOff, status.PeerUnreachable,
+		status.AllUnreachable:
 		return true
 	}
 	return p.Kind != ""
@@ -85,6 +86,10 @@ func (f Facts) remedy(code status.Reason) string {
 			"or select another uplink with --iface"
 	case status.PolicyRule:
 		return "ip rule; ip route show table all; remove what is not yours"
+	case status.FDBShadowed:
+		return "bridge fdb show; remove what is not yours"
+	case status.ReversePath:
+		return "sysctl -w net.ipv4.conf.INTERFACE.rp_filter=2, and find what sets it to 1"
 	case status.FileNotWritten:
 		return "check that the directory exists and is writable: df, mount, ls -ld"
 	case status.NoLease:

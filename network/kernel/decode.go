@@ -200,6 +200,12 @@ func decodeNeighbour(b []byte) (m neighbourMessage, ok bool) {
 	return m, m.family == unix.AF_BRIDGE || m.ip.IsValid()
 }
 
+// fixedEntry reports whether a neighbour message is about an entry in a bridge's FDB that the kernel did not learn.
+func fixedEntry(b []byte) bool {
+	return len(b) >= unix.SizeofNdMsg && b[0] == unix.AF_BRIDGE && b[10]&unix.NTF_SELF == 0 &&
+		binary.NativeEndian.Uint16(b[8:])&(unix.NUD_NOARP|unix.NUD_PERMANENT) != 0
+}
+
 // nexthopMessage is the content of an RTM_NEWNEXTHOP or RTM_DELNEXTHOP.
 type nexthopMessage struct {
 	id      network.NexthopID

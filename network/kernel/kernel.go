@@ -43,11 +43,12 @@ type Kernel struct {
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
 	nexthops bool
 
-	tended       tended         // what pods depend on
-	networks     []netip.Prefix // see Overlay
-	uplink       string         // the device that carries the overlay; empty: none
-	uplinkStale  bool           // a notification may concern it
-	routingStale bool           // see RoutingStale
+	tended       tended                   // what pods depend on
+	networks     []netip.Prefix           // see Overlay
+	uplink       string                   // the device that carries the overlay; empty: none
+	uplinkStale  bool                     // a notification may concern it
+	near         map[nearAddress]struct{} // see Overlapping
+	routingStale bool                     // see RoutingStale
 	// overlayStale: notifications of routes that concern us now may have been ignored.
 	overlayStale bool
 
@@ -89,6 +90,7 @@ func Open(tables *network.Tables) (*Kernel, error) {
 		foreign:      newForeign(),
 		settings:     staleSettings{of: map[string]struct{}{}},
 		tended:       newTended(),
+		near:         map[nearAddress]struct{}{},
 	}
 	tables.VTEPs.ApplyBatch(k.VTEPs)
 	tables.ApplyLinks(func(name string, c network.Change[network.Link]) (network.LinkEffects, error) {

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -60,7 +61,9 @@ func (k *Kernel) observe(m message) (reread bool) {
 // mayChangeRouting reports whether a message may change how the kernel routes packets.
 func mayChangeRouting(m message) bool {
 	switch m.typ {
-	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH, unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF: // see netconf
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		return fixedEntry(m.data)
+	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF: // see netconf
 		return false
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return len(m.data) > 0 && m.data[0] == unix.AF_UNSPEC // else a bridge's port
@@ -132,6 +135,7 @@ func (k *Kernel) delLink(m linkMessage) (reread bool) {
 		return false // another device has its name by now
 	}
 	k.unnamed(m.index)
+	maps.DeleteFunc(k.near, func(a nearAddress, _ struct{}) bool { return a.index == m.index })
 	k.uplinkStale = k.uplinkStale || m.name == k.uplink
 	k.tables.LinkGone(m.name)
 	k.tendedGone(m.name)
@@ -141,6 +145,7 @@ func (k *Kernel) delLink(m linkMessage) (reread bool) {
 func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 	name := k.links[m.index]
 	if !k.tables.OwnsLink(name) {
+		k.noteNear(m, there)
 		k.uplinkStale = k.uplinkStale || name == k.uplink || k.uplink == ""
 		if there {
 			k.tables.RetryOn(name) // its gateways may be reachable by now

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -85,6 +86,31 @@ func (l *Lookup) hop(b []byte) (h network.Hop, err error) {
 		}
 	}
 	return h, nil
+}
+
+// FixedAt returns the port to which a bridge forwards frames for a MAC address because of an FDB entry that it did not
+// learn; empty: there is none.
+func (l *Lookup) FixedAt(bridge string, mac network.MAC) (port string, err error) {
+	link, err := l.handle.LinkByName(bridge)
+	if err != nil {
+		return "", err
+	}
+	request := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, 0)
+	request.Sockets = l.raw
+	request.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE})
+	request.AddData(nl.NewRtAttr(unix.NDA_MASTER, nl.Uint32Attr(uint32(link.Attrs().Index))))
+	request.AddData(nl.NewRtAttr(unix.NDA_LLADDR, mac[:]))
+	answers, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH) // since Linux 5.1
+	if errors.Is(err, unix.ENOENT) || err == nil && len(answers) == 0 {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if b := answers[0]; fixedEntry(b) {
+		return l.linkName(int(binary.NativeEndian.Uint32(b[4:]))), nil
+	}
+	return "", nil
 }
 
 // Rejecting returns the policy rule, or the route in one of the tables that rules lead to, by which the kernel rejects

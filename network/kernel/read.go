@@ -34,6 +34,7 @@ func (k *Kernel) read() error {
 	}
 	t := k.tables
 	t.Addresses.Mark()
+	clear(k.near)
 	t.FDB.Mark()
 	t.Neighbours.Mark()
 	t.Nexthops.Mark()

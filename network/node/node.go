@@ -55,6 +55,7 @@ type node struct {
 	uplinks   uplinkFollower
 	publisher publisher
 	ownSide   ownSide
+	overlaps  map[overlap]time.Time // see followOverlaps
 
 	state      *stateDir
 	subnetLock *heldFile
@@ -301,6 +302,7 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 	n.notePods(wake.now)
 	n.publish(wake)
 	n.journal.shadowed(n.shadows(), n.shadowText, wake.now)
+	n.followOverlaps(wake.now)
 	n.journal.peersChanged(wake.now)
 	n.followPaths(wake)
 	n.journal.pathsChanged(n.pathProblems(), wake.now)

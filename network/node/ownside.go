@@ -72,6 +72,7 @@ func (n *node) followPods(wake *alarm) {
 	if read || moved || stale {
 		o.node = around
 		n.wantPods(read)
+		n.pathFollower.stale = true
 	}
 	if read || moved || stale || recheck || len(o.pods) > 0 {
 		n.podProblems(wake.now, read || moved || stale || recheck)

@@ -39,6 +39,7 @@ type testPod struct {
 	ns   *sandbox.Net
 	addr []netip.Addr
 	port string // its end on the node
+	mac  string // of its interface
 	lis  []net.Listener
 }
 
@@ -106,6 +107,9 @@ func (n *podNode) add(t *testing.T, id string) *testPod {
 	for _, i := range made.Interfaces {
 		if i.Sandbox == "" && i.Name != "cni0" {
 			p.port = i.Name
+		}
+		if i.Sandbox != "" {
+			p.mac = i.Mac
 		}
 	}
 	err = ns.Do(func() error {
@@ -445,6 +449,14 @@ func TestOwnSideNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "foreign route", named(status.RouteShadowed))
+		if typ == unix.RTN_BLACKHOLE {
+			eventually(t, "a foreign route to all pods", func() error {
+				if s := n.now(t); len(s.Cut) == 0 {
+					return fmt.Errorf("nothing is cut: %+v", s.Problems)
+				}
+				return nil
+			})
+		}
 		if err := netlink.RouteDel(r); err != nil {
 			t.Fatal(err)
 		}
@@ -458,6 +470,87 @@ func TestOwnSideNamed(t *testing.T) {
 	}
 	eventually(t, "foreign neighbour", named(status.NeighbourShadowed))
 	if err := netlink.NeighDel(neighbour); err != nil {
+		t.Fatal(err)
+	}
+	n.whole(t, 1)
+
+	// What takes precedence over the main table, and a static FDB entry.
+	b := n.add(t, "b")
+	n.whole(t, 2)
+	addRule := func(change func(*netlink.Rule)) func() error {
+		return func() error {
+			r := netlink.NewRule()
+			r.Priority, r.Family, r.Table, r.Dst = 77, unix.AF_INET, 100, ipNetOf("10.5.0.0/16")
+			change(r)
+			return netlink.RuleAdd(r)
+		}
+	}
+	delRule := func() error {
+		return netlink.RuleDel(&netlink.Rule{Priority: 77, Family: unix.AF_INET, Goto: -1, Flow: -1})
+	}
+	dummy := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br9"}}
+	wide := func() error {
+		return errors.Join(netlink.LinkAdd(dummy), netlink.LinkSetUp(dummy), netlink.AddrAdd(dummy, &netlink.Addr{IPNet: ipNetOf("10.5.255.1/16")}))
+	}
+	fdb := func() *netlink.Neigh {
+		mac, err := net.ParseMAC(a.mac)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &netlink.Neigh{LinkIndex: link(t, b.port).Attrs().Index, Family: unix.AF_BRIDGE, State: unix.NUD_NOARP,
+			Flags: netlink.NTF_MASTER, HardwareAddr: mac}
+	}
+	type fault struct {
+		name        string
+		code        status.Reason
+		cause, undo func() error
+		cuts        bool
+		warning     bool
+	}
+	for _, round := range [][]fault{{
+		{"blackhole rule", status.PolicyRule, addRule(func(r *netlink.Rule) { r.Type = nl.FR_ACT_BLACKHOLE }), delRule, true, false},
+	}, {
+		{"another table", status.PolicyRule, func() error {
+			return errors.Join(addRule(func(*netlink.Rule) {})(), netlink.RouteAdd(&netlink.Route{Table: 100,
+				Dst: ipNetOf("10.5.0.0/16"), LinkIndex: link(t, "uplink1").Attrs().Index, Scope: unix.RT_SCOPE_LINK}))
+		}, func() error {
+			return errors.Join(delRule(), netlink.RouteDel(&netlink.Route{Table: 100, Dst: ipNetOf("10.5.0.0/16"), Scope: unix.RT_SCOPE_NOWHERE}))
+		}, true, false},
+	}, {
+		{"local route", status.PolicyRule, func() error {
+			return netlink.RouteAdd(&netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Dst: host,
+				LinkIndex: link(t, "lo").Attrs().Index, Scope: unix.RT_SCOPE_HOST})
+		}, func() error {
+			return netlink.RouteDel(&netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Dst: host, Scope: unix.RT_SCOPE_HOST})
+		}, false, false},
+		{"FDB entry", status.FDBShadowed, func() error { return netlink.NeighSet(fdb()) }, func() error { return netlink.NeighDel(fdb()) }, false, false},
+		{"wide subnet", status.SubnetOverlaps, wide, func() error { return netlink.LinkDel(dummy) }, false, true},
+	}} {
+		for _, x := range round {
+			if err := x.cause(); err != nil {
+				t.Fatalf("%s: %v", x.name, err)
+			}
+		}
+		began := time.Now()
+		for _, x := range round {
+			eventually(t, x.name, func() error {
+				s := n.now(t)
+				i := slices.IndexFunc(s.Problems, func(p status.Problem) bool { return p.Code == x.code })
+				if i < 0 || len(s.Problems[i].Cuts) > 0 != x.cuts || s.Problems[i].Warning != x.warning || s.State != status.Degraded {
+					return fmt.Errorf("state %s, problems %+v, want %s", s.State, s.Problems, x.code)
+				}
+				return nil
+			})
+			t.Logf("%s: named after %v", x.name, time.Since(began).Round(time.Millisecond))
+		}
+		for _, x := range round {
+			if err := x.undo(); err != nil {
+				t.Fatalf("%s: %v", x.name, err)
+			}
+		}
+		n.whole(t, 2)
+	}
+	if _, err := n.plugin("DEL", "b", b.ns.Path()); err != nil {
 		t.Fatal(err)
 	}
 	n.whole(t, 1)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -56,7 +57,7 @@ func (n *node) followPaths(wake *alarm) {
 	f.stale, f.at, f.self = false, wake.now.Add(choosePause), self
 	n.paths.Set(paths.Order{
 		Peers: n.choosePeers(), Uplink: self.uplink, Tunnels: self.tunnels, Port: self.port, Local: self.local, Own: self.own,
-		Bridges: self.bridges,
+		Bridges: self.bridges, Pods: n.examinedPods(),
 	})
 }
 
@@ -72,6 +73,27 @@ func (n *node) pathSelf() pathSelf {
 		}
 	}
 	return s
+}
+
+// examinedPods returns the pods to which the node itself routes packets.
+func (n *node) examinedPods() (all []paths.Pod) {
+	o := &n.ownSide
+	for _, p := range o.pods {
+		if !p.Managed || !o.node.Live(p) {
+			continue
+		}
+		link := cmp.Or(p.Bridge, p.Port)
+		for _, x := range p.Prefixes {
+			a := x.Addr()
+			leads := func(r network.Item[network.RouteKey, network.Route]) bool {
+				return r.Value.Link == link && r.Key.Prefix.Contains(a)
+			}
+			if slices.ContainsFunc(o.state.Routes, leads) {
+				all = append(all, paths.Pod{Name: a.String(), Addr: a, Link: link, Bridge: p.Bridge, Port: p.Port, MAC: p.MAC})
+			}
+		}
+	}
+	return all
 }
 
 // choosePeers returns the peers to watch.
@@ -175,6 +197,9 @@ func (n *node) pathProblems() (all []pathProblem) {
 		}
 	}
 	for _, x := range s.Faults {
+		if x.Main {
+			continue // see shadowProblems
+		}
 		all = append(all, pathProblem{
 			topic: topicRouting, code: x.Code, family: x.Family, text: x.Text, since: x.Since, cuts: x.All && x.Sure,
 			// Packets that take another way may arrive all the same.

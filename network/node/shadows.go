@@ -2,13 +2,19 @@ package node
 
 import (
 	"fmt"
+	"net/netip"
+	"time"
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // topicShadow is the topic of foreign routes that shadow ours.
 const topicShadow = "foreign route"
+
+// topicOverlap is the topic of foreign interfaces whose subnets overlap the node's own.
+const topicOverlap = "foreign subnet"
 
 // shadowText describes a foreign route that shadows one of ours.
 func (n *node) shadowText(x network.Shadow) string {
@@ -20,15 +26,79 @@ func (n *node) shadowText(x network.Shadow) string {
 	return describeShadow(x, m.NodeName)
 }
 
+// cutByRoutes returns the families in which foreign routes in the main table keep packets from all of this node's pods.
+func (n *node) cutByRoutes() (cut [2]bool) {
+	if n.paths == nil {
+		return cut
+	}
+	for _, x := range n.paths.Status().Faults {
+		cut[x.Family] = cut[x.Family] || x.Main && x.All && x.Sure
+	}
+	return cut
+}
+
+// overlap is an address of a foreign interface whose subnet overlaps one of the node's own.
+type overlap struct {
+	network.AddressKey
+	own netip.Prefix
+}
+
+func (x overlap) String() string {
+	return fmt.Sprintf("interface %s has the address %s, whose subnet overlaps this node's subnet %s: its hosts and this "+
+		"node's pods do not reach each other; give one of the two another subnet", x.Link, x.Prefix, x.own)
+}
+
+// followOverlaps notes since when there are such addresses, and logs new ones. Whether they cut traffic, the routes
+// show.
+func (n *node) followOverlaps(now time.Time) {
+	since := map[overlap]time.Time{}
+	for _, own := range n.subnets {
+		if !own.IsValid() {
+			continue
+		}
+		connected := network.RouteKey{Prefix: own, Metric: network.ConnectedMetric(own)}
+		bridge := n.tables.Routes.Get(connected).Have.Link // of pods without records
+		for _, a := range n.kernel.Overlapping(own) {
+			x := overlap{a, own}
+			if a.Link == bridge && len(n.ownSide.state.Bridges) == 0 || len(since) == manyShadows {
+				continue
+			}
+			at, known := n.overlaps[x]
+			if !known {
+				at = now
+				n.journal.few("foreign subnets", now, func() { n.Log.Warn(x.String()) })
+			}
+			since[x] = at
+		}
+	}
+	n.overlaps = since
+}
+
+// overlapProblems lists these addresses for the status.
+func (n *node) overlapProblems() (all []status.Problem) {
+	for x, since := range n.overlaps {
+		all = append(all, status.Problem{
+			Topic: topicOverlap, Code: status.SubnetOverlaps, Key: x.Link, Warning: true, Since: since,
+			Text: status.Text(x.String()),
+		})
+	}
+	return all
+}
+
 // shadowProblems lists such routes for the status.
 func (n *node) shadowProblems() (all []status.Problem) {
 	shadows := n.shadows()
 	first, more := shorten(shadows, manyShadows)
+	cuts := n.cutByRoutes()
 	for _, x := range first {
-		all = append(all, status.Problem{
+		p := status.Problem{
 			Topic: topicShadow, Code: status.RouteShadowed, Text: status.Text(n.shadowText(x)),
 			Since: n.journal.shadows.since[x],
-		})
+		}
+		if f := subnet.FamilyOf(x.Of.Addr()); x.Own && cuts[f] {
+			p.Cuts = familyNames(only(f))
+		}
+		all = append(all, p)
 	}
 	if more > 0 {
 		all = append(all, status.Problem{

@@ -211,6 +211,7 @@ func (n *node) problems(now time.Time) []status.Problem {
 		}
 	}
 	all = append(all, n.shadowProblems()...)
+	all = append(all, n.overlapProblems()...)
 	all = append(all, n.ownSide.problems[:min(len(n.ownSide.problems), maxPodProblems)]...)
 	all = append(all, n.filterProblems(now)...)
 	for _, p := range n.pathProblems() {

@@ -2,9 +2,9 @@
 // peers and interfaces matter, [Keeper.Run] watches them, and [Keeper.Status] has the results.
 //
 // It does so in two ways. It probes a few peers through the overlay, as package reach decides. And it asks the kernel
-// how it routes packets to and from these peers (RTM_GETROUTE): the packets of the tunnel, those that pods send, and
-// those that arrive for pods. So it sees what the daemon's own tables do not show: other programs' policy rules and
-// routing tables, and an uplink that the kernel does not send by.
+// how it routes packets to and from these peers and to this node's pods (RTM_GETROUTE): the packets of the tunnel,
+// those that pods send, and those that arrive for pods. So it sees what the daemon's own tables do not show: other
+// programs' policy rules and routing tables, and an uplink that the kernel does not send by.
 package paths
 
 import (
@@ -26,6 +26,7 @@ type Order struct {
 	Local   [2]netip.Addr   // this node's address on the underlay, by subnet.Family
 	Own     [2]netip.Prefix // this node's subnets
 	Bridges [2]string       // the interfaces that lead to this node's pods; empty: there is none
+	Pods    []Pod           // of this node, as far as they are known
 }
 
 // Peer is another node. Its zero paths are not watched.
@@ -56,9 +57,11 @@ type Fault struct {
 	Code   status.Reason
 	Family subnet.Family
 	Text   string
-	All    bool      // it concerns all examined peers
-	Sure   bool      // packets are lost for certain; false: they take another way
-	Since  time.Time // when it was first seen
+	All    bool // it concerns all examined peers, or pods of this node
+	Sure   bool // packets are lost for certain; false: they take another way
+	// Main: a foreign route in the main table keeps packets from this node's pods. The tables show it, so Text is empty.
+	Main  bool
+	Since time.Time // when it was first seen
 }
 
 // Kernel answers questions about routing. Lookup in package network/kernel implements it.
@@ -67,4 +70,7 @@ type Kernel interface {
 	Flow(network.Flow) (network.Hop, error)
 	// Rejecting returns the rule or route that rejects a flow.
 	Rejecting(network.Flow) (network.Rejection, error)
+	// FixedAt returns the port to which a bridge forwards frames for a MAC address because of an FDB entry that it did
+	// not learn; empty: there is none.
+	FixedAt(bridge string, mac network.MAC) (port string, err error)
 }

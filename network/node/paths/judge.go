@@ -3,6 +3,7 @@ package paths
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/selvage-net/selvage/network"
@@ -10,38 +11,67 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// suspect is a fault of one peer.
-type suspect struct {
-	code status.Reason
-	what string // the fault, without the peer
-	sure bool
+// judge asks the kernel about the paths of an order.
+type judge struct {
+	Order
+	Kernel
+	read func(path string) string // returns the value of a kernel setting
 }
 
-// judge asks the kernel about the paths of an order. read returns the value of a kernel setting.
-func judge(o Order, k Kernel, read func(path string) string) (faults []Fault) {
+// suspect is a fault of one peer, or of one of this node's pods.
+type suspect struct {
+	code status.Reason
+	what string // the fault: a format for the names of those affected
+	sure bool
+	main bool // see Fault.Main
+}
+
+// suspects are the faults of several peers or pods, each with the names of those affected.
+type suspects struct {
+	examined int
+	order    []suspect
+	affected map[suspect][]string
+}
+
+func (s *suspects) add(x suspect, name string) {
+	if s.affected == nil {
+		s.affected = map[suspect][]string{}
+	}
+	if s.affected[x] == nil {
+		s.order = append(s.order, x)
+	}
+	s.affected[x] = append(s.affected[x], name)
+}
+
+func (s *suspects) faults(f subnet.Family) (all []Fault) {
+	for _, x := range s.order {
+		fault := Fault{Code: x.code, Family: f, All: len(s.affected[x]) == s.examined, Sure: x.sure, Main: x.main}
+		if !x.main {
+			fault.Text = fmt.Sprintf(x.what, abbreviate(s.affected[x]))
+		}
+		all = append(all, fault)
+	}
+	return all
+}
+
+func (j judge) faults() (all []Fault) {
 	for _, f := range subnet.Families() {
-		faults = append(faults, forwardingOff(o, f, read)...)
-		affected, order, examined := map[suspect][]string{}, []suspect{}, 0
-		for _, p := range o.Peers {
+		all = append(all, forwardingOff(j.Order, f, j.read)...)
+		own := j.pods(f)
+		all = append(all, own.faults(f)...)
+		var found suspects
+		for _, p := range j.Peers {
 			if !p.Paths[f].Subnet.IsValid() {
 				continue
 			}
-			examined++
-			for _, x := range o.examine(p.Paths[f], f, k) {
-				if affected[x] == nil {
-					order = append(order, x)
-				}
-				affected[x] = append(affected[x], fmt.Sprintf("%s (%s)", p.Name, p.Paths[f].PublicIP))
+			found.examined++
+			for _, x := range j.examine(p.Paths[f], f, len(own.order) == 0) {
+				found.add(x, fmt.Sprintf("%s (%s)", p.Name, p.Paths[f].PublicIP))
 			}
 		}
-		for _, x := range order {
-			faults = append(faults, Fault{
-				Code: x.code, Family: f, All: len(affected[x]) == examined, Sure: x.sure,
-				Text: fmt.Sprintf(x.what, abbreviate(affected[x])),
-			})
-		}
+		all = append(all, found.faults(f)...)
 	}
-	return faults
+	return all
 }
 
 // forwardingOff looks for interfaces to pods on which the kernel forwards no packets that arrive. The daemon keeps that
@@ -59,48 +89,52 @@ func forwardingOff(o Order, f subnet.Family, read func(path string) string) []Fa
 	}}
 }
 
-// examine asks the kernel about one path.
-func (o Order) examine(p Path, f subnet.Family, k Kernel) (all []suspect) {
+// examine asks the kernel about one path. in includes the packets from there, whose last step is that to this node's
+// pods.
+func (j judge) examine(p Path, f subnet.Family, in bool) (all []suspect) {
 	underlay := network.Flow{To: p.PublicIP}
 	if p.Tunnel {
-		underlay.From, underlay.UDP = o.Local[f], o.Port
+		underlay.From, underlay.UDP = j.Local[f], j.Port
 	}
-	if x, bad := o.underlay(underlay, k); bad {
+	if x, bad := j.underlay(underlay, f); bad {
 		return []suspect{x} // what depends on it needs no report
 	}
-	pod := subnet.Gateway(o.Own[f]).Addr().Next()
 	far := subnet.Gateway(p.Subnet).Addr().Next()
 	out := network.Flow{To: far}
-	if o.Bridges[f] != "" {
-		out.From, out.In = pod, o.Bridges[f]
-		in := network.Flow{To: pod, From: far, In: p.Link}
-		if x, bad := policy(in, o.Bridges[f], "packets from %%s to this node's pods", k); bad {
+	if own := j.podsOf(f); len(own) > 0 {
+		pod := own[0]
+		out.From, out.In = pod.Addr, pod.Link
+		if x, bad := j.policy(network.Flow{To: pod.Addr, From: far, In: p.Link}, pod.Link,
+			"packets from %%s to this node's pods"); in && bad {
 			all = append(all, x)
 		}
 	}
-	if x, bad := policy(out, p.Link, "packets to the pods of %%s", k); bad {
+	if x, bad := j.policy(out, p.Link, "packets to the pods of %%s"); bad {
 		all = append(all, x)
 	}
 	return all
 }
 
 // underlay examines how packets are sent to a peer's public IP.
-func (o Order) underlay(flow network.Flow, k Kernel) (x suspect, bad bool) {
-	hop, err := k.Flow(flow)
+func (j judge) underlay(flow network.Flow, f subnet.Family) (x suspect, bad bool) {
+	hop, err := j.Flow(flow)
 	x.code = status.UnderlayRoute
 	switch {
 	case err != nil:
 		x.sure = true
-		rejection, _ := k.Rejecting(flow) // the reason is all that is missing then
+		rejection, _ := j.Rejecting(flow) // the reason is all that is missing then
 		x.what = escape("this node's kernel sends nothing to the public IP of %%s: %s", cmp.Or(rejection.Text, err.Error()))
-	case hop.Link == "" || hop.Link == o.Uplink || o.Uplink == "lo":
+	case hop.Link == "" || hop.Link == j.Uplink || j.Uplink == "lo":
 		return x, false
 	case hop.Local:
 		x.sure = true
 		x.what = "the public IP of %s is an address of this node itself: packets for it stay here"
 	default:
 		x.what = escape("packets to the public IP of %%s leave by %s%s, and not by the uplink %s: "+
-			"add a route by %s, or choose %s with --iface", hop.Link, via(hop), o.Uplink, o.Uplink, hop.Link)
+			"add a route by %s, or choose %s with --iface", hop.Link, via(hop), j.Uplink, j.Uplink, hop.Link)
+		if f == subnet.IPv4 && j.strict(j.Uplink) {
+			x.what += escape("; rp_filter of %s is 1, so the kernel drops packets from there that arrive on it", j.Uplink)
+		}
 	}
 	return x, true
 }
@@ -115,24 +149,52 @@ func via(h network.Hop) string {
 // policy examines a flow inside the overlay, which has to leave by a link. Routes in the main table are compared with
 // the desired ones elsewhere; this is about everything that takes precedence over that table. what is a format for the
 // name of the peer.
-func policy(flow network.Flow, link, what string, k Kernel) (x suspect, bad bool) {
+func (j judge) policy(flow network.Flow, link, what string) (x suspect, bad bool) {
+	hop, err := j.Flow(flow)
+	if err != nil {
+		// A missing or a foreign route in the main table is reported elsewhere.
+		x, bad = j.rejected(flow, what)
+		return x, bad && !x.main
+	}
+	if hop.Link == "" || hop.Link == link || hop.Local || hop.Table == network.MainTable {
+		return x, false
+	}
 	x.code = status.PolicyRule
-	hop, err := k.Flow(flow)
-	if err == nil {
-		if hop.Link == "" || hop.Link == link || hop.Local || hop.Table == network.MainTable {
-			return x, false
-		}
-		x.what = escape(what+" leave by %s, and not by %s, because of routing table %d: ip rule shows what leads there",
-			hop.Link, link, hop.Table)
-		return x, true
-	}
-	rejection, lookupErr := k.Rejecting(flow)
-	if lookupErr != nil || rejection.Text == "" || rejection.Table == network.MainTable {
-		return x, false // a missing or a foreign route, or a setting: others report these
-	}
-	x.sure = true
-	x.what = escape(what+" are dropped: %s", rejection.Text)
+	x.what = escape(what+" leave by %s, and not by %s, because of routing table %d: ip rule shows what leads there",
+		hop.Link, link, hop.Table)
 	return x, true
+}
+
+// rejected finds out why the kernel rejects a flow inside the overlay: a rule, a route, or the reverse path filter.
+// Settings are reported elsewhere.
+func (j judge) rejected(flow network.Flow, what string) (x suspect, bad bool) {
+	x.sure = true
+	rejection, err := j.Rejecting(flow)
+	switch {
+	case err != nil:
+		return x, false
+	case rejection.Text != "":
+		x.code, x.main = status.PolicyRule, rejection.Table == network.MainTable
+		x.what = escape(what+" are dropped: %s", rejection.Text)
+		return x, true
+	case flow.In == "" || !flow.From.Is4() || !j.strict(flow.In):
+		return x, false
+	}
+	back, err := j.Flow(network.Flow{To: flow.From})
+	if err != nil || back.Link == "" || back.Link == flow.In {
+		return x, false
+	}
+	x.code = status.ReversePath
+	x.what = escape(what+" are dropped: they arrive on %s, whose rp_filter is 1, and the kernel sends packets to their "+
+		"source by %s; set net.ipv4.conf.%s.rp_filter to 2", flow.In, back.Link, flow.In)
+	return x, true
+}
+
+// strict reports whether the kernel drops IPv4 packets that arrive on an interface by which it would not send to their
+// source: the larger value of the interface's setting and of that for all is 1 (ip-sysctl.rst).
+func (j judge) strict(link string) bool {
+	values := []string{j.read("net/ipv4/conf/all/rp_filter"), j.read("net/ipv4/conf/" + link + "/rp_filter")}
+	return slices.Max(values) == "1"
 }
 
 // escape formats text that is a format for one more argument: "%%s" stands for it.

@@ -46,6 +46,11 @@ func (k fakeKernel) Flow(f network.Flow) (network.Hop, error) {
 		{To: addr("10.5.1.2"), From: addr("10.5.3.2"), In: "eth0"}:      "cni0",
 		{To: addr("10.5.2.2")}: "flannel.1",
 		{To: addr("10.5.3.2")}: "eth0",
+		{To: addr("10.5.1.2")}: "cni0",
+		{To: addr("10.5.1.7")}: "cni0",
+		{To: addr("10.5.2.2"), From: addr("10.5.1.7"), In: "cni0"}:      "flannel.1",
+		{To: addr("10.5.3.2"), From: addr("10.5.1.7"), In: "cni0"}:      "eth0",
+		{To: addr("10.5.1.7"), From: addr("10.5.2.2"), In: "flannel.1"}: "cni0",
 	}
 	link, ok := desired[f]
 	if !ok {
@@ -57,6 +62,11 @@ func (k fakeKernel) Flow(f network.Flow) (network.Hop, error) {
 func (k fakeKernel) Rejecting(f network.Flow) (network.Rejection, error) {
 	_, r, _, _ := k.answer(f)
 	return r, nil
+}
+
+// FixedAt: of 0e:…:07 the test's order has the port, of 0e:…:08 another one has it.
+func (k fakeKernel) FixedAt(bridge string, mac network.MAC) (string, error) {
+	return map[network.MAC]string{{0x0e, 0, 0, 0, 0, 8}: "veth9", {0x0e, 0, 0, 0, 0, 7}: "veth7"}[mac], nil
 }
 
 func TestJudge(t *testing.T) {
@@ -80,10 +90,37 @@ func TestJudge(t *testing.T) {
 		want   []Fault
 	}{
 		{"all is well", nil, none, "", nil},
+		{"pods", func(o *Order) {
+			o.Pods = []Pod{{"10.5.1.2", addr("10.5.1.2"), "cni0", "cni0", "veth7", network.MAC{0x0e, 0, 0, 0, 0, 7}}}
+		}, none, "", nil},
+		{"an FDB entry", func(o *Order) {
+			o.Pods = []Pod{{"10.5.1.2", addr("10.5.1.2"), "cni0", "cni0", "veth8", network.MAC{0x0e, 0, 0, 0, 0, 8}}}
+		}, none, "", []Fault{{Code: status.FDBShadowed, Sure: true, All: true,
+			Text: "the bridge cni0 sends frames for this node's pod 10.5.1.2 to veth9 and not to veth8, because of an FDB entry of another " +
+				"program: remove it with \"bridge fdb del 0e:00:00:00:00:08 dev veth9 master\""}}},
+		{"a pod's address is local", func(o *Order) {
+			o.Pods = []Pod{{Name: "10.5.1.7", Addr: addr("10.5.1.7"), Link: "cni0"}, {Name: "10.5.1.2", Addr: addr("10.5.1.2"), Link: "cni0"}}
+		}, to("10.5.1.7", network.Hop{Link: "lo", Local: true, Table: 255}, network.Rejection{}, nil), "",
+			[]Fault{{Code: status.PolicyRule, Sure: true,
+				Text: "packets to this node's pods (10.5.1.7) stay on this node, whose own addresses these are: " +
+					"\"ip route show table local\" shows the routes; remove those"}}},
+		{"own pods by another table", nil, to("10.5.1.2", network.Hop{Link: "eth1", Table: 100}, network.Rejection{}, nil), "",
+			[]Fault{{Code: status.PolicyRule, Sure: true, All: true,
+				Text: "packets to this node's pods (10.5.1.0/24) leave by eth1, and not by cni0, because of routing table 100: ip rule shows what leads there"}}},
+		{"a route in the main table to own pods", nil, to("10.5.1.2", network.Hop{Link: "eth1", Table: network.MainTable}, network.Rejection{}, nil), "",
+			[]Fault{{Code: status.RouteShadowed, Sure: true, All: true, Main: true}}},
+		{"the reverse path filter", func(o *Order) { o.Peers = o.Peers[:1] }, func(f network.Flow) (h network.Hop, r network.Rejection, err error, ok bool) {
+			if f == (network.Flow{To: addr("10.5.2.2")}) {
+				return network.Hop{Link: "eth1", Table: 100}, r, nil, true
+			}
+			return h, r, rejected, f.In == "flannel.1"
+		}, "", []Fault{{Code: status.ReversePath, Sure: true, All: true,
+			Text: "packets to this node's pods (10.5.1.0/24) are dropped: they arrive on flannel.1, whose rp_filter is 1, " +
+				"and the kernel sends packets to their source by eth1; set net.ipv4.conf.flannel.1.rp_filter to 2"}}},
 		{"no bridge", func(o *Order) { o.Bridges[0] = "" }, none, "net/ipv4/conf//forwarding", nil},
 		{"the tunnel by another interface", nil, to("198.51.100.2", network.Hop{Link: "eth1", Gateway: addr("203.0.113.1")}, network.Rejection{}, nil), "",
 			[]Fault{{Code: status.UnderlayRoute, Text: "packets to the public IP of node2 (198.51.100.2) leave by eth1 via 203.0.113.1, and not by the uplink eth0: " +
-				"add a route by eth0, or choose eth1 with --iface"}}},
+				"add a route by eth0, or choose eth1 with --iface; rp_filter of eth0 is 1, so the kernel drops packets from there that arrive on it"}}},
 		{"the uplink is lo", func(o *Order) { o.Uplink = "lo" }, none, "", nil},
 		{"no route", nil, to("198.51.100.2", network.Hop{}, network.Rejection{}, errors.New("network is unreachable")), "",
 			[]Fault{{Code: status.UnderlayRoute, Sure: true, Text: "this node's kernel sends nothing to the public IP of node2 (198.51.100.2): network is unreachable"}}},
@@ -95,7 +132,7 @@ func TestJudge(t *testing.T) {
 			[]Fault{{Code: status.UnderlayRoute, Sure: true, Text: "the public IP of node3 (192.0.2.3) is an address of this node itself: packets for it stay here"}}},
 		{"a rule for the overlay", nil, everywhere("10.5.0.0/16", rule, rejected), "", []Fault{
 			{Code: status.PolicyRule, Sure: true, All: true,
-				Text: "packets from node2 (198.51.100.2), node3 (192.0.2.3) to this node's pods are dropped: ip rule 100: from all to 10.5.0.0/16 blackhole"},
+				Text: "packets to this node's pods (10.5.1.0/24) are dropped: ip rule 100: from all to 10.5.0.0/16 blackhole"},
 			{Code: status.PolicyRule, Sure: true, All: true,
 				Text: "packets to the pods of node2 (198.51.100.2), node3 (192.0.2.3) are dropped: ip rule 100: from all to 10.5.0.0/16 blackhole"}}},
 		{"a rule, and no pods", func(o *Order) { o.Bridges[0] = "" }, everywhere("10.5.2.0/24", rule, rejected), "", []Fault{
@@ -119,7 +156,7 @@ func TestJudge(t *testing.T) {
 			}
 			return "1"
 		}
-		if got := judge(o, fakeKernel{t, x.answer}, read); !slices.Equal(got, x.want) {
+		if got := (judge{o, fakeKernel{t, x.answer}, read}).faults(); !slices.Equal(got, x.want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", x.name, got, x.want)
 		}
 	}

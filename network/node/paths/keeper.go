@@ -277,7 +277,7 @@ func (k *Keeper) check(now time.Time) {
 	text := ""
 	if err == nil {
 		defer lookup.Close()
-		found := judge(k.order, lookup, readSetting)
+		found := judge{k.order, lookup, readSetting}.faults()
 		k.publish(func(s *Status) { s.Faults = keepTimes(s.Faults, found, now) })
 	} else {
 		text = err.Error()

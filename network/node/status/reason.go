@@ -31,12 +31,15 @@ const (
 	RouteShadowed  Reason = "route-shadowed" // a route of another program takes precedence over the overlay's
 	// A permanent neighbour entry of another program has the address of one of this node's pods.
 	NeighbourShadowed Reason = "neighbour-shadowed"
-	PodDetached       Reason = "pod-detached"   // the interface of a running pod is gone
-	RecordDamaged     Reason = "record-damaged" // the CNI plugin's record of a pod cannot be read
-	PacketsDropped    Reason = "packets-dropped"
-	RulesNotSet       Reason = "rules-not-set" // the packet filter rules cannot be set
-	CachedLeases      Reason = "cached-leases" // the store has not answered yet; the node uses its cached leases
-	StoreDown         Reason = "store-down"    // the store has not answered for a while
+	// An FDB entry of another program on the bridge sends frames for one of this node's pods to another port.
+	FDBShadowed    Reason = "fdb-shadowed"
+	SubnetOverlaps Reason = "subnet-overlaps" // another interface has an address whose subnet overlaps this node's
+	PodDetached    Reason = "pod-detached"    // the interface of a running pod is gone
+	RecordDamaged  Reason = "record-damaged"  // the CNI plugin's record of a pod cannot be read
+	PacketsDropped Reason = "packets-dropped"
+	RulesNotSet    Reason = "rules-not-set" // the packet filter rules cannot be set
+	CachedLeases   Reason = "cached-leases" // the store has not answered yet; the node uses its cached leases
+	StoreDown      Reason = "store-down"    // the store has not answered for a while
 )
 
 // Reasons of a [Problem] that concerns the paths to other nodes.
@@ -47,6 +50,7 @@ const (
 	// or routing table.
 	PolicyRule    Reason = "policy-rule"
 	ForwardingOff Reason = "forwarding-off" // on an interface that the overlay's packets arrive on
+	ReversePath   Reason = "reverse-path"   // the strict reverse path filter drops the overlay's packets
 	// PeerUnreachable: some probed peers do not answer; AllUnreachable: none of them does.
 	PeerUnreachable Reason = "peer-unreachable"
 	AllUnreachable  Reason = "all-unreachable"
