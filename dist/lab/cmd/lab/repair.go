@@ -167,6 +167,10 @@ func (t trial) run(ctx context.Context, l *lab.Lab, from, to *lab.Pod) (o outcom
 		err = errors.Join(err, t.undo(node))
 	}
 	err = errors.Join(err, sleep(ctx, streamAround))
+	// Of several entries, one may have been repaired when the node was first seen in sync: count again.
+	if now, statusErr := node.Status(ctx); statusErr == nil && t.after == nil && o.err == nil {
+		o.repairedBy = repairs(before.Repairs, now.Repairs)
+	}
 	stop()
 	s := <-done
 	for _, r := range s.reports {
