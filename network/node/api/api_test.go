@@ -164,6 +164,7 @@ func TestMetrics(t *testing.T) {
 		Filter: status.Filter{Mode: "nftables", InForce: true},
 		Etcd: status.Etcd{LastContact: time.Unix(1700000009, 500e6), Latency: 1500 * time.Microsecond, Sent: 100, Received: 200,
 			Requests: map[string]uint64{"Txn": 3, "Watch": 3}, Failed: map[string]uint64{"Txn": 1}},
+		Pods: &status.Pods{Count: 3, Bridges: []status.PodBridge{{Pods: 1, InSync: true}, {Name: "cni0", Pods: 2}}},
 	}
 	st.Repairs.Add("route", "missing", 7)
 	st.Passes.Add(2 * time.Millisecond)
