@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/network/node/status"
@@ -17,7 +16,7 @@ func nftablesWished(ctx context.Context, s *suite) ([]string, error) {
 	if err := s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NFTablesOn)); err != nil {
 		return nil, err
 	}
-	return s.modes(ctx, "nftables", "EnableNFTables is true", status.Ready)
+	return s.modes(ctx, "nftables", status.ModeConfigured, status.Ready)
 }
 
 // iptablesWished asks for what the image does not have, as flannel's usual network config does: nftables has to do it all the
@@ -26,7 +25,7 @@ func iptablesWished(ctx context.Context, s *suite) ([]string, error) {
 	if err := s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NFTablesOff)); err != nil {
 		return nil, err
 	}
-	found, err := s.modes(ctx, "nftables", "EnableNFTables is false, and iptables is not installed", status.Ready)
+	found, err := s.modes(ctx, "nftables", status.NoIPTables, status.Ready)
 	if err != nil {
 		return found, err
 	}
@@ -46,19 +45,19 @@ func iptablesWished(ctx context.Context, s *suite) ([]string, error) {
 	if err := errors.Join(s.leave(ctx), s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NodesChoose))); err != nil {
 		return found, err
 	}
-	after, err := s.modes(ctx, "nftables", "supported", status.Ready)
+	after, err := s.modes(ctx, "nftables", status.ModeDefault, status.Ready)
 	return append(append(found, "and without it again:"), after...), err
 }
 
 // modes waits until all daemons have chosen a mode for a reason, and are in a state.
-func (s *suite) modes(ctx context.Context, mode, why string, want status.State) (found []string, err error) {
+func (s *suite) modes(ctx context.Context, mode string, why status.Reason, want status.State) (found []string, err error) {
 	for _, n := range s.nodes {
 		var now status.Status
 		err := s.eventually(ctx, "the daemon of "+n.Name(), func() (err error) {
 			if now, err = n.status(ctx); err != nil {
 				return err
 			}
-			if now.State != want || now.Filter.Mode != mode || !strings.HasPrefix(fmt.Sprint(now.Filter.Why), why) {
+			if now.State != want || now.Filter.Mode != mode || now.Filter.Code != why {
 				return fmt.Errorf("it is %s, %s: %v; want %s, %s, since %s", now.State, filterText(now), now.Problems, want, mode, why)
 			}
 			return nil

@@ -57,7 +57,7 @@ func dropped(ctx context.Context, s *suite) (found []string, err error) {
 			}
 		}
 	}
-	if _, err := s.modes(ctx, "nftables", "supported", status.Ready); err != nil {
+	if _, err := s.modes(ctx, "nftables", status.ModeDefault, status.Ready); err != nil {
 		return nil, fmt.Errorf("with what was advised: %w", err)
 	}
 	if err := s.across(ctx); err != nil {
@@ -73,7 +73,7 @@ func dropped(ctx context.Context, s *suite) (found []string, err error) {
 			return nil, err
 		}
 	}
-	if _, err := s.modes(ctx, "nftables", "supported", status.Ready); err != nil {
+	if _, err := s.modes(ctx, "nftables", status.ModeDefault, status.Ready); err != nil {
 		return nil, err
 	}
 	return append([]string{"no pod reached one of another node, each daemon was degraded, and this helped:"}, advice[s.nodes[0]]...), s.across(ctx)
@@ -155,7 +155,7 @@ func iptablesInImage(ctx context.Context, s *suite) (found []string, err error) 
 	if err := s.rollout(ctx, daemons, daemonSetOf); err != nil {
 		return nil, err
 	}
-	found, err = s.modes(ctx, "iptables", "EnableNFTables is false", status.Ready)
+	found, err = s.modes(ctx, "iptables", status.ModeConfigured, status.Ready)
 	if err != nil {
 		return found, err
 	}
@@ -167,7 +167,7 @@ func iptablesInImage(ctx context.Context, s *suite) (found []string, err error) 
 	if err := errors.Join(s.across(ctx), s.leave(ctx), s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NodesChoose))); err != nil {
 		return found, err
 	}
-	after, err := s.modes(ctx, "iptables", "table ip", status.Ready)
+	after, err := s.modes(ctx, "iptables", status.ModeForeignDrop, status.Ready)
 	if found = append(append(found, "FORWARD drops on all nodes from now on; and without the wish:"), after...); err != nil {
 		return found, err
 	}
@@ -179,7 +179,7 @@ func iptablesInImage(ctx context.Context, s *suite) (found []string, err error) 
 			return found, err
 		}
 	}
-	after, err = s.modes(ctx, "nftables", "supported", status.Ready)
+	after, err = s.modes(ctx, "nftables", status.ModeDefault, status.Ready)
 	return append(append(found, "FORWARD drops no longer:"), after...), err
 }
 
@@ -204,7 +204,7 @@ func undoneByItself(ctx context.Context, s *suite) ([]string, error) {
 		}
 	}
 	start := time.Now()
-	if _, err := s.modes(ctx, "iptables", "table ip", status.Ready); err != nil {
+	if _, err := s.modes(ctx, "iptables", status.ModeForeignDrop, status.Ready); err != nil {
 		return nil, err
 	}
 	took := time.Since(start)
@@ -215,6 +215,6 @@ func undoneByItself(ctx context.Context, s *suite) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.modes(ctx, "nftables", "supported", status.Ready)
+	_, err = s.modes(ctx, "nftables", status.ModeDefault, status.Ready)
 	return []string{fmt.Sprintf("undone on all nodes %.1fs after the last began to drop, by a rule before that", took.Seconds())}, err
 }

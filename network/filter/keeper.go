@@ -44,7 +44,8 @@ type Keeper struct {
 // Status is the result of the last [Keeper.Ensure].
 type Status struct {
 	Mode Mode   // the desired mode; "" before the first Ensure
-	Why  string // reason for Mode
+	Code Reason // why this mode
+	Why  string // the same for people
 	// InForce is the mode in which the actual rules were set, "" if there are none. It differs from Mode while the
 	// rules cannot be set in that mode: see Failed.
 	InForce Mode
@@ -284,7 +285,7 @@ func othersUse(t xtables.Table) bool {
 
 // set chooses a mode and sets its rules.
 func (k *Keeper) set(ctx context.Context, p Policy, f facts) (changed []string, err error) {
-	k.status.Mode, k.status.Why = choose(p.NFTables, f)
+	k.status.Mode, k.status.Code, k.status.Why = choose(p.NFTables, f)
 	k.status.Unmet = unmet(p.NFTables, f)
 	k.mode.Store(k.status.Mode)
 	if k.status.Mode == NFTables {

@@ -25,25 +25,38 @@ type facts struct {
 	missing     bool // rules are desired and iptables is not installed; set only if EnableNFTables is false
 }
 
+// Reason is why a [Mode] was chosen, for programs.
+type Reason int
+
+// The reasons for a mode.
+const (
+	Default     Reason = iota + 1 // nothing requires another mode
+	Configured                    // the network config asks for it
+	NoIPTables                    // the network config asks for iptables, which is not installed
+	NoNFTables                    // nftables is not supported
+	LegacyInUse                   // the legacy iptables has rules
+	ForeignDrop                   // a chain drops overlay traffic, and only an iptables rule before it can accept that
+)
+
 // choose returns the mode, and why. enable is EnableNFTables of the network config, nil if it is not set.
-func choose(enable *bool, f facts) (m Mode, why string) {
+func choose(enable *bool, f facts) (m Mode, code Reason, why string) {
 	switch {
 	case enable != nil && !*enable && f.missing && f.unsupported == nil:
-		return NFTables, "EnableNFTables is false, and iptables is not installed"
+		return NFTables, NoIPTables, "EnableNFTables is false, and iptables is not installed"
 	case enable != nil && !*enable:
-		return IPTables, "EnableNFTables is false"
+		return IPTables, Configured, "EnableNFTables is false"
 	case f.unsupported != nil:
-		return IPTables, "nftables is not supported"
+		return IPTables, NoNFTables, "nftables is not supported"
 	case enable != nil:
-		return NFTables, "EnableNFTables is true"
+		return NFTables, Configured, "EnableNFTables is true"
 	case len(f.legacy) > 0 && f.programs:
-		return IPTables, "the legacy iptables is in use: it has rules in " + strings.Join(f.legacy, ", ")
+		return IPTables, LegacyInUse, "the legacy iptables is in use: it has rules in " + strings.Join(f.legacy, ", ")
 	case f.overridable != "" && f.programs:
-		return IPTables, f.overridable + " drops overlay traffic, and an iptables rule before it can accept that"
+		return IPTables, ForeignDrop, f.overridable + " drops overlay traffic, and an iptables rule before it can accept that"
 	case len(f.legacy) > 0 || f.overridable != "":
-		return NFTables, "supported, and no suitable iptables is installed"
+		return NFTables, Default, "supported, and no suitable iptables is installed"
 	}
-	return NFTables, "supported, and nothing requires iptables"
+	return NFTables, Default, "supported, and nothing requires iptables"
 }
 
 // Unmet is why the mode that the network config asks for is not used.

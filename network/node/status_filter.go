@@ -39,9 +39,10 @@ func (n *node) filterStatus() status.Filter {
 		return s
 	}
 	now := n.rules.Status()
-	s.Mode, s.Why, s.Left = string(now.Mode), status.Text(now.Why), status.Texts(now.Leftover)
+	s.Mode, s.Code, s.Why = string(now.Mode), modeReason(now.Code), status.Text(now.Why)
+	s.Left = status.Texts(now.Leftover)
 	if now.InForce != "" && now.InForce != now.Mode {
-		s.Mode = string(now.InForce)
+		s.Mode, s.Code = string(now.InForce), status.RulesNotSet
 		s.Why = status.Text(fmt.Sprintf("still, because %s cannot be set (%s)", now.Mode, now.Why))
 	}
 	s.Drops, s.Troubles = filterDrops(now.Drops), filterTroubles(now)
@@ -52,6 +53,25 @@ func (n *node) filterStatus() status.Filter {
 		s.Trouble = append(s.Trouble, status.Text(t.String()))
 	}
 	return s
+}
+
+// modeReason returns the reason for a mode, "" before the first one is chosen.
+func modeReason(r filter.Reason) status.Reason {
+	switch r {
+	case filter.Default:
+		return status.ModeDefault
+	case filter.Configured:
+		return status.ModeConfigured
+	case filter.NoIPTables:
+		return status.NoIPTables
+	case filter.NoNFTables:
+		return status.NoNFTables
+	case filter.LegacyInUse:
+		return status.ModeLegacyInUse
+	case filter.ForeignDrop:
+		return status.ModeForeignDrop
+	}
+	return ""
 }
 
 func filterTroubles(s filter.Status) (all []status.FilterTrouble) {

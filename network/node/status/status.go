@@ -159,7 +159,8 @@ type Drops struct {
 // Filter is the packet filter.
 type Filter struct {
 	Mode    string `json:"mode,omitempty"` // how the rules in force are kept: "nftables" or "iptables"
-	Why     Text   `json:"why,omitempty"`  // why in this mode
+	Code    Reason `json:"code,omitempty"` // why in this mode
+	Why     Text   `json:"why,omitempty"`  // the same for people
 	InForce bool   `json:"in_force"`
 	// Foreign has a text for each of Drops, with what to do about it, and Trouble for each of Troubles.
 	Foreign    []Text          `json:"foreign,omitempty"`
