@@ -73,6 +73,7 @@ func (t *Table[K, V]) retrySoon(k K) {
 func (t *Table[K, V]) retrySoonWhere(where func(K, V) bool) {
 	for k := range t.retries {
 		if c := t.Get(k); c.Wanted && where(k, c.Want) {
+			t.noteChange()
 			t.retrySoon(k)
 		}
 	}

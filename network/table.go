@@ -89,6 +89,7 @@ func (t *Table[K, V]) grow(owners int, like *State) {
 
 // update brings the set of differing keys up to date with c, and deletes an empty cell.
 func (t *Table[K, V]) update(k K, c *cell[V]) {
+	t.noteChange()
 	differs := false
 	switch {
 	case c.wanted():
@@ -113,6 +114,13 @@ func (t *Table[K, V]) update(k K, c *cell[V]) {
 	}
 	if t.kind.changed != nil {
 		t.kind.changed(k)
+	}
+}
+
+// noteChange counts for [Tables.Changes].
+func (t *Table[K, V]) noteChange() {
+	if t.tables != nil {
+		t.tables.changes++
 	}
 }
 

@@ -23,6 +23,8 @@ type Tables struct {
 	owned     map[string]struct{} // devices that are selvage's own, as last taken into the tables of what is on them
 	author    string              // the process that makes the changes observed now
 
+	changes uint64 // see Changes
+
 	last, next State // the arguments of Replace; kept while it runs, so that it does not allocate them
 
 	routesBy map[NexthopID]int32 // number of actual routes by each nexthop object
@@ -231,6 +233,10 @@ func (t *Tables) forwardingReady(path string) bool {
 	}
 	return true
 }
+
+// Changes grows whenever something in the tables may have changed, or may be due earlier than before: while it stays the
+// same, a pass has nothing new to do.
+func (t *Tables) Changes() uint64 { return t.changes }
 
 // Replace replaces o's desired state last by next. Objects in both are not touched.
 func (t *Tables) Replace(o Owner, last, next State) {

@@ -12,7 +12,7 @@ import (
 )
 
 // foreignPods is how many pods of another network are added and removed for one sample: the kernel counts CPU in 10 ms.
-const foreignPods = 200
+const foreignPods = 100
 
 // foreign has another network's pods added and removed on a node, among more and more that is not selvage's, and looks at
 // what that costs the daemon.

@@ -185,6 +185,9 @@ func (k *Kernel) UplinkStale() bool {
 	return stale
 }
 
+// Concerned reports whether [Kernel.UplinkStale] or [Kernel.TendedStale] will be true.
+func (k *Kernel) Concerned() bool { return k.uplinkStale || k.tended.stale }
+
 // RoutingStale reports, once, whether notifications since the last call may change how the kernel routes packets: of
 // devices, addresses, routes, policy rules or settings. It is true after a resync too.
 func (k *Kernel) RoutingStale() bool {

@@ -39,7 +39,8 @@ type node struct {
 	view   *subnet.View
 
 	events        chan subnet.Event // from the store's watch
-	kernelChanged chan struct{}     // size one: there is something to observe
+	notified      chan struct{}     // size one: the kernel has notified of something
+	kernelChanged chan struct{}     // size one: a part of the daemon has changed something
 	filesChanged  chan struct{}     // size one: another process may have changed what we have written
 	podsChanged   chan struct{}     // size one: the CNI plugin may have changed the records of attachments
 	questions     chan func()       // see ask
@@ -158,6 +159,7 @@ func newNode(o Options) (*node, error) {
 		rec:           &network.Reconciler{Tables: tables, KeepUnwanted: true, Drain: k.Drain},
 		view:          subnet.NewView(),
 		events:        make(chan subnet.Event, 2),
+		notified:      make(chan struct{}, 1),
 		kernelChanged: make(chan struct{}, 1),
 		filesChanged:  make(chan struct{}, 1),
 		podsChanged:   make(chan struct{}, 1),
@@ -199,7 +201,7 @@ var subscribeBackoff = backoff.Policy{Min: waitAfterFailure, Max: time.Minute, S
 // watchKernel keeps a subscription to the kernel's notifications. Each new one begins with a full resync, so that
 // nothing is missed between two of them.
 func (n *node) watchKernel(ctx context.Context) {
-	wake := func() { notify(n.kernelChanged) }
+	wake := func() { notify(n.notified) }
 	var pause backoff.Backoff
 	var logged seldom
 	for ctx.Err() == nil {
@@ -239,6 +241,10 @@ func (n *node) loop(ctx context.Context) error {
 			return nil
 		case e := <-n.events:
 			n.storeEvent(e)
+		case <-n.notified:
+			if n.foreignOnly() {
+				continue // the timer runs on
+			}
 		case <-n.kernelChanged:
 		case <-n.filesChanged:
 			n.checkFiles(time.Now())
@@ -336,6 +342,22 @@ func (n *node) observe(wake *alarm) bool {
 	}
 	n.journal.resolved(topicKernel)
 	return true
+}
+
+// foreignOnly takes in the kernel's notifications, and reports whether they concern nothing of this daemon's: then there
+// is nothing else to do. On a busy container host most of them are of that kind.
+func (n *node) foreignOnly() bool {
+	if n.backend == nil || !n.programmed {
+		return false
+	}
+	before := n.tables.Changes()
+	if err := n.kernel.Observe(); err != nil {
+		return false // it is tried again, and reported
+	}
+	if n.kernel.RoutingStale() {
+		n.paths.RoutingChanged()
+	}
+	return n.tables.Changes() == before && !n.kernel.Concerned()
 }
 
 // pass makes the kernel what the tables want, and logs what it did.

@@ -58,8 +58,8 @@ func Read(n Namespace, o Options) (Snapshot, error) {
 	return s, nil
 }
 
-// defaultRoutes lists the default routes of the main table. The kernel cannot select routes by their prefix: the others,
-// 100,000 on a router, are skipped before they are decoded.
+// defaultRoutes lists the default routes of the main table. The kernel cannot select routes by their prefix: the
+// others, 100,000 on a router, are skipped before they are decoded.
 func defaultRoutes(n Namespace, f subnet.Family) (routes []netlink.Route, err error) {
 	err = n.UnicastRoutes(uint8(netlinkFamily(f)), func(b []byte) {
 		if len(b) >= unix.SizeofRtMsg && b[1] == 0 && b[4] == unix.RT_TABLE_MAIN {

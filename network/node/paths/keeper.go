@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -40,6 +41,7 @@ type Keeper struct {
 	orders  chan Order    // size one: the latest order
 	stale   chan struct{} // size one: the kernel's routing may have changed
 	answers chan answer
+	noted   atomic.Bool // stale was sent, and the routing has not been checked since
 
 	mu     sync.Mutex
 	status Status
@@ -95,6 +97,9 @@ func (k *Keeper) Set(o Order) {
 
 // RoutingChanged has the kernel's routing checked again soon. It does not block.
 func (k *Keeper) RoutingChanged() {
+	if k.noted.Swap(true) {
+		return // as a rule, where much changes
+	}
 	select {
 	case k.stale <- struct{}{}:
 	default:
@@ -273,6 +278,7 @@ func (k *Keeper) check(now time.Time) {
 		return
 	}
 	k.checkAt = time.Time{}
+	k.noted.Store(false)
 	lookup, err := kernel.OpenLookup()
 	text := ""
 	if err == nil {
