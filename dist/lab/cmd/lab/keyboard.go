@@ -36,7 +36,9 @@ func (k *keyboard) listen(terminal io.Reader) {
 	keys := make([]byte, 256)
 	for {
 		n, err := terminal.Read(keys)
-		k.take(keys[:n])
+		if n > 0 {
+			k.take(keys[:n])
+		}
 		if err != nil {
 			k.mu.Lock()
 			k.err = err

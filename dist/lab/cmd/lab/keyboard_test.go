@@ -37,6 +37,7 @@ func TestKeyboard(t *testing.T) {
 	interrupted := 0
 	k.onInterrupt(func() { interrupted++ })
 	typed.Write([]byte("ahead\x03after\r"))
+	typed.Write(nil)
 	k.onInterrupt(nil)
 	read("after\r")
 	if interrupted != 1 {
