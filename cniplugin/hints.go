@@ -2,8 +2,8 @@ package cniplugin
 
 import "strings"
 
-// A delegate reports an error of the kernel as text, mostly without what it was for. hints has what people are told
-// beside it: the likely cause, and what to do. Nothing else depends on these texts.
+// A delegate reports an error of the kernel as text, mostly without what it was for. hints has what is added for
+// people: the likely cause, and what to do. Nothing else depends on these texts.
 func hints() []struct{ text, hint string } {
 	return []struct{ text, hint string }{
 		{"operation not permitted", "the delegate lacks a right: the runtime must run it as root with CAP_NET_ADMIN and " +
@@ -27,7 +27,8 @@ func hints() []struct{ text, hint string } {
 			"configuration"},
 		{"no space left on device", "the file system is full, or out of inodes: see \"df\" and \"df -i\" for " +
 			reservationDir},
-		{"read-only file system", "a file system is mounted read-only: " + reservationDir + " and /proc/sys must be writable"},
+		{"read-only file system", "a file system is mounted read-only: " + reservationDir +
+			" and /proc/sys must be writable"},
 		{"is a directory", "a directory is in the place of a file: remove it"},
 		{"not a directory", "a file is in the place of a directory: remove it"},
 		{"too many open files", "raise the limit of the runtime (ulimit -n) or fs.file-max"},

@@ -13,7 +13,7 @@ func TestUnknownKeys(t *testing.T) {
 	for _, tt := range []struct{ config, want string }{
 		{`{"Network":"10.5.0.0/16","SubnetLength":24}`, `"SubnetLength", did you mean "SubnetLen"?`},
 		{`{"network":"10.5.0.0/16","SUBNETLEN":24,"backend":{"type":"VXLAN","vni":1,"directrouting":true}}`, ``},
-		{`{"Netwrok":"10.5.0.0/16"}`, `"Netwrok", did you mean "Network"?`},
+		{`{"Networks":"10.5.0.0/16"}`, `"Networks", did you mean "Network"?`},
 		{`{"IPv6Netwrk":"x","Enable_IPv6":true}`, `"Enable_IPv6", did you mean "EnableIPv6"?; "IPv6Netwrk", did you mean "IPv6Network"?`},
 		{`{"Comment":"ours"}`, `"Comment"`},
 		{`{"Backend":{"Type":"vxlan","VNID":1,"Prot":4789,"Colour":"red"}}`,

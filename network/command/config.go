@@ -32,7 +32,7 @@ func Config() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "config show | check FILE | set FILE",
 		Short: "Show, check or set the network config of the cluster",
-		Long: `config show prints the network config in etcd, and on stderr where it is and whether this node's daemon uses it.
+		Long: `config show prints the network config in etcd, and on stderr where it is and if this node's daemon uses it.
 
 config check validates a config (FILE, or - for standard input) and compares it with the one in etcd: what would
 change, whether running nodes would follow, and which nodes would refuse it. Without etcd it only validates. The exit

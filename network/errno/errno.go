@@ -94,7 +94,8 @@ func table() []advice {
 		{paths, []unix.Errno{unix.EISDIR}, "a directory is there: remove it, or choose another path"},
 		{paths, []unix.Errno{unix.EEXIST, unix.ENOTEMPTY},
 			"something else is there, such as a directory or a link that leads nowhere: remove it, or choose another path"},
-		{append(paths, RawSocket, NFTables, ListenTCP), []unix.Errno{unix.EMFILE, unix.ENFILE}, "too many files are open: raise the limit (ulimit -n, fs.file-max)"},
+		{append(paths, RawSocket, NFTables, ListenTCP), []unix.Errno{unix.EMFILE, unix.ENFILE},
+			"too many files are open: raise the limit (ulimit -n, fs.file-max)"},
 		{paths, []unix.Errno{unix.EIO}, "the disk fails: see the kernel's log"},
 	}
 }

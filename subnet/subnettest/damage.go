@@ -7,11 +7,11 @@ import (
 	"path/filepath"
 )
 
-// Damage is one way in which a file that a program stored can be found: after a power cut, on a failing disk, or after a
-// mistake of an operator.
+// Damage is one way in which a file that a program stored can be found: after a power cut, on a failing disk, or after
+// a mistake of an operator.
 type Damage struct {
 	Name  string
-	Holds bool // a person has to look at it first: nobody may remove it unasked
+	Holds bool // an operator has to look at it first: no process may remove it unasked
 	do    func(path string, content []byte) error
 }
 

@@ -1,6 +1,7 @@
-// Package wholefile replaces files as a whole: a reader sees the old content or the new, also after a power cut. What is
-// in the place of a file by accident and holds nothing gives way: an empty directory, as container runtimes create for
-// a bind mount whose source is missing, and a symbolic link that leads nowhere. Everything else stays, and is an error.
+// Package wholefile replaces files as a whole: a reader sees the old content or the new, also after a power cut. What
+// is in the place of a file by accident and holds nothing gives way: an empty directory, as container runtimes create
+// for a bind mount whose source is missing, and a symbolic link that leads nowhere. Everything else stays, and is an
+// error.
 package wholefile
 
 import (
