@@ -65,6 +65,7 @@ func foreign(ctx context.Context, b *bench) error {
 				alone = samples
 			} else {
 				f.Floor = inTurns("with nothing else", samples, alone)
+				f.Limit, f.LimitIs = atMost(2*median(alone)), "2 × with nothing else"
 			}
 			b.report.add(f)
 		}

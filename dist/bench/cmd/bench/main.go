@@ -4,6 +4,7 @@
 //	bench --only start,latency      some parts of it
 //	bench --only cluster            a thousand simulated nodes
 //	bench --only settings           the overlay's device set otherwise, in turns with the default
+//	bench --only foreign            pods of another network, among 100,000 foreign routes
 //	bench --only soak --soak 1m     leases, pods and faults come and go: does anything grow
 //	bench --only fleet              50 nodes among 5,000 leases
 //	bench --peer flanneld           another daemon beside it, one that takes flannel's flags
@@ -119,7 +120,7 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	set.SortFlags = false
 	set.SetOutput(w)
-	set.StringSliceVar(&o.Only, "only", nil, "parts to measure, see --list (default all but settings, cluster, soak and fleet)")
+	set.StringSliceVar(&o.Only, "only", nil, "parts to measure, see --list (default all but settings, foreign, cluster, soak and fleet)")
 	set.BoolVar(&f.list, "list", false, "list the parts and end")
 	set.IntVar(&o.Rounds, "rounds", 5, "how often what takes a second or more is measured; the median is judged")
 	set.IntVar(&o.Changes, "changes", 500, "how often a lease is added, changed and removed")
