@@ -234,8 +234,8 @@ func (t *Tables) forwardingReady(path string) bool {
 	return true
 }
 
-// Changes grows whenever something in the tables may have changed, or may be due earlier than before: while it stays the
-// same, a pass has nothing new to do.
+// Changes grows whenever something in the tables may have changed, or may be due earlier than before: while it stays
+// the same, a pass has nothing new to do.
 func (t *Tables) Changes() uint64 { return t.changes }
 
 // Replace replaces o's desired state last by next. Objects in both are not touched.

@@ -344,8 +344,8 @@ func (n *node) observe(wake *alarm) bool {
 	return true
 }
 
-// foreignOnly takes in the kernel's notifications, and reports whether they concern nothing of this daemon's: then there
-// is nothing else to do. On a busy container host most of them are of that kind.
+// foreignOnly takes in the kernel's notifications, and reports whether they concern nothing of this daemon's: then
+// there is nothing else to do. On a busy container host most of them are of that kind.
 func (n *node) foreignOnly() bool {
 	if n.backend == nil || !n.programmed {
 		return false
