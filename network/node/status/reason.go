@@ -81,13 +81,13 @@ const (
 	LeaseInvalid   Reason = "lease-invalid"
 )
 
-// Reasons for the mode of a [Filter]. Others are [NoIPTables], [NoNFTables], and [RulesNotSet] if the rules cannot be set
-// in another mode.
+// Reasons for the mode of a [Filter]. Others are [NoIPTables], [NoNFTables], and [RulesNotSet] if the rules cannot be
+// set in another mode.
 const (
 	ModeDefault     Reason = "mode-default"       // nothing requires another mode
 	ModeConfigured  Reason = "mode-configured"    // the network config asks for it
 	ModeLegacyInUse Reason = "mode-legacy-in-use" // the legacy iptables has rules
-	ModeForeignDrop Reason = "mode-foreign-drop"  // a chain drops overlay traffic, and only an iptables rule can accept that
+	ModeForeignDrop Reason = "mode-foreign-drop"  // a chain drops overlay traffic: only an iptables rule helps
 )
 
 // Reasons of a [FilterTrouble].
