@@ -418,8 +418,8 @@ func TestUnreadableState(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(n.state, "cbr0:c1:eth0"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	n.fails(n.verbs.Del, types.ErrIOFailure, "read the kept configuration")
-	n.fails(n.verbs.Check, types.ErrIOFailure, "read the kept configuration")
+	n.ok(n.verbs.Del) // what cannot be read must not keep a container from its end
+	n.delegated("DEL")
 	n.conf["delegate"] = 7
 	n.fails(n.verbs.Del, types.ErrDecodingFailure)
 	n.fails(n.verbs.Check, types.ErrDecodingFailure)

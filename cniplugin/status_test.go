@@ -68,9 +68,10 @@ func TestStatusOfANodeThatIsNotReady(t *testing.T) {
 		"bad configuration": {func(n *node) { n.conf["delegate"] = 7 }, types.ErrDecodingFailure, "delegate is a JSON number"},
 		"bad name":          {func(n *node) { n.conf["name"] = "a/b" }, types.ErrInvalidNetworkConfig, "is no network name"},
 		"reservations": {func(n *node) {
-			if err := os.MkdirAll(filepath.Join(n.dir, "networks", "cbr0", "10.5.29.2"), 0o700); err != nil {
+			if err := os.MkdirAll(filepath.Join(n.dir, "networks"), 0o700); err != nil {
 				t.Fatal(err)
 			}
+			write(t, filepath.Join(n.dir, "networks", "cbr0"), "")
 		}, types.ErrPluginNotAvailable, "read host-local's reservations"},
 		"no address": {func(n *node) { n.reserveAll() }, types.ErrPluginNotAvailable, "no address left; all 253 of 10.5.29.0/24 are taken"},
 	} {

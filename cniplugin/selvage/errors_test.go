@@ -140,7 +140,6 @@ func errorCases() []errorCase {
 		{name: "bridge of somebody else, to be repaired", verb: "ADD", conf: map[string]any{"repairBridge": true}, setup: bridgeOf("192.0.2.1/24", false)},
 
 		{name: "DEL fails in the delegate", verb: "DEL", setup: delegateSays("DEL", saysFull)},
-		{name: "DEL cannot read what is kept", verb: "DEL", setup: func(f *failing) { f.write(keptPath+"/x", "") }},
 
 		{name: "CHECK without a subnet file", verb: "CHECK", setup: func(f *failing) {
 			noSubnetFile(f)
