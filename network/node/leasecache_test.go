@@ -112,7 +112,7 @@ func TestCacheWrites(t *testing.T) {
 func TestCacheWriteFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "state")
-		if err := os.WriteFile(dir, nil, 0o600); err != nil { // a file where the directory should be
+		if err := os.WriteFile(dir, []byte("x"), 0o600); err != nil { // a file where the directory should be
 			t.Fatal(err)
 		}
 		l := newCacheLoop(t, dir)

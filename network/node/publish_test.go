@@ -103,7 +103,7 @@ func TestPublisher(t *testing.T) {
 func TestPublisherFails(t *testing.T) {
 	var out bytes.Buffer
 	dir := filepath.Join(t.TempDir(), "run")
-	if err := os.WriteFile(dir, nil, 0o600); err != nil { // a file where the directory should be
+	if err := os.WriteFile(dir, []byte("x"), 0o600); err != nil { // a file where the directory should be
 		t.Fatal(err)
 	}
 	p := publisher{path: filepath.Join(dir, "subnet.env"), journal: newJournal(textLog(&out))}

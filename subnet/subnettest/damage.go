@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Damage is one way in which a file that a program stored can be found: after a power cut, on a failing disk, or after
@@ -40,5 +42,17 @@ func (d Damage) Apply(path string, content []byte) error {
 	if old, err := os.ReadFile(path); err == nil {
 		content = old
 	}
-	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.RemoveAll(path), d.do(path, content))
+	dir := filepath.Dir(path)
+	made := filepath.Join(dir, ".damage")
+	if err := errors.Join(os.MkdirAll(dir, 0o700), d.do(made, content)); err != nil {
+		return err
+	}
+	for { // the owner of the file may be writing it again at this moment
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+		if err := os.Rename(made, path); !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOTDIR) {
+			return err
+		}
+	}
 }
