@@ -93,11 +93,15 @@ func (k *keyboard) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// onInterrupt has Ctrl-C call fn; nil ends that.
+// onInterrupt has Ctrl-C call fn, also one that was typed after the command's line and before now; nil ends that.
 func (k *keyboard) onInterrupt(fn func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.interrupt = fn
+	if i := bytes.LastIndexByte(k.typed, ctrlC); i >= 0 && fn != nil {
+		k.typed = k.typed[i+1:]
+		fn()
+	}
 }
 
 // give gives the terminal to a program, with the keys that were typed ahead; nil takes it back.

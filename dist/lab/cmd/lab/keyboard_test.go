@@ -43,6 +43,16 @@ func TestKeyboard(t *testing.T) {
 	if interrupted != 1 {
 		t.Errorf("%d interrupts, want 1", interrupted)
 	}
+	// Ctrl-C right after a command's line, before the command has begun.
+	typed.Write([]byte("stream\r\x03next\r"))
+	typed.Write(nil)
+	read("stream\r")
+	k.onInterrupt(func() { interrupted++ })
+	k.onInterrupt(nil)
+	read("next\r")
+	if interrupted != 2 {
+		t.Errorf("%d interrupts, want 2", interrupted)
+	}
 	typed.Close()
 	<-listened
 	if n, err := k.Read(make([]byte, 1)); n != 0 || err != io.EOF {
