@@ -320,7 +320,7 @@ func TestWhatCannotBeWrittenIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, says := range map[string]string{
-		filepath.Join(file, "below"): "make its directory",
+		filepath.Join(file, "below"): file + ": not a directory",
 		dir:                          "write the cached leases to " + dir,
 	} {
 		if err := Write(path, small()); err == nil || !strings.Contains(err.Error(), says) {
