@@ -42,13 +42,13 @@ func checkDaemon(f Facts) (all []Finding) {
 	return all
 }
 
-// coveredElsewhere reports whether another check covers a problem: etcd, entries, routes, filter, forwarding, peers, or
-// conflicts below.
+// coveredElsewhere reports whether another check covers a problem: etcd, entries, routes, filter, forwarding, pods,
+// peers, or conflicts below.
 func coveredElsewhere(p status.Problem) bool {
 	switch p.Code {
 	case status.EntriesPending, status.CachedLeases, status.StoreDown, status.PacketsDropped, status.RulesNotSet,
 		status.RouteShadowed, status.SubnetOverlaps, status.Conflict, status.ForwardingOff, status.PeerUnreachable,
-		status.AllUnreachable:
+		status.AllUnreachable, status.NeighbourShadowed, status.RecordDamaged:
 		return true
 	}
 	return p.Kind != ""

@@ -29,10 +29,10 @@ func checkPods(f Facts) (all []Finding) {
 			}
 		}
 	}
+	const restart = "restart the pod"
 	for _, err := range f.Damaged {
-		all = append(all, warning("restart the pod", "%v", err))
+		all = append(all, warning(restart, "%v", err))
 	}
-	restart := "restart the pod"
 	for _, p := range f.Pods {
 		switch {
 		case !p.Entered: // it ended, or its namespace cannot be seen from here
@@ -70,7 +70,7 @@ func textsOf(texts []status.Text) (all []string) {
 func (f Facts) ownShadowing(own netip.Prefix) (all []Finding) {
 	uplink, _ := f.uplink()
 	for _, l := range f.Links {
-		if l.Alias == network.Alias || l.Name == uplink.Name || f.ofPods(l) {
+		if _, selvages := network.ParseAlias(l.Alias); selvages || l.Name == uplink.Name || f.ofPods(l) {
 			continue
 		}
 		for _, a := range l.Addresses {

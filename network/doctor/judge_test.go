@@ -270,6 +270,11 @@ func TestJudge(t *testing.T) {
 		{"another bridge with the own subnet in its prefix", func(f *Facts) {
 			f.Links = append(f.Links, Link{Name: "docker0", Kind: "bridge", Up: true, Addresses: []netip.Prefix{prefix("10.5.0.1/16")}})
 		}, Warning, "device docker0 has 10.5.0.0/16, which overlaps this node's subnet 10.5.1.0/24", "another prefix"},
+		{"the device of a network that is not the default one", func(f *Facts) {
+			f.Status.Prefix, f.Status.VNI = "/second", 2
+			f.Links[1].Alias, f.Links[1].Addresses = "selvage /second vni 2", []netip.Prefix{prefix("10.5.1.0/32")}
+			f.Links[2].Alias = "selvage /second vni 2"
+		}, Pass, "no foreign route takes precedence", ""},
 		{"a foreign route into the own subnet", func(f *Facts) {
 			f.Routes = []Route{{Prefix: prefix("10.5.1.0/26"), Text: "blackhole 10.5.1.0/26"}}
 		}, Failure, "takes precedence over the route to this node's own pods, 10.5.1.0/24", "ip route del blackhole 10.5.1.0/26"},
@@ -391,6 +396,27 @@ func TestJudge(t *testing.T) {
 		}
 		if !found {
 			t.Errorf("%s: no %s with %q, %q in %+v", tt.name, tt.level, tt.text, tt.advice, judge(f, Options{}.selects))
+		}
+	}
+}
+
+// TestOnce: a problem that the daemon reports and another check finds is one finding.
+func TestOnce(t *testing.T) {
+	for _, code := range []status.Reason{status.NeighbourShadowed, status.RecordDamaged} {
+		f := healthy()
+		f.Status.Problems = []status.Problem{{Topic: "pods", Code: code, Key: "10.5.1.2 dev cni0", Text: "the problem", Since: now}}
+		f.Damaged = []error{errors.New("the problem")}
+		if code == status.NeighbourShadowed {
+			f.Damaged = nil
+		}
+		var found []Finding
+		for _, x := range judge(f, Options{}.selects) {
+			if strings.Contains(x.Evidence, "the problem") {
+				found = append(found, x)
+			}
+		}
+		if len(found) != 1 || found[0].Check != "pods" {
+			t.Errorf("%s: %+v, want one finding of the check pods", code, found)
 		}
 	}
 }
