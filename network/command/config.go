@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/grpclog"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet/etcd"
@@ -110,26 +111,48 @@ func (o *config) show(ctx context.Context, store *etcd.Store) error {
 	}
 	fmt.Fprintf(o.out, "%s\n", strings.TrimSpace(string(stored.Data)))
 	fmt.Fprintf(o.notes, "source: etcd, %s, revision %d\n", stored.Key, stored.Revision)
-	asking, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	switch s, err := status.NewClient(o.socket).Status(asking); {
-	case err != nil:
-		fmt.Fprintln(o.notes, "this node: the daemon does not run")
-	case len(s.Config) == 0:
-		fmt.Fprintln(o.notes, "this node: the daemon uses no config yet")
-	default:
-		c, err := node.Compare(s.Config, stored.Data, nil)
-		switch {
-		case err != nil:
-			fmt.Fprintf(o.notes, "this node: the daemon uses another config: %s\n", err)
-		case len(c.Changes) > 0:
-			fmt.Fprintln(o.notes, "this node: the daemon uses another config; from that one to this one:")
-			indented(o.notes, c.Changes)
-		default:
-			fmt.Fprintln(o.notes, "this node: the daemon uses it")
-		}
-	}
+	o.noteDaemon(ctx, stored)
 	return nil
+}
+
+// noteDaemon prints on stderr whether this node's daemon uses the config.
+func (o *config) noteDaemon(ctx context.Context, stored etcd.StoredConfig) {
+	note := func(format string, args ...any) { fmt.Fprintf(o.notes, "this node: "+format+"\n", args...) }
+	s, err := o.daemon(ctx)
+	switch {
+	case errors.Is(err, status.ErrNotRunning):
+		note("the daemon does not run")
+		return
+	case err != nil:
+		note("%s", err)
+		return
+	case len(s.Config) == 0:
+		note("the daemon uses no config yet")
+		return
+	}
+	switch c, err := node.Compare(s.Config, stored.Data, nil); {
+	case err != nil:
+		note("the daemon uses another config: %s", err)
+	case len(c.Changes) > 0:
+		note("the daemon uses another config; from that one to this one:")
+		indented(o.notes, c.Changes)
+	default:
+		note("the daemon uses it")
+	}
+}
+
+// daemon returns the state of this node's daemon. It is an error if that daemon is of another network.
+func (o *config) daemon(ctx context.Context) (status.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	s, err := status.NewClient(o.socket).Status(ctx)
+	if err != nil {
+		return s, err
+	}
+	if prefix := network.NewScope(o.etcd.Prefix, 0).Prefix; s.Prefix != "" && s.Prefix != prefix {
+		return s, fmt.Errorf("the daemon at %s is of another network, %s; set --socket", o.socket, s.Prefix)
+	}
+	return s, nil
 }
 
 // apply checks a config against the one in use, and writes it if set.
@@ -216,9 +239,7 @@ func (o *config) compare(
 
 // uplinkMTU says what this node's uplink makes of Backend.MTU, if the daemon runs.
 func (o *config) uplinkMTU(ctx context.Context, data []byte) {
-	asking, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	s, err := status.NewClient(o.socket).Status(asking)
+	s, err := o.daemon(ctx)
 	if err != nil || s.Uplink == nil {
 		return
 	}

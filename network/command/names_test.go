@@ -13,10 +13,10 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// serveStatus answers as a daemon does, and returns a client.
-func serveStatus(t *testing.T, s status.Status, peers []status.Peer) *status.Client {
+// serveStatus answers as a daemon does, at the socket that it returns.
+func serveStatus(t *testing.T, s status.Status, peers []status.Peer) (socket string) {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "socket")
+	socket = filepath.Join(t.TempDir(), "socket")
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -34,17 +34,18 @@ func serveStatus(t *testing.T, s status.Status, peers []status.Peer) *status.Cli
 	server := &http.Server{Handler: mux}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
-	return status.NewClient(socket)
+	return socket
 }
 
 func TestTargets(t *testing.T) {
 	prefix := netip.MustParsePrefix
-	client := serveStatus(t,
+	socket := serveStatus(t,
 		status.Status{Node: "node1", Lease: &status.Lease{Subnets: []netip.Prefix{prefix("10.5.1.0/24")}}},
 		[]status.Peer{
 			{Node: "node2", Subnets: []netip.Prefix{prefix("10.5.2.0/24"), prefix("fd00:5:0:2::/64")}, State: status.Programmed},
 			{Node: "evil", Subnets: []netip.Prefix{prefix("10.5.3.0/24")}, State: status.Quarantined},
 		})
+	client := status.NewClient(socket)
 	for word, want := range map[string]string{
 		"10.5.2.9": "10.5.2.9", "fd00::1": "fd00::1",
 		"node1": "10.5.1.1: the gateway of node1's pods",
