@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -14,24 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// logOutput writes log lines to a file that may block or be gone: a terminal that is stopped, a pipe whose reader hangs
-// or has ended, a journal that restarts. The daemon neither waits for it nor ends with it. Lines that find the queue
-// full are dropped, and their number is written once the file takes lines again.
+// logOutput writes log lines to a file that may block or be closed: a terminal that is stopped, a pipe whose reader
+// hangs or has exited, a journal that restarts. The daemon neither waits for the file nor exits with its reader. If the
+// queue is full, lines are dropped, and their number is logged once the file accepts lines again.
 type logOutput struct {
 	file    io.Writer
+	log     *logrus.Logger // formats the line about dropped ones
 	lines   chan []byte
 	dropped atomic.Int64
 	ended   chan struct{}
 }
 
-// queuedLines is how many lines wait at most; some 200 bytes each.
+// queuedLines is the size of the queue. A line has some 200 bytes.
 const queuedLines = 1024
 
-// flushTime is how long the end of the daemon waits for the lines that are queued.
+// flushTime is how long the daemon waits for queued lines when it exits.
 const flushTime = time.Second
 
-func newLogOutput(file io.Writer) *logOutput {
-	o := &logOutput{file: file, lines: make(chan []byte, queuedLines), ended: make(chan struct{})}
+func newLogOutput(file io.Writer, log *logrus.Logger) *logOutput {
+	o := &logOutput{file: file, log: log, lines: make(chan []byte, queuedLines), ended: make(chan struct{})}
 	go o.run()
 	return o
 }
@@ -39,7 +39,7 @@ func newLogOutput(file io.Writer) *logOutput {
 // Write implements io.Writer. It never blocks and never fails; logrus would write its failures to stderr.
 func (o *logOutput) Write(line []byte) (int, error) {
 	select {
-	case o.lines <- append([]byte(nil), line...): // logrus uses its buffer again
+	case o.lines <- append([]byte{}, line...): // not nil, see close; logrus reuses its buffer
 	default:
 		o.dropped.Add(1)
 	}
@@ -52,14 +52,22 @@ func (o *logOutput) run() {
 		if line == nil {
 			return
 		}
-		_, _ = o.file.Write(line) // there is nowhere to say that it failed
+		_, _ = o.file.Write(line) // an error cannot be logged
 		if n := o.dropped.Swap(0); n > 0 {
-			_, _ = fmt.Fprintf(o.file, "%d log lines were dropped: stderr was blocked\n", n)
+			_, _ = o.file.Write(o.droppedLine(n))
 		}
 	}
 }
 
-// close waits until the queued lines are written, for a moment at most. What is written from then on is lost.
+// droppedLine returns the log line about dropped lines.
+func (o *logOutput) droppedLine(n int64) []byte {
+	e := logrus.NewEntry(o.log).WithField("lines", n)
+	e.Time, e.Level, e.Message = time.Now(), logrus.WarnLevel, "log lines were dropped: stderr was blocked"
+	line, _ := o.log.Formatter.Format(e) // a number can be formatted
+	return line
+}
+
+// close waits up to flushTime until the queued lines are written. Lines that are written after it are lost.
 func (o *logOutput) close() {
 	timeout := time.After(flushTime)
 	select {
@@ -73,20 +81,20 @@ func (o *logOutput) close() {
 	}
 }
 
-// isTerminal reports whether a file is a terminal: then the log has colours.
+// isTerminal reports whether a file is a terminal.
 func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }
 
-// surviveBrokenPipe keeps the process alive when it writes to a stdout or stderr whose reader is gone: it would end by
-// SIGPIPE otherwise (os/signal, section SIGPIPE). The signal is not ignored, as the programs that the daemon starts
-// would inherit that.
+// surviveBrokenPipe keeps the process alive when it writes to a stdout or stderr whose reader has exited: otherwise
+// SIGPIPE would end it (os/signal, section SIGPIPE). The signal is handled and not ignored, because programs that the
+// daemon starts would inherit an ignored one.
 func surviveBrokenPipe() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// steadyFormatter removes from each line what differs between two attempts and has no meaning for the reader: the local
-// port of a connection, as in "read tcp 192.0.2.1:39462->192.0.2.9:2379", and the address of an object in memory. So
-// the same cause gives the same line.
+// steadyFormatter removes what differs between two attempts and does not matter to the reader: the local port of a
+// connection, as in "read tcp 192.0.2.1:39462->192.0.2.9:2379", and the address of an object in memory. So the same
+// cause gives the same line.
 type steadyFormatter struct{ logrus.Formatter }
 
 // Format implements logrus.Formatter.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"strings"
@@ -22,10 +23,12 @@ func (b *blocking) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// TestLogIsBlocked: a log that nobody reads keeps no writer waiting; what was lost is counted.
+// TestLogIsBlocked: a log without a reader blocks no writer, and dropped lines are counted, in the log's format.
 func TestLogIsBlocked(t *testing.T) {
 	file := &blocking{open: make(chan struct{})}
-	o := newLogOutput(file)
+	log := logrus.New()
+	log.SetFormatter(&logrus.JSONFormatter{})
+	o := newLogOutput(file, log)
 	const lines = 2*queuedLines + 2
 	for range lines {
 		if n, err := o.Write([]byte("line\n")); n != 5 || err != nil {
@@ -35,16 +38,24 @@ func TestLogIsBlocked(t *testing.T) {
 	close(file.open)
 	o.close()
 	got := file.String()
-	if n := strings.Count(got, "line\n"); n < queuedLines || n >= lines {
+	n := strings.Count(got, "line\n")
+	if n < queuedLines || n >= lines {
 		t.Errorf("%d lines were written, want the %d that have room", n, queuedLines)
 	}
-	if !strings.Contains(got, " log lines were dropped: stderr was blocked\n") {
-		t.Error("nothing says that lines were dropped")
+	_, note, _ := strings.Cut(got, "{")
+	note, _, _ = strings.Cut(note, "\n")
+	var dropped struct {
+		Msg, Level, Time string
+		Lines            int
+	}
+	if err := json.Unmarshal([]byte("{"+note), &dropped); err != nil || dropped.Lines != lines-n ||
+		dropped.Msg != "log lines were dropped: stderr was blocked" || dropped.Level != "warning" || dropped.Time == "" {
+		t.Errorf("%+v, %v, want a line about %d dropped lines", dropped, err, lines-n)
 	}
 	_, _ = o.Write([]byte("after the end\n")) // and is lost
 }
 
-// TestLogReaderGone: a process with the reader of its log gone lives on. It runs itself with a pipe nobody reads.
+// TestLogReaderGone: a process with the reader of its log gone lives on. It runs itself with a pipe without a reader.
 func TestLogReaderGone(t *testing.T) {
 	if os.Getenv("SELVAGE_TEST_BROKEN_PIPE") != "" {
 		surviveBrokenPipe()

@@ -233,7 +233,7 @@ func run(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	output := newLogOutput(os.Stderr)
+	output := newLogOutput(os.Stderr, log)
 	defer output.close()
 	log.SetOutput(output)
 	if err := f.finish(log); err != nil {
