@@ -10,12 +10,12 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// What flannel takes on its command line and selvage takes for its sake: the forms of Go's package flag, and the flags
-// that have no effect here. Documentation/migration.md has the table.
+// This file makes selvaged accept flannel's command line: the forms of Go's package flag, and the flags that have no
+// effect here. Documentation/migration.md has the table.
 
-// register adds the flags that flannel, or an older release of it, takes and that have no effect here.
+// register adds the flags of flannel, or of an older release of it, that have no effect here.
 func (n noEffect) register(s *pflag.FlagSet) {
-	// klog's, as flannel registers them or did. A value is not looked at.
+	// klog's flags that flannel registers, or did in an older release. Values are not validated.
 	for _, name := range []string{
 		"vmodule", "log_backtrace_at", "log_dir", "log_file", "log_file_max_size", "stderrthreshold",
 	} {
@@ -27,7 +27,7 @@ func (n noEffect) register(s *pflag.FlagSet) {
 		s.Bool(name, false, noEffectUsage)
 		n[name] = true
 	}
-	// Those that count with --kube-subnet-mgr only.
+	// Flags that flannel uses only with --kube-subnet-mgr.
 	for _, name := range []string{"kube-api-url", "kubeconfig-file", "kube-annotation-prefix", "net-config-path"} {
 		s.String(name, "", noEffectUsage)
 		n[name] = true
@@ -41,10 +41,10 @@ func (n noEffect) register(s *pflag.FlagSet) {
 
 const noEffectUsage = "accepted for compatibility with flannel, has no effect"
 
-// noEffect are the names of flags without effect.
+// noEffect is the set of names of flags without effect.
 type noEffect map[string]bool
 
-// given returns those that were set on the command line or in the environment, with two dashes, sorted.
+// given returns the flags that were set on the command line or in the environment, with two dashes, sorted.
 func (n noEffect) given(s *pflag.FlagSet) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(n)) {
 		if f := s.Lookup(name); f != nil && f.Changed {
@@ -54,17 +54,17 @@ func (n noEffect) given(s *pflag.FlagSet) (names []string) {
 	return names
 }
 
-// flannelArgs brings a command line from the forms of Go's package flag, which flannel uses, into those of pflag:
+// flannelArgs converts a command line from the forms of Go's package flag, which flannel uses, to those of pflag:
 //
-//   - -etcd-endpoints becomes --etcd-endpoints, for the flags of s alone;
-//   - the word true after a boolean flag is left out. Package flag takes it for the end of the flags, and flannel
-//     ignores it and whatever follows; here the flags that follow count.
+//   - -etcd-endpoints becomes --etcd-endpoints, for the flags of s only;
+//   - the word true after a boolean flag is omitted. For package flag it ends the flags, and flannel ignores it and all
+//     that follows; here the flags that follow have effect.
 //
-// The word false there is an error: with flannel the flag is true all the same. What follows a subcommand's name is
-// that command's, of which only dashes are doubled.
+// The word false there is an error, because with flannel the flag is true. Of the arguments of a subcommand, only the
+// dashes are converted.
 func flannelArgs(args []string, s *pflag.FlagSet) ([]string, error) {
 	var out []string
-	sub := false // a subcommand's name has passed
+	sub := false // a is an argument of a subcommand
 	for i := 0; i < len(args); i++ {
 		a := args[i]
 		if a == "--" {
@@ -83,7 +83,7 @@ func flannelArgs(args []string, s *pflag.FlagSet) ([]string, error) {
 		out = append(out, a)
 		switch {
 		case assigned || i+1 == len(args) || sub:
-		case f.NoOptDefVal == "": // the next word is the value, whatever it looks like
+		case f.NoOptDefVal == "": // the next word is the value, even with a dash
 			i++
 			out = append(out, args[i])
 		default:
@@ -93,7 +93,7 @@ func flannelArgs(args []string, s *pflag.FlagSet) ([]string, error) {
 			}
 			if i++; !value {
 				return nil, fmt.Errorf("--%s %s: a boolean flag takes its value after \"=\": write --%s=%s. "+
-					"flannel takes this for --%s, and ignores what follows", name, args[i], name, args[i], name)
+					"flannel treats this as --%s, and ignores what follows", name, args[i], name, args[i], name)
 			}
 		}
 	}

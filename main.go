@@ -55,7 +55,7 @@ func main() {
 	}
 }
 
-// Where a node keeps what it has to remember, and where it tells others its subnet.
+// Default paths.
 const (
 	defaultStateDir   = "/var/lib/selvage"
 	defaultSubnetFile = "/run/flannel/subnet.env"
@@ -67,11 +67,11 @@ const (
 	readyTraffic = "traffic"
 )
 
-// leastProbeInterval limits --peer-probe-interval: a node answers at most once a second that a hop limit is exceeded
-// (icmp_ratelimit).
+// leastProbeInterval is the minimum of --peer-probe-interval: a kernel answers at most once a second that a hop limit
+// is exceeded (icmp_ratelimit).
 const leastProbeInterval = time.Second
 
-// garbagePercent is by how much the heap may grow over what is in use; see GOGC in package runtime.
+// garbagePercent is how far the heap may grow beyond the memory in use, in percent; see GOGC in package runtime.
 const garbagePercent = 20
 
 // flags are the command line. Names and meanings are flannel's where flannel has them.
@@ -98,7 +98,7 @@ type flags struct {
 	kubeSubnetMgr bool
 	showVersion   bool
 	noEffect      noEffect
-	ignored       []string // of noEffect, those that were given
+	ignored       []string // flags without effect that were set
 }
 
 func execute(ctx context.Context, args []string) error {
@@ -162,7 +162,7 @@ func printVersion(cmd *cobra.Command, _ []string) error {
 
 func (f *flags) register(s *pflag.FlagSet) {
 	s.SortFlags = false
-	hostname, _ := os.Hostname() // only a name to show
+	hostname, _ := os.Hostname() // for display only
 
 	command.EtcdFlags(s, &f.etcd)
 	s.DurationVar(&f.etcd.LeaseTTL, "subnet-lease-ttl", 24*time.Hour,
@@ -182,7 +182,8 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.node.NodeName, "node-name", hostname, "name of this node, for display only")
 	s.StringVar(&f.node.SubnetFile, "subnet-file", defaultSubnetFile,
 		"file that holds this node's subnet, for the CNI plugin and others")
-	s.StringVar(&f.node.StateDir, "state-dir", defaultStateDir, "directory of this node's identity and the cached leases")
+	s.StringVar(&f.node.StateDir, "state-dir", defaultStateDir,
+		"directory of this node's identity and the cached leases")
 	s.BoolVar(&f.noCachedStart, "no-cached-start", false,
 		"wait for etcd at the start, instead of starting from the cached leases")
 	s.DurationVar(&f.node.PeerGrace, "peer-grace", 30*time.Second,
@@ -197,7 +198,8 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.BoolVar(&f.randomDisable, "ip-masq-fully-random-disable", false,
 		"do not choose source ports fully at random when masquerading")
 	s.BoolVar(&f.node.Forward, "iptables-forward-rules", true, "accept forwarding from and to the overlay")
-	s.IntVar(&f.rulesResync, "iptables-resync", 5, "interval at which the packet filter's rules are checked, in seconds")
+	s.IntVar(&f.rulesResync, "iptables-resync", 5,
+		"interval at which the packet filter's rules are checked, in seconds")
 	s.BoolVar(&f.node.BlackholeRoute, "ip-blackhole-route", false,
 		"drop packets for pods of this node that do not exist, instead of sending them to the default gateway")
 	s.StringVar(&f.txChecksum, "vxlan-tx-checksum", "auto",
@@ -223,8 +225,8 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.BoolVar(&f.showVersion, "version", false, "print the version")
 	f.noEffect = noEffect{}
 	f.noEffect.register(s)
-	_ = s.MarkHidden("v")               // the flag exists: it was made a few lines above
-	_ = s.MarkHidden("kube-subnet-mgr") // the same
+	_ = s.MarkHidden("v") // defined above
+	_ = s.MarkHidden("kube-subnet-mgr")
 }
 
 func run(ctx context.Context, f flags) error {
@@ -242,11 +244,11 @@ func run(ctx context.Context, f flags) error {
 	if err := kernel.Permitted(); err != nil {
 		return err
 	}
-	// Memory counts for more than the CPU that it takes to collect garbage more often: at rest there is next to none.
+	// Prefer less memory to fewer garbage collections: at rest, the daemon hardly allocates.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}
-	// gRPC would print errors of its own to stderr; the store says what there is to say.
+	// gRPC would print errors to stderr; the store logs them.
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	store, err := etcd.New(f.etcd)
 	if err != nil {
@@ -276,7 +278,8 @@ func run(ctx context.Context, f flags) error {
 // finish checks the flags and turns them into options.
 func (f *flags) finish(log logrus.FieldLogger) error {
 	if f.kubeSubnetMgr {
-		return errors.New("--kube-subnet-mgr: selvage keeps its leases in etcd; leave the flag out and give --etcd-endpoints")
+		return errors.New("--kube-subnet-mgr: selvage keeps its leases in etcd; " +
+			"leave the flag out and give --etcd-endpoints")
 	}
 	if f.rulesResync <= 0 || f.node.Resync <= 0 {
 		return errors.New("--iptables-resync and --resync: want more than 0")
@@ -337,15 +340,15 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	return nil
 }
 
-// nonempty leaves out the empty ones: with flannel, --iface= and --iface-regex= name no interface.
+// nonempty removes empty values: with flannel, --iface= and --iface-regex= name no interface.
 func nonempty(list []string) []string {
 	return slices.DeleteFunc(list, func(text string) bool { return text == "" })
 }
 
-// kernelRelease is what uname -r prints.
+// kernelRelease returns the output of uname -r.
 func kernelRelease() string {
 	var u unix.Utsname
-	_ = unix.Uname(&u) // fails for a bad pointer only
+	_ = unix.Uname(&u) // fails only for a bad pointer
 	return unix.ByteSliceToString(u.Release[:])
 }
 
@@ -361,7 +364,8 @@ func (f *flags) logger() (*logrus.Logger, error) {
 	log.SetLevel(level)
 	switch f.logFormat {
 	case "text":
-		log.SetFormatter(steadyFormatter{&logrus.TextFormatter{FullTimestamp: true, ForceColors: isTerminal(os.Stderr)}})
+		text := &logrus.TextFormatter{FullTimestamp: true, ForceColors: isTerminal(os.Stderr)}
+		log.SetFormatter(steadyFormatter{text})
 	case "json":
 		log.SetFormatter(steadyFormatter{&logrus.JSONFormatter{}})
 	default:
@@ -370,14 +374,14 @@ func (f *flags) logger() (*logrus.Logger, error) {
 	return log, nil
 }
 
-// listen opens the socket and the ports of the API. The default socket may fail: a container's /run can be read-only,
-// and of two daemons for two networks one has it.
+// listen opens the socket and the ports of the API. A failure of the default socket is logged only: a container's /run
+// can be read-only, and another network's daemon can have the socket.
 func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
 	o := api.Options{
 		Socket: f.socket, Metrics: f.metricsAddr, Traffic: f.readyRequires == readyTraffic,
 		Network: network.NewScope(f.etcd.Prefix, 0).Prefix, Log: log,
 	}
-	if f.healthzPort > 0 { // as in flannel, a negative one is none
+	if f.healthzPort > 0 { // as with flannel, a negative one means none
 		o.Healthz = net.JoinHostPort(f.healthzIP, strconv.Itoa(f.healthzPort))
 	}
 	server, err := api.Listen(o)
@@ -389,7 +393,7 @@ func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
 	return server, err
 }
 
-// notify tells systemd, if it started us, see sd_notify(3).
+// notify notifies systemd of a state, if it started the daemon: see sd_notify(3).
 func notify(log logrus.FieldLogger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.WithError(err).Warn("systemd cannot be notified")

@@ -21,8 +21,8 @@ type Backend interface {
 	// Device returns the node's own links, and the addresses they have once the node has those subnets; an invalid
 	// prefix stands for a family that is off, or whose subnet is not known yet.
 	Device(subnets [2]netip.Prefix) network.State
-	// Peer returns what one peer needs in the kernel, including a route to each of its subnets: [Description.Path] follows
-	// that route. The error says which field of the lease cannot be used, and is the one that Check returns.
+	// Peer returns what one peer needs in the kernel, including a route to each of its subnets: [Description.Path]
+	// follows that route. The error says which field of the lease cannot be used, and is the one that Check returns.
 	Peer(subnet.Lease) (network.State, error)
 	// Check implements the contract of subnet.Rules.Check. unique depends on the lease and the network config alone, so
 	// that all nodes agree; the error may depend on this node's underlay too.
@@ -107,11 +107,11 @@ func (p Path) String() string {
 	}
 }
 
-// Kind is one kind of backend: network/node/registry.go has them all.
+// Kind is one kind of backend. network/node/registry.go lists all of them.
 type Kind struct {
 	New Factory
-	// Check returns what is wrong with a config whose Backend.Type this kind serves, whatever the node it is for, or nil.
-	// It includes what is made of a value, such as the name of a device.
+	// Check validates a config of this Backend.Type as far as it does not depend on the node. That includes what is
+	// derived from a value, such as the name of a device.
 	Check func(subnet.Config) error
 	// Keys are the keys of the config's Backend object that it reads, beside Type.
 	Keys []string

@@ -18,8 +18,8 @@ type Underlay struct {
 	// ReversePath: the uplink accepts packets only from sources that it would send to (rp_filter), or did until selvage
 	// loosened that.
 	ReversePath bool
-	// InTunnel keeps peers in the tunnel that could be reached directly, for a moment: others, that this node could send
-	// to directly, may not accept that yet.
+	// InTunnel keeps peers in the tunnel that could be reached directly, for a moment: others, that this node could
+	// send to directly, may not accept that yet.
 	InTunnel bool
 	// TxChecksum is the desired checksum offload of overlay devices: see [network.Link].
 	TxChecksum network.Offload
@@ -38,8 +38,9 @@ type Keeper interface {
 	// MAC returns the MAC address of the node's device of that name. lease is the address in the node's own lease, or
 	// zero: peers that know the node send to it.
 	MAC(device string, lease network.MAC) network.MAC
-	// Secret returns the secret kept under a name, such as a private key: lower-case letters, digits and dashes. If there
-	// is none, it keeps the one that generate returns. It is never logged, and no error repeats it; callers do the same.
+	// Secret returns the secret kept under a name, such as a private key: lower-case letters, digits and dashes. If
+	// there is none, it keeps the one that generate returns. It is never logged, and no error repeats it; callers do
+	// the same.
 	Secret(name string, generate func() ([]byte, error)) ([]byte, error)
 }
 

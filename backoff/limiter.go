@@ -15,7 +15,7 @@ type Verdict int
 const (
 	Drop Verdict = iota // do not write it
 	Pass                // write it
-	Last                // do not write it, but write that more are left out: the first one of the period that is too many
+	Last                // the first one too many in the period: write that more are left out instead
 )
 
 // Allow asks for one line, of which n are written in each period.

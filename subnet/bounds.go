@@ -25,8 +25,8 @@ const (
 const (
 	maxQuoted = 64  // bytes of the input
 	maxReason = 512 // bytes of what a backend says
-	// maxStrays is how many records without a subnet a [View] keeps. It only counts the rest: whatever the rules are, none
-	// of them is a lease before it changes.
+	// maxStrays is how many records without a subnet a [View] keeps. It only counts the rest: whatever the rules are,
+	// none of them is a lease before it changes.
 	maxStrays = 4096
 )
 

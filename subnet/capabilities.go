@@ -27,7 +27,7 @@ type Health struct {
 	Endpoint    string            // HOST:PORT of the connection on which the latest answer came; empty: none yet
 	Latency     time.Duration     // of the latest request that was answered, streams excluded
 	LastContact time.Time         // of the latest answer; zero: none yet
-	Requests    map[string]uint64 // by the store's own name of the method, such as "Txn" or "PATCH"; a stream counts once
+	Requests    map[string]uint64 // by the store's name of the method, such as "Txn" or "PATCH"; a stream counts once
 	Failed      map[string]uint64 // those of Requests that ended in an error and not by our cancellation
 	Sent        uint64            // bytes on the wire, as far as the client can count them
 	Received    uint64            // the same
@@ -63,8 +63,8 @@ type Examiner interface {
 // Examination is what [Examiner] found.
 type Examination struct {
 	Endpoints []EndpointReport // in the order in which they are configured
-	// Rights is why this node cannot do what it has to: [ReasonUnauthenticated], [ReasonAnonymous] or [ReasonForbidden],
-	// or why that could not be found out. Err is nil if it has all rights.
+	// Rights is why this node cannot do what it has to: [ReasonUnauthenticated], [ReasonAnonymous] or
+	// [ReasonForbidden], or why that could not be found out. Err is nil if it has all rights.
 	Rights Problem
 	// CertificateEnds is the end of our own certificate; zero: none is used, or its file cannot be read.
 	CertificateEnds time.Time
@@ -136,10 +136,10 @@ type Expirer interface {
 // Kubernetes: no. A record is its node's by name, and there is none to take over.
 type Challenger interface {
 	// Challenge asks the holder of a record: it changes the record in a way that every [Store.Hold] of it reverts at
-	// once, in whatever process. The lease itself stays as it is, so no peer changes anything. It returns true as soon as
-	// the change was reverted, and false if it was not for as long as patience while the store answered. now is the
-	// record as it is then, for Claim. The error is [ErrTaken] if the record is not r any more, or was claimed or removed
-	// meanwhile.
+	// once, in whatever process. The lease itself stays as it is, so no peer changes anything. It returns true as soon
+	// as the change was reverted, and false if it was not for as long as patience while the store answered. now is the
+	// record as it is then, for Claim. The error is [ErrTaken] if the record is not r any more, or was claimed or
+	// removed meanwhile.
 	Challenge(ctx context.Context, r Record, patience time.Duration) (now Record, alive bool, err error)
 }
 

@@ -67,7 +67,9 @@ func parseConfig(data []byte) (Config, error) {
 	}
 	fields := [2]rangeFields{
 		IPv4: {prefix: "", network: j.Network, length: j.SubnetLen, min: j.SubnetMin, max: j.SubnetMax},
-		IPv6: {prefix: "IPv6", network: j.IPv6Network, length: j.IPv6SubnetLen, min: j.IPv6SubnetMin, max: j.IPv6SubnetMax},
+		IPv6: {
+			prefix: "IPv6", network: j.IPv6Network, length: j.IPv6SubnetLen, min: j.IPv6SubnetMin, max: j.IPv6SubnetMax,
+		},
 	}
 	for _, f := range Families() {
 		if !enabled[f] {
@@ -151,7 +153,8 @@ func (j rangeFields) parseNetwork(f Family) (netip.Prefix, error) {
 	}
 	name := j.name("Network")
 	if j.network == nil {
-		return netip.Prefix{}, fmt.Errorf("%s is missing, want the %s network of the cluster, such as %q (or Enable%s false)",
+		return netip.Prefix{}, fmt.Errorf(
+			"%s is missing, want the %s network of the cluster, such as %q (or Enable%s false)",
 			name, f, example, f)
 	}
 	p, err := netip.ParsePrefix(*j.network)

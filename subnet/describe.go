@@ -42,7 +42,8 @@ func foundJSON(data []byte, typ *json.UnmarshalTypeError) string {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(data, &fields) == nil {
 		for name, raw := range fields {
-			if strings.EqualFold(name, typ.Field) && len(raw) <= maxQuoted && raw[0] != '{' && raw[0] != '[' && isASCII(raw) {
+			if strings.EqualFold(name, typ.Field) &&
+				len(raw) <= maxQuoted && raw[0] != '{' && raw[0] != '[' && isASCII(raw) {
 				return string(raw)
 			}
 		}

@@ -106,7 +106,8 @@ func (v *View) exposedTo(e *entry, l *Lease) error {
 		for _, at := range v.byExposed[f].Subnets(l.Endpoints[f].Subnet) {
 			for _, x := range at {
 				if x != e && x.holds && e.newer(x) {
-					return fmt.Errorf("subnet %s contains the public IP of the older lease %s", l.Endpoints[f].Subnet, x.Name)
+					return fmt.Errorf("subnet %s contains the public IP of the older lease %s",
+						l.Endpoints[f].Subnet, x.Name)
 				}
 			}
 		}

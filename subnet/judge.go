@@ -16,16 +16,16 @@ type Rules struct {
 
 	InstanceID string        // ours: a lease that carries it is our own, not a peer's
 	PublicIPs  [2]netip.Addr // ours, by Family: no peer can have them, nor can they be in a peer's subnet
-	// Underlay is what of the underlay no peer's subnet may contain as a whole, or this node would lose it: the prefixes
-	// that are on-link on the uplink, and, as single addresses, gateways and the store's endpoints. An overlay inside a
-	// wider on-link prefix does no harm.
+	// Underlay is what of the underlay no peer's subnet may contain as a whole, or this node would lose it: the
+	// prefixes that are on-link on the uplink, and, as single addresses, gateways and the store's endpoints. An overlay
+	// inside a wider on-link prefix does no harm.
 	Underlay []netip.Prefix
 	// Check is the backend's part. It is pure, and called with leases that hold their subnets, our own too; nil:
 	// nothing is unique, and all leases are accepted.
 	//
 	// unique are the things that no two leases may share, each once and as a text for people, such as "MAC
-	// 0e:00:00:00:00:01 (IPv4)". They depend on nothing but the lease and Config. The error is why this node cannot use a
-	// peer's lease that is good otherwise; it may depend on the node.
+	// 0e:00:00:00:00:01 (IPv4)". They depend on nothing but the lease and Config. The error is why this node cannot use
+	// a peer's lease that is good otherwise; it may depend on the node.
 	Check func(Lease) (unique []string, err error)
 }
 

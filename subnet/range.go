@@ -81,7 +81,8 @@ func (r Range) CheckPeer(p netip.Prefix) error {
 	}
 	shortest, longest := r.Network.Bits()+minSplit, limitsOf(FamilyOf(p.Addr())).maxLen
 	if p.Bits() < shortest || p.Bits() > longest {
-		return fmt.Errorf("subnet %s: length is %d, want %d to %d in Network %s", p, p.Bits(), shortest, longest, r.Network)
+		return fmt.Errorf("subnet %s: length is %d, want %d to %d in Network %s",
+			p, p.Bits(), shortest, longest, r.Network)
 	}
 	return nil
 }

@@ -29,8 +29,8 @@ const (
 	ReasonRejectedClientCertificate Reason = "rejected-client-certificate" // ours
 	ReasonNoClientCertificate       Reason = "no-client-certificate"       // one is required
 	ReasonNotTLS                    Reason = "not-tls"                     // https is configured, and it speaks http
-	ReasonNeedsTLS                  Reason = "needs-tls"                   // http is configured, and it may require https
-	ReasonUnreadableFile            Reason = "unreadable-file"             // a certificate, key or password file of ours
+	ReasonNeedsTLS                  Reason = "needs-tls"                   // http is configured, it may require https
+	ReasonUnreadableFile            Reason = "unreadable-file"             // our certificate, key or password file
 
 	// The way to the store.
 	ReasonNameNotResolved Reason = "name-not-resolved"

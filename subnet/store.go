@@ -40,8 +40,8 @@ type Record struct {
 	// Version is the store's revision of the record's last change. Claim compares it, and a watcher whose
 	// [Event.Revision] has reached it has seen the record. In etcd it is the modification revision.
 	Version int64
-	// LeaseID is the store's own lease that the record ends with unless that is renewed. 0: the record never expires. It
-	// is a reservation that an operator made, or its store knows no expiry.
+	// LeaseID is the store's own lease that the record ends with unless that is renewed. 0: the record never expires.
+	// It is a reservation that an operator made, or its store knows no expiry.
 	LeaseID int64
 }
 
@@ -58,11 +58,12 @@ type EventType uint8
 const (
 	// Page is a part of a snapshot: what is in Put exists at Revision.
 	Page EventType = iota
-	// Synced ends a snapshot, all of whose events carry its one Revision: records known to the watcher that were on none
-	// of its Pages do not exist at Revision. A snapshot can come at any time (compaction, a lost watch, a store that
-	// went back in time).
+	// Synced ends a snapshot, all of whose events carry its one Revision: records known to the watcher that were on
+	// none of its Pages do not exist at Revision. A snapshot can come at any time (compaction, a lost watch, a store
+	// that went back in time).
 	Synced
-	// Changed is one step after a snapshot. Put and Deleted are in effect at Revision; a name is in at most one of them.
+	// Changed is one step after a snapshot. Put and Deleted are in effect at Revision; a name is in at most one of
+	// them.
 	Changed
 )
 
@@ -77,7 +78,8 @@ type Event struct {
 	Config    []byte
 	Put       []Record
 	Deleted   []string // names, as in Record.Name
-	// Cluster, of a Synced event, is the store's own id of itself; 0 if it has none. A store that was wiped may keep it.
+	// Cluster, of a Synced event, is the store's own id of itself; 0 if it has none. A store that was wiped may keep
+	// it.
 	Cluster uint64
 	// Regressed, of a Synced event, says that the snapshot is of another history than what came before: the store was
 	// wiped or restored from a backup. A peer that is missing may then only not have claimed its lease again yet.

@@ -22,7 +22,7 @@ type hostgw struct {
 	underlay backend.Underlay
 }
 
-// Kind is this kind of backend.
+// Kind returns this kind of backend.
 func Kind() backend.Kind {
 	return backend.Kind{New: New, Check: func(subnet.Config) error { return nil }}
 }
@@ -72,7 +72,8 @@ func (h *hostgw) Peer(l subnet.Lease) (s network.State, err error) {
 func (h *hostgw) Check(l subnet.Lease) (unique []string, err error) {
 	for _, f := range subnet.Families() {
 		if a := l.Endpoints[f].PublicIP; h.families[f] && l.Has(f) && !h.underlay.Reaches(a) {
-			return nil, fmt.Errorf("public IP %s is not on-link on %s (%s), and host-gw cannot reach a node behind a router; "+
+			return nil, fmt.Errorf("public IP %s is not on-link on %s (%s), "+
+				"and host-gw cannot reach a node behind a router; "+
 				"use vxlan with DirectRouting", a, h.underlay.Link, list(h.underlay.OnLink[f]))
 		}
 	}

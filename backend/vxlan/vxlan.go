@@ -54,12 +54,13 @@ type leaseData struct {
 	VtepMAC string  `json:"VtepMAC"`
 }
 
-// Kind is this kind of backend.
+// Kind returns this kind of backend.
 func Kind() backend.Kind {
-	return backend.Kind{New: New, Check: check, Keys: []string{"VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting"}}
+	keys := []string{"VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting"}
+	return backend.Kind{New: New, Check: check, Keys: keys}
 }
 
-// check returns what is wrong with a config wherever the node is, or nil.
+// check validates a config as far as it does not depend on the node.
 func check(c subnet.Config) error {
 	o, err := parseOptions(c.Backend.Options)
 	if err != nil {
@@ -92,7 +93,7 @@ func checkName(format string, vni uint32) error {
 		"of %d characters, and the kernel allows %d", vni, largest, name, len(name), maxNameLength)
 }
 
-// maxNameLength is how many characters the name of a device may have.
+// maxNameLength is the maximum length of a device's name.
 const maxNameLength = 15
 
 // New is this package's [backend.Factory].
@@ -140,18 +141,18 @@ func newTunnel(f subnet.Family, o Options, u backend.Underlay) (*tunnel, error) 
 	}
 	t.link = network.Link{
 		Kind: network.KindVXLAN, Settings: t.settings, MTU: mtu - overhead, MAC: u.Keep.MAC(t.name, known),
-		Alias: network.Alias, Up: true, TxChecksum: u.TxChecksum, // the node sets the alias of its network
+		Alias: network.Alias, Up: true, TxChecksum: u.TxChecksum, // the node replaces the alias by its network's
 	}
 	return t, nil
 }
 
-// overheadOver is how many bytes VXLAN takes over an underlay of a family.
+// overheadOver returns the bytes that VXLAN adds to a packet over an underlay of a family.
 func overheadOver(f subnet.Family) int {
 	local := [...]netip.Addr{subnet.IPv4: netip.IPv4Unspecified(), subnet.IPv6: netip.IPv6Unspecified()}[f]
 	return network.VXLAN{Local: local}.Overhead()
 }
 
-// mtuError says that an MTU of the underlay is too small for the overlay of a family.
+// mtuError returns the error for an MTU of the underlay that is too small for the overlay of a family.
 func mtuError(field string, mtu int, f subnet.Family) error {
 	overhead, least := overheadOver(f), families()[f].minMTU
 	return fmt.Errorf("%s is %d, want at least %d: VXLAN takes %d bytes over %s and %d must remain",
@@ -162,7 +163,8 @@ func mtuError(field string, mtu int, f subnet.Family) error {
 func (v *vxlan) Advertise() (endpoints [2]subnet.Endpoint) {
 	for _, f := range subnet.Families() {
 		if t := v.families[f]; t != nil {
-			data, _ := json.Marshal(leaseData{VNI: &t.settings.VNI, VtepMAC: t.link.MAC.String()}) // a number and a string
+			// A number and a string can be encoded.
+			data, _ := json.Marshal(leaseData{VNI: &t.settings.VNI, VtepMAC: t.link.MAC.String()})
 			endpoints[f] = subnet.Endpoint{PublicIP: v.underlay.PublicIP[f], Data: string(data)}
 		}
 	}
@@ -211,7 +213,8 @@ func (v *vxlan) Describe() backend.Description {
 		}
 		d.MTU = min(d.MTU, t.link.MTU)
 		d.Tunnels = append(d.Tunnels, backend.Tunnel{
-			Device: t.name, Protocol: "VXLAN", Overhead: t.settings.Overhead(), Port: t.settings.Port, Local: t.settings.Local,
+			Device: t.name, Protocol: "VXLAN", Overhead: t.settings.Overhead(),
+			Port: t.settings.Port, Local: t.settings.Local,
 			Settings: []backend.Setting{{Name: "VNI", Value: strconv.FormatUint(uint64(t.settings.VNI), 10)}},
 		})
 	}
@@ -226,8 +229,9 @@ func (v *vxlan) Warning() string {
 	if v.options.MTU <= v.underlay.MTU {
 		return ""
 	}
-	return fmt.Sprintf("Backend.MTU in the network config is %d, more than the MTU of uplink %s, %d: using the uplink's; "+
-		"raise the uplink's MTU or lower Backend.MTU", v.options.MTU, v.underlay.Link, v.underlay.MTU)
+	return fmt.Sprintf("Backend.MTU in the network config is %d, more than the MTU of uplink %s, %d: "+
+		"using the uplink's; raise the uplink's MTU or lower Backend.MTU",
+		v.options.MTU, v.underlay.Link, v.underlay.MTU)
 }
 
 // Peer implements backend.Backend. A peer that lacks a family is reached in the other.
@@ -300,7 +304,8 @@ func parseData(text string, vni uint32) (network.MAC, error) {
 		return network.MAC{}, fmt.Errorf("BackendData: VNI is %d, want %d", *d.VNI, vni)
 	}
 	if n := len(d.VtepMAC); n > 2*macLength {
-		return network.MAC{}, fmt.Errorf("BackendData: VtepMAC of %d bytes is not a MAC address such as 72:30:36:d0:8b:68", n)
+		return network.MAC{}, fmt.Errorf(
+			"BackendData: VtepMAC of %d bytes is not a MAC address such as 72:30:36:d0:8b:68", n)
 	}
 	mac, err := network.ParseMAC(d.VtepMAC)
 	if err != nil {

@@ -243,8 +243,8 @@ func (o cleanup) files(_ context.Context, say func(string)) error {
 		remove(o.socket)
 	}
 	if !o.dryRun {
-		dirs := append(slices.Clone(o.network.stateDirs), o.stateDir, filepath.Dir(o.subnetFile), filepath.Dir(o.socket))
-		for _, dir := range dirs {
+		others := []string{o.stateDir, filepath.Dir(o.subnetFile), filepath.Dir(o.socket)}
+		for _, dir := range slices.Concat(o.network.stateDirs, others) {
 			_ = os.Remove(dir) // fails, and so keeps the directory, if other files are in it
 		}
 	}

@@ -18,10 +18,10 @@ import (
 
 // found is what one network of selvage left on this node.
 type found struct {
-	prefix    string // of its keys in the store; empty: not known
+	prefix    string // of its keys in the store; empty: unknown
 	tags      []string
-	scopes    []network.Scope // none if prefix is not known
-	networks  []netip.Prefix  // nil: not known
+	scopes    []network.Scope // none if prefix is unknown
+	networks  []netip.Prefix  // nil: unknown
 	stateDirs []string
 }
 
@@ -42,7 +42,7 @@ func (f *found) String() string {
 	return fmt.Sprintf("--etcd-prefix=%s (VNI %s)", f.prefix, strings.Join(vnis, ", "))
 }
 
-// networks lists what networks there is something of: by the state directories, the devices, and the packet filter.
+// networks lists the networks that have objects on this node: state directories, devices, or packet filter rules.
 func (o cleanup) networks() (all []*found, err error) {
 	of := func(prefix string) *found {
 		for _, f := range all {
@@ -97,8 +97,8 @@ func deviceScopes() ([]network.Scope, error) {
 	return k.Scopes()
 }
 
-// triedVNIs is how many VNIs are tried to find that of a tag. Larger ones are known from the device or the state
-// directory only.
+// triedVNIs is how many VNIs are tried to find that of a tag. Larger ones are known only from the device or the state
+// directory.
 const triedVNIs = 1 << 16
 
 // scopeWith finds the scope that has a tag, among those of the default network and of the one under prefix.
@@ -113,16 +113,18 @@ func scopeWith(tag, prefix string) (s network.Scope, ok bool) {
 	return s, false
 }
 
-// choose returns which of the networks to remove, as one, and which stay. Without a choice by the user, there must be
-// no more than one.
+// choose returns the networks to remove, merged into one, and the networks that stay. If the user names none, there
+// must be at most one.
 func (o cleanup) choose(all []*found) (chosen *found, others []*found, err error) {
 	chosen = &found{}
 	wanted := network.NewScope(o.prefix, 0).Prefix
 	for _, f := range all {
 		if o.prefix == "" || f.prefix == wanted {
 			chosen.prefix = f.prefix
-			chosen.tags, chosen.scopes = append(chosen.tags, f.tags...), append(chosen.scopes, f.scopes...)
-			chosen.networks, chosen.stateDirs = append(chosen.networks, f.networks...), append(chosen.stateDirs, f.stateDirs...)
+			chosen.tags = append(chosen.tags, f.tags...)
+			chosen.scopes = append(chosen.scopes, f.scopes...)
+			chosen.networks = append(chosen.networks, f.networks...)
+			chosen.stateDirs = append(chosen.stateDirs, f.stateDirs...)
 		} else {
 			others = append(others, f)
 		}

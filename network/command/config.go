@@ -33,7 +33,8 @@ func Config() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "config show | check FILE | set FILE",
 		Short: "Show, check or set the network config of the cluster",
-		Long: `config show prints the network config in etcd, and on stderr where it is and if this node's daemon uses it.
+		Long: `config show prints the network config in etcd; and on stderr, its key, and whether this node's daemon
+uses it.
 
 config check validates a config (FILE, or - for standard input) and compares it with the one in etcd: what would
 change, whether running nodes would follow, and which nodes would refuse it. Without etcd it only validates. The exit
@@ -51,12 +52,7 @@ refuse it, it is written with --force only.`,
 			}
 			return errors.New("want show, check FILE or set FILE; - is standard input")
 		},
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			if len(args) == 0 {
-				return []cobra.Completion{"show", "check", "set"}, cobra.ShellCompDirectiveNoFileComp
-			}
-			return nil, cobra.ShellCompDirectiveDefault
-		},
+		ValidArgsFunction: completeConfig,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
 				return err
@@ -81,6 +77,14 @@ refuse it, it is written with --force only.`,
 	c.Flags().StringVar(&o.socket, "socket", status.DefaultSocket, "path of the daemon's socket")
 	c.Flags().BoolVar(&o.force, "force", false, "set the config even if nodes would refuse it")
 	return c
+}
+
+// completeConfig completes the arguments: a verb, then a file.
+func completeConfig(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return []cobra.Completion{"show", "check", "set"}, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveDefault
 }
 
 // open returns the store. It sends no request yet.
@@ -220,8 +224,8 @@ func (o *config) compare(
 	fmt.Fprintln(o.out, "changes:")
 	indented(o.out, c.Changes)
 	if c.Restart != nil {
-		fmt.Fprintf(o.out, "running nodes keep the config in use until they are restarted, all at about the same time: %s\n",
-			c.Restart)
+		fmt.Fprintf(o.out, "running nodes keep the config in use until they are restarted, "+
+			"all at about the same time: %s\n", c.Restart)
 	}
 	for _, r := range c.Refusals {
 		name := r.Lease
@@ -244,8 +248,8 @@ func (o *config) uplinkMTU(ctx context.Context, data []byte) {
 		return
 	}
 	if mtu := node.BackendMTU(data); mtu > s.Uplink.MTU {
-		fmt.Fprintf(o.out, "Backend.MTU is %d, more than the MTU of this node's uplink %s, %d: it would use the uplink's\n",
-			mtu, s.Uplink.Name, s.Uplink.MTU)
+		fmt.Fprintf(o.out, "Backend.MTU is %d, more than the MTU of this node's uplink %s, %d: "+
+			"it would use the uplink's\n", mtu, s.Uplink.Name, s.Uplink.MTU)
 	}
 }
 

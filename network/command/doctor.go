@@ -30,10 +30,10 @@ func Doctor() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Diagnose this node and its paths to other nodes, and advise repairs",
-		Long: `doctor checks the daemon, etcd, the kernel, the packet filter, the files and the CNI plugins of this node. It
-also probes other nodes with a few small and full-size packets, on the underlay and in the overlay. For each problem
-it shows the evidence and what to do. It changes nothing, and needs root. If the daemon is not running, the checks that
-need it are skipped.
+		Long: `doctor checks the daemon, etcd, the kernel, the packet filter, the files and the CNI plugins of this
+node. It also probes other nodes with a few small and full-size packets, on the underlay and in the overlay. For each
+problem it shows the evidence and what to do. It changes nothing, and needs root. If the daemon is not running, the
+checks that need it are skipped.
 
 Exit codes: 0 all passed, 3 warnings only, 2 failures, 1 doctor itself failed.`,
 		Example: `  selvaged doctor
@@ -113,7 +113,8 @@ func showReport(w io.Writer, st style, r doctor.Report) {
 		doctor.Pass: st.good("pass   "), doctor.Warning: st.odd("warning"), doctor.Failure: st.bad("FAILURE"),
 	}
 	for _, f := range r.Findings {
-		fmt.Fprintln(w, st.fold(fmt.Sprintf("%s  %s: %s", marks[f.Level], st.bold(f.Check), f.Evidence), len("FAILURE  ")))
+		line := fmt.Sprintf("%s  %s: %s", marks[f.Level], st.bold(f.Check), f.Evidence)
+		fmt.Fprintln(w, st.fold(line, len("FAILURE  ")))
 		if f.Advice != "" { // not folded: it contains commands to copy
 			fmt.Fprintf(w, "         → %s\n", f.Advice)
 		}

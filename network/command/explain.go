@@ -18,8 +18,8 @@ func Explain() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain ADDRESS|NAME",
 		Short: "Show how this node reaches an address, step by step",
-		Long: `explain follows a packet to an address: the lease that holds the address, the route, the neighbour, the FDB
-entry, the device, and the path to the other node. Each step is marked: ok (desired, and in sync), missing (desired,
+		Long: `explain follows a packet to an address: the lease that holds the address, the route, the neighbour, the
+FDB entry, the device, and the path to the other node. Each step is marked: ok (desired, and in sync), missing (desired,
 and missing or different), foreign (not selvage's), - (none of these).
 
 NAME is that of a node, for the gateway of its pods, or of a pod on this node: its container ID, its Kubernetes name, or

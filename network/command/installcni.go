@@ -60,7 +60,8 @@ own network configuration if that was edited.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.Program, "plugin", "", "path of the plugin to install (default selvage, in the directory of selvaged)")
+	f.StringVar(&o.Program, "plugin", "",
+		"path of the plugin to install (default selvage, in the directory of selvaged)")
 	f.StringSliceVar(&o.Names, "name", []string{"selvage"},
 		"file names of the installed plugin; selvage,flannel serves configurations of type flannel, too")
 	f.StringVar(&o.BinDir, "cni-bin-dir", install.DefaultBinDir, "the container runtime's directory of plugins")
@@ -73,7 +74,8 @@ own network configuration if that was edited.`,
 	f.DurationVar(&o.Wait, "wait", time.Duration(0), "how long to wait for the subnet file")
 	f.BoolVar(&o.Force, "force", false,
 		"replace or remove files also if they are newer, were edited, or come from another program")
-	f.BoolVar(&watch, "watch", false, "wait for the subnet file without limit, keep running, and reinstall removed files")
+	f.BoolVar(&watch, "watch", false,
+		"wait for the subnet file without limit, keep running, and reinstall removed files")
 	f.BoolVar(&uninstall, "uninstall", false, "remove the installed files, the network configuration first")
 	return c
 }

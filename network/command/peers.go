@@ -26,11 +26,11 @@ func Peers() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "peers",
 		Short: "List the other nodes, and whether they can be reached",
-		Long: `peers shows one line for each other node's lease: its subnets, the public IP that packets for it are sent to,
-the device, and whether the kernel holds all entries for it. A rejected lease is shown with the reason.
+		Long: `peers shows one line for each other node's lease: its subnets, the public IP that packets for it are sent
+to, the device, and whether the kernel holds all entries for it. A rejected lease is shown with the reason.
 
-A few peers are probed through the overlay, each node by others: they are reachable, with the round-trip time, or
-unreachable. "not probed" says that other nodes probe the peer, or why this node probes none.`,
+A node probes a few peers through the overlay: these are reachable, with the round-trip time, or unreachable. A peer
+that is "not probed" is probed by other nodes, or the reason why this node probes none is shown.`,
 		Example: `  selvaged peers
   selvaged peers --bad`,
 		Args: cobra.NoArgs,

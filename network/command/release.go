@@ -25,7 +25,7 @@ func Release(defaultStateDir string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "release [SUBNET]",
 		Short: "Release the lease of this node, or of a subnet",
-		Long: `release deletes a lease from etcd, so that its subnet is free at once and not only when the lease expires.
+		Long: `release deletes a lease from etcd, so that its subnet is free at once and not when the lease expires.
 It is for a node that is taken out of service. Stop its daemon first: a running daemon claims its subnet again.
 
 Without SUBNET it releases this node's own lease, found by the instance id in the state directory.

@@ -178,7 +178,7 @@ func probesLine(all []status.Probes) string {
 	return strings.Join(parts, "; ")
 }
 
-// podsLines has a line for each bridge of pods, and for those that the daemon does not look after.
+// podsLines returns a line for each bridge of pods, and for the pods that the daemon does not manage.
 func podsLines(p status.Pods, now time.Time) (lines []string) {
 	for _, b := range p.Bridges {
 		text := fmt.Sprintf("%d without a bridge", b.Pods)
@@ -199,7 +199,7 @@ func podsLines(p status.Pods, now time.Time) (lines []string) {
 		lines = append(lines, text)
 	}
 	for _, u := range p.Unmanaged {
-		lines = append(lines, fmt.Sprintf("%d not looked after: %s", u.Count, u.Why))
+		lines = append(lines, fmt.Sprintf("%d not managed: %s", u.Count, u.Why))
 	}
 	if len(lines) == 0 {
 		lines = append(lines, fmt.Sprintf("%d, of which none has an interface on this node", p.Count))

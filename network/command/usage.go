@@ -38,7 +38,8 @@ func explainArgs(c *cobra.Command, args []string) error {
 				names = append(names, sub.Name())
 			}
 		}
-		return fmt.Errorf("unknown command %q%s (see %s --help)", args[0], didYouMean(args[0], "", names), c.CommandPath())
+		return fmt.Errorf("unknown command %q%s (see %s --help)",
+			args[0], didYouMean(args[0], "", names), c.CommandPath())
 	}
 	takes := strings.Fields(c.Use)[1:]
 	switch {

@@ -38,8 +38,8 @@ func checkSubnetFile(f Facts) (all []Finding) {
 			if has.IsValid() {
 				found = has.String()
 			}
-			all = append(all, failure(rewrite, "subnet file %s has %s, and this node's lease is %s: new pods get addresses "+
-				"that other nodes do not reach", f.File.Path, found, own))
+			all = append(all, failure(rewrite, "subnet file %s has %s, and this node's lease is %s: "+
+				"new pods get addresses that other nodes do not reach", f.File.Path, found, own))
 		}
 	}
 	if mtu := f.podMTU(); f.File.Content.MTU != mtu {
@@ -70,7 +70,7 @@ func checkBridge(f Facts) (all []Finding) {
 	if !ok {
 		return nil // no pods yet, or pods without a bridge
 	}
-	if bridge.Ports == 0 { // the kernel sets the MTU of an empty bridge to 1500, and the next pod's ADD corrects the rest
+	if bridge.Ports == 0 { // the kernel sets its MTU to 1500, and the next pod's ADD corrects the rest
 		return []Finding{passed("%s has no pods", bridge.Name)}
 	}
 	for _, own := range f.own() {
@@ -83,7 +83,8 @@ func checkBridge(f Facts) (all []Finding) {
 			others = append(others, a.String())
 		}
 		if len(others) > 0 && !found {
-			advice := "delete the pods of this node, then ip link delete " + bridge.Name + "; the next pod creates it again"
+			advice := "delete the pods of this node, then ip link delete " + bridge.Name +
+				"; the next pod creates it again"
 			all = append(all, failure(advice, "bridge %s has %s, and this node's subnet needs %s: "+
 				"no pod can be started, and other nodes do not reach the pods there",
 				bridge.Name, strings.Join(others, " "), want))

@@ -72,7 +72,8 @@ func (f Facts) checkDevice(d status.Device) (all []Finding) {
 	l, there := f.link(d.Name)
 	if x, ok := f.conflictingDevice(d); ok {
 		if other, is := network.ParseAlias(x.Alias); is {
-			return []Finding{failure("give one of the networks another VNI or port: Backend.VNI and Backend.Port in its config",
+			return []Finding{failure(
+				"give one of the networks another VNI or port: Backend.VNI and Backend.Port in its config",
 				"device %s of another network of selvage, %s, has VNI %d and port %d, so that %s cannot be created",
 				x.Name, other, x.VNI, x.Port, d.Name)}
 		}
@@ -85,7 +86,8 @@ func (f Facts) checkDevice(d status.Device) (all []Finding) {
 		return []Finding{failure(log+" shows why it cannot be created", "device %s is missing", d.Name)}
 	case !d.Present && f.others(l):
 		return []Finding{failure("give one of the networks another VNI: Backend.VNI in its config",
-			"device %s belongs to another network of selvage, %s", d.Name, strings.TrimPrefix(l.Alias, network.Alias+" "))}
+			"device %s belongs to another network of selvage, %s",
+			d.Name, strings.TrimPrefix(l.Alias, network.Alias+" "))}
 	case l.Kind != d.Kind || l.Alias != f.scope().Alias() && !d.Present:
 		return []Finding{failure(fmt.Sprintf("ip link delete %s, or rename it", d.Name),
 			"device %s is not selvage's, and has the name that selvage's needs", d.Name)}
@@ -137,7 +139,8 @@ func (f Facts) checkConfigMTU() []Finding {
 		advice := fmt.Sprintf("ip link set %s mtu %d, if the network carries that; "+
 			"or remove MTU from Backend in the network config", up.Name, mtu)
 		return []Finding{warning(advice,
-			"the network config's Backend.MTU is %d; uplink %s has only %d, which this node uses", mtu, up.Name, up.MTU)}
+			"the network config's Backend.MTU is %d; uplink %s has only %d, which this node uses",
+			mtu, up.Name, up.MTU)}
 	}
 	return nil
 }
@@ -170,7 +173,8 @@ func checkEntries(f Facts) []Finding {
 	}
 	switch {
 	case cause != nil:
-		return []Finding{failure(entryRemedy(first, cause.Code), "out of sync: %s: %s", strings.Join(late, ", "), cause.Text)}
+		return []Finding{failure(entryRemedy(first, cause.Code),
+			"out of sync: %s: %s", strings.Join(late, ", "), cause.Text)}
 	case len(late) > 0 && f.Status.State != status.Starting: // while it starts, not all desired entries are known
 		return []Finding{failure(entryRemedy(first, ""), "out of sync: %s", strings.Join(late, ", "))}
 	case len(late) == 0 && total > 0:
@@ -224,7 +228,8 @@ func (f Facts) shadowing(s netip.Prefix, peer string) (all []Finding) {
 		for _, a := range l.Addresses {
 			if l.Alias != f.scope().Alias() && s.Contains(a.Addr()) {
 				all = append(all, failure(fmt.Sprintf("ip address del %s dev %s", a, l.Name),
-					"device %s has the address %s, from %s's subnet %s: packets for pods there stay on this node", l.Name, a, peer, s))
+					"device %s has the address %s, from %s's subnet %s: packets for pods there stay on this node",
+					l.Name, a, peer, s))
 			}
 		}
 	}

@@ -138,24 +138,27 @@ func memberRemedy(etcd etcdCommands, e status.EtcdEndpoint) string {
 	}
 	switch subnet.Reason(e.Code) {
 	case subnet.ReasonUntrustedCertificate:
-		return "set --etcd-cafile to the authority that signed it: openssl s_client -connect " + at + " </dev/null shows it"
+		return "set --etcd-cafile to the authority that signed it: openssl s_client -connect " + at +
+			" </dev/null shows it"
 	case subnet.ReasonExpiredCertificate:
 		return "renew it there; or correct this host's clock, if date shows that it is wrong"
 	case subnet.ReasonWrongNameCertificate:
-		return "openssl s_client -connect " + at + " </dev/null | openssl x509 -noout -ext subjectAltName shows its names: " +
-			"use one of them in --etcd-endpoints"
+		return "openssl s_client -connect " + at + " </dev/null | openssl x509 -noout -ext subjectAltName " +
+			"shows its names: use one of them in --etcd-endpoints"
 	case subnet.ReasonExpiredClientCertificate:
 		return "renew the file of --etcd-certfile, which is read at each connection"
 	case subnet.ReasonRejectedClientCertificate, subnet.ReasonNoClientCertificate:
 		return "set --etcd-certfile and --etcd-keyfile to a certificate that is signed by etcd's --trusted-ca-file"
 	case subnet.ReasonNotTLS:
-		return "use http:// in --etcd-endpoints; or enable TLS in etcd: --cert-file, --key-file and --listen-client-urls"
+		return "use http:// in --etcd-endpoints; " +
+			"or enable TLS in etcd: --cert-file, --key-file and --listen-client-urls"
 	case subnet.ReasonNeedsTLS:
 		return "use https:// in --etcd-endpoints, and set --etcd-cafile"
 	case subnet.ReasonNameNotResolved:
 		return "check its name with getent hosts; or use its address in --etcd-endpoints"
 	case subnet.ReasonUnreachable:
-		return "allow TCP to " + at + " from here in firewalls and security groups on the way; check that the host is up"
+		return "allow TCP to " + at + " from here in firewalls and security groups on the way; " +
+			"check that the host is up"
 	}
 	return etcd.ctlAt(e.URL, "endpoint", "health") + "; on that host systemctl status etcd"
 }

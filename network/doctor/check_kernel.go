@@ -59,8 +59,9 @@ func sysctlName(path string) string {
 func (f Facts) disabled(path, effect string) (all []Finding) {
 	if f.Sysctls[path] == "0" {
 		name := sysctlName(path)
-		all = append(all, failure(fmt.Sprintf("sysctl -w %s=1; find what sets it to 0: grep -rs forward /etc/sysctl.conf "+
-			"/etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d", name), "%s is 0: %s", name, effect))
+		advice := fmt.Sprintf("sysctl -w %s=1; find what sets it to 0: "+
+			"grep -rs forward /etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d", name)
+		all = append(all, failure(advice, "%s is 0: %s", name, effect))
 	}
 	return all
 }
@@ -90,7 +91,8 @@ func checkForwarding(f Facts) (all []Finding) {
 			continue // the global setting changes that of each interface
 		}
 		for _, link := range links {
-			path := [...]string{subnet.IPv4: "net/ipv4/conf/", subnet.IPv6: "net/ipv6/conf/"}[family] + link + "/forwarding"
+			base := [...]string{subnet.IPv4: "net/ipv4/conf/", subnet.IPv6: "net/ipv6/conf/"}[family]
+			path := base + link + "/forwarding"
 			effect := fmt.Sprintf("this node forwards no %s packets that arrive on %s", family, link)
 			all = append(all, f.disabled(path, effect)...)
 		}
@@ -130,8 +132,8 @@ func checkRouterAdvertisements(f Facts) []Finding {
 	path := "net/ipv6/conf/" + l.Name + "/accept_ra"
 	if f.Sysctls[path] == "1" && f.Sysctls["net/ipv6/conf/"+l.Name+"/forwarding"] == "1" {
 		return []Finding{failure(fmt.Sprintf("sysctl -w %s=2", sysctlName(path)),
-			"%s is 1: a forwarding node then ignores router advertisements, and loses an IPv6 default route learnt from one",
-			sysctlName(path))}
+			"%s is 1: a forwarding node then ignores router advertisements, "+
+				"and loses an IPv6 default route learnt from one", sysctlName(path))}
 	}
 	return []Finding{passed("router advertisements on %s are accepted, or not used", l.Name)}
 }
@@ -154,8 +156,8 @@ func checkBridgeFilter(f Facts) []Finding {
 				value = "not available"
 			}
 			return []Finding{warning(fmt.Sprintf("modprobe br_netfilter; sysctl -w %s=1", sysctlName(setting)),
-				"%s is %s, and kube-proxy uses iptables: a pod gets no answer through a service from a pod of its own node",
-				sysctlName(setting), value)}
+				"%s is %s, and kube-proxy uses iptables: "+
+					"a pod gets no answer through a service from a pod of its own node", sysctlName(setting), value)}
 		}
 	}
 	return []Finding{passed("kube-proxy's rules see packets between pods of this node")}
@@ -182,10 +184,11 @@ func checkNeighbours(f Facts) (all []Finding) {
 		}
 		most = max(most, n)
 		if n >= limit {
-			setting := [...]string{subnet.IPv4: "net.ipv4", subnet.IPv6: "net.ipv6"}[family] + ".neigh.default.gc_thresh3"
+			base := [...]string{subnet.IPv4: "net.ipv4", subnet.IPv6: "net.ipv6"}[family]
+			setting := base + ".neigh.default.gc_thresh3"
 			all = append(all, failure(fmt.Sprintf("sysctl -w %s=%d, and add it to /etc/sysctl.d", setting, 2*n),
-				"%d nodes share a link with this one, and the kernel keeps %d neighbours (%s): beyond that, packets are dropped",
-				n, limit, setting))
+				"%d nodes share a link with this one, and the kernel keeps %d neighbours (%s): "+
+					"beyond that, packets are dropped", n, limit, setting))
 		}
 	}
 	if len(all) == 0 {

@@ -54,8 +54,8 @@ func rejectedLease(etcd etcdCommands, p status.Peer) Finding {
 		return failure(fmt.Sprintf("on %s, probably a cloned machine: stop the daemon, ip link delete its device, "+
 			"remove /var/lib/selvage, start the daemon; %s", at, remove), "%s", text)
 	case status.LeaseOwnIP:
-		return failure("give that node an address of its own; if this node left the lease behind when it was reinstalled, "+
-			releaseOf(etcd, p), "%s", text)
+		return failure("give that node an address of its own; "+
+			"if this node left the lease behind when it was reinstalled, "+releaseOf(etcd, p), "%s", text)
 	case status.LeaseOverlaps:
 		return failure(fmt.Sprintf("restart the daemon on %s, which claims another subnet; %s", at, remove), "%s", text)
 	}
@@ -100,9 +100,11 @@ func sharedPublicIPs(etcd etcdCommands, peers []status.Peer) (all []Finding) {
 				release = append(release, x)
 			}
 		}
-		all = append(all, warning(`run "selvaged status" on that node to see which lease is in use, and release the other: `+
-			strings.Join(release, ", or "), "leases %s share the public IP %s: a cloned machine, or a stale lease of a "+
-			"reinstalled node", strings.Join(keys, " and "), a))
+		advice := `run "selvaged status" on that node to see which lease is in use, and release the other: ` +
+			strings.Join(release, ", or ")
+		all = append(all, warning(advice,
+			"leases %s share the public IP %s: a cloned machine, or a stale lease of a reinstalled node",
+			strings.Join(keys, " and "), a))
 	}
 	return all
 }

@@ -97,7 +97,8 @@ func (f Facts) unprogrammed() (all []Finding) {
 		if f.Status.Pending() == 0 && code != status.EntryMissing { // otherwise the check of entries says why
 			text += fmt.Sprintf(": %s", first[code].Why)
 		}
-		all = append(all, failure("see entries, routes and device; selvaged explain ADDRESS follows a packet", "%s", text))
+		all = append(all, failure(
+			"see entries, routes and device; selvaged explain ADDRESS follows a packet", "%s", text))
 	}
 	if len(graced) > 0 {
 		all = append(all, warning("check their daemons, which claim the leases again: selvaged status there",

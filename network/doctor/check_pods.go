@@ -19,7 +19,7 @@ func checkPods(f Facts) (all []Finding) {
 			}
 		}
 		for _, u := range f.Status.Pods.Unmanaged {
-			all = append(all, passed("%d pods are not looked after: %s", u.Count, u.Why))
+			all = append(all, passed("%d pods are not managed: %s", u.Count, u.Why))
 		}
 	}
 	if f.Status != nil {
@@ -77,8 +77,8 @@ func (f Facts) ownShadowing(own netip.Prefix) (all []Finding) {
 			if !a.Addr().IsLinkLocalUnicast() && a.Overlaps(own) {
 				advice := fmt.Sprintf("give the network of %s another prefix, or the overlay another Network", l.Name)
 				all = append(all, warning(advice,
-					"device %s has %s, which overlaps this node's subnet %s: its hosts and this node's pods do not reach each other",
-					l.Name, a.Masked(), own))
+					"device %s has %s, which overlaps this node's subnet %s: "+
+						"its hosts and this node's pods do not reach each other", l.Name, a.Masked(), own))
 			}
 		}
 	}

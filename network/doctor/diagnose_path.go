@@ -27,7 +27,8 @@ func (f Facts) diagnose(p probe.Path) diagnosis {
 		return f.largeLost(p, *detail)
 	}
 	if x, ok := f.Explained[p.Key]; ok && !x.OK {
-		if slices.ContainsFunc(x.Steps, func(s status.Step) bool { return s.Mark == status.Foreign && s.Kind == "route" }) {
+		foreign := func(s status.Step) bool { return s.Mark == status.Foreign && s.Kind == "route" }
+		if slices.ContainsFunc(x.Steps, foreign) {
 			return fail("%s: %s", peerNames{}, x.Verdict).
 				advise("selvaged explain %s; ip rule; remove what is not yours", x.Address)
 		}
@@ -102,7 +103,8 @@ func delivered(p probe.Path, e probe.Echo) bool {
 func (f Facts) working(p probe.Path) diagnosis {
 	if big := p.UnderlayFull; p.Tunnel && big.NextHopMTU > 0 {
 		return warn("packets of full size to %s are fragmented, which is slow: %s on the way takes at most %d bytes, "+
-			"and they have %d", peerNames{}, big.By, big.NextHopMTU, big.Size).with(f.lowerMTU(p, big.NextHopMTU-p.Overhead))
+			"and they have %d", peerNames{}, big.By, big.NextHopMTU, big.Size).
+			with(f.lowerMTU(p, big.NextHopMTU-p.Overhead))
 	}
 	switch {
 	case !p.Overlay.Answered:
@@ -139,7 +141,8 @@ func (f Facts) largeLost(p probe.Path, detail probe.Detail) diagnosis {
 // lowerMTU returns the advice if pods' packets of up to a size pass and larger ones do not.
 func (f Facts) lowerMTU(p probe.Path, fits int) phrase {
 	if f.Status != nil && f.Status.Backend != nil && f.Status.Backend.Type == "host-gw" {
-		return textf("let the underlay carry %d bytes; or ip link set %s mtu %d on every node", p.FullSize, p.Link, fits)
+		return textf("let the underlay carry %d bytes; or ip link set %s mtu %d on every node",
+			p.FullSize, p.Link, fits)
 	}
 	return textf(`let the underlay carry %d bytes; or set "MTU": %d in Backend of the network config, %s in etcd, `+
 		"and restart the pods", p.FullSize+p.Overhead, fits+p.Overhead, f.etcd().key("config"))
@@ -161,8 +164,8 @@ func (f Facts) droppedHere(p probe.Path, detail probe.Detail) (diagnosis, bool) 
 		case p.Family == subnet.IPv4 && strictRPFilter && f.Counters.ReversePath > 0:
 			return fail("packets of %s arrive on %s, while this node sends to it by another interface, "+
 				"and the strict reverse path filter (rp_filter) drops them", peerNames{}, a.Interface).
-				advise("sysctl -w net.ipv4.conf.%s.rp_filter=2, and find what sets it to 1; or use one path on the underlay",
-					a.Interface), true
+				advise("sysctl -w net.ipv4.conf.%s.rp_filter=2, and find what sets it to 1; "+
+					"or use one path on the underlay", a.Interface), true
 		case f.Counters.Checksum > 0:
 			return fail("UDP packets from %s arrive with wrong checksums, and the kernel drops them", peerNames{}).
 				advise("start selvaged there with --vxlan-tx-checksum=off; or ethtool -K its uplink tx off"), true
@@ -170,9 +173,11 @@ func (f Facts) droppedHere(p probe.Path, detail probe.Detail) (diagnosis, bool) 
 			return fail("the VTEP filter drops packets of %s, which has a lease", peerNames{}).
 				advise("systemctl restart selvaged, and report it, with %s", log), true
 		case a.Outer.IsValid():
-			return fail("packets of %s arrive on %s, and this node's packet filter drops them", peerNames{}, a.Interface).
-				advise("allow inbound UDP port %s: iptables -I INPUT -p udp --dport %s -j ACCEPT, or the same in nftables or "+
-					"firewalld; nft list ruleset shows what drops it", f.port(), f.port()), true
+			return fail("packets of %s arrive on %s, and this node's packet filter drops them",
+				peerNames{}, a.Interface).
+				advise("allow inbound UDP port %s: iptables -I INPUT -p udp --dport %s -j ACCEPT, "+
+					"or the same in nftables or firewalld; nft list ruleset shows what drops it",
+					f.port(), f.port()), true
 		case strictRPFilter:
 			return fail("answers of %s arrive on %s, and this node drops them", peerNames{}, a.Interface).
 				advise("sysctl -w net.ipv4.conf.%s.rp_filter=2; nft list ruleset shows whether a filter drops them",
@@ -239,8 +244,9 @@ func (f Facts) refusedLocally(e probe.Echo) bool {
 func (f Facts) directLost(p probe.Path) diagnosis {
 	switch {
 	case p.Underlay.Answered && p.NoDevice: // the peer may have no address in its subnet
-		return warn("no answer for the pods of %s, though the underlay works: it does not forward, or has no pods yet, "+
-			"with --ip-blackhole-route", peerNames{}).advise("there: selvaged doctor")
+		return warn("no answer for the pods of %s, though the underlay works: "+
+			"it does not forward, or has no pods yet, with --ip-blackhole-route", peerNames{}).
+			advise("there: selvaged doctor")
 	case p.Underlay.Answered:
 		return fail("packets for the pods of %s are lost, though the underlay works", peerNames{}).
 			advise("there: selvaged doctor")
@@ -254,7 +260,8 @@ func (f Facts) unreachable(p probe.Path) diagnosis {
 	if f.Unresolved[p.Target.Underlay] || f.refusedLocally(p.Underlay) {
 		d = fail("no host on the link answers for the address of %s: it is down, or disconnected", peerNames{})
 	}
-	return d.advise("check that it is up and connected; if it is gone for good, %s%s", f.etcd().release(""), peerSubnet{})
+	return d.advise("check that it is up and connected; if it is gone for good, %s%s",
+		f.etcd().release(""), peerSubnet{})
 }
 
 // leaseOf returns the first subnet of a peer's lease, which identifies the lease.

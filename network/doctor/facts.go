@@ -102,7 +102,10 @@ type DropCounters struct {
 }
 
 func (c DropCounters) since(before DropCounters) DropCounters {
-	return DropCounters{c.Checksum - before.Checksum, c.ReversePath - before.ReversePath, c.Strangers - before.Strangers}
+	return DropCounters{
+		Checksum: c.Checksum - before.Checksum, ReversePath: c.ReversePath - before.ReversePath,
+		Strangers: c.Strangers - before.Strangers,
+	}
 }
 
 // link finds an interface.
@@ -144,8 +147,8 @@ func (f Facts) devices() (all []status.Device) {
 	for _, l := range f.Links {
 		if _, ok := network.ParseAlias(l.Alias); ok {
 			all = append(all, status.Device{
-				Name: l.Name, Kind: l.Kind, VNI: l.VNI, Port: l.Port, MTU: l.MTU, Overhead: l.Overhead, MAC: l.MAC, Local: l.Local,
-				Present: true,
+				Name: l.Name, Kind: l.Kind, VNI: l.VNI, Port: l.Port, MTU: l.MTU, Overhead: l.Overhead,
+				MAC: l.MAC, Local: l.Local, Present: true,
 			})
 		}
 	}

@@ -113,5 +113,7 @@ func (f *Facts) concerns(l Link) bool {
 
 // inside reports whether one of the networks contains a prefix.
 func inside(p netip.Prefix, networks []netip.Prefix) bool {
-	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) })
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool {
+		return n.Bits() <= p.Bits() && n.Contains(p.Addr())
+	})
 }

@@ -1,5 +1,5 @@
-// Package errno explains errors of the kernel: one and the same number means different things for different operations,
-// and names none of them. [Explain] adds what is meant, and what to do.
+// Package errno explains errors of the kernel: the same number means different things for different operations.
+// [Explain] adds what it means for an operation, and what to do.
 package errno
 
 import (
@@ -30,7 +30,8 @@ const (
 )
 
 const (
-	needsNetAdmin = "this needs CAP_NET_ADMIN in the network namespace: run selvaged as root, or give it the capability " +
+	needsNetAdmin = "this needs CAP_NET_ADMIN in the network namespace: " +
+		"run selvaged as root, or give it the capability " +
 		"(systemd: AmbientCapabilities=, Kubernetes: securityContext.capabilities)"
 	readOnly = "the file system is mounted read-only: choose another path, or mount it writable"
 )
@@ -42,7 +43,7 @@ type advice struct {
 	text   string
 }
 
-// table returns what is known. The first row that fits counts.
+// table returns all rows. The first row that matches counts.
 func table() []advice {
 	netlink := []Operation{Device, Address, Route, Neighbour, NFTables}
 	paths := []Operation{ListenUnix, File}
@@ -50,8 +51,8 @@ func table() []advice {
 		{netlink, []unix.Errno{unix.EPERM, unix.EACCES}, needsNetAdmin},
 		{netlink, []unix.Errno{unix.ENODEV}, "the device is gone, or has another name"},
 		{netlink, []unix.Errno{unix.EAFNOSUPPORT, unix.EPFNOSUPPORT},
-			"this kernel runs without the address family: start it without ipv6.disable=1, or disable IPv6 in the network " +
-				"config"},
+			"this kernel runs without the address family: " +
+				"start it without ipv6.disable=1, or disable IPv6 in the network config"},
 		{[]Operation{Device}, []unix.Errno{unix.EOPNOTSUPP}, "this kernel has no VXLAN (CONFIG_VXLAN, module vxlan)"},
 		{[]Operation{Device}, []unix.Errno{unix.EEXIST}, "another device has the name, or the VNI and port"},
 		{[]Operation{Device}, []unix.Errno{unix.EBUSY, unix.EADDRINUSE}, "the UDP port is in use"},
@@ -63,7 +64,8 @@ func table() []advice {
 		{[]Operation{Route, Neighbour, NFTables}, []unix.Errno{unix.EOPNOTSUPP, unix.EPROTONOSUPPORT},
 			"this kernel lacks the feature: see the kernel options in Documentation/backends.md"},
 		{[]Operation{Route}, []unix.Errno{unix.ENOBUFS, unix.ENOMEM},
-			"the kernel has no memory for another route: see net.ipv6.route.max_size, and the memory limit of the host"},
+			"the kernel has no memory for another route: " +
+				"see net.ipv6.route.max_size, and the memory limit of the host"},
 		{[]Operation{Neighbour}, []unix.Errno{unix.ENOBUFS, unix.ENOMEM, unix.ENOSPC},
 			"the kernel's neighbour table is full: raise net.ipv4.neigh.default.gc_thresh3 and that of ipv6"},
 		{[]Operation{NFTables}, []unix.Errno{unix.ENOENT},
@@ -93,7 +95,8 @@ func table() []advice {
 		{paths, []unix.Errno{unix.ENOTDIR}, "a part of the path is a file: remove it, or choose another path"},
 		{paths, []unix.Errno{unix.EISDIR}, "a directory is there: remove it, or choose another path"},
 		{paths, []unix.Errno{unix.EEXIST, unix.ENOTEMPTY},
-			"something else is there, such as a directory or a link that leads nowhere: remove it, or choose another path"},
+			"something else is there, such as a directory or a link that leads nowhere: " +
+				"remove it, or choose another path"},
 		{append(paths, RawSocket, NFTables, ListenTCP), []unix.Errno{unix.EMFILE, unix.ENFILE},
 			"too many files are open: raise the limit (ulimit -n, fs.file-max)"},
 		{paths, []unix.Errno{unix.EIO}, "the disk fails: see the kernel's log"},
@@ -106,8 +109,8 @@ type explained struct{ error }
 // Unwrap returns the error with its cause.
 func (e explained) Unwrap() error { return e.error }
 
-// Explain returns an error of an operation with what it means and what to do, if that is known; err is still found by
-// errors.Is. An error that was explained before is returned as it is.
+// Explain returns an error of an operation with what it means and what to do, if that is known. The result wraps err.
+// An error that is explained already is returned unchanged.
 func Explain(op Operation, err error) error {
 	var number unix.Errno
 	var before explained

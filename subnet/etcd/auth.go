@@ -54,8 +54,8 @@ func (l *login) unary(ctx context.Context, method string, req, reply any, conn *
 		return err
 	}
 	if !l.started.Load() {
-		// The client would request a token inside clientv3.New, and fail there as long as etcd is down. With this answer
-		// it goes on, and requests one when a request is rejected.
+		// The client would request a token inside clientv3.New, and fail there as long as etcd is down. With this
+		// answer it goes on, and requests one when a request is rejected.
 		return rpctypes.ErrGRPCAuthNotEnabled
 	}
 	select {

@@ -16,8 +16,8 @@ import (
 )
 
 // challengeField is the field of a lease's value by which a node asks the holder whether it is alive. Its content is
-// random, to recognise it again. Nodes ignore it, flannel's too, as any field that they do not know; a holder writes
-// its value again without it.
+// random, so that the node recognises its own question. Nodes ignore the field, flannel's too, as any unknown field; a
+// holder writes its value again without it.
 const challengeField = "SelvageChallenge"
 
 // challengePoll spaces the reads that wait for an answer.
@@ -39,20 +39,19 @@ func (s *Store) Challenge(ctx context.Context, r subnet.Record, patience time.Du
 		next, err := s.get(ctx, r.Name)
 		switch {
 		case err != nil:
-			// The holder cannot be expected to reach what this node cannot reach either.
+			// If this node cannot reach the store, the holder may not reach it either.
 			return r, false, fmt.Errorf("ask the holder of %s: %w", r.Name, err)
 		case next == nil:
 			return r, false, fmt.Errorf("ask the holder of %s: %w: the key is gone", r.Name, subnet.ErrTaken)
 		}
 		kv = next
 		now = s.keys.record(kv)
-		switch asked := challengeOf(kv.Value); {
+		switch {
 		case !sameLease(now, r):
 			return now, false, fmt.Errorf("ask the holder of %s: %w: its lease has changed", r.Name, subnet.ErrTaken)
-		case asked == "":
+		case challengeOf(kv.Value) == "":
 			return now, true, nil
-		case asked != question: // another node asks the same
-		}
+		} // otherwise the question, of this node or of another one, is not answered yet
 	}
 	return s.keys.record(kv), false, nil
 }
@@ -149,10 +148,10 @@ func withChallenge(value []byte, question string) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// challengeOf returns the question in a lease's value; empty: there is none.
+// challengeOf returns the question in a lease's value, or "".
 func challengeOf(value []byte) string {
 	if !bytes.Contains(value, []byte(challengeField)) {
-		return "" // as nearly always
+		return "" // the usual case
 	}
 	var v struct{ SelvageChallenge string }
 	_ = json.Unmarshal(value, &v) // a malformed value asks nothing

@@ -121,8 +121,8 @@ func (s *Store) takeOver(ctx context.Context, have subnet.Record, e entry) (subn
 	if err == nil && ttl == s.ttl() {
 		return s.write(ctx, &have, e, have.LeaseID)
 	}
-	// Either the etcd lease has expired, and the key is about to vanish if it has not yet. Or it has another TTL than it
-	// has to have now, and that cannot be changed.
+	// Either the etcd lease has expired, and the key is about to vanish if it has not yet. Or it has another TTL than
+	// it has to have now, and that cannot be changed.
 	over := err != nil
 	g, err := s.takeGrant(ctx, e)
 	if err != nil {

@@ -20,13 +20,13 @@ import (
 
 const (
 	// A connection on which nothing has arrived for so long is pinged, and closed if there is no answer. etcd closes
-	// connections that are pinged more often than every 5 s (--grpc-keepalive-min-time), and those that are pinged while
-	// no stream is open; so PermitWithoutStream stays off.
+	// connections that are pinged more often than every 5 s (--grpc-keepalive-min-time), and those that are pinged
+	// while no stream is open; so PermitWithoutStream stays off.
 	pingAfter   = 10 * time.Second
 	pingTimeout = 5 * time.Second
 
-	// Largest answer that is accepted. A page of lease records has one or two tenths of a megabyte; what is stored under
-	// our prefix must not be able to cost gigabytes of memory. etcd itself keeps values under 1.5 MB.
+	// Largest answer that is accepted. A page of lease records has one or two tenths of a megabyte; what is stored
+	// under our prefix must not be able to cost gigabytes of memory. etcd itself keeps values under 1.5 MB.
 	maxAnswer = 8 << 20
 )
 
@@ -71,7 +71,9 @@ func New(opts Options) (*Store, error) {
 		grpc.WithContextDialer(open.dial),
 		// gRPC would wait up to two minutes between attempts, long after etcd is back.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: opts.retryLast},
+			Backoff: backoff.Config{
+				BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: opts.retryLast,
+			},
 			MinConnectTimeout: opts.DialTimeout,
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
@@ -83,7 +85,8 @@ func New(opts Options) (*Store, error) {
 		}
 		dial = append(dial, grpc.WithTransportCredentials(certs))
 	} else if opts.tlsFiles() {
-		opts.Log.Warnf("connecting to etcd without TLS: certificates are configured, but %s is not https", opts.Endpoints[0])
+		opts.Log.Warnf("connecting to etcd without TLS: certificates are configured, but %s is not https",
+			opts.Endpoints[0])
 	}
 	who := newLogin(opts.PasswordFile)
 	meter := newMeter()
@@ -108,9 +111,11 @@ func New(opts Options) (*Store, error) {
 		watches: pb.NewWatchClient(client.ActiveConnection()),
 		leases:  pb.NewLeaseClient(client.ActiveConnection()),
 		keys:    newKeyspace(opts.Prefix),
-		contact: &outage{log: opts.Log, lost: "etcd unavailable; the data path is unaffected", back: "reconnected to etcd"},
-		holds:   map[*hold]struct{}{},
-		latest:  map[identity]subnet.Record{},
+		contact: &outage{
+			log: opts.Log, lost: "etcd unavailable; the data path is unaffected", back: "reconnected to etcd",
+		},
+		holds:  map[*hold]struct{}{},
+		latest: map[identity]subnet.Record{},
 
 		connections: open,
 		login:       who,

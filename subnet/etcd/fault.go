@@ -79,9 +79,10 @@ func (o Options) advice(err error) (subnet.Reason, string) {
 				"common name is a user"
 	case is(rpctypes.ErrGRPCPermissionDenied):
 		// [Store.explain] finds out which of them is missing, if it still is.
+		keys := newKeyspace(o.Prefix)
 		return subnet.ReasonForbidden,
-			fmt.Sprintf("etcd denied %s access: its role needs read on %s/config, and readwrite on the prefix %s/subnets/",
-				user, strings.TrimSuffix(o.Prefix, "/"), strings.TrimSuffix(o.Prefix, "/"))
+			fmt.Sprintf("etcd denied %s access: its role needs read on %s, and readwrite on the prefix %s",
+				user, keys.config, keys.subnets)
 	case is(rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision):
 		return subnet.ReasonTokenExpired, "etcd's authentication has changed: requesting a new token"
 	case is(rpctypes.ErrGRPCNoSpace):
@@ -132,7 +133,8 @@ func (o Options) advice(err error) (subnet.Reason, string) {
 		return subnet.ReasonUnreadableFile, "the file with the password for " + user + " cannot be used"
 
 	case code == codes.Unimplemented:
-		return subnet.ReasonOldVersion, fmt.Sprintf("the server at %s has no v3 API: etcd 3.4 or later is needed", where)
+		return subnet.ReasonOldVersion,
+			fmt.Sprintf("the server at %s has no v3 API: etcd 3.4 or later is needed", where)
 	case code == codes.ResourceExhausted:
 		return subnet.ReasonOversized, "a value under " + o.Prefix + " is too large to be read: remove it"
 	case says("no such host", "server misbehaving"):

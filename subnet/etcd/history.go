@@ -26,7 +26,8 @@ var errSilent = errors.New("etcd's watch is silent")
 // a config or lease that was not written when ours was.
 func (w *watcher) check(ctx context.Context) (revision int64, err error) {
 	p := w.where()
-	ops := []clientv3.Op{clientv3.OpGet(w.keys.config, clientv3.WithKeysOnly(), clientv3.WithRev(max(p.seen, p.configAt)))}
+	at := clientv3.WithRev(max(p.seen, p.configAt))
+	ops := []clientv3.Op{clientv3.OpGet(w.keys.config, clientv3.WithKeysOnly(), at)}
 	if p.mark != "" {
 		ops = append(ops, clientv3.OpGet(w.keys.subnets+p.mark, clientv3.WithKeysOnly(), clientv3.WithRev(p.seen)))
 	}

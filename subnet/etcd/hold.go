@@ -143,7 +143,8 @@ func (s *Store) rewrite(ctx context.Context, h *hold, e entry) error {
 		case errors.As(err, &c):
 			// Another revision of the same lease is no loss here either: another node may have asked for the holder.
 			mine := slices.IndexFunc(c.held, func(r subnet.Record) bool {
-				return h.wrote(r) || r.Name == h.current.Name && r.Version != h.current.Version && sameLease(r, h.current)
+				another := r.Name == h.current.Name && r.Version != h.current.Version
+				return h.wrote(r) || another && sameLease(r, h.current)
 			})
 			if mine < 0 && len(c.held) > 0 {
 				return fmt.Errorf("%w: %w: %w", subnet.ErrLost, subnet.ErrRewritten, c)

@@ -34,14 +34,14 @@ type Options struct {
 
 	// CAFile names the authorities (PEM) that may vouch for etcd; empty: those of the system.
 	CAFile string
-	// CertFile and KeyFile (PEM), both or none, are what we show to etcd. All three are read at each connection, so that
-	// a certificate can be replaced while we run.
+	// CertFile and KeyFile (PEM), both or none, are what we show to etcd. All three are read at each connection, so
+	// that a certificate can be replaced while we run.
 	CertFile, KeyFile string
 	// Username and Password, both or none. In a large cluster a client certificate whose common name is the user is the
 	// better way: to check a password costs etcd some 50 ms, for each node that connects.
 	Username, Password string
-	// PasswordFile holds the password in the place of Password. It is read whenever etcd asks for it, so that the password
-	// can be changed while we run: first in the file, then in etcd, or the other way round.
+	// PasswordFile holds the password in the place of Password. It is read whenever etcd asks for it, so that the
+	// password can be changed while we run: first in the file, then in etcd, or the other way round.
 	PasswordFile string
 
 	// LeaseTTL is how long a lease outlives its node's last renewal, in whole seconds; 0: DefaultLeaseTTL. etcd raises
@@ -51,17 +51,17 @@ type Options struct {
 	DialTimeout time.Duration
 	// RequestTimeout bounds one request; 0: DefaultRequestTimeout.
 	RequestTimeout time.Duration
-	// ListSpread is the time over which the nodes of a cluster spread their lists when etcd's history is gone, because it
-	// was wiped or restored from a backup: each waits a random part of it before it lists all leases again. All nodes
-	// notice at the same moment, and 10,000 lists of 10,000 leases are more than etcd can answer at once; above 1,000
-	// leases it is longer in proportion to their number. The first list of a Watch does not wait, and neither does one
-	// after a compaction, which does not affect all nodes at once.
+	// ListSpread is the time over which the nodes of a cluster spread their lists when etcd's history is gone, because
+	// it was wiped or restored from a backup: each waits a random part of it before it lists all leases again. All
+	// nodes notice at the same moment, and 10,000 lists of 10,000 leases are more than etcd can answer at once; above
+	// 1,000 leases it is longer in proportion to their number. The first list of a Watch does not wait, and neither
+	// does one after a compaction, which does not affect all nodes at once.
 	//
-	// A node claims its own lease again in the first quarter of its wait, which takes a few small requests: a wiped etcd
-	// gets it back before the lists. What is missing until then costs no packet: no node removes anything from the kernel
-	// while it waits, and peers that see a lease missing retain its entries for a grace period. But a node that needs a
-	// subnet for the first time in these seconds can get one whose owner is not back yet. 0: DefaultListSpread; negative:
-	// at once.
+	// A node claims its own lease again in the first quarter of its wait, which takes a few small requests: a wiped
+	// etcd gets it back before the lists. What is missing until then costs no packet: no node removes anything from the
+	// kernel while it waits, and peers that see a lease missing retain its entries for a grace period. But a node that
+	// needs a subnet for the first time in these seconds can get one whose owner is not back yet. 0: DefaultListSpread;
+	// negative: at once.
 	ListSpread time.Duration
 	// Log gets a line when etcd becomes unavailable and one when it is back; nil: nothing is logged.
 	Log logrus.FieldLogger

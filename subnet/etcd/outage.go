@@ -25,11 +25,11 @@ type outage struct {
 	since  time.Time // of the first failure; zero: none
 	cause  error
 	logged map[string]bool // the advice that was logged
-	said   backoff.Backoff // between outages that are logged
+	quiet  backoff.Backoff // after an outage that was logged
 }
 
-// saidBackoff spaces the log lines about outages that come again and again.
-var saidBackoff = backoff.Policy{Min: time.Second, Max: 10 * time.Minute, Settle: 60}
+// logBackoff spaces the log lines about events that recur.
+var logBackoff = backoff.Policy{Min: time.Second, Max: 10 * time.Minute, Settle: 60}
 
 // failure notes a failed attempt.
 func (o *outage) failure(err error) {
@@ -45,7 +45,7 @@ func (o *outage) failure(err error) {
 		advice = f.advice
 	}
 	now := time.Now()
-	if now.Sub(o.since) < outageAfter || o.logged[advice] || len(o.logged) == 0 && !o.said.Due(now) {
+	if now.Sub(o.since) < outageAfter || o.logged[advice] || len(o.logged) == 0 && !o.quiet.Due(now) {
 		return
 	}
 	o.logged[advice] = true
@@ -58,7 +58,7 @@ func (o *outage) over() {
 	defer o.mu.Unlock()
 	if len(o.logged) > 0 {
 		o.log.WithField("after", time.Since(o.since).Round(time.Second)).Info(o.back)
-		o.said.Next(saidBackoff, time.Now())
+		o.quiet.Next(logBackoff, time.Now())
 	}
 	o.since, o.cause, o.logged = time.Time{}, nil, nil
 }

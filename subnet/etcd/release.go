@@ -13,7 +13,8 @@ import (
 var (
 	// ErrNoLease means that no lease is the one looked for.
 	ErrNoLease = errors.New("no such lease")
-	// ErrReservation means that the lease is a reservation, which an operator made and which is not released by mistake.
+	// ErrReservation means that the lease is a reservation, which an operator made and which is not released by
+	// mistake.
 	ErrReservation = errors.New("the lease is a reservation")
 )
 
@@ -41,8 +42,8 @@ func (s *Store) ReleaseNode(ctx context.Context, match func(subnet.Lease) bool, 
 	}
 	r := found[0]
 	if r.LeaseID == 0 && !force {
-		return r, fmt.Errorf("release %s: %w: it is not deleted, and the subnet stays reserved for its node; to delete it, "+
-			"use --force or etcdctl del %s", r.Name, ErrReservation, s.keys.subnets+r.Name)
+		return r, fmt.Errorf("release %s: %w: it is not deleted, and the subnet stays reserved for its node; "+
+			"to delete it, use --force or etcdctl del %s", r.Name, ErrReservation, s.keys.subnets+r.Name)
 	}
 	if err := s.Release(ctx, r); errors.Is(err, subnet.ErrLost) {
 		return r, fmt.Errorf("%w meanwhile: is its daemon still running? Stop it, then try again", err)

@@ -59,7 +59,8 @@ func (s *Store) missingRights(ctx context.Context) (missing []right) {
 		missing = append(missing, right{"read on " + s.keys.config, []string{"read", s.keys.config}})
 	}
 	grant := []string{"--prefix=true", "readwrite", s.keys.subnets}
-	list := clientv3.OpGet(s.keys.subnets, clientv3.WithRange(s.keys.end), clientv3.WithKeysOnly(), clientv3.WithLimit(1))
+	list := clientv3.OpGet(s.keys.subnets,
+		clientv3.WithRange(s.keys.end), clientv3.WithKeysOnly(), clientv3.WithLimit(1))
 	if refused(list) {
 		// Whether it may write cannot be found out without reading.
 		return append(missing, right{"read on the prefix " + s.keys.subnets, grant})
@@ -77,7 +78,8 @@ func (o Options) lacks(missing []right, err error) *fault {
 	var commands [][]string
 	for _, r := range missing {
 		command := append([]string{"etcdctl", "role", "grant-permission", "ROLE"}, r.grant...)
-		what, texts, commands = append(what, r.what), append(texts, strings.Join(command, " ")), append(commands, command)
+		what, commands = append(what, r.what), append(commands, command)
+		texts = append(texts, strings.Join(command, " "))
 	}
 	return &fault{
 		reason: subnet.ReasonForbidden, commands: commands, err: err,

@@ -24,7 +24,9 @@ func (w *watcher) snapshot(ctx context.Context) error {
 		leases = 0
 	)
 	for {
-		options := []clientv3.OpOption{clientv3.WithRange(w.keys.end), clientv3.WithLimit(size), clientv3.WithRev(p.seen)}
+		options := []clientv3.OpOption{
+			clientv3.WithRange(w.keys.end), clientv3.WithLimit(size), clientv3.WithRev(p.seen),
+		}
 		ops := []clientv3.Op{clientv3.OpGet(from, options...)}
 		first := p.seen == 0
 		if first {

@@ -32,7 +32,7 @@ type watcher struct {
 	leases    int             // how many there were in the last snapshot
 	regressed bool            // the history of the last snapshot is gone
 	bare      bool            // it was logged that there is no config
-	said      backoff.Backoff // between lines about another history
+	quiet     backoff.Backoff // after a log line about another history
 
 	mu       sync.Mutex // the goroutine that minds a quiet stream reads the position
 	position position
@@ -60,7 +60,8 @@ func (p *position) note(r subnet.Record) {
 }
 
 var (
-	// errHistory means that the store does not have the history that was seen: etcd was wiped or restored from a backup.
+	// errHistory means that the store does not have the history that was seen: etcd was wiped or restored from a
+	// backup.
 	errHistory = errors.New("etcd's history is another than before")
 	// errMissed means that the store has a config that the watch did not deliver.
 	errMissed = errors.New("changes in etcd were missed")
@@ -152,10 +153,10 @@ func (w *watcher) regress() {
 		return
 	}
 	w.regressed = true
-	if !w.said.Due(time.Now()) {
+	if !w.quiet.Due(time.Now()) {
 		return
 	}
-	w.said.Next(saidBackoff, time.Now())
+	w.quiet.Next(logBackoff, time.Now())
 	w.opts.Log.WithField("revision", w.where().seen).
 		Warn("etcd was wiped or restored from a backup; listing all leases again")
 }

@@ -48,7 +48,9 @@ func (n *contender) now(key string, err error) {
 
 func (n *contender) lease(p netip.Prefix) subnet.Lease {
 	l := subnet.Lease{BackendType: "vxlan", InstanceID: n.id}
-	l.Endpoints[subnet.IPv4] = subnet.Endpoint{Subnet: p, PublicIP: n.ip, Data: `{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`}
+	l.Endpoints[subnet.IPv4] = subnet.Endpoint{
+		Subnet: p, PublicIP: n.ip, Data: `{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`,
+	}
 	return l
 }
 

@@ -20,7 +20,8 @@ func regressed(t *testing.T, s State, want int) {
 func stopAt(name string) (before func(subnet.Event), blocked, goOn chan struct{}) {
 	blocked, goOn = make(chan struct{}), make(chan struct{})
 	return func(e subnet.Event) {
-		if e.Type == subnet.Changed && slices.ContainsFunc(e.Put, func(r subnet.Record) bool { return r.Name == name }) {
+		named := func(r subnet.Record) bool { return r.Name == name }
+		if e.Type == subnet.Changed && slices.ContainsFunc(e.Put, named) {
 			close(blocked)
 			<-goOn
 		}
@@ -29,7 +30,7 @@ func stopAt(name string) (before func(subnet.Event), blocked, goOn chan struct{}
 
 func harmCases() []testCase {
 	return []testCase{
-		{"a store that was wiped and written again before the watcher looked is another", func(t *testing.T, c Cluster) {
+		{"a store that was wiped and rewritten before the watcher looked is another", func(t *testing.T, c Cluster) {
 			c.Write(t, "config", "{}")
 			before, blocked, goOn := stopAt(c.name(1))
 			w := Watch(t, c.Open(t), before)

@@ -28,8 +28,8 @@ func watchCases() []testCase {
 				t.Errorf("the snapshot has %q", got)
 			}
 			one := s.Leases[c.name(1)]
-			if one.Bad != nil || one.NodeName != "one" || one.Endpoints != single(1, "").Endpoints || one.LeaseID != 0 ||
-				one.Order > one.Version || one.Version >= s.Leases[c.name(2)].Version {
+			if one.Bad != nil || one.NodeName != "one" || one.Endpoints != single(1, "").Endpoints ||
+				one.LeaseID != 0 || one.Order > one.Version || one.Version >= s.Leases[c.name(2)].Version {
 				t.Errorf("the snapshot has %+v", one)
 			}
 			c.put(t, 1, "one again")
@@ -40,7 +40,8 @@ func watchCases() []testCase {
 			if got := s.Names(); !slices.Equal(got, c.names(1, 3, 4)) {
 				t.Errorf("after the changes there is %q", got)
 			}
-			if got := s.Leases[c.name(1)]; got.NodeName != "one again" || got.Order != one.Order || got.Version <= one.Version {
+			got := s.Leases[c.name(1)]
+			if got.NodeName != "one again" || got.Order != one.Order || got.Version <= one.Version {
 				t.Errorf("%+v has become %+v", one, got)
 			}
 			if s.Synced != 1 {
@@ -211,7 +212,9 @@ func keyCases() []testCase {
 		}},
 		{"other keys below the prefix are ignored", func(t *testing.T, c Cluster) {
 			write := func(value string) {
-				for _, key := range []string{"other", "config/x", "configuration", "subnet", "subnets2/10.5.1.0-24", "subnetsx"} {
+				for _, key := range []string{
+					"other", "config/x", "configuration", "subnet", "subnets2/10.5.1.0-24", "subnetsx",
+				} {
 					c.Write(t, key, value)
 				}
 			}

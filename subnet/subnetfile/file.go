@@ -204,7 +204,8 @@ func parseNetworks(f subnet.Family, value string) ([]netip.Prefix, error) {
 	for part := range strings.SplitSeq(value, ",") {
 		p, ok := parsePrefix(f, part)
 		if !ok {
-			return nil, fmt.Errorf("want one or more %s networks separated by commas, such as %s", f, example(f).Masked())
+			return nil, fmt.Errorf("want one or more %s networks separated by commas, such as %s",
+				f, example(f).Masked())
 		}
 		networks = append(networks, p.Masked())
 	}
@@ -265,7 +266,8 @@ func parseIPMasq(value string) (bool, error) {
 func Read(path string) (File, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return File{}, fmt.Errorf("read subnet file (selvaged writes it once this node has a lease; is it running?): %w", err)
+		return File{}, fmt.Errorf(
+			"read subnet file (selvaged writes it once this node has a lease; is it running?): %w", err)
 	}
 	if err != nil {
 		return File{}, fmt.Errorf("read subnet file: %w", inPlace(err))

@@ -18,7 +18,8 @@ func Peers() []subnet.Record {
 	return []subnet.Record{
 		peer("10.5.12.0-24&fd00:5:0:c::-64",
 			`{"PublicIP":"172.31.0.12","PublicIPv6":"fd00:31::12","BackendType":"vxlan",`+
-				`"BackendData":{"VNI":1,"VtepMAC":"0e:05:00:00:00:0c"},"BackendV6Data":{"VNI":1,"VtepMAC":"0e:05:00:00:06:0c"},`+
+				`"BackendData":{"VNI":1,"VtepMAC":"0e:05:00:00:00:0c"},`+
+				`"BackendV6Data":{"VNI":1,"VtepMAC":"0e:05:00:00:06:0c"},`+
 				`"InstanceID":"0000000000000000000000000000000c","NodeName":"node-12"}`, 12),
 		peer("10.5.13.0-24", `{"PublicIP":"172.31.0.13","PublicIPv6":null,"BackendType":"vxlan",`+ // flannel's
 			`"BackendData":{"VNI":1,"VtepMAC":"0e:05:00:00:00:0d"}}`, 13),

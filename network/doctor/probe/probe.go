@@ -33,8 +33,8 @@ type Target struct {
 	// Tunnel: the path is a VXLAN tunnel, which adds Overhead bytes to each packet on the underlay.
 	Tunnel   bool
 	Overhead int
-	// Overlay is the peer's address in the overlay. A peer without an overlay device (NoDevice) may have none: then it is
-	// the address of the pods' bridge, probed with a hop limit of one, so that the peer answers in either case.
+	// Overlay is the peer's address in the overlay. A peer without an overlay device (NoDevice) may have none: then it
+	// is the address of the pods' bridge, probed with a hop limit of one, so that the peer answers in either case.
 	Overlay  netip.Addr
 	NoDevice bool
 	FullSize int // size of the largest IP packets of pods, in bytes

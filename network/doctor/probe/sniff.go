@@ -149,7 +149,8 @@ func (s *sniffer) run(ctx context.Context, report func(capture)) error {
 func findEcho(b []byte, port, id uint16) []capture {
 	p, ok := decodeIP(b)
 	var outer netip.Addr
-	if ok && p.protocol == unix.IPPROTO_UDP && len(p.payload) > inVXLAN && binary.BigEndian.Uint16(p.payload[2:]) == port {
+	if ok && p.protocol == unix.IPPROTO_UDP && len(p.payload) > inVXLAN &&
+		binary.BigEndian.Uint16(p.payload[2:]) == port {
 		outer = p.from
 		p, ok = decodeIP(p.payload[inVXLAN:])
 	}

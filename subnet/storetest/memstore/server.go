@@ -243,7 +243,8 @@ func (s *Server) Backup() (restore func()) {
 	saved := s.state
 	saved.events, saved.compacted = nil, saved.revision
 	saved.asked = maps.Clone(saved.asked)
-	saved.records, saved.nodes, saved.grants = maps.Clone(saved.records), maps.Clone(saved.nodes), maps.Clone(saved.grants)
+	saved.records, saved.nodes = maps.Clone(saved.records), maps.Clone(saved.nodes)
+	saved.grants = maps.Clone(saved.grants)
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
