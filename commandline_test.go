@@ -118,6 +118,7 @@ func TestCompletion(t *testing.T) {
 	for line, want := range map[string]string{
 		"status -o ": "table json", "peers -o j": "json", "doctor --check daemon,pe": "daemon,peers", "--log-level ": "error warning info debug",
 		"--vxlan-tx-checksum ": "on off auto", "doct": "doctor", "doctor --socket /nowhere --peer ": "",
+		"--ready-requires ": "entries traffic", "config ": "show check set",
 	} {
 		args := strings.Split(line, " ")
 		var words []string

@@ -97,7 +97,7 @@ func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) err
 		case errors.Is(err, errHistory):
 			w.listed = false
 			w.regress()
-			// run spreads the lists. More than one wiped store in a while is two of them behind one address.
+			// run spreads the lists. A history that changes again soon is that of another store at the same address.
 			if now := time.Now(); relist.Due(now) {
 				relist.Next(historyBackoff, now)
 				continue
