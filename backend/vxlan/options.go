@@ -27,16 +27,27 @@ type Options struct {
 	DirectRouting bool
 }
 
+// optionsJSON is the Backend object as JSON. Missing fields are nil.
+type optionsJSON struct {
+	VNI, Port, MTU               *int64
+	GBP, Learning, DirectRouting *bool
+}
+
+// keys returns the keys of the Backend object, beside Type.
+func keys() (names []string) {
+	for f := range reflect.TypeFor[optionsJSON]().Fields() {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
 // parseOptions reads the Backend object; nil is one without fields.
 func parseOptions(data []byte) (Options, error) {
 	o := Options{VNI: defaultVNI, Port: defaultPort}
 	if len(data) == 0 {
 		return o, nil
 	}
-	var j struct {
-		VNI, Port, MTU               *int64
-		GBP, Learning, DirectRouting *bool
-	}
+	var j optionsJSON
 	if err := json.Unmarshal(data, &j); err != nil {
 		return o, fmt.Errorf("network config: Backend%w", describe(err))
 	}

@@ -85,7 +85,7 @@ func TestNetworkConfigIsDocumented(t *testing.T) {
 			want = append(want, key)
 		}
 	}
-	for _, key := range append(fieldsOf(t, "backend/vxlan/options.go", "parseOptions"), "Type") {
+	for _, key := range append(fieldsOf(t, "backend/vxlan/options.go", "optionsJSON"), "Type") {
 		want = append(want, "Backend."+key)
 	}
 	for _, row := range rows(section(t, "Documentation/configuration.md", "Network config")) {
