@@ -1,7 +1,7 @@
 // Package node assembles one node's daemon from its parts: the lease store, the uplink, a backend, the kernel, the
 // packet filter and the subnet file. main, the lab and the tests all call [Run].
 //
-// One goroutine, the loop in node.go, owns the state and makes all decisions: the view of the leases, the tables, the
+// One goroutine, the loop in loop.go, owns the state and makes all decisions: the view of the leases, the tables, the
 // node's own lease. The other goroutines only notify it (the store's watch, the kernel's notifications, a finished
 // claim) or do slow work for it (a claim, the filter rules). Run waits for all of them before it returns.
 package node

@@ -10,7 +10,6 @@ package status
 import (
 	"cmp"
 	"encoding/json"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -156,48 +155,6 @@ type Drops struct {
 	SendErrors    uint64 `json:"tx_errors"`
 }
 
-// Filter is the packet filter.
-type Filter struct {
-	Mode    string `json:"mode,omitempty"` // how the rules in force are kept: "nftables" or "iptables"
-	Code    Reason `json:"code,omitempty"` // why in this mode
-	Why     Text   `json:"why,omitempty"`  // the same for people
-	InForce bool   `json:"in_force"`
-	// Foreign has a text for each of Drops, with what to do about it, and Trouble for each of Troubles.
-	Foreign    []Text          `json:"foreign,omitempty"`
-	Drops      []FilterDrop    `json:"drops,omitempty"`
-	Left       []Text          `json:"left,omitempty"` // rules of an earlier run that could not be removed
-	Trouble    []Text          `json:"trouble,omitempty"`
-	Troubles   []FilterTrouble `json:"troubles,omitempty"`
-	VTEPFilter bool            `json:"vtep_filter"`
-}
-
-// FilterDrop is a chain of another program that drops the overlay's packets.
-type FilterDrop struct {
-	Family   string       `json:"family"` // "IPv4" or "IPv6"
-	Table    string       `json:"table"`  // with its family: "ip filter"; without it for legacy iptables
-	Chain    string       `json:"chain"`
-	Legacy   bool         `json:"legacy,omitempty"` // it belongs to legacy iptables
-	Network  netip.Prefix `json:"network"`          // of the overlay, whose packets are dropped
-	Text     Text         `json:"text"`             // what drops which packets
-	Commands []string     `json:"commands"`         // shell commands that accept the packets
-	Advice   Text         `json:"advice"`           // Commands, and alternatives
-}
-
-// FilterTrouble is a setting of the packet filter that cannot be applied as the network config asks.
-type FilterTrouble struct {
-	Code   Reason `json:"code"`
-	Text   Text   `json:"text"`
-	Advice Text   `json:"advice,omitempty"`
-}
-
-// String joins the text and the advice.
-func (t FilterTrouble) String() string {
-	if t.Advice == "" {
-		return string(t.Text)
-	}
-	return fmt.Sprintf("%s (%s)", t.Text, t.Advice)
-}
-
 // PeerCounts counts the other nodes' leases by state.
 type PeerCounts struct {
 	Programmed  int `json:"programmed"`
@@ -245,73 +202,6 @@ type Count struct {
 	Pending int `json:"pending"`
 }
 
-// Repairs are the external changes that were repaired.
-type Repairs struct {
-	Total  int           `json:"total"`
-	Counts []RepairCount `json:"counts,omitempty"`
-	Last   []Repair      `json:"last,omitempty"` // newest first
-}
-
-// RepairCount counts the repaired entries of one kind that were missing, or changed.
-type RepairCount struct {
-	Kind  string `json:"kind"`
-	What  string `json:"what"`
-	Count int    `json:"count"`
-}
-
-// Add counts repairs.
-func (r *Repairs) Add(kind, what string, count int) {
-	r.Total += count
-	for i := range r.Counts {
-		if c := &r.Counts[i]; c.Kind == kind && c.What == what {
-			c.Count += count
-			return
-		}
-	}
-	r.Counts = append(r.Counts, RepairCount{kind, what, count})
-}
-
-// Passes is a histogram of the durations of passes that brought the kernel in sync.
-type Passes struct {
-	Count   uint64     `json:"count"`
-	Seconds float64    `json:"seconds"` // in total
-	Within  [10]uint64 `json:"within"`  // number of passes within each of passBounds
-}
-
-// passBounds are the bounds of Passes.Within, in seconds.
-func passBounds() [10]float64 {
-	return [10]float64{0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5}
-}
-
-// Add counts one pass.
-func (p *Passes) Add(took time.Duration) {
-	p.Count++
-	p.Seconds += took.Seconds()
-	for i, bound := range passBounds() {
-		if took.Seconds() <= bound {
-			p.Within[i]++
-		}
-	}
-}
-
-// Buckets returns Within by bound, in seconds.
-func (p *Passes) Buckets() map[float64]uint64 {
-	b := make(map[float64]uint64, len(p.Within))
-	for i, bound := range passBounds() {
-		b[bound] = p.Within[i]
-	}
-	return b
-}
-
-// Repair is one repaired entry.
-type Repair struct {
-	At   time.Time `json:"at"`
-	Kind string    `json:"kind"`
-	Key  string    `json:"key"`
-	What string    `json:"what"`         // "missing" or "changed"
-	By   string    `json:"by,omitempty"` // the process that caused it, if the kernel reported it: "pid 1234 (ip)"
-}
-
 // Etcd describes the lease store.
 type Etcd struct {
 	Endpoint    string            `json:"endpoint,omitempty"` // of the connection in use
@@ -335,104 +225,6 @@ type EtcdAccess struct {
 	KeyFile      string   `json:"key_file,omitempty"`
 	Username     string   `json:"username,omitempty"`
 	PasswordFile string   `json:"password_file,omitempty"`
-}
-
-// PeerState is the state of another node's lease.
-type PeerState string
-
-// The states of a peer.
-const (
-	Programmed  PeerState = "programmed"  // the kernel holds all entries of its path
-	Pending     PeerState = "pending"     // some entries are missing
-	Grace       PeerState = "grace"       // its lease was withdrawn; its entries are retained until Until
-	Quarantined PeerState = "quarantined" // its lease was rejected
-)
-
-// Peer is another node's lease.
-type Peer struct {
-	Key      string         `json:"key"`
-	Node     string         `json:"node,omitempty"` // empty for a lease of flannel
-	Subnets  []netip.Prefix `json:"subnets"`
-	PublicIP []netip.Addr   `json:"public_ip"`
-	Path     []Text         `json:"path"`  // a text for each of Paths
-	Paths    []PeerPath     `json:"paths"` // in the order of Subnets
-	State    PeerState      `json:"state"`
-	Code     Reason         `json:"code,omitempty"` // why it is not programmed
-	Why      Text           `json:"why,omitempty"`  // the same for people
-	Until    time.Time      `json:"until,omitzero"` // the end of its grace period
-	Reach    []Reach        `json:"reach"`          // in the order of Subnets
-}
-
-// ReachState says whether a peer answers through the overlay.
-type ReachState string
-
-// The reachability of a peer.
-const (
-	Reachable   ReachState = "reachable"
-	Unreachable ReachState = "unreachable"
-	NotProbed   ReachState = "not probed"
-)
-
-// Reach is the reachability of a peer in one family, as far as this node has probed it.
-type Reach struct {
-	State ReachState    `json:"state"`
-	Code  Reason        `json:"code,omitempty"`   // why it is not probed
-	Since time.Time     `json:"since,omitzero"`   // when the state began
-	RTT   time.Duration `json:"rtt_ns,omitempty"` // round-trip time of the latest answer
-	Error Text          `json:"error,omitempty"`  // why the latest probe failed, if it could not be sent
-}
-
-// Probes counts the probed peers of one family.
-type Probes struct {
-	Family      string        `json:"family"` // "IPv4" or "IPv6"
-	Reachable   int           `json:"reachable"`
-	Unreachable int           `json:"unreachable"`
-	Waiting     int           `json:"waiting"`              // probed, without a result yet
-	MaxRTT      time.Duration `json:"max_rtt_ns,omitempty"` // of the latest answers
-	Sent        uint64        `json:"sent"`                 // probes since the start
-	Lost        uint64        `json:"lost"`                 // those without an answer
-	Off         Reason        `json:"off,omitempty"`        // why no peer is probed
-}
-
-// PeerPath is how one subnet of a peer is reached.
-type PeerPath struct {
-	Device string `json:"device,omitempty"` // empty: there is no route
-	Direct bool   `json:"direct"`           // without a tunnel
-}
-
-// String returns the path as it is displayed.
-func (p PeerPath) String() string {
-	if p.Direct {
-		return p.Device + " (direct)"
-	}
-	return p.Device
-}
-
-// Explanation is how a node reaches an address, step by step.
-type Explanation struct {
-	Address netip.Addr `json:"address"`
-	Verdict Text       `json:"verdict"` // one sentence
-	OK      bool       `json:"ok"`
-	Steps   []Step     `json:"steps"`
-}
-
-// Mark is the state of a step.
-type Mark string
-
-// The marks of a step.
-const (
-	Right   Mark = "ok"      // desired, and in sync
-	Missing Mark = "missing" // desired, and missing or different
-	Foreign Mark = "foreign" // not selvage's
-	Note    Mark = "-"       // none of these
-)
-
-// Step is one step of a packet's path.
-type Step struct {
-	Kind string `json:"kind"` // lease, route, nexthop, neighbour, fdb, device, uplink, mtu, filter
-	Text Text   `json:"text"` // in the syntax of ip and bridge, where it has one
-	Mark Mark   `json:"mark"`
-	Note Text   `json:"note,omitempty"` // the actual state, or an explanation
 }
 
 // Pending returns the number of entries, of all kinds, that are out of sync.

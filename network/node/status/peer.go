@@ -1,0 +1,77 @@
+package status
+
+import (
+	"net/netip"
+	"time"
+)
+
+// PeerState is the state of another node's lease.
+type PeerState string
+
+// The states of a peer.
+const (
+	Programmed  PeerState = "programmed"  // the kernel holds all entries of its path
+	Pending     PeerState = "pending"     // some entries are missing
+	Grace       PeerState = "grace"       // its lease was withdrawn; its entries are retained until Until
+	Quarantined PeerState = "quarantined" // its lease was rejected
+)
+
+// Peer is another node's lease.
+type Peer struct {
+	Key      string         `json:"key"`
+	Node     string         `json:"node,omitempty"` // empty for a lease of flannel
+	Subnets  []netip.Prefix `json:"subnets"`
+	PublicIP []netip.Addr   `json:"public_ip"`
+	Path     []Text         `json:"path"`  // a text for each of Paths
+	Paths    []PeerPath     `json:"paths"` // in the order of Subnets
+	State    PeerState      `json:"state"`
+	Code     Reason         `json:"code,omitempty"` // why it is not programmed
+	Why      Text           `json:"why,omitempty"`  // the same for people
+	Until    time.Time      `json:"until,omitzero"` // the end of its grace period
+	Reach    []Reach        `json:"reach"`          // in the order of Subnets
+}
+
+// ReachState says whether a peer answers through the overlay.
+type ReachState string
+
+// The reachability of a peer.
+const (
+	Reachable   ReachState = "reachable"
+	Unreachable ReachState = "unreachable"
+	NotProbed   ReachState = "not probed"
+)
+
+// Reach is the reachability of a peer in one family, as far as this node has probed it.
+type Reach struct {
+	State ReachState    `json:"state"`
+	Code  Reason        `json:"code,omitempty"`   // why it is not probed
+	Since time.Time     `json:"since,omitzero"`   // when the state began
+	RTT   time.Duration `json:"rtt_ns,omitempty"` // round-trip time of the latest answer
+	Error Text          `json:"error,omitempty"`  // why the latest probe failed, if it could not be sent
+}
+
+// Probes counts the probed peers of one family.
+type Probes struct {
+	Family      string        `json:"family"` // "IPv4" or "IPv6"
+	Reachable   int           `json:"reachable"`
+	Unreachable int           `json:"unreachable"`
+	Waiting     int           `json:"waiting"`              // probed, without a result yet
+	MaxRTT      time.Duration `json:"max_rtt_ns,omitempty"` // of the latest answers
+	Sent        uint64        `json:"sent"`                 // probes since the start
+	Lost        uint64        `json:"lost"`                 // those without an answer
+	Off         Reason        `json:"off,omitempty"`        // why no peer is probed
+}
+
+// PeerPath is how one subnet of a peer is reached.
+type PeerPath struct {
+	Device string `json:"device,omitempty"` // empty: there is no route
+	Direct bool   `json:"direct"`           // without a tunnel
+}
+
+// String returns the path as it is displayed.
+func (p PeerPath) String() string {
+	if p.Direct {
+		return p.Device + " (direct)"
+	}
+	return p.Device
+}
