@@ -214,6 +214,7 @@ func (n *node) problems(now time.Time) []status.Problem {
 	all = append(all, n.overlapProblems()...)
 	all = append(all, n.ownSide.problems[:min(len(n.ownSide.problems), maxPodProblems)]...)
 	all = append(all, n.filterProblems(now)...)
+	all = append(all, n.vteps.problems(now)...)
 	for _, p := range n.pathProblems() {
 		all = append(all, p.status())
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/backoff"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
@@ -48,6 +49,7 @@ type vtepKeeper struct {
 	watched bool
 	logged  seldom          // external changes, and failures
 	backoff backoff.Backoff // between repairs
+	failed  problem         // why the filter cannot be applied or removed; no error: it could be
 	checkAt time.Time       // when to check for changes made before the watch began
 	stale   atomic.Bool     // the rules may have been changed
 }
@@ -65,14 +67,26 @@ func (v *vtepKeeper) step(
 	if v.done {
 		return
 	}
+	if !v.backoff.Due(wake.now) || wake.now.Before(v.checkAt) {
+		wake.set(v.backoff.At())
+		wake.set(v.checkAt)
+		return
+	}
 	err := v.ensure(ctx, wake.now, c, enabled, peers)
 	switch {
+	case err == nil:
+		v.failed = problem{}
 	case errors.Is(err, vtepfilter.ErrUnsupported):
 		err = errors.Join(err, v.remove())
+		v.failed = problem{}
 		v.log.WithError(err).Warn("VTEP filter unavailable: any host on the underlay can inject packets into the overlay " +
 			"(silence with --vtep-filter=false)")
 	case err != nil:
 		v.backoff.Next(vtepBackoff, wake.now)
+		if v.failed.err == nil {
+			v.failed.since = wake.now
+		}
+		v.failed.err = err
 		if v.logged.due(wake.now) {
 			v.log.WithError(err).Error("cannot apply the VTEP filter; retrying")
 		}
@@ -84,9 +98,6 @@ func (v *vtepKeeper) step(
 func (v *vtepKeeper) ensure(
 	ctx context.Context, now time.Time, c vtepfilter.Config, enabled bool, peers iter.Seq[netip.Addr],
 ) error {
-	if !v.backoff.Due(now) || now.Before(v.checkAt) {
-		return nil
-	}
 	if v.filter == nil {
 		f, err := v.open()
 		if errors.Is(err, vtepfilter.ErrUnsupported) && !enabled {
@@ -98,7 +109,9 @@ func (v *vtepKeeper) ensure(
 		v.filter = f
 	}
 	if !enabled {
-		return v.remove()
+		err := v.remove()
+		v.done = err == nil
+		return err
 	}
 	stale, same := v.stale.Swap(false), reflect.DeepEqual(c, v.config)
 	if v.inForce && !stale && same {
@@ -125,13 +138,17 @@ func (v *vtepKeeper) ensure(
 		}
 	}
 	v.inForce, v.config = true, c
-	if !v.retired {
-		v.retired = true
-		if err := v.retire(); err != nil {
-			v.log.WithError(err).Error("cannot remove the VTEP filter of an earlier run, which drops packets of new peers")
+	err = v.attach(v.filter)
+	if err == nil && !v.retired {
+		if err = v.retire(); err != nil {
+			err = fmt.Errorf("remove the VTEP filter of an earlier run, which drops packets of new peers: %w", err)
 		}
+		v.retired = err == nil
 	}
-	return v.attach(v.filter)
+	if err != nil {
+		v.stale.Store(true) // still to be done
+	}
+	return err
 }
 
 // remove removes the filter, even one of an earlier run: without a process that maintains it, it would block every new
@@ -149,6 +166,16 @@ func (v *vtepKeeper) remove() error {
 		err = nil // then there is none
 	}
 	return errors.Join(v.attach(nil), err, v.close())
+}
+
+// problems returns the problem that the filter cannot be applied or removed: then it may drop packets of new peers.
+func (v *vtepKeeper) problems(now time.Time) (all []status.Problem) {
+	if v.failed.err == nil || now.Sub(v.failed.since) <= pendingFor {
+		return nil
+	}
+	return []status.Problem{{
+		Topic: "VTEP filter", Code: status.RulesNotSet, Text: status.Text(v.failed.err.Error()), Since: v.failed.since,
+	}}
 }
 
 // close releases the filter's socket. The rules stay.

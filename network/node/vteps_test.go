@@ -32,6 +32,7 @@ type fakeVTEPFilter struct {
 	err             error  // of Ensure
 	ensured         []time.Time
 	removed, closed bool
+	removeErr       error // of Remove
 	peers           []netip.Addr
 	changed         func()
 }
@@ -53,8 +54,15 @@ func (f *fakeVTEPFilter) Watch(ctx context.Context, ready, changed func()) error
 	return nil
 }
 
-func (f *fakeVTEPFilter) Remove() error { f.removed, f.port = true, 0; return nil }
-func (f *fakeVTEPFilter) Close() error  { f.closed = true; return nil }
+func (f *fakeVTEPFilter) Remove() error {
+	if f.removeErr != nil {
+		return f.removeErr
+	}
+	f.removed, f.port = true, 0
+	return nil
+}
+
+func (f *fakeVTEPFilter) Close() error { f.closed = true; return nil }
 
 // vtepLoop drives a keeper as the node's loop does: it steps when it is woken and when the alarm goes off.
 type vtepLoop struct {
@@ -227,4 +235,39 @@ func TestVTEPNotWanted(t *testing.T) {
 			t.Errorf("%+v", l.fake)
 		}
 	})
+}
+
+// TestVTEPKeeperLeftovers: a filter that is not attached, or one of an earlier run that cannot be removed, drops packets
+// of new peers. It is tried again, and is a problem until then.
+func TestVTEPKeeperLeftovers(t *testing.T) {
+	refused := errors.New("refused")
+	for name, x := range map[string]func(l *vtepLoop, err error){
+		"a filter of an earlier run under another name": func(l *vtepLoop, err error) {
+			l.retire = func() error { return err }
+		},
+		"a filter that is not attached": func(l *vtepLoop, err error) {
+			l.attach = func(f vtepFilter) error { l.attached = f; return err }
+		},
+		"a filter that is not enabled": func(l *vtepLoop, err error) {
+			l.wanted, l.fake.removeErr = false, err
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newVTEPLoop(t)
+			x(l, refused)
+			l.run(t, 10*time.Second)
+			if p := l.problems(time.Now()); len(p) != 1 || !strings.Contains(string(p[0].Text), "refused") ||
+				time.Since(p[0].Since) < 9*time.Second || p[0].Warning {
+				t.Errorf("%s: problems %+v", name, p)
+			}
+			x(l, nil)
+			l.run(t, 10*time.Second)
+			if p := l.problems(time.Now()); len(p) > 0 || l.wanted && l.attached != l.fake || !l.wanted && !l.fake.removed {
+				t.Errorf("%s: in the end problems %+v, attached %v, removed %t", name, p, l.attached, l.fake.removed)
+			}
+			if n := len(l.lines()); n > 3 {
+				t.Errorf("%s: %d lines:\n%s", name, n, l.out.String())
+			}
+		})
+	}
 }
