@@ -52,35 +52,34 @@ func holdFile(path, network string) (*heldFile, error) {
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = &heldError{readHolder(path)}
 	}
-	if err == nil {
-		var content []byte
-		content, err = json.Marshal(holder{os.Getpid(), network})
-		if err == nil {
-			err = errors.Join(file.Truncate(0), writeAll(file, append(content, '\n')))
-		}
-	}
 	if err != nil {
 		file.Close()
 		return nil, err
 	}
+	if content, err := json.Marshal(holder{os.Getpid(), network}); err == nil && file.Truncate(0) == nil {
+		_, _ = file.WriteAt(append(content, '\n'), 0) // on a full disk the file is locked all the same
+	}
 	return &heldFile{file}, nil
 }
 
-func writeAll(file *os.File, content []byte) error {
-	_, err := file.WriteAt(content, 0)
-	return err
-}
-
 // readHolder reads who holds a file. The holder writes it just after it has locked the file.
-func readHolder(path string) (h holder) {
+func readHolder(path string) holder {
 	for range 20 {
-		data, err := os.ReadFile(path)
-		if err == nil && json.Unmarshal(data, &h) == nil {
+		if h, ok := parseHolder(path); ok {
 			return h
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	return h
+	return holder{}
+}
+
+// parseHolder reads who holds a file, or held it last; ok is false if the file does not say so.
+func parseHolder(path string) (h holder, ok bool) {
+	data, err := os.ReadFile(path)
+	if err != nil || json.Unmarshal(data, &h) != nil {
+		return holder{}, false
+	}
+	return h, true
 }
 
 // close releases the lock. The file stays: another daemon may hold it already.

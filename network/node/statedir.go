@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -133,27 +132,26 @@ func readBinding(dir string) (b binding, ok bool) {
 
 // use notes what the daemon keeps from now on, beside what it kept in earlier runs.
 func (s *stateDir) use(scope network.Scope, networks []netip.Prefix) error {
-	before := s.binding
-	s.binding.VNIs = append(without(before.VNIs, scope.VNI), scope.VNI)
-	s.binding.Networks = slices.Clone(before.Networks)
+	next := s.binding
+	next.VNIs = append(without(next.VNIs, scope.VNI), scope.VNI)
 	for _, p := range networks {
-		s.binding.Networks = append(without(s.binding.Networks, p), p)
+		next.Networks = append(without(next.Networks, p), p)
 	}
-	return s.saveChanged(before)
+	return s.change(next)
 }
 
 // settle notes that nothing of earlier runs is left.
 func (s *stateDir) settle(scope network.Scope, networks []netip.Prefix) error {
-	before := s.binding
-	s.binding.VNIs, s.binding.Networks = []uint32{scope.VNI}, slices.Clone(networks)
-	return s.saveChanged(before)
+	next := s.binding
+	next.VNIs, next.Networks = []uint32{scope.VNI}, slices.Clone(networks)
+	return s.change(next)
 }
 
 // reached notes by which endpoints the store was reached.
 func (s *stateDir) reached(endpoints []string) error {
-	before := s.binding
-	s.binding.Endpoints = plainEndpoints(endpoints)
-	return s.saveChanged(before)
+	next := s.binding
+	next.Endpoints = plainEndpoints(endpoints)
+	return s.change(next)
 }
 
 // elsewhere reports whether none of the endpoints is one by which the store was reached before: they may be another
@@ -184,13 +182,20 @@ func (s *stateDir) former(scope network.Scope) (all []network.Scope) {
 	return all
 }
 
-func (s *stateDir) saveChanged(before binding) error {
-	same := slices.Equal(before.VNIs, s.binding.VNIs) && slices.Equal(before.Networks, s.binding.Networks) &&
-		slices.Equal(before.Endpoints, s.binding.Endpoints)
-	if _, err := os.Stat(filepath.Join(s.path, bindingFile)); same && !errors.Is(err, fs.ErrNotExist) {
+// change replaces the binding, here and in the file. If it cannot be saved, it stays as it is.
+func (s *stateDir) change(next binding) error {
+	before := s.binding
+	same := slices.Equal(before.VNIs, next.VNIs) && slices.Equal(before.Networks, next.Networks) &&
+		slices.Equal(before.Endpoints, next.Endpoints)
+	if _, err := os.Stat(filepath.Join(s.path, bindingFile)); same && err == nil {
 		return nil
 	}
-	return s.save()
+	s.binding = next
+	err := s.save()
+	if err != nil {
+		s.binding = before
+	}
+	return err
 }
 
 func (s *stateDir) save() error {
@@ -215,7 +220,7 @@ func without[T comparable](all []T, x T) []T {
 // BoundState is a state directory and the network that it belongs to.
 type BoundState struct {
 	Dir      string
-	Scopes   []network.Scope // of the last run, and of runs before it; only the default one if an earlier version wrote it
+	Scopes   []network.Scope // of the last run and of runs before it; the default one if an earlier version wrote it
 	Prefix   string
 	Networks []netip.Prefix // nil: unknown
 }
@@ -249,10 +254,6 @@ func SubnetFileOwner(subnetFile string) string { return readOwner(LockPath(subne
 
 // readOwner returns the prefix of the network whose daemon held a file last; empty: unknown.
 func readOwner(path string) string {
-	var h holder
-	data, err := os.ReadFile(path)
-	if err != nil || json.Unmarshal(data, &h) != nil {
-		return ""
-	}
+	h, _ := parseHolder(path)
 	return h.Network
 }

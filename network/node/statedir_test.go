@@ -1,7 +1,9 @@
 package node
 
 import (
+	"errors"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -81,6 +83,34 @@ func TestStateDirBinding(t *testing.T) {
 	}
 	if err := s.settle(now, nets[1:]); err != nil || len(s.former(now)) > 0 || !slices.Equal(s.binding.Networks, nets[1:]) {
 		t.Errorf("settled: %+v, %v", s, err)
+	}
+}
+
+// TestStateDirNotWritten: what could not be saved is tried again, not taken for saved.
+func TestStateDirNotWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	s := mustOpenState(t, dir, "/second")
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir, []byte("x"), 0o600); err != nil { // a file in the directory's place
+		t.Fatal(err)
+	}
+	scope, nets := network.NewScope("/second", 2), []netip.Prefix{netip.MustParsePrefix("10.6.0.0/16")}
+	for range 2 {
+		if s.use(scope, nets) == nil || s.reached([]string{"a:2379"}) == nil {
+			t.Fatal("saved in a directory that does not exist")
+		}
+	}
+	if err := errors.Join(os.Remove(dir), os.Rename(dir+".away", dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.use(scope, nets), s.reached([]string{"a:2379"})); err != nil {
+		t.Fatal(err)
+	}
+	b, ok := readBinding(dir)
+	if !ok || !slices.Equal(b.VNIs, []uint32{2}) || !slices.Equal(b.Networks, nets) || len(b.Endpoints) != 1 {
+		t.Errorf("%t, %+v", ok, b)
 	}
 }
 
