@@ -68,12 +68,14 @@ type leaseHolder struct {
 	seen     int64              // the revision that the view has to show before the next claim
 	question string             // what is asked of the holder of another lease, for the status; empty: nothing
 	lost     lostLease          // what the next claim has to judge first
-	until    time.Time          // when the held lease ends without another renewal, as last known; zero: unknown, or never
+	until    time.Time          // when the held lease ends without a renewal, as last known; zero: unknown, or never
 	wroteAt  time.Time          // when a held record was last written with another content; zero: not in this run
 	release  context.CancelFunc // ends Hold
 	updates  chan subnet.Lease  // to Hold, size one: the latest
 	round    int                // counts holds, to recognise the late end of an earlier one
 	lastErr  string             // as logged
+	rejected error              // why other nodes reject the held lease; nil: they accept it
+	badSince time.Time          // since when that is so, or the lease is lost; zero: it is good, or there was none yet
 	// conflict is the revision in which our lease names something that an older lease has, such as a MAC address; 0:
 	// none.
 	conflict int64

@@ -32,6 +32,7 @@ func (h *leaseHolder) lose(why error, now time.Time) {
 func (h *leaseHolder) end(now time.Time) {
 	h.release()
 	h.phase, h.final = idle, false
+	h.judged(nil, now)
 	h.losses.Next(lossBackoff, now)
 }
 
@@ -53,6 +54,7 @@ func (h *leaseHolder) check(now time.Time) (gained bool) {
 	}
 	m, ok, why := h.view.Get(h.record.Name)
 	h.conflict = 0
+	h.judged(why, now)
 	switch {
 	case !ok:
 		h.lose(errors.New("its key was deleted"), now)
@@ -78,6 +80,7 @@ func (h *leaseHolder) check(now time.Time) (gained bool) {
 	default:
 		h.final = true
 		h.lastErr = ""
+		h.judged(nil, now)
 		h.say(now, func() {
 			h.log.WithFields(logrus.Fields{
 				"lease": strings.ReplaceAll(m.Name, "&", " "), "etcd_lease": m.LeaseID, "reservation": m.LeaseID == 0,
@@ -86,6 +89,34 @@ func (h *leaseHolder) check(now time.Time) (gained bool) {
 		return true
 	}
 	return false
+}
+
+// judged notes why other nodes reject the held lease, if they do, and since when it is not good.
+func (h *leaseHolder) judged(rejected error, now time.Time) {
+	h.rejected = rejected
+	switch {
+	case h.final && rejected == nil:
+		h.badSince = time.Time{}
+	case h.badSince.IsZero():
+		h.badSince = now
+	}
+}
+
+// problem returns why the node has no lease that other nodes accept, and since when; empty: it has one, or waits for
+// its first one.
+func (h *leaseHolder) problem(now time.Time) (text string, since time.Time) {
+	switch {
+	case h.question != "":
+		text = h.question
+	case h.lastErr != "" && !h.final:
+		text = h.lastErr
+	case h.badSince.IsZero() || now.Sub(h.badSince) <= pendingFor: // as a rule, that ends at once
+	case h.rejected != nil:
+		text = fmt.Sprintf("other nodes reject this node's lease %s: %v", h.record.Name, h.rejected)
+	default:
+		text = "this node lost its lease and has no other one yet"
+	}
+	return text, h.badSince
 }
 
 // invalid logs why the own lease cannot be used, if that is new.

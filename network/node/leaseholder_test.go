@@ -270,6 +270,56 @@ func TestHolderConflict(t *testing.T) {
 	})
 }
 
+// TestHolderProblem: a lease that is lost again and again, and one that other nodes reject after it was final, are
+// problems; one that is replaced at once is none.
+func TestHolderProblem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newHolderLoop(t, func(l subnet.Lease) []string { return []string{l.Endpoints[subnet.IPv4].Data} })
+		expect := func(what, want string, since time.Duration) {
+			t.Helper()
+			text, at := l.problem(time.Now())
+			if (text == "") != (want == "") || !strings.Contains(text, want) {
+				t.Errorf("%s: problem %q, want %q", what, text, want)
+			}
+			if want != "" && time.Since(at) < since {
+				t.Errorf("%s: since %v", what, time.Since(at))
+			}
+		}
+		expect("before the first claim", "", 0)
+		l.run(t, time.Minute)
+		expect("with a lease", "", 0)
+
+		l.store.delete(l.record.Name)
+		l.run(t, 500*time.Millisecond)
+		expect("lost once", "", 0)
+		for l.phase == holding || l.losses.At().Sub(time.Now()) < 3*time.Second {
+			if l.phase == holding {
+				l.store.delete(l.record.Name)
+			}
+			l.run(t, 100*time.Millisecond)
+		}
+		l.run(t, 2*time.Second)
+		expect("lost again and again", "this node lost its lease", time.Second)
+		l.run(t, 5*time.Minute)
+		expect("with a lease again", "", 0)
+
+		free := "10.5.0.224/27"
+		if l.subnets[subnet.IPv4].String() == free {
+			free = "10.5.0.192/27"
+		}
+		older := leaseOf(otherID, free, 1) // with the MAC address of our lease
+		older.Endpoints[subnet.IPv4].PublicIP = netip.MustParseAddr("192.0.2.7")
+		l.store.mu.Lock()
+		l.store.apply(subnet.Event{Put: []subnet.Record{{Lease: older, Name: older.Key(), Order: -1}}})
+		l.store.mu.Unlock()
+		l.run(t, time.Minute)
+		if !l.final {
+			t.Fatal("not final any more")
+		}
+		expect("rejected", "other nodes reject this node's lease", 50*time.Second)
+	})
+}
+
 // TestHolderAdopts: a cached lease counts at once, and is claimed again when the store is back.
 func TestHolderAdopts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

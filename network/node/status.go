@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -218,11 +219,8 @@ func (n *node) problems(now time.Time) []status.Problem {
 	for _, p := range n.pathProblems() {
 		all = append(all, p.status())
 	}
-	if n.holder.lastErr != "" && !n.holder.final {
-		add("lease", status.NoLease, n.history.started, n.holder.lastErr)
-	}
-	if n.holder.question != "" {
-		add("lease", status.NoLease, n.history.started, n.holder.question)
+	if text, since := n.holder.problem(now); text != "" {
+		add("lease", status.NoLease, cmp.Or(since, n.history.started), text)
 	}
 	all = append(all, n.sharedIPProblems()...)
 	if n.cache.inUse {
