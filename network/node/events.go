@@ -178,7 +178,7 @@ func (n *node) cacheLeases(ctx context.Context, wake *alarm) {
 	if !n.view.Synced() {
 		return
 	}
-	own := ownLease{final: n.holder.final, expires: n.holder.record.LeaseID != 0, at: n.ownExpires()}
+	own := ownLease{final: n.holder.final, expires: n.holder.record.LeaseID != 0, at: n.holder.expires()}
 	if n.cache.step(wake, own, n.snapshot) && n.cache.writes == 1 {
 		n.background.Go(func() { freeMemory(ctx) })
 	}
@@ -207,12 +207,4 @@ func (n *node) snapshot() cache.Snapshot {
 		}
 	}
 	return s
-}
-
-// ownExpires is when our own lease expires without another renewal, as far as the store knows; zero for a reservation.
-func (n *node) ownExpires() time.Time {
-	if s, ok := n.Store.(subnet.Expirer); ok {
-		return s.Expires(n.holder.record)
-	}
-	return time.Time{}
 }

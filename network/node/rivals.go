@@ -201,7 +201,7 @@ func (h *leaseHolder) judgeLoss(now time.Time) (clone *subnet.Record) {
 	return nil
 }
 
-// expires is when the held lease ends unless it is renewed; zero if the store does not know.
+// expires is when the lease ends without a renewal; zero for a reservation, or if the store does not know.
 func (h *leaseHolder) expires() time.Time {
 	if s, ok := h.store.(subnet.Expirer); ok {
 		return s.Expires(h.record)

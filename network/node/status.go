@@ -268,7 +268,7 @@ func (n *node) leaseStatus() *status.Lease {
 	}
 	r := n.holder.record
 	return &status.Lease{
-		Key: r.Name, EtcdLease: r.LeaseID, Reservation: r.LeaseID == 0, Expires: n.ownExpires(),
+		Key: r.Name, EtcdLease: r.LeaseID, Reservation: r.LeaseID == 0, Expires: n.holder.expires(),
 		Subnets: valid(n.holder.subnets[:], netip.Prefix.IsValid),
 	}
 }
