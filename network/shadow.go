@@ -43,9 +43,10 @@ func (t *Tables) OwnSubnets(subnets [2]netip.Prefix) {
 	t.ownSubnets = subnets
 }
 
-// Shadows lists the foreign routes that shadow ours, in the order of their prefixes. Only routes in the tables are
-// considered: who calls [Table.Observe] decides which foreign routes these are. A foreign route that was added or
-// deleted since the last call costs O(1); all of them are judged again only after what is desired has changed.
+// Shadows lists the foreign routes that shadow ours: those to the node's own pods first, then in the order of their
+// prefixes. Only routes in the tables are considered: who calls [Table.Observe] decides which foreign routes these are.
+// A foreign route that was added or deleted since the last call costs O(1); all of them are judged again only after
+// what is desired has changed.
 func (t *Tables) Shadows() []Shadow {
 	f := &t.foreign
 	again := len(f.changed) > 0
@@ -65,8 +66,14 @@ func (t *Tables) Shadows() []Shadow {
 	if !again {
 		return f.list
 	}
+	rank := func(x Shadow) int {
+		if x.Own {
+			return 0
+		}
+		return 1
+	}
 	f.list = slices.SortedFunc(maps.Values(f.shadows), func(a, b Shadow) int {
-		return cmp.Or(a.Key.Prefix.Compare(b.Key.Prefix), cmp.Compare(a.Key.Metric, b.Key.Metric))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Key.Prefix.Compare(b.Key.Prefix), cmp.Compare(a.Key.Metric, b.Key.Metric))
 	})
 	return f.list
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -53,6 +54,26 @@ func TestAhead(t *testing.T) {
 	r.Tables.Replace(Owner{Name: "six"}, State{Routes: []Item[RouteKey, Route]{t6}}, State{})
 	if got := r.Tables.Shadows(); len(got) != 0 {
 		t.Errorf("%+v where nothing is wanted", got)
+	}
+}
+
+// TestOwnShadowsFirst: routes that keep packets from the node's own pods are listed before those to peers: the status
+// has the first few.
+func TestOwnShadowsFirst(t *testing.T) {
+	r, _ := node(3)
+	key := RouteKey{Prefix: prefix("10.5.29.0/24")}
+	want := Item[RouteKey, Route]{key, Route{Link: device, Protocol: RouteProtocol, Type: Unicast}}
+	r.Tables.Replace(Owner{Name: "peer"}, State{}, State{Routes: []Item[RouteKey, Route]{want}})
+	r.Tables.OwnSubnets([2]netip.Prefix{prefix("10.5.30.0/24")})
+	for _, p := range []string{"10.5.29.0/25", "10.5.30.128/25", "10.5.30.0/25"} {
+		r.Tables.Routes.Observe(RouteKey{Prefix: prefix(p)}, Route{Link: "br9", Protocol: 4, Type: Unicast})
+	}
+	var got []string
+	for _, x := range r.Tables.Shadows() {
+		got = append(got, x.Key.Prefix.String())
+	}
+	if want := []string{"10.5.30.0/25", "10.5.30.128/25", "10.5.29.0/25"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -90,22 +90,23 @@ func (n *node) shadowProblems() (all []status.Problem) {
 	shadows := n.shadows()
 	first, more := shorten(shadows, manyShadows)
 	cuts := n.cutByRoutes()
+	problem := func(text string, of ...network.Shadow) {
+		var cut [2]bool
+		for _, x := range of {
+			f := subnet.FamilyOf(x.Of.Addr())
+			cut[f] = cut[f] || x.Own && cuts[f]
+		}
+		all = append(all, status.Problem{
+			Topic: topicShadow, Code: status.RouteShadowed, Text: status.Text(text),
+			Since: n.journal.shadows.since[of[0]], Cuts: familyNames(cut),
+		})
+	}
 	for _, x := range first {
-		p := status.Problem{
-			Topic: topicShadow, Code: status.RouteShadowed, Text: status.Text(n.shadowText(x)),
-			Since: n.journal.shadows.since[x],
-		}
-		if f := subnet.FamilyOf(x.Of.Addr()); x.Own && cuts[f] {
-			p.Cuts = familyNames(only(f))
-		}
-		all = append(all, p)
+		problem(n.shadowText(x), x)
 	}
 	if more > 0 {
-		all = append(all, status.Problem{
-			Topic: topicShadow, Code: status.RouteShadowed,
-			Text:  status.Text(fmt.Sprintf("%d more foreign routes take precedence over the overlay's routes", more)),
-			Since: n.journal.shadows.since[shadows[manyShadows]],
-		})
+		rest := shadows[manyShadows:]
+		problem(fmt.Sprintf("%d more foreign routes take precedence over the overlay's routes", more), rest...)
 	}
 	return all
 }
