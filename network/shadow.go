@@ -73,7 +73,8 @@ func (t *Tables) Shadows() []Shadow {
 		return 1
 	}
 	f.list = slices.SortedFunc(maps.Values(f.shadows), func(a, b Shadow) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Key.Prefix.Compare(b.Key.Prefix), cmp.Compare(a.Key.Metric, b.Key.Metric))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Key.Prefix.Compare(b.Key.Prefix),
+			cmp.Compare(a.Key.Metric, b.Key.Metric))
 	})
 	return f.list
 }

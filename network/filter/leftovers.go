@@ -119,7 +119,8 @@ func hasChain(chains []nft.ChainInfo, f subnet.Family, c chain) bool {
 
 func hasLegacyChain(tables []xtables.Table, c chain) bool {
 	return slices.ContainsFunc(tables, func(t xtables.Table) bool {
-		return t.Name == c.table && slices.ContainsFunc(t.Chains, func(x xtables.Chain) bool { return x.Name == c.name })
+		return t.Name == c.table && slices.ContainsFunc(t.Chains,
+			func(x xtables.Chain) bool { return x.Name == c.name })
 	})
 }
 

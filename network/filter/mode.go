@@ -52,7 +52,8 @@ func choose(enable *bool, f facts) (m Mode, code Reason, why string) {
 	case len(f.legacy) > 0 && f.programs:
 		return IPTables, LegacyInUse, "the legacy iptables is in use: it has rules in " + strings.Join(f.legacy, ", ")
 	case f.overridable != "" && f.programs:
-		return IPTables, ForeignDrop, f.overridable + " drops overlay traffic, and an iptables rule before it can accept that"
+		return IPTables, ForeignDrop, f.overridable +
+			" drops overlay traffic, and an iptables rule before it can accept that"
 	case len(f.legacy) > 0 || f.overridable != "":
 		return NFTables, Default, "supported, and no suitable iptables is installed"
 	}
@@ -79,12 +80,14 @@ func unmet(enable *bool, f facts) *Unmet {
 		return nil
 	case *enable && f.unsupported != nil:
 		return &Unmet{
-			Text:   fmt.Sprintf("EnableNFTables is true, but nftables is not supported, so iptables is used: %v", f.unsupported),
+			Text: fmt.Sprintf("EnableNFTables is true, but nftables is not supported, so iptables is used: %v",
+				f.unsupported),
 			Advice: "use Linux 5.2 or later with nf_tables, nft_nat and nft_masq, or set EnableNFTables to false",
 			Err:    f.unsupported,
 		}
 	case !*enable && f.missing && f.unsupported == nil:
-		// Waiting would not help: the image from scratch has no iptables, and flannel's usual network config asks for it.
+		// Waiting would not help: the image from scratch has no iptables, and flannel's usual network config asks for
+		// it.
 		return &Unmet{
 			Text:   "EnableNFTables is false, but iptables is not installed, so nftables is used",
 			Advice: "install the package iptables, or use an image with it; or unset EnableNFTables, or set it to true",

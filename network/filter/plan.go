@@ -47,7 +47,8 @@ func plan(want table, have state) (input string, changes []string) {
 		case 1:
 			changes = append(changes, fmt.Sprintf("removed the jump from %s to %s", want.parent, want.chain))
 		default:
-			changes = append(changes, fmt.Sprintf("removed all %d jumps from %s to %s", len(jumps), want.parent, want.chain))
+			changes = append(changes, fmt.Sprintf("removed all %d jumps from %s to %s", len(jumps), want.parent,
+				want.chain))
 		}
 		if wanted {
 			line, where := "-A "+want.parent, "at its end"

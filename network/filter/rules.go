@@ -178,7 +178,8 @@ func (r *Rules) ensureTable(ctx context.Context, f subnet.Family, want table) (c
 		case input == failed || n == attempts && lastErr != nil:
 			return changed, lastErr
 		case n == attempts:
-			return changed, fmt.Errorf("table %s: another program keeps changing chain %s or %s: find and stop that program",
+			return changed, fmt.Errorf("table %s: another program keeps changing chain %s or %s: find and stop that "+
+				"program",
 				want.name, want.parent, want.chain)
 		}
 		if lastErr = t.restore(ctx, input); lastErr != nil {

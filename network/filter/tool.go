@@ -241,13 +241,15 @@ func explain(path, message string, err error) error {
 	case has("xtables lock"):
 		return fmt.Errorf("%w (if it persists, find the program that holds the lock: fuser -v /run/xtables.lock)", err)
 	case has("can't open lock file"):
-		return fmt.Errorf("%w (make /run writable, or set XTABLES_LOCKFILE to a file that all programs here share)", err)
+		return fmt.Errorf("%w (make /run writable, or set XTABLES_LOCKFILE to a file that all programs here share)",
+			err)
 	case has("Permission denied", "Operation not permitted", "you must be root") || errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w (run as root, or with the capability CAP_NET_ADMIN)", err)
 	case has("can't initialize", "Table does not exist"):
 		return fmt.Errorf("%w: %w (load its kernel module, such as iptable_nat or ip6table_nat)", errNoTable, err)
 	case has("incompatible, use 'nft' tool"):
-		return fmt.Errorf("%w (another program added rules with nft that iptables cannot read: see nft list ruleset)", err)
+		return fmt.Errorf("%w (another program added rules with nft that iptables cannot read: see nft list ruleset)",
+			err)
 	default:
 		return err
 	}

@@ -38,7 +38,8 @@ func (c *Conn) clear(family nftables.TableFamily, table, chain string) error {
 	for _, r := range rules {
 		for _, e := range r.Exprs {
 			if _, to, ok := e.Verdict(); ok && to == chain {
-				x.note(c.conn.DelRule(&nftables.Rule{Table: x.table, Chain: &nftables.Chain{Name: r.Chain}, Handle: r.Handle}))
+				x.note(c.conn.DelRule(&nftables.Rule{Table: x.table, Chain: &nftables.Chain{Name: r.Chain},
+					Handle: r.Handle}))
 			}
 		}
 	}

@@ -66,7 +66,8 @@ func (f Family) load(offset uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1},
 		Equals(f.Proto),
-		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.Key.Bytes, DestRegister: unix.NFT_REG_1},
+		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.Key.Bytes,
+			DestRegister: unix.NFT_REG_1},
 	}
 }
 

@@ -87,35 +87,37 @@ func number(b []byte) uint32 {
 
 // Tables lists all tables.
 func (c *Conn) Tables() (all []TableInfo, err error) {
-	return all, c.dumpAll("list the tables", unix.NFT_MSG_GETTABLE, unix.NFPROTO_UNSPEC, nil, func(family byte, m []byte) {
-		const dormant = 1 // NFT_TABLE_F_DORMANT
-		all = append(all, TableInfo{
-			Family: nftables.TableFamily(family), Name: unix.ByteSliceToString(attr(m, unix.NFTA_TABLE_NAME)),
-			Dormant: number(attr(m, unix.NFTA_TABLE_FLAGS))&dormant != 0,
+	return all, c.dumpAll("list the tables", unix.NFT_MSG_GETTABLE, unix.NFPROTO_UNSPEC, nil,
+		func(family byte, m []byte) {
+			const dormant = 1 // NFT_TABLE_F_DORMANT
+			all = append(all, TableInfo{
+				Family: nftables.TableFamily(family), Name: unix.ByteSliceToString(attr(m, unix.NFTA_TABLE_NAME)),
+				Dormant: number(attr(m, unix.NFTA_TABLE_FLAGS))&dormant != 0,
+			})
 		})
-	})
 }
 
 // Chains lists all chains.
 func (c *Conn) Chains() (all []ChainInfo, err error) {
-	return all, c.dumpAll("list the chains", unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, nil, func(family byte, m []byte) {
-		x := ChainInfo{Family: nftables.TableFamily(family)}
-		for a, rest := cut(m); a.ok; a, rest = cut(rest) {
-			switch a.typ {
-			case unix.NFTA_CHAIN_TABLE:
-				x.Table = unix.ByteSliceToString(a.value)
-			case unix.NFTA_CHAIN_NAME:
-				x.Name = unix.ByteSliceToString(a.value)
-			case unix.NFTA_CHAIN_HOOK:
-				x.Base = true
-				x.Hook = nftables.ChainHook(number(attr(a.value, unix.NFTA_HOOK_HOOKNUM)))
-				x.Priority = int32(number(attr(a.value, unix.NFTA_HOOK_PRIORITY)))
-			case unix.NFTA_CHAIN_POLICY:
-				x.Policy = nftables.ChainPolicy(number(a.value))
+	return all, c.dumpAll("list the chains", unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, nil,
+		func(family byte, m []byte) {
+			x := ChainInfo{Family: nftables.TableFamily(family)}
+			for a, rest := cut(m); a.ok; a, rest = cut(rest) {
+				switch a.typ {
+				case unix.NFTA_CHAIN_TABLE:
+					x.Table = unix.ByteSliceToString(a.value)
+				case unix.NFTA_CHAIN_NAME:
+					x.Name = unix.ByteSliceToString(a.value)
+				case unix.NFTA_CHAIN_HOOK:
+					x.Base = true
+					x.Hook = nftables.ChainHook(number(attr(a.value, unix.NFTA_HOOK_HOOKNUM)))
+					x.Priority = int32(number(attr(a.value, unix.NFTA_HOOK_PRIORITY)))
+				case unix.NFTA_CHAIN_POLICY:
+					x.Policy = nftables.ChainPolicy(number(a.value))
+				}
 			}
-		}
-		all = append(all, x)
-	})
+			all = append(all, x)
+		})
 }
 
 // Rules lists the rules of a chain, or of all chains of the table if it is "". Those of a chain that is not there are

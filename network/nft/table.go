@@ -56,7 +56,8 @@ func (t *Table) Ensure(want Content, external func(recreated bool) (SetElements,
 		case n == attempts && have.unreadable != nil:
 			return changed, fmt.Errorf("read the table %s: %w", t.name, have.unreadable)
 		case n == attempts:
-			return changed, fmt.Errorf("table %s: another program keeps changing it: find and stop that program", t.name)
+			return changed, fmt.Errorf("table %s: another program keeps changing it: find and stop that program",
+				t.name)
 		}
 		err = t.apply(want, p, external)
 		switch {

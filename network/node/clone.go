@@ -55,8 +55,8 @@ func (n *node) newIdentity(wake *alarm) {
 	n.holder.cloned, n.holder.instanceID = false, fresh.InstanceID
 	wake.set(wake.now) // to claim
 	n.Log.WithField("instance", fresh.InstanceID).WithField("was", was).
-		Error("another live daemon has this node's instance id (a cloned machine, or a copied state directory); this node " +
-			"has a new id now and claims another subnet")
+		Error("another live daemon has this node's instance id (a cloned machine, or a copied state directory); this " +
+			"node has a new id now and claims another subnet")
 }
 
 // replaceIdentity puts an identity with new MAC addresses in place of the node's, and reports whether it could.

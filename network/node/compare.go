@@ -69,7 +69,8 @@ func sameKind(have, want subnet.Config) error {
 	}
 	some := backend.Underlay{
 		Link: "the uplink", MTU: 65535, Keep: someKeeper{},
-		Local: [2]netip.Addr{subnet.IPv4: netip.MustParseAddr("192.0.2.1"), subnet.IPv6: netip.MustParseAddr("2001:db8::1")},
+		Local: [2]netip.Addr{subnet.IPv4: netip.MustParseAddr("192.0.2.1"),
+			subnet.IPv6: netip.MustParseAddr("2001:db8::1")},
 	}
 	before, err := newBackend(have, some)
 	if err != nil {

@@ -101,14 +101,15 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 	}
 	if err != nil {
 		n.journal.problem(topicConfig, fmt.Errorf("the new network config cannot be applied while selvaged runs: %w; "+
-			"the current one stays in force. Restore the old config, or restart selvaged on all nodes at about the same time: "+
-			"pods on nodes with different configs cannot reach each other", err))
+			"the current one stays in force. Restore the old config, or restart selvaged on all nodes at about the "+
+			"same time: pods on nodes with different configs cannot reach each other", err))
 		return
 	}
 	n.journal.resolved(topicConfig)
 	n.journal.few("config", now, func() {
 		n.Log.WithFields(logrus.Fields{
-			"networks": networks(c), "backend": c.Backend.Type, "mtu": b.Describe().MTU, "was_mtu": n.backend.Describe().MTU,
+			"networks": networks(c), "backend": c.Backend.Type, "mtu": b.Describe().MTU,
+			"was_mtu": n.backend.Describe().MTU,
 		}).Warn("network config changed; applying it")
 	})
 	n.config, n.configJSON = &c, data

@@ -25,7 +25,8 @@ func (n *node) Etcd(ctx context.Context) (r status.EtcdReport, err error) {
 		one.Code, one.Error = problemOf(e.Problem)
 		for _, a := range e.Alarms {
 			code, text := problemOf(a)
-			one.Alarms, one.Problems = append(one.Alarms, status.EtcdAlarm{Code: code, Text: text}), append(one.Problems, text)
+			one.Alarms, one.Problems = append(one.Alarms, status.EtcdAlarm{Code: code, Text: text}),
+				append(one.Problems, text)
 		}
 		r.Endpoints = append(r.Endpoints, one)
 	}

@@ -162,14 +162,16 @@ const manyPods = 20
 // packets for these elsewhere.
 func (n *node) logMoved(from, to [2]netip.Prefix) {
 	for _, f := range subnet.Families() {
-		if from[f] == to[f] || !from[f].IsValid() || !to[f].IsValid() { // a family that was turned off is no other node's
+		// The subnet of a family that was turned off is not another node's.
+		if from[f] == to[f] || !from[f].IsValid() || !to[f].IsValid() {
 			continue
 		}
 		pods := n.kernel.Hosts(from[f])
 		first, _ := shorten(pods, manyPods)
 		n.Log.WithFields(logrus.Fields{"was": from[f], "is": to[f], "pods_seen": len(pods), "pods": first}).
-			Errorf("this node lost its subnet %s to another node and now has %s; pods with addresses of the old subnet are "+
-				"unreachable from other nodes: restart them and remove the old address from their bridge", from[f], to[f])
+			Errorf("this node lost its subnet %s to another node and now has %s; pods with addresses of the old "+
+				"subnet are unreachable from other nodes: restart them and remove the old address from their bridge",
+				from[f], to[f])
 	}
 }
 

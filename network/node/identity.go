@@ -49,7 +49,8 @@ func loadIdentity(dir, uplinkMAC string) (id *identity, reason string, err error
 		if err := json.Unmarshal(data, id); err != nil || !isInstanceID(id.InstanceID) {
 			reason = path + " is damaged"
 		} else if id.UplinkMAC != uplinkMAC {
-			reason = fmt.Sprintf("%s was written on another machine: its uplink has the MAC address %s, this one's has %s",
+			reason = fmt.Sprintf("%s was written on another machine: its uplink has the MAC address %s, this one's "+
+				"has %s",
 				path, id.UplinkMAC, uplinkMAC)
 		}
 	}

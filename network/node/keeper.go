@@ -72,7 +72,8 @@ type secret struct {
 // backend can give it leave the other files there alone.
 func secretPath(dir, name string) (string, error) {
 	if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-		return "", fmt.Errorf("the name %q of a secret has something else than lower-case letters, digits and dashes", name)
+		return "", fmt.Errorf("the name %q of a secret has something else than lower-case letters, digits and dashes",
+			name)
 	}
 	return filepath.Join(dir, name+".secret"), nil
 }

@@ -62,7 +62,8 @@ type leaseCache struct {
 func newLeaseCache(
 	dir string, enabled bool, ttl time.Duration, now time.Time, j *journal, start func(func()),
 ) *leaseCache {
-	c := &leaseCache{path: filepath.Join(dir, cacheFile), ttl: ttl, journal: j, start: start, results: make(chan error, 1)}
+	c := &leaseCache{path: filepath.Join(dir, cacheFile), ttl: ttl, journal: j, start: start,
+		results: make(chan error, 1)}
 	if enabled {
 		c.startAt = now.Add(cachedStartAfter)
 	}
@@ -100,7 +101,8 @@ func (c *leaseCache) begin(wake *alarm) *cache.Snapshot {
 		return nil
 	}
 	c.inUse = true
-	c.journal.log.WithFields(logrus.Fields{"written": c.read.Written.Format(time.RFC3339), "leases": len(c.read.Records)}).
+	c.journal.log.WithFields(logrus.Fields{"written": c.read.Written.Format(time.RFC3339),
+		"leases": len(c.read.Records)}).
 		Warn("lease store unreachable; starting from cached leases until it is back")
 	return c.read
 }

@@ -68,7 +68,8 @@ func (h *leaseHolder) check(now time.Time) (gained bool) {
 		// become valid since. The older one stays: every node decides so. The next claim takes over the record that
 		// gives way.
 		h.say(now, func() {
-			h.log.WithField("lease", h.record.Name).WithError(why).Info("yielding to an older lease; claiming another subnet")
+			h.log.WithField("lease", h.record.Name).WithError(why).Info("yielding to an older lease; claiming " +
+				"another subnet")
 		})
 		h.end(now)
 	case errors.Is(why, subnet.ErrDuplicate):

@@ -25,8 +25,8 @@ import (
 // Options configure [Run]. All fields are required unless their comments say otherwise.
 type Options struct {
 	Store subnet.Store
-	// StorePrefix is the prefix of the network's keys in the store; empty: network.DefaultPrefix. StoreEndpoints are the
-	// store's, as configured; empty: it has none. They distinguish networks and stores from each other.
+	// StorePrefix is the prefix of the network's keys in the store; empty: network.DefaultPrefix. StoreEndpoints are
+	// the store's, as configured; empty: it has none. They distinguish networks and stores from each other.
 	StorePrefix    string
 	StoreEndpoints []string
 	Uplink         uplink.Options // Families is filled in from the network config

@@ -154,7 +154,8 @@ func (n *node) podProblems(now time.Time, look bool) {
 		all = append(all, status.Problem{Topic: topicPods, Code: code, Key: key, Text: text, Since: at})
 	}
 	for _, err := range o.damaged {
-		add(status.RecordDamaged, "", err.Error(), "%v; what this pod depends on is not repaired until it is restarted", err)
+		add(status.RecordDamaged, "", err.Error(), "%v; what this pod depends on is not repaired until it is "+
+			"restarted", err)
 	}
 	if look {
 		o.checkAt = time.Time{}
@@ -174,7 +175,8 @@ func (n *node) podProblems(now time.Time, look bool) {
 		}
 		for _, prefix := range p.Prefixes {
 			key := network.NeighbourKey{Link: p.Bridge, IP: prefix.Addr()}
-			if c := n.tables.Neighbours.Get(key); c.Present && c.Have.Permanent && p.MAC.IsUnicast() && c.Have.MAC != p.MAC {
+			if c := n.tables.Neighbours.Get(key); c.Present && c.Have.Permanent && p.MAC.IsUnicast() &&
+				c.Have.MAC != p.MAC {
 				add(status.NeighbourShadowed, key.String(), key.String(),
 					"a permanent neighbour entry of another program sends packets for %s, the address of %s, "+
 						"to %s instead of %s: remove it with \"ip neighbour del %s\"",

@@ -56,7 +56,8 @@ func (n *node) followPaths(wake *alarm) {
 	}
 	f.stale, f.at, f.self = false, wake.now.Add(choosePause), self
 	n.paths.Set(paths.Order{
-		Peers: n.choosePeers(), Uplink: self.uplink, Tunnels: self.tunnels, Port: self.port, Local: self.local, Own: self.own,
+		Peers: n.choosePeers(), Uplink: self.uplink, Tunnels: self.tunnels, Port: self.port, Local: self.local,
+		Own:     self.own,
 		Bridges: self.bridges, Pods: n.examinedPods(),
 	})
 }
@@ -89,7 +90,8 @@ func (n *node) examinedPods() (all []paths.Pod) {
 				return r.Value.Link == link && r.Key.Prefix.Contains(a)
 			}
 			if slices.ContainsFunc(o.state.Routes, leads) {
-				all = append(all, paths.Pod{Name: a.String(), Addr: a, Link: link, Bridge: p.Bridge, Port: p.Port, MAC: p.MAC})
+				all = append(all, paths.Pod{Name: a.String(), Addr: a, Link: link, Bridge: p.Bridge, Port: p.Port,
+					MAC: p.MAC})
 			}
 		}
 	}
@@ -108,7 +110,8 @@ func (n *node) choosePeers() (all []paths.Peer) {
 		for _, f := range subnet.Families() {
 			e := m.Endpoints[f]
 			if path := description.Path(want, e.Subnet); e.Subnet.IsValid() && path.Device != "" {
-				p.Paths[f] = paths.Path{Subnet: e.Subnet, PublicIP: e.PublicIP, Link: path.Device, Tunnel: path.Tunnel != nil}
+				p.Paths[f] = paths.Path{Subnet: e.Subnet, PublicIP: e.PublicIP, Link: path.Device,
+					Tunnel: path.Tunnel != nil}
 				if p.Name == "" {
 					p.Name = nodeName(m.Lease, f)
 				}

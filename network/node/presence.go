@@ -129,8 +129,8 @@ func clash(scope network.Scope, networks []netip.Prefix, others []Neighbour) err
 		for _, p := range networks {
 			for _, q := range o.Networks {
 				if p.Overlaps(q) {
-					return fmt.Errorf("network %s overlaps %s of another selvaged on this node, which keeps the network %s: "+
-						"give one of the networks other addresses", p, q, o.Name)
+					return fmt.Errorf("network %s overlaps %s of another selvaged on this node, which keeps the "+
+						"network %s: give one of the networks other addresses", p, q, o.Name)
 				}
 			}
 		}

@@ -128,8 +128,8 @@ func watchFiles(ctx context.Context, log logrus.FieldLogger, every time.Duration
 	for ctx.Err() == nil {
 		if err := filewatch.Watch(ctx, changed, paths...); err != nil {
 			if logged.due(time.Now()) {
-				log.WithError(err).WithField("every", every.String()).Warn("cannot watch the files that this node writes " +
-					"(out of inotify instances? see fs.inotify.max_user_instances); checking them less often")
+				log.WithError(err).WithField("every", every.String()).Warn("cannot watch the files that this node " +
+					"writes (out of inotify instances? see fs.inotify.max_user_instances); checking them less often")
 			}
 			sleep(ctx, every)
 		}
@@ -142,7 +142,8 @@ func pluginStatus(outOfSync, leased bool) subnetfile.Status {
 	switch {
 	case outOfSync:
 		return subnetfile.Status{
-			Limited: true, Reason: "the overlay device or a required kernel setting is out of sync: see selvaged status",
+			Limited: true, Reason: "the overlay device or a required kernel setting is out of sync: see selvaged " +
+				"status",
 		}
 	case !leased:
 		return subnetfile.Status{Reason: "this node has no lease: see selvaged status"}

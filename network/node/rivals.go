@@ -95,8 +95,8 @@ func (h *leaseHolder) holderOf(r subnet.Record) subnet.Holder {
 		if h.rivals.holder(r) != known {
 			h.rivals.answered(r)
 			h.log.WithFields(logrus.Fields{"lease": r.Name, "public_ip": addresses(h.publicIPs)}).
-				Warn("leaving a flannel node's lease with this node's public IP alone: nothing on this machine shows that it " +
-					"was the holder. If it was, release that lease and restart selvaged to get that subnet")
+				Warn("leaving a flannel node's lease with this node's public IP alone: nothing on this machine shows " +
+					"that it was the holder. If it was, release that lease and restart selvaged to get that subnet")
 		}
 	case r.InstanceID == "" || !asks:
 		known = subnet.HolderGone
@@ -111,7 +111,8 @@ func (h *leaseHolder) holderOf(r subnet.Record) subnet.Holder {
 func (h *leaseHolder) ask(ctx context.Context, r subnet.Record) {
 	store := h.store.(subnet.Challenger) // holderOf and judgeLoss ask no other
 	h.phase = claiming
-	h.question = fmt.Sprintf("lease %s could be this node's; asking its holder (node %q, instance %s) whether it is alive",
+	h.question = fmt.Sprintf("lease %s could be this node's; asking its holder (node %q, instance %s) whether it is "+
+		"alive",
 		r.Name, r.NodeName, r.InstanceID)
 	h.start(func() {
 		now, alive, err := store.Challenge(ctx, r, answerTime)
@@ -142,8 +143,8 @@ func (h *leaseHolder) answered(c claimResult) {
 		h.backoff.Reset()
 		h.rivals.answered(c.record)
 		h.say(now, func() {
-			h.log.WithFields(fields).Warn("another live node has this node's public IP; its lease is left alone and another " +
-				"subnet is claimed. Give each node a public IP of its own")
+			h.log.WithFields(fields).Warn("another live node has this node's public IP; its lease is left alone and " +
+				"another subnet is claimed. Give each node a public IP of its own")
 		})
 	default:
 		h.backoff.Reset()
@@ -184,8 +185,8 @@ func (h *leaseHolder) judgeLoss(now time.Time) (clone *subnet.Record) {
 	switch {
 	case !ok || r.Bad != nil:
 	case r.InstanceID == h.instanceID:
-		// Another daemon has this identity, or an operator has written the record. If this node wrote it a moment ago, it
-		// may have taken it from that daemon.
+		// Another daemon has this identity, or an operator has written the record. If this node wrote it a moment ago,
+		// it may have taken it from that daemon.
 		if _, asks := h.store.(subnet.Challenger); asks && lost.rewritten && now.Sub(h.wroteAt) < recently {
 			return &r
 		}

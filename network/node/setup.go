@@ -54,7 +54,8 @@ func (n *node) makeBackend(now time.Time) error {
 	own := n.view.ByInstance(id.InstanceID)
 	if own == nil { // one that was flannel's is found by rules, before the backend can judge leases
 		n.view.SetRules(subnet.Rules{Config: *n.config, InstanceID: id.InstanceID, PublicIPs: choice.PublicIP})
-		own = n.view.Own(subnet.Request{InstanceID: id.InstanceID, PublicIPs: choice.PublicIP, Holder: n.holder.holderOf})
+		own = n.view.Own(subnet.Request{InstanceID: id.InstanceID, PublicIPs: choice.PublicIP,
+			Holder: n.holder.holderOf})
 	}
 	b, err := newBackend(*n.config, n.underlay(choice, own))
 	if err != nil {

@@ -19,8 +19,8 @@ const topicOverlap = "foreign subnet"
 // shadowText describes a foreign route that shadows one of ours.
 func (n *node) shadowText(x network.Shadow) string {
 	if x.Own {
-		return fmt.Sprintf("%s takes precedence over the route to this node's own pods, %s: remove it with %q unless it is "+
-			"intended", x, x.Of, x.Command())
+		return fmt.Sprintf("%s takes precedence over the route to this node's own pods, %s: remove it with %q unless "+
+			"it is intended", x, x.Of, x.Command())
 	}
 	m, _, _ := n.view.Get(x.Owner)
 	return describeShadow(x, m.NodeName)
@@ -44,8 +44,8 @@ type overlap struct {
 }
 
 func (x overlap) String() string {
-	return fmt.Sprintf("interface %s has the address %s, whose subnet overlaps this node's subnet %s: its hosts and this "+
-		"node's pods do not reach each other; give one of the two another subnet", x.Link, x.Prefix, x.own)
+	return fmt.Sprintf("interface %s has the address %s, whose subnet overlaps this node's subnet %s: its hosts and "+
+		"this node's pods do not reach each other; give one of the two another subnet", x.Link, x.Prefix, x.own)
 }
 
 // followOverlaps notes since when there are such addresses, and logs new ones. Whether they cut traffic, the routes

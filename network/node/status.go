@@ -106,7 +106,8 @@ func (n *node) noteRepair(now time.Time, r network.Repair) {
 	if r.Count > 1 {
 		key = fmt.Sprintf("%s and %d more", key, r.Count-1)
 	}
-	repairs.Last = slices.Insert(repairs.Last, 0, status.Repair{At: now, Kind: r.Kind, Key: key, What: r.Cause, By: r.By})
+	repairs.Last = slices.Insert(repairs.Last, 0, status.Repair{At: now, Kind: r.Kind, Key: key, What: r.Cause,
+		By: r.By})
 	repairs.Last = repairs.Last[:min(len(repairs.Last), maxRepairs)]
 }
 
@@ -173,7 +174,8 @@ func (n *node) quarantined() (first []status.Refusal) {
 			return strings.Compare(q.Key, key)
 		})
 		if i < few {
-			first = slices.Insert(first, i, status.Refusal{Key: key, Code: rejection(why), Why: status.Text(why.Error())})
+			first = slices.Insert(first, i, status.Refusal{Key: key, Code: rejection(why),
+				Why: status.Text(why.Error())})
 			first = first[:min(len(first), few)]
 		}
 	}
@@ -192,7 +194,8 @@ func (n *node) problems(now time.Time) []status.Problem {
 	for kind, f := range n.journal.failures {
 		if !f.logged.IsZero() {
 			all = append(all, status.Problem{
-				Topic: kind, Code: entryReason(f.err), Kind: kind, Key: f.key, Text: status.Text(f.err.Error()), Since: f.since,
+				Topic: kind, Code: entryReason(f.err), Kind: kind, Key: f.key, Text: status.Text(f.err.Error()),
+				Since: f.since,
 			})
 		}
 	}
@@ -224,7 +227,8 @@ func (n *node) problems(now time.Time) []status.Problem {
 	}
 	all = append(all, n.sharedIPProblems()...)
 	if n.cache.inUse {
-		add("etcd", status.CachedLeases, n.history.started, "etcd has not answered yet: this node uses its cached leases")
+		add("etcd", status.CachedLeases, n.history.started, "etcd has not answered yet: this node uses its cached "+
+			"leases")
 	} else if p := n.outage(); p != nil {
 		all = append(all, *p)
 	}

@@ -22,7 +22,8 @@ import (
 type vtepFilter interface {
 	// Ensure sets the rules for c and reports whether they differed. If it has to create them, it adds the peers.
 	Ensure(c vtepfilter.Config, peers iter.Seq[netip.Addr]) (changed bool, err error)
-	// Watch calls changed after each external change until ctx ends. It calls ready once, as soon as it misses no change.
+	// Watch calls changed after each external change until ctx ends. It calls ready once, as soon as it misses no
+	// change.
 	Watch(ctx context.Context, ready, changed func()) error
 	Remove() error
 	Close() error
@@ -79,8 +80,8 @@ func (v *vtepKeeper) step(
 	case errors.Is(err, vtepfilter.ErrUnsupported):
 		err = errors.Join(err, v.remove())
 		v.failed = problem{}
-		v.log.WithError(err).Warn("VTEP filter unavailable: any host on the underlay can inject packets into the overlay " +
-			"(silence with --vtep-filter=false)")
+		v.log.WithError(err).Warn("VTEP filter unavailable: any host on the underlay can inject packets into the " +
+			"overlay (silence with --vtep-filter=false)")
 	case err != nil:
 		v.backoff.Next(vtepBackoff, wake.now)
 		if v.failed.err == nil {

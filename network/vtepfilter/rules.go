@@ -30,7 +30,8 @@ func (c Config) chains() []nft.Chain {
 		{Comment: "VXLAN packets that are forwarded", Exprs: slices.Concat(udpTo(c.Port), goTo(forwardedChain))},
 	}
 	arrived := slices.Concat(
-		[]nft.Rule{{Comment: "by an overlay device, whatever the source", Exprs: slices.Concat(byOverlayDevice(), drop())}},
+		[]nft.Rule{{Comment: "by an overlay device, whatever the source",
+			Exprs: slices.Concat(byOverlayDevice(), drop())}},
 		[]nft.Rule{{Comment: "of another overlay", Exprs: slices.Concat(notVNI(c.VNI), accept())}},
 		eachFamily("from a peer", nft.Family.From, peersSet, accept()),
 		eachFamily("from a pod", nft.Family.From, overlaySet, drop()),
@@ -52,7 +53,8 @@ func (c Config) chains() []nft.Chain {
 	)
 	return []nft.Chain{
 		base(inputChain, nftables.ChainHookInput, input), base(forwardChain, nftables.ChainHookForward, forward),
-		{Name: arrivedChain, Rules: arrived}, {Name: forwardedChain, Rules: forwarded}, {Name: leavingChain, Rules: leaving},
+		{Name: arrivedChain, Rules: arrived}, {Name: forwardedChain, Rules: forwarded},
+		{Name: leavingChain, Rules: leaving},
 	}
 }
 
@@ -96,7 +98,8 @@ func notVNI(vni uint32) []expr.Any {
 func notLoopback() []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: unix.NFT_REG_1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint16(unix.ARPHRD_LOOPBACK)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1,
+			Data: binaryutil.NativeEndian.PutUint16(unix.ARPHRD_LOOPBACK)},
 	}
 }
 

@@ -99,7 +99,8 @@ func (r *Ruleset) Find(o Overlay, skip ...string) (all []Drop, err error) {
 		}
 	}
 	slices.SortFunc(all, func(a, b Drop) int {
-		return cmp.Or(strings.Compare(a.Table, b.Table), strings.Compare(a.Chain, b.Chain), a.Network.Compare(b.Network))
+		return cmp.Or(strings.Compare(a.Table, b.Table), strings.Compare(a.Chain, b.Chain),
+			a.Network.Compare(b.Network))
 	})
 	if r.conn != nil && r.err == nil {
 		now, err := r.conn.Generation()
@@ -154,7 +155,8 @@ func (r *Ruleset) bases(f subnet.Family, skip []string) (all []base) {
 	for _, c := range r.Chains {
 		inet := c.Family == nftables.TableFamilyINet
 		if !c.Base || c.Hook != *nftables.ChainHookForward || c.Family != ip && !inet ||
-			inet && slices.Contains(skip, c.Table) || r.dormant[nft.TableInfo{Family: c.Family, Name: c.Table, Dormant: true}] {
+			inet && slices.Contains(skip, c.Table) ||
+			r.dormant[nft.TableInfo{Family: c.Family, Name: c.Table, Dormant: true}] {
 			continue
 		}
 		all = append(all, base{
@@ -175,7 +177,8 @@ func (r *Ruleset) bases(f subnet.Family, skip []string) (all []base) {
 		}
 		for _, c := range t.Chains {
 			if c.Builtin && c.Name == "FORWARD" {
-				all = append(all, base{table: t.Name, chain: c.Name, legacy: true, accepts: c.Accepts, rules: without(rules)})
+				all = append(all, base{table: t.Name, chain: c.Name, legacy: true, accepts: c.Accepts,
+					rules: without(rules)})
 			}
 		}
 	}

@@ -181,7 +181,9 @@ func named(devices, others, names []string) truth {
 		switch {
 		case slices.Contains(names, "*"):
 			return always
-		case !slices.ContainsFunc(names, func(name string) bool { return name != "lo" && !slices.Contains(others, name) }):
+		case !slices.ContainsFunc(names, func(name string) bool {
+			return name != "lo" && !slices.Contains(others, name)
+		}):
 			return never // nothing that is forwarded comes or goes by lo
 		}
 		return perhaps

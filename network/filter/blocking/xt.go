@@ -36,7 +36,8 @@ func conntrack(rev uint32, info []byte) condition {
 	}
 	state, status := uint32(info[masks]), uint32(info[masks+1])
 	if rev > 1 {
-		state, status = uint32(binary.NativeEndian.Uint16(info[masks:])), uint32(binary.NativeEndian.Uint16(info[masks+2:]))
+		state, status = uint32(binary.NativeEndian.Uint16(info[masks:])),
+			uint32(binary.NativeEndian.Uint16(info[masks+2:]))
 	}
 	not := binary.NativeEndian.Uint16(info[inverted:])
 	switch binary.NativeEndian.Uint16(info[flags:]) {

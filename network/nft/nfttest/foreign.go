@@ -90,7 +90,8 @@ func (f *Foreign) Sleep(t *nftables.Table) {
 		}
 	}
 	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_TABLE_NAME, Data: []byte(t.Name + "\x00")}, {Type: unix.NFTA_TABLE_FLAGS, Data: []byte{0, 0, 0, 1}},
+		{Type: unix.NFTA_TABLE_NAME, Data: []byte(t.Name + "\x00")},
+		{Type: unix.NFTA_TABLE_FLAGS, Data: []byte{0, 0, 0, 1}},
 	})
 	f.must(err)
 	_, err = f.Socket.SendMessages([]netlink.Message{
@@ -108,7 +109,8 @@ func (f *Foreign) Sleep(t *nftables.Table) {
 func (f *Foreign) Listing() string {
 	f.T.Helper()
 	var out strings.Builder
-	for _, get := range []uint16{unix.NFT_MSG_GETTABLE, unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE, unix.NFT_MSG_GETSET} {
+	for _, get := range []uint16{unix.NFT_MSG_GETTABLE, unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE,
+		unix.NFT_MSG_GETSET} {
 		f.dump(&out, get, []byte{unix.NFPROTO_UNSPEC, 0, 0, 0})
 	}
 	tables, err := f.ListTables()
@@ -158,7 +160,8 @@ func (f *Foreign) Same(before string) {
 	now, then := strings.Split(f.Listing(), "\n"), strings.Split(before, "\n")
 	for i := range max(len(now), len(then)) {
 		if i >= len(now) || i >= len(then) || now[i] != then[i] {
-			f.T.Fatalf("nf_tables held %d objects and holds %d, the first to differ is number %d", len(then), len(now), i)
+			f.T.Fatalf("nf_tables held %d objects and holds %d, the first to differ is number %d", len(then), len(now),
+				i)
 		}
 	}
 }

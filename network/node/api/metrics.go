@@ -62,7 +62,8 @@ func describe() descriptions {
 
 		pods: desc("pods", "Pods that the CNI plugin attached on this node, by bridge; without a bridge: an empty one.",
 			"bridge"),
-		podsInSync: desc("pods_in_sync", "1 if all that the pods of a bridge depend on is in sync, 0 if not.", "bridge"),
+		podsInSync: desc("pods_in_sync", "1 if all that the pods of a bridge depend on is in sync, 0 if not.",
+			"bridge"),
 
 		leases: desc("leases", "Accepted leases, including this node's own."),
 		leaseLeft: desc("lease_left_seconds",
@@ -96,7 +97,8 @@ func describe() descriptions {
 		probeTime: desc("probe_round_trip_seconds",
 			"Longest round-trip time of the latest answers of the probed peers.", "family"),
 
-		filter: desc("packet_filter", "1 if the packet filter rules are in force, 0 if not; the label is the mode.", "mode"),
+		filter: desc("packet_filter", "1 if the packet filter rules are in force, 0 if not; the label is the mode.",
+			"mode"),
 	}
 }
 

@@ -85,8 +85,8 @@ func (e *explanation) own() {
 		return
 	}
 	if !e.answers(fmt.Sprintf("%s dev %s", a, hop.Link), hop.Link) {
-		e.conclude(false, "%s belongs to this node's subnet %s, and no pod on %s answers for it: the address is unused, "+
-			"or its pod is cut off", a, f.Subnet, hop.Link)
+		e.conclude(false, "%s belongs to this node's subnet %s, and no pod on %s answers for it: the address is "+
+			"unused, or its pod is cut off", a, f.Subnet, hop.Link)
 	}
 	e.conclude(true, "%s belongs to this node's subnet %s: a pod on %s", a, f.Subnet, hop.Link)
 }
@@ -111,7 +111,8 @@ func (e *explanation) pod() {
 	default:
 		e.step("route", fmt.Sprintf("the kernel: %s %s", a, hop), status.Right, "")
 		if !e.answers(fmt.Sprintf("%s lladdr %s dev %s", a, p.MAC, hop.Link), hop.Link) {
-			e.conclude(false, "%s belongs to %s on this node, and it does not answer: see \"selvaged doctor\"", a, p.Name)
+			e.conclude(false, "%s belongs to %s on this node, and it does not answer: see \"selvaged doctor\"", a,
+				p.Name)
 		}
 	}
 	e.conclude(true, "%s belongs to this node's subnet %s: a pod on %s, %s", a, e.facts.Subnet, p.Link, p.Name)

@@ -137,7 +137,8 @@ func (e *explanation) claims() {
 		case c.Reason != nil:
 			e.step("lease", c.Lease, status.Foreign, "rejected: "+c.Reason.Error())
 		case !c.Until.IsZero():
-			e.step("lease", c.Lease, status.Missing, "withdrawn; its entries are retained until "+c.Until.Format("15:04:05"))
+			e.step("lease", c.Lease, status.Missing,
+				"withdrawn; its entries are retained until "+c.Until.Format("15:04:05"))
 		default:
 			e.step("lease", c.Lease, status.Right, c.Node)
 		}
@@ -159,11 +160,13 @@ func (e *explanation) peer() {
 	e.reach()
 	switch role := roleOf(e.address, p.Subnet); {
 	case role == broadcast:
-		e.conclude(false, "%s is the broadcast address of %s's subnet %s: no pod can have it", e.address, p.Name, p.Subnet)
+		e.conclude(false, "%s is the broadcast address of %s's subnet %s: no pod can have it", e.address, p.Name,
+			p.Subnet)
 	case role == firstAddress && p.Device != nil:
 		e.conclude(true, "%s belongs to %s: the address of its overlay device, reached %s", e.address, p.Name, p.Path)
 	case role == firstAddress:
-		e.conclude(false, "%s is the network address of %s's subnet %s: no pod can have it", e.address, p.Name, p.Subnet)
+		e.conclude(false, "%s is the network address of %s's subnet %s: no pod can have it", e.address, p.Name,
+			p.Subnet)
 	case role == gateway:
 		e.conclude(true, "%s belongs to %s: the gateway of its pods, reached %s", e.address, p.Name, p.Path)
 	default:
@@ -228,7 +231,8 @@ func (e *explanation) actualRoute() {
 		e.conclude(false, "%s belongs to %s, but a foreign route keeps packets from it", e.address, p.Name)
 	case hop.Link != p.Link:
 		e.step("route", fmt.Sprintf("the kernel: %s %s", e.address, hop), status.Foreign, e.shadow())
-		e.conclude(false, "%s belongs to %s, but a foreign route sends packets for it out of %s", e.address, p.Name, hop.Link)
+		e.conclude(false, "%s belongs to %s, but a foreign route sends packets for it out of %s", e.address, p.Name,
+			hop.Link)
 	default:
 		e.step("route", fmt.Sprintf("the kernel: %s %s", e.address, hop), status.Right, "")
 	}
@@ -260,7 +264,8 @@ func (e *explanation) device() {
 			e.conclude(false, "device %s differs from its desired state", p.Link)
 		}
 		e.step("device", p.Device.Text, mark, "")
-		e.step("mtu", fmt.Sprint(p.Device.MTU), status.Note, fmt.Sprintf("of %s; the uplink has %d", p.Link, e.facts.MTU))
+		e.step("mtu", fmt.Sprint(p.Device.MTU), status.Note, fmt.Sprintf("of %s; the uplink has %d", p.Link,
+			e.facts.MTU))
 	}
 }
 
@@ -275,7 +280,8 @@ func (e *explanation) underlay() {
 	switch up := e.facts.Uplink; {
 	case err != nil:
 		e.step("uplink", p.PublicIP.String(), status.Missing, err.Error())
-		e.conclude(false, "%s belongs to %s, but this node has no route to its public IP %s", e.address, p.Name, p.PublicIP)
+		e.conclude(false, "%s belongs to %s, but this node has no route to its public IP %s", e.address, p.Name,
+			p.PublicIP)
 	case hop.Link != "" && hop.Link != up && up != loopback:
 		e.step("uplink", text, status.Foreign, "not by "+up)
 		if p.Reach.State != status.Reachable {

@@ -59,7 +59,8 @@ type Fault struct {
 	Text   string
 	All    bool // it concerns all examined peers, or pods of this node
 	Sure   bool // packets are lost for certain; false: they take another way
-	// Main: a foreign route in the main table keeps packets from this node's pods. The tables show it, so Text is empty.
+	// Main: a foreign route in the main table keeps packets from this node's pods. The tables show it, so Text is
+	// empty.
 	Main  bool
 	Since time.Time // when it was first seen
 }

@@ -123,7 +123,8 @@ func (j judge) underlay(flow network.Flow, f subnet.Family) (x suspect, bad bool
 	case err != nil:
 		x.sure = true
 		rejection, _ := j.Rejecting(flow) // the reason is all that is missing then
-		x.what = escape("this node's kernel sends nothing to the public IP of %%s: %s", cmp.Or(rejection.Text, err.Error()))
+		x.what = escape("this node's kernel sends nothing to the public IP of %%s: %s",
+			cmp.Or(rejection.Text, err.Error()))
 	case hop.Link == "" || hop.Link == j.Uplink || j.Uplink == "lo":
 		return x, false
 	case hop.Local:
@@ -133,7 +134,8 @@ func (j judge) underlay(flow network.Flow, f subnet.Family) (x suspect, bad bool
 		x.what = escape("packets to the public IP of %%s leave by %s%s, and not by the uplink %s: "+
 			"add a route by %s, or choose %s with --iface", hop.Link, via(hop), j.Uplink, j.Uplink, hop.Link)
 		if f == subnet.IPv4 && j.strict(j.Uplink) {
-			x.what += escape("; rp_filter of %s is 1, so the kernel drops packets from there that arrive on it", j.Uplink)
+			x.what += escape("; rp_filter of %s is 1, so the kernel drops packets from there that arrive on it",
+				j.Uplink)
 		}
 	}
 	return x, true
@@ -185,8 +187,8 @@ func (j judge) rejected(flow network.Flow, what string) (x suspect, bad bool) {
 		return x, false
 	}
 	x.code = status.ReversePath
-	x.what = escape(what+" are dropped: they arrive on %s, whose rp_filter is 1, and the kernel sends packets to their "+
-		"source by %s; set net.ipv4.conf.%s.rp_filter to 2", flow.In, back.Link, flow.In)
+	x.what = escape(what+" are dropped: they arrive on %s, whose rp_filter is 1, and the kernel sends packets to "+
+		"their source by %s; set net.ipv4.conf.%s.rp_filter to 2", flow.In, back.Link, flow.In)
 	return x, true
 }
 

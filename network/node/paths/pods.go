@@ -60,7 +60,8 @@ func (j judge) pods(f subnet.Family) (found suspects) {
 		port, err := j.FixedAt(p.Bridge, p.MAC) // on an error nothing is known
 		if err == nil && port != "" && port != p.Port {
 			found.add(suspect{code: status.FDBShadowed, sure: true, what: escape(
-				"the bridge %s sends frames for this node's pod %%s to %s and not to %s, because of an FDB entry of another "+
+				"the bridge %s sends frames for this node's pod %%s to %s and not to %s, because of an FDB entry of "+
+					"another "+
 					"program: remove it with \"bridge fdb del %s dev %s master\"", p.Bridge, port, p.Port, p.MAC, port),
 			}, p.Name)
 		}
@@ -78,8 +79,8 @@ func (j judge) lastStep(flow network.Flow, p Pod) (x suspect, bad bool) {
 		return j.rejected(flow, what)
 	case hop.Local:
 		x.code = status.PolicyRule
-		x.what = escape(what + " stay on this node, whose own addresses these are: \"ip route show table local\" shows the " +
-			"routes; remove those")
+		x.what = escape(what + " stay on this node, whose own addresses these are: \"ip route show table local\" " +
+			"shows the routes; remove those")
 	case hop.Link == "" || hop.Link == p.Link:
 		return x, false
 	case hop.Table == network.MainTable:

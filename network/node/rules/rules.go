@@ -147,7 +147,8 @@ func (k *Keeper) Run(ctx context.Context) {
 				due = true
 			case <-ticker.C:
 				idle++
-				due = k.unseen.Load() || k.activity.Load() || idle == idleRounds || !k.filter.Notified() || k.lastErr != ""
+				due = k.unseen.Load() || k.activity.Load() || idle == idleRounds || !k.filter.Notified() ||
+					k.lastErr != ""
 			}
 		}
 	}
@@ -163,7 +164,8 @@ func (k *Keeper) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := k.filter.Watch(ctx, changed, changed, func() { k.activity.Store(true) }); err != nil {
 			k.unseen.Store(true)
-			k.log.WithError(err).Warn("cannot watch the packet filter: changes to it are noticed every --iptables-resync only")
+			k.log.WithError(err).Warn("cannot watch the packet filter: changes to it are noticed every " +
+				"--iptables-resync only")
 			return // there is no nf_tables here, or no permission to listen
 		}
 	}

@@ -15,8 +15,8 @@ type EtcdReport struct {
 	// Rights is why the daemon lacks access to what it needs in etcd, and what to do; empty: it has access.
 	Rights     Text   `json:"rights,omitempty"`
 	RightsCode Reason `json:"rights_code,omitempty"`
-	// Commands grant the missing rights to a role, named ROLE: a program and its arguments each, without the options that
-	// say where etcd is.
+	// Commands grant the missing rights to a role, named ROLE: a program and its arguments each, without the options
+	// that say where etcd is.
 	Commands [][]string `json:"commands,omitempty"`
 	// CertificateEnds is when the daemon's own certificate expires.
 	CertificateEnds time.Time `json:"certificate_ends,omitzero"`
