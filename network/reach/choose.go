@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"hash/fnv"
 	"iter"
 	"slices"
 )
@@ -44,13 +45,11 @@ func Choose(self string, peers iter.Seq[string]) (names []string) {
 	return names
 }
 
-// hash returns the FNV-1a hash of a name (RFC 9923).
+// hash returns the FNV-1a hash of a name (RFC 9923). It is the same in every version of selvaged.
 func hash(name string) uint64 {
-	h := uint64(14695981039346656037)
-	for _, b := range []byte(name) {
-		h = (h ^ uint64(b)) * 1099511628211
-	}
-	return h
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // it never fails
+	return h.Sum64()
 }
 
 // place returns the place of a name's hash in a circle: another order in each. The function is the finalizer of
