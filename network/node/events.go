@@ -40,8 +40,8 @@ func (n *node) apply(e subnet.Event) {
 	}
 	grace := n.PeerGrace
 	if e.Regressed {
-		// A peer that is missing in a store that lost its memory may only not be back yet. It has its subnet for as
-		// long as its lease would have run.
+		// After the store has lost data, a missing peer may not have claimed its lease again yet. The subnet is its own
+		// for as long as the lease would have run.
 		grace = max(grace, n.LeaseTTL)
 	}
 	n.peersChanged(changes, grace, now)

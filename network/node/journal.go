@@ -84,7 +84,7 @@ func (j *journal) resolved(topic string) {
 	}
 }
 
-// warn logs a warning of the backend about the config and the uplink, once; empty: there is none.
+// warn logs a warning of the backend about the config and the uplink, once. An empty text ends the warning.
 func (j *journal) warn(text string) {
 	if text != j.warning && text != "" {
 		j.log.Warn(text)

@@ -27,8 +27,8 @@ func (k keeper) MAC(device string, lease network.MAC) network.MAC {
 	return k.identity.mac(device, k.present(device), lease)
 }
 
-// Secret implements [backend.Keeper]. A secret that was kept for another identity is replaced, as the machine is a
-// clone; so is one that is damaged.
+// Secret implements [backend.Keeper]. A damaged secret is replaced, and so is one of another identity: the machine is a
+// clone.
 func (k keeper) Secret(name string, generate func() ([]byte, error)) ([]byte, error) {
 	path, err := secretPath(k.dir, name)
 	if err != nil {
@@ -47,8 +47,7 @@ func (k keeper) Secret(name string, generate func() ([]byte, error)) ([]byte, er
 	return k.identity.newSecret(k.dir, name, generate)
 }
 
-// renewer is the [backend.Keeper] of a node that shares what it kept with another node: it chooses new values, and
-// keeps these.
+// renewer is the [backend.Keeper] of a node whose values another node has, too: it chooses new values and stores them.
 type renewer struct {
 	*identity
 	dir string

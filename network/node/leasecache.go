@@ -53,12 +53,12 @@ type leaseCache struct {
 
 	read      *cache.Snapshot // from an earlier run, as long as it matters
 	cluster   uint64          // the store that was reached
-	regressed bool            // it has lost its memory since the leases were read
+	regressed bool            // it has lost data since the leases were written
 	elsewhere bool            // the store is configured under other addresses than those of the earlier run
 }
 
-// newLeaseCache returns a cache in a directory. With enabled, it gives out what it reads if the store stays silent
-// after now.
+// newLeaseCache returns a cache in a directory. With enabled, a start uses the cached leases if the store does
+// not answer after now.
 func newLeaseCache(
 	dir string, enabled bool, ttl time.Duration, now time.Time, j *journal, start func(func()),
 ) *leaseCache {
@@ -147,7 +147,7 @@ func (c *leaseCache) takeOwn(instanceID string) (m subnet.Record, ok bool) {
 }
 
 // storeReached ends the use of the cached leases, after a snapshot of the store. regressed says whether the store has
-// lost its memory since they were read, and wasInUse whether they were in use until now.
+// lost data since they were written, and wasInUse whether they were in use until now.
 func (c *leaseCache) storeReached(e subnet.Event) (regressed, wasInUse bool) {
 	c.startAt, c.cluster = time.Time{}, e.Cluster
 	if c.read != nil && c.elsewhere && c.read.Cluster != 0 && e.Cluster != c.read.Cluster {

@@ -10,7 +10,7 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// loop takes in what is new, does everything that follows from it, and waits for more.
+// loop waits for events, and after each one brings everything up to date.
 func (n *node) loop(ctx context.Context) error {
 	n.resyncAt = time.Now().Add(jitter(n.Resync))
 	timer := time.NewTimer(0)
@@ -48,7 +48,7 @@ func (n *node) loop(ctx context.Context) error {
 	}
 }
 
-// drain takes in the store's events that wait already, so that a burst makes one pass.
+// drain handles the store's events that are already queued, so that a burst causes one pass.
 func (n *node) drain() {
 	for {
 		select {
@@ -109,7 +109,7 @@ func (n *node) resync(wake *alarm) {
 	wake.set(n.resyncAt)
 }
 
-// observe takes in what the kernel has reported. It reports whether it could.
+// observe reads what the kernel has reported into the tables. It reports whether it succeeded.
 func (n *node) observe(wake *alarm) bool {
 	observe := n.kernel.Observe
 	if n.backend == nil {

@@ -14,8 +14,8 @@ import (
 
 // How a node decides about a lease that has its public IP, or its own instance id, and that another node may hold.
 const (
-	// answerTime is how long the holder of such a lease has to answer. A daemon that reaches the store answers within
-	// milliseconds; one that the store was lost to a moment ago reconnects within this time, as a rule.
+	// answerTime is how long the holder of such a lease has to answer. A daemon that is connected to the store answers
+	// within milliseconds, and one that has just lost its connection usually reconnects within this time.
 	answerTime = 5 * time.Second
 	// recently is how long after this node wrote a lease another process has to write it too, to be taken for a live
 	// holder that takes back what is its own.
@@ -123,7 +123,7 @@ func (h *leaseHolder) ask(ctx context.Context, r subnet.Record) {
 	})
 }
 
-// answered takes in what became of a question.
+// answered handles the answer of a holder, or its absence.
 func (h *leaseHolder) answered(c claimResult) {
 	h.phase, h.question = idle, ""
 	fields := logrus.Fields{
@@ -171,7 +171,7 @@ func (h *leaseHolder) wrote(c claimResult) {
 }
 
 // judgeLoss decides who has the lease that was lost, once the view shows it. What it returns is a record with this
-// node's own instance id whose holder has to be asked; nil: there is none.
+// node's own instance id whose holder has to be asked, or nil.
 //
 // A lease is its holder's until it ends. So a node whose lease was taken by one with the same public IP, because it was
 // cut off from the store for a moment, takes it back once, and the other node then leaves it alone.

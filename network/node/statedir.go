@@ -44,7 +44,7 @@ type stateDir struct {
 func openStateDir(dir, prefix string) (*stateDir, error) {
 	prefix = network.NewScope(prefix, 0).Prefix
 	inner := filepath.Join(dir, innerDir(prefix))
-	owner := "of an earlier run of another daemon" // what it is called is not known: its file is damaged
+	owner := "of an earlier run of another daemon" // its name is unknown, because its file is damaged
 	if StateDir(dir, prefix) != inner {
 		var s *stateDir
 		var err error
@@ -130,7 +130,7 @@ func readBinding(dir string) (b binding, ok bool) {
 	return b, err == nil && json.Unmarshal(data, &b) == nil && b.Prefix != ""
 }
 
-// use notes what the daemon keeps from now on, beside what it kept in earlier runs.
+// use records the VNI and the networks of this run, beside those of earlier runs.
 func (s *stateDir) use(scope network.Scope, networks []netip.Prefix) error {
 	next := s.binding
 	next.VNIs = append(without(next.VNIs, scope.VNI), scope.VNI)
@@ -140,14 +140,14 @@ func (s *stateDir) use(scope network.Scope, networks []netip.Prefix) error {
 	return s.change(next)
 }
 
-// settle notes that nothing of earlier runs is left.
+// settle records that nothing of earlier runs is left.
 func (s *stateDir) settle(scope network.Scope, networks []netip.Prefix) error {
 	next := s.binding
 	next.VNIs, next.Networks = []uint32{scope.VNI}, slices.Clone(networks)
 	return s.change(next)
 }
 
-// reached notes by which endpoints the store was reached.
+// reached records the endpoints by which the store was reached.
 func (s *stateDir) reached(endpoints []string) error {
 	next := s.binding
 	next.Endpoints = plainEndpoints(endpoints)
@@ -227,7 +227,7 @@ type BoundState struct {
 
 // BoundStates returns the state directories at and directly below dir that hold state.
 func BoundStates(dir string) (all []BoundState) {
-	below, _ := filepath.Glob(filepath.Join(dir, "*", bindingFile)) // the pattern is well-formed, or there is none
+	below, _ := filepath.Glob(filepath.Join(dir, "*", bindingFile)) // fails only for a malformed pattern
 	dirs := []string{dir}
 	for _, path := range below {
 		dirs = append(dirs, filepath.Dir(path))

@@ -23,7 +23,7 @@ var uplinkBackoff = backoff.Policy{Min: time.Second, Max: time.Minute, Settle: 6
 // to the loop's goroutine.
 type uplinkFollower struct {
 	journal *journal
-	at      time.Time       // when to look again at a change; zero: there is none
+	at      time.Time       // when to check a change again; zero: no change is pending
 	applied backoff.Backoff // between two changes that are applied
 	lostAt  time.Time       // when to report that there is no uplink; zero: there is one
 }

@@ -102,7 +102,7 @@ func (v *vtepKeeper) ensure(
 	if v.filter == nil {
 		f, err := v.open()
 		if errors.Is(err, vtepfilter.ErrUnsupported) && !enabled {
-			v.done = true // there is none to remove
+			v.done = true // no filter exists
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("VTEP filter: %w", err)
@@ -164,7 +164,7 @@ func (v *vtepKeeper) remove() error {
 		err = errors.Join(err, v.retire())
 	}
 	if errors.Is(err, vtepfilter.ErrUnsupported) {
-		err = nil // then there is none
+		err = nil // then no filter exists
 	}
 	return errors.Join(v.attach(nil), err, v.close())
 }

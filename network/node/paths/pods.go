@@ -61,8 +61,8 @@ func (j judge) pods(f subnet.Family) (found suspects) {
 		if err == nil && port != "" && port != p.Port {
 			found.add(suspect{code: status.FDBShadowed, sure: true, what: escape(
 				"the bridge %s sends frames for this node's pod %%s to %s and not to %s, because of an FDB entry of "+
-					"another "+
-					"program: remove it with \"bridge fdb del %s dev %s master\"", p.Bridge, port, p.Port, p.MAC, port),
+					"another program: remove it with \"bridge fdb del %s dev %s master\"",
+				p.Bridge, port, p.Port, p.MAC, port),
 			}, p.Name)
 		}
 	}
