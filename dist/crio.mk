@@ -10,6 +10,6 @@ bin/crio/pinns: dist/crio/runtime/go.mod dist/crio/runtime/go.sum
 		gcc -std=c99 -Os -static -o ../../../$@ "$$($(GO) list -m -f '{{.Dir}}' github.com/cri-o/cri-o)"/pinns/src/*.c
 .PHONY: e2e-crio packages-crio
 e2e-crio: packages-crio build tools $(CRIO) ## test with a real CRI-O and the DaemonSet; as root
-	@cd dist/crio && $(RUN_GO) test -count=1 -timeout 5m .
+	@cd dist/crio && $(RUN_GO) test -count=1 -timeout 30m .
 packages-crio:
 	@sh dist/packages.sh iptables nft conmon runc skopeo gcc

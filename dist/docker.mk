@@ -9,8 +9,8 @@ bin/docker/runc: dist/engines/runtime/go.mod dist/engines/runtime/go.sum
 .PHONY: e2e-docker packages-docker
 e2e-docker: packages-docker build tools $(DOCKER)
 e2e-docker: ## test with a real Docker and our drop-in, under systemd; as root; 4 minutes
-	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 10m -run TestDocker .
-	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 5m -run 'TestDocker$$|TestDockerWaits' \
+	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 30m -run TestDocker .
+	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 30m -run 'TestDocker$$|TestDockerWaits' \
 		. -args -docker $(CURDIR)/bin/docker
 packages-docker:
 	@sh dist/packages.sh iptables dockerd containerd runc gcc systemd-analyze ip

@@ -5,7 +5,7 @@ bin/debian.tar:
 .PHONY: e2e-podman packages-podman
 e2e-podman: packages-podman build tools bin/debian.tar
 e2e-podman: ## test with a real Podman, CNI and Netavark, and the Dockerfile; as root; 2 minutes
-	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 10m -run 'TestPodman|TestNetavark' .
-	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 5m ./dockerfile
+	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 30m -run 'TestPodman|TestNetavark' .
+	@cd dist/engines && $(RUN_GO) test -count=1 -timeout 30m ./dockerfile
 packages-podman:
 	@sh dist/packages.sh iptables podman crun conmon /usr/lib/podman/netavark debootstrap systemd-analyze ip

@@ -9,10 +9,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/selvage-net/selvage/dist/containerd/cri/critest"
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -27,8 +27,7 @@ const dockerd = "#!/bin/sh\necho \"$@\" >/run/dockerd.args\nsystemd-notify --rea
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
+	ctx := testctx.New(t)
 	// iptables needs more than nftables does: a program to run, a raw socket, a lock.
 	const config = `{"Network":"10.5.0.0/16","EnableNFTables":false,"Backend":{"Type":"vxlan"}}`
 	l, err := lab.New(ctx, lab.Options{Nodes: 1, Bin: bin, Config: config})

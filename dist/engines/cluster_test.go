@@ -13,6 +13,7 @@ import (
 	"github.com/selvage-net/selvage/dist/containerd"
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
@@ -37,8 +38,7 @@ type cluster struct {
 // newCluster boots the machines with the given units of the distribution, and starts none.
 func newCluster(t *testing.T, o lab.Options, units ...string) (c *cluster, archive string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
-	t.Cleanup(cancel)
+	ctx := testctx.New(t)
 	c = &cluster{ctx: ctx}
 	tmp := t.TempDir()
 	var err error
@@ -91,8 +91,6 @@ func (c *cluster) run(t *testing.T, m *Machine, argv ...string) string {
 // eventually waits until check finds nothing wrong.
 func (c *cluster) eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(c.ctx, 20*time.Second)
-	defer cancel()
 	for {
 		err := check()
 		if err == nil {
@@ -100,7 +98,7 @@ func (c *cluster) eventually(t *testing.T, what string, check func() error) {
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
+		case <-c.ctx.Done():
 			t.Fatalf("%s: %v", what, err)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -45,15 +46,13 @@ func newCluster(t *testing.T, families []subnet.Family, config string) *cluster 
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx := testctx.New(t)
 	l, err := lab.New(ctx, lab.Options{Nodes: 3, Families: families, Config: "-", Bin: dir})
 	if err != nil {
-		cancel()
 		t.Fatal(err)
 	}
 	c := &cluster{Lab: l, t: t, ctx: ctx, dir: dir, flannel: map[string]*flanneld{}}
-	t.Cleanup(func() {
-		cancel()
+	t.Cleanup(func() { // flanneld ends with ctx, which has been canceled
 		for _, f := range c.flannel {
 			<-f.done
 		}
