@@ -7,7 +7,7 @@ bin/flanneld: dist/migration/flannel/go.mod dist/migration/flannel/go.sum
 		-o ../../../$@ github.com/flannel-io/flannel
 .PHONY: e2e-migration packages-migration
 e2e-migration: packages-migration build tools bin/flanneld
-e2e-migration: ## migrate nodes from a real flannel and back under traffic; 2 minutes
+e2e-migration: ## migrate nodes from a real flannel and back under traffic
 	@cd dist/migration && $(RUN_GO) test -count=1 -timeout 30m -v .
 packages-migration:
 	@sh dist/packages.sh iptables nft gcc ip

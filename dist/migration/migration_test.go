@@ -131,16 +131,20 @@ func (c *cluster) leases() (keys []string) {
 	return keys
 }
 
-// probes has all endpoints reach each other.
+// probes has the pods reach each other and the outside, which knows no way back to pods.
 func (c *cluster) probes() {
 	c.t.Helper()
-	endpoints := []*lab.Endpoint{c.Outside()}
+	var pods []*lab.Endpoint
 	for _, p := range c.Pods() {
-		endpoints = append(endpoints, p.Endpoint)
+		pods = append(pods, p.Endpoint)
 	}
 	for _, f := range c.Families() {
-		for _, r := range slices.Concat(c.MatrixFamily(c.ctx, f, endpoints)...) {
-			if r.Err != nil && r.From != c.Outside().Name() { // which knows no way to pods
+		results := slices.Concat(c.MatrixFamily(c.ctx, f, pods)...)
+		for _, p := range pods {
+			results = append(results, c.ProbeFamily(c.ctx, f, p, c.Outside()))
+		}
+		for _, r := range results {
+			if r.Err != nil {
 				c.t.Errorf("%s -> %s over %s: %v", r.From, r.To, r.Family, r.Err)
 			}
 		}
