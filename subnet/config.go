@@ -8,7 +8,7 @@ import (
 )
 
 // DefaultBackend is the backend of a config that names none. flannel's code then takes udp, its documentation says
-// vxlan; udp is of no use.
+// vxlan; selvage has no backend udp.
 const DefaultBackend = "vxlan"
 
 // maxConfig bounds the size of a network config in bytes.

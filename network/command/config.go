@@ -181,7 +181,7 @@ func (o *config) apply(ctx context.Context, store *etcd.Store, data []byte, set 
 	}
 	switch {
 	case refused && set && !o.force:
-		return errors.New("not set: nodes would refuse it; use --force to set it all the same, and restart them")
+		return errors.New("not set: nodes would refuse it; use --force to set it anyway, and restart them")
 	case set && string(stored.Data) == string(data):
 		fmt.Fprintln(o.out, "it is set already")
 		return nil

@@ -136,8 +136,8 @@ func (w *watcher) run(ctx context.Context) error {
 
 // takeTurn waits before a list that every node requests, and reports whether ctx is still active. It does so at each
 // attempt: an etcd that goes down again comes back to all nodes at once again. Early in that time it wakes each Hold.
-// Reading one key, and claiming it again if it is gone, takes no list, and the sooner that is done the less likely
-// another node that needs a subnet takes it for a free one.
+// Reading one key, and claiming it again if it is gone, takes no list, and the sooner that is done, the less likely it
+// is that another node which needs a subnet claims it.
 func (w *watcher) takeTurn(ctx context.Context) bool {
 	whole := w.opts.spread(w.leases)
 	if !sleep(ctx, whole/4) {
