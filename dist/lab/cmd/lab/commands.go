@@ -94,27 +94,31 @@ func (s *session) run(ctx context.Context, args []string, io stdio) int {
 			fmt.Fprintf(io.err, "lab: usage: %s\n", strings.TrimSpace(c.name+" "+c.args))
 			return 2
 		}
-		return exitCode(err, io)
+		return exitCode(args, err, io)
 	}
-	return exitCode(s.onNode(ctx, args, io), io)
+	return exitCode(args, s.onNode(ctx, args, io), io)
 }
 
-// exitCode prints an error, and returns the exit code of the command. A program that failed has printed why.
-func exitCode(err error, io stdio) int {
-	var exit *exec.ExitError
-	var unknown unknownCommand
-	switch {
-	case err == nil:
+// exitCode prints the error of a command, and returns the command's exit code. A program that was started for the user
+// and failed has printed why.
+func exitCode(args []string, err error, io stdio) int {
+	if err == nil {
 		return 0
-	case errors.As(err, &exit) && exit.ExitCode() > 0:
-		return exit.ExitCode()
-	case errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled(): // by Ctrl-C, for instance
-		return killed + int(exit.Sys().(syscall.WaitStatus).Signal())
-	case errors.As(err, &unknown):
-		fmt.Fprintf(io.err, "lab: %v\n", err)
-		return 2
+	}
+	var exit *exec.ExitError
+	if runsProgram(args) && errors.As(err, &exit) {
+		if exit.ExitCode() > 0 {
+			return exit.ExitCode()
+		}
+		if status := exit.Sys().(syscall.WaitStatus); status.Signaled() { // by Ctrl-C, for instance
+			return killed + int(status.Signal())
+		}
 	}
 	fmt.Fprintf(io.err, "lab: %v\n", err)
+	var unknown unknownCommand
+	if errors.As(err, &unknown) {
+		return 2
+	}
 	return 1
 }
 

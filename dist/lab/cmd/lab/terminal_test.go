@@ -118,7 +118,7 @@ func TestWithTerminal(t *testing.T) {
 				cmd.Env = append(os.Environ(), "PS1="+shell)
 				cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 				cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
-				return exitCode(cmd.Run(), stdio{out: program, err: program})
+				return exitCode([]string{"exec"}, cmd.Run(), stdio{out: program, err: program})
 			})
 			if err != nil {
 				t.Error(err)
