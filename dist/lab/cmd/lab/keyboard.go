@@ -107,13 +107,10 @@ func (k *keyboard) onInterrupt(fn func()) {
 // give gives the terminal to a program, with the keys that were typed ahead; nil takes it back.
 func (k *keyboard) give(program io.Writer) {
 	k.mu.Lock()
-	k.program = program
-	ahead := k.typed
-	if program != nil {
+	defer k.mu.Unlock()
+	if program != nil && len(k.typed) > 0 {
+		program.Write(k.typed) // with the lock held, so that later keys follow; fails only if the program has ended
 		k.typed = nil
 	}
-	k.mu.Unlock()
-	if program != nil && len(ahead) > 0 {
-		program.Write(ahead)
-	}
+	k.program = program
 }

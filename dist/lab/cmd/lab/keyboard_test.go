@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"io"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestKeyboard(t *testing.T) {
@@ -57,6 +60,37 @@ func TestKeyboard(t *testing.T) {
 	<-listened
 	if n, err := k.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("read %d bytes, %v at the end", n, err)
+	}
+}
+
+// slowProgram reads its first keys only once something else is typed.
+type slowProgram struct {
+	bytes.Buffer
+	begun atomic.Bool
+	slow  func()
+}
+
+func (p *slowProgram) Write(keys []byte) (int, error) {
+	if p.begun.CompareAndSwap(false, true) {
+		p.slow()
+	}
+	return p.Buffer.Write(keys)
+}
+
+// TestTypedAhead: a program gets what was typed before its start before what is typed after.
+func TestTypedAhead(t *testing.T) {
+	k := newKeyboard()
+	k.take([]byte("ahead"))
+	var typing sync.WaitGroup
+	program := new(slowProgram)
+	program.slow = func() {
+		typing.Go(func() { k.take([]byte("later")) })
+		time.Sleep(10 * time.Millisecond) // time for a keyboard that mixes them up to do so
+	}
+	k.give(program)
+	typing.Wait()
+	if got := program.String(); got != "aheadlater" {
+		t.Errorf("the program read %q", got)
 	}
 }
 

@@ -53,15 +53,19 @@ func prompt(ctx context.Context, s *session, terminal stdio) error {
 }
 
 // readLine returns when a line is read, or ctx ends: the lab can be ended from another terminal.
-func readLine(ctx context.Context, editor *term.Terminal) (line string, err error) {
-	read := make(chan struct{})
+func readLine(ctx context.Context, editor *term.Terminal) (string, error) {
+	type result struct {
+		line string
+		err  error
+	}
+	read := make(chan result, 1) // the goroutine can outlast this function
 	go func() {
-		defer close(read)
-		line, err = editor.ReadLine()
+		line, err := editor.ReadLine()
+		read <- result{line, err}
 	}()
 	select {
-	case <-read:
-		return line, err
+	case r := <-read:
+		return r.line, r.err
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
