@@ -39,26 +39,34 @@ func (ty *typist) listen() {
 	}()
 }
 
-// newTypist starts a command as the only job of a terminal.
-func newTypist(t *testing.T, cmd *exec.Cmd) *typist {
+// openTypist opens a terminal on which no program runs yet.
+func openTypist(t *testing.T) *typist {
 	t.Helper()
 	keys, terminal, err := pty.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { keys.Close(); terminal.Close() })
-	if err := pty.Setsize(keys, &pty.Winsize{Rows: 40, Cols: 100}); err != nil {
-		t.Fatal(err)
-	}
-	ty := &typist{t: t, keys: keys, terminal: terminal, cmd: cmd}
+	ty := &typist{t: t, keys: keys, terminal: terminal}
 	ty.listen()
 	ty.before = ty.settings()
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
+	return ty
+}
+
+// newTypist starts a command as the only job of a terminal.
+func newTypist(t *testing.T, cmd *exec.Cmd) *typist {
+	t.Helper()
+	ty := openTypist(t)
+	ty.cmd = cmd
+	if err := pty.Setsize(ty.keys, &pty.Winsize{Rows: 40, Cols: 100}); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = ty.terminal, ty.terminal, ty.terminal
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill() })
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() }) // fail only if it has ended
 	return ty
 }
 
@@ -119,6 +127,12 @@ func (ty *typist) ended(code int) {
 	if got := ty.cmd.ProcessState.ExitCode(); got != code {
 		ty.t.Errorf("exit code %d, want %d", got, code)
 	}
+	ty.expectSettings()
+}
+
+// expectSettings expects the terminal to be as it was.
+func (ty *typist) expectSettings() {
+	ty.t.Helper()
 	if after := ty.settings(); *after != *ty.before {
 		ty.t.Errorf("the terminal has the settings %+v, and had %+v", after, ty.before)
 	}

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
@@ -18,15 +17,8 @@ import (
 
 // TestPromptWithoutLab: the prompt's own part, with a lab that has no nodes.
 func TestPromptWithoutLab(t *testing.T) {
-	keys, terminal, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer keys.Close()
-	defer terminal.Close()
-	ty := &typist{t: t, keys: keys, terminal: terminal}
-	ty.listen()
-	ty.before = ty.settings()
+	ty := openTypist(t)
+	terminal := ty.terminal
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &session{lab: new(lab.Lab), down: cancel}
 	ended := make(chan error, 1)
@@ -42,9 +34,7 @@ func TestPromptWithoutLab(t *testing.T) {
 	if err := <-ended; err != nil || ctx.Err() == nil {
 		t.Errorf("the prompt ended with %v, the lab with %v", err, ctx.Err())
 	}
-	if after := ty.settings(); *after != *ty.before {
-		t.Errorf("the terminal has the settings %+v, and had %+v", after, ty.before)
-	}
+	ty.expectSettings()
 }
 
 // sleeper is a line for a shell that starts a job, which prints a word once the terminal's keys are its own.
@@ -61,18 +51,12 @@ func (ty *typist) killStoppedJob(shell string) {
 // TestWithTerminal: a shell that is given the terminal has job control, and Ctrl-C ends what runs in it. However it ends,
 // the prompt has the terminal back, and what the shell left running does not.
 func TestWithTerminal(t *testing.T) {
-	keys, terminal, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer keys.Close()
-	defer terminal.Close()
-	ty := &typist{t: t, keys: keys, terminal: terminal}
-	ty.listen()
+	ty := openTypist(t)
+	keys, terminal := ty.keys, ty.terminal
 	if _, err := keyByKey(terminal); err != nil {
 		t.Fatal(err)
 	}
-	keyByKeySettings := ty.settings()
+	ty.before = ty.settings()
 	keyboard := newKeyboard()
 	go keyboard.listen(terminal)
 	const shell = "ready> "
@@ -137,8 +121,8 @@ func TestWithTerminal(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Fatalf("%s: the shell does not end; %q", test.name, ty.printedSoFar())
 		}
-		if after := ty.settings(); *after != *keyByKeySettings {
-			t.Errorf("%s: the terminal has the settings %+v, and had %+v", test.name, after, keyByKeySettings)
+		if after := ty.settings(); *after != *ty.before {
+			t.Errorf("%s: the terminal has the settings %+v, and had %+v", test.name, after, ty.before)
 		}
 		const next = "ls -l\r"
 		if _, err := keys.WriteString(next); err != nil {
