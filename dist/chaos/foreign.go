@@ -199,24 +199,24 @@ func (h *host) foreignRoutes(names map[int]string) (dump []string, err error) {
 	return dump, nil
 }
 
-// compare says in what two dumps differ; nil if in nothing.
-func compare(before, after []string) []string {
+// compare returns the differences of two dumps, each with what they are dumps of in front; nil if there is none.
+func compare(what string, before, after []string) []string {
 	if slices.Equal(before, after) {
 		return nil
 	}
 	var problems []string
 	for _, l := range before {
 		if !slices.Contains(after, l) {
-			problems = append(problems, "foreign, gone: "+l)
+			problems = append(problems, what+", gone: "+l)
 		}
 	}
 	for _, l := range after {
 		if !slices.Contains(before, l) {
-			problems = append(problems, "foreign, new: "+l)
+			problems = append(problems, what+", new: "+l)
 		}
 	}
 	if problems == nil {
-		problems = []string{"foreign things are in another order:\n" + strings.Join(after, "\n")}
+		problems = []string{what + ": in another order:\n" + strings.Join(after, "\n")}
 	}
 	return problems
 }

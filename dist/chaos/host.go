@@ -159,8 +159,8 @@ func (h *host) checkAroundWith(our ownRules) (p problems, err error) {
 	if h.backend.tunnels() {
 		p = h.checkPeers(our.peers)
 	}
-	for _, difference := range compare(h.golden, our.lines) {
-		p.add(ruleFamily(difference), "%s", strings.Replace(difference, "foreign", "rules", 1))
+	for _, difference := range compare("rules", h.golden, our.lines) {
+		p.add(ruleFamily(difference), "%s", difference)
 	}
 	u, err := h.readUplink()
 	if err != nil {
@@ -203,7 +203,7 @@ func (h *host) checkForeignWith(others []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	problems := compare(h.others, now)
+	problems := compare("foreign", h.others, now)
 	for i := range problems {
 		problems[i] = h.Name() + ": " + problems[i]
 	}

@@ -39,7 +39,11 @@ func (s *Suite) askStuck(ctx context.Context, o *Outcome) error {
 		if err != nil {
 			return err
 		}
-		if problems == nil {
+		own, err := h.checkOwnSide()
+		if err != nil {
+			return err
+		}
+		if problems == nil && own.none() {
 			continue
 		}
 		stacks, err := h.stacks(ctx)

@@ -172,9 +172,7 @@ func (h *host) checkPeers(have elements) (p problems) {
 	}
 	for i, name := range slices.Sorted(maps.Keys(want)) { // ipv4 is first
 		slices.Sort(want[name])
-		for _, difference := range compare(want[name], have[name]) {
-			p[i] = append(p[i], strings.Replace(difference, "foreign", "VTEP filter, "+name, 1))
-		}
+		p[i] = append(p[i], compare("VTEP filter, "+name, want[name], have[name])...)
 	}
 	return p
 }

@@ -136,9 +136,7 @@ func (h *host) checkOwnSide() (p problems, err error) {
 		return p, err
 	}
 	for _, f := range h.families {
-		for _, difference := range compare(h.own[f], now[f]) {
-			p.add(f, "%s", strings.Replace(difference, "foreign", "own side", 1))
-		}
+		p[f] = append(p[f], compare("own side", h.own[f], now[f])...)
 	}
 	return p.of(h), nil
 }

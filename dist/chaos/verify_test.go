@@ -103,13 +103,13 @@ func TestRules(t *testing.T) {
 }
 
 func TestCompare(t *testing.T) {
-	if p := compare([]string{"a", "b"}, []string{"a", "b"}); p != nil {
+	if p := compare("foreign", []string{"a", "b"}, []string{"a", "b"}); p != nil {
 		t.Errorf("equal dumps differ: %q", p)
 	}
-	if p := compare([]string{"a", "b"}, []string{"b", "c"}); !slices.Equal(p, []string{"foreign, gone: a", "foreign, new: c"}) {
+	if p := compare("foreign", []string{"a", "b"}, []string{"b", "c"}); !slices.Equal(p, []string{"foreign, gone: a", "foreign, new: c"}) {
 		t.Errorf("got %q", p)
 	}
-	if p := compare([]string{"a", "b"}, []string{"b", "a"}); p == nil {
+	if p := compare("foreign", []string{"a", "b"}, []string{"b", "a"}); p == nil {
 		t.Error("another order is no difference")
 	}
 }
