@@ -15,23 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// namedFaults are those of a node's own side that the daemon does not repair, since what they are about belongs to others: it says
-// what is wrong, or doctor does, until whoever did it has put it right. They are done to the last pod of a node: the
-// first one, if there is another, loses nothing.
+// namedFaults are those of a node's own side that the daemon does not repair, since the objects belong to others. The
+// status or doctor names the problem until the fault is undone. They concern the last pod of a node: the first one, if
+// there is another, loses nothing.
 func namedFaults() []Fault {
-	const soon = 200 * time.Millisecond // after Undo nothing is wrong
+	const soon = 200 * time.Millisecond // from Undo until nothing is wrong
 	inPod := func(name string, do func(*target, subnet.Family) error) Fault {
-		return Fault{Name: "own side: " + name, Class: OwnSide, Families: both(), Running: true, Unbroken: true, Bound: soon,
-			Inject: inEachFamily(do), Meanwhile: namedByDoctor, Undo: inEachFamily((*target).restorePod)}
+		return Fault{Name: "own side: " + name, Class: OwnSide, Families: both(), Running: true, Unbroken: true,
+			Bound: soon, Inject: inEachFamily(do), Meanwhile: namedByDoctor, Undo: inEachFamily((*target).restorePod)}
 	}
-	foreign := func(name, reason string, do, undo func(*target, subnet.Family) error) Fault {
+	foreign := func(name string, reason status.Reason, do, undo func(*target, subnet.Family) error) Fault {
 		return Fault{Name: "own side: " + name, Class: OwnSide, Families: both(), Running: true, Bound: soon,
 			Inject: inEachFamily(do), Undo: inEachFamily(undo), After: noLongerDegraded,
 			Meanwhile: func(ctx context.Context, t *target) error {
-				return t.awaitStatus(ctx, "degraded", reason, len(t.families))
+				return t.awaitStatus(ctx, status.Degraded, reason, len(t.families))
 			}}
 	}
 	return []Fault{
@@ -41,10 +42,10 @@ func namedFaults() []Fault {
 		inPod("pod's default route removed in the pod", func(t *target, f subnet.Family) error {
 			return t.inPod(f, func(_ netlink.Link, b podBefore) error { return netlink.RouteDel(&b.route) })
 		}),
-		foreign("blackhole in the own subnet", "route-shadowed",
+		foreign("blackhole in the own subnet", status.RouteShadowed,
 			func(t *target, f subnet.Family) error { return t.nl.RouteAdd(t.blackhole(f)) },
 			func(t *target, f subnet.Family) error { return t.nl.RouteDel(t.blackhole(f)) }),
-		foreign("permanent neighbour entry with a pod's address", "neighbour-shadowed",
+		foreign("permanent neighbour entry with a pod's address", status.NeighbourShadowed,
 			func(t *target, f subnet.Family) error {
 				return t.onNeighbour(f, func(n *netlink.Neigh) error { return t.nl.NeighSet(n) })
 			},
@@ -54,7 +55,7 @@ func namedFaults() []Fault {
 	}
 }
 
-// lastPod is the pod that something is wrong with.
+// lastPod is the pod that the named faults concern.
 func (t *target) lastPod() *lab.Pod { return t.pods[len(t.pods)-1] }
 
 // podBefore is what a pod has of one family: its address, and its default route.
@@ -94,7 +95,7 @@ func (t *target) inPod(f subnet.Family, do func(netlink.Link, podBefore) error) 
 	return nil
 }
 
-// restorePod gives a pod back what it had, as who took it away would.
+// restorePod restores what [target.inPod] noted.
 func (t *target) restorePod(f subnet.Family) error {
 	before := t.noted.([2]podBefore)[f]
 	return t.lastPod().Do(func() error {
@@ -110,15 +111,16 @@ func (t *target) restorePod(f subnet.Family) error {
 	})
 }
 
-// namedByDoctor sees that doctor and the plugin's CHECK find what a pod lacks.
+// namedByDoctor returns an error unless doctor and the plugin's CHECK name what a pod lacks.
 func namedByDoctor(ctx context.Context, t *target) error {
 	name := t.lastPod().PodName()
-	out, err := t.selvaged(ctx, "doctor", "--check", "pods", "-o", "json")
+	// Its exit code reports the finding.
+	out, err := t.Output(ctx, t.suite.daemonPath(), "doctor", "--check", "pods", "-o", "json")
 	var report struct {
 		Findings []struct{ Level, Evidence string }
 	}
 	if wrong := json.Unmarshal(out, &report); wrong != nil {
-		return fmt.Errorf("%s: doctor printed %q: %w, %w", t.Name(), out, wrong, err)
+		return fmt.Errorf("%s: doctor printed %q: %w (%v)", t.Name(), out, wrong, err)
 	}
 	named := false
 	for _, f := range report.Findings {
@@ -133,13 +135,15 @@ func namedByDoctor(ctx context.Context, t *target) error {
 	return nil
 }
 
-// blackhole is a route of somebody else's that takes what is for a pod.
+// blackhole is a route of another program's that drops packets to a pod.
 func (t *target) blackhole(f subnet.Family) *netlink.Route {
 	a := t.lastPod().Addr(f)
-	return &netlink.Route{Dst: ipNet(netip.PrefixFrom(a, a.BitLen())), Type: unix.RTN_BLACKHOLE, Protocol: unix.RTPROT_STATIC}
+	return &netlink.Route{Dst: ipNet(netip.PrefixFrom(a, a.BitLen())), Type: unix.RTN_BLACKHOLE,
+		Protocol: unix.RTPROT_STATIC}
 }
 
-// onNeighbour calls do with an entry of somebody else's that sends what is for a pod nowhere.
+// onNeighbour calls do with a neighbour entry of another program's that sends a pod's packets to a MAC address that no
+// interface has.
 func (t *target) onNeighbour(f subnet.Family, do func(*netlink.Neigh) error) error {
 	link, err := t.nl.LinkByName(podBridge)
 	if err != nil {
@@ -149,40 +153,29 @@ func (t *target) onNeighbour(f subnet.Family, do func(*netlink.Neigh) error) err
 		HardwareAddr: net.HardwareAddr{2, 0xf0, 0, 0, 0, 0x66}, IP: t.lastPod().Addr(f).AsSlice()})
 }
 
-// noLongerDegraded waits until the daemon has nothing to complain of.
+// noLongerDegraded waits until the daemon reports no problem.
 func noLongerDegraded(ctx context.Context, t *target) error {
-	return t.awaitStatus(ctx, "ready", "", 0)
+	return t.awaitStatus(ctx, status.Ready, "", 0)
 }
 
-// awaitStatus waits until the daemon's status has that state, and so many problems of a reason.
-func (t *target) awaitStatus(ctx context.Context, state, reason string, count int) error {
+// awaitStatus waits until the daemon's status has the given state, and count problems with the given reason.
+func (t *target) awaitStatus(ctx context.Context, state status.State, reason status.Reason, count int) error {
 	ctx, cancel := context.WithTimeout(ctx, t.patience)
 	defer cancel()
 	for {
-		out, err := t.selvaged(ctx, "status", "-o", "json")
-		var s struct {
-			State    string
-			Problems []struct{ Code, Text string }
-		}
-		if wrong := json.Unmarshal(out, &s); wrong != nil && ctx.Err() == nil {
-			return fmt.Errorf("%s: status printed %q: %w, %w", t.Name(), out, wrong, err)
-		}
+		s, err := t.Status(ctx)
 		have := 0
 		for _, p := range s.Problems {
 			if p.Code == reason {
 				have++
 			}
 		}
-		if s.State == state && have == count {
+		if err == nil && s.State == state && have == count {
 			return nil
 		}
 		if !pause(ctx, 5*time.Millisecond) {
-			return fmt.Errorf("%s: the status is %s with %+v, want %s with %d of %q", t.Name(), s.State, s.Problems, state, count, reason)
+			return fmt.Errorf("%s: the status is %s with %+v (%v), want %s with %d of %q",
+				t.Name(), s.State, s.Problems, err, state, count, reason)
 		}
 	}
-}
-
-// selvaged runs a command of the daemon's on the node. Its exit code may say that something is wrong: what it printed counts.
-func (t *target) selvaged(ctx context.Context, args ...string) ([]byte, error) {
-	return t.Output(ctx, append([]string{t.suite.daemonPath()}, args...)...)
 }
