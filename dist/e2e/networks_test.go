@@ -136,7 +136,7 @@ func TestTwoNetworks(t *testing.T) {
 					both(device + " " + name)
 				}
 			}
-			quiet(ctx, t, a)
+			quiet(ctx, t, a, status.DefaultSocket, secondSocket)
 			if err := s.daemons[0].Stop(ctx); err != nil {
 				t.Fatal(err)
 			}
@@ -155,7 +155,7 @@ func TestTwoNetworks(t *testing.T) {
 			if out, err := selvaged(ctx, t, a, args...); err == nil && out != "" {
 				t.Errorf("there was more to be removed: %s", out)
 			}
-			quiet(ctx, t, a)
+			quiet(ctx, t, a, status.DefaultSocket)
 		})
 	}
 }
@@ -188,23 +188,38 @@ func crossSecond(ctx context.Context, t *testing.T, l *lab.Lab) {
 	})
 }
 
-// quiet expects that nothing changes: no device is created or deleted, and no daemon repairs anything.
-func quiet(ctx context.Context, t *testing.T, n *lab.Node) {
+// quiet expects that nothing changes: no device is created or deleted, and none of the daemons on the sockets repairs
+// anything.
+func quiet(ctx context.Context, t *testing.T, n *lab.Node, sockets ...string) {
 	t.Helper()
-	repairs := func() (all []status.RepairCount) {
-		for _, socket := range []string{status.DefaultSocket, secondSocket} {
-			if s, err := statusOf(ctx, n, socket); err == nil {
-				all = append(all, s.Repairs.Counts...)
+	now := func() string {
+		t.Helper()
+		var all []string
+		for _, socket := range sockets {
+			s, err := statusOf(ctx, n, socket)
+			if err != nil {
+				t.Fatal(err)
 			}
+			all = append(all, fmt.Sprintf("%s: %v", socket, s.Repairs.Counts))
 		}
-		return all
+		err := n.Do(func() error {
+			links, err := netlink.LinkList()
+			for _, l := range links {
+				all = append(all, fmt.Sprintf("%d %s", l.Attrs().Index, l.Attrs().Name))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(all, ", ")
 	}
-	before := fmt.Sprint(repairs())
-	select { // several times the interval at which a daemon would undo what the other one does
+	before := now()
+	select { // a daemon reacts to a change within milliseconds
 	case <-ctx.Done():
 	case <-time.After(time.Second):
 	}
-	if after := fmt.Sprint(repairs()); after != before {
-		t.Errorf("repairs without a fault: %s, and before %s", after, before)
+	if after := now(); after != before {
+		t.Errorf("without a fault, %s became %s", before, after)
 	}
 }
