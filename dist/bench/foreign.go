@@ -11,11 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// foreignPods is how many pods of another network are added and removed for one sample: the kernel counts CPU in 10 ms.
+// foreignPods is how many pods of another network are added and removed for one sample. The kernel counts CPU time in
+// units of 10 ms, more than one pod takes.
 const foreignPods = 100
 
-// foreign has another network's pods added and removed on a node, among more and more that is not selvage's, and looks at
-// what that costs the daemon.
+// foreign adds and removes pods of another network on a node with a growing number of foreign routes and devices, and
+// measures the CPU time of the daemon.
 func foreign(ctx context.Context, b *bench) error {
 	c, err := b.cluster(ctx, few, ipv4())
 	if err != nil {
@@ -26,14 +27,15 @@ func foreign(ctx context.Context, b *bench) error {
 		var alone []float64
 		for _, x := range []struct {
 			name, what    string
-			routes, veths int // so many in all
+			routes, veths int // in all
 		}{
 			{"routes=0/veths=0", "nothing else", 0, 0},
 			{"routes=1000/veths=0", "1,000 foreign routes", 1000, 0},
 			{"routes=100000/veths=0", "100,000 foreign routes", 100_000, 0},
 			{"routes=100000/veths=5000", "100,000 foreign routes and 5,000 veths", 100_000, 5000},
 		} {
-			if err := n.host.Do(func() error { return errors.Join(foreignRoutes(x.routes), foreignVeths(x.veths)) }); err != nil {
+			err := n.host.Do(func() error { return errors.Join(foreignRoutes(x.routes), foreignVeths(x.veths)) })
+			if err != nil {
 				return fmt.Errorf("%s: %w", x.what, err)
 			}
 			if !pause(ctx, 2*settle) {
@@ -59,8 +61,8 @@ func foreign(ctx context.Context, b *bench) error {
 				}
 				samples = append(samples, milliseconds(after-own)/foreignPods)
 			}
-			f := Figure{Name: "ForeignPod/" + x.name, What: "CPU of the daemon for a pod of another network, added and removed: " + x.what,
-				Unit: "ms", Samples: samples}
+			f := Figure{Name: "ForeignPod/" + x.name, Unit: "ms", Samples: samples,
+				What: "CPU of the daemon for a pod of another network, added and removed: " + x.what}
 			if alone == nil {
 				alone = samples
 			} else {
@@ -74,7 +76,7 @@ func foreign(ctx context.Context, b *bench) error {
 	return err
 }
 
-// foreignRoutes adds static routes until there are so many.
+// foreignRoutes adds static routes until there are n.
 func foreignRoutes(n int) error {
 	link, err := netlink.LinkByName(uplink)
 	if err != nil {
@@ -90,10 +92,11 @@ func foreignRoutes(n int) error {
 	return nil
 }
 
-// foreignVeths adds veth pairs until there are so many devices.
+// foreignVeths adds veth pairs until there are n devices.
 func foreignVeths(n int) error {
 	for i := range n / 2 {
-		v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("idle%d", i)}, PeerName: fmt.Sprintf("eldi%d", i)}
+		v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("idle%d", i)},
+			PeerName: fmt.Sprintf("eldi%d", i)}
 		if err := netlink.LinkAdd(v); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
@@ -101,7 +104,7 @@ func foreignVeths(n int) error {
 	return nil
 }
 
-// foreignPod adds and removes what a plugin has on the node for a pod.
+// foreignPod adds and removes what a CNI plugin adds to the node for a pod: a veth pair, an address and a route.
 func foreignPod(i int) error {
 	v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("pod%d", i)}, PeerName: fmt.Sprintf("peer%d", i)}
 	if err := netlink.LinkAdd(v); err != nil {
@@ -113,6 +116,6 @@ func foreignPod(i int) error {
 	}
 	route := &netlink.Route{LinkIndex: v.Index, Scope: unix.RT_SCOPE_LINK,
 		Dst: &net.IPNet{IP: net.IPv4(10, 99, byte(i>>8), byte(i)).To4(), Mask: net.CIDRMask(32, 32)}}
-	return errors.Join(netlink.LinkSetUp(v), netlink.LinkSetUp(peer), addAddress(v, fmt.Sprintf("172.20.%d.1/24", i%250)),
-		netlink.RouteAdd(route), netlink.LinkDel(v))
+	return errors.Join(netlink.LinkSetUp(v), netlink.LinkSetUp(peer),
+		addAddress(v, fmt.Sprintf("172.20.%d.1/24", i%250)), netlink.RouteAdd(route), netlink.LinkDel(v))
 }

@@ -13,9 +13,10 @@
 // nf_tables, a VXLAN device, a bridge as Docker has one. Full dumps of them must be the same after every fault.
 //
 // The faults are in files by what they break: entries.go, device.go, uplink.go and stacked.go (the address is on a device
-// on top of the NIC), rulefaults.go (iptables), nftfaults.go (selvage's own tables of nf_tables), direct.go (routes without a
-// tunnel), ownside.go (what a node's own pods depend on) and ownsidenamed.go (what of that is only named), daemon.go; agents.go and firewalls.go do step by step what other programs do that manage a host's network. The
-// kernel has to know nexthop objects (Linux 5.3).
+// on top of the NIC), rulefaults.go (iptables), nftfaults.go (selvage's own tables of nf_tables), direct.go (routes
+// without a tunnel), ownside.go (what a node's own pods depend on) and ownsidenamed.go (what of that is only named),
+// daemon.go; agents.go and firewalls.go do step by step what other programs do that manage a host's network. The kernel
+// has to know nexthop objects (Linux 5.3).
 //
 // [Options.Faults] lists what can be broken; to add a fault, add a line there. [Suite.Run] does one and says what came of it,
 // [Suite.Walk] does random ones. Whether something is put right, and whether foreign things survive, is judged everywhere;

@@ -221,7 +221,7 @@ func nexthopFaults() []Fault {
 				return errors.Join(t.nl.setNexthop(n), t.nl.routeVia(nowhere().Endpoints[t.family].Subnet, n.id, routeProtocol))
 			})
 		}),
-		// Of IPv6, whose objects have no number of selvage's, it would be somebody else's.
+		// Only of IPv4: a nexthop of IPv6 has no number of selvage's, so this one would belong to another program.
 		fault("stale nexthop out of another's device added", func(t tables) error {
 			other, err := t.nl.LinkByName(foreignVXLAN)
 			if err != nil {

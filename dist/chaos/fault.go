@@ -120,6 +120,6 @@ func (o Options) Faults() []Fault {
 
 // allFaults are those of an overlay by VXLAN.
 func allFaults() []Fault {
-	return slices.Concat(entryFaults(), nexthopFaults(), deviceFaults(), ownSideFaults(), namedFaults(), uplinkFaults(), stackedFaults(), ruleFaults(),
-		daemonFaults(), agentFaults(), tableFaults(vtepTable))
+	return slices.Concat(entryFaults(), nexthopFaults(), deviceFaults(), ownSideFaults(), namedFaults(), uplinkFaults(),
+		stackedFaults(), ruleFaults(), daemonFaults(), agentFaults(), tableFaults(vtepTable))
 }

@@ -157,5 +157,6 @@ func (h *host) putToSleep(table string) error {
 
 // nftablesFaults lists the faults for a suite whose daemons use nftables and not iptables.
 func nftablesFaults() []Fault {
-	return slices.Concat(tableFaults(filterTable), []Fault{rulesetFlushed()}, forwardingFaults(), ownSideFaults(), namedFaults())
+	return slices.Concat(tableFaults(filterTable), []Fault{rulesetFlushed()}, forwardingFaults(), ownSideFaults(),
+		namedFaults())
 }

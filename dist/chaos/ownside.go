@@ -16,12 +16,13 @@ import (
 // podBridge is the bridge of the lab's pods.
 const podBridge = "cni0"
 
-// ownSideFaults are those of what a node's own pods depend on: the bridge, its ports, addresses, routes and settings. The daemon
-// repairs all of these. What it only names is in [namedFaults].
+// ownSideFaults are those of what a node's own pods depend on: the bridge, its ports, addresses, routes and settings.
+// The daemon repairs all of these. What it only names is in [namedFaults].
 func ownSideFaults() []Fault {
 	// A bridge and its ports carry both families.
 	bridge := func(name string, do func(*target, netlink.Link) error) Fault {
-		return Fault{Name: "own side: bridge " + name, Class: OwnSide, Families: both(), Shared: true, Inject: onBridge(do)}
+		return Fault{Name: "own side: bridge " + name, Class: OwnSide, Families: both(), Shared: true,
+			Inject: onBridge(do)}
 	}
 	port := func(name string, do func(*target, netlink.Link) error) Fault {
 		return Fault{Name: "own side: port " + name, Class: OwnSide, Families: both(), Shared: true, Inject: onPort(do)}
@@ -67,7 +68,8 @@ func ownSideFaults() []Fault {
 		}),
 	}
 	ipv6 := func(name string, inject step) Fault {
-		return Fault{Name: "own side: bridge " + name, Class: OwnSide, Families: []subnet.Family{subnet.IPv6}, Inject: inject}
+		return Fault{Name: "own side: bridge " + name, Class: OwnSide, Families: []subnet.Family{subnet.IPv6},
+			Inject: inject}
 	}
 	return append(all,
 		ipv6("without IPv6 (disable_ipv6)", inEachFamily(func(t *target, _ subnet.Family) error {
@@ -81,7 +83,7 @@ func ownSideFaults() []Fault {
 // lostBridge is another bridge on the node.
 const lostBridge = "br-lost"
 
-// otherBridge has a fault be done while there is another bridge on the node.
+// otherBridge adds another bridge to the node before a fault, and deletes it after the repair.
 func otherBridge(f Fault) Fault {
 	bridge := func() netlink.Link {
 		attrs := netlink.NewLinkAttrs()
@@ -99,12 +101,13 @@ func otherBridge(f Fault) Fault {
 	return f
 }
 
-// linkLocalLost gives the bridge its link-local address back after a fault that took it away: it is the kernel's, which makes
-// it once, and pods do not need it.
+// linkLocalLost restores the bridge's link-local address after a fault that removed it: the kernel adds it only once,
+// and pods do not need it.
 func linkLocalLost(f Fault) Fault {
 	f.After = onBridge(func(t *target, l netlink.Link) error {
 		if lost, is := t.noted.(netlink.Addr); is {
-			return t.nl.AddrReplace(l, &netlink.Addr{IPNet: lost.IPNet, Scope: unix.RT_SCOPE_LINK, Flags: unix.IFA_F_NODAD})
+			return t.nl.AddrReplace(l,
+				&netlink.Addr{IPNet: lost.IPNet, Scope: unix.RT_SCOPE_LINK, Flags: unix.IFA_F_NODAD})
 		}
 		return nil
 	})

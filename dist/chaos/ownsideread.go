@@ -14,9 +14,9 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// ownSide is what a node's own pods depend on, a line a thing, by family: the bridge with its addresses, routes and
-// settings, its ports with theirs, and every route that takes packets away. It is right if it is as it was when all pods had
-// been added.
+// ownSide is what a node's own pods depend on, by family, one line for each object: the bridge with its addresses,
+// routes and settings, its ports with theirs, and every route that is not unicast, such as a blackhole. It is correct if it
+// equals what was read when all pods had been added.
 type ownSide [2][]string
 
 // add puts a line into some families.
@@ -45,8 +45,8 @@ func (h *host) readOwnSide() (s ownSide, err error) {
 		return s, nil
 	}
 	a := bridge.Attrs()
-	s.add(h.families, "%s %s mac %s mtu %d up %t master %q", bridge.Type(), a.Name, a.HardwareAddr, a.MTU, a.Flags&net.FlagUp != 0,
-		names[a.MasterIndex])
+	s.add(h.families, "%s %s mac %s mtu %d up %t master %q", bridge.Type(), a.Name, a.HardwareAddr, a.MTU,
+		a.Flags&net.FlagUp != 0, names[a.MasterIndex])
 	if err := h.nl.readPorts(names, func(line string) { s.add(h.families, "%s", line) }); err != nil {
 		return s, fmt.Errorf("%s: %w", h.Name(), err)
 	}
@@ -78,7 +78,8 @@ func (h *host) readBridge(bridge netlink.Link, f subnet.Family, s *ownSide) erro
 	for _, r := range routes {
 		prefix := prefixOf(r.Dst)
 		if r.LinkIndex == bridge.Attrs().Index && !prefix.Addr().IsLinkLocalUnicast() || r.Type != unix.RTN_UNICAST {
-			s.add(of, "route %s type %d protocol %d scope %d metric %d src %s", prefix, r.Type, r.Protocol, r.Scope, r.Priority, r.Src)
+			s.add(of, "route %s type %d protocol %d scope %d metric %d src %s",
+				prefix, r.Type, r.Protocol, r.Scope, r.Priority, r.Src)
 		}
 	}
 	files := []string{forwardingOf(f, podBridge)}
@@ -123,9 +124,10 @@ func (r *reader) readPorts(names map[int]string, add func(line string)) error {
 				})
 			}
 		})
-		add(fmt.Sprintf("port %s of %s mtu %d up %t state %d hairpin %d learning %d flood %d %d isolated %d", name, names[int(master)], mtu,
-			up, settings[nl.IFLA_BRPORT_STATE], settings[nl.IFLA_BRPORT_MODE], settings[nl.IFLA_BRPORT_LEARNING],
-			settings[nl.IFLA_BRPORT_UNICAST_FLOOD], settings[nl.IFLA_BRPORT_BCAST_FLOOD], settings[nl.IFLA_BRPORT_ISOLATED]))
+		add(fmt.Sprintf("port %s of %s mtu %d up %t state %d hairpin %d learning %d flood %d %d isolated %d",
+			name, names[int(master)], mtu, up, settings[nl.IFLA_BRPORT_STATE], settings[nl.IFLA_BRPORT_MODE],
+			settings[nl.IFLA_BRPORT_LEARNING], settings[nl.IFLA_BRPORT_UNICAST_FLOOD],
+			settings[nl.IFLA_BRPORT_BCAST_FLOOD], settings[nl.IFLA_BRPORT_ISOLATED]))
 	})
 }
 

@@ -50,7 +50,8 @@ func iptablesWished(ctx context.Context, s *suite) ([]string, error) {
 }
 
 // modes waits until all daemons have chosen a mode for a reason, and are in a state.
-func (s *suite) modes(ctx context.Context, mode string, why status.Reason, want status.State) (found []string, err error) {
+func (s *suite) modes(ctx context.Context, mode string, why status.Reason, want status.State,
+) (found []string, err error) {
 	for _, n := range s.nodes {
 		var now status.Status
 		err := s.eventually(ctx, "the daemon of "+n.Name(), func() (err error) {

@@ -193,7 +193,8 @@ func (n *Node) FlushAddresses() error {
 	})
 }
 
-// SetBridge sets the bridge of the node's pods up or down: the interface with the gateway's address of the node's subnet.
+// SetBridge sets the bridge of the node's pods up or down: the interface with the gateway's address of the node's
+// subnet.
 func (n *Node) SetBridge(up bool) error {
 	file, err := n.Subnet()
 	if err != nil {
@@ -227,7 +228,8 @@ func linkWith(prefixes [2]netip.Prefix) (netlink.Link, error) {
 			return nil, err
 		}
 		for _, a := range addrs {
-			if slices.ContainsFunc(prefixes[:], func(p netip.Prefix) bool { return p.IsValid() && p.Addr() == addrOf(a.IP) }) {
+			addr := addrOf(a.IP)
+			if slices.ContainsFunc(prefixes[:], func(p netip.Prefix) bool { return p.IsValid() && p.Addr() == addr }) {
 				return link, nil
 			}
 		}

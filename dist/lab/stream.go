@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// settle is how long a lost datagram's answer is waited for once an answer to a later one has come, which shows that
-	// the path works.
+	// settle is how long a lost datagram's answer is waited for once an answer to a later one has come, which shows
+	// that the path works.
 	settle = 500 * time.Millisecond
 	// giveUp is how long any answer is waited for after the last datagram was sent. Then the path is taken to be broken.
 	giveUp = 5 * time.Second

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// limit is far more than the slowest test takes on a slow and busy machine, and short enough for the tests after one
-	// that hangs to run.
+	// limit is far more than the slowest test takes on a slow and busy machine, and short enough for the tests after
+	// one that hangs to run.
 	limit = 10 * time.Minute
 	// margin is what remains of go test's -timeout for a test that hangs to report its error and to clean up.
 	margin = 30 * time.Second

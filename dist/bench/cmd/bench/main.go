@@ -120,7 +120,8 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	set.SortFlags = false
 	set.SetOutput(w)
-	set.StringSliceVar(&o.Only, "only", nil, "parts to measure, see --list (default all but settings, foreign, cluster, soak and fleet)")
+	set.StringSliceVar(&o.Only, "only", nil,
+		"parts to measure, see --list (default all but settings, foreign, cluster, soak and fleet)")
 	set.BoolVar(&f.list, "list", false, "list the parts and end")
 	set.IntVar(&o.Rounds, "rounds", 5, "how often what takes a second or more is measured; the median is judged")
 	set.IntVar(&o.Changes, "changes", 500, "how often a lease is added, changed and removed")

@@ -44,7 +44,8 @@ func commands() []command {
 		{"probe", "[FROM TO]", "UDP and TCP, once; by default between all pods", probe, pairWords},
 		{"full", "[FROM TO]", "the same with unfragmented packets of full size", full, pairWords},
 		{"stream", "FROM TO [SECONDS]", "a datagram every 2 ms: losses, longest gap", stream, pairWords},
-		{"exec", "WHERE CMD ARGS", "run a program on a node, in a pod or outside", execute, first((*session).endpointNames)},
+		{"exec", "WHERE CMD ARGS", "run a program on a node, in a pod or outside", execute,
+			first((*session).endpointNames)},
 		{"kernel", "NODE", "what the node's kernel holds, a line each", kernel, first((*session).nodeNames)},
 		{"logs", "NODE", "what the node's daemon printed", logs, first((*session).nodeNames)},
 		{"fault", "[NODE NAME [PEER]]", "break something; without names, list what", fault, faultWords},
@@ -76,7 +77,8 @@ or "outside". At the prompt, a NODE alone makes selvaged's commands run there.
 
 // runsProgram reports whether a command line starts a program in the lab, which then has the terminal.
 func runsProgram(args []string) bool {
-	return args[0] == "exec" || args[0] != "help" && !slices.ContainsFunc(commands(), func(c command) bool { return c.name == args[0] })
+	ofLab := slices.ContainsFunc(commands(), func(c command) bool { return c.name == args[0] })
+	return args[0] == "exec" || args[0] != "help" && !ofLab
 }
 
 // run executes a command line and returns its exit code.

@@ -25,7 +25,7 @@ func (s *session) complete(ctx context.Context, words []string) []string {
 	return all
 }
 
-// candidates are words that can follow those before, among others.
+// candidates returns the words that can follow those before, whether or not they begin with begun.
 func (s *session) candidates(ctx context.Context, before []string, begun string) (all []string) {
 	if len(before) == 0 {
 		all = append([]string{"help"}, s.nodeNames()...)
@@ -37,7 +37,8 @@ func (s *session) candidates(ctx context.Context, before []string, begun string)
 	for _, c := range commands() {
 		switch {
 		case c.name != before[0]:
-		case c.name == "exec" && len(before) > 2 && before[2] == "selvaged" && slices.Contains(s.nodeNames(), before[1]):
+		case c.name == "exec" && len(before) > 2 && before[2] == "selvaged" &&
+			slices.Contains(s.nodeNames(), before[1]):
 			return s.ofDaemon(ctx, before[1], before[3:], begun)
 		case c.words != nil:
 			return c.words(s, before[1:])
@@ -63,7 +64,8 @@ func (s *session) ofDaemon(ctx context.Context, node string, before []string, be
 	}
 	ctx, cancel := context.WithTimeout(ctx, completeWithin)
 	defer cancel()
-	out, _ := n.Output(ctx, append(append([]string{"selvaged", "__complete"}, before...), begun)...) // nothing on an error
+	// Without words on an error.
+	out, _ := n.Output(ctx, append(append([]string{"selvaged", "__complete"}, before...), begun)...)
 	words := completions(string(out))
 	if before[0] == "explain" {
 		words = append(words, s.podNames()...)

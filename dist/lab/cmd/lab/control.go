@@ -18,7 +18,7 @@ import (
 // call is a command from another terminal; stdin, stdout and stderr come with it as files (SCM_RIGHTS, unix(7)).
 type call struct {
 	Args     []string
-	Terminal bool // stdin is a terminal that is made for this call, and is the other two as well
+	Terminal bool // stdin, stdout and stderr are one terminal, which is made for this call
 }
 
 // answer ends a call.
@@ -128,8 +128,8 @@ func request(name string, args []string) int {
 	return code
 }
 
-// requestIn sends a command to the lab with that directory. A program that it starts there gets a terminal of its own if
-// this process has one, since the lab has another session.
+// requestIn sends a command to the lab with that directory. A program that it starts there gets a terminal of its own
+// if this process has one, since the lab has another session.
 func requestIn(dir string, args []string) (int, error) {
 	addr := socketOf(dir)
 	conn, err := net.DialUnix(addr.Net, nil, addr)

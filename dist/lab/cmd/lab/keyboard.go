@@ -14,8 +14,8 @@ const (
 )
 
 // keyboard is the only reader of the prompt's terminal, so that no two readers take each other's keys. What is typed
-// goes to the program that has the terminal, if one has it, else to the line editor. Keys that are typed while a command
-// runs are kept for the next line.
+// goes to the program that has the terminal, if one has it, else to the line editor. Keys that are typed while a
+// command runs are buffered for the next line.
 type keyboard struct {
 	mu        sync.Mutex
 	more      sync.Cond

@@ -55,7 +55,8 @@ func run(args []string) int {
 	global.SetInterspersed(false)
 	global.Usage = func() {
 		fmt.Fprintf(os.Stdout, usage, listCommands(),
-			buildFlags(new(lab.Options), new(int)).FlagUsagesWrapped(lineWidth), matrixFlags(new(matrixOptions)).FlagUsagesWrapped(lineWidth))
+			buildFlags(new(lab.Options), new(int)).FlagUsagesWrapped(lineWidth),
+			matrixFlags(new(matrixOptions)).FlagUsagesWrapped(lineWidth))
 	}
 	name := global.String("name", "default", "")
 	if err := global.Parse(args); err != nil {
@@ -100,8 +101,8 @@ func run(args []string) int {
 	}
 }
 
-// least is the smallest value of each flag that is a number. A zero in [lab.Options] means the default, and so is no
-// value that a user can ask for.
+// least returns the smallest valid value of a flag that is a number. A zero in [lab.Options] means the default, so most
+// flags do not accept it.
 func least(flag string) int {
 	switch flag {
 	case "pods":
@@ -113,7 +114,7 @@ func least(flag string) int {
 	}
 }
 
-// checkArguments checks what [lab.New] cannot tell from a default.
+// checkArguments rejects values that [lab.New] cannot distinguish from a default.
 func checkArguments(command string, flags *pflag.FlagSet) (err error) {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("%s takes no argument, got %q", command, flags.Args())

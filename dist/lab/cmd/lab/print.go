@@ -188,7 +188,8 @@ func shortName(e *lab.Endpoint) string {
 	return e.Name()[strings.LastIndexByte(e.Name(), '/')+1:]
 }
 
-// printEntries prints what a kernel holds, with what it is for: beside it, or below it where the line would be too long.
+// printEntries prints a kernel's entries and the purpose of each: beside it, or below it where the line would be too
+// long.
 func printEntries(w io.Writer, entries []lab.Entry) {
 	const kind = 9
 	text := 0

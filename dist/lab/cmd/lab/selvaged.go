@@ -31,9 +31,11 @@ func (u unknownCommand) Error() string {
 func daemonCommands(ctx context.Context, selvaged string) []string {
 	out, err := exec.CommandContext(ctx, selvaged, "__complete", "").Output()
 	if err != nil {
-		return nil // then they have to be called by exec
+		return nil // they can still be run with exec
 	}
-	return slices.DeleteFunc(completions(string(out)), func(name string) bool { return name == "completion" || name == "help" })
+	return slices.DeleteFunc(completions(string(out)), func(name string) bool {
+		return name == "completion" || name == "help"
+	})
 }
 
 // completions are the words of what cobra's __complete prints: a word and its description a line, then a line that
@@ -49,7 +51,7 @@ func completions(out string) (words []string) {
 	return words
 }
 
-// onNode runs one of selvaged's commands, on the node that stands before it or else on s.here.
+// onNode runs one of selvaged's commands, on the node that is named before it or else on s.here.
 func (s *session) onNode(ctx context.Context, args []string, io stdio) error {
 	node, args, err := s.whichNode(args)
 	if err != nil {

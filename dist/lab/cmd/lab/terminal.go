@@ -23,8 +23,8 @@ func isForeground(f *os.File) bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// keepSettings returns a function that gives a terminal the settings that it has now, in case that the process which
-// changes them is killed.
+// keepSettings returns a function that restores the terminal's present settings, in case the process that changes them
+// is killed.
 func keepSettings(terminal *os.File) (restore func()) {
 	fd := int(terminal.Fd())
 	settings, err := unix.IoctlGetTermios(fd, unix.TCGETS)
@@ -35,8 +35,8 @@ func keepSettings(terminal *os.File) (restore func()) {
 	}
 }
 
-// keyByKey sets a terminal so that each key is read as it is typed, Ctrl-C too, and is not echoed. Output is processed as
-// before. restore undoes that.
+// keyByKey sets a terminal so that each key is read as it is typed, Ctrl-C too, and is not echoed. Output is processed
+// as before. restore undoes that.
 func keyByKey(terminal *os.File) (restore func(), err error) {
 	fd := int(terminal.Fd())
 	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
@@ -53,11 +53,11 @@ func keyByKey(terminal *os.File) (restore func(), err error) {
 	return func() { unix.IoctlSetTermios(fd, unix.TCSETSW, before) }, nil // fails only if the terminal is gone
 }
 
-// lastOutput is how long the output of a program that has ended is waited for.
+// lastOutput is the time limit for the remaining output of a program that has ended.
 const lastOutput = time.Second
 
-// normalText undoes what a program that was killed can leave behind on a terminal: colours, a hidden cursor, marks around
-// what is pasted.
+// normalText resets what a program that was killed can leave set on a terminal: colours, a hidden cursor, bracketed
+// paste.
 const normalText = "\x1b[0m\x1b[?25h\x1b[?2004l"
 
 // openTerminal makes a pty. Reads and writes of ours, its master, end when that is closed.
@@ -79,10 +79,10 @@ func openTerminal() (ours, program *os.File, err error) {
 	return nil, nil, err
 }
 
-// withTerminal runs a program on a terminal of its own, a pty that is connected to the user's: so it can be a shell with
-// job control, and the user's terminal is never another's than ours. give passes on what is typed. The user's terminal
-// must be set by [keyByKey]. When the program has ended, its terminal is hung up, as by a remote login: what it left
-// running can neither print nor read there.
+// withTerminal runs a program on a terminal of its own, a pty that is connected to the user's: so it can be a shell
+// with job control, and this process stays in control of the user's terminal. give connects what is typed to the pty. The
+// user's terminal must be set by [keyByKey]. When the program has ended, its terminal is hung up, as by a remote login:
+// processes that it left running can neither print nor read there.
 func withTerminal(out *os.File, give func(io.Writer), run func(program *os.File) int) (int, error) {
 	ours, program, err := openTerminal()
 	if err != nil {

@@ -103,12 +103,14 @@ func keepUp(name string, options lab.Options, pods int) error {
 		fmt.Println()
 	}
 	if os.Getenv(promptEnv) == "" {
-		fmt.Printf("The lab is up. Try \"%s probe\" or \"%s help\" in another terminal; Ctrl-C or \"%s down\" ends it.\n", where, where, where)
+		fmt.Printf("The lab is up. Try \"%[1]s probe\" or \"%[1]s help\" in another terminal; "+
+			"Ctrl-C or \"%[1]s down\" ends it.\n", where)
 		<-ctx.Done()
 	} else {
 		os.Unsetenv(promptEnv)
 		fmt.Printf("The lab is up. \"help\" lists the commands, Tab completes them, \"down\" or Ctrl-D ends\n"+
-			"the lab. In another terminal: %s COMMAND.\n\nTry: probe, status, peers, explain pod3, fault node1 device-del, exec pod1 sh\n\n", where)
+			"the lab. In another terminal: %s COMMAND.\n\n"+
+			"Try: probe, status, peers, explain pod3, fault node1 device-del, exec pod1 sh\n\n", where)
 		here := s
 		here.move = true
 		if err := prompt(ctx, &here, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr}); err != nil {
