@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,4 +186,39 @@ func TestUplinkOfAnHour(t *testing.T) {
 	if applied < 5 || applied > 150 {
 		t.Errorf("%d changes applied", applied)
 	}
+}
+
+// TestKernelNotificationsFail: while the kernel's notifications are not received, that is a problem since the first
+// failure, and one line in the log; a subscription that begins again ends it.
+func TestKernelNotificationsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		n := &node{Options: Options{Log: textLog(&out)}}
+		ctx, cancel := context.WithCancel(t.Context())
+		var works atomic.Bool
+		go n.watchKernel(ctx, func(ctx context.Context, begun func()) error {
+			if !works.Load() {
+				return errors.New("no buffer")
+			}
+			begun()
+			<-ctx.Done()
+			return nil
+		})
+		time.Sleep(30 * time.Second)
+		p := n.watchProblems(time.Now())
+		if len(p) != 1 || p[0].Warning || !strings.Contains(string(p[0].Text), "no buffer") ||
+			time.Since(p[0].Since) != 30*time.Second {
+			t.Errorf("problems %+v", p)
+		}
+		works.Store(true)
+		time.Sleep(2 * time.Minute)
+		if p := n.watchProblems(time.Now()); len(p) > 0 {
+			t.Errorf("problems %+v after it began again", p)
+		}
+		cancel()
+		synctest.Wait()
+		if lines := strings.Count(out.String(), "\n"); lines != 1 {
+			t.Errorf("logged\n%s", out.String())
+		}
+	})
 }

@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/selvage-net/selvage/backend"
@@ -14,6 +16,7 @@ import (
 	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/node/paths"
 	"github.com/selvage-net/selvage/network/node/rules"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet"
@@ -42,6 +45,7 @@ type node struct {
 	podsChanged   chan struct{}     // size one: the CNI plugin may have changed the records of attachments
 	questions     chan func()       // see ask
 	background    sync.WaitGroup
+	unwatched     atomic.Pointer[problem] // why the kernel's notifications are not received; nil: they are
 
 	journal   *journal
 	cache     *leaseCache
@@ -103,7 +107,7 @@ func (n *node) run(ctx context.Context) error {
 		_ = n.vteps.close() // a socket
 		n.close()
 	}()
-	n.background.Go(func() { n.watchKernel(ctx) })
+	n.background.Go(func() { n.watchKernel(ctx, n.subscribe) })
 	n.background.Go(func() { n.watchStore(ctx) })
 	n.background.Go(func() { n.rules.Run(ctx) })
 	n.background.Go(func() { n.paths.Run(ctx) })
@@ -195,22 +199,47 @@ func notify(c chan<- struct{}) {
 // subscribeBackoff spaces subscriptions to the kernel's notifications.
 var subscribeBackoff = backoff.Policy{Min: waitAfterFailure, Max: time.Minute, Settle: 8}
 
-// watchKernel keeps a subscription to the kernel's notifications. Each new one begins with a full resync, so that
-// nothing is missed between two of them.
-func (n *node) watchKernel(ctx context.Context) {
-	wake := func() { notify(n.notified) }
+// watchKernel keeps a subscription to the kernel's notifications. watch calls begun once it has one, and returns when
+// it ends.
+func (n *node) watchKernel(ctx context.Context, watch func(ctx context.Context, begun func()) error) {
 	var pause backoff.Backoff
 	var logged seldom
 	for ctx.Err() == nil {
-		err := n.kernel.Watch(ctx, func() { n.kernel.RequestResync(); wake() }, wake)
+		err := watch(ctx, func() { n.unwatched.Store(nil) })
 		if ctx.Err() != nil {
 			return
 		}
-		if now := time.Now(); logged.due(now) {
+		now := time.Now()
+		failed := &problem{err: err, since: now}
+		if before := n.unwatched.Load(); before != nil {
+			failed.since = before.since
+		}
+		n.unwatched.Store(failed)
+		if logged.due(now) {
 			n.Log.WithError(err).Error("kernel notifications ended; subscribing again")
 		}
-		sleep(ctx, pause.Next(subscribeBackoff, time.Now()))
+		sleep(ctx, pause.Next(subscribeBackoff, now))
 	}
+}
+
+// subscribe receives the kernel's notifications until the subscription ends. Each one begins with a full resync, so
+// that nothing is missed between two of them.
+func (n *node) subscribe(ctx context.Context, begun func()) error {
+	wake := func() { notify(n.notified) }
+	return n.kernel.Watch(ctx, func() { begun(); n.kernel.RequestResync(); wake() }, wake)
+}
+
+// watchProblems returns the problem that the kernel's notifications are not received: external changes are noticed by
+// a full resync only.
+func (n *node) watchProblems(now time.Time) []status.Problem {
+	p := n.unwatched.Load()
+	if p == nil || now.Sub(p.since) <= pendingFor {
+		return nil
+	}
+	return []status.Problem{{
+		Topic: topicKernel, Code: status.KernelUnread, Since: p.since, Text: status.Text(fmt.Sprintf(
+			"no notifications from the kernel, so external changes are repaired every --resync only: %v", p.err)),
+	}}
 }
 
 func (n *node) watchStore(ctx context.Context) {

@@ -214,6 +214,7 @@ func (n *node) problems(now time.Time) []status.Problem {
 			all[len(all)-1].Cuts = n.ownCuts()
 		}
 	}
+	all = append(all, n.watchProblems(now)...)
 	all = append(all, n.shadowProblems()...)
 	all = append(all, n.overlapProblems()...)
 	all = append(all, n.ownSide.problems[:min(len(n.ownSide.problems), maxPodProblems)]...)
