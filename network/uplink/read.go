@@ -44,10 +44,7 @@ func Read(n Namespace, o Options) (Snapshot, error) {
 			return s, fmt.Errorf("list %s default routes: %w", f, err)
 		}
 		for _, r := range routes {
-			if hidesNexthop(r) {
-				r, err = resolveDefault(h, f, r)
-			}
-			if err == nil {
+			if !hidesNexthop(r) || resolveDefault(h, f, &r) {
 				s.Defaults = append(s.Defaults, decodeDefault(f, r)...)
 			}
 		}
@@ -208,8 +205,9 @@ func hidesNexthop(r netlink.Route) bool {
 }
 
 // resolveDefault fills in where such a default route leads, by a lookup of an address that only it matches. With
-// several of them it is the one of the lowest metric that counts, and the lookup answers for that.
-func resolveDefault(h *netlink.Handle, f subnet.Family, r netlink.Route) (netlink.Route, error) {
+// several of them it is the one of the lowest metric that counts, and the lookup answers for that. It reports whether the
+// lookup found the route.
+func resolveDefault(h *netlink.Handle, f subnet.Family, r *netlink.Route) bool {
 	examples := [...][]string{ // for documentation (RFC 5737, RFC 3849): hardly any network has a route to one
 		subnet.IPv4: {"192.0.2.1", "198.51.100.1", "203.0.113.1"}, subnet.IPv6: {"2001:db8::1", "3fff::1"},
 	}[f]
@@ -221,13 +219,11 @@ func resolveDefault(h *netlink.Handle, f subnet.Family, r netlink.Route) (netlin
 		}
 		if way, err := h.RouteGet(dest); err == nil && len(way) > 0 {
 			r.LinkIndex, r.Gw, r.Src = way[0].LinkIndex, way[0].Gw, way[0].Src
-			return r, nil
+			return true
 		}
 	}
-	return r, errUnresolved
+	return false
 }
-
-var errUnresolved = errors.New("the default route uses a nexthop object that cannot be resolved")
 
 // reach looks up the kernel's route to dest. The absence of a route is a result too.
 func reach(h *netlink.Handle, dest netip.Addr) Reach {
