@@ -1,0 +1,219 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+)
+
+// This file observes what this node's pods depend on: bridges, and the ends of the pods' links.
+
+// tended is what is known of devices that pods depend on, beyond the tables.
+type tended struct {
+	names   map[string]struct{}    // see Tend
+	stale   bool                   // see TendedStale
+	again   map[int32]struct{}     // ports to read again
+	indexes map[string]int32       // the last interface index of each device: one that was renamed keeps it
+	macs    map[string]network.MAC // of each bridge, see noteMAC
+	veths   map[int32]struct{}     // all of this node, by interface index
+}
+
+func newTended() tended {
+	return tended{
+		names: map[string]struct{}{}, again: map[int32]struct{}{}, indexes: map[string]int32{},
+		macs: map[string]network.MAC{}, veths: map[int32]struct{}{},
+	}
+}
+
+// Tend names the devices that pods depend on, and the MAC addresses that the pods know of their bridges, for one that
+// was deleted before this program started. [Kernel.TendedStale] is about these devices from then on.
+func (k *Kernel) Tend(names map[string]struct{}, macs map[string]network.MAC) {
+	k.tended.names = names
+	for name, mac := range macs {
+		if _, known := k.tended.macs[name]; !known {
+			k.tended.macs[name] = mac
+		}
+	}
+	for name := range names {
+		if index, there := k.byName[name]; there {
+			k.tended.indexes[name] = index
+		}
+	}
+	for name := range k.tended.indexes {
+		if _, is := names[name]; !is {
+			delete(k.tended.indexes, name)
+			delete(k.tended.macs, name)
+		}
+	}
+}
+
+// TendedStale reports, once, whether one of the devices that pods depend on was added, removed or renamed.
+func (k *Kernel) TendedStale() bool {
+	stale := k.tended.stale
+	k.tended.stale = false
+	return stale
+}
+
+// HasLink reports whether there is a device of that name, or one that had the name before it was renamed.
+func (k *Kernel) HasLink(name string) bool {
+	if _, there := k.byName[name]; there {
+		return true
+	}
+	_, renamed := k.renamedFrom(name)
+	return renamed
+}
+
+// IsVeth reports whether the device of that name is an end of a veth pair.
+func (k *Kernel) IsVeth(name string) bool {
+	index, there := k.byName[name]
+	_, is := k.tended.veths[index]
+	return there && is
+}
+
+// renamedFrom returns the index of a device that had the name, and has another one now.
+func (k *Kernel) renamedFrom(name string) (index int32, ok bool) {
+	if index, ok = k.tended.indexes[name]; !ok {
+		return 0, false
+	}
+	now, there := k.links[index]
+	return index, there && now != name
+}
+
+// tendedAdded and tendedGone note that a device was added, or that it lost its name.
+func (k *Kernel) tendedAdded(m linkMessage) {
+	if m.link.Kind == "veth" {
+		k.tended.veths[m.index] = struct{}{}
+	}
+	if _, is := k.tended.names[m.name]; is && k.tended.indexes[m.name] != m.index {
+		k.tended.indexes[m.name], k.tended.stale = m.index, true
+	}
+}
+
+func (k *Kernel) tendedGone(name string) {
+	if _, is := k.tended.names[name]; is {
+		k.tended.stale = true
+	}
+}
+
+// observeTended takes a device that pods depend on into the tables.
+func (k *Kernel) observeTended(m linkMessage) {
+	t := k.tables
+	if c := t.Bridges.Get(m.name); c.Wanted {
+		t.Bridges.Observe(m.name, c.Want.Seen(network.Bridge{
+			Kind: m.link.Kind, MTU: m.link.MTU, Master: k.links[m.master], Up: m.link.Up, Promisc: m.promisc,
+		}))
+	}
+	if c := t.Ports.Get(m.name); c.Wanted {
+		p := m.port
+		p.Master, p.MTU, p.Up = k.links[m.master], m.link.MTU, m.link.Up
+		t.Ports.Observe(m.name, c.Want.Seen(p))
+	}
+}
+
+// noteMAC notes the MAC address by which pods know their bridge. It is taken from reads alone: a bridge that is being
+// deleted changes it with each port that it loses (br_stp_recalculate_bridge_id in net/bridge/br_stp_if.c), and that is
+// in its last notifications.
+func (k *Kernel) noteMAC(m linkMessage) {
+	if m.link.Kind == network.KindBridge && m.link.MAC.IsUnicast() && k.tables.Bridges.Get(m.name).Wanted {
+		k.tended.macs[m.name] = m.link.MAC
+	}
+}
+
+// bridgePort notes a notification about a port of a bridge (AF_BRIDGE): the port is read again, if a pod depends on it.
+func (k *Kernel) bridgePort(b []byte) {
+	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_BRIDGE {
+		return
+	}
+	index := int32(nl.NativeEndian().Uint32(b[4:]))
+	if k.tables.Ports.Get(k.links[index]).Wanted {
+		k.tended.again[index] = struct{}{}
+	}
+}
+
+// ReadTended reads the devices of these names, and the addresses and permanent neighbours on them, after they have
+// become desired.
+func (k *Kernel) ReadTended(names []string) error {
+	for _, name := range names {
+		index, there := k.byName[name]
+		if !there {
+			continue
+		}
+		k.tended.again[index] = struct{}{}
+		err := repeated(func() error {
+			request := &addressRequest{index: index}
+			return k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, k.observeDumped, request)
+		})
+		if err == nil && k.tables.Bridges.Get(name).Wanted {
+			err = repeated(func() error { return k.readNeighbours(index) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return k.readAgain()
+}
+
+// readAgain reads the ports that were noted for it, one by one.
+func (k *Kernel) readAgain() error {
+	for index := range k.tended.again {
+		delete(k.tended.again, index)
+		k.requests++
+		request := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		msg.Index = index
+		request.AddData(msg)
+		request.Sockets = k.raw
+		answers, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+		if errors.Is(err, unix.ENODEV) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read device %s: %w", k.links[index], err)
+		}
+		for _, data := range answers {
+			if m, ok := decodeLink(data); ok && k.links[m.index] == m.name {
+				k.noteMAC(m)
+				k.observeTended(m)
+			}
+		}
+	}
+	return nil
+}
+
+// addressRequest is a struct ifaddrmsg that requests one device's addresses. Before Linux 4.20 the kernel sends all.
+type addressRequest struct{ index int32 }
+
+func (*addressRequest) Len() int { return unix.SizeofIfAddrmsg }
+
+func (r *addressRequest) Serialize() []byte {
+	b := make([]byte, unix.SizeofIfAddrmsg)
+	nl.NativeEndian().PutUint32(b[4:], uint32(r.index))
+	return b
+}
+
+// decodePort decodes what a bridge says of its port (IFLA_INFO_SLAVE_DATA). carrier reports whether the device has one.
+func decodePort(b []byte, carrier bool) network.Port {
+	p := network.Port{Learning: true, Flood: true}
+	for typ, data := range attributes(b) {
+		on := len(data) > 0 && data[0] != 0
+		switch typ {
+		case nl.IFLA_BRPORT_MODE:
+			p.Hairpin = on
+		case nl.IFLA_BRPORT_ISOLATED:
+			p.Isolated = on
+		case nl.IFLA_BRPORT_LEARNING:
+			p.Learning = on
+		case nl.IFLA_BRPORT_UNICAST_FLOOD, nl.IFLA_BRPORT_BCAST_FLOOD, nl.IFLA_BRPORT_MCAST_FLOOD:
+			p.Flood = p.Flood && on
+		case nl.IFLA_BRPORT_LOCKED:
+			p.Locked = on
+		case nl.IFLA_BRPORT_STATE:
+			p.Blocked = len(data) > 0 && data[0] != portForwarding && (data[0] != portDisabled || carrier)
+		}
+	}
+	return p
+}
