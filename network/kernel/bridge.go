@@ -37,7 +37,7 @@ func (k *Kernel) Bridge(name string, c network.Change[network.Bridge]) (effects 
 	if err != nil {
 		return effects, err
 	}
-	return effects, k.steps(name, []step{
+	return effects, setEach(name, []step{
 		{"master", c.Have.Master == "", func() error { return k.handle.LinkSetNoMaster(link) }},
 		{"MTU", c.Want.MTU == 0 || c.Have.MTU == c.Want.MTU, func() error { return k.handle.LinkSetMTU(link, c.Want.MTU) }},
 		{"promiscuous mode", !c.Want.Promisc || c.Have.Promisc, func() error { return k.handle.SetPromiscOn(link) }},
@@ -98,7 +98,7 @@ func (k *Kernel) Port(name string, c network.Change[network.Port]) error {
 	moved := all || have.Master != want.Master
 	settings := moved || have.Hairpin != want.Hairpin || have.Isolated != want.Isolated ||
 		have.Learning != want.Learning || have.Flood != want.Flood || have.Locked != want.Locked
-	return k.steps(name, []step{
+	return setEach(name, []step{
 		{"master", !moved, func() error {
 			if want.Master == "" {
 				return k.handle.LinkSetNoMaster(link)
@@ -114,30 +114,6 @@ func (k *Kernel) Port(name string, c network.Change[network.Port]) error {
 		{"state", have.Up, func() error { return k.handle.LinkSetUp(link) }},
 		{"port state", want.Master == "" || !have.Blocked, func() error { return k.unblock(link) }},
 	})
-}
-
-func (k *Kernel) linkNamed(name string) (*netlink.GenericLink, error) {
-	index, err := k.index(name)
-	return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name, Index: index}}, err
-}
-
-// step is one setting of a device.
-type step struct {
-	what   string
-	inSync bool
-	do     func() error
-}
-
-func (*Kernel) steps(name string, all []step) error {
-	for _, s := range all {
-		if s.inSync {
-			continue
-		}
-		if err := s.do(); err != nil {
-			return fmt.Errorf("set %s of device %s: %w", s.what, name, err)
-		}
-	}
-	return nil
 }
 
 // setPort sets what a port of a bridge has of its own. Kernels ignore the attributes that they do not know.

@@ -9,15 +9,14 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// encodeConnected appends a request to set a route as the kernel makes it for an address: with that as its source, by
-// which the kernel finds it when the address is removed (fib_del_ifaddr in net/ipv4/fib_frontend.c).
-func (k *Kernel) encodeConnected(b []byte, key network.RouteKey, r network.Route, index int) []byte {
-	start := len(b)
-	b = encodeRoute(b, unix.RTM_NEWROUTE, key, r, index)
-	if source := k.sourceOn(r.Link, key.Prefix); source.IsValid() {
-		b = end(attributeAddr(b, unix.RTA_PREFSRC, source), start)
+// withSource adds to the request at start the source of a route that the kernel makes for an address: the address, by
+// which the kernel finds the route when the address is removed (fib_del_ifaddr in net/ipv4/fib_frontend.c).
+func (k *Kernel) withSource(request []byte, start int, subnet netip.Prefix, link string) []byte {
+	source := k.sourceOn(link, subnet)
+	if !source.IsValid() {
+		return request
 	}
-	return b
+	return end(attributeAddr(request, unix.RTA_PREFSRC, source), start)
 }
 
 // sourceOn returns the IPv4 address of a device in a subnet.

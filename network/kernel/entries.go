@@ -195,13 +195,11 @@ func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error
 			}
 		}
 	}
-	request := encodeRoute
+	request := encodeRoute(k.batch.buf, unix.RTM_NEWROUTE, u.Key, c.Want, index)
 	if c.Want.Protocol == unix.RTPROT_KERNEL {
-		request = func(b []byte, _ uint16, key network.RouteKey, r network.Route, index int) []byte {
-			return k.encodeConnected(b, key, r, index)
-		}
+		request = k.withSource(request, len(k.batch.buf), u.Key.Prefix, c.Want.Link)
 	}
-	k.batch.add(request(k.batch.buf, unix.RTM_NEWROUTE, u.Key, c.Want, index), func(err error) {
+	k.batch.add(request, func(err error) {
 		u.Err = fmt.Errorf("set route %s %s: %w", u.Key, routeTarget(c.Want), err)
 	})
 	return nil

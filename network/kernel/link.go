@@ -155,23 +155,18 @@ func (k *Kernel) setName(l netlink.Link, name string) error {
 // changeLink brings an existing device from have to want, changing only what differs. It reports whether that flushed
 // the device's FDB.
 func (k *Kernel) changeLink(kind deviceKind, name string, have, want network.Link) (flushed bool, err error) {
-	index, err := k.index(name)
+	link, err := k.linkNamed(name)
 	if err != nil {
 		return false, err
 	}
-	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name, Index: index}}
-	steps := []struct {
-		what   string
-		inSync bool
-		do     func() error
-	}{
+	err = setEach(name, []step{
 		{"alias", have.Alias == want.Alias, func() error { return k.handle.LinkSetAlias(link, want.Alias) }},
 		{"MAC address", have.MAC == want.MAC, func() error {
 			return k.handle.LinkSetHardwareAddr(link, net.HardwareAddr(want.MAC[:]))
 		}},
 		{"MTU", have.MTU == want.MTU, func() error { return k.handle.LinkSetMTU(link, want.MTU) }},
 		{want.Kind + " settings", have.Settings == want.Settings, func() (err error) {
-			flushed, err = kind.change(k, name, index, have.Settings, want.Settings)
+			flushed, err = kind.change(k, name, link.Index, have.Settings, want.Settings)
 			return err
 		}},
 		// Before it comes up: else the kernel gives it a link-local address, and a peer's router advertisement more.
@@ -189,16 +184,33 @@ func (k *Kernel) changeLink(kind deviceKind, name string, have, want network.Lin
 			return k.setTxChecksum(name, want.TxChecksum)
 		}},
 		{"state", have.Up == want.Up, func() error { return k.handle.LinkSetUp(link) }},
-	}
+	})
+	return flushed, k.explainPort(name, want, err)
+}
+
+func (k *Kernel) linkNamed(name string) (*netlink.GenericLink, error) {
+	index, err := k.index(name)
+	return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name, Index: index}}, err
+}
+
+// step is one setting of a device.
+type step struct {
+	what   string
+	inSync bool
+	do     func() error
+}
+
+// setEach makes the settings of a device that are not in sync, in their order, up to the first that fails.
+func setEach(device string, steps []step) error {
 	for _, s := range steps {
 		if s.inSync {
 			continue
 		}
 		if err := s.do(); err != nil {
-			return flushed, fmt.Errorf("set %s of device %s: %w", s.what, name, k.explainPort(name, want, err))
+			return fmt.Errorf("set %s of device %s: %w", s.what, device, err)
 		}
 	}
-	return flushed, nil
+	return nil
 }
 
 // refuseRouterAdvertisements keeps hosts in the overlay from configuring this node.

@@ -9,7 +9,8 @@ func (o Options) others(
 ) (others []Rejection) {
 	for _, l := range s.Links {
 		is := func(c candidate) bool { return c.link.Index == l.Index }
-		if l.Loopback || is(chosen) || slices.ContainsFunc(rejected, func(r Rejection) bool { return r.Name == l.Name }) {
+		isRejected := slices.ContainsFunc(rejected, func(r Rejection) bool { return r.Name == l.Name })
+		if l.Loopback || is(chosen) || isRejected {
 			continue
 		}
 		if _, unusable := o.take(candidate{link: l}, s); unusable != "" {

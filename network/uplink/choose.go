@@ -20,8 +20,8 @@ type Options struct {
 	PublicIP     [2]netip.Addr   // address that peers send to, by subnet.Family; invalid: the interface's own
 	Current      [2]netip.Addr   // the addresses in use, kept unless another one is better; invalid: none
 	Overlay      []netip.Prefix  // the overlay's networks: an address inside is not an underlay address
-	// Beside reports whether an address inside Overlay is not one of the overlay's, as it is in no subnet that is, or may
-	// be, leased; nil: none is.
+	// Beside reports whether an address inside Overlay is not one of the overlay's: no subnet with it is leased, or may
+	// be. nil: all addresses are the overlay's.
 	Beside func(netip.Addr) bool
 }
 
