@@ -21,8 +21,7 @@ func (k *Kernel) Bridge(name string, c network.Change[network.Bridge]) (effects 
 		return effects, nil
 	}
 	if c.Present && c.Have.Kind != c.Want.Kind {
-		return effects, fmt.Errorf("device %s is a %s, and pods need a bridge of that name: %w; rename or delete it",
-			name, network.Link{Kind: c.Have.Kind}.Identity(), network.ErrForeign)
+		return effects, noBridge(name, c.Have.Kind)
 	}
 	if !c.Present {
 		if effects.RenamedFrom, err = k.renameBack(name); err == nil && effects.RenamedFrom == "" {
@@ -45,6 +44,12 @@ func (k *Kernel) Bridge(name string, c network.Change[network.Bridge]) (effects 
 	})
 }
 
+// noBridge is the error for a device of another kind that has the name of a bridge.
+func noBridge(name, kind string) error {
+	return fmt.Errorf("device %s is a %s, and pods need a bridge of that name: %w; rename or delete it",
+		name, network.Link{Kind: kind}.Identity(), network.ErrForeign)
+}
+
 // addBridge makes a bridge as the bridge plugin does.
 func (k *Kernel) addBridge(name string, want network.Bridge) error {
 	attrs := netlink.NewLinkAttrs()
@@ -58,6 +63,9 @@ func (k *Kernel) addBridge(name string, want network.Bridge) error {
 	link, err := k.handle.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("find the new bridge %s: %w", name, err)
+	}
+	if link.Type() != network.KindBridge { // made by another process a moment ago
+		return noBridge(name, link.Type())
 	}
 	k.named(int32(link.Attrs().Index), name)
 	return refuseRouterAdvertisements(name)

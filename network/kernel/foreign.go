@@ -83,11 +83,11 @@ func (k *Kernel) readForeign() error {
 			}
 		}
 	}
-	for i, family := range bothFamilies {
+	for _, family := range bothFamilies {
 		keys := map[network.RouteKey]struct{}{}
 		protocol := uint8(unix.RTPROT_KERNEL)
 		for key := range k.foreign.routes {
-			if familyIndex(key.Prefix.Addr()) == i {
+			if familyOf(key.Prefix.Addr()) == family {
 				keys[key] = struct{}{}
 				if k.inOverlay(key.Prefix) { // else only those of the kernel are observed
 					protocol = unix.RTPROT_UNSPEC
@@ -119,7 +119,7 @@ func (k *Kernel) readForeignDevice(family uint8, name string, index int32) error
 		return err
 	}
 	for key, have := range k.tables.ForeignRoutes(name) {
-		if _, is := there[key]; !is && familyIndex(key.Prefix.Addr()) == familyIndexOf(family) {
+		if _, is := there[key]; !is && familyOf(key.Prefix.Addr()) == family {
 			k.foreignFirstGone(key, have)
 		}
 	}
@@ -172,12 +172,4 @@ func (k *Kernel) dumpRoutes(family, protocol uint8, f func(routeMessage), more .
 		return nil // the table is created with its first route
 	}
 	return err
-}
-
-// familyIndexOf is 0 for AF_INET and 1 for AF_INET6.
-func familyIndexOf(family uint8) int {
-	if family == unix.AF_INET {
-		return 0
-	}
-	return 1
 }

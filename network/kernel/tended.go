@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -43,12 +44,9 @@ func (k *Kernel) Tend(names map[string]struct{}, macs map[string]network.MAC) {
 			k.tended.indexes[name] = index
 		}
 	}
-	for name := range k.tended.indexes {
-		if _, is := names[name]; !is {
-			delete(k.tended.indexes, name)
-			delete(k.tended.macs, name)
-		}
-	}
+	others := func(name string) bool { _, is := names[name]; return !is }
+	maps.DeleteFunc(k.tended.indexes, func(name string, _ int32) bool { return others(name) })
+	maps.DeleteFunc(k.tended.macs, func(name string, _ network.MAC) bool { return others(name) })
 }
 
 // TendedStale reports, once, whether one of the devices that pods depend on was added, removed or renamed.

@@ -1,0 +1,55 @@
+package kernel
+
+import (
+	"errors"
+	"net"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/selvage-net/selvage/network"
+)
+
+// TestTendedForgotten: what was noted of a device is dropped with the device, also if its removal was not observed.
+func TestTendedForgotten(t *testing.T) {
+	inNet(t, func(k *Kernel) error {
+		pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth1"}, PeerName: "veth2"}
+		if err := errors.Join(netlink.LinkAdd(pair), k.Read()); err != nil {
+			return err
+		}
+		if !k.IsVeth("veth1") || len(k.tended.veths) != 2 {
+			t.Errorf("veths %v, want two", k.tended.veths)
+		}
+		if err := errors.Join(netlink.LinkDel(pair), k.Read()); err != nil {
+			return err
+		}
+		if len(k.tended.veths) != 0 {
+			t.Errorf("veths %v after their removal", k.tended.veths)
+		}
+		k.Tend(map[string]struct{}{"cni0": {}}, map[string]network.MAC{"cni0": {2, 0, 0, 0, 0, 1}})
+		k.Tend(nil, nil)
+		if len(k.tended.macs) != 0 {
+			t.Errorf("MAC addresses %v, and no pod depends on a bridge", k.tended.macs)
+		}
+		return nil
+	})
+}
+
+// TestBridgeNameTaken: a device of another kind that took a bridge's name a moment ago is not changed.
+func TestBridgeNameTaken(t *testing.T) {
+	inNet(t, func(k *Kernel) error {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "cni0"}, PeerName: "far0"}); err != nil {
+			return err
+		}
+		want := network.Bridge{Kind: network.KindBridge, MTU: 1400, Up: true}
+		_, err := k.Bridge("cni0", network.Change[network.Bridge]{Want: want, Wanted: true})
+		if !errors.Is(err, network.ErrForeign) {
+			t.Errorf("%v, want ErrForeign", err)
+		}
+		link, err := netlink.LinkByName("cni0")
+		if err == nil && (link.Attrs().MTU != 1500 || link.Attrs().Flags&net.FlagUp != 0) {
+			t.Errorf("the device was changed: %+v", link.Attrs())
+		}
+		return err
+	})
+}
