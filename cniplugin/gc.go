@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	records "github.com/selvage-net/selvage/subnet/attachment"
+	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // gc ends the attachments of the network that the runtime does not know: what is kept of them, and the addresses that
@@ -91,9 +94,14 @@ func (c *call) collect(ctx context.Context, v valid) (errs []error) {
 	for _, a := range append(kept, recorded...) {
 		end(a)
 	}
-	c.store.sweep(time.Now())
+	for _, dir := range []string{c.store.dir, records.Dir(c.conf.SubnetFile)} {
+		wholefile.Sweep(dir, time.Now().Add(-abandonedAfter))
+	}
 	return errs
 }
+
+// abandonedAfter is the age at which a temporary file belongs to no ADD that still runs.
+const abandonedAfter = time.Hour
 
 // end is DEL for an attachment that the runtime does not know. Its namespace may be taken to be gone (CNI spec, section
 // GC).

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	records "github.com/selvage-net/selvage/subnet/attachment"
 )
 
 // collector is a delegate that frees addresses as bridge and host-local do together, and notes what it is told.
@@ -128,13 +130,18 @@ func TestGCDamaged(t *testing.T) {
 	write(t, filepath.Join(n.state, ".123"), "")
 	write(t, filepath.Join(n.state, ".124"), "")
 	old := time.Now().Add(-2 * abandonedAfter)
-	if err := os.Chtimes(filepath.Join(n.state, ".124"), old, old); err != nil {
-		t.Fatal(err)
+	attached := records.Dir(filepath.Join(n.dir, "subnet.env"))
+	write(t, filepath.Join(attached, ".125"), "")
+	for _, path := range []string{filepath.Join(n.state, ".124"), filepath.Join(attached, ".125")} {
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
 	}
 	n.collect(attachments{{"containerID": "c1", "ifname": "eth0"}})
 	for range 2 {
 		n.ok(n.verbs.GC)
 		wantFiles(t, n.state, ".123", "c1", "cbr0:c1:eth0")
+		wantFiles(t, attached, "cbr0:c1:eth0")
 		wantFiles(t, reserved, "10.5.29.2", "10.5.29.54", "last_reserved_ip.0", "lock")
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/selvage-net/selvage/subnet/wholefile"
 )
@@ -66,55 +65,16 @@ func (s store) load(a attachment) (stored, error) {
 }
 
 // save stores the delegate's configuration for a.
-func (s store) save(a attachment, config []byte) (err error) {
-	if err := wholefile.MakeDir(s.dir, 0o700); err != nil {
-		return err
-	}
+func (s store) save(a attachment, config []byte) error {
 	if name := filepath.Base(s.path(a)); len(name) > maxFileName {
-		return fmt.Errorf("the file's name would be %d bytes long (%s), and file systems allow %d: shorten the name of the "+
-			"network", len(name), "network:container:interface", maxFileName)
+		return fmt.Errorf("the file's name would be %d bytes long (%s), and file systems allow %d: shorten the name of "+
+			"the network", len(name), "network:container:interface", maxFileName)
 	}
-	t, err := os.CreateTemp(s.dir, ".*") // mode 0600; network names do not begin with a dot
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(t.Name()) // the first error is returned
-		}
-	}()
-	_, err = t.Write(config)
-	if closeErr := t.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = wholefile.Rename(t.Name(), s.path(a))
-	}
-	return err
+	return wholefile.ReplaceUnsynced(s.path(a), config, 0o700) // network names do not begin with a dot
 }
 
 // maxFileName is how long a file's name may be (NAME_MAX in linux/limits.h).
 const maxFileName = 255
-
-// abandonedAfter is the age at which a file that save was writing belongs to no ADD that still runs.
-const abandonedAfter = time.Hour
-
-// sweep removes what an ADD that was killed left of a file. What cannot be removed does no harm.
-func (s store) sweep(now time.Time) {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		number, temporary := strings.CutPrefix(e.Name(), ".")
-		if !temporary || number == "" || strings.Trim(number, "0123456789") != "" { // not a name of os.CreateTemp
-			continue
-		}
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()) > abandonedAfter {
-			_ = os.Remove(filepath.Join(s.dir, e.Name()))
-		}
-	}
-}
 
 // remove removes the file that [store.load] found.
 func (s store) remove(st stored) error {

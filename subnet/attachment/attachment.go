@@ -48,7 +48,7 @@ func Dir(subnetFile string) string { return subnetFile + ".attachments" }
 
 // Save stores a record; it replaces an earlier one of the attachment. The file is not synced to disk: a crash of the
 // machine that truncates it ends the container, too.
-func Save(dir string, r Record) (err error) {
+func Save(dir string, r Record) error {
 	data, err := json.Marshal(struct {
 		Version int `json:"version"`
 		Record
@@ -56,24 +56,7 @@ func Save(dir string, r Record) (err error) {
 	if err != nil {
 		return fmt.Errorf("encode the record of %s: %w", r.Key, err)
 	}
-	t, err := os.CreateTemp(dir, ".*") // mode 0600
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		if err = wholefile.MakeDir(dir, 0o700); err == nil {
-			t, err = os.CreateTemp(dir, ".*")
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("store the record of %s: %w", r.Key, err)
-	}
-	_, err = t.Write(data)
-	if closeErr := t.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = wholefile.Rename(t.Name(), filepath.Join(dir, r.Key.String()))
-	}
-	if err != nil {
-		_ = os.Remove(t.Name()) // the first error is returned
+	if err := wholefile.ReplaceUnsynced(filepath.Join(dir, r.Key.String()), data, 0o700); err != nil {
 		return fmt.Errorf("store the record of %s: %w", r.Key, err)
 	}
 	return nil
@@ -114,7 +97,7 @@ func Clear(dir string) error {
 	}
 	for _, e := range entries {
 		_, record := parseName(e.Name())
-		if live[e.Name()] || !record && !temporary(e) {
+		if live[e.Name()] || !record && !wholefile.Temporary(e) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -139,12 +122,6 @@ func live(dir string) (map[string]bool, error) {
 		}
 	}
 	return all, err
-}
-
-// temporary reports whether a file is one that Save was writing.
-func temporary(e fs.DirEntry) bool {
-	number, is := strings.CutPrefix(e.Name(), ".")
-	return is && number != "" && strings.Trim(number, "0123456789") == "" && e.Type().IsRegular()
 }
 
 // isNamespace reports whether path leads to a namespace: a file that was mounted on can stay when the namespace ended.
@@ -176,8 +153,8 @@ func parseName(name string) (k Key, ok bool) {
 	return Key{part[0], part[1], part[2]}, true
 }
 
-// Decode decodes the content of the record of k.
-func Decode(k Key, data []byte) (Record, error) {
+// decode decodes the content of the record of k.
+func decode(k Key, data []byte) (Record, error) {
 	var r struct {
 		Version int `json:"version"`
 		Record

@@ -87,6 +87,6 @@ func read(path string, k Key, info fs.FileInfo) entry {
 		e.err = err
 		return e
 	}
-	e.record, e.err = Decode(k, data)
+	e.record, e.err = decode(k, data)
 	return e
 }

@@ -1,7 +1,6 @@
-// Package wholefile replaces files as a whole: a reader sees the old content or the new, also after a power cut. What
-// is in the place of a file by accident and holds nothing gives way: an empty directory, as container runtimes create
-// for a bind mount whose source is missing, and a symbolic link that leads nowhere. Everything else stays, and is an
-// error.
+// Package wholefile replaces files as a whole: a reader sees the old content or the new. It also replaces an empty
+// directory, as container runtimes create for a bind mount whose source is missing, and a symbolic link that leads
+// nowhere. Anything else in the place of a file stays, and is an error.
 package wholefile
 
 import (
@@ -9,13 +8,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/google/renameio/v2"
 )
 
 // Replace replaces the file at path with one of that content and mode, and creates its directory, with the mode dir, if
-// needed. A directory that is in the place of the file is an [fs.PathError] with EISDIR.
+// needed. The file is synced to disk: it is whole after a power cut, too. A directory that is in the place of the file
+// is an [fs.PathError] with EISDIR.
 func Replace(path string, content []byte, mode, dir fs.FileMode) (err error) {
 	if err := MakeDir(filepath.Dir(path), dir); err != nil {
 		return err
@@ -37,8 +39,58 @@ func Replace(path string, content []byte, mode, dir fs.FileMode) (err error) {
 	return file.CloseAtomicallyReplace()
 }
 
-// MakeRoom removes what is in the place of the file at path and holds nothing. The error says that a directory is there
-// which is not empty.
+// ReplaceUnsynced does the same for a file of mode 0600, and does not sync it: a power cut can truncate it. It costs a
+// few system calls, where a sync takes milliseconds. A process that is killed leaves a temporary file, see [Sweep].
+func ReplaceUnsynced(path string, content []byte, dir fs.FileMode) (err error) {
+	t, err := os.CreateTemp(filepath.Dir(path), ".*")
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		if err = MakeDir(filepath.Dir(path), dir); err == nil {
+			t, err = os.CreateTemp(filepath.Dir(path), ".*")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(t.Name()) // the first error is returned
+		}
+	}()
+	_, err = t.Write(content)
+	if closeErr := t.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = Rename(t.Name(), path)
+	}
+	return err
+}
+
+// Temporary reports whether a file is one of [ReplaceUnsynced], by its name.
+func Temporary(e fs.DirEntry) bool {
+	number, is := strings.CutPrefix(e.Name(), ".")
+	return is && number != "" && strings.Trim(number, "0123456789") == "" && e.Type().IsRegular()
+}
+
+// Sweep removes the temporary files of [ReplaceUnsynced] that were last written before a time. It ignores errors: what
+// it cannot remove does no harm.
+func Sweep(dir string, before time.Time) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !Temporary(e) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.ModTime().Before(before) {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+}
+
+// MakeRoom removes an empty directory, or a link that leads nowhere, in the place of the file at path. The error says
+// that the directory is not empty.
 func MakeRoom(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -72,7 +124,7 @@ func Rename(temporary, path string) error {
 	return err
 }
 
-// MakeDir creates a directory and those above it, unless it exists. An empty file in its place gives way.
+// MakeDir creates a directory and those above it, unless it exists. An empty file in its place is replaced.
 func MakeDir(path string, mode fs.FileMode) error {
 	err := os.MkdirAll(path, mode)
 	if err == nil {

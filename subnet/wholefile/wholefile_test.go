@@ -5,9 +5,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/selvage-net/selvage/subnet/subnettest"
 	"github.com/selvage-net/selvage/subnet/wholefile"
@@ -22,6 +24,9 @@ func TestReplace(t *testing.T) {
 		}
 		for name, replace := range map[string]func() error{
 			"Replace": func() error { return wholefile.Replace(path, []byte("new"), 0o640, 0o700) },
+			"ReplaceUnsynced": func() error {
+				return errors.Join(wholefile.ReplaceUnsynced(path, []byte("new"), 0o700), os.Chmod(path, 0o640))
+			},
 			"Rename": func() error {
 				return errors.Join(os.WriteFile(path+".1", []byte("new"), 0o640), wholefile.Rename(path+".1", path))
 			},
@@ -39,6 +44,27 @@ func TestReplace(t *testing.T) {
 				t.Errorf("%s, %s: %q, %v", d.Name, name, data, err)
 			}
 		}
+	}
+}
+
+// TestSweep: only old temporary files are removed.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{".1", ".2", ".note", "3", ".4"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := time.Unix(1, 0)
+	for _, name := range []string{".1", ".note", "3"} {
+		if err := os.Chtimes(filepath.Join(dir, name), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wholefile.Sweep(dir, time.Unix(2, 0))
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) != 4 || slices.Contains(left, filepath.Join(dir, ".1")) {
+		t.Errorf("left %q, %v", left, err)
 	}
 }
 
