@@ -89,7 +89,8 @@ func (c *call) diagnose(ctx context.Context, d delegation, f subnetfile.File, ca
 		return cause // which has more detail
 	}
 	if full, size, ok := exhausted(f, list); ok {
-		damaged := slices.DeleteFunc(list, func(r reservation) bool { return !r.damaged() })
+		// Not those that name a container: which ones run is known at GC only.
+		damaged := slices.DeleteFunc(list, func(r reservation) bool { return isName(r.holder.containerID) })
 		if err := c.conf.freeDamaged(ctx, damaged); err == nil && len(damaged) > 0 {
 			cause = withDetail(cause, fmt.Sprintf("damaged reservations were freed: %d", len(damaged)))
 		}
@@ -109,9 +110,9 @@ func (x conflict) advice(f subnetfile.File) string {
 	if n, err := ports(x.link); err != nil || n > 0 {
 		attached = fmt.Sprintf("interfaces attached to it: %d", n)
 	}
-	return fmt.Sprintf("the bridge has the gateway of this node's former subnet; %s; delete the containers attached to "+
-		"it, then \"ip link delete %s\", and the next container creates it again; or set \"repairBridge\": true in the "+
-		"network configuration, and the next container corrects it once nothing is attached", attached, x.bridge)
+	return fmt.Sprintf("the bridge has the gateway of this node's former subnet; %s; delete the containers attached "+
+		"to it, then \"ip link delete %s\", and the next container creates it again; or set \"repairBridge\": true in "+
+		"the network configuration, and the next container corrects it once nothing is attached", attached, x.bridge)
 }
 
 // findConflict looks at the bridge that the delegate uses, if it is the reference plugin and gives the bridge an

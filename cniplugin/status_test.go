@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -116,6 +117,10 @@ func TestAddSaysThatNoAddressIsLeft(t *testing.T) {
 	n.fails(n.verbs.Add, types.ErrInternal, "failed to allocate for range 0")
 	n.reserveAll()
 	n.fails(n.verbs.Add, types.ErrTryAgainLater, "no address left: all 253 of 10.5.29.0/24 are taken", "failed to allocate for range 0")
+	n.reserve("10.5.29.3", "c9", "e\x00") // of a container that may be running
+	if err := n.call(n.verbs.Add); err == nil || strings.Contains(err.Error(), "were freed") {
+		t.Errorf("%v, want that no address is freed", err)
+	}
 	n.reserve("10.5.29.2", "", "")
 	n.fails(n.verbs.Add, types.ErrTryAgainLater, "no address left", "damaged reservations were freed: 1")
 	n.fails(n.verbs.Add, types.ErrInternal, "failed to allocate for range 0") // for another reason
