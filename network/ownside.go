@@ -75,10 +75,15 @@ func (t *Tables) tendedReady(name string) bool {
 	return !p.Wanted || p.Present && p.Have.Up
 }
 
-// settingReady has the settings of a device that pods depend on wait for the device.
-func (t *Tables) settingReady(path string) bool {
-	part := strings.Split(path, "/") // net/ipv4/conf/cni0/forwarding
-	return len(part) != 5 || part[2] != "conf" || t.tendedReady(part[3])
+// settingReady makes the settings of a device that pods depend on wait for the device.
+func (t *Tables) settingReady(path string) bool { return t.tendedReady(SettingDevice(path)) }
+
+// SettingDevice returns the device in the path of a setting, such as net/ipv4/conf/cni0/forwarding; empty: none.
+func SettingDevice(path string) string {
+	if part := strings.Split(path, "/"); len(part) == 5 && part[2] == "conf" {
+		return part[3]
+	}
+	return ""
 }
 
 // ApplyBridges registers how a pass changes bridges, as [Tables.ApplyLinks] does for devices.

@@ -34,7 +34,7 @@ func (k *Kernel) readStaleSettings() {
 	case s.all:
 		k.readSysctls()
 	case len(s.of) > 0:
-		k.readSettings(func(path string) bool { _, is := s.of[settingDevice(path)]; return is })
+		k.readSettings(func(path string) bool { _, is := s.of[network.SettingDevice(path)]; return is })
 	}
 	s.all = false
 	clear(s.of)
@@ -55,14 +55,6 @@ func (k *Kernel) readSettings(which func(path string) bool) {
 		}
 		t.Observe(path, network.Sysctl(strings.TrimSpace(string(data))))
 	}
-}
-
-// settingDevice returns the device in the path of a setting; empty if there is none.
-func settingDevice(path string) string {
-	if part := strings.Split(path, "/"); len(part) == 5 && part[2] == "conf" { // net/ipv4/conf/eth0/forwarding
-		return part[3]
-	}
-	return ""
 }
 
 // Of struct netconfmsg and its attributes, see include/uapi/linux/netconf.h.
