@@ -52,7 +52,8 @@ func (c *call) check(ctx context.Context) error {
 	}
 	if len(faults) > 0 {
 		return fail(codeMismatch,
-			fmt.Sprintf("interface %s of container %s does not fit this node's subnet file", c.a.ifName, c.a.containerID),
+			fmt.Sprintf("interface %s of container %s does not fit this node's subnet file",
+				c.a.ifName, c.a.containerID),
 			errors.New(strings.Join(faults, "; ")+"; restart the container"))
 	}
 	return nil

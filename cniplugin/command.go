@@ -129,7 +129,8 @@ func checkVersion(name string, v verb, spoken string) error {
 // checkNamespace returns an error if the container's namespace is the node's: a plugin's interface would be one of the
 // node's own, or DEL would delete that. A namespace that is gone is none.
 func (p *Plugin) checkNamespace(netns string) error {
-	if override := strings.ToUpper(p.getenv("CNI_NETNS_OVERRIDE")); netns == "" || override == "TRUE" || override == "1" {
+	override := strings.ToUpper(p.getenv("CNI_NETNS_OVERRIDE"))
+	if netns == "" || override == "TRUE" || override == "1" {
 		return nil
 	}
 	container, err := os.Stat(netns)

@@ -27,10 +27,12 @@ func (a attachment) check() error {
 
 func checkNetwork(name string) error {
 	if name == "" {
-		return fail(types.ErrInvalidNetworkConfig, "the network configuration has no name", errors.New(`want a key "name"`))
+		return fail(types.ErrInvalidNetworkConfig, "the network configuration has no name",
+			errors.New(`want a key "name"`))
 	}
 	if !isName(name) {
-		return fail(types.ErrInvalidNetworkConfig, "the network configuration's name is no network name", wantName(name))
+		return fail(types.ErrInvalidNetworkConfig, "the network configuration's name is no network name",
+			wantName(name))
 	}
 	return nil
 }
@@ -38,7 +40,8 @@ func checkNetwork(name string) error {
 // checkInterface applies the kernel's rules (dev_valid_name).
 func checkInterface(name string) error {
 	const longest = 15
-	if name == "" || len(name) > longest || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n\v\f\r\x00") {
+	if name == "" || len(name) > longest || name == "." || name == ".." ||
+		strings.ContainsAny(name, "/: \t\n\v\f\r\x00") {
 		return fail(types.ErrInvalidEnvironmentVariables, "CNI_IFNAME is no interface name",
 			fmt.Errorf(`%q, want at most %d characters without "/", ":" or white space`, name, longest))
 	}

@@ -79,7 +79,8 @@ func (c *call) attach(ctx context.Context, d delegation) ([]byte, error) {
 func (c *call) addAgain(ctx context.Context, d delegation, f subnetfile.File) error {
 	result, err := c.delegateAdd(ctx, d)
 	if err != nil {
-		return withDetail(c.diagnose(ctx, d, f, err), fmt.Sprintf("interface %s was added before; DEL it first", c.a.ifName))
+		again := fmt.Sprintf("interface %s was added before; DEL it first", c.a.ifName)
+		return withDetail(c.diagnose(ctx, d, f, err), again)
 	}
 	if err := c.save(d); err != nil {
 		return err

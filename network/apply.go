@@ -44,7 +44,7 @@ func (t *Table[K, V]) ApplyEach(f func(K, Change[V]) error) {
 // LinkEffects is what a change of a device did to the objects on it: the kernel notifies of the device only.
 type LinkEffects struct {
 	Deleted     bool   // the device was deleted, for good or to recreate it: all objects on it are gone
-	RenamedFrom string // the device had this name before: all objects on it have moved to the new name; empty: no change
+	RenamedFrom string // its name before: all objects on it have moved to the new name; empty: it was not renamed
 	FDBFlushed  bool   // its forwarding database is empty
 }
 

@@ -11,8 +11,8 @@ type Reconciler struct {
 	Tables *Tables
 	// KeepUnwanted holds back all removals: until every lease is known, what no owner wants yet may be desired.
 	KeepUnwanted bool
-	// Drain, if not nil, takes the kernel's notifications up to now into the tables. Our own changes cause notifications
-	// too, and thousands of them would otherwise wait for the end of the pass.
+	// Drain, if not nil, takes the kernel's notifications up to now into the tables. Our own changes cause
+	// notifications too, and thousands of them would otherwise wait for the end of the pass.
 	Drain func()
 
 	pass pass // the one being made; kept, so that an idle pass allocates nothing

@@ -11,7 +11,8 @@ const (
 	shortestPause = 5 * time.Millisecond
 	longestPause  = 500 * time.Millisecond
 	retryExpiry   = 10 * time.Second // the backoff of a key left alone for so long is forgotten
-	// retryPause is the longest pause after a failure once something about the key has changed: the obstacle may be gone.
+	// retryPause is the longest pause after a failure once something about the key has changed: the obstacle may be
+	// gone.
 	retryPause = 20 * time.Millisecond
 	// conflictRepairs is the number of repairs in a row that make a conflict.
 	conflictRepairs = 5

@@ -40,7 +40,8 @@ type Table[K comparable, V comparable] struct {
 	most  int            // how many dirty has held since it was made
 	// retries holds the keys that failed or were repaired: they are not tried again before their backoff ends.
 	retries map[K]*retry
-	// changedBy names who changed the keys that were in sync and differ now, where that is known: see [Tables.Attribute].
+	// changedBy names the processes that changed the keys that were in sync and differ now, where they are known: see
+	// [Tables.Attribute].
 	changedBy map[K]string
 	on        map[string]int32 // number of actual objects on each device
 	tables    *Tables          // that it is one of; nil in tests

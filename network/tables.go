@@ -223,7 +223,8 @@ func (t *Tables) setAcceptRA(p *pass) {
 
 // forwardingReady has IPv6's other settings wait for accept_ra.
 func (t *Tables) forwardingReady(path string) bool {
-	if !strings.HasPrefix(path, "net/ipv6/") || strings.HasSuffix(path, acceptRA) || strings.HasSuffix(path, disableIPv6) {
+	if !strings.HasPrefix(path, "net/ipv6/") ||
+		strings.HasSuffix(path, acceptRA) || strings.HasSuffix(path, disableIPv6) {
 		return true
 	}
 	for other := range t.Sysctls.dirty {

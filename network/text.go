@@ -22,8 +22,8 @@ func (t *Tables) vtepCommand(a netip.Addr, _ VTEP) string {
 
 // linkCommand returns several commands, one a line.
 func linkCommand(name string, l Link) string {
-	text := fmt.Sprintf("ip link add %s%s mtu %d type %s", name, when(l.MAC != MAC{}, " address "+l.MAC.String()), l.MTU,
-		l.Kind)
+	text := fmt.Sprintf("ip link add %s%s mtu %d type %s",
+		name, when(l.MAC != MAC{}, " address "+l.MAC.String()), l.MTU, l.Kind)
 	if l.Settings != nil {
 		text += " " + l.Settings.Args()
 	}
@@ -82,8 +82,8 @@ func routeCommand(k RouteKey, r Route) string {
 		return fmt.Sprintf("ip route replace %s nhid %d proto %d", k, r.Nexthop, r.Protocol)
 	}
 	return fmt.Sprintf("ip route replace %s%s%s%s%s proto %d", routeType(r.Type), k,
-		when(r.Gateway.IsValid(), " via "+r.Gateway.String()), when(r.Link != "", " dev "+r.Link), when(r.OnLink, " onlink"),
-		r.Protocol)
+		when(r.Gateway.IsValid(), " via "+r.Gateway.String()), when(r.Link != "", " dev "+r.Link),
+		when(r.OnLink, " onlink"), r.Protocol)
 }
 
 // routeType returns the type of a route with a space behind it; nothing for a unicast route.

@@ -60,7 +60,8 @@ func defaultConflist(o Options) (object, error) {
 		}
 	}
 	// A runtime that knows 1.1 asks for STATUS then; containerd 1.6 would not take a list of that version alone.
-	return object{"cniVersion": "1.0.0", "cniVersions": []any{"1.0.0", "1.1.0"}, "name": "cbr0", "plugins": plugins}, nil
+	versions := []any{"1.0.0", "1.1.0"}
+	return object{"cniVersion": "1.0.0", "cniVersions": versions, "name": "cbr0", "plugins": plugins}, nil
 }
 
 func present(o Options, plugin string) bool {
@@ -196,7 +197,8 @@ func others(o Options, list object, r *Report) error {
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if name == o.Conflist || e.IsDir() || !slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(name)) {
+		known := slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(name))
+		if name == o.Conflist || e.IsDir() || !known {
 			continue
 		}
 		path := filepath.Join(o.ConfDir, name)

@@ -16,7 +16,7 @@ var ErrNotReady = errors.New("this node has no subnet yet")
 // Options say what goes where. The zero value of a field is what its comment says.
 type Options struct {
 	Program    string        // the plugin to be installed; required but for Uninstall
-	Names      []string      // what it is called in BinDir: "selvage"; "flannel" as well for configurations that name that
+	Names      []string      // in BinDir: "selvage"; "flannel" as well for configurations that name that
 	BinDir     string        // /opt/cni/bin
 	ConfDir    string        // /etc/cni/net.d
 	Conflist   string        // file name in ConfDir: 10-selvage.conflist

@@ -1,4 +1,4 @@
-// Command through starts bridge as it was started itself, and does nothing else: what it costs, any program costs that is
+// Command through starts bridge as it was started itself, and does nothing else: its cost is that of any program
 // between a container runtime and bridge.
 package main
 
@@ -11,7 +11,8 @@ import (
 func main() {
 	dirs := filepath.SplitList(os.Getenv("CNI_PATH"))
 	bridge := filepath.Join(dirs[len(dirs)-1], "bridge")
-	pid, err := syscall.ForkExec(bridge, []string{bridge}, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}})
+	attr := syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}}
+	pid, err := syscall.ForkExec(bridge, []string{bridge}, &attr)
 	if err != nil {
 		os.Stderr.WriteString(err.Error())
 		os.Exit(1)
