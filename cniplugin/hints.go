@@ -20,8 +20,8 @@ func hints() []struct{ text, hint string } {
 			"the runtime's next try makes it again"},
 		{"device or resource busy", "the interface belongs to another device, such as a bond or another bridge: see " +
 			"\"ip -details link\""},
-		{"operation not supported", "this kernel lacks a feature of the delegate: load its modules (bridge, veth), and " +
-			"see dmesg"},
+		{"operation not supported", "this kernel lacks a feature of the delegate: load its modules (bridge, veth), " +
+			"and see dmesg"},
 		{"address family not supported", "this kernel runs without IPv6: start it without ipv6.disable=1, or disable " +
 			"IPv6 in the network config"},
 		{"network is unreachable", "a route's gateway is in no subnet of the interface: see ipam.routes in the " +

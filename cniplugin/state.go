@@ -67,8 +67,8 @@ func (s store) load(a attachment) (stored, error) {
 // save stores the delegate's configuration for a.
 func (s store) save(a attachment, config []byte) error {
 	if name := filepath.Base(s.path(a)); len(name) > maxFileName {
-		return fmt.Errorf("the file's name would be %d bytes long (%s), and file systems allow %d: shorten the name of "+
-			"the network", len(name), "network:container:interface", maxFileName)
+		return fmt.Errorf("the file's name would be %d bytes long (%s), and file systems allow %d: shorten the name "+
+			"of the network", len(name), "network:container:interface", maxFileName)
 	}
 	return wholefile.ReplaceUnsynced(s.path(a), config, 0o700) // network names do not begin with a dot
 }

@@ -20,8 +20,8 @@ type kind[K, V comparable] struct {
 	command func(K, V) string
 	// ours reports whether an object that no owner wants is selvage's own and has to be removed; nil: none ever is.
 	ours func(K, V) bool
-	// link returns the device that an object is on, or leads out of. The object is set only when that device is ready, and
-	// vanishes with it, without a notification of its own. nil: objects are on no device.
+	// link returns the device that an object is on, or leads out of. The object is set only when that device is ready,
+	// and vanishes with it, without a notification of its own. nil: objects are on no device.
 	link func(K, V) string
 	// nexthop says the same of a nexthop object that an object goes by; 0: none. nil: objects go by no nexthop object.
 	nexthop func(K, V) NexthopID
@@ -39,7 +39,8 @@ type kind[K, V comparable] struct {
 	claimed func()
 	// changed is called after every change on either side of a key.
 	changed func(K)
-	// observed is called when the actual object has changed, with the old and the new one; the zero value stands for none.
+	// observed is called when the actual object has changed, with the old and the new one; the zero value stands for
+	// none.
 	observed func(before, now V)
 }
 

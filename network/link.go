@@ -21,8 +21,8 @@ type Link struct {
 // LinkSettings are the settings of one kind of device. The value behind the interface is comparable: a struct without
 // slices, maps or pointers. Two devices are the same if their Links are equal.
 type LinkSettings interface {
-	// SameDevice reports whether the kernel can change a live device with these settings into one with the given ones. It
-	// reports false for settings of another kind.
+	// SameDevice reports whether the kernel can change a live device with these settings into one with the given ones.
+	// It reports false for settings of another kind.
 	SameDevice(LinkSettings) bool
 	// Identity returns the settings that SameDevice compares, as people read them: "VNI 1, port 8472".
 	Identity() string

@@ -40,13 +40,13 @@ func openBatch() (*batch, error) {
 		b.close()
 		return nil, fmt.Errorf("bind a netlink socket: %w", err)
 	}
-	// An answer comes at once; the timeout only keeps a bug, ours or the kernel's, from blocking the daemon forever. The
-	// other options shorten acknowledgements and add the kernel's error text (Linux 4.12).
+	// An answer comes at once; the timeout only keeps a bug, ours or the kernel's, from blocking the daemon forever.
+	// The other options shorten acknowledgements and add the kernel's error text (Linux 4.12).
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 60})
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
-	// With strict checking (Linux 4.20) the kernel dumps only what was requested, such as one table's routes. Without it a
-	// dump has more, which is ignored.
+	// With strict checking (Linux 4.20) the kernel dumps only what was requested, such as one table's routes. Without
+	// it a dump has more, which is ignored.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	// The default buffer holds the answers to some 270 failed requests, and a batch can have 256.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, answerBuffer)

@@ -38,7 +38,9 @@ func (k *Kernel) Bridge(name string, c network.Change[network.Bridge]) (effects 
 	}
 	return effects, setEach(name, []step{
 		{"master", c.Have.Master == "", func() error { return k.handle.LinkSetNoMaster(link) }},
-		{"MTU", c.Want.MTU == 0 || c.Have.MTU == c.Want.MTU, func() error { return k.handle.LinkSetMTU(link, c.Want.MTU) }},
+		{"MTU", c.Want.MTU == 0 || c.Have.MTU == c.Want.MTU, func() error {
+			return k.handle.LinkSetMTU(link, c.Want.MTU)
+		}},
 		{"promiscuous mode", !c.Want.Promisc || c.Have.Promisc, func() error { return k.handle.SetPromiscOn(link) }},
 		{"state", c.Have.Up, func() error { return k.handle.LinkSetUp(link) }},
 	})

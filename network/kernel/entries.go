@@ -108,7 +108,8 @@ func (k *Kernel) Nexthops(batch []network.Update[network.NexthopID, network.Next
 			continue
 		}
 		k.batch.add(encodeNexthop(k.batch.buf, u.Key, index, u.Change.Want), func(err error) {
-			u.Err = fmt.Errorf("set nexthop %d via %s dev %s: %w", u.Key, u.Change.Want.Gateway, u.Change.Want.Link, err)
+			u.Err = fmt.Errorf("set nexthop %d via %s dev %s: %w",
+				u.Key, u.Change.Want.Gateway, u.Change.Want.Link, err)
 		})
 	}
 	k.batch.send()
@@ -185,13 +186,14 @@ func (k *Kernel) route(u *network.Update[network.RouteKey, network.Route]) error
 	}
 	if c.Present && c.Have.Others > 0 {
 		// Replace changes the first of several routes, and fails with EEXIST if the desired one is a later one.
-		if err := k.deleteRoutes(u.Key, func(r netlink.Route) bool { return r.Protocol != unix.RTPROT_KERNEL }); err != nil {
+		err := k.deleteRoutes(u.Key, func(r netlink.Route) bool { return r.Protocol != unix.RTPROT_KERNEL })
+		if err != nil {
 			return err
 		}
 		if c.Want.Protocol == unix.RTPROT_KERNEL {
 			if other := k.heldToo(u.Key, index); other != "" {
-				return fmt.Errorf("route %s: an address of device %s holds this subnet, too: %w; remove the address or the device",
-					u.Key, other, network.ErrForeign)
+				return fmt.Errorf("route %s: an address of device %s holds this subnet, too: %w; "+
+					"remove the address or the device", u.Key, other, network.ErrForeign)
 			}
 		}
 	}

@@ -71,7 +71,8 @@ func (k *Kernel) readForeign() error {
 	for name := range k.foreign.devices {
 		var families [2]bool
 		for key, have := range k.tables.ForeignRoutes(name) {
-			if have.Protocol != unix.RTPROT_KERNEL { // else it would be reported (fib_del_ifaddr in net/ipv4/fib_frontend.c)
+			// The kernel reports the removal of its own routes (fib_del_ifaddr in net/ipv4/fib_frontend.c).
+			if have.Protocol != unix.RTPROT_KERNEL {
 				families[familyIndex(key.Prefix.Addr())] = true
 			}
 		}

@@ -162,8 +162,9 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 	key := network.AddressKey{Link: name, Prefix: m.prefix}
 	if there {
 		k.tables.Addresses.Observe(key, network.Address{})
-		// Our devices get a link-local address only if they lost IPv6 and got it back, for instance after an MTU that was
-		// too small. The kernel does not notify of the settings that were reset (addrconf_notify in net/ipv6/addrconf.c).
+		// Our devices get a link-local address only if they lost IPv6 and got it back, for instance after an MTU that
+		// was too small. The kernel does not notify of the settings that were reset (addrconf_notify in
+		// net/ipv6/addrconf.c).
 		return m.prefix.Addr().IsLinkLocalUnicast() && k.tables.OwnsLink(name)
 	}
 	k.tables.Addresses.ObserveGone(key)
@@ -253,9 +254,9 @@ func (k *Kernel) decodeRoute(b []byte) (routeMessage, bool) {
 	// A connected route under a key that a lease may want later: it has to be known by then, as replacing it would do
 	// harm. Each interface with IPv6, such as a pod's veth, has one to fe80::/64. No lease wants that key, and to
 	// observe it would make the interface a suspect when it goes.
-	return m, m.route.Protocol == unix.RTPROT_KERNEL && !m.key.Prefix.Addr().IsLinkLocalUnicast() &&
-		(m.key.Metric == network.DefaultMetric(m.key.Prefix) || m.key.Metric == network.ConnectedMetric(m.key.Prefix)) ||
-		k.inOverlay(m.key.Prefix)
+	p, metric := m.key.Prefix, m.key.Metric
+	return m, m.route.Protocol == unix.RTPROT_KERNEL && !p.Addr().IsLinkLocalUnicast() &&
+		(metric == network.DefaultMetric(p) || metric == network.ConnectedMetric(p)) || k.inOverlay(p)
 }
 
 // inOverlay reports whether a prefix is part of one of the overlay's networks.

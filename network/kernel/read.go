@@ -193,7 +193,8 @@ func (k *Kernel) readNeighbours(index int32) error {
 
 // readNexthops calls f with each nexthop object.
 func (k *Kernel) readNexthops(f func(data []byte)) error {
-	return k.dump(unix.RTM_GETNEXTHOP, unix.RTM_NEWNEXTHOP, func(_ uint16, data []byte) { f(data) }, &zeros{sizeofNhMsg})
+	each := func(_ uint16, data []byte) { f(data) }
+	return k.dump(unix.RTM_GETNEXTHOP, unix.RTM_NEWNEXTHOP, each, &zeros{sizeofNhMsg})
 }
 
 // readRoutes reads one family's main table. Of several routes under one key the kernel dumps the first one first.

@@ -205,8 +205,8 @@ func hidesNexthop(r netlink.Route) bool {
 }
 
 // resolveDefault fills in where such a default route leads, by a lookup of an address that only it matches. With
-// several of them it is the one of the lowest metric that counts, and the lookup answers for that. It reports whether the
-// lookup found the route.
+// several of them it is the one of the lowest metric that counts, and the lookup answers for that. It reports whether
+// the lookup found the route.
 func resolveDefault(h *netlink.Handle, f subnet.Family, r *netlink.Route) bool {
 	examples := [...][]string{ // for documentation (RFC 5737, RFC 3849): hardly any network has a route to one
 		subnet.IPv4: {"192.0.2.1", "198.51.100.1", "203.0.113.1"}, subnet.IPv6: {"2001:db8::1", "3fff::1"},
