@@ -16,7 +16,7 @@ import (
 )
 
 // Replace replaces the file at path with one of that content and mode, and creates its directory, with the mode dir, if
-// needed. The file is synced to disk: it is whole after a power cut, too. A directory that is in the place of the file
+// needed. The file is synced to disk: a power cut does not truncate it. A directory that is in the place of the file
 // is an [fs.PathError] with EISDIR.
 func Replace(path string, content []byte, mode, dir fs.FileMode) (err error) {
 	if err := MakeDir(filepath.Dir(path), dir); err != nil {
