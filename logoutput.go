@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -110,4 +111,27 @@ var (
 
 func steady(line []byte) []byte {
 	return pointer.ReplaceAll(localPort.ReplaceAll(line, []byte("$1$2")), []byte("0x…"))
+}
+
+// logger returns the logger that the flags ask for.
+func (f *flags) logger() (*logrus.Logger, error) {
+	log := logrus.New()
+	level, err := logrus.ParseLevel(f.logLevel)
+	if err != nil {
+		return nil, fmt.Errorf("--log-level: %q, want error, warning, info or debug", f.logLevel)
+	}
+	if f.verbosity > 0 {
+		level = logrus.DebugLevel
+	}
+	log.SetLevel(level)
+	switch f.logFormat {
+	case "text":
+		text := &logrus.TextFormatter{FullTimestamp: true, ForceColors: isTerminal(os.Stderr)}
+		log.SetFormatter(steadyFormatter{text})
+	case "json":
+		log.SetFormatter(steadyFormatter{&logrus.JSONFormatter{}})
+	default:
+		return nil, fmt.Errorf("--log-format: %q, want text or json", f.logFormat)
+	}
+	return log, nil
 }

@@ -352,28 +352,6 @@ func kernelRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-func (f *flags) logger() (*logrus.Logger, error) {
-	log := logrus.New()
-	level, err := logrus.ParseLevel(f.logLevel)
-	if err != nil {
-		return nil, fmt.Errorf("--log-level: %q, want error, warning, info or debug", f.logLevel)
-	}
-	if f.verbosity > 0 {
-		level = logrus.DebugLevel
-	}
-	log.SetLevel(level)
-	switch f.logFormat {
-	case "text":
-		text := &logrus.TextFormatter{FullTimestamp: true, ForceColors: isTerminal(os.Stderr)}
-		log.SetFormatter(steadyFormatter{text})
-	case "json":
-		log.SetFormatter(steadyFormatter{&logrus.JSONFormatter{}})
-	default:
-		return nil, fmt.Errorf("--log-format: %q, want text or json", f.logFormat)
-	}
-	return log, nil
-}
-
 // listen opens the socket and the ports of the API. A failure of the default socket is logged only: a container's /run
 // can be read-only, and another network's daemon can have the socket.
 func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {

@@ -292,7 +292,7 @@ func TestHolderProblem(t *testing.T) {
 		l.store.delete(l.record.Name)
 		l.run(t, 500*time.Millisecond)
 		expect("lost once", "", 0)
-		for l.phase == holding || l.losses.At().Sub(time.Now()) < 3*time.Second {
+		for l.phase == holding || time.Until(l.losses.At()) < 3*time.Second {
 			if l.phase == holding {
 				l.store.delete(l.record.Name)
 			}
