@@ -152,7 +152,7 @@ func nameAll(t *testing.T, n *runningNode, files map[string]func(string) error) 
 			t.Fatal(err)
 		}
 	}
-	for path := range files {
+	for _, path := range slices.Sorted(maps.Keys(files)) { // the subnet file before its status file, as they are written
 		if !slices.Contains(first, path) && !slices.Contains(locks, path) {
 			n.waitProblem(t, "", path)
 			if err := os.RemoveAll(path); err != nil {

@@ -174,7 +174,7 @@ func TestPrompt(t *testing.T) {
 	// Ctrl-C ends the command: one in the lab, and a program.
 	ty.typeAndExpect("stream pod1 pod2 600\r", "600")
 	ty.typeAndExpect(string(rune(ctrlC)), "^C", ready)
-	ty.typeAndExpect("exec node1 sh -c 'echo ready; sleep 600'\r", "\nready\r")
+	ty.typeAndExpect("exec node1 sh -c 'echo ready; exec sleep 600'\r", "\nready\r")
 	ty.typeAndExpect(string(rune(ctrlC)), ready)
 	ty.typeAndExpect("status --watch\r", "uplink")
 	ty.typeAndExpect(string(rune(ctrlC)), ready)
