@@ -22,7 +22,7 @@ func checkDaemon(f Facts) (all []Finding) {
 	}
 	s := f.Status
 	for _, p := range s.Problems {
-		if !coveredElsewhere(p) {
+		if !f.covered(p) {
 			since := f.Now.Sub(p.Since).Round(time.Second)
 			found := failure(f.remedy(p.Code), "%s: %s, for %s", p.Topic, p.Text, since)
 			if p.Warning {
@@ -42,16 +42,42 @@ func checkDaemon(f Facts) (all []Finding) {
 	return all
 }
 
-// coveredElsewhere reports whether another check covers a problem: etcd, entries, routes, filter, forwarding, pods,
-// peers, or conflicts below.
-func coveredElsewhere(p status.Problem) bool {
-	switch p.Code {
-	case status.EntriesPending, status.CachedLeases, status.StoreDown, status.PacketsDropped, status.RulesNotSet,
-		status.RouteShadowed, status.SubnetOverlaps, status.Conflict, status.ForwardingOff, status.PeerUnreachable,
-		status.AllUnreachable, status.NeighbourShadowed, status.RecordDamaged:
-		return true
+// covered reports whether a check that is to be run covers a problem, or conflicts below.
+func (f Facts) covered(p status.Problem) bool {
+	switch check := checkOf(p); check {
+	case "":
+		return false
+	case peersCheck: // which may be unable to probe
+		return f.selects(check) && f.ProbeErr == nil
+	default:
+		return f.selects(check)
 	}
-	return p.Kind != ""
+}
+
+// checkOf returns the name of the check that covers a problem; empty: only the check of the daemon does.
+func checkOf(p status.Problem) string {
+	switch p.Code {
+	case status.Conflict:
+		return daemonCheck
+	case status.CachedLeases, status.StoreDown:
+		return "etcd"
+	case status.ForwardingOff:
+		return "forwarding"
+	case status.PacketsDropped, status.RulesNotSet:
+		return "filter"
+	case status.EntriesPending:
+		return "entries"
+	case status.RouteShadowed, status.SubnetOverlaps:
+		return "routes"
+	case status.NeighbourShadowed, status.RecordDamaged:
+		return "pods"
+	case status.PeerUnreachable, status.AllUnreachable:
+		return peersCheck
+	}
+	if p.Kind != "" {
+		return "entries"
+	}
+	return ""
 }
 
 // conflicts returns one finding for all conflicts: one changed setting often changes others.

@@ -46,6 +46,8 @@ type Facts struct {
 	Underlay map[netip.Addr]UnderlayRoute
 	// Unresolved are addresses on this node's links that no host answered for (ARP or neighbour discovery).
 	Unresolved map[netip.Addr]bool
+
+	selects func(check string) bool // whether a check is to be run
 }
 
 // Kernel is what the running kernel supports.

@@ -63,6 +63,7 @@ func failure(advice, format string, args ...any) Finding {
 
 // judge runs the selected checks and returns their findings, the worst first.
 func judge(f Facts, selected func(check string) bool) (all []Finding) {
+	f.selects = selected
 	for _, c := range checks() {
 		if !selected(c.name) {
 			continue
@@ -84,7 +85,7 @@ type check struct {
 
 func checks() []check {
 	return []check{
-		{"daemon", checkDaemon},
+		{daemonCheck, checkDaemon},
 		{"etcd", checkEtcd},
 		{"kernel", checkKernel},
 		{"forwarding", checkForwarding},
@@ -104,8 +105,10 @@ func checks() []check {
 	}
 }
 
-// peersCheck is the name of the check that probes other nodes.
-const peersCheck = "peers"
+const (
+	daemonCheck = "daemon" // reports the problems of the daemon that no other check covers
+	peersCheck  = "peers"  // probes other nodes
+)
 
 // Checks returns the names of all checks, in the order in which they run.
 func Checks() (names []string) {

@@ -421,6 +421,29 @@ func TestOnce(t *testing.T) {
 	}
 }
 
+// TestUncovered: a problem that the daemon reports is a finding also if the check that covers it is not selected, or
+// could not be made.
+func TestUncovered(t *testing.T) {
+	for _, code := range []status.Reason{
+		status.EntriesPending, status.CachedLeases, status.StoreDown, status.PacketsDropped, status.RulesNotSet, status.RouteShadowed,
+		status.SubnetOverlaps, status.Conflict, status.ForwardingOff, status.PeerUnreachable, status.AllUnreachable,
+		status.NeighbourShadowed, status.RecordDamaged, status.EntryFailed, status.PodDetached,
+	} {
+		f := healthy()
+		f.Status.Problems = []status.Problem{{Topic: "x", Kind: "link", Code: code, Text: "the problem", Since: now}}
+		all := judge(f, Options{Checks: []string{"daemon"}}.selects)
+		if len(all) == 0 || all[0].Level != Failure || !strings.Contains(all[0].Evidence, "the problem") {
+			t.Errorf("%s: %+v, want a failure of the check daemon", code, all)
+		}
+	}
+	f := healthy()
+	f.Status.Problems = []status.Problem{{Topic: "peers", Code: status.AllUnreachable, Text: "no answer", Since: now}}
+	f.Paths, f.ProbeErr = nil, errors.New("operation not permitted")
+	if all := judge(f, Options{}.selects); all[0].Check != "daemon" || !strings.Contains(all[0].Evidence, "no answer") {
+		t.Errorf("nothing could be probed: %+v, want a failure of the check daemon", all)
+	}
+}
+
 // TestPeersTogether: peers with the same diagnosis are reported together.
 func TestPeersTogether(t *testing.T) {
 	f := healthy()
