@@ -58,6 +58,8 @@ func layers() []layer {
 			external: []string{renameio, "github.com/fsnotify/fsnotify"}},
 		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"backoff", "domain"},
 			external: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc", logrus}, never: []string{netlink}},
+		{name: "API server", packages: []string{"subnet/kube/apiserver"}, below: []string{"backoff", "domain"},
+			external: []string{"google.golang.org/protobuf/encoding/protowire", logrus}, never: []string{netlink, "go.etcd.io"}},
 		{name: "errno", packages: []string{"network/errno"}, external: []string{unix}},
 		{name: "nftables", packages: []string{"network/nft"}, below: []string{"domain", "errno"},
 			external: []string{nftables, "github.com/mdlayher/netlink", netlink, unix}},
