@@ -46,6 +46,7 @@ type Page struct {
 	First bool
 	// Version is the resourceVersion of the whole list, the same on all pages since First. A watch starts from it.
 	Version int64
+	Store   Identity // as the answer to the list names it
 	Objects []Object // at most [PageSize]; the slice is the callee's
 }
 
@@ -61,6 +62,21 @@ type ListOptions struct {
 	// AnyVersion allows the server to answer from its cache whatever its age: resourceVersion=0. The version may be
 	// older than one that was seen before. Cheapest for the server.
 	AnyVersion bool
+	// Exactly asks for the objects as they were at this version (resourceVersionMatch=Exact); 0: not. The error is
+	// [ErrExpired] if the server has forgotten it, and [ErrBehind] if it has not reached it.
+	Exactly int64
+	// Name asks for the object of this name alone (a field selector on metadata.name); empty: for all. The server reads
+	// one key then, and the list has one object or none.
+	Name string
+}
+
+// Identity tells one store behind an API server from another one at the same address: UIDs of objects that the server
+// makes in an empty store, and names in the headers of its answers. A backup keeps them. An administrator who changes
+// flow control changes one of them, or both; so may another verb. Either is empty if the server does not name it
+// (--enable-priority-and-fairness=false).
+type Identity struct {
+	FlowSchema    string // X-Kubernetes-PF-FlowSchema-UID
+	PriorityLevel string // X-Kubernetes-PF-PriorityLevel-UID
 }
 
 // EventType is what happened to an object.
@@ -82,6 +98,8 @@ type Event struct {
 	// Version of the resource after this change: the object's resourceVersion. Of a Deleted it is that of the deletion.
 	Version int64
 	Object  Object // of Deleted, its last state; the zero value of a bookmark
+	// Store, of InitialEnd, is what the answer to the watch names.
+	Store Identity
 }
 
 // WatchOptions say where a watch begins.
@@ -92,6 +110,8 @@ type WatchOptions struct {
 	// (sendInitialEvents). The list is then at least as new as From; with From 0, as new as all writes before it. A
 	// server that has no streaming lists answers [ErrNoInitial].
 	Initial bool
+	// Name asks for the object of this name alone, as in [ListOptions].
+	Name string
 }
 
 // Node is a Node with what selvage needs of its spec and status.
