@@ -41,15 +41,22 @@ type configJSON struct {
 
 // ParseConfig reads a network config. Fields it does not know are ignored. An error names the field, its value and what
 // would be right.
-func ParseConfig(data []byte) (Config, error) {
-	c, err := parseConfig(data)
+func ParseConfig(data []byte) (Config, error) { return parseWrapped(data, false) }
+
+// ParseAllocatedConfig is [ParseConfig] for a store that gives the nodes their subnets ([Allocator]), of whatever
+// length. SubnetLen, SubnetMin, SubnetMax and the same of IPv6 have no effect then, and are not checked: flannel does
+// not check them either. The ranges have no Min and no Max.
+func ParseAllocatedConfig(data []byte) (Config, error) { return parseWrapped(data, true) }
+
+func parseWrapped(data []byte, allocated bool) (Config, error) {
+	c, err := parseConfig(data, allocated)
 	if err != nil {
 		return Config{}, fmt.Errorf("network config: %w", err)
 	}
 	return c, nil
 }
 
-func parseConfig(data []byte) (Config, error) {
+func parseConfig(data []byte, allocated bool) (Config, error) {
 	var c Config
 	if len(data) > maxConfig {
 		return c, fmt.Errorf("is %d bytes long, want at most %d", len(data), maxConfig)
@@ -75,7 +82,7 @@ func parseConfig(data []byte) (Config, error) {
 		if !enabled[f] {
 			continue
 		}
-		r, err := fields[f].parse(f)
+		r, err := fields[f].parse(f, allocated)
 		if err != nil {
 			return c, err
 		}
@@ -116,13 +123,15 @@ type rangeFields struct {
 // name spells a field as the config does: SubnetLen, IPv6SubnetLen.
 func (j rangeFields) name(field string) string { return j.prefix + field }
 
-func (j rangeFields) parse(f Family) (Range, error) {
+func (j rangeFields) parse(f Family, allocated bool) (Range, error) {
 	var r Range
 	network, err := j.parseNetwork(f)
 	if err != nil {
 		return r, err
 	}
-	r.Network = network
+	if r.Network = network; allocated {
+		return r, nil
+	}
 	lim := limitsOf(f)
 	shortest := network.Bits() + minSplit
 	if j.length == nil || *j.length == 0 { // flannel takes the zero value for none, in the bounds too

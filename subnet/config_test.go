@@ -286,3 +286,43 @@ func checkRange(t *testing.T, f Family, r Range) {
 		t.Errorf("%s: from %s to %s: %+v", f, first, last, r)
 	}
 }
+
+// TestParseAllocatedConfig: where the store allocates, what says how to allocate is not looked at, and any subnet inside
+// of Network is good.
+func TestParseAllocatedConfig(t *testing.T) {
+	for _, text := range []string{
+		`{"Network":"10.42.0.0/16","Backend":{"Type":"vxlan"}}`,
+		`{"Network":"10.42.0.0/16","SubnetLen":99,"SubnetMin":"x","SubnetMax":"192.0.2.1","Backend":{"Type":"vxlan"}}`,
+		// As k3s writes it without IPv6, and without IPv4.
+		`{"Network":"10.42.0.0/16","EnableIPv6":false,"EnableIPv4":true,"IPv6Network":"::/0","Backend":{"Type":"vxlan"}}`,
+	} {
+		c, err := ParseAllocatedConfig([]byte(text))
+		if want := (Range{Network: pfx("10.42.0.0/16")}); err != nil || c.Ranges != [2]Range{IPv4: want} {
+			t.Fatalf("%s: %+v, %v", text, c, err)
+		}
+		r := c.Ranges[IPv4]
+		for _, good := range []string{"10.42.0.0/24", "10.42.255.0/24", "10.42.7.0/26", "10.42.0.0/16", "10.42.128.0/17"} {
+			if err := r.CheckPeer(pfx(good)); err != nil {
+				t.Errorf("%s: %v", good, err)
+			}
+		}
+		for _, bad := range []string{"10.43.0.0/24", "10.0.0.0/8", "10.42.0.4/31", "fd00::/64"} {
+			if r.CheckPeer(pfx(bad)) == nil {
+				t.Errorf("%s is accepted", bad)
+			}
+		}
+		if r.Leasable(ip("10.42.1.1")) || r.Count() != 0 || r.Fits(pfx("10.42.1.0/24")) {
+			t.Error("a subnet is known before it is allocated")
+		}
+	}
+	v6 := `{"Network":"0.0.0.0/0","EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"2001:db8:42::/56"}`
+	c, err := ParseAllocatedConfig([]byte(v6))
+	if want := (Range{Network: pfx("2001:db8:42::/56")}); err != nil || c.Ranges != [2]Range{IPv6: want} {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for _, bad := range []string{`{}`, `{"Network":"0.0.0.0/0"}`, `{"Network":"10.42.0.0/30"}`} {
+		if _, err := ParseAllocatedConfig([]byte(bad)); err == nil {
+			t.Errorf("%s is accepted", bad)
+		}
+	}
+}

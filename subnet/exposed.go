@@ -12,7 +12,7 @@ import (
 
 // Leasable reports whether a is inside a subnet that a node may be given.
 func (r Range) Leasable(a netip.Addr) bool {
-	return r.Enabled() && a.IsValid() && a.Is4() == r.Min.Is4() && r.Fits(subnetAt(a, r.SubnetLen))
+	return r.Enabled() && !r.allocated() && a.IsValid() && a.Is4() == r.Min.Is4() && r.Fits(subnetAt(a, r.SubnetLen))
 }
 
 // inside reports whether a can only be an address of the overlay.

@@ -9,6 +9,9 @@ import (
 
 // Range is one family's part of the network [Config]: a network and how it is cut into subnets. The zero value means
 // that the family is off. Ranges are comparable.
+//
+// Where the store gives the nodes their subnets, only Network is set: a subnet can be anywhere in it, and nothing is
+// known of a subnet before a node has it. See [ParseAllocatedConfig].
 type Range struct {
 	Network   netip.Prefix // masked
 	SubnetLen int          // prefix length of a node's subnet
@@ -37,7 +40,7 @@ func (r Range) Enabled() bool { return r.Network.IsValid() }
 
 // Count is the number of subnets between Min and Max, both included; it saturates at 1<<63.
 func (r Range) Count() uint64 {
-	if !r.Enabled() {
+	if !r.Enabled() || r.allocated() {
 		return 0
 	}
 	last, ok := r.Index(netip.PrefixFrom(r.Max, r.SubnetLen))
@@ -63,7 +66,8 @@ func (r Range) Index(p netip.Prefix) (i uint64, ok bool) {
 
 // Fits reports whether p is a subnet that a node may be given: of the configured length and between Min and Max.
 func (r Range) Fits(p netip.Prefix) bool {
-	return r.Enabled() && p.IsValid() && p.Bits() == r.SubnetLen && p == p.Masked() && p.Addr().Is4() == r.Min.Is4() &&
+	return r.Enabled() && !r.allocated() &&
+		p.IsValid() && p.Bits() == r.SubnetLen && p == p.Masked() && p.Addr().Is4() == r.Min.Is4() &&
 		p.Addr().Compare(r.Min) >= 0 && p.Addr().Compare(r.Max) <= 0
 }
 
@@ -80,12 +84,18 @@ func (r Range) CheckPeer(p netip.Prefix) error {
 		return fmt.Errorf("subnet %s is not inside Network %s", p, r.Network)
 	}
 	shortest, longest := r.Network.Bits()+minSplit, limitsOf(FamilyOf(p.Addr())).maxLen
+	if r.allocated() {
+		shortest = r.Network.Bits() // of a cluster with one node
+	}
 	if p.Bits() < shortest || p.Bits() > longest {
 		return fmt.Errorf("subnet %s: length is %d, want %d to %d in Network %s",
 			p, p.Bits(), shortest, longest, r.Network)
 	}
 	return nil
 }
+
+// allocated reports whether the store chooses the subnets.
+func (r Range) allocated() bool { return r.Enabled() && !r.Min.IsValid() }
 
 func (r Range) shift() int { return r.Min.BitLen() - r.SubnetLen }
 
@@ -155,7 +165,7 @@ func (u uint128) shr(n int) uint128 {
 
 // cover returns the run of indices below [Range.Count] whose subnets share an address with p, of whatever length p is.
 func (r Range) cover(p netip.Prefix) (run, bool) {
-	if !r.Enabled() || !p.IsValid() || p.Addr().Is4() != r.Min.Is4() {
+	if !r.Enabled() || r.allocated() || !p.IsValid() || p.Addr().Is4() != r.Min.Is4() {
 		return run{}, false
 	}
 	first := subnetAt(p.Masked().Addr(), r.SubnetLen).Addr()
