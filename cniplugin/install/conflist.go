@@ -188,19 +188,26 @@ func installConflist(o Options, r *Report) error {
 	return others(o, list, r)
 }
 
+// otherConfigurations returns the file names of the network configurations beside ours, in the runtimes' order.
+func otherConfigurations(o Options) (names []string, err error) {
+	entries, err := os.ReadDir(o.ConfDir)
+	for _, e := range entries {
+		known := slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name()))
+		if e.Name() != o.Conflist && !e.IsDir() && known {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
 // others warns of configurations beside ours. They belong to other programs and stay, but a runtime takes the first by
 // name.
 func others(o Options, list object, r *Report) error {
-	entries, err := os.ReadDir(o.ConfDir)
+	names, err := otherConfigurations(o)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		name := e.Name()
-		known := slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(name))
-		if name == o.Conflist || e.IsDir() || !known {
-			continue
-		}
+	for _, name := range names {
 		path := filepath.Join(o.ConfDir, name)
 		if name < o.Conflist {
 			r.warn("%s comes before %s: a runtime that uses one network uses that one", path, o.Conflist)

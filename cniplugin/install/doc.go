@@ -10,5 +10,7 @@
 //
 //   - install.go is the order of things,
 //   - program.go installs the program, and knows which one is newer with the help of version.go,
+//   - reference.go installs the reference plugins where they are missing,
+//   - detect.go finds the directories of the node's container runtime,
 //   - conflist.go makes the network configuration and knows whether one that is there is ours.
 package install

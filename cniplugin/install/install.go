@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/selvage-net/selvage/subnet/subnetfile"
@@ -17,13 +19,16 @@ var ErrNotReady = errors.New("this node has no subnet yet")
 type Options struct {
 	Program    string        // the plugin to be installed; required but for Uninstall
 	Names      []string      // in BinDir: "selvage"; "flannel" as well for configurations that name that
-	BinDir     string        // /opt/cni/bin
-	ConfDir    string        // /etc/cni/net.d
+	Reference  string        // directory of the reference plugins, installed where they are missing; "": none
+	BinDir     string        // /opt/cni/bin; Auto: that of the node's runtime
+	ConfDir    string        // /etc/cni/net.d; Auto: that of the node's runtime
 	Conflist   string        // file name in ConfDir: 10-selvage.conflist
 	Template   string        // a file to be installed as the network configuration; none: the default one
 	SubnetFile string        // /run/flannel/subnet.env
 	Wait       time.Duration // how long to wait for the subnet file
 	Force      bool          // replace or remove also what is newer, was edited or is not ours
+
+	root string // of the node's files, in tests
 }
 
 // The runtimes' usual places.
@@ -68,7 +73,12 @@ func (r *Report) warn(format string, args ...any) {
 // The report says what was done also if there is an error; [ErrNotReady] means that only the network configuration is
 // missing.
 func Install(ctx context.Context, o Options) (r Report, err error) {
-	o = o.withDefaults()
+	if o, err = o.withDefaults().resolve(&r); err != nil {
+		return r, err
+	}
+	if err := installReference(o, &r); err != nil {
+		return r, fmt.Errorf("install the reference plugins: %w", err)
+	}
 	for _, name := range o.Names {
 		if err := installProgram(o, name, &r); err != nil {
 			return r, fmt.Errorf("install the plugin: %w", err)
@@ -83,11 +93,30 @@ func Install(ctx context.Context, o Options) (r Report, err error) {
 	return r, nil
 }
 
+// Paths returns the files that Install installs, to be watched. An error is that of finding the runtime's directories.
+func Paths(o Options) ([]string, error) {
+	o, err := o.withDefaults().resolve(&Report{})
+	if err != nil {
+		return nil, err
+	}
+	paths := []string{filepath.Join(o.ConfDir, o.Conflist)}
+	names := o.Names
+	if o.Reference != "" {
+		names = slices.Concat(names, referencePlugins())
+	}
+	for _, name := range names {
+		paths = append(paths, filepath.Join(o.BinDir, name))
+	}
+	return paths, nil
+}
+
 // Uninstall removes what Install put there, the network configuration first: a runtime must not find one whose plugin
 // is gone. What containers that run need for their end stays: the configurations and addresses that are kept for them.
 // But their end needs the program too, so they should have ended before.
 func Uninstall(o Options) (r Report, err error) {
-	o = o.withDefaults()
+	if o, err = o.withDefaults().resolve(&r); err != nil {
+		return r, err
+	}
 	if err := removeConflist(o, &r); err != nil {
 		return r, fmt.Errorf("remove the network configuration: %w", err)
 	}
@@ -95,6 +124,9 @@ func Uninstall(o Options) (r Report, err error) {
 		if err := removeProgram(o, name, &r); err != nil {
 			return r, fmt.Errorf("remove the plugin: %w", err)
 		}
+	}
+	if err := removeReference(o, &r); err != nil {
+		return r, fmt.Errorf("remove the reference plugins: %w", err)
 	}
 	return r, nil
 }

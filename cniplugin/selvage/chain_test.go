@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"maps"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // testChain runs selvage, portmap and bandwidth, the real ones, with what the runtime adds for each.
@@ -71,6 +74,57 @@ func testChain(t *testing.T, bin string) {
 	if rates := n.rates(); len(rates) > 0 {
 		t.Errorf("still limited: %v", rates)
 	}
+	n.wantAddresses()
+	n.wantState()
+	n.wantVeths(0)
+}
+
+// testK3s runs the configuration that k3s writes, with the plugin under flannel's name, in k3s' networks. forceAddress has
+// bridge replace the address of a bridge that is from another subnet.
+func testK3s(t *testing.T, bin string) {
+	file := ipv4File()
+	file.Networks[subnet.IPv4] = []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}
+	file.Subnets[subnet.IPv4] = netip.MustParsePrefix("10.42.3.1/24")
+	n := newNode(t, bin, "1.0.0", "flannel", file)
+	n.list = n.network(`{"name":"cbr0","cniVersion":"1.0.0","plugins":[
+		{"type":"flannel","delegate":{"hairpinMode":true,"forceAddress":true,"isDefaultGateway":true}},
+		{"type":"portmap","capabilities":{"portMappings":true}},
+		{"type":"bandwidth","capabilities":{"bandwidth":true}}]}`)
+	n.do(func() error {
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "cni0"}}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return err
+		}
+		old, err := netlink.ParseAddr("10.42.9.1/24")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(bridge, old)
+	})
+	rt := attach(n.pod(), "eth0")
+	rt.CapabilityArgs = map[string]any{
+		"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}},
+		"bandwidth":    map[string]any{"ingressRate": 8_000_000, "ingressBurst": 8_000_000},
+	}
+	n.add(rt)
+	n.do(func() error {
+		bridge, err := netlink.LinkByName("cni0")
+		if err != nil {
+			return err
+		}
+		addrs, err := netlink.AddrList(bridge, netlink.FAMILY_V4)
+		if err == nil && (len(addrs) != 1 || addrs[0].IPNet.String() != "10.42.3.1/24") {
+			t.Errorf("the bridge has %v, want 10.42.3.1/24", addrs)
+		}
+		return err
+	})
+	if rules := n.natRules(); !strings.Contains(rules, "10.42.3.2:80") {
+		t.Errorf("no port is mapped:\n%s", rules)
+	}
+	if err := n.check(rt); err != nil {
+		t.Error(err)
+	}
+	n.del(rt)
 	n.wantAddresses()
 	n.wantState()
 	n.wantVeths(0)

@@ -28,8 +28,11 @@ func InstallCNI() *cobra.Command {
 		Long: `install-cni installs the plugin, waits for the node's subnet file, and only then writes the network
 configuration: to a runtime, that file means that the node's network is ready. Both files are replaced by rename, so no
 process reads a partial file. The command is idempotent. It keeps a newer plugin, other network configurations, and its
-own network configuration if that was edited.`,
+own network configuration if that was edited. The reference plugins bridge, host-local, loopback and portmap are
+installed where they are missing, if --reference-plugins has them; those of another program are kept, whatever their
+version.`,
 		Example: `  selvaged install-cni --wait=1m
+  selvaged install-cni --wait=1m --cni-conf-dir=auto --cni-bin-dir=auto
   selvaged install-cni --watch
   selvaged install-cni --uninstall`,
 		Args: cobra.NoArgs,
@@ -41,6 +44,12 @@ own network configuration if that was edited.`,
 			var err error
 			if o.Program == "" {
 				o.Program = besides("selvage")
+			}
+			if !cmd.Flags().Changed("reference-plugins") {
+				o.Reference = besides("../libexec/cni")
+				if _, err := os.Stat(o.Reference); err != nil {
+					o.Reference = ""
+				}
 			}
 			switch {
 			case uninstall && watch:
@@ -64,9 +73,14 @@ own network configuration if that was edited.`,
 		"path of the plugin to install (default selvage, in the directory of selvaged)")
 	f.StringSliceVar(&o.Names, "name", []string{"selvage"},
 		"file names of the installed plugin; selvage,flannel serves configurations of type flannel, too")
-	f.StringVar(&o.BinDir, "cni-bin-dir", install.DefaultBinDir, "the container runtime's directory of plugins")
+	f.StringVar(&o.Reference, "reference-plugins", "",
+		"directory of the reference plugins to install where they are missing; empty installs none "+
+			"(default ../libexec/cni from the directory of selvaged, if that exists)")
+	f.StringVar(&o.BinDir, "cni-bin-dir", install.DefaultBinDir,
+		"the container runtime's directory of plugins; auto reads it from the configuration of k3s, RKE2, MicroK8s or "+
+			"containerd")
 	f.StringVar(&o.ConfDir, "cni-conf-dir", install.DefaultConfDir,
-		"the container runtime's directory of network configurations")
+		"the container runtime's directory of network configurations; auto as for --cni-bin-dir")
 	f.StringVar(&o.Conflist, "conflist", install.DefaultConflist, "file name of the network configuration")
 	f.StringVar(&o.Template, "conflist-template", "",
 		"file to install as network configuration (default: delegates to bridge, with portmap if that is installed)")
@@ -120,12 +134,12 @@ func watchCNI(cmd *cobra.Command, o install.Options, interval time.Duration) err
 // watchInstalled notifies when the files that install-cni installs may have changed, until stop is called. If they
 // cannot be watched, it prints a warning.
 func watchInstalled(cmd *cobra.Command, o install.Options) (touched chan struct{}, stop func()) {
+	paths, err := install.Paths(o)
+	if err != nil { // the first installation has the same error and returns it
+		return nil, func() {}
+	}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	touched, ended := make(chan struct{}, 1), make(chan struct{})
-	paths := []string{filepath.Join(o.ConfDir, o.Conflist)}
-	for _, name := range o.Names {
-		paths = append(paths, filepath.Join(o.BinDir, name))
-	}
 	go func() {
 		defer close(ended)
 		err := filewatch.Watch(ctx, func() {
