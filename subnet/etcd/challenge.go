@@ -13,6 +13,7 @@ import (
 
 	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/outage"
 )
 
 // challengeField is the field of a lease's value by which a node asks the holder whether it is alive. Its content is
@@ -33,7 +34,7 @@ func (s *Store) Challenge(ctx context.Context, r subnet.Record, patience time.Du
 	}
 	var poll backoff.Backoff
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if !sleep(ctx, poll.Next(challengePoll, time.Now())) {
+		if !outage.Sleep(ctx, poll.Next(challengePoll, time.Now())) {
 			return r, false, ctx.Err()
 		}
 		next, err := s.get(ctx, r.Name)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/outage"
 )
 
 const (
@@ -37,7 +38,7 @@ type Store struct {
 	watches pb.WatchClient
 	leases  pb.LeaseClient
 	keys    keyspace
-	contact *outage // of Watch
+	contact *outage.Outage // of Watch
 
 	connections *connections
 	login       *login
@@ -111,8 +112,8 @@ func New(opts Options) (*Store, error) {
 		watches: pb.NewWatchClient(client.ActiveConnection()),
 		leases:  pb.NewLeaseClient(client.ActiveConnection()),
 		keys:    newKeyspace(opts.Prefix),
-		contact: &outage{
-			log: opts.Log, lost: "etcd unavailable; the data path is unaffected", back: "reconnected to etcd",
+		contact: &outage.Outage{
+			Log: opts.Log, Lost: "etcd unavailable; the data path is unaffected", Back: "reconnected to etcd",
 		},
 		holds:  map[*hold]struct{}{},
 		latest: map[identity]subnet.Record{},
@@ -133,7 +134,7 @@ func (s *Store) Close() error {
 
 // Outage implements [subnet.HealthReporter].
 func (s *Store) Outage() subnet.Outage {
-	since, cause := s.contact.state()
+	since, cause := s.contact.State()
 	return subnet.Outage{Since: since, Problem: problemOf(cause)}
 }
 

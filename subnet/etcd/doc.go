@@ -30,5 +30,5 @@
 //	grant.go     etcd leases: grant, keep alive, revoke
 //	release.go   an operator's release of a node's lease
 //	client.go    the connection; tls.go its certificates, auth.go its tokens; retry.go its backoff
-//	fault.go     what errors mean and what to do; rights.go which right is missing; outage.go what is logged
+//	fault.go     what errors mean and what to do; rights.go which right is missing; package outage what is logged
 package etcd

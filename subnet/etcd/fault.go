@@ -48,6 +48,14 @@ func problemOf(err error) subnet.Problem {
 	return p
 }
 
+// adviceOf returns what an error that explain has seen says to do; errors of the same advice are of one kind.
+func adviceOf(err error) string {
+	if f := (*fault)(nil); errors.As(err, &f) {
+		return f.advice
+	}
+	return ""
+}
+
 // advice returns what an error means, and what to do about it; nothing for one that speaks for itself.
 func (o Options) advice(err error) (subnet.Reason, string) {
 	code, text := describe(err)

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/outage"
 )
 
 func TestErrorsSayWhatToDo(t *testing.T) {
@@ -121,37 +122,38 @@ func TestUnsettledRequests(t *testing.T) {
 func TestOutageIsSaidOnceAndItsEndOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, kept := logger(t)
-		o := &outage{log: log, lost: "lost", back: "back"}
+		o := &outage.Outage{Log: log, Lost: "lost", Back: "back"}
 		refused := func(host string) error {
 			return (Options{}).explain(status.Error(codes.Unavailable, "dial tcp "+host+": connection refused"))
 		}
 		leaderless := (Options{}).explain(rpctypes.ErrNoLeader)
-		o.failure(refused("a"))
-		time.Sleep(outageAfter / 2)
-		o.failure(leaderless)
-		o.over()
+		failed := func(err error) { o.Failure(err, adviceOf(err)) }
+		failed(refused("a"))
+		time.Sleep(outage.After / 2)
+		failed(leaderless)
+		o.Over()
 		if lines := kept.lines(); len(lines) != 0 {
 			t.Errorf("half a second says %q", lines)
 		}
 		began := time.Now()
-		o.failure(leaderless)
-		time.Sleep(outageAfter)
+		failed(leaderless)
+		time.Sleep(outage.After)
 		for _, host := range []string{"a", "b", "a"} {
-			o.failure(refused(host))
+			failed(refused(host))
 		}
-		if since, cause := o.state(); !since.Equal(began) || cause == nil {
+		if since, cause := o.State(); !since.Equal(began) || cause == nil {
 			t.Errorf("since %v because of %v", since, cause)
 		}
-		o.failure(leaderless)
-		o.failure(refused("a"))
-		o.failure(leaderless)
-		o.over()
-		o.over()
+		failed(leaderless)
+		failed(refused("a"))
+		failed(leaderless)
+		o.Over()
+		o.Over()
 		lines := kept.lines()
 		if len(lines) != 3 || !strings.HasPrefix(lines[0], "lost: nothing listens") || !strings.HasPrefix(lines[1], "lost: etcd has no leader") || lines[2] != "back" {
 			t.Errorf("said %q", lines)
 		}
-		if since, cause := o.state(); !since.IsZero() || cause != nil {
+		if since, cause := o.State(); !since.IsZero() || cause != nil {
 			t.Errorf("after its end: since %v because of %v", since, cause)
 		}
 	})

@@ -65,7 +65,7 @@ func (w *watcher) follow(parent context.Context) (err error) {
 		case resp.Created:
 			config = resp.WatchId
 			slow.Stop()
-			w.contact.over()
+			w.contact.Over()
 			monitoring.Go(func() { w.monitor(ctx, stream, end) })
 		case resp.WatchId == config && len(resp.Events) > 0:
 			err = w.configChanged(resp)

@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/outage"
 )
 
 // quietInterval is how long a stream may be silent before the store is asked whether nothing has happened.
@@ -75,7 +76,7 @@ func (old position) contradictsLease(r subnet.Record) bool {
 func (w *watcher) monitor(ctx context.Context, stream pb.Watch_WatchClient, end context.CancelCauseFunc) {
 	asked := false
 	for {
-		timer := time.NewTimer(jitter(w.opts.quiet))
+		timer := time.NewTimer(outage.Jitter(w.opts.quiet))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

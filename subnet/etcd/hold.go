@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/outage"
 )
 
 // identity names a record as it was given to Hold, whatever becomes of it.
@@ -51,25 +52,25 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 		s.mu.Unlock()
 	}()
 
-	trouble := &outage{
-		log:  s.opts.Log.WithField("lease", held.Name),
-		lost: "cannot renew or update this node's lease; retrying until it expires",
-		back: "this node's lease is renewed again",
+	trouble := &outage.Outage{
+		Log:  s.opts.Log.WithField("lease", held.Name),
+		Lost: "cannot renew or update this node's lease; retrying until it expires",
+		Back: "this node's lease is renewed again",
 	}
 	again := s.newRetry()
 	for {
 		err := s.keep(ctx, h)
-		pause := jitter(h.every)
+		pause := outage.Jitter(h.every)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, subnet.ErrLost):
 			return fmt.Errorf("hold %s: %w", held.Name, err)
 		case err != nil:
-			trouble.failure(err)
+			trouble.Failure(err, adviceOf(err))
 			pause = min(again.pause(), pause)
 		default:
-			trouble.over()
+			trouble.Over()
 			again.reset()
 		}
 		timer := time.NewTimer(pause)

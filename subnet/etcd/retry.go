@@ -2,12 +2,12 @@ package etcd
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/selvage-net/selvage/backoff"
+	"github.com/selvage-net/selvage/subnet/outage"
 )
 
 const (
@@ -38,34 +38,12 @@ func (r *retry) pause() time.Duration {
 	return r.backoff.Next(backoff.Policy{Min: retryFirst, Max: r.last, Quick: r.quick, Jitter: 0.5}, time.Now())
 }
 
-// jitter returns a random time between d/2 and d.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
-
-// spreadLeases is from how many leases on the lists are spread over more than ListSpread.
-const spreadLeases = 1000
-
-// spread returns how long to wait before a list, of about so many leases, that every node wants: a random part of
-// ListSpread, or of more where there are many. There is a node for each lease, so that all lists together grow with the
-// square of the number: that way, what is asked of etcd in a second grows with the number alone.
+// spread returns how long to wait before a list, of about so many leases, that every node wants.
 func (o Options) spread(leases int) time.Duration {
-	if o.ListSpread <= 0 {
-		return 0
-	}
-	if o.turn != 0 {
+	if o.ListSpread > 0 && o.turn != 0 {
 		return o.turn
 	}
-	return rand.N(o.ListSpread * time.Duration(max(leases, spreadLeases)) / spreadLeases)
-}
-
-// sleep waits for d and reports whether ctx is still good.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return ctx.Err() == nil
+	return outage.Spread(o.ListSpread, leases)
 }
 
 // wait waits for the pause, or less if a lost connection is back before, and reports whether ctx is still good.

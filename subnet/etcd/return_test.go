@@ -17,6 +17,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/outage"
 	"github.com/selvage-net/selvage/subnet/storetest"
 )
 
@@ -163,12 +164,12 @@ func TestSpread(t *testing.T) {
 	}
 	seen, more := map[bool]bool{}, map[time.Duration]bool{}
 	for range 1000 {
-		got := Options{ListSpread: time.Second}.spread(spreadLeases / 2)
+		got := Options{ListSpread: time.Second}.spread(outage.SpreadLeases / 2)
 		if got < 0 || got >= time.Second {
 			t.Errorf("up to a second is %s", got)
 		}
 		seen[got < time.Second/2] = true
-		more[Options{ListSpread: time.Second}.spread(5*spreadLeases)/time.Second] = true
+		more[Options{ListSpread: time.Second}.spread(5*outage.SpreadLeases)/time.Second] = true
 	}
 	if len(seen) != 2 {
 		t.Error("it is not random")

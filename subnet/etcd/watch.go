@@ -11,6 +11,7 @@ import (
 
 	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/outage"
 )
 
 // watcher is one call of Watch.
@@ -108,7 +109,7 @@ func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) err
 			relist.Next(historyBackoff, time.Now())
 			continue
 		default:
-			s.contact.failure(err)
+			s.contact.Failure(err, adviceOf(err))
 		}
 		if !s.wait(ctx, again.pause()) {
 			return nil
@@ -140,11 +141,11 @@ func (w *watcher) run(ctx context.Context) error {
 // is that another node which needs a subnet claims it.
 func (w *watcher) takeTurn(ctx context.Context) bool {
 	whole := w.opts.spread(w.leases)
-	if !sleep(ctx, whole/4) {
+	if !outage.Sleep(ctx, whole/4) {
 		return false
 	}
 	w.notice(subnet.Event{Type: subnet.Synced})
-	return sleep(ctx, whole-whole/4)
+	return outage.Sleep(ctx, whole-whole/4)
 }
 
 // regress notes that the store's history is not the one that was seen.
@@ -156,7 +157,7 @@ func (w *watcher) regress() {
 	if !w.quiet.Due(time.Now()) {
 		return
 	}
-	w.quiet.Next(logBackoff, time.Now())
+	w.quiet.Next(outage.LogBackoff, time.Now())
 	w.opts.Log.WithField("revision", w.where().seen).
 		Warn("etcd was wiped or restored from a backup; listing all leases again")
 }
