@@ -39,6 +39,10 @@ func quote(s string) string {
 	return fmt.Sprintf(`%s..." (%d bytes)`, q[:min(len(q)-1, 1+maxQuoted)], len(s))
 }
 
+// Quote returns a text from outside as it can be shown in an error: in quotes, in printable ASCII, and cut if it is
+// long.
+func Quote(s string) string { return quote(s) }
+
 // checkText says why text cannot be a field of at most limit bytes that people are shown, or nil.
 func checkText(field, text string, limit int) error {
 	if len(text) > limit {
