@@ -60,7 +60,8 @@ func layers() []layer {
 		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"backoff", "domain", "stores' parts"},
 			external: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc", logrus}, never: []string{netlink}},
 		{name: "API server", packages: []string{"subnet/kube/apiserver"}, below: []string{"backoff", "domain"},
-			external: []string{"google.golang.org/protobuf/encoding/protowire", logrus}, never: []string{netlink, "go.etcd.io"}},
+			external: []string{"google.golang.org/protobuf/encoding/protowire", "sigs.k8s.io/yaml", logrus},
+			never:    []string{netlink, "go.etcd.io"}},
 		{name: "errno", packages: []string{"network/errno"}, external: []string{unix}},
 		{name: "nftables", packages: []string{"network/nft"}, below: []string{"domain", "errno"},
 			external: []string{nftables, "github.com/mdlayher/netlink", netlink, unix}},
@@ -107,10 +108,11 @@ func layers() []layer {
 				"google.golang.org/grpc/grpclog"}},
 
 		// What tests of stores, backends and rulesets share. No product package imports them.
-		{name: "test helpers", packages: []string{"network/nft/nfttest", "subnet/storetest",
-			"subnet/storetest/memstore", "subnet/subnettest", "subnet/testdata/hostile"},
-			below:    []string{"domain", "backend", "backends", "test helpers"},
-			external: []string{nftables, "github.com/mdlayher/netlink", unix}},
+		{name: "test helpers", packages: []string{"network/nft/nfttest", "subnet/kube/kubetest",
+			"subnet/storetest", "subnet/storetest/memstore", "subnet/subnettest", "subnet/testdata/hostile"},
+			below: []string{"domain", "backend", "backends", "test helpers"},
+			external: []string{nftables, "github.com/mdlayher/netlink", unix,
+				"google.golang.org/protobuf/encoding/protowire"}},
 	}
 }
 

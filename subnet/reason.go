@@ -14,12 +14,14 @@ const (
 	ReasonTokenExpired    Reason = "token-expired"   // a new token is requested: passes by itself
 
 	// The state of the store.
-	ReasonNoSpace    Reason = "no-space"    // its quota is used up: nothing can be written
-	ReasonNoLeader   Reason = "no-leader"   // no quorum, or too slow
-	ReasonCorrupt    Reason = "corrupt"     // its data is corrupt
-	ReasonOverloaded Reason = "overloaded"  // it refuses requests for now: passes by itself
-	ReasonOldVersion Reason = "old-version" // it lacks an API that is needed
-	ReasonOversized  Reason = "oversized"   // an object below our prefix is too large to be read
+	ReasonNoSpace    Reason = "no-space"   // its quota is used up: nothing can be written
+	ReasonNoLeader   Reason = "no-leader"  // no quorum, or too slow
+	ReasonCorrupt    Reason = "corrupt"    // its data is corrupt
+	ReasonOverloaded Reason = "overloaded" // it refuses requests for now: passes by itself
+	// ReasonUnavailable: it answers that it cannot serve for now, because it starts or because what it depends on fails.
+	ReasonUnavailable Reason = "unavailable"
+	ReasonOldVersion  Reason = "old-version" // it lacks an API that is needed
+	ReasonOversized   Reason = "oversized"   // an object below our prefix is too large to be read
 
 	// TLS.
 	ReasonUntrustedCertificate      Reason = "untrusted-certificate"       // its authority is none of ours

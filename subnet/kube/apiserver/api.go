@@ -146,3 +146,7 @@ type NodePage struct {
 	Version int64
 	Nodes   []Node
 }
+
+// NetworkUnavailable is the type of the condition with which a Node says that its network is not set up. While its
+// status is "True", nothing is scheduled there.
+const NetworkUnavailable = "NetworkUnavailable"

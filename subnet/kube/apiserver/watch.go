@@ -1,0 +1,178 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+const (
+	// A watch ends after a random time, so that the watches of a cluster are spread over the API servers, and over
+	// time, after one of them was restarted.
+	watchAtLeast = 5 * time.Minute
+	// watchGrace is how much later than it should a server may end a watch.
+	watchGrace = 30 * time.Second
+	// initialEnd is the annotation of the bookmark that ends the initial events (metav1.InitialEventsAnnotationKey).
+	initialEnd = "k8s.io/initial-events-end"
+)
+
+// watchFor returns how long a watch lasts.
+func watchFor() time.Duration { return watchAtLeast + rand.N(watchAtLeast) }
+
+// Watch reports what happens to the metadata of the objects of a resource. It returns the first error of each, or why
+// the watch has ended, never nil: [ErrEnded] after some five to ten minutes, [ErrExpired], [ErrRegressed], or a
+// failure. It does not try again.
+//
+// A server on an older version than From sends nothing until it has caught up, but for a bookmark about once a minute:
+// the end is then ErrRegressed.
+func (c *Client) Watch(ctx context.Context, r Resource, o WatchOptions, each func(Event) error) error {
+	lasts := c.opts.watchFor()
+	query := url.Values{
+		"watch": {"1"}, "allowWatchBookmarks": {"true"},
+		"timeoutSeconds": {strconv.Itoa(max(1, int(lasts/time.Second)))},
+	}
+	if o.From > 0 {
+		query.Set("resourceVersion", strconv.FormatInt(o.From, 10))
+	}
+	if o.Initial {
+		query.Set("sendInitialEvents", "true")
+		query.Set("resourceVersionMatch", "NotOlderThan")
+	}
+	q := request{
+		verb: "WATCH", method: http.MethodGet, path: r.path(), query: query,
+		accept: metadataOnly("PartialObjectMetadata"), lasts: lasts + watchGrace,
+	}
+	a, err := c.send(ctx, q)
+	if err != nil {
+		return noInitial(o, err)
+	}
+	defer a.Close()
+	w := watch{client: c, initial: o.Initial, last: o.From}
+	for s := newStream(a); ; {
+		m, err := s.frame()
+		if err != nil {
+			return c.watchEnded(ctx, q, err)
+		}
+		c.meter.answer("", 0)
+		event, err := w.event(m)
+		if err != nil {
+			c.meter.failed(ctx, q.verb)
+			return fmt.Errorf("watch %s: %w", r.path(), err)
+		}
+		if err := each(event); err != nil {
+			return err
+		}
+	}
+}
+
+// noInitial returns the error for a watch that was rejected. A server without streaming lists finds the parameters
+// invalid (422), or forbidden together (400).
+func noInitial(o WatchOptions, err error) error {
+	var e *Error
+	if o.Initial && errors.As(err, &e) &&
+		(e.Code == http.StatusUnprocessableEntity || e.Code == http.StatusBadRequest) {
+		return fmt.Errorf("%w: %w", ErrNoInitial, err)
+	}
+	return err
+}
+
+// watchEnded returns why nothing more can be read of a watch.
+func (c *Client) watchEnded(ctx context.Context, q request, err error) error {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return ctx.Err()
+	case err == io.EOF:
+		return ErrEnded
+	}
+	c.meter.failed(ctx, q.verb)
+	return c.explain(fmt.Errorf("watch %s: %w", q.path, err))
+}
+
+// watch is the state of a watch.
+type watch struct {
+	client  *Client
+	initial bool  // the initial events have not ended yet
+	last    int64 // the highest version that was reported
+}
+
+// event decodes a WatchEvent: 1 type, 2 RawExtension, of which 1 is an object in its envelope.
+func (w *watch) event(m message) (e Event, err error) {
+	var kind string
+	var body message
+	err = m.each(func(f field) (err error) {
+		switch f.number {
+		case 1:
+			kind, err = f.bytes.text("type of an event", maxName)
+		case 2:
+			err = f.bytes.each(func(f field) error {
+				if f.number == 1 {
+					body = f.bytes
+				}
+				return nil
+			})
+		}
+		return err
+	})
+	if err != nil {
+		return e, err
+	}
+	_, object, err := unknown(body.rest, body.cut)
+	if err != nil {
+		return e, err
+	}
+	switch kind {
+	case "ADDED":
+		e.Type = Added
+	case "MODIFIED":
+		e.Type = Modified
+	case "DELETED":
+		e.Type = Deleted
+	case "BOOKMARK":
+		return w.bookmark(object)
+	case "ERROR":
+		var s status
+		s.decode(object)
+		return e, w.client.answered(s.code, s, w.client.vault.get())
+	default:
+		return e, fmt.Errorf("%w: event of type %q", ErrMalformed, shorten(kind))
+	}
+	e.Object = w.client.decoder.object(object, nil)
+	if e.Version = e.Object.Version; e.Version == 0 {
+		return e, fmt.Errorf("%w: %s of %q without a version: %w", ErrMalformed, kind, e.Object.Name, e.Object.Bad)
+	}
+	return e, w.reach(e.Version)
+}
+
+// reach notes a version. Initial events come in any order.
+func (w *watch) reach(version int64) error {
+	if w.initial {
+		return nil
+	}
+	if version < w.last {
+		return fmt.Errorf("%w: version %d after %d", ErrRegressed, version, w.last)
+	}
+	w.last = version
+	return nil
+}
+
+// bookmark decodes a bookmark's object, which has nothing but a version, and perhaps an annotation.
+func (w *watch) bookmark(m message) (e Event, err error) {
+	o := newDecoder([]string{initialEnd}).object(m, nil)
+	e = Event{Type: Bookmark, Version: o.Version}
+	switch {
+	case o.Version == 0:
+		return e, fmt.Errorf("%w: a bookmark without a version: %w", ErrMalformed, o.Bad)
+	case w.initial && o.Annotations[initialEnd] != "true":
+		// Kubernetes 1.26 and before ignore the parameter that they do not know.
+		return e, fmt.Errorf("%w: a bookmark within the initial events", ErrNoInitial)
+	case w.initial:
+		e.Type, w.initial = InitialEnd, false
+	}
+	return e, w.reach(e.Version)
+}
