@@ -59,7 +59,7 @@ func layers() []layer {
 		{name: "stores' parts", packages: []string{"subnet/outage"}, below: []string{"backoff"}, external: []string{logrus}},
 		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"backoff", "domain", "stores' parts"},
 			external: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc", logrus}, never: []string{netlink}},
-		{name: "API server", packages: []string{"subnet/kube/apiserver"}, below: []string{"backoff", "domain"},
+		{name: "API server", packages: []string{"subnet/kube/apiserver"}, below: []string{"backoff", "domain", "stores' parts"},
 			external: []string{"google.golang.org/protobuf/encoding/protowire", "sigs.k8s.io/yaml", logrus},
 			never:    []string{netlink, "go.etcd.io"}},
 		{name: "errno", packages: []string{"network/errno"}, external: []string{unix}},

@@ -149,6 +149,71 @@ func TestList(t *testing.T) {
 	})
 }
 
+func TestListExactly(t *testing.T) {
+	backends(t, func(t *testing.T, b backend) {
+		c := open(t, b.options)
+		b.nodes(t, 2)
+		all, version := c.listed(t, ListOptions{})
+		must[kubetest.Object](t)(b.admin.Annotate(t.Context(), "node-0001", map[string]any{kept: "changed"}))
+		if one, _ := c.listed(t, ListOptions{Name: "node-0001"}); len(one) != 1 || one["node-0001"].Annotations[kept] != "changed" {
+			t.Errorf("node-0001 by name: %+v", one)
+		}
+		if none, _ := c.listed(t, ListOptions{Name: "nobody"}); len(none) != 0 {
+			t.Errorf("nobody: %+v", none)
+		}
+		then, again := c.listed(t, ListOptions{Exactly: version})
+		if again != version || len(then) != 2 || then["node-0001"].Annotations[kept] != all["node-0001"].Annotations[kept] {
+			t.Errorf("at %d of %d: %+v, want %+v", again, version, then, all)
+		}
+		nothing := func(Page) error { return nil }
+		if _, err := c.List(t.Context(), Nodes, ListOptions{Exactly: version + 1_000_000}, nothing); !errors.Is(err, ErrBehind) {
+			t.Errorf("exactly at a version of the future: %v", err)
+		}
+		b.forget(t)
+		if _, err := c.List(t.Context(), Nodes, ListOptions{Exactly: version}, nothing); !errors.Is(err, ErrExpired) {
+			t.Errorf("exactly at a forgotten version: %v", err)
+		}
+	})
+}
+
+// TestIdentity: the answers name the store.
+func TestIdentity(t *testing.T) {
+	backends(t, func(t *testing.T, b backend) {
+		c := open(t, b.options)
+		var listed, streamed Identity
+		if _, err := c.List(t.Context(), Nodes, ListOptions{}, func(p Page) error { listed = p.Store; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		boom := errors.New("boom")
+		if err := c.Watch(t.Context(), Nodes, WatchOptions{Initial: true}, func(e Event) error {
+			if streamed = e.Store; e.Type == InitialEnd {
+				return boom
+			}
+			return nil
+		}); err != boom {
+			t.Fatal(err)
+		}
+		if listed != streamed || listed.FlowSchema == "" || listed.PriorityLevel == "" {
+			t.Errorf("the list names %+v, the watch %+v", listed, streamed)
+		}
+	})
+}
+
+func TestWatchOfOne(t *testing.T) {
+	backends(t, func(t *testing.T, b backend) {
+		c := open(t, b.options)
+		b.nodes(t, 2)
+		_, from := c.listed(t, ListOptions{})
+		w := c.watching(t, WatchOptions{From: from, Name: "node-0001"})
+		for _, name := range []string{"node-0000", "node-0001"} {
+			must[kubetest.Object](t)(b.admin.Annotate(t.Context(), name, map[string]any{kept: "changed"}))
+		}
+		if e := w.next(); e.Object.Name != "node-0001" {
+			t.Errorf("%+v, want node-0001 alone", e)
+		}
+	})
+}
+
 func TestListInPages(t *testing.T) {
 	backends(t, func(t *testing.T, b backend) {
 		c := open(t, b.options)

@@ -23,34 +23,40 @@ func (c *Client) List(
 	const kind = "PartialObjectMetadataList"
 	decode := func(m message) Object { return c.decoder.object(m, nil) }
 	return list(ctx, c, o, request{path: r.path(), accept: metadataOnly(kind)}, kind, decode,
-		func(first bool, version int64, objects []Object) error { return page(Page{first, version, objects}) })
+		func(p pageOf[Object]) error { return page(Page{p.first, p.version, p.store, p.items}) })
 }
 
 // Nodes is [Client.List] for whole Nodes. It costs the server and the network five times as much.
 func (c *Client) Nodes(ctx context.Context, o ListOptions, page func(NodePage) error) (version int64, err error) {
 	return list(ctx, c, o, request{path: Nodes.path(), accept: protobuf}, "NodeList", c.decoder.node,
-		func(first bool, version int64, nodes []Node) error { return page(NodePage{first, version, nodes}) })
+		func(p pageOf[Node]) error { return page(NodePage{p.first, p.version, p.items}) })
+}
+
+// pageOf is a part of a list.
+type pageOf[T any] struct {
+	first   bool  // no page has been passed on since the list began
+	version int64 // 0: not known yet
+	store   Identity
+	items   []T
 }
 
 // listing is one list.
 type listing[T any] struct {
-	first   bool  // no page has been passed on since it began
-	version int64 // 0: not known yet
-	next    string
-	items   []T
-	page    func(first bool, version int64, items []T) error
+	pageOf[T]
+	next string // the token for the next request
+	page func(pageOf[T]) error
 }
 
 // list reads a list.
 func list[T any](ctx context.Context, c *Client, o ListOptions, r request, kind string, decode func(message) T,
-	page func(first bool, version int64, items []T) error) (version int64, err error) {
+	page func(pageOf[T]) error) (version int64, err error) {
 	r.verb, r.method = "LIST", http.MethodGet
 	for try := 0; ; try++ {
-		l := listing[T]{first: true, page: page}
+		l := listing[T]{pageOf: pageOf[T]{first: true}, page: page}
 		if err = l.read(ctx, c, o, r, kind, decode); err == nil {
 			return l.version, nil
 		}
-		if !errors.Is(err, ErrExpired) || try == maxRestarts {
+		if !errors.Is(err, ErrExpired) || o.Exactly > 0 || try == maxRestarts {
 			return 0, err
 		}
 	}
@@ -70,9 +76,13 @@ func (l *listing[T]) read(ctx context.Context, c *Client, o ListOptions, r reque
 // query returns the parameters for the next request.
 func (l *listing[T]) query(o ListOptions) url.Values {
 	q := url.Values{"limit": {strconv.Itoa(PageSize)}}
+	selectName(q, o.Name)
 	switch {
 	case l.next != "": // it holds the version
 		q.Set("continue", l.next)
+	case o.Exactly > 0:
+		q.Set("resourceVersion", strconv.FormatInt(o.Exactly, 10))
+		q.Set("resourceVersionMatch", "Exact")
 	case o.NotOlderThan > 0:
 		q.Set("resourceVersion", strconv.FormatInt(o.NotOlderThan, 10))
 		q.Set("resourceVersionMatch", "NotOlderThan")
@@ -83,6 +93,22 @@ func (l *listing[T]) query(o ListOptions) url.Values {
 	return q
 }
 
+// selectName restricts a list or a watch to the object of a name; empty: it does not.
+func selectName(q url.Values, name string) {
+	if name != "" {
+		q.Set("fieldSelector", "metadata.name="+name)
+	}
+}
+
+// identity returns what an answer says of the store.
+func (a *answer) identity() Identity {
+	h := a.response.Header
+	return Identity{
+		FlowSchema:    shorten(h.Get("X-Kubernetes-Pf-Flowschema-Uid")),
+		PriorityLevel: shorten(h.Get("X-Kubernetes-Pf-Prioritylevel-Uid")),
+	}
+}
+
 // request reads the answer to one request.
 func (l *listing[T]) request(ctx context.Context, c *Client, r request, kind string, decode func(message) T) error {
 	a, err := c.send(ctx, r)
@@ -90,7 +116,7 @@ func (l *listing[T]) request(ctx context.Context, c *Client, r request, kind str
 		return err
 	}
 	defer a.Close()
-	l.next = ""
+	l.next, l.store = "", a.identity()
 	var callee error
 	err = newStream(a).list(kind, l.meta, func(m message) error {
 		if l.version == 0 {
@@ -122,9 +148,9 @@ func (l *listing[T]) request(ctx context.Context, c *Client, r request, kind str
 
 // pass hands a page on.
 func (l *listing[T]) pass() error {
-	first, items := l.first, l.items
+	p := l.pageOf
 	l.first, l.items = false, nil
-	return l.page(first, l.version, items)
+	return l.page(p)
 }
 
 // meta decodes a ListMeta: 2 resourceVersion, 3 continue.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/outage"
 )
 
 const (
@@ -99,7 +100,7 @@ func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 		if e.RetryAfter > 0 { // which is the same for all who are rejected
 			wait = max(wait, e.RetryAfter+rand.N(e.RetryAfter))
 		}
-		if time.Now().Add(wait).After(end) || !sleep(ctx, wait) {
+		if time.Now().Add(wait).After(end) || !outage.Sleep(ctx, wait) {
 			return nil, err
 		}
 	}
@@ -209,15 +210,4 @@ func (c *Client) small(ctx context.Context, r request) ([]byte, error) {
 		return nil, c.explain(err)
 	}
 	return body, nil
-}
-
-// sleep waits for d and reports whether ctx is still good.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return ctx.Err() == nil
 }

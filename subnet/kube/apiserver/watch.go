@@ -37,6 +37,7 @@ func (c *Client) Watch(ctx context.Context, r Resource, o WatchOptions, each fun
 		"watch": {"1"}, "allowWatchBookmarks": {"true"},
 		"timeoutSeconds": {strconv.Itoa(max(1, int(lasts/time.Second)))},
 	}
+	selectName(query, o.Name)
 	if o.From > 0 {
 		query.Set("resourceVersion", strconv.FormatInt(o.From, 10))
 	}
@@ -53,7 +54,7 @@ func (c *Client) Watch(ctx context.Context, r Resource, o WatchOptions, each fun
 		return noInitial(o, err)
 	}
 	defer a.Close()
-	w := watch{client: c, initial: o.Initial, last: o.From}
+	w := watch{client: c, initial: o.Initial, last: o.From, store: a.identity()}
 	for s := newStream(a); ; {
 		m, err := s.frame()
 		if err != nil {
@@ -99,6 +100,7 @@ type watch struct {
 	client  *Client
 	initial bool  // the initial events have not ended yet
 	last    int64 // the highest version that was reported
+	store   Identity
 }
 
 // event decodes a WatchEvent: 1 type, 2 RawExtension, of which 1 is an object in its envelope.
@@ -172,7 +174,7 @@ func (w *watch) bookmark(m message) (e Event, err error) {
 		// Kubernetes 1.26 and before ignore the parameter that they do not know.
 		return e, fmt.Errorf("%w: a bookmark within the initial events", ErrNoInitial)
 	case w.initial:
-		e.Type, w.initial = InitialEnd, false
+		e.Type, e.Store, w.initial = InitialEnd, w.store, false
 	}
 	return e, w.reach(e.Version)
 }

@@ -46,26 +46,31 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, t target) error {
 			return &failure{code: 400, reason: "BadRequest", message: "continue key is not valid"}
 		}
 		version, after = from.Version, from.After
+	case q.Get("resourceVersionMatch") == "Exact":
+		version = want
 	case q.Get("resourceVersion") == "0":
 		limit = 0 // a list from the cache has no pages
 		if s.frozen > 0 {
 			version = s.frozen
 		}
 	}
-	have := version
+	have := s.store.version
+	if s.frozen > 0 && q.Get("continue") == "" && q.Get("resourceVersion") != "" {
+		have = s.frozen
+	}
 	all, known := s.store.at(t.stored(), version)
 	s.mu.Unlock()
 	switch {
 	case want > have:
 		return tooLarge(want, have)
 	case !known:
-		return gone("The provided continue parameter is too old to display a consistent list result.")
+		return gone("The resourceVersion for the provided list is too old.")
 	}
 	next, remaining := "", 0
 	var page []*object
 	for _, o := range all {
 		switch {
-		case !within(t.namespace, o.name) || o.name <= after && after != "":
+		case !t.selects(r, o.name) || o.name <= after && after != "":
 		case limit > 0 && int64(len(page)) == limit:
 			remaining++
 		default:

@@ -38,6 +38,7 @@ type Server struct {
 	mu       sync.Mutex
 	store    *store
 	token    string
+	identity [2]string // of flow control: see identify
 	denied   []string
 	frozen   int64 // the version of the cache that does not follow; 0: it does
 	rejects  []rejection
@@ -66,6 +67,7 @@ func New(o Options) *Server {
 		o.Bookmarks = time.Second
 	}
 	s := &Server{opts: o, token: o.Token, store: newStore(), stop: make(chan struct{})}
+	s.identity = [2]string{newUID(), newUID()}
 	close(s.stop)
 	return s
 }
@@ -201,6 +203,33 @@ func (s *Server) Restore(b Backup) {
 	s.store.restore(b)
 }
 
+// Wipe replaces the store by an empty one. Stop the server before, and start it after.
+func (s *Server) Wipe() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.store = newStore()
+	s.identity = [2]string{newUID(), newUID()}
+}
+
+// ChangeIdentity replaces what the answers name of flow control: the UIDs of the flow schema, of the priority level, or
+// both. Empty: they are not named, as with flow control off.
+func (s *Server) ChangeIdentity(flowSchema, priorityLevel string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.identity = [2]string{flowSchema, priorityLevel}
+}
+
+// identify sets the headers of flow control.
+func (s *Server) identify(h http.Header) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, name := range []string{"X-Kubernetes-Pf-Flowschema-Uid", "X-Kubernetes-Pf-Prioritylevel-Uid"} {
+		if s.identity[i] != "" {
+			h.Set(name, s.identity[i])
+		}
+	}
+}
+
 // Requests returns the requests since the last call.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
@@ -293,6 +322,7 @@ func parse(path string) (t target, ok bool) {
 
 // serve answers a request.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	s.identify(w.Header())
 	t, known := parse(r.URL.Path)
 	verb := r.Method
 	if known && t.name == "" && verb == http.MethodGet {

@@ -3,6 +3,7 @@ package kubetest
 import (
 	"cmp"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 )
@@ -125,7 +126,16 @@ func (s *store) restore(b Backup) {
 	s.wake()
 }
 
-// within reports whether a name is in a namespace; an empty one stands for all.
-func within(namespace, name string) bool {
-	return namespace == "" || strings.HasPrefix(name, namespace+"/")
+// selects reports whether a list or a watch includes the object of a name: it is in the namespace, and matches the
+// field selector, of which metadata.name alone is known.
+func (t target) selects(r *http.Request, name string) bool {
+	if t.namespace != "" {
+		in, rest, _ := strings.Cut(name, "/")
+		if in != t.namespace {
+			return false
+		}
+		name = rest
+	}
+	want, selected := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=")
+	return !selected || name == want
 }

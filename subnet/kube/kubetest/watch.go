@@ -13,6 +13,7 @@ import (
 // watcher is one watch.
 type watcher struct {
 	w                      http.ResponseWriter
+	request                *http.Request
 	protobuf, metadataOnly bool
 	server                 *Server
 	target                 target
@@ -51,7 +52,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, t target) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
 		defer cancel()
 	}
-	x := &watcher{w: w, server: s, target: t, last: from}
+	x := &watcher{w: w, request: r, server: s, target: t, last: from}
 	x.protobuf, x.metadataOnly = accepts(r)
 	w.Header().Set("Content-Type", "application/json")
 	if x.protobuf {
@@ -76,7 +77,7 @@ func (x *watcher) initial(end bool) error {
 	all, _ := s.store.at(x.target.stored(), version)
 	s.mu.Unlock()
 	for _, o := range all {
-		if within(x.target.namespace, o.name) {
+		if x.target.selects(x.request, o.name) {
 			if err := x.send("ADDED", o.object.fields()); err != nil {
 				return err
 			}
@@ -139,7 +140,7 @@ func (x *watcher) follow(ctx context.Context, stop <-chan struct{}, bookmarks bo
 // change sends one change.
 func (x *watcher) change(c change) error {
 	switch {
-	case !within(x.target.namespace, c.key.name):
+	case !x.target.selects(x.request, c.key.name):
 		return nil
 	case c.after == nil:
 		return x.send("DELETED", c.before.at(c.version).fields())
