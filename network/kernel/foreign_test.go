@@ -46,6 +46,10 @@ func runHost(ctx context.Context, ns *sandbox.Net, routes int, f func(h *host) e
 		return err
 	}
 	defer k.Close()
+	// Without duplicate address detection, no address of the uplink is reported seconds later.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0); err != nil {
+		return err
+	}
 	uplink := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: hostUplink}}
 	err = errors.Join(netlink.LinkAdd(uplink), netlink.LinkSetUp(uplink), addAddress(uplink, "192.0.2.1/24"))
 	if err != nil {
