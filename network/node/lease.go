@@ -20,6 +20,8 @@ type leaseView interface {
 	Revision() int64
 	// Get returns the record of a name, and why it is rejected, if it is.
 	Get(name string) (r subnet.Record, ok bool, why error)
+	// ByInstance returns the oldest lease of an instance id, or nil.
+	ByInstance(id string) *subnet.Lease
 	// Allocate chooses subnets for this node.
 	Allocate(subnet.Request) (subnet.Allocation, error)
 }
@@ -70,6 +72,7 @@ type leaseHolder struct {
 	lost     lostLease          // what the next claim has to judge first
 	until    time.Time          // when the held lease ends without a renewal, as last known; zero: unknown, or never
 	wroteAt  time.Time          // when a held record was last written with another content; zero: not in this run
+	alone    bool               // no older record with this node's instance id is there, or its holder is gone
 	release  context.CancelFunc // ends Hold
 	updates  chan subnet.Lease  // to Hold, size one: the latest
 	round    int                // counts holds, to recognise the late end of an earlier one
@@ -86,7 +89,8 @@ type leaseHolder struct {
 // lostLease is a lease that was held.
 type lostLease struct {
 	name      string    // of its record; empty: there is nothing to judge
-	rewritten bool      // another process has written the record
+	rewritten bool      // another process has written the record, after this node had written it
+	recent    bool      // and it has within [recently]
 	until     time.Time // it would have run until then; zero: unknown, or for ever
 }
 
@@ -101,6 +105,7 @@ const (
 // claimResult is how a claim ended, or the question that comes before one.
 type claimResult struct {
 	asked  subnet.Allocation // with Ask: what follows is the answer
+	beside bool              // with Ask: the question was asked while the node holds a lease
 	record subnet.Record
 	alive  bool
 	err    error
@@ -141,6 +146,9 @@ func (h *leaseHolder) step(ctx context.Context, wake *alarm) (gained bool) {
 		}
 		gained = h.check(wake.now)
 	}
+	if h.phase == holding && h.final && !h.alone && h.question == "" && h.backoff.Due(wake.now) {
+		h.lookForClone(ctx)
+	}
 	due := h.backoff.Due(wake.now) && h.losses.Due(wake.now)
 	if h.phase == idle && due && !h.cloned && h.view.Synced() && h.view.Revision() >= h.seen {
 		h.claim(ctx, wake.now)
@@ -161,7 +169,7 @@ func (h *leaseHolder) claim(ctx context.Context, now time.Time) {
 	var a subnet.Allocation
 	if !h.storeAllocates() {
 		if clone := h.judgeLoss(now); clone != nil {
-			h.ask(ctx, *clone)
+			h.ask(ctx, *clone, false)
 			return
 		}
 		var err error
@@ -172,7 +180,7 @@ func (h *leaseHolder) claim(ctx context.Context, now time.Time) {
 			return
 		}
 		if a.Ask != nil {
-			h.ask(ctx, *a.Ask)
+			h.ask(ctx, *a.Ask, false)
 			return
 		}
 	}
@@ -250,7 +258,8 @@ func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
 // hold keeps a claimed record alive in the background.
 func (h *leaseHolder) hold(ctx context.Context, c claimResult) {
 	holdCtx, cancel := context.WithCancel(ctx)
-	h.phase, h.final, h.until = holding, false, time.Time{}
+	h.phase, h.final, h.alone, h.until = holding, false, h.storeAllocates(), time.Time{}
+	h.lost = lostLease{}
 	h.record, h.release = c.record, cancel
 	for _, f := range subnet.Families() {
 		h.subnets[f] = c.record.Endpoints[f].Subnet

@@ -23,7 +23,11 @@ func (h *leaseHolder) holdEnded(r holdResult) {
 // lose goes back to having no lease. The same subnets are asked for again.
 func (h *leaseHolder) lose(why error, now time.Time) {
 	h.say(now, func() { h.log.WithError(why).WithField("lease", h.record.Name).Warn("lease lost; claiming again") })
-	h.lost = lostLease{name: h.record.Name, rewritten: errors.Is(why, subnet.ErrRewritten), until: h.until}
+	h.lost = lostLease{
+		name: h.record.Name, until: h.until,
+		rewritten: errors.Is(why, subnet.ErrRewritten) && !h.wroteAt.IsZero(),
+		recent:    now.Sub(h.wroteAt) < recently,
+	}
 	h.end(now)
 	h.previous = h.subnets
 }

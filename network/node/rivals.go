@@ -18,7 +18,7 @@ const (
 	// within milliseconds, and one that has just lost its connection usually reconnects within this time.
 	answerTime = 5 * time.Second
 	// recently is how long after this node wrote a lease another process has to write it too, to be taken for a live
-	// holder that takes back what is its own.
+	// holder that takes back what is its own, even if it does not answer.
 	recently = time.Minute
 )
 
@@ -107,17 +107,22 @@ func (h *leaseHolder) holderOf(r subnet.Record) subnet.Holder {
 	return known
 }
 
-// ask asks the holder of a record whether it is alive, in the background.
-func (h *leaseHolder) ask(ctx context.Context, r subnet.Record) {
-	store := h.store.(subnet.Challenger) // holderOf and judgeLoss ask no other
-	h.phase = claiming
+// ask asks the holder of a record whether it is alive, in the background: before a claim, or beside a lease that the
+// node holds.
+func (h *leaseHolder) ask(ctx context.Context, r subnet.Record, beside bool) {
+	store := h.store.(subnet.Challenger) // the callers ask no other
+	if !beside {
+		h.phase = claiming
+	}
 	h.question = fmt.Sprintf("lease %s could be this node's; asking its holder (node %q, instance %s) whether it is "+
 		"alive",
 		r.Name, r.NodeName, r.InstanceID)
 	h.start(func() {
 		now, alive, err := store.Challenge(ctx, r, answerTime)
 		select {
-		case h.claims <- claimResult{asked: subnet.Allocation{Ask: &r}, record: now, alive: alive, err: err}:
+		case h.claims <- claimResult{
+			asked: subnet.Allocation{Ask: &r}, beside: beside, record: now, alive: alive, err: err,
+		}:
 		case <-ctx.Done():
 		}
 	})
@@ -125,7 +130,12 @@ func (h *leaseHolder) ask(ctx context.Context, r subnet.Record) {
 
 // answered handles the answer of a holder, or its absence.
 func (h *leaseHolder) answered(c claimResult) {
-	h.phase, h.question = idle, ""
+	h.question = ""
+	if c.beside {
+		h.answeredBeside(c)
+		return
+	}
+	h.phase = idle
 	fields := logrus.Fields{
 		"lease": c.record.Name, "public_ip": addresses(h.publicIPs),
 		"node": c.record.NodeName, "instance": c.record.InstanceID,
@@ -136,9 +146,11 @@ func (h *leaseHolder) answered(c claimResult) {
 		h.backoff.Next(claimBackoff, now)
 	case c.err != nil:
 		h.failed(c.err, now)
-	case c.record.InstanceID == h.instanceID && c.alive:
+	case c.record.InstanceID == h.instanceID && (c.alive || h.lost.recent && c.record.LeaseID != 0):
+		// A daemon that has written the record a moment ago is alive, even if it cannot answer now. A reservation may
+		// have been written by an operator.
 		h.backoff.Reset()
-		h.cloned = true
+		h.cloned, h.lost = true, lostLease{}
 	case c.alive:
 		h.backoff.Reset()
 		h.rivals.answered(c.record)
@@ -149,7 +161,7 @@ func (h *leaseHolder) answered(c claimResult) {
 	default:
 		h.backoff.Reset()
 		h.rivals.silent(c.record)
-		h.seen = c.record.Version
+		h.seen, h.lost = c.record.Version, lostLease{}
 		h.say(now, func() {
 			h.log.WithFields(fields).WithField("after", answerTime.String()).
 				Info("the holder of a lease with this node's public IP did not answer; taking it over")
@@ -170,14 +182,51 @@ func (h *leaseHolder) wrote(c claimResult) {
 	}
 }
 
-// judgeLoss decides who has the lease that was lost, once the view shows it. What it returns is a record with this
-// node's own instance id whose holder has to be asked, or nil.
+// lookForClone asks the holder of an older record with this node's instance id whether it is alive: two clones that
+// start at one moment, without a lease, both get one. None looks for a younger record, so one of them gives way.
+func (h *leaseHolder) lookForClone(ctx context.Context) {
+	_, asks := h.store.(subnet.Challenger)
+	oldest := h.view.ByInstance(h.instanceID)
+	if !asks || oldest == nil || oldest.Key() == h.record.Name {
+		h.alone = true
+		return
+	}
+	r, ok, _ := h.view.Get(oldest.Key())
+	if h.alone = !ok; ok {
+		h.ask(ctx, r, true)
+	}
+}
+
+// answeredBeside handles the answer of the holder of a record with this node's instance id. If it is alive, this node
+// gives its own lease up, and claims it again under another id.
+func (h *leaseHolder) answeredBeside(c claimResult) {
+	now := time.Now()
+	switch {
+	case h.phase != holding:
+	case c.err != nil: // it is asked again, if the record is still there
+		h.backoff.Next(claimBackoff, now)
+	case !c.alive:
+		h.backoff.Reset()
+		h.alone = true
+	default:
+		h.backoff.Reset()
+		h.cloned = true
+		if own, ok, _ := h.view.Get(h.record.Name); ok {
+			h.rivals.silent(own)
+		}
+		h.end(now)
+		h.previous = h.subnets
+	}
+}
+
+// judgeLoss decides who has the lease that was lost, by what the view shows. What it returns is a record with this
+// node's own instance id whose holder has to be asked, or nil. The loss is judged again before each claim until one
+// succeeds: the view may not show yet what has happened, and a question may fail.
 //
 // A lease is its holder's until it ends. So a node whose lease was taken by one with the same public IP, because it was
 // cut off from the store for a moment, takes it back once, and the other node then leaves it alone.
 func (h *leaseHolder) judgeLoss(now time.Time) (clone *subnet.Record) {
 	lost := h.lost
-	h.lost = lostLease{}
 	if lost.name == "" {
 		return nil
 	}
@@ -185,12 +234,17 @@ func (h *leaseHolder) judgeLoss(now time.Time) (clone *subnet.Record) {
 	switch {
 	case !ok || r.Bad != nil:
 	case r.InstanceID == h.instanceID:
-		// Another daemon has this identity, or an operator has written the record. If this node wrote it a moment ago,
-		// it may have taken it from that daemon.
-		if _, asks := h.store.(subnet.Challenger); asks && lost.rewritten && now.Sub(h.wroteAt) < recently {
+		// Another daemon has this identity, or an operator has written the record, or a backup was restored. If this
+		// node wrote it before, it may have taken it from that daemon, which would have kept the record's etcd lease.
+		_, asks := h.store.(subnet.Challenger)
+		kept := (r.LeaseID == 0) == (h.record.LeaseID == 0)
+		if asks && lost.rewritten && kept && r.Version >= h.record.Version {
 			return &r
 		}
 	case h.rivals[rivalName(r)].taken:
+		if h.rivals[rivalName(r)].alive {
+			break
+		}
 		h.rivals.answered(r) // it has taken back what was taken from it
 		h.say(now, func() {
 			h.log.WithFields(logrus.Fields{"lease": r.Name, "node": r.NodeName, "instance": r.InstanceID}).

@@ -85,7 +85,7 @@ func (c *contestant) start(t *testing.T) {
 			}
 			if c.cloned {
 				c.cloned = false
-				c.identify(t, strings.Repeat("c", instanceIDLen))
+				c.identify(t, fmt.Sprintf("%0*d", instanceIDLen, 900+int(c.ip)))
 				continue
 			}
 			var next <-chan time.Time
