@@ -143,6 +143,7 @@ func (n *node) podProblems(now time.Time, look bool) {
 	o := &n.ownSide
 	var all []status.Problem
 	begun := map[string]time.Time{}
+	var concerns [][2]bool // the families of each problem
 	add := func(code status.Reason, key, id, format string, args ...any) {
 		text := status.Text(fmt.Sprintf(format, args...))
 		at, known := o.begun[string(code)+id]
@@ -152,6 +153,7 @@ func (n *node) podProblems(now time.Time, look bool) {
 		}
 		begun[string(code)+id] = at
 		all = append(all, status.Problem{Topic: topicPods, Code: code, Key: key, Text: text, Since: at})
+		concerns = append(concerns, [2]bool{})
 	}
 	for _, err := range o.damaged {
 		add(status.RecordDamaged, "", err.Error(), "%v; what this pod depends on is not repaired until it is "+
@@ -170,21 +172,38 @@ func (n *node) podProblems(now time.Time, look bool) {
 				}
 				add(status.PodDetached, id, id, "interface %s of %s is gone, with its end in the pod: restart the pod",
 					p.Port, podName(p))
+				concerns[len(concerns)-1] = p.Families()
 			}
 			continue
 		}
 		for _, prefix := range p.Prefixes {
-			key := network.NeighbourKey{Link: p.Bridge, IP: prefix.Addr()}
+			key := neighbourKey(p, prefix.Addr())
 			if c := n.tables.Neighbours.Get(key); c.Present && c.Have.Permanent && p.MAC.IsUnicast() &&
 				c.Have.MAC != p.MAC {
 				add(status.NeighbourShadowed, key.String(), key.String(),
 					"a permanent neighbour entry of another program sends packets for %s, the address of %s, "+
 						"to %s instead of %s: remove it with \"ip neighbour del %s\"",
 					key.IP, podName(p), c.Have.MAC, p.MAC, key)
+				concerns[len(concerns)-1] = only(subnet.FamilyOf(key.IP))
 			}
 		}
 	}
 	o.problems, o.begun = all, begun
+	if len(all) == 0 {
+		return
+	}
+	cuts := n.podCuts()
+	for i, families := range concerns {
+		for f, is := range families {
+			families[f] = is && cuts.all[f]
+		}
+		all[i].Cuts = familyNames(families)
+	}
+}
+
+// neighbourKey is that of the entry for a pod's address on the node.
+func neighbourKey(p pods.Pod, a netip.Addr) network.NeighbourKey {
+	return network.NeighbourKey{Link: p.Bridge, IP: a}
 }
 
 // logPodProblem logs a problem that has just begun, or, of many, that there are more.

@@ -199,12 +199,17 @@ func (n *node) pathProblems() (all []pathProblem) {
 			all = append(all, p)
 		}
 	}
+	var pods podCuts
+	if len(s.Faults) > 0 {
+		pods = n.podCuts()
+	}
 	for _, x := range s.Faults {
 		if x.Main {
 			continue // see shadowProblems
 		}
 		all = append(all, pathProblem{
-			topic: topicRouting, code: x.Code, family: x.Family, text: x.Text, since: x.Since, cuts: x.All && x.Sure,
+			topic: topicRouting, code: x.Code, family: x.Family, text: x.Text, since: x.Since,
+			cuts: x.Sure && (x.All || x.Own && pods.all[x.Family]),
 			// Packets that take another way may arrive all the same.
 			warning: x.Code == status.UnderlayRoute && !x.Sure && anyReachable(s.Results[x.Family]),
 		})

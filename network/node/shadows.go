@@ -26,15 +26,24 @@ func (n *node) shadowText(x network.Shadow) string {
 	return describeShadow(x, m.NodeName)
 }
 
-// cutByRoutes returns the families in which foreign routes in the main table keep packets from all of this node's pods.
-func (n *node) cutByRoutes() (cut [2]bool) {
+// cutByRoutes returns the families in which foreign routes in the main table keep packets from all of this node's pods,
+// and from all other nodes.
+func (n *node) cutByRoutes() (own, others [2]bool) {
 	if n.paths == nil {
-		return cut
+		return own, others
 	}
+	pods := n.podCuts()
 	for _, x := range n.paths.Status().Faults {
-		cut[x.Family] = cut[x.Family] || x.Main && x.All && x.Sure
+		if !x.Main || !x.Sure {
+			continue
+		}
+		if x.Own {
+			own[x.Family] = own[x.Family] || x.All || pods.all[x.Family]
+		} else {
+			others[x.Family] = others[x.Family] || x.All
+		}
 	}
-	return cut
+	return own, others
 }
 
 // overlap is an address of a foreign interface whose subnet overlaps one of the node's own.
@@ -88,13 +97,16 @@ func (n *node) overlapProblems() (all []status.Problem) {
 // shadowProblems lists such routes for the status.
 func (n *node) shadowProblems() (all []status.Problem) {
 	shadows := n.shadows()
+	if len(shadows) == 0 {
+		return nil
+	}
 	first, more := shorten(shadows, manyShadows)
-	cuts := n.cutByRoutes()
+	own, others := n.cutByRoutes()
 	problem := func(text string, of ...network.Shadow) {
 		var cut [2]bool
 		for _, x := range of {
 			f := subnet.FamilyOf(x.Of.Addr())
-			cut[f] = cut[f] || x.Own && cuts[f]
+			cut[f] = cut[f] || x.Own && own[f] || !x.Own && others[f]
 		}
 		all = append(all, status.Problem{
 			Topic: topicShadow, Code: status.RouteShadowed, Text: status.Text(text),

@@ -211,7 +211,7 @@ func (n *node) problems(now time.Time) []status.Problem {
 	if since := n.history.pendingSince; !since.IsZero() && now.Sub(since) > pendingFor {
 		add("pending", status.EntriesPending, since, fmt.Sprintf("%d entries are out of sync", n.pending()))
 		if n.backend != nil {
-			all[len(all)-1].Cuts = n.ownCuts()
+			all[len(all)-1].Cuts = n.entryCuts()
 		}
 	}
 	all = append(all, n.watchProblems(now)...)
@@ -225,6 +225,7 @@ func (n *node) problems(now time.Time) []status.Problem {
 	}
 	if text, since := n.holder.problem(now); text != "" {
 		add("lease", status.NoLease, cmp.Or(since, n.history.started), text)
+		all[len(all)-1].Cuts = n.leaseCuts(all[len(all)-1].Since, now)
 	}
 	all = append(all, n.sharedIPProblems()...)
 	if n.cache.inUse {

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/attachment"
 )
 
@@ -138,6 +139,14 @@ func (p Pod) unmanaged() string {
 
 // DefaultGateways returns the gateways of the default routes that the pod was given.
 func (p Pod) DefaultGateways() []netip.Addr { return p.defaults }
+
+// Families returns those of the pod's addresses.
+func (p Pod) Families() (families [2]bool) {
+	for _, x := range p.Prefixes {
+		families[subnet.FamilyOf(x.Addr())] = true
+	}
+	return families
+}
 
 // Node is what desired state depends on beside the records.
 type Node struct {

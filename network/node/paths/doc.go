@@ -50,6 +50,8 @@ type Status struct {
 	Totals  [2]reach.Totals
 	Off     status.Reason // why no peer is probed; empty: they are probed
 	Faults  []Fault
+	// Blocked are the examined addresses of this node's pods that get no packets, because of one or the other fault.
+	Blocked map[netip.Addr]struct{}
 }
 
 // Fault is something in the kernel that keeps packets from a path.
@@ -57,10 +59,11 @@ type Fault struct {
 	Code   status.Reason
 	Family subnet.Family
 	Text   string
-	All    bool // it concerns all examined peers, or pods of this node
+	Own    bool // it concerns the way to this node's pods; false: that to other nodes
 	Sure   bool // packets are lost for certain; false: they take another way
-	// Main: a foreign route in the main table keeps packets from this node's pods. The tables show it, so Text is
-	// empty.
+	// All: it concerns all examined peers or pods; if it is sure, together with other faults that are.
+	All bool
+	// Main: a foreign route in the main table rejects or diverts the packets. The tables show it, so Text is empty.
 	Main  bool
 	Since time.Time // when it was first seen
 }

@@ -3,6 +3,7 @@ package paths
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -31,21 +32,26 @@ type suspects struct {
 	examined int
 	order    []suspect
 	affected map[suspect][]string
+	blocked  map[string]struct{} // by name, those to which packets are lost for certain
 }
 
 func (s *suspects) add(x suspect, name string) {
 	if s.affected == nil {
-		s.affected = map[suspect][]string{}
+		s.affected, s.blocked = map[suspect][]string{}, map[string]struct{}{}
 	}
 	if s.affected[x] == nil {
 		s.order = append(s.order, x)
 	}
 	s.affected[x] = append(s.affected[x], name)
+	if x.sure {
+		s.blocked[name] = struct{}{}
+	}
 }
 
-func (s *suspects) faults(f subnet.Family) (all []Fault) {
+func (s *suspects) faults(f subnet.Family, own bool) (all []Fault) {
 	for _, x := range s.order {
-		fault := Fault{Code: x.code, Family: f, All: len(s.affected[x]) == s.examined, Sure: x.sure, Main: x.main}
+		fault := Fault{Code: x.code, Family: f, Own: own, Sure: x.sure, Main: x.main,
+			All: len(s.affected[x]) == s.examined || x.sure && len(s.blocked) == s.examined}
 		if !x.main {
 			fault.Text = fmt.Sprintf(x.what, abbreviate(s.affected[x]))
 		}
@@ -54,11 +60,19 @@ func (s *suspects) faults(f subnet.Family) (all []Fault) {
 	return all
 }
 
-func (j judge) faults() (all []Fault) {
+func (j judge) faults() (all []Fault, blocked map[netip.Addr]struct{}) {
 	for _, f := range subnet.Families() {
 		all = append(all, forwardingOff(j.Order, f, j.read)...)
 		own := j.pods(f)
-		all = append(all, own.faults(f)...)
+		all = append(all, own.faults(f, true)...)
+		for _, p := range j.Pods {
+			if _, is := own.blocked[p.Name]; is {
+				if blocked == nil {
+					blocked = map[netip.Addr]struct{}{}
+				}
+				blocked[p.Addr] = struct{}{}
+			}
+		}
 		var found suspects
 		for _, p := range j.Peers {
 			if !p.Paths[f].Subnet.IsValid() {
@@ -69,9 +83,9 @@ func (j judge) faults() (all []Fault) {
 				found.add(x, fmt.Sprintf("%s (%s)", p.Name, p.Paths[f].PublicIP))
 			}
 		}
-		all = append(all, found.faults(f)...)
+		all = append(all, found.faults(f, false)...)
 	}
-	return all
+	return all, blocked
 }
 
 // forwardingOff looks for interfaces to pods on which the kernel forwards no packets that arrive. The daemon keeps that
@@ -83,7 +97,7 @@ func forwardingOff(o Order, f subnet.Family, read func(path string) string) []Fa
 		return nil
 	}
 	return []Fault{{
-		Code: status.ForwardingOff, Family: f, All: true, Sure: true,
+		Code: status.ForwardingOff, Family: f, Own: true, All: true, Sure: true,
 		Text: fmt.Sprintf("%s is 0: this node forwards no %s packets of its pods, which arrive on %s; set it to 1",
 			path, f, bridge),
 	}}
@@ -149,14 +163,12 @@ func via(h network.Hop) string {
 }
 
 // policy examines a flow inside the overlay, which has to leave by a link. Routes in the main table are compared with
-// the desired ones elsewhere; this is about everything that takes precedence over that table. what is a format for the
-// name of the peer.
+// the desired ones elsewhere, and count here only if they reject packets; this is about everything that takes
+// precedence over that table. what is a format for the name of the peer.
 func (j judge) policy(flow network.Flow, link, what string) (x suspect, bad bool) {
 	hop, err := j.Flow(flow)
 	if err != nil {
-		// A missing or a foreign route in the main table is reported elsewhere.
-		x, bad = j.rejected(flow, what)
-		return x, bad && !x.main
+		return j.rejected(flow, what)
 	}
 	if hop.Link == "" || hop.Link == link || hop.Local || hop.Table == network.MainTable {
 		return x, false
@@ -177,6 +189,9 @@ func (j judge) rejected(flow network.Flow, what string) (x suspect, bad bool) {
 		return x, false
 	case rejection.Text != "":
 		x.code, x.main = status.PolicyRule, rejection.Table == network.MainTable
+		if x.main {
+			x.code = status.RouteShadowed
+		}
 		x.what = escape(what+" are dropped: %s", rejection.Text)
 		return x, true
 	case flow.In == "" || !flow.From.Is4() || !j.strict(flow.In):

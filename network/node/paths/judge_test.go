@@ -80,6 +80,9 @@ func TestJudge(t *testing.T) {
 			return network.Hop{}, r, err, prefix(p).Contains(f.To)
 		}
 	}
+	twoPods := func(o *Order) {
+		o.Pods = []Pod{{Name: "10.5.1.2", Addr: addr("10.5.1.2"), Link: "cni0"}, {Name: "10.5.1.7", Addr: addr("10.5.1.7"), Link: "cni0"}}
+	}
 	rejected := errors.New("invalid argument")
 	rule := network.Rejection{Text: "ip rule 100: from all to 10.5.0.0/16 blackhole"}
 	for _, x := range []struct {
@@ -95,26 +98,26 @@ func TestJudge(t *testing.T) {
 		}, none, "", nil},
 		{"an FDB entry", func(o *Order) {
 			o.Pods = []Pod{{"10.5.1.2", addr("10.5.1.2"), "cni0", "cni0", "veth8", network.MAC{0x0e, 0, 0, 0, 0, 8}}}
-		}, none, "", []Fault{{Code: status.FDBShadowed, Sure: true, All: true,
+		}, none, "", []Fault{{Code: status.FDBShadowed, Own: true, Sure: true, All: true,
 			Text: "the bridge cni0 sends frames for this node's pod 10.5.1.2 to veth9 and not to veth8, because of an FDB entry of another " +
 				"program: remove it with \"bridge fdb del 0e:00:00:00:00:08 dev veth9 master\""}}},
 		{"a pod's address is local", func(o *Order) {
 			o.Pods = []Pod{{Name: "10.5.1.7", Addr: addr("10.5.1.7"), Link: "cni0"}, {Name: "10.5.1.2", Addr: addr("10.5.1.2"), Link: "cni0"}}
 		}, to("10.5.1.7", network.Hop{Link: "lo", Local: true, Table: 255}, network.Rejection{}, nil), "",
-			[]Fault{{Code: status.PolicyRule, Sure: true,
+			[]Fault{{Code: status.PolicyRule, Own: true, Sure: true,
 				Text: "packets to this node's pods (10.5.1.7) stay on this node, whose own addresses these are: " +
 					"\"ip route show table local\" shows the routes; remove those"}}},
 		{"own pods by another table", nil, to("10.5.1.2", network.Hop{Link: "eth1", Table: 100}, network.Rejection{}, nil), "",
-			[]Fault{{Code: status.PolicyRule, Sure: true, All: true,
+			[]Fault{{Code: status.PolicyRule, Own: true, Sure: true, All: true,
 				Text: "packets to this node's pods (10.5.1.0/24) leave by eth1, and not by cni0, because of routing table 100: ip rule shows what leads there"}}},
 		{"a route in the main table to own pods", nil, to("10.5.1.2", network.Hop{Link: "eth1", Table: network.MainTable}, network.Rejection{}, nil), "",
-			[]Fault{{Code: status.RouteShadowed, Sure: true, All: true, Main: true}}},
+			[]Fault{{Code: status.RouteShadowed, Own: true, Sure: true, All: true, Main: true}}},
 		{"the reverse path filter", func(o *Order) { o.Peers = o.Peers[:1] }, func(f network.Flow) (h network.Hop, r network.Rejection, err error, ok bool) {
 			if f == (network.Flow{To: addr("10.5.2.2")}) {
 				return network.Hop{Link: "eth1", Table: 100}, r, nil, true
 			}
 			return h, r, rejected, f.In == "flannel.1"
-		}, "", []Fault{{Code: status.ReversePath, Sure: true, All: true,
+		}, "", []Fault{{Code: status.ReversePath, Own: true, Sure: true, All: true,
 			Text: "packets to this node's pods (10.5.1.0/24) are dropped: they arrive on flannel.1, whose rp_filter is 1, " +
 				"and the kernel sends packets to their source by eth1; set net.ipv4.conf.flannel.1.rp_filter to 2"}}},
 		{"no bridge", func(o *Order) { o.Bridges[0] = "" }, none, "net/ipv4/conf//forwarding", nil},
@@ -131,19 +134,35 @@ func TestJudge(t *testing.T) {
 		{"this node's own address", nil, to("192.0.2.3", network.Hop{Link: "lo", Local: true}, network.Rejection{}, nil), "",
 			[]Fault{{Code: status.UnderlayRoute, Sure: true, Text: "the public IP of node3 (192.0.2.3) is an address of this node itself: packets for it stay here"}}},
 		{"a rule for the overlay", nil, everywhere("10.5.0.0/16", rule, rejected), "", []Fault{
-			{Code: status.PolicyRule, Sure: true, All: true,
+			{Code: status.PolicyRule, Own: true, Sure: true, All: true,
 				Text: "packets to this node's pods (10.5.1.0/24) are dropped: ip rule 100: from all to 10.5.0.0/16 blackhole"},
 			{Code: status.PolicyRule, Sure: true, All: true,
 				Text: "packets to the pods of node2 (198.51.100.2), node3 (192.0.2.3) are dropped: ip rule 100: from all to 10.5.0.0/16 blackhole"}}},
 		{"a rule, and no pods", func(o *Order) { o.Bridges[0] = "" }, everywhere("10.5.2.0/24", rule, rejected), "", []Fault{
 			{Code: status.PolicyRule, Sure: true, Text: "packets to the pods of node2 (198.51.100.2) are dropped: ip rule 100: from all to 10.5.0.0/16 blackhole"}}},
-		{"a route in the main table", nil, everywhere("10.5.2.0/24", network.Rejection{Text: "x", Table: network.MainTable}, rejected), "", nil},
+		{"a route in the main table", nil, everywhere("10.5.2.0/24", network.Rejection{Text: "x", Table: network.MainTable}, rejected), "",
+			[]Fault{{Code: status.RouteShadowed, Sure: true, Main: true}}},
+		{"different faults for each peer", nil, func(f network.Flow) (h network.Hop, r network.Rejection, err error, ok bool) {
+			if f.To == addr("10.5.2.2") {
+				return h, network.Rejection{Text: "x", Table: network.MainTable}, rejected, true
+			}
+			return h, rule, rejected, f.To == addr("10.5.3.2")
+		}, "", []Fault{{Code: status.RouteShadowed, Sure: true, All: true, Main: true}, {Code: status.PolicyRule, Sure: true, All: true,
+			Text: "packets to the pods of node3 (192.0.2.3) are dropped: ip rule 100: from all to 10.5.0.0/16 blackhole"}}},
+		{"different faults for each pod", twoPods, func(f network.Flow) (h network.Hop, r network.Rejection, err error, ok bool) {
+			if f.To == addr("10.5.1.2") {
+				return network.Hop{Link: "eth1", Table: network.MainTable}, r, nil, true
+			}
+			return network.Hop{Local: true}, r, nil, f.To == addr("10.5.1.7")
+		}, "", []Fault{{Code: status.RouteShadowed, Own: true, Sure: true, All: true, Main: true}, {Code: status.PolicyRule, Own: true, Sure: true,
+			All: true, Text: "packets to this node's pods (10.5.1.7) stay on this node, whose own addresses these are: " +
+				"\"ip route show table local\" shows the routes; remove those"}}},
 		{"another table", nil, to("10.5.2.2", network.Hop{Link: "eth1", Table: 100}, network.Rejection{}, nil), "", []Fault{
 			{Code: status.PolicyRule, Text: "packets to the pods of node2 (198.51.100.2) leave by eth1, and not by flannel.1, " +
 				"because of routing table 100: ip rule shows what leads there"}}},
 		{"a route that shadows", nil, to("10.5.2.2", network.Hop{Link: "eth1", Table: network.MainTable}, network.Rejection{}, nil), "", nil},
 		{"a setting", nil, everywhere("10.5.0.0/16", network.Rejection{}, rejected), "net/ipv4/conf/cni0/forwarding", []Fault{
-			{Code: status.ForwardingOff, Sure: true, All: true,
+			{Code: status.ForwardingOff, Own: true, Sure: true, All: true,
 				Text: "net/ipv4/conf/cni0/forwarding is 0: this node forwards no IPv4 packets of its pods, which arrive on cni0; set it to 1"}}},
 	} {
 		o := order()
@@ -156,8 +175,13 @@ func TestJudge(t *testing.T) {
 			}
 			return "1"
 		}
-		if got := (judge{o, fakeKernel{t, x.answer}, read}).faults(); !slices.Equal(got, x.want) {
+		got, blocked := judge{o, fakeKernel{t, x.answer}, read}.faults()
+		if !slices.Equal(got, x.want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", x.name, got, x.want)
+		}
+		all := slices.ContainsFunc(got, func(f Fault) bool { return f.Own && f.All && f.Code != status.ForwardingOff })
+		if all && len(o.Pods) > 0 && len(blocked) != len(o.Pods) {
+			t.Errorf("%s: blocked %v, want all pods", x.name, blocked)
 		}
 	}
 }

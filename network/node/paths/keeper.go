@@ -283,8 +283,8 @@ func (k *Keeper) check(now time.Time) {
 	text := ""
 	if err == nil {
 		defer lookup.Close()
-		found := judge{k.order, lookup, readSetting}.faults()
-		k.publish(func(s *Status) { s.Faults = keepTimes(s.Faults, found, now) })
+		found, blocked := judge{k.order, lookup, readSetting}.faults()
+		k.publish(func(s *Status) { s.Faults, s.Blocked = keepTimes(s.Faults, found, now), blocked })
 	} else {
 		text = err.Error()
 		k.checkAt = now
@@ -314,7 +314,8 @@ func (k *Keeper) publish(change func(*Status)) {
 	k.mu.Lock()
 	before := k.status
 	change(&k.status)
-	changed := before.Off != k.status.Off || !reflect.DeepEqual(before.Faults, k.status.Faults)
+	changed := before.Off != k.status.Off || !reflect.DeepEqual(before.Faults, k.status.Faults) ||
+		!maps.Equal(before.Blocked, k.status.Blocked)
 	for _, f := range subnet.Families() {
 		same := func(a, b reach.Result) bool { return a.State == b.State && a.Error == b.Error }
 		changed = changed || !maps.EqualFunc(before.Results[f], k.status.Results[f], same)

@@ -18,13 +18,13 @@ type Pod struct {
 	MAC    network.MAC
 }
 
-// maxPods is the number of pods of each family that are examined: a question to the kernel takes some 10 µs.
-const maxPods = 250
+// MaxPods is the number of pods of each family that are examined: a question to the kernel takes some 10 µs.
+const MaxPods = 250
 
 // podsOf returns the pods to examine: of those that are known, the first ones, and else any of the subnet.
 func (o Order) podsOf(f subnet.Family) (all []Pod) {
 	for _, p := range o.Pods {
-		if len(all) < maxPods && subnet.FamilyOf(p.Addr) == f {
+		if len(all) < MaxPods && subnet.FamilyOf(p.Addr) == f {
 			all = append(all, p)
 		}
 	}
