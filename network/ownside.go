@@ -1,6 +1,9 @@
 package network
 
-import "strings"
+import (
+	"net/netip"
+	"strings"
+)
 
 // This file has the objects that this node's pods depend on. The CNI plugins make and own them: selvage repairs what
 // another process changed, puts no mark on them, and never removes one.
@@ -15,6 +18,12 @@ type Bridge struct {
 	Master  string // the device that it is enslaved to; empty: none
 	Up      bool
 	Promisc bool // desired: false stands for either
+}
+
+// PodDevice is what the records of attachments say of a device that pods depend on, beyond what is desired.
+type PodDevice struct {
+	MAC      MAC            // of a bridge, as its pods know it; zero: not known, or no bridge
+	Gateways []netip.Prefix // the addresses of a bridge that its pods know; those of a former subnet, too
 }
 
 // Seen returns the actual bridge as it is compared with the desired one: without what that leaves open.

@@ -24,6 +24,11 @@ func (k *Kernel) Bridge(name string, c network.Change[network.Bridge]) (effects 
 		return effects, noBridge(name, c.Have.Kind)
 	}
 	if !c.Present {
+		if _, renamed := k.renamedFrom(name); !renamed {
+			if err := k.findBridge(name); err != nil {
+				return effects, err
+			}
+		}
 		if effects.RenamedFrom, err = k.renameBack(name); err == nil && effects.RenamedFrom == "" {
 			err = k.addBridge(name, c.Want)
 		}

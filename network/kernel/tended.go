@@ -15,28 +15,28 @@ import (
 
 // tended is what is known of devices that pods depend on, beyond the tables.
 type tended struct {
-	names   map[string]struct{}    // see Tend
-	stale   bool                   // see TendedStale
-	again   map[int32]struct{}     // ports to read again
-	indexes map[string]int32       // the last interface index of each device: one that was renamed keeps it
-	macs    map[string]network.MAC // of each bridge, see noteMAC
-	veths   map[int32]struct{}     // all of this node, by interface index
+	names   map[string]network.PodDevice // see Tend
+	stale   bool                         // see TendedStale
+	again   map[int32]struct{}           // ports to read again
+	indexes map[string]int32             // the last interface index of each device: one that was renamed keeps it
+	macs    map[string]network.MAC       // of each bridge, see noteMAC
+	veths   map[int32]struct{}           // all of this node, by interface index
 }
 
 func newTended() tended {
 	return tended{
-		names: map[string]struct{}{}, again: map[int32]struct{}{}, indexes: map[string]int32{},
+		names: map[string]network.PodDevice{}, again: map[int32]struct{}{}, indexes: map[string]int32{},
 		macs: map[string]network.MAC{}, veths: map[int32]struct{}{},
 	}
 }
 
-// Tend names the devices that pods depend on, and the MAC addresses that the pods know of their bridges, for one that
-// was deleted before this program started. [Kernel.TendedStale] is about these devices from then on.
-func (k *Kernel) Tend(names map[string]struct{}, macs map[string]network.MAC) {
+// Tend names the devices that pods depend on, and what the pods know of their bridges, for one that was deleted or
+// renamed before this program started. [Kernel.TendedStale] is about these devices from then on.
+func (k *Kernel) Tend(names map[string]network.PodDevice) {
 	k.tended.names = names
-	for name, mac := range macs {
-		if _, known := k.tended.macs[name]; !known {
-			k.tended.macs[name] = mac
+	for name, d := range names {
+		if _, known := k.tended.macs[name]; !known && d.MAC.IsUnicast() {
+			k.tended.macs[name] = d.MAC
 		}
 	}
 	for name := range names {

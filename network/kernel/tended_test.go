@@ -26,8 +26,8 @@ func TestTendedForgotten(t *testing.T) {
 		if len(k.tended.veths) != 0 {
 			t.Errorf("veths %v after their removal", k.tended.veths)
 		}
-		k.Tend(map[string]struct{}{"cni0": {}}, map[string]network.MAC{"cni0": {2, 0, 0, 0, 0, 1}})
-		k.Tend(nil, nil)
+		k.Tend(map[string]network.PodDevice{"cni0": {MAC: network.MAC{2, 0, 0, 0, 0, 1}}})
+		k.Tend(nil)
 		if len(k.tended.macs) != 0 {
 			t.Errorf("MAC addresses %v, and no pod depends on a bridge", k.tended.macs)
 		}

@@ -1,9 +1,7 @@
 package node
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/pods"
 	"github.com/selvage-net/selvage/subnet"
@@ -112,7 +111,8 @@ func (n *node) readPods(wake *alarm) bool {
 // theirs was observed. Bridges are read when pods were added or removed, as that can change their MAC addresses.
 func (n *node) wantPods(changed bool) {
 	o := &n.ownSide
-	n.kernel.Tend(pods.Names(o.pods))
+	n.kernel.Tend(pods.Devices(o.pods))
+	n.kernel.FindPorts(n.missingPorts())
 	last, next := o.state, pods.Desired(o.pods, o.node)
 	n.tables.Replace(podsOwner(), last, next)
 	o.state = next
@@ -135,6 +135,16 @@ func (n *node) wantPods(changed bool) {
 		n.kernel.RequestResync() // which reads them, too
 		notify(n.kernelChanged)
 	}
+}
+
+// missingPorts returns the ends on the node of running pods' links that have no device of their name.
+func (n *node) missingPorts() (all []kernel.MissingPort) {
+	for _, p := range n.ownSide.pods {
+		if p.Managed && !n.kernel.HasLink(p.Port) && isNamespace(p.NetNS) {
+			all = append(all, kernel.MissingPort{Name: p.Port, MAC: p.PortMAC, Bridge: p.Bridge, NetNS: p.NetNS})
+		}
+	}
+	return all
 }
 
 // podProblems finds what is wrong with pods and cannot be repaired. look says that pods without a link are to be looked
@@ -248,91 +258,6 @@ func podName(p pods.Pod) string {
 func isNamespace(path string) bool {
 	var info unix.Statfs_t
 	return path != "" && unix.Statfs(path, &info) == nil && info.Type == unix.NSFS_MAGIC
-}
-
-// podsStatus describes the node's own side; nil if no pod was started.
-func (n *node) podsStatus() *status.Pods {
-	o := &n.ownSide
-	if len(o.pods)+len(o.damaged) == 0 {
-		return nil
-	}
-	s := &status.Pods{Count: len(o.pods) + len(o.damaged), Bridges: n.podGroups(), Damaged: len(o.damaged)}
-	why := map[string]int{}
-	for _, p := range o.pods {
-		if !p.Managed {
-			why[p.Why]++
-		}
-	}
-	for _, text := range slices.Sorted(maps.Keys(why)) {
-		s.Unmanaged = append(s.Unmanaged, status.UnmanagedPods{Count: why[text], Why: status.Text(text)})
-	}
-	return s
-}
-
-// podGroups describes each bridge of pods, and under an empty name the pods without a bridge.
-func (n *node) podGroups() (all []status.PodBridge) {
-	o := &n.ownSide
-	index := map[string]int{}
-	group := func(name string) *status.PodBridge {
-		i, known := index[name]
-		if !known {
-			i = len(all)
-			index[name] = i
-			all = append(all, status.PodBridge{Name: name, InSync: true})
-		}
-		return &all[i]
-	}
-	masters := map[string]string{} // of ports
-	for _, x := range o.state.Bridges {
-		group(x.Key).MTU = x.Value.MTU
-	}
-	for _, x := range o.state.Ports {
-		group(x.Value.Master).Pods++
-		masters[x.Key] = x.Value.Master
-	}
-	of := func(link string) *status.PodBridge {
-		if master, is := masters[link]; is {
-			link = master
-		}
-		return group(link)
-	}
-	for _, x := range o.state.Addresses {
-		if b := of(x.Key.Link); b.Name != "" {
-			b.Addresses = append(b.Addresses, x.Key.Prefix)
-		}
-	}
-	differs := func(link, what string) {
-		b := of(link)
-		b.InSync = false
-		if b.Differs = append(b.Differs, status.Text(what)); len(b.Differs) > manyPodProblems {
-			b.Differs = b.Differs[:manyPodProblems]
-		}
-	}
-	inSync(n.tables.Bridges, o.state.Bridges, func(k string, _ network.Bridge) { differs(k, "bridge "+k) })
-	inSync(n.tables.Ports, o.state.Ports, func(k string, _ network.Port) { differs(k, "port "+k) })
-	inSync(n.tables.Addresses, o.state.Addresses, func(k network.AddressKey, _ network.Address) {
-		differs(k.Link, "address "+k.String())
-	})
-	inSync(n.tables.Routes, o.state.Routes, func(k network.RouteKey, v network.Route) {
-		differs(v.Link, "route "+k.String())
-	})
-	inSync(n.tables.Sysctls, o.state.Sysctls, func(k string, _ network.Sysctl) {
-		differs(strings.Split(k, "/")[3], "sysctl "+k) // net/ipv4/conf/cni0/forwarding
-	})
-	for i := range all {
-		all[i].Since = o.since[all[i].Name]
-	}
-	slices.SortFunc(all, func(a, b status.PodBridge) int { return cmp.Compare(a.Name, b.Name) })
-	return all
-}
-
-// inSync calls differs with each object that the kernel does not hold as desired.
-func inSync[K, V comparable](t *network.Table[K, V], items []network.Item[K, V], differs func(K, V)) {
-	for _, x := range items {
-		if c := t.Get(x.Key); !c.Present || c.Have != x.Value {
-			differs(x.Key, x.Value)
-		}
-	}
 }
 
 // podAt returns the pod with an address, and the objects that it depends on.

@@ -398,6 +398,85 @@ func startPodNode6(t *testing.T) *podNode {
 	return n
 }
 
+// TestOwnSideRenamedWhileStopped: what was renamed while no daemon ran gets its name back, and no second bridge is made.
+func TestOwnSideRenamedWhileStopped(t *testing.T) {
+	const config = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`
+	n := startPodNode(t, config, `{"isDefaultGateway":true}`)
+	a, b := n.add(t, "a"), n.add(t, "b")
+	n.whole(t, 2)
+	restart := func(meanwhile func() error) {
+		t.Helper()
+		n.stop()
+		if err := meanwhile(); err != nil {
+			t.Fatal(err)
+		}
+		store := newMemStore()
+		store.apply(subnet.Event{ConfigSet: true, Config: []byte(config)})
+		n.runningNode = startNode(t, store, n.dir)
+	}
+	rename := func(from, to string) error {
+		l := link(t, from)
+		return errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, to), netlink.LinkSetUp(l))
+	}
+	cni0, port := link(t, "cni0").Attrs().Index, link(t, a.port).Attrs().Index
+	for _, x := range []struct {
+		name      string
+		meanwhile func() error
+	}{
+		{"bridge", func() error { return rename("cni0", "lost0") }},
+		{"bridge without its address", func() error {
+			addr := &netlink.Addr{IPNet: ipNetOf("10.5.1.1/24")}
+			for _, x := range must(netlink.AddrList(link(t, "cni0"), unix.AF_INET)) {
+				addr.IPNet = x.IPNet
+			}
+			return errors.Join(netlink.AddrDel(link(t, "cni0"), addr), rename("cni0", "lost0"))
+		}},
+		{"port", func() error { return rename(a.port, "lost1") }},
+		{"port with another MAC address", func() error {
+			return errors.Join(netlink.LinkSetHardwareAddr(link(t, a.port), net.HardwareAddr{0x0e, 1, 2, 3, 4, 5}), rename(a.port, "lost1"))
+		}},
+		{"both", func() error { return errors.Join(rename(b.port, "lost1"), rename("cni0", "lost0")) }},
+	} {
+		restart(x.meanwhile)
+		n.whole(t, 2)
+		eventually(t, x.name, func() error { return errors.Join(a.reach(), b.reach()) })
+		if link(t, "cni0").Attrs().Index != cni0 || link(t, a.port).Attrs().Index != port {
+			t.Errorf("%s: not the devices that were renamed", x.name)
+		}
+		for _, name := range []string{"lost0", "lost1"} {
+			if _, err := netlink.LinkByName(name); err == nil {
+				t.Errorf("%s: %s is still there", x.name, name)
+			}
+		}
+	}
+
+	// Another program's bridge with the gateway's address is left alone, and named.
+	other := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br9"}}
+	gateway := must(netlink.AddrList(link(t, "cni0"), unix.AF_INET))[0].IPNet
+	restart(func() error {
+		return errors.Join(netlink.LinkDel(link(t, "cni0")), netlink.LinkAdd(other), netlink.AddrAdd(other, &netlink.Addr{IPNet: gateway}),
+			netlink.LinkSetUp(other))
+	})
+	defer func() { _ = netlink.LinkDel(other) }()
+	n.waitLog(t, "bridge br9 has "+gateway.String()+", the address of the missing bridge cni0, and none of its pods is attached to it")
+	if _, err := netlink.LinkByName("cni0"); err == nil {
+		t.Error("a second bridge was made")
+	}
+	if err := netlink.AddrDel(other, &netlink.Addr{IPNet: gateway}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the address is free", func() error { return errors.Join(a.reach(), b.reach()) })
+	n.whole(t, 2)
+}
+
+// must returns what a call returned that does not fail in a test.
+func must[T any](x T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return x
+}
+
 // TestOwnSidePointToPoint: pods of the ptp plugin have an address and a route each on the node, and no bridge.
 func TestOwnSidePointToPoint(t *testing.T) {
 	n := startPodNode(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`, `{"type":"ptp"}`)

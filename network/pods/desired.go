@@ -62,8 +62,8 @@ func (d *desired) bridge(p Pod) {
 	}
 	b.Promisc = b.Promisc || p.config.PromiscMode
 	for i, prefix := range p.Prefixes {
-		gateway := netip.PrefixFrom(p.Gateways[i], prefix.Bits())
-		if !p.config.IsGateway && !p.config.IsDefaultGateway || !gateway.IsValid() || d.node.elsewhere(prefix) {
+		gateway := p.gateway(i)
+		if !gateway.IsValid() || d.node.elsewhere(prefix) {
 			continue
 		}
 		// An IPv4 bridge has one address; of IPv6, the plugin replaces one that overlaps.

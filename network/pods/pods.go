@@ -25,6 +25,7 @@ type Pod struct {
 	Why      string         // why it is not managed, for people
 	Bridge   string         // to which it is attached; empty: none
 	Port     string         // its end on the node; empty: not known
+	PortMAC  network.MAC    // of Port, as it was at ADD; zero: not known
 	MAC      network.MAC    // the pod's; zero: not known
 	Prefixes []netip.Prefix // its addresses
 	Gateways []netip.Addr   // of Prefixes, in their order; invalid: none
@@ -95,7 +96,7 @@ func Parse(r attachment.Record) (Pod, error) {
 		case i.Sandbox == "" && i.Name == p.Bridge:
 			p.bridge = mac
 		case i.Sandbox == "" && p.Port == "":
-			p.Port = i.Name
+			p.Port, p.PortMAC = i.Name, mac
 		}
 	}
 	for _, ip := range made.IPs {
@@ -165,20 +166,35 @@ func (n Node) elsewhere(p netip.Prefix) bool {
 	return slices.ContainsFunc(n.Networks, holds) && !slices.ContainsFunc(n.Own[:], holds)
 }
 
-// Names returns the devices that pods depend on, and the MAC addresses of their bridges as the pods know them.
-func Names(pods []Pod) (names map[string]struct{}, macs map[string]network.MAC) {
-	names, macs = map[string]struct{}{}, map[string]network.MAC{}
+// gateway returns the address that a pod's bridge has for one of the pod's addresses; invalid: none.
+func (p Pod) gateway(i int) netip.Prefix {
+	if p.Bridge == "" || !p.config.IsGateway && !p.config.IsDefaultGateway {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(p.Gateways[i], p.Prefixes[i].Bits())
+}
+
+// Devices returns the devices that pods depend on, by name.
+func Devices(pods []Pod) map[string]network.PodDevice {
+	all := map[string]network.PodDevice{}
 	for _, p := range pods { // the newest is last
 		if !p.Managed {
 			continue
 		}
-		names[p.Port] = struct{}{}
-		if p.Bridge != "" {
-			names[p.Bridge] = struct{}{}
-			if p.bridge.IsUnicast() {
-				macs[p.Bridge] = p.bridge
+		all[p.Port] = network.PodDevice{}
+		if p.Bridge == "" {
+			continue
+		}
+		b := all[p.Bridge]
+		if p.bridge.IsUnicast() {
+			b.MAC = p.bridge
+		}
+		for i := range p.Prefixes {
+			if g := p.gateway(i); g.IsValid() && !slices.Contains(b.Gateways, g) {
+				b.Gateways = append(b.Gateways, g)
 			}
 		}
+		all[p.Bridge] = b
 	}
-	return names, macs
+	return all
 }

@@ -140,9 +140,9 @@ func TestParse(t *testing.T) {
 	if got := p.DefaultGateways(); !slices.Equal(got, []netip.Addr{netip.MustParseAddr("10.5.1.1")}) {
 		t.Errorf("default gateways %v", got)
 	}
-	names, macs := Names([]Pod{p})
-	if len(names) != 2 || macs["cni0"] != (network.MAC{0x0e, 0, 0, 0, 0, 1}) {
-		t.Errorf("names %v, MAC addresses %v", names, macs)
+	devices := Devices([]Pod{p})
+	if b := devices["cni0"]; len(devices) != 2 || b.MAC != (network.MAC{0x0e, 0, 0, 0, 0, 1}) {
+		t.Errorf("devices %+v", devices)
 	}
 	for _, bad := range []attachment.Record{
 		record(1, "bridge", `{"mtu":"large"}`, attached(1, "cni0", ip4)), record(1, "bridge", `{}`, `[]`),
