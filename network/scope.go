@@ -79,6 +79,20 @@ func (s Scope) Alias() string {
 	return alias
 }
 
+// KubernetesAnnotations is the prefix of the annotations by which the nodes of the default network announce their
+// leases in Kubernetes: flannel's.
+const KubernetesAnnotations = "flannel.alpha.coreos.com/"
+
+// KubernetesPrefix returns the prefix of the scope of the network whose nodes announce their leases by annotations
+// with a prefix, such as "example.org/blue-". Unlike the prefixes of etcd's keys, it begins with no slash, except that
+// of the default network: whichever store that has, its objects have the plain names.
+func KubernetesPrefix(annotations string) string {
+	if annotations == "" || annotations == KubernetesAnnotations {
+		return DefaultPrefix
+	}
+	return strings.TrimSuffix(annotations, "/")
+}
+
 const aliasVNI = " vni "
 
 // ParseAlias is the inverse of [Scope.Alias]. ok is false for a device that is not selvage's.

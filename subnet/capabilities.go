@@ -27,6 +27,7 @@ type Health struct {
 	Endpoint    string            // HOST:PORT of the connection on which the latest answer came; empty: none yet
 	Latency     time.Duration     // of the latest request that was answered, streams excluded
 	LastContact time.Time         // of the latest answer; zero: none yet
+	LastEvent   time.Time         // when Watch last got a change or a sign of life; zero: none yet, or not known
 	Requests    map[string]uint64 // by the store's name of the method, such as "Txn" or "PATCH"; a stream counts once
 	Failed      map[string]uint64 // those of Requests that ended in an error and not by our cancellation
 	Sent        uint64            // bytes on the wire, as far as the client can count them
@@ -92,22 +93,16 @@ type AccessReporter interface {
 	Access() Access
 }
 
-// StoreKind names a kind of store.
-type StoreKind string
-
-// The kinds of stores.
-const (
-	StoreEtcd       StoreKind = "etcd"
-	StoreKubernetes StoreKind = "kubernetes"
-)
-
 // Access says where a store is and how it is reached.
 type Access struct {
 	Kind                      StoreKind
 	Endpoints                 []string // URLs
 	Prefix                    string   // of keys (etcd) or of annotations (Kubernetes)
+	Config                    string   // where the network config is: a key (etcd), or the path of a file (Kubernetes)
 	CAFile, CertFile, KeyFile string   // PEM files; empty: not used
 	Username, PasswordFile    string
+	TokenFile, Kubeconfig     string // paths; empty: not used
+	Node                      string // this node's own name in a store that has nodes; empty: none, or not known yet
 }
 
 // Networked is implemented by a store that is reached over the underlay network.
@@ -150,4 +145,29 @@ type Allocator interface {
 	// Allocates reports whether the store chooses the subnets. If so, Claim takes a lease without subnets and returns
 	// the record with those that the store gave, or fails with [ErrNotAllocated].
 	Allocates() bool
+}
+
+// NodeAdviser is implemented by a store in which an operator can say of a node by which addresses other nodes reach it.
+//
+// Kubernetes: yes, by annotations of the Node.
+type NodeAdviser interface {
+	// Advice returns what an operator says of this node, as Watch has last seen it. It answers at once and is asked at
+	// each step of the daemon's loop. After a change, Watch reports an event, if need be one without records. Safe for
+	// concurrent use.
+	Advice() NodeAdvice
+}
+
+// NodeAdvice is what an operator says of one node. Values are comparable.
+type NodeAdvice struct {
+	// PublicIP is, by [Family], the address that the flags --public-ip and --public-ipv6 give otherwise, and takes
+	// precedence over them. It also chooses the interface. The zero value: no address.
+	PublicIP [2]netip.Addr
+	// Announced is what the node's lease has as public IP instead of the node's own, which need not be an address of
+	// the node. It has no part in the choice of the interface.
+	Announced [2]netip.Addr
+	// Sources are the names under which the four addresses are set, for messages: "annotation
+	// flannel.alpha.coreos.com/node-public-ip".
+	PublicIPSource, AnnouncedSource [2]string
+	// Bad says which values cannot be used, and why; empty: all can.
+	Bad string
 }

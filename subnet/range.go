@@ -2,6 +2,7 @@ package subnet
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
 	"net/netip"
@@ -71,6 +72,9 @@ func (r Range) Fits(p netip.Prefix) bool {
 		p.Addr().Compare(r.Min) >= 0 && p.Addr().Compare(r.Max) <= 0
 }
 
+// ErrOutside is why a subnet cannot be one of a network that does not contain it.
+var ErrOutside = errors.New("is not inside Network")
+
 // CheckPeer says why p cannot be the subnet of some node, or nil. It is wider than [Range.Fits]: a lease from before
 // SubnetLen, SubnetMin or SubnetMax were changed is still good.
 func (r Range) CheckPeer(p netip.Prefix) error {
@@ -81,7 +85,7 @@ func (r Range) CheckPeer(p netip.Prefix) error {
 		return fmt.Errorf("subnet %s has host bits set", p)
 	}
 	if !r.Network.Contains(p.Addr()) || p.Bits() < r.Network.Bits() {
-		return fmt.Errorf("subnet %s is not inside Network %s", p, r.Network)
+		return fmt.Errorf("subnet %s %w %s", p, ErrOutside, r.Network)
 	}
 	shortest, longest := r.Network.Bits()+minSplit, limitsOf(FamilyOf(p.Addr())).maxLen
 	if r.allocated() {

@@ -55,7 +55,9 @@ func ready() status.Status {
 		Filter:  status.Filter{Mode: "nftables", Why: "supported, and nothing requires iptables", InForce: true, VTEPFilter: true},
 		Peers:   status.PeerCounts{Programmed: 4999},
 		Entries: map[string]status.Count{"fdb": {Wanted: 4999, Present: 4999}, "route": {Wanted: 4999, Present: 4999}, "link": {Wanted: 2, Present: 2}},
-		Etcd:    status.Etcd{Endpoint: "192.0.2.9:2379", Revision: 81234, Latency: 1234 * time.Microsecond, LastContact: now.Add(-4 * time.Second)},
+		Store: status.Store{Kind: status.KindEtcd, StoreConnection: status.StoreConnection{
+			Endpoint: "192.0.2.9:2379", Revision: 81234, Latency: 1234 * time.Microsecond, LastContact: now.Add(-4 * time.Second),
+		}},
 	}
 }
 
@@ -82,10 +84,13 @@ func TestShowStatus(t *testing.T) {
 	reservation := ready()
 	reservation.Probes = []status.Probes{{Family: "IPv4", Off: status.ProbesOff}}
 	reservation.Lease.Reservation, reservation.Lease.EtcdLease = true, 0
+	kubernetes := ready()
+	kubernetes.Lease = &status.Lease{Key: "node1", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")}, Reservation: true}
+	kubernetes.Store.Kind, kubernetes.Store.Endpoint = status.KindKubernetes, "10.96.0.1:443"
 	var out strings.Builder
 	for _, s := range []status.Status{
-		ready(), degraded, reservation,
-		{Version: "v1.2.3", Node: "node1", State: status.Starting, Since: now.Add(-5 * 24 * time.Hour), Problems: []status.Problem{
+		ready(), degraded, reservation, kubernetes,
+		{Store: status.Store{Kind: status.KindEtcd}, Version: "v1.2.3", Node: "node1", State: status.Starting, Since: now.Add(-5 * 24 * time.Hour), Problems: []status.Problem{
 			{Topic: "config", Text: "there is no network config in the store yet", Since: now.Add(-5 * 24 * time.Hour)},
 		}},
 	} {

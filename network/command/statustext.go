@@ -10,6 +10,7 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // showStatus writes a status for people.
@@ -31,7 +32,7 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 		fmt.Fprintln(w, st.fold(fmt.Sprintf("%-9s %s", name, fmt.Sprintf(format, args...)), len("entries   ")))
 	}
 	if l := s.Lease; l != nil {
-		line("lease", "%s  %s", join(l.Subnets), leaseTime(*l, now))
+		line("lease", "%s  %s", join(l.Subnets), leaseTime(*l, subnet.StoreKind(s.Store.Kind).Words(), now))
 	} else {
 		line("lease", "none yet")
 	}
@@ -80,7 +81,8 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 	}
 	line("entries", "%s", entriesLine(s.Entries))
 	line("repairs", "%s", repairsLine(s.Repairs, now))
-	line("etcd", "%s", etcdLine(s.Etcd, now))
+	words := subnet.StoreKind(s.Store.Kind).Words()
+	line(words.Label, "%s", storeLine(s.Store, now))
 	line("versions", "%s", versionsLine(s, version, now))
 }
 
@@ -119,11 +121,11 @@ func dropsText(d *status.Drops) string {
 	return text
 }
 
-func leaseTime(l status.Lease, now time.Time) string {
+func leaseTime(l status.Lease, words subnet.StoreWords, now time.Time) string {
 	id := fmt.Sprintf("etcd lease %x", l.EtcdLease) // as etcdctl has it
 	switch {
 	case l.Reservation:
-		return "reservation, never expires"
+		return words.NeverExpires
 	case l.Expires.IsZero():
 		return id + ", expiry not known yet"
 	default:
@@ -242,7 +244,7 @@ func repairsLine(r status.Repairs, now time.Time) string {
 	return text
 }
 
-func etcdLine(e status.Etcd, now time.Time) string {
+func storeLine(e status.Store, now time.Time) string {
 	if e.LastContact.IsZero() {
 		return "not reached yet"
 	}

@@ -8,19 +8,19 @@ import (
 
 // TestEtcdCommands: commands are for the etcd that the daemon uses.
 func TestEtcdCommands(t *testing.T) {
-	secure := &status.EtcdAccess{
+	secure := &status.StoreAccess{
 		Endpoints: []string{"https://a:2379", "https://b:2379"}, Prefix: "/ours",
 		CAFile: "/etc/my certs/ca.pem", CertFile: "/c.pem", KeyFile: "/k.pem",
 		Username: "selvage", PasswordFile: "/password",
 	}
-	local := &status.EtcdAccess{Endpoints: []string{"http://127.0.0.1:2379"}, Prefix: "/coreos.com/network"}
-	remote := &status.EtcdAccess{Endpoints: []string{"http://192.0.2.1:2379"}, Prefix: "/coreos.com/network"}
+	local := &status.StoreAccess{Endpoints: []string{"http://127.0.0.1:2379"}, Prefix: "/coreos.com/network"}
+	remote := &status.StoreAccess{Endpoints: []string{"http://192.0.2.1:2379"}, Prefix: "/coreos.com/network"}
 	const tls = " --cacert='/etc/my certs/ca.pem' --cert=/c.pem --key=/k.pem"
 	release := func(c etcdCommands) string { return c.release("10.5.1.0/24") }
 	get := func(c etcdCommands) string { return c.ctl("get", c.key("config")) }
 	for _, tt := range []struct {
 		name   string
-		access *status.EtcdAccess
+		access *status.StoreAccess
 		make   func(etcdCommands) string
 		want   string
 	}{
@@ -46,7 +46,7 @@ func TestEtcdCommands(t *testing.T) {
 	} {
 		f := Facts{}
 		if tt.access != nil {
-			f.Status = &status.Status{Etcd: status.Etcd{Access: tt.access}}
+			f.Status = &status.Status{Store: status.Store{Kind: "etcd", StoreConnection: status.StoreConnection{Access: tt.access}}}
 		}
 		if got := tt.make(f.etcd()); got != tt.want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.name, got, tt.want)

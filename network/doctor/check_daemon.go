@@ -44,7 +44,7 @@ func checkDaemon(f Facts) (all []Finding) {
 
 // covered reports whether a check that is to be run covers a problem, or conflicts below.
 func (f Facts) covered(p status.Problem) bool {
-	switch check := checkOf(p); check {
+	switch check := f.checkOf(p); check {
 	case "":
 		return false
 	case peersCheck: // which may be unable to probe
@@ -55,12 +55,12 @@ func (f Facts) covered(p status.Problem) bool {
 }
 
 // checkOf returns the name of the check that covers a problem; empty: only the check of the daemon does.
-func checkOf(p status.Problem) string {
+func (f Facts) checkOf(p status.Problem) string {
 	switch p.Code {
 	case status.Conflict:
 		return daemonCheck
 	case status.CachedLeases, status.StoreDown:
-		return "etcd"
+		return f.storeCheck()
 	case status.ForwardingOff:
 		return "forwarding"
 	case status.PacketsDropped, status.RulesNotSet:
@@ -97,14 +97,12 @@ func conflicts(f Facts) []Finding {
 
 // remedy returns what to do about a problem that the daemon reports.
 func (f Facts) remedy(code status.Reason) string {
-	etcd := f.etcd()
+	store := f.store()
 	switch code {
 	case status.ConfigMissing:
-		return etcd.ctl("put", etcd.key("config"), `'{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'`) +
-			", with a network of your own"
+		return store.writeConfig()
 	case status.ConfigRejected, status.ConfigDeleted:
-		return etcd.ctl("get", etcd.key("config")) + " shows it; write a valid one with " +
-			etcd.ctl("put", etcd.key("config"))
+		return store.replaceConfig()
 	case status.StartFailed, status.NoUplink:
 		return "ip -brief address shows the interfaces; bring the uplink up, or select another with --iface"
 	case status.UnderlayRoute:
@@ -118,9 +116,14 @@ func (f Facts) remedy(code status.Reason) string {
 		return "sysctl -w net.ipv4.conf.INTERFACE.rp_filter=2, and find what sets it to 1"
 	case status.FileNotWritten:
 		return "check that the directory exists and is writable: df, mount, ls -ld"
+	case status.NotAllocated:
+		return f.kubernetes().notAllocated()
+	case status.SubnetOutside:
+		return f.kubernetes().outside()
+	case status.AdviceBad:
+		return f.kubernetes().annotate()
 	case status.NoLease:
-		return "free subnets: " + etcd.release("SUBNET") + " for nodes that are gone, " +
-			"or use a larger Network in the network config"
+		return store.noLease()
 	}
 	return log + " shows details"
 }

@@ -12,16 +12,16 @@ import (
 )
 
 func checkEtcd(f Facts) (all []Finding) {
-	if f.Status == nil {
+	if f.Status == nil || f.kind() != subnet.StoreEtcd {
 		return nil // the daemon asks etcd
 	}
-	if f.Etcd == nil {
+	if f.Store == nil {
 		return []Finding{failure("systemctl restart selvaged, which interrupts no traffic",
-			"selvaged cannot report the state of etcd: %v", f.EtcdErr)}
+			"selvaged cannot report the state of etcd: %v", f.StoreErr)}
 	}
 	etcd := f.etcd()
 	var versions []string
-	for _, e := range f.Etcd.Endpoints {
+	for _, e := range f.Store.Endpoints {
 		if e.Error != "" {
 			continue
 		}
@@ -29,7 +29,7 @@ func checkEtcd(f Facts) (all []Finding) {
 		all = append(all, checkMember(etcd, e, f.Now)...)
 		all = append(all, checkClock(e)...)
 	}
-	for _, e := range f.Etcd.Endpoints {
+	for _, e := range f.Store.Endpoints {
 		switch {
 		case e.Error == "" || aboutUser(e.Code): // reported once, with the rights below
 		case len(versions) > 0:
@@ -38,20 +38,20 @@ func checkEtcd(f Facts) (all []Finding) {
 			all = append(all, failure(memberRemedy(etcd, e), "%s: %s", e.URL, e.Error))
 		}
 	}
-	if f.Etcd.Rights != "" && (aboutUser(f.Etcd.RightsCode) || len(versions) > 0) {
-		all = append(all, failure(rightsRemedy(etcd, *f.Etcd), "%s", f.Etcd.Rights))
+	if f.Store.Rights != "" && (aboutUser(f.Store.RightsCode) || len(versions) > 0) {
+		all = append(all, failure(rightsRemedy(etcd, *f.Store), "%s", f.Store.Rights))
 	}
-	if !f.Etcd.CertificateEnds.IsZero() {
-		all = append(all, checkCertificate("selvaged's own certificate for etcd", f.Etcd.CertificateEnds, f.Now)...)
+	if !f.Store.CertificateEnds.IsZero() {
+		all = append(all, checkCertificate("selvaged's own certificate for etcd", f.Store.CertificateEnds, f.Now)...)
 	}
-	if o := f.Status.Etcd.Outage; o != nil && len(all) == 0 {
+	if o := f.Status.Store.Outage; o != nil && len(all) == 0 {
 		all = append(all, failure("see whether it lasts: selvaged status --watch",
 			"%s, for %s; now it answers", o.Text, f.Now.Sub(o.Since).Round(time.Second)))
 	}
 	if len(all) == 0 {
 		all = append(all, passed("etcd %s answers at all of its endpoints, %d; the node has the rights it needs; %s",
 			strings.Join(slices.Compact(slices.Sorted(slices.Values(versions))), ", "), len(versions),
-			clocks(f.Etcd.Endpoints)))
+			clocks(f.Store.Endpoints)))
 	}
 	return all
 }
@@ -60,7 +60,7 @@ func checkEtcd(f Facts) (all []Finding) {
 func aboutUser(code status.Reason) bool { return subnet.Reason(code).AboutUser() }
 
 // checkMember checks what an etcd member that answers reports about itself.
-func checkMember(etcd etcdCommands, e status.EtcdEndpoint, now time.Time) (all []Finding) {
+func checkMember(etcd etcdCommands, e status.StoreEndpoint, now time.Time) (all []Finding) {
 	for _, alarm := range e.Alarms {
 		advice := etcd.ctl("endpoint", "status", "--cluster", "-w", "table")
 		if subnet.Reason(alarm.Code) == subnet.ReasonNoSpace {
@@ -77,8 +77,7 @@ func checkMember(etcd etcdCommands, e status.EtcdEndpoint, now time.Time) (all [
 		all = append(all, warning(etcd.ctl("member", "promote")+", or configure another endpoint",
 			"%s is a learner, which serves few requests", e.URL))
 	}
-	const slow = 500 * time.Millisecond
-	if e.Latency > slow {
+	if e.Latency > slowAnswer {
 		all = append(all, warning("check its disk and its load: "+etcd.ctl("check", "perf"),
 			"%s takes %s to answer", e.URL, e.Latency.Round(time.Millisecond)))
 	}
@@ -94,7 +93,7 @@ const maxSkew = 10 * time.Second
 
 // checkClock compares an endpoint's clock with this node's. etcd's leases run by its own clock, certificates by each
 // host's.
-func checkClock(e status.EtcdEndpoint) []Finding {
+func checkClock(e status.StoreEndpoint) []Finding {
 	if e.ClockAhead == nil || e.ClockAhead.Abs() < maxSkew {
 		return nil
 	}
@@ -108,7 +107,7 @@ func checkClock(e status.EtcdEndpoint) []Finding {
 }
 
 // clocks reports on the clocks of endpoints that have no other problem.
-func clocks(all []status.EtcdEndpoint) string {
+func clocks(all []status.StoreEndpoint) string {
 	for _, e := range all {
 		if e.ClockAhead == nil {
 			return "their clocks are not known"
@@ -131,7 +130,7 @@ func checkCertificate(what string, end, now time.Time) []Finding {
 }
 
 // memberRemedy returns what to do about an endpoint that cannot be used.
-func memberRemedy(etcd etcdCommands, e status.EtcdEndpoint) string {
+func memberRemedy(etcd etcdCommands, e status.StoreEndpoint) string {
 	at := e.URL
 	if u, err := url.Parse(e.URL); err == nil {
 		at = u.Host
@@ -164,7 +163,7 @@ func memberRemedy(etcd etcdCommands, e status.EtcdEndpoint) string {
 }
 
 // rightsRemedy returns what to do about a user that is rejected, or lacks rights.
-func rightsRemedy(etcd etcdCommands, r status.EtcdReport) string {
+func rightsRemedy(etcd etcdCommands, r status.StoreReport) string {
 	var grants []string
 	for _, c := range r.Commands {
 		grants = append(grants, etcd.admin(c[0], c[1:]...))

@@ -17,19 +17,19 @@ func checkLeases(f Facts) (all []Finding) {
 	if f.Status == nil || f.Status.Lease == nil {
 		return nil
 	}
-	etcd, rejected := f.etcd(), 0
+	store, rejected := f.store(), 0
 	for _, p := range f.Peers {
 		if p.State != status.Quarantined {
 			continue
 		}
 		if rejected++; rejected <= maxRejected {
-			all = append(all, rejectedLease(etcd, p))
+			all = append(all, rejectedLease(store, p))
 		}
 	}
 	if more := rejected - maxRejected; more > 0 {
 		all = append(all, warning("selvaged peers --bad lists them", "%d more leases rejected", more))
 	}
-	all = append(all, sharedPublicIPs(etcd, f.Peers)...)
+	all = append(all, sharedPublicIPs(store, f.Peers)...)
 	if len(all) == 0 {
 		all = append(all, passed("all leases accepted, %d of other nodes", len(f.Peers)))
 	}
@@ -38,12 +38,12 @@ func checkLeases(f Facts) (all []Finding) {
 
 // rejectedLease reports a rejected lease and what to do. It is a failure if the lease probably belongs to a node,
 // which is then unreachable.
-func rejectedLease(etcd etcdCommands, p status.Peer) Finding {
+func rejectedLease(store storeCommands, p status.Peer) Finding {
 	name := p.Key
 	if p.Node != "" {
 		name += " (" + p.Node + ")"
 	}
-	remove := "if no node uses it, " + etcd.ctl("del", keyOf(etcd, p))
+	remove := "if no node uses it, " + store.remove(p)
 	at := "that node"
 	if len(p.PublicIP) > 0 && p.PublicIP[0].IsValid() {
 		at = p.PublicIP[0].String()
@@ -55,27 +55,16 @@ func rejectedLease(etcd etcdCommands, p status.Peer) Finding {
 			"remove /var/lib/selvage, start the daemon; %s", at, remove), "%s", text)
 	case status.LeaseOwnIP:
 		return failure("give that node an address of its own; "+
-			"if this node left the lease behind when it was reinstalled, "+releaseOf(etcd, p), "%s", text)
+			"if this node left the lease behind when it was reinstalled, "+store.releaseLease(p), "%s", text)
 	case status.LeaseOverlaps:
-		return failure(fmt.Sprintf("restart the daemon on %s, which claims another subnet; %s", at, remove), "%s", text)
+		return failure(fmt.Sprintf("%s; %s", store.moves(at), remove), "%s", text)
 	}
-	return warning(etcd.ctl("get", keyOf(etcd, p))+" shows it; "+remove, "%s", text)
-}
-
-// keyOf returns the etcd key of a lease, quoted for a shell: a rejected lease can have any key.
-func keyOf(etcd etcdCommands, p status.Peer) string { return etcd.key("subnets/" + p.Key) }
-
-// releaseOf returns the command that releases a peer's lease.
-func releaseOf(etcd etcdCommands, p status.Peer) string {
-	if len(p.Subnets) == 0 {
-		return etcd.ctl("del", keyOf(etcd, p))
-	}
-	return etcd.release(p.Subnets[0].String())
+	return warning(store.show(p)+" shows it; "+remove, "%s", text)
 }
 
 // sharedPublicIPs looks for peers that share a public IP. They may be behind one NAT; usually one of the leases is
 // stale.
-func sharedPublicIPs(etcd etcdCommands, peers []status.Peer) (all []Finding) {
+func sharedPublicIPs(store storeCommands, peers []status.Peer) (all []Finding) {
 	by := map[netip.Addr][]status.Peer{}
 	var order []netip.Addr
 	for _, p := range peers {
@@ -96,7 +85,7 @@ func sharedPublicIPs(etcd etcdCommands, peers []status.Peer) (all []Finding) {
 		var keys, release []string
 		for _, p := range by[a] {
 			keys = append(keys, p.Key)
-			if x := releaseOf(etcd, p); !slices.Contains(release, x) {
+			if x := store.releaseLease(p); !slices.Contains(release, x) {
 				release = append(release, x)
 			}
 		}

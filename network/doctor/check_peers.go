@@ -71,8 +71,8 @@ func unprobed(paths []probe.Path) (n int) {
 	return n
 }
 
-// longGrace is the remaining grace period above which a withdrawn lease is reported. It is that long only after etcd
-// lost its data.
+// longGrace is the remaining grace period above which a withdrawn lease is reported. It is that long only after the
+// store lost its data.
 const longGrace = 5 * time.Minute
 
 // unprogrammed reports peers whose entries are not in the kernel, and peers whose leases vanished with others.
@@ -102,8 +102,8 @@ func (f Facts) unprogrammed() (all []Finding) {
 	}
 	if len(graced) > 0 {
 		all = append(all, warning("check their daemons, which claim the leases again: selvaged status there",
-			"the leases of %s vanished from etcd, which lost its data; "+
-				"their entries are retained until the leases would have expired", abbreviate(graced)))
+			"the leases of %s vanished from %s, which lost its data; "+
+				"their entries are retained until the leases would have expired", abbreviate(graced), f.words().Name))
 	}
 	return all
 }

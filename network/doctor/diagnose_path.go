@@ -144,8 +144,8 @@ func (f Facts) lowerMTU(p probe.Path, fits int) phrase {
 		return textf("let the underlay carry %d bytes; or ip link set %s mtu %d on every node",
 			p.FullSize, p.Link, fits)
 	}
-	return textf(`let the underlay carry %d bytes; or set "MTU": %d in Backend of the network config, %s in etcd, `+
-		"and restart the pods", p.FullSize+p.Overhead, fits+p.Overhead, f.etcd().key("config"))
+	return textf(`let the underlay carry %d bytes; or set "MTU": %d in Backend of the network config, %s, `+
+		"and restart the pods", p.FullSize+p.Overhead, fits+p.Overhead, f.store().configPlace())
 }
 
 // droppedHere diagnoses a path whose answers arrived at this node.
@@ -260,8 +260,8 @@ func (f Facts) unreachable(p probe.Path) diagnosis {
 	if f.Unresolved[p.Target.Underlay] || f.refusedLocally(p.Underlay) {
 		d = fail("no host on the link answers for the address of %s: it is down, or disconnected", peerNames{})
 	}
-	return d.advise("check that it is up and connected; if it is gone for good, %s%s",
-		f.etcd().release(""), peerSubnet{})
+	release, name := f.store().releaseAny()
+	return d.advise("check that it is up and connected; if it is gone for good, %s%s", release, name)
 }
 
 // leaseOf returns the first subnet of a peer's lease, which identifies the lease.

@@ -30,6 +30,7 @@ const maxArgs = 5
 type (
 	peerNames  struct{} // the names and addresses of the peers
 	peerSubnet struct{} // the subnet of their lease, or "SUBNET" for several leases
+	peerKey    struct{} // the name of their lease's record, or "NODE" for several leases
 )
 
 func textf(format string, args ...any) phrase {
@@ -47,6 +48,8 @@ func (s phrase) render(n *affectedPeers) string {
 			args[i] = n.String()
 		case peerSubnet:
 			args[i] = n.subnet()
+		case peerKey:
+			args[i] = n.key()
 		}
 	}
 	return fmt.Sprintf(s.format, args[:s.n]...)
@@ -80,6 +83,7 @@ type affectedPeers struct {
 	order     []string
 	addresses map[string][]string // by name
 	subnets   []netip.Prefix      // of their leases, at most two of them
+	keys      []string            // the same, the names of their leases' records
 }
 
 // subnet returns the subnet of the peers' lease, or a placeholder if there are several leases.
@@ -90,10 +94,21 @@ func (n *affectedPeers) subnet() string {
 	return "SUBNET"
 }
 
+// key returns the name of the record of the peers' lease, or a placeholder if there are several leases.
+func (n *affectedPeers) key() string {
+	if len(n.keys) == 1 {
+		return shellQuote(n.keys[0])
+	}
+	return "NODE"
+}
+
 func (n *affectedPeers) add(p probe.Path, lease netip.Prefix) {
 	name := cmp.Or(p.Node, p.Key)
 	if !slices.Contains(n.subnets, lease) && len(n.subnets) < 2 { // subnet needs no more
 		n.subnets = append(n.subnets, lease)
+	}
+	if !slices.Contains(n.keys, p.Key) && len(n.keys) < 2 {
+		n.keys = append(n.keys, p.Key)
 	}
 	if n.addresses[name] == nil {
 		n.order = append(n.order, name)

@@ -3,7 +3,7 @@
 //
 // It has three parts:
 //
-//	gather  reads facts: from the daemon, etcd, the kernel and files (gather*.go)
+//	gather  reads facts: from the daemon, the store, the kernel and files (gather*.go)
 //	probe   measures how far packets get to other nodes (package probe)
 //	check   turns facts into findings, in pure functions, one for each check (check_*.go, diagnose_path.go)
 //

@@ -17,10 +17,10 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Timeouts of requests to the daemon. It needs longer for etcd, which it asks itself.
+// Timeouts of requests to the daemon. It needs longer for the store, which it asks itself.
 const (
 	daemonTimeout = 5 * time.Second
-	etcdTimeout   = 6 * time.Second
+	storeTimeout  = 6 * time.Second
 )
 
 // Options select what to examine.
@@ -64,15 +64,15 @@ func Examine(ctx context.Context, o Options) (Report, error) {
 		}
 	}
 	var wg sync.WaitGroup
-	var report *status.EtcdReport
-	var etcdErr error
-	wg.Go(func() { report, etcdErr = askEtcd(ctx, status.NewClient(o.Socket), f.Status != nil) })
+	var report *status.StoreReport
+	var storeErr error
+	wg.Go(func() { report, storeErr = askStore(ctx, status.NewClient(o.Socket), f.Status != nil) })
 	if len(targets) > 0 {
 		f.ProbeErr = f.probe(ctx, o, targets)
 	}
-	o.Progress("waiting for etcd", 0, 0)
+	o.Progress("waiting for "+f.words().Name, 0, 0)
 	wg.Wait()
-	f.Etcd, f.EtcdErr = report, etcdErr
+	f.Store, f.StoreErr = report, storeErr
 	r := Report{At: f.Now, Result: Pass, Peers: len(f.Peers), Findings: judge(f, o.selects)}
 	if f.Status != nil {
 		r.Node = f.Status.Node

@@ -20,8 +20,8 @@ type Facts struct {
 	Status    *status.Status // nil: DaemonErr says why
 	DaemonErr error
 	Peers     []status.Peer
-	Etcd      *status.EtcdReport // nil: EtcdErr says why, or the daemon does not answer
-	EtcdErr   error
+	Store     *status.StoreReport // nil: StoreErr says why, or the daemon does not answer
+	StoreErr  error
 	Config    *subnet.Config // the network config that the daemon uses
 
 	Kernel     Kernel

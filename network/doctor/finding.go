@@ -87,6 +87,7 @@ func checks() []check {
 	return []check{
 		{daemonCheck, checkDaemon},
 		{"etcd", checkEtcd},
+		{"apiserver", checkAPIServer},
 		{"kernel", checkKernel},
 		{"forwarding", checkForwarding},
 		{"router-advertisement", checkRouterAdvertisements},

@@ -13,7 +13,7 @@ import (
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
-// gather reads everything except what takes long: etcd's state, and the paths to other nodes.
+// gather reads everything except what takes long: the store's state, and the paths to other nodes.
 func gather(ctx context.Context, o Options) (f Facts) {
 	f.Now = o.Now()
 	client := status.NewClient(o.Socket)
@@ -49,14 +49,14 @@ func (f *Facts) askDaemon(ctx context.Context, c *status.Client) {
 	}
 }
 
-// askEtcd asks the daemon, if it runs, for the state of etcd.
-func askEtcd(ctx context.Context, c *status.Client, daemon bool) (*status.EtcdReport, error) {
+// askStore asks the daemon, if it runs, for the state of the store.
+func askStore(ctx context.Context, c *status.Client, daemon bool) (*status.StoreReport, error) {
 	if !daemon {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	r, err := c.Etcd(ctx)
+	r, err := c.Store(ctx)
 	if err != nil {
 		return nil, err
 	}

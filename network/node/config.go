@@ -15,8 +15,7 @@ import (
 
 // Errors about the network config that are no error of its content.
 var (
-	errNoConfig = errors.New("no network config in the store; waiting for it. " +
-		`Write one, such as {"Network": "10.5.0.0/16"}, to <etcd-prefix>/config`)
+	errNoConfig      = errors.New("no network config in the store; waiting for it")
 	errConfigDeleted = errors.New("the network config was deleted from the store; the current one stays in force")
 )
 
@@ -66,6 +65,8 @@ func (n *node) configChanged(data []byte) {
 	n.journal.unknownKeys(UnknownKeys(data))
 	c, err := parseConfig(data, n.config)
 	switch {
+	case errors.Is(err, errNoConfig):
+		n.journal.problem(topicConfig, fmt.Errorf("%w. %s", err, n.words.NoConfig))
 	case err != nil:
 		n.journal.problem(topicConfig, err)
 	case n.config != nil && reflect.DeepEqual(c, *n.config):

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -19,7 +20,7 @@ import (
 func (n *node) storeEvent(e subnet.Event) {
 	if e.Type == subnet.Synced {
 		regressed, wasCached := n.cache.storeReached(e)
-		_ = n.state.reached(n.StoreEndpoints) // tried again at the next snapshot
+		_ = n.state.reached(n.storeKind, n.StoreEndpoints) // tried again at the next snapshot
 		e.Regressed = regressed || e.Regressed
 		if wasCached {
 			n.holder.reclaim()
@@ -104,7 +105,8 @@ func (n *node) retainCached(rules subnet.Rules, now time.Time) {
 // followUplink applies a change of the uplink: the device gets the new local address and MTU, and the lease the new
 // public IP. Pods keep their subnet.
 func (n *node) followUplink(wake *alarm) {
-	choice, changed := n.uplinks.step(wake, n.kernel.UplinkStale(), n.uplink, n.chooseUplink)
+	stale := n.kernel.UplinkStale()
+	choice, changed := n.uplinks.step(wake, stale || n.adviceChanged(), n.uplink, n.chooseUplink)
 	if !changed {
 		return
 	}
@@ -168,10 +170,13 @@ func (n *node) logMoved(from, to [2]netip.Prefix) {
 		}
 		pods := n.kernel.Hosts(from[f])
 		first, _ := shorten(pods, manyPods)
+		what := fmt.Sprintf("this node lost its subnet %s to another node and now has %s", from[f], to[f])
+		if n.holder.storeAllocates() {
+			what = fmt.Sprintf("%s gave this node the subnet %s instead of %s", n.words.Name, to[f], from[f])
+		}
 		n.Log.WithFields(logrus.Fields{"was": from[f], "is": to[f], "pods_seen": len(pods), "pods": first}).
-			Errorf("this node lost its subnet %s to another node and now has %s; pods with addresses of the old "+
-				"subnet are unreachable from other nodes: restart them and remove the old address from their bridge",
-				from[f], to[f])
+			Error(what + "; pods with addresses of the old subnet are unreachable from other nodes: restart them and " +
+				"remove the old address from their bridge")
 	}
 }
 

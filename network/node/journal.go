@@ -36,6 +36,7 @@ const (
 	topicSetup      = "start"
 	topicConfig     = "config"
 	topicUplink     = "uplink"
+	topicAdvice     = "annotations"
 	topicMAC        = "MAC address"
 	topicSubnetFile = "subnet file"
 	topicStatusFile = "status file"

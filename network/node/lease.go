@@ -9,6 +9,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/backoff"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -44,6 +45,7 @@ type leaseView interface {
 type leaseHolder struct {
 	store       subnet.Store
 	view        leaseView
+	words       subnet.StoreWords
 	log         logrus.FieldLogger
 	start       func(func())     // runs a function in the background
 	claims      chan claimResult // how a claim ended: for claimEnded
@@ -77,6 +79,7 @@ type leaseHolder struct {
 	updates  chan subnet.Lease  // to Hold, size one: the latest
 	round    int                // counts holds, to recognise the late end of an earlier one
 	lastErr  string             // as logged
+	reason   status.Reason      // of lastErr
 	rejected error              // why other nodes reject the held lease; nil: they accept it
 	badSince time.Time          // since when that is so, or the lease is lost; zero: it is good, or there was none yet
 	// conflict is the revision in which our lease names something that an older lease has, such as a MAC address; 0:
@@ -133,7 +136,7 @@ const (
 
 func newLeaseHolder(store subnet.Store, view leaseView, log logrus.FieldLogger, start func(func())) *leaseHolder {
 	return &leaseHolder{
-		store: store, view: view, log: log, start: start,
+		store: store, view: view, words: subnet.KindOf(store).Words(), log: log, start: start,
 		claims: make(chan claimResult), lossResults: make(chan holdResult), rivals: rivals{},
 	}
 }
@@ -198,8 +201,13 @@ func (h *leaseHolder) claim(ctx context.Context, now time.Time) {
 // failed starts a pause before the next attempt, and logs the error if it is a new one.
 func (h *leaseHolder) failed(err error, now time.Time) {
 	if err.Error() != h.lastErr {
-		h.lastErr = err.Error()
-		h.say(now, func() { h.log.WithError(err).Error("cannot get a lease; retrying") })
+		h.lastErr, h.reason = err.Error(), status.NoLease
+		line := func() { h.log.WithError(err).Error("cannot get a lease; retrying") }
+		if errors.Is(err, subnet.ErrNotAllocated) {
+			h.reason = status.NotAllocated
+			line = func() { h.log.WithError(err).Warn("waiting for " + h.words.Name + " to give this node a subnet") }
+		}
+		h.say(now, line)
 	}
 	h.backoff.Next(claimBackoff, now)
 }

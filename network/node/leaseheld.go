@@ -1,14 +1,17 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/backoff"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -61,9 +64,11 @@ func (h *leaseHolder) check(now time.Time) (gained bool) {
 	h.judged(why, now)
 	switch {
 	case !ok:
-		h.lose(errors.New("its key was deleted"), now)
+		h.lose(errors.New("its "+h.words.Record+" was deleted"), now)
 	case m.InstanceID != h.instanceID:
-		h.lose(fmt.Errorf("its key belongs to another node: %s %s", m.NodeName, m.InstanceID), now)
+		h.lose(fmt.Errorf("its %s belongs to another node: %s %s", h.words.Record, m.NodeName, m.InstanceID), now)
+	case h.storeAllocates() && subnetsOf(m.Lease) != h.subnets:
+		h.lose(fmt.Errorf("its %s has other subnets now: %s", h.words.Record, prefixes(subnetsOf(m.Lease))), now)
 	case errors.Is(why, subnet.ErrOverlap) && h.storeAllocates():
 		h.final = false
 		h.invalid(why)
@@ -87,9 +92,13 @@ func (h *leaseHolder) check(now time.Time) (gained bool) {
 		h.lastErr = ""
 		h.judged(nil, now)
 		h.say(now, func() {
-			h.log.WithFields(logrus.Fields{
+			fields := logrus.Fields{
 				"lease": strings.ReplaceAll(m.Name, "&", " "), "etcd_lease": m.LeaseID, "reservation": m.LeaseID == 0,
-			}).Info("lease acquired")
+			}
+			if h.storeAllocates() { // the name does not have the subnets, and no lease expires
+				fields = logrus.Fields{"lease": m.Name, "subnets": prefixes(h.subnets)}
+			}
+			h.log.WithFields(fields).Info("lease acquired")
 		})
 		return true
 	}
@@ -109,27 +118,48 @@ func (h *leaseHolder) judged(rejected error, now time.Time) {
 
 // problem returns why the node has no lease that other nodes accept, and since when; empty: it has one, or waits for
 // its first one.
-func (h *leaseHolder) problem(now time.Time) (text string, since time.Time) {
+func (h *leaseHolder) problem(now time.Time) (code status.Reason, text string, since time.Time) {
+	code = status.NoLease
 	switch {
 	case h.question != "":
 		text = h.question
 	case h.lastErr != "" && !h.final:
-		text = h.lastErr
+		code, text = cmp.Or(h.reason, code), h.lastErr
 	case h.badSince.IsZero() || now.Sub(h.badSince) <= pendingFor: // as a rule, that ends at once
 	case h.rejected != nil:
 		text = fmt.Sprintf("other nodes reject this node's lease %s: %v", h.record.Name, h.rejected)
 	default:
 		text = "this node lost its lease and has no other one yet"
 	}
-	return text, h.badSince
+	return code, text, h.badSince
 }
 
 // invalid logs why the own lease cannot be used, if that is new.
 func (h *leaseHolder) invalid(why error) {
 	if why.Error() != h.lastErr {
-		h.lastErr = why.Error()
+		h.lastErr, h.reason = why.Error(), status.NoLease
+		if errors.Is(why, subnet.ErrOutside) && h.storeAllocates() {
+			h.reason = status.SubnetOutside
+		}
 		h.say(time.Now(), func() {
 			h.log.WithError(why).WithField("lease", h.record.Name).Error("this node's lease is invalid")
 		})
 	}
+}
+
+// subnetsOf returns the subnets of a lease, by Family.
+func subnetsOf(l subnet.Lease) (all [2]netip.Prefix) {
+	for _, f := range subnet.Families() {
+		all[f] = l.Endpoints[f].Subnet
+	}
+	return all
+}
+
+// prefixes lists the valid ones of subnets by Family: "10.244.3.0/24 fd00:244:0:3::/64".
+func prefixes(byFamily [2]netip.Prefix) string {
+	var texts []string
+	for _, p := range valid(byFamily[:], netip.Prefix.IsValid) {
+		texts = append(texts, p.String())
+	}
+	return strings.Join(texts, " ")
 }

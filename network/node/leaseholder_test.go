@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/storetest/memstore"
 )
@@ -220,10 +221,10 @@ func TestHolderLoses(t *testing.T) {
 		log  string
 	}{
 		"expired": {func(l *holderLoop, key string) { l.store.lose(key); l.store.delete(key) }, true, "lease lost; claiming again"},
-		"deleted": {func(l *holderLoop, key string) { l.store.delete(key) }, true, "its key was deleted"},
+		"deleted": {func(l *holderLoop, key string) { l.store.delete(key) }, true, "its record was deleted"},
 		"taken over": {func(l *holderLoop, key string) {
 			l.store.put(leaseOf(otherID, l.subnets[subnet.IPv4].String(), 7))
-		}, false, "its key belongs to another node: node7"},
+		}, false, "its record belongs to another node: node7"},
 		"overlapped by an older lease": {func(l *holderLoop, key string) {
 			older := leaseOf(otherID, netip.PrefixFrom(l.subnets[subnet.IPv4].Addr(), 28).String(), 7)
 			l.store.mu.Lock()
@@ -277,7 +278,7 @@ func TestHolderProblem(t *testing.T) {
 		l := newHolderLoop(t, func(l subnet.Lease) []string { return []string{l.Endpoints[subnet.IPv4].Data} })
 		expect := func(what, want string, since time.Duration) {
 			t.Helper()
-			text, at := l.problem(time.Now())
+			_, text, at := l.problem(time.Now())
 			if (text == "") != (want == "") || !strings.Contains(text, want) {
 				t.Errorf("%s: problem %q, want %q", what, text, want)
 			}
@@ -370,9 +371,9 @@ func TestHolderAllocated(t *testing.T) {
 		if l.final || store.claims < 10 || store.claims > 20 {
 			t.Errorf("final %t after %d claims in a minute", l.final, store.claims)
 		}
-		l.logged(t, "cannot get a lease; retrying")
-		if !strings.Contains(l.lastErr, subnet.ErrNotAllocated.Error()) {
-			t.Errorf("the error is %q", l.lastErr)
+		l.logged(t, "waiting for the lease store to give this node a subnet")
+		if code, text, _ := l.problem(time.Now()); code != status.NotAllocated || !strings.Contains(text, subnet.ErrNotAllocated.Error()) {
+			t.Errorf("the problem is %s: %s", code, text)
 		}
 
 		first, second := netip.MustParsePrefix("10.5.0.64/27"), netip.MustParsePrefix("10.5.0.96/27")

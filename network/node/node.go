@@ -33,10 +33,12 @@ const (
 // node joins the parts. Only the loop's goroutine touches it, except for the channels.
 type node struct {
 	Options
-	tables *network.Tables
-	kernel *kernel.Kernel
-	rec    *network.Reconciler
-	view   *subnet.View
+	storeKind subnet.StoreKind
+	words     subnet.StoreWords // how texts name the store
+	tables    *network.Tables
+	kernel    *kernel.Kernel
+	rec       *network.Reconciler
+	view      *subnet.View
 
 	events        chan subnet.Event // from the store's watch
 	notified      chan struct{}     // size one: the kernel has notified of something
@@ -73,8 +75,9 @@ type node struct {
 	identity   *identity
 	backend    backend.Backend // nil until config and uplink are known
 	uplink     uplink.Choice
-	device     network.State   // what the node wants for itself in the tables
-	subnets    [2]netip.Prefix // of the node's lease as it was last final, by subnet.Family
+	advised    subnet.NodeAdvice // what the uplink was last chosen by
+	device     network.State     // what the node wants for itself in the tables
+	subnets    [2]netip.Prefix   // of the node's lease as it was last final, by subnet.Family
 
 	setupAt    time.Time // when to try setUp again
 	resyncAt   time.Time
@@ -153,6 +156,7 @@ func newNode(o Options) (*node, error) {
 	}
 	n := &node{
 		Options:       o,
+		storeKind:     subnet.KindOf(o.Store),
 		state:         state,
 		subnetLock:    lock,
 		tables:        tables,
@@ -168,6 +172,7 @@ func newNode(o Options) (*node, error) {
 		journal:       newJournal(o.Log),
 		history:       history{started: time.Now()},
 	}
+	n.words = n.storeKind.Words()
 	start, wake := n.background.Go, func() { notify(n.kernelChanged) }
 	n.cache = newLeaseCache(o.StateDir, o.CachedStart, o.LeaseTTL, time.Now(), n.journal, start)
 	n.holder = newLeaseHolder(o.Store, n.view, o.Log, start)
@@ -185,6 +190,9 @@ func newNode(o Options) (*node, error) {
 	n.cache.elsewhere = state.elsewhere(o.StoreEndpoints)
 	n.cache.load()
 	n.cachedNetworks = n.cache.networks()
+	if was := state.otherKind(n.storeKind); was != "" && n.cache.read != nil {
+		n.cache.ignore("they are from " + was.Words().Name)
+	}
 	return n, nil
 }
 

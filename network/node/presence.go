@@ -140,7 +140,7 @@ func clash(scope network.Scope, networks []netip.Prefix, others []Neighbour) err
 
 func sameNetwork(scope network.Scope) error {
 	return fmt.Errorf("another selvaged on this node keeps the network %s already: stop one of them, "+
-		"or give this one another --etcd-prefix", scope)
+		"or give this one another --etcd-prefix or --kube-annotation-prefix", scope)
 }
 
 func (p *presence) close() {

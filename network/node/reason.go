@@ -22,6 +22,8 @@ func reasonOf(topic string, err error) status.Reason {
 		return status.ConfigRejected
 	case topicUplink:
 		return status.NoUplink
+	case topicAdvice:
+		return status.AdviceBad
 	case topicKernel:
 		return status.KernelUnread
 	case topicSetup:

@@ -248,6 +248,7 @@ func (n *node) chooseUplink() (uplink.Choice, error) {
 			o.Families = append(o.Families, f)
 		}
 	}
+	n.takeAdvice(&o)
 	if o.Current = n.uplink.Local; n.uplink.Name == "" { // at the start
 		if id, err := InstanceID(n.StateDir); err == nil {
 			if own := n.view.Own(subnet.Request{InstanceID: id}); own != nil {

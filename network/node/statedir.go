@@ -13,6 +13,7 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/errno"
+	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
@@ -26,6 +27,8 @@ type binding struct {
 	VNIs      []uint32       `json:"vnis,omitempty"`
 	Networks  []netip.Prefix `json:"networks,omitempty"`  // the same for the overlay's networks
 	Endpoints []string       `json:"endpoints,omitempty"` // of the store, as last reached
+	// Store is the kind of the store, as last reached; empty: etcd, or it was not reached yet.
+	Store subnet.StoreKind `json:"store,omitempty"`
 }
 
 // stateDir is an opened state directory: no other daemon uses it until it is closed.
@@ -147,10 +150,13 @@ func (s *stateDir) settle(scope network.Scope, networks []netip.Prefix) error {
 	return s.change(next)
 }
 
-// reached records the endpoints by which the store was reached.
-func (s *stateDir) reached(endpoints []string) error {
+// reached records the kind of the store, and the endpoints by which it was reached.
+func (s *stateDir) reached(kind subnet.StoreKind, endpoints []string) error {
 	next := s.binding
-	next.Endpoints = plainEndpoints(endpoints)
+	next.Endpoints, next.Store = plainEndpoints(endpoints), kind
+	if kind == subnet.StoreEtcd { // as earlier versions left it
+		next.Store = ""
+	}
 	return s.change(next)
 }
 
@@ -159,6 +165,19 @@ func (s *stateDir) reached(endpoints []string) error {
 func (s *stateDir) elsewhere(endpoints []string) bool {
 	known := func(e string) bool { return slices.Contains(s.binding.Endpoints, e) }
 	return len(s.binding.Endpoints) > 0 && len(endpoints) > 0 && !slices.ContainsFunc(plainEndpoints(endpoints), known)
+}
+
+// otherKind returns the kind of the store of earlier runs if it is another one; else nothing. The records of the cached
+// leases have other names then. The node's identity stays its own.
+func (s *stateDir) otherKind(kind subnet.StoreKind) subnet.StoreKind {
+	was := s.binding.Store
+	if was == "" && len(s.binding.Endpoints) > 0 {
+		was = subnet.StoreEtcd
+	}
+	if was == kind || was == "" || kind == "" {
+		return ""
+	}
+	return was
 }
 
 // plainEndpoints returns URLs as HOST:PORT.
@@ -186,7 +205,7 @@ func (s *stateDir) former(scope network.Scope) (all []network.Scope) {
 func (s *stateDir) change(next binding) error {
 	before := s.binding
 	same := slices.Equal(before.VNIs, next.VNIs) && slices.Equal(before.Networks, next.Networks) &&
-		slices.Equal(before.Endpoints, next.Endpoints)
+		slices.Equal(before.Endpoints, next.Endpoints) && before.Store == next.Store
 	if _, err := os.Stat(filepath.Join(s.path, bindingFile)); same && err == nil {
 		return nil
 	}

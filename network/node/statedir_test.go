@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 func mustOpenState(t *testing.T, dir, prefix string) *stateDir {
@@ -68,7 +69,7 @@ func TestStateDirBinding(t *testing.T) {
 	}
 	old, now := network.NewScope("/second", 2), network.NewScope("/second", 3)
 	nets := []netip.Prefix{netip.MustParsePrefix("10.6.0.0/16"), netip.MustParsePrefix("10.7.0.0/16")}
-	for _, err := range []error{s.use(old, nets[:1]), s.use(now, nets[1:]), s.reached([]string{"https://A:2379/", "b:2379"})} {
+	for _, err := range []error{s.use(old, nets[:1]), s.use(now, nets[1:]), s.reached(subnet.StoreEtcd, []string{"https://A:2379/", "b:2379"})} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,6 +81,17 @@ func TestStateDirBinding(t *testing.T) {
 	}
 	if s.elsewhere([]string{"http://a:2379"}) || !s.elsewhere([]string{"http://c:2379"}) || s.elsewhere(nil) {
 		t.Error("the store's addresses are not compared")
+	}
+	if s.otherKind(subnet.StoreEtcd) != "" || s.otherKind("") != "" || s.otherKind(subnet.StoreKubernetes) != subnet.StoreEtcd {
+		t.Errorf("the kinds of stores are not compared: %+v", s.binding)
+	}
+	if err := s.reached(subnet.StoreKubernetes, []string{"https://10.96.0.1:443"}); err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	s = mustOpenState(t, dir, "/second")
+	if s.otherKind(subnet.StoreKubernetes) != "" || s.otherKind(subnet.StoreEtcd) != subnet.StoreKubernetes {
+		t.Errorf("the kind of the store is not remembered: %+v", s.binding)
 	}
 	if err := s.settle(now, nets[1:]); err != nil || len(s.former(now)) > 0 || !slices.Equal(s.binding.Networks, nets[1:]) {
 		t.Errorf("settled: %+v, %v", s, err)
@@ -98,14 +110,14 @@ func TestStateDirNotWritten(t *testing.T) {
 	}
 	scope, nets := network.NewScope("/second", 2), []netip.Prefix{netip.MustParsePrefix("10.6.0.0/16")}
 	for range 2 {
-		if s.use(scope, nets) == nil || s.reached([]string{"a:2379"}) == nil {
+		if s.use(scope, nets) == nil || s.reached("", []string{"a:2379"}) == nil {
 			t.Fatal("saved in a directory that does not exist")
 		}
 	}
 	if err := errors.Join(os.Remove(dir), os.Rename(dir+".away", dir)); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.use(scope, nets), s.reached([]string{"a:2379"})); err != nil {
+	if err := errors.Join(s.use(scope, nets), s.reached("", []string{"a:2379"})); err != nil {
 		t.Fatal(err)
 	}
 	b, ok := readBinding(dir)

@@ -14,7 +14,6 @@ import (
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/uplink"
-	"github.com/selvage-net/selvage/subnet"
 )
 
 // maxRepairs is the number of repairs that the status lists.
@@ -137,9 +136,10 @@ func (n *node) status(now time.Time) status.Status {
 		SubnetFile: n.SubnetFile, Prefix: n.state.binding.Prefix, VNI: n.scope.VNI,
 		State: status.Ready, Since: n.history.readySince, Problems: n.problems(now),
 		Filter: n.filterStatus(), Repairs: n.history.repairs, Failures: maps.Clone(n.history.failures),
-		Passes: n.history.passes, Etcd: n.etcdStatus(), Entries: map[string]status.Count{},
+		Passes: n.history.passes, Entries: map[string]status.Count{},
 		Lease: n.leaseStatus(), Peers: n.peerCounts(), Pods: n.podsStatus(),
 	}
+	s.SetStore(n.storeStatus())
 	s.Repairs.Counts, s.Repairs.Last = slices.Clone(s.Repairs.Counts), slices.Clone(s.Repairs.Last)
 	switch {
 	case !n.publisher.ready:
@@ -223,49 +223,16 @@ func (n *node) problems(now time.Time) []status.Problem {
 	for _, p := range n.pathProblems() {
 		all = append(all, p.status())
 	}
-	if text, since := n.holder.problem(now); text != "" {
-		add("lease", status.NoLease, cmp.Or(since, n.history.started), text)
+	if code, text, since := n.holder.problem(now); text != "" {
+		add("lease", code, cmp.Or(since, n.history.started), text)
 		all[len(all)-1].Cuts = n.leaseCuts(all[len(all)-1].Since, now)
 	}
 	all = append(all, n.sharedIPProblems()...)
-	if n.cache.inUse {
-		add("etcd", status.CachedLeases, n.history.started, "etcd has not answered yet: this node uses its cached "+
-			"leases")
-	} else if p := n.outage(); p != nil {
+	if p := n.storeProblem(); p != nil {
 		all = append(all, *p)
 	}
 	slices.SortFunc(all, status.Problem.Compare)
 	return all
-}
-
-func (n *node) outage() *status.Problem {
-	s, ok := n.Store.(subnet.HealthReporter)
-	if !ok {
-		return nil
-	}
-	o := s.Outage()
-	if o.Since.IsZero() {
-		return nil
-	}
-	text := status.Text(fmt.Sprint(o.Problem.Err))
-	return &status.Problem{Topic: "etcd", Code: status.StoreDown, Text: text, Since: o.Since}
-}
-
-func (n *node) etcdStatus() status.Etcd {
-	e := status.Etcd{Revision: n.view.Revision(), Outage: n.outage()}
-	if s, ok := n.Store.(subnet.AccessReporter); ok {
-		a := s.Access()
-		e.Access = &status.EtcdAccess{
-			Endpoints: a.Endpoints, Prefix: a.Prefix, CAFile: a.CAFile, CertFile: a.CertFile, KeyFile: a.KeyFile,
-			Username: a.Username, PasswordFile: a.PasswordFile,
-		}
-	}
-	if s, ok := n.Store.(subnet.HealthReporter); ok {
-		h := s.Health()
-		e.Endpoint, e.Latency, e.LastContact = h.Endpoint, h.Latency, h.LastContact
-		e.Requests, e.Failed, e.Sent, e.Received = h.Requests, h.Failed, h.Sent, h.Received
-	}
-	return e
 }
 
 func (n *node) leaseStatus() *status.Lease {

@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,8 +19,13 @@ type Options struct {
 	IfaceRegexes []string        // expressions (RE2, not anchored) for names or addresses, tried after Ifaces
 	CanReach     netip.Addr      // an address that the interface must lead to; invalid: not set
 	PublicIP     [2]netip.Addr   // address that peers send to, by subnet.Family; invalid: the interface's own
-	Current      [2]netip.Addr   // the addresses in use, kept unless another one is better; invalid: none
-	Overlay      []netip.Prefix  // the overlay's networks: an address inside is not an underlay address
+	// PublicIPName says where PublicIP is from, such as "annotation node-public-ip"; empty: --public-ip, --public-ipv6.
+	PublicIPName [2]string
+	// Announced is what peers send to instead of the node's own address or PublicIP. Unlike PublicIP, it has no part in
+	// the choice. Invalid: nothing else.
+	Announced [2]netip.Addr
+	Current   [2]netip.Addr  // the addresses in use, kept unless another one is better; invalid: none
+	Overlay   []netip.Prefix // the overlay's networks: an address inside is not an underlay address
 	// Beside reports whether an address inside Overlay is not one of the overlay's: no subnet with it is leased, or may
 	// be. nil: all addresses are the overlay's.
 	Beside func(netip.Addr) bool
@@ -98,18 +104,25 @@ func (o Options) validate() error {
 		return errors.New("choose the uplink: no family is in use: enable IPv4 or IPv6 in the network config")
 	}
 	for _, f := range subnet.Families() {
-		a := o.PublicIP[f]
-		if !a.IsValid() {
-			continue
+		if a := o.PublicIP[f]; a.IsValid() {
+			if err := o.CheckPublicIP(f, a, o.publicIPName(f)); err != nil {
+				return err
+			}
 		}
-		linkLocal := a.Is4() && a.IsLinkLocalUnicast()
-		if subnet.FamilyOf(a) != f || a.Is4In6() || a.Zone() != "" || !a.IsGlobalUnicast() && !linkLocal {
-			return fmt.Errorf("--%s=%s: want an %s address that other nodes can send to", publicIPFlag(f), a, f)
-		}
-		if network := o.inOverlay(a); network.IsValid() {
-			return fmt.Errorf("--%s=%s is inside the overlay's network %s: "+
-				"want the address by which other nodes reach this one without the overlay", publicIPFlag(f), a, network)
-		}
+	}
+	return nil
+}
+
+// CheckPublicIP returns why other nodes cannot use an address for this one, or nil. Overlay and Beside have to be set.
+// name is where the address is from.
+func (o Options) CheckPublicIP(f subnet.Family, a netip.Addr, name string) error {
+	linkLocal := a.Is4() && a.IsLinkLocalUnicast()
+	if subnet.FamilyOf(a) != f || a.Is4In6() || a.Zone() != "" || !a.IsGlobalUnicast() && !linkLocal {
+		return fmt.Errorf("%s=%s: want an %s address that other nodes can send to", name, a, f)
+	}
+	if network := o.inOverlay(a); network.IsValid() {
+		return fmt.Errorf("%s=%s is inside the overlay's network %s: "+
+			"want the address by which other nodes reach this one without the overlay", name, a, network)
 	}
 	return nil
 }
@@ -218,7 +231,7 @@ func (o Options) byReach(s Snapshot) (candidate, error) {
 func (o Options) byPublicIP(s Snapshot) (found []candidate) {
 	for _, f := range o.Families {
 		if l, ok := s.withAddr(o.PublicIP[f]); ok && !l.Loopback {
-			why := fmt.Sprintf("it has --%s=%s", publicIPFlag(f), o.PublicIP[f])
+			why := fmt.Sprintf("it has %s=%s", o.publicIPName(f), o.PublicIP[f])
 			found = append(found, candidate{link: l, asked: true, why: why})
 		}
 	}
@@ -266,6 +279,9 @@ func (o Options) take(c candidate, s Snapshot) (choice Choice, why string) {
 		choice.Local[f], choice.PublicIP[f], choice.OnLink[f] = local, local, l.onLink(f, local)
 		if o.PublicIP[f].IsValid() {
 			choice.PublicIP[f] = o.PublicIP[f]
+		}
+		if o.Announced[f].IsValid() {
+			choice.PublicIP[f] = o.Announced[f]
 		}
 	}
 	return choice, ""
@@ -322,6 +338,7 @@ func (o Options) families() string {
 	return strings.Join(names, " and ")
 }
 
-func publicIPFlag(f subnet.Family) string {
-	return [...]string{subnet.IPv4: "public-ip", subnet.IPv6: "public-ipv6"}[f]
+// publicIPName says where PublicIP is from.
+func (o Options) publicIPName(f subnet.Family) string {
+	return cmp.Or(o.PublicIPName[f], [...]string{subnet.IPv4: "--public-ip", subnet.IPv6: "--public-ipv6"}[f])
 }

@@ -7,6 +7,7 @@ func (s *Store) Access() subnet.Access {
 	o := s.opts
 	return subnet.Access{
 		Kind: subnet.StoreEtcd, Endpoints: o.Endpoints, Prefix: o.Prefix,
+		Config: o.Prefix + "/config",
 		CAFile: o.CAFile, CertFile: o.CertFile, KeyFile: o.KeyFile,
 		Username: o.Username, PasswordFile: o.PasswordFile,
 	}

@@ -24,12 +24,12 @@ import (
 )
 
 // Source is the daemon. Each method returns soon. If ctx ends first, the daemon's loop is stuck, and the method returns
-// an error. Etcd queries etcd; when ctx ends, it returns the answers it has by then.
+// an error. StoreReport queries the store; when ctx ends, it returns the answers it has by then.
 type Source interface {
 	Status(ctx context.Context) (status.Status, error)
 	Peers(ctx context.Context) ([]status.Peer, error)
 	Explain(ctx context.Context, a netip.Addr) (status.Explanation, error)
-	Etcd(ctx context.Context) (status.EtcdReport, error)
+	StoreReport(ctx context.Context) (status.StoreReport, error)
 }
 
 // Options say where to serve. An empty address is not served.
@@ -39,7 +39,7 @@ type Options struct {
 	Metrics string // address and port of /metrics, /healthz and /readyz
 	// Traffic makes /readyz fail while the traffic of a family is cut.
 	Traffic bool
-	Network string // prefix of the network's keys in the store
+	Network string // prefix of the network's objects in the store
 	Log     logrus.FieldLogger
 }
 
@@ -170,9 +170,9 @@ func (s *Server) local() http.Handler {
 	mux.HandleFunc("GET "+status.PathPeers, answer(func(ctx context.Context, _ *http.Request) (any, error) {
 		return s.source.Peers(ctx)
 	}))
-	mux.HandleFunc("GET "+status.PathEtcd, answer(func(ctx context.Context, _ *http.Request) (any, error) {
-		return s.source.Etcd(ctx)
-	}))
+	store := answer(func(ctx context.Context, _ *http.Request) (any, error) { return s.source.StoreReport(ctx) })
+	mux.HandleFunc("GET "+status.PathStore, store)
+	mux.HandleFunc("GET "+status.PathEtcd, store)
 	mux.HandleFunc("GET "+status.PathExplain, answer(func(ctx context.Context, r *http.Request) (any, error) {
 		a, err := netip.ParseAddr(r.URL.Query().Get("address"))
 		if err != nil || a.Zone() != "" {

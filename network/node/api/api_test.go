@@ -35,8 +35,8 @@ func (d *daemon) Peers(context.Context) ([]status.Peer, error) {
 func (d *daemon) Explain(_ context.Context, a netip.Addr) (status.Explanation, error) {
 	return status.Explanation{Address: a, OK: true, Verdict: "it is here"}, d.err
 }
-func (d *daemon) Etcd(context.Context) (status.EtcdReport, error) {
-	return status.EtcdReport{Endpoints: []status.EtcdEndpoint{{URL: "http://192.0.2.9:2379", Version: "3.6.1"}}}, d.err
+func (d *daemon) StoreReport(context.Context) (status.StoreReport, error) {
+	return status.StoreReport{Endpoints: []status.StoreEndpoint{{URL: "http://192.0.2.9:2379", Version: "3.6.1"}}}, d.err
 }
 
 func quiet() logrus.FieldLogger {
@@ -76,8 +76,8 @@ func TestSocket(t *testing.T) {
 			t.Errorf("explain %+v, %v", e, err)
 		}
 	}
-	if r, err := c.Etcd(t.Context()); err != nil || len(r.Endpoints) != 1 || r.Endpoints[0].Version != "3.6.1" {
-		t.Errorf("etcd %+v, %v", r, err)
+	if r, err := c.Store(t.Context()); err != nil || len(r.Endpoints) != 1 || r.Endpoints[0].Version != "3.6.1" {
+		t.Errorf("the store %+v, %v", r, err)
 	}
 	if _, err := c.Explain(t.Context(), netip.Addr{}); err == nil || !strings.Contains(err.Error(), "400 Bad Request: want ?address=") {
 		t.Errorf("no address: %v", err)
@@ -162,10 +162,12 @@ func TestMetrics(t *testing.T) {
 			{Name: "flannel.1", Present: true, Drops: &status.Drops{Received: 1, Sent: 2, ReceiveErrors: 3, SendErrors: 4}}, {Name: "flannel-v6.1"},
 		}},
 		Filter: status.Filter{Mode: "nftables", InForce: true},
-		Etcd: status.Etcd{LastContact: time.Unix(1700000009, 500e6), Latency: 1500 * time.Microsecond, Sent: 100, Received: 200,
-			Requests: map[string]uint64{"Txn": 3, "Watch": 3}, Failed: map[string]uint64{"Txn": 1}},
-		Pods: &status.Pods{Count: 3, Bridges: []status.PodBridge{{Pods: 1, InSync: true}, {Name: "cni0", Pods: 2}}},
+		Pods:   &status.Pods{Count: 3, Bridges: []status.PodBridge{{Pods: 1, InSync: true}, {Name: "cni0", Pods: 2}}},
 	}
+	st.SetStore(status.Store{Kind: status.KindEtcd, StoreConnection: status.StoreConnection{
+		LastContact: time.Unix(1700000009, 500e6), LastEvent: time.Unix(1700000008, 0), Latency: 1500 * time.Microsecond,
+		Sent: 100, Received: 200, Requests: map[string]uint64{"Txn": 3, "Watch": 3}, Failed: map[string]uint64{"Txn": 1},
+	}})
 	st.Repairs.Add("route", "missing", 7)
 	st.Passes.Add(2 * time.Millisecond)
 	s := &Server{source: &daemon{status: st}, log: quiet(), now: func() time.Time { return time.Unix(1700000010, 0) }}
@@ -199,15 +201,24 @@ func TestMetrics(t *testing.T) {
 
 // TestJSON holds what scripts rest on: the names of fields.
 func TestJSON(t *testing.T) {
-	b, err := json.Marshal(status.Status{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	const want = `{"version":"","node":"","started":"0001-01-01T00:00:00Z","state":"","since":"0001-01-01T00:00:00Z","problems":null,` +
-		`"filter":{"in_force":false,"vtep_filter":false},"leases":0,"peers":{"programmed":0,"pending":0,"grace":0,"quarantined":0},"entries":null,` +
-		`"repairs":{"total":0},"passes":{"count":0,"seconds":0,"within":[0,0,0,0,0,0,0,0,0,0]},"etcd":{"revision":0,"latency_ns":0,` +
-		`"last_contact":"0001-01-01T00:00:00Z","sent_bytes":0,"received_bytes":0},"subnet_file":""}`
-	if string(b) != want {
-		t.Errorf("got  %s\nwant %s", b, want)
+	const (
+		common = `{"version":"","node":"","started":"0001-01-01T00:00:00Z","state":"","since":"0001-01-01T00:00:00Z","problems":null,` +
+			`"filter":{"in_force":false,"vtep_filter":false},"leases":0,"peers":{"programmed":0,"pending":0,"grace":0,"quarantined":0},"entries":null,` +
+			`"repairs":{"total":0},"passes":{"count":0,"seconds":0,"within":[0,0,0,0,0,0,0,0,0,0]},`
+		connection = `"revision":0,"latency_ns":0,"last_contact":"0001-01-01T00:00:00Z","sent_bytes":0,"received_bytes":0}`
+	)
+	for kind, want := range map[string]string{
+		status.KindEtcd:       common + `"store":{"kind":"etcd",` + connection + `,"etcd":{` + connection + `,"subnet_file":""}`,
+		status.KindKubernetes: common + `"store":{"kind":"kubernetes",` + connection + `,"subnet_file":""}`,
+	} {
+		var st status.Status
+		st.SetStore(status.Store{Kind: kind})
+		b, err := json.Marshal(st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(b) != want {
+			t.Errorf("%s: got  %s\nwant %s", kind, b, want)
+		}
 	}
 }

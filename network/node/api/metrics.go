@@ -36,16 +36,17 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // descriptions has all metrics.
 type descriptions struct {
-	build, state, since, peers, wanted, present, pending, repairs, failures, passes                 *prometheus.Desc
-	leaseExpiry, etcdUp, etcdContact, etcdLatency, etcdRequests, etcdFailed, etcdSent, etcdReceived *prometheus.Desc
-	pods, podsInSync                                                                                *prometheus.Desc
-	problems, cut, filter, leases, leaseLeft, watchRestarts                                         *prometheus.Desc
-	receiveDropped, sendDropped, receiveErrors, sendErrors                                          *prometheus.Desc
-	probed, probesSent, probesLost, probeTime                                                       *prometheus.Desc
+	build, state, since, peers, wanted, present, pending, repairs, failures, passes *prometheus.Desc
+	leaseExpiry, pods, podsInSync, problems, cut, filter, leases, leaseLeft         *prometheus.Desc
+	receiveDropped, sendDropped, receiveErrors, sendErrors                          *prometheus.Desc
+	probed, probesSent, probesLost, probeTime                                       *prometheus.Desc
+
+	storeInfo   *prometheus.Desc
+	store, etcd storeDescriptions
 }
 
 func describe() descriptions {
-	return descriptions{
+	d := descriptions{
 		build:    desc("build_info", "Always 1; the label is the version of selvaged.", "version"),
 		state:    desc("state", "1 for the current state of the node, 0 for the other states.", "state"),
 		since:    desc("state_since_timestamp_seconds", "Time at which the current state began."),
@@ -71,14 +72,9 @@ func describe() descriptions {
 		leaseExpiry: desc("lease_expiry_timestamp_seconds",
 			"Time at which this node's lease expires without keep-alives; absent for a reservation."),
 
-		etcdUp:        desc("etcd_up", "1 if etcd can be used, 0 if not."),
-		etcdContact:   desc("etcd_last_contact_timestamp_seconds", "Time of the last answer from etcd."),
-		etcdLatency:   desc("etcd_request_duration_seconds", "Duration of the latest request to etcd."),
-		etcdRequests:  desc("etcd_requests_total", "Requests to etcd; each start of a watch is one.", "method"),
-		watchRestarts: desc("etcd_watch_restarts_total", "Restarts of the watch on the leases."),
-		etcdFailed:    desc("etcd_request_errors_total", "Requests to etcd that ended in an error.", "method"),
-		etcdSent:      desc("etcd_sent_bytes_total", "Bytes sent to etcd."),
-		etcdReceived:  desc("etcd_received_bytes_total", "Bytes received from etcd."),
+		storeInfo: desc("store_info", "Always 1; the label is the kind of the lease store.", "kind"),
+		store:     describeStore("store", "the lease store"),
+		etcd:      describeStore("etcd", "etcd"),
 
 		receiveDropped: desc("device_receive_dropped_packets_total",
 			"Received packets that the overlay device dropped.", "device"),
@@ -100,6 +96,9 @@ func describe() descriptions {
 		filter: desc("packet_filter", "1 if the packet filter rules are in force, 0 if not; the label is the mode.",
 			"mode"),
 	}
+	d.store.event = desc("store_last_event_timestamp_seconds",
+		"Time of the last sign of life of the watch on the leases; absent if the store does not report it.")
+	return d
 }
 
 // Describe implements prometheus.Collector. It describes nothing: the label values are not known in advance.
@@ -171,20 +170,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		gauge(d.leaseExpiry, seconds(st.Lease.Expires))
 		gauge(d.leaseLeft, st.Lease.Expires.Sub(c.now()).Seconds())
 	}
-	gauge(d.etcdUp, bit(st.Etcd.Outage == nil && !st.Etcd.LastContact.IsZero()))
-	if !st.Etcd.LastContact.IsZero() {
-		gauge(d.etcdContact, seconds(st.Etcd.LastContact))
+	if st.Store.Kind != "" {
+		gauge(d.storeInfo, 1, st.Store.Kind)
 	}
-	gauge(d.etcdLatency, st.Etcd.Latency.Seconds())
-	counter(d.watchRestarts, float64(max(st.Etcd.Requests["Watch"], 1)-1))
-	for method, n := range st.Etcd.Requests {
-		counter(d.etcdRequests, float64(n), method)
+	d.store.send(st.Store.StoreConnection, gauge, counter)
+	if st.Etcd != nil {
+		d.etcd.send(*st.Etcd, gauge, counter)
 	}
-	for method, n := range st.Etcd.Failed {
-		counter(d.etcdFailed, float64(n), method)
-	}
-	counter(d.etcdSent, float64(st.Etcd.Sent))
-	counter(d.etcdReceived, float64(st.Etcd.Received))
 	gauge(d.filter, bit(st.Filter.InForce), st.Filter.Mode)
 	if st.Backend == nil {
 		return

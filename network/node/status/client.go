@@ -18,6 +18,9 @@ import (
 // ErrNotRunning is returned if no process listens on the socket.
 var ErrNotRunning = errors.New("selvaged does not run here")
 
+// errNoPath is the error for a path that the daemon does not know.
+var errNoPath = errors.New("this version does not answer")
+
 // Client queries a daemon. Create one with [NewClient].
 type Client struct {
 	socket string
@@ -35,7 +38,11 @@ func NewClient(socket string) *Client {
 
 // Status returns the state of the node.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	return s, c.get(ctx, PathStatus, &s)
+	err = c.get(ctx, PathStatus, &s)
+	if s.Store.Kind == "" && s.Etcd != nil { // an earlier version's daemon
+		s.Store = Store{KindEtcd, *s.Etcd}
+	}
+	return s, err
 }
 
 // Peers returns the other nodes' leases, in the order of their subnets.
@@ -64,6 +71,9 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("ask selvaged at %s: %w", c.socket, err)
+	}
+	if response.StatusCode == http.StatusNotFound {
+		return fmt.Errorf("selvaged at %s: %w: %s", c.socket, errNoPath, path)
 	}
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("selvaged at %s answers %s: %s", c.socket, response.Status, strings.TrimSpace(string(body)))

@@ -23,6 +23,9 @@ const (
 	NoUplink       Reason = "no-uplink"        // no interface can carry the overlay
 	StartFailed    Reason = "start-failed"     // the backend cannot be set up; the daemon retries
 	NoLease        Reason = "no-lease"         // no lease could be acquired, for example because no subnet is free
+	NotAllocated   Reason = "not-allocated"    // Kubernetes has not given this node a podCIDR yet
+	SubnetOutside  Reason = "subnet-outside"   // the podCIDR of this node is not inside the network config's Network
+	AdviceBad      Reason = "advice-bad"       // an annotation of this node has a value that cannot be used
 	PublicIPShared Reason = "public-ip-shared" // another node's lease has this node's public IP
 	FileNotWritten Reason = "file-not-written"
 	KernelUnread   Reason = "kernel-unread" // the kernel's tables cannot be read

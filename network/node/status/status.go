@@ -50,8 +50,8 @@ type Status struct {
 	// the problems.
 	Cut []string `json:"cut,omitempty"`
 
-	// Prefix is that of the network's keys in the store. With the VNI, it distinguishes the objects of this daemon from
-	// those of another one on the same node.
+	// Prefix is that of the network's keys or annotations in the store. With the VNI, it distinguishes the objects of
+	// this daemon from those of another one on the same node.
 	Prefix string `json:"prefix,omitempty"`
 	VNI    uint32 `json:"vni,omitempty"` // 1 for a backend without VNIs; 0: not known yet
 
@@ -71,7 +71,9 @@ type Status struct {
 	// Failures counts the changes that the kernel refused since the start, by kind; they are retried.
 	Failures map[string]int `json:"failures,omitempty"`
 	Passes   Passes         `json:"passes"`
-	Etcd     Etcd           `json:"etcd"`
+	Store    Store          `json:"store"`
+	// Etcd says the same of etcd, for programs from before there were other stores; nil: the store is another one.
+	Etcd *StoreConnection `json:"etcd,omitempty"`
 
 	SubnetFile string `json:"subnet_file"`
 }
@@ -98,11 +100,11 @@ func (p Problem) Compare(other Problem) int {
 
 // Lease is the node's own lease.
 type Lease struct {
-	Key         string         `json:"key"`
+	Key         string         `json:"key"` // of its record: etcd's key, or the name of the Node
 	Subnets     []netip.Prefix `json:"subnets"`
-	EtcdLease   int64          `json:"etcd_lease,string"`
-	Reservation bool           `json:"reservation"` // it never expires
-	Expires     time.Time      `json:"expires"`     // without a keep-alive; zero: a reservation, or not known yet
+	EtcdLease   int64          `json:"etcd_lease,string"` // 0: it has none
+	Reservation bool           `json:"reservation"`       // it never expires, as every lease in Kubernetes
+	Expires     time.Time      `json:"expires"`           // without a keep-alive; zero: never, or not known yet
 }
 
 // Uplink is the interface that carries the overlay.
@@ -200,31 +202,6 @@ type Count struct {
 	Wanted  int `json:"wanted"`
 	Present int `json:"present"`
 	Pending int `json:"pending"`
-}
-
-// Etcd describes the lease store.
-type Etcd struct {
-	Endpoint    string            `json:"endpoint,omitempty"` // of the connection in use
-	Revision    int64             `json:"revision"`           // up to which the node has seen all changes
-	Latency     time.Duration     `json:"latency_ns"`         // of the latest request
-	LastContact time.Time         `json:"last_contact"`
-	Requests    map[string]uint64 `json:"requests,omitempty"` // since the start, by method
-	Failed      map[string]uint64 `json:"failed,omitempty"`
-	Sent        uint64            `json:"sent_bytes"`
-	Received    uint64            `json:"received_bytes"`
-	Outage      *Problem          `json:"outage,omitempty"`
-	Access      *EtcdAccess       `json:"access,omitempty"`
-}
-
-// EtcdAccess describes how the daemon connects to etcd, without the password.
-type EtcdAccess struct {
-	Endpoints    []string `json:"endpoints"`
-	Prefix       string   `json:"prefix"`
-	CAFile       string   `json:"ca_file,omitempty"`
-	CertFile     string   `json:"cert_file,omitempty"`
-	KeyFile      string   `json:"key_file,omitempty"`
-	Username     string   `json:"username,omitempty"`
-	PasswordFile string   `json:"password_file,omitempty"`
 }
 
 // Pending returns the number of entries, of all kinds, that are out of sync.

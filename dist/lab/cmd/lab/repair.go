@@ -77,7 +77,7 @@ func restartEtcd(ctx context.Context, l *lab.Lab, n *lab.Node) (string, error) {
 	start := time.Now()
 	err := eventually(ctx, func() error {
 		s, err := n.Status(ctx)
-		if err == nil && (s.State != nodestatus.Ready || !s.Etcd.LastContact.After(start)) {
+		if err == nil && (s.State != nodestatus.Ready || !s.Store.LastContact.After(start)) {
 			err = errors.New("selvaged has not reconnected to etcd")
 		}
 		return err
