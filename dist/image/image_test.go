@@ -24,11 +24,23 @@ import (
 
 const reference = "registry.example/selvage:v1"
 
+// programs are the files of an image of ours, in the directory that it is made from.
+func programs() []string {
+	names := []string{"selvaged", "selvage"}
+	for _, name := range ReferencePlugins() {
+		names = append(names, filepath.Join("cni", name))
+	}
+	return names
+}
+
 // sources makes the files that an image of ours is made from, with the given times and modes, in a directory of its own.
 func sources(t *testing.T, at time.Time, mode os.FileMode) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"selvaged", "selvage"} {
+	if err := os.Mkdir(filepath.Join(dir, "cni"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range programs() {
 		path := filepath.Join(dir, name)
 		err := os.WriteFile(path, bytes.Repeat([]byte("content of "+name), 1000), 0o600)
 		if err := errors.Join(err, os.Chmod(path, mode), os.Chtimes(path, at, at)); err != nil {
@@ -138,7 +150,10 @@ func TestContent(t *testing.T) {
 			t.Errorf("%s: %+v", h.Name, h)
 		}
 	}
-	if want := []string{"usr/", "usr/local/", "usr/local/bin/", "usr/local/bin/selvage", "usr/local/bin/selvaged"}; !slices.Equal(names, want) {
+	want := []string{"usr/", "usr/local/", "usr/local/bin/", "usr/local/bin/selvage", "usr/local/bin/selvaged", "usr/local/libexec/",
+		"usr/local/libexec/cni/", "usr/local/libexec/cni/bridge", "usr/local/libexec/cni/host-local", "usr/local/libexec/cni/loopback",
+		"usr/local/libexec/cni/portmap"}
+	if !slices.Equal(names, want) {
 		t.Errorf("the layer has %q, want %q", names, want)
 	}
 	oci, err := os.ReadFile(filepath.Join(out, "oci.tar"))
@@ -163,7 +178,7 @@ func TestArchitectures(t *testing.T) {
 		if err := os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"selvaged", "selvage"} {
+		for _, name := range programs() {
 			cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), source)
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 			if out, err := cmd.CombinedOutput(); err != nil {
@@ -253,8 +268,8 @@ func files(t *testing.T, img v1.Image) map[string][]byte {
 			t.Fatal(err)
 		}
 	}
-	if len(found) != 2 {
-		t.Errorf("the layer has %d files, want two", len(found))
+	if len(found) != len(programs()) {
+		t.Errorf("the layer has %d files, want %d", len(found), len(programs()))
 	}
 	return found
 }

@@ -90,7 +90,7 @@ func TestDockerfile(t *testing.T) {
 	defer p.run(t, "image", "umount", "--all")
 	var programs []string
 	for _, f := range want.Files {
-		programs = append(programs, filepath.Base(f.Path))
+		programs = append(programs, f.Path)
 		inside := filepath.Join(mounted, f.Path)
 		info, err := os.Stat(inside)
 		if err != nil || info.Mode() != 0o755 {
@@ -108,13 +108,15 @@ func TestDockerfile(t *testing.T) {
 			t.Errorf("%s is not what make build has built", f.Path)
 		}
 	}
-	entries, err := os.ReadDir(filepath.Join(mounted, "usr/local/bin"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if !slices.Contains(programs, e.Name()) {
-			t.Errorf("/usr/local/bin has %s, which the other image has not", e.Name())
+	for _, dir := range []string{filepath.Dir(image.Daemon), image.Reference} {
+		entries, err := os.ReadDir(filepath.Join(mounted, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if path := filepath.Join(dir, e.Name()); !slices.Contains(programs, path) {
+				t.Errorf("%s is in this image alone", path)
+			}
 		}
 	}
 	for _, argv := range [][]string{{"iptables", "--version"}, {"ip6tables", "--version"}, {image.Daemon, "--version"}} {

@@ -46,7 +46,7 @@ func (b builds) Set(s string) error {
 func run(args []string) error {
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	dirs := builds{}
-	flags.Var(dirs, "binaries", "ARCH=DIRECTORY of selvaged and selvage; once for each architecture")
+	flags.Var(dirs, "binaries", "ARCH=DIRECTORY of selvaged, selvage and cni/ with the reference plugins; once for each architecture")
 	reference := flags.String("name", "localhost/selvage:devel", "name of the image, with registry and tag")
 	version := flags.String("version", "devel", "version to show in the image's labels")
 	out := flags.String("out", ".", "directory to write to")
