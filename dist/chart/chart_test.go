@@ -16,23 +16,36 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/lint"
 	"helm.sh/helm/v3/pkg/lint/support"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 )
 
 const dir = "selvage"
 
-// everything sets every value that changes what is rendered.
-func everything(t *testing.T) map[string]any {
+// everything sets every value that changes what is rendered with etcd; everythingKubernetes those that do with Kubernetes alone.
+func everything(t *testing.T) map[string]any { return valuesOf(t, "everything.yaml") }
+
+func everythingKubernetes(t *testing.T) map[string]any {
+	return valuesOf(t, "everything-kubernetes.yaml")
+}
+
+func valuesOf(t *testing.T, file string) map[string]any {
 	t.Helper()
-	values, err := chartutil.ReadValuesFile("everything.yaml")
+	values, err := chartutil.ReadValuesFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return values
 }
+
+// withEtcd are the defaults with etcd, withKubernetes with Kubernetes alone.
+func withEtcd() map[string]any { return map[string]any{"store": "etcd"} }
+
+func withKubernetes() map[string]any { return map[string]any{"store": "kubernetes"} }
 
 // objects decodes what Kubernetes would be given, and refuses a field that it does not know.
 func objects(t *testing.T, text string) (list []any) {
@@ -52,7 +65,11 @@ func objects(t *testing.T, text string) (list []any) {
 		}
 		into := map[string]any{
 			"v1 Namespace": &corev1.Namespace{}, "v1 ServiceAccount": &corev1.ServiceAccount{}, "v1 ConfigMap": &corev1.ConfigMap{},
-			"apps/v1 DaemonSet": &appsv1.DaemonSet{},
+			"apps/v1 DaemonSet":                                                &appsv1.DaemonSet{},
+			"rbac.authorization.k8s.io/v1 ClusterRole":                         &rbacv1.ClusterRole{},
+			"rbac.authorization.k8s.io/v1 ClusterRoleBinding":                  &rbacv1.ClusterRoleBinding{},
+			"admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy":        &admissionv1.ValidatingAdmissionPolicy{},
+			"admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding": &admissionv1.ValidatingAdmissionPolicyBinding{},
 		}[kind.APIVersion+" "+kind.Kind]
 		if into == nil {
 			t.Fatalf("an object of the unexpected kind %s %s:\n%s", kind.APIVersion, kind.Kind, doc)
@@ -86,22 +103,26 @@ func find[T any](t *testing.T, list []any) (found []*T) {
 	return found
 }
 
-// TestGenerated holds the plain manifest to the chart, and what the apiserver is shown.
+// TestGenerated holds the plain manifests to the chart, and what the apiserver is shown.
 func TestGenerated(t *testing.T) {
-	for file, render := range map[string]func(string) (string, error){"../kubernetes/selvage.yaml": Plain, "testdata/everything.yaml": Everything} {
-		want, err := render(".")
+	for _, f := range Files() {
+		want, err := f.Render(".")
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := os.ReadFile(file)
+		got, err := os.ReadFile(f.Path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if string(got) != want {
-			t.Errorf("%s is not what the chart renders: run go generate in dist/chart", file)
+			t.Errorf("%s is not what the chart renders: run go generate in dist/chart", f.Path)
 		}
-		if n := len(objects(t, string(got))); n != 5 {
-			t.Errorf("%s: %d objects, want 5", file, n)
+		number := 5
+		if strings.Contains(want, "SELVAGED_KUBE_SUBNET_MGR") {
+			number = 10
+		}
+		if n := len(objects(t, string(got))); n != number {
+			t.Errorf("%s: %d objects, want %d", f.Path, n, number)
 		}
 	}
 }
@@ -112,9 +133,10 @@ func TestEveryValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := everything(t)
+	set, other := everything(t), everythingKubernetes(t)
 	for name := range all {
-		if _, ok := set[name]; !ok && name != "cni" { // whose directories a node has anyway
+		_, ok := set[name]
+		if _, also := other[name]; !ok && !also && name != "cni" { // whose directories a node has anyway
 			t.Errorf("everything.yaml does not set %s", name)
 		}
 	}
@@ -127,7 +149,9 @@ func TestNotes(t *testing.T) {
 		want   []string
 		not    string
 	}{
-		{nil, []string{"--endpoints=http://127.0.0.1:2379", "/coreos.com/network/config", "-n there exec daemonset/here", "No registry has the image"}, "ipMasq"},
+		{withEtcd(), []string{"--endpoints=http://127.0.0.1:2379", "/coreos.com/network/config", "-n there exec daemonset/here", "No registry has the image"}, "ipMasq"},
+		{withKubernetes(), []string{"--cluster-cidr=10.244.0.0/16. To see them", "podCIDRs", "-n there exec daemonset/here"}, "admission policy"},
+		{map[string]any{"store": "kubernetes", "kubernetes": map[string]any{"admissionPolicy": false}}, []string{"admissionPolicy is false"}, "etcd"},
 		{everything(t), []string{"--endpoints=https://10.0.0.1:2379,https://10.0.0.2:2379", "/a/b/config", "ipMasq is false"}, "No registry"},
 	} {
 		files, err := renderAll(dir, Release{Name: "here", Namespace: "there", Values: tt.values})
@@ -148,7 +172,7 @@ func TestNotes(t *testing.T) {
 
 // TestStrict makes sure that a misspelt field would be found.
 func TestStrict(t *testing.T) {
-	text, err := Plain(".")
+	text, err := Files()[0].Render(".")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +185,9 @@ func TestStrict(t *testing.T) {
 }
 
 func TestLint(t *testing.T) {
-	for name, values := range map[string]map[string]any{"defaults": {}, "everything": everything(t)} {
+	for name, values := range map[string]map[string]any{
+		"defaults": {}, "etcd": withEtcd(), "kubernetes": withKubernetes(), "everything": everything(t), "everything of kubernetes": everythingKubernetes(t),
+	} {
 		for _, m := range lint.All(dir, values, "selvage", true).Messages {
 			if m.Severity > support.InfoSev { // the one of that severity: there is no icon
 				t.Errorf("%s: %s", name, m)
@@ -176,7 +202,7 @@ func TestEverything(t *testing.T) {
 	if got := d.Spec.Template.Spec.Containers[0].Image; got != "registry.example/selvage:v1.2.3@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" {
 		t.Errorf("the image is %s", got)
 	}
-	flags := find[corev1.ConfigMap](t, list)[0].Data
+	flags := configMap(t, list, "selvage-flags")
 	for name, want := range map[string]string{
 		"SELVAGED_ETCD_ENDPOINTS": "https://10.0.0.1:2379,https://10.0.0.2:2379", "SELVAGED_ETCD_PREFIX": "/a/b",
 		"SELVAGED_ETCD_CAFILE": "/etc/selvage/etcd/ca.crt", "SELVAGED_IP_MASQ": "false", "SELVAGED_IFACE": "eth1",
@@ -189,14 +215,25 @@ func TestEverything(t *testing.T) {
 	}
 }
 
+// configMap is the content of one.
+func configMap(t *testing.T, list []any, name string) map[string]string {
+	t.Helper()
+	for _, m := range find[corev1.ConfigMap](t, list) {
+		if m.Name == name {
+			return m.Data
+		}
+	}
+	t.Fatalf("there is no ConfigMap %s", name)
+	return nil
+}
+
 // TestFlags asks the daemon whether it knows the flags.
 func TestFlags(t *testing.T) {
 	help, err := exec.Command("../../bin/selvaged", "--help").Output()
 	if err != nil {
 		t.Fatalf("%v: make build makes it", err)
 	}
-	list := render(t, everything(t))
-	for name := range find[corev1.ConfigMap](t, list)[0].Data {
+	for name := range configMap(t, render(t, everything(t)), "selvage-flags") {
 		flag := "--" + strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, "SELVAGED_"), "_", "-"))
 		if !regexp.MustCompile(`(?m)^ +` + flag + `\b`).Match(help) {
 			t.Errorf("%s: selvaged has no flag %s", name, flag)
@@ -224,8 +261,13 @@ func TestArguments(t *testing.T) {
 
 // TestPrivileges holds what the daemon may do on a node.
 func TestPrivileges(t *testing.T) {
-	d := find[appsv1.DaemonSet](t, render(t, nil))[0]
-	spec := d.Spec.Template.Spec
+	t.Run("etcd", func(t *testing.T) { testPrivileges(t, withEtcd()) })
+	t.Run("etcd with Secrets", func(t *testing.T) { testPrivileges(t, everything(t)) })
+	t.Run("kubernetes", func(t *testing.T) { testPrivileges(t, withKubernetes()) })
+}
+
+func testPrivileges(t *testing.T, values map[string]any) {
+	spec := find[appsv1.DaemonSet](t, render(t, values))[0].Spec.Template.Spec
 	allowed := map[string][]corev1.Capability{"install-cni": nil, "selvaged": {"NET_ADMIN", "NET_RAW"}}
 	if len(spec.InitContainers) != 0 || len(spec.Containers) != 2 {
 		t.Fatalf("%d init containers and %d containers, want 0 and 2", len(spec.InitContainers), len(spec.Containers))
@@ -240,6 +282,11 @@ func TestPrivileges(t *testing.T) {
 	}
 	if !spec.HostNetwork || spec.HostPID || spec.HostIPC || *spec.AutomountServiceAccountToken {
 		t.Errorf("pod: %+v", spec)
+	}
+	for _, m := range spec.Containers[1].VolumeMounts {
+		if strings.Contains(m.MountPath, "secrets") || strings.Contains(m.MountPath, "etcd") {
+			t.Errorf("install-cni has credentials in %s", m.MountPath)
+		}
 	}
 	mounts := map[string]bool{}
 	for _, m := range slices.Concat(spec.Containers[0].VolumeMounts, spec.Containers[1].VolumeMounts) {
@@ -257,7 +304,7 @@ func TestPrivileges(t *testing.T) {
 }
 
 func TestConflist(t *testing.T) {
-	data := find[corev1.ConfigMap](t, render(t, nil))[1].Data
+	data := configMap(t, render(t, nil), "selvage-cni")
 	var list struct {
 		CNIVersion  string
 		CNIVersions []string
@@ -271,22 +318,104 @@ func TestConflist(t *testing.T) {
 	}
 }
 
+// TestKubernetes looks at what there is with Kubernetes alone, and not with etcd.
+func TestKubernetes(t *testing.T) {
+	list := render(t, everythingKubernetes(t))
+	flags := configMap(t, list, "selvage-flags")
+	if flags["SELVAGED_KUBE_SUBNET_MGR"] != "true" || flags["SELVAGED_KUBE_ANNOTATION_PREFIX"] != "example.org/blue" || flags["SELVAGED_ETCD_ENDPOINTS"] != "" {
+		t.Errorf("flags %v", flags)
+	}
+	var config struct {
+		Network, IPv6Network string
+		EnableIPv6           bool
+		Backend              struct {
+			Type          string
+			DirectRouting bool
+		}
+	}
+	if err := json.Unmarshal([]byte(configMap(t, list, "selvage-network")["net-conf.json"]), &config); err != nil {
+		t.Fatal(err)
+	}
+	if config.Network != "10.42.0.0/16" || config.IPv6Network != "fd42::/56" || !config.EnableIPv6 || config.Backend.Type != "vxlan" || !config.Backend.DirectRouting {
+		t.Errorf("network config %+v", config)
+	}
+	daemon := find[appsv1.DaemonSet](t, list)[0].Spec.Template.Spec.Containers[0]
+	env := map[string]string{}
+	for _, e := range daemon.Env {
+		env[e.Name] = e.Value
+		if e.ValueFrom != nil {
+			env[e.Name] = e.ValueFrom.FieldRef.FieldPath
+		}
+	}
+	if env["NODE_NAME"] != "spec.nodeName" || env["KUBERNETES_SERVICE_HOST"] != "127.0.0.1" || env["KUBERNETES_SERVICE_PORT"] != "7445" {
+		t.Errorf("environment %v", env)
+	}
+	rules := find[rbacv1.ClusterRole](t, list)[0].Rules
+	if len(rules) != 2 || !slices.Equal(rules[0].Resources, []string{"nodes"}) || !slices.Equal(rules[0].Verbs, []string{"get", "list", "watch"}) ||
+		!slices.Equal(rules[1].Resources, []string{"nodes/status"}) || !slices.Equal(rules[1].Verbs, []string{"patch"}) {
+		t.Errorf("rights %+v", rules)
+	}
+	policy := find[admissionv1.ValidatingAdmissionPolicy](t, list)[0].Spec
+	if text := policy.Variables[3].Expression; !strings.Contains(text, `"example.org/blue-backend-data"`) {
+		t.Errorf("the policy lets the daemon write %s", text)
+	}
+	for _, o := range render(t, withEtcd()) {
+		switch o.(type) {
+		case *rbacv1.ClusterRole, *rbacv1.ClusterRoleBinding, *admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding:
+			t.Errorf("with etcd there is a %T", o)
+		}
+	}
+}
+
+// TestOldKubernetes leaves out what an API server before 1.30 does not have, and says so.
+func TestOldKubernetes(t *testing.T) {
+	files, err := renderAll(dir, Release{Name: "selvage", Namespace: "selvage", Values: withKubernetes(), Kubernetes: "v1.29.9"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.TrimSpace(files["selvage/templates/admissionpolicy.yaml"]); text != "" {
+		t.Errorf("it has\n%s", text)
+	}
+	if !strings.Contains(files["selvage/templates/NOTES.txt"], "older than 1.30, so there is no admission policy") {
+		t.Errorf("the notes do not say so:\n%s", files["selvage/templates/NOTES.txt"])
+	}
+}
+
+// TestAnnotationPrefix makes of a prefix what the daemon makes of it.
+func TestAnnotationPrefix(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"flannel.alpha.coreos.com": "flannel.alpha.coreos.com/", "example.org/": "example.org/", "example.org/blue": "example.org/blue-", "example.org/blue-": "example.org/blue-",
+	} {
+		list := render(t, map[string]any{"store": "kubernetes", "kubernetes": map[string]any{"annotationPrefix": prefix}})
+		if text := find[admissionv1.ValidatingAdmissionPolicy](t, list)[0].Spec.Variables[3].Expression; !strings.Contains(text, `"`+want+`public-ip",`) {
+			t.Errorf("%s: the policy lets the daemon write %s", prefix, text)
+		}
+	}
+}
+
 // TestSchema gives values that must not be taken.
 func TestSchema(t *testing.T) {
 	for name, values := range map[string]map[string]any{
-		"misspelt":           {"ipMask": true},
-		"no endpoint":        {"etcd": map[string]any{"endpoints": []any{}}},
-		"endpoint with path": {"etcd": map[string]any{"endpoints": []any{"http://a/b"}}},
-		"text for a bool":    {"ipMasq": "yes"},
-		"password":           {"flags": map[string]any{"etcd-password": "secret"}},
-		"flag with dashes":   {"flags": map[string]any{"--peer-grace": "1m"}},
-		"port":               {"healthzPort": 70000},
-		"conf name":          {"cni": map[string]any{"confName": "../x.conflist"}},
-		"tag":                {"image": map[string]any{"tag": "a:b"}},
-		"digest":             {"image": map[string]any{"digest": "sha256:12"}},
-		"strategy":           {"updateStrategy": map[string]any{"type": "Recreate"}},
-		"share":              {"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxUnavailable": "all"}}},
-		"resource":           {"resources": map[string]any{"request": map[string]any{"cpu": "1"}}},
+		"misspelt":            {"ipMask": true},
+		"store":               {"store": "consul"},
+		"no network":          {"store": "kubernetes", "network": map[string]any{"Network": nil}},
+		"network":             {"store": "kubernetes", "network": map[string]any{"Network": "10.244.0.0"}},
+		"no backend":          {"store": "kubernetes", "network": map[string]any{"Backend": map[string]any{"Type": ""}}},
+		"prefix":              {"store": "kubernetes", "kubernetes": map[string]any{"annotationPrefix": "Example.org"}},
+		"prefix with slashes": {"store": "kubernetes", "kubernetes": map[string]any{"annotationPrefix": "example.org/a/b"}},
+		"store by a flag":     {"flags": map[string]any{"kube-subnet-mgr": true}},
+		"no endpoint":         {"etcd": map[string]any{"endpoints": []any{}}},
+		"endpoint with path":  {"etcd": map[string]any{"endpoints": []any{"http://a/b"}}},
+		"text for a bool":     {"ipMasq": "yes"},
+		"password":            {"flags": map[string]any{"etcd-password": "secret"}},
+		"flag with dashes":    {"flags": map[string]any{"--peer-grace": "1m"}},
+		"port":                {"healthzPort": 70000},
+		"conf name":           {"cni": map[string]any{"confName": "../x.conflist"}},
+		"tag":                 {"image": map[string]any{"tag": "a:b"}},
+		"digest":              {"image": map[string]any{"digest": "sha256:12"}},
+		"strategy":            {"updateStrategy": map[string]any{"type": "Recreate"}},
+		"share":               {"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxUnavailable": "all"}}},
+		"resource":            {"resources": map[string]any{"request": map[string]any{"cpu": "1"}}},
 	} {
 		if _, err := Render(dir, Release{Name: "selvage", Namespace: "selvage", Values: values}); err == nil || !strings.Contains(err.Error(), "values") {
 			t.Errorf("%s: %v", name, err)

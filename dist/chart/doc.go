@@ -1,6 +1,6 @@
 // Package chart renders the Helm chart in the folder selvage with Helm's library, as `helm template` does, and checks
-// the result against the types of the Kubernetes API. `go generate` writes the plain manifest,
-// dist/kubernetes/selvage.yaml: the chart rendered with the values in plain.yaml. So the two cannot diverge.
+// the result against the types of the Kubernetes API. `go generate` writes the plain manifests in dist/kubernetes: the chart
+// rendered with the values in plain.yaml and plain-etcd.yaml. So the two cannot diverge.
 //
 // It is a separate module, since Helm and the Kubernetes API are far larger than the rest of the repository.
 package chart

@@ -7,28 +7,35 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 )
 
-// Header is the comment at the top of the plain manifest.
-const Header = `# selvage on Kubernetes, for kubectl apply -f: see Documentation/kubernetes.md. First set the image and etcd's endpoints.
+// header is the comment at the top of a plain manifest; its argument is what to set first.
+const header = `# selvage on Kubernetes, for kubectl apply -f: see Documentation/kubernetes.md. First set %s.
 # Generated from the chart in dist/chart/selvage by go generate in dist/chart.
 `
 
-// Plain returns the plain manifest. root is the path of this folder.
-func Plain(root string) (string, error) {
-	text, err := withFile(root, "plain.yaml")
-	return Header + text, err
+// A File is one that is rendered from the chart.
+type File struct {
+	Path    string // from this folder
+	values  string // file of values in this folder
+	comment string
 }
 
-// Everything returns the chart rendered with no value at its default, for tests of the result. root is as for Plain.
-func Everything(root string) (string, error) {
-	text, err := withFile(root, "everything.yaml")
-	return "# Generated from everything.yaml by go generate in dist/chart.\n" + text, err
-}
-
-// withFile renders the chart with the values in a file of this folder.
-func withFile(root, name string) (string, error) {
-	values, err := chartutil.ReadValuesFile(filepath.Join(root, name))
-	if err != nil {
-		return "", fmt.Errorf("values in %s: %w", name, err)
+// Files are the plain manifests, and the chart with no value at its default, one with each store, for tests of the result.
+func Files() []File {
+	const test = "# Generated from everything.yaml by go generate in dist/chart.\n"
+	return []File{
+		{"../kubernetes/selvage.yaml", "plain.yaml", fmt.Sprintf(header, "the image and etcd's endpoints")},
+		{"../kubernetes/selvage-etcd.yaml", "plain-etcd.yaml", fmt.Sprintf(header, "the image and etcd's endpoints")},
+		{"testdata/everything.yaml", "everything.yaml", test},
+		{"testdata/everything-kubernetes.yaml", "everything-kubernetes.yaml", test},
 	}
-	return Manifest(filepath.Join(root, "selvage"), Release{Name: "selvage", Namespace: "selvage", Values: values})
+}
+
+// Render renders a file. root is the path of this folder.
+func (f File) Render(root string) (string, error) {
+	values, err := chartutil.ReadValuesFile(filepath.Join(root, f.values))
+	if err != nil {
+		return "", fmt.Errorf("values in %s: %w", f.values, err)
+	}
+	text, err := Manifest(filepath.Join(root, "selvage"), Release{Name: "selvage", Namespace: "selvage", Values: values})
+	return f.comment + text, err
 }

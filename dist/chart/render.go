@@ -1,6 +1,7 @@
 package chart
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,6 +16,7 @@ import (
 type Release struct {
 	Name, Namespace string
 	Values          map[string]any // that differ from the chart's defaults
+	Kubernetes      string         // the API server's version; default: that of dist/k8slab
 }
 
 // renderAll returns the output of all the chart's templates by file name: the objects, and the notes that Helm prints.
@@ -27,7 +29,13 @@ func renderAll(dir string, r Release) (map[string]string, error) {
 		return nil, fmt.Errorf("load the chart: %w", err)
 	}
 	options := chartutil.ReleaseOptions{Name: r.Name, Namespace: r.Namespace, IsInstall: true, Revision: 1}
-	values, err := chartutil.ToRenderValues(c, r.Values, options, chartutil.DefaultCapabilities)
+	capabilities := chartutil.DefaultCapabilities.Copy()
+	version, err := chartutil.ParseKubeVersion(cmp.Or(r.Kubernetes, "v1.34.4"))
+	if err != nil {
+		return nil, fmt.Errorf("version of Kubernetes: %w", err)
+	}
+	capabilities.KubeVersion = *version
+	values, err := chartutil.ToRenderValues(c, r.Values, options, capabilities)
 	if err != nil {
 		return nil, fmt.Errorf("values: %w", err)
 	}
@@ -48,8 +56,10 @@ func Render(dir string, r Release) (map[string]string, error) {
 	return files, err
 }
 
-// kinds returns the kinds of objects in the order of their dependencies, in which Helm installs them too.
-func kinds() []string { return []string{"namespace", "serviceaccount", "configmap", "daemonset"} }
+// kinds returns the templates' names in the order of the objects' dependencies, as Helm installs them too.
+func kinds() []string {
+	return []string{"namespace", "serviceaccount", "clusterrole", "admissionpolicy", "network", "configmap", "daemonset"}
+}
 
 // Manifest returns all objects of a chart as one YAML stream, for kubectl.
 func Manifest(dir string, r Release) (string, error) {

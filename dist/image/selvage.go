@@ -28,7 +28,7 @@ func Selvage(arch, dir, version string, created time.Time) Spec {
 	}
 	return Spec{
 		OS: "linux", Arch: arch, Created: created,
-		Files: files,
+		Files:   files,
 		Command: []string{Daemon},
 		Env:     []string{"PATH=/usr/local/bin"},
 		Labels: map[string]string{

@@ -16,7 +16,7 @@ import (
 type Options struct {
 	Bin        string // directory of selvaged, selvage, etcd, cni/, k8s/ and image/
 	Manifest   string // of the DaemonSet
-	Rendered   string // what else the chart can come to, for the apiserver to look at
+	Rendered   string // what else the chart can come to, a file or directory, for the apiserver to look at
 	Containerd string // directory of containerd, its shim and ctr; default: found by PATH
 	Nodes      int    // default 3
 	// Families are those of pods, services and nodes, the first of them the one that Kubernetes prefers; default IPv4.

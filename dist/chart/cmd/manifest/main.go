@@ -1,5 +1,5 @@
-// Command manifest writes the plain manifest and testdata/everything.yaml, the chart with every value set. It runs in the
-// folder dist/chart.
+// Command manifest writes the plain manifests and the files in testdata, which the chart renders. It runs in the folder
+// dist/chart.
 package main
 
 import (
@@ -10,13 +10,10 @@ import (
 )
 
 func main() {
-	for file, render := range map[string]func(root string) (string, error){
-		"../kubernetes/selvage.yaml": chart.Plain,
-		"testdata/everything.yaml":   chart.Everything,
-	} {
-		text, err := render(".")
+	for _, f := range chart.Files() {
+		text, err := f.Render(".")
 		if err == nil {
-			err = os.WriteFile(file, []byte(text), 0o644)
+			err = os.WriteFile(f.Path, []byte(text), 0o644)
 		}
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "manifest: %v\n", err)

@@ -30,3 +30,11 @@ seLinuxOptions:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{- /* What the names of annotations begin with, as the daemon makes it of --kube-annotation-prefix. */ -}}
+{{- define "selvage.annotationPrefix" -}}
+{{- $prefix := .Values.kubernetes.annotationPrefix -}}
+{{- if not (contains "/" $prefix) }}{{ $prefix = print $prefix "/" }}{{ end -}}
+{{- if not (or (hasSuffix "/" $prefix) (hasSuffix "-" $prefix)) }}{{ $prefix = print $prefix "-" }}{{ end -}}
+{{- $prefix -}}
+{{- end }}

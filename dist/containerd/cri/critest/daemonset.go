@@ -48,7 +48,7 @@ func (c *Cluster) DaemonSet(t *testing.T, bin, conflist string, give func(*cri.R
 	if err := r.Node.Stop(c.Ctx); err != nil {
 		t.Fatal(err)
 	}
-	m, err := cri.ReadManifest("../kubernetes/selvage.yaml")
+	m, err := cri.ReadManifest("../kubernetes/selvage-etcd.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

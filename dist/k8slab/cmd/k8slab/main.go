@@ -37,8 +37,8 @@ func run(args []string) int {
 	var o k8slab.Options
 	set := flag.NewFlagSet("k8slab", flag.ContinueOnError)
 	set.StringVar(&o.Bin, "bin", "bin", "directory of selvaged, selvage, etcd, cni/, k8s/ and image/")
-	set.StringVar(&o.Manifest, "manifest", "dist/kubernetes/selvage.yaml", "the DaemonSet's")
-	set.StringVar(&o.Rendered, "rendered", "dist/chart/testdata/everything.yaml", "the chart with every value set, which the apiserver is to take")
+	set.StringVar(&o.Manifest, "manifest", "dist/kubernetes/selvage-etcd.yaml", "the DaemonSet's")
+	set.StringVar(&o.Rendered, "rendered", "dist/chart/testdata", "files of the chart with every value set, which the apiserver is to take")
 	set.StringVar(&o.Containerd, "containerd", "", "directory of containerd, its shim and ctr (default found by PATH)")
 	set.IntVar(&o.Nodes, "nodes", 3, "how many nodes, 2 or more")
 	set.StringVar(&o.Logs, "logs", "", "directory for what the commands print (default none that stays)")
