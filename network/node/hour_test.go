@@ -20,6 +20,8 @@ import (
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/network/vtepfilter"
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/cache"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
@@ -75,6 +77,14 @@ func TestLinesOfAnHour(t *testing.T) {
 				yield(ownIP, []string{fmt.Sprint(i), "other"})
 			}
 			j.sharedPublicIPs(all, now)
+		},
+		"paths": func(j *journal, i int, now time.Time) {
+			j.pathsChanged([]pathProblem{{topic: topicRouting, text: fmt.Sprint(i)}}, now)
+			j.pathsChanged(nil, now)
+		},
+		"a warning of the backend": func(j *journal, i int, _ time.Time) { j.warn(fmt.Sprint(i)) },
+		"unknown keys": func(j *journal, i int, _ time.Time) {
+			j.unknownKeys([]subnet.UnknownKey{{Key: fmt.Sprint(i)}})
 		},
 		"peers": func(j *journal, _ int, now time.Time) {
 			j.churn.count(1, 0, 0)
@@ -134,6 +144,67 @@ func TestFilesOfAnHour(t *testing.T) {
 		if lines := strings.Count(out.String(), "\n"); writes < 10 || writes > most || lines > 20 {
 			t.Errorf("%s: %d writes and %d lines", name, writes, lines)
 		}
+	}
+}
+
+// TestUnwatchableFilesOfAnHour: files that cannot be watched are tried again seldom, and that is logged seldom.
+func TestUnwatchableFilesOfAnHour(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		watchFiles(ctx, textLog(&out), time.Minute, func() {}, filepath.Join(file, "dir", "subnet.env"))
+		if n := strings.Count(out.String(), "\n"); n == 0 || n > 10 {
+			t.Errorf("%d lines:\n%s", n, out.String())
+		}
+	})
+}
+
+// TestCacheOfAnHour: cached leases that change all the time and cannot be written are logged seldom, and tried again
+// every [cacheInterval].
+func TestCacheOfAnHour(t *testing.T) {
+	for name, fails := range map[string]func(n int) bool{
+		"always":           func(int) bool { return true },
+		"every other time": func(n int) bool { return n%2 == 0 },
+		"never":            func(int) bool { return false },
+	} {
+		var out bytes.Buffer
+		writes := 0
+		c := newLeaseCache(t.TempDir(), false, 24*time.Hour, time.Now(), newJournal(textLog(&out)), func(func()) {})
+		hour(t, func(_ int, now time.Time) {
+			c.changed(now)
+			own := ownLease{final: true, expires: true, at: now.Add(24 * time.Hour)}
+			if c.step(&alarm{now: now}, own, func() cache.Snapshot { return cache.Snapshot{} }) {
+				writes++
+				var err error
+				if fails(writes) {
+					err = fmt.Errorf("error %d", writes)
+				}
+				c.writeEnded(err, now)
+			}
+		})
+		lines := strings.Count(out.String(), "\n")
+		if writes < 100 || writes > int(time.Hour/cacheInterval)+1 || lines > 80 || (lines > 0) != fails(2) {
+			t.Errorf("it fails %s: %d writes and %d lines", name, writes, lines)
+		}
+	}
+}
+
+// TestPodProblemsOfAnHour: problems with pods that come and go are logged seldom.
+func TestPodProblemsOfAnHour(t *testing.T) {
+	var out bytes.Buffer
+	n := &node{Options: Options{Log: textLog(&out)}}
+	n.journal = newJournal(n.Log)
+	hour(t, func(i int, now time.Time) {
+		n.ownSide.damaged = []error{fmt.Errorf("record %d is damaged", i)}
+		n.podProblems(now, true)
+	})
+	if n := strings.Count(out.String(), "\n"); n == 0 || n > 80 {
+		t.Errorf("%d lines", n)
 	}
 }
 

@@ -88,7 +88,7 @@ func (j *journal) resolved(topic string) {
 // warn logs a warning of the backend about the config and the uplink, once. An empty text ends the warning.
 func (j *journal) warn(text string) {
 	if text != j.warning && text != "" {
-		j.log.Warn(text)
+		j.few("network config", time.Now(), func() { j.log.Warn(text) })
 	}
 	j.warning = text
 }
@@ -104,7 +104,9 @@ func (j *journal) unknownKeys(keys []subnet.UnknownKey) {
 		text += fmt.Sprintf("; and %d more", more)
 	}
 	if text != j.unknown && text != "" {
-		j.log.Warn("network config: keys without effect: " + text[len("; "):])
+		j.few("network config", time.Now(), func() {
+			j.log.Warn("network config: keys without effect: " + text[len("; "):])
+		})
 	}
 	j.unknown = text
 }

@@ -45,7 +45,7 @@ const (
 	// endedCheck is how often it is checked whether a pod whose link is gone has ended.
 	endedCheck      = 5 * time.Second
 	manyPodProblems = 5
-	podsLogged      = time.Minute
+	podsLogged      = 10 * time.Minute
 )
 
 // newOwnSide returns an ownSide for the records beside a subnet file. It makes their directory: one that does not exist

@@ -358,6 +358,10 @@ func TestRefusedForAnHour(t *testing.T) {
 	accept := func(want subnet.Lease) (subnet.Record, error) {
 		return subnet.Record{Lease: want, Name: want.Key(), Version: 1, Order: 1, LeaseID: 1}, nil
 	}
+	clone := subnet.Record{Lease: leaseOf(ownID, "10.5.0.64/27", 2), Name: "10.5.0.64-27", Version: 1, Order: -1, LeaseID: 1}
+	younger := clone
+	younger.Lease, younger.Name, younger.Order = leaseOf(ownID, "10.5.0.96/27", 1), "10.5.0.96-27", 1
+	keep := func(subnet.Lease) (subnet.Record, error) { return younger, nil }
 	other := subnet.Record{Lease: leaseOf(otherID, "10.5.0.32/27", 1), Name: "10.5.0.32-27", Version: 1, Order: 1, LeaseID: 1}
 	for name, x := range map[string]struct {
 		store refusing
@@ -378,7 +382,11 @@ func TestRefusedForAnHour(t *testing.T) {
 		"a question fails":       {there: []subnet.Record{other}, store: refusing{claim: accept, challenge: errors.New("no leader")}},
 		"a question is too late": {there: []subnet.Record{other}, store: refusing{claim: accept, challenge: subnet.ErrTaken}},
 		"silent, and then taken": {there: []subnet.Record{other}, store: refusing{claim: refuse(subnet.ErrTaken)}},
-		"silent, and then lost":  {there: []subnet.Record{other}, store: refusing{claim: accept, hold: subnet.ErrLost}},
+		"a clone cannot be asked": {there: []subnet.Record{clone, younger},
+			store: refusing{claim: keep, challenge: errors.New("no leader")}},
+		"a clone changes its lease": {there: []subnet.Record{clone, younger},
+			store: refusing{claim: keep, challenge: subnet.ErrTaken}},
+		"silent, and then lost": {there: []subnet.Record{other}, store: refusing{claim: accept, hold: subnet.ErrLost}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/outage"
 )
@@ -25,13 +26,20 @@ type hold struct {
 	current subnet.Record // guarded by Store.mu, as Watch looks at it
 	changed chan struct{} // holds a token if another process may have written the key
 
-	renew bool          // due: to renew the etcd lease
-	look  bool          // due: to read the key
-	write *entry        // due: to be written
-	tried []entry       // written, or not: the answer was lost
+	renew bool    // due: to renew the etcd lease
+	look  bool    // due: to read the key
+	write *entry  // due: to be written
+	tried []entry // written, or not: the answer was lost
+
+	answers backoff.Backoff // between answers to questions of other nodes
+
 	every time.Duration // the time between renewals: a third of the etcd lease's
 	until time.Time     // when the etcd lease ends without another renewal; guarded by Store.mu
 }
+
+// answerBackoff spaces answers: another client that asks again and again must not make this node write as often. A node
+// that asks waits several times as long.
+var answerBackoff = backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second, Settle: 8}
 
 // Hold implements [subnet.Store].
 //
@@ -72,6 +80,9 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 		default:
 			trouble.Over()
 			again.reset()
+			if h.look { // there is a question, which is answered later
+				pause = min(pause, time.Until(h.answers.At()))
+			}
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -124,11 +135,8 @@ func (s *Store) keep(ctx context.Context, h *hold) error {
 		h.write, h.tried, h.look = nil, nil, false // the transaction has read the key
 	}
 	if h.look {
-		if err := s.lookAt(ctx, h); err != nil {
-			return err
-		}
+		return s.lookAt(ctx, h)
 	}
-	h.look = false
 	return nil
 }
 
@@ -186,8 +194,15 @@ func (s *Store) lookAt(ctx context.Context, h *hold) error {
 	}
 	s.holding(h, r)
 	if challengeOf(kv.Value) != "" {
-		return s.answer(ctx, h)
+		if !h.answers.Due(time.Now()) {
+			return nil // and the key is read again
+		}
+		h.answers.Next(answerBackoff, time.Now())
+		if err := s.answer(ctx, h); err != nil {
+			return err
+		}
 	}
+	h.look = false
 	return nil
 }
 

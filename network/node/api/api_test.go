@@ -1,10 +1,12 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -12,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -221,4 +224,44 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s: got  %s\nwant %s", kind, b, want)
 		}
 	}
+}
+
+// refusing is a listener that cannot accept connections.
+type refusing struct{ closed chan struct{} }
+
+// tooMany is what a process without free file descriptors gets.
+type tooMany struct{ error }
+
+func (tooMany) Timeout() bool   { return true }
+func (tooMany) Temporary() bool { return true }
+
+func (l refusing) Accept() (net.Conn, error) {
+	select {
+	case <-l.closed:
+		return nil, net.ErrClosed
+	default:
+		return nil, tooMany{errors.New("too many open files")}
+	}
+}
+
+func (l refusing) Close() error   { close(l.closed); return nil }
+func (l refusing) Addr() net.Addr { return &net.UnixAddr{Name: "socket"} }
+
+// TestLinesWithoutDescriptors: a server that can accept no connection for an hour tries again, and logs that seldom.
+func TestLinesWithoutDescriptors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		logger := logrus.New()
+		logger.SetOutput(&out)
+		s := &Server{
+			log: logger, now: time.Now, handlers: []http.Handler{http.NewServeMux()},
+			listeners: []net.Listener{refusing{make(chan struct{})}},
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		s.Serve(ctx, nil)
+		if n := strings.Count(out.String(), "\n"); n == 0 || n > 80 {
+			t.Errorf("%d lines in an hour:\n%.500s", n, out.String())
+		}
+	})
 }

@@ -75,7 +75,7 @@ type Keeper struct {
 	failing bool            // an error was logged
 	repairs backoff.Backoff // between lines about repairs
 	errors  backoff.Limiter // lines about errors
-	changes backoff.Limiter // lines about changes of the status
+	changes backoff.Limiter // lines about changes of the status, and of the rules by this node
 	logged  filter.Status
 }
 
@@ -184,7 +184,7 @@ func (k *Keeper) check(ctx context.Context, p filter.Policy) {
 	case len(changed) > 0 && external && k.repairs.Due(time.Now()):
 		k.repairs.Next(repairsBackoff, time.Now())
 		k.log.WithField("changed", changed).Warn("repaired external changes to packet filter rules")
-	case len(changed) > 0 && !external:
+	case len(changed) > 0 && !external && k.mayLog():
 		k.log.WithField("changed", changed).Info("packet filter rules installed")
 	}
 	switch {
@@ -207,7 +207,7 @@ func (k *Keeper) check(ctx context.Context, p filter.Policy) {
 
 // logStatus logs what is new in a status.
 func (k *Keeper) logStatus(now filter.Status) {
-	if now.Mode != k.logged.Mode || now.Why != k.logged.Why {
+	if (now.Mode != k.logged.Mode || now.Why != k.logged.Why) && k.mayLog() {
 		k.log.Infof("packet filter: %s (%s)", now.Mode, now.Why)
 	}
 	k.logProblems(logrus.ErrorLevel, unmet(k.logged), unmet(now))
@@ -220,13 +220,18 @@ func (k *Keeper) logStatus(now filter.Status) {
 // logProblems logs each problem that was not there before, and the end of all problems of a kind.
 func (k *Keeper) logProblems(level logrus.Level, before, now []string) {
 	for _, text := range now {
-		if !slices.Contains(before, text) && k.changes.Allow(4*fewLines, fewLogged, time.Now()) == backoff.Pass {
+		if !slices.Contains(before, text) && k.mayLog() {
 			k.log.WithFields(nil).Log(level, "packet filter: "+text)
 		}
 	}
-	if len(before) > 0 && len(now) == 0 && k.changes.Allow(4*fewLines, fewLogged, time.Now()) == backoff.Pass {
+	if len(before) > 0 && len(now) == 0 && k.mayLog() {
 		k.log.Info("packet filter: problem resolved: " + strings.Join(before, "; "))
 	}
+}
+
+// mayLog reports whether a line about a change may be logged.
+func (k *Keeper) mayLog() bool {
+	return k.changes.Allow(4*fewLines, fewLogged, time.Now()) == backoff.Pass
 }
 
 func unmet(s filter.Status) []string {

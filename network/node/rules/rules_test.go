@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"sync"
@@ -216,6 +217,44 @@ func TestResync(t *testing.T) {
 			}
 		})
 	}
+}
+
+// halting is a filter that changes something with each check, and then fails, in another mode each time.
+type halting struct {
+	fakeFilter
+	n int
+}
+
+func (f *halting) Ensure(ctx context.Context, p filter.Policy) ([]string, error) {
+	f.mu.Lock()
+	watched := f.changed != nil
+	f.mu.Unlock()
+	if watched {
+		f.external()
+	}
+	f.n++
+	f.status.Mode = filter.NFTables
+	if f.n%2 == 0 {
+		f.status.Mode = filter.IPTables
+	}
+	return []string{fmt.Sprint("rule ", f.n)}, fmt.Errorf("error %d", f.n)
+}
+
+// TestLinesOfAnHour: rules that another process undoes all the time, and that cannot be made as a whole, are logged
+// seldom.
+func TestLinesOfAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &halting{fakeFilter: fakeFilter{notified: true}}
+		var log bytes.Buffer
+		k := New(f, logTo(&log), time.Minute, func() {})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		k.Set(first)
+		k.Run(ctx)
+		if lines := strings.Count(log.String(), "\n"); f.n < 1000 || lines == 0 || lines > 200 {
+			t.Errorf("%d lines of %d checks", lines, f.n)
+		}
+	})
 }
 
 // TestActivity: if others change the packet filter anywhere, the next resync checks.
