@@ -267,6 +267,9 @@ func TestJudge(t *testing.T) {
 		{"the own side out of sync", func(f *Facts) {
 			f.Status.Pods = &status.Pods{Count: 1, Bridges: []status.PodBridge{{Name: "cni0", Differs: []status.Text{"bridge cni0"}}}}
 		}, Failure, "what the pods on cni0 depend on is out of sync: bridge cni0", "journalctl"},
+		{"pods without a record", func(f *Facts) {
+			f.Status.Pods = &status.Pods{Unmanaged: []status.UnmanagedPods{{Count: 3, Why: "no record"}}}
+		}, Pass, "3 pods are not managed: no record", ""},
 		{"another bridge with the own subnet in its prefix", func(f *Facts) {
 			f.Links = append(f.Links, Link{Name: "docker0", Kind: "bridge", Up: true, Addresses: []netip.Prefix{prefix("10.5.0.1/16")}})
 		}, Warning, "device docker0 has 10.5.0.0/16, which overlaps this node's subnet 10.5.1.0/24", "another prefix"},

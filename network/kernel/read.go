@@ -173,7 +173,7 @@ func (k *Kernel) readLinks() error {
 		k.observeTended(m)
 	}
 	k.tended.stale = true
-	maps.DeleteFunc(k.tended.veths, func(index int32, _ struct{}) bool { return k.links[index] == "" })
+	maps.DeleteFunc(k.tended.veths, func(index, _ int32) bool { return k.links[index] == "" })
 	t.Links.Sweep(func(string) bool { return true })
 	t.Bridges.Sweep(func(string) bool { return true })
 	t.Ports.Sweep(func(string) bool { return true })

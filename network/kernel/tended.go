@@ -20,13 +20,13 @@ type tended struct {
 	again   map[int32]struct{}           // ports to read again
 	indexes map[string]int32             // the last interface index of each device: one that was renamed keeps it
 	macs    map[string]network.MAC       // of each bridge, see noteMAC
-	veths   map[int32]struct{}           // all of this node, by interface index
+	veths   map[int32]int32              // all of this node: the index of the master of each; 0: none
 }
 
 func newTended() tended {
 	return tended{
 		names: map[string]network.PodDevice{}, again: map[int32]struct{}{}, indexes: map[string]int32{},
-		macs: map[string]network.MAC{}, veths: map[int32]struct{}{},
+		macs: map[string]network.MAC{}, veths: map[int32]int32{},
 	}
 }
 
@@ -72,6 +72,17 @@ func (k *Kernel) IsVeth(name string) bool {
 	return there && is
 }
 
+// VethsOn returns the veth devices that are attached to a bridge.
+func (k *Kernel) VethsOn(bridge string) (names []string) {
+	index, there := k.byName[bridge]
+	for veth, master := range k.tended.veths {
+		if there && master == index {
+			names = append(names, k.links[veth])
+		}
+	}
+	return names
+}
+
 // renamedFrom returns the index of a device that had the name, and has another one now.
 func (k *Kernel) renamedFrom(name string) (index int32, ok bool) {
 	if index, ok = k.tended.indexes[name]; !ok {
@@ -84,7 +95,7 @@ func (k *Kernel) renamedFrom(name string) (index int32, ok bool) {
 // tendedAdded and tendedGone note that a device was added, or that it lost its name.
 func (k *Kernel) tendedAdded(m linkMessage) {
 	if m.link.Kind == "veth" {
-		k.tended.veths[m.index] = struct{}{}
+		k.tended.veths[m.index] = m.master
 	}
 	if _, is := k.tended.names[m.name]; is && k.tended.indexes[m.name] != m.index {
 		k.tended.indexes[m.name], k.tended.stale = m.index, true

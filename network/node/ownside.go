@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -303,15 +304,38 @@ func (n *node) podAt(a netip.Addr) (p pods.Pod, depends network.State, ok bool) 
 // plugin stored records: a route out of a pod's link to one address.
 func (n *node) shadows() []network.Shadow {
 	all := n.tables.Shadows()
-	pod := func(x network.Shadow) bool {
-		if !x.Own || !x.Key.Prefix.IsSingleIP() || x.Route.Type != network.Unicast || x.Route.Gateway.IsValid() {
-			return false
-		}
-		_, _, recorded := n.podAt(x.Key.Prefix.Addr())
-		return !recorded && n.kernel.IsVeth(x.Route.Link)
-	}
-	if !slices.ContainsFunc(all, pod) {
+	if !slices.ContainsFunc(all, n.leadsToUnrecorded) {
 		return all
 	}
-	return slices.DeleteFunc(slices.Clone(all), pod)
+	return slices.DeleteFunc(slices.Clone(all), n.leadsToUnrecorded)
+}
+
+// leadsToUnrecorded reports whether a foreign route leads to a pod without a record, by the pod's own link.
+func (n *node) leadsToUnrecorded(x network.Shadow) bool {
+	if !x.Own || !x.Key.Prefix.IsSingleIP() || x.Route.Type != network.Unicast || x.Route.Gateway.IsValid() {
+		return false
+	}
+	_, _, recorded := n.podAt(x.Key.Prefix.Addr())
+	return !recorded && n.kernel.IsVeth(x.Route.Link)
+}
+
+// unrecorded counts the links of pods that have no record: those of flannel's plugin, or of a version of ours that
+// stored none.
+func (n *node) unrecorded() int {
+	recorded, links := map[string]struct{}{}, map[string]struct{}{}
+	for _, p := range n.ownSide.pods {
+		recorded[p.Port] = struct{}{}
+	}
+	for _, bridge := range n.podBridges() {
+		for _, veth := range n.kernel.VethsOn(bridge) {
+			links[veth] = struct{}{}
+		}
+	}
+	for _, x := range n.tables.Shadows() {
+		if n.leadsToUnrecorded(x) {
+			links[x.Route.Link] = struct{}{}
+		}
+	}
+	maps.DeleteFunc(links, func(veth string, _ struct{}) bool { _, is := recorded[veth]; return is })
+	return max(0, len(links)-len(n.ownSide.damaged)) // each damaged record is that of one of them
 }

@@ -477,6 +477,41 @@ func must[T any](x T, err error) T {
 	return x
 }
 
+// TestOwnSideUnrecorded: pods without a record, as of flannel's plugin, are counted, and are no problem.
+func TestOwnSideUnrecorded(t *testing.T) {
+	for _, delegate := range []string{`{"isDefaultGateway":true}`, `{"type":"ptp"}`} {
+		t.Run(delegate, func(t *testing.T) {
+			n := startPodNode(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`, delegate)
+			n.add(t, "a")
+			n.add(t, "b")
+			n.whole(t, 2)
+			unmanaged := func(records, want int) {
+				t.Helper()
+				eventually(t, "pods without a record", func() error {
+					s, count := n.now(t), 0
+					if s.Pods == nil || s.Pods.Count != records || s.State != status.Ready || len(s.Problems) > 0 {
+						return fmt.Errorf("%+v, state %s, problems %+v", s.Pods, s.State, s.Problems)
+					}
+					for _, u := range s.Pods.Unmanaged {
+						count += u.Count
+					}
+					if count != want {
+						return fmt.Errorf("%+v, want %d without a record", s.Pods, want)
+					}
+					return nil
+				})
+			}
+			unmanaged(2, 0)
+			for i, id := range []string{"a", "b"} {
+				if err := os.Remove(filepath.Join(attachment.Dir(n.SubnetFile), "cbr0:"+id+":eth0")); err != nil {
+					t.Fatal(err)
+				}
+				unmanaged(1-i, 1+i)
+			}
+		})
+	}
+}
+
 // TestOwnSidePointToPoint: pods of the ptp plugin have an address and a route each on the node, and no bridge.
 func TestOwnSidePointToPoint(t *testing.T) {
 	n := startPodNode(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`, `{"type":"ptp"}`)

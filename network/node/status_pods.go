@@ -13,7 +13,11 @@ import (
 // podsStatus describes the node's own side; nil if no pod was started.
 func (n *node) podsStatus() *status.Pods {
 	o := &n.ownSide
-	if len(o.pods)+len(o.damaged) == 0 {
+	unrecorded := 0
+	if n.config != nil && n.backend != nil {
+		unrecorded = n.unrecorded()
+	}
+	if len(o.pods)+len(o.damaged)+unrecorded == 0 {
 		return nil
 	}
 	s := &status.Pods{Count: len(o.pods) + len(o.damaged), Bridges: n.podGroups(), Damaged: len(o.damaged)}
@@ -25,6 +29,10 @@ func (n *node) podsStatus() *status.Pods {
 	}
 	for _, text := range slices.Sorted(maps.Keys(why)) {
 		s.Unmanaged = append(s.Unmanaged, status.UnmanagedPods{Count: why[text], Why: status.Text(text)})
+	}
+	if unrecorded > 0 {
+		s.Unmanaged = append(s.Unmanaged, status.UnmanagedPods{Count: unrecorded, Why: "the CNI plugin that started them " +
+			"stored no record: another plugin, or an earlier version; they are managed once they are restarted"})
 	}
 	return s
 }

@@ -167,7 +167,7 @@ type PeerCounts struct {
 
 // Pods is the node's own side: what its pods depend on, as far as the CNI plugin stored it.
 type Pods struct {
-	Count     int             `json:"count"`             // attachments of pods
+	Count     int             `json:"count"`             // attachments of pods that have a record
 	Bridges   []PodBridge     `json:"bridges,omitempty"` // by name; an empty name stands for pods without a bridge
 	Unmanaged []UnmanagedPods `json:"unmanaged,omitempty"`
 	Damaged   int             `json:"damaged,omitempty"` // records that cannot be read
@@ -184,7 +184,7 @@ type PodBridge struct {
 	Since     time.Time      `json:"since,omitzero"`    // since when it is out of sync
 }
 
-// UnmanagedPods are pods that depend on what the daemon does not know.
+// UnmanagedPods are pods that depend on what the daemon does not know, or that have no record.
 type UnmanagedPods struct {
 	Count int  `json:"count"`
 	Why   Text `json:"why"`
