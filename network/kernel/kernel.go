@@ -48,7 +48,8 @@ type Kernel struct {
 	uplink       string                   // the device that carries the overlay; empty: none
 	uplinkStale  bool                     // a notification may concern it
 	near         map[nearAddress]struct{} // see Overlapping
-	routingStale bool                     // see RoutingStale
+	ports        *portUsers
+	routingStale bool // see RoutingStale
 	// overlayStale: notifications of routes that concern us now may have been ignored.
 	overlayStale bool
 
@@ -91,6 +92,7 @@ func Open(tables *network.Tables) (*Kernel, error) {
 		settings:     staleSettings{of: map[string]struct{}{}},
 		tended:       newTended(),
 		near:         map[nearAddress]struct{}{},
+		ports:        newPortUsers(),
 	}
 	tables.VTEPs.ApplyBatch(k.VTEPs)
 	tables.ApplyLinks(func(name string, c network.Change[network.Link]) (network.LinkEffects, error) {
@@ -131,8 +133,9 @@ func explained[K, V comparable](
 // HasNexthops reports whether this kernel has nexthop objects (Linux 5.3).
 func (k *Kernel) HasNexthops() bool { return k.nexthops }
 
-// Close closes the sockets.
+// Close closes the sockets, and ends what runs in the background.
 func (k *Kernel) Close() {
+	k.ports.close()
 	k.handle.Close()
 	k.raw[unix.NETLINK_ROUTE].Close()
 	k.batch.close()

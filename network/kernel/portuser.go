@@ -1,42 +1,141 @@
 package kernel
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
 )
 
-// portInUse says who has the UDP port of a device that the kernel refuses to set up, for an error, and what to do. A
-// device is looked for first: the kernel's own sockets belong to no process.
+const (
+	portUserTime  = 2 * time.Second  // how long the user of a port is looked for: a host can have many processes
+	portUserAgain = 10 * time.Second // when it is looked for again while the port is in use
+	portUserKept  = time.Minute      // how long an answer counts after the last question
+)
+
+// portUsers looks for the users of UDP ports in goroutines of its own, one for each port at a time.
+type portUsers struct {
+	ctx  context.Context
+	stop context.CancelFunc
+	wait sync.WaitGroup
+	mu   sync.Mutex
+	of   map[uint16]portUser
+}
+
+// portUser is what is known of the user of a port.
+type portUser struct {
+	text    string    // who it is, and what to do; empty: not known
+	asked   time.Time // the last time that it was of interest
+	looked  time.Time // when it was looked for
+	looking bool
+}
+
+func newPortUsers() *portUsers {
+	u := &portUsers{of: map[uint16]portUser{}}
+	u.ctx, u.stop = context.WithCancel(context.Background())
+	return u
+}
+
+func (u *portUsers) close() {
+	u.stop()
+	u.wait.Wait()
+}
+
+// ask returns what is known of the user of a port, and whether that is to be looked for.
+func (u *portUsers) ask(port uint16, now time.Time) (text string, look bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	x := u.of[port]
+	if now.Sub(x.asked) > portUserKept {
+		x.text, x.looked = "", time.Time{}
+	}
+	x.asked = now
+	if look = !x.looking && now.Sub(x.looked) > portUserAgain; look {
+		x.looked, x.looking = now, true
+	}
+	u.of[port] = x
+	return x.text, look
+}
+
+// look has find called in a goroutine, and keeps what it returns.
+func (u *portUsers) look(port uint16, find func(context.Context) string) {
+	u.wait.Go(func() {
+		ctx, cancel := context.WithTimeout(u.ctx, portUserTime)
+		defer cancel()
+		text := find(ctx)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		x := u.of[port]
+		x.text, x.looking = text, false
+		u.of[port] = x
+	})
+}
+
+// portInUse says who has the UDP port of a device that the kernel refuses to set up, for an error, and what to do. The
+// first error does not say who: reading the files of all processes takes long, and the change is tried again soon.
 func (k *Kernel) portInUse(name string, want network.LinkSettings) string {
 	settings, ok := want.(network.VXLAN)
 	if !ok {
 		return "the UDP port is in use"
 	}
-	const other = "or set another Backend.Port in the network config, for all nodes"
-	if links, err := k.handle.LinkList(); err == nil {
+	port := settings.Port
+	text, look := k.ports.ask(port, time.Now())
+	if look {
+		// Opened here: the goroutine's thread can be in another network namespace.
+		handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		var tables []*os.File
+		for _, file := range []string{"udp", "udp6"} {
+			if f, err := os.Open("/proc/thread-self/net/" + file); err == nil {
+				tables = append(tables, f)
+			}
+		}
+		k.ports.look(port, func(ctx context.Context) string {
+			for _, f := range tables {
+				defer f.Close()
+			}
+			if err == nil {
+				defer handle.Close()
+			}
+			return findPortUser(ctx, handle, tables, name, port)
+		})
+	}
+	return cmp.Or(text, fmt.Sprintf("UDP port %d is in use: \"ss -lunp\" may show by which process, %s", port, otherPort))
+}
+
+const otherPort = "or set another Backend.Port in the network config, for all nodes"
+
+// findPortUser says who has a UDP port, and what to do; empty: not found. A device is looked for first: the kernel's
+// own sockets belong to no process. handle may be nil.
+func findPortUser(ctx context.Context, handle *netlink.Handle, tables []*os.File, name string, port uint16) string {
+	if handle != nil {
+		links, _ := handle.LinkList() // unreadable: unknown
 		for _, l := range links {
-			if port, how := tunnelPort(l); port == settings.Port && l.Attrs().Name != name {
+			if p, how := tunnelPort(l); p == port && l.Attrs().Name != name {
 				return fmt.Sprintf("UDP port %d is in use by device %s (%s%s): delete it (ip link delete %s), %s",
-					settings.Port, l.Attrs().Name, l.Type(), how, l.Attrs().Name, other)
+					port, l.Attrs().Name, l.Type(), how, l.Attrs().Name, otherPort)
 			}
 		}
 	}
 	var inodes []string
-	for _, file := range []string{"udp", "udp6"} {
-		inodes = append(inodes, udpSockets("/proc/thread-self/net/"+file, settings.Port)...)
+	for _, f := range tables {
+		inodes = append(inodes, udpSockets(f, port)...)
 	}
-	if user := socketUser(inodes); user != "" {
-		return fmt.Sprintf("UDP port %d is in use by %s: stop it, %s", settings.Port, user, other)
+	if user := socketUser(ctx, inodes); user != "" {
+		return fmt.Sprintf("UDP port %d is in use by %s: stop it, %s", port, user, otherPort)
 	}
-	return fmt.Sprintf("UDP port %d is in use: \"ss -lunp\" may show by which process, %s", settings.Port, other)
+	return ""
 }
 
 // tunnelPort returns the UDP port on which a tunnel device receives, and what to say of it beside its kind; 0: it is no
@@ -63,8 +162,8 @@ func tunnelPort(l netlink.Link) (port uint16, how string) {
 }
 
 // udpSockets returns the inodes of the sockets that are bound to a port; one of the kernel's own has the inode 0.
-func udpSockets(table string, port uint16) (inodes []string) {
-	data, _ := os.ReadFile(table) // unreadable: unknown
+func udpSockets(table io.Reader, port uint16) (inodes []string) {
+	data, _ := io.ReadAll(table) // unreadable: unknown
 	for line := range strings.Lines(string(data)) {
 		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
 		fields := strings.Fields(line)
@@ -79,8 +178,8 @@ func udpSockets(table string, port uint16) (inodes []string) {
 	return inodes
 }
 
-// socketUser describes a process that has one of the sockets; empty: none is found.
-func socketUser(inodes []string) string {
+// socketUser describes a process that has one of the sockets; empty: none is found before ctx ends.
+func socketUser(ctx context.Context, inodes []string) string {
 	if len(inodes) == 0 {
 		return ""
 	}
@@ -89,13 +188,14 @@ func socketUser(inodes []string) string {
 	}
 	processes, _ := os.ReadDir("/proc")
 	for _, p := range processes {
+		if ctx.Err() != nil {
+			return ""
+		}
 		if _, err := strconv.Atoi(p.Name()); err != nil {
 			continue
 		}
-		for _, inode := range inodes {
-			if has, _ := hasSocket("/proc/"+p.Name()+"/fd", inode); has {
-				return fmt.Sprintf("pid %s (%s)", p.Name(), commandOf("/proc/"+p.Name()))
-			}
+		if has, _ := hasSocket("/proc/"+p.Name()+"/fd", inodes...); has {
+			return fmt.Sprintf("pid %s (%s)", p.Name(), commandOf("/proc/"+p.Name()))
 		}
 	}
 	return "a process that cannot be seen from here, perhaps of another container"

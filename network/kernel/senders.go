@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -100,12 +101,13 @@ func socketOf(port uint32) (inode string) {
 	return ""
 }
 
-// hasSocket reports whether one of the files in a directory of /proc is the socket with an inode.
-func hasSocket(dir, inode string) (bool, error) {
+// hasSocket reports whether one of the files in a directory of /proc is a socket with one of these inodes.
+func hasSocket(dir string, inodes ...string) (bool, error) {
 	files, err := os.ReadDir(dir)
 	for _, f := range files {
 		target, linkErr := os.Readlink(dir + "/" + f.Name())
-		if target == "socket:["+inode+"]" {
+		inode, socket := strings.CutPrefix(target, "socket:[")
+		if socket && slices.Contains(inodes, strings.TrimSuffix(inode, "]")) {
 			return true, nil
 		}
 		if errors.Is(linkErr, fs.ErrPermission) {
