@@ -23,6 +23,11 @@ const (
 	ReasonOldVersion  Reason = "old-version" // it lacks an API that is needed
 	ReasonOversized   Reason = "oversized"   // an object below our prefix is too large to be read
 
+	// The subnets that it gives to nodes; see [Allocator].
+	ReasonNoNode    Reason = "no-node"    // it does not know this node
+	ReasonNoSubnet  Reason = "no-subnet"  // it has given this node none
+	ReasonNoSubnets Reason = "no-subnets" // it gives none to any node
+
 	// TLS.
 	ReasonUntrustedCertificate      Reason = "untrusted-certificate"       // its authority is none of ours
 	ReasonExpiredCertificate        Reason = "expired-certificate"         // the store's, or our clock is wrong
