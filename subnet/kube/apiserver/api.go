@@ -112,6 +112,8 @@ type WatchOptions struct {
 	Initial bool
 	// Name asks for the object of this name alone, as in [ListOptions].
 	Name string
+	// Opened is called once the server has accepted the watch, before any event; nil: not. An error ends the watch.
+	Opened func(Identity) error
 }
 
 // Node is a Node with what selvage needs of its spec and status.

@@ -54,6 +54,11 @@ func (c *Client) Watch(ctx context.Context, r Resource, o WatchOptions, each fun
 		return noInitial(o, err)
 	}
 	defer a.Close()
+	if o.Opened != nil {
+		if err := o.Opened(a.identity()); err != nil {
+			return err
+		}
+	}
 	w := watch{client: c, initial: o.Initial, last: o.From, store: a.identity()}
 	for s := newStream(a); ; {
 		m, err := s.frame()
