@@ -1,0 +1,211 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/kube/apiserver"
+)
+
+const (
+	// pageSize is how many records are handed over in one event of a snapshot.
+	pageSize = 1000
+	// manySpecs is from how many Nodes on whose spec is needed they are listed and not read one by one.
+	manySpecs = 64
+	// specTimeout bounds the read of a Node in the middle of a stream.
+	specTimeout = 3 * time.Second
+)
+
+// listing is a list of all Nodes that is not complete yet.
+type listing struct {
+	nodes   map[string]*knownNode
+	records map[string]subnet.Record
+	lacking map[string]apiserver.Object // Nodes with a lease of which only the spec says which subnets they have
+	p       position                    // what the list amounts to
+	another bool                        // it is of another history than the position
+}
+
+func newListing() *listing {
+	return &listing{
+		nodes: map[string]*knownNode{}, records: map[string]subnet.Record{}, lacking: map[string]apiserver.Object{},
+	}
+}
+
+// add takes in a Node of the list; w has what was known before.
+func (l *listing) add(w *watcher, o apiserver.Object) {
+	known := w.nodes[o.Name]
+	if w.position.contradicts(&o, known) {
+		l.another = true
+	}
+	l.drop(o.Name)
+	n := &knownNode{uid: uidOf(&o), version: o.Version}
+	if known != nil && known.uid == n.uid {
+		n.spec = known.spec
+	}
+	l.nodes[o.Name] = n
+	l.p.note(&o)
+	if !w.names.isLease(&o) {
+		return
+	}
+	if cidrs, ok := n.subnets(&o); ok {
+		l.records[o.Name] = w.names.record(&o, cidrs)
+	} else {
+		l.lacking[o.Name] = o
+	}
+}
+
+// drop forgets a Node: a list that comes as a stream can end with changes.
+func (l *listing) drop(name string) {
+	delete(l.nodes, name)
+	delete(l.records, name)
+	delete(l.lacking, name)
+}
+
+// subnets returns the subnets of a Node as far as they are known without its spec.
+func (n *knownNode) subnets(o *apiserver.Object) (cidrs podCIDRs, ok bool) {
+	switch {
+	case o.Bad != nil:
+		return cidrs, true
+	case n.spec != nil:
+		return *n.spec, true
+	}
+	return annotated(o)
+}
+
+// list reads all Nodes without a stream.
+func (w *watcher) list(ctx context.Context) (*listing, error) {
+	l := newListing()
+	version, err := w.client.List(ctx, apiserver.Nodes, apiserver.ListOptions{}, func(page apiserver.Page) error {
+		if page.First {
+			l = newListing()
+		}
+		l.p.stores[byList] = page.Store
+		for _, o := range page.Objects {
+			l.add(w, o)
+		}
+		return nil
+	})
+	l.p.seen = version
+	if err != nil {
+		return nil, fmt.Errorf("list the Nodes: %w", err)
+	}
+	return l, nil
+}
+
+// complete reads the specs that a list needs: flannel's Nodes do not name their subnets in their metadata.
+func (w *watcher) complete(ctx context.Context, l *listing) error {
+	take := func(node *apiserver.Node) {
+		o, ok := l.lacking[node.Name]
+		if !ok || node.UID != o.UID {
+			return // it was registered again meanwhile, and the watch will say so
+		}
+		cidrs := parsePodCIDRs(node.PodCIDRs)
+		if cidrs.none() {
+			return
+		}
+		l.nodes[o.Name].spec = &cidrs
+		l.records[o.Name] = w.names.record(&o, cidrs)
+		delete(l.lacking, o.Name)
+	}
+	if len(l.lacking) >= manySpecs {
+		_, err := w.client.Nodes(ctx, apiserver.ListOptions{NotOlderThan: l.p.seen}, func(page apiserver.NodePage) error {
+			for i := range page.Nodes {
+				take(&page.Nodes[i])
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("list the podCIDRs of %d Nodes: %w", len(l.lacking), err)
+		}
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.lacking)) {
+		node, err := w.client.Node(ctx, name)
+		switch {
+		case isNotFound(err):
+		case err != nil:
+			return fmt.Errorf("read the podCIDRs of Node %s: %w", name, err)
+		default:
+			take(&node)
+		}
+	}
+	return nil
+}
+
+// finish takes over a complete list. If the store has the history that was seen, whatever was deleted meanwhile is
+// reported as such; else the list is a snapshot.
+func (w *watcher) finish(ctx context.Context, l *listing) error {
+	if err := w.complete(ctx, l); err != nil {
+		return err
+	}
+	old := w.position
+	if !w.resumed {
+		wiped := old.other(byList, l.p.stores[byList]) || old.other(byWatch, l.p.stores[byWatch])
+		if old.seen > 0 && (l.another || wiped || l.p.seen < old.seen) {
+			w.regress()
+		}
+	} else if l.p.seen < old.seen {
+		return fmt.Errorf("list the Nodes: version %d is older than %d", l.p.seen, old.seen)
+	}
+	if !w.regressed {
+		for kind, store := range old.stores {
+			if l.p.stores[kind] == (apiserver.Identity{}) {
+				l.p.stores[kind] = store
+			}
+		}
+	}
+	w.pending = map[string]*pendingNode{}
+	for name, o := range l.lacking {
+		w.pending[name] = &pendingNode{object: o} // it is read at its next event
+	}
+	if w.resumed {
+		return w.adopt(l)
+	}
+	return w.snapshot(l)
+}
+
+// snapshot hands over a list as a whole.
+func (w *watcher) snapshot(l *listing) error {
+	for name, r := range l.records {
+		n := l.nodes[name]
+		n.leased, n.sum = true, sumOf(&r)
+	}
+	w.nodes, w.position = l.nodes, l.p
+	for page := range slices.Chunk(slices.Collect(maps.Values(l.records)), pageSize) {
+		if err := w.deliver(subnet.Event{Type: subnet.Page, Revision: l.p.seen, Put: page}); err != nil {
+			return err
+		}
+	}
+	w.conf.read(w.logConfig)
+	synced := subnet.Event{
+		Type: subnet.Synced, Revision: l.p.seen, ConfigSet: true, Config: w.conf.data, Regressed: w.regressed,
+	}
+	if err := w.deliver(synced); err != nil {
+		return err
+	}
+	w.synced, w.regressed = true, false
+	return nil
+}
+
+// adopt hands over what differs between a list and what was handed over before.
+func (w *watcher) adopt(l *listing) error {
+	var b batch
+	for name, n := range w.nodes {
+		if _, ok := l.records[name]; n.leased && !ok {
+			b.delete(name)
+		}
+	}
+	for name, r := range l.records {
+		n, old := l.nodes[name], w.nodes[name]
+		n.leased, n.sum = true, sumOf(&r)
+		if old == nil || !old.leased || old.sum != n.sum {
+			b.put(r)
+		}
+	}
+	w.nodes, w.position = l.nodes, l.p
+	return w.hand(&b, true)
+}

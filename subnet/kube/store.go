@@ -1,0 +1,145 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/kube/apiserver"
+	"github.com/selvage-net/selvage/subnet/outage"
+)
+
+// Store is a [subnet.Store] on the Kubernetes API. Make one with [New].
+type Store struct {
+	opts    Options
+	client  *apiserver.Client
+	names   names
+	contact *outage.Outage // of Watch
+
+	awaited atomic.Int64 // the version of the latest claim: Watch reports as soon as it has passed it
+
+	mu     sync.Mutex
+	node   string // the name of this node's Node; empty: not known yet
+	wakes  map[chan struct{}]struct{}
+	latest map[identity]subnet.Record // what Hold has made of records, for Release
+}
+
+var (
+	_ subnet.Store          = (*Store)(nil)
+	_ subnet.HealthReporter = (*Store)(nil)
+	_ subnet.Examiner       = (*Store)(nil)
+	_ subnet.AccessReporter = (*Store)(nil)
+	_ subnet.Networked      = (*Store)(nil)
+	_ subnet.Allocator      = (*Store)(nil)
+)
+
+// New returns a store. It sends no request yet. The errors are about the options, and name what is wrong.
+func New(opts Options) (*Store, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	client, err := apiserver.New(opts.API)
+	if err != nil {
+		return nil, fmt.Errorf("client of the Kubernetes API: %w", err)
+	}
+	return &Store{
+		opts: opts, client: client, names: namesOf(opts.Prefix), node: opts.Node,
+		contact: &outage.Outage{
+			Log: opts.Log, Lost: "Kubernetes API server unavailable; the data path is unaffected",
+			Back: "reconnected to the Kubernetes API server",
+		},
+		wakes:  map[chan struct{}]struct{}{},
+		latest: map[identity]subnet.Record{},
+	}, nil
+}
+
+// Close ends the connections. End Watch and Hold first.
+func (s *Store) Close() error { return s.client.Close() }
+
+// Allocates implements [subnet.Allocator].
+func (s *Store) Allocates() bool { return true }
+
+// Health implements [subnet.HealthReporter].
+func (s *Store) Health() subnet.Health { return s.client.Health() }
+
+// Outage implements [subnet.HealthReporter].
+func (s *Store) Outage() subnet.Outage {
+	since, cause := s.contact.State()
+	return subnet.Outage{Since: since, Problem: apiserver.ProblemOf(cause)}
+}
+
+// Access implements [subnet.AccessReporter].
+func (s *Store) Access() subnet.Access {
+	a := s.client.Access()
+	a.Prefix = s.opts.Prefix
+	return a
+}
+
+// Addresses implements [subnet.Networked].
+func (s *Store) Addresses() []netip.Addr { return s.client.Addresses() }
+
+// AddressesChanged implements [subnet.Networked].
+func (s *Store) AddressesChanged() { s.client.AddressesChanged() }
+
+// nodeName returns the name of this node's Node. It asks for that of the Pod's once.
+func (s *Store) nodeName(ctx context.Context) (string, error) {
+	s.mu.Lock()
+	name := s.node
+	s.mu.Unlock()
+	if name != "" {
+		return name, nil
+	}
+	pod := s.opts.Pod
+	name, err := s.client.PodNode(ctx, pod.Namespace, pod.Name)
+	switch {
+	case errors.Is(err, apiserver.ErrNotFound):
+		return "", fmt.Errorf("find the Node of this node: there is no Pod %s in namespace %s: check POD_NAME and "+
+			"POD_NAMESPACE, or set NODE_NAME: %w", pod.Name, pod.Namespace, err)
+	case err != nil:
+		return "", fmt.Errorf("find the Node of Pod %s in namespace %s (NODE_NAME in the environment spares this): %w",
+			pod.Name, pod.Namespace, err)
+	case name == "":
+		return "", fmt.Errorf("find the Node of this node: Pod %s in namespace %s has no spec.nodeName yet",
+			pod.Name, pod.Namespace)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.node = name
+	return name, nil
+}
+
+// await has each Watch report its revision as soon as it has reached a version.
+func (s *Store) await(version int64) {
+	for {
+		before := s.awaited.Load()
+		if version == before || s.awaited.CompareAndSwap(before, version) {
+			break
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for wake := range s.wakes {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// waker returns a channel on which await wakes its holder, until stop is called.
+func (s *Store) waker() (wake chan struct{}, stop func()) {
+	wake = make(chan struct{}, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakes[wake] = struct{}{}
+	return wake, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.wakes, wake)
+	}
+}
