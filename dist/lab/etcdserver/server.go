@@ -1,19 +1,17 @@
 package etcdserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"github.com/selvage-net/selvage/dist/lab/child"
 )
 
 const (
@@ -29,7 +27,7 @@ type Server struct {
 	self addresses
 	all  []addresses
 
-	running *process // nil: stopped
+	running *child.Process // nil: stopped
 }
 
 // Start runs one member and returns once it serves. It runs until it is stopped or killed: ctx bounds only the start.
@@ -104,7 +102,7 @@ func (s *Server) PID() int {
 	if s.running == nil {
 		return 0
 	}
-	return s.running.cmd.Process.Pid
+	return s.running.PID()
 }
 
 // Restart starts the server again on the same addresses and data, after stopping it if it runs.
@@ -125,14 +123,13 @@ func (s *Server) Stop() error {
 		return nil
 	}
 	s.running = nil
-	p.signal(syscall.SIGTERM)
-	p.signal(syscall.SIGCONT) // a paused process does not see the first
+	p.Signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGCONT) // a paused process does not see the first
 	select {
-	case <-p.done:
+	case <-p.Done():
 		return nil
 	case <-time.After(patience):
-		p.signal(syscall.SIGKILL)
-		<-p.done
+		p.Kill()
 		return fmt.Errorf("etcd did not end within %s of SIGTERM and was killed", patience)
 	}
 }
@@ -141,8 +138,7 @@ func (s *Server) Stop() error {
 func (s *Server) Kill() {
 	if p := s.running; p != nil {
 		s.running = nil
-		p.signal(syscall.SIGKILL)
-		<-p.done
+		p.Kill()
 	}
 }
 
@@ -185,20 +181,15 @@ func (s *Server) signal(sig syscall.Signal) error {
 	if s.running == nil {
 		return errors.New("etcd is not running")
 	}
-	return s.running.signal(sig)
+	return s.running.Signal(sig)
 }
 
 func (s *Server) launch() error {
-	cmd := exec.Command(s.opts.Binary, s.opts.arguments(s.self, s.all)...)
-	log, err := os.OpenFile(s.LogFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	p, err := child.Start(s.LogFile(), s.opts.Binary, s.opts.arguments(s.self, s.all)...)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}
-	defer log.Close() // the process has its own descriptor
-	cmd.Stdout, cmd.Stderr = log, log
-	if s.running, err = start(cmd); err != nil {
-		return fmt.Errorf("start etcd: %w", err)
-	}
+	s.running = p
 	return nil
 }
 
@@ -217,15 +208,15 @@ func (s *Server) Ready(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-p.done:
+		case <-p.Done():
 			s.running = nil
-			tail := s.logTail()
+			tail := p.LogTail()
 			if strings.Contains(tail, "address already in use") {
 				return errPortTaken
 			}
-			return fmt.Errorf("etcd ended at its start (%v):\n%s", p.err, tail)
+			return fmt.Errorf("etcd ended at its start (%v):\n%s", p.Err(), tail)
 		case <-ctx.Done():
-			return fmt.Errorf("etcd at %s is not healthy: %w\n%s", s.self.client, ctx.Err(), s.logTail())
+			return fmt.Errorf("etcd at %s is not healthy: %w\n%s", s.self.client, ctx.Err(), p.LogTail())
 		case <-tick.C:
 		}
 	}
@@ -242,58 +233,4 @@ func healthy(ctx context.Context, client *http.Client, addr string) bool {
 	}
 	resp.Body.Close()
 	return resp.StatusCode == http.StatusOK
-}
-
-// logTail returns the end of the log, for errors.
-func (s *Server) logTail() string {
-	log, err := os.ReadFile(s.LogFile())
-	if err != nil {
-		return err.Error()
-	}
-	return string(bytes.TrimSpace(log[max(0, len(log)-2000):]))
-}
-
-// process is a child with an end that anybody can wait for.
-type process struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed at its end
-	err  error         // how it ended; to be read after done
-
-	mu    sync.Mutex
-	ended bool
-}
-
-// start runs cmd so that it is killed when this process ends, however it ends. The kernel sends the parent death signal
-// when the thread that forked ends (prctl(2), PR_SET_PDEATHSIG), and Go ends threads as it likes: so the thread is
-// kept by a goroutine of its own until the child is gone.
-func start(cmd *exec.Cmd) (*process, error) {
-	// A process group of its own: Ctrl-C on a terminal reaches us, and we end etcd when we are done with it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	p := &process{cmd: cmd, done: make(chan struct{})}
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		err = cmd.Wait()
-		p.mu.Lock()
-		p.ended, p.err = true, err
-		p.mu.Unlock()
-		close(p.done)
-	}()
-	return p, <-started
-}
-
-// signal sends sig unless the process has ended: its id may be somebody else's by then.
-func (p *process) signal(sig syscall.Signal) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ended {
-		return os.ErrProcessDone
-	}
-	return p.cmd.Process.Signal(sig)
 }

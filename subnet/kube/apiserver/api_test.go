@@ -24,11 +24,14 @@ const (
 type backend struct {
 	options Options
 	admin   kubetest.Admin
-	forget  func(t *testing.T) // what happened until now can no longer be watched
+	compact func(t *testing.T) // the store forgets its history; the server may still have it in its cache
+	forget  func(t *testing.T) // so does the server, which may restart for that
 	// restore takes the server back to what it was when backup was called. Both restart it.
 	backup  func(t *testing.T)
 	restore func(t *testing.T)
 }
+
+// What this file tests, it tests with the stand-in and with a real kube-apiserver: they have to do the same.
 
 // backends runs a test with each.
 func backends(t *testing.T, test func(t *testing.T, b backend)) {
@@ -36,6 +39,9 @@ func backends(t *testing.T, test func(t *testing.T, b backend)) {
 		t.Parallel()
 		test(t, standInBackend(t))
 	})
+	if real != nil {
+		t.Run("kube-apiserver", func(t *testing.T) { test(t, realBackend(t)) })
+	}
 }
 
 func standInBackend(t *testing.T) backend {
@@ -50,6 +56,7 @@ func standInBackend(t *testing.T) backend {
 	return backend{
 		options: Options{Kubeconfig: kubeconfigFile(t, s.URL(), ca.File, "tokenFile: "+token), Annotations: []string{kept}},
 		admin:   admin,
+		compact: func(*testing.T) { s.Compact() },
 		forget:  func(*testing.T) { s.Compact() },
 		backup:  func(*testing.T) { saved = s.Backup() },
 		restore: func(t *testing.T) {
@@ -233,7 +240,7 @@ func TestListInPages(t *testing.T) {
 			if !forgotten { // between two pages
 				forgotten = true
 				must[kubetest.Object](t)(b.admin.Annotate(t.Context(), names[0], map[string]any{kept: "new"}))
-				b.forget(t)
+				b.compact(t)
 			}
 			return nil
 		})

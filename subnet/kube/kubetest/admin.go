@@ -126,6 +126,12 @@ func (a Admin) DeleteNode(ctx context.Context, name string) error {
 	return err
 }
 
+// DeleteAll deletes all objects of a resource, whose path may have a query.
+func (a Admin) DeleteAll(ctx context.Context, path string) error {
+	_, err := a.do(ctx, http.MethodDelete, path, nil)
+	return err
+}
+
 // Create creates an object of any resource; path is that of the resource, such as "/api/v1/namespaces".
 func (a Admin) Create(ctx context.Context, path string, object any) (Object, error) {
 	return a.do(ctx, http.MethodPost, path, object)

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // maxBody is the largest body of a request, as that of a real server.
@@ -161,11 +162,24 @@ func (s *Server) patch(t target, kind string, body []byte) (fields, error) {
 }
 
 func (s *Server) delete(t target) (fields, error) {
+	if t.name == "" {
+		all, _ := s.store.at(t.stored(), s.store.version)
+		for _, o := range all {
+			if t.namespace == "" || strings.HasPrefix(o.name, t.namespace+"/") {
+				s.store.put(key{t.stored(), o.name}, nil)
+			}
+		}
+		return success(), nil
+	}
 	if _, ok := s.store.objects[t.key()]; !ok {
 		return nil, notFound(t)
 	}
 	s.store.put(t.key(), nil)
-	return fields{"kind": "Status", "apiVersion": "v1", "metadata": fields{}, "status": "Success", "code": 200}, nil
+	return success(), nil
+}
+
+func success() fields {
+	return fields{"kind": "Status", "apiVersion": "v1", "metadata": fields{}, "status": "Success", "code": 200}
 }
 
 // review answers a SelfSubjectAccessReview.
