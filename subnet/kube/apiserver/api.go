@@ -57,7 +57,8 @@ const PageSize = 500
 // ListOptions say how a list is made. The zero value is a consistent list: as new as all writes before it.
 type ListOptions struct {
 	// NotOlderThan allows the server to answer from its cache if that has reached this version; 0: consistent.
-	// A server that is behind waits for three seconds, and then answers with [ErrBehind].
+	// A server that is behind waits for three seconds, and then answers with [ErrBehind]: its cache has not caught up,
+	// or its store was restored from a backup. The version of a consistent list tells.
 	NotOlderThan int64
 	// AnyVersion allows the server to answer from its cache whatever its age: resourceVersion=0. The version may be
 	// older than one that was seen before. Cheapest for the server.

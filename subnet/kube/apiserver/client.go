@@ -66,7 +66,7 @@ func (c *Client) newTransport() *http.Transport {
 		DisableCompression:  true,
 		// A reader that falls behind makes the server wait, in the place of megabytes here.
 		HTTP2: &http.HTTP2Config{
-			SendPingTimeout: pingAfter, PingTimeout: pingTimeout,
+			SendPingTimeout: c.opts.pingAfter, PingTimeout: c.opts.pingTimeout,
 			MaxReceiveBufferPerStream: 512 << 10, MaxReceiveBufferPerConnection: 2 << 20,
 		},
 	}
@@ -102,8 +102,7 @@ func (c *Client) Node(ctx context.Context, name string) (Node, error) {
 
 // PatchNodeStatus changes a Node by PATCH nodes/NAME/status with a strategic merge patch (JSON), and returns the Node
 // as it is then. Changes to annotations, labels and the status have an effect; those to the spec are dropped. A patch
-// with metadata.resourceVersion fails with [ErrConflict] if the Node has another one; one with metadata.uid, if it was
-// deleted and created again.
+// with metadata.resourceVersion fails with [ErrConflict] if the Node has another one.
 func (c *Client) PatchNodeStatus(ctx context.Context, name string, patch []byte) (Node, error) {
 	return c.node(ctx, request{
 		verb: "PATCH", method: http.MethodPatch, path: Nodes.path(name, "status"),

@@ -16,8 +16,7 @@ var (
 	// ErrBehind means that the server has not reached the version that was asked for: its cache is behind, or its etcd
 	// was restored from a backup (504, cause ResourceVersionTooLarge).
 	ErrBehind = errors.New("the API server has not reached this version")
-	// ErrRegressed means that a watch has reported an older version than before: the server's etcd was restored from a
-	// backup, or another server took over that is behind.
+	// ErrRegressed means that a watch has reported an older version than before, which no server should.
 	ErrRegressed = errors.New("the API server has gone back to an older version")
 	// ErrNoInitial means that the server has no streaming lists.
 	ErrNoInitial = errors.New("the API server does not stream lists")
@@ -25,6 +24,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrConflict means that the object has changed since the version in the request (409).
 	ErrConflict = errors.New("conflict")
+	// ErrInvalid means that what the request would write is not valid (422).
+	ErrInvalid = errors.New("invalid")
 	// ErrMalformed means that an answer cannot be decoded, or is larger than this package accepts.
 	ErrMalformed = errors.New("malformed answer")
 	// ErrEnded means that the server ended a watch in an orderly way, as it does after the time that was asked for:
@@ -40,6 +41,7 @@ type Error struct {
 	// RetryAfter is how long the server wants not to be asked again; 0: it does not say.
 	RetryAfter time.Duration
 
+	stale  bool   // the connection was open before the request: the server may have restarted since
 	advice string // what it means and what to do; empty: err speaks for itself
 	err    error
 }

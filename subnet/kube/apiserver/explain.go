@@ -49,6 +49,8 @@ func (c *Client) answered(code int, s status, used credentials) error {
 	case code == http.StatusNotFound:
 		e.Reason = subnet.ReasonOldVersion
 		e.advice = "no API server of a supported version answers at " + c.config.url.String() + ": check its URL"
+	case code == http.StatusUnprocessableEntity:
+		be(ErrInvalid)
 	case code == http.StatusConflict:
 		be(ErrConflict)
 	case code == http.StatusBadRequest && c.config.url.Scheme == "http" && strings.Contains(s.message, "HTTPS server"):

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), goleak.Cleanup(func(code int) { // the server's own goroutines
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/selvage-net/selvage/dist/lab/child.Start.func1"), goleak.Cleanup(func(code int) {
 		stop()
 		os.Exit(code)
 	}))

@@ -153,14 +153,14 @@ func (l *listing[T]) pass() error {
 	return l.page(p)
 }
 
-// meta decodes a ListMeta: 2 resourceVersion, 3 continue.
+// meta decodes a ListMeta.
 func (l *listing[T]) meta(m message) error {
 	var version int64
 	err := m.each(func(f field) (err error) {
 		switch f.number {
-		case 2:
+		case listMetaVersion:
 			version, err = f.bytes.version()
-		case 3:
+		case listMetaContinue:
 			l.next, err = f.bytes.text("continue token", maxMeta)
 		}
 		return err

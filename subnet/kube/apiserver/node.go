@@ -8,14 +8,14 @@ const (
 	maxMessage   = 4 << 10 // of a condition; longer ones are left out
 )
 
-// node decodes a Node: 1 metadata, 2 spec, 3 status.
+// node decodes a Node.
 func (d decoder) node(m message) (n Node) {
 	var single string
 	n.Object = d.object(m, func(f field) error {
 		switch f.number {
-		case 2:
+		case nodeSpec:
 			return n.spec(f.bytes, &single)
-		case 3:
+		case nodeStatus:
 			return n.status(f.bytes)
 		}
 		return nil
@@ -26,13 +26,13 @@ func (d decoder) node(m message) (n Node) {
 	return n
 }
 
-// spec decodes a NodeSpec: 1 podCIDR, 7 podCIDRs.
+// spec decodes a NodeSpec.
 func (n *Node) spec(m message, single *string) error {
 	return m.each(func(f field) (err error) {
 		switch f.number {
-		case 1:
+		case specPodCIDR:
 			*single, err = f.bytes.text("podCIDR", maxName)
-		case 7:
+		case specPodCIDRs:
 			if len(n.PodCIDRs) == maxPodCIDRs {
 				return fmt.Errorf("%w: more than %d podCIDRs", ErrMalformed, maxPodCIDRs)
 			}
@@ -44,13 +44,13 @@ func (n *Node) spec(m message, single *string) error {
 	})
 }
 
-// status decodes a NodeStatus: 4 conditions, 5 addresses.
+// status decodes a NodeStatus.
 func (n *Node) status(m message) error {
 	return m.each(func(f field) error {
 		switch f.number {
-		case 4:
+		case statusConditions:
 			return n.condition(f.bytes)
-		case 5:
+		case statusAddresses:
 			if len(n.Addresses) == maxAddresses {
 				return fmt.Errorf("%w: more than %d addresses", ErrMalformed, maxAddresses)
 			}
@@ -64,13 +64,13 @@ func (n *Node) status(m message) error {
 	})
 }
 
-// address decodes a NodeAddress: 1 type, 2 address.
+// address decodes a NodeAddress.
 func (m message) address() (a NodeAddress, err error) {
 	err = m.each(func(f field) (err error) {
 		switch f.number {
-		case 1:
+		case addressType:
 			a.Type, err = f.bytes.text("type of an address", maxName)
-		case 2:
+		case addressAddress:
 			a.Address, err = f.bytes.text("address", maxName)
 		}
 		return err
@@ -78,23 +78,23 @@ func (m message) address() (a NodeAddress, err error) {
 	return a, err
 }
 
-// condition decodes a NodeCondition: 1 type, 2 status, 3 lastHeartbeatTime, 4 lastTransitionTime, 5 reason, 6 message.
+// condition decodes a NodeCondition.
 func (n *Node) condition(m message) error {
 	var c Condition
 	wanted := false
 	err := m.each(func(f field) (err error) {
 		switch f.number {
-		case 1:
+		case conditionType:
 			wanted = string(f.bytes.rest) == NetworkUnavailable && !f.bytes.cut
-		case 2:
+		case conditionStatus:
 			c.Status, err = f.bytes.text("status of a condition", maxName)
-		case 3:
+		case conditionHeartbeat:
 			c.Heartbeat, err = f.bytes.time()
-		case 4:
+		case conditionTransition:
 			c.Transition, err = f.bytes.time()
-		case 5:
+		case conditionReason:
 			c.Reason, _ = f.bytes.text("reason", maxMessage)
-		case 6:
+		case conditionMessage:
 			c.Message, _ = f.bytes.text("message", maxMessage)
 		}
 		return err
@@ -105,14 +105,14 @@ func (n *Node) condition(m message) error {
 	return err
 }
 
-// podNode returns spec.nodeName of a Pod: 2 spec, of which 10 nodeName.
+// podNode returns spec.nodeName of a Pod.
 func podNode(m message) (name string, err error) {
 	err = m.each(func(f field) error {
-		if f.number != 2 {
+		if f.number != podSpec {
 			return nil
 		}
 		return f.bytes.each(func(f field) (err error) {
-			if f.number == 10 {
+			if f.number == podSpecNodeName {
 				name, err = f.bytes.text("nodeName", maxName)
 			}
 			return err

@@ -33,7 +33,7 @@ func (d decoder) object(m message, rest func(field) error) (o Object) {
 	}
 	bad(m.each(func(f field) error {
 		switch {
-		case f.number == 1:
+		case f.number == objectMetadata:
 			bad(d.meta(f.bytes, &o))
 		case rest != nil:
 			bad(rest(f))
@@ -51,19 +51,19 @@ func (d decoder) meta(m message, o *Object) (first error) {
 	err := m.each(func(f field) error {
 		var err error
 		switch f.number {
-		case 1:
+		case metaName:
 			o.Name, err = f.bytes.text("name", maxName)
-		case 3:
+		case metaNamespace:
 			o.Namespace, err = f.bytes.text("namespace", maxName)
-		case 5:
+		case metaUID:
 			o.UID, err = f.bytes.text("uid", maxUID)
-		case 6:
+		case metaVersion:
 			o.Version, err = f.bytes.version()
-		case 8:
+		case metaCreated:
 			o.Created, err = f.bytes.time()
-		case 9:
+		case metaDeleted:
 			o.Deleting = true
-		case 12:
+		case metaAnnotations:
 			err = d.annotation(f.bytes, o)
 		}
 		if first == nil {
@@ -77,14 +77,14 @@ func (d decoder) meta(m message, o *Object) (first error) {
 	return first
 }
 
-// annotation decodes an entry of the map: 1 key, 2 value.
+// annotation decodes an entry of the map.
 func (d decoder) annotation(m message, o *Object) error {
 	var key, value message
 	if err := m.each(func(f field) error {
 		switch f.number {
-		case 1:
+		case mapKey:
 			key = f.bytes
-		case 2:
+		case mapValue:
 			value = f.bytes
 		}
 		return nil

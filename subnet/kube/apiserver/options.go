@@ -44,7 +44,8 @@ type Options struct {
 	Log logrus.FieldLogger
 
 	// For tests, which cannot wait for what a node can.
-	watchFor func() time.Duration // how long a watch lasts
+	watchFor               func() time.Duration // how long a watch lasts
+	pingAfter, pingTimeout time.Duration        // see pingAfter
 }
 
 // withDefaults fills in what was left out.
@@ -65,6 +66,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.watchFor == nil {
 		o.watchFor = watchFor
+	}
+	if o.pingAfter == 0 {
+		o.pingAfter, o.pingTimeout = pingAfter, pingTimeout
 	}
 	switch {
 	case o.RequestTimeout < 0:

@@ -74,9 +74,10 @@ func (a *answer) Close() {
 // answer.
 func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 	var (
-		pause   backoff.Backoff
-		renewed bool
-		end     = time.Now().Add(c.opts.RequestTimeout)
+		pause     backoff.Backoff
+		renewed   bool
+		reconnect bool
+		end       = time.Now().Add(c.opts.RequestTimeout)
 	)
 	for {
 		used := c.vault.get()
@@ -93,7 +94,13 @@ func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 		case e.Code == http.StatusUnauthorized && !renewed && c.vault.renew(used):
 			renewed = true
 			continue
+		case e.stale && !reconnect && r.method == http.MethodGet:
+			reconnect = true
+			continue
 		case !e.passes():
+			if broken := c.vault.failure(); e.Code == http.StatusUnauthorized && broken != nil {
+				e.err = fmt.Errorf("%w; %w", e.err, broken) // what was sent was read before
+			}
 			return nil, err
 		}
 		wait := pause.Next(retryPolicy, time.Now())
@@ -163,7 +170,11 @@ func (c *Client) attempt(ctx context.Context, r request, used credentials) (a *a
 		if errors.Is(context.Cause(limited), errTimeout) {
 			err = fmt.Errorf("%w: %w", errTimeout, err)
 		}
-		return nil, c.explain(fmt.Errorf("%s %s: %w", r.method, r.path, err))
+		err = c.explain(fmt.Errorf("%s %s: %w", r.method, r.path, err))
+		if e := (*Error)(nil); errors.As(err, &e) {
+			e.stale = e.Reason == subnet.ReasonDisconnected && from.reused()
+		}
+		return nil, err
 	}
 	took := time.Since(began)
 	if r.lasts > 0 {

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
+	"unicode"
 )
 
 const (
@@ -48,17 +48,17 @@ func readStatus(header http.Header, body []byte) (s status) {
 	return s
 }
 
-// decode decodes a Status: 3 message, 4 reason, 5 details, 6 code. What is malformed is left out.
+// decode decodes a Status. What is malformed is left out.
 func (s *status) decode(m message) {
 	_ = m.each(func(f field) error {
 		switch f.number {
-		case 3:
+		case statusMessage:
 			s.message = string(f.bytes.rest)
-		case 4:
+		case statusReason:
 			s.reason, _ = f.bytes.text("reason", maxName)
-		case 5:
+		case statusDetails:
 			s.details(f.bytes)
-		case 6:
+		case statusCode:
 			s.code = int(int32(f.num))
 		}
 		return nil
@@ -66,16 +66,16 @@ func (s *status) decode(m message) {
 	s.message = shorten(s.message)
 }
 
-// details decodes a StatusDetails: 4 causes (1 reason), 5 retryAfterSeconds.
+// details decodes a StatusDetails.
 func (s *status) details(m message) {
 	_ = m.each(func(f field) error {
 		switch f.number {
-		case 4:
+		case detailsCauses:
 			_ = f.bytes.each(func(f field) error {
-				s.tooLarge = s.tooLarge || f.number == 1 && string(f.bytes.rest) == tooLargeCause
+				s.tooLarge = s.tooLarge || f.number == causeReason && string(f.bytes.rest) == tooLargeCause
 				return nil
 			})
-		case 5:
+		case detailsRetryAfter:
 			s.retryAfter = time.Duration(min(max(int32(f.num), 0), int32(maxRetryAfter/time.Second))) * time.Second
 		}
 		return nil
@@ -100,11 +100,16 @@ func (s *status) decodeJSON(body []byte) {
 	}
 }
 
-// shorten returns text that can be logged, of bounded length.
+// shorten returns text that can be logged: on one line, printable, and of bounded length.
 func shorten(text string) string {
 	if len(text) > maxText {
 		text = text[:maxText] + "..."
 	}
-	text = strings.ToValidUTF8(text, string(utf8.RuneError))
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
 	return strings.Join(strings.Fields(text), " ")
 }

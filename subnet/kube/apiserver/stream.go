@@ -130,7 +130,7 @@ func (s *stream) list(kind string, meta, item func(message) error) error {
 			return short(err)
 		}
 		switch number {
-		case 1:
+		case unknownTypeMeta:
 			m, err := s.message(length, maxName)
 			if err != nil {
 				return err
@@ -138,10 +138,10 @@ func (s *stream) list(kind string, meta, item func(message) error) error {
 			if got, err := m.kind(); err != nil || got != kind {
 				return errors.Join(fmt.Errorf("%w: the list is of kind %q, want %s", ErrMalformed, got, kind), err)
 			}
-		case 2:
+		case unknownRaw:
 			seen = true
 			err = s.items(length, meta, item)
-		case 3:
+		case unknownContentEncoding:
 			var m message
 			if m, err = s.message(length, maxName); err == nil {
 				err = m.noEncoding()
@@ -155,7 +155,7 @@ func (s *stream) list(kind string, meta, item func(message) error) error {
 	}
 }
 
-// items decodes a list: 1 metadata, 2 items.
+// items decodes a list.
 func (s *stream) items(length uint64, meta, item func(message) error) error {
 	begin := s.read
 	for count := 0; uint64(s.read-begin) < length; {
@@ -168,11 +168,11 @@ func (s *stream) items(length uint64, meta, item func(message) error) error {
 		}
 		var m message
 		switch number {
-		case 1:
+		case listMetadata:
 			if m, err = s.message(size, maxMeta); err == nil {
 				err = meta(m)
 			}
-		case 2:
+		case listItems:
 			if count++; count > maxObjects {
 				return fmt.Errorf("%w: a list of more than %d objects", ErrMalformed, maxObjects)
 			}

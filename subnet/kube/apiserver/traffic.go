@@ -64,9 +64,9 @@ func (m *meter) failed(ctx context.Context, verb string) {
 }
 
 // traced returns a context that notes the address of the connection that a request is sent on.
-func traced(ctx context.Context, endpoint *endpoint) context.Context {
+func traced(ctx context.Context, to *endpoint) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		endpoint.set(info.Conn.RemoteAddr().String())
+		to.set(info)
 	}})
 }
 
@@ -74,12 +74,19 @@ func traced(ctx context.Context, endpoint *endpoint) context.Context {
 type endpoint struct {
 	mu   sync.Mutex
 	text string
+	used bool // by another request, before
 }
 
-func (e *endpoint) set(text string) {
+func (e *endpoint) set(info httptrace.GotConnInfo) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.text = text
+	e.text, e.used = info.Conn.RemoteAddr().String(), info.Reused
+}
+
+func (e *endpoint) reused() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.used
 }
 
 func (e *endpoint) get() string {

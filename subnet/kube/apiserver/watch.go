@@ -29,8 +29,8 @@ func watchFor() time.Duration { return watchAtLeast + rand.N(watchAtLeast) }
 // the watch has ended, never nil: [ErrEnded] after some five to ten minutes, [ErrExpired], [ErrRegressed], or a
 // failure. It does not try again.
 //
-// A server on an older version than From sends nothing until it has caught up, but for a bookmark about once a minute:
-// the end is then ErrRegressed.
+// A server that has not reached From sends nothing, not even bookmarks, until it has, and then what comes after. After
+// a fault, From may be of a store that was restored from a backup since: see [ListOptions] for how to find out.
 func (c *Client) Watch(ctx context.Context, r Resource, o WatchOptions, each func(Event) error) error {
 	lasts := c.opts.watchFor()
 	query := url.Values{
@@ -108,17 +108,17 @@ type watch struct {
 	store   Identity
 }
 
-// event decodes a WatchEvent: 1 type, 2 RawExtension, of which 1 is an object in its envelope.
+// event decodes a WatchEvent, which has an object in its envelope in a RawExtension.
 func (w *watch) event(m message) (e Event, err error) {
 	var kind string
 	var body message
 	err = m.each(func(f field) (err error) {
 		switch f.number {
-		case 1:
+		case watchEventType:
 			kind, err = f.bytes.text("type of an event", maxName)
-		case 2:
+		case watchEventObject:
 			err = f.bytes.each(func(f field) error {
-				if f.number == 1 {
+				if f.number == rawExtensionRaw {
 					body = f.bytes
 				}
 				return nil

@@ -115,14 +115,14 @@ func (m message) version() (int64, error) {
 	return v, nil
 }
 
-// time decodes a meta/v1 Time: 1 seconds since 1970, 2 nanoseconds.
+// time decodes a meta/v1 Time.
 func (m message) time() (time.Time, error) {
 	var seconds, nanos int64
 	err := m.each(func(f field) error {
 		switch f.number {
-		case 1:
+		case timeSeconds:
 			seconds = int64(f.num)
-		case 2:
+		case timeNanos:
 			nanos = int64(f.num)
 		}
 		return nil
@@ -135,7 +135,7 @@ func (m message) time() (time.Time, error) {
 	return time.Unix(seconds, nanos).UTC(), nil
 }
 
-// unknown decodes an object's envelope: 1 TypeMeta (2 kind), 2 the object, 3 its encoding.
+// unknown decodes an object's envelope (runtime.Unknown).
 func unknown(b []byte, cut bool) (kind string, raw message, err error) {
 	if len(b) < len(magic) || string(b[:len(magic)]) != magic {
 		return "", raw, fmt.Errorf("%w: no object in protobuf", ErrMalformed)
@@ -144,11 +144,11 @@ func unknown(b []byte, cut bool) (kind string, raw message, err error) {
 	err = m.each(func(f field) error {
 		var err error
 		switch f.number {
-		case 1:
+		case unknownTypeMeta:
 			kind, err = f.bytes.kind()
-		case 2:
+		case unknownRaw:
 			raw = f.bytes
-		case 3:
+		case unknownContentEncoding:
 			err = f.bytes.noEncoding()
 		}
 		return err
@@ -159,7 +159,7 @@ func unknown(b []byte, cut bool) (kind string, raw message, err error) {
 // kind returns the kind in a TypeMeta.
 func (m message) kind() (kind string, err error) {
 	err = m.each(func(f field) (err error) {
-		if f.number == 2 {
+		if f.number == typeMetaKind {
 			kind, err = f.bytes.text("kind", maxName)
 		}
 		return err

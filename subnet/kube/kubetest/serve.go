@@ -128,11 +128,12 @@ func (s *Server) patch(t target, kind string, body []byte) (fields, error) {
 	}
 	old := o.fields()
 	f := merge(old, p)
-	for _, same := range []string{"resourceVersion", "uid"} {
-		if text(metadata(f), same) != text(metadata(old), same) {
-			return nil, &failure{code: 409, reason: "Conflict", message: fmt.Sprintf(
-				"Operation cannot be fulfilled on %s %q: metadata.%s differs", t.resource, t.name, same)}
-		}
+	if text(metadata(f), "resourceVersion") != text(metadata(old), "resourceVersion") {
+		return nil, &failure{code: 409, reason: "Conflict", message: fmt.Sprintf(
+			"Operation cannot be fulfilled on %s %q: the object has been modified", t.resource, t.name)}
+	}
+	if text(metadata(f), "uid") != text(metadata(old), "uid") {
+		return nil, &failure{code: 422, reason: "Invalid", message: "metadata.uid: field is immutable"}
 	}
 	untouched := "status"
 	if t.subsource == "status" {

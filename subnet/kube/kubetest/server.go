@@ -59,6 +59,7 @@ type Request struct {
 	Query    url.Values
 	Header   http.Header
 	Protocol string // such as "HTTP/2.0"
+	User     string // the common name of the client's certificate; empty: it has none
 }
 
 // New returns a server that has not been started.
@@ -364,7 +365,11 @@ func (s *Server) admit(verb string, t target, known bool, r *http.Request) error
 	if r.Header.Get("Authorization") == "Bearer "+AdminToken {
 		return nil
 	}
-	s.requests = append(s.requests, Request{verb, r.URL.Path, r.URL.Query(), r.Header.Clone(), r.Proto})
+	user := ""
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		user = r.TLS.PeerCertificates[0].Subject.CommonName
+	}
+	s.requests = append(s.requests, Request{verb, r.URL.Path, r.URL.Query(), r.Header.Clone(), r.Proto, user})
 	if len(s.rejects) > 0 {
 		x := s.rejects[0]
 		s.rejects = s.rejects[1:]

@@ -130,7 +130,8 @@ func (x *watcher) follow(ctx context.Context, stop <-chan struct{}, bookmarks bo
 		case <-stop:
 			return
 		case <-tick.C:
-			if bookmarks && x.send("BOOKMARK", bookmark(x.target, version, false)) != nil {
+			// A watch from the future is silent, as that of a real server (cache_watcher.go, process).
+			if bookmarks && version >= x.last && x.send("BOOKMARK", bookmark(x.target, version, false)) != nil {
 				return
 			}
 		}
