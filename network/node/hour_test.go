@@ -197,7 +197,7 @@ func TestCacheOfAnHour(t *testing.T) {
 // TestPodProblemsOfAnHour: problems with pods that come and go are logged seldom.
 func TestPodProblemsOfAnHour(t *testing.T) {
 	var out bytes.Buffer
-	n := &node{Options: Options{Log: textLog(&out)}}
+	n := &node{Options: Options{Log: textLog(&out)}, tables: network.NewTables()}
 	n.journal = newJournal(n.Log)
 	hour(t, func(i int, now time.Time) {
 		n.ownSide.damaged = []error{fmt.Errorf("record %d is damaged", i)}

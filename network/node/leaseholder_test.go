@@ -220,16 +220,14 @@ func TestHolderLoses(t *testing.T) {
 		same bool // the same subnet again
 		log  string
 	}{
-		"expired": {func(l *holderLoop, key string) { l.store.lose(key); l.store.delete(key) }, true, "lease lost; claiming again"},
-		"deleted": {func(l *holderLoop, key string) { l.store.delete(key) }, true, "its record was deleted"},
+		"expired": {func(l *holderLoop, _ string) { l.store.server.Expire(l.record) }, true, "lease lost; claiming again"},
+		"deleted": {func(l *holderLoop, key string) { l.store.delete(key) }, true, "lease lost; claiming again"},
 		"taken over": {func(l *holderLoop, key string) {
 			l.store.put(leaseOf(otherID, l.subnets[subnet.IPv4].String(), 7))
-		}, false, "its record belongs to another node: node7"},
+		}, false, "lease lost; claiming again"},
 		"overlapped by an older lease": {func(l *holderLoop, key string) {
 			older := leaseOf(otherID, netip.PrefixFrom(l.subnets[subnet.IPv4].Addr(), 28).String(), 7)
-			l.store.mu.Lock()
-			defer l.store.mu.Unlock()
-			l.store.apply(subnet.Event{Put: []subnet.Record{{Lease: older, Name: older.Key(), Order: -1}}})
+			l.store.server.Put(older, -1)
 		}, false, "yielding to an older lease"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -310,9 +308,7 @@ func TestHolderProblem(t *testing.T) {
 		}
 		older := leaseOf(otherID, free, 1) // with the MAC address of our lease
 		older.Endpoints[subnet.IPv4].PublicIP = netip.MustParseAddr("192.0.2.7")
-		l.store.mu.Lock()
-		l.store.apply(subnet.Event{Put: []subnet.Record{{Lease: older, Name: older.Key(), Order: -1}}})
-		l.store.mu.Unlock()
+		l.store.server.Put(older, -1)
 		l.run(t, time.Minute)
 		if !l.final {
 			t.Fatal("not final any more")

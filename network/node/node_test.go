@@ -294,9 +294,7 @@ func TestNode(t *testing.T) {
 	}
 	n.waitLog(t, "uplink changed; applying it")
 	eventually(t, "the new public IP in the lease", func() error {
-		store.mu.Lock()
-		defer store.mu.Unlock()
-		if a := store.records[n.ownKey(own)].Endpoints[subnet.IPv4].PublicIP.String(); a != "172.31.0.12" {
+		if a := store.record(n.ownKey(own)).Endpoints[subnet.IPv4].PublicIP.String(); a != "172.31.0.12" {
 			return errors.New(a)
 		}
 		return nil
@@ -306,9 +304,7 @@ func TestNode(t *testing.T) {
 	s, _ = n.Status(t.Context())
 	clone := vxlanLease(20)
 	clone.Endpoints[subnet.IPv4].Data = fmt.Sprintf(`{"VNI":1,"VtepMAC":%q}`, s.Backend.Devices[0].MAC)
-	store.mu.Lock()
-	store.apply(subnet.Event{Put: []subnet.Record{{Lease: clone, Name: clone.Key(), Order: -1}}})
-	store.mu.Unlock()
+	store.server.Put(clone, -1)
 	n.waitLog(t, "choosing a new one")
 	n.waitPeers(t, "10.5.7.0/24 grace", "10.5.8.0/24 programmed", "10.5.20.0/24 programmed")
 

@@ -22,7 +22,6 @@ import (
 	"github.com/selvage-net/selvage/cniplugin"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/network/node/status"
-	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/attachment"
 )
 
@@ -47,7 +46,7 @@ func startPodNode(t *testing.T, config, delegate string) *podNode {
 	t.Helper()
 	ownUplink(t)
 	store := newMemStore()
-	store.apply(subnet.Event{ConfigSet: true, Config: []byte(config)})
+	store.putConfig(config)
 	dir := t.TempDir()
 	cleanUpLinks(t, "cni0")
 	n := &podNode{runningNode: startNode(t, store, dir), dir: dir, delegate: delegate}
@@ -390,7 +389,7 @@ func startPodNode6(t *testing.T) *podNode {
 		t.Fatal(err)
 	}
 	store := newMemStore()
-	store.apply(subnet.Event{ConfigSet: true, Config: []byte(dualStack)})
+	store.putConfig(dualStack)
 	dir := t.TempDir()
 	cleanUpLinks(t, "cni0", "flannel-v6.1")
 	n := &podNode{runningNode: startNode(t, store, dir), dir: dir, delegate: `{"isDefaultGateway":true}`}
@@ -411,7 +410,7 @@ func TestOwnSideRenamedWhileStopped(t *testing.T) {
 			t.Fatal(err)
 		}
 		store := newMemStore()
-		store.apply(subnet.Event{ConfigSet: true, Config: []byte(config)})
+		store.putConfig(config)
 		n.runningNode = startNode(t, store, n.dir)
 	}
 	rename := func(from, to string) error {
