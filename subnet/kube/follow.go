@@ -181,6 +181,7 @@ func (w *watcher) take(ctx context.Context, t *stream, e apiserver.Event) error 
 func (w *watcher) note(ctx context.Context, e *apiserver.Event, b *batch) {
 	p := &w.position
 	p.seen = max(p.seen, e.Version)
+	w.heard.Store(time.Now().UnixNano())
 	o := &e.Object
 	switch e.Type {
 	case apiserver.Added, apiserver.Modified:
@@ -196,6 +197,7 @@ func (w *watcher) note(ctx context.Context, e *apiserver.Event, b *batch) {
 		}
 		n.version = o.Version
 		p.note(o)
+		w.own(o)
 		w.judge(ctx, o, n, b)
 	case apiserver.Deleted:
 		if n := w.nodes[o.Name]; n != nil && n.leased {
@@ -207,6 +209,13 @@ func (w *watcher) note(ctx context.Context, e *apiserver.Event, b *batch) {
 			p.marked = 0
 		}
 	case apiserver.Bookmark, apiserver.InitialEnd:
+	}
+}
+
+// own takes in what is written on a Node if that is this node's own.
+func (w *watcher) own(o *apiserver.Object) {
+	if name, _ := w.knownName(); o.Name == name {
+		w.advised = w.advise(o) || w.advised
 	}
 }
 
@@ -296,7 +305,7 @@ func (w *watcher) advance() error {
 		return nil
 	case w.delivered < awaited && awaited <= seen:
 	case w.advanceAt.IsZero():
-		w.advanceAt = time.Now().Add(advanceAfter)
+		w.advanceAt = time.Now().Add(w.opts.advance)
 		return nil
 	case time.Now().Before(w.advanceAt):
 		return nil
@@ -306,7 +315,7 @@ func (w *watcher) advance() error {
 
 // hand delivers a batch; an empty one only if the revision is to be reported.
 func (w *watcher) hand(b *batch, revision bool) error {
-	if len(b.puts)+len(b.deleted) == 0 && !(revision && w.position.seen > w.delivered) {
+	if len(b.puts)+len(b.deleted) == 0 && !w.advised && !(revision && w.position.seen > w.delivered) {
 		return nil
 	}
 	w.advanceAt = time.Time{}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -63,6 +64,8 @@ func standIn(t *testing.T, streaming bool) *fixture {
 		t: t, standIn: server, admin: server.Admin(), api: apiserver.Options{URL: server.URL()},
 		conf: filepath.Join(t.TempDir(), "net-conf.json"),
 	}
+	// A connection of before a restart is of no use after it.
+	f.admin.Client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	f.harm = &storetest.Harm{
 		Restart: func(t *testing.T) { server.Stop(); restart(t) },
 		Wipe: func(t *testing.T) {
@@ -239,4 +242,14 @@ func logger(t *testing.T) (*logrus.Logger, *logged) {
 	l.SetOutput(t.Output())
 	l.AddHook(kept)
 	return l, kept
+}
+
+// lines returns the messages.
+func (l *logged) lines() (lines []string) {
+	l.Lock()
+	defer l.Unlock()
+	for _, e := range l.entries {
+		lines = append(lines, e.Message)
+	}
+	return lines
 }

@@ -31,6 +31,12 @@ type hold struct {
 // fault.
 func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan subnet.Lease) error {
 	h := &hold{id: identity{held.Name, held.Order}, current: held}
+	return s.holdOn(ctx, h, changed, s.keep)
+}
+
+// holdOn repeats keep, with pauses, until ctx ends or the lease is lost.
+func (s *Store) holdOn(ctx context.Context, h *hold, changed <-chan subnet.Lease, keep keepFunc) error {
+	held := h.current
 	trouble := &outage.Outage{
 		Log:  s.opts.Log.WithField("lease", held.Name),
 		Lost: "cannot watch or update this node's lease; retrying", Back: "this node's lease is watched again",
@@ -38,7 +44,7 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 	var again backoff.Backoff
 	for {
 		began := time.Now()
-		next, err := s.keep(ctx, h, changed, trouble)
+		next, err := keep(ctx, h, changed, trouble)
 		if changed = next; ctx.Err() != nil {
 			return nil
 		}
@@ -58,6 +64,9 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 		}
 	}
 }
+
+// keepFunc is [Store.keep].
+type keepFunc func(context.Context, *hold, <-chan subnet.Lease, *outage.Outage) (<-chan subnet.Lease, error)
 
 // loss is an error that ends Hold.
 type loss struct{ error }

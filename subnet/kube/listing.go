@@ -48,6 +48,7 @@ func (l *listing) add(w *watcher, o apiserver.Object) {
 	}
 	l.nodes[o.Name] = n
 	l.p.note(&o)
+	w.own(&o)
 	if !w.names.isLease(&o) {
 		return
 	}

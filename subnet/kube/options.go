@@ -41,6 +41,7 @@ type Options struct {
 
 	// For tests, which cannot wait for what a node can.
 	quiet     time.Duration // see quietInterval
+	advance   time.Duration // see advanceAfter
 	retryLast time.Duration // see retryLast
 }
 
@@ -67,6 +68,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.quiet == 0 {
 		o.quiet = quietInterval
+	}
+	if o.advance == 0 {
+		o.advance = advanceAfter
 	}
 	if o.retryLast == 0 {
 		o.retryLast = retryLast

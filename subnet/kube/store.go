@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
@@ -20,10 +21,12 @@ type Store struct {
 	names   names
 	contact *outage.Outage // of Watch
 
+	heard   atomic.Int64 // when Watch last got a sign of life, in nanoseconds of the Unix time; 0: never
 	awaited atomic.Int64 // the version of the latest claim: Watch reports as soon as it has passed it
 
 	mu     sync.Mutex
-	node   string // the name of this node's Node; empty: not known yet
+	advice subnet.NodeAdvice // of this node's Node, as a Watch has last seen it
+	node   string            // the name of this node's Node; empty: not known yet
 	wakes  map[chan struct{}]struct{}
 	latest map[identity]subnet.Record // what Hold has made of records, for Release
 }
@@ -35,6 +38,9 @@ var (
 	_ subnet.AccessReporter = (*Store)(nil)
 	_ subnet.Networked      = (*Store)(nil)
 	_ subnet.Allocator      = (*Store)(nil)
+	_ subnet.NodeAdviser    = (*Store)(nil)
+
+	_ subnet.NetworkAnnouncer = (*Store)(nil)
 )
 
 // New returns a store. It sends no request yet. The errors are about the options, and name what is wrong.
@@ -65,7 +71,13 @@ func (s *Store) Close() error { return s.client.Close() }
 func (s *Store) Allocates() bool { return true }
 
 // Health implements [subnet.HealthReporter].
-func (s *Store) Health() subnet.Health { return s.client.Health() }
+func (s *Store) Health() subnet.Health {
+	h := s.client.Health()
+	if at := s.heard.Load(); at != 0 {
+		h.LastEvent = time.Unix(0, at)
+	}
+	return h
+}
 
 // Outage implements [subnet.HealthReporter].
 func (s *Store) Outage() subnet.Outage {
@@ -76,7 +88,10 @@ func (s *Store) Outage() subnet.Outage {
 // Access implements [subnet.AccessReporter].
 func (s *Store) Access() subnet.Access {
 	a := s.client.Access()
-	a.Prefix = s.opts.Prefix
+	a.Prefix, a.Config = s.opts.Prefix, s.opts.NetConfPath
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.Node = s.node
 	return a
 }
 
@@ -88,10 +103,8 @@ func (s *Store) AddressesChanged() { s.client.AddressesChanged() }
 
 // nodeName returns the name of this node's Node. It asks for that of the Pod's once.
 func (s *Store) nodeName(ctx context.Context) (string, error) {
-	s.mu.Lock()
-	name := s.node
-	s.mu.Unlock()
-	if name != "" {
+	name, known := s.knownName()
+	if known {
 		return name, nil
 	}
 	pod := s.opts.Pod
@@ -111,6 +124,13 @@ func (s *Store) nodeName(ctx context.Context) (string, error) {
 	defer s.mu.Unlock()
 	s.node = name
 	return name, nil
+}
+
+// knownName returns the name of this node's Node, if it is known.
+func (s *Store) knownName() (name string, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.node, s.node != ""
 }
 
 // await has each Watch report its revision as soon as it has reached a version.

@@ -44,6 +44,7 @@ type watcher struct {
 	position  position
 	delivered int64 // the revision of the last event
 	advanceAt time.Time
+	advised   bool // the advice to this node has changed, and no event was delivered since
 
 	listed    bool // a list was handed over, and what came after it up to position.seen
 	synced    bool // a snapshot was handed over, ever
@@ -81,15 +82,15 @@ func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) err
 		stop()
 		<-watching
 	}()
-	return w.run(ctx)
+	return w.run(ctx, w.step)
 }
 
-// run lists and follows until ctx ends or the callback refuses an event.
-func (w *watcher) run(ctx context.Context) error {
+// run repeats step, with pauses that depend on how it has ended, until ctx ends or the callback refuses an event.
+func (w *watcher) run(ctx context.Context, step func(context.Context) error) error {
 	var again, relist backoff.Backoff
 	for {
 		began := time.Now()
-		err := w.step(ctx)
+		err := step(ctx)
 		var r refusal
 		if errors.As(err, &r) {
 			return r.error
@@ -135,6 +136,9 @@ func (w *watcher) run(ctx context.Context) error {
 // step goes on from where the watcher is until something breaks. It always returns an error.
 func (w *watcher) step(ctx context.Context) error {
 	w.checked = false
+	if _, err := w.nodeName(ctx); err != nil {
+		return err // what is written on this node's own Node could not be recognised
+	}
 	if w.listed {
 		if w.doubt {
 			if err := w.check(ctx); err != nil {
@@ -222,7 +226,7 @@ func (w *watcher) deliver(e subnet.Event) error {
 		return refusal{err}
 	}
 	if e.Type != subnet.Page {
-		w.delivered = e.Revision
+		w.delivered, w.advised = e.Revision, false
 	}
 	return nil
 }

@@ -165,6 +165,13 @@ func (s *Server) Reject(count, code, retryAfter int) {
 	}
 }
 
+// Accept ends what Reject has begun.
+func (s *Server) Accept() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rejects = nil
+}
+
 // Freeze stops the server's cache from following its etcd: lists that allow any version are answered from it, and
 // watches report nothing, until Freeze(false).
 func (s *Server) Freeze(frozen bool) {
