@@ -201,7 +201,9 @@ func (s *Server) Version() int64 {
 func (s *Server) Backup() Backup {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.store.backup()
+	b := s.store.backup()
+	b.identity = s.identity
+	return b
 }
 
 // Restore goes back to an earlier state. Stop the server before, and start it after.
@@ -209,6 +211,7 @@ func (s *Server) Restore(b Backup) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.store.restore(b)
+	s.identity = b.identity
 }
 
 // Wipe replaces the store by an empty one. Stop the server before, and start it after.

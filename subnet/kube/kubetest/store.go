@@ -114,8 +114,9 @@ func (s *store) after(resource string, version int64) (list []change, moved <-ch
 
 // Backup is the state of a server at one time, see [Server.Backup].
 type Backup struct {
-	version int64
-	objects map[key]*object
+	version  int64
+	identity [2]string
+	objects  map[key]*object
 }
 
 func (s *store) backup() Backup { return Backup{version: s.version, objects: maps.Clone(s.objects)} }
