@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/selvage-net/selvage/dist/containerd"
+	"github.com/selvage-net/selvage/dist/containerd/cri"
 	"github.com/selvage-net/selvage/dist/lab"
 )
 
@@ -28,11 +29,10 @@ const (
 	kubeletConfigFile = "/etc/kubernetes/kubelet.json"
 	proxyKubeconfig   = "/etc/kubernetes/kube-proxy.kubeconfig"
 	proxyConfigFile   = "/etc/kubernetes/kube-proxy.json"
-	installedPlugin   = "/opt/cni/bin/selvage"
 )
 
-// addNode makes a node of the lab one of the cluster, as it is before selvage came to it: it has the reference plugins and
-// no network configuration.
+// addNode makes a node of the lab one of the cluster, as it is before selvage came to it: it has neither CNI plugins nor
+// a network configuration.
 func (c *Cluster) addNode(ctx context.Context, at *lab.Node, pods, selvage string) error {
 	n := &Node{Node: at, cluster: c}
 	if err := at.Stop(ctx); err != nil { // the lab's own daemon; it comes as a pod
@@ -50,7 +50,7 @@ func (c *Cluster) addNode(ctx context.Context, at *lab.Node, pods, selvage strin
 		return err
 	}
 	err = at.Do(func() (err error) {
-		if err := errors.Join(prepareMounts(), os.Remove(installedPlugin)); err != nil {
+		if err := errors.Join(prepareMounts(), os.RemoveAll(cri.BinDir), os.Mkdir(cri.BinDir, 0o755)); err != nil {
 			return err
 		}
 		if n.cgroup, err = makeCgroup(n.Name()); err != nil {

@@ -28,7 +28,7 @@ type Archives struct {
 }
 
 // DaemonSet runs the daemon of the second node from the image, as the manifest says: with no more capabilities, writable
-// directories and system calls than that. The node is a fresh one: it has neither plugin nor configuration, and does not
+// directories and system calls than that. The node is a fresh one: it has no plugin at all and no configuration, and does not
 // forward. give gives the image to that node's runtime. What make build made is in bin.
 func (c *Cluster) DaemonSet(t *testing.T, bin, conflist string, give func(*cri.Runtime, Archives) error) {
 	if err := c.Lab.Etcd().PutConfig(c.Ctx, nftables); err != nil {
@@ -60,10 +60,9 @@ func (c *Cluster) DaemonSet(t *testing.T, bin, conflist string, give func(*cri.R
 	}
 	var volumes map[string]string
 	err = r.Node.Do(func() error {
-		for _, old := range []string{filepath.Join(cri.BinDir, "selvage"), "/run/flannel/subnet.env"} {
-			if err := os.Remove(old); err != nil {
-				return err
-			}
+		err := errors.Join(os.RemoveAll(cri.BinDir), os.Mkdir(cri.BinDir, 0o755), os.Remove("/run/flannel/subnet.env"))
+		if err != nil {
+			return err
 		}
 		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0); err != nil {
 			return err
