@@ -122,8 +122,8 @@ func (e *Error) passes() bool {
 	return e.Code == http.StatusTooManyRequests || e.Code >= http.StatusInternalServerError && e.RetryAfter > 0
 }
 
-// replaced closes all connections once our certificate has been replaced, because a connection is of the user of its
-// handshake.
+// replaced closes all connections once our certificate, or the server's authorities, have been replaced: a connection
+// is of the user, and to the server, of its handshake.
 func (c *Client) replaced(now credentials) {
 	c.mu.Lock()
 	changed := c.shown != nil && !bytes.Equal(c.shown, now.raw)
