@@ -124,7 +124,7 @@ func (s *Suite) build(ctx context.Context) (err error) {
 		}
 	}
 	s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Families: s.families, Bin: s.dir, Config: s.options.config(),
-		DaemonArgs: s.options.daemonArgs(), Log: s.options.Log})
+		DaemonArgs: s.options.daemonArgs(), Log: s.options.Log, Patience: s.options.Patience})
 	if err != nil {
 		return err
 	}

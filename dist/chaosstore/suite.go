@@ -148,7 +148,9 @@ func (s *Suite) build(ctx context.Context) (err error) {
 		}
 	}
 	// The lab has an etcd of its own, which nobody asks anything.
-	if s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Families: s.options.Families, Config: s.config, Bin: s.dir, Log: s.options.Log}); err != nil {
+	if s.lab, err = lab.New(ctx, lab.Options{
+		Nodes: nodes, Families: s.options.Families, Config: s.config, Bin: s.dir, Log: s.options.Log, Patience: deadline,
+	}); err != nil {
 		return err
 	}
 	for _, n := range s.lab.Nodes() {

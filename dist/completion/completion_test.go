@@ -57,7 +57,7 @@ func TestShells(t *testing.T) {
 			{"fish", "--no-config", "-c", inFish, line},
 			{"zsh", "-f", "-c", inZsh, "zsh", line, want},
 		} {
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).Output()
 			cancel()
 			text := strings.ReplaceAll(string(out), `\,`, ",") // as bash quotes it, though it need not

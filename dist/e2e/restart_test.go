@@ -30,7 +30,7 @@ func start(t *testing.T, o lab.Options) *lab.Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Bin = dir
+	o.Bin, o.Patience = dir, lab.TestPatience
 	// What a test breaks on purpose, and leases without a node, would make nodes degraded at a time of its own.
 	o.DaemonArgs = append([]string{"--peer-probe-interval=0"}, o.DaemonArgs...)
 	ctx := testctx.New(t)

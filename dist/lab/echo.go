@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 )
 
 // The protocol of the echo servers, made for the prober in this package.
@@ -27,11 +27,14 @@ const (
 // whatever source address routing prefers.
 type echoServer struct {
 	closers []io.Closer
+	ctx     context.Context // until close
+	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 }
 
 func newEchoServer(do func(func() error) error, addrs [2]netip.Addr) (*echoServer, error) {
 	s := &echoServer{}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, addr := range addrs {
 		if !addr.IsValid() {
 			continue
@@ -62,6 +65,7 @@ func (s *echoServer) listen(addr netip.AddrPort) error {
 
 // close ends the server and waits for its goroutines.
 func (s *echoServer) close() {
+	s.cancel()
 	for _, c := range s.closers {
 		c.Close()
 	}
@@ -94,7 +98,7 @@ func (s *echoServer) serveTCP(listener *net.TCPListener) {
 		}
 		s.wg.Go(func() {
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(5 * time.Second)) // for a prober that went away
+			defer context.AfterFunc(s.ctx, func() { conn.Close() })() // a prober may have gone away
 			data := make([]byte, bulk)
 			if _, err := io.ReadFull(conn, data); err != nil {
 				return

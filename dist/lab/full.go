@@ -27,7 +27,7 @@ func (l *Lab) ProbeFull(ctx context.Context, f subnet.Family, from, to *Endpoint
 		r.Err = errNoShared(f, from, to)
 		return r
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.options.Patience)
 	defer cancel()
 	if r.Size, r.Err = fullSize(f, from, to); r.Err != nil {
 		return r

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -46,7 +47,15 @@ type Options struct {
 	DaemonArgs  []string  // appended to selvaged's arguments
 	Bin         string    // directory of selvaged, selvage, etcd and cni/; default the running program's own
 	Log         io.Writer // gets a line for each step; default none
+	// Patience is how long an answer is awaited before a path counts as broken, and how long a daemon may have a problem
+	// that it retries before its start counts as failed. Default 5 s, for people who wait; a test on a busy machine has
+	// more.
+	Patience time.Duration
 }
+
+// TestPatience is the Patience of tests: far longer than an answer takes on a machine with many times as much work as
+// cores.
+const TestPatience = 2 * time.Minute
 
 // Lab is a running cluster. Its methods are safe for concurrent use.
 type Lab struct {
@@ -92,6 +101,7 @@ func (o *Options) setDefaults() error {
 	o.Segments = orDefault(o.Segments, 1)
 	o.MTU = orDefault(o.MTU, defaultMTU)
 	o.EtcdMembers = orDefault(o.EtcdMembers, 1)
+	o.Patience = orDefault(o.Patience, 5*time.Second)
 	o.Config = orDefault(o.Config, NetworkConfig(o.Families, "", NodesChoose))
 	o.CNI = orDefault(o.CNI, DefaultCNI)
 	if o.Log == nil {

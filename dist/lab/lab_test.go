@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 func newLab(t *testing.T, o Options) (context.Context, *Lab) {
 	t.Helper()
 	ctx := testctx.New(t)
-	o.Bin = binDir
+	o.Bin, o.Patience = binDir, TestPatience
 	l, err := New(ctx, o)
 	if err != nil {
 		t.Fatal(err)

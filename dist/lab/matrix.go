@@ -13,11 +13,9 @@ import (
 const (
 	// podsEach is how many pods each node of the matrix gets.
 	podsEach = 2
-	// startTime and probeTime are how long a combination may take to come up and to be probed. They are for those that do not
-	// work: where nothing arrives, every probe would wait until its end.
-	startTime, probeTime = 2 * time.Minute, 2 * time.Minute
-	// patience is how long a daemon may have logged an error without its being taken for a refusal.
-	patience = time.Second
+	// combinationTime is how long a combination may take. It is for those that do not work: where nothing arrives, every
+	// probe would wait until its end.
+	combinationTime = 10 * time.Minute
 )
 
 // errRefused is a daemon that does not do what the network configuration asks for.
@@ -51,9 +49,9 @@ func (c Combination) Run(ctx context.Context, o Options) Report {
 }
 
 func (r *Report) run(ctx context.Context, o Options) (err error) {
-	starting, cancel := context.WithTimeout(ctx, startTime)
+	ctx, cancel := context.WithTimeout(ctx, combinationTime)
 	defer cancel()
-	l, err := start(starting, o)
+	l, err := start(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -61,19 +59,17 @@ func (r *Report) run(ctx context.Context, o Options) (err error) {
 		r.Logged = l.logged("warning", "error", "fatal")
 		err = errors.Join(err, l.Close())
 	}()
-	if err := l.waitAccepted(starting); err != nil {
+	if err := l.waitAccepted(ctx); err != nil {
 		return err
 	}
 	for _, n := range l.nodes {
 		for range podsEach {
-			if _, err := l.AddPod(starting, n, ""); err != nil {
+			if _, err := l.AddPod(ctx, n, ""); err != nil {
 				return err
 			}
 		}
 	}
-	probing, cancel := context.WithTimeout(ctx, probeTime)
-	defer cancel()
-	if err := r.probe(probing, l); err != nil {
+	if err := r.probe(ctx, l); err != nil {
 		return err
 	}
 	wrong, err := l.WrongPaths(func(from, to *Node) bool { return r.Combination.Backend.Direct && l.OneSegment(from, to) })
@@ -158,7 +154,7 @@ func (l *Lab) waitAccepted(ctx context.Context) error {
 	return err
 }
 
-// watchRefusals ends the waiting when a daemon has logged an error and patience is over.
+// watchRefusals ends the waiting when a daemon has logged an error and is not ready after the lab's patience.
 func (l *Lab) watchRefusals(ctx context.Context, cancel context.CancelCauseFunc) {
 	var lines []string
 	err := poll(ctx, nil, func() error {
@@ -172,7 +168,7 @@ func (l *Lab) watchRefusals(ctx context.Context, cancel context.CancelCauseFunc)
 	}
 	select {
 	case <-ctx.Done():
-	case <-time.After(patience):
+	case <-time.After(l.options.Patience):
 		cancel(fmt.Errorf("%w: %s", errRefused, lines[0]))
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -84,7 +83,7 @@ func TestMatrix(t *testing.T) {
 			if c.Backend.Direct && c.Segments > 1 {
 				nodes = 3 // two of which are on one segment
 			}
-			r := c.Run(testctx.New(t), Options{Nodes: nodes, Bin: binDir})
+			r := c.Run(testctx.New(t), Options{Nodes: nodes, Bin: binDir, Patience: TestPatience})
 			// Of the pods each to every other, to every node and to the outside, and from every node to each.
 			pods := nodes * podsEach
 			if want := pods * (pods - 1 + nodes + 1 + nodes) * len(c.Families); r.Probes != want || r.Full != want || r.Lost+r.Stuck > 0 || r.Fragments > 0 || r.Took == 0 {
@@ -155,6 +154,7 @@ func TestMatrixFindsFragments(t *testing.T) {
 // TestMatrixFindsNarrowUnderlay has a switch that passes less than the uplinks say.
 func TestMatrixFindsNarrowUnderlay(t *testing.T) {
 	ctx, l := newLab(t, Options{Nodes: 2, MTU: 1560})
+	wait := longEnough(ctx, t, l, l.nodes[0].Endpoint, l.nodes[1].Endpoint)
 	for _, n := range l.nodes {
 		link, err := netlink.LinkByName(n.name)
 		if err == nil {
@@ -164,9 +164,9 @@ func TestMatrixFindsNarrowUnderlay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	short, cancel := context.WithTimeout(ctx, 6*wait) // two nodes, both directions
 	defer cancel()
-	for _, r := range l.ProbeUnderlay(ctx) {
+	for _, r := range l.ProbeUnderlay(short) {
 		if r.Err == nil || r.Size != 1560 {
 			t.Errorf("%s -> %s: %d bytes, %v, want none of 1560 to arrive", r.From, r.To, r.Size, r.Err)
 		}

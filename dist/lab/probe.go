@@ -4,17 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/selvage-net/selvage/subnet"
 )
-
-// probeTimeout is how long a probe waits for its answers: far longer than a busy machine takes.
-const probeTimeout = 5 * time.Second
 
 // Result is what a probe found.
 type Result struct {
@@ -78,7 +77,7 @@ func (l *Lab) ProbeFamily(ctx context.Context, f subnet.Family, from, to *Endpoi
 		r.Err = errNoShared(f, from, to)
 		return r
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.options.Patience)
 	defer cancel()
 	target := netip.AddrPortFrom(to.Addr(f), echoPort)
 	if r.RTT, r.Source, r.Err = probeUDP(ctx, net.Dialer{}, from.do, target, numberSize); r.Err != nil {
@@ -160,23 +159,75 @@ func probeUDP(ctx context.Context, dialer net.Dialer, do func(func() error) erro
 		return 0, seen, err
 	}
 	defer conn.Close()
-	datagram, answer := make([]byte, size), make([]byte, 128)
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(time.Hour)
+	}
+	datagram := make([]byte, size)
 	for number := range uint64(2) {
-		binary.BigEndian.PutUint64(datagram, number)
 		sent := time.Now()
-		if _, err := conn.Write(datagram); err != nil {
-			return 0, seen, err
-		}
-		n, err := conn.Read(answer)
-		if err != nil {
+		if seen, err = exchange(conn, datagram, number, deadline); err != nil {
 			return 0, seen, err
 		}
 		rtt = time.Since(sent)
-		if _, seen, err = parseUDP(answer[:n]); err != nil {
-			return 0, seen, err
-		}
 	}
 	return rtt, seen, nil
+}
+
+const (
+	// askAgain is how long an answer may be missing until another datagram is sent, to see whether the path works.
+	askAgain = time.Second
+	// later marks the numbers of those datagrams.
+	later = 1 << 32
+)
+
+// errLost means that a datagram was not answered, and a later one was.
+var errLost = errors.New("a datagram was lost")
+
+// exchange sends a datagram of a number and waits for the answer, however long that takes before the deadline, unless
+// a later datagram was answered.
+func exchange(conn net.Conn, datagram []byte, number uint64, deadline time.Time) (seen netip.Addr, err error) {
+	send := func(number uint64) error {
+		binary.BigEndian.PutUint64(datagram, number)
+		_, err := conn.Write(datagram)
+		return err
+	}
+	if err := send(number); err != nil {
+		return seen, err
+	}
+	answer, works := make([]byte, 128), false
+	conn.SetReadDeadline(earlier(deadline, askAgain))
+	for {
+		n, err := conn.Read(answer)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && works:
+			return seen, errLost
+		case errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(deadline):
+			if err := send(number | later); err != nil {
+				return seen, err
+			}
+			conn.SetReadDeadline(earlier(deadline, askAgain))
+			continue
+		case err != nil:
+			return seen, err
+		}
+		got, from, err := parseUDP(answer[:n])
+		switch {
+		case err != nil || got == number:
+			return from, err
+		case got == number|later && !works:
+			works = true
+			conn.SetReadDeadline(earlier(deadline, settle))
+		}
+	}
+}
+
+// earlier returns the time after d, or the deadline if that comes first.
+func earlier(deadline time.Time, d time.Duration) time.Time {
+	if at := time.Now().Add(d); at.Before(deadline) {
+		return at
+	}
+	return deadline
 }
 
 func probeTCP(ctx context.Context, dialer net.Dialer, do func(func() error) error, target netip.AddrPort) (seen netip.Addr, err error) {

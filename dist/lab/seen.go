@@ -26,7 +26,7 @@ func (e *Endpoint) Echo(f subnet.Family) netip.AddrPort {
 // SourceSeen sends to an echo server, or to what leads to one, over UDP and TCP, and returns the source address that it saw.
 // Unlike [Lab.Probe] it judges nothing.
 func (e *Endpoint) SourceSeen(ctx context.Context, s Sender, to netip.AddrPort) (seen netip.Addr, err error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, TestPatience)
 	defer cancel()
 	if _, seen, err = probeUDP(ctx, s.dialer(&net.UDPAddr{IP: s.From.AsSlice()}), e.do, to, numberSize); err != nil {
 		return seen, fmt.Errorf("%s -> %s: UDP: %w", e.name, to, err)

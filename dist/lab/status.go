@@ -24,15 +24,12 @@ func (n *Node) Status(ctx context.Context) (status.Status, error) {
 	return s, nil
 }
 
-// refusedAfter is how long a daemon may have a problem that it retries before a start counts as failed.
-const refusedAfter = 5 * time.Second
-
 // askEvery is how often a daemon that is not ready is asked for its problems.
 const askEvery = 100 * time.Millisecond
 
-// refusal waits until the node's daemon reports a problem that keeps it from getting ready, and returns it in the
-// daemon's own words. It returns nil when ctx ends.
-func (n *Node) refusal(ctx context.Context) error {
+// refusal waits until the node's daemon reports a problem that keeps it from getting ready, one that it retries for
+// patience, and returns it in the daemon's own words. It returns nil when ctx ends.
+func (n *Node) refusal(ctx context.Context, patience time.Duration) error {
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
 	for {
@@ -46,7 +43,7 @@ func (n *Node) refusal(ctx context.Context) error {
 			continue // it has not opened its socket yet, or is ready
 		}
 		for _, p := range s.Problems {
-			if stuck(p, time.Now()) {
+			if stuck(p, time.Now(), patience) {
 				return fmt.Errorf("%s: selvaged does not get ready: %s: %s", n.name, p.Topic, p.Text)
 			}
 		}
@@ -54,12 +51,12 @@ func (n *Node) refusal(ctx context.Context) error {
 }
 
 // stuck reports whether a problem keeps a daemon from getting ready for as long as the network configuration stays.
-func stuck(p status.Problem, now time.Time) bool {
+func stuck(p status.Problem, now time.Time, patience time.Duration) bool {
 	switch p.Code {
 	case status.ConfigRejected:
 		return true
 	case status.NoUplink, status.StartFailed, status.NoLease:
-		return now.Sub(p.Since) >= refusedAfter
+		return now.Sub(p.Since) >= patience
 	}
 	return false
 }
@@ -70,7 +67,7 @@ func (l *Lab) waitStarted(ctx context.Context) error {
 	var asking sync.WaitGroup
 	for _, n := range l.nodes {
 		asking.Go(func() {
-			if err := n.refusal(waiting); err != nil {
+			if err := n.refusal(waiting, l.options.Patience); err != nil {
 				cancel(err)
 			}
 		})

@@ -18,8 +18,6 @@ const (
 	// settle is how long a lost datagram's answer is waited for once an answer to a later one has come, which shows
 	// that the path works.
 	settle = 500 * time.Millisecond
-	// giveUp is how long any answer is waited for after the last datagram was sent. Then the path is taken to be broken.
-	giveUp = 5 * time.Second
 	// closing is the number of the datagrams that are sent after the last one, every closingEvery, until one is answered.
 	closing      = math.MaxUint64
 	closingEvery = 20 * time.Millisecond
@@ -38,7 +36,7 @@ func (r StreamReport) String() string {
 	return fmt.Sprintf("%d sent, %d lost, longest gap %s", r.Sent, r.Lost, r.Gap.Round(100*time.Microsecond))
 }
 
-// Stream sends a datagram from one endpoint to another every so often until ctx ends, then waits until all are
+// Stream sends a datagram from one endpoint to another every so often until ctx ends, at least one, then waits until all are
 // answered. Those that are not half a second after a later datagram was are lost. An error means that there was no
 // stream, not that all was lost.
 //
@@ -83,7 +81,7 @@ func (l *Lab) StreamFamily(ctx context.Context, f subnet.Family, from, to *Endpo
 	defer conn.Close()
 	target := netip.AddrPortFrom(to.Addr(f), echoPort)
 	answers, total := make(chan []uint64, 1), make(chan int, 1)
-	go func() { answers <- receive(conn, target, total) }()
+	go func() { answers <- receive(conn, target, total, l.options.Patience) }()
 	sent := send(ctx, conn, target, every)
 	total <- len(sent) - 1
 	conn.SetReadDeadline(time.Now()) // has receive look at total
@@ -115,7 +113,7 @@ func send(ctx context.Context, conn *net.UDPConn, target netip.AddrPort, every t
 	for {
 		now := time.Now()
 		sent = append(sent, now)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && len(sent) > 1 {
 			return sent
 		}
 		conn.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(nil, uint64(len(sent)-1)), target)
@@ -127,15 +125,16 @@ func send(ctx context.Context, conn *net.UDPConn, target netip.AddrPort, every t
 }
 
 // receive returns the numbers of the datagrams that target answered. It ends after the stream, when total has said how
-// many were sent: when all are answered, settle after a closing datagram was, or after giveUp.
-func receive(conn *net.UDPConn, target netip.AddrPort, total <-chan int) (numbers []uint64) {
+// many were sent: when all are answered, settle after a closing datagram was, or when no answer
+// has come for patience.
+func receive(conn *net.UDPConn, target netip.AddrPort, total <-chan int, patience time.Duration) (numbers []uint64) {
 	packet := make([]byte, 128)
 	sent, closed := -1, false
 	for sent < 0 || len(numbers) < sent {
 		n, from, err := conn.ReadFromUDPAddrPort(packet)
 		if errors.Is(err, os.ErrDeadlineExceeded) && sent < 0 {
 			sent = <-total
-			conn.SetReadDeadline(time.Now().Add(giveUp))
+			conn.SetReadDeadline(time.Now().Add(patience))
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {

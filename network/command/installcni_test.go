@@ -65,7 +65,7 @@ func TestWatchInstallsAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for deadline := time.After(30 * time.Second); installed() != nil; {
+		for deadline := time.After(2 * time.Minute); installed() != nil; {
 			select {
 			case <-deadline:
 				t.Fatalf("%v removed, and not back: %v", remove, installed())

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -47,7 +46,7 @@ func TestWho(t *testing.T) {
 			return err
 		}
 		defer n.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patient)
 		ready, woken, watched := make(chan struct{}), make(chan struct{}, 1), make(chan error, 1)
 		go func() {
 			watched <- ns.Do(func() error {

@@ -66,7 +66,7 @@ func TestOverrun(t *testing.T) {
 			return err
 		}
 		close(goOn)
-		deadline := time.After(30 * time.Second)
+		deadline := time.After(patient)
 		for n.Overruns() == 0 || verify(peers, byID) != nil {
 			select {
 			case <-woken:
@@ -150,7 +150,7 @@ func TestBrokenAfterOverrun(t *testing.T) {
 		if err := netlink.RouteDel(&netlink.Route{Dst: dst("10.5.2.0/24")}); err != nil {
 			return err
 		}
-		deadline := time.After(30 * time.Second)
+		deadline := time.After(patient)
 		for verify(peers, byID) != nil {
 			select {
 			case goOn <- struct{}{}:
