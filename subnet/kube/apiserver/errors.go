@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/selvage-net/selvage/subnet"
@@ -41,8 +42,9 @@ type Error struct {
 	// RetryAfter is how long the server wants not to be asked again; 0: it does not say.
 	RetryAfter time.Duration
 
-	stale  bool   // the connection was open before the request: the server may have restarted since
-	advice string // what it means and what to do; empty: err speaks for itself
+	answer *http.Response // nil: the server has not answered; its body is closed
+	stale  bool           // the connection was open before the request: the server may have restarted since
+	advice string         // what it means and what to do; empty: err speaks for itself
 	err    error
 }
 

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -10,12 +11,15 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// version is the answer of /version.
-func (c *Client) version(ctx context.Context) (text string, a *answer, err error) {
+// version returns the server's version, and its answer.
+func (c *Client) version(ctx context.Context) (text string, answer *http.Response, err error) {
 	const path = "/version"
-	a, err = c.send(ctx, request{verb: "GET", method: http.MethodGet, path: path, accept: jsonType})
+	a, err := c.send(ctx, request{verb: "GET", method: http.MethodGet, path: path, accept: jsonType})
 	if err != nil {
-		return "", nil, err
+		if e := (*Error)(nil); errors.As(err, &e) {
+			answer = e.answer
+		}
+		return "", answer, err
 	}
 	defer a.Close()
 	var v struct {
@@ -24,7 +28,7 @@ func (c *Client) version(ctx context.Context) (text string, a *answer, err error
 	if err := json.NewDecoder(http.MaxBytesReader(nil, a.response.Body, maxStatus)).Decode(&v); err != nil {
 		return "", nil, c.explain(fmt.Errorf("%w: GET %s: %w", ErrMalformed, path, err))
 	}
-	return shorten(v.GitVersion), a, nil
+	return shorten(v.GitVersion), a.response, nil
 }
 
 // Version returns the server's version, such as "v1.34.4". Everyone may ask for it, in most clusters.
@@ -34,7 +38,7 @@ func (c *Client) Version(ctx context.Context) (string, error) {
 }
 
 // Examine asks the server, on a connection of its own, for its version, certificate and clock. The version stays empty
-// if we may not ask for it.
+// if it is not for us, or for strangers, to know: whether the credentials are right is another question.
 func (c *Client) Examine(ctx context.Context) subnet.EndpointReport {
 	e := subnet.EndpointReport{URL: c.config.url.String()}
 	own := &Client{
@@ -43,22 +47,22 @@ func (c *Client) Examine(ctx context.Context) subnet.EndpointReport {
 	}
 	own.transport = own.newTransport()
 	defer own.Close()
-	if _, _, err := own.version(ctx); err != nil { // this one makes the connection
+	if _, _, err := own.version(ctx); err != nil && !ProblemOf(err).Reason.AboutUser() { // this one makes the connection
 		e.Problem = ProblemOf(err)
 		return e
 	}
 	began := time.Now()
-	text, a, err := own.version(ctx)
-	if err != nil {
-		e.Problem = ProblemOf(err)
+	text, answer, err := own.version(ctx)
+	if p := ProblemOf(err); err != nil && (answer == nil || !p.Reason.AboutUser()) {
+		e.Problem = p
 		return e
 	}
 	took := time.Since(began)
 	e.Version, e.Latency = text, took
-	if state := a.response.TLS; state != nil && len(state.PeerCertificates) > 0 {
+	if state := answer.TLS; state != nil && len(state.PeerCertificates) > 0 {
 		e.CertificateEnds = state.PeerCertificates[0].NotAfter
 	}
-	if date, err := http.ParseTime(a.response.Header.Get("Date")); err == nil {
+	if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
 		// In whole seconds (RFC 9110, section 6.6.1): exact to half a second and half of the round trip.
 		ahead := date.Add(time.Second / 2).Sub(began.Add(took / 2))
 		e.ClockAhead = &ahead

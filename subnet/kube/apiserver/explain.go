@@ -16,7 +16,7 @@ import (
 )
 
 // answered returns the error for an answer that is no success, to a request with these credentials.
-func (c *Client) answered(code int, s status, used credentials) error {
+func (c *Client) answered(code int, s status, used credentials) *Error {
 	e := &Error{Reason: subnet.ReasonOther, Code: code, Status: s.reason, RetryAfter: s.retryAfter}
 	e.err = fmt.Errorf("HTTP status %d: %s", code, s.message)
 	be := func(kind error) { e.err = fmt.Errorf("%w: %w", kind, e.err) }

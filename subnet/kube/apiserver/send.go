@@ -193,7 +193,9 @@ func (c *Client) attempt(ctx context.Context, r request, used credentials) (a *a
 		if err != nil && len(text) == 0 {
 			text = []byte(response.Status)
 		}
-		return nil, c.answered(response.StatusCode, readStatus(response.Header, text), used)
+		e := c.answered(response.StatusCode, readStatus(response.Header, text), used)
+		e.answer = response
+		return nil, e
 	}
 	want, _, _ := mime.ParseMediaType(r.accept)
 	if got, _, err := mime.ParseMediaType(response.Header.Get("Content-Type")); err != nil || got != want {

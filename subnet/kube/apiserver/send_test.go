@@ -169,6 +169,10 @@ func TestForbidden(t *testing.T) {
 		!strings.Contains(err.Error(), `cannot list resource "nodes"`) {
 		t.Errorf("%s: %v", p.Reason, err)
 	}
+	s.Deny("list nodes", "patch nodes/status", "get /version")
+	if e := c.Examine(t.Context()); e.Problem.Err != nil || e.Version != "" || e.ClockAhead == nil || e.CertificateEnds.IsZero() || e.Latency <= 0 {
+		t.Errorf("a server that keeps its version to itself: %+v", e)
+	}
 	if ok, _, err := c.Allowed(t.Context(), Right{Verb: "patch", Resource: Nodes, Subresource: "status"}); ok || err != nil {
 		t.Errorf("patch is allowed: %t, %v", ok, err)
 	}

@@ -149,7 +149,8 @@ func (s *Server) SetToken(token string) {
 	s.token = token
 }
 
-// Deny takes rights away, each such as "patch nodes/status" or "list nodes"; without any, all are given back.
+// Deny takes rights away, each such as "patch nodes/status", "list nodes" or "get /version"; without any, all are given
+// back.
 func (s *Server) Deny(rights ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -392,8 +393,12 @@ func (s *Server) admit(verb string, t target, known bool, r *http.Request) error
 		}
 		return &failure{code: 401, reason: "Unauthorized", message: "Unauthorized"}
 	}
-	if known && slices.Contains(s.denied, t.right(verb)) {
-		return forbidden("system:serviceaccount:kube-system:selvage", t.right(verb))
+	right := t.right(verb)
+	if !known {
+		right = strings.ToLower(verb) + " " + r.URL.Path
+	}
+	if slices.Contains(s.denied, right) {
+		return forbidden("system:serviceaccount:kube-system:selvage", right)
 	}
 	return nil
 }
