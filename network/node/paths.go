@@ -199,6 +199,10 @@ func (n *node) pathProblems() (all []pathProblem) {
 			all = append(all, p)
 		}
 	}
+	if s.Unread != nil {
+		all = append(all, pathProblem{topic: topicRouting, code: status.RoutingUnread, since: s.Since, warning: true,
+			text: fmt.Sprintf("the kernel's routing to other nodes cannot be checked, retrying: %v", s.Unread)})
+	}
 	var pods podCuts
 	if len(s.Faults) > 0 {
 		pods = n.podCuts()

@@ -50,6 +50,8 @@ type Status struct {
 	Totals  [2]reach.Totals
 	Off     status.Reason // why no peer is probed; empty: they are probed
 	Faults  []Fault
+	Unread  error     // why the kernel's routing cannot be checked, so that Faults is old; nil: it can
+	Since   time.Time // of Unread
 	// Blocked are the examined addresses of this node's pods that get no packets, because of one or the other fault.
 	Blocked map[netip.Addr]struct{}
 }

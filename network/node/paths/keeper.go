@@ -56,7 +56,7 @@ type Keeper struct {
 	offLog   string    // why, as logged
 	checkAt  time.Time // when to check the routing; zero: nothing has changed
 	rested   time.Time // no check before that
-	checkLog string    // why the last check failed, as logged
+	lookup   func() (*kernel.Lookup, error)
 }
 
 // answer is an answer to a probe.
@@ -74,6 +74,7 @@ func New(interval time.Duration, log logrus.FieldLogger, wake func()) *Keeper {
 		interval: interval, log: log, wake: wake,
 		orders: make(chan Order, 1), stale: make(chan struct{}, 1), answers: make(chan answer, 64),
 		schedule: reach.NewSchedule(max(interval, time.Millisecond)),
+		lookup:   kernel.OpenLookup,
 	}
 	if interval <= 0 {
 		k.off = status.ProbesOff
@@ -279,20 +280,23 @@ func (k *Keeper) check(now time.Time) {
 	}
 	k.checkAt = time.Time{}
 	k.noted.Store(false)
-	lookup, err := kernel.OpenLookup()
-	text := ""
+	lookup, err := k.lookup()
 	if err == nil {
 		defer lookup.Close()
 		found, blocked := judge{k.order, lookup, readSetting}.faults()
-		k.publish(func(s *Status) { s.Faults, s.Blocked = keepTimes(s.Faults, found, now), blocked })
+		k.publish(func(s *Status) {
+			s.Faults, s.Blocked = keepTimes(s.Faults, found, now), blocked
+			s.Unread, s.Since = nil, time.Time{}
+		})
 	} else {
-		text = err.Error()
 		k.checkAt = now
+		k.publish(func(s *Status) {
+			if s.Unread == nil {
+				s.Since = now
+			}
+			s.Unread = err
+		})
 	}
-	if text != k.checkLog && text != "" {
-		k.log.WithError(err).Warn("the kernel's routing to other nodes cannot be checked; retrying")
-	}
-	k.checkLog = text
 	k.rested = now.Add(max(checkPause, 10*time.Since(now)))
 }
 
@@ -315,7 +319,7 @@ func (k *Keeper) publish(change func(*Status)) {
 	before := k.status
 	change(&k.status)
 	changed := before.Off != k.status.Off || !reflect.DeepEqual(before.Faults, k.status.Faults) ||
-		!maps.Equal(before.Blocked, k.status.Blocked)
+		!maps.Equal(before.Blocked, k.status.Blocked) || (before.Unread == nil) != (k.status.Unread == nil)
 	for _, f := range subnet.Families() {
 		same := func(a, b reach.Result) bool { return a.State == b.State && a.Error == b.Error }
 		changed = changed || !maps.EqualFunc(before.Results[f], k.status.Results[f], same)

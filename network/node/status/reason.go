@@ -54,6 +54,7 @@ const (
 	PolicyRule    Reason = "policy-rule"
 	ForwardingOff Reason = "forwarding-off" // on an interface that the overlay's packets arrive on
 	ReversePath   Reason = "reverse-path"   // the strict reverse path filter drops the overlay's packets
+	RoutingUnread Reason = "routing-unread" // the kernel cannot be asked how it routes packets
 	// PeerUnreachable: some probed peers do not answer; AllUnreachable: none of them does.
 	PeerUnreachable Reason = "peer-unreachable"
 	AllUnreachable  Reason = "all-unreachable"
