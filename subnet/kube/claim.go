@@ -33,7 +33,7 @@ func (s *Store) Claim(ctx context.Context, _ *subnet.Record, want subnet.Lease) 
 
 // claim is one attempt.
 func (s *Store) claim(ctx context.Context, name string, want subnet.Lease) (subnet.Record, error) {
-	node, err := s.client.Node(ctx, name)
+	node, err := s.readNode(ctx, name)
 	if isNotFound(err) {
 		return subnet.Record{}, fmt.Errorf("%w: there is no such Node in the API; waiting for its kubelet to register it",
 			subnet.ErrNotAllocated)
@@ -50,10 +50,7 @@ func (s *Store) claim(ctx context.Context, name string, want subnet.Lease) (subn
 
 // given returns what a node claims with the subnets that its Node has.
 func given(node *apiserver.Node, want subnet.Lease) (subnet.Lease, error) {
-	if node.Bad != nil {
-		return want, node.Bad
-	}
-	cidrs := parsePodCIDRs(node.PodCIDRs)
+	cidrs := specOf(node)
 	if cidrs.err != nil {
 		return want, cidrs.err
 	}
@@ -91,7 +88,7 @@ func (s *Store) write(ctx context.Context, node *apiserver.Node, l subnet.Lease)
 			return subnet.Record{}, err
 		}
 	}
-	r := s.names.record(&now.Object, parsePodCIDRs(now.PodCIDRs))
+	r := s.names.record(&now.Object, specOf(&now))
 	switch {
 	case r.Bad != nil:
 		return r, r.Bad
@@ -100,6 +97,15 @@ func (s *Store) write(ctx context.Context, node *apiserver.Node, l subnet.Lease)
 			"webhook of the cluster changes them")
 	}
 	return r, nil
+}
+
+// readNode reads a Node. That it is malformed is no error: the Node says so itself.
+func (s *Store) readNode(ctx context.Context, name string) (apiserver.Node, error) {
+	node, err := s.client.Node(ctx, name)
+	if node.Bad != nil {
+		err = nil
+	}
+	return node, err
 }
 
 func isNotFound(err error) bool { return errors.Is(err, apiserver.ErrNotFound) }

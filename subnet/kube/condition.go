@@ -37,7 +37,7 @@ func (s *Store) AnnounceNetwork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	node, err := s.client.Node(ctx, name)
+	node, err := s.readNode(ctx, name)
 	if err == nil {
 		patch := networkUp(node.NetworkUnavailable, time.Now())
 		if patch == nil {

@@ -43,6 +43,14 @@ func parsePodCIDRs(list []string) (p podCIDRs) {
 	return p
 }
 
+// specOf returns the subnets that a Node's spec names.
+func specOf(node *apiserver.Node) podCIDRs {
+	if node.Bad != nil {
+		return podCIDRs{err: node.Bad}
+	}
+	return parsePodCIDRs(node.PodCIDRs)
+}
+
 // annotated returns the subnets that a Node's own annotation names; ok is false if there is no such annotation, or it
 // does not count: then only the spec says what they are.
 func annotated(o *apiserver.Object) (p podCIDRs, ok bool) {

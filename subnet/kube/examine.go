@@ -79,7 +79,7 @@ func (s *Store) examineAllocation(ctx context.Context) []subnet.Problem {
 	if err != nil {
 		return []subnet.Problem{apiserver.ProblemOf(err)}
 	}
-	node, err := s.client.Node(ctx, name)
+	node, err := s.readNode(ctx, name)
 	switch {
 	case isNotFound(err):
 		return one(subnet.ReasonNoNode, fmt.Errorf("there is no Node %s: check that its kubelet runs and has registered "+
@@ -87,7 +87,7 @@ func (s *Store) examineAllocation(ctx context.Context) []subnet.Problem {
 	case err != nil:
 		return []subnet.Problem{apiserver.ProblemOf(fmt.Errorf("read Node %s: %w", name, err))}
 	}
-	cidrs := parsePodCIDRs(node.PodCIDRs)
+	cidrs := specOf(&node)
 	switch {
 	case cidrs.err != nil:
 		return one(subnet.ReasonNoSubnet, fmt.Errorf("node %s: %w", name, cidrs.err))

@@ -268,9 +268,9 @@ func (w *watcher) readSpec(ctx context.Context, o *apiserver.Object, n *knownNod
 	}
 	ctx, cancel := context.WithTimeout(ctx, specTimeout)
 	defer cancel()
-	node, err := w.client.Node(ctx, o.Name)
+	node, err := w.readNode(ctx, o.Name)
 	if err == nil && node.UID == o.UID {
-		if cidrs = parsePodCIDRs(node.PodCIDRs); !cidrs.none() {
+		if cidrs = specOf(&node); !cidrs.none() {
 			n.spec = &cidrs
 			return cidrs, true
 		}

@@ -52,35 +52,40 @@ type fixture struct {
 func standIn(t *testing.T, streaming bool) *fixture {
 	t.Helper()
 	server := kubetest.New(kubetest.Options{NoStreamingLists: !streaming, Bookmarks: 100 * time.Millisecond})
-	restart := func(t *testing.T) {
-		t.Helper()
-		if err := server.Start(); err != nil {
-			t.Fatal(err)
-		}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
 	}
-	restart(t)
 	t.Cleanup(server.Stop)
 	f := &fixture{
 		t: t, standIn: server, admin: server.Admin(), api: apiserver.Options{URL: server.URL()},
 		conf: filepath.Join(t.TempDir(), "net-conf.json"),
 	}
-	// A connection of before a restart is of no use after it.
-	f.admin.Client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	f.admin.Client = &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(f.admin.Client.CloseIdleConnections)
 	f.harm = &storetest.Harm{
-		Restart: func(t *testing.T) { server.Stop(); restart(t) },
+		Restart: func(t *testing.T) { server.Stop(); f.start(t) },
 		Wipe: func(t *testing.T) {
 			server.Stop()
 			server.Wipe()
 			f.delete(t, "config")
-			restart(t)
+			f.start(t)
 		},
 		Backup: func(t *testing.T) func(t *testing.T) {
 			saved := server.Backup()
-			return func(t *testing.T) { server.Stop(); server.Restore(saved); restart(t) }
+			return func(t *testing.T) { server.Stop(); server.Restore(saved); f.start(t) }
 		},
 		Compact: func(*testing.T) { server.Compact() },
 	}
 	return f
+}
+
+// start starts a stand-in that was stopped. A connection of before is of no use any more.
+func (f *fixture) start(t *testing.T) {
+	t.Helper()
+	f.admin.Client.CloseIdleConnections()
+	if err := f.standIn.Start(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // open opens a store of a node.

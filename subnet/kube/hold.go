@@ -181,7 +181,7 @@ func (s *Store) look(h *hold, o *apiserver.Object) error {
 // rewrite writes the lease that is due, if the Node still has ours.
 func (s *Store) rewrite(ctx context.Context, h *hold) error {
 	for try := 1; ; try++ {
-		node, err := s.client.Node(ctx, h.id.name)
+		node, err := s.readNode(ctx, h.id.name)
 		if isNotFound(err) {
 			return errGone
 		}
@@ -245,7 +245,7 @@ func (s *Store) Release(ctx context.Context, held subnet.Record) error {
 }
 
 func (s *Store) release(ctx context.Context, held subnet.Record) error {
-	node, err := s.client.Node(ctx, held.Name)
+	node, err := s.readNode(ctx, held.Name)
 	switch {
 	case isNotFound(err):
 		return nil
@@ -254,7 +254,7 @@ func (s *Store) release(ctx context.Context, held subnet.Record) error {
 	case !s.names.isLease(&node.Object):
 		return nil
 	}
-	r := s.names.record(&node.Object, parsePodCIDRs(node.PodCIDRs))
+	r := s.names.record(&node.Object, specOf(&node))
 	if r.Bad != nil || r.Lease != held.Lease {
 		return fmt.Errorf("%w: another process changed it", subnet.ErrLost)
 	}

@@ -104,7 +104,7 @@ func (w *watcher) complete(ctx context.Context, l *listing) error {
 		if !ok || node.UID != o.UID {
 			return // it was registered again meanwhile, and the watch will say so
 		}
-		cidrs := parsePodCIDRs(node.PodCIDRs)
+		cidrs := specOf(node)
 		if cidrs.none() {
 			return
 		}
@@ -125,7 +125,7 @@ func (w *watcher) complete(ctx context.Context, l *listing) error {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.lacking)) {
-		node, err := w.client.Node(ctx, name)
+		node, err := w.readNode(ctx, name)
 		switch {
 		case isNotFound(err):
 		case err != nil:

@@ -283,9 +283,7 @@ func TestAFewRequestsAfterAFault(t *testing.T) {
 		w.There("zero") // so it follows
 		f.verbs()
 		f.standIn.Stop()
-		if err := f.standIn.Start(); err != nil {
-			t.Fatal(err)
-		}
+		f.start(t)
 		f.leased(t, "two", "10.244.2.0/24")
 		state := w.There("two")
 		if state.Synced != 1 || state.Changed("one") != 0 {
@@ -312,9 +310,7 @@ func TestRestoredAndAhead(t *testing.T) {
 	f.standIn.Stop()
 	f.standIn.Restore(saved)
 	f.standIn.Reject(1000, 503, 0)
-	if err := f.standIn.Start(); err != nil {
-		t.Fatal(err)
-	}
+	f.start(t)
 	for f.standIn.Version() <= seen {
 		f.beat(t, "one")
 	}
@@ -482,9 +478,7 @@ func TestOutage(t *testing.T) {
 		o := s.Outage()
 		return o.Problem.Reason == subnet.ReasonRefused && len(kept.lines()) > 0
 	})
-	if err := f.standIn.Start(); err != nil {
-		t.Fatal(err)
-	}
+	f.start(t)
 	until("its end", func() bool { return s.Outage().Since.IsZero() && len(kept.lines()) == 2 })
 	f.leased(t, "two", "10.244.2.0/24")
 	if state := w.There("two"); state.Synced != 1 {
