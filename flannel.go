@@ -27,13 +27,6 @@ func (n noEffect) register(s *pflag.FlagSet) {
 		s.Bool(name, false, noEffectUsage)
 		n[name] = true
 	}
-	// Flags that flannel uses only with --kube-subnet-mgr.
-	for _, name := range []string{"kube-api-url", "kubeconfig-file", "kube-annotation-prefix", "net-config-path"} {
-		s.String(name, "", noEffectUsage)
-		n[name] = true
-	}
-	s.Bool("set-node-network-unavailable", true, noEffectUsage)
-	n["set-node-network-unavailable"] = true
 	for name := range n {
 		_ = s.MarkHidden(name) // defined above
 	}

@@ -79,7 +79,7 @@ func layers() []layer {
 
 		// Who asks a daemon depends on no more than the status types.
 		{name: "status", packages: []string{"network/node/status"}},
-		{name: "api", packages: []string{"network/node/api"}, below: []string{"errno", "status"},
+		{name: "api", packages: []string{"network/node/api"}, below: []string{"backoff", "errno", "status"},
 			external: []string{"github.com/prometheus/client_golang", logrus}},
 		{name: "own side", packages: []string{"network/pods"}, below: []string{"domain", "files"}, pure: true},
 		{name: "node's parts", packages: []string{"network/node/explain", "network/node/paths", "network/node/rules"},

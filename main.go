@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -15,7 +14,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -24,7 +22,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc/grpclog"
 
 	"github.com/selvage-net/selvage/backend/vxlan"
 	"github.com/selvage-net/selvage/network"
@@ -35,7 +32,6 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet"
-	"github.com/selvage-net/selvage/subnet/etcd"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -76,7 +72,7 @@ const garbagePercent = 20
 
 // flags are the command line. Names and meanings are flannel's where flannel has them.
 type flags struct {
-	etcd          etcd.Options
+	store         command.StoreOptions
 	uplink        uplink.Options
 	canReach      string
 	publicIP      [2]string // by subnet.Family
@@ -95,10 +91,12 @@ type flags struct {
 	logLevel      string
 	logFormat     string
 	verbosity     int
-	kubeSubnetMgr bool
 	showVersion   bool
 	noEffect      noEffect
 	ignored       []string // flags without effect that were set
+
+	ignoredByStore []string                         // flags and variables that were set and are another store's
+	lookup         func(name string) (string, bool) // reads the environment
 }
 
 func execute(ctx context.Context, args []string) error {
@@ -113,18 +111,20 @@ func execute(ctx context.Context, args []string) error {
 
 // commands returns the daemon's command line, with all other commands below it.
 func commands() *cobra.Command {
-	var f flags
+	f := flags{lookup: os.LookupEnv}
 	root := &cobra.Command{
 		Use:   "selvaged",
 		Short: "Keep this node in the overlay network",
-		Long: `selvaged leases a subnet for this node from etcd, creates a VXLAN device, and keeps the kernel's
-routes, neighbours and forwarding entries for all other nodes in sync: it repairs external changes.
+		Long: `selvaged leases a subnet for this node from etcd, or takes the podCIDR of its Node in Kubernetes, creates a
+VXLAN device, and keeps the kernel's routes, neighbours and forwarding entries for all other nodes in sync: it repairs
+external changes.
 
 Every flag can also be set in the environment, as SELVAGED_ETCD_ENDPOINTS or FLANNELD_ETCD_ENDPOINTS
 for --etcd-endpoints and so on. A flag takes precedence over the environment. Put secrets into the environment.`,
 		Example: `  selvaged --etcd-endpoints=https://10.0.0.1:2379,https://10.0.0.2:2379 ` +
 			`--etcd-cafile=/etc/selvage/ca.pem --ip-masq
-  SELVAGED_ETCD_PASSWORD=… selvaged --etcd-username=selvage --iface=eth1`,
+  SELVAGED_ETCD_PASSWORD=… selvaged --etcd-username=selvage --iface=eth1
+  NODE_NAME=node1 selvaged --kube-subnet-mgr --kubeconfig-file=/etc/selvage/kubeconfig --ip-masq`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -132,10 +132,11 @@ for --etcd-endpoints and so on. A flag takes precedence over the environment. Pu
 			if f.showVersion {
 				return printVersion(cmd, nil)
 			}
-			if err := command.FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
+			if err := command.FromEnvironment(cmd.Flags(), f.lookup); err != nil {
 				return err
 			}
 			f.ignored = f.noEffect.given(cmd.Flags())
+			f.ignoredByStore = f.store.Ignored(cmd.Flags(), f.lookup)
 			return run(cmd.Context(), f)
 		},
 	}
@@ -162,13 +163,8 @@ func printVersion(cmd *cobra.Command, _ []string) error {
 
 func (f *flags) register(s *pflag.FlagSet) {
 	s.SortFlags = false
-	hostname, _ := os.Hostname() // for display only
 
-	command.EtcdFlags(s, &f.etcd)
-	s.DurationVar(&f.etcd.LeaseTTL, "subnet-lease-ttl", 24*time.Hour,
-		"how long the subnet stays reserved after this node is gone")
-	s.IntVar(&f.renewMargin, "subnet-lease-renew-margin", 60,
-		"in minutes; accepted for compatibility with flannel, has no effect: the lease is always kept alive")
+	f.registerStore(s)
 
 	s.StringSliceVar(&f.uplink.Ifaces, "iface", nil,
 		"interface that carries the overlay, by name or address; repeatable, the first match is used")
@@ -179,13 +175,14 @@ func (f *flags) register(s *pflag.FlagSet) {
 		"IPv4 address at which other nodes reach this one, if it is not the interface's (NAT, clouds)")
 	s.StringVar(&f.publicIP[subnet.IPv6], "public-ipv6", "", "as --public-ip, for IPv6")
 
-	s.StringVar(&f.node.NodeName, "node-name", hostname, "name of this node, for display only")
+	s.StringVar(&f.node.NodeName, "node-name", "",
+		"name of this node, for display only (default: the host's, or that of the Node in Kubernetes)")
 	s.StringVar(&f.node.SubnetFile, "subnet-file", defaultSubnetFile,
 		"file that holds this node's subnet, for the CNI plugin and others")
 	s.StringVar(&f.node.StateDir, "state-dir", defaultStateDir,
 		"directory of this node's identity and the cached leases")
 	s.BoolVar(&f.noCachedStart, "no-cached-start", false,
-		"wait for etcd at the start, instead of starting from the cached leases")
+		"wait for the lease store at the start, instead of starting from the cached leases")
 	s.DurationVar(&f.node.PeerGrace, "peer-grace", 30*time.Second,
 		"grace period: how long a node whose lease was withdrawn can still be reached")
 	s.DurationVar(&f.node.Resync, "resync", 5*time.Minute,
@@ -221,12 +218,10 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.logLevel, "log-level", "info", "error, warning, info or debug")
 	s.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	s.IntVar(&f.verbosity, "v", 0, "accepted for compatibility with flannel: above 0 is --log-level=debug")
-	s.BoolVar(&f.kubeSubnetMgr, "kube-subnet-mgr", false, "rejected: leases are stored in etcd")
 	s.BoolVar(&f.showVersion, "version", false, "print the version")
 	f.noEffect = noEffect{}
 	f.noEffect.register(s)
 	_ = s.MarkHidden("v") // defined above
-	_ = s.MarkHidden("kube-subnet-mgr")
 }
 
 func run(ctx context.Context, f flags) error {
@@ -248,24 +243,23 @@ func run(ctx context.Context, f flags) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}
-	// gRPC would print errors to stderr; the store logs them.
-	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
-	store, err := etcd.New(f.etcd)
+	store, err := f.openStore(log)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	f.node.Store, f.node.StorePrefix, f.node.StoreEndpoints = store, f.etcd.Prefix, f.etcd.Endpoints
 	f.node.Ready = func() { notify(log, daemon.SdNotifyReady) }
 	if f.node.API, err = f.listen(log); err != nil {
 		return err
 	}
 	f.node.Version, f.node.Kernel = version, kernelRelease()
-	log.WithFields(logrus.Fields{
-		"version": version, "node": f.node.NodeName, "etcd": strings.Join(f.etcd.Endpoints, ","),
-	}).Info("selvaged starts")
+	log.WithFields(f.storeFields()).Info("selvaged starts")
 	if len(f.ignored) > 0 {
 		log.WithField("flags", f.ignored).Info("flags of flannel that have no effect here")
+	}
+	if len(f.ignoredByStore) > 0 {
+		log.WithField("ignored", f.ignoredByStore).
+			Info("flags and variables that have no effect with leases in " + f.storeName())
 	}
 	err = node.Run(ctx, f.node)
 	notify(log, daemon.SdNotifyStopping)
@@ -277,9 +271,8 @@ func run(ctx context.Context, f flags) error {
 
 // finish checks the flags and turns them into options.
 func (f *flags) finish(log logrus.FieldLogger) error {
-	if f.kubeSubnetMgr {
-		return errors.New("--kube-subnet-mgr: selvage keeps its leases in etcd; " +
-			"leave the flag out and give --etcd-endpoints")
+	if err := f.finishStore(); err != nil {
+		return err
 	}
 	if f.rulesResync <= 0 || f.node.Resync <= 0 {
 		return errors.New("--iptables-resync and --resync: want more than 0")
@@ -332,10 +325,10 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 		}
 		f.node.VTEPAllow = append(f.node.VTEPAllow, p)
 	}
-	f.etcd.Log, f.node.Log = log, log
+	f.node.Log = log
 	f.node.Uplink = f.uplink
 	f.node.RandomFully = !f.randomDisable
-	f.node.CachedStart, f.node.LeaseTTL = !f.noCachedStart, f.etcd.LeaseTTL
+	f.node.CachedStart = !f.noCachedStart
 	f.node.RulesResync = time.Duration(f.rulesResync) * time.Second
 	return nil
 }
@@ -357,7 +350,7 @@ func kernelRelease() string {
 func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
 	o := api.Options{
 		Socket: f.socket, Metrics: f.metricsAddr, Traffic: f.readyRequires == readyTraffic,
-		Network: network.NewScope(f.etcd.Prefix, 0).Prefix, Log: log,
+		Network: network.NewScope(f.node.StorePrefix, 0).Prefix, Log: log,
 	}
 	if f.healthzPort > 0 { // as with flannel, a negative one means none
 		o.Healthz = net.JoinHostPort(f.healthzIP, strconv.Itoa(f.healthzPort))

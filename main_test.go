@@ -32,8 +32,10 @@ func parsedFlags(args []string, environment map[string]string) (*flags, *pflag.F
 	if err != nil {
 		return f, s, err
 	}
-	lookup := func(name string) (string, bool) { v, ok := environment[name]; return v, ok }
-	return f, s, command.FromEnvironment(s, lookup)
+	f.lookup = func(name string) (string, bool) { v, ok := environment[name]; return v, ok }
+	err = command.FromEnvironment(s, f.lookup)
+	f.ignored, f.ignoredByStore = f.noEffect.given(s), f.store.Ignored(s, f.lookup)
+	return f, s, err
 }
 
 // TestFlannelsFlags: every flag that flannel's unit files have, with one dash and with two.
@@ -54,7 +56,7 @@ func TestFlannelsFlags(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", dash, err)
 		}
-		if !slices.Equal(f.etcd.Endpoints, []string{"http://a:2379", "http://b:2379"}) || f.etcd.Password != "p" ||
+		if !slices.Equal(f.store.Etcd.Endpoints, []string{"http://a:2379", "http://b:2379"}) || f.store.Etcd.Password != "p" ||
 			!slices.Equal(f.uplink.Ifaces, []string{"eth0", "192.0.2.1"}) || f.uplink.IfaceRegexes[0] != "eth[0-9]{1,2}" ||
 			f.publicIP[subnet.IPv6] != "2001:db8::2" || !f.node.IPMasq || f.node.Forward || f.rulesResync != 7 || f.healthzPort != 8081 || !f.showVersion {
 			t.Errorf("%s: %+v", dash, f)
@@ -71,8 +73,8 @@ func TestEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.etcd.Prefix != "/ours" || !f.node.IPMasq || f.uplink.Ifaces[0] != "eth7" || f.node.NodeName != "from-flag" {
-		t.Errorf("prefix %q, masq %v, ifaces %q, name %q", f.etcd.Prefix, f.node.IPMasq, f.uplink.Ifaces, f.node.NodeName)
+	if f.store.Etcd.Prefix != "/ours" || !f.node.IPMasq || f.uplink.Ifaces[0] != "eth7" || f.node.NodeName != "from-flag" {
+		t.Errorf("prefix %q, masq %v, ifaces %q, name %q", f.store.Etcd.Prefix, f.node.IPMasq, f.uplink.Ifaces, f.node.NodeName)
 	}
 	_, err = parsed(t, nil, map[string]string{"SELVAGED_IPTABLES_RESYNC": "often"})
 	if err == nil || !strings.Contains(err.Error(), "environment variable SELVAGED_IPTABLES_RESYNC") {
@@ -90,7 +92,8 @@ func TestBadFlags(t *testing.T) {
 		{"--log-format=xml", `--log-format: "xml", want text or json`},
 		{"--iptables-resync=0", "--iptables-resync and --resync: want more than 0"},
 		{"--peer-grace=-1s", "--peer-grace: want 0 or more"},
-		{"--kube-subnet-mgr", "--kube-subnet-mgr: selvage keeps its leases in etcd; leave the flag out and give --etcd-endpoints"},
+		{"--kube-subnet-mgr", "the name of this node's Node is unknown: set NODE_NAME, or POD_NAME and POD_NAMESPACE, in the environment " +
+			"(the downward API has spec.nodeName, metadata.name and metadata.namespace)"},
 		{"extra", `unknown command "extra" (see selvaged --help)`},
 	} {
 		if err := execute(context.Background(), []string{tt.args}); err == nil || err.Error() != tt.want {

@@ -2,6 +2,7 @@ package cniplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -121,8 +122,7 @@ func (c *call) end(ctx context.Context, a attachment) error {
 		"CNI_CONTAINERID="+a.containerID, "CNI_IFNAME="+ifName, "CNI_NETNS="); err != nil {
 		return err
 	}
-	c.forget(a)
-	if err := c.store.remove(st); err != nil {
+	if err := errors.Join(c.store.remove(st), c.forget(a)); err != nil {
 		return fail(types.ErrIOFailure, "remove the kept configuration", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package cniplugin
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -49,8 +50,8 @@ func checkInterface(name string) error {
 
 // checkBridge returns an error if the kernel would refuse the name of the bridge that a delegate is to make.
 func checkBridge(d delegation) error {
-	config, ok := d.bridge()
-	if !ok {
+	var config struct{ Bridge string }
+	if d.plugin != defaultDelegate || json.Unmarshal(d.config, &config) != nil || config.Bridge == "" {
 		return nil
 	}
 	if err := checkInterface(config.Bridge); err != nil {

@@ -8,9 +8,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/grpclog"
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node"
@@ -20,7 +18,7 @@ import (
 
 // config has the flags of the command.
 type config struct {
-	etcd   etcd.Options
+	store  StoreOptions
 	socket string
 	force  bool
 	out    io.Writer
@@ -41,7 +39,10 @@ change, whether running nodes would follow, and which nodes would refuse it. Wit
 code is 1 if the config is invalid, and 2 if nodes would refuse it.
 
 config set does the same and then writes the config, unless the one in etcd was changed meanwhile. If nodes would
-refuse it, it is written with --force only.`,
+refuse it, it is written with --force only.
+
+With --kube-subnet-mgr, the network config is a file on each node, --net-config-path, from a ConfigMap as a rule: show
+and check read that one, and set is not possible.`,
 		Example: `  selvaged config show --etcd-endpoints=http://10.0.0.1:2379
   selvaged config check network.json
   selvaged config show | sed s/1450/1400/ | selvaged config set -`,
@@ -54,10 +55,15 @@ refuse it, it is written with --force only.`,
 		},
 		ValidArgsFunction: completeConfig,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
+			if err := o.store.fromEnvironment(cmd.Flags()); err != nil {
 				return err
 			}
 			o.out, o.notes = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			if o.store.Kubernetes && args[0] == "set" {
+				return fmt.Errorf("with --kube-subnet-mgr, the network config is the file %s: check the new one with "+
+					"selvaged config check, and write it into the ConfigMap that the file is from (kubectl edit "+
+					"configmap), or into the file on each node", o.store.Kube.NetConfPath)
+			}
 			store, err := o.open()
 			if err != nil {
 				return err
@@ -73,7 +79,7 @@ refuse it, it is written with --force only.`,
 			return o.apply(cmd.Context(), store, data, args[0] == "set")
 		},
 	}
-	EtcdFlags(c.Flags(), &o.etcd)
+	StoreFlags(c.Flags(), &o.store)
 	c.Flags().StringVar(&o.socket, "socket", status.DefaultSocket, "path of the daemon's socket")
 	c.Flags().BoolVar(&o.force, "force", false, "set the config even if nodes would refuse it")
 	return c
@@ -87,15 +93,6 @@ func completeConfig(_ *cobra.Command, args []string, _ string) ([]cobra.Completi
 	return nil, cobra.ShellCompDirectiveDefault
 }
 
-// open returns the store. It sends no request yet.
-func (o *config) open() (*etcd.Store, error) {
-	log := logrus.New()
-	log.SetLevel(logrus.ErrorLevel)
-	o.etcd.Log = log
-	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
-	return etcd.New(o.etcd)
-}
-
 // read reads a file; - is standard input.
 func read(path string, stdin io.Reader) ([]byte, error) {
 	if path == "-" {
@@ -105,7 +102,7 @@ func read(path string, stdin io.Reader) ([]byte, error) {
 }
 
 // show prints the config, and on stderr where it comes from.
-func (o *config) show(ctx context.Context, store *etcd.Store) error {
+func (o *config) show(ctx context.Context, store configStore) error {
 	stored, err := store.ReadConfig(ctx)
 	if err != nil {
 		return err
@@ -114,7 +111,7 @@ func (o *config) show(ctx context.Context, store *etcd.Store) error {
 		return fmt.Errorf("there is no network config at %s", stored.Key)
 	}
 	fmt.Fprintf(o.out, "%s\n", strings.TrimSpace(string(stored.Data)))
-	fmt.Fprintf(o.notes, "source: etcd, %s, revision %d\n", stored.Key, stored.Revision)
+	fmt.Fprintf(o.notes, "source: %s\n", o.source(stored))
 	o.noteDaemon(ctx, stored)
 	return nil
 }
@@ -134,7 +131,7 @@ func (o *config) noteDaemon(ctx context.Context, stored etcd.StoredConfig) {
 		note("the daemon uses no config yet")
 		return
 	}
-	switch c, err := node.Compare(s.Config, stored.Data, nil); {
+	switch c, err := node.Compare(o.kind(), s.Config, stored.Data, nil); {
 	case err != nil:
 		note("the daemon uses another config: %s", err)
 	case len(c.Changes) > 0:
@@ -153,18 +150,18 @@ func (o *config) daemon(ctx context.Context) (status.Status, error) {
 	if err != nil {
 		return s, err
 	}
-	if prefix := network.NewScope(o.etcd.Prefix, 0).Prefix; s.Prefix != "" && s.Prefix != prefix {
+	if prefix := network.NewScope(o.store.Prefix(), 0).Prefix; s.Prefix != "" && s.Prefix != prefix {
 		return s, fmt.Errorf("the daemon at %s is of another network, %s; set --socket", o.socket, s.Prefix)
 	}
 	return s, nil
 }
 
 // apply checks a config against the one in use, and writes it if set.
-func (o *config) apply(ctx context.Context, store *etcd.Store, data []byte, set bool) error {
+func (o *config) apply(ctx context.Context, store configStore, data []byte, set bool) error {
 	for _, k := range node.UnknownKeys(data) {
 		fmt.Fprintf(o.out, "key without effect: %s\n", k)
 	}
-	if _, err := node.ParseConfig(data); err != nil {
+	if _, err := node.ParseConfig(o.kind(), data); err != nil {
 		return err
 	}
 	fmt.Fprintln(o.out, "valid")
@@ -199,21 +196,24 @@ func (o *config) apply(ctx context.Context, store *etcd.Store, data []byte, set 
 
 // compare prints what would change, and reports whether nodes would refuse it.
 func (o *config) compare(
-	ctx context.Context, store *etcd.Store, stored etcd.StoredConfig, data []byte,
+	ctx context.Context, store configStore, stored etcd.StoredConfig, data []byte,
 ) (refused bool, err error) {
 	if stored.Data == nil {
 		fmt.Fprintf(o.out, "there is no config at %s yet\n", stored.Key)
 		return false, nil
 	}
-	if _, err := node.ParseConfig(stored.Data); err != nil {
-		fmt.Fprintf(o.out, "the config in etcd is invalid, so nodes that start wait for another one: %s\n", err)
+	if _, err := node.ParseConfig(o.kind(), stored.Data); err != nil {
+		fmt.Fprintf(o.out, "the config at %s is invalid, so nodes that start wait for another one: %s\n",
+			stored.Key, err)
 		return false, nil
 	}
 	leases, err := store.Records(ctx)
-	if err != nil {
+	if err != nil && o.store.Kubernetes {
+		fmt.Fprintf(o.notes, "not compared with the leases of other nodes: %s\n", err)
+	} else if err != nil {
 		return false, err
 	}
-	c, err := node.Compare(stored.Data, data, leases)
+	c, err := node.Compare(o.kind(), stored.Data, data, leases)
 	if err != nil {
 		return false, err
 	}

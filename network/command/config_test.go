@@ -27,7 +27,7 @@ func TestConfigOfDaemon(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var notes strings.Builder
-			o := config{etcd: etcd.Options{Prefix: "/net/"}, socket: filepath.Join(t.TempDir(), "none"), notes: &notes}
+			o := config{store: StoreOptions{Etcd: etcd.Options{Prefix: "/net/"}}, socket: filepath.Join(t.TempDir(), "none"), notes: &notes}
 			if tt.daemon != nil {
 				o.socket = serveStatus(t, *tt.daemon, nil)
 			}

@@ -44,7 +44,11 @@ func (f *Facts) askDaemon(ctx context.Context, c *status.Client) {
 	if f.Peers, err = c.Peers(ctx); err != nil {
 		f.DaemonErr = err
 	}
-	if config, err := subnet.ParseConfig(s.Config); len(s.Config) > 0 && err == nil {
+	parse := subnet.ParseConfig
+	if f.kind() == subnet.StoreKubernetes { // which gives nodes their subnets
+		parse = subnet.ParseAllocatedConfig
+	}
+	if config, err := parse(s.Config); len(s.Config) > 0 && err == nil {
 		f.Config = &config
 	}
 }

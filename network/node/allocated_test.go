@@ -22,9 +22,10 @@ import (
 // nodesStore is a store in memory that looks like the Kubernetes API: it allocates, and has advice for the node.
 type nodesStore struct {
 	*memstore.Store
-	server *memstore.Server
-	said   atomic.Pointer[subnet.NodeAdvice]
-	silent chan struct{} // as long as it is open, the watch reports nothing; nil: it reports
+	server    *memstore.Server
+	said      atomic.Pointer[subnet.NodeAdvice]
+	announced atomic.Int32  // calls of AnnounceNetwork, of which the first fails
+	silent    chan struct{} // as long as it is open, the watch reports nothing; nil: it reports
 }
 
 func newNodesStore(server *memstore.Server, name string) *nodesStore {
@@ -40,6 +41,13 @@ func (s *nodesStore) Advice() subnet.NodeAdvice {
 		return *a
 	}
 	return subnet.NodeAdvice{}
+}
+
+func (s *nodesStore) AnnounceNetwork(context.Context) error {
+	if s.announced.Add(1) == 1 {
+		return errors.New("forbidden")
+	}
+	return nil
 }
 
 // say changes the advice, and has the watch report an event, as the interface has it.
@@ -117,6 +125,8 @@ func TestNodeAllocated(t *testing.T) {
 	first, second := netip.MustParsePrefix("10.5.3.0/24"), netip.MustParsePrefix("10.5.9.0/24")
 	server.Allocate("this", first)
 	server.Allocate("other", netip.MustParsePrefix("10.5.7.0/24"))
+	n.waitReason(t, status.NotAnnounced)
+	n.waitLog(t, "network condition: problem resolved")
 	n.waitSubnet(t, first)
 	server.Publish("other", vxlanLease(7))
 	n.waitPeers(t, "10.5.7.0/24 programmed")
@@ -141,6 +151,12 @@ func TestNodeAllocated(t *testing.T) {
 		server.AddNode("this")
 		server.Allocate("this", second)
 		n.waitSubnet(t, second)
+		eventually(t, "its network is announced again", func() error {
+			if got := store.announced.Load(); got != 3 {
+				return fmt.Errorf("announced %d times", got)
+			}
+			return nil
+		})
 		n.waitLog(t, "the API server gave this node the subnet 10.5.9.0/24 instead of 10.5.3.0/24")
 	})
 	t.Run("a subnet outside the network", func(t *testing.T) {
@@ -262,9 +278,9 @@ func TestNodeAdvice(t *testing.T) {
 	store.say(sources(subnet.NodeAdvice{PublicIP: ip("172.31.0.12"), Announced: ip("203.0.113.5")}))
 	announces("172.31.0.12", "203.0.113.5")
 
-	store.say(sources(subnet.NodeAdvice{Announced: ip("10.5.7.1"), Bad: `annotation node-public-ip="x" is not an address`}))
+	store.say(sources(subnet.NodeAdvice{Announced: ip("224.0.0.5"), Bad: `annotation node-public-ip="x" is not an address`}))
 	p := n.waitReason(t, status.AdviceBad)
-	for _, want := range []string{overwrite + "=10.5.7.1 is inside the overlay's network 10.5.0.0/16", `"x" is not an address`} {
+	for _, want := range []string{overwrite + "=224.0.0.5: want an IPv4 address that other nodes can send to", `"x" is not an address`} {
 		if !strings.Contains(string(p.Text), want) {
 			t.Errorf("the problem is %+v, want %q", p, want)
 		}

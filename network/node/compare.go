@@ -32,13 +32,14 @@ type Refusal struct {
 	Reason error
 }
 
-// Compare compares a config with the one in use, for nodes with those leases. Both are as [ParseConfig] accepts them.
-func Compare(before, after []byte, leases []subnet.Record) (c Comparison, err error) {
-	have, err := ParseConfig(before)
+// Compare compares a config with the one in use, for nodes with those leases in a kind of store. Both are as
+// [ParseConfig] accepts them.
+func Compare(kind subnet.StoreKind, before, after []byte, leases []subnet.Record) (c Comparison, err error) {
+	have, err := ParseConfig(kind, before)
 	if err != nil {
 		return c, fmt.Errorf("the config in use: %w", err)
 	}
-	want, err := ParseConfig(after)
+	want, err := ParseConfig(kind, after)
 	if err != nil {
 		return c, err
 	}

@@ -41,7 +41,7 @@ func TestCompare(t *testing.T) {
 		{`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan","MTU":1450}}`,
 			`EnableIPv6: true, was not set; IPv6Network: "fd00:5::/56", was not set`, "it turns IPv6 on", ""},
 	} {
-		c, err := Compare([]byte(before), []byte(tt.after), leases)
+		c, err := Compare(subnet.StoreEtcd, []byte(before), []byte(tt.after), leases)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +65,7 @@ func TestCompare(t *testing.T) {
 		t.Errorf("Backend.MTU %d", mtu)
 	}
 	for _, bad := range []string{`{`, `{"Network":"10.5.0.0/16","Backend":{"VNI":16777215}}`} {
-		if _, err := Compare([]byte(before), []byte(bad), nil); err == nil {
+		if _, err := Compare(subnet.StoreEtcd, []byte(before), []byte(bad), nil); err == nil {
 			t.Errorf("%s is compared", bad)
 		}
 	}

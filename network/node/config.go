@@ -21,14 +21,14 @@ var (
 
 // parseConfig decides what follows from a network config as the store has it, nil if it has none: a config that can be
 // used, or why it cannot. current is the one in force, or nil.
-func parseConfig(data []byte, current *subnet.Config) (c subnet.Config, err error) {
+func parseConfig(kind subnet.StoreKind, data []byte, current *subnet.Config) (c subnet.Config, err error) {
 	switch {
 	case data == nil && current == nil:
 		return c, errNoConfig
 	case data == nil:
 		return c, errConfigDeleted
 	}
-	switch c, err = ParseConfig(data); {
+	switch c, err = ParseConfig(kind, data); {
 	case err == nil:
 	case current == nil:
 		err = fmt.Errorf("%w; waiting for a valid one", err)
@@ -38,17 +38,21 @@ func parseConfig(data []byte, current *subnet.Config) (c subnet.Config, err erro
 	return c, err
 }
 
-// ParseConfig reads and checks a network config as every node does, its Backend object included.
-func ParseConfig(data []byte) (subnet.Config, error) {
-	c, err := subnet.ParseConfig(data)
+// ParseConfig reads and checks a network config as every node with a kind of store does, its Backend object included.
+func ParseConfig(kind subnet.StoreKind, data []byte) (subnet.Config, error) {
+	parse := subnet.ParseConfig
+	if kind == subnet.StoreKubernetes { // which gives nodes their subnets
+		parse = subnet.ParseAllocatedConfig
+	}
+	c, err := parse(data)
 	if err != nil {
 		return c, err
 	}
-	kind, err := backendKind(c)
+	backend, err := backendKind(c)
 	if err != nil {
 		return c, err
 	}
-	return c, kind.Check(c)
+	return c, backend.Check(c)
 }
 
 // UnknownKeys returns the keys of a network config that have no effect, each with the key that may be meant. Of a
@@ -63,7 +67,7 @@ func UnknownKeys(data []byte) []subnet.UnknownKey {
 // configChanged takes in the network config, or its absence. One that cannot be used changes nothing.
 func (n *node) configChanged(data []byte) {
 	n.journal.unknownKeys(UnknownKeys(data))
-	c, err := parseConfig(data, n.config)
+	c, err := parseConfig(n.storeKind, data, n.config)
 	switch {
 	case errors.Is(err, errNoConfig):
 		n.journal.problem(topicConfig, fmt.Errorf("%w. %s", err, n.words.NoConfig))

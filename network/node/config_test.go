@@ -38,7 +38,7 @@ func TestParseConfig(t *testing.T) {
 			"Backend.VNI is 16777215, want at most 9999999"},
 		{"unknown backend", []byte(`{"Network":"10.5.0.0/16","Backend":{"Type":"pigeon"}}`), &current, `"pigeon"`},
 	} {
-		c, err := parseConfig(x.data, x.current)
+		c, err := parseConfig(subnet.StoreEtcd, x.data, x.current)
 		if x.want == "" {
 			if err != nil || !c.Ranges[subnet.IPv4].Enabled() {
 				t.Errorf("%s: %+v, %v", x.name, c, err)
@@ -49,7 +49,7 @@ func TestParseConfig(t *testing.T) {
 			t.Errorf("%s: error %v, want %q", x.name, err, x.want)
 		}
 	}
-	if _, err := parseConfig(nil, nil); !errors.Is(err, errNoConfig) {
+	if _, err := parseConfig(subnet.StoreEtcd, nil, nil); !errors.Is(err, errNoConfig) {
 		t.Errorf("%v is not errNoConfig", err)
 	}
 }

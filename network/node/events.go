@@ -143,6 +143,7 @@ func (n *node) logUplink(c uplink.Choice) {
 
 // leaseGained follows a lease that has just become final.
 func (n *node) leaseGained() {
+	n.announcer.leaseGained()
 	before := n.subnets
 	if before == noSubnets {
 		before = n.holder.previous // of an earlier run

@@ -37,6 +37,7 @@ const (
 	topicConfig     = "config"
 	topicUplink     = "uplink"
 	topicAdvice     = "annotations"
+	topicAnnounce   = "network condition"
 	topicMAC        = "MAC address"
 	topicSubnetFile = "subnet file"
 	topicStatusFile = "status file"

@@ -118,7 +118,7 @@ func (c *leaseCache) networks() []netip.Prefix {
 	if c.read == nil || c.read.Config == nil {
 		return nil
 	}
-	config, err := subnet.ParseConfig(c.read.Config)
+	config, err := subnet.ParseAllocatedConfig(c.read.Config) // of either kind of store
 	if err != nil {
 		return nil
 	}

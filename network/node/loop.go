@@ -36,6 +36,8 @@ func (n *node) loop(ctx context.Context) error {
 			n.holder.holdEnded(r)
 		case err := <-n.cache.results:
 			n.cache.writeEnded(err, time.Now())
+		case err := <-n.announcer.results:
+			n.announced(err, time.Now())
 		case f := <-n.questions:
 			f()
 			continue // the timer runs on
@@ -87,6 +89,7 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 	n.pass(wake)
 	n.notePods(wake.now)
 	n.publish(wake)
+	n.announcer.step(ctx, wake, n.publisher.ready && n.holder.final)
 	n.journal.shadowed(n.shadows(), n.shadowText, wake.now)
 	n.followOverlaps(wake.now)
 	n.journal.peersChanged(wake.now)

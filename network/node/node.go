@@ -52,6 +52,7 @@ type node struct {
 	journal   *journal
 	cache     *leaseCache
 	holder    *leaseHolder
+	announcer *announcer
 	peerSet   *peerSet
 	rules     *rules.Keeper
 	paths     *paths.Keeper
@@ -178,6 +179,7 @@ func newNode(o Options) (*node, error) {
 	n.holder = newLeaseHolder(o.Store, n.view, o.Log, start)
 	n.previous = previousSubnets(o.SubnetFile, o.Log)
 	n.holder.previous, n.holder.wasOurs = n.previous, n.wasOurs
+	n.announcer = newAnnouncer(o.Store, start)
 	n.peerSet = newPeerSet(n.view, tables)
 	n.rules = rules.New(filter.NewKeeper(), o.Log, o.RulesResync, wake)
 	n.paths = paths.New(o.PeerProbeInterval, o.Log, wake)

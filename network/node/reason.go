@@ -24,6 +24,8 @@ func reasonOf(topic string, err error) status.Reason {
 		return status.NoUplink
 	case topicAdvice:
 		return status.AdviceBad
+	case topicAnnounce:
+		return status.NotAnnounced
 	case topicKernel:
 		return status.KernelUnread
 	case topicSetup:

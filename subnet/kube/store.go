@@ -88,7 +88,7 @@ func (s *Store) Outage() subnet.Outage {
 // Access implements [subnet.AccessReporter].
 func (s *Store) Access() subnet.Access {
 	a := s.client.Access()
-	a.Prefix, a.Config = s.opts.Prefix, s.opts.NetConfPath
+	a.Prefix, a.Config, a.Kubeconfig = s.opts.Prefix, s.opts.NetConfPath, s.opts.API.Kubeconfig
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.Node = s.node

@@ -26,6 +26,7 @@ const (
 	NotAllocated   Reason = "not-allocated"    // Kubernetes has not given this node a podCIDR yet
 	SubnetOutside  Reason = "subnet-outside"   // the podCIDR of this node is not inside the network config's Network
 	AdviceBad      Reason = "advice-bad"       // an annotation of this node has a value that cannot be used
+	NotAnnounced   Reason = "not-announced"    // the Node's condition NetworkUnavailable cannot be set to False
 	PublicIPShared Reason = "public-ip-shared" // another node's lease has this node's public IP
 	FileNotWritten Reason = "file-not-written"
 	KernelUnread   Reason = "kernel-unread" // the kernel's tables cannot be read
