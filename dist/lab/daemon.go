@@ -14,14 +14,14 @@ type daemon struct {
 }
 
 // startDaemon starts a daemon and listens to what it tells about itself by sd_notify(3).
-func startDaemon(do func(func() error) error, log string, argv []string) (*daemon, error) {
+func startDaemon(do func(func() error) error, log string, argv []string, env ...string) (*daemon, error) {
 	// The name is the kernel's choice (autobind, unix(7)). It is an abstract one, which belongs to the network namespace, so
 	// it is in nobody's way and there is no file to remove.
 	socket, err := in(do, func() (*net.UnixConn, error) { return net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"}) })
 	if err != nil {
 		return nil, fmt.Errorf("make a socket for the daemon's state: %w", err)
 	}
-	p, err := startProcess(do, log, argv, "NOTIFY_SOCKET="+socket.LocalAddr().String())
+	p, err := startProcess(do, log, argv, append(env, "NOTIFY_SOCKET="+socket.LocalAddr().String())...)
 	if err != nil {
 		socket.Close()
 		return nil, err

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -131,9 +130,6 @@ func (e *Etcd) Leases(ctx context.Context) ([]subnet.Lease, error) {
 		}
 		leases = append(leases, lease)
 	}
-	slices.SortFunc(leases, func(a, b subnet.Lease) int {
-		// node2 comes before node10
-		return cmp.Or(len(a.NodeName)-len(b.NodeName), strings.Compare(a.NodeName, b.NodeName))
-	})
+	slices.SortFunc(leases, byNodeName)
 	return leases, nil
 }

@@ -14,7 +14,7 @@ type Fault struct {
 	Inject func(ctx context.Context, l *Lab, node *Node, peers []*Node) error
 }
 
-// Faults lists what can be injected by name. Tests may as well call the methods of [Node] and [Etcd] themselves.
+// Faults lists what can be injected by name. Tests may as well call the methods of [Node] and [Store] themselves.
 func Faults() []Fault {
 	return []Fault{
 		{"route-del", "delete the routes to peers", onPeers((*Node).DeleteRoutes)},
@@ -30,8 +30,8 @@ func Faults() []Fault {
 		{"daemon-kill", "kill the daemon", onNode(func(n *Node) error { n.Kill(); return nil })},
 		{"daemon-stop", "stop the daemon", func(ctx context.Context, _ *Lab, n *Node, _ []*Node) error { return n.Stop(ctx) }},
 		{"daemon-start", "start the daemon", onNode((*Node).Start)},
-		{"etcd-kill", "kill every etcd member", onEtcd(func(_ context.Context, e *Etcd) error { e.Kill(); return nil })},
-		{"etcd-start", "start them again", onEtcd(func(ctx context.Context, e *Etcd) error { return e.Start(ctx) })},
+		{"etcd-kill", "kill every etcd member, or the API server", onStore(func(_ context.Context, s Store) error { s.Kill(); return nil })},
+		{"etcd-start", "start them again", onStore(func(ctx context.Context, s Store) error { return s.Start(ctx) })},
 	}
 }
 
@@ -57,8 +57,8 @@ func onPeers(fn func(*Node, ...*Node) error) func(context.Context, *Lab, *Node, 
 	return func(_ context.Context, _ *Lab, node *Node, peers []*Node) error { return fn(node, peers...) }
 }
 
-func onEtcd(fn func(context.Context, *Etcd) error) func(context.Context, *Lab, *Node, []*Node) error {
-	return func(ctx context.Context, l *Lab, _ *Node, _ []*Node) error { return fn(ctx, l.etcd) }
+func onStore(fn func(context.Context, Store) error) func(context.Context, *Lab, *Node, []*Node) error {
+	return func(ctx context.Context, l *Lab, _ *Node, _ []*Node) error { return fn(ctx, l.store) }
 }
 
 // PeersOf returns the nodes but the given one.

@@ -38,15 +38,16 @@ type Options struct {
 	// for subnets of each; if none is named, for what the nodes got. Default IPv4, and it has to agree with Config if that
 	// is given too.
 	Families    []subnet.Family
-	Segments    int       // underlay networks, 172.31.0.0/24 and up, that the nodes are spread over; default 1
-	MTU         int       // of every uplink, in bytes; default 1500
-	EtcdMembers int       // default 1
-	Config      string    // the network configuration, JSON, or "-" for none; default what NetworkConfig says for Families
-	CNI         string    // the CNI network configuration list, JSON; default DefaultCNI
-	IPTables    string    // the nodes' iptables: "nft", "legacy" or "none"; default the machine's
-	DaemonArgs  []string  // appended to selvaged's arguments
-	Bin         string    // directory of selvaged, selvage, etcd and cni/; default the running program's own
-	Log         io.Writer // gets a line for each step; default none
+	Segments    int              // underlay networks, 172.31.0.0/24 and up, that the nodes are spread over; default 1
+	MTU         int              // of every uplink, in bytes; default 1500
+	Store       subnet.StoreKind // of the leases: etcd, or a stand-in for the Kubernetes API server; default etcd
+	EtcdMembers int              // default 1
+	Config      string           // the network configuration, JSON, or "-" for none; default what NetworkConfig says for Families
+	CNI         string           // the CNI network configuration list, JSON; default DefaultCNI
+	IPTables    string           // the nodes' iptables: "nft", "legacy" or "none"; default the machine's
+	DaemonArgs  []string         // appended to selvaged's arguments
+	Bin         string           // directory of selvaged, selvage, etcd and cni/; default the running program's own
+	Log         io.Writer        // gets a line for each step; default none
 	// Patience is how long an answer is awaited before a path counts as broken, and how long a daemon may have a problem
 	// that it retries before its start counts as failed. Default 5 s, for people who wait; a test on a busy machine has
 	// more.
@@ -61,7 +62,9 @@ const TestPatience = 2 * time.Minute
 type Lab struct {
 	options Options
 	dir     string // logs and etcd's data, on the sandbox's tmpfs
-	etcd    *Etcd
+	store   Store
+	etcd    *Etcd // nil: the store is another one
+	kube    *Kube // the same
 	nodes   []*Node
 	outside *outside
 	bridges []string
@@ -121,6 +124,9 @@ func (o *Options) setDefaults() error {
 	if o.MTU < MinMTU {
 		return fmt.Errorf("an MTU of %d: want %d or more", o.MTU, MinMTU)
 	}
+	if !slices.Contains([]subnet.StoreKind{"", subnet.StoreEtcd, subnet.StoreKubernetes}, o.Store) {
+		return fmt.Errorf("store %q: want %s or %s", o.Store, subnet.StoreEtcd, subnet.StoreKubernetes)
+	}
 	if o.EtcdMembers < 1 || o.EtcdMembers > 9 {
 		return fmt.Errorf("%d etcd members: want 1 to 9", o.EtcdMembers)
 	}
@@ -164,22 +170,38 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if err := l.buildUnderlay(); err != nil {
 		return err
 	}
-	l.step("starting etcd")
-	if l.etcd, err = startEtcd(ctx, l.dir, l.options.Bin, firstAddr(l.onUnderlay(underlayAddr(0, 1))), l.options.EtcdMembers); err != nil {
+	if err := l.startStore(ctx); err != nil {
 		return err
 	}
 	if l.options.Config != "-" {
-		if err := l.etcd.PutConfig(ctx, l.options.Config); err != nil {
+		if err := l.store.PutConfig(ctx, l.options.Config); err != nil {
 			return err
 		}
 	}
 	l.step("starting the nodes (%d)", l.options.Nodes)
 	for i := range l.options.Nodes {
-		if err := l.addNode(i); err != nil {
+		if err := l.addNode(ctx, i); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// startStore starts the lease store.
+func (l *Lab) startStore(ctx context.Context) (err error) {
+	host := firstAddr(l.onUnderlay(underlayAddr(0, 1)))
+	if l.options.Store == subnet.StoreKubernetes {
+		l.step("starting a stand-in for the Kubernetes API server")
+		if l.kube, err = startKube(host); err == nil {
+			l.store = l.kube
+		}
+		return err
+	}
+	l.step("starting etcd")
+	if l.etcd, err = startEtcd(ctx, l.dir, l.options.Bin, host, l.options.EtcdMembers); err == nil {
+		l.store = l.etcd
+	}
+	return err
 }
 
 // step tells the user what is done next.
@@ -213,8 +235,14 @@ func (l *Lab) Pods() []*Pod {
 	return append([]*Pod(nil), l.pods...)
 }
 
-// Etcd returns the lab's etcd.
+// Store returns the lab's lease store.
+func (l *Lab) Store() Store { return l.store }
+
+// Etcd returns the lab's etcd; nil if the leases are elsewhere.
 func (l *Lab) Etcd() *Etcd { return l.etcd }
+
+// Kube returns the lab's stand-in for the API server of Kubernetes; nil if the leases are elsewhere.
+func (l *Lab) Kube() *Kube { return l.kube }
 
 // Outside is the endpoint in another network.
 func (l *Lab) Outside() *Endpoint { return l.outside.Endpoint }
@@ -229,8 +257,8 @@ func (l *Lab) Close() error {
 	for _, n := range l.nodes {
 		errs = append(errs, n.close())
 	}
-	if l.etcd != nil {
-		errs = append(errs, l.etcd.close())
+	if l.store != nil {
+		errs = append(errs, l.store.close())
 	}
 	errs = append(errs, l.removeUnderlay())
 	if l.dir != "" {

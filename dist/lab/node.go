@@ -26,6 +26,7 @@ type Node struct {
 	*Endpoint
 	host *sandbox.Host
 	argv []string // of the daemon: what the lab needs
+	env  []string // of the daemon
 	log  string   // file of the daemon's output
 
 	mu     sync.Mutex
@@ -34,7 +35,7 @@ type Node struct {
 }
 
 // addNode makes node number i, from 0, and starts its daemon.
-func (l *Lab) addNode(i int) error {
+func (l *Lab) addNode(ctx context.Context, i int) error {
 	name := fmt.Sprintf("node%d", i+1)
 	host, err := sandbox.NewHost(name)
 	if err != nil {
@@ -42,10 +43,18 @@ func (l *Lab) addNode(i int) error {
 	}
 	n := &Node{host: host, log: filepath.Join(l.dir, name+".log")}
 	n.argv = []string{
-		filepath.Join(l.options.Bin, "selvaged"),
-		"--etcd-endpoints", strings.Join(l.etcd.Endpoints(), ","),
-		"--node-name", name, "--state-dir", "/var/lib/selvage", "--ip-masq",
+		filepath.Join(l.options.Bin, "selvaged"), "--node-name", name, "--state-dir", "/var/lib/selvage", "--ip-masq",
 	}
+	var store []string
+	if l.kube != nil {
+		store, n.env = l.kube.daemonArgs(name)
+		if err := l.kube.addNode(ctx, name, i, l.options.Families, host.Do); err != nil {
+			return err
+		}
+	} else {
+		store = []string{"--etcd-endpoints", strings.Join(l.etcd.Endpoints(), ",")}
+	}
+	n.argv = append(n.argv, store...)
 	n.args = append([]string{"--iface", uplink}, l.options.DaemonArgs...)
 	n.Endpoint = &Endpoint{name: name, do: host.Do, echo: &echoServer{}}
 	l.nodes = append(l.nodes, n)
@@ -83,7 +92,7 @@ func (n *Node) Start() error {
 	if n.daemon != nil && n.daemon.running() {
 		return nil
 	}
-	d, err := startDaemon(n.do, n.log, slices.Concat(n.argv, n.args))
+	d, err := startDaemon(n.do, n.log, slices.Concat(n.argv, n.args), n.env...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.name, err)
 	}

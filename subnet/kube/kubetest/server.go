@@ -1,6 +1,7 @@
 package kubetest
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -18,6 +19,8 @@ import (
 
 // Options say what kind of server is started. The zero value is one in the clear, for everybody.
 type Options struct {
+	// Address is where the server listens, HOST:PORT; empty: a port of 127.0.0.1 that is chosen at the first Start.
+	Address string
 	// CertFile and KeyFile (PEM): the server speaks TLS and HTTP/2.
 	CertFile, KeyFile string
 	// Token is what requests have to carry; empty: nothing.
@@ -77,7 +80,7 @@ func New(o Options) *Server {
 func (s *Server) Start() error {
 	at := s.address
 	if at == "" {
-		at = "127.0.0.1:0"
+		at = cmp.Or(s.opts.Address, "127.0.0.1:0")
 	}
 	listener, err := net.Listen("tcp", at)
 	if err != nil {

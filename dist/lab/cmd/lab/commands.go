@@ -169,9 +169,9 @@ func nodes(ctx context.Context, s *session, args []string, io stdio) error {
 	}
 	asking, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	leases, err := s.lab.Etcd().Leases(asking)
+	leases, err := s.lab.Store().Leases(asking)
 	if err != nil {
-		fmt.Fprintf(io.out, "etcd: %v\n", err)
+		fmt.Fprintf(io.out, "leases: %v\n", err)
 	}
 	printNodes(io.out, s.lab, leases)
 	if len(s.lab.Pods()) > 0 {

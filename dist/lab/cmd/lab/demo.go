@@ -75,11 +75,15 @@ func show(ctx context.Context, w io.Writer, options lab.Options, pods int) error
 		return err
 	}
 	// A signal needs no Close: with the sandbox goes all that is in it.
-	leases, err := l.Etcd().Leases(ctx)
+	leases, err := l.Store().Leases(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "Leases: each node has claimed a subnet in etcd (ready after %s)\n\n", since(start))
+	how := "has claimed a subnet in etcd"
+	if l.Kube() != nil {
+		how = "has announced the podCIDR of its Node to the API server"
+	}
+	fmt.Fprintf(w, "Leases: each node %s (ready after %s)\n\n", how, since(start))
 	printNodes(w, l, leases)
 
 	if err := addPods(ctx, l, pods); err != nil {

@@ -141,6 +141,8 @@ func buildFlags(o *lab.Options, pods *int) *pflag.FlagSet {
 	flags.IntVar(&o.Segments, "segments", 1, "underlay networks, with a router between them")
 	flags.IntVar(&o.MTU, "mtu", 1500, "MTU of the nodes' uplinks, in bytes")
 	flags.StringVar(&o.IPTables, "iptables", "", "the nodes' iptables: nft, legacy or none (default: the machine's)")
+	flags.StringVar((*string)(&o.Store), "store", string(subnet.StoreEtcd),
+		"of the leases: etcd, or kubernetes, which is a stand-in for its API server")
 	flags.IntVar(&o.EtcdMembers, "etcd-members", 1, "members of the etcd cluster")
 	flags.StringVar(&o.Bin, "bin", "", "directory of selvaged, selvage, etcd and cni/ (default: this program's)")
 	return flags

@@ -141,7 +141,7 @@ func checkLastScreen(t *testing.T, out string) {
 		t.Fatal(err)
 	}
 	got, want := faultRows(out), faultRows(string(readme))
-	if len(got) != len(trials()) || !slices.Equal(got, want) {
+	if len(got) != len(trials("etcd")) || !slices.Equal(got, want) {
 		t.Errorf("the demo ends with %q, the README shows %q", got, want)
 	}
 }

@@ -20,7 +20,7 @@ const (
 	streamEvery   = 2 * time.Millisecond
 	streamAround  = 250 * time.Millisecond // of a stream before a fault, and after its repair
 	repairWithin  = 10 * time.Second
-	withoutDaemon = 500 * time.Millisecond // how long the daemon, or etcd, is gone
+	withoutDaemon = 500 * time.Millisecond // how long the daemon, or the lease store, is gone
 	lookEvery     = 5 * time.Millisecond
 )
 
@@ -34,7 +34,8 @@ type trial struct {
 	undo func(node *lab.Node) error
 }
 
-func trials() []trial {
+// trials returns the faults of the demo, of a lab whose lease store texts call store.
+func trials(store string) []trial {
 	return []trial{
 		{name: "VXLAN device deleted", inject: onNode((*lab.Node).DeviceDelete)},
 		{name: "routes to peers flushed", inject: func(_ context.Context, l *lab.Lab, n *lab.Node) error {
@@ -44,9 +45,17 @@ func trials() []trial {
 			undo: func(n *lab.Node) error { return n.SetBridge(true) }},
 		{name: "selvaged killed", after: restartDaemon,
 			inject: onNode(func(n *lab.Node) error { n.Kill(); return nil })},
-		{name: "etcd stopped", after: restartEtcd,
-			inject: func(_ context.Context, l *lab.Lab, _ *lab.Node) error { l.Etcd().Kill(); return nil }},
+		{name: store + " stopped", after: restartStore,
+			inject: func(_ context.Context, l *lab.Lab, _ *lab.Node) error { l.Store().Kill(); return nil }},
 	}
+}
+
+// storeName is what texts call the lab's lease store.
+func storeName(l *lab.Lab) string {
+	if l.Kube() != nil {
+		return "API server"
+	}
+	return "etcd"
 }
 
 func onNode(fn func(*lab.Node) error) func(context.Context, *lab.Lab, *lab.Node) error {
@@ -66,24 +75,24 @@ func restartDaemon(ctx context.Context, _ *lab.Lab, n *lab.Node) (string, error)
 		whole(time.Since(start))), nil
 }
 
-// restartEtcd starts etcd again.
-func restartEtcd(ctx context.Context, l *lab.Lab, n *lab.Node) (string, error) {
+// restartStore starts the lease store again.
+func restartStore(ctx context.Context, l *lab.Lab, n *lab.Node) (string, error) {
 	if err := sleep(ctx, withoutDaemon); err != nil {
 		return "", err
 	}
-	if err := l.Etcd().Start(ctx); err != nil {
+	if err := l.Store().Start(ctx); err != nil {
 		return "", err
 	}
 	start := time.Now()
 	err := eventually(ctx, func() error {
 		s, err := n.Status(ctx)
 		if err == nil && (s.State != nodestatus.Ready || !s.Store.LastContact.After(start)) {
-			err = errors.New("selvaged has not reconnected to etcd")
+			err = errors.New("selvaged has not reconnected to its lease store")
 		}
 		return err
 	})
-	return fmt.Sprintf("no repair needed: selvaged keeps all entries; etcd restarted by the demo, reconnected after %s",
-		whole(time.Since(start))), err
+	return fmt.Sprintf("no repair needed: selvaged keeps all entries; %s restarted by the demo, reconnected after %s",
+		storeName(l), whole(time.Since(start))), err
 }
 
 // outcome is how a trial went.
@@ -107,7 +116,7 @@ func showRepairs(ctx context.Context, w io.Writer, l *lab.Lab) (repaired bool, e
 		from.Node.Name(), from.PodName(), to.PodName())
 	printTrial(w, "FAULT", "OUTAGE", "LOST", "REPAIRED BY")
 	repaired = true
-	for _, t := range trials() {
+	for _, t := range trials(storeName(l)) {
 		o, err := t.run(ctx, l, from, to)
 		if ctx.Err() != nil {
 			return false, ctx.Err()

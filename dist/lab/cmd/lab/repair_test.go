@@ -12,7 +12,7 @@ import (
 // TestJudge: the figures are those of the streams, and a fault that is said to need no repair must cost nothing.
 func TestJudge(t *testing.T) {
 	const ms = time.Millisecond
-	byItself, restarted := trials()[0], trials()[len(trials())-1]
+	byItself, restarted := trials("etcd")[0], trials("etcd")[len(trials("etcd"))-1]
 	notRepaired := errors.New("not repaired")
 	whole := []lab.StreamReport{{Sent: 100}, {Sent: 100}}
 	lossy := []lab.StreamReport{{Sent: 100, Lost: 2, Gap: 4 * ms}, {Sent: 100, Lost: 3, Gap: 6 * ms}}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	daemoncommand "github.com/selvage-net/selvage/network/command"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -119,5 +120,5 @@ func (s *session) like(word string) []string {
 	for _, c := range commands() {
 		all = append(all, c.name)
 	}
-	return subnet.Similar(word, append(all, s.nodeNames()...))
+	return daemoncommand.Similar(word, append(all, s.nodeNames()...))
 }

@@ -81,7 +81,7 @@ func keepUp(name string, options lab.Options, pods int) error {
 	if err := l.Install(); err != nil {
 		fmt.Println(err) // selvaged doctor will say so, too
 	}
-	if err := toolsFor(options.Bin, l.Etcd().Endpoints()); err != nil {
+	if err := toolsFor(options.Bin, l.Etcd()); err != nil {
 		return err
 	}
 	if err := addPods(ctx, l, pods); err != nil {
@@ -135,7 +135,7 @@ func addPods(ctx context.Context, l *lab.Lab, each int) error {
 }
 
 // toolsFor has commands that are run on nodes find what was built, and etcdctl the lab's etcd.
-func toolsFor(bin string, endpoints []string) error {
+func toolsFor(bin string, etcd *lab.Etcd) error {
 	if bin == "" {
 		exe, err := os.Executable()
 		if err != nil {
@@ -144,5 +144,9 @@ func toolsFor(bin string, endpoints []string) error {
 		bin = filepath.Dir(exe)
 	}
 	bin, err := filepath.Abs(bin)
-	return errors.Join(err, os.Setenv("PATH", bin+":"+os.Getenv("PATH")), os.Setenv("ETCDCTL_ENDPOINTS", strings.Join(endpoints, ",")))
+	err = errors.Join(err, os.Setenv("PATH", bin+":"+os.Getenv("PATH")))
+	if etcd != nil {
+		err = errors.Join(err, os.Setenv("ETCDCTL_ENDPOINTS", strings.Join(etcd.Endpoints(), ",")))
+	}
+	return err
 }

@@ -1,0 +1,169 @@
+package lab
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/kube"
+	"github.com/selvage-net/selvage/subnet/kube/apiserver"
+	"github.com/selvage-net/selvage/subnet/kube/kubetest"
+	"github.com/selvage-net/selvage/subnet/wholefile"
+)
+
+// Store is the lab's lease store: [Etcd] or [Kube].
+type Store interface {
+	// PutConfig writes the network configuration.
+	PutConfig(ctx context.Context, config string) error
+	// Leases reads every lease, ordered by node name. A record that holds none is an error.
+	Leases(ctx context.Context) ([]subnet.Lease, error)
+	// Kill ends the store at once, as a power cut would. Its data stays.
+	Kill()
+	// Start starts it again, and waits until it serves.
+	Start(ctx context.Context) error
+	close() error
+}
+
+// Kube is a stand-in for the Kubernetes API server, in this process, on 172.31.0.1:6443, or in a lab of IPv6 alone on
+// [fd00:31::1]:6443. Each node has a Node with a podCIDR, as the controller manager gives them.
+type Kube struct {
+	server *kubetest.Server
+
+	mu      sync.Mutex
+	running bool
+	config  string                     // as last written; "": not yet
+	nodes   []func(func() error) error // where their files are
+}
+
+// netConfPath is the file with the network config on each node, as a ConfigMap would be mounted there.
+const netConfPath = "/run/kube-flannel/net-conf.json"
+
+// startKube starts the server on the address host.
+func startKube(host netip.Addr) (*Kube, error) {
+	k := &Kube{server: kubetest.New(kubetest.Options{Address: net.JoinHostPort(host.String(), "6443")})}
+	return k, k.Start(context.Background())
+}
+
+// podCIDRs are the subnets of node number i, from 0, in the networks of [NetworkConfig].
+func podCIDRs(i int, families []subnet.Family) (all []string) {
+	for _, f := range orIPv4(families) {
+		all = append(all, [...]string{subnet.IPv4: fmt.Sprintf("10.5.%d.0/24", i+1), subnet.IPv6: fmt.Sprintf("fd00:5:0:%x::/64", i+1)}[f])
+	}
+	return all
+}
+
+// Server is the stand-in, for what can be done to it besides.
+func (k *Kube) Server() *kubetest.Server { return k.server }
+
+// PutConfig implements [Store]: it replaces the file on each node, as a whole.
+func (k *Kube) PutConfig(_ context.Context, config string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.config = config
+	for _, do := range k.nodes {
+		if err := k.writeConfig(do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeConfig writes the network config on one node.
+func (k *Kube) writeConfig(do func(func() error) error) error {
+	if k.config == "" {
+		return nil
+	}
+	err := do(func() error { return wholefile.ReplaceUnsynced(netConfPath, []byte(k.config), 0o755) })
+	if err != nil {
+		return fmt.Errorf("write the network configuration: %w", err)
+	}
+	return nil
+}
+
+// errAll ends a watch that has reported all leases.
+var errAll = errors.New("that is all")
+
+// Leases implements [Store].
+func (k *Kube) Leases(ctx context.Context) (leases []subnet.Lease, err error) {
+	s, err := kube.New(kube.Options{API: apiserver.Options{URL: k.server.URL()}, Node: "lab", NetConfPath: "/nowhere"})
+	if err != nil {
+		return nil, fmt.Errorf("read the leases: %w", err)
+	}
+	defer s.Close()
+	err = s.Watch(ctx, func(e subnet.Event) error {
+		for _, r := range e.Put {
+			if r.Bad != nil {
+				return fmt.Errorf("read the leases: Node %s: %w", r.Name, r.Bad)
+			}
+			leases = append(leases, r.Lease)
+		}
+		if e.Type == subnet.Synced {
+			return errAll
+		}
+		return nil
+	})
+	if !errors.Is(err, errAll) {
+		return nil, errors.Join(err, ctx.Err())
+	}
+	slices.SortFunc(leases, byNodeName)
+	return leases, nil
+}
+
+// Kill implements [Store].
+func (k *Kube) Kill() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.running {
+		k.server.Stop()
+		k.running = false
+	}
+}
+
+// Start implements [Store].
+func (k *Kube) Start(context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.running {
+		return nil
+	}
+	if err := k.server.Start(); err != nil {
+		return fmt.Errorf("start the API server: %w", err)
+	}
+	k.running = true
+	return nil
+}
+
+func (k *Kube) close() error {
+	k.Kill()
+	return nil
+}
+
+// addNode makes a Node for node number i, from 0, and gives the node where do leads to its network config.
+func (k *Kube) addNode(ctx context.Context, name string, i int, families []subnet.Family, do func(func() error) error) error {
+	n := kubetest.Node{Name: name, PodCIDRs: podCIDRs(i, families)}
+	if _, err := k.server.Admin().CreateNode(ctx, n); err != nil {
+		return fmt.Errorf("make Node %s: %w", name, err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.nodes = append(k.nodes, do)
+	return k.writeConfig(do)
+}
+
+// daemonArgs are what a node's daemon needs to use the store, and its environment.
+func (k *Kube) daemonArgs(name string) (args, environment []string) {
+	return []string{"--kube-subnet-mgr", "--kube-api-url", k.server.URL(), "--net-config-path", netConfPath},
+		[]string{"NODE_NAME=" + name}
+}
+
+// byNodeName orders leases: node2 comes before node10.
+func byNodeName(a, b subnet.Lease) int {
+	return cmp.Or(len(a.NodeName)-len(b.NodeName), strings.Compare(a.NodeName, b.NodeName))
+}
