@@ -237,3 +237,33 @@ func TestAnnotated(t *testing.T) {
 		}
 	}
 }
+
+// TestUsualExtras: what is decoded by hand is decoded as by encoding/json.
+func TestUsualExtras(t *testing.T) {
+	usual := 0
+	for _, text := range []string{
+		`{"UID":"a"}`, `{"UID":"a","InstanceID":"b"}`, `{"UID":"a","InstanceID":"b","NodeName":"c"}`,
+		`{"UID":"a","NodeName":"c"}`, `{"UID":"a","NodeName":""}`, `{"UID":"","InstanceID":""}`,
+		`{"UID":"a",}`, `{"UID":"a","InstanceID":"b",}`, `{"UID":"a" }`, `{"UID":"a""InstanceID":"b"}`, `{"UID":"a"`,
+		`{"UID":"a","NodeName":"c","InstanceID":"b"}`, `{"UID":"a\\u0041"}`, `{"UID":"a","NodeName":null}`, `{}`, `{,}`,
+		`{"uid":"a"}`, `{"UID":"ä"}`, `{"UID":"a","UID":"b"}`, `{"UID":"a","Other":1}`, `{"UID":"a"}}`, `"UID":"a"}`,
+		"{\"UID\":\"a\x01\"}", `{"UID":"a,"InstanceID":"b"}`, `{"UID":"a","InstanceID":"b","NodeName":"c"},`,
+	} {
+		got, ok := usualExtras(text)
+		var want extras
+		if err := json.Unmarshal([]byte(text), &want); !ok {
+			continue
+		} else if err != nil {
+			t.Errorf("%s is decoded to %+v, and is %v", text, got, err)
+			continue
+		}
+		usual++
+		if got.UID != want.UID || got.InstanceID != want.InstanceID || (got.NodeName == nil) != (want.NodeName == nil) ||
+			got.NodeName != nil && *got.NodeName != *want.NodeName {
+			t.Errorf("%s is decoded to %+v, want %+v", text, got, want)
+		}
+	}
+	if usual < 6 {
+		t.Errorf("%d are decoded by hand", usual)
+	}
+}
