@@ -20,7 +20,7 @@ func TestProxy(t *testing.T) {
 	ca := newAuthority(t, dir, "ca")
 	certFile, keyFile := ca.sign(filepath.Join(dir, "server"))
 	s := standIn(t, kubetest.Options{CertFile: certFile, KeyFile: keyFile})
-	var tunnels sync.WaitGroup
+	ended := make(chan struct{}, 10)
 	asked := make(chan string, 10)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- r.Method + " " + r.Host
@@ -35,19 +35,20 @@ func TestProxy(t *testing.T) {
 			return
 		}
 		_, _ = io.WriteString(in, "HTTP/1.1 200 OK\r\n\r\n")
+		var tunnels sync.WaitGroup
 		for _, c := range [][2]net.Conn{{in, out}, {out, in}} {
 			tunnels.Go(func() {
 				_, _ = io.Copy(c[0], c[1])
 				c[0].Close()
 			})
 		}
+		tunnels.Wait()
+		ended <- struct{}{}
 	}))
-	defer tunnels.Wait()
 	defer proxy.Close()
 	file := write(t, filepath.Join(dir, "kubeconfig"), strings.Replace(minimal, `{server: "https://10.0.0.1:6443"}`,
 		`{server: "`+s.URL()+`", certificate-authority: ca.pem, proxy-url: "`+proxy.URL+`"}`, 1))
 	c := open(t, Options{Kubeconfig: file})
-	defer c.Close()
 	c.listed(t, ListOptions{})
 	if got, want := <-asked, "CONNECT "+strings.TrimPrefix(s.URL(), "https://"); got != want {
 		t.Errorf("the proxy was asked for %s, want %s", got, want)
@@ -55,4 +56,6 @@ func TestProxy(t *testing.T) {
 	if r := s.Requests(); len(r) != 1 || r[0].Protocol != "HTTP/2.0" {
 		t.Errorf("%+v", r)
 	}
+	c.Close()
+	<-ended
 }

@@ -5,7 +5,8 @@
 // It behaves like a real kube-apiserver, and the tests of subnet/kube/apiserver run against both (make test-kube). It
 // does not validate objects beyond what selvage relies on, has one user, and no admission.
 //
-//	server.go   listening, users, rejections, routing
+//	server.go   listening, users, routing
+//	control.go  what a test does to the server: rejections, other users, older states
 //	store.go    the objects and their history
 //	serve.go    single objects: read, create, patch, delete; reviews of rights
 //	list.go     lists, in pages; watch.go watches
