@@ -233,10 +233,12 @@ func TestFlags(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: make build makes it", err)
 	}
-	for name := range configMap(t, render(t, everything(t)), "selvage-flags") {
-		flag := "--" + strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, "SELVAGED_"), "_", "-"))
-		if !regexp.MustCompile(`(?m)^ +` + flag + `\b`).Match(help) {
-			t.Errorf("%s: selvaged has no flag %s", name, flag)
+	for _, values := range []map[string]any{everything(t), everythingKubernetes(t)} {
+		for name := range configMap(t, render(t, values), "selvage-flags") {
+			flag := "--" + strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, "SELVAGED_"), "_", "-"))
+			if !regexp.MustCompile(`(?m)^ +` + flag + `\b`).Match(help) {
+				t.Errorf("%s: selvaged has no flag %s", name, flag)
+			}
 		}
 	}
 }

@@ -23,7 +23,7 @@ type File struct {
 func Files() []File {
 	const test = "# Generated from everything.yaml by go generate in dist/chart.\n"
 	return []File{
-		{"../kubernetes/selvage.yaml", "plain.yaml", fmt.Sprintf(header, "the image and etcd's endpoints")},
+		{"../kubernetes/selvage.yaml", "plain.yaml", fmt.Sprintf(header, "the image, and Network in net-conf.json")},
 		{"../kubernetes/selvage-etcd.yaml", "plain-etcd.yaml", fmt.Sprintf(header, "the image and etcd's endpoints")},
 		{"testdata/everything.yaml", "everything.yaml", test},
 		{"testdata/everything-kubernetes.yaml", "everything-kubernetes.yaml", test},
