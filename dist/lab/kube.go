@@ -42,8 +42,8 @@ type Kube struct {
 	nodes   []func(func() error) error // where their files are
 }
 
-// netConfPath is the file with the network config on each node, as a ConfigMap would be mounted there.
-const netConfPath = "/run/kube-flannel/net-conf.json"
+// NetConfPath is the file with the network config on each node, as a ConfigMap would be mounted there.
+const NetConfPath = "/run/kube-flannel/net-conf.json"
 
 // startKube starts the server on the address host.
 func startKube(host netip.Addr) (*Kube, error) {
@@ -80,7 +80,7 @@ func (k *Kube) writeConfig(do func(func() error) error) error {
 	if k.config == "" {
 		return nil
 	}
-	err := do(func() error { return wholefile.ReplaceUnsynced(netConfPath, []byte(k.config), 0o755) })
+	err := do(func() error { return wholefile.ReplaceUnsynced(NetConfPath, []byte(k.config), 0o755) })
 	if err != nil {
 		return fmt.Errorf("write the network configuration: %w", err)
 	}
@@ -159,7 +159,7 @@ func (k *Kube) addNode(ctx context.Context, name string, i int, families []subne
 
 // daemonArgs are what a node's daemon needs to use the store, and its environment.
 func (k *Kube) daemonArgs(name string) (args, environment []string) {
-	return []string{"--kube-subnet-mgr", "--kube-api-url", k.server.URL(), "--net-config-path", netConfPath},
+	return []string{"--kube-subnet-mgr", "--kube-api-url", k.server.URL(), "--net-config-path", NetConfPath},
 		[]string{"NODE_NAME=" + name}
 }
 

@@ -55,6 +55,16 @@ func TestKubernetes(t *testing.T) {
 			f.Store.Endpoints[0].Alarms = []status.StoreAlarm{{Code: "other", Text: "[-]etcd failed"}}
 		},
 			"apiserver", Failure, "https://10.96.0.1:443 reports: [-]etcd failed", "readyz"},
+		{"no Node", func(f *Facts) {
+			f.Store.Endpoints[0].Alarms = []status.StoreAlarm{{Code: "no-node", Text: "there is no Node x"}}
+		},
+			"apiserver", Failure, "there is no Node x", "set NODE_NAME"},
+		{"no podCIDR, examined", func(f *Facts) {
+			f.Store.Endpoints[0].Alarms = []status.StoreAlarm{{Code: "no-subnet", Text: "it has no podCIDR"}}
+		}, "apiserver", Failure, "it has no podCIDR", "--cluster-cidr may be used up"},
+		{"no podCIDRs at all", func(f *Facts) {
+			f.Store.Endpoints[0].Alarms = []status.StoreAlarm{{Code: "no-subnets", Text: "no Node has a podCIDR"}}
+		}, "apiserver", Failure, "no Node has a podCIDR", "start kube-controller-manager with --allocate-node-cidrs=true"},
 		{"clock", func(f *Facts) { f.Store.Endpoints[0].ClockAhead = ahead(time.Hour) }, "apiserver", Warning, "is 1h0m0s ahead of this node's", "timedatectl"},
 		{"its certificate", func(f *Facts) { f.Store.Endpoints[0].CertificateEnds = now.Add(time.Hour) }, "apiserver", Warning, "the certificate of https://10.96.0.1:443 expires", "renew"},
 		{"our certificate", func(f *Facts) { f.Store.CertificateEnds = now.Add(-time.Hour) }, "apiserver", Failure, "selvaged's own certificate for the API server expired", "renew"},

@@ -37,7 +37,7 @@ func checkAPIServer(f Facts) (all []Finding) {
 		switch {
 		case e.Error == "":
 			versions = append(versions, e.Version)
-			all = append(all, checkServer(e, f.Now)...)
+			all = append(all, checkServer(c, e, f.Now)...)
 			all = append(all, checkClock(e)...)
 		case !aboutUser(e.Code): // reported once, with the rights below
 			all = append(all, failure(serverRemedy(e), "%s: %s", e.URL, e.Error))
@@ -67,10 +67,22 @@ func checkAPIServer(f Facts) (all []Finding) {
 }
 
 // checkServer checks what an API server that answers reports about itself.
-func checkServer(e status.StoreEndpoint, now time.Time) (all []Finding) {
+func checkServer(c kubernetesCommands, e status.StoreEndpoint, now time.Time) (all []Finding) {
 	for _, alarm := range e.Alarms {
-		all = append(all, failure("kubectl get --raw '/readyz?verbose' shows what it lacks", "%s reports: %s", e.URL,
-			alarm.Text))
+		switch subnet.Reason(alarm.Code) {
+		case subnet.ReasonNoNode:
+			all = append(all, failure("kubectl get nodes; set NODE_NAME in the daemon's environment to the name of its Node",
+				"%s", alarm.Text))
+		case subnet.ReasonNoSubnet, subnet.ReasonNoSubnets:
+			c.peers = 1 // some node has a podCIDR
+			if subnet.Reason(alarm.Code) == subnet.ReasonNoSubnets {
+				c.peers = 0
+			}
+			all = append(all, failure(c.notAllocated(), "%s", alarm.Text))
+		default:
+			all = append(all, failure("kubectl get --raw '/readyz?verbose' shows what it lacks", "%s reports: %s", e.URL,
+				alarm.Text))
+		}
 	}
 	var major, minor int
 	version := strings.TrimPrefix(e.Version, "v")
