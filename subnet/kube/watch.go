@@ -17,6 +17,8 @@ const (
 	// quietInterval is how long a watch may be silent before it is replaced. An API server sends a bookmark about once
 	// a minute (k8s.io/apiserver, storage/cacher, bookmarkFrequency).
 	quietInterval = 4 * time.Minute
+	// orderly is the pause after a watch that the server has ended in an orderly way: it may do so to many at once.
+	orderly = time.Second
 	// shortStream is a stream that ended too soon to count as one that worked.
 	shortStream = 10 * time.Second
 )
@@ -49,7 +51,7 @@ type watcher struct {
 	listed    bool // a list was handed over, and what came after it up to position.seen
 	synced    bool // a snapshot was handed over, ever
 	resumed   bool // the next list is of the history that was seen
-	doubt     bool // the last stream ended by a fault: the history has to be checked
+	doubt     bool // the last stream has ended: the history has to be checked
 	checked   bool // it was, in this step
 	regressed bool // the history of the last snapshot is gone
 	quiet     backoff.Backoff
@@ -105,7 +107,8 @@ func (w *watcher) run(ctx context.Context, step func(context.Context) error) err
 		pause := again.Next(backoff.Policy{Min: retryFirst, Max: w.opts.retryLast, Jitter: 0.5}, time.Now())
 		switch {
 		case errors.Is(err, apiserver.ErrEnded) && lasted > shortStream:
-			continue
+			// Its time was up, or the server is about to stop: to be restored from a backup, for all we know.
+			w.doubt, pause = true, outage.Jitter(orderly)
 		case errors.Is(err, errForgotten):
 			w.listed, w.resumed = false, false
 			again.Reset()
