@@ -2,7 +2,6 @@ package cniplugin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -118,23 +117,10 @@ func (x conflict) advice(f subnetfile.File) string {
 // findConflict looks at the bridge that the delegate uses, if it is the reference plugin and gives the bridge an
 // address.
 func findConflict(d delegation, f subnetfile.File) (conflict, bool) {
-	var config struct {
-		Bridge           string
-		IsGateway        bool
-		IsDefaultGateway bool
-		ForceAddress     bool
-		Vlan             int
-		IPAM             struct{ Type string }
-	}
-	if d.plugin != defaultDelegate || json.Unmarshal(d.config, &config) != nil {
-		return conflict{}, false
-	}
+	config, ok := d.bridge()
 	gateway := (config.IsGateway || config.IsDefaultGateway) && config.IPAM.Type == defaultIPAM
-	if !gateway || config.ForceAddress || config.Vlan != 0 {
+	if !ok || !gateway || config.ForceAddress || config.Vlan != 0 {
 		return conflict{}, false
-	}
-	if config.Bridge == "" {
-		config.Bridge = "cni0"
 	}
 	l, err := findLink(config.Bridge)
 	if err != nil {

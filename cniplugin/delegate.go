@@ -1,6 +1,7 @@
 package cniplugin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,26 @@ import (
 type delegation struct {
 	plugin string
 	config []byte
+}
+
+// bridgeConfig is what matters of the bridge plugin's configuration.
+type bridgeConfig struct {
+	Bridge           string // its name
+	IsGateway        bool
+	IsDefaultGateway bool
+	ForceAddress     bool
+	Vlan             int
+	IPAM             struct{ Type string }
+}
+
+// bridge returns the configuration of the bridge plugin; ok is false, and the name empty, for another plugin, or for a
+// configuration that the bridge plugin will reject.
+func (d delegation) bridge() (c bridgeConfig, ok bool) {
+	if d.plugin != defaultDelegate || json.Unmarshal(d.config, &c) != nil {
+		return bridgeConfig{}, false
+	}
+	c.Bridge = cmp.Or(c.Bridge, "cni0")
+	return c, true
 }
 
 // delegate has d carried out with the given verb and returns what was printed. The program is looked for in path, the

@@ -2,7 +2,6 @@ package cniplugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -122,7 +121,8 @@ func (c *call) end(ctx context.Context, a attachment) error {
 		"CNI_CONTAINERID="+a.containerID, "CNI_IFNAME="+ifName, "CNI_NETNS="); err != nil {
 		return err
 	}
-	if err := errors.Join(c.store.remove(st), c.forget(a)); err != nil {
+	c.forget(a)
+	if err := c.store.remove(st); err != nil {
 		return fail(types.ErrIOFailure, "remove the kept configuration", err)
 	}
 	return nil

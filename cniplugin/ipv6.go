@@ -2,7 +2,6 @@ package cniplugin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,8 +20,8 @@ const ipv6Settings = "/proc/sys/net/ipv6/conf/"
 // enableIPv6 repairs what keeps the bridge from taking an IPv6 address, after an ADD that failed with cause and was
 // undone, and tries again. It returns cause if that is not what failed. The host's setting for other interfaces stays.
 func (c *call) enableIPv6(ctx context.Context, d delegation, f subnetfile.File, cause error) ([]byte, error) {
-	bridge := ipv6Bridge(d)
-	setting := disabledIPv6(bridge, f)
+	config, _ := d.bridge()
+	setting := disabledIPv6(config.Bridge, f)
 	if setting == "" {
 		return nil, cause
 	}
@@ -56,16 +55,4 @@ func disabledIPv6(bridge string, f subnetfile.File) string {
 		return "" // the bridge exists, so it has inherited what there is to inherit
 	}
 	return ""
-}
-
-// ipv6Bridge returns the bridge to which the delegate gives an address, or nothing if it uses none.
-func ipv6Bridge(d delegation) string {
-	var config struct{ Bridge string }
-	if d.plugin != defaultDelegate || json.Unmarshal(d.config, &config) != nil {
-		return ""
-	}
-	if config.Bridge == "" {
-		return "cni0"
-	}
-	return config.Bridge
 }

@@ -1,7 +1,6 @@
 package cniplugin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -50,8 +49,8 @@ func checkInterface(name string) error {
 
 // checkBridge returns an error if the kernel would refuse the name of the bridge that a delegate is to make.
 func checkBridge(d delegation) error {
-	var config struct{ Bridge string }
-	if d.plugin != defaultDelegate || json.Unmarshal(d.config, &config) != nil || config.Bridge == "" {
+	config, ok := d.bridge()
+	if !ok {
 		return nil
 	}
 	if err := checkInterface(config.Bridge); err != nil {

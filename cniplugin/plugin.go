@@ -2,7 +2,6 @@ package cniplugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -108,7 +107,8 @@ func (c *call) undo(ctx context.Context, d delegation, cause error) error {
 	// The cause may be that ctx ended, and this is to be done all the same.
 	_, err := c.delegate(context.WithoutCancel(ctx), "DEL", d, c.path)
 	if err == nil {
-		err = errors.Join(c.store.remove(stored{path: c.store.path(c.a)}), c.forget(c.a))
+		c.forget(c.a)
+		err = c.store.remove(stored{path: c.store.path(c.a)})
 	}
 	if err != nil {
 		return withDetail(cause, fmt.Sprintf("cleaning up failed as well: %v", err))
@@ -131,7 +131,8 @@ func (c *call) del(ctx context.Context) error {
 			return err // the stored configuration stays: the runtime retries
 		}
 	}
-	if err := errors.Join(c.store.remove(st), c.forget(c.a)); err != nil {
+	c.forget(c.a)
+	if err := c.store.remove(st); err != nil {
 		return fail(types.ErrIOFailure, "remove the kept configuration", err)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	records "github.com/selvage-net/selvage/subnet/attachment"
 )
 
 // fakeDelegate is a delegate that keeps what it is told in $FAKE and fails where a file fail-VERB says how.
@@ -370,6 +371,37 @@ func (n *node) code(verb func(*args) error) uint {
 		n.t.Fatal("want a CNI error")
 	}
 	return e.Code
+}
+
+// TestDelWithoutRemovingTheRecord: a record that cannot be removed keeps neither DEL nor GC from ending a container.
+func TestDelWithoutRemovingTheRecord(t *testing.T) {
+	n := newNode(t)
+	n.conf["cniVersion"] = "1.1.0"
+	n.ok(n.verbs.Add)
+	dir := records.Dir(filepath.Join(n.dir, "subnet.env"))
+	if err := syscall.Mount(dir, dir, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	n.ok(n.verbs.Del)
+	n.collect(attachments{})
+	n.ok(n.verbs.GC)
+	if got := n.stderr.String(); strings.Count(got, "read-only file system") != 2 {
+		t.Errorf("standard error is %q, want it to say twice that the record stays", got)
+	}
+	if files, err := os.ReadDir(n.state); err != nil || len(files) > 0 {
+		t.Errorf("stored configurations %v, %v, want none", files, err)
+	}
+	if err := syscall.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	n.ok(n.verbs.GC)
+	if left, err := records.Keys(dir, "cbr0"); err != nil || len(left) > 0 {
+		t.Errorf("records %v, %v, want GC to remove them", left, err)
+	}
 }
 
 func TestDelRebuildsWhatWasLost(t *testing.T) {

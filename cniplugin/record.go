@@ -18,9 +18,13 @@ func (c *call) record(d delegation, result []byte) {
 	}
 }
 
-// forget removes the record of an attachment.
-func (c *call) forget(a attachment) error {
-	return records.Remove(records.Dir(c.conf.SubnetFile), a.key())
+// forget removes the record of an attachment that has ended. One that cannot be removed, as on a file system that is
+// mounted read-only, is no reason for a runtime to keep a dead container: without the interface, nothing is desired for
+// it. GC tries again.
+func (c *call) forget(a attachment) {
+	if err := records.Remove(records.Dir(c.conf.SubnetFile), a.key()); err != nil {
+		fmt.Fprintln(c.Stderr, "selvage: the daemon sees the record of a container that has ended:", err)
+	}
 }
 
 // recorded returns the attachments of the network that have a record.

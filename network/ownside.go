@@ -18,6 +18,9 @@ type Bridge struct {
 	Master  string // the device that it is enslaved to; empty: none
 	Up      bool
 	Promisc bool // desired: false stands for either
+	STP     bool // spanning tree, in the kernel or a daemon: ports forward after half a minute only, or never
+	// VLANFiltering: it checks the VLANs of frames; desired: true stands for either.
+	VLANFiltering bool
 }
 
 // PodDevice is what the records of attachments say of a device that pods depend on, beyond what is desired.
@@ -32,6 +35,7 @@ func (b Bridge) Seen(actual Bridge) Bridge {
 		actual.MTU = 0
 	}
 	actual.Promisc = actual.Promisc && b.Promisc
+	actual.VLANFiltering = actual.VLANFiltering || b.VLANFiltering
 	return actual
 }
 

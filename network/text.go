@@ -37,7 +37,8 @@ func linkCommand(name string, l Link) string {
 
 // bridgeCommand returns several commands, one a line.
 func bridgeCommand(name string, b Bridge) string {
-	return fmt.Sprintf("ip link add %s%s type %s\nip link set %s %s%s%s", name, mtu(b.MTU), b.Kind,
+	return fmt.Sprintf("ip link add %s%s type %s%s%s\nip link set %s %s%s%s", name, mtu(b.MTU), b.Kind,
+		when(b.STP, " stp_state 1"), when(b.VLANFiltering, " vlan_filtering 1"),
 		name, choose(b.Up, "up", "down"), choose(b.Master == "", " nomaster", " master "+b.Master),
 		when(b.Promisc, " promisc on"))
 }

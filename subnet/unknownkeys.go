@@ -1,6 +1,7 @@
 package subnet
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -66,26 +67,35 @@ func unknownKeys(object map[string]json.RawMessage, within string, known []strin
 	return unknown
 }
 
-// Nearest returns the one of several words that a mistyped word may have been meant to be, without regard to case;
-// empty: none is near. One is near if few letters differ, or one of the two begins with the other.
-func Nearest(word string, known []string) (nearest string) {
-	const longest = 64 // no key is longer, and the search costs the product of the lengths
+// Nearest returns the first of [Similar]; empty: none is near.
+func Nearest(word string, known []string) string {
+	for _, k := range Similar(word, known) {
+		return k
+	}
+	return ""
+}
+
+// Similar returns those of several words that a mistyped word may have been meant to be, without regard to case, the
+// nearest first. One is near if few letters differ, or one of the two begins with the other.
+func Similar(word string, known []string) (similar []string) {
+	const longest = 64 // no key or command is longer, and the search costs the product of the lengths
 	if len(word) > longest {
-		return ""
+		return nil
 	}
 	word = strings.ToLower(word)
-	least := max(2, len(word)/4) + 1
+	distances := map[string]int{}
 	for _, k := range known {
 		lower := strings.ToLower(k)
 		n := distance(word, lower)
 		if len(word) > 2 && (strings.HasPrefix(word, lower) || strings.HasPrefix(lower, word)) {
 			n = min(n, 2)
 		}
-		if n < least && n < len(lower) {
-			nearest, least = k, n
+		if n <= max(2, len(word)/4) && n < len(lower) {
+			similar, distances[k] = append(similar, k), n
 		}
 	}
-	return nearest
+	slices.SortStableFunc(similar, func(a, b string) int { return cmp.Compare(distances[a], distances[b]) })
+	return similar
 }
 
 // distance is the number of bytes to insert, delete or replace, or of neighbours to exchange, that turns a into b.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // ExplainUsage makes root and all commands below it say what is wrong with a command line in one line: an unknown
@@ -67,21 +69,11 @@ func explainFlag(c *cobra.Command, err error) error {
 	return fmt.Errorf("%w%s (see %s --help)", err, didYouMean(unknown.GetSpecifiedName(), "--", names), c.CommandPath())
 }
 
-// didYouMean returns a phrase with the names that differ from a word by a typing error, or that it begins; each with a
-// prefix.
+// didYouMean returns a phrase with the names that are similar to a word, each with a prefix.
 func didYouMean(word, prefix string, names []string) string {
-	like := Similar(word, names)
+	like := subnet.Similar(word, names)
 	if len(like) == 0 || word == "" {
 		return ""
 	}
 	return ": did you mean " + prefix + strings.Join(like, " or "+prefix) + "?"
-}
-
-// Similar returns the names that differ from a word by at most two characters, or that begin with it.
-func Similar(word string, names []string) []string {
-	c := &cobra.Command{SuggestionsMinimumDistance: 2} // cobra suggests commands: each name becomes one
-	for _, name := range names {
-		c.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
-	}
-	return c.SuggestionsFor(word)
 }

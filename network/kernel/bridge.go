@@ -35,7 +35,7 @@ func (k *Kernel) Bridge(name string, c network.Change[network.Bridge]) (effects 
 		if err != nil {
 			return effects, err
 		}
-		c.Have = network.Bridge{Master: "?"} // all is set
+		c.Have = network.Bridge{Master: "?"} // all is set but what a new one has; a renamed one is read again
 	}
 	link, err := k.linkNamed(name)
 	if err != nil {
@@ -46,9 +46,30 @@ func (k *Kernel) Bridge(name string, c network.Change[network.Bridge]) (effects 
 		{"MTU", c.Want.MTU == 0 || c.Have.MTU == c.Want.MTU, func() error {
 			return k.handle.LinkSetMTU(link, c.Want.MTU)
 		}},
+		{"spanning tree", c.Have.STP == c.Want.STP, func() error {
+			return k.changeBridge(link, nl.IFLA_BR_STP_STATE, make([]byte, 4)) // off
+		}},
+		{"VLAN filtering", c.Want.VLANFiltering || !c.Have.VLANFiltering, func() error {
+			return k.changeBridge(link, nl.IFLA_BR_VLAN_FILTERING, []byte{0})
+		}},
 		{"promiscuous mode", !c.Want.Promisc || c.Have.Promisc, func() error { return k.handle.SetPromiscOn(link) }},
 		{"state", c.Have.Up, func() error { return k.handle.LinkSetUp(link) }},
 	})
+}
+
+// changeBridge sets one of a bridge's own settings (IFLA_INFO_DATA).
+func (k *Kernel) changeBridge(l netlink.Link, attribute int, value []byte) error {
+	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(l.Attrs().Index)
+	request.AddData(msg)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(network.KindBridge))
+	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(attribute, value)
+	request.AddData(info)
+	request.Sockets = k.raw
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 // noBridge is the error for a device of another kind that has the name of a bridge.

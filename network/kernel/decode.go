@@ -59,6 +59,8 @@ type linkMessage struct {
 	master  int32        // index of the device that it is enslaved to; 0: none
 	promisc bool         // IFF_PROMISC
 	port    network.Port // what a bridge says of it as its port
+	stp     bool         // of a bridge
+	vlans   bool         // of a bridge: it filters them
 	// settings is the IFLA_INFO_DATA of the message, valid as long as that is.
 	settings []byte
 }
@@ -89,6 +91,9 @@ func decodeLink(b []byte) (m linkMessage, ok bool) {
 			}
 			if kind := kindNamed(m.link.Kind); kind != nil {
 				m.link.Settings = kind.decode(m.settings)
+			}
+			if m.link.Kind == network.KindBridge {
+				m.stp, m.vlans = decodeBridge(m.settings)
 			}
 		case unix.IFLA_AF_SPEC:
 			m.link.AddrGen = decodeAddrGen(data)

@@ -114,6 +114,7 @@ func (k *Kernel) observeTended(m linkMessage) {
 	if c := t.Bridges.Get(m.name); c.Wanted {
 		t.Bridges.Observe(m.name, c.Want.Seen(network.Bridge{
 			Kind: m.link.Kind, MTU: m.link.MTU, Master: k.links[m.master], Up: m.link.Up, Promisc: m.promisc,
+			STP: m.stp, VLANFiltering: m.vlans,
 		}))
 	}
 	if c := t.Ports.Get(m.name); c.Wanted {
@@ -202,6 +203,19 @@ func (r *addressRequest) Serialize() []byte {
 	b := make([]byte, unix.SizeofIfAddrmsg)
 	nl.NativeEndian().PutUint32(b[4:], uint32(r.index))
 	return b
+}
+
+// decodeBridge decodes a bridge's settings (IFLA_INFO_DATA): whether it runs a spanning tree, and filters VLANs.
+func decodeBridge(b []byte) (stp, vlans bool) {
+	for typ, data := range attributes(b) {
+		switch typ {
+		case nl.IFLA_BR_STP_STATE:
+			stp = attrUint32(data) != 0
+		case nl.IFLA_BR_VLAN_FILTERING:
+			vlans = len(data) > 0 && data[0] != 0
+		}
+	}
+	return stp, vlans
 }
 
 // decodePort decodes what a bridge says of its port (IFLA_INFO_SLAVE_DATA). carrier reports whether the device has one.

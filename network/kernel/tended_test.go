@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
 )
@@ -51,5 +53,48 @@ func TestBridgeNameTaken(t *testing.T) {
 			t.Errorf("the device was changed: %+v", link.Attrs())
 		}
 		return err
+	})
+}
+
+// TestBridgeSettings: a spanning tree and the filtering of VLANs are turned off; one that is desired stays. Not every
+// kernel filters VLANs, so the messages are made here.
+func TestBridgeSettings(t *testing.T) {
+	settings := func(stp, vlans byte) []byte {
+		data := nl.NewRtAttr(nl.IFLA_INFO_DATA, nil)
+		data.AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(uint32(stp)))
+		data.AddRtAttr(nl.IFLA_BR_VLAN_FILTERING, []byte{vlans})
+		return data.Serialize()[unix.SizeofRtAttr:]
+	}
+	for _, x := range []struct{ stp, vlans byte }{{0, 0}, {1, 0}, {2, 0}, {0, 1}} {
+		if stp, vlans := decodeBridge(settings(x.stp, x.vlans)); stp != (x.stp != 0) || vlans != (x.vlans != 0) {
+			t.Errorf("%+v: %v, %v", x, stp, vlans)
+		}
+	}
+	want := network.Bridge{Kind: network.KindBridge, Up: true}
+	tagged := want
+	tagged.VLANFiltering = true
+	if want.Seen(tagged) == want || tagged.Seen(want) != tagged {
+		t.Error("a bridge that is to filter VLANs may do either, another one not")
+	}
+	inNet(t, func(k *Kernel) error {
+		err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "cni0"}})
+		if err = errors.Join(err, k.Read()); err != nil {
+			return err
+		}
+		have := want
+		have.STP = true
+		link, err := k.linkNamed("cni0")
+		if err = errors.Join(err, k.changeBridge(link, nl.IFLA_BR_STP_STATE, nl.Uint32Attr(1))); err != nil {
+			return err
+		}
+		_, err = k.Bridge("cni0", network.Change[network.Bridge]{Want: want, Have: have, Wanted: true, Present: true})
+		if err != nil {
+			return err
+		}
+		return k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func(_ uint16, data []byte) {
+			if m, _ := decodeLink(data); m.name == "cni0" && m.stp {
+				t.Error("it still runs a spanning tree")
+			}
+		}, nl.NewIfInfomsg(unix.AF_UNSPEC))
 	})
 }

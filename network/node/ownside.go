@@ -264,13 +264,15 @@ func isNamespace(path string) bool {
 // podAt returns the pod with an address, and the objects that it depends on.
 func (n *node) podAt(a netip.Addr) (p pods.Pod, depends network.State, ok bool) {
 	o := &n.ownSide
-	i := slices.IndexFunc(o.pods, func(p pods.Pod) bool {
-		return slices.ContainsFunc(p.Prefixes, func(x netip.Prefix) bool { return x.Addr() == a })
-	})
-	if i < 0 {
+	for _, x := range slices.Backward(o.pods) { // the newest: the record of one that has ended may be left
+		if slices.ContainsFunc(x.Prefixes, func(x netip.Prefix) bool { return x.Addr() == a }) {
+			p, ok = x, true
+			break
+		}
+	}
+	if !ok {
 		return p, depends, false
 	}
-	p = o.pods[i]
 	is := func(link string) bool { return link != "" && (link == p.Port || link == p.Bridge) }
 	for _, x := range o.state.Bridges {
 		if is(x.Key) {

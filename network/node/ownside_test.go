@@ -216,6 +216,20 @@ func setPort(l netlink.Link, attribute int, value byte) error {
 	return err
 }
 
+// setBridge sets a setting of a bridge, as ip link set type bridge does.
+func setBridge(l netlink.Link, attribute int, value []byte) error {
+	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(l.Attrs().Index)
+	request.AddData(msg)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(attribute, value)
+	request.AddData(info)
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
 func setting(path, value string) error { return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0) }
 
 // setGlobal sets what devices inherit that other tests make, and sets it back when the test ends.
@@ -280,6 +294,9 @@ func TestOwnSideRepaired(t *testing.T) {
 			return errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, "renamed"), netlink.LinkSetUp(l))
 		}},
 		{"bridge MTU", "bridge", func() error { return netlink.LinkSetMTU(link(t, "cni0"), 1280) }},
+		{"bridge runs a spanning tree", "bridge", func() error {
+			return setBridge(link(t, "cni0"), nl.IFLA_BR_STP_STATE, nl.Uint32Attr(1))
+		}},
 		{"port down", "port", func() error { return netlink.LinkSetDown(link(t, a.port)) }},
 		{"port detached", "port", func() error { return netlink.LinkSetNoMaster(link(t, a.port)) }},
 		{"port moved", "port", func() error { return netlink.LinkSetMaster(link(t, a.port), link(t, "br9")) }},

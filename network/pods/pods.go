@@ -49,6 +49,9 @@ type config struct {
 	DisableInterface bool   `json:"disableContainerInterface"`
 }
 
+// vlans reports whether the bridge plugin attaches a pod to VLANs.
+func (c config) vlans() bool { return c.Vlan != 0 || len(c.VlanTrunk) > 0 }
+
 // result is what matters of a delegate's result, from version 0.3.0 of the CNI spec on.
 type result struct {
 	Interfaces []struct {
@@ -130,7 +133,7 @@ func (p Pod) unmanaged() string {
 	switch {
 	case p.Delegate != bridgePlugin && p.Delegate != ptpPlugin:
 		return fmt.Sprintf("plugin %s is not known to the daemon", p.Delegate)
-	case p.config.Vlan != 0 || len(p.config.VlanTrunk) > 0:
+	case p.config.vlans():
 		return "the daemon does not know VLANs of a bridge"
 	case p.Port == "":
 		return "the plugin's result does not name its interface on the node"

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	daemoncommand "github.com/selvage-net/selvage/network/command"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -120,5 +119,5 @@ func (s *session) like(word string) []string {
 	for _, c := range commands() {
 		all = append(all, c.name)
 	}
-	return daemoncommand.Similar(word, append(all, s.nodeNames()...))
+	return subnet.Similar(word, append(all, s.nodeNames()...))
 }
