@@ -134,3 +134,18 @@ func TestOtherNetworkIsLeftAlone(t *testing.T) {
 		t.Error("ownership is not judged again")
 	}
 }
+
+// TestKubernetesPrefix: the default network has the plain names whichever store it is in, and others names of their own.
+func TestKubernetesPrefix(t *testing.T) {
+	for annotations, want := range map[string]string{
+		"": DefaultPrefix, KubernetesAnnotations: DefaultPrefix, "example.org/": "example.org", "example.org/blue-": "example.org/blue-",
+	} {
+		if got := KubernetesPrefix(annotations); got != want {
+			t.Errorf("%q: %q, want %q", annotations, got, want)
+		}
+	}
+	s := NewScope(KubernetesPrefix("example.org/blue-"), 0)
+	if got, ok := ParseAlias(s.Alias()); !ok || got != s || s.IsDefault() || !NewScope(KubernetesPrefix(""), 0).IsDefault() {
+		t.Errorf("%v, %t, want %v", got, ok, s)
+	}
+}

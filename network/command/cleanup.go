@@ -21,13 +21,15 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet/attachment"
+	"github.com/selvage-net/selvage/subnet/kube"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // cleanup has the flags of the command.
 type cleanup struct {
-	dryRun, rules, all                   bool
-	prefix, socket, subnetFile, stateDir string
+	dryRun, rules, all           bool
+	prefix, annotations          string // of the network to remove
+	socket, subnetFile, stateDir string
 
 	out     io.Writer
 	network *found // to remove
@@ -45,8 +47,8 @@ packet filter rules, the subnet file and the files beside it, and the state dire
 on a node that leaves the overlay. Pods lose their connections, so drain the node first. Nothing that another program
 created is removed; the pods' bridge stays, too, and so do the records of pods that still run.
 
-If several daemons kept several networks on this node, name one by its --etcd-prefix: what belongs to the others stays.
-With one network on the node, no name is needed.
+If several daemons kept several networks on this node, name one by its --etcd-prefix, or --kube-annotation-prefix: what
+belongs to the others stays. With one network on the node, no name is needed.
 
 First stop the daemon and release its lease. The release needs the node's identity, so run it before cleanup:
 systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged install-cni --uninstall.`,
@@ -64,6 +66,8 @@ systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged i
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be removed, and remove nothing")
 	f.BoolVar(&o.rules, "rules", false, "remove only the packet filter rules")
 	f.StringVar(&o.prefix, "etcd-prefix", "", "remove only the network with this prefix of its keys in etcd")
+	f.StringVar(&o.annotations, "kube-annotation-prefix", "",
+		"remove only the network with this prefix of its annotations in Kubernetes")
 	f.BoolVar(&o.all, "all", false, "remove all networks")
 	f.StringVar(&o.socket, "socket", status.DefaultSocket,
 		"path of the daemon's socket, to check that the daemon is stopped")
@@ -73,6 +77,16 @@ systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged i
 }
 
 func (o cleanup) run(ctx context.Context, w io.Writer) error {
+	if o.annotations != "" {
+		prefix, err := kube.ParsePrefix(o.annotations)
+		if err != nil {
+			return fmt.Errorf("--kube-annotation-prefix: %w", err)
+		}
+		if o.prefix != "" {
+			return errors.New("--kube-annotation-prefix and --etcd-prefix: want one of them")
+		}
+		o.prefix = network.KubernetesPrefix(prefix)
+	}
 	if o.all && o.prefix != "" {
 		return errors.New("--all and --etcd-prefix: want one of them")
 	}

@@ -39,7 +39,11 @@ func (f *found) String() string {
 	for _, s := range f.scopes {
 		vnis = append(vnis, fmt.Sprint(s.VNI))
 	}
-	return fmt.Sprintf("--etcd-prefix=%s (VNI %s)", f.prefix, strings.Join(vnis, ", "))
+	flag := "--etcd-prefix"
+	if !strings.HasPrefix(f.prefix, "/") && strings.Contains(f.prefix, ".") { // see network.KubernetesPrefix
+		flag = "--kube-annotation-prefix"
+	}
+	return fmt.Sprintf("%s=%s (VNI %s)", flag, f.prefix, strings.Join(vnis, ", "))
 }
 
 // networks lists the networks that have objects on this node: state directories, devices, or packet filter rules.
