@@ -115,8 +115,8 @@ func commands() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "selvaged",
 		Short: "Keep this node in the overlay network",
-		Long: `selvaged leases a subnet for this node from etcd, or takes the podCIDR of its Node in Kubernetes, creates a
-VXLAN device, and keeps the kernel's routes, neighbours and forwarding entries for all other nodes in sync: it repairs
+		Long: `selvaged leases a subnet for this node from etcd, or takes the podCIDR of its Node in Kubernetes, creates
+a VXLAN device, and keeps the kernel's routes, neighbours and forwarding entries for all other nodes in sync: it repairs
 external changes.
 
 Every flag can also be set in the environment, as SELVAGED_ETCD_ENDPOINTS or FLANNELD_ETCD_ENDPOINTS

@@ -18,7 +18,7 @@ const (
 	ReasonNoLeader   Reason = "no-leader"  // no quorum, or too slow
 	ReasonCorrupt    Reason = "corrupt"    // its data is corrupt
 	ReasonOverloaded Reason = "overloaded" // it refuses requests for now: passes by itself
-	// ReasonUnavailable: it answers that it cannot serve for now, because it starts or because what it depends on fails.
+	// ReasonUnavailable: it answers that it cannot serve for now: it starts, or what it depends on fails.
 	ReasonUnavailable Reason = "unavailable"
 	ReasonOldVersion  Reason = "old-version" // it lacks an API that is needed
 	ReasonOversized   Reason = "oversized"   // an object below our prefix is too large to be read

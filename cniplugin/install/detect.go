@@ -107,7 +107,8 @@ var (
 	tomlComment = regexp.MustCompile(`(?m)^\s*#.*$`)
 	tomlTable   = regexp.MustCompile(`(?m)^\s*\[([^\[\]\n]+)\][ \t]*(?:#.*)?$`)
 	// The CRI plugin's table for CNI: of containerd's configuration version 3, 2 and 1.
-	tomlCNI = regexp.MustCompile(`^\s*plugins\s*\.\s*(?:['"]io\.containerd\.(?:cri\.v1\.runtime|grpc\.v1\.cri)['"]|cri)` +
+	tomlCNI = regexp.MustCompile(`^\s*plugins\s*\.\s*` +
+		`(?:['"]io\.containerd\.(?:cri\.v1\.runtime|grpc\.v1\.cri)['"]|cri)` +
 		`\s*\.\s*cni\s*$`)
 	tomlDirs   = regexp.MustCompile(`(?m)^\s*(conf_dir|bin_dirs?)\s*=\s*(.*)$`)
 	tomlString = regexp.MustCompile(`^\[?\s*(?:"([^"\\]*)"|'([^']*)')`)

@@ -64,7 +64,7 @@ func installReference(o Options, r *Report) error {
 				continue
 			}
 		}
-		// The digest first: a plugin without it would be another program's for ever. It does no harm without the plugin.
+		// The digest first: a plugin without it would be another program's for ever. A digest alone does no harm.
 		sums[name] = digestOf(offered)
 		if err := writeSums(o, sums); err != nil {
 			return err
@@ -89,7 +89,8 @@ func removeReference(o Options, r *Report) error {
 		return err
 	}
 	if len(others) > 0 {
-		r.warn("the reference plugins in %s are kept, since %s may use them", o.BinDir, filepath.Join(o.ConfDir, others[0]))
+		r.warn("the reference plugins in %s are kept, since %s may use them",
+			o.BinDir, filepath.Join(o.ConfDir, others[0]))
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(sums)) {
@@ -119,7 +120,8 @@ func referenceVersion(content []byte, name string) (string, error) {
 		return "", fmt.Errorf("%w: want the reference plugin %s (%s)", err, name, referenceModule)
 	}
 	if !strings.HasPrefix(info.Path, referenceModule+"/") || filepath.Base(info.Path) != name {
-		return "", fmt.Errorf("it is the program %s, want the reference plugin %s (%s)", info.Path, name, referenceModule)
+		return "", fmt.Errorf("it is the program %s, want the reference plugin %s (%s)",
+			info.Path, name, referenceModule)
 	}
 	for _, m := range info.Deps { // of a build in a module of its own
 		if m.Path == referenceModule {

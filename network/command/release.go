@@ -88,8 +88,8 @@ func (o *StoreOptions) release(
 	case len(all) == 0:
 		return r, fmt.Errorf("release a lease: no Node has this lease")
 	case len(all) > 1:
-		return r, fmt.Errorf("release a lease: %d Nodes match, such as %s and %s: correct their annotations with kubectl",
-			len(all), all[0].Name, all[1].Name)
+		return r, fmt.Errorf("release a lease: %d Nodes match, such as %s and %s: "+
+			"correct their annotations with kubectl", len(all), all[0].Name, all[1].Name)
 	}
 	return all[0], store.Release(ctx, all[0])
 }

@@ -62,7 +62,8 @@ func (c kubernetesCommands) writeConfig() string {
 }
 
 func (c kubernetesCommands) replaceConfig() string {
-	return "selvaged config check " + shellQuote(c.config()) + " says what is wrong; correct the ConfigMap that it is in"
+	return "selvaged config check " + shellQuote(c.config()) +
+		" says what is wrong; correct the ConfigMap that it is in"
 }
 
 // notAllocated returns what to do about a node that has no podCIDR.
@@ -77,8 +78,8 @@ func (c kubernetesCommands) notAllocated() string {
 
 // outside returns what to do about a node whose podCIDR is none of the network's.
 func (c kubernetesCommands) outside() string {
-	return fmt.Sprintf("make Network in %s the --cluster-cidr of kube-controller-manager; the podCIDR of a Node cannot "+
-		"be changed: to get another one, delete the Node and restart its kubelet", c.config())
+	return fmt.Sprintf("make Network in %s the --cluster-cidr of kube-controller-manager; the podCIDR of a Node "+
+		"cannot be changed: to get another one, delete the Node and restart its kubelet", c.config())
 }
 
 // annotate returns what to do about an annotation of this node that cannot be used.

@@ -71,8 +71,8 @@ func checkServer(c kubernetesCommands, e status.StoreEndpoint, now time.Time) (a
 	for _, alarm := range e.Alarms {
 		switch subnet.Reason(alarm.Code) {
 		case subnet.ReasonNoNode:
-			all = append(all, failure("kubectl get nodes; set NODE_NAME in the daemon's environment to the name of its Node",
-				"%s", alarm.Text))
+			all = append(all, failure(
+				"kubectl get nodes; set NODE_NAME in the daemon's environment to the name of its Node", "%s", alarm.Text))
 		case subnet.ReasonNoSubnet, subnet.ReasonNoSubnets:
 			c.peers = 1 // some node has a podCIDR
 			if subnet.Reason(alarm.Code) == subnet.ReasonNoSubnets {
@@ -80,15 +80,15 @@ func checkServer(c kubernetesCommands, e status.StoreEndpoint, now time.Time) (a
 			}
 			all = append(all, failure(c.notAllocated(), "%s", alarm.Text))
 		default:
-			all = append(all, failure("kubectl get --raw '/readyz?verbose' shows what it lacks", "%s reports: %s", e.URL,
-				alarm.Text))
+			all = append(all, failure("kubectl get --raw '/readyz?verbose' shows what it lacks", "%s reports: %s",
+				e.URL, alarm.Text))
 		}
 	}
 	var major, minor int
 	version := strings.TrimPrefix(e.Version, "v")
 	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err == nil && major == 1 && minor < oldestMinor {
-		all = append(all, failure(fmt.Sprintf("upgrade Kubernetes to 1.%d or later", oldestMinor), "%s is Kubernetes %s",
-			e.URL, e.Version))
+		all = append(all, failure(fmt.Sprintf("upgrade Kubernetes to 1.%d or later", oldestMinor),
+			"%s is Kubernetes %s", e.URL, e.Version))
 	}
 	if e.Latency > slowAnswer {
 		all = append(all, warning("check its load, and that of its etcd: kubectl get --raw /metrics",
@@ -121,8 +121,8 @@ func serverRemedy(e status.StoreEndpoint) string {
 	case subnet.ReasonNameNotResolved:
 		return "check its name with getent hosts; or use its address"
 	case subnet.ReasonUnreachable, subnet.ReasonTimeout:
-		return "allow TCP to " + at + " from here in firewalls and security groups on the way; if it is the address of " +
-			"the service kubernetes, check that kube-proxy runs here, or set KUBERNETES_SERVICE_HOST and " +
+		return "allow TCP to " + at + " from here in firewalls and security groups on the way; if it is the address " +
+			"of the service kubernetes, check that kube-proxy runs here, or set KUBERNETES_SERVICE_HOST and " +
 			"KUBERNETES_SERVICE_PORT to the API server's own"
 	}
 	return "curl -k " + e.URL + "/livez from here; on that host crictl ps -a --name kube-apiserver"
@@ -143,7 +143,8 @@ func (c kubernetesCommands) rightsRemedy(r status.StoreReport) string {
 	case len(grants) > 0:
 		return strings.Join(grants, "; ")
 	case subnet.Reason(r.RightsCode) == subnet.ReasonForbidden:
-		return "apply the manifest's ClusterRole and ClusterRoleBinding: get, list, watch on nodes; patch on nodes/status"
+		return "apply the manifest's ClusterRole and ClusterRoleBinding: get, list, watch on nodes; " +
+			"patch on nodes/status"
 	case aboutUser(r.RightsCode):
 		return "check the service account's token, or the credentials in the file of --kubeconfig-file"
 	}

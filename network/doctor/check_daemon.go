@@ -121,8 +121,8 @@ func (f Facts) remedy(code status.Reason) string {
 	case status.SubnetOutside:
 		return f.kubernetes().outside()
 	case status.NotAnnounced:
-		return "grant the daemon patch on nodes/status, as the manifest's ClusterRole does; a Node with the condition " +
-			"NetworkUnavailable gets no pods"
+		return "grant the daemon patch on nodes/status, as the manifest's ClusterRole does; a Node with the " +
+			"condition NetworkUnavailable gets no pods"
 	case status.AdviceBad:
 		return f.kubernetes().annotate()
 	case status.NoLease:

@@ -112,8 +112,9 @@ func (k *Kernel) findBridge(name string) error {
 			return nil
 		}
 		if holds.IsValid() {
-			return fmt.Errorf("bridge %s has %s, the address of the missing bridge %s, and none of its pods is attached to "+
-				"it: %w; rename it (ip link set %[1]s name %[3]s), or remove the address (ip address del %[2]s dev %[1]s)",
+			return fmt.Errorf("bridge %s has %s, the address of the missing bridge %s, and none of its pods is attached "+
+				"to it: %w; rename it (ip link set %[1]s name %[3]s), or remove the address "+
+				"(ip address del %[2]s dev %[1]s)",
 				a.Name, holds, name, network.ErrForeign)
 		}
 	}

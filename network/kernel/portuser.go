@@ -111,7 +111,8 @@ func (k *Kernel) portInUse(name string, want network.LinkSettings) string {
 			return findPortUser(ctx, handle, tables, name, port)
 		})
 	}
-	return cmp.Or(text, fmt.Sprintf("UDP port %d is in use: \"ss -lunp\" may show by which process, %s", port, otherPort))
+	return cmp.Or(text, fmt.Sprintf("UDP port %d is in use: \"ss -lunp\" may show by which process, %s",
+		port, otherPort))
 }
 
 const otherPort = "or set another Backend.Port in the network config, for all nodes"

@@ -31,8 +31,8 @@ func (n *node) podsStatus() *status.Pods {
 		s.Unmanaged = append(s.Unmanaged, status.UnmanagedPods{Count: why[text], Why: status.Text(text)})
 	}
 	if unrecorded > 0 {
-		s.Unmanaged = append(s.Unmanaged, status.UnmanagedPods{Count: unrecorded, Why: "the CNI plugin that started them " +
-			"stored no record: another plugin, or an earlier version; they are managed once they are restarted"})
+		s.Unmanaged = append(s.Unmanaged, status.UnmanagedPods{Count: unrecorded, Why: "the CNI plugin that started " +
+			"them stored no record: another plugin, or an earlier version; they are managed once they are restarted"})
 	}
 	return s
 }

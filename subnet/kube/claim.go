@@ -35,8 +35,8 @@ func (s *Store) Claim(ctx context.Context, _ *subnet.Record, want subnet.Lease) 
 func (s *Store) claim(ctx context.Context, name string, want subnet.Lease) (subnet.Record, error) {
 	node, err := s.readNode(ctx, name)
 	if isNotFound(err) {
-		return subnet.Record{}, fmt.Errorf("%w: there is no such Node in the API; waiting for its kubelet to register it",
-			subnet.ErrNotAllocated)
+		return subnet.Record{}, fmt.Errorf("%w: there is no such Node in the API; waiting for its kubelet to "+
+			"register it", subnet.ErrNotAllocated)
 	}
 	if err != nil {
 		return subnet.Record{}, err
@@ -93,8 +93,8 @@ func (s *Store) write(ctx context.Context, node *apiserver.Node, l subnet.Lease)
 	case r.Bad != nil:
 		return r, r.Bad
 	case !s.names.isLease(&now.Object) || r.Lease != l:
-		return r, fmt.Errorf("the API server did not take the annotations as they were written: an admission policy or " +
-			"webhook of the cluster changes them")
+		return r, fmt.Errorf("the API server did not take the annotations as they were written: an admission policy " +
+			"or webhook of the cluster changes them")
 	}
 	return r, nil
 }

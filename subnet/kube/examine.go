@@ -82,8 +82,8 @@ func (s *Store) examineAllocation(ctx context.Context) []subnet.Problem {
 	node, err := s.readNode(ctx, name)
 	switch {
 	case isNotFound(err):
-		return one(subnet.ReasonNoNode, fmt.Errorf("there is no Node %s: check that its kubelet runs and has registered "+
-			"it, and that NODE_NAME is its name", name))
+		return one(subnet.ReasonNoNode, fmt.Errorf("there is no Node %s: check that its kubelet runs and has "+
+			"registered it, and that NODE_NAME is its name", name))
 	case err != nil:
 		return []subnet.Problem{apiserver.ProblemOf(fmt.Errorf("read Node %s: %w", name, err))}
 	}

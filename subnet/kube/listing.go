@@ -113,7 +113,8 @@ func (w *watcher) complete(ctx context.Context, l *listing) error {
 		delete(l.lacking, o.Name)
 	}
 	if len(l.lacking) >= manySpecs {
-		_, err := w.client.Nodes(ctx, apiserver.ListOptions{NotOlderThan: l.p.seen}, func(page apiserver.NodePage) error {
+		o := apiserver.ListOptions{NotOlderThan: l.p.seen}
+		_, err := w.client.Nodes(ctx, o, func(page apiserver.NodePage) error {
 			for i := range page.Nodes {
 				take(&page.Nodes[i])
 			}

@@ -47,7 +47,7 @@ func (c *Client) Examine(ctx context.Context) subnet.EndpointReport {
 	}
 	own.transport = own.newTransport()
 	defer own.Close()
-	if _, _, err := own.version(ctx); err != nil && !ProblemOf(err).Reason.AboutUser() { // this one makes the connection
+	if _, _, err := own.version(ctx); err != nil && !ProblemOf(err).Reason.AboutUser() { // this one connects
 		e.Problem = ProblemOf(err)
 		return e
 	}

@@ -24,16 +24,16 @@ func (c *Client) answered(code int, s status, used credentials) *Error {
 	switch {
 	case code == http.StatusUnauthorized && anonymous, code == http.StatusForbidden && anonymous:
 		e.Reason = subnet.ReasonAnonymous
-		e.advice = "the API server requires credentials: give a kubeconfig file that has them, or run as a pod with a " +
-			"service account"
+		e.advice = "the API server requires credentials: give a kubeconfig file that has them, or run as a pod with " +
+			"a service account"
 	case code == http.StatusUnauthorized:
 		e.Reason = subnet.ReasonUnauthenticated
-		e.advice = "the API server rejected " + c.config.user.describe() + ": check that it is of this cluster and has " +
-			"not expired or been revoked"
+		e.advice = "the API server rejected " + c.config.user.describe() + ": check that it is of this cluster and " +
+			"has not expired or been revoked"
 	case code == http.StatusForbidden && used.kubelet():
 		e.Reason = subnet.ReasonForbidden
-		e.advice = "the API server denied access: since Kubernetes 1.32 a kubelet's credentials may read its own Node " +
-			"only; use those of a service account that has the ClusterRole of selvage's manifest"
+		e.advice = "the API server denied access: since Kubernetes 1.32 a kubelet's credentials may read its own " +
+			"Node only; use those of a service account that has the ClusterRole of selvage's manifest"
 	case code == http.StatusForbidden:
 		e.Reason = subnet.ReasonForbidden
 		e.advice = "the API server denied " + c.config.user.describe() + " access: give its user the ClusterRole of " +
