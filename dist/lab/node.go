@@ -42,9 +42,6 @@ func (l *Lab) addNode(ctx context.Context, i int) error {
 		return err
 	}
 	n := &Node{host: host, log: filepath.Join(l.dir, name+".log")}
-	n.argv = []string{
-		filepath.Join(l.options.Bin, "selvaged"), "--node-name", name, "--state-dir", "/var/lib/selvage", "--ip-masq",
-	}
 	var store []string
 	if l.kube != nil {
 		store, n.env = l.kube.daemonArgs(name)
@@ -54,7 +51,9 @@ func (l *Lab) addNode(ctx context.Context, i int) error {
 	} else {
 		store = []string{"--etcd-endpoints", strings.Join(l.etcd.Endpoints(), ",")}
 	}
-	n.argv = append(n.argv, store...)
+	n.argv = slices.Concat([]string{filepath.Join(l.options.Bin, "selvaged")}, store, []string{
+		"--node-name", name, "--state-dir", "/var/lib/selvage", "--ip-masq",
+	})
 	n.args = append([]string{"--iface", uplink}, l.options.DaemonArgs...)
 	n.Endpoint = &Endpoint{name: name, do: host.Do, echo: &echoServer{}}
 	l.nodes = append(l.nodes, n)
