@@ -309,6 +309,7 @@ func TestStream(t *testing.T) {
 			return netlink.LinkSetDown(link)
 		}), grown("IpOutNoRoutes"))
 	}
+	l.options.Patience = 5 * time.Second // no answer comes any more
 	if r := run(down); r.Lost < 10 || r.Lost == r.Sent || r.Gap == 0 {
 		t.Errorf("an interface was set down: %s", r)
 	}
