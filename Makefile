@@ -117,11 +117,11 @@ IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
 
 .PHONY: image
 image: ## build archives of the container image IMAGE into bin/image, for IMAGE_ARCH ("amd64 arm64")
-	@set -e; for arch in $(IMAGE_ARCH); do echo building bin/image/$$arch; export GOARCH=$$arch; \
-		$(STATIC) -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o bin/image/$$arch/selvaged .; \
-		$(STATIC) -ldflags '$(LDFLAGS)' -o bin/image/$$arch/selvage ./cniplugin/selvage; \
+	@set -e; for arch in $(IMAGE_ARCH); do out=bin/image/$$arch; echo building $$out; export GOARCH=$$arch; \
+		$(STATIC) -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o $$out/selvaged .; \
+		$(STATIC) -ldflags '$(LDFLAGS)' -o $$out/selvage ./cniplugin/selvage; \
 		cd dist/tools; for plugin in main/bridge ipam/host-local main/loopback meta/portmap; do \
-			$(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/image/$$arch/cni/$${plugin#*/} $(CNI)/$$plugin; done; cd ../..; done
+			$(STATIC) -ldflags '$(LDFLAGS)' -o ../../$$out/cni/$${plugin#*/} $(CNI)/$$plugin; done; cd ../..; done
 	@cd dist/image && $(RUN_GO) run ./cmd/image --name '$(IMAGE)' --version '$(VERSION)' --out ../../bin/image \
 		$(foreach arch,$(IMAGE_ARCH),--binaries $(arch)=../../bin/image/$(arch))
 

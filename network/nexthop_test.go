@@ -141,7 +141,7 @@ func TestSlotTaken(t *testing.T) {
 		kernel.notify()
 		now := start
 		for range 2 { // the group took the route along
-			now = now.Add(longestPause)
+			now = now.Add(maxBackoff)
 			r.Pass(now)
 			kernel.notify()
 		}

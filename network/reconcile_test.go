@@ -224,7 +224,7 @@ func TestFailureStopsNothing(t *testing.T) {
 	if !slices.Equal(failed, bad) {
 		t.Errorf("failed: %v, want %v", failed, bad)
 	}
-	if want := start.Add(shortestPause); !got.Retry.Equal(want) {
+	if want := start.Add(minBackoff); !got.Retry.Equal(want) {
 		t.Errorf("retry at %v, want %v", got.Retry, want)
 	}
 	kernel.refuse = nil

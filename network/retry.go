@@ -8,18 +8,18 @@ import (
 
 // Pauses between two attempts at one key. The longest is also how long a key can stay wrong after a conflict has ended.
 const (
-	shortestPause = 5 * time.Millisecond
-	longestPause  = 500 * time.Millisecond
-	retryExpiry   = 10 * time.Second // the backoff of a key left alone for so long is forgotten
-	// retryPause is the longest pause after a failure once something about the key has changed: the obstacle may be
+	minBackoff  = 5 * time.Millisecond
+	maxBackoff  = 500 * time.Millisecond
+	retryExpiry = 10 * time.Second // the backoff of a key left alone for so long is forgotten
+	// retryBackoff is the longest wait after a failure once something about the key has changed: the obstacle may be
 	// gone.
-	retryPause = 20 * time.Millisecond
+	retryBackoff = 20 * time.Millisecond
 	// conflictRepairs is the number of repairs in a row that make a conflict.
 	conflictRepairs = 5
 )
 
 // retry is the backoff of one key. Failures and repairs are one series of attempts. A repair is made at once, and so is
-// the second: the pause follows an attempt.
+// the second: the backoff follows an attempt.
 type retry struct {
 	backoff.Backoff
 	failed  bool
@@ -46,27 +46,27 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 		p = &retry{}
 		t.retries[k] = p
 	}
-	// Settled: the key was left alone for eight pauses, the one after the attempt and seven more. So only changes more
-	// frequent than that make the pause grow.
-	policy := backoff.Policy{Min: shortestPause, Max: longestPause, Settle: 7}
+	// Settled: the key was left alone for eight backoffs, the one after the attempt and seven more. So only changes more
+	// frequent than that make the backoff grow.
+	policy := backoff.Policy{Min: minBackoff, Max: maxBackoff, Settle: 7}
 	if !p.failed && p.Settled(policy, now) {
 		*p = retry{}
 	}
 	policy.Settle = 0 // a series of failures ends only when it is reset above
 	if p.failed = err != nil; !p.failed {
 		p.repairs++
-		policy.First = shortestPause / 8
+		policy.First = minBackoff / 8
 	}
 	p.Next(policy, now)
 }
 
-// retrySoon shortens the pause after a failure at k, because the kernel has reported a change of k.
+// retrySoon shortens the backoff after a failure at k, because the kernel has reported a change of k.
 func (t *Table[K, V]) retrySoon(k K) {
 	if len(t.retries) == 0 {
 		return
 	}
 	if p := t.retries[k]; p != nil && p.failed {
-		p.Limit(retryPause)
+		p.Limit(retryBackoff)
 	}
 }
 
@@ -94,7 +94,7 @@ func (t *Table[K, V]) expireRetries(now time.Time) {
 	}
 	t.expired = now
 	for k, p := range t.retries {
-		if _, pending := t.dirty[k]; !pending && now.Sub(p.At()) > retryExpiry-longestPause {
+		if _, pending := t.dirty[k]; !pending && now.Sub(p.At()) > retryExpiry-maxBackoff {
 			delete(t.retries, k)
 		}
 	}

@@ -110,7 +110,7 @@ func TestFight(t *testing.T) {
 				t.Errorf("%d calls in 10 s", calls)
 			}
 			healed := recovered(t, r, kernel, end)
-			if d := healed.Sub(end); d > longestPause || r.Tables.Pending() != 0 {
+			if d := healed.Sub(end); d > maxBackoff || r.Tables.Pending() != 0 {
 				t.Errorf("right again %v after the end, %d pending", d, r.Tables.Pending())
 			}
 
@@ -225,7 +225,7 @@ func TestBackOff(t *testing.T) {
 			}
 			now = got.Retry
 		}
-		if !slices.IsSorted(gaps) || gaps[0] != shortestPause || gaps[len(gaps)-1] != longestPause {
+		if !slices.IsSorted(gaps) || gaps[0] != minBackoff || gaps[len(gaps)-1] != maxBackoff {
 			t.Errorf("%s: gaps from %v to %v, sorted %t", kind, gaps[0], gaps[len(gaps)-1], slices.IsSorted(gaps))
 		}
 		kernel.refuse = nil
@@ -253,10 +253,10 @@ func TestLinkStirred(t *testing.T) {
 	for now.Sub(start) < 5*time.Second {
 		now = r.Pass(now).Retry
 	}
-	now = now.Add(-longestPause + time.Millisecond) // right after an attempt
+	now = now.Add(-maxBackoff + time.Millisecond) // right after an attempt
 	r.Tables.RetryOn("eth0")
-	if got := r.Pass(now); got.Retry.Sub(now) > retryPause {
-		t.Fatalf("retry in %v, want %v at the most", got.Retry.Sub(now), retryPause)
+	if got := r.Pass(now); got.Retry.Sub(now) > retryBackoff {
+		t.Fatalf("retry in %v, want %v at the most", got.Retry.Sub(now), retryBackoff)
 	} else {
 		now = got.Retry
 	}
@@ -280,7 +280,7 @@ func TestRetryIsTheNearest(t *testing.T) {
 		t.Errorf("retry at %v, want %v", second.Retry, first.Retry)
 	}
 	third := r.Pass(first.Retry) // the first again, which now waits longer than the second
-	if want := start.Add(time.Millisecond + shortestPause); !third.Retry.Equal(want) {
+	if want := start.Add(time.Millisecond + minBackoff); !third.Retry.Equal(want) {
 		t.Errorf("retry at %v, want %v", third.Retry, want)
 	}
 }
@@ -317,7 +317,7 @@ func TestNewValueIsTriedAtOnce(t *testing.T) {
 			got = r.Pass(now)
 			now = got.Retry
 		}
-		if pause := fdb.retries[key].At().Sub(last); pause != longestPause {
+		if pause := fdb.retries[key].At().Sub(last); pause != maxBackoff {
 			t.Fatalf("%s: the pause is %v", tt.name, pause)
 		}
 		kernel.refuse, kernel.calls = nil, nil

@@ -112,7 +112,7 @@ func TestAttribute(t *testing.T) {
 	now := start
 	for range 20 {
 		change("pid 3 (three)", keys[2])
-		now = now.Add(longestPause)
+		now = now.Add(maxBackoff)
 		got := r.Pass(now)
 		if len(got.Conflicts) > 0 {
 			if got.Conflicts[0].By != "pid 3 (three)" {
@@ -120,7 +120,7 @@ func TestAttribute(t *testing.T) {
 			}
 			return
 		}
-		now = now.Add(-longestPause + 5*time.Millisecond)
+		now = now.Add(-maxBackoff + 5*time.Millisecond)
 	}
 	t.Error("no conflict")
 }

@@ -253,7 +253,7 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// testPolicy sends what the daemon of node a sends, and what somebody with its token might.
+// testPolicy sends what the daemon of node a sends, and what a process that stole its token could.
 func testPolicy(t *testing.T, manifest, prefix string) {
 	c := newCluster(t, manifest, prefix)
 	a, b := c.daemon("a"), c.daemon("b")

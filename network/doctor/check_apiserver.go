@@ -71,8 +71,8 @@ func checkServer(c kubernetesCommands, e status.StoreEndpoint, now time.Time) (a
 	for _, alarm := range e.Alarms {
 		switch subnet.Reason(alarm.Code) {
 		case subnet.ReasonNoNode:
-			all = append(all, failure(
-				"kubectl get nodes; set NODE_NAME in the daemon's environment to the name of its Node", "%s", alarm.Text))
+			all = append(all, failure("kubectl get nodes; set NODE_NAME in the daemon's environment to the name of "+
+				"its Node", "%s", alarm.Text))
 		case subnet.ReasonNoSubnet, subnet.ReasonNoSubnets:
 			c.peers = 1 // some node has a podCIDR
 			if subnet.Reason(alarm.Code) == subnet.ReasonNoSubnets {

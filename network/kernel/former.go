@@ -12,8 +12,8 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// This file recognizes devices of pods that were renamed while the program did not run. Otherwise the interface index
-// tells, see renamedFrom.
+// This file recognizes devices of pods that were renamed while the daemon did not run. While it runs, it knows
+// a renamed device by its interface index: see renamedFrom.
 
 // MissingPort is the end on the node of a running pod's link that has no device of its name.
 type MissingPort struct {
@@ -112,8 +112,8 @@ func (k *Kernel) findBridge(name string) error {
 			return nil
 		}
 		if holds.IsValid() {
-			return fmt.Errorf("bridge %s has %s, the address of the missing bridge %s, and none of its pods is attached "+
-				"to it: %w; rename it (ip link set %[1]s name %[3]s), or remove the address "+
+			return fmt.Errorf("bridge %s has %s, the address of the missing bridge %s, and none of its pods is "+
+				"attached to it: %w; rename it (ip link set %[1]s name %[3]s), or remove the address "+
 				"(ip address del %[2]s dev %[1]s)",
 				a.Name, holds, name, network.ErrForeign)
 		}

@@ -194,7 +194,7 @@ func TestCacheOfAnHour(t *testing.T) {
 	}
 }
 
-// TestPodProblemsOfAnHour: problems with pods that come and go are logged seldom.
+// TestPodProblemsOfAnHour: problems with pods that are added and removed are logged seldom.
 func TestPodProblemsOfAnHour(t *testing.T) {
 	var out bytes.Buffer
 	n := &node{Options: Options{Log: textLog(&out)}, tables: network.NewTables()}

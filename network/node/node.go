@@ -212,7 +212,7 @@ var subscribeBackoff = backoff.Policy{Min: waitAfterFailure, Max: time.Minute, S
 // watchKernel keeps a subscription to the kernel's notifications. watch calls begun once it has one, and returns when
 // it ends.
 func (n *node) watchKernel(ctx context.Context, watch func(ctx context.Context, begun func()) error) {
-	var pause backoff.Backoff
+	var again backoff.Backoff
 	var logged seldom
 	for ctx.Err() == nil {
 		err := watch(ctx, func() { n.unwatched.Store(nil) })
@@ -228,7 +228,7 @@ func (n *node) watchKernel(ctx context.Context, watch func(ctx context.Context, 
 		if logged.due(now) {
 			n.Log.WithError(err).Error("kernel notifications ended; subscribing again")
 		}
-		sleep(ctx, pause.Next(subscribeBackoff, now))
+		sleep(ctx, again.Next(subscribeBackoff, now))
 	}
 }
 

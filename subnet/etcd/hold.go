@@ -68,7 +68,7 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 	again := s.newRetry()
 	for {
 		err := s.keep(ctx, h)
-		pause := outage.Jitter(h.every)
+		wait := outage.Jitter(h.every)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -76,15 +76,15 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 			return fmt.Errorf("hold %s: %w", held.Name, err)
 		case err != nil:
 			trouble.Failure(err, adviceOf(err))
-			pause = min(again.pause(), pause)
+			wait = min(again.pause(), wait)
 		default:
 			trouble.Over()
 			again.reset()
 			if h.look { // there is a question, which is answered later
-				pause = min(pause, time.Until(h.answers.At()))
+				wait = min(wait, time.Until(h.answers.At()))
 			}
 		}
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -34,7 +34,7 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 	return s.holdOn(ctx, h, changed, s.keep)
 }
 
-// holdOn repeats keep, with pauses, until ctx ends or the lease is lost.
+// holdOn repeats keep, with waits, until ctx ends or the lease is lost.
 func (s *Store) holdOn(ctx context.Context, h *hold, changed <-chan subnet.Lease, keep keepFunc) error {
 	held := h.current
 	trouble := &outage.Outage{
@@ -55,11 +55,11 @@ func (s *Store) holdOn(ctx context.Context, h *hold, changed <-chan subnet.Lease
 		if time.Since(began) > shortStream {
 			again.Reset()
 		}
-		pause := again.Next(backoff.Policy{Min: retryFirst, Max: s.opts.retryLast, Jitter: 0.5}, time.Now())
+		wait := again.Next(backoff.Policy{Min: retryFirst, Max: s.opts.retryLast, Jitter: 0.5}, time.Now())
 		if !errors.Is(err, apiserver.ErrEnded) {
 			trouble.Failure(err, string(apiserver.ProblemOf(err).Reason))
 		}
-		if changed, err = h.rest(ctx, pause, changed); err != nil {
+		if changed, err = h.rest(ctx, wait, changed); err != nil {
 			return fmt.Errorf("hold the lease of Node %s: %w", held.Name, err)
 		}
 	}
@@ -72,9 +72,9 @@ type keepFunc func(context.Context, *hold, <-chan subnet.Lease, *outage.Outage) 
 type loss struct{ error }
 
 // rest waits, and takes in what changes meanwhile.
-func (h *hold) rest(ctx context.Context, pause time.Duration, changed <-chan subnet.Lease) (
+func (h *hold) rest(ctx context.Context, wait time.Duration, changed <-chan subnet.Lease) (
 	<-chan subnet.Lease, error) {
-	timer := time.NewTimer(pause)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		select {

@@ -17,7 +17,7 @@ const (
 	// quietInterval is how long a watch may be silent before it is replaced. An API server sends a bookmark about once
 	// a minute (k8s.io/apiserver, storage/cacher, bookmarkFrequency).
 	quietInterval = 4 * time.Minute
-	// orderly is the pause after a watch that the server has ended in an orderly way: it may do so to many at once.
+	// orderly is the wait after a watch that the server has ended in an orderly way: it may do so to many at once.
 	orderly = time.Second
 	// shortStream is a stream that ended too soon to count as one that worked.
 	shortStream = 10 * time.Second
@@ -33,7 +33,7 @@ const (
 //	 └──────── no, or it cannot be known ───────┘
 //
 // A list is a stream of its own if the server can do that; what follows comes on it as well. After a fault every node
-// pauses for a time of its own, and the end of an outage costs the server one small request and one watch a node, and a
+// waits for a time of its own, and the end of an outage costs the server one small request and one watch a node, and a
 // list only if its cache begins later than the last version that was seen. Such lists are spread by Options.ListSpread.
 type watcher struct {
 	*Store
@@ -87,7 +87,7 @@ func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) err
 	return w.run(ctx, w.step)
 }
 
-// run repeats step, with pauses that depend on how it has ended, until ctx ends or the callback refuses an event.
+// run repeats step, with waits that depend on how it has ended, until ctx ends or the callback refuses an event.
 func (w *watcher) run(ctx context.Context, step func(context.Context) error) error {
 	var again, relist backoff.Backoff
 	for {
@@ -104,22 +104,22 @@ func (w *watcher) run(ctx context.Context, step func(context.Context) error) err
 		if lasted > shortStream {
 			again.Reset()
 		}
-		pause := again.Next(backoff.Policy{Min: retryFirst, Max: w.opts.retryLast, Jitter: 0.5}, time.Now())
+		wait := again.Next(backoff.Policy{Min: retryFirst, Max: w.opts.retryLast, Jitter: 0.5}, time.Now())
 		switch {
 		case errors.Is(err, apiserver.ErrEnded) && lasted > shortStream:
 			// Its time was up, or the server is about to stop: to be restored from a backup, for all we know.
-			w.doubt, pause = true, outage.Jitter(orderly)
+			w.doubt, wait = true, outage.Jitter(orderly)
 		case errors.Is(err, errForgotten):
 			w.listed, w.resumed = false, false
 			again.Reset()
-			pause = outage.Spread(w.opts.ListSpread, len(w.nodes))
+			wait = outage.Spread(w.opts.ListSpread, len(w.nodes))
 		case errors.Is(err, errHistory):
 			w.listed, w.resumed = false, false
 			w.regress()
-			pause = max(outage.Spread(w.opts.ListSpread, len(w.nodes)), relist.Next(historyBackoff, time.Now()))
+			wait = max(outage.Spread(w.opts.ListSpread, len(w.nodes)), relist.Next(historyBackoff, time.Now()))
 		case errors.Is(err, apiserver.ErrExpired) && w.listed && w.checked:
 			w.listed, w.resumed = false, true
-			pause = outage.Spread(w.opts.ListSpread, len(w.nodes))
+			wait = outage.Spread(w.opts.ListSpread, len(w.nodes))
 		case errors.Is(err, apiserver.ErrExpired) && w.listed:
 			w.doubt = true
 			continue
@@ -127,7 +127,7 @@ func (w *watcher) run(ctx context.Context, step func(context.Context) error) err
 			w.doubt = true
 			w.contact.Failure(err, string(apiserver.ProblemOf(err).Reason))
 		}
-		if err := w.rest(ctx, pause); err != nil {
+		if err := w.rest(ctx, wait); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -173,8 +173,8 @@ func (w *watcher) begun() {
 }
 
 // rest waits, and reports changes of the network config meanwhile. It returns early when ctx ends.
-func (w *watcher) rest(ctx context.Context, pause time.Duration) error {
-	timer := time.NewTimer(pause)
+func (w *watcher) rest(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		select {

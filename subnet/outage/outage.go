@@ -1,4 +1,4 @@
-// Package outage is what the stores share to cope with faults: the account and the log lines of an outage, and pauses
+// Package outage is what the stores share to cope with faults: the account and the log lines of an outage, and waits
 // between attempts that differ from node to node.
 package outage
 

@@ -29,7 +29,8 @@ func watchCases() []testCase {
 			}
 			one := s.Leases[c.name(1)]
 			if one.Bad != nil || one.NodeName != "one" || one.Endpoints != single(1, "").Endpoints ||
-				one.LeaseID != 0 || c.Nodes == nil && one.Order > one.Version || one.Version >= s.Leases[c.name(2)].Version {
+				one.LeaseID != 0 || c.Nodes == nil && one.Order > one.Version ||
+				one.Version >= s.Leases[c.name(2)].Version {
 				t.Errorf("the snapshot has %+v", one)
 			}
 			c.put(t, 1, "one again")

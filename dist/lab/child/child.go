@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// Process is a child with an end that anybody can wait for.
+// Process is a child process; several callers can wait for its end.
 type Process struct {
 	cmd  *exec.Cmd
 	log  string

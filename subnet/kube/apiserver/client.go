@@ -14,7 +14,7 @@ import (
 // Client speaks to an API server. It is safe for concurrent use. Make one with [New].
 //
 // A request that the server rejects because it is overloaded (429, or 5xx with Retry-After) is sent again within its
-// time, after the pause that the server names. A request whose token the server rejects is sent again at once if the
+// time, after the time that the server names. A request whose token the server rejects is sent again at once if the
 // token's file holds another one. All other failures are the caller's, which has a backoff; see [RetryAfter].
 type Client struct {
 	opts        Options

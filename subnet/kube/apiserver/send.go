@@ -74,7 +74,7 @@ func (a *answer) Close() {
 // answer.
 func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 	var (
-		pause     backoff.Backoff
+		again     backoff.Backoff
 		renewed   bool
 		reconnect bool
 		end       = time.Now().Add(c.opts.RequestTimeout)
@@ -103,7 +103,7 @@ func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 			}
 			return nil, err
 		}
-		wait := pause.Next(retryPolicy, time.Now())
+		wait := again.Next(retryPolicy, time.Now())
 		if e.RetryAfter > 0 { // which is the same for all who are rejected
 			wait = max(wait, e.RetryAfter+rand.N(e.RetryAfter))
 		}
