@@ -101,15 +101,21 @@ func writeList(w http.ResponseWriter, r *http.Request, t target, page []*object,
 	if metadataOnly {
 		kind, apiVersion = "PartialObjectMetadataList", "meta.k8s.io/v1"
 	}
+	items := make([]fields, len(page))
+	for i, o := range page {
+		f, err := o.fields()
+		if err != nil {
+			return err
+		}
+		if items[i] = f; metadataOnly {
+			items[i] = partial(f)
+		}
+	}
 	if protobuf {
 		var m message
 		m.bytes(1, listMeta(version, next, remaining))
-		for _, o := range page {
-			if f := o.fields(); metadataOnly {
-				m.bytes(2, wire(partial(f)))
-			} else {
-				m.bytes(2, wire(f))
-			}
+		for _, f := range items {
+			m.bytes(2, wire(f))
 		}
 		w.Header().Set("Content-Type", protobufType)
 		_, err := w.Write(envelope(apiVersion, kind, m))
@@ -118,12 +124,6 @@ func writeList(w http.ResponseWriter, r *http.Request, t target, page []*object,
 	meta := fields{"resourceVersion": strconv.FormatInt(version, 10)}
 	if next != "" {
 		meta["continue"], meta["remainingItemCount"] = next, remaining
-	}
-	items := make([]any, len(page))
-	for i, o := range page {
-		if items[i] = o.fields(); metadataOnly {
-			items[i] = partial(o.fields())
-		}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(fields{"kind": kind, "apiVersion": apiVersion, "metadata": meta, "items": items})

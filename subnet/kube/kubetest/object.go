@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"time"
 )
@@ -19,23 +20,23 @@ type object struct {
 }
 
 // newObject encodes fields.
-func newObject(f fields) *object {
+func newObject(f fields) (*object, error) {
 	delete(metadata(f), "resourceVersion")
 	data, err := json.Marshal(f)
 	if err != nil {
-		panic("kubetest: " + err.Error()) // it was decoded from JSON
+		return nil, fmt.Errorf("kubetest: encode object %q: %w", text(metadata(f), "name"), err)
 	}
-	return &object{json: data}
+	return &object{json: data}, nil
 }
 
 // fields decodes the object at its version.
-func (o *object) fields() fields {
+func (o *object) fields() (fields, error) {
 	f, err := decode(o.json)
 	if err != nil {
-		panic("kubetest: " + err.Error()) // it was encoded by newObject
+		return nil, fmt.Errorf("kubetest: decode object of version %d: %w", o.version, err)
 	}
 	metadata(f)["resourceVersion"] = strconv.FormatInt(o.version, 10)
-	return f
+	return f, nil
 }
 
 // at is the object as it is reported with another version: a deletion has one of its own.

@@ -56,7 +56,7 @@ func (s *Server) get(t target) (fields, error) {
 	if !ok {
 		return nil, notFound(t)
 	}
-	return o.fields(), nil
+	return o.fields()
 }
 
 func (s *Server) create(t target, body []byte) (fields, error) {
@@ -81,9 +81,17 @@ func (s *Server) create(t target, body []byte) (fields, error) {
 	if t.resource == "nodes" {
 		podCIDRs(f)
 	}
-	o := newObject(f)
+	return s.put(t, f)
+}
+
+// put stores an object under its name, and returns it with its version.
+func (s *Server) put(t target, f fields) (fields, error) {
+	o, err := newObject(f)
+	if err != nil {
+		return nil, err
+	}
 	s.store.put(t.key(), o)
-	return o.fields(), nil
+	return o.fields()
 }
 
 // podCIDRs keeps spec.podCIDR the first of spec.podCIDRs, as conversion in the API server does.
@@ -126,7 +134,10 @@ func (s *Server) patch(t target, kind string, body []byte) (fields, error) {
 	if !ok {
 		return nil, notFound(t)
 	}
-	old := o.fields()
+	old, err := o.fields()
+	if err != nil {
+		return nil, err
+	}
 	f := merge(old, p)
 	if text(metadata(f), "resourceVersion") != text(metadata(old), "resourceVersion") {
 		return nil, &failure{code: 409, reason: "Conflict", message: fmt.Sprintf(
@@ -157,9 +168,7 @@ func (s *Server) patch(t target, kind string, body []byte) (fields, error) {
 	if reflect.DeepEqual(f, old) {
 		return old, nil // nothing is written
 	}
-	next := newObject(f)
-	s.store.put(t.key(), next)
-	return next.fields(), nil
+	return s.put(t, f)
 }
 
 func (s *Server) delete(t target) (fields, error) {

@@ -78,7 +78,7 @@ func (x *watcher) initial(end bool) error {
 	s.mu.Unlock()
 	for _, o := range all {
 		if x.target.selects(x.request, o.name) {
-			if err := x.send("ADDED", o.object.fields()); err != nil {
+			if err := x.object("ADDED", o.object); err != nil {
 				return err
 			}
 		}
@@ -144,11 +144,20 @@ func (x *watcher) change(c change) error {
 	case !x.target.selects(x.request, c.key.name):
 		return nil
 	case c.after == nil:
-		return x.send("DELETED", c.before.at(c.version).fields())
+		return x.object("DELETED", c.before.at(c.version))
 	case c.before == nil:
-		return x.send("ADDED", c.after.fields())
+		return x.object("ADDED", c.after)
 	}
-	return x.send("MODIFIED", c.after.fields())
+	return x.object("MODIFIED", c.after)
+}
+
+// object sends an event with an object.
+func (x *watcher) object(kind string, o *object) error {
+	f, err := o.fields()
+	if err != nil {
+		return err
+	}
+	return x.send(kind, f)
 }
 
 // send sends one event.
