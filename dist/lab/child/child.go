@@ -51,7 +51,10 @@ func Start(log, program string, args ...string) (*Process, error) {
 		p.mu.Unlock()
 		close(p.done)
 	}()
-	return p, <-started
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // PID is the process id.
