@@ -151,9 +151,18 @@ func (w *watch) event(m message) (e Event, err error) {
 	}
 	e.Object = w.client.decoder.object(object, nil)
 	if e.Version = e.Object.Version; e.Version == 0 {
-		return e, fmt.Errorf("%w: %s of %q without a version: %w", ErrMalformed, kind, e.Object.Name, e.Object.Bad)
+		return e, noVersion(fmt.Sprintf("%s of %q", kind, e.Object.Name), e.Object.Bad)
 	}
 	return e, w.reach(e.Version)
+}
+
+// noVersion returns the error for an event without a version. bad is what is wrong with its object; nil: nothing else.
+func noVersion(what string, bad error) error {
+	err := fmt.Errorf("%w: %s without a version", ErrMalformed, what)
+	if bad != nil {
+		err = fmt.Errorf("%w: %w", err, bad)
+	}
+	return err
 }
 
 // reach notes a version. Initial events come in any order.
@@ -174,7 +183,7 @@ func (w *watch) bookmark(m message) (e Event, err error) {
 	e = Event{Type: Bookmark, Version: o.Version}
 	switch {
 	case o.Version == 0:
-		return e, fmt.Errorf("%w: a bookmark without a version: %w", ErrMalformed, o.Bad)
+		return e, noVersion("a bookmark", o.Bad)
 	case w.initial && o.Annotations[initialEnd] != "true":
 		// Kubernetes 1.26 and before ignore the parameter that they do not know.
 		return e, fmt.Errorf("%w: a bookmark within the initial events", ErrNoInitial)

@@ -194,7 +194,8 @@ func TestBadEvents(t *testing.T) {
 			seen = append(seen, e)
 			return nil
 		})
-		if !errors.Is(err, x.want) || !strings.Contains(fmt.Sprint(err), x.text) || len(seen) != 1 || seen[0].Object.Name != "good" {
+		text := fmt.Sprint(err)
+		if !errors.Is(err, x.want) || !strings.Contains(text, x.text) || strings.Contains(text, "%!") || len(seen) != 1 || seen[0].Object.Name != "good" {
 			t.Errorf("%s: %v after %+v, want %v", x.name, err, seen, x.want)
 		}
 	}
