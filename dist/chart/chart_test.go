@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -360,6 +361,13 @@ func TestKubernetes(t *testing.T) {
 	policy := find[admissionv1.ValidatingAdmissionPolicy](t, list)[0].Spec
 	if text := policy.Variables[3].Expression; !strings.Contains(text, `"example.org/blue-backend-data"`) {
 		t.Errorf("the policy lets the daemon write %s", text)
+	}
+	status := policy.Validations[len(policy.Validations)-1].Expression
+	for field := range reflect.TypeFor[corev1.NodeStatus]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if name != "conditions" && !strings.Contains(status, ".?"+name+" == dyn(oldObject.status).?"+name) {
+			t.Errorf("the policy lets the daemon write status.%s of its Node", name)
+		}
 	}
 	for _, o := range render(t, withEtcd()) {
 		switch o.(type) {
