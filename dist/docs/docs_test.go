@@ -142,6 +142,9 @@ func TestCommands(t *testing.T) {
 			calls = append(calls, m[1])
 		}
 		for _, call := range calls {
+			if _, inPod, ok := strings.Cut(call, " -- "); ok { // kubectl exec
+				call = inPod
+			}
 			_, args, found := strings.Cut(" "+strings.TrimSpace(call), " selvaged ")
 			if !found {
 				continue
