@@ -187,11 +187,10 @@ func (w *watcher) note(ctx context.Context, e *apiserver.Event, b *batch) {
 	case apiserver.Added, apiserver.Modified:
 		n := w.nodes[o.Name]
 		if uid := uidOf(o); n == nil || n.uid != uid {
-			next := &knownNode{uid: uid}
 			if n != nil {
-				next.leased, next.sum = n.leased, n.sum
+				n.drop(o.Name, b)
 			}
-			n = next
+			n = &knownNode{uid: uid}
 			w.nodes[o.Name] = n
 			delete(w.pending, o.Name)
 		}
@@ -200,8 +199,8 @@ func (w *watcher) note(ctx context.Context, e *apiserver.Event, b *batch) {
 		w.own(o)
 		w.judge(ctx, o, n, b)
 	case apiserver.Deleted:
-		if n := w.nodes[o.Name]; n != nil && n.leased {
-			b.delete(o.Name)
+		if n := w.nodes[o.Name]; n != nil {
+			n.drop(o.Name, b)
 		}
 		delete(w.nodes, o.Name)
 		delete(w.pending, o.Name)
@@ -219,28 +218,38 @@ func (w *watcher) own(o *apiserver.Object) {
 	}
 }
 
-// judge adds to b what the state of a Node changes.
+// judge adds to b what the state of a Node changes. A Node whose spec cannot be read keeps the lease that it has: its
+// subnets are those of its UID.
 func (w *watcher) judge(ctx context.Context, o *apiserver.Object, n *knownNode, b *batch) {
-	cidrs, ok := podCIDRs{}, false
-	if w.names.isLease(o) {
-		if cidrs, ok = n.subnets(o); !ok {
-			cidrs, ok = w.readSpec(ctx, o, n)
-		}
-	} else {
+	if !w.names.isLease(o) {
 		delete(w.pending, o.Name)
-	}
-	if !ok {
-		if n.leased {
-			n.leased = false
-			b.delete(o.Name)
-		}
+		n.drop(o.Name, b)
 		return
+	}
+	cidrs, ok := n.subnets(o)
+	if !ok {
+		var err error
+		if cidrs, err = w.readSpec(ctx, o, n); err != nil {
+			return
+		}
+		if cidrs.none() {
+			n.drop(o.Name, b)
+			return
+		}
 	}
 	delete(w.pending, o.Name)
 	r := w.names.record(o, cidrs)
 	if sum := sumOf(&r); !n.leased || n.sum != sum {
 		n.leased, n.sum = true, sum
 		b.put(r)
+	}
+}
+
+// drop adds to b that a Node has no lease any more.
+func (n *knownNode) drop(name string, b *batch) {
+	if n.leased {
+		n.leased = false
+		b.delete(name)
 	}
 }
 
@@ -255,8 +264,12 @@ type pendingNode struct {
 // pendingBackoff spaces the reads of a Node without a subnet. One that gets its subnet has an event.
 var pendingBackoff = backoff.Policy{Min: time.Second, Max: 30 * time.Second, Quick: 4, Jitter: 0.5}
 
-// readSpec reads the subnets of a Node that does not name them in its metadata, as flannel's, once in its life.
-func (w *watcher) readSpec(ctx context.Context, o *apiserver.Object, n *knownNode) (cidrs podCIDRs, ok bool) {
+// errUnread means that a Node's spec was not read: an earlier read failed, and the next one is not due yet.
+var errUnread = errors.New("the spec of the Node is not known")
+
+// readSpec reads the subnets of a Node that does not name them in its metadata, as flannel's, once in its life. They
+// are none if the Node has no podCIDR yet. The error is why they are not known.
+func (w *watcher) readSpec(ctx context.Context, o *apiserver.Object, n *knownNode) (cidrs podCIDRs, err error) {
 	wait := w.pending[o.Name]
 	if wait == nil {
 		wait = &pendingNode{}
@@ -264,20 +277,26 @@ func (w *watcher) readSpec(ctx context.Context, o *apiserver.Object, n *knownNod
 	}
 	wait.object, wait.again = *o, true
 	if !wait.backoff.Due(time.Now()) {
-		return cidrs, false
+		return cidrs, errUnread
 	}
 	ctx, cancel := context.WithTimeout(ctx, specTimeout)
 	defer cancel()
 	node, err := w.readNode(ctx, o.Name)
-	if err == nil && node.UID == o.UID {
+	if err == nil && node.UID != o.UID {
+		err = errUnread // it was registered again, and the watch will say so
+		wait.again = false
+	} else if err == nil {
 		if cidrs = specOf(&node); !cidrs.none() {
 			n.spec = &cidrs
-			return cidrs, true
+			return cidrs, nil
 		}
+		wait.again = false
+	} else if wait.again = !isNotFound(err); wait.again && w.unread.Due(time.Minute, time.Now()) {
+		w.opts.Log.WithError(err).WithField("node", o.Name).
+			Warn("cannot read the podCIDRs of a Node; its lease stays as it was; retrying")
 	}
-	wait.again = err != nil && !isNotFound(err)
 	wait.backoff.Next(pendingBackoff, time.Now())
-	return cidrs, false
+	return cidrs, err
 }
 
 // retryPending reads Nodes again whose subnets are not known, for as long as one read may take.

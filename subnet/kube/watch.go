@@ -55,6 +55,7 @@ type watcher struct {
 	checked   bool // it was, in this step
 	regressed bool // the history of the last snapshot is gone
 	quiet     backoff.Backoff
+	unread    backoff.Limiter // of log lines about specs that cannot be read
 }
 
 // historyBackoff spaces the lists of a store whose history keeps changing.

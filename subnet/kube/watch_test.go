@@ -236,6 +236,34 @@ func TestPodCIDRThatComesLater(t *testing.T) {
 	}
 }
 
+// TestSpecThatCannotBeRead: a Node keeps its lease while the API server does not answer what its subnets are.
+func TestSpecThatCannotBeRead(t *testing.T) {
+	f := standIn(t, true)
+	f.leased(t, "one", "10.244.1.0/24")
+	w := storetest.Watch(t, f.open(t, "one"), nil)
+	w.Synced(1)
+	three := wanted("three")
+	three.Endpoints[subnet.IPv4].Subnet = prefix("10.244.3.0/24")
+	f.standIn.Deny("get nodes")
+	// As flannel writes it.
+	f.annotate(t, "one", map[string]any{
+		LeaseAnnotation: nil, PodCIDRsAnnotation: nil, DefaultPrefix + "public-ip": "192.0.2.9",
+	})
+	f.annotate(t, "three", annotations(t, three, f.addNode(t, "three", "10.244.3.0/24")))
+	state := w.There("three")
+	if got := state.Leases["one"].Endpoints[subnet.IPv4].Subnet; got != prefix("10.244.1.0/24") {
+		t.Errorf("the subnet of a Node whose spec cannot be read is %s", got)
+	}
+	f.standIn.Deny()
+	w.Until(func(s storetest.State) string {
+		e := s.Leases["one"].Endpoints[subnet.IPv4]
+		if e.PublicIP != netip.MustParseAddr("192.0.2.9") || e.Subnet != prefix("10.244.1.0/24") {
+			return fmt.Sprintf("what flannel has written; it is %+v", e)
+		}
+		return ""
+	})
+}
+
 // TestCopiedAnnotations: what was copied from another Node, or from an earlier one of the name, is believed no more than
 // what flannel writes: the subnet is that of the spec.
 func TestCopiedAnnotations(t *testing.T) {
