@@ -27,6 +27,8 @@ type listing struct {
 	lacking map[string]apiserver.Object // Nodes with a lease of which only the spec says which subnets they have
 	p       position                    // what the list amounts to
 	another bool                        // it is of another history than the position
+	// remembers: it has specs that were read before the list
+	remembers bool
 }
 
 func newListing() *listing {
@@ -45,6 +47,7 @@ func (l *listing) add(w *watcher, o apiserver.Object) {
 	n := &knownNode{uid: uidOf(&o), version: o.Version}
 	if known != nil && known.uid == n.uid {
 		n.spec = known.spec
+		l.remembers = l.remembers || n.spec != nil
 	}
 	l.nodes[o.Name] = n
 	l.p.note(&o)
@@ -64,6 +67,9 @@ func (l *listing) drop(name string) {
 	delete(l.nodes, name)
 	delete(l.records, name)
 	delete(l.lacking, name)
+	if l.p.mark == name {
+		l.p.marked = 0
+	}
 }
 
 // subnets returns the subnets of a Node as far as they are known without its spec.
@@ -141,17 +147,16 @@ func (w *watcher) complete(ctx context.Context, l *listing) error {
 // finish takes over a complete list. If the store has the history that was seen, whatever was deleted meanwhile is
 // reported as such; else the list is a snapshot.
 func (w *watcher) finish(ctx context.Context, l *listing) error {
+	old := w.position
+	wiped := old.other(byList, l.p.stores[byList]) || old.other(byWatch, l.p.stores[byWatch])
+	if old.seen > 0 && !w.regressed && (l.another || wiped || l.p.seen < old.seen) {
+		if w.resumed || l.remembers {
+			return errHistory // and list again, without what is known of that history
+		}
+		w.regress()
+	}
 	if err := w.complete(ctx, l); err != nil {
 		return err
-	}
-	old := w.position
-	if !w.resumed {
-		wiped := old.other(byList, l.p.stores[byList]) || old.other(byWatch, l.p.stores[byWatch])
-		if old.seen > 0 && (l.another || wiped || l.p.seen < old.seen) {
-			w.regress()
-		}
-	} else if l.p.seen < old.seen {
-		return fmt.Errorf("list the Nodes: version %d is older than %d", l.p.seen, old.seen)
 	}
 	if !w.regressed {
 		for kind, store := range old.stores {

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -115,5 +116,55 @@ func TestOtherHistory(t *testing.T) {
 	l.p.seen, l.p.stores[byList] = 11, apiserver.Identity{FlowSchema: "schema b", PriorityLevel: "level a"}
 	if err := w.finish(t.Context(), l); err != nil || w.regressed {
 		t.Errorf("another flow schema is another store (%v)", err)
+	}
+}
+
+// TestOtherHistoryWhileResuming: a list that was to go on in the same history and is of another one is not merged with
+// what is known, nor are specs of that history.
+func TestOtherHistoryWhileResuming(t *testing.T) {
+	one := objectOf(t, "one", "1", "10.244.1.0/24", 5)
+	older := one
+	older.Version = 4
+	for name, list := range map[string]func() *listing{
+		"an earlier version": func() *listing { l := newListing(); l.p.seen = 9; return l },
+		"a Node as it was before": func() *listing {
+			w, _ := idleWatcher(t)
+			w.listedAll(t, 10, "a", one)
+			l := newListing()
+			l.add(w, older)
+			l.p.seen = 30
+			return l
+		},
+	} {
+		w, _ := idleWatcher(t)
+		w.listedAll(t, 10, "a", one)
+		w.resumed = true
+		if err := w.finish(t.Context(), list()); !errors.Is(err, errHistory) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w, _ := idleWatcher(t)
+	w.listedAll(t, 10, "a", one)
+	w.nodes["one"].spec = &podCIDRs{}
+	l := newListing()
+	l.add(w, older)
+	l.p.seen = 30
+	if err := w.finish(t.Context(), l); !errors.Is(err, errHistory) {
+		t.Errorf("with a spec of before: %v", err)
+	}
+}
+
+// TestMarkThatIsDeletedInAList: the list's last change can be of a Node that is deleted before the list ends.
+func TestMarkThatIsDeletedInAList(t *testing.T) {
+	w, _ := idleWatcher(t)
+	l := newListing()
+	l.add(w, objectOf(t, "one", "1", "10.244.1.0/24", 5))
+	two := objectOf(t, "two", "2", "10.244.2.0/24", 6)
+	l.add(w, two)
+	if _, err := w.takeInitial(t.Context(), l, apiserver.Event{Type: apiserver.Deleted, Object: two}); err != nil {
+		t.Fatal(err)
+	}
+	if l.p.mark == "two" && l.p.marked != 0 {
+		t.Errorf("Node two is the mark at version %d", l.p.marked)
 	}
 }

@@ -199,6 +199,9 @@ func (w *watcher) regress() {
 		return
 	}
 	w.regressed = true
+	for _, n := range w.nodes {
+		n.spec = nil // a Node that had none yet in that history may be given others
+	}
 	if !w.quiet.Due(time.Now()) {
 		return
 	}

@@ -349,6 +349,35 @@ func TestRestoredAndAhead(t *testing.T) {
 	}
 }
 
+// TestSpecOfAnotherHistory: a Node that had no podCIDR in the backup is given another one after the store was restored.
+func TestSpecOfAnotherHistory(t *testing.T) {
+	f := standIn(t, true)
+	f.addNode(t, "one")
+	f.annotate(t, "one", flannels("192.0.2.1"))
+	w := storetest.Watch(t, f.open(t, "one"), nil)
+	w.Synced(1)
+	saved := f.standIn.Backup()
+	give := func(cidr string) {
+		t.Helper()
+		spec := map[string]any{"podCIDR": cidr, "podCIDRs": []string{cidr}}
+		if _, err := f.admin.PatchNode(t.Context(), "one", "", map[string]any{"spec": spec}); err != nil {
+			t.Fatal(err)
+		}
+		w.Until(func(s storetest.State) string {
+			if got := s.Leases["one"].Endpoints[subnet.IPv4].Subnet; got != prefix(cidr) {
+				return fmt.Sprintf("the subnet %s; it is %s", cidr, got)
+			}
+			return ""
+		})
+	}
+	f.beat(t, "one") // so that no version of the one history is also in the other
+	give("10.244.1.0/24")
+	f.standIn.Stop()
+	f.standIn.Restore(saved)
+	f.start(t)
+	give("10.244.2.0/24")
+}
+
 // TestAdviceOfANode follows the annotations that a person writes on this node's Node.
 func TestAdviceOfANode(t *testing.T) {
 	f := standIn(t, true)
