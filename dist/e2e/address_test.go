@@ -126,9 +126,7 @@ func TestUplinkChosen(t *testing.T) {
 		{"uplink: it has the IPv4 default route", "uplink=wan0", "eth0 has lower precedence by the default route"},
 	} {
 		for _, text := range want {
-			if err := says(l.Nodes()[i], text); err != nil {
-				t.Error(err)
-			}
+			waitSays(ctx, t, l.Nodes()[i], text)
 		}
 	}
 	expectPublicIPs(ctx, t, l, func(node int) [2]netip.Addr {

@@ -50,9 +50,7 @@ func TestRouterAdvertisements(t *testing.T) {
 		return [2]netip.Addr{subnet.IPv4: n.Addr(subnet.IPv4), subnet.IPv6: fromHardware(t, n)}
 	})
 	for _, n := range l.Nodes() {
-		if err := says(n, "is tentative: duplicate address detection is running"); err != nil {
-			t.Error(err)
-		}
+		waitSays(ctx, t, n, "is tentative: duplicate address detection is running")
 		if err := errors.Join(hasBothAddresses(n, 0), hasAdvertisedRoute(n, true)); err != nil {
 			t.Error(err)
 		}

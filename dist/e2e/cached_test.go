@@ -170,6 +170,13 @@ func says(n *lab.Node, text string) error {
 	return err
 }
 
+// waitSays waits until the last run of a node's daemon has logged a text. The daemon writes its log in the background, so
+// a line may come after the readiness that it tells of.
+func waitSays(ctx context.Context, t *testing.T, n *lab.Node, text string) {
+	t.Helper()
+	waitFor(ctx, t, "the log", func() error { return says(n, text) })
+}
+
 // hasRoutes checks how many routes lead into the tunnel.
 func hasRoutes(n *lab.Node, want int) error {
 	return n.Do(func() error {

@@ -46,9 +46,7 @@ func TestDuplicateMAC(t *testing.T) {
 	if now, err := macOf(node); err != nil || now == mac {
 		t.Errorf("the device has %s, %v, and had it before", now, err)
 	}
-	if err := says(node, "choosing a new one"); err != nil {
-		t.Error(err)
-	}
+	waitSays(ctx, t, node, "choosing a new one")
 	var pods []*lab.Endpoint
 	for _, n := range l.Nodes() {
 		p, err := l.AddPod(ctx, n, "")

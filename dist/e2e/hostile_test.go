@@ -64,9 +64,7 @@ func TestHostileLeases(t *testing.T) {
 	if err := errors.Join(late.Start(), late.WaitReady(ctx)); err != nil {
 		t.Fatal(err)
 	}
-	if err := says(late, fmt.Sprintf("leases=%d quarantined=%d ", len(l.Nodes())+1, len(records))); err != nil {
-		t.Error(err)
-	}
+	waitSays(ctx, t, late, fmt.Sprintf("leases=%d quarantined=%d ", len(l.Nodes())+1, len(records)))
 	watches[2].pid = late.PID()
 
 	attack.do(ctx, t, records, deletion)

@@ -203,14 +203,12 @@ func TestVXLANFilterStays(t *testing.T) {
 		if err := other.Remove(); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(ctx, t, "the table that somebody deleted", func() error { return hasTable(node, vtepfilter.Table, true) })
+		waitFor(ctx, t, "the deleted table", func() error { return hasTable(node, vtepfilter.Table, true) })
 		took = append(took, time.Since(began))
 		shut("the table is back")
 	}
 	sayTimes(t, "the table is back after it was deleted", took)
-	if err := says(node, "repaired external changes to the VTEP filter"); err != nil {
-		t.Error(err)
-	}
+	waitSays(ctx, t, node, "repaired external changes to the VTEP filter")
 
 	for _, stop := range []func(context.Context) error{
 		func(context.Context) error { node.Kill(); return nil },
