@@ -41,6 +41,22 @@ type Outage struct {
 	Problem Problem   // the latest failure
 }
 
+// UnreadReporter is implemented by a store in which a record can be there and not be readable.
+//
+// Kubernetes: yes, the subnets of a Node of flannel's are read from its spec, by a request of their own.
+type UnreadReporter interface {
+	// Unread returns which records Watch cannot read. Such a record stays as it was, or is not reported, and is read
+	// again with a backoff. It answers at once, from what is known. Safe for concurrent use.
+	Unread() Unread
+}
+
+// Unread names records that cannot be read.
+type Unread struct {
+	Names   []string  // sorted, see [Record]; none: all can be read. They are shared and must not be changed.
+	Problem Problem   // why the first of them cannot be read
+	Since   time.Time // when one could not be read while all others could be; zero: all can be read
+}
+
 // Problem says why a store, or a part of it, cannot be used. What a program needs is in Reason and Commands: no program
 // reads the text of Err.
 type Problem struct {

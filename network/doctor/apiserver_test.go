@@ -105,6 +105,8 @@ func TestKubernetes(t *testing.T) {
 		{"a bad config", problem(status.ConfigRejected), "daemon", Failure, "lease: so it is", "selvaged config check /etc/kube-flannel/net-conf.json"},
 		{"a bad annotation", problem(status.AdviceBad), "daemon", Failure, "lease: so it is", "kubectl annotate node node1"},
 
+		{"a Node that cannot be read", problem(status.LeasesUnread), "daemon", Failure, "lease: so it is", "kubectl get node NODE -o yaml"},
+
 		{"a broken lease", rejected(status.LeaseInvalid), "leases", Warning, "lease x y rejected: so it is", "kubectl get node 'x y' -o yaml shows it; if no node uses it, kubectl delete node 'x y'"},
 		{"a lease that overlaps", rejected(status.LeaseOverlaps), "leases", Failure, "so it is", "give that node another podCIDR"},
 		{"our address", rejected(status.LeaseOwnIP), "leases", Failure, "so it is", "kubectl delete node 'x y'"},

@@ -127,6 +127,8 @@ func (f Facts) remedy(code status.Reason) string {
 		return f.kubernetes().annotate()
 	case status.NoLease:
 		return store.noLease()
+	case status.LeasesUnread:
+		return "kubectl get node NODE -o yaml shows whether the API server can read it; the daemon needs get on nodes"
 	}
 	return log + " shows details"
 }

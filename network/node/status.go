@@ -228,8 +228,10 @@ func (n *node) problems(now time.Time) []status.Problem {
 		all[len(all)-1].Cuts = n.leaseCuts(all[len(all)-1].Since, now)
 	}
 	all = append(all, n.sharedIPProblems()...)
-	if p := n.storeProblem(); p != nil {
-		all = append(all, *p)
+	for _, p := range []*status.Problem{n.storeProblem(), n.unread()} {
+		if p != nil {
+			all = append(all, *p)
+		}
 	}
 	slices.SortFunc(all, status.Problem.Compare)
 	return all

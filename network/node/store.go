@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
@@ -64,6 +65,30 @@ func (n *node) outage() *status.Problem {
 	}
 	text := status.Text(fmt.Sprint(o.Problem.Err))
 	return &status.Problem{Topic: n.words.Topic, Code: status.StoreDown, Text: text, Since: o.Since}
+}
+
+// manyUnread is how many leases are named that cannot be read.
+const manyUnread = 5
+
+// unread returns which leases cannot be read; nil: all can.
+func (n *node) unread() *status.Problem {
+	s, ok := n.Store.(subnet.UnreadReporter)
+	if !ok {
+		return nil
+	}
+	u := s.Unread()
+	if len(u.Names) == 0 {
+		return nil
+	}
+	first, more := shorten(u.Names, manyUnread)
+	text := "cannot read the subnets of " + strings.Join(first, ", ")
+	if more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	text += fmt.Sprintf("; their leases stay as they were, and new ones are not used: %v", u.Problem.Err)
+	return &status.Problem{
+		Topic: "leases", Code: status.LeasesUnread, Text: status.Text(text), Since: u.Since, Warning: true,
+	}
 }
 
 // storeStatus returns the state of the connection to the store, from what is known: it sends no request.

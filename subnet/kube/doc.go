@@ -12,6 +12,7 @@
 //	watch.go       the loop of Watch: list, follow, and again after a fault
 //	listing.go     everything there is; what differs from what was known
 //	follow.go      everything that changes
+//	pending.go     Nodes whose spec has to be read
 //	position.go    whether the store is still the one that was watched
 //	netconf.go     the file with the network config
 //	claim.go       Claim; hold.go Hold and Release

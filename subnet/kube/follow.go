@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
 )
@@ -73,7 +73,7 @@ func (w *watcher) follow(ctx context.Context, o apiserver.WatchOptions) error {
 	}
 	silent := time.NewTimer(w.opts.quiet)
 	defer silent.Stop()
-	tick := time.NewTimer(advanceAfter)
+	tick := time.NewTimer(w.retryIn())
 	defer tick.Stop()
 	for {
 		var err error
@@ -85,8 +85,10 @@ func (w *watcher) follow(ctx context.Context, o apiserver.WatchOptions) error {
 		case store := <-t.opened:
 			err = w.accepted(ctx, store, l)
 		case <-tick.C:
-			err = w.retryPending(ctx)
-			tick.Reset(advanceAfter)
+			if l == nil {
+				err = w.retryPending(ctx)
+			}
+			tick.Reset(w.retryIn())
 		case <-w.wake:
 		case <-w.conf.changed:
 			err = w.configChanged()
@@ -106,6 +108,9 @@ func (w *watcher) follow(ctx context.Context, o apiserver.WatchOptions) error {
 				l, err = w.takeInitial(ctx, l, e)
 			}
 			silent.Reset(w.opts.quiet)
+		}
+		if w.reportUnread() {
+			tick.Reset(w.retryIn())
 		}
 		if err == nil && l == nil {
 			err = w.advance()
@@ -159,6 +164,7 @@ func (w *watcher) takeInitial(ctx context.Context, l *listing, e apiserver.Event
 // take takes in an event, and those that have arrived with it.
 func (w *watcher) take(ctx context.Context, t *stream, e apiserver.Event) error {
 	var b batch
+	w.readUntil = time.Now().Add(specTimeout)
 	for n := 1; ; n++ {
 		w.note(ctx, &e, &b)
 		if n == together {
@@ -192,7 +198,7 @@ func (w *watcher) note(ctx context.Context, e *apiserver.Event, b *batch) {
 			}
 			n = &knownNode{uid: uid}
 			w.nodes[o.Name] = n
-			delete(w.pending, o.Name)
+			w.settled(o.Name)
 		}
 		n.version = o.Version
 		p.note(o)
@@ -203,7 +209,7 @@ func (w *watcher) note(ctx context.Context, e *apiserver.Event, b *batch) {
 			n.drop(o.Name, b)
 		}
 		delete(w.nodes, o.Name)
-		delete(w.pending, o.Name)
+		w.settled(o.Name)
 		if p.mark == o.Name {
 			p.marked = 0
 		}
@@ -218,29 +224,32 @@ func (w *watcher) own(o *apiserver.Object) {
 	}
 }
 
-// judge adds to b what the state of a Node changes. A Node whose spec cannot be read keeps the lease that it has: its
-// subnets are those of its UID.
+// judge adds to b what the state of a Node changes. A Node whose spec cannot be read keeps the subnets that it has:
+// they are those of its UID.
 func (w *watcher) judge(ctx context.Context, o *apiserver.Object, n *knownNode, b *batch) {
 	if !w.names.isLease(o) {
-		delete(w.pending, o.Name)
+		w.settled(o.Name)
 		n.drop(o.Name, b)
 		return
 	}
 	cidrs, ok := n.subnets(o)
 	if !ok {
 		var err error
-		if cidrs, err = w.readSpec(ctx, o, n); err != nil {
+		cidrs, err = w.readPending(ctx, o, n)
+		switch {
+		case err != nil && (!n.leased || n.cidrs == [2]netip.Prefix{}):
 			return
-		}
-		if cidrs.none() {
+		case err != nil:
+			cidrs = podCIDRs{subnets: n.cidrs}
+		case cidrs.none():
 			n.drop(o.Name, b)
 			return
 		}
 	}
-	delete(w.pending, o.Name)
-	r := w.names.record(o, cidrs)
-	if sum := sumOf(&r); !n.leased || n.sum != sum {
-		n.leased, n.sum = true, sum
+	if ok {
+		w.settled(o.Name)
+	}
+	if r := w.names.record(o, cidrs); n.take(&r) {
 		b.put(r)
 	}
 }
@@ -251,68 +260,6 @@ func (n *knownNode) drop(name string, b *batch) {
 		n.leased = false
 		b.delete(name)
 	}
-}
-
-// pendingNode is a Node with a lease whose subnets are not known: the cluster has not given it any yet, or its spec
-// could not be read.
-type pendingNode struct {
-	object  apiserver.Object
-	again   bool // there is a reason to read it again: it had an event since, or the read failed
-	backoff backoff.Backoff
-}
-
-// pendingBackoff spaces the reads of a Node without a subnet. One that gets its subnet has an event.
-var pendingBackoff = backoff.Policy{Min: time.Second, Max: 30 * time.Second, Quick: 4, Jitter: 0.5}
-
-// errUnread means that a Node's spec was not read: an earlier read failed, and the next one is not due yet.
-var errUnread = errors.New("the spec of the Node is not known")
-
-// readSpec reads the subnets of a Node that does not name them in its metadata, as flannel's, once in its life. They
-// are none if the Node has no podCIDR yet. The error is why they are not known.
-func (w *watcher) readSpec(ctx context.Context, o *apiserver.Object, n *knownNode) (cidrs podCIDRs, err error) {
-	wait := w.pending[o.Name]
-	if wait == nil {
-		wait = &pendingNode{}
-		w.pending[o.Name] = wait
-	}
-	wait.object, wait.again = *o, true
-	if !wait.backoff.Due(time.Now()) {
-		return cidrs, errUnread
-	}
-	ctx, cancel := context.WithTimeout(ctx, specTimeout)
-	defer cancel()
-	node, err := w.readNode(ctx, o.Name)
-	if err == nil && node.UID != o.UID {
-		err = errUnread // it was registered again, and the watch will say so
-		wait.again = false
-	} else if err == nil {
-		if cidrs = specOf(&node); !cidrs.none() {
-			n.spec = &cidrs
-			return cidrs, nil
-		}
-		wait.again = false
-	} else if wait.again = !isNotFound(err); wait.again && w.unread.Due(time.Minute, time.Now()) {
-		w.opts.Log.WithError(err).WithField("node", o.Name).
-			Warn("cannot read the podCIDRs of a Node; its lease stays as it was; retrying")
-	}
-	wait.backoff.Next(pendingBackoff, time.Now())
-	return cidrs, err
-}
-
-// retryPending reads Nodes again whose subnets are not known, for as long as one read may take.
-func (w *watcher) retryPending(ctx context.Context) error {
-	var b batch
-	end := time.Now().Add(specTimeout)
-	for name, wait := range w.pending {
-		if n := w.nodes[name]; n != nil && wait.again && wait.backoff.Due(time.Now()) {
-			o := wait.object
-			w.judge(ctx, &o, n, &b)
-		}
-		if time.Now().After(end) {
-			break
-		}
-	}
-	return w.hand(&b, false)
 }
 
 // advance reports the revision that was reached, if a claim waits for it or if it is time to.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
@@ -14,26 +13,22 @@ import (
 const (
 	// pageSize is how many records are handed over in one event of a snapshot.
 	pageSize = 1000
-	// manySpecs is from how many Nodes on whose spec is needed they are listed and not read one by one.
-	manySpecs = 64
-	// specTimeout bounds the read of a Node in the middle of a stream.
-	specTimeout = 3 * time.Second
 )
 
 // listing is a list of all Nodes that is not complete yet.
 type listing struct {
 	nodes   map[string]*knownNode
 	records map[string]subnet.Record
-	lacking map[string]apiserver.Object // Nodes with a lease of which only the spec says which subnets they have
-	p       position                    // what the list amounts to
-	another bool                        // it is of another history than the position
+	lacking map[string]*pendingNode // Nodes with a lease of which only the spec says which subnets they have
+	p       position                // what the list amounts to
+	another bool                    // it is of another history than the position
 	// remembers: it has specs that were read before the list
 	remembers bool
 }
 
 func newListing() *listing {
 	return &listing{
-		nodes: map[string]*knownNode{}, records: map[string]subnet.Record{}, lacking: map[string]apiserver.Object{},
+		nodes: map[string]*knownNode{}, records: map[string]subnet.Record{}, lacking: map[string]*pendingNode{},
 	}
 }
 
@@ -58,7 +53,7 @@ func (l *listing) add(w *watcher, o apiserver.Object) {
 	if cidrs, ok := n.subnets(&o); ok {
 		l.records[o.Name] = w.names.record(&o, cidrs)
 	} else {
-		l.lacking[o.Name] = o
+		l.lacking[o.Name] = &pendingNode{object: o, again: true}
 	}
 }
 
@@ -103,47 +98,6 @@ func (w *watcher) list(ctx context.Context) (*listing, error) {
 	return l, nil
 }
 
-// complete reads the specs that a list needs: flannel's Nodes do not name their subnets in their metadata.
-func (w *watcher) complete(ctx context.Context, l *listing) error {
-	take := func(node *apiserver.Node) {
-		o, ok := l.lacking[node.Name]
-		if !ok || node.UID != o.UID {
-			return // it was registered again meanwhile, and the watch will say so
-		}
-		cidrs := specOf(node)
-		if cidrs.none() {
-			return
-		}
-		l.nodes[o.Name].spec = &cidrs
-		l.records[o.Name] = w.names.record(&o, cidrs)
-		delete(l.lacking, o.Name)
-	}
-	if len(l.lacking) >= manySpecs {
-		o := apiserver.ListOptions{NotOlderThan: l.p.seen}
-		_, err := w.client.Nodes(ctx, o, func(page apiserver.NodePage) error {
-			for i := range page.Nodes {
-				take(&page.Nodes[i])
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("list the podCIDRs of %d Nodes: %w", len(l.lacking), err)
-		}
-		return nil
-	}
-	for _, name := range slices.Sorted(maps.Keys(l.lacking)) {
-		node, err := w.readNode(ctx, name)
-		switch {
-		case isNotFound(err):
-		case err != nil:
-			return fmt.Errorf("read the podCIDRs of Node %s: %w", name, err)
-		default:
-			take(&node)
-		}
-	}
-	return nil
-}
-
 // finish takes over a complete list. If the store has the history that was seen, whatever was deleted meanwhile is
 // reported as such; else the list is a snapshot.
 func (w *watcher) finish(ctx context.Context, l *listing) error {
@@ -165,10 +119,10 @@ func (w *watcher) finish(ctx context.Context, l *listing) error {
 			}
 		}
 	}
-	w.pending = map[string]*pendingNode{}
-	for name, o := range l.lacking {
-		w.pending[name] = &pendingNode{object: o} // it is read at its next event
+	if !w.regressed {
+		l.retain(w)
 	}
+	w.pending, w.unreadChanged = l.lacking, true
 	if w.resumed {
 		return w.adopt(l)
 	}
@@ -178,8 +132,7 @@ func (w *watcher) finish(ctx context.Context, l *listing) error {
 // snapshot hands over a list as a whole.
 func (w *watcher) snapshot(l *listing) error {
 	for name, r := range l.records {
-		n := l.nodes[name]
-		n.leased, n.sum = true, sumOf(&r)
+		l.nodes[name].take(&r)
 	}
 	w.nodes, w.position = l.nodes, l.p
 	for page := range slices.Chunk(slices.Collect(maps.Values(l.records)), pageSize) {
@@ -208,7 +161,7 @@ func (w *watcher) adopt(l *listing) error {
 	}
 	for name, r := range l.records {
 		n, old := l.nodes[name], w.nodes[name]
-		n.leased, n.sum = true, sumOf(&r)
+		n.take(&r)
 		if old == nil || !old.leased || old.sum != n.sum {
 			b.put(r)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"net/netip"
 
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
@@ -45,9 +46,25 @@ func (p *position) other(kind int, now apiserver.Identity) bool {
 type knownNode struct {
 	uid     uint64 // a hash
 	version int64
-	sum     uint64    // a hash of the record that was handed over last
-	leased  bool      // a record was handed over and not deleted
-	spec    *podCIDRs // of spec.podCIDRs, if those were read; they never change
+	sum     uint64          // a hash of the record that was handed over last
+	cidrs   [2]netip.Prefix // the subnets of that record, by Family; none if it is malformed
+	leased  bool            // a record was handed over and not deleted
+	spec    *podCIDRs       // of spec.podCIDRs, if those were read; they never change
+}
+
+// take notes a record that is to be handed over, and reports whether it is another one than before.
+func (n *knownNode) take(r *subnet.Record) bool {
+	sum := sumOf(r)
+	if n.leased && n.sum == sum {
+		return false
+	}
+	n.leased, n.sum, n.cidrs = true, sum, [2]netip.Prefix{}
+	if r.Bad == nil {
+		for _, f := range subnet.Families() {
+			n.cidrs[f] = r.Endpoints[f].Subnet
+		}
+	}
+	return true
 }
 
 // seed is of the hashes of this process.

@@ -26,6 +26,7 @@ type Store struct {
 
 	mu     sync.Mutex
 	advice subnet.NodeAdvice // of this node's Node, as a Watch has last seen it
+	unread subnet.Unread     // as a Watch has last found it
 	node   string            // the name of this node's Node; empty: not known yet
 	wakes  map[chan struct{}]struct{}
 	latest map[identity]subnet.Record // what Hold has made of records, for Release
@@ -41,6 +42,7 @@ var (
 	_ subnet.NodeAdviser    = (*Store)(nil)
 
 	_ subnet.NetworkAnnouncer = (*Store)(nil)
+	_ subnet.UnreadReporter   = (*Store)(nil)
 )
 
 // New returns a store. It sends no request yet. The errors are about the options, and name what is wrong.
@@ -77,6 +79,25 @@ func (s *Store) Health() subnet.Health {
 		h.LastEvent = time.Unix(0, at)
 	}
 	return h
+}
+
+// Unread implements [subnet.UnreadReporter].
+func (s *Store) Unread() subnet.Unread {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unread
+}
+
+// setUnread replaces what Unread returns. The time at which it began stays.
+func (s *Store) setUnread(u subnet.Unread) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(u.Names) > 0 {
+		if u.Since = s.unread.Since; u.Since.IsZero() {
+			u.Since = time.Now()
+		}
+	}
+	s.unread = u
 }
 
 // Outage implements [subnet.HealthReporter].

@@ -55,7 +55,10 @@ type watcher struct {
 	checked   bool // it was, in this step
 	regressed bool // the history of the last snapshot is gone
 	quiet     backoff.Backoff
-	unread    backoff.Limiter // of log lines about specs that cannot be read
+
+	readUntil     time.Time       // when reads of specs have taken long enough
+	unreadLog     backoff.Limiter // of log lines about specs that cannot be read
+	unreadChanged bool            // which those are has changed since it was reported
 }
 
 // historyBackoff spaces the lists of a store whose history keeps changing.

@@ -44,6 +44,7 @@ const (
 	RulesNotSet    Reason = "rules-not-set" // the packet filter rules cannot be set
 	CachedLeases   Reason = "cached-leases" // the store has not answered yet; the node uses its cached leases
 	StoreDown      Reason = "store-down"    // the store has not answered for a while
+	LeasesUnread   Reason = "leases-unread" // the store answers, and some leases cannot be read
 )
 
 // Reasons of a [Problem] that concerns the paths to other nodes.

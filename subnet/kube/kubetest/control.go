@@ -9,8 +9,8 @@ func (s *Server) SetToken(token string) {
 	s.token = token
 }
 
-// Deny takes rights away, each such as "patch nodes/status", "list nodes" or "get /version"; without any, all are given
-// back.
+// Deny takes rights away, each such as "patch nodes/status", "list nodes", "get nodes NAME" or "get /version"; without
+// any, all are given back.
 func (s *Server) Deny(rights ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -302,7 +302,7 @@ func (s *Server) admit(verb string, t target, known bool, r *http.Request) error
 	if !known {
 		right = strings.ToLower(verb) + " " + r.URL.Path
 	}
-	if slices.Contains(s.denied, right) {
+	if slices.Contains(s.denied, right) || t.name != "" && slices.Contains(s.denied, right+" "+t.name) {
 		return forbidden("system:serviceaccount:kube-system:selvage", right)
 	}
 	return nil
