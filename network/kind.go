@@ -210,6 +210,12 @@ func (t *Table[K, V]) compare(s *State) (all []Comparison) {
 	return all
 }
 
+// isUsed reports whether an object that no owner wants is kept for now.
+func (t *Table[K, V]) isUsed(k K, have V) bool {
+	x := &t.kind
+	return x.used != nil && x.used(k) || x.link != nil && t.tables.mayBeRenamed(x.link(k, have))
+}
+
 // isReady reports whether all that an object rests on is there.
 func (t *Table[K, V]) isReady(k K, v V) bool {
 	x := &t.kind

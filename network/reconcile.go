@@ -67,7 +67,7 @@ func (t *Table[K, V]) setWhere(p *pass, where func(K) bool) {
 
 // remove removes what is selvage's own, desired by no owner and used by no other object.
 func (t *Table[K, V]) remove(p *pass) {
-	t.attempt(p, func(k K, c Change[V]) bool { return !c.Wanted && (t.kind.used == nil || !t.kind.used(k)) })
+	t.attempt(p, func(k K, c Change[V]) bool { return !c.Wanted && !t.isUsed(k, c.Have) })
 }
 
 // attempt makes, in batches, the changes that which picks, of those that are due.

@@ -322,6 +322,31 @@ func TestRenamedDevice(t *testing.T) {
 	checkCalls(t, kernel)
 }
 
+// TestRenamedDeviceInBackoff: while the name waits for its next attempt, the device is not removed as one that nobody wants.
+func TestRenamedDeviceInBackoff(t *testing.T) {
+	r, kernel := node(3)
+	kernel.rename(device, "somehow")
+	kernel.refuse = func(_, key string) error {
+		if key == device {
+			return errDown
+		}
+		return nil
+	}
+	kernel.notify()
+	retry := r.Pass(start).Retry
+	checkCalls(t, kernel, "+link flannel.1")
+	kernel.refuse = nil
+	if got := r.Pass(start); got.Retry != retry {
+		t.Errorf("%+v, want the next attempt at %v", got, retry)
+	}
+	checkCalls(t, kernel)
+	r.Pass(retry)
+	kernel.notify()
+	if n := r.Tables.Pending(); n != 0 || len(kernel.links) != 1 || len(kernel.routes) != 3 {
+		t.Errorf("%d pending; %v", n, kernel.dump())
+	}
+}
+
 func TestRepaired(t *testing.T) {
 	r, kernel := node(4)
 	del(kernel, kernel.routes, r.Tables.Routes, peer(0).Routes[0].Key)

@@ -22,7 +22,6 @@ const (
 // the second: the backoff follows an attempt.
 type retry struct {
 	backoff.Backoff
-	failed  bool
 	repairs int // in a row; failures in between do not count
 }
 
@@ -49,30 +48,43 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 	// Settled: the key was left alone for eight backoffs, the one after the attempt and seven more. So only changes more
 	// frequent than that make the backoff grow.
 	policy := backoff.Policy{Min: minBackoff, Max: maxBackoff, Settle: 7}
-	if !p.failed && p.Settled(policy, now) {
+	if !t.hasFailed(k) && p.Settled(policy, now) {
 		*p = retry{}
 	}
 	policy.Settle = 0 // a series of failures ends only when it is reset above
-	if p.failed = err != nil; !p.failed {
+	if err != nil {
+		t.failed[k] = struct{}{}
+	} else {
+		delete(t.failed, k)
 		p.repairs++
 		policy.First = minBackoff / 8
 	}
 	p.Next(policy, now)
 }
 
+// hasFailed reports whether the last attempt at k failed.
+func (t *Table[K, V]) hasFailed(k K) bool {
+	_, failed := t.failed[k]
+	return failed
+}
+
+// forget drops the backoff of k.
+func (t *Table[K, V]) forget(k K) {
+	delete(t.retries, k)
+	delete(t.failed, k)
+}
+
 // retrySoon shortens the backoff after a failure at k, because the kernel has reported a change of k.
 func (t *Table[K, V]) retrySoon(k K) {
-	if len(t.retries) == 0 {
-		return
-	}
-	if p := t.retries[k]; p != nil && p.failed {
-		p.Limit(retryBackoff)
+	if len(t.failed) > 0 && t.hasFailed(k) {
+		t.retries[k].Limit(retryBackoff)
 	}
 }
 
-// retrySoonWhere does the same for the keys that where picks by the desired object.
+// retrySoonWhere does the same for the keys that where picks by the desired object. It walks only those that failed:
+// after a device was recreated there are many with a backoff.
 func (t *Table[K, V]) retrySoonWhere(where func(K, V) bool) {
-	for k := range t.retries {
+	for k := range t.failed {
 		if c := t.Get(k); c.Wanted && where(k, c.Want) {
 			t.noteChange()
 			t.retrySoon(k)
@@ -95,10 +107,10 @@ func (t *Table[K, V]) expireRetries(now time.Time) {
 	t.expired = now
 	for k, p := range t.retries {
 		if _, pending := t.dirty[k]; !pending && now.Sub(p.At()) > retryExpiry-maxBackoff {
-			delete(t.retries, k)
+			t.forget(k)
 		}
 	}
 	if len(t.retries) == 0 {
-		t.retries = map[K]*retry{} // a map keeps the room it once needed
+		t.retries, t.failed = map[K]*retry{}, map[K]struct{}{} // a map keeps the room it once needed
 	}
 }

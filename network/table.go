@@ -40,6 +40,7 @@ type Table[K comparable, V comparable] struct {
 	most  int            // how many dirty has held since it was made
 	// retries holds the keys that failed or were repaired: they are not tried again before their backoff ends.
 	retries map[K]*retry
+	failed  map[K]struct{} // the keys in retries whose last attempt failed
 	// changedBy names the processes that changed the keys that were in sync and differ now, where they are known: see
 	// [Tables.Attribute].
 	changedBy map[K]string
@@ -58,8 +59,8 @@ func newTable[K, V comparable](k kind[K, V]) *Table[K, V] {
 		k.ours = func(K, V) bool { return false }
 	}
 	return &Table[K, V]{
-		cells: map[K]*cell[V]{}, dirty: map[K]struct{}{}, retries: map[K]*retry{}, kind: k, apply: cannotApply[K, V],
-		on: map[string]int32{},
+		cells: map[K]*cell[V]{}, dirty: map[K]struct{}{}, retries: map[K]*retry{}, failed: map[K]struct{}{},
+		kind: k, apply: cannotApply[K, V], on: map[string]int32{},
 	}
 }
 
@@ -185,7 +186,7 @@ func (t *Table[K, V]) claimed() {
 // of the last value does not apply to this one.
 func (t *Table[K, V]) reset(k K, c *cell[V]) {
 	c.mark(settled, false)
-	delete(t.retries, k)
+	t.forget(k)
 }
 
 // Unwant withdraws the claim that the owner of that name has on k, if any.

@@ -71,6 +71,7 @@ func (t *Tables) addKinds() {
 		items:   func(s *State) []Item[string, Link] { return s.Links },
 		command: linkCommand,
 		ours:    func(_ string, l Link) bool { return t.ownership.OwnsAlias(l.Alias) },
+		used:    t.mayBeRenamed,
 		changed: t.linkChanged,
 	})
 	t.addOwnSide()
@@ -233,6 +234,18 @@ func (t *Tables) forwardingReady(path string) bool {
 		}
 	}
 	return true
+}
+
+// mayBeRenamed reports whether a device that no owner wants may be a desired one that lost its name: it gets its name
+// back, with all that is on it, when that is due.
+func (t *Tables) mayBeRenamed(name string) bool {
+	have := t.Links.Get(name).Have
+	for other := range t.Links.dirty {
+		if c := t.Links.Get(other); c.Wanted && !c.Present && have.SameDevice(c.Want) {
+			return true
+		}
+	}
+	return false
 }
 
 // Changes grows whenever something in the tables may have changed, or may be due earlier than before: while it stays

@@ -28,8 +28,10 @@ type Kernel struct {
 	raw    map[int]*nl.SocketHandle // for requests that the library lacks
 	batch  *batch                   // for changes and dumps
 	tables *network.Tables
-	links  map[int32]string   // names of all devices by interface index
-	byName map[string]int32   // the inverse of links
+	links  map[int32]string // names of all devices by interface index
+	byName map[string]int32 // the inverse of links
+	// fresh devices have been down since they were created: nothing on them can have disappeared.
+	fresh  map[int32]struct{}
 	filter *vtepfilter.Filter // of VTEPs; nil if there is none
 	// ethtool is opened on first use, see features.
 	ethtool *ethtool.Ethtool
@@ -85,6 +87,7 @@ func Open(tables *network.Tables) (*Kernel, error) {
 		tables: tables,
 		links:  map[int32]string{},
 		byName: map[string]int32{},
+		fresh:  map[int32]struct{}{},
 
 		lostNexthops: map[network.NexthopID]struct{}{},
 		suspects:     map[string]struct{}{},
@@ -165,6 +168,7 @@ func (k *Kernel) named(index int32, name string) {
 func (k *Kernel) unnamed(index int32) {
 	name := k.links[index]
 	delete(k.links, index)
+	delete(k.fresh, index)
 	delete(k.tended.veths, index)
 	if k.byName[name] == index { // and not another device's by now
 		delete(k.byName, name)

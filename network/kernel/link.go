@@ -95,7 +95,9 @@ func (k *Kernel) addLink(
 	if err != nil {
 		return have, "", fmt.Errorf("find the new device %s: %w", name, err)
 	}
-	k.named(int32(link.Attrs().Index), name)
+	index := int32(link.Attrs().Index)
+	k.named(index, name)
+	k.fresh[index] = struct{}{}
 	have = want
 	have.Up, have.Alias, have.AddrGen, have.TxChecksum = false, "", true, network.AsItIs
 	return have, "", nil

@@ -73,7 +73,10 @@ func mayChangeRouting(m message) bool {
 
 func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	t := k.tables
-	if before, known := k.links[m.index]; known && before != m.name {
+	before, known := k.links[m.index]
+	_, fresh := k.fresh[m.index]
+	fresh = fresh || !known
+	if known && before != m.name {
 		// Renamed: all objects on it have the new name now, and the kernel does not report them again.
 		if k.isForeign(before) && k.isForeign(m.name) {
 			t.ForeignRoutesMoved(before, m.name)
@@ -90,9 +93,12 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 		t.RetryOn(k.uplink)
 	}
 	k.named(m.index, m.name)
-	before := t.Links.Get(m.name)
+	if fresh && !m.link.Up {
+		k.fresh[m.index] = struct{}{}
+	}
+	last := t.Links.Get(m.name)
 	k.complete(&m)
-	if before.Wanted || t.Ownership().OwnsAlias(m.link.Alias) {
+	if last.Wanted || t.Ownership().OwnsAlias(m.link.Alias) {
 		t.Links.Observe(m.name, m.link)
 	} else {
 		t.Links.ObserveGone(m.name)
@@ -102,9 +108,10 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	// A device that went down lost its IPv4 routes and its neighbours without a notification; one that came up may have
 	// been down in between.
 	switch {
+	case fresh: // since it was created, or moved here, nothing has disappeared
 	case !m.link.Up && k.isForeign(m.name):
 		k.foreignDown(m.name)
-	case !m.link.Up || before.Present && !before.Have.Up:
+	case !m.link.Up || last.Present && !last.Have.Up:
 		k.suspect(m.name)
 	}
 	return reread

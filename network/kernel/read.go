@@ -148,6 +148,7 @@ func (k *Kernel) readLinks() error {
 	before, beforeByName := k.links, k.byName
 	var tended []linkMessage
 	k.links, k.byName = make(map[int32]string, len(before)), make(map[string]int32, len(before))
+	clear(k.fresh)
 	err := k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func(_ uint16, data []byte) {
 		m, ok := decodeLink(data)
 		if !ok {

@@ -7,7 +7,7 @@ import "time"
 type alarm struct{ now, at time.Time }
 
 // set has the loop run at t unless something makes it run earlier. A time that is not after now is ignored: it is the
-// zero time, or the end of a pause that is over.
+// zero time, or the end of a backoff that is over.
 func (a *alarm) set(t time.Time) {
 	if t.After(a.now) && (a.at.IsZero() || t.Before(a.at)) {
 		a.at = t

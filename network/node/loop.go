@@ -137,9 +137,7 @@ func (n *node) foreignOnly() bool {
 	if err := n.kernel.Observe(); err != nil {
 		return false // it is tried again, and reported
 	}
-	if n.kernel.RoutingStale() {
-		n.paths.RoutingChanged()
-	}
+	n.followRouting(&alarm{now: time.Now()}) // the last step has set the alarm that it may need
 	return n.tables.Changes() == before && !n.kernel.Concerned()
 }
 

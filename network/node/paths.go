@@ -22,9 +22,10 @@ const choosePause = time.Second
 
 // pathFollower decides when the keeper of the paths gets another order.
 type pathFollower struct {
-	stale bool // the leases have changed since the last order
-	at    time.Time
-	self  pathSelf // of the last order
+	stale   bool // the leases have changed since the last order
+	at      time.Time
+	self    pathSelf // of the last order
+	routing bool     // the kernel's routing may have changed since it was last checked
 }
 
 // pathSelf is what the paths depend on besides the leases.
@@ -40,9 +41,7 @@ type pathSelf struct {
 
 // followPaths tells the keeper of the paths what to watch, and that the kernel's routing may have changed.
 func (n *node) followPaths(wake *alarm) {
-	if n.kernel.RoutingStale() {
-		n.paths.RoutingChanged()
-	}
+	n.followRouting(wake)
 	if !n.programmed || !n.holder.final {
 		return
 	}
@@ -60,6 +59,21 @@ func (n *node) followPaths(wake *alarm) {
 		Own:     self.own,
 		Bridges: self.bridges, Pods: n.examinedPods(),
 	})
+}
+
+// followRouting has the kernel's routing checked if it may have changed. While a repair is under way, missing routes
+// are no finding, and to examine them would delay it; what stays out of sync is examined all the same.
+func (n *node) followRouting(wake *alarm) {
+	f := &n.pathFollower
+	f.routing = n.kernel.RoutingStale() || f.routing
+	if since := n.history.pendingSince; !since.IsZero() && wake.now.Sub(since) < pendingFor {
+		wake.set(since.Add(pendingFor))
+		return
+	}
+	if f.routing {
+		f.routing = false
+		n.paths.RoutingChanged()
+	}
 }
 
 func (n *node) pathSelf() pathSelf {
