@@ -35,6 +35,10 @@ type Options struct {
 	Settings []string
 	// FleetNodes are real, and FleetLeases are of nodes that do not exist, in the part "fleet".
 	FleetNodes, FleetLeases int
+	// KubeNodes is how many Nodes there are in the part "kube", KubeAdded how many are added one by one.
+	KubeNodes, KubeAdded int
+	// KubeRest is how long that part observes each daemon at rest.
+	KubeRest time.Duration
 	// Rest is how long after the start of all their memory is read; 0: as long as elsewhere.
 	Rest time.Duration
 	// Soak is how long the part "soak" goes on.
@@ -45,7 +49,7 @@ type Options struct {
 	Seed uint64
 	// Sizes are the numbers of leases in the picture.
 	Sizes []int
-	// Peer is another daemon that takes flannel's flags; empty: none.
+	// Peer is another daemon that takes flannel's flags; empty: none, or in the part "kube" Bin/flanneld if it exists.
 	Peer string
 	// Log gets a line for each step.
 	Log io.Writer
@@ -83,6 +87,8 @@ func Parts() []Part {
 		{Name: "foreign", What: "pods of another network added and removed, among foreign routes and devices",
 			run: foreign, Apart: true},
 		{Name: "cluster", What: "a thousand nodes at one etcd, and through its gRPC proxy", run: clusters, Apart: true},
+		{Name: "kube", What: "the Kubernetes API as lease store among thousands of Nodes, beside etcd and flannel",
+			run: kubes, Apart: true},
 		{Name: "soak", What: "leases, pods and faults come and go: does anything grow", run: soaks, Apart: true, Lab: true},
 		{Name: "fleet", What: "many real nodes among thousands of leases, their pods sending all the while", run: fleets, Apart: true, Lab: true},
 	}

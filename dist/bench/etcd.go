@@ -8,6 +8,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/selvage-net/selvage/dist/lab/etcdserver"
 )
 
 // metrics reads what etcd, or its gRPC proxy, tells of itself.
@@ -48,8 +50,8 @@ func counters(all map[string]*dto.MetricFamily, name, label string) map[string]f
 }
 
 // requests are those that etcd has begun to serve, by method. A stream counts once.
-func (b *bench) requests(ctx context.Context) (map[string]float64, error) {
-	all, err := metrics(ctx, b.etcd.Endpoint())
+func requests(ctx context.Context, server *etcdserver.Server) (map[string]float64, error) {
+	all, err := metrics(ctx, server.Endpoint())
 	if err != nil {
 		return nil, err
 	}

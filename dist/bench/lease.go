@@ -9,6 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/selvage-net/selvage/dist/lab/etcdserver"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -60,6 +61,7 @@ func mac(i int, version byte) network.MAC {
 
 // cluster is a network config and leases, under a prefix of their own in etcd.
 type cluster struct {
+	server   *etcdserver.Server
 	client   *clientv3.Client
 	prefix   string
 	families []subnet.Family
@@ -72,7 +74,7 @@ func (b *bench) cluster(ctx context.Context, leases int, families []subnet.Famil
 	if c := b.clusters[name]; c != nil {
 		return c, nil
 	}
-	c := &cluster{client: b.client, prefix: name, families: families, leases: leases}
+	c := &cluster{server: b.etcd, client: b.client, prefix: name, families: families, leases: leases}
 	if _, err := b.client.Put(ctx, c.prefix+"/config", config(families)); err != nil {
 		return nil, fmt.Errorf("write the network config: %w", err)
 	}
@@ -114,8 +116,26 @@ func (c *cluster) remove(ctx context.Context, from, to int) error {
 	return nil
 }
 
-// removeOwn deletes the leases of nodes that do exist.
-func (c *cluster) removeOwn(ctx context.Context) error {
+// arguments are those with which a daemon uses the cluster.
+func (c *cluster) arguments() []string {
+	return []string{"--etcd-endpoints=" + c.server.Endpoint(), "--etcd-prefix=" + c.prefix}
+}
+
+// join implements [store].
+func (c *cluster) join(context.Context, *node) (args, environment []string, err error) {
+	return c.arguments(), nil, nil
+}
+
+// requests implements [store].
+func (c *cluster) requests(ctx context.Context) (map[string]float64, error) {
+	return requests(ctx, c.server)
+}
+
+// entries implements [store].
+func (c *cluster) entries() map[entry]network.MAC { return entries(0, c.leases, c.families, 0) }
+
+// leave implements [store]: it deletes the leases of nodes that do exist.
+func (c *cluster) leave(ctx context.Context) error {
 	resp, err := c.client.Get(ctx, c.prefix+"/subnets/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	if err != nil {
 		return fmt.Errorf("list leases: %w", err)

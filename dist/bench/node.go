@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -146,8 +147,21 @@ type daemon struct {
 	log   string
 }
 
-// start starts a daemon that is to be a node of the cluster.
-func (n *node) start(p program, etcd, prefix string, args ...string) (*daemon, error) {
+// received is how many bytes the node's uplink has received: all that a store sends to the daemon, with the headers of
+// IP and TCP as far as the kernel has not left them out between two ends of a veth pair.
+func (n *node) received() (bytes float64, err error) {
+	err = n.host.Do(func() error {
+		link, err := netlink.LinkByName(uplink)
+		if err == nil {
+			bytes = float64(link.Attrs().Statistics.RxBytes)
+		}
+		return err
+	})
+	return bytes, err
+}
+
+// start starts a daemon; args and environment say where its store is.
+func (n *node) start(p program, args []string, environment ...string) (*daemon, error) {
 	var socket *net.UnixConn
 	err := n.host.Do(func() (err error) {
 		socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"}) // a name of the kernel's choice, unix(7)
@@ -162,8 +176,8 @@ func (n *node) start(p program, etcd, prefix string, args ...string) (*daemon, e
 	}
 	defer out.Close()
 	d := &daemon{ready: make(chan time.Time, 1), done: make(chan struct{}), log: n.log}
-	d.cmd = exec.Command(p.path, append(append([]string{"--etcd-endpoints=" + etcd, "--etcd-prefix=" + prefix, "--iface=" + uplink, "--ip-masq"}, p.args...), args...)...)
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket.LocalAddr().String())
+	d.cmd = exec.Command(p.path, slices.Concat(args, []string{"--iface=" + uplink, "--ip-masq"}, p.args)...)
+	d.cmd.Env = append(append(os.Environ(), "NOTIFY_SOCKET="+socket.LocalAddr().String()), environment...)
 	d.cmd.Stdout, d.cmd.Stderr = out, out
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for the benchmark, which ends it
 	err = n.host.Do(func() error {

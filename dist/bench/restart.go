@@ -21,7 +21,7 @@ func restarts(ctx context.Context, b *bench) error {
 			for range 2 * b.Rounds {
 				d.end()
 				n.listen.count()
-				d, err = n.start(p, b.etcd.Endpoint(), c.prefix)
+				d, err = n.start(p, c.arguments())
 				if err != nil {
 					return err
 				}

@@ -8,8 +8,21 @@ import (
 	"strings"
 	"time"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
+
+// store is where a daemon finds the leases of nodes that do not exist.
+type store interface {
+	// join prepares a node, and returns the arguments and the environment with which its daemon uses the store.
+	join(ctx context.Context, n *node) (args, environment []string, err error)
+	// leave removes what nodes that do exist have left there.
+	leave(ctx context.Context) error
+	// requests are those that the store has received, by method. A stream counts once.
+	requests(ctx context.Context) (map[string]float64, error)
+	// entries are what the kernel has to hold for all leases.
+	entries() map[entry]network.MAC
+}
 
 // started is what one start cost.
 type started struct {
@@ -17,8 +30,9 @@ type started struct {
 	ready    time.Duration // until the daemon said so
 	own      time.Duration // CPU of the daemon
 	programs time.Duration // CPU of the programs it ran
-	requests float64       // to etcd
+	requests float64       // to the store
 	by       map[string]float64
+	received float64 // bytes, by the node's uplink
 	memory   memory
 }
 
@@ -26,18 +40,26 @@ type started struct {
 const settle = time.Second
 
 // start runs a daemon on a new node until all is in place, and a while longer. then, if not nil, goes on with the node.
-func (b *bench) start(ctx context.Context, p program, c *cluster, wait time.Duration, then func(*node, *daemon) error) (s started, err error) {
+func (b *bench) start(ctx context.Context, p program, c store, wait time.Duration, then func(*node, *daemon) error) (s started, err error) {
 	n, err := b.node()
 	if err != nil {
 		return s, err
 	}
 	defer func() { _ = n.close() }()
-	before, err := b.requests(ctx)
+	args, environment, err := c.join(ctx, n)
 	if err != nil {
 		return s, err
 	}
-	complete := n.listen.expect(entries(0, c.leases, c.families, 0))
-	d, err := n.start(p, b.etcd.Endpoint(), c.prefix)
+	before, err := c.requests(ctx)
+	if err != nil {
+		return s, err
+	}
+	received, err := n.received()
+	if err != nil {
+		return s, err
+	}
+	complete := n.listen.expect(c.entries())
+	d, err := n.start(p, args, environment...)
 	if err != nil {
 		return s, err
 	}
@@ -54,11 +76,16 @@ func (b *bench) start(ctx context.Context, p program, c *cluster, wait time.Dura
 	if !pause(ctx, wait) {
 		return s, ctx.Err()
 	}
-	after, err := b.requests(ctx)
+	after, err := c.requests(ctx)
 	if err != nil {
 		return s, err
 	}
 	s.by, s.requests = since(before, after)
+	end, err := n.received()
+	if err != nil {
+		return s, err
+	}
+	s.received = end - received
 	if s.own, s.programs, err = d.cpu(); err != nil {
 		return s, err
 	}
@@ -71,7 +98,7 @@ func (b *bench) start(ctx context.Context, p program, c *cluster, wait time.Dura
 		}
 	}
 	d.end()
-	return s, c.removeOwn(ctx)
+	return s, c.leave(ctx)
 }
 
 // floors are iproute2's times for the same entries.

@@ -3,6 +3,7 @@
 package kubeserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -32,6 +33,10 @@ type Options struct {
 	Binary string // the kube-apiserver to run; see Find
 	// Dir is an existing directory for the data and logs. The caller removes it.
 	Dir string
+	// Host is the address that the server listens on; empty: 127.0.0.1.
+	Host string
+	// Etcd is the etcd to run; empty: as in [etcdserver.Options].
+	Etcd string
 	// Users are those that the server knows by their tokens, beside Admin, each with its groups. What they may do is up
 	// to RBAC.
 	Users map[string][]string
@@ -73,7 +78,8 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 			s.Kill()
 		}
 	}()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	s.opts.Host = cmp.Or(o.Host, "127.0.0.1")
+	l, err := net.Listen("tcp", net.JoinHostPort(s.opts.Host, "0"))
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +88,7 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 	if s.ca, err = certs.New(o.Dir, "ca"); err != nil {
 		return nil, err
 	}
-	if err := s.ca.Sign(s.file("kube-apiserver"), certs.For("127.0.0.1", "10.96.0.1")); err != nil {
+	if err := s.ca.Sign(s.file("kube-apiserver"), certs.For("127.0.0.1", s.opts.Host, "10.96.0.1")); err != nil {
 		return nil, err
 	}
 	if err := s.writeTokens(); err != nil {
@@ -96,7 +102,7 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 	if err := os.WriteFile(s.file("service-accounts.key"), text, 0o600); err != nil {
 		return nil, err
 	}
-	if s.etcd, err = etcdserver.Start(ctx, etcdserver.Options{Dir: o.Dir}); err != nil {
+	if s.etcd, err = etcdserver.Start(ctx, etcdserver.Options{Binary: o.Etcd, Dir: o.Dir}); err != nil {
 		return nil, err
 	}
 	return s, s.Resume(ctx)
@@ -143,7 +149,7 @@ func (s *Server) Resume(ctx context.Context) (err error) {
 	}
 	key := s.file("service-accounts.key")
 	s.running, err = child.Start(s.file("kube-apiserver.log"), s.opts.Binary, append([]string{
-		"--etcd-servers=" + s.etcd.Endpoint(), "--bind-address=127.0.0.1", "--secure-port=" + port,
+		"--etcd-servers=" + s.etcd.Endpoint(), "--bind-address=" + s.opts.Host, "--secure-port=" + port,
 		"--tls-cert-file=" + s.file("kube-apiserver.pem"), "--tls-private-key-file=" + s.file("kube-apiserver.key"),
 		"--client-ca-file=" + s.ca.File, "--token-auth-file=" + s.file("tokens"), "--cert-dir=" + s.opts.Dir,
 		"--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=Node,RBAC", "--endpoint-reconciler-type=none",

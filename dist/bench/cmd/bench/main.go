@@ -5,6 +5,7 @@
 //	bench --only cluster            a thousand simulated nodes
 //	bench --only settings           the overlay's device set otherwise, in turns with the default
 //	bench --only foreign            pods of another network, among 100,000 foreign routes
+//	bench --only kube               the Kubernetes API as lease store among 5,000 Nodes, beside etcd and bin/flanneld
 //	bench --only soak --soak 1m     leases, pods and faults come and go: does anything grow
 //	bench --only fleet              50 nodes among 5,000 leases
 //	bench --peer flanneld           another daemon beside it, one that takes flannel's flags
@@ -121,7 +122,7 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.SortFlags = false
 	set.SetOutput(w)
 	set.StringSliceVar(&o.Only, "only", nil,
-		"parts to measure, see --list (default all but settings, foreign, cluster, soak and fleet)")
+		"parts to measure, see --list (default all but settings, foreign, cluster, kube, soak and fleet)")
 	set.BoolVar(&f.list, "list", false, "list the parts and end")
 	set.IntVar(&o.Rounds, "rounds", 5, "how often what takes a second or more is measured; the median is judged")
 	set.IntVar(&o.Changes, "changes", 500, "how often a lease is added, changed and removed")
@@ -130,6 +131,9 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.StringSliceVar(&o.Settings, "settings", nil, "which the part settings tries: "+strings.Join(bench.Settings(), ", ")+" (default all)")
 	set.IntVar(&o.FleetNodes, "fleet-nodes", 50, "how many real nodes the part fleet has")
 	set.IntVar(&o.FleetLeases, "fleet-leases", 5000, "how many leases it has besides")
+	set.IntVar(&o.KubeNodes, "kube-nodes", 5000, "how many Nodes the part kube has")
+	set.IntVar(&o.KubeAdded, "kube-added", 100, "how many it adds one by one")
+	set.DurationVar(&o.KubeRest, "kube-rest", time.Minute, "how long it observes each daemon at rest")
 	set.DurationVar(&o.Soak, "soak", 10*time.Minute, "how long the part soak goes on")
 	set.IntVar(&o.SoakFaults, "soak-faults", 2, "how many faults it has in each round")
 	set.Uint64Var(&o.Seed, "seed", 0, "of these; 0: another one each time")
@@ -181,6 +185,13 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	}
 	if o.FleetLeases < 1 || o.FleetLeases > bench.MaxLeases {
 		return f, fmt.Errorf("--fleet-leases=%d: want 1 to %d", o.FleetLeases, bench.MaxLeases)
+	}
+	if o.KubeAdded < 1 || o.KubeNodes < 1 || o.KubeNodes+o.KubeAdded > bench.MaxLeases {
+		return f, fmt.Errorf("--kube-nodes=%d, --kube-added=%d: want at least 1, and together at most %d",
+			o.KubeNodes, o.KubeAdded, bench.MaxLeases)
+	}
+	if o.KubeRest <= 0 {
+		return f, errors.New("--kube-rest: want more than 0")
 	}
 	for _, n := range o.Sizes {
 		if n < 1 || n > bench.MaxLeases {

@@ -1,0 +1,134 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selvage-net/selvage/subnet"
+	"github.com/selvage-net/selvage/subnet/kube"
+	"github.com/selvage-net/selvage/subnet/kube/apiserver"
+	"github.com/selvage-net/selvage/subnet/kube/kubetest"
+)
+
+// TestKube measures among few Nodes, with a real kube-apiserver: see make test-kube. TestFabricate has the rest.
+func TestKube(t *testing.T) {
+	if os.Getenv("SELVAGE_TEST_KUBE") == "" {
+		return
+	}
+	bin, err := filepath.Abs("../../bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	r, err := Run(t.Context(), Options{
+		Bin: bin, Only: []string{"kube"}, Rounds: 1, KubeNodes: 20, KubeAdded: 3, KubeRest: time.Second, Log: &log,
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &log)
+	}
+	found := map[string]*Figure{}
+	for _, f := range r.Figures {
+		found[f.Name] = f
+	}
+	for _, name := range []string{
+		"KubeStart", "KubeList", "KubeStartReady", "KubeStartCPU", "KubeStartRequests", "KubeStartReceived",
+		"KubeRestReceived", "KubeMemoryPeak", "KubeMemoryRest", "KubeAddedHalf", "KubeAddedMost",
+	} {
+		if f := found[name+"/nodes=20"]; f == nil || f.Value <= 0 {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+	if f := found["KubeBinary"]; f == nil || f.Value <= 0 {
+		t.Errorf("KubeBinary: %+v", f)
+	}
+}
+
+// TestFabricate: what is written into the API are the leases that are expected in the kernel, of a real Node's size, and
+// what a kubelet writes changes none.
+func TestFabricate(t *testing.T) {
+	const nodes = 4
+	server := kubetest.New(kubetest.Options{})
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	k := &kubeCluster{admin: server.Admin(), nodes: nodes}
+	if err := k.fabricate(t.Context(), 0, nodes); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.admin.PatchNode(t.Context(), nodeName(0), "status", heartbeat(time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	if got := leasesOf(t, server.URL()); len(got) != nodes {
+		t.Errorf("%d leases, want %d", len(got), nodes)
+	} else {
+		for i := range nodes {
+			want := absent(i, ipv4(), 0)
+			want.NodeName = nodeName(i)
+			if got[want.NodeName] != want {
+				t.Errorf("lease %+v\n want %+v", got[want.NodeName], want)
+			}
+		}
+	}
+	if err := k.remove(t.Context(), 1, nodes); err != nil {
+		t.Fatal(err)
+	}
+	if got := leasesOf(t, server.URL()); len(got) != 1 {
+		t.Errorf("%d leases after all but one were removed", len(got))
+	}
+	text, err := json.Marshal(nodeObject(nodeName(0), "10.128.0.0/24", "100.64.0.0"))
+	if err != nil || len(text) < 9_000 || len(text) > 16_000 {
+		t.Errorf("a Node has %d bytes (%v), want about 12,000", len(text), err)
+	}
+}
+
+// leasesOf reads the leases in an API server, by name.
+func leasesOf(t *testing.T, url string) map[string]subnet.Lease {
+	t.Helper()
+	s, err := kube.New(kube.Options{API: apiserver.Options{URL: url}, Node: "reader", NetConfPath: "/none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	all, whole := map[string]subnet.Lease{}, errors.New("that is all")
+	err = s.Watch(ctx, func(e subnet.Event) error {
+		for _, r := range e.Put {
+			if r.Bad != nil {
+				t.Errorf("Node %s: %v", r.Name, r.Bad)
+			}
+			all[r.Name] = r.Lease
+		}
+		if e.Type == subnet.Synced {
+			return whole
+		}
+		return nil
+	})
+	if !errors.Is(err, whole) {
+		t.Fatalf("read the leases: %v, %v", err, ctx.Err())
+	}
+	return all
+}
+
+// TestAudited counts requests in an audit log whose last line is not complete.
+func TestAudited(t *testing.T) {
+	line := func(user, verb string) string {
+		return `{"kind":"Event","stage":"RequestReceived","verb":"` + verb + `","user":{"username":"` + user + `","groups":["daemons"]}}` + "\n"
+	}
+	log := line("a", "get") + line("b", "list") + line("a", "watch") + line("a", "get") + `{"kind":"Ev`
+	got, err := audited(strings.NewReader(log), "a")
+	if err != nil || len(got) != 2 || got["get"] != 2 || got["watch"] != 1 {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := audited(strings.NewReader("x"), "a"); err == nil {
+		t.Error("a malformed log is no error")
+	}
+}
