@@ -264,8 +264,14 @@ func (b *bench) kubeReport(k *kubeCluster, etcd, own, peer *kubeStore) error {
 	}
 	received := func(x *kubeStore) []float64 { return []float64{x.rest.received / 1000} }
 	cpu := func(x *kubeStore) []float64 { return []float64{x.rest.cpu} }
-	add("RestReceived", "received at rest", "kB/s", received, atMostOf(received, 5))
-	add("RestCPU", "CPU at rest", "ms/s", cpu, atMostOf(cpu, 5))
+	atRest := func(from func(*kubeStore) []float64) func(*Figure) {
+		return func(f *Figure) {
+			inEtcd(from)(f)
+			atMostOf(from, 5)(f)
+		}
+	}
+	add("RestReceived", "received at rest", "kB/s", received, atRest(received))
+	add("RestCPU", "CPU at rest", "ms/s", cpu, atRest(cpu))
 	add("RestRequests", fmt.Sprintf("requests in %s at rest", b.KubeRest), "requests",
 		func(x *kubeStore) []float64 { return []float64{x.rest.requests} }, nil)
 	peak := func(x *kubeStore) []float64 { return []float64{x.rest.memory.Peak / 1e6} }

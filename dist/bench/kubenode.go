@@ -1,9 +1,9 @@
 package bench
 
 import (
-	"encoding/json"
+	"crypto/sha256"
 	"fmt"
-	"strings"
+	"hash/crc32"
 	"time"
 
 	"github.com/selvage-net/selvage/subnet"
@@ -12,6 +12,9 @@ import (
 
 // nodeImages is how many images a kubelet lists in the status of its Node (nodeStatusMaxImages).
 const nodeImages = 50
+
+// clusterImages is how many images there are in the cluster.
+const clusterImages = 300
 
 // object is one of the API's, or a part of one, as JSON.
 type object = map[string]any
@@ -63,7 +66,7 @@ func nodeStatus(name, address string) object {
 			"containerRuntimeVersion": "containerd://1.7.24", "kubeletVersion": "v1.34.4", "kubeProxyVersion": "",
 			"operatingSystem": "linux", "architecture": "amd64",
 		},
-		"images": images(),
+		"images": images(name),
 	}
 }
 
@@ -94,22 +97,27 @@ func heartbeat(now time.Time) object {
 	return object{"status": object{"$setElementOrder/conditions": order, "conditions": all}}
 }
 
-func images() (all []object) {
-	for i := range nodeImages {
-		name := fmt.Sprintf("registry.example.org/platform/team-%02d/service-%02d", i%7, i)
-		digest := strings.Repeat(fmt.Sprintf("%02x", i), 32)
-		all = append(all, object{"names": []string{name + "@sha256:" + digest, name + ":v1.27.3"}, "sizeBytes": 100_000_000 + i})
+// images are those that a Node lists: a part of what the cluster runs, so that no two Nodes list the same.
+func images(of string) (all []object) {
+	first := crc32.ChecksumIEEE([]byte(of))
+	for i := range uint32(nodeImages) {
+		number := (first + i*(1+first%5)) % clusterImages
+		name := fmt.Sprintf("registry.example.org/platform/team-%02d/service-%03d", number%7, number)
+		digest := sha256.Sum256([]byte(name))
+		all = append(all, object{
+			"names": []string{fmt.Sprintf("%s@sha256:%x", name, digest), name + ":v1.27.3"}, "sizeBytes": 100_000_000 + number,
+		})
 	}
 	return all
 }
 
 // nodeAnnotations are those of flannel and of selvage for a lease on a Node with that UID.
 func nodeAnnotations(l subnet.Lease, uid string) object {
-	own, _ := json.Marshal(object{"UID": uid, "InstanceID": l.InstanceID}) // it has no value that could fail
+	own := fmt.Sprintf(`{"UID":%q,"InstanceID":%q}`, uid, l.InstanceID) // in the order in which selvage writes it
 	e := l.Endpoints[subnet.IPv4]
 	return object{
 		kube.DefaultPrefix + "kube-subnet-manager": "true", kube.DefaultPrefix + "backend-type": l.BackendType,
 		kube.DefaultPrefix + "backend-data": e.Data, kube.DefaultPrefix + "public-ip": e.PublicIP.String(),
-		kube.LeaseAnnotation: string(own), kube.PodCIDRsAnnotation: e.Subnet.String(),
+		kube.LeaseAnnotation: own, kube.PodCIDRsAnnotation: e.Subnet.String(),
 	}
 }
