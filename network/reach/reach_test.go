@@ -105,6 +105,7 @@ type network struct {
 	now  time.Time
 	down map[netip.Addr]bool
 	sent map[netip.Addr]int
+	woke int // how often there was something to do
 }
 
 func newNetwork(t *testing.T) *network {
@@ -123,6 +124,7 @@ func (n *network) run(d time.Duration) {
 			n.t.Fatal("time goes backwards")
 		}
 		n.now = at
+		n.woke++
 		for _, p := range n.s.Due(n.now) {
 			n.sent[p.Addr]++
 			if !n.down[p.Addr] {
@@ -216,6 +218,29 @@ func TestSchedule(t *testing.T) {
 
 // TestFilteredEcho: a peer that does not answer echo requests answers that the hop limit is exceeded, and is asked for
 // that from then on.
+// TestTogether: probes that are due at about the same time are sent at once, each path once an interval all the same.
+func TestTogether(t *testing.T) {
+	n := newNetwork(t)
+	n.s.Set([]Peer{peer(1), peer(2), peer(3), peer(4)}, n.now)
+	n.run(time.Minute)
+	gone := peer(3).Paths[subnet.IPv4].Targets
+	n.down[gone[0].Addr], n.down[gone[1].Addr] = true, true // its probes leave the others' rhythm
+	n.run(time.Minute)
+	clear(n.sent)
+	n.woke = 0
+	n.run(time.Hour)
+	if least, most := 360, 2*420; n.woke < least || n.woke > most { // a timeout is one too
+		t.Errorf("woken %d times in an hour, want %d to %d", n.woke, least, most)
+	}
+	n.sent[gone[0].Addr] += n.sent[gone[1].Addr] // tried in turn
+	delete(n.sent, gone[1].Addr)
+	for a, sent := range n.sent {
+		if sent < 360 || sent > 420 {
+			t.Errorf("%s was probed %d times in an hour", a, sent)
+		}
+	}
+}
+
 func TestFilteredEcho(t *testing.T) {
 	n := newNetwork(t)
 	a := peer(1)

@@ -14,8 +14,9 @@ const (
 	Misses = 4
 	// Timeout is how long an answer may take; less with a shorter interval.
 	Timeout = 1500 * time.Millisecond
-	// stagger is the time between the first probes of two peers.
-	stagger = 100 * time.Millisecond
+	// together is the part of the interval within which a probe is sent early, with one that is due, so that all are soon
+	// sent at once: at rest, waking the process costs more than a probe.
+	together = 2
 )
 
 // State is what is known of a path to a peer.
@@ -105,7 +106,7 @@ func NewSchedule(interval time.Duration) *Schedule {
 // Set says which peers are to be probed. A path that is new, or has changed, begins without a result.
 func (s *Schedule) Set(peers []Peer, now time.Time) {
 	keep := map[key]bool{}
-	for i, p := range peers {
+	for _, p := range peers {
 		for _, f := range subnet.Families() {
 			k := key{p.Name, f}
 			if p.Paths[f] == (Path{}) {
@@ -114,7 +115,7 @@ func (s *Schedule) Set(peers []Peer, now time.Time) {
 			keep[k] = true
 			if old := s.paths[k]; old == nil || old.Path != p.Paths[f] {
 				s.drop(k)
-				s.paths[k] = &progress{Path: p.Paths[f], at: now.Add(time.Duration(i) * min(stagger, s.interval))}
+				s.paths[k] = &progress{Path: p.Paths[f], at: now}
 			}
 		}
 	}
@@ -145,13 +146,18 @@ func (s *Schedule) Next() (at time.Time) {
 // Due returns the probes to send now.
 func (s *Schedule) Due(now time.Time) (probes []Probe) {
 	for k, p := range s.paths {
-		if now.Before(p.at) {
-			continue
-		}
-		if p.flying {
+		if p.flying && !now.Before(p.at) {
 			s.miss(k, p, now, "")
 		}
-		if !now.Before(p.at) {
+	}
+	if now.Before(s.Next()) {
+		return nil
+	}
+	soon := now.Add(s.interval / together)
+	for k, p := range s.paths {
+		due := !now.Before(p.at)
+		early := !p.at.After(soon) && (p.misses == 0 || p.misses >= Misses) // not between a probe and its repetition
+		if !p.flying && (due || early) {
 			probes = append(probes, s.send(k, p, now))
 		}
 	}
