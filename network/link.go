@@ -13,6 +13,7 @@ type Link struct {
 	MTU        int          // bytes, of the inner IP packet
 	MAC        MAC          // zero for a kind without one
 	Alias      string       // ifalias
+	Master     string       // the device that it is enslaved to, which takes what it receives; empty: none
 	AddrGen    bool         // the kernel gives the device an IPv6 link-local address by itself
 	Up         bool
 	TxChecksum Offload // of tx-checksum-ip-generic, as ethtool names it: the device computes checksums of sent packets

@@ -34,6 +34,13 @@ func deviceFaults() []Fault {
 		fault("device's MTU changed", func(t tables) error { return t.nl.LinkSetMTU(t.link, 1300) }),
 		fault("device's address flushed", tables.flushAddresses),
 		fault("device renamed", func(t tables) error { return t.rename(t.link, [...]string{"vxlan-lost", "vxlan-lost6"}[t.family]) }),
+		otherBridge(fault("device enslaved to a bridge", func(t tables) error {
+			bridge, err := t.nl.LinkByName(lostBridge)
+			if err != nil {
+				return err
+			}
+			return t.nl.LinkSetMaster(t.link, bridge)
+		})),
 		fault("device's alias changed", func(t tables) error { return t.nl.LinkSetAlias(t.link, "uplink to nowhere") }),
 		fault("device's local address changed", func(t tables) error {
 			return t.changeVXLAN(nowhere().Endpoints[t.family].PublicIP)

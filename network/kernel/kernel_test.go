@@ -415,6 +415,12 @@ func faults() []fault {
 			return netlink.LinkSetHardwareAddr(l, net.HardwareAddr{0x0e, 7, 7, 7, 7, 7})
 		}},
 		{name: "device's MTU changed", do: func(l netlink.Link) error { return netlink.LinkSetMTU(l, 1300) }},
+		{name: "device enslaved to a bridge", do: func(l netlink.Link) error {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = "foreign"
+			bridge := &netlink.Bridge{LinkAttrs: attrs}
+			return errors.Join(netlink.LinkAdd(bridge), netlink.LinkSetMaster(l, bridge))
+		}},
 		{name: "device's alias changed", do: func(l netlink.Link) error { return netlink.LinkSetAlias(l, "mine") }},
 		{name: "device renamed", do: func(l netlink.Link) error {
 			return errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, "other"), netlink.LinkSetUp(l))

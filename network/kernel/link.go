@@ -162,6 +162,7 @@ func (k *Kernel) changeLink(kind deviceKind, name string, have, want network.Lin
 		return false, err
 	}
 	err = setEach(name, []step{
+		{"master", have.Master == want.Master, func() error { return k.handle.LinkSetNoMaster(link) }},
 		{"alias", have.Alias == want.Alias, func() error { return k.handle.LinkSetAlias(link, want.Alias) }},
 		{"MAC address", have.MAC == want.MAC, func() error {
 			return k.handle.LinkSetHardwareAddr(link, net.HardwareAddr(want.MAC[:]))

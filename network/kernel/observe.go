@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -132,6 +134,9 @@ func (k *Kernel) suspect(name string) {
 
 // complete adds to a message what the tables want of the device and the message lacks.
 func (k *Kernel) complete(m *linkMessage) {
+	if m.master != 0 {
+		m.link.Master = cmp.Or(k.links[m.master], fmt.Sprintf("if%d", m.master))
+	}
 	if k.tables.Links.Get(m.name).Want.TxChecksum != network.AsItIs {
 		m.link.TxChecksum = k.readTxChecksum(m.name)
 	}

@@ -36,11 +36,12 @@ func (n *node) entryCuts() (families []string) {
 }
 
 // carries reports whether a device carries the overlay's packets as the leases say: peers send to its MAC address, and
-// accept packets from its local address only.
+// accept packets from its local address only. A master takes what it receives.
 func carries(have, want network.Link) bool {
 	a, tunnel := have.Settings.(network.VXLAN)
 	b, _ := want.Settings.(network.VXLAN)
-	return have.Up && have.SameDevice(want) && have.MAC == want.MAC && (!tunnel || a.Local == b.Local)
+	return have.Up && have.Master == want.Master && have.SameDevice(want) && have.MAC == want.MAC &&
+		(!tunnel || a.Local == b.Local)
 }
 
 // peerCuts returns the families in which all peers lack an entry.
