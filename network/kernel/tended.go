@@ -144,8 +144,8 @@ func (k *Kernel) bridgePort(b []byte) {
 	}
 }
 
-// ReadTended reads the devices of these names, and the addresses and permanent neighbours on them, after they have
-// become desired.
+// ReadTended reads the devices of these names, their settings, and the addresses and permanent neighbours on them, after
+// they have become desired.
 func (k *Kernel) ReadTended(names []string) error {
 	for _, name := range names {
 		index, there := k.byName[name]
@@ -153,6 +153,7 @@ func (k *Kernel) ReadTended(names []string) error {
 			continue
 		}
 		k.tended.again[index] = struct{}{}
+		k.settingsStale(name)
 		err := repeated(func() error {
 			request := &addressRequest{index: index}
 			return k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, k.observeDumped, request)
@@ -164,6 +165,7 @@ func (k *Kernel) ReadTended(names []string) error {
 			return err
 		}
 	}
+	k.readStaleSettings()
 	return k.readAgain()
 }
 

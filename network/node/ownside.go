@@ -132,7 +132,13 @@ func (n *node) wantPods(changed bool) {
 			names = append(names, x.Key)
 		}
 	}
-	if err := n.kernel.ReadTended(names); err != nil {
+	for _, x := range next.Sysctls {
+		if !slices.Contains(last.Sysctls, x) {
+			names = append(names, network.SettingDevice(x.Key))
+		}
+	}
+	slices.Sort(names)
+	if err := n.kernel.ReadTended(slices.Compact(names)); err != nil {
 		n.kernel.RequestResync() // which reads them, too
 		notify(n.kernelChanged)
 	}

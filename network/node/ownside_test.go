@@ -414,6 +414,21 @@ func startPodNode6(t *testing.T) *podNode {
 	return n
 }
 
+// TestOwnSideRestart: a daemon that starts finds its pods' bridge as the last one left it, and claims no change of it.
+func TestOwnSideRestart(t *testing.T) {
+	n := startPodNode6(t)
+	n.add(t, "a")
+	n.whole(t, 1)
+	n.stop()
+	store := newMemStore()
+	store.putConfig(dualStack)
+	n.runningNode = startNode(t, store, n.dir)
+	n.whole(t, 1)
+	if text := n.log.String(); strings.Contains(text, "changed kernel settings") {
+		t.Error(text)
+	}
+}
+
 // TestOwnSideRenamedWhileStopped: what was renamed while no daemon ran gets its name back, and no second bridge is made.
 func TestOwnSideRenamedWhileStopped(t *testing.T) {
 	const config = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`
