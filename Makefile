@@ -46,6 +46,8 @@ bin/cni/host-local: $(PINS)
 	$(TOOL) -o ../../$@ $(CNI)/ipam/host-local
 bin/cni/portmap bin/cni/bandwidth: bin/cni/%: $(PINS)
 	$(TOOL) -o ../../$@ $(CNI)/meta/$*
+bin/etcdutl: $(PINS)
+	$(TOOL) -o ../../$@ go.etcd.io/etcd/etcdutl/v3
 bin/staticcheck: $(PINS)
 	$(TOOL) -o ../../$@ honnef.co/go/tools/cmd/staticcheck
 bin/misspell: $(PINS)

@@ -14,8 +14,9 @@ k8slab: # the suite, and the programs of its pods
 	@echo building bin/k8s/k8slab; cd dist/k8slab && \
 		$(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/k8slab ./cmd/agent
 	@cd dist/containerd && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/pod
-e2e-kubernetes: packages-kubernetes build tools image $(KUBERNETES) k8slab
-e2e-kubernetes: ## test with a real Kubernetes, dual stack; as root; 3 minutes
-	@bin/k8s/k8slab $(K8SLAB)
+K8SLAB_STORES ?= kubernetes etcd
+e2e-kubernetes: packages-kubernetes build tools bin/etcdutl image $(KUBERNETES) k8slab
+e2e-kubernetes: ## test with a real Kubernetes, dual stack, both stores; as root; 15 minutes
+	@set -e; for store in $(K8SLAB_STORES); do echo "store: $$store"; bin/k8s/k8slab --store $$store $(K8SLAB); done
 packages-kubernetes:
 	@sh dist/packages.sh iptables nft containerd runc

@@ -14,8 +14,9 @@ import (
 
 // Options describe a cluster and where its parts are.
 type Options struct {
-	Bin        string // directory of selvaged, selvage, etcd, cni/, k8s/ and image/
-	Manifest   string // of the DaemonSet
+	Bin        string // directory of selvaged, selvage, etcd, etcdutl, cni/, k8s/ and image/
+	Store      subnet.StoreKind
+	Manifest   string // of the DaemonSet, for this store
 	Rendered   string // what else the chart can come to, a file or directory, for the apiserver to look at
 	Containerd string // directory of containerd, its shim and ctr; default: found by PATH
 	Nodes      int    // default 3
@@ -35,7 +36,8 @@ type Cluster struct {
 	server    string // the apiserver's URL
 	authority []byte // the certificate of who signed its
 	tokens    map[string]string
-	control   []*lab.Program
+	keys      []string                // of service accounts: the first one signs
+	control   map[string]*lab.Program // what should run, by the name of its command
 	nodes     []*Node
 }
 
@@ -46,7 +48,7 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Bin, err = filepath.Abs(o.Bin); err != nil {
 		return nil, err
 	}
-	c := &Cluster{options: o}
+	c := &Cluster{options: o, control: map[string]*lab.Program{}}
 	if err := c.build(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -76,7 +78,7 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.manifest, err = readManifest(c.options.Manifest, c.lab.Etcd().Endpoints()); err != nil {
+	if c.manifest, err = c.readManifest(); err != nil {
 		return err
 	}
 	if err := c.startControlPlane(ctx); err != nil {
@@ -87,7 +89,7 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return nil
+	return c.closeEtcd(ctx)
 }
 
 // families are those of the cluster.

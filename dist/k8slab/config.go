@@ -38,6 +38,7 @@ type object = map[string]any
 //
 //   - Its cgroups are below one of the lab's. Since it shares the machine with others, it does not judge what is free of it.
 //   - oomScoreAdj: a machine may not let go below its own score.
+//   - syncFrequency: it passes a change of a ConfigMap on within this time; the default is a minute.
 //   - Anybody may ask it, as the apiserver does for logs: there is nobody else in this network.
 func kubeletConfig(cgroup string) ([]byte, error) {
 	return json.Marshal(object{
@@ -53,6 +54,8 @@ func kubeletConfig(cgroup string) ([]byte, error) {
 		"failSwapOn":                    false,
 		"oomScoreAdj":                   0,
 		"resolvConf":                    "",
+		"staticPodPath":                 staticPods,
+		"syncFrequency":                 "10s",
 		"volumePluginDir":               "/var/lib/kubelet/volume-plugins",
 	})
 }

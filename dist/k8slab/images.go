@@ -3,7 +3,6 @@ package k8slab
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -81,18 +80,4 @@ func libraries(ctx context.Context, program string) (paths []string, err error) 
 		}
 	}
 	return paths, nil
-}
-
-// readManifest reads the DaemonSet's, with the lab's etcd: the change that every user makes.
-func readManifest(file string, endpoints []string) (string, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	const from = `SELVAGED_ETCD_ENDPOINTS: "http://127.0.0.1:2379"`
-	if strings.Count(string(data), from) != 1 {
-		return "", fmt.Errorf("%s: want one line %s", file, from)
-	}
-	to := fmt.Sprintf("SELVAGED_ETCD_ENDPOINTS: %q", strings.Join(endpoints, ","))
-	return strings.Replace(string(data), from, to, 1), nil
 }

@@ -29,6 +29,7 @@ const (
 	kubeletConfigFile = "/etc/kubernetes/kubelet.json"
 	proxyKubeconfig   = "/etc/kubernetes/kube-proxy.kubeconfig"
 	proxyConfigFile   = "/etc/kubernetes/kube-proxy.json"
+	staticPods        = "/etc/kubernetes/manifests"
 )
 
 // addNode makes a node of the lab one of the cluster, as it is before selvage came to it: it has neither CNI plugins nor
@@ -50,7 +51,8 @@ func (c *Cluster) addNode(ctx context.Context, at *lab.Node, pods, selvage strin
 		return err
 	}
 	err = at.Do(func() (err error) {
-		if err := errors.Join(prepareMounts(), os.RemoveAll(cri.BinDir), os.Mkdir(cri.BinDir, 0o755)); err != nil {
+		if err := errors.Join(prepareMounts(), os.RemoveAll(cri.BinDir), os.Mkdir(cri.BinDir, 0o755),
+			os.MkdirAll(staticPods, 0o755)); err != nil {
 			return err
 		}
 		if n.cgroup, err = makeCgroup(n.Name()); err != nil {
@@ -74,10 +76,18 @@ func (n *Node) startKubelet() (err error) {
 
 // restartKubelet is what an upgrade of it does.
 func (n *Node) restartKubelet(ctx context.Context) error {
+	if err := n.stopKubelet(ctx); err != nil {
+		return err
+	}
+	return n.startKubelet()
+}
+
+func (n *Node) stopKubelet(ctx context.Context) error {
 	if err := n.kubelet.Stop(ctx); err != nil {
 		return fmt.Errorf("%s: %w", n.Name(), err)
 	}
-	return n.startKubelet()
+	n.kubelet = nil
+	return nil
 }
 
 // startProxy starts kube-proxy in a mode.

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // Step is one thing that is done to a cluster, and what has to hold then. Steps are in an order and build on each other.
@@ -16,31 +19,50 @@ type Step struct {
 	run func(context.Context, *suite) ([]string, error)
 	// repeatable: it leaves the cluster as it was.
 	repeatable bool
+	// only is the store that the step is for; empty: all of them.
+	only subnet.StoreKind
 }
 
-// Steps are all there are.
-func Steps() []Step {
+// Steps are all there are for a store.
+func Steps(store subnet.StoreKind) (steps []Step) {
+	for _, s := range allSteps() {
+		if s.only == "" || s.only == store {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}
+
+func allSteps() []Step {
+	const kubernetes = subnet.StoreKubernetes
 	return []Step{
-		{"without a network no node is ready", notReady, false},
-		{"the DaemonSet makes nodes ready", daemonSet, false},
-		{"every value of the chart, for the apiserver", rendered, false},
-		{"pods have addresses of their nodes' subnets", deploy, false},
-		{"pods reach each other by their addresses", reach, false},
-		{"services by kube-proxy with iptables", services("iptables"), false},
-		{"FORWARD drops, kube-proxy with iptables", dropped, false},
-		{"services by kube-proxy with nftables", services("nftables"), false},
-		{"FORWARD drops, kube-proxy with nftables", dropped, false},
-		{"streams between the nodes' pods", stream, false},
-		{"a rolling update of the DaemonSet", watched(rollingUpdate), true},
-		{"a daemon's pod deleted", watched(daemonDeleted), true},
-		{"the kubelet restarted", watched(kubeletRestarted), true},
-		{"containerd killed and started again", watched(containerdKilled), true},
-		{"EnableNFTables: true", watched(nftablesWished), true},
-		{"EnableNFTables: false, without iptables in the image", watched(iptablesWished), true},
-		{"EnableNFTables: false, iptables in the image", watched(iptablesInImage), false},
-		{"FORWARD drops, iptables in the image", undoneByItself, false},
-		{"a node leaves", leaves, false},
-		{"all pods deleted", deleted, false},
+		{Name: "without a network no node is ready", run: notReady},
+		{Name: "the DaemonSet makes nodes ready", run: daemonSet},
+		{Name: "what a daemon's token may change", run: restricted, only: kubernetes},
+		{Name: "every value of the chart, for the apiserver", run: rendered},
+		{Name: "pods have addresses of their nodes' subnets", run: deploy},
+		{Name: "pods reach each other by their addresses", run: reach},
+		{Name: "services by kube-proxy with iptables", run: services("iptables")},
+		{Name: "FORWARD drops, kube-proxy with iptables", run: dropped},
+		{Name: "services by kube-proxy with nftables", run: services("nftables")},
+		{Name: "FORWARD drops, kube-proxy with nftables", run: dropped},
+		{Name: "streams between the nodes' pods", run: stream},
+		{Name: "a rolling update of the DaemonSet", run: watched(rollingUpdate), repeatable: true},
+		{Name: "a daemon's pod deleted", run: watched(daemonDeleted), repeatable: true},
+		{Name: "the kubelet restarted", run: watched(kubeletRestarted), repeatable: true},
+		{Name: "containerd killed and started again", run: watched(containerdKilled), repeatable: true},
+		{Name: "EnableNFTables: true", run: watched(nftablesWished), repeatable: true},
+		{Name: "EnableNFTables: false, without iptables in the image", run: watched(iptablesWished), repeatable: true},
+		{Name: "the API server killed for a minute", run: watched(serverKilled), only: kubernetes},
+		{Name: "a Node deleted and registered again", run: watched(registeredAgain), only: kubernetes},
+		{Name: "the API server's etcd restored from a backup", run: watched(restored()), only: kubernetes},
+		{Name: "restored again, to a later revision", run: watched(restored(bumped...)), only: kubernetes},
+		{Name: "the key of service accounts' tokens replaced", run: watched(tokensRotated), only: kubernetes},
+		{Name: "EnableNFTables: false, iptables in the image", run: watched(iptablesInImage)},
+		{Name: "FORWARD drops, iptables in the image", run: undoneByItself},
+		{Name: "a Node registered with another podCIDR", run: otherPodCIDR, only: kubernetes},
+		{Name: "a node leaves", run: leaves},
+		{Name: "all pods deleted", run: deleted},
 	}
 }
 
@@ -74,11 +96,19 @@ func UpTo(steps []Step, text string) ([]Step, error) {
 	return nil, fmt.Errorf("no step has %q in its name", text)
 }
 
+// Without leaves out the steps with one of the texts in their names. What others build on cannot be left out.
+func Without(steps []Step, texts []string) []Step {
+	return slices.DeleteFunc(slices.Clone(steps), func(s Step) bool {
+		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(s.Name, text) })
+	})
+}
+
 // suite is what steps share.
 type suite struct {
 	*Cluster
 	pods  []*Pod // of the Deployment
 	alone *Pod
+	to    map[*Pod]*Node // where the pod that each stream leads to is
 }
 
 // Run goes through the steps until one fails. hold, if it is not nil, is called in the end, with the cluster still up.
@@ -93,7 +123,7 @@ func Run(ctx context.Context, o Options, steps []Step, w io.Writer, hold func(co
 		fmt.Fprintf(w, "%-55s %6.1fs  %s\n", name, took.Seconds(), verdict)
 	}
 	line(fmt.Sprintf("control plane and %d nodes started", len(c.nodes)), time.Since(began), "ok")
-	s := &suite{Cluster: c}
+	s := &suite{Cluster: c, to: map[*Pod]*Node{}}
 	for _, step := range steps {
 		start := time.Now()
 		found, err := step.run(ctx, s)

@@ -1,9 +1,12 @@
 package k8slab
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/selvage-net/selvage/dist/k8slab/agent"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -21,11 +24,58 @@ func TestRepeatAndUpTo(t *testing.T) {
 			t.Errorf("%d times: %s, want %s", times, got, want)
 		}
 	}
+	if got := names(Without(steps, []string{"b", "e"})); got != "acd" {
+		t.Errorf("without b and e: %s", got)
+	}
 	for text, want := range map[string]string{"c": "abc", "": "a", "x": ""} {
 		got, err := UpTo(steps, text)
 		if names(got) != want || (err != nil) != (want == "") {
 			t.Errorf("%q: %s, %v, want %s", text, names(got), err, want)
 		}
+	}
+}
+
+// TestExplain: a loss counts as the machine's only if the machine dropped that many packets.
+func TestExplain(t *testing.T) {
+	for _, tt := range []struct {
+		lost int
+		d    drops
+		want bool
+	}{
+		{1, drops{}, false}, {3, drops{sockets: 3}, true}, {3, drops{machine: 1, sockets: 2}, true},
+		{4, drops{machine: 1, sockets: 2}, false},
+	} {
+		if got := tt.d.explain(agent.Losses{Sent: 9, Lost: tt.lost}); got != tt.want {
+			t.Errorf("%d lost, %+v: %v", tt.lost, tt.d, got)
+		}
+	}
+	if (drops{}).explain(agent.Losses{}) {
+		t.Error("nothing was sent")
+	}
+}
+
+// TestManifest makes the changes that a user makes to the manifests of both stores.
+func TestManifest(t *testing.T) {
+	for _, kind := range []subnet.StoreKind{subnet.StoreKubernetes, subnet.StoreEtcd} {
+		data, err := os.ReadFile(filepath.Join("../..", Manifest(kind)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change, want := withConfig, "  net-conf.json: |\n    x\n---\n"
+		if kind == subnet.StoreEtcd {
+			change = func(manifest, to string) (string, error) { return withEndpoints(manifest, []string{to}) }
+			want = "  SELVAGED_ETCD_ENDPOINTS: \"x\"\n"
+		}
+		got, err := change(string(data), "x")
+		if err != nil || strings.Count(got, want) != 1 {
+			t.Errorf("%s: %v, %d times %q", kind, err, strings.Count(got, want), want)
+		}
+		if _, err := change("", "x"); err == nil {
+			t.Errorf("%s: an empty manifest is no error", kind)
+		}
+	}
+	if kind, err := ParseStore("x"); err == nil {
+		t.Errorf("store %q", kind)
 	}
 }
 

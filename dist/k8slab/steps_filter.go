@@ -13,7 +13,7 @@ import (
 
 // nftablesWished has the network config say what the daemons have chosen by themselves.
 func nftablesWished(ctx context.Context, s *suite) ([]string, error) {
-	if err := s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NFTablesOn)); err != nil {
+	if err := s.putConfig(ctx, lab.NFTablesOn); err != nil {
 		return nil, err
 	}
 	return s.modes(ctx, "nftables", status.ModeConfigured, status.Ready)
@@ -22,7 +22,7 @@ func nftablesWished(ctx context.Context, s *suite) ([]string, error) {
 // iptablesWished asks for what the image does not have, as flannel's usual network config does: nftables has to do it all the
 // same, the daemons have to say so, and one that starts has to become ready.
 func iptablesWished(ctx context.Context, s *suite) ([]string, error) {
-	if err := s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NFTablesOff)); err != nil {
+	if err := s.putConfig(ctx, lab.NFTablesOff); err != nil {
 		return nil, err
 	}
 	found, err := s.modes(ctx, "nftables", status.NoIPTables, status.Ready)
@@ -42,7 +42,7 @@ func iptablesWished(ctx context.Context, s *suite) ([]string, error) {
 			return found, err
 		}
 	}
-	if err := errors.Join(s.leave(ctx), s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NodesChoose))); err != nil {
+	if err := errors.Join(s.leave(ctx), s.putConfig(ctx, lab.NodesChoose)); err != nil {
 		return found, err
 	}
 	after, err := s.modes(ctx, "nftables", status.ModeDefault, status.Ready)

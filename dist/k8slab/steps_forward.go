@@ -146,7 +146,7 @@ func iptablesInImage(ctx context.Context, s *suite) (found []string, err error) 
 			return nil, err
 		}
 	}
-	if err := s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NFTablesOff)); err != nil {
+	if err := s.putConfig(ctx, lab.NFTablesOff); err != nil {
 		return nil, err
 	}
 	if _, err := s.kubectl(ctx, "-n", daemons, "set", "image", daemonSetOf, "*="+withIPTables); err != nil {
@@ -164,7 +164,7 @@ func iptablesInImage(ctx context.Context, s *suite) (found []string, err error) 
 			return found, err
 		}
 	}
-	if err := errors.Join(s.across(ctx), s.leave(ctx), s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NodesChoose))); err != nil {
+	if err := errors.Join(s.across(ctx), s.leave(ctx), s.putConfig(ctx, lab.NodesChoose)); err != nil {
 		return found, err
 	}
 	after, err := s.modes(ctx, "iptables", status.ModeForeignDrop, status.Ready)

@@ -60,8 +60,11 @@ func notReady(ctx context.Context, s *suite) ([]string, error) {
 
 // daemonSet applies the manifest, and nothing else.
 func daemonSet(ctx context.Context, s *suite) ([]string, error) {
+	if err := s.prepareStore(ctx); err != nil {
+		return nil, err
+	}
 	start := time.Now()
-	if err := errors.Join(s.lab.Etcd().PutConfig(ctx, s.networkConfig(lab.NodesChoose)), s.apply(ctx, s.manifest)); err != nil {
+	if err := s.apply(ctx, s.manifest); err != nil {
 		return nil, err
 	}
 	if err := s.rollout(ctx, daemons, daemonSetOf); err != nil {
@@ -85,6 +88,21 @@ func daemonSet(ctx context.Context, s *suite) ([]string, error) {
 			joined(s.families(), func(f subnet.Family) netip.Prefix { return file.Subnets[f].Masked() }), file.MTU, mode))
 	}
 	return found, nil
+}
+
+// prepareStore does what is to be done before the manifest is applied. With the leases in etcd, the network config is
+// there. With the leases in the Kubernetes API, it is in the manifest, and a kube-proxy on each node leads the daemons
+// to the API server.
+func (s *suite) prepareStore(ctx context.Context) error {
+	if s.options.Store == subnet.StoreEtcd {
+		return s.putConfig(ctx, lab.NodesChoose)
+	}
+	for _, n := range s.nodes {
+		if err := n.startProxy("iptables"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rendered has the apiserver check the chart's objects with every value set, as far as that goes without storing them.

@@ -144,8 +144,8 @@ func (k *Kernel) bridgePort(b []byte) {
 	}
 }
 
-// ReadTended reads the devices of these names, their settings, and the addresses and permanent neighbours on them, after
-// they have become desired.
+// ReadTended reads the devices of these names, their settings, and the addresses and permanent neighbours on them,
+// after they have become desired.
 func (k *Kernel) ReadTended(names []string) error {
 	for _, name := range names {
 		index, there := k.byName[name]

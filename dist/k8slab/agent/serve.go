@@ -31,6 +31,9 @@ func Serve(ctx context.Context, a Addresses) error {
 		return err
 	}
 	defer udp.Close()
+	if err := widen(udp.(*net.UDPConn)); err != nil {
+		return err
+	}
 	tcp, err := lc.Listen(ctx, "tcp", a.Echo)
 	if err != nil {
 		return err
@@ -89,7 +92,7 @@ func (s *server) accept(l net.Listener, serve func(net.Conn)) error {
 		}
 		s.running.Go(func() {
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(patience + settle + time.Second)) // fails for a closed one only
+			_ = conn.SetDeadline(time.Now().Add(requestTime)) // fails for a closed one only
 			serve(conn)
 		})
 	}

@@ -5,12 +5,14 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
-// settle is how long an answer to a datagram is waited for, before it is taken for lost.
-const settle = 500 * time.Millisecond
+// settle is how long an answer to a datagram is waited for before it is taken for lost. On a busy machine, it may wait in
+// the buffer of a socket for a while.
+const settle = 5 * time.Second
 
 // stream sends numbered datagrams and notes which were answered.
 type stream struct {
@@ -26,7 +28,10 @@ type stream struct {
 // newStream opens the socket. It is not connected: that there is no way at times is loss and not an error.
 func newStream(to Stream) (*stream, error) {
 	conn, err := net.ListenUDP("udp", nil)
-	return &stream{to: to, conn: conn}, err
+	if err != nil {
+		return nil, err
+	}
+	return &stream{to: to, conn: conn}, widen(conn)
 }
 
 // run sends until ctx ends.
@@ -78,10 +83,12 @@ func (s *stream) report(ctx context.Context) (Losses, error) {
 	s.mu.Lock()
 	until, now := len(s.sent), time.Now()
 	s.mu.Unlock()
-	select {
-	case <-time.After(settle):
-	case <-ctx.Done():
-		return Losses{}, ctx.Err()
+	for end := time.Now().Add(settle); !s.complete(until) && time.Now().Before(end); {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return Losses{}, ctx.Err()
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,6 +98,13 @@ func (s *stream) report(ctx context.Context) (Losses, error) {
 	}
 	s.reported = until
 	return count(s.sent[from:until], s.answered[from:until], now), nil
+}
+
+// complete reports whether all datagrams before that number that no report was about are answered.
+func (s *stream) complete(until int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return until <= s.reported || !slices.Contains(s.answered[s.reported:until], false)
 }
 
 // count says how many were lost. end is when the sending of those ended.

@@ -1,10 +1,12 @@
 // Command k8slab runs a real Kubernetes with selvage as its network, and goes through what happens to one; see package k8slab.
 //
-//	k8slab                         all steps; three minutes
+//	k8slab                         all steps, with the leases in the Kubernetes API
+//	k8slab --store etcd            with the leases in etcd
 //	k8slab --families ipv4         with one family of addresses, in place of both
 //	k8slab --list                  what they are
 //	k8slab --shell                 afterwards, a shell in which kubectl works
 //	k8slab --until 'services'      no further than the first step with that in its name
+//	k8slab --skip 'services,FORWARD'  without the steps that have one of these in their names
 //	k8slab --repeat 20             what is done to a running cluster, twenty times
 //	k8slab --logs DIRECTORY        where to keep what all commands print
 //
@@ -20,6 +22,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +31,7 @@ import (
 	"github.com/selvage-net/selvage/dist/k8slab"
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -36,14 +40,16 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	var o k8slab.Options
 	set := flag.NewFlagSet("k8slab", flag.ContinueOnError)
-	set.StringVar(&o.Bin, "bin", "bin", "directory of selvaged, selvage, etcd, cni/, k8s/ and image/")
-	set.StringVar(&o.Manifest, "manifest", "dist/kubernetes/selvage-etcd.yaml", "the DaemonSet's")
+	set.StringVar(&o.Bin, "bin", "bin", "directory of selvaged, selvage, etcd, etcdutl, cni/, k8s/ and image/")
+	store := set.String("store", string(subnet.StoreKubernetes), "where the leases are: kubernetes or etcd")
+	set.StringVar(&o.Manifest, "manifest", "", "the DaemonSet's (default the store's in dist/kubernetes)")
 	set.StringVar(&o.Rendered, "rendered", "dist/chart/testdata", "files of the chart with every value set, which the apiserver is to take")
 	set.StringVar(&o.Containerd, "containerd", "", "directory of containerd, its shim and ctr (default found by PATH)")
 	set.IntVar(&o.Nodes, "nodes", 3, "how many nodes, 2 or more")
 	set.StringVar(&o.Logs, "logs", "", "directory for what the commands print (default none that stays)")
 	families := set.String("families", "dual", "of pods, services and nodes: ipv4, ipv6 or dual")
 	until := set.String("until", "", "end after the first step whose name has this in it")
+	skip := set.String("skip", "", "leave out the steps whose names have one of these in them, separated by commas")
 	repeat := set.Int("repeat", 1, "how many times to do what leaves the cluster as it was")
 	list := set.Bool("list", false, "list the steps and end")
 	shell := set.Bool("shell", false, "have a shell in the end, with the cluster still up")
@@ -59,11 +65,20 @@ func run(args []string) int {
 	if o.Families, err = lab.ParseFamilies(*families); err != nil {
 		return fail(fmt.Errorf("--families: %w", err))
 	}
-	steps := k8slab.Steps()
+	if o.Store, err = k8slab.ParseStore(*store); err != nil {
+		return fail(fmt.Errorf("--store: %w", err))
+	}
+	if o.Manifest == "" {
+		o.Manifest = k8slab.Manifest(o.Store)
+	}
+	steps := k8slab.Steps(o.Store)
 	if *until != "" {
 		if steps, err = k8slab.UpTo(steps, *until); err != nil {
 			return fail(fmt.Errorf("--until: %w; see --list", err))
 		}
+	}
+	if *skip != "" {
+		steps = k8slab.Without(steps, strings.Split(*skip, ","))
 	}
 	steps = k8slab.Repeat(steps, *repeat)
 	if *list {
