@@ -69,6 +69,8 @@ func (f Facts) checkOf(p status.Problem) string {
 		return "entries"
 	case status.RouteShadowed, status.SubnetOverlaps:
 		return "routes"
+	case status.SubnetChanged:
+		return "bridge"
 	case status.NeighbourShadowed, status.RecordDamaged:
 		return "pods"
 	case status.PeerUnreachable, status.AllUnreachable:

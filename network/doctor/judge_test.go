@@ -430,7 +430,7 @@ func TestUncovered(t *testing.T) {
 	for _, code := range []status.Reason{
 		status.EntriesPending, status.CachedLeases, status.StoreDown, status.PacketsDropped, status.RulesNotSet, status.RouteShadowed,
 		status.SubnetOverlaps, status.Conflict, status.ForwardingOff, status.PeerUnreachable, status.AllUnreachable,
-		status.NeighbourShadowed, status.RecordDamaged, status.EntryFailed, status.PodDetached,
+		status.NeighbourShadowed, status.RecordDamaged, status.EntryFailed, status.PodDetached, status.SubnetChanged,
 	} {
 		f := healthy()
 		f.Status.Problems = []status.Problem{{Topic: "x", Kind: "link", Code: code, Text: "the problem", Since: now}}

@@ -205,6 +205,14 @@ func (n *node) podProblems(now time.Time, look bool) {
 			}
 		}
 	}
+	for _, x := range o.former() {
+		text := "%d pods have addresses of %s, a subnet that this node had before: other nodes do not reach them. " +
+			"Delete these pods"
+		if x.bridge != "" {
+			text += ", then their bridge, \"ip link delete " + x.bridge + "\": until then, no pod can be started on it"
+		}
+		add(status.SubnetChanged, x.subnet.String(), x.bridge+" "+x.subnet.String(), text, x.pods, x.subnet)
+	}
 	o.problems, o.begun = all, begun
 	if len(all) == 0 {
 		return
@@ -216,6 +224,31 @@ func (n *node) podProblems(now time.Time, look bool) {
 		}
 		all[i].Cuts = familyNames(families)
 	}
+}
+
+// formerPods are running pods of one bridge, or of none, with addresses of a subnet that the node had before.
+type formerPods struct {
+	bridge string
+	subnet netip.Prefix
+	pods   int
+}
+
+// former returns these pods, of the oldest first.
+func (o *ownSide) former() (all []formerPods) {
+	for _, p := range o.pods {
+		if !p.Managed || !o.node.Live(p) {
+			continue
+		}
+		for _, x := range o.node.Former(p) {
+			i := slices.IndexFunc(all, func(f formerPods) bool { return f.bridge == p.Bridge && f.subnet == x })
+			if i < 0 {
+				i = len(all)
+				all = append(all, formerPods{bridge: p.Bridge, subnet: x})
+			}
+			all[i].pods++
+		}
+	}
+	return all
 }
 
 // neighbourKey is that of the entry for a pod's address on the node.

@@ -23,6 +23,7 @@ import (
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet/attachment"
+	"github.com/selvage-net/selvage/subnet/storetest/memstore"
 )
 
 // podNode is a node with pods that the CNI plugin attaches by the reference plugins.
@@ -571,6 +572,40 @@ func TestOwnSidePointToPoint(t *testing.T) {
 		})
 		n.whole(t, 2)
 	}
+}
+
+// TestOwnSideSubnetChanged: pods with addresses of the subnet that the node had before are named until they are deleted.
+func TestOwnSideSubnetChanged(t *testing.T) {
+	ownUplink(t)
+	server, dir := memstore.NewAllocating(), t.TempDir()
+	defer server.Close()
+	cleanUpLinks(t, "cni0")
+	server.Write("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`)
+	first, second := netip.MustParsePrefix("10.5.3.0/24"), netip.MustParsePrefix("10.5.9.0/24")
+	server.AddNode("this")
+	server.Allocate("this", first)
+	n := &podNode{
+		runningNode: startNode(t, newNodesStore(server, "this"), dir), dir: dir, delegate: `{"isDefaultGateway":true}`,
+	}
+	n.waitSubnet(t, first)
+	n.add(t, "a")
+	n.add(t, "b")
+	n.whole(t, 2)
+	server.RemoveNode("this")
+	server.AddNode("this")
+	server.Allocate("this", second)
+	for _, id := range []string{"a", "b"} {
+		p := n.waitReason(t, status.SubnetChanged)
+		if p.Key != first.String() || p.Warning {
+			t.Errorf("the problem is %+v", p)
+		}
+		n.waitState(t, status.Degraded)
+		if _, err := n.plugin("DEL", id, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.whole(t, 0)
+	n.waitSubnet(t, second)
 }
 
 // TestOwnSideNamed: what cannot be repaired is named, and no longer when it is over.

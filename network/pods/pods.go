@@ -169,6 +169,17 @@ func (n Node) elsewhere(p netip.Prefix) bool {
 	return slices.ContainsFunc(n.Networks, holds) && !slices.ContainsFunc(n.Own[:], holds)
 }
 
+// Former returns the subnets of a pod's addresses that this node had when the pod was added and does not have any more.
+// As long as the node has no subnet, there are none.
+func (n Node) Former(p Pod) (all []netip.Prefix) {
+	for _, x := range p.Prefixes {
+		if n.Own[subnet.FamilyOf(x.Addr())].IsValid() && n.elsewhere(x) {
+			all = append(all, x.Masked())
+		}
+	}
+	return all
+}
+
 // gateway returns the address that a pod's bridge has for one of the pod's addresses; invalid: none.
 func (p Pod) gateway(i int) netip.Prefix {
 	if p.Bridge == "" || !p.config.IsGateway && !p.config.IsDefaultGateway {

@@ -55,6 +55,27 @@ func parse(t *testing.T, records ...attachment.Record) (pods []Pod) {
 	return pods
 }
 
+// TestFormer: a pod from before the node had its present subnets keeps the address that it has.
+func TestFormer(t *testing.T) {
+	const moved, foreign = `{"interface":2,"address":"10.5.9.7/24","gateway":"10.5.9.1"}`,
+		`{"interface":2,"address":"192.168.9.7/24","gateway":"192.168.9.1"}`
+	none := thisNode()
+	none.Own = [2]netip.Prefix{}
+	for _, tt := range []struct {
+		node Node
+		ips  string
+		want string
+	}{
+		{thisNode(), ip4 + "," + ip6, "[]"}, {thisNode(), moved + "," + ip6, "[10.5.9.0/24]"},
+		{thisNode(), foreign, "[]"}, {none, moved, "[]"},
+	} {
+		p := parse(t, record(1, "bridge", `{"isGateway":true}`, attached(1, "cni0", tt.ips)))
+		if got := fmt.Sprint(tt.node.Former(p[0])); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.ips, got, tt.want)
+		}
+	}
+}
+
 func TestDesired(t *testing.T) {
 	const plain = `{"isGateway":true,"hairpinMode":true,"mtu":1450}`
 	const moved = `{"interface":2,"address":"10.5.9.7/24","gateway":"10.5.9.1"}`

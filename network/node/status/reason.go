@@ -39,6 +39,7 @@ const (
 	FDBShadowed    Reason = "fdb-shadowed"
 	SubnetOverlaps Reason = "subnet-overlaps" // another interface has an address whose subnet overlaps this node's
 	PodDetached    Reason = "pod-detached"    // the interface of a running pod is gone
+	SubnetChanged  Reason = "subnet-changed"  // running pods have addresses of a subnet that this node had before
 	RecordDamaged  Reason = "record-damaged"  // the CNI plugin's record of a pod cannot be read
 	PacketsDropped Reason = "packets-dropped"
 	RulesNotSet    Reason = "rules-not-set" // the packet filter rules cannot be set
