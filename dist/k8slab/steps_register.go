@@ -27,8 +27,9 @@ func (c *Cluster) nodeObject(ctx context.Context, name string) (o nodeObject, er
 	return o, c.get(ctx, &o, "node", name)
 }
 
-// registered waits until a node's daemon has its lease on a Node, and returns that.
-func (s *suite) registered(ctx context.Context, n *Node, uid string) (o nodeObject, err error) {
+// registered waits until a node's daemon has its lease on another Node than before, and nothing to report but, perhaps,
+// one problem. It returns the Node.
+func (s *suite) registered(ctx context.Context, n *Node, before string, problem status.Reason) (o nodeObject, err error) {
 	err = s.eventually(ctx, "the lease of "+n.Name(), func() (err error) {
 		if o, err = s.nodeObject(ctx, n.Name()); err != nil {
 			return err
@@ -42,7 +43,8 @@ func (s *suite) registered(ctx context.Context, n *Node, uid string) (o nodeObje
 		})
 		written := o.Metadata.Annotations["selvage.io/pod-cidrs"] == prefixes(o.Spec.PodCIDRs) &&
 			now.Lease != nil && slices.Equal(now.Lease.Subnets, o.Spec.PodCIDRs)
-		if o.Metadata.UID == uid || !up || !written || now.State != status.Ready {
+		others := slices.ContainsFunc(now.Problems, func(p status.Problem) bool { return p.Code != problem })
+		if o.Metadata.UID == before || !up || !written || others || has(now, problem) != (problem != "") {
 			return fmt.Errorf("the Node is %+v; its daemon is %s with the lease %+v and the problems %v",
 				o, now.State, now.Lease, now.Problems)
 		}
@@ -85,7 +87,7 @@ func registeredAgain(ctx context.Context, s *suite) ([]string, error) {
 	if err := errors.Join(n.startKubelet(), s.startControllers()); err != nil {
 		return nil, err
 	}
-	now, err := s.registered(ctx, n, before.Metadata.UID)
+	now, err := s.registered(ctx, n, before.Metadata.UID, "")
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +143,8 @@ func otherPodCIDR(ctx context.Context, s *suite) (found []string, err error) {
 	if err := n.startKubelet(); err != nil {
 		return nil, err
 	}
-	now, err := s.registered(ctx, n, before.Metadata.UID)
+	// It is not ready without a word: its pods have addresses that other nodes do not reach any more.
+	now, err := s.registered(ctx, n, before.Metadata.UID, status.SubnetChanged)
 	if err != nil {
 		return nil, err
 	}
