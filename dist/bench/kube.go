@@ -65,28 +65,24 @@ func kubes(ctx context.Context, b *bench) (err error) {
 	default:
 		return err
 	}
-	type beaten struct {
-		written int
-		err     error
-	}
 	beating, stop := context.WithCancel(ctx)
-	beats := make(chan beaten, 1)
+	ended := make(chan beats, 1)
 	began = time.Now()
-	go func() {
-		written, err := k.beat(beating)
-		beats <- beaten{written, err}
-	}()
+	go func() { ended <- k.beat(beating) }()
 	err = b.kubeMeasure(ctx, k, all)
 	stop()
-	wrote := <-beats
-	if err = errors.Join(err, wrote.err); err != nil {
+	beats := <-ended
+	if err != nil {
 		return err
 	}
 	if err := b.kubeReport(k, etcd, own, peer); err != nil {
 		return err
 	}
 	b.report.note("kube: kubelets wrote %s times a second; %s",
-		number(float64(wrote.written)/time.Since(began).Seconds()), loadAverage())
+		number(float64(beats.written)/time.Since(began).Seconds()), loadAverage())
+	if beats.failed > 0 {
+		b.report.note("kube: %d writes of kubelets failed, at last: %v", beats.failed, beats.last)
+	}
 	return nil
 }
 

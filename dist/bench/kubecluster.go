@@ -167,8 +167,15 @@ func (k *kubeCluster) remove(ctx context.Context, from, to int) error {
 	return nil
 }
 
-// beat writes what kubelets write until ctx ends, and returns how many writes there were. The Nodes take turns.
-func (k *kubeCluster) beat(ctx context.Context) (written int, err error) {
+// beats is what came of the writes of kubelets.
+type beats struct {
+	written, failed int
+	last            error // of those that failed
+}
+
+// beat writes what kubelets write until ctx ends. The Nodes take turns. A write that fails, because the server is
+// overloaded, is not repeated.
+func (k *kubeCluster) beat(ctx context.Context) (b beats) {
 	var mu sync.Mutex
 	var writers sync.WaitGroup
 	for w := range kubeWriters {
@@ -180,19 +187,21 @@ func (k *kubeCluster) beat(ctx context.Context) (written int, err error) {
 				case <-ctx.Done():
 					return
 				case now := <-tick.C:
-					_, failed := k.admin.PatchNode(ctx, nodeName(i%k.nodes), "status", heartbeat(now))
+					_, err := k.admin.PatchNode(ctx, nodeName(i%k.nodes), "status", heartbeat(now))
 					if ctx.Err() != nil {
 						return
 					}
 					mu.Lock()
-					written, err = written+1, errors.Join(err, failed)
+					if b.written++; err != nil {
+						b.written, b.failed, b.last = b.written-1, b.failed+1, err
+					}
 					mu.Unlock()
 				}
 			}
 		})
 	}
 	writers.Wait()
-	return written, err
+	return b
 }
 
 // kubeUser is the cluster as a daemon uses it. It implements [store].
