@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,3 +133,46 @@ func TestAudited(t *testing.T) {
 		t.Error("a malformed log is no error")
 	}
 }
+
+// TestKubeReport: limits are ratios within the run, and those to flannel are left out where it was not measured.
+func TestKubeReport(t *testing.T) {
+	measured := func(by, memory float64) *kubeStore {
+		x := &kubeStore{program: program{path: os.Args[0]}, inPlace: []float64{100 * by}}
+		x.rest = kubeRest{received: 1000 * by, cpu: by, memory: memoryOfMB(memory), added: []float64{by}, heard: []float64{1}}
+		return x
+	}
+	for _, x := range []struct {
+		name string
+		peer *kubeStore
+		want map[string]string // by figure: "none" for no limit, else the limit and whether it is reached
+	}{
+		{"with flannel", measured(12, 300), map[string]string{
+			"KubeStart": "200 true", "KubeRestReceived": "2.40 true", "KubeRestCPU": "2.40 true", "KubeMemoryRest": "36 true",
+			"KubeMemoryPeak": "none", "KubeAddedHalf": "5 true", "KubeAddedMost": "20 true",
+		}},
+		{"with a small one", measured(8, 60), map[string]string{"KubeRestCPU": "1.60 false", "KubeMemoryRest": "30 false"}},
+		{"without", nil, map[string]string{"KubeStart": "200 true", "KubeRestCPU": "none", "KubeMemoryRest": "36 true"}},
+	} {
+		b := &bench{Options: Options{KubeRest: time.Minute}, report: &Report{}}
+		if err := b.kubeReport(&kubeCluster{nodes: 7}, measured(1, 30), measured(2, 35), x.peer); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, f := range b.report.Figures {
+			name := strings.TrimSuffix(f.Name, "/nodes=7")
+			if got[name] = "none"; f.Limit != nil {
+				got[name] = fmt.Sprintf("%s %t", number(*f.Limit), *f.Reached)
+			}
+			if (f.Peer != nil) != (x.peer != nil) && name != "KubeList" {
+				t.Errorf("%s: %s has the peer's figure %+v", x.name, name, f.Peer)
+			}
+		}
+		for name, want := range x.want {
+			if got[name] != want {
+				t.Errorf("%s: %s has the limit %q, want %q", x.name, name, got[name], want)
+			}
+		}
+	}
+}
+
+func memoryOfMB(mb float64) memory { return memory{Peak: 2e6 * mb, Resident: 1e6 * mb, Anon: 5e5 * mb} }
