@@ -242,7 +242,9 @@ func (b *bench) kubeReport(k *kubeCluster, etcd, own, peer *kubeStore) error {
 		inEtcd(inPlace)(f)
 		f.Limit, f.LimitIs = atMost(2*f.Floor.Value), "2 × with etcd"
 	})
-	b.report.add(Figure{Name: "KubeList" + of, What: words + "a bare list of the metadata", Unit: "ms", Samples: k.lists})
+	b.report.add(Figure{
+		Name: "KubeList" + of, What: words + "a bare list of the metadata", Unit: "ms", Samples: k.lists,
+	})
 	for _, x := range []struct {
 		name, what, unit string
 		from             func(*kubeStore) []float64
@@ -287,7 +289,8 @@ func (b *bench) kubeReport(k *kubeCluster, etcd, own, peer *kubeStore) error {
 		p, limit    float64
 	}{{"AddedHalf", "p50", 0.5, 5}, {"AddedMost", "p99", 0.99, 20}} {
 		added := func(x *kubeStore) []float64 { return []float64{quantile(q.p, x.rest.added)} }
-		add(q.name, "one added, API server's answer to kernel, "+q.words, "ms", added, func(f *Figure) {
+		what := "one added, API server's answer to kernel, " + q.words
+		add(q.name, what, "ms", added, func(f *Figure) {
 			f.Limit, f.Floor = atMost(q.limit), &Reference{What: "a bare watch", Value: quantile(q.p, own.rest.heard)}
 		})
 	}
@@ -302,7 +305,9 @@ func (b *bench) kubeReport(k *kubeCluster, etcd, own, peer *kubeStore) error {
 		}
 		size[i] = float64(info.Size()) / 1e6
 	}
-	b.report.add(Figure{Name: "KubeBinary", What: "the daemon's binary, with all stores", Unit: "MB", Value: size[0], Limit: atMost(30)})
+	b.report.add(Figure{
+		Name: "KubeBinary", What: "the daemon's binary, with all stores", Unit: "MB", Value: size[0], Limit: atMost(30),
+	})
 	if peer != nil {
 		b.report.peer("KubeBinary", "peer", nil, size[1])
 	}

@@ -51,8 +51,8 @@ func TestKube(t *testing.T) {
 	}
 }
 
-// TestFabricate: what is written into the API are the leases that are expected in the kernel, of a real Node's size, and
-// what a kubelet writes changes none.
+// TestFabricate: what is written into the API are the leases that are expected in the kernel, of a real Node's size,
+// and what a kubelet writes changes none.
 func TestFabricate(t *testing.T) {
 	const nodes = 4
 	server := kubetest.New(kubetest.Options{})
@@ -122,7 +122,8 @@ func leasesOf(t *testing.T, url string) map[string]subnet.Lease {
 // TestAudited counts requests in an audit log whose last line is not complete.
 func TestAudited(t *testing.T) {
 	line := func(user, verb string) string {
-		return `{"kind":"Event","stage":"RequestReceived","verb":"` + verb + `","user":{"username":"` + user + `","groups":["daemons"]}}` + "\n"
+		return fmt.Sprintf(`{"kind":"Event","stage":"RequestReceived","verb":%q,"user":{"username":%q}}`+"\n",
+			verb, user)
 	}
 	log := line("a", "get") + line("b", "list") + line("a", "watch") + line("a", "get") + `{"kind":"Ev`
 	got, err := audited(strings.NewReader(log), "a")
@@ -138,7 +139,8 @@ func TestAudited(t *testing.T) {
 func TestKubeReport(t *testing.T) {
 	measured := func(by, memory float64) *kubeStore {
 		x := &kubeStore{program: program{path: os.Args[0]}, inPlace: []float64{100 * by}}
-		x.rest = kubeRest{received: 1000 * by, cpu: by, memory: memoryOfMB(memory), added: []float64{by}, heard: []float64{1}}
+		x.rest = kubeRest{received: 1000 * by, cpu: by, memory: memoryOfMB(memory)}
+		x.rest.added, x.rest.heard = []float64{by}, []float64{1}
 		return x
 	}
 	for _, x := range []struct {
@@ -147,11 +149,16 @@ func TestKubeReport(t *testing.T) {
 		want map[string]string // by figure: "none" for no limit, else the limit and whether it is reached
 	}{
 		{"with flannel", measured(12, 300), map[string]string{
-			"KubeStart": "200 true", "KubeRestReceived": "2.40 true", "KubeRestCPU": "2.40 true", "KubeMemoryRest": "36 true",
-			"KubeMemoryPeak": "none", "KubeAddedHalf": "5 true", "KubeAddedMost": "20 true",
+			"KubeStart": "200 true", "KubeRestReceived": "2.40 true", "KubeRestCPU": "2.40 true",
+			"KubeMemoryRest": "36 true", "KubeMemoryPeak": "none",
+			"KubeAddedHalf": "5 true", "KubeAddedMost": "20 true",
 		}},
-		{"with a small one", measured(8, 60), map[string]string{"KubeRestCPU": "1.60 false", "KubeMemoryRest": "30 false"}},
-		{"without", nil, map[string]string{"KubeStart": "200 true", "KubeRestCPU": "none", "KubeMemoryRest": "36 true"}},
+		{"with a small one", measured(8, 60), map[string]string{
+			"KubeRestCPU": "1.60 false", "KubeMemoryRest": "30 false",
+		}},
+		{"without", nil, map[string]string{
+			"KubeStart": "200 true", "KubeRestCPU": "none", "KubeMemoryRest": "36 true",
+		}},
 	} {
 		b := &bench{Options: Options{KubeRest: time.Minute}, report: &Report{}}
 		if err := b.kubeReport(&kubeCluster{nodes: 7}, measured(1, 30), measured(2, 35), x.peer); err != nil {

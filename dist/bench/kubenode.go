@@ -33,9 +33,10 @@ func nodeObject(name, podCIDR, address string) object {
 			"name": name,
 			"labels": object{
 				"beta.kubernetes.io/arch": "amd64", "beta.kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
-				"kubernetes.io/os": "linux", "kubernetes.io/hostname": name, "node.kubernetes.io/instance-type": "m6i.2xlarge",
-				"beta.kubernetes.io/instance-type": "m6i.2xlarge", "topology.kubernetes.io/region": "eu-central-1",
-				"topology.kubernetes.io/zone": "eu-central-1b", "node-role.kubernetes.io/worker": "",
+				"kubernetes.io/os": "linux", "kubernetes.io/hostname": name,
+				"node.kubernetes.io/instance-type": "m6i.2xlarge", "beta.kubernetes.io/instance-type": "m6i.2xlarge",
+				"topology.kubernetes.io/region": "eu-central-1",
+				"topology.kubernetes.io/zone":   "eu-central-1b", "node-role.kubernetes.io/worker": "",
 				"example.org/node-pool": "workers-general-purpose-b", "example.org/lifecycle": "on-demand",
 			},
 			"annotations": object{
@@ -44,7 +45,7 @@ func nodeObject(name, podCIDR, address string) object {
 				"csi.volume.kubernetes.io/nodeid":                        `{"csi.example.org":"i-0123456789abcdef0"}`,
 			},
 		},
-		"spec":   object{"podCIDR": podCIDR, "podCIDRs": []string{podCIDR}, "providerID": "example:///eu-central-1b/i-0123456789abcdef0"},
+		"spec":   object{"podCIDR": podCIDR, "podCIDRs": []string{podCIDR}, "providerID": "example:///b/i-0123456789"},
 		"status": nodeStatus(name, address),
 	}
 }
@@ -52,7 +53,8 @@ func nodeObject(name, podCIDR, address string) object {
 func nodeStatus(name, address string) object {
 	resources := func(cpu, memory string) object {
 		return object{
-			"cpu": cpu, "memory": memory, "pods": "110", "ephemeral-storage": "104845292Ki", "hugepages-1Gi": "0", "hugepages-2Mi": "0",
+			"cpu": cpu, "memory": memory, "pods": "110", "ephemeral-storage": "104845292Ki",
+			"hugepages-1Gi": "0", "hugepages-2Mi": "0",
 		}
 	}
 	return object{
@@ -62,7 +64,8 @@ func nodeStatus(name, address string) object {
 		"daemonEndpoints": object{"kubeletEndpoint": object{"Port": 10250}},
 		"nodeInfo": object{
 			"machineID": "ec2f9a1c4b0d4a6e8f7b3c2d1e0f9a8b", "systemUUID": "ec2f9a1c-4b0d-4a6e-8f7b-3c2d1e0f9a8b",
-			"bootID": "0b7c1f3e-6a5d-4c2b-9e8f-1a2b3c4d5e6f", "kernelVersion": "6.1.0-28-amd64", "osImage": "Debian GNU/Linux 12 (bookworm)",
+			"bootID": "0b7c1f3e-6a5d-4c2b-9e8f-1a2b3c4d5e6f", "kernelVersion": "6.1.0-28-amd64",
+			"osImage":                 "Debian GNU/Linux 12 (bookworm)",
 			"containerRuntimeVersion": "containerd://1.7.24", "kubeletVersion": "v1.34.4", "kubeProxyVersion": "",
 			"operatingSystem": "linux", "architecture": "amd64",
 		},
@@ -80,7 +83,8 @@ func conditions(now time.Time, whole bool) (all []object) {
 	} {
 		o := object{"type": c.name, "lastHeartbeatTime": now.UTC().Format(time.RFC3339)}
 		if whole {
-			o["status"], o["reason"], o["message"], o["lastTransitionTime"] = c.status, c.reason, c.message, o["lastHeartbeatTime"]
+			o["status"], o["reason"], o["message"] = c.status, c.reason, c.message
+			o["lastTransitionTime"] = o["lastHeartbeatTime"]
 		}
 		all = append(all, o)
 	}
@@ -105,7 +109,8 @@ func images(of string) (all []object) {
 		name := fmt.Sprintf("registry.example.org/platform/team-%02d/service-%03d", number%7, number)
 		digest := sha256.Sum256([]byte(name))
 		all = append(all, object{
-			"names": []string{fmt.Sprintf("%s@sha256:%x", name, digest), name + ":v1.27.3"}, "sizeBytes": 100_000_000 + number,
+			"names":     []string{fmt.Sprintf("%s@sha256:%x", name, digest), name + ":v1.27.3"},
+			"sizeBytes": 100_000_000 + number,
 		})
 	}
 	return all
