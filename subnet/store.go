@@ -38,7 +38,8 @@ type Record struct {
 	// equal ones the one whose name sorts first. All nodes see the same value. In etcd it is the create revision.
 	Order int64
 	// Version is the store's revision of the record's last change. Claim compares it, and a watcher whose
-	// [Event.Revision] has reached it has seen the record. In etcd it is the modification revision.
+	// [Event.Revision] has reached it has seen the record. In etcd it is the modification revision. A record can come
+	// again with the same Version if the store has found out only then that it is malformed.
 	Version int64
 	// LeaseID is the store's own lease that the record ends with unless that is renewed. 0: the record never expires.
 	// It is a reservation that an operator made, or its store knows no expiry.

@@ -196,7 +196,7 @@ func (w *watcher) note(ctx context.Context, e *apiserver.Event, b *batch) {
 			if n != nil {
 				n.drop(o.Name, b)
 			}
-			n = &knownNode{uid: uid}
+			n = newKnownNode(o)
 			w.nodes[o.Name] = n
 			w.settled(o.Name)
 		}
@@ -233,7 +233,13 @@ func (w *watcher) judge(ctx context.Context, o *apiserver.Object, n *knownNode, 
 		return
 	}
 	cidrs, ok := n.subnets(o)
-	if !ok {
+	r := w.names.record(o, cidrs)
+	if named := subnetsOf(&r); ok && n.spec == nil && named != n.cidrs && w.disputes(o.Name, &named) {
+		n.disputed, ok = true, false
+	}
+	if ok {
+		w.settled(o.Name)
+	} else {
 		var err error
 		cidrs, err = w.readPending(ctx, o, n)
 		switch {
@@ -241,23 +247,28 @@ func (w *watcher) judge(ctx context.Context, o *apiserver.Object, n *knownNode, 
 			return
 		case err != nil:
 			cidrs = podCIDRs{subnets: n.cidrs}
-		case cidrs.none():
+		default:
+			cidrs = cidrs.against(o)
+		}
+		if cidrs.none() {
 			n.drop(o.Name, b)
 			return
 		}
+		r = w.names.record(o, cidrs)
 	}
-	if ok {
-		w.settled(o.Name)
-	}
-	if r := w.names.record(o, cidrs); n.take(&r) {
+	before := n.cidrs
+	if n.take(&r) {
 		b.put(r)
+	}
+	if n.spec != nil && n.cidrs != before {
+		w.defend(ctx, o.Name, n, b)
 	}
 }
 
 // drop adds to b that a Node has no lease any more.
 func (n *knownNode) drop(name string, b *batch) {
 	if n.leased {
-		n.leased = false
+		n.leased, n.cidrs = false, [2]netip.Prefix{}
 		b.delete(name)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -289,34 +288,4 @@ func translate(n names, r subnettest.Record) (o apiserver.Object, cidrs podCIDRs
 	own, err := json.Marshal(map[string]string{"UID": uid, "InstanceID": text("InstanceID"), "NodeName": text("NodeName")})
 	o.Annotations[LeaseAnnotation] = string(own)
 	return o, cidrs, ok && err == nil
-}
-
-// TestClaimedSubnetOfAnother: a Node whose annotation names another Node's subnet, of the same UID as its daemon writes
-// it, is the younger one, and rejected.
-func TestClaimedSubnetOfAnother(t *testing.T) {
-	f := standIn(t, true)
-	one := f.leased(t, "one", "10.244.1.0/24")
-	f.leased(t, "two", "10.244.2.0/24")
-	w := storetest.Watch(t, f.open(t, "one"), nil)
-	w.Synced(1)
-	f.annotate(t, "two", map[string]any{PodCIDRsAnnotation: "10.244.1.0/24"})
-	state := w.Until(func(s storetest.State) string {
-		if s.Changed("two") == 0 {
-			return "a change"
-		}
-		return ""
-	})
-	config, err := subnet.ParseAllocatedConfig([]byte(`{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	view := subnet.NewView()
-	view.SetRules(subnet.Rules{Config: config, PublicIPs: [2]netip.Addr{netip.MustParseAddr("192.0.2.200")}})
-	view.Apply(subnet.Event{Type: subnet.Page, Revision: 1, Put: slices.Collect(maps.Values(state.Leases))})
-	view.Apply(subnet.Event{Type: subnet.Synced, Revision: 1})
-	for p := range view.Peers {
-		if p.Name != "one" || p.Lease != one.Lease {
-			t.Errorf("%s is a peer: %+v", p.Name, p.Lease)
-		}
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
@@ -39,7 +40,7 @@ func (l *listing) add(w *watcher, o apiserver.Object) {
 		l.another = true
 	}
 	l.drop(o.Name)
-	n := &knownNode{uid: uidOf(&o), version: o.Version}
+	n := newKnownNode(&o)
 	if known != nil && known.uid == n.uid {
 		n.spec = known.spec
 		l.remembers = l.remembers || n.spec != nil
@@ -73,7 +74,9 @@ func (n *knownNode) subnets(o *apiserver.Object) (cidrs podCIDRs, ok bool) {
 	case o.Bad != nil:
 		return cidrs, true
 	case n.spec != nil:
-		return *n.spec, true
+		return n.spec.against(o), true
+	case n.disputed:
+		return cidrs, false
 	}
 	return annotated(o)
 }
@@ -109,7 +112,11 @@ func (w *watcher) finish(ctx context.Context, l *listing) error {
 		}
 		w.regress()
 	}
+	w.readUntil = time.Now().Add(completeFor)
 	if err := w.complete(ctx, l); err != nil {
+		return err
+	}
+	if err := l.resolve(ctx, w); err != nil {
 		return err
 	}
 	if !w.regressed {

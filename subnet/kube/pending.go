@@ -23,10 +23,11 @@ const (
 	completeFor = 10 * time.Second
 )
 
-// pendingNode is a Node with a lease whose subnets are not known: the cluster has not given it any yet, or its spec
-// could not be read.
+// pendingNode is a Node with a lease whose subnets are not known, or not for certain: the cluster has not given it any
+// yet, or its spec could not be read.
 type pendingNode struct {
 	object  apiserver.Object
+	verify  bool  // its lease was handed over and is to be compared with its spec; object has the name alone
 	again   bool  // there is a reason to read it again: it had an event since, or the read failed
 	err     error // why the latest read failed; nil: it did not
 	backoff backoff.Backoff
@@ -47,7 +48,10 @@ func (w *watcher) readPending(ctx context.Context, o *apiserver.Object, n *known
 		wait = &pendingNode{}
 		w.pending[o.Name] = wait
 	}
-	wait.object, wait.again = *o, true
+	wait.object, wait.verify, wait.again = *o, false, true
+	if n.disputed && !w.mayRead(wait) {
+		return podCIDRs{}, errUnread
+	}
 	cidrs, err := w.readSpec(ctx, wait, n)
 	if err == nil && !cidrs.none() {
 		w.settled(o.Name)
@@ -66,7 +70,7 @@ func (w *watcher) readSpec(ctx context.Context, wait *pendingNode, n *knownNode)
 	defer cancel()
 	node, err := w.readNode(limited, wait.object.Name)
 	switch {
-	case err == nil && node.UID != wait.object.UID:
+	case err == nil && uidOf(&node.Object) != n.uid:
 		err, wait.again = errUnread, false // it was registered again, and the watch will say so
 	case err == nil:
 		w.unreadChanged = w.unreadChanged || wait.err != nil
@@ -102,7 +106,12 @@ func (w *watcher) retryPending(ctx context.Context) error {
 	var b batch
 	w.readUntil = time.Now().Add(specTimeout)
 	for name, wait := range w.pending {
-		if n := w.nodes[name]; n != nil && wait.again && wait.backoff.Due(time.Now()) {
+		n := w.nodes[name]
+		switch {
+		case n == nil || !wait.again || !wait.backoff.Due(time.Now()):
+		case wait.verify:
+			w.verify(ctx, name, n, &b)
+		default:
 			o := wait.object
 			w.judge(ctx, &o, n, &b)
 		}
@@ -116,10 +125,15 @@ func (w *watcher) retryPending(ctx context.Context) error {
 // complete reads the specs that a list needs: flannel's Nodes do not name their subnets in their metadata. A Node that
 // cannot be read stays lacking, and keeps no other away. The error is that of an API server that cannot be used.
 func (w *watcher) complete(ctx context.Context, l *listing) error {
-	if len(l.lacking) >= manySpecs {
+	count := 0
+	for _, wait := range l.lacking {
+		if wait.again {
+			count++
+		}
+	}
+	if count >= manySpecs {
 		return w.completeMany(ctx, l)
 	}
-	w.readUntil = time.Now().Add(completeFor)
 	answers := false
 	for _, name := range slices.Sorted(maps.Keys(l.lacking)) {
 		wait, n := l.lacking[name], l.nodes[name]
@@ -152,7 +166,7 @@ func (w *watcher) completeMany(ctx context.Context, l *listing) error {
 	_, err := w.client.Nodes(ctx, o, func(page apiserver.NodePage) error {
 		for i := range page.Nodes {
 			node := &page.Nodes[i]
-			if wait := l.lacking[node.Name]; wait != nil && wait.object.UID == node.UID {
+			if l.lacking[node.Name] != nil && l.nodes[node.Name].uid == uidOf(&node.Object) {
 				l.complete(w, node.Name, specOf(node))
 			}
 		}
@@ -169,12 +183,22 @@ func (w *watcher) completeMany(ctx context.Context, l *listing) error {
 
 // complete notes the spec of a Node that lacked it.
 func (l *listing) complete(w *watcher, name string, cidrs podCIDRs) {
-	if cidrs.none() {
+	wait, n := l.lacking[name], l.nodes[name]
+	if cidrs.none() && !wait.verify {
 		return
 	}
-	l.nodes[name].spec = &cidrs
-	l.records[name] = w.names.record(&l.lacking[name].object, cidrs)
 	delete(l.lacking, name)
+	if !cidrs.none() {
+		n.spec = &cidrs
+	}
+	if !wait.verify {
+		l.records[name] = w.names.record(&wait.object, cidrs.against(&wait.object))
+		return
+	}
+	was := l.records[name]
+	if r := n.verified(name, subnetsOf(&was), cidrs); r.Bad != nil {
+		l.records[name] = r
+	}
 }
 
 // retain keeps the subnets of a Node that was known before the list and cannot be read now: podCIDRs never change, and
@@ -182,7 +206,10 @@ func (l *listing) complete(w *watcher, name string, cidrs podCIDRs) {
 func (l *listing) retain(w *watcher) {
 	for name, wait := range l.lacking {
 		old := w.nodes[name]
-		if wait.again && old != nil && old.leased && old.uid == l.nodes[name].uid && old.cidrs != [2]netip.Prefix{} {
+		if !wait.again || wait.verify || old == nil || !old.leased || old.uid != l.nodes[name].uid {
+			continue
+		}
+		if old.cidrs != [2]netip.Prefix{} {
 			l.records[name] = w.names.record(&wait.object, podCIDRs{subnets: old.cidrs})
 		}
 	}

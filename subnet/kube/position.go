@@ -50,6 +50,14 @@ type knownNode struct {
 	cidrs   [2]netip.Prefix // the subnets of that record, by Family; none if it is malformed
 	leased  bool            // a record was handed over and not deleted
 	spec    *podCIDRs       // of spec.podCIDRs, if those were read; they never change
+	order   int64           // see orderOf
+	// disputed: another Node names its subnets as well, so that its own annotation does not count, but its spec alone
+	disputed bool
+}
+
+// newKnownNode returns what is kept of a Node that was not known before.
+func newKnownNode(o *apiserver.Object) *knownNode {
+	return &knownNode{uid: uidOf(o), version: o.Version, order: orderOf(o)}
 }
 
 // take notes a record that is to be handed over, and reports whether it is another one than before.
@@ -58,13 +66,18 @@ func (n *knownNode) take(r *subnet.Record) bool {
 	if n.leased && n.sum == sum {
 		return false
 	}
-	n.leased, n.sum, n.cidrs = true, sum, [2]netip.Prefix{}
+	n.leased, n.sum, n.cidrs = true, sum, subnetsOf(r)
+	return true
+}
+
+// subnetsOf returns the subnets that a record has, by Family: none if it is malformed.
+func subnetsOf(r *subnet.Record) (cidrs [2]netip.Prefix) {
 	if r.Bad == nil {
 		for _, f := range subnet.Families() {
-			n.cidrs[f] = r.Endpoints[f].Subnet
+			cidrs[f] = r.Endpoints[f].Subnet
 		}
 	}
-	return true
+	return cidrs
 }
 
 // seed is of the hashes of this process.

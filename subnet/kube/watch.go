@@ -57,6 +57,7 @@ type watcher struct {
 	quiet     backoff.Backoff
 
 	readUntil     time.Time       // when reads of specs have taken long enough
+	disputed      backoff.Limiter // of reads of disputed Nodes
 	unreadLog     backoff.Limiter // of log lines about specs that cannot be read
 	unreadChanged bool            // which those are has changed since it was reported
 }

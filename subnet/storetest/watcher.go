@@ -255,7 +255,9 @@ func (w *Watcher) check(e subnet.Event) {
 		if r.Order <= 0 || r.Version <= 0 || r.Version > e.Revision {
 			bad("%q of order %d, version %d", r.Name, r.Order, r.Version)
 		}
-		if old, ok := w.state.Leases[r.Name]; ok && e.Type == subnet.Changed && r.Version <= old.Version {
+		old, ok := w.state.Leases[r.Name]
+		found := r.Version == old.Version && old.Bad == nil && r.Bad != nil
+		if ok && e.Type == subnet.Changed && r.Version <= old.Version && !found {
 			bad("%q of version %d was known as of %d", r.Name, r.Version, old.Version)
 		}
 	}
