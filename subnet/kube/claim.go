@@ -23,6 +23,7 @@ func (s *Store) Claim(ctx context.Context, _ *subnet.Record, want subnet.Lease) 
 		r, err := s.claim(ctx, name, want)
 		switch {
 		case err == nil:
+			s.claimed()
 			s.await(r.Version)
 			return r, nil
 		case !errors.Is(err, apiserver.ErrConflict) || try == conflicts:

@@ -133,6 +133,16 @@ func (f *fixture) delete(t *testing.T, key string) {
 	}
 }
 
+// eventually waits until check returns true.
+func eventually(t *testing.T, what string, check func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !check(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
 // addNode registers a Node, if it is not there yet, with podCIDRs.
 func (f *fixture) addNode(t *testing.T, name string, podCIDRs ...string) kubetest.Object {
 	t.Helper()

@@ -13,11 +13,14 @@ import (
 	"github.com/selvage-net/selvage/subnet/outage"
 )
 
-// identity names a record as it was given to Hold, whatever becomes of it.
+// identity names a record as it was given to Hold, whatever becomes of it. Nothing follows from which of two versions
+// is the higher one: a store that was restored from a backup counts from there again.
 type identity struct {
-	name  string
-	order int64
+	name           string
+	order, version int64
 }
+
+func identityOf(r subnet.Record) identity { return identity{r.Name, r.Order, r.Version} }
 
 // hold is a record that Hold keeps.
 type hold struct {
@@ -30,7 +33,7 @@ type hold struct {
 // Hold implements [subnet.Store]. There is nothing to renew: it watches this node's Node, and reads it again after each
 // fault.
 func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan subnet.Lease) error {
-	h := &hold{id: identity{held.Name, held.Order}, current: held}
+	h := &hold{id: identityOf(held), current: held}
 	return s.holdOn(ctx, h, changed, s.keep)
 }
 
@@ -221,13 +224,18 @@ func (s *Store) holding(h *hold, r subnet.Record) {
 func (s *Store) forget(held subnet.Record) subnet.Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id := identity{held.Name, held.Order}
-	latest, ok := s.latest[id]
-	delete(s.latest, id)
-	if ok && latest.Version > held.Version {
+	if latest, ok := s.latest[identityOf(held)]; ok {
+		delete(s.latest, identityOf(held))
 		return latest
 	}
 	return held
+}
+
+// claimed forgets what was held before: another claim has replaced it.
+func (s *Store) claimed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.latest)
 }
 
 // Release implements [subnet.Store]: the Node stays, and has no lease any more.

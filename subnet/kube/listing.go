@@ -106,7 +106,8 @@ func (w *watcher) list(ctx context.Context) (*listing, error) {
 func (w *watcher) finish(ctx context.Context, l *listing) error {
 	old := w.position
 	wiped := old.other(byList, l.p.stores[byList]) || old.other(byWatch, l.p.stores[byWatch])
-	if old.seen > 0 && !w.regressed && (l.another || wiped || l.p.seen < old.seen) {
+	back := l.p.seen < old.seen || l.p.seen == old.seen && len(l.nodes) != len(w.nodes)
+	if old.seen > 0 && !w.regressed && (l.another || wiped || back) {
 		if w.resumed || l.remembers {
 			return errHistory // and list again, without what is known of that history
 		}

@@ -93,6 +93,7 @@ func TestOtherHistory(t *testing.T) {
 		"the same":                           {10, "a", []apiserver.Object{one, two}, false},
 		"later":                              {30, "a", []apiserver.Object{at(one, 20), two}, false},
 		"one was deleted":                    {30, "a", []apiserver.Object{two}, false},
+		"one was deleted without a change":   {10, "a", []apiserver.Object{two}, true},
 		"all were registered again":          {30, "a", []apiserver.Object{objectOf(t, "one", "7", "10.244.7.0/24", 29)}, false},
 		"an earlier version":                 {9, "a", []apiserver.Object{one, two}, true},
 		"a Node as it was before":            {30, "a", []apiserver.Object{at(one, 4), two}, true},

@@ -13,17 +13,13 @@ import (
 )
 
 // waitUnread waits until a store cannot read these Nodes and no others.
-func waitUnread(t *testing.T, s *Store, names ...string) subnet.Unread {
+func waitUnread(t *testing.T, s *Store, names ...string) (u subnet.Unread) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		u := s.Unread()
-		if slices.Equal(u.Names, names) {
-			return u
-		}
-		if time.Now().After(end) {
-			t.Fatalf("unread are %+v, want %q", u, names)
-		}
-	}
+	eventually(t, fmt.Sprintf("unread %q", names), func() bool {
+		u = s.Unread()
+		return slices.Equal(u.Names, names)
+	})
+	return u
 }
 
 // TestOneNodeThatCannotBeRead: a Node of flannel's whose spec the API server does not show keeps no other away, at the

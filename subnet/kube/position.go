@@ -120,13 +120,19 @@ var (
 // noNode is the name of a Node that does not exist.
 const noNode = "selvage-no-node"
 
+// fewNodes is up to how many Nodes all of them are compared with another history. Of more, kubelets change one every
+// few seconds, since each writes every five minutes.
+const fewNodes = 32
+
 // check asks the store whether it has the history that was seen. The error is errHistory if it has another one, and
 // errForgotten if that cannot be found out any more.
 //
 // A store that was restored from a backup counts its versions from there again, and a watch that waits for a version
 // which it will reach in a month stays silent. It is recognised by a version in its future, or by a Node that had
 // changed when ours did: the server reads one key as it was then (resourceVersionMatch=Exact with metadata.name), from
-// its etcd and not from its cache.
+// its etcd and not from its cache. That is the Node that changed last. If it had not changed since the backup, both
+// histories have it, and the one that goes on from the backup can have passed our version with other Nodes changed. In
+// a small cluster, where a Node may not change for minutes, all of them are read after it.
 func (w *watcher) check(ctx context.Context) error {
 	p := &w.position
 	name := p.mark
@@ -161,5 +167,32 @@ func (w *watcher) check(ctx context.Context) error {
 		return errHistory
 	}
 	p.stores[byList] = store
+	if len(w.nodes) <= fewNodes {
+		return w.checkAll(ctx)
+	}
+	return nil
+}
+
+// checkAll is check for all Nodes. A server may answer from its cache, which can be of another history than its etcd if
+// that alone was restored.
+func (w *watcher) checkAll(ctx context.Context) error {
+	same, count := true, 0
+	o := apiserver.ListOptions{Exactly: w.position.seen}
+	_, err := w.client.List(ctx, apiserver.Nodes, o, func(page apiserver.Page) error {
+		for _, o := range page.Objects {
+			n := w.nodes[o.Name]
+			same = same && n != nil && n.version == o.Version
+			count++
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, apiserver.ErrExpired):
+		return errForgotten
+	case err != nil:
+		return fmt.Errorf("read the Nodes at version %d: %w", w.position.seen, err)
+	case !same || count != len(w.nodes):
+		return errHistory
+	}
 	return nil
 }

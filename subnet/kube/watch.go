@@ -33,8 +33,9 @@ const (
 //	 └──────── no, or it cannot be known ───────┘
 //
 // A list is a stream of its own if the server can do that; what follows comes on it as well. After a fault every node
-// waits for a time of its own, and the end of an outage costs the server one small request and one watch a node, and a
-// list only if its cache begins later than the last version that was seen. Such lists are spread by Options.ListSpread.
+// waits for a time of its own, and the end of an outage costs the server one small request and one watch a node (among
+// few Nodes, two requests), and a list only if its cache begins later than the last version that was seen. Such lists
+// are spread by Options.ListSpread.
 type watcher struct {
 	*Store
 	changed func(subnet.Event) error

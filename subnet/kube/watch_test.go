@@ -60,6 +60,8 @@ func (f *fixture) verbs() map[string]int {
 	for _, r := range f.standIn.Requests() {
 		what := r.Verb
 		switch {
+		case r.Query.Get("resourceVersionMatch") == "Exact":
+			what += " exact"
 		case r.Query.Get("fieldSelector") != "":
 			what += " one"
 		case r.Query.Get("sendInitialEvents") != "":
@@ -300,7 +302,7 @@ func TestCopiedAnnotations(t *testing.T) {
 	})
 }
 
-// TestAFewRequestsAfterAFault: a server that comes back with its history costs a small read and a watch, and no event.
+// TestAFewRequestsAfterAFault: a server that comes back with its history costs small reads and a watch, and no event.
 func TestAFewRequestsAfterAFault(t *testing.T) {
 	for _, streaming := range []bool{true, false} {
 		f := standIn(t, streaming)
@@ -318,7 +320,7 @@ func TestAFewRequestsAfterAFault(t *testing.T) {
 			t.Errorf("the events are %+v", state.Events)
 		}
 		got := f.verbs()
-		if got["LIST"]+got["WATCH initial"] > 0 || got["LIST one"] != 1 || got["WATCH"] != 1 {
+		if got["LIST"]+got["WATCH initial"] > 0 || got["LIST exact"] != 2 || got["WATCH"] != 1 {
 			t.Errorf("it took %v", got)
 		}
 	}
@@ -346,6 +348,64 @@ func TestRestoredAndAhead(t *testing.T) {
 	state := w.Synced(2)
 	if got := state.Names(); !slices.Equal(got, []string{"one"}) || state.Regressed != 1 {
 		t.Errorf("there is %q, %d snapshots are of another history", got, state.Regressed)
+	}
+}
+
+// turn makes n changes of objects that are no Nodes.
+func (f *fixture) turn(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		name := fmt.Sprintf("pod-%d", f.standIn.Version())
+		_, err := f.admin.Create(t.Context(), "/api/v1/namespaces/default/pods", map[string]any{
+			"kind": "Pod", "apiVersion": "v1", "metadata": map[string]any{"name": name, "namespace": "default"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestRestoredBeforeANodeChanged: a store can be restored from a backup after which no Node had changed, and pass the
+// version that was seen before anybody looks. It is another one all the same if a Node has changed there.
+func TestRestoredBeforeANodeChanged(t *testing.T) {
+	for name, harm := range map[string]func(t *testing.T, f *fixture){
+		"deleted": func(t *testing.T, f *fixture) {
+			if err := f.admin.DeleteNode(t.Context(), "two"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"added": func(t *testing.T, f *fixture) { f.addNode(t, "three", "10.244.3.0/24") },
+		"changed": func(t *testing.T, f *fixture) {
+			f.annotate(t, "two", map[string]any{DefaultPrefix + "public-ip": "192.0.2.9"})
+		},
+	} {
+		f := standIn(t, true)
+		f.leased(t, "two", "10.244.2.0/24")
+		f.leased(t, "one", "10.244.1.0/24") // changed last
+		s := f.openWith(t, Options{Node: "one", advance: time.Millisecond})
+		w := storetest.Watch(t, s, nil)
+		w.Synced(1)
+		saved := f.standIn.Backup()
+		f.turn(t, 10)
+		seen := f.standIn.Version()
+		w.Reached(seen) // by a bookmark
+		f.standIn.Stop()
+		f.standIn.Restore(saved)
+		f.standIn.Reject(1000, 503, 0)
+		f.start(t)
+		harm(t, f)
+		f.turn(t, int(seen-f.standIn.Version()))
+		if got := f.standIn.Version(); got != seen {
+			t.Fatalf("it is at version %d, and was at %d", got, seen)
+		}
+		f.standIn.Accept()
+		state := w.Synced(2)
+		leases := map[string]int{"deleted": 1, "added": 2, "changed": 2}[name]
+		ip := state.Leases["two"].Endpoints[subnet.IPv4].PublicIP
+		if state.Regressed != 1 || len(state.Leases) != leases ||
+			name == "changed" && ip != netip.MustParseAddr("192.0.2.9") {
+			t.Errorf("%s: there is %q, %d snapshots are of another history", name, state.Names(), state.Regressed)
+		}
 	}
 }
 
@@ -523,20 +583,12 @@ func TestOutage(t *testing.T) {
 	w := storetest.Watch(t, s, nil)
 	w.Synced(1)
 	f.standIn.Stop()
-	until := func(what string, check func() bool) {
-		t.Helper()
-		for end := time.Now().Add(patience); !check(); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("not within %s: %s", patience, what)
-			}
-		}
-	}
-	until("a logged outage", func() bool {
+	eventually(t, "a logged outage", func() bool {
 		o := s.Outage()
 		return o.Problem.Reason == subnet.ReasonRefused && len(kept.lines()) > 0
 	})
 	f.start(t)
-	until("its end", func() bool { return s.Outage().Since.IsZero() && len(kept.lines()) == 2 })
+	eventually(t, "its end", func() bool { return s.Outage().Since.IsZero() && len(kept.lines()) == 2 })
 	f.leased(t, "two", "10.244.2.0/24")
 	if state := w.There("two"); state.Synced != 1 {
 		t.Errorf("%d snapshots", state.Synced)
