@@ -29,7 +29,7 @@ type Options struct {
 	// NetConfPath is the file with the network config; empty: DefaultNetConfPath.
 	NetConfPath string
 	// NetworkCondition has the Node's condition NetworkUnavailable set to False once its network is up, see
-	// [Store.NetworkUp].
+	// [Store.AnnounceNetwork].
 	NetworkCondition bool
 	// ListSpread is the time over which the nodes of a cluster spread their lists when all of them have to list the
 	// Nodes again, because the API server was restarted or its etcd restored from a backup: each waits a random part of
