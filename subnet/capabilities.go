@@ -161,6 +161,11 @@ type Allocator interface {
 	// Allocates reports whether the store chooses the subnets. If so, Claim takes a lease without subnets and returns
 	// the record with those that the store gave, or fails with [ErrNotAllocated].
 	Allocates() bool
+	// Allocation returns the revision at which what the store has of this node was last changed, as Watch has last
+	// seen it; 0: it has seen nothing of it. If it has changed since a Claim that failed with [ErrNotAllocated], the
+	// node may have its subnets now. After such a change, Watch reports an event, if need be one without records. It
+	// answers at once and is asked at each step of the daemon's loop. Safe for concurrent use.
+	Allocation() int64
 }
 
 // NodeAdviser is implemented by a store in which an operator can say of a node by which addresses other nodes reach it.

@@ -80,6 +80,7 @@ type leaseHolder struct {
 	round    int                // counts holds, to recognise the late end of an earlier one
 	lastErr  string             // as logged
 	reason   status.Reason      // of lastErr
+	found    int64              // what the store had of this node before the latest claim, see allocation
 	rejected error              // why other nodes reject the held lease; nil: they accept it
 	badSince time.Time          // since when that is so, or the lease is lost; zero: it is good, or there was none yet
 	// conflict is the revision in which our lease names something that an older lease has, such as a MAC address; 0:
@@ -123,6 +124,10 @@ type holdResult struct {
 // claimBackoff spaces claims that fail.
 var claimBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: 10 * time.Second, Jitter: 0.2}
 
+// allocatedPause is the pause after a claim that found no subnet once the store may have one: the least, since another
+// process can change what the store has of this node as often as it likes.
+const allocatedPause = time.Second
+
 // lossBackoff spaces claims after a lease was lost. A lease that lasts for 64 pauses begins a new series.
 var lossBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: time.Minute, Jitter: 0.2, Settle: 64}
 
@@ -152,6 +157,9 @@ func (h *leaseHolder) step(ctx context.Context, wake *alarm) (gained bool) {
 	if h.phase == holding && h.final && !h.alone && h.question == "" && h.backoff.Due(wake.now) {
 		h.lookForClone(ctx)
 	}
+	if h.reason == status.NotAllocated && h.allocation() != h.found {
+		h.backoff.Limit(allocatedPause)
+	}
 	due := h.backoff.Due(wake.now) && h.losses.Due(wake.now)
 	if h.phase == idle && due && !h.cloned && h.view.Synced() && h.view.Revision() >= h.seen {
 		h.claim(ctx, wake.now)
@@ -165,6 +173,14 @@ func (h *leaseHolder) step(ctx context.Context, wake *alarm) (gained bool) {
 func (h *leaseHolder) storeAllocates() bool {
 	a, ok := h.store.(subnet.Allocator)
 	return ok && a.Allocates()
+}
+
+// allocation returns [subnet.Allocator.Allocation]; 0 if the store does not allocate.
+func (h *leaseHolder) allocation() int64 {
+	if a, ok := h.store.(subnet.Allocator); ok {
+		return a.Allocation()
+	}
+	return 0
 }
 
 // claim chooses subnets, unless the store does, and claims them in the background.
@@ -188,7 +204,7 @@ func (h *leaseHolder) claim(ctx context.Context, now time.Time) {
 		}
 	}
 	want := h.advertise(a.Subnets)
-	h.phase = claiming
+	h.phase, h.found = claiming, h.allocation()
 	h.start(func() {
 		record, err := h.store.Claim(ctx, a.Have, want)
 		select {

@@ -19,10 +19,12 @@ func (s *Store) Claim(ctx context.Context, _ *subnet.Record, want subnet.Lease) 
 	if err != nil {
 		return subnet.Record{}, err
 	}
+	s.waiting.Store(true) // before the Node is read: what changes then is not missed
 	for try := 1; ; try++ {
 		r, err := s.claim(ctx, name, want)
 		switch {
 		case err == nil:
+			s.waiting.Store(false)
 			s.claimed()
 			s.await(r.Version)
 			return r, nil

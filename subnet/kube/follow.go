@@ -220,7 +220,8 @@ func (w *watcher) note(ctx context.Context, e *apiserver.Event, b *batch) {
 // own takes in what is written on a Node if that is this node's own.
 func (w *watcher) own(o *apiserver.Object) {
 	if name, _ := w.knownName(); o.Name == name {
-		w.advised = w.advise(o) || w.advised
+		w.advised = w.advise(o) || w.waiting.Load() || w.advised
+		w.Store.own.Store(o.Version)
 	}
 }
 

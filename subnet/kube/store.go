@@ -23,6 +23,8 @@ type Store struct {
 
 	heard   atomic.Int64 // when Watch last got a sign of life, in nanoseconds of the Unix time; 0: never
 	awaited atomic.Int64 // the version of the latest claim: Watch reports as soon as it has passed it
+	own     atomic.Int64 // the version of this node's Node, as a Watch has last seen it
+	waiting atomic.Bool  // the latest claim found no subnet: Watch reports every change of this node's Node
 
 	mu     sync.Mutex
 	advice subnet.NodeAdvice // of this node's Node, as a Watch has last seen it
@@ -71,6 +73,9 @@ func (s *Store) Close() error { return s.client.Close() }
 
 // Allocates implements [subnet.Allocator].
 func (s *Store) Allocates() bool { return true }
+
+// Allocation implements [subnet.Allocator]: it is the version of this node's Node.
+func (s *Store) Allocation() int64 { return s.own.Load() }
 
 // Health implements [subnet.HealthReporter].
 func (s *Store) Health() subnet.Health {

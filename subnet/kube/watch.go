@@ -47,7 +47,7 @@ type watcher struct {
 	position  position
 	delivered int64 // the revision of the last event
 	advanceAt time.Time
-	advised   bool // the advice to this node has changed, and no event was delivered since
+	advised   bool // the advice to this node, or its allocation, has changed, and no event was delivered since
 
 	listed    bool // a list was handed over, and what came after it up to position.seen
 	synced    bool // a snapshot was handed over, ever

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -70,6 +71,36 @@ func allocatedCases() []testCase {
 			}
 			c.Nodes.Allocate(t, "one", subnetsOf(dual(1, ""), both...)...)
 			if r := claim(t, s, nil, want); r.Lease != dual(1, "a") {
+				t.Errorf("the record is %+v", r)
+			}
+		}},
+		{"a subnet that comes later is reported", func(t *testing.T, c Cluster) {
+			s := c.Nodes.Open(t, "one")
+			w := Watch(t, s, nil)
+			w.Synced(1)
+			a := s.(subnet.Allocator)
+			none := func() int64 {
+				t.Helper()
+				before := a.Allocation()
+				if r, err := s.Claim(t.Context(), nil, unallocated("a", both...)); !errors.Is(err, subnet.ErrNotAllocated) {
+					t.Errorf("the claim gives %+v, %v", r, err)
+				}
+				return before
+			}
+			changes := func(before int64, do func()) {
+				t.Helper()
+				n := len(w.Now().Events)
+				do()
+				w.Until(func(s State) string {
+					if now := a.Allocation(); len(s.Events) == n || now == before {
+						return fmt.Sprintf("an event; the allocation is %d", now)
+					}
+					return ""
+				})
+			}
+			changes(none(), func() { c.Nodes.Add(t, "one") })
+			changes(none(), func() { c.Nodes.Allocate(t, "one", subnetsOf(dual(1, ""), both...)...) })
+			if r := claim(t, s, nil, unallocated("a", both...)); r.Lease != dual(1, "a") {
 				t.Errorf("the record is %+v", r)
 			}
 		}},

@@ -45,6 +45,7 @@ type state struct {
 // node is a node that the store knows.
 type node struct {
 	since   int64
+	changed int64
 	subnets [2]netip.Prefix
 }
 
@@ -178,8 +179,8 @@ func (s *Server) AddNode(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.state.nodes[name]; !ok {
-		s.state.revision++
-		s.state.nodes[name] = node{since: s.state.revision}
+		s.step(subnet.Event{})
+		s.state.nodes[name] = node{since: s.state.revision, changed: s.state.revision}
 	}
 }
 
@@ -191,6 +192,8 @@ func (s *Server) Allocate(name string, subnets ...netip.Prefix) {
 	for _, p := range subnets {
 		n.subnets[subnet.FamilyOf(p.Addr())] = p
 	}
+	s.step(subnet.Event{})
+	n.changed = s.state.revision
 	s.state.nodes[name] = n
 }
 

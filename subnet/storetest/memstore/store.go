@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/selvage-net/selvage/subnet"
@@ -17,6 +18,8 @@ type Store struct {
 	server *Server
 	node   string        // whose client it is; of a store that allocates
 	ttl    time.Duration // of a lease without renewal; of a store in which the nodes allocate
+
+	allocation atomic.Int64 // as Watch has last seen it
 
 	mu     sync.Mutex
 	latest map[identity]subnet.Record // what Hold has made of records, for Release
@@ -53,6 +56,9 @@ func (s *Server) OpenNode(name string) *Store {
 // Allocates implements [subnet.Allocator].
 func (s *Store) Allocates() bool { return s.server.allocates }
 
+// Allocation implements [subnet.Allocator].
+func (s *Store) Allocation() int64 { return s.allocation.Load() }
+
 // Expires implements [subnet.Expirer].
 func (s Expiring) Expires(held subnet.Record) time.Time {
 	s.server.mu.Lock()
@@ -86,6 +92,9 @@ func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) err
 			}
 		}
 		seen = v.state.revision
+		if n, ok := v.state.nodes[s.node]; ok {
+			s.allocation.Store(n.changed)
+		}
 		v.mu.Unlock()
 		for _, e := range events {
 			if err := changed(e); err != nil {
