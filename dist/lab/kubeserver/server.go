@@ -41,7 +41,17 @@ type Options struct {
 	// to RBAC.
 	Users map[string][]string
 	Flags []string // appended to the command line
+
+	address string // for tests: that of the first try
 }
+
+const (
+	portTries = 5                      // times to start when the port was taken meanwhile
+	portWait  = 500 * time.Millisecond // until the next time on the same port
+)
+
+// errPortTaken means that another program uses the server's port.
+var errPortTaken = errors.New("the port is taken")
 
 // Admin is the user who may do everything.
 const Admin = "admin"
@@ -79,12 +89,6 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 		}
 	}()
 	s.opts.Host = cmp.Or(o.Host, "127.0.0.1")
-	l, err := net.Listen("tcp", net.JoinHostPort(s.opts.Host, "0"))
-	if err != nil {
-		return nil, err
-	}
-	s.address = l.Addr().String()
-	l.Close()
 	if s.ca, err = certs.New(o.Dir, "ca"); err != nil {
 		return nil, err
 	}
@@ -105,7 +109,28 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 	if s.etcd, err = etcdserver.Start(ctx, etcdserver.Options{Binary: o.Etcd, Dir: o.Dir}); err != nil {
 		return nil, err
 	}
-	return s, s.Resume(ctx)
+	for try := 1; ; try++ {
+		if s.address, err = choosePort(s.opts.Host); err != nil {
+			return nil, err
+		}
+		if try == 1 && o.address != "" {
+			s.address = o.address
+		}
+		err = s.launch(ctx)
+		if !errors.Is(err, errPortTaken) || try == portTries {
+			return s, err
+		}
+	}
+}
+
+// choosePort returns an address whose port is free. It may not be any more when the server listens.
+func choosePort(host string) (string, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
 }
 
 func (s *Server) file(name string) string { return filepath.Join(s.opts.Dir, name) }
@@ -141,14 +166,30 @@ func (s *Server) PID() int {
 	return s.running.PID()
 }
 
-// Resume starts the kube-apiserver, and waits until it is ready.
-func (s *Server) Resume(ctx context.Context) (err error) {
+// Resume starts the kube-apiserver, and waits until it is ready. A connection of another program may use its port as
+// its own for a moment.
+func (s *Server) Resume(ctx context.Context) error {
+	for try := 1; ; try++ {
+		err := s.launch(ctx)
+		if !errors.Is(err, errPortTaken) || try == portTries {
+			return err
+		}
+		select {
+		case <-time.After(portWait):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// launch starts the kube-apiserver, and waits until it is ready. It fails with errPortTaken if that is why it ended.
+func (s *Server) launch(ctx context.Context) error {
 	_, port, err := net.SplitHostPort(s.address)
 	if err != nil {
 		return err
 	}
 	key := s.file("service-accounts.key")
-	s.running, err = child.Start(s.file("kube-apiserver.log"), s.opts.Binary, append([]string{
+	running, err := child.Start(s.file("kube-apiserver.log"), s.opts.Binary, append([]string{
 		"--etcd-servers=" + s.etcd.Endpoint(), "--bind-address=" + s.opts.Host, "--secure-port=" + port,
 		"--tls-cert-file=" + s.file("kube-apiserver.pem"), "--tls-private-key-file=" + s.file("kube-apiserver.key"),
 		"--client-ca-file=" + s.ca.File, "--token-auth-file=" + s.file("tokens"), "--cert-dir=" + s.opts.Dir,
@@ -159,13 +200,21 @@ func (s *Server) Resume(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("start kube-apiserver: %w", err)
 	}
+	s.running = running
 	return s.ready(ctx)
 }
 
-// ready waits until the server says that it is ready.
+// ready waits until the server says that it is ready. On its port can be another server, which has no certificate of
+// our authority.
 func (s *Server) ready(ctx context.Context) error {
+	authority, err := os.ReadFile(s.ca.File)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority)
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots},
 	}}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -180,7 +229,12 @@ func (s *Server) ready(ctx context.Context) error {
 		}
 		select {
 		case <-s.running.Done():
-			return fmt.Errorf("kube-apiserver has ended (%v):\n%s", s.running.Err(), s.running.LogTail())
+			err, text := s.running.Err(), s.running.LogTail()
+			s.running = nil
+			if strings.Contains(text, "address already in use") {
+				return fmt.Errorf("%w: kube-apiserver cannot listen on %s:\n%s", errPortTaken, s.address, text)
+			}
+			return fmt.Errorf("kube-apiserver has ended (%v):\n%s", err, text)
 		case <-ctx.Done():
 			return fmt.Errorf("kube-apiserver is not ready: %w\n%s", err, s.running.LogTail())
 		case <-tick.C:
