@@ -204,7 +204,7 @@ func (c *cluster) daemon(node string) string {
 func (c *cluster) token(bound object) string {
 	c.Helper()
 	return c.create("/api/v1/namespaces/selvage/serviceaccounts/selvage/token", object{
-		"spec": object{"boundObjectRef": bound, "expirationSeconds": 3607},
+		"spec": object{"boundObjectRef": bound, "expirationSeconds": 3600},
 	}).Status.Token
 }
 
@@ -321,6 +321,8 @@ func testPolicy(t *testing.T, manifest, prefix string) {
 		c.denied(a, statusOfA, annotations(object{prefix + "public-ip-overwrite": "192.0.2.7"}), "may not change the annotation "+prefix+"public-ip-overwrite")
 		c.denied(a, statusOfA, object{"metadata": object{"labels": object{"node-role.kubernetes.io/control-plane": ""}}}, "may change no label")
 		c.denied(a, statusOfA, object{"metadata": object{"finalizers": []string{"example.org/stay"}}}, "may change no label")
+		c.denied(a, statusOfA, object{"metadata": object{"ownerReferences": []object{
+			{"apiVersion": "v1", "kind": "Namespace", "name": "selvage", "uid": "00000000-0000-4000-8000-000000000001"}}}}, "may change no label")
 		c.denied(a, statusOfA, condition("Ready", "False", now), "may change no condition")
 		c.denied(a, statusOfA, condition("Other", "True", now), "may change no condition")
 		c.denied(a, statusOfA, object{"status": object{"capacity": object{"cpu": "64"}}}, "may change nothing of its Node's status")
