@@ -37,9 +37,11 @@ type Server struct {
 	address string // once it has listened
 	http    *http.Server
 	serving sync.WaitGroup
+	another bool // see Another
 
-	mu       sync.Mutex
+	mu       *sync.Mutex // of the store, and all below
 	store    *store
+	begins   int64 // the version that the server's cache begins with, see Another
 	token    string
 	identity [2]string // of flow control: see identify
 	denied   []string
@@ -70,10 +72,19 @@ func New(o Options) *Server {
 	if o.Bookmarks == 0 {
 		o.Bookmarks = time.Second
 	}
-	s := &Server{opts: o, token: o.Token, store: newStore(), stop: make(chan struct{})}
+	s := &Server{opts: o, token: o.Token, mu: &sync.Mutex{}, store: newStore(), stop: make(chan struct{})}
 	s.identity = [2]string{newUID(), newUID()}
 	close(s.stop)
 	return s
+}
+
+// Another returns another API server of the same cluster: it has the same objects, and all else of its own. Its cache
+// begins at its start, as that of a real server does: a watch cannot go on from before. Wipe neither of the two.
+func (s *Server) Another() *Server {
+	n := New(s.opts)
+	n.opts.Address = ""
+	n.mu, n.store, n.identity, n.another = s.mu, s.store, s.identity, true
+	return n
 }
 
 // Start listens on a port of its own, the same after each Stop, and serves.
@@ -89,6 +100,9 @@ func (s *Server) Start() error {
 	s.address = listener.Addr().String()
 	s.mu.Lock()
 	s.stop = make(chan struct{})
+	if s.another {
+		s.begins = s.store.version
+	}
 	s.mu.Unlock()
 	s.http = &http.Server{Handler: http.HandlerFunc(s.serve), ErrorLog: quiet(), ReadHeaderTimeout: time.Minute}
 	if s.opts.CertFile != "" {

@@ -107,6 +107,7 @@ func (x *watcher) follow(ctx context.Context, stop <-chan struct{}, bookmarks bo
 		s.mu.Lock()
 		list, moved, known := s.store.after(x.target.stored(), x.last)
 		version, frozen := s.store.version, s.frozen
+		known = known && x.last >= s.begins
 		s.mu.Unlock()
 		if !known {
 			f := gone("too old resource version: %d (%d)", x.last, version).(*failure)
