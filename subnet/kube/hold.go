@@ -62,7 +62,7 @@ func (s *Store) holdOn(ctx context.Context, h *hold, changed <-chan subnet.Lease
 		if !errors.Is(err, apiserver.ErrEnded) {
 			trouble.Failure(err, string(apiserver.ProblemOf(err).Reason))
 		}
-		if changed, err = h.rest(ctx, wait, changed); err != nil {
+		if changed, err = h.rest(ctx, obey(err, wait), changed); err != nil {
 			return fmt.Errorf("hold the lease of Node %s: %w", held.Name, err)
 		}
 	}

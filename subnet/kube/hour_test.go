@@ -107,6 +107,39 @@ func TestAnHourOfHolding(t *testing.T) {
 	})
 }
 
+// TestRetryAfterIsObeyed: a server that wants not to be asked for a minute is not, although all attempts fail.
+func TestRetryAfterIsObeyed(t *testing.T) {
+	f := standIn(t, true)
+	f.standIn.Reject(1, 429, 60)
+	_, rejected := f.open(t, "one").Claim(t.Context(), nil, wanted("one"))
+	if apiserver.RetryAfter(rejected) != time.Minute {
+		t.Fatal(rejected)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := idleWatcher(t)
+		few := func(what string, n int, err error) {
+			t.Helper()
+			if err != nil || n < 30 || n > 61 {
+				t.Errorf("%s: %d attempts in an hour, %v", what, n, err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		n := 0
+		err := w.run(ctx, func(context.Context) error { n++; return rejected })
+		few("watch", n, err)
+		ctx, cancel = context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		n = 0
+		err = w.holdOn(ctx, &hold{}, nil, func(_ context.Context, _ *hold, c <-chan subnet.Lease, _ *outage.Outage) (
+			<-chan subnet.Lease, error) {
+			n++
+			return c, rejected
+		})
+		few("hold", n, err)
+	})
+}
+
 // TestRefusal: an error of the callback ends a Watch, also while that waits.
 func TestRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -164,14 +164,14 @@ func (w *watcher) adopt(l *listing) error {
 	var b batch
 	for name, n := range w.nodes {
 		if _, ok := l.records[name]; n.leased && !ok {
-			b.delete(name)
+			b.deleted = append(b.deleted, name)
 		}
 	}
 	for name, r := range l.records {
 		n, old := l.nodes[name], w.nodes[name]
 		n.take(&r)
 		if old == nil || !old.leased || old.sum != n.sum {
-			b.put(r)
+			b.puts = append(b.puts, r) // each name comes once
 		}
 	}
 	w.nodes, w.position = l.nodes, l.p

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/selvage-net/selvage/backoff"
@@ -133,13 +134,22 @@ func (w *watcher) run(ctx context.Context, step func(context.Context) error) err
 			w.doubt = true
 			w.contact.Failure(err, string(apiserver.ProblemOf(err).Reason))
 		}
-		if err := w.rest(ctx, wait); err != nil {
+		if err := w.rest(ctx, obey(err, wait)); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
 	}
+}
+
+// obey returns how long to wait after err, instead of wait: for as long as the server wants not to be asked, and a
+// random part more, since it says the same to all nodes.
+func obey(err error, wait time.Duration) time.Duration {
+	if after := apiserver.RetryAfter(err); after > 0 {
+		wait = max(wait, after+rand.N(after))
+	}
+	return wait
 }
 
 // step goes on from where the watcher is until something breaks. It always returns an error.
