@@ -129,7 +129,7 @@ func (w *watcher) verify(ctx context.Context, name string, n *knownNode, b *batc
 	}
 }
 
-// disputedNode is a Node whose spec has to be read, and of which nothing else is wanted.
+// disputedNode is a Node whose spec has to be read, and of which nothing else is needed.
 func disputedNode(name string) *pendingNode {
 	return &pendingNode{object: apiserver.Object{Name: name}, again: true, verify: true}
 }
