@@ -107,7 +107,7 @@ bench: ## measure against iproute2 and the targets; 12 minutes; BENCH='--only st
 	@bin/bench --json bin/bench.json --text bin/bench.txt --picture bin/bench.svg $(BENCH)
 .PHONY: bench-kube
 bench-kube: override BENCH := --only kube $(BENCH)
-bench-kube: bin/k8s/kube-apiserver bin/flanneld bench ## measure the Kubernetes store beside etcd's and flanneld; 10 minutes
+bench-kube: bin/k8s/kube-apiserver bin/flanneld bench ## measure the Kubernetes store among 5,000 Nodes; 10 minutes
 soak: packages-bench build tools bin/bench ## look for leaks under fast churn and faults; 10 minutes; SOAK='--soak 1m'
 	@bin/bench --only soak --judge --json bin/soak.json --text bin/soak.txt $(SOAK)
 packages-bench:

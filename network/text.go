@@ -27,8 +27,9 @@ func linkCommand(name string, l Link) string {
 	if l.Settings != nil {
 		text += " " + l.Settings.Args()
 	}
-	text += fmt.Sprintf("\nip link set %s%s alias %s addrgenmode %s %s", name,
-		when(l.Master != "", " master "+l.Master), l.Alias, choose(l.AddrGen, "eui64", "none"), choose(l.Up, "up", "down"))
+	text += fmt.Sprintf("\nip link set %s%s alias %s addrgenmode %s %s",
+		name, when(l.Master != "", " master "+l.Master), l.Alias,
+		choose(l.AddrGen, "eui64", "none"), choose(l.Up, "up", "down"))
 	if l.TxChecksum != AsItIs {
 		text += fmt.Sprintf("\nethtool -K %s tx-checksum-ip-generic %s", name, choose(l.TxChecksum == On, "on", "off"))
 	}

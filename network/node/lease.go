@@ -124,11 +124,11 @@ type holdResult struct {
 // claimBackoff spaces claims that fail.
 var claimBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: 10 * time.Second, Jitter: 0.2}
 
-// allocatedPause is the pause after a claim that found no subnet once the store may have one: the least, since another
+// allocatedWait is the wait after a claim that found no subnet once the store may have one: the least, since another
 // process can change what the store has of this node as often as it likes.
-const allocatedPause = time.Second
+const allocatedWait = time.Second
 
-// lossBackoff spaces claims after a lease was lost. A lease that lasts for 64 pauses begins a new series.
+// lossBackoff spaces claims after a lease was lost. A lease that lasts for 64 waits begins a new series.
 var lossBackoff = backoff.Policy{Min: 100 * time.Millisecond, Max: time.Minute, Jitter: 0.2, Settle: 64}
 
 const (
@@ -158,7 +158,7 @@ func (h *leaseHolder) step(ctx context.Context, wake *alarm) (gained bool) {
 		h.lookForClone(ctx)
 	}
 	if h.reason == status.NotAllocated && h.allocation() != h.found {
-		h.backoff.Limit(allocatedPause)
+		h.backoff.Limit(allocatedWait)
 	}
 	due := h.backoff.Due(wake.now) && h.losses.Due(wake.now)
 	if h.phase == idle && due && !h.cloned && h.view.Synced() && h.view.Revision() >= h.seen {

@@ -372,7 +372,7 @@ func TestHolderAllocated(t *testing.T) {
 		server.AddNode("elder")
 		server.AddNode("this")
 		server.Allocate("this", first)
-		l.run(t, 2*allocatedPause) // and not as long as the pause had become
+		l.run(t, 2*allocatedWait) // and not as long as the wait had become
 		if !l.final || l.record.Name != "this" || l.subnets[subnet.IPv4] != first {
 			t.Fatalf("final %t with %+v", l.final, l.record)
 		}

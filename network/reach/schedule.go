@@ -14,8 +14,8 @@ const (
 	Misses = 4
 	// Timeout is how long an answer may take; less with a shorter interval.
 	Timeout = 1500 * time.Millisecond
-	// together is the part of the interval within which a probe is sent early, with one that is due, so that all are soon
-	// sent at once: at rest, waking the process costs more than a probe.
+	// together is the part of the interval within which a probe is sent early, with one that is due, so that all are
+	// soon sent at once: at rest, waking the process costs more than a probe.
 	together = 2
 )
 

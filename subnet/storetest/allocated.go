@@ -82,7 +82,8 @@ func allocatedCases() []testCase {
 			none := func() int64 {
 				t.Helper()
 				before := a.Allocation()
-				if r, err := s.Claim(t.Context(), nil, unallocated("a", both...)); !errors.Is(err, subnet.ErrNotAllocated) {
+				r, err := s.Claim(t.Context(), nil, unallocated("a", both...))
+				if !errors.Is(err, subnet.ErrNotAllocated) {
 					t.Errorf("the claim gives %+v, %v", r, err)
 				}
 				return before
