@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -130,8 +129,13 @@ func TestKubernetes(t *testing.T) {
 			if err == nil && file.Subnets[subnet.IPv4].Masked().String() != "10.5.9.0/24" {
 				err = fmt.Errorf("the subnet file has %v", file.Subnets)
 			}
-			return errors.Join(err, ready(ctx, three))
+			return err
 		})
+		reason(ctx, t, three, status.SubnetChanged) // its pod has an address of the old one
+		if err := l.DelPod(ctx, l.Pods()[2]); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(ctx, t, "ready without that pod", func() error { return ready(ctx, three) })
 		leases, err := l.Store().Leases(ctx)
 		if err != nil || len(leases) != 3 || leases[2].Endpoints[subnet.IPv4].Subnet.String() != "10.5.9.0/24" {
 			t.Errorf("leases %+v, %v", leases, err)
