@@ -6,7 +6,8 @@ import (
 	"github.com/selvage-net/selvage/backoff"
 )
 
-// Pauses between two attempts at one key. The longest is also how long a key can stay wrong after a conflict has ended.
+// Backoffs between two attempts at one key. The longest is also how long a key can stay wrong after a conflict has
+// ended.
 const (
 	minBackoff  = 5 * time.Millisecond
 	maxBackoff  = 500 * time.Millisecond
@@ -45,8 +46,8 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 		p = &retry{}
 		t.retries[k] = p
 	}
-	// Settled: the key was left alone for eight backoffs, the one after the attempt and seven more. So only changes more
-	// frequent than that make the backoff grow.
+	// Settled: the key was left alone for eight backoffs, the one after the attempt and seven more. So only changes
+	// more frequent than that make the backoff grow.
 	policy := backoff.Policy{Min: minBackoff, Max: maxBackoff, Settle: 7}
 	if !t.hasFailed(k) && p.Settled(policy, now) {
 		*p = retry{}

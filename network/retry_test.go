@@ -240,7 +240,7 @@ func TestBackOff(t *testing.T) {
 }
 
 // TestLinkStirred: a route that could not be set while its interface was away is tried soon after that is back, however long
-// it was, and one out of another interface keeps its pause.
+// it was, and one out of another interface keeps its backoff.
 func TestLinkStirred(t *testing.T) {
 	r, kernel := newReconciler()
 	kernel.links["eth0"], kernel.links["eth1"] = Link{Up: true}, Link{Up: true}
@@ -317,8 +317,8 @@ func TestNewValueIsTriedAtOnce(t *testing.T) {
 			got = r.Pass(now)
 			now = got.Retry
 		}
-		if pause := fdb.retries[key].At().Sub(last); pause != maxBackoff {
-			t.Fatalf("%s: the pause is %v", tt.name, pause)
+		if wait := fdb.retries[key].At().Sub(last); wait != maxBackoff {
+			t.Fatalf("%s: the backoff is %v", tt.name, wait)
 		}
 		kernel.refuse, kernel.calls = nil, nil
 		tt.change(fdb)

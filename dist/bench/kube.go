@@ -88,8 +88,12 @@ func kubes(ctx context.Context, b *bench) (err error) {
 
 // loadAverage is the machine's, for the reader to judge the figures by.
 func loadAverage() string {
-	text, _ := os.ReadFile("/proc/loadavg") // what cannot be read is not told
-	return "load average " + strings.Join(strings.Fields(string(text))[:3], " ")
+	text, err := os.ReadFile("/proc/loadavg")
+	fields := strings.Fields(string(text))
+	if err != nil || len(fields) < 3 {
+		return "load average unknown"
+	}
+	return "load average " + strings.Join(fields[:3], " ")
 }
 
 // kubeMeasure starts each daemon several times, in turns, and then once for longer.

@@ -40,7 +40,9 @@ type started struct {
 const settle = time.Second
 
 // start runs a daemon on a new node until all is in place, and a while longer. then, if not nil, goes on with the node.
-func (b *bench) start(ctx context.Context, p program, c store, wait time.Duration, then func(*node, *daemon) error) (s started, err error) {
+func (b *bench) start(
+	ctx context.Context, p program, c store, wait time.Duration, then func(*node, *daemon) error,
+) (s started, err error) {
 	n, err := b.node()
 	if err != nil {
 		return s, err

@@ -171,7 +171,7 @@ func says(n *lab.Node, text string) error {
 }
 
 // waitSays waits until the last run of a node's daemon has logged a text. The daemon writes its log in the background, so
-// a line may come after the readiness that it tells of.
+// a line may come after the readiness that it reports.
 func waitSays(ctx context.Context, t *testing.T, n *lab.Node, text string) {
 	t.Helper()
 	waitFor(ctx, t, "the log", func() error { return says(n, text) })

@@ -29,7 +29,9 @@ func (c *Cluster) nodeObject(ctx context.Context, name string) (o nodeObject, er
 
 // registered waits until a node's daemon has its lease on another Node than before, and nothing to report but, perhaps,
 // one problem. It returns the Node.
-func (s *suite) registered(ctx context.Context, n *Node, before string, problem status.Reason) (o nodeObject, err error) {
+func (s *suite) registered(
+	ctx context.Context, n *Node, before string, problem status.Reason,
+) (o nodeObject, err error) {
 	err = s.eventually(ctx, "the lease of "+n.Name(), func() (err error) {
 		if o, err = s.nodeObject(ctx, n.Name()); err != nil {
 			return err

@@ -127,8 +127,8 @@ func tokensRotated(ctx context.Context, s *suite) ([]string, error) {
 	return []string{"the daemons have tokens of another key, and the API server refuses the old ones", seen}, err
 }
 
-// restartControl restarts the control plane. An API server that ends in an orderly way takes a minute for it and removes
-// itself from its service, which a kube-proxy may need another minute to notice the end of.
+// restartControl restarts the control plane. An API server that ends in an orderly way takes a minute for that, and
+// removes itself from its Service; a kube-proxy may need another minute to notice that it is back.
 func (s *suite) restartControl(ctx context.Context) error {
 	if err := s.stop(ctx, controllers, scheduler); err != nil {
 		return err

@@ -107,8 +107,8 @@ func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
 		case errors.Is(err, unix.ENOBUFS):
 			// The kernel queues nothing more on a socket that overran until its queue has been received, and reports
 			// that only once (netlink_overrun in net/netlink/af_netlink.c): changes between a full resync and that
-			// moment would be missed forever. A new socket gets everything from now on; the resync supersedes the old one's
-			// queue.
+			// moment would be missed forever. A new socket gets everything from now on; the resync supersedes the old
+			// one's queue.
 			fresh, err := subscribe(ctx)
 			if err != nil {
 				return err

@@ -221,7 +221,7 @@ func (s *Store) commit(ctx context.Context, compare []clientv3.Cmp, ops, otherwi
 		if err == nil {
 			return resp, nil
 		}
-		if try == 3 || !unsettled(err) || !s.wait(ctx, pause.pause()) {
+		if try == 3 || !unsettled(err) || !s.wait(ctx, pause.wait()) {
 			return nil, s.explain(ctx, err)
 		}
 	}

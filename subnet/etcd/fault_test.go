@@ -165,7 +165,7 @@ func TestRetriesGetRarer(t *testing.T) {
 		for range 3 {
 			want := retryFirst
 			for i := range 16 {
-				if got := r.pause(); got < want/2 || got > want {
+				if got := r.wait(); got < want/2 || got > want {
 					t.Errorf("pause %d of %s, want up to %s", i, got, want)
 				}
 				if i >= quick {

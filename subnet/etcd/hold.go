@@ -76,7 +76,7 @@ func (s *Store) Hold(ctx context.Context, held subnet.Record, changed <-chan sub
 			return fmt.Errorf("hold %s: %w", held.Name, err)
 		case err != nil:
 			trouble.Failure(err, adviceOf(err))
-			wait = min(again.pause(), wait)
+			wait = min(again.wait(), wait)
 		default:
 			trouble.Over()
 			again.reset()

@@ -24,7 +24,7 @@ type retry struct {
 }
 
 // newRetry returns one for Watch or Hold. One of several members can be unusable, for example cut off from the others,
-// and each request goes to another member: that must cost a few attempts and no long pause.
+// and each request goes to another member: that must cost a few attempts and no long wait.
 func (s *Store) newRetry() retry {
 	return retry{last: s.opts.retryLast, quick: 2 * (len(s.opts.Endpoints) - 1)}
 }
@@ -32,9 +32,9 @@ func (s *Store) newRetry() retry {
 // reset is for after a success.
 func (r *retry) reset() { r.backoff.Reset() }
 
-// pause returns how long to wait now: a random part, at least half, of the current step, so that nodes that failed
+// wait returns how long to wait now: a random part, at least half, of the current step, so that nodes that failed
 // together do not come back together.
-func (r *retry) pause() time.Duration {
+func (r *retry) wait() time.Duration {
 	return r.backoff.Next(backoff.Policy{Min: retryFirst, Max: r.last, Quick: r.quick, Jitter: 0.5}, time.Now())
 }
 

@@ -111,7 +111,7 @@ func (s *Store) Watch(ctx context.Context, changed func(subnet.Event) error) err
 		default:
 			s.contact.Failure(err, adviceOf(err))
 		}
-		if !s.wait(ctx, again.pause()) {
+		if !s.wait(ctx, again.wait()) {
 			return nil
 		}
 	}

@@ -8,9 +8,9 @@ import (
 )
 
 // bufferSize is half of what a socket holds for an agent that does not read, in bytes of the kernel's accounting
-// (SO_RCVBUF in socket(7)). A small datagram counts for 768, so it holds those of two streams, at 500 datagrams a second
-// each, for twenty seconds. The default holds a quarter of a second, for which a busy machine may well keep an agent
-// from running.
+// (SO_RCVBUF in socket(7)). A small datagram counts for 768, so it holds those of two streams, at 500 datagrams a
+// second each, for twenty seconds. The default holds a quarter of a second, for which a busy machine may well keep an
+// agent from running.
 const bufferSize = 8 << 20
 
 // widen gives a socket that buffer, beyond net.core.rmem_max if the agent has CAP_NET_ADMIN.

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// settle is how long an answer to a datagram is waited for before it is taken for lost. On a busy machine, it may wait in
+// settle is how long an answer to a datagram is waited for before it counts as lost. On a busy machine, it may stay in
 // the buffer of a socket for a while.
 const settle = 5 * time.Second
 
