@@ -69,8 +69,8 @@ func (s *suite) losses(ctx context.Context) (sum agent.Losses, of []string, err 
 
 // watched does something to the cluster and wants none of it to be noticed by pods: not a datagram lost, no pod restarted, no
 // other address, and the path outside as before. If the machine dropped at least as many packets as were lost, because
-// it was too busy to take them or for the agents to read them, the loss says nothing: then it is done again, a few times
-// at most.
+// it was too busy to take them or for the agents to read them, the loss says nothing: then it is done again, a few
+// times at most.
 func watched(run func(context.Context, *suite) ([]string, error)) func(context.Context, *suite) ([]string, error) {
 	return func(ctx context.Context, s *suite) (found []string, err error) {
 		const tries = 4
