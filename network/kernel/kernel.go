@@ -31,8 +31,10 @@ type Kernel struct {
 	links  map[int32]string // names of all devices by interface index
 	byName map[string]int32 // the inverse of links
 	// fresh devices have been down since they were created: nothing on them can have disappeared.
-	fresh  map[int32]struct{}
-	filter *vtepfilter.Filter // of VTEPs; nil if there is none
+	fresh map[int32]struct{}
+	// unfinished devices were reported as they were while they were being made, see readUnfinished.
+	unfinished map[string]struct{}
+	filter     *vtepfilter.Filter // of VTEPs; nil if there is none
 	// ethtool is opened on first use, see features.
 	ethtool *ethtool.Ethtool
 	// lostNexthops were reported as deleted, and their routes are still in the tables.
@@ -89,6 +91,7 @@ func Open(tables *network.Tables) (*Kernel, error) {
 		byName: map[string]int32{},
 		fresh:  map[int32]struct{}{},
 
+		unfinished:   map[string]struct{}{},
 		lostNexthops: map[network.NexthopID]struct{}{},
 		suspects:     map[string]struct{}{},
 		foreign:      newForeign(),

@@ -111,6 +111,7 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	// been down in between.
 	switch {
 	case fresh: // since it was created, or moved here, nothing has disappeared
+		k.unfinished[m.name] = struct{}{}
 	case !m.link.Up && k.isForeign(m.name):
 		k.foreignDown(m.name)
 	case !m.link.Up || last.Present && !last.Have.Up:

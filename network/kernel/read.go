@@ -83,7 +83,7 @@ func (k *Kernel) readSuspects() error {
 		t.Neighbours.Mark()
 		t.Nexthops.Mark()
 		t.Routes.Mark()
-		err := k.readSuspectLinks()
+		err := k.readLinksOf(k.suspects)
 		if err == nil {
 			err = k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, k.observeDumped, &zeros{unix.SizeofIfAddrmsg})
 		}
@@ -114,12 +114,12 @@ func (k *Kernel) readSuspects() error {
 	})
 }
 
-// readSuspectLinks reads the suspected devices: the kernel does not notify of changes to one that is down
-// (netdev_state_change in net/core/dev.c). The names of devices come from notifications.
-func (k *Kernel) readSuspectLinks() error {
+// readLinksOf reads devices by name: the kernel does not notify of changes to one that is down (netdev_state_change in
+// net/core/dev.c). The names of devices come from notifications.
+func (k *Kernel) readLinksOf(names map[string]struct{}) error {
 	return k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func(_ uint16, data []byte) {
 		m, ok := decodeLink(data)
-		if _, suspected := k.suspects[m.name]; !ok || !suspected || k.links[m.index] != m.name {
+		if _, asked := names[m.name]; !ok || !asked || k.links[m.index] != m.name {
 			return
 		}
 		k.complete(&m)
@@ -128,6 +128,18 @@ func (k *Kernel) readSuspectLinks() error {
 		}
 		k.observeTended(m)
 	}, nl.NewIfInfomsg(unix.AF_UNSPEC))
+}
+
+// readUnfinished reads the devices that were reported as they were while they were being made, unless the last report
+// has them as desired. A device takes several changes, and the kernel notifies of each: the reports of the last ones
+// may not have arrived yet, and the device is not as an earlier one says.
+func (k *Kernel) readUnfinished() error {
+	for name := range k.unfinished {
+		if c := k.tables.Links.Get(name); c.Wanted && (!c.Present || c.Have != c.Want) {
+			return repeated(func() error { return k.readLinksOf(k.unfinished) })
+		}
+	}
+	return nil
 }
 
 // familyIndex is 0 for IPv4 and 1 for IPv6.

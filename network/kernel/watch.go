@@ -155,12 +155,16 @@ func (k *Kernel) Observe() error {
 		err = k.readSuspects()
 	}
 	if err == nil && !reread {
+		err = k.readUnfinished()
+	}
+	if err == nil && !reread {
 		err = k.readForeign()
 	}
 	if err == nil {
 		err = k.readAgain()
 	}
 	clear(k.suspects)
+	clear(k.unfinished)
 	k.foreign.clear()
 	if err != nil {
 		k.RequestResync() // try again
