@@ -50,6 +50,7 @@ func layers() []layer {
 			below: []string{"domain", "backend"}, pure: true},
 
 		{name: "reach", packages: []string{"network/reach"}, below: []string{"domain"}, pure: true},
+		{name: "policies", packages: []string{"network/policy"}, below: []string{"backoff", "domain"}, pure: true},
 
 		// The edges: files, stores, the kernel. A store knows nothing of the kernel, nor the kernel of stores.
 		{name: "file replacement", packages: []string{"subnet/wholefile"}, external: []string{renameio}},
