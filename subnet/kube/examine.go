@@ -111,8 +111,8 @@ var errEnough = errors.New("enough")
 
 // anyAllocated reports whether one of the cluster's Nodes, of those on the first page, has a podCIDR.
 func (s *Store) anyAllocated(ctx context.Context) (found bool, err error) {
-	_, err = s.client.Nodes(ctx, apiserver.ListOptions{AnyVersion: true}, func(p apiserver.NodePage) error {
-		for _, n := range p.Nodes {
+	_, err = s.client.Nodes(ctx, apiserver.ListOptions{AnyVersion: true}, func(p apiserver.PageOf[apiserver.Node]) error {
+		for _, n := range p.Objects {
 			found = found || len(n.PodCIDRs) > 0
 		}
 		return errEnough

@@ -163,9 +163,9 @@ func (w *watcher) probe(ctx context.Context) error {
 // completeMany is complete for so many Nodes that a list costs less.
 func (w *watcher) completeMany(ctx context.Context, l *listing) error {
 	o := apiserver.ListOptions{NotOlderThan: l.p.seen}
-	_, err := w.client.Nodes(ctx, o, func(page apiserver.NodePage) error {
-		for i := range page.Nodes {
-			node := &page.Nodes[i]
+	_, err := w.client.Nodes(ctx, o, func(page apiserver.PageOf[apiserver.Node]) error {
+		for i := range page.Objects {
+			node := &page.Objects[i]
 			if l.lacking[node.Name] != nil && l.nodes[node.Name].uid == uidOf(&node.Object) {
 				l.complete(w, node.Name, specOf(node))
 			}

@@ -12,8 +12,12 @@ type Resource struct {
 	Namespace string // empty: those of all namespaces, or objects that have none
 }
 
-// Nodes is the resource of the cluster's Nodes.
-var Nodes = Resource{Version: "v1", Name: "nodes"}
+// The resources that selvage reads.
+var (
+	Nodes      = Resource{Version: "v1", Name: "nodes"}
+	Namespaces = Resource{Version: "v1", Name: "namespaces"}
+	Pods       = Resource{Version: "v1", Name: "pods"}
+)
 
 // Object is the metadata of an object (meta/v1 ObjectMeta), as far as selvage needs it.
 type Object struct {
@@ -26,6 +30,8 @@ type Object struct {
 	Deleting bool      // has a deletionTimestamp: it is about to be deleted
 	// Annotations are those of [Options.Annotations] that it has.
 	Annotations map[string]string
+	// Labels are all labels that it has; read by [Client.Labelled] and [Client.Pods] alone.
+	Labels map[string]string
 	// Bad is why the object is malformed or exceeds the limits of this package, such as an annotation of more than
 	// [MaxAnnotation] bytes; nil: it is not. The object then has its name and version, and may lack anything else.
 	Bad error
@@ -39,15 +45,18 @@ const (
 	MaxObject = 4 << 20
 )
 
-// Page is a part of a list.
-type Page struct {
+// Page is a part of a list of metadata.
+type Page = PageOf[Object]
+
+// PageOf is a part of a list.
+type PageOf[T any] struct {
 	// First is set on the first page of a list. A list begins again if the server has forgotten its version while it
 	// was read (410): what came before the page is void.
 	First bool
 	// Version is the resourceVersion of the whole list, the same on all pages since First. A watch starts from it.
 	Version int64
 	Store   Identity // as the answer to the list names it
-	Objects []Object // at most [PageSize]; the slice is the callee's
+	Objects []T      // at most [PageSize]; the slice is the callee's
 }
 
 // PageSize is how many objects are asked for in one request, and passed on in one [Page]. A server that answers from
@@ -67,8 +76,10 @@ type ListOptions struct {
 	// [ErrExpired] if the server has forgotten it, and [ErrBehind] if it has not reached it.
 	Exactly int64
 	// Name asks for the object of this name alone (a field selector on metadata.name); empty: for all. The server reads
-	// one key then, and the list has one object or none.
+	// one key then, and the list has one object or none. Of a namespaced resource, set [Resource.Namespace] too.
 	Name string
+	// NodeName asks for the Pods of a Node alone (a field selector on spec.nodeName); empty: for all.
+	NodeName string
 }
 
 // Identity tells one store behind an API server from another one at the same address: UIDs of objects that the server
@@ -93,12 +104,15 @@ const (
 	InitialEnd
 )
 
-// Event is a change that a watch reports.
-type Event struct {
+// Event is a change of metadata that a watch reports.
+type Event = EventOf[Object]
+
+// EventOf is a change that a watch reports.
+type EventOf[T any] struct {
 	Type EventType
 	// Version of the resource after this change: the object's resourceVersion. Of a Deleted it is that of the deletion.
 	Version int64
-	Object  Object // of Deleted, its last state; the zero value of a bookmark
+	Object  T // of Deleted, its last state; the zero value of a bookmark
 	// Store, of InitialEnd, is what the answer to the watch names.
 	Store Identity
 }
@@ -111,8 +125,8 @@ type WatchOptions struct {
 	// (sendInitialEvents). The list is then at least as new as From; with From 0, as new as all writes before it. A
 	// server that has no streaming lists answers [ErrNoInitial].
 	Initial bool
-	// Name asks for the object of this name alone, as in [ListOptions].
-	Name string
+	// Name and NodeName are those of [ListOptions].
+	Name, NodeName string
 	// Opened is called once the server has accepted the watch, before any event; nil: not. An error ends the watch.
 	Opened func(Identity) error
 }
@@ -143,11 +157,31 @@ type Condition struct {
 	Transition      time.Time // lastTransitionTime
 }
 
-// NodePage is a [Page] of whole Nodes.
-type NodePage struct {
-	First   bool
-	Version int64
-	Nodes   []Node
+// Pod is a Pod with what network policies need of it.
+type Pod struct {
+	Object
+	NodeName    string // spec.nodeName; empty: it is not scheduled
+	HostNetwork bool   // spec.hostNetwork
+	Phase       string // status.phase, such as "Running"
+	// Started is status.startTime, in seconds: when the node's kubelet has taken it in; zero: it has not.
+	Started time.Time
+	// Addresses is status.podIPs, or status.podIP if that is empty; as the API has them.
+	Addresses []string
+	// Ports are the named ports of its containers, and of its init containers that always restart.
+	Ports []PodPort
+}
+
+// PodPort is a named port of a Pod's container.
+type PodPort struct {
+	Name     string
+	Number   int32
+	Protocol string // "TCP", "UDP" or "SCTP"
+}
+
+// Raw is an object as it is in JSON. Its metadata is decoded.
+type Raw struct {
+	Object
+	JSON []byte // the callee's
 }
 
 // NetworkUnavailable is the type of the condition with which a Node says that its network is not set up. While its

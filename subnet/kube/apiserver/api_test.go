@@ -489,8 +489,8 @@ func TestNode(t *testing.T) {
 			t.Errorf("a Node that does not exist: %v", err)
 		}
 		all := map[string]Node{}
-		version, err := c.Nodes(t.Context(), ListOptions{}, func(p NodePage) error {
-			for _, n := range p.Nodes {
+		version, err := c.Nodes(t.Context(), ListOptions{}, func(p PageOf[Node]) error {
+			for _, n := range p.Objects {
 				all[n.Name] = n
 			}
 			return nil

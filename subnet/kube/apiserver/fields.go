@@ -42,6 +42,7 @@ const (
 	metaVersion     protowire.Number = 6
 	metaCreated     protowire.Number = 8
 	metaDeleted     protowire.Number = 9
+	metaLabels      protowire.Number = 11
 	metaAnnotations protowire.Number = 12
 
 	nodeSpec     protowire.Number = 2
@@ -60,6 +61,20 @@ const (
 	conditionReason     protowire.Number = 5
 	conditionMessage    protowire.Number = 6
 
-	podSpec         protowire.Number = 2
-	podSpecNodeName protowire.Number = 10
+	podSpec               protowire.Number = 2
+	podStatus             protowire.Number = 3
+	podSpecContainers     protowire.Number = 2
+	podSpecNodeName       protowire.Number = 10
+	podSpecHostNetwork    protowire.Number = 11
+	podSpecInitContainers protowire.Number = 20
+	podStatusPhase        protowire.Number = 1
+	podStatusIP           protowire.Number = 6
+	podStatusStart        protowire.Number = 7
+	podStatusIPs          protowire.Number = 12
+	podIPAddress          protowire.Number = 1
+	containerPorts        protowire.Number = 6
+	containerRestart      protowire.Number = 24
+	portName              protowire.Number = 1
+	portNumber            protowire.Number = 3
+	portProtocol          protowire.Number = 4
 )

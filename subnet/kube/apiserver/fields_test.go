@@ -36,7 +36,8 @@ func TestFieldNumbers(t *testing.T) {
 		{meta, "StatusDetails", numbers{"causes": detailsCauses, "retryAfterSeconds": detailsRetryAfter}},
 		{meta, "StatusCause", numbers{"reason": causeReason}},
 		{meta, "ObjectMeta", numbers{"name": metaName, "namespace": metaNamespace, "uid": metaUID, "resourceVersion": metaVersion,
-			"creationTimestamp": metaCreated, "deletionTimestamp": metaDeleted, "annotations": metaAnnotations}},
+			"creationTimestamp": metaCreated, "deletionTimestamp": metaDeleted, "labels": metaLabels,
+			"annotations": metaAnnotations}},
 		{core, "NodeList", numbers{"metadata": listMetadata, "items": listItems}},
 		{core, "Node", numbers{"metadata": objectMetadata, "spec": nodeSpec, "status": nodeStatus}},
 		{core, "NodeSpec", numbers{"podCIDR": specPodCIDR, "podCIDRs": specPodCIDRs}},
@@ -44,8 +45,15 @@ func TestFieldNumbers(t *testing.T) {
 		{core, "NodeAddress", numbers{"type": addressType, "address": addressAddress}},
 		{core, "NodeCondition", numbers{"type": conditionType, "status": conditionStatus, "lastHeartbeatTime": conditionHeartbeat,
 			"lastTransitionTime": conditionTransition, "reason": conditionReason, "message": conditionMessage}},
-		{core, "Pod", numbers{"metadata": objectMetadata, "spec": podSpec}},
-		{core, "PodSpec", numbers{"nodeName": podSpecNodeName}},
+		{core, "PodList", numbers{"metadata": listMetadata, "items": listItems}},
+		{core, "Pod", numbers{"metadata": objectMetadata, "spec": podSpec, "status": podStatus}},
+		{core, "PodSpec", numbers{"nodeName": podSpecNodeName, "hostNetwork": podSpecHostNetwork,
+			"containers": podSpecContainers, "initContainers": podSpecInitContainers}},
+		{core, "PodStatus", numbers{"phase": podStatusPhase, "podIP": podStatusIP, "startTime": podStatusStart,
+			"podIPs": podStatusIPs}},
+		{core, "PodIP", numbers{"ip": podIPAddress}},
+		{core, "Container", numbers{"ports": containerPorts, "restartPolicy": containerRestart}},
+		{core, "ContainerPort", numbers{"name": portName, "containerPort": portNumber, "protocol": portProtocol}},
 	} {
 		module, dir, _ := strings.Cut(x.file, "/")
 		text := must[[]byte](t)(os.ReadFile(filepath.Join(moduleDir(t, "k8s.io/"+module), dir, "generated.proto")))

@@ -12,49 +12,13 @@ import (
 // maxRestarts is how often a list begins again because the server has forgotten its version.
 const maxRestarts = 3
 
-// metadataOnly are the parameters of a content type that ask for an object's, or a list's, metadata alone.
-func metadataOnly(kind string) string { return protobuf + ";as=" + kind + ";g=meta.k8s.io;v=v1" }
-
-// List reads the metadata of all objects of a resource and passes them on in pages. It returns the version of the list.
-// It ends with the first error of page. [ErrExpired] means that the server forgets versions faster than they are read.
-func (c *Client) List(
-	ctx context.Context, r Resource, o ListOptions, page func(Page) error,
-) (version int64, err error) {
-	const kind = "PartialObjectMetadataList"
-	decode := func(m message) Object { return c.decoder.object(m, nil) }
-	return list(ctx, c, o, request{path: r.path(), accept: metadataOnly(kind)}, kind, decode,
-		func(p pageOf[Object]) error { return page(Page{p.first, p.version, p.store, p.items}) })
-}
-
-// Nodes is [Client.List] for whole Nodes. It costs the server and the network five times as much.
-func (c *Client) Nodes(ctx context.Context, o ListOptions, page func(NodePage) error) (version int64, err error) {
-	return list(ctx, c, o, request{path: Nodes.path(), accept: protobuf}, "NodeList", c.decoder.node,
-		func(p pageOf[Node]) error { return page(NodePage{p.first, p.version, p.items}) })
-}
-
-// pageOf is a part of a list.
-type pageOf[T any] struct {
-	first   bool  // no page has been passed on since the list began
-	version int64 // 0: not known yet
-	store   Identity
-	items   []T
-}
-
-// listing is one list.
-type listing[T any] struct {
-	pageOf[T]
-	next string // the token for the next request
-	page func(pageOf[T]) error
-}
-
-// list reads a list.
-func list[T any](ctx context.Context, c *Client, o ListOptions, r request, kind string, decode func(message) T,
-	page func(pageOf[T]) error) (version int64, err error) {
-	r.verb, r.method = "LIST", http.MethodGet
+// List reads all objects and passes them on in pages. It returns the version of the list. It ends with the first error
+// of page. [ErrExpired] means that the server forgets versions faster than they are read.
+func (r Reader[T]) List(ctx context.Context, o ListOptions, page func(PageOf[T]) error) (version int64, err error) {
 	for try := 0; ; try++ {
-		l := listing[T]{pageOf: pageOf[T]{first: true}, page: page}
-		if err = l.read(ctx, c, o, r, kind, decode); err == nil {
-			return l.version, nil
+		l := listing[T]{Reader: r, page: PageOf[T]{First: true}, pass: page}
+		if err = l.read(ctx, o); err == nil {
+			return l.page.Version, nil
 		}
 		if !errors.Is(err, ErrExpired) || o.Exactly > 0 || try == maxRestarts {
 			return 0, err
@@ -62,12 +26,18 @@ func list[T any](ctx context.Context, c *Client, o ListOptions, r request, kind 
 	}
 }
 
+// listing is one list.
+type listing[T any] struct {
+	Reader[T]
+	page PageOf[T] // that is being read. Version 0: not known yet
+	next string    // the token for the next request
+	pass func(PageOf[T]) error
+}
+
 // read reads all pages.
-func (l *listing[T]) read(ctx context.Context, c *Client, o ListOptions, r request, kind string,
-	decode func(message) T) error {
+func (l *listing[T]) read(ctx context.Context, o ListOptions) error {
 	for {
-		r.query = l.query(o)
-		if err := l.request(ctx, c, r, kind, decode); err != nil || l.next == "" {
+		if err := l.request(ctx, l.query(o)); err != nil || l.next == "" {
 			return err
 		}
 	}
@@ -76,7 +46,7 @@ func (l *listing[T]) read(ctx context.Context, c *Client, o ListOptions, r reque
 // query returns the parameters for the next request.
 func (l *listing[T]) query(o ListOptions) url.Values {
 	q := url.Values{"limit": {strconv.Itoa(PageSize)}}
-	selectName(q, o.Name)
+	selectFields(q, o.Name, o.NodeName)
 	switch {
 	case l.next != "": // it holds the version
 		q.Set("continue", l.next)
@@ -93,10 +63,20 @@ func (l *listing[T]) query(o ListOptions) url.Values {
 	return q
 }
 
-// selectName restricts a list or a watch to the object of a name; empty: it does not.
-func selectName(q url.Values, name string) {
+// selectFields restricts a list or a watch to the object of a name, and to the Pods of a Node; empty: it does not.
+func selectFields(q url.Values, name, node string) {
+	selector := ""
 	if name != "" {
-		q.Set("fieldSelector", "metadata.name="+name)
+		selector = "metadata.name=" + name
+	}
+	if node != "" {
+		if selector != "" {
+			selector += ","
+		}
+		selector += "spec.nodeName=" + node
+	}
+	if selector != "" {
+		q.Set("fieldSelector", selector)
 	}
 }
 
@@ -110,27 +90,29 @@ func (a *answer) identity() Identity {
 }
 
 // request reads the answer to one request.
-func (l *listing[T]) request(ctx context.Context, c *Client, r request, kind string, decode func(message) T) error {
+func (l *listing[T]) request(ctx context.Context, query url.Values) error {
+	c := l.client
+	r := request{verb: "LIST", method: http.MethodGet, path: l.resource.path(), query: query, accept: l.accept[0]}
 	a, err := c.send(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer a.Close()
-	l.next, l.store = "", a.identity()
+	l.next, l.page.Store = "", a.identity()
 	var callee error
-	err = newStream(a).list(kind, l.meta, func(m message) error {
-		if l.version == 0 {
+	err = l.codec.list(a, l.listKind, l.meta, func(m message) error {
+		if l.page.Version == 0 {
 			return fmt.Errorf("%w: a list without a version before its objects", ErrMalformed)
 		}
-		if l.items = append(l.items, decode(m)); len(l.items) == PageSize {
-			callee = l.pass()
+		if l.page.Objects = append(l.page.Objects, l.decode(m)); len(l.page.Objects) == PageSize {
+			callee = l.hand()
 		}
 		return callee
 	})
 	switch {
 	case callee != nil:
 		return callee
-	case err == nil && l.version == 0:
+	case err == nil && l.page.Version == 0:
 		err = fmt.Errorf("%w: a list without a version", ErrMalformed)
 	}
 	if err != nil {
@@ -140,34 +122,24 @@ func (l *listing[T]) request(ctx context.Context, c *Client, r request, kind str
 		}
 		return c.explain(fmt.Errorf("%s %s: %w", r.method, r.path, err))
 	}
-	if l.first || len(l.items) > 0 {
-		return l.pass()
+	if l.page.First || len(l.page.Objects) > 0 {
+		return l.hand()
 	}
 	return nil
 }
 
-// pass hands a page on.
-func (l *listing[T]) pass() error {
-	p := l.pageOf
-	l.first, l.items = false, nil
-	return l.page(p)
+// hand passes a page on.
+func (l *listing[T]) hand() error {
+	p := l.page
+	l.page.First, l.page.Objects = false, nil
+	return l.pass(p)
 }
 
-// meta decodes a ListMeta.
-func (l *listing[T]) meta(m message) error {
-	var version int64
-	err := m.each(func(f field) (err error) {
-		switch f.number {
-		case listMetaVersion:
-			version, err = f.bytes.version()
-		case listMetaContinue:
-			l.next, err = f.bytes.text("continue token", maxMeta)
-		}
-		return err
-	})
-	if err == nil && l.version != 0 && version != l.version {
-		err = fmt.Errorf("%w: pages of versions %d and %d", ErrMalformed, l.version, version)
+// meta takes in a list's metadata.
+func (l *listing[T]) meta(m listMeta) error {
+	if l.page.Version != 0 && m.version != l.page.Version {
+		return fmt.Errorf("%w: pages of versions %d and %d", ErrMalformed, l.page.Version, m.version)
 	}
-	l.version = version
-	return err
+	l.page.Version, l.next = m.version, m.next
+	return nil
 }

@@ -3,13 +3,17 @@ package apiserver
 import "fmt"
 
 const (
-	maxName = 253 // of what is a DNS subdomain, as all names are that are watched here
-	maxUID  = 128
+	maxName     = 253 // of what is a DNS subdomain, as all names are that are watched here
+	maxUID      = 128
+	maxLabels   = 1000
+	maxLabel    = 63               // of a label's value (apimachinery, validation.LabelValueMaxLength)
+	maxLabelKey = maxName + 1 + 63 // a prefix, a slash and a name
 )
 
 // decoder decodes objects.
 type decoder struct {
 	annotations map[string]string // the names of those that are kept, each to itself
+	labels      bool              // are kept, all of them
 }
 
 func newDecoder(annotations []string) decoder {
@@ -17,6 +21,12 @@ func newDecoder(annotations []string) decoder {
 	for _, name := range annotations {
 		d.annotations[name] = name
 	}
+	return d
+}
+
+// labelled is a decoder that keeps labels too.
+func (d decoder) labelled() decoder {
+	d.labels = true
 	return d
 }
 
@@ -64,7 +74,18 @@ func (d decoder) meta(m message, o *Object) (first error) {
 		case metaDeleted:
 			o.Deleting = true
 		case metaAnnotations:
-			err = d.annotation(f.bytes, o)
+			var key, value message
+			if key, value, err = f.bytes.entry(); err == nil {
+				err = d.keep(o, key, value)
+			}
+		case metaLabels:
+			if !d.labels {
+				return nil
+			}
+			var key, value message
+			if key, value, err = f.bytes.entry(); err == nil {
+				err = o.label(key, value)
+			}
 		}
 		if first == nil {
 			first = err
@@ -77,20 +98,8 @@ func (d decoder) meta(m message, o *Object) (first error) {
 	return first
 }
 
-// annotation decodes an entry of the map.
-func (d decoder) annotation(m message, o *Object) error {
-	var key, value message
-	if err := m.each(func(f field) error {
-		switch f.number {
-		case mapKey:
-			key = f.bytes
-		case mapValue:
-			value = f.bytes
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
+// keep keeps an annotation if it is one of those that are kept.
+func (d decoder) keep(o *Object, key, value message) error {
 	name, kept := d.annotations[string(key.rest)]
 	if !kept || key.cut {
 		return nil
@@ -103,5 +112,24 @@ func (d decoder) annotation(m message, o *Object) error {
 		o.Annotations = make(map[string]string, len(d.annotations))
 	}
 	o.Annotations[name] = text
+	return nil
+}
+
+// label keeps a label.
+func (o *Object) label(key, value message) error {
+	name, err := key.text("name of a label", maxLabelKey)
+	if err != nil {
+		return err
+	}
+	text, err := value.text("label "+name, maxLabel)
+	switch {
+	case err != nil:
+		return err
+	case len(o.Labels) == maxLabels:
+		return fmt.Errorf("%w: more than %d labels", ErrMalformed, maxLabels)
+	case o.Labels == nil:
+		o.Labels = map[string]string{}
+	}
+	o.Labels[name] = text
 	return nil
 }

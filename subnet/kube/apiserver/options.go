@@ -46,6 +46,7 @@ type Options struct {
 	// For tests, which cannot wait for what a node can.
 	watchFor               func() time.Duration // how long a watch lasts
 	pingAfter, pingTimeout time.Duration        // see pingAfter
+	quiet                  time.Duration        // see followQuiet
 }
 
 // withDefaults fills in what was left out.
@@ -66,6 +67,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.watchFor == nil {
 		o.watchFor = watchFor
+	}
+	if o.quiet == 0 {
+		o.quiet = followQuiet
 	}
 	if o.pingAfter == 0 {
 		o.pingAfter, o.pingTimeout = pingAfter, pingTimeout

@@ -115,6 +115,70 @@ func (s *stream) tag() (number protowire.Number, length uint64, err error) {
 	return 0, 0, fmt.Errorf("%w: wire type %d", ErrMalformed, kind)
 }
 
+// protobufCodec decodes protobuf.
+type protobufCodec struct{}
+
+func (protobufCodec) metadata(d decoder, m message) Object { return d.object(m, nil) }
+
+func (protobufCodec) status(m message) (s status) {
+	s.decode(m)
+	return s
+}
+
+func (protobufCodec) list(r io.Reader, kind string, meta func(listMeta) error, item func(message) error) error {
+	return newStream(r).list(kind, func(m message) error {
+		l, err := m.listMeta()
+		if err != nil {
+			return err
+		}
+		return meta(l)
+	}, item)
+}
+
+// listMeta decodes a ListMeta.
+func (m message) listMeta() (l listMeta, err error) {
+	err = m.each(func(f field) (err error) {
+		switch f.number {
+		case listMetaVersion:
+			l.version, err = f.bytes.version()
+		case listMetaContinue:
+			l.next, err = f.bytes.text("continue token", maxMeta)
+		}
+		return err
+	})
+	return l, err
+}
+
+// frames decodes WatchEvents, each with an object in its envelope in a RawExtension.
+func (protobufCodec) frames(r io.Reader) func() (string, message, error) {
+	s := newStream(r)
+	return func() (kind string, object message, err error) {
+		m, err := s.frame()
+		if err != nil {
+			return "", object, err
+		}
+		var body message
+		err = m.each(func(f field) (err error) {
+			switch f.number {
+			case watchEventType:
+				kind, err = f.bytes.text("type of an event", maxName)
+			case watchEventObject:
+				err = f.bytes.each(func(f field) error {
+					if f.number == rawExtensionRaw {
+						body = f.bytes
+					}
+					return nil
+				})
+			}
+			return err
+		})
+		if err == nil {
+			_, object, err = unknown(body.rest, body.cut)
+		}
+		return kind, object, err
+	}
+}
+
 // list decodes a list of a kind in its envelope: see unknown.
 func (s *stream) list(kind string, meta, item func(message) error) error {
 	head := make([]byte, len(magic))

@@ -25,19 +25,19 @@ const (
 // watchFor returns how long a watch lasts.
 func watchFor() time.Duration { return watchAtLeast + rand.N(watchAtLeast) }
 
-// Watch reports what happens to the metadata of the objects of a resource. It returns the first error of each, or why
-// the watch has ended, never nil: [ErrEnded] after some five to ten minutes, [ErrExpired], [ErrRegressed], or a
-// failure. It does not try again.
+// Watch reports what happens to the objects. It returns the first error of each, or why the watch has ended, never nil:
+// [ErrEnded] after some five to ten minutes, [ErrExpired], [ErrRegressed], or a failure. It does not try again.
 //
 // A server that has not reached From sends nothing, not even bookmarks, until it has, and then what comes after. After
 // a fault, From may be of a store that was restored from a backup since: see [ListOptions] for how to find out.
-func (c *Client) Watch(ctx context.Context, r Resource, o WatchOptions, each func(Event) error) error {
+func (r Reader[T]) Watch(ctx context.Context, o WatchOptions, each func(EventOf[T]) error) error {
+	c := r.client
 	lasts := c.opts.watchFor()
 	query := url.Values{
 		"watch": {"1"}, "allowWatchBookmarks": {"true"},
 		"timeoutSeconds": {strconv.Itoa(max(1, int(lasts/time.Second)))},
 	}
-	selectName(query, o.Name)
+	selectFields(query, o.Name, o.NodeName)
 	if o.From > 0 {
 		query.Set("resourceVersion", strconv.FormatInt(o.From, 10))
 	}
@@ -46,8 +46,8 @@ func (c *Client) Watch(ctx context.Context, r Resource, o WatchOptions, each fun
 		query.Set("resourceVersionMatch", "NotOlderThan")
 	}
 	q := request{
-		verb: "WATCH", method: http.MethodGet, path: r.path(), query: query,
-		accept: metadataOnly("PartialObjectMetadata"), lasts: lasts + watchGrace,
+		verb: "WATCH", method: http.MethodGet, path: r.resource.path(), query: query,
+		accept: r.accept[1], lasts: lasts + watchGrace,
 	}
 	a, err := c.send(ctx, q)
 	if err != nil {
@@ -59,17 +59,20 @@ func (c *Client) Watch(ctx context.Context, r Resource, o WatchOptions, each fun
 			return err
 		}
 	}
-	w := watch{client: c, initial: o.Initial, last: o.From, store: a.identity()}
-	for s := newStream(a); ; {
-		m, err := s.frame()
-		if err != nil {
+	w := watch[T]{Reader: r, initial: o.Initial, last: o.From, store: a.identity()}
+	for next := r.codec.frames(a); ; {
+		kind, m, err := next()
+		if err != nil && !errors.Is(err, ErrMalformed) {
 			return c.watchEnded(ctx, q, err)
 		}
 		c.meter.answer("", 0)
-		event, err := w.event(m)
+		var event EventOf[T]
+		if err == nil {
+			event, err = w.event(kind, m)
+		}
 		if err != nil {
 			c.meter.failed(ctx, q.verb)
-			return fmt.Errorf("watch %s: %w", r.path(), err)
+			return fmt.Errorf("watch %s: %w", r.resource.path(), err)
 		}
 		if err := each(event); err != nil {
 			return err
@@ -101,38 +104,15 @@ func (c *Client) watchEnded(ctx context.Context, q request, err error) error {
 }
 
 // watch is the state of a watch.
-type watch struct {
-	client  *Client
+type watch[T any] struct {
+	Reader[T]
 	initial bool  // the initial events have not ended yet
 	last    int64 // the highest version that was reported
 	store   Identity
 }
 
-// event decodes a WatchEvent, which has an object in its envelope in a RawExtension.
-func (w *watch) event(m message) (e Event, err error) {
-	var kind string
-	var body message
-	err = m.each(func(f field) (err error) {
-		switch f.number {
-		case watchEventType:
-			kind, err = f.bytes.text("type of an event", maxName)
-		case watchEventObject:
-			err = f.bytes.each(func(f field) error {
-				if f.number == rawExtensionRaw {
-					body = f.bytes
-				}
-				return nil
-			})
-		}
-		return err
-	})
-	if err != nil {
-		return e, err
-	}
-	_, object, err := unknown(body.rest, body.cut)
-	if err != nil {
-		return e, err
-	}
+// event decodes an event.
+func (w *watch[T]) event(kind string, m message) (e EventOf[T], err error) {
 	switch kind {
 	case "ADDED":
 		e.Type = Added
@@ -141,17 +121,17 @@ func (w *watch) event(m message) (e Event, err error) {
 	case "DELETED":
 		e.Type = Deleted
 	case "BOOKMARK":
-		return w.bookmark(object)
+		return w.bookmark(m)
 	case "ERROR":
-		var s status
-		s.decode(object)
+		s := w.codec.status(m)
 		return e, w.client.answered(s.code, s, w.client.vault.get())
 	default:
 		return e, fmt.Errorf("%w: event of type %q", ErrMalformed, shorten(kind))
 	}
-	e.Object = w.client.decoder.object(object, nil)
-	if e.Version = e.Object.Version; e.Version == 0 {
-		return e, noVersion(fmt.Sprintf("%s of %q", kind, e.Object.Name), e.Object.Bad)
+	e.Object = w.decode(m)
+	o := w.object(&e.Object)
+	if e.Version = o.Version; e.Version == 0 {
+		return e, noVersion(fmt.Sprintf("%s of %q", kind, o.Name), o.Bad)
 	}
 	return e, w.reach(e.Version)
 }
@@ -166,7 +146,7 @@ func noVersion(what string, bad error) error {
 }
 
 // reach notes a version. Initial events come in any order.
-func (w *watch) reach(version int64) error {
+func (w *watch[T]) reach(version int64) error {
 	if w.initial {
 		return nil
 	}
@@ -178,9 +158,9 @@ func (w *watch) reach(version int64) error {
 }
 
 // bookmark decodes a bookmark's object, which has nothing but a version, and perhaps an annotation.
-func (w *watch) bookmark(m message) (e Event, err error) {
-	o := newDecoder([]string{initialEnd}).object(m, nil)
-	e = Event{Type: Bookmark, Version: o.Version}
+func (w *watch[T]) bookmark(m message) (e EventOf[T], err error) {
+	o := w.codec.metadata(newDecoder([]string{initialEnd}), m)
+	e = EventOf[T]{Type: Bookmark, Version: o.Version}
 	switch {
 	case o.Version == 0:
 		return e, noVersion("a bookmark", o.Bad)

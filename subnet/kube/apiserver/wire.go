@@ -88,6 +88,20 @@ func (m message) each(fn func(field) error) error {
 	}
 }
 
+// entry decodes an entry of a map.
+func (m message) entry() (key, value message, err error) {
+	err = m.each(func(f field) error {
+		switch f.number {
+		case mapKey:
+			key = f.bytes
+		case mapValue:
+			value = f.bytes
+		}
+		return nil
+	})
+	return key, value, err
+}
+
 // text returns a string of at most limit bytes.
 func (m message) text(what string, limit int) (string, error) {
 	switch {

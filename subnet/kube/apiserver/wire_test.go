@@ -306,7 +306,7 @@ func FuzzList(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, kind := range []string{"PartialObjectMetadataList", "NodeList"} {
 			l := listing[Node]{}
-			_ = newStream(bytes.NewReader(body)).list(kind, l.meta, func(m message) error {
+			_ = protobufCodec{}.list(bytes.NewReader(body), kind, l.meta, func(m message) error {
 				n := d.node(m)
 				if len(n.Name) > maxName || len(n.Annotations) > 1 || len(n.Annotations[kept]) > MaxAnnotation || len(n.PodCIDRs) > maxPodCIDRs || n.Version < 0 ||
 					n.Name == "" && n.Bad == nil {
@@ -328,15 +328,14 @@ func FuzzWatch(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		w := watch{client: c}
-		s := newStream(bytes.NewReader(body))
-		for {
-			m, err := s.frame()
+		w := watch[Object]{Reader: c.Metadata(Nodes)}
+		for next := w.codec.frames(bytes.NewReader(body)); ; {
+			kind, m, err := next()
 			if err != nil {
 				return
 			}
 			before := w.last
-			e, err := w.event(m)
+			e, err := w.event(kind, m)
 			if err == nil && (e.Version < before || e.Version <= 0) {
 				t.Errorf("%+v after %d", e, before)
 			}
@@ -353,7 +352,7 @@ func TestRecorded(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := listing[Node]{}
-		if err := newStream(bytes.NewReader(body)).list(kind, l.meta, func(m message) error {
+		if err := (protobufCodec{}).list(bytes.NewReader(body), kind, l.meta, func(m message) error {
 			names[kind+" "+newDecoder(nil).node(m).Name] = true
 			return nil
 		}); err != nil {
@@ -378,10 +377,10 @@ func BenchmarkList(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		l := listing[Object]{page: func(pageOf[Object]) error { return nil }}
-		if err := newStream(bytes.NewReader(body)).list("PartialObjectMetadataList", l.meta, func(m message) error {
-			if l.items = append(l.items, d.object(m, nil)); len(l.items) == PageSize {
-				return l.pass()
+		l := listing[Object]{pass: func(Page) error { return nil }}
+		if err := (protobufCodec{}).list(bytes.NewReader(body), "PartialObjectMetadataList", l.meta, func(m message) error {
+			if l.page.Objects = append(l.page.Objects, d.object(m, nil)); len(l.page.Objects) == PageSize {
+				return l.hand()
 			}
 			return nil
 		}); err != nil {

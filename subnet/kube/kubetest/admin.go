@@ -107,6 +107,11 @@ func (a Admin) PatchNode(ctx context.Context, name, subresource string, patch an
 	if subresource != "" {
 		path += "/" + subresource
 	}
+	return a.Patch(ctx, path, patch)
+}
+
+// Patch applies a strategic merge patch to the object, or the subresource, at a path.
+func (a Admin) Patch(ctx context.Context, path string, patch any) (Object, error) {
 	return a.do(ctx, http.MethodPatch, path, patch)
 }
 

@@ -1,6 +1,6 @@
 // Package kubetest is a stand-in for the Kubernetes API server, for tests: it runs in the process, starts at once, and
 // fails on demand. It serves lists, watches and single objects of any resource, in JSON and in protobuf (of Nodes and
-// Pods; of others the metadata), patches of Nodes, and reviews of a user's own rights.
+// Pods; of others the metadata), patches, and reviews of a user's own rights.
 //
 // It behaves like a real kube-apiserver, and the tests of subnet/kube/apiserver run against both (make test-kube). It
 // does not validate objects beyond what selvage relies on, has one user, and no admission.

@@ -70,7 +70,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, t target) error {
 	var page []*object
 	for _, o := range all {
 		switch {
-		case !t.selects(r, o.name) || o.name <= after && after != "":
+		case !t.selects(r, o.name, o.object) || o.name <= after && after != "":
 		case limit > 0 && int64(len(page)) == limit:
 			remaining++
 		default:

@@ -127,16 +127,28 @@ func (s *store) restore(b Backup) {
 	s.wake()
 }
 
-// selects reports whether a list or a watch includes the object of a name: it is in the namespace, and matches the
-// field selector, of which metadata.name alone is known.
-func (t target) selects(r *http.Request, name string) bool {
-	if t.namespace != "" {
-		in, rest, _ := strings.Cut(name, "/")
-		if in != t.namespace {
+// selects reports whether a list or a watch includes an object: it is in the namespace, and matches the field selector,
+// of which metadata.name and spec.nodeName are known.
+func (t target) selects(r *http.Request, name string, o *object) bool {
+	if in, rest, namespaced := strings.Cut(name, "/"); namespaced {
+		if t.namespace != "" && in != t.namespace {
 			return false
 		}
 		name = rest
 	}
-	want, selected := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=")
-	return !selected || name == want
+	for term := range strings.SplitSeq(r.URL.Query().Get("fieldSelector"), ",") {
+		field, want, _ := strings.Cut(term, "=")
+		switch field {
+		case "metadata.name":
+			if name != want {
+				return false
+			}
+		case "spec.nodeName":
+			f, err := o.fields()
+			if err != nil || text(sub(f, "spec"), "nodeName") != want {
+				return false
+			}
+		}
+	}
+	return true
 }

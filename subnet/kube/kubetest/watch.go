@@ -77,7 +77,7 @@ func (x *watcher) initial(end bool) error {
 	all, _ := s.store.at(x.target.stored(), version)
 	s.mu.Unlock()
 	for _, o := range all {
-		if x.target.selects(x.request, o.name) {
+		if x.target.selects(x.request, o.name, o.object) {
 			if err := x.object("ADDED", o.object); err != nil {
 				return err
 			}
@@ -141,12 +141,13 @@ func (x *watcher) follow(ctx context.Context, stop <-chan struct{}, bookmarks bo
 
 // change sends one change.
 func (x *watcher) change(c change) error {
-	switch {
-	case !x.target.selects(x.request, c.key.name):
+	selected := func(o *object) bool { return o != nil && x.target.selects(x.request, c.key.name, o) }
+	switch was, is := selected(c.before), selected(c.after); {
+	case !was && !is:
 		return nil
-	case c.after == nil:
+	case !is:
 		return x.object("DELETED", c.before.at(c.version))
-	case c.before == nil:
+	case !was:
 		return x.object("ADDED", c.after)
 	}
 	return x.object("MODIFIED", c.after)

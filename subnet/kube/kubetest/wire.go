@@ -100,9 +100,53 @@ func wire(f fields) (m message) {
 		m.bytes(2, nodeSpec(sub(f, "spec")))
 		m.bytes(3, nodeStatus(sub(f, "status")))
 	case "Pod":
-		var spec message
-		spec.text(10, text(sub(f, "spec"), "nodeName"))
-		m.bytes(2, spec)
+		m.bytes(2, podSpec(sub(f, "spec")))
+		m.bytes(3, podStatus(sub(f, "status")))
+	}
+	return m
+}
+
+func podSpec(f fields) (m message) {
+	for _, c := range list(f, "containers") {
+		m.bytes(2, container(c))
+	}
+	m.text(10, text(f, "nodeName"))
+	if on, _ := f["hostNetwork"].(bool); on {
+		m.num(11, 1)
+	}
+	for _, c := range list(f, "initContainers") {
+		m.bytes(20, container(c))
+	}
+	return m
+}
+
+func container(c any) (m message) {
+	f, _ := c.(fields)
+	m.text(1, text(f, "name"))
+	for _, p := range list(f, "ports") {
+		p, _ := p.(fields)
+		var e message
+		e.text(1, text(p, "name"))
+		if n, ok := p["containerPort"].(json.Number); ok {
+			v, _ := n.Int64()
+			e.num(3, uint64(v))
+		}
+		e.text(4, text(p, "protocol"))
+		m.bytes(6, e)
+	}
+	m.text(24, text(f, "restartPolicy"))
+	return m
+}
+
+func podStatus(f fields) (m message) {
+	m.text(1, text(f, "phase"))
+	m.text(6, text(f, "podIP"))
+	m.time(7, text(f, "startTime"))
+	for _, p := range list(f, "podIPs") {
+		p, _ := p.(fields)
+		var e message
+		e.text(1, text(p, "ip"))
+		m.bytes(12, e)
 	}
 	return m
 }

@@ -1,0 +1,246 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/selvage-net/selvage/backoff"
+	"github.com/selvage-net/selvage/subnet/outage"
+)
+
+// Follower takes in the objects of a resource. Its methods are called from one goroutine.
+type Follower[T any] interface {
+	// Put takes in an object that is new or may have changed.
+	Put(T)
+	// Delete says that there is no such object any more.
+	Delete(Key)
+	// Synced says that all objects have been Put, and all that are gone were deleted. It is called after each list, and
+	// after the changes of each watch event from then on.
+	Synced()
+}
+
+// Key names an object within a resource.
+type Key struct{ Namespace, Name string }
+
+// FollowOptions say how objects are followed.
+type FollowOptions struct {
+	NodeName string // see [ListOptions]
+	// ListSpread is over how long the lists of all nodes are spread after a fault that affects them all. The zero value
+	// is none; see outage.Spread for what it means where there are many.
+	ListSpread time.Duration
+	// Trouble gets each failure, and the end of the failures; nil: nobody does.
+	Trouble *outage.Outage
+}
+
+const (
+	followFirst = 100 * time.Millisecond
+	followLast  = 10 * time.Second
+	// followQuiet is how long a watch may be silent before it is replaced. A server sends a bookmark about once a
+	// minute (k8s.io/apiserver, storage/cacher, bookmarkFrequency).
+	followQuiet = 4 * time.Minute
+	// followShort is a watch that ended too soon to count as one that worked.
+	followShort = 10 * time.Second
+	// followFew is up to how many objects are listed again after each fault, which answers all questions.
+	followFew = 500
+)
+
+// errSilent means that a watch is dead while its connection lives.
+var errSilent = errors.New("the watch is silent")
+
+// Follow hands over all objects, and then what changes, until ctx ends; it returns nil then. No object is reported as
+// deleted before a list is complete.
+//
+// After a fault it asks whether the server still has the history that was seen, as the store of the Nodes does: the
+// object that changed last is read as it was then. Of few objects it reads the list again, which shows all that a store
+// that was restored from a backup may have changed.
+func (r Reader[T]) Follow(ctx context.Context, o FollowOptions, to Follower[T]) error {
+	f := &following[T]{Reader: r, o: o, to: to, known: map[Key]struct{}{}}
+	if f.o.Trouble == nil {
+		f.o.Trouble = &outage.Outage{Log: r.client.opts.Log, Lost: "cannot watch " + r.resource.Name + "; retrying",
+			Back: r.resource.Name + " are watched again"}
+	}
+	var again backoff.Backoff
+	for {
+		began := time.Now()
+		err := f.step(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > followShort {
+			again.Reset()
+		}
+		wait := again.Next(backoff.Policy{Min: followFirst, Max: followLast, Jitter: 0.5}, time.Now())
+		switch {
+		case errors.Is(err, errAnew):
+			wait = max(wait, outage.Spread(o.ListSpread, len(f.known)))
+		case !errors.Is(err, ErrEnded):
+			f.o.Trouble.Failure(err, string(ProblemOf(err).Reason))
+		}
+		wait = max(wait, RetryAfter(err))
+		if !outage.Sleep(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+// errAnew means that all objects have to be listed again.
+var errAnew = errors.New("the API server does not have the history that was seen")
+
+// following is one call of Follow.
+type following[T any] struct {
+	Reader[T]
+	o  FollowOptions
+	to Follower[T]
+
+	known  map[Key]struct{}
+	listed map[Key]struct{} // of a list that is not complete yet
+	begun  bool             // a list was handed over
+	seen   int64            // the version up to which all is known
+	mark   Key              // the object that changed last, and the version of that; 0: it was deleted
+	marked int64
+}
+
+// step goes on from where f is until something breaks. It always returns an error.
+func (f *following[T]) step(ctx context.Context) error {
+	if f.begun && len(f.known) > followFew {
+		if err := f.check(ctx); err != nil {
+			return err
+		}
+		return f.watch(ctx, WatchOptions{From: f.seen, NodeName: f.o.NodeName})
+	}
+	f.begun, f.listed, f.marked = false, map[Key]struct{}{}, 0
+	err := f.watch(ctx, WatchOptions{Initial: true, NodeName: f.o.NodeName})
+	if !errors.Is(err, ErrNoInitial) {
+		return err
+	}
+	if err := f.list(ctx); err != nil {
+		return err
+	}
+	return f.watch(ctx, WatchOptions{From: f.seen, NodeName: f.o.NodeName})
+}
+
+// check asks whether the server has the history that was seen.
+func (f *following[T]) check(ctx context.Context) error {
+	of, version := f.resource, int64(0)
+	of.Namespace = f.mark.Namespace
+	o := ListOptions{Exactly: f.seen, Name: f.mark.Name}
+	_, err := f.client.List(ctx, of, o, func(p Page) error {
+		for _, o := range p.Objects {
+			version = o.Version
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, ErrExpired), errors.Is(err, ErrBehind), err == nil && (version != f.marked || version == 0):
+		f.begun = false
+		return errAnew
+	case err != nil:
+		return fmt.Errorf("read %s at version %d: %w", f.resource.Name, f.seen, err)
+	}
+	return nil
+}
+
+// list reads all objects without a stream.
+func (f *following[T]) list(ctx context.Context) error {
+	version, err := f.List(ctx, ListOptions{NodeName: f.o.NodeName}, func(p PageOf[T]) error {
+		if p.First {
+			clear(f.listed)
+		}
+		for i := range p.Objects {
+			f.put(p.Objects[i])
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list %s: %w", f.resource.Name, err)
+	}
+	f.complete(version)
+	return nil
+}
+
+// watch delivers what happens until something breaks. It always returns an error.
+func (f *following[T]) watch(ctx context.Context, o WatchOptions) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(f.client.opts.quiet, func() { cancel(errSilent) })
+	defer silent.Stop()
+	o.Opened = func(Identity) error {
+		if !o.Initial {
+			f.o.Trouble.Over()
+		}
+		return nil
+	}
+	err := f.Watch(ctx, o, func(e EventOf[T]) error {
+		silent.Reset(f.client.opts.quiet)
+		f.take(&e)
+		return nil
+	})
+	switch {
+	case context.Cause(ctx) == errSilent:
+		return fmt.Errorf("watch %s: %w", f.resource.Name, errSilent)
+	case errors.Is(err, ErrExpired):
+		f.begun = false
+		return errAnew
+	}
+	return err
+}
+
+// take takes in one event.
+func (f *following[T]) take(e *EventOf[T]) {
+	f.seen = max(f.seen, e.Version)
+	switch e.Type {
+	case Added, Modified:
+		f.put(e.Object)
+	case Deleted:
+		o := f.object(&e.Object)
+		k := Key{o.Namespace, o.Name}
+		delete(f.listed, k)
+		f.delete(k)
+	case InitialEnd:
+		f.complete(e.Version)
+		return
+	case Bookmark:
+		return
+	}
+	if f.listed == nil {
+		f.to.Synced()
+	}
+}
+
+func (f *following[T]) put(object T) {
+	o := f.object(&object)
+	k := Key{o.Namespace, o.Name}
+	if f.listed != nil {
+		f.listed[k] = struct{}{}
+	}
+	f.known[k] = struct{}{}
+	if o.Version >= f.marked {
+		f.mark, f.marked = k, o.Version
+	}
+	f.to.Put(object)
+}
+
+func (f *following[T]) delete(k Key) {
+	if _, ok := f.known[k]; !ok {
+		return
+	}
+	delete(f.known, k)
+	if f.mark == k {
+		f.marked = 0
+	}
+	f.to.Delete(k)
+}
+
+// complete ends a list.
+func (f *following[T]) complete(version int64) {
+	for k := range f.known {
+		if _, ok := f.listed[k]; !ok {
+			f.delete(k)
+		}
+	}
+	f.listed, f.begun, f.seen = nil, true, version
+	f.o.Trouble.Over()
+	f.to.Synced()
+}
