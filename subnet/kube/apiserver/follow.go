@@ -30,7 +30,7 @@ type FollowOptions struct {
 	// ListSpread is over how long the lists of all nodes are spread after a fault that affects them all. The zero value
 	// is none; see outage.Spread for what it means where there are many.
 	ListSpread time.Duration
-	// Trouble gets each failure, and the end of the failures; nil: nobody does.
+	// Trouble gets each failure, and the end of the failures; nil: one that logs.
 	Trouble *outage.Outage
 }
 
