@@ -65,10 +65,10 @@ func TestNFTablesRepair(t *testing.T) {
 		"rule added":    func() { h.Append(chain, &expr.Verdict{Kind: expr.VerdictAccept}) },
 		"set flushed":   func() { h.FlushSet(networks) },
 		"range added": func() {
-			_ = h.SetAddElements(networks, nft.Families()[0].Intervals(prefixes("192.168.0.0/16")))
+			_ = h.SetAddElements(networks, nft.In(nft.Families()[0].Intervals(prefixes("192.168.0.0/16"))))
 		},
 		"range added to our subnets": func() {
-			_ = h.SetAddElements(wishing(nil).content().Sets[1].In(table, 0), nft.Families()[0].Intervals(prefixes("192.0.0.0/4")))
+			_ = h.SetAddElements(wishing(nil).content().Sets[1].In(table, 0), nft.In(nft.Families()[0].Intervals(prefixes("192.0.0.0/4"))))
 		},
 		"random no more": func() {
 			r := h.RulesOf(table, postroutingChain)[3]

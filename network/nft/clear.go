@@ -34,19 +34,17 @@ func (c *Conn) clear(family nftables.TableFamily, table, chain string) error {
 	if err != nil {
 		return err
 	}
-	x := Transaction{conn: c.conn, table: &nftables.Table{Name: table, Family: family}}
+	x := newTransaction(family, table)
 	for _, r := range rules {
 		for _, e := range r.Exprs {
 			if _, to, ok := e.Verdict(); ok && to == chain {
-				x.note(c.conn.DelRule(&nftables.Rule{Table: x.table, Chain: &nftables.Chain{Name: r.Chain},
-					Handle: r.Handle}))
+				x.removeRule(r.Chain, r.Handle)
 			}
 		}
 	}
-	target := &nftables.Chain{Table: x.table, Name: chain}
-	c.conn.FlushChain(target)
-	c.conn.DelChain(target)
-	return c.commit(&x)
+	x.Flush(chain)
+	x.RemoveChain(chain)
+	return c.commit(x)
 }
 
 func (c *Conn) has(family nftables.TableFamily, table, chain string) (bool, error) {
@@ -61,9 +59,9 @@ func (c *Conn) has(family nftables.TableFamily, table, chain string) (bool, erro
 
 // RemoveTable deletes another program's table and everything in it. A missing table is not an error.
 func (c *Conn) RemoveTable(family nftables.TableFamily, table string) error {
-	x := Transaction{conn: c.conn, table: &nftables.Table{Name: table, Family: family}}
+	x := newTransaction(family, table)
 	x.remove()
-	if err := c.commit(&x); err != nil {
+	if err := c.commit(x); err != nil {
 		return fmt.Errorf("remove table %s: %w", table, explain(err))
 	}
 	return nil

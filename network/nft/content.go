@@ -1,13 +1,11 @@
 package nft
 
 import (
-	"bytes"
-	"reflect"
-
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
 )
 
 // Content is the desired content of a table, in the order of creation.
@@ -16,13 +14,17 @@ type Content struct {
 	Chains []Chain
 }
 
-// Set is a set of addresses, prefixes or names.
+// Set is a set, or a map from keys to verdicts. A key is one value, such as an address, or several that are
+// concatenated: see [nftables.ConcatSetType].
 type Set struct {
-	Name     string
-	Key      nftables.SetDatatype
-	Interval bool                  // holds ranges: see [Family.Intervals]
-	External bool                  // the caller manages the elements, see [Table.Change]
-	Elements []nftables.SetElement // unless External
+	Name string
+	Key  nftables.SetDatatype
+	// Interval sets hold ranges: see [Family.Intervals] for keys of one value, and [Element.Upper] for concatenated
+	// keys. The kernel needs 5.6 for the latter, and copies all elements for each transaction that changes one.
+	Interval bool
+	Verdicts bool      // the elements have verdicts: see [Element.Verdict] and [Family.SwitchFrom]
+	External bool      // the caller manages the elements, see [Table.Change]
+	Elements []Element // unless External
 }
 
 // Chain is a chain with the policy accept. Hook is nil for a chain that is called by another chain.
@@ -45,23 +47,6 @@ func (r Rule) userData() []byte {
 	return userdata.AppendString(nil, userdata.TypeComment, "selvage: "+r.Comment)
 }
 
-// same reports whether the actual rule is the desired one.
-func (r Rule) same(have *nftables.Rule) bool {
-	return bytes.Equal(r.userData(), have.UserData) && reflect.DeepEqual(r.Exprs, uncounted(have.Exprs))
-}
-
-// uncounted returns the expressions with their counters at zero.
-func uncounted(exprs []expr.Any) []expr.Any {
-	out := make([]expr.Any, len(exprs))
-	for i, e := range exprs {
-		if _, ok := e.(*expr.Counter); ok {
-			e = &expr.Counter{}
-		}
-		out[i] = e
-	}
-	return out
-}
-
 // In returns the library's form of the chain in table t.
 func (c Chain) In(t *nftables.Table) *nftables.Chain {
 	x := &nftables.Chain{Table: t, Name: c.Name}
@@ -72,23 +57,29 @@ func (c Chain) In(t *nftables.Table) *nftables.Chain {
 	return x
 }
 
-func (c Chain) same(have *nftables.Chain) bool {
-	if have == nil {
-		return false
+// hook holds the properties of a chain that cannot be changed, in plain values.
+type hook struct {
+	base     bool
+	typ      string
+	num      uint32
+	priority int32
+}
+
+func (c Chain) hook() hook {
+	if c.Hook == nil {
+		return hook{}
 	}
-	want := c.In(have.Table)
-	return want.Type == have.Type && same(want.Hooknum, have.Hooknum) &&
-		same(want.Priority, have.Priority) && same(want.Policy, have.Policy)
+	return hook{true, string(c.Type), uint32(*c.Hook), int32(*c.Priority)}
 }
 
-func same[T comparable](a, b *T) bool {
-	return a == nil && b == nil || a != nil && b != nil && *a == *b
-}
-
-// In returns the library's form of the set in table t. The byte order is for the nft program, which shows names by it.
+// In returns the library's form of the set in table t.
 func (s Set) In(t *nftables.Table, id uint32) *nftables.Set {
 	x := &nftables.Set{
 		Table: t, ID: id, Name: s.Name, KeyType: s.Key, Interval: s.Interval, KeyByteOrder: binaryutil.BigEndian,
+		Concatenation: s.ranges(), IsMap: s.Verdicts,
+	}
+	if s.Verdicts {
+		x.DataType = nftables.TypeVerdict
 	}
 	if s.Key == nftables.TypeIFName {
 		x.KeyByteOrder = binaryutil.NativeEndian
@@ -96,20 +87,45 @@ func (s Set) In(t *nftables.Table, id uint32) *nftables.Set {
 	return x
 }
 
-// definition holds the properties of a set, without its elements.
+// ranges reports whether the set holds ranges of concatenated keys.
+func (s Set) ranges() bool { return s.Interval && len(s.fields()) > 1 }
+
+// fields returns the types of which the key consists.
+func (s Set) fields() []nftables.SetDatatype { return nftables.ConcatSetTypeElements(s.Key) }
+
+// definition holds the properties of a set, without its elements. fields has the length of each field of the key, in
+// bytes, if the set holds ranges of concatenated keys. (The kernel's header file says bits.)
 type definition struct {
-	key, length, size                                 uint32
-	interval, constant, verdicts, timeout, dyn, joint bool
+	flags, key, length, data, size uint32
+	fields                         string
 }
+
+const setConcat = 0x80 // NFT_SET_CONCAT
 
 func (s Set) definition() definition {
-	return definition{key: s.Key.GetNFTMagic(), length: s.Key.Bytes, interval: s.Interval}
+	d := definition{key: s.Key.GetNFTMagic(), length: s.Key.Bytes}
+	if s.Interval {
+		d.flags |= unix.NFT_SET_INTERVAL
+	}
+	if s.Verdicts {
+		d.flags |= unix.NFT_SET_MAP
+		d.data = unix.NFT_DATA_VERDICT
+	}
+	if s.ranges() {
+		d.flags |= setConcat
+		for _, f := range s.fields() {
+			d.fields += string([]byte{byte(f.Bytes)})
+		}
+	}
+	return d
 }
 
-func definitionOf(s *nftables.Set) definition {
-	return definition{
-		key: s.KeyType.GetNFTMagic(), length: s.KeyType.Bytes, size: s.Size,
-		interval: s.Interval, constant: s.Constant, verdicts: s.IsMap, timeout: s.HasTimeout, dyn: s.Dynamic,
-		joint: s.Concatenation,
+// userData encodes the byte order of the key, by which the nft program shows names.
+func (s Set) userData() []byte {
+	const native, network = 1, 2 // enum byteorder of nft
+	order := uint32(network)
+	if s.Key == nftables.TypeIFName {
+		order = native
 	}
+	return userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, order)
 }

@@ -1,12 +1,13 @@
 package nft
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -20,31 +21,33 @@ const (
 	// sendBuffer bounds the size of a transaction, in bytes. The kernel grants root what it asks for, and others what
 	// net.core.wmem_max allows: twice 208 KiB, enough for 26,000 IPv4 or 15,000 IPv6 addresses.
 	sendBuffer = 8 << 20
-	// replyTimeout bounds the wait for a reply. The kernel queues its reply before the request returns, so this is only
-	// reached by a reply that never comes: the library waits for one reply to each message of a transaction, and there
-	// is only one if the kernel rejects the whole transaction.
-	replyTimeout = 5 * time.Second
+	// receiveBuffer is the size of the buffer for one reply, in bytes. The kernel fills as much of a listing into one
+	// reply as the largest buffer it was given so far holds, up to 32 KiB (netlink_recvmsg in af_netlink.c).
+	receiveBuffer = 32 << 10
+	// replyTimeout bounds the time of a request. The kernel queues its reply before the request returns, so this is
+	// only reached by a reply that never comes, because it did not fit into the receive buffer.
+	replyTimeout = 30 * time.Second
 )
 
 // Conn is a connection to nf_tables in one network namespace. Its methods are not safe for concurrent use.
 type Conn struct {
-	conn         *nftables.Conn
-	socket       *netlink.Conn // of conn
+	socket       *netlink.Conn
 	replyTimeout time.Duration
 }
 
 // Dial connects to nf_tables in the network namespace of the calling thread, or returns [ErrUnsupported].
 func Dial() (*Conn, error) {
-	c := &Conn{replyTimeout: replyTimeout}
-	var err error
-	// The library does not export its socket, but hands it to this option.
-	c.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(s *netlink.Conn) error {
-		c.socket = s
-		return s.SetWriteBuffer(sendBuffer)
-	}))
+	socket, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: receiveBuffer})
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", explain(err))
 	}
+	c := &Conn{socket: socket, replyTimeout: replyTimeout}
+	if err := socket.SetWriteBuffer(sendBuffer); err != nil {
+		return nil, errors.Join(fmt.Errorf("set the buffer of a netlink socket: %w", err), c.Close())
+	}
+	// An error then holds the header of the rejected message only, and fits into the receive buffer. The kernel has
+	// this since 4.3.
+	_ = socket.SetOption(netlink.CapAcknowledge, true)
 	if err := c.probe(); err != nil {
 		return nil, errors.Join(fmt.Errorf("query nf_tables: %w", err), c.Close())
 	}
@@ -52,7 +55,7 @@ func Dial() (*Conn, error) {
 }
 
 // Close closes the socket. The kernel keeps the tables.
-func (c *Conn) Close() error { return c.conn.CloseLasting() }
+func (c *Conn) Close() error { return c.socket.Close() }
 
 // Port returns the netlink port of the connection, which identifies our own changes among the events of [Watch].
 func (c *Conn) Port() uint32 { return c.socket.PID() }
@@ -67,6 +70,35 @@ func (c *Conn) exchange(request func() error) error {
 		c.drain()
 	}
 	return err
+}
+
+// acknowledgement receives the kernel's reply to one message of a transaction: the sequence number of the message,
+// and the error if the kernel rejected it. Without a sequence number, the error is that of receiving. (The library's
+// Receive does not return the sequence number of an error.)
+func (c *Conn) acknowledgement() (sequence uint32, err error) {
+	raw, err := c.socket.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var b [256]byte // of the rejected message only its header matters
+	n, failure := 0, error(nil)
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, failure = unix.Recvfrom(int(fd), b[:], unix.MSG_DONTWAIT)
+		return failure != unix.EAGAIN && failure != unix.EINTR
+	})
+	const sizeofError = unix.NLMSG_HDRLEN + 4 // struct nlmsgerr begins with the error
+	switch {
+	case err != nil:
+		return 0, err
+	case failure != nil:
+		return 0, os.NewSyscallError("recvfrom", failure)
+	case n < sizeofError || binary.NativeEndian.Uint16(b[4:]) != unix.NLMSG_ERROR:
+		return 0, errors.New("a reply to another request")
+	}
+	if code := int32(binary.NativeEndian.Uint32(b[unix.NLMSG_HDRLEN:])); code != 0 {
+		err = unix.Errno(-code)
+	}
+	return binary.NativeEndian.Uint32(b[8:]), err
 }
 
 // drain discards replies that were not read, so that the next exchange does not mistake them for its own.

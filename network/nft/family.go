@@ -71,6 +71,48 @@ func (f Family) load(offset uint32) []expr.Any {
 	}
 }
 
+// SwitchFrom applies the verdict that a map has for the packet's source, if it has one.
+func (f Family) SwitchFrom(set string) []expr.Any { return f.verdict(f.src, set) }
+
+// SwitchTo applies the verdict that a map has for the packet's destination, if it has one.
+func (f Family) SwitchTo(set string) []expr.Any { return f.verdict(f.dst, set) }
+
+func (f Family) verdict(offset uint32, set string) []expr.Any {
+	return append(f.load(offset), &expr.Lookup{
+		SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set,
+	})
+}
+
+// KeyWithPort is the type of an address of the family, a protocol and a port, concatenated: see [Key].
+func (f Family) KeyWithPort() nftables.SetDatatype {
+	return nftables.MustConcatSetType(f.Key, nftables.TypeInetProto, nftables.TypeInetService)
+}
+
+// FromWithPort matches packets of the family whose source, protocol and destination port are in a set, in which they
+// are concatenated. A fragment other than the first does not match, nor does a packet of a protocol without ports.
+func (f Family) FromWithPort(set string) []expr.Any { return f.lookupWithPort(f.src, set) }
+
+// ToWithPort is FromWithPort for the destination.
+func (f Family) ToWithPort(set string) []expr.Any { return f.lookupWithPort(f.dst, set) }
+
+func (f Family) lookupWithPort(offset uint32, set string) []expr.Any {
+	next := unix.NFT_REG32_00 + f.Key.Bytes/4
+	return append(f.load(offset),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register(next)},
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: register(next + 1)},
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set})
+}
+
+// register returns the number by which the kernel lists a register of four bytes (nft_dump_register): if it is the
+// first part of one of 16 bytes, that one's. A rule with the other number would not read back as written.
+func register(n uint32) uint32 {
+	const parts = 4
+	if i := n - unix.NFT_REG32_00; i%parts == 0 {
+		return unix.NFT_REG_1 + i/parts
+	}
+	return n
+}
+
 // Equals compares the value that was loaded last.
 func Equals(b ...byte) expr.Any {
 	return &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: b}
@@ -88,7 +130,7 @@ func mask(bits, length int) []byte {
 // Intervals returns the family's prefixes as elements of an interval set: the first address of each range, and the
 // first address after it. The kernel rejects overlapping ranges, so overlapping and adjacent prefixes are merged. A
 // range up to the last address of the family has no end element.
-func (f Family) Intervals(prefixes []netip.Prefix) (elements []nftables.SetElement) {
+func (f Family) Intervals(prefixes []netip.Prefix) (elements []Element) {
 	of := slices.DeleteFunc(slices.Clone(prefixes), func(p netip.Prefix) bool { return FamilyOf(p.Addr()) != f })
 	slices.SortFunc(of, netip.Prefix.Compare)
 	var end netip.Addr // the first address after the last range
@@ -100,10 +142,10 @@ func (f Family) Intervals(prefixes []netip.Prefix) (elements []nftables.SetEleme
 		case i > 0 && p.Addr() == end: // adjacent to it
 			elements = elements[:len(elements)-1]
 		default:
-			elements = append(elements, nftables.SetElement{Key: p.Addr().AsSlice()})
+			elements = append(elements, Element{Key: string(p.Addr().AsSlice())})
 		}
 		if end = next; end.IsValid() {
-			elements = append(elements, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+			elements = append(elements, Element{Key: string(end.AsSlice()), End: true})
 		}
 	}
 	return elements

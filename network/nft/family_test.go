@@ -24,8 +24,8 @@ func TestIntervals(t *testing.T) {
 		var got []string
 		for _, f := range Families() {
 			for _, e := range f.Intervals(tt.prefixes) {
-				a, _ := netip.AddrFromSlice(e.Key)
-				got = append(got, map[bool]string{true: "-"}[e.IntervalEnd]+a.String())
+				a, _ := netip.AddrFromSlice([]byte(e.Key))
+				got = append(got, map[bool]string{true: "-"}[e.End]+a.String())
 			}
 		}
 		if got := strings.Join(got, " "); got != tt.want {

@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -24,13 +25,15 @@ type ChainInfo struct {
 	Hook        nftables.ChainHook
 	Priority    int32
 	Policy      nftables.ChainPolicy
+	Type        string // "filter", "nat" or "route"
 }
 
 // RuleInfo is a rule in the kernel, of any program.
 type RuleInfo struct {
-	Chain  string
-	Handle uint64
-	Exprs  []Expression
+	Chain    string
+	Handle   uint64
+	Exprs    []Expression
+	userData []byte
 }
 
 // SetInfo is a set in the kernel, of any program.
@@ -38,6 +41,8 @@ type SetInfo struct {
 	Name   string
 	Flags  uint32 // NFT_SET_…
 	Length int    // of a key, in bytes
+
+	definition definition
 }
 
 // Expression is one expression of a rule, as encoded by the kernel.
@@ -68,23 +73,6 @@ func (e Expression) Verdict() (code int32, chain string, ok bool) {
 	return code, unix.ByteSliceToString(attr(verdict, unix.NFTA_VERDICT_CHAIN)), verdict != nil
 }
 
-// attr returns the first attribute of a type.
-func attr(b []byte, typ uint16) []byte {
-	for a, rest := cut(b); a.ok; a, rest = cut(rest) {
-		if a.typ == typ {
-			return a.value
-		}
-	}
-	return nil
-}
-
-func number(b []byte) uint32 {
-	if len(b) != 4 {
-		return 0
-	}
-	return binary.BigEndian.Uint32(b)
-}
-
 // Tables lists all tables.
 func (c *Conn) Tables() (all []TableInfo, err error) {
 	return all, c.dumpAll("list the tables", unix.NFT_MSG_GETTABLE, unix.NFPROTO_UNSPEC, nil,
@@ -98,8 +86,11 @@ func (c *Conn) Tables() (all []TableInfo, err error) {
 }
 
 // Chains lists all chains.
-func (c *Conn) Chains() (all []ChainInfo, err error) {
-	return all, c.dumpAll("list the chains", unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, nil,
+func (c *Conn) Chains() ([]ChainInfo, error) { return c.chains(unix.NFPROTO_UNSPEC) }
+
+// chains lists the chains of a family's tables. The kernel cannot list those of one table.
+func (c *Conn) chains(family nftables.TableFamily) (all []ChainInfo, err error) {
+	return all, c.dumpAll("list the chains", unix.NFT_MSG_GETCHAIN, byte(family), nil,
 		func(family byte, m []byte) {
 			x := ChainInfo{Family: nftables.TableFamily(family)}
 			for a, rest := cut(m); a.ok; a, rest = cut(rest) {
@@ -114,6 +105,8 @@ func (c *Conn) Chains() (all []ChainInfo, err error) {
 					x.Priority = int32(number(attr(a.value, unix.NFTA_HOOK_PRIORITY)))
 				case unix.NFTA_CHAIN_POLICY:
 					x.Policy = nftables.ChainPolicy(number(a.value))
+				case unix.NFTA_CHAIN_TYPE:
+					x.Type = unix.ByteSliceToString(a.value)
 				}
 			}
 			all = append(all, x)
@@ -137,17 +130,22 @@ func (c *Conn) Rules(family nftables.TableFamily, table, chain string) (all []Ru
 				if len(a.value) == 8 {
 					x.Handle = binary.BigEndian.Uint64(a.value)
 				}
+			case unix.NFTA_RULE_USERDATA:
+				x.userData = a.value
 			case unix.NFTA_RULE_EXPRESSIONS:
 				for e, rest := cut(a.value); e.ok; e, rest = cut(rest) {
-					x.Exprs = append(x.Exprs, Expression{
-						Name: unix.ByteSliceToString(attr(e.value, unix.NFTA_EXPR_NAME)),
-						data: attr(e.value, unix.NFTA_EXPR_DATA),
-					})
+					x.Exprs = append(x.Exprs, decodeExpression(e.value))
 				}
 			}
 		}
 		all = append(all, x)
 	})
+}
+
+func decodeExpression(b []byte) Expression {
+	return Expression{
+		Name: unix.ByteSliceToString(attr(b, unix.NFTA_EXPR_NAME)), data: attr(b, unix.NFTA_EXPR_DATA),
+	}
 }
 
 // Sets lists the sets of a table, including the anonymous sets of rules.
@@ -158,8 +156,27 @@ func (c *Conn) Sets(family nftables.TableFamily, table string) (all []SetInfo, e
 			Name:   unix.ByteSliceToString(attr(m, unix.NFTA_SET_NAME)),
 			Flags:  number(attr(m, unix.NFTA_SET_FLAGS)),
 			Length: int(number(attr(m, unix.NFTA_SET_KEY_LEN))),
+
+			definition: decodeDefinition(m),
 		})
 	})
+}
+
+const (
+	setDescConcat = 2 // NFTA_SET_DESC_CONCAT
+	setFieldLen   = 1 // NFTA_SET_FIELD_LEN
+)
+
+func decodeDefinition(m []byte) definition {
+	d := definition{
+		flags: number(attr(m, unix.NFTA_SET_FLAGS)), key: number(attr(m, unix.NFTA_SET_KEY_TYPE)),
+		length: number(attr(m, unix.NFTA_SET_KEY_LEN)), data: number(attr(m, unix.NFTA_SET_DATA_TYPE)),
+		size: number(attr(attr(m, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE)),
+	}
+	for f, rest := cut(attr(attr(m, unix.NFTA_SET_DESC), setDescConcat)); f.ok; f, rest = cut(rest) {
+		d.fields += string([]byte{byte(number(attr(f.value, setFieldLen)))})
+	}
+	return d
 }
 
 // dump lists objects of one family.
@@ -177,24 +194,42 @@ func (c *Conn) dumpAll(
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	err = c.exchange(func() error {
-		request, err := c.socket.Send(netlink.Message{
-			Header: netlink.Header{Type: nftMessage(get), Flags: netlink.Request | netlink.Dump},
-			Data:   append(nfgenmsg(family), b...),
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		for m, err := range c.socket.ReceiveIter() {
-			switch {
-			case err != nil:
+	var replies []netlink.Message
+	for n := 0; n == 0 || err == nil && interrupted(replies) && n < attempts; n++ {
+		replies = replies[:0]
+		err = c.exchange(func() error {
+			request, err := c.socket.Send(netlink.Message{
+				Header: netlink.Header{Type: nftMessage(get), Flags: netlink.Request | netlink.Dump},
+				Data:   append(nfgenmsg(family), b...),
+			})
+			if err != nil {
 				return fmt.Errorf("%s: %w", what, err)
-			case m.Header.Sequence != request.Header.Sequence || len(m.Data) < sizeofNfgenmsg:
-				return fmt.Errorf("%s: the kernel's reply is malformed", what)
 			}
-			each(m.Data[0], m.Data[sizeofNfgenmsg:])
-		}
-		return nil
+			for m, err := range c.socket.ReceiveIter() {
+				switch {
+				case err != nil:
+					return fmt.Errorf("%s: %w", what, err)
+				case m.Header.Sequence != request.Header.Sequence || len(m.Data) < sizeofNfgenmsg:
+					return fmt.Errorf("%s: the kernel's reply is malformed", what)
+				}
+				replies = append(replies, m)
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return explain(err)
+	}
+	for _, m := range replies {
+		each(m.Data[0], m.Data[sizeofNfgenmsg:])
+	}
+	return nil
+}
+
+// interrupted reports whether the ruleset changed while the kernel listed it, so that something may be missing. The
+// last of several attempts is taken as it is: a change notifies whoever watches.
+func interrupted(replies []netlink.Message) bool {
+	return slices.ContainsFunc(replies, func(m netlink.Message) bool {
+		return m.Header.Flags&netlink.DumpInterrupted != 0
 	})
-	return explain(err)
 }

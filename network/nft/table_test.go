@@ -14,7 +14,7 @@ import (
 )
 
 // some are elements of a set that is not the content's.
-var some = []nftables.SetElement{{Key: []byte{192, 0, 2, 1}}, {Key: []byte{192, 0, 2, 2}}}
+var some = []Element{{Key: "\xc0\x00\x02\x01"}, {Key: "\xc0\x00\x02\x02"}}
 
 // free returns what is in that set.
 func free(t *testing.T, x *Table) (all []netip.Addr) {
@@ -24,7 +24,7 @@ func free(t *testing.T, x *Table) (all []netip.Addr) {
 		t.Fatal(err)
 	}
 	for _, e := range list {
-		a, _ := netip.AddrFromSlice(e.Key())
+		a, _ := netip.AddrFromSlice([]byte(e.Key))
 		all = append(all, a)
 	}
 	slices.SortFunc(all, netip.Addr.Compare)
@@ -97,7 +97,26 @@ func TestAlso(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, nil, nil},
-		{"a chain too many", func() { f.AddChain(&nftables.Chain{Table: f.table, Name: "more"}) }, []bool{true}, []netip.Addr{first}},
+		{"another again", func() {
+			if err := x.Change(func(t *Transaction) { t.Add(content().Sets[1], some[1:]) }); err != nil {
+				t.Fatal(err)
+			}
+		}, nil, []netip.Addr{second}},
+		{"a chain too many", func() { f.AddChain(&nftables.Chain{Table: f.table, Name: "more"}) }, nil, []netip.Addr{second}},
+		{"the set gone", func() {
+			for _, chain := range []string{"out", "called"} {
+				f.FlushChain(&nftables.Chain{Table: f.table, Name: chain})
+			}
+			f.DelSet(content().Sets[1].In(f.table, 0))
+		}, []bool{true}, []netip.Addr{first}},
+		{"something else in the set's place", func() {
+			for _, chain := range []string{"out", "called"} {
+				f.FlushChain(&nftables.Chain{Table: f.table, Name: chain})
+			}
+			f.DelSet(content().Sets[1].In(f.table, 0))
+			f.Commit()
+			_ = f.AddSet(&nftables.Set{Table: f.table, ID: 9, Name: "free", KeyType: nftables.TypeMark}, nil)
+		}, []bool{true}, []netip.Addr{first}},
 	} {
 		tt.harm()
 		f.Commit()
@@ -169,7 +188,7 @@ func TestRepair(t *testing.T) {
 		"rule added":      func() { f.Append(out.In(f.table), &expr.Verdict{Kind: expr.VerdictAccept}) },
 		"set flushed":     func() { f.FlushSet(content().Sets[0].In(f.table, 0)) },
 		"range added": func() {
-			_ = f.SetAddElements(content().Sets[0].In(f.table, 0), Families()[0].Intervals(prefixes("192.0.2.0/24")))
+			_ = f.SetAddElements(content().Sets[0].In(f.table, 0), In(Families()[0].Intervals(prefixes("192.0.2.0/24"))))
 		},
 		"masquerading not alike": func() {
 			r := f.RulesOf(f.table, "out")[3]

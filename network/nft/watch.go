@@ -17,6 +17,7 @@ type Event struct {
 	Family nftables.TableFamily
 	Table  string
 	Chain  string // for events about chains and rules
+	Set    string // for events about sets and their elements
 	Port   uint32 // netlink port of the process that made the change: see [Conn.Port]
 }
 
@@ -81,7 +82,7 @@ func decodeEvent(m syscall.NetlinkMessage) (e Event, ok bool) {
 		return Event{}, false
 	}
 	e = Event{Type: m.Header.Type & 0xff, Family: nftables.TableFamily(m.Data[0]), Port: m.Header.Pid}
-	chain := uint16(0)
+	chain, set := uint16(0), uint16(0) // no attribute has this type
 	switch e.Type {
 	case unix.NFT_MSG_NEWGEN:
 		return Event{}, false
@@ -89,13 +90,19 @@ func decodeEvent(m syscall.NetlinkMessage) (e Event, ok bool) {
 		chain = unix.NFTA_CHAIN_NAME
 	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
 		chain = unix.NFTA_RULE_CHAIN
+	case unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET:
+		set = unix.NFTA_SET_NAME
+	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+		set = unix.NFTA_SET_ELEM_LIST_SET
 	}
 	for a, rest := cut(m.Data[sizeofNfgenmsg:]); a.ok; a, rest = cut(rest) {
 		switch a.typ {
 		case unix.NFTA_TABLE_NAME:
 			e.Table = unix.ByteSliceToString(a.value)
-		case chain: // 0, which is no attribute's type, for other messages
+		case chain:
 			e.Chain = unix.ByteSliceToString(a.value)
+		case set:
+			e.Set = unix.ByteSliceToString(a.value)
 		}
 	}
 	return e, true
@@ -118,5 +125,5 @@ func (t *Table) Watch(ctx context.Context, ready, changed func()) error {
 
 // Concerns reports whether an event is an external change to the table.
 func (t *Table) Concerns(e Event) bool {
-	return e.Family == t.table.Family && e.Table == t.name && e.Port != t.Port()
+	return e.Family == t.family && e.Table == t.name && e.Port != t.Port()
 }

@@ -80,7 +80,7 @@ func TestConcerns(t *testing.T) {
 		if !x.Concerns(n) {
 			continue
 		}
-		if want := (Event{unix.NFT_MSG_NEWCHAIN, nftables.TableFamilyINet, name, "fence", f.Socket.PID()}); n != want {
+		if want := (Event{unix.NFT_MSG_NEWCHAIN, nftables.TableFamilyINet, name, "fence", "", f.Socket.PID()}); n != want {
 			t.Errorf("%+v, of our own or about others, concerns us", n)
 			continue
 		}
@@ -116,7 +116,7 @@ func TestDecodeEvent(t *testing.T) {
 	}{
 		{"a rule", newRule, ours, &want},
 		{"a chain", newRule - 3, text(text(inet, 1, name), 3, "out"), without(func(n *Event) { n.Type = unix.NFT_MSG_NEWCHAIN })},
-		{"a set", newRule + 3, ours, without(func(n *Event) { n.Type, n.Chain = unix.NFT_MSG_NEWSET, "" })},
+		{"a set", newRule + 3, ours, without(func(n *Event) { n.Type, n.Chain, n.Set = unix.NFT_MSG_NEWSET, "", "out" })},
 		{"another family", newRule, append(nfgenmsg(unix.NFPROTO_IPV4), ours[4:]...), without(func(n *Event) { n.Family = nftables.TableFamilyIPv4 })},
 		{"another subsystem", 0x0106, ours, nil},
 		{"a generation", unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN, ours, nil},

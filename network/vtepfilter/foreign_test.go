@@ -123,7 +123,7 @@ func structural() []harm {
 			f.FlushTable(f.table)
 			f.DelSet(s)
 			s.Interval = true
-			_ = f.AddSet(s, nft.Families()[1].Intervals(prefixes("2001:db8::/32")))
+			_ = f.AddSet(s, nft.In(nft.Families()[1].Intervals(prefixes("2001:db8::/32"))))
 		}},
 		{"set that the library cannot read", func(f *foreign) {
 			kind := nftables.TypeMark
@@ -132,7 +132,7 @@ func structural() []harm {
 		}},
 		{"network taken out", func(f *foreign) { f.FlushSet(f.set(overlaySet(nft.Families()[0]))) }},
 		{"prefix allowed", func(f *foreign) {
-			_ = f.SetAddElements(f.set(allowSet(nft.Families()[1])), nft.Families()[1].Intervals(prefixes("::/1")))
+			_ = f.SetAddElements(f.set(allowSet(nft.Families()[1])), nft.In(nft.Families()[1].Intervals(prefixes("::/1"))))
 		}},
 		{"device added", func(f *foreign) {
 			_ = f.SetAddElements(f.set(devicesSet), []nftables.SetElement{{Key: append([]byte("up0"), make([]byte, 13)...)}})

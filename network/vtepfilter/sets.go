@@ -38,7 +38,7 @@ func (c Config) sets() (sets []nft.Set) {
 	for _, name := range slices.Compact(names) {
 		key := make([]byte, unix.IFNAMSIZ)
 		copy(key, name)
-		devices.Elements = append(devices.Elements, nftables.SetElement{Key: key})
+		devices.Elements = append(devices.Elements, nft.Element{Key: string(key)})
 	}
 	return append(sets, devices)
 }
@@ -59,7 +59,7 @@ func add(elements nft.SetElements, peers iter.Seq[netip.Addr]) {
 	for a := range peers {
 		if checkPeer(a) == nil {
 			name := names[a.Is4()]
-			elements[name] = append(elements[name], nftables.SetElement{Key: a.AsSlice()})
+			elements[name] = append(elements[name], nft.Element{Key: string(a.AsSlice())})
 		}
 	}
 }
@@ -77,7 +77,7 @@ func (f *Filter) present() (peers []netip.Addr, err error) {
 		}
 		peers = slices.Grow(peers, len(list))
 		for _, e := range list {
-			if a, ok := netip.AddrFromSlice(e.Key()); ok && nft.FamilyOf(a) == x {
+			if a, ok := netip.AddrFromSlice([]byte(e.Key)); ok && nft.FamilyOf(a) == x {
 				peers = append(peers, a)
 			}
 		}

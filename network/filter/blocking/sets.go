@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -41,7 +42,7 @@ func (d *decoder) lookup(e nft.Expression) {
 // oneOf returns the condition that a register is in a set. A set that packets update is unknown.
 func (d *decoder) oneOf(l register, s set) condition {
 	if s.Length != l.length || l.mask != nil || s.Flags&(unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL) != 0 ||
-		slices.ContainsFunc(s.Elements, func(e nft.Element) bool { return len(e.Key()) != s.Length }) {
+		slices.ContainsFunc(s.Elements, func(e nft.Element) bool { return len(e.Key) != s.Length }) {
 		return condition{}
 	}
 	c := condition{Field: l.field}
@@ -59,11 +60,11 @@ func (d *decoder) oneOf(l register, s set) condition {
 	for _, e := range s.Elements {
 		switch l.field {
 		case inName, outName:
-			c.Names = append(c.Names, unix.ByteSliceToString(e.Key()))
+			c.Names = append(c.Names, unix.ByteSliceToString([]byte(e.Key)))
 		case family, protocols:
-			c.Values = append(c.Values, value(l, e.Key()))
+			c.Values = append(c.Values, value(l, []byte(e.Key)))
 		case states:
-			c.Mask |= binary.NativeEndian.Uint32(e.Key())
+			c.Mask |= binary.NativeEndian.Uint32([]byte(e.Key))
 		default:
 			return condition{}
 		}
@@ -75,13 +76,13 @@ func (d *decoder) oneOf(l register, s set) condition {
 func spans(s set) (all []span) {
 	elements := slices.Clone(s.Elements)
 	slices.SortFunc(elements, func(a, b nft.Element) int {
-		if c := bytes.Compare(a.Key(), b.Key()); c != 0 || a.End == b.End {
+		if c := strings.Compare(a.Key, b.Key); c != 0 || a.End == b.End {
 			return c
 		}
 		return map[bool]int{true: -1, false: 1}[a.End] // a range ends before the next begins
 	})
 	for i, e := range elements {
-		first, ok := netip.AddrFromSlice(e.Key())
+		first, ok := netip.AddrFromSlice([]byte(e.Key))
 		if !ok || e.End {
 			continue
 		}
@@ -92,7 +93,7 @@ func spans(s set) (all []span) {
 				last = netip.AddrFrom4([4]byte{0xff, 0xff, 0xff, 0xff})
 			}
 			if i+1 < len(elements) {
-				if end, ok := netip.AddrFromSlice(elements[i+1].Key()); ok {
+				if end, ok := netip.AddrFromSlice([]byte(elements[i+1].Key)); ok {
 					last = end.Prev()
 				}
 			}
