@@ -1,0 +1,225 @@
+package conntrack
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network/errno"
+)
+
+// Messages, attributes and flags of include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+const (
+	msgGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1 // IPCTNL_MSG_CT_GET
+	msgDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
+
+	ctaTupleOrig   = 1
+	ctaTupleReply  = 2
+	ctaID          = 12
+	ctaZone        = 18
+	ctaFilter      = 25
+	ctaTupleIP     = 1
+	ctaTupleProto  = 2
+	ctaIPv4Source  = 1
+	ctaProtoNumber = 1
+	ctaSourcePort  = 2
+	ctaDestPort    = 3
+
+	filterSource = 1 // CTA_FILTER_F_CTA_IP_SRC in net/netfilter/nf_internals.h
+)
+
+const replyTimeout = 5 * time.Second // bounds the wait for a reply that the kernel queued before the request returned
+
+// Flow is one entry: a connection, or what looks like one.
+type Flow struct {
+	// Source and Destination are those of the first packet, before any translation. Ports are 0 for protocols without.
+	Source, Destination netip.AddrPort
+	// ReplySource and ReplyDestination are those of packets that answer. After a translation of destinations, such as
+	// that of a Kubernetes Service, ReplySource is the endpoint.
+	ReplySource, ReplyDestination netip.AddrPort
+	Protocol                      uint8 // unix.IPPROTO_…
+
+	tuple, id, zone []byte // as the kernel encodes them
+}
+
+// Conn is a connection to connection tracking in one network namespace. Its methods are not safe for concurrent use.
+type Conn struct{ socket *netlink.Conn }
+
+// Dial connects in the network namespace of the calling thread.
+func Dial() (*Conn, error) {
+	socket, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: 32 << 10})
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	return &Conn{socket}, nil
+}
+
+// Close closes the socket.
+func (c *Conn) Close() error { return c.socket.Close() }
+
+// Of lists the entries in which an address is the source of the first packet or of the answers: those of connections
+// from a pod, and to a pod, with or without a translation in between.
+func (c *Conn) Of(a netip.Addr) (flows []Flow, err error) {
+	tuples := []uint16{ctaTupleOrig, ctaTupleReply}
+	if a.Is6() {
+		// For IPv6 the kernel's filter selects all entries but those that are asked for: it takes the result of
+		// ipv6_addr_cmp, which is 0 for equal addresses, for a boolean (ctnetlink_filter_match_tuple, 5.8 to 6.18).
+		tuples = []uint16{unfiltered}
+	}
+	for _, tuple := range tuples {
+		found, err := c.list(a, tuple)
+		if err != nil {
+			return nil, fmt.Errorf("list the connections of %s: %w", a, err)
+		}
+		for _, f := range found {
+			from, to := f.Source.Addr() == a, f.ReplySource.Addr() == a
+			switch tuple {
+			case ctaTupleOrig:
+				to = false
+			case ctaTupleReply:
+				from, to = false, to && !from // else it was found before
+			}
+			if from || to {
+				flows = append(flows, f)
+			}
+		}
+	}
+	return flows, nil
+}
+
+const unfiltered = 0
+
+// list lists the entries with a source in one direction, at least: a kernel before 5.8 ignores the filter.
+func (c *Conn) list(a netip.Addr, tuple uint16) (flows []Flow, err error) {
+	e := netlink.NewAttributeEncoder()
+	if tuple != unfiltered {
+		e.Nested(tuple, func(e *netlink.AttributeEncoder) error {
+			e.Nested(ctaTupleIP, func(e *netlink.AttributeEncoder) error {
+				e.Bytes(ctaIPv4Source, a.AsSlice())
+				return nil
+			})
+			return nil
+		})
+		e.Nested(ctaFilter, func(e *netlink.AttributeEncoder) error {
+			e.Uint32(tuple, filterSource) // CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS: the tuples' numbers
+			return nil
+		})
+	}
+	attrs, err := e.Encode()
+	if err != nil {
+		return nil, err
+	}
+	replies, err := c.execute(msgGet, netlink.Dump, a, attrs)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range replies {
+		if !bytes.Contains(m.Data, a.AsSlice()) { // saves decoding most of an unfiltered list
+			continue
+		}
+		if f, ok := decode(m.Data); ok {
+			flows = append(flows, f)
+		}
+	}
+	return flows, nil
+}
+
+// Delete deletes an entry, if it is still there. Its id does not always tell it from another one with the same
+// addresses and ports: the kernel computes the id from these and from the place in memory (nf_ct_get_id).
+func (c *Conn) Delete(f Flow) error {
+	list := []netlink.Attribute{{Type: ctaTupleOrig | unix.NLA_F_NESTED, Data: f.tuple}, {Type: ctaID, Data: f.id}}
+	if f.zone != nil {
+		list = append(list, netlink.Attribute{Type: ctaZone, Data: f.zone})
+	}
+	attrs, err := netlink.MarshalAttributes(list)
+	if err != nil {
+		return err
+	}
+	_, err = c.execute(msgDelete, netlink.Acknowledge, f.Source.Addr(), attrs)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete the connection of %s to %s: %w", f.Source, f.Destination, err)
+	}
+	return nil
+}
+
+func (c *Conn) execute(typ netlink.HeaderType, flags netlink.HeaderFlags, a netip.Addr, attrs []byte) (
+	replies []netlink.Message, err error,
+) {
+	if err := c.socket.SetDeadline(time.Now().Add(replyTimeout)); err != nil {
+		return nil, err
+	}
+	family := byte(unix.AF_INET)
+	if a.Is6() {
+		family = unix.AF_INET6
+	}
+	replies, err = c.socket.Execute(netlink.Message{
+		Header: netlink.Header{Type: typ, Flags: netlink.Request | flags},
+		Data:   append([]byte{family, 0, 0, 0}, attrs...), // struct nfgenmsg
+	})
+	if errors.Is(err, unix.EPERM) {
+		err = errno.With(err, "connection tracking needs the capability NET_ADMIN")
+	}
+	return replies, err
+}
+
+// decode decodes an entry.
+func decode(message []byte) (f Flow, ok bool) {
+	const sizeofNfgenmsg = 4
+	if len(message) < sizeofNfgenmsg {
+		return f, false
+	}
+	d, err := netlink.NewAttributeDecoder(message[sizeofNfgenmsg:])
+	if err != nil {
+		return f, false
+	}
+	for d.Next() {
+		switch d.Type() {
+		case ctaTupleOrig:
+			f.tuple = d.Bytes()
+			f.Source, f.Destination, f.Protocol = decodeTuple(f.tuple)
+		case ctaTupleReply:
+			f.ReplySource, f.ReplyDestination, _ = decodeTuple(d.Bytes())
+		case ctaID:
+			f.id = d.Bytes()
+		case ctaZone:
+			f.zone = d.Bytes()
+		}
+	}
+	return f, d.Err() == nil && f.Source.IsValid() && f.ReplySource.IsValid() && len(f.id) == 4
+}
+
+func decodeTuple(b []byte) (source, destination netip.AddrPort, protocol uint8) {
+	var addrs [2]netip.Addr
+	var ports [2]uint16
+	nested(b, func(typ uint16, b []byte) {
+		nested(b, func(field uint16, value []byte) {
+			a, isAddr := netip.AddrFromSlice(value)
+			switch {
+			case typ == ctaTupleIP && isAddr: // 1 and 2 are the source and destination of IPv4, 3 and 4 those of IPv6
+				addrs[(field+1)%2] = a
+			case typ == ctaTupleProto && field == ctaProtoNumber && len(value) == 1:
+				protocol = value[0]
+			case typ == ctaTupleProto && (field == ctaSourcePort || field == ctaDestPort) && len(value) == 2:
+				ports[field-ctaSourcePort] = binary.BigEndian.Uint16(value)
+			}
+		})
+	})
+	return netip.AddrPortFrom(addrs[0], ports[0]), netip.AddrPortFrom(addrs[1], ports[1]), protocol
+}
+
+// nested calls each for the attributes in b.
+func nested(b []byte, each func(typ uint16, value []byte)) {
+	d, err := netlink.NewAttributeDecoder(b)
+	if err != nil {
+		return
+	}
+	for d.Next() {
+		each(d.Type(), d.Bytes())
+	}
+}
