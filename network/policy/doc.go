@@ -6,6 +6,8 @@
 //     understand does not allow anything: see [Problem].
 //   - [Judge] says of one packet whether it is allowed, and which rule of which policy decided. It reads the policies
 //     and pods as they are and follows the API's text step by step.
+//   - [Compiler] derives from the same objects what nf_tables has to hold: a [Table], and its [Changes]. It shares no
+//     code with Judge but the types, and the tests compare the two.
 //
 // # Who judges
 //
@@ -25,4 +27,23 @@
 // ClusterNetworkPolicy of the tier Admin by priority, then NetworkPolicy, then ClusterNetworkPolicy of the tier
 // Baseline. If no tier decides, the connection is allowed. A pod that a NetworkPolicy isolates in a direction never
 // gets to the tier Baseline.
+//
+// # The table
+//
+//	base chain ──▶ map: the pod's address ──▶ entry chain, shared by pods with the same policies
+//	                                            │ jump: cluster policies of the tier Admin
+//	                                            │ accept: the pod to itself; drop: invalid packets
+//	                                            │ jump: each policy that isolates the pod; then drop
+//	                                            ▼ or jump: cluster policies of the tier Baseline
+//	                                          policy's chain: a rule for each peer, family and protocol
+//	                                            ▼
+//	      sets: addresses of the pods of a selector; their named ports; blocks of addresses
+//
+// A new connection passes the rules of the policies that select its pod, and no others. Rules name sets, and only the
+// elements of sets name pods. So a pod that is added or removed, or a namespace whose labels change, changes elements
+// and no rule, unless it is the first or the last local pod with its policies. A set exists while a rule needs it, and
+// rules exist while a policy selects a local pod.
+//
+// Pods of one namespace with equal labels are of one kind, and selectors are compared with kinds. So the cost of a
+// change does not depend on the number of pods, but on that of the sets in which the pod is.
 package policy

@@ -1,0 +1,64 @@
+package policy
+
+import (
+	"iter"
+	"net/netip"
+)
+
+// PodsAt implements [Source].
+func (c *Compiler) PodsAt(a netip.Addr) iter.Seq[*Pod] {
+	return func(yield func(*Pod) bool) {
+		if m := c.owners[a]; m != nil && !yield(&m.Pod) {
+			return
+		}
+		for _, m := range c.rivals[a] {
+			if !yield(&m.Pod) {
+				return
+			}
+		}
+	}
+}
+
+// Namespace implements [Source].
+func (c *Compiler) Namespace(name string) (ns Namespace, ok bool) {
+	n := c.spaces[name]
+	if n == nil || !n.known {
+		return ns, false
+	}
+	return Namespace{Name: name, Labels: n.labels}, true
+}
+
+// PoliciesIn implements [Source].
+func (c *Compiler) PoliciesIn(namespace string) iter.Seq[*Policy] {
+	return func(yield func(*Policy) bool) {
+		if n := c.spaces[namespace]; n != nil {
+			for _, r := range n.policies {
+				if !yield(r.Policy) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// ClusterPolicies implements [Source].
+func (c *Compiler) ClusterPolicies() iter.Seq[*ClusterPolicy] {
+	return func(yield func(*ClusterPolicy) bool) {
+		for _, r := range c.wide {
+			if !yield(r.ClusterPolicy) {
+				return
+			}
+		}
+	}
+}
+
+// NeedsPeers reports whether a policy that selects a pod of this node names other pods: only then the compiler needs
+// the pods of other nodes.
+func (c *Compiler) NeedsPeers() bool {
+	for _, s := range c.sets {
+		if s.group != nil && !s.group.subject {
+			return true
+		}
+	}
+	return false
+}
