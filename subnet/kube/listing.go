@@ -3,8 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
+	"iter"
 	"time"
 
 	"github.com/selvage-net/selvage/subnet"
@@ -143,7 +142,7 @@ func (w *watcher) snapshot(l *listing) error {
 		l.nodes[name].take(&r)
 	}
 	w.nodes, w.position = l.nodes, l.p
-	for page := range slices.Chunk(slices.Collect(maps.Values(l.records)), pageSize) {
+	for page := range pages(l.records) {
 		if err := w.deliver(subnet.Event{Type: subnet.Page, Revision: l.p.seen, Put: page}); err != nil {
 			return err
 		}
@@ -157,6 +156,26 @@ func (w *watcher) snapshot(l *listing) error {
 	}
 	w.synced, w.regressed = true, false
 	return nil
+}
+
+// pages returns all records in slices of at most pageSize.
+func pages(records map[string]subnet.Record) iter.Seq[[]subnet.Record] {
+	return func(yield func([]subnet.Record) bool) {
+		left := len(records)
+		var page []subnet.Record
+		for _, r := range records {
+			if page == nil {
+				page = make([]subnet.Record, 0, min(left, pageSize))
+			}
+			page = append(page, r)
+			if left--; len(page) == cap(page) {
+				if !yield(page) {
+					return
+				}
+				page = nil
+			}
+		}
+	}
 }
 
 // adopt hands over what differs between a list and what was handed over before.
