@@ -67,8 +67,12 @@ const (
 // is exceeded (icmp_ratelimit).
 const leastProbeInterval = time.Second
 
-// garbagePercent is how far the heap may grow beyond the memory in use, in percent; see GOGC in package runtime.
-const garbagePercent = 20
+// How far the heap may grow beyond the memory in use, in percent; see GOGC in package runtime. A store that reports
+// every change of a Node, whether or not it concerns the lease, makes some garbage at rest too.
+const (
+	startGarbage = 20
+	restGarbage  = 10
+)
 
 // flags are the command line. Names and meanings are flannel's where flannel has them.
 type flags struct {
@@ -240,8 +244,15 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	// Prefer less memory to fewer garbage collections: at rest, the daemon hardly allocates.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbagePercent)
+	collect := func(percent int) {
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(percent)
+		}
+	}
+	collect(startGarbage)
+	f.node.AtRest = func() {
+		collect(restGarbage)
+		debug.FreeOSMemory() // what a start took; the Go runtime would return it over some minutes
 	}
 	store, err := f.openStore(log)
 	if err != nil {

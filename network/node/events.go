@@ -188,7 +188,7 @@ func (n *node) cacheLeases(ctx context.Context, wake *alarm) {
 	}
 	own := ownLease{final: n.holder.final, expires: n.holder.record.LeaseID != 0, at: n.holder.expires()}
 	if n.cache.step(wake, own, n.snapshot) && n.cache.writes == 1 {
-		n.background.Go(func() { freeMemory(ctx) })
+		n.background.Go(func() { n.rest(ctx) })
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -281,10 +280,10 @@ func (n *node) openVTEPFilter() (vtepFilter, error) {
 	return f, nil
 }
 
-// freeMemory gives back what a start took and a node at rest does not need. The Go runtime would, over some minutes.
-func freeMemory(ctx context.Context) {
-	if sleep(ctx, startedAfter); ctx.Err() == nil {
-		debug.FreeOSMemory()
+// rest reports that a start is over.
+func (n *node) rest(ctx context.Context) {
+	if sleep(ctx, startedAfter); ctx.Err() == nil && n.AtRest != nil {
+		n.AtRest()
 	}
 }
 

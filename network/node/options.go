@@ -65,6 +65,7 @@ type Options struct {
 	VTEPAllow  []netip.Prefix // may be nil
 	API        *api.Server    // serves the status; may be nil
 	Ready      func()         // called once, when the node is in sync and the subnet file is written; may be nil
+	AtRest     func()         // called once, some seconds after a start is over; may be nil
 	Log        logrus.FieldLogger
 }
 
