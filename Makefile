@@ -114,7 +114,7 @@ packages-bench:
 	@sh dist/packages.sh iptables ip bridge tc iperf3
 
 .PHONY: matrix
-matrix: packages-iptables build tools bin/lab ## run all probes in every combination of families, backends and filters
+matrix: packages-iptables build tools bin/lab ## run all probes in every combination of families, backends, filters and stores
 	@bin/lab matrix
 
 IMAGE      ?= localhost/selvage:devel

@@ -12,6 +12,7 @@ type Combination struct {
 	Families []subnet.Family
 	Backend  Backend
 	Filter   Filter
+	Store    subnet.StoreKind // of the leases, see Options.Store
 	Segments int
 	MTU      int // of the uplinks; 0 means the default
 }
@@ -52,33 +53,39 @@ func Combinations() (all []Combination) {
 		{Name: "iptables-legacy", IPTables: "legacy", NFTables: NFTablesOff},
 		{Name: "nftables", IPTables: "none", NFTables: NFTablesOn}, // without iptables, so that nothing but nftables can do it
 	}
+	add := func(c Combination) {
+		for _, c.Store = range []subnet.StoreKind{subnet.StoreEtcd, subnet.StoreKubernetes} {
+			all = append(all, c)
+		}
+	}
 	for _, f := range families {
 		for _, b := range backends {
 			for _, r := range filters {
 				for _, segments := range []int{1, 2} {
 					if segments == 1 || !b.OneSegment {
-						all = append(all, Combination{Families: f, Backend: b, Filter: r, Segments: segments})
+						add(Combination{Families: f, Backend: b, Filter: r, Segments: segments})
 					}
 				}
 			}
 		}
 	}
 	for _, f := range families {
-		all = append(all, Combination{Families: f, Backend: vxlan, Filter: nft, Segments: 2, MTU: 1400})
+		add(Combination{Families: f, Backend: vxlan, Filter: nft, Segments: 2, MTU: 1400})
 		for _, b := range backends {
 			segments := 2
 			if b.OneSegment {
 				segments = 1
 			}
-			all = append(all, Combination{Families: f, Backend: b, Filter: nft, Segments: segments, MTU: 9000})
+			add(Combination{Families: f, Backend: b, Filter: nft, Segments: segments, MTU: 9000})
 		}
 	}
 	return all
 }
 
-// String names a combination: "dual vxlan iptables-nft segments=2 mtu=1500".
+// String names a combination: "dual vxlan iptables-nft etcd segments=2 mtu=1500".
 func (c Combination) String() string {
-	return fmt.Sprintf("%s %s %s segments=%d mtu=%d", FamiliesName(c.Families), c.Backend.Name, c.Filter.Name, c.Segments, c.UplinkMTU())
+	return fmt.Sprintf("%s %s %s %s segments=%d mtu=%d",
+		FamiliesName(c.Families), c.Backend.Name, c.Filter.Name, c.Store, c.Segments, c.UplinkMTU())
 }
 
 // UplinkMTU is the MTU of the uplinks.
@@ -96,6 +103,7 @@ func (c Combination) podMTU() int {
 // options are those of the combination's lab; the rest is taken from o.
 func (c Combination) options(o Options) Options {
 	o.Families, o.Segments, o.MTU, o.IPTables = slices.Clone(c.Families), c.Segments, c.MTU, c.Filter.IPTables
+	o.Store = c.Store
 	o.Config = NetworkConfig(c.Families, c.Backend.Config, c.Filter.NFTables)
 	return o
 }

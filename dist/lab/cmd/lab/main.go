@@ -3,7 +3,7 @@
 //
 //	lab demo                build one, show that it works, and end it
 //	lab up                  build one and keep it, with a prompt
-//	lab matrix              try every combination of families, backends and packet filters
+//	lab matrix              try every combination of families, backends, packet filters and stores
 //	lab COMMAND             what the prompt takes, from another terminal
 //	lab sandbox -- CMD      run a command in a sandbox like the lab's
 //
@@ -31,8 +31,8 @@ without root.
 
   lab demo [flags]           build one, show that it works, end it
   lab up [flags]             build one and keep it until Ctrl-C or "lab down"
-  lab matrix [flags]         probe every combination of families, backends and
-                             packet filters, in a lab each
+  lab matrix [flags]         probe every combination of families, backends,
+                             packet filters and stores, in a lab each
   lab sandbox -- CMD ARGS    run a command as root of namespaces of its own,
                              with a private /tmp
 

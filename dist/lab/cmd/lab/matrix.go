@@ -97,7 +97,7 @@ func matrix(o matrixOptions, chosen []lab.Combination) int {
 // tryAll says of each combination, as it goes, whether it works.
 func tryAll(ctx context.Context, w io.Writer, o lab.Options, chosen []lab.Combination) (reports []lab.Report) {
 	for i, c := range chosen {
-		fmt.Fprintf(w, "%2d/%d %-54s ", i+1, len(chosen), c)
+		fmt.Fprintf(w, "%3d/%d %-65s ", i+1, len(chosen), c)
 		r := c.Run(ctx, o)
 		if ctx.Err() != nil {
 			fmt.Fprintln(w)
@@ -116,12 +116,12 @@ const manyProblems = 3
 func printReports(w io.Writer, reports []lab.Report, verbose bool) bool {
 	works, took := 0, time.Duration(0)
 	table(w, func(t io.Writer) {
-		fmt.Fprintln(t, "FAMILIES\tBACKEND\tFILTER\tSEGS\tMTU\tOK/LOST\tFULL OK/LOST\tFRAGMENTS\tSECONDS\t")
+		fmt.Fprintln(t, "FAMILIES\tBACKEND\tFILTER\tSTORE\tSEGS\tMTU\tOK/LOST\tFULL OK/LOST\tFRAGS\tSECONDS\t")
 		for _, r := range reports {
 			c := r.Combination
 			// A cell in colour would be taken for a wider one, so the verdict is the last.
-			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d/%d\t%d/%d\t%d\t%.1f\t%s\n",
-				lab.FamiliesName(c.Families), c.Backend.Name, c.Filter.Name, c.Segments, c.UplinkMTU(),
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d/%d\t%d/%d\t%d\t%.1f\t%s\n",
+				lab.FamiliesName(c.Families), c.Backend.Name, c.Filter.Name, c.Store, c.Segments, c.UplinkMTU(),
 				r.Probes-r.Lost, r.Lost, r.Full-r.Stuck, r.Stuck, r.Fragments, r.Took.Seconds(), verdict(w, r.OK()))
 			took += r.Took
 			if r.OK() {

@@ -11,7 +11,7 @@ import (
 
 func TestMatrix(t *testing.T) {
 	c := newLabCommand(t)
-	if code, out := c.run("matrix", "--list", "--only", "^dual host-gw"); code != 0 || strings.Count(out, "\n") != 4 {
+	if code, out := c.run("matrix", "--list", "--only", "^dual host-gw"); code != 0 || strings.Count(out, "\n") != 8 {
 		t.Errorf("the list: code %d, %s", code, out)
 	}
 	for _, args := range [][]string{{"--only", "no-such"}, {"--only", "("}, {"x"}, {"--no-such"}} {
@@ -19,7 +19,7 @@ func TestMatrix(t *testing.T) {
 			t.Errorf("lab matrix %q: code %d, output %s", args, code, out)
 		}
 	}
-	code, out := c.run("matrix", "-n", "2", "--only", "ipv6 vxlan iptables-nft segments=1 mtu=1500", "--bin", binDir)
+	code, out := c.run("matrix", "-n", "2", "--only", "ipv6 vxlan iptables-nft kubernetes segments=1 mtu=1500", "--bin", binDir)
 	for _, want := range []string{" 32/0 ", "1 of 1 combinations work"} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("one combination: code %d, %s, want %q", code, out, want)
