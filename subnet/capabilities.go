@@ -50,11 +50,16 @@ type UnreadReporter interface {
 	Unread() Unread
 }
 
-// Unread names records that cannot be read.
+// Unread names records that cannot be read, or have not been read yet.
 type Unread struct {
 	Names   []string  // sorted, see [Record]; none: all can be read. They are shared and must not be changed.
 	Problem Problem   // why the first of them cannot be read
 	Since   time.Time // when one could not be read while all others could be; zero: all can be read
+
+	// Disputed names records whose subnets others have as well, and which are not verified yet because too many are to
+	// be: sorted, shared, and in none of Names. What was known of them first is used meanwhile.
+	Disputed      []string
+	DisputedSince time.Time // when there was one while there was no other; zero: there is none
 }
 
 // Problem says why a store, or a part of it, cannot be used. What a program needs is in Reason and Commands: no program

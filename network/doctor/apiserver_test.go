@@ -106,6 +106,7 @@ func TestKubernetes(t *testing.T) {
 		{"a bad annotation", problem(status.AdviceBad), "daemon", Failure, "lease: so it is", "kubectl annotate node node1"},
 
 		{"a Node that cannot be read", problem(status.LeasesUnread), "daemon", Failure, "lease: so it is", "kubectl get node NODE -o yaml"},
+		{"disputed subnets", problem(status.LeasesDisputed), "daemon", Failure, "lease: so it is", "admission policy"},
 
 		{"a broken lease", rejected(status.LeaseInvalid), "leases", Warning, "lease x y rejected: so it is", "kubectl get node 'x y' -o yaml shows it; if no node uses it, kubectl delete node 'x y'"},
 		{"a lease that overlaps", rejected(status.LeaseOverlaps), "leases", Failure, "so it is", "give that node another podCIDR"},

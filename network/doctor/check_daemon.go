@@ -129,6 +129,9 @@ func (f Facts) remedy(code status.Reason) string {
 		return f.kubernetes().annotate()
 	case status.NoLease:
 		return store.noLease()
+	case status.LeasesDisputed:
+		return "find who writes the annotation selvage.io/pod-cidrs of these Nodes, which their spec.podCIDRs " +
+			"contradict; the manifest's admission policy lets each daemon write on its own Node alone"
 	case status.LeasesUnread:
 		return "kubectl get node NODE -o yaml shows whether the API server can read it; the daemon needs get on nodes"
 	}

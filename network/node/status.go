@@ -228,11 +228,10 @@ func (n *node) problems(now time.Time) []status.Problem {
 		all[len(all)-1].Cuts = n.leaseCuts(all[len(all)-1].Since, now)
 	}
 	all = append(all, n.sharedIPProblems()...)
-	for _, p := range []*status.Problem{n.storeProblem(), n.unread()} {
-		if p != nil {
-			all = append(all, *p)
-		}
+	if p := n.storeProblem(); p != nil {
+		all = append(all, *p)
 	}
+	all = append(all, n.unreadProblems()...)
 	slices.SortFunc(all, status.Problem.Compare)
 	return all
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
@@ -67,34 +68,52 @@ func (n *node) outage() *status.Problem {
 	return &status.Problem{Topic: n.words.Topic, Code: status.StoreDown, Text: text, Since: o.Since}
 }
 
-// manyUnread is how many leases are named that cannot be read.
+// manyUnread is how many leases are named that cannot be read, or are to be verified.
 const manyUnread = 5
 
-// unread returns which leases cannot be read; nil: all can.
-func (n *node) unread() *status.Problem {
-	s, ok := n.Store.(subnet.UnreadReporter)
-	if !ok {
-		return nil
+// unread returns which leases cannot be read, and which are to be verified.
+func (n *node) unread() (u subnet.Unread) {
+	if s, ok := n.Store.(subnet.UnreadReporter); ok {
+		u = s.Unread()
 	}
-	u := s.Unread()
-	if len(u.Names) == 0 {
-		return nil
+	return u
+}
+
+// unreadProblems returns what the status says of leases that cannot be read, or are to be verified.
+func (n *node) unreadProblems() (all []status.Problem) {
+	u := n.unread()
+	add := func(code status.Reason, since time.Time, text string) {
+		all = append(all, status.Problem{
+			Topic: "leases", Code: code, Text: status.Text(text), Since: since, Warning: true,
+		})
 	}
-	first, more := shorten(u.Names, manyUnread)
-	text := "cannot read the subnets of " + strings.Join(first, ", ")
+	if len(u.Names) > 0 {
+		add(status.LeasesUnread, u.Since, fmt.Sprintf("cannot read the subnets of %s; "+
+			"their leases stay as they were, and new ones are not used: %v", someOf(u.Names), u.Problem.Err))
+	}
+	if len(u.Disputed) > 0 {
+		add(status.LeasesDisputed, u.DisputedSince, fmt.Sprintf("the subnets of %s are disputed and not verified yet, "+
+			"because many are; those that were known first are used", someOf(u.Disputed)))
+	}
+	return all
+}
+
+// someOf names some records, and says how many more there are.
+func someOf(names []string) string {
+	first, more := shorten(names, manyUnread)
+	text := strings.Join(first, ", ")
 	if more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	text += fmt.Sprintf("; their leases stay as they were, and new ones are not used: %v", u.Problem.Err)
-	return &status.Problem{
-		Topic: "leases", Code: status.LeasesUnread, Text: status.Text(text), Since: u.Since, Warning: true,
-	}
+	return text
 }
 
 // storeStatus returns the state of the connection to the store, from what is known: it sends no request.
 func (n *node) storeStatus() status.Store {
 	s := status.Store{Kind: string(n.storeKind)}
 	s.Revision, s.Outage = n.view.Revision(), n.outage()
+	u := n.unread()
+	s.Unread, s.Disputed = len(u.Names), len(u.Disputed)
 	if x, ok := n.Store.(subnet.AccessReporter); ok {
 		a := x.Access()
 		s.Access = &status.StoreAccess{

@@ -27,7 +27,8 @@ const (
 	// maxDisputes is how many times the specs of disputed subnets are read in a list: what the first ones show can
 	// leave others in dispute.
 	maxDisputes = 4
-	// disputeReads is how many disputed Nodes are read one by one within disputeTime. The others keep what they have.
+	// disputeReads is how many disputed Nodes are read one by one within disputeTime. The others keep what they have,
+	// and the status names them.
 	disputeReads = 32
 	disputeTime  = 10 * time.Second
 )
@@ -38,8 +39,15 @@ func (w *watcher) mayRead(wait *pendingNode) bool {
 	if !wait.backoff.Due(now) || w.disputed.Allow(disputeReads, disputeTime, now) == backoff.Pass {
 		return true // if it is not due, readSpec says so
 	}
+	w.postpone(wait, true)
 	wait.backoff.Next(pendingBackoff, now)
 	return false
+}
+
+// postpone notes whether a disputed Node is still to be read, because others were to be read before it.
+func (w *watcher) postpone(wait *pendingNode, is bool) {
+	w.unreadChanged = w.unreadChanged || wait.postponed != is
+	wait.postponed = is
 }
 
 // against returns the subnets of a spec, with an error if the Node's own annotation names others.

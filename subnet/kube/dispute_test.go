@@ -159,7 +159,8 @@ func TestWrongAnnotationsOnAllNodes(t *testing.T) {
 		l.Endpoints[subnet.IPv4].Subnet = prefix(cidr)
 		f.annotate(t, name, annotations(t, l, f.addNode(t, name, cidr)))
 	}
-	w := storetest.Watch(t, f.open(t, "one"), nil)
+	s := f.open(t, "one")
+	w := storetest.Watch(t, s, nil)
 	w.Synced(1)
 	f.verbs()
 	began := time.Now()
@@ -169,6 +170,7 @@ func TestWrongAnnotationsOnAllNodes(t *testing.T) {
 			PodCIDRsAnnotation: fmt.Sprintf("10.244.%d.0/24", (i+1)%nodes), DefaultPrefix + "public-ip": "192.0.2.9",
 		})
 	}
+	eventually(t, "disputed Nodes in the status", func() bool { return len(s.Unread().Disputed) > 0 })
 	state := w.Until(func(s storetest.State) string {
 		for name, r := range s.Leases {
 			if r.Bad == nil && r.Endpoints[subnet.IPv4].PublicIP != netip.MustParseAddr("192.0.2.9") {

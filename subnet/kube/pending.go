@@ -26,11 +26,13 @@ const (
 // pendingNode is a Node with a lease whose subnets are not known, or not for certain: the cluster has not given it any
 // yet, or its spec could not be read.
 type pendingNode struct {
-	object  apiserver.Object
-	verify  bool  // its lease was handed over and is to be compared with its spec; object has the name alone
-	again   bool  // there is a reason to read it again: it had an event since, or the read failed
-	err     error // why the latest read failed; nil: it did not
-	backoff backoff.Backoff
+	object apiserver.Object
+	verify bool  // its lease was handed over and is to be compared with its spec; object has the name alone
+	again  bool  // there is a reason to read it again: it had an event since, or the read failed
+	err    error // why the latest read failed; nil: it did not
+	// postponed: it is disputed, and not read yet because others were to be read before it.
+	postponed bool
+	backoff   backoff.Backoff
 }
 
 // pendingBackoff spaces the reads of a Node without a subnet. One that gets its subnet has an event.
@@ -63,7 +65,11 @@ func (w *watcher) readPending(ctx context.Context, o *apiserver.Object, n *known
 // change.
 func (w *watcher) readSpec(ctx context.Context, wait *pendingNode, n *knownNode) (cidrs podCIDRs, err error) {
 	now := time.Now()
-	if !wait.backoff.Due(now) || now.After(w.readUntil) {
+	if !wait.backoff.Due(now) {
+		return cidrs, errUnread
+	}
+	late := now.After(w.readUntil)
+	if w.postpone(wait, late && n.disputed); late {
 		return cidrs, errUnread
 	}
 	limited, cancel := context.WithTimeout(ctx, specTimeout)
@@ -96,7 +102,7 @@ func (w *watcher) readSpec(ctx context.Context, wait *pendingNode, n *knownNode)
 // settled notes that a Node is not pending any more.
 func (w *watcher) settled(name string) {
 	if wait := w.pending[name]; wait != nil {
-		w.unreadChanged = w.unreadChanged || wait.err != nil
+		w.unreadChanged = w.unreadChanged || wait.err != nil || wait.postponed
 		delete(w.pending, name)
 	}
 }
@@ -226,7 +232,8 @@ func (w *watcher) retryIn() time.Duration {
 	return max(wait, retryFirst)
 }
 
-// reportUnread notes for the status which Nodes cannot be read, and reports whether that has changed.
+// reportUnread notes for the status which Nodes cannot be read, and which disputed ones are still to be, and reports
+// whether that has changed.
 func (w *watcher) reportUnread() bool {
 	if !w.unreadChanged {
 		return false
@@ -234,11 +241,15 @@ func (w *watcher) reportUnread() bool {
 	w.unreadChanged = false
 	var u subnet.Unread
 	for name, wait := range w.pending {
-		if wait.err != nil {
+		switch {
+		case wait.err != nil:
 			u.Names = append(u.Names, name)
+		case wait.postponed:
+			u.Disputed = append(u.Disputed, name)
 		}
 	}
 	slices.Sort(u.Names)
+	slices.Sort(u.Disputed)
 	if len(u.Names) > 0 {
 		u.Problem = apiserver.ProblemOf(w.pending[u.Names[0]].err)
 	}

@@ -22,6 +22,62 @@ func waitUnread(t *testing.T, s *Store, names ...string) (u subnet.Unread) {
 	return u
 }
 
+// TestPostponed: the status names the disputed Nodes that are to be read and were not, and since when.
+func TestPostponed(t *testing.T) {
+	w, _ := idleWatcher(t)
+	var b batch
+	w.pending, w.nodes = map[string]*pendingNode{}, map[string]*knownNode{}
+	for i := range disputeReads + 2 {
+		o := objectOf(t, fmt.Sprintf("node-%02d", i), "1", "10.244.1.0/24", 5)
+		n := newKnownNode(&o)
+		w.nodes[o.Name] = n
+		w.readUntil = time.Now().Add(time.Minute)
+		w.verify(t.Context(), o.Name, n, &b) // no read succeeds
+	}
+	if !w.reportUnread() {
+		t.Error("no change is reported")
+	}
+	u := w.Unread()
+	want := []string{"node-32", "node-33"}
+	if len(u.Names) != disputeReads || !slices.Equal(u.Disputed, want) || u.DisputedSince.IsZero() {
+		t.Errorf("%d cannot be read, and %q are disputed since %s; want %d, and %q",
+			len(u.Names), u.Disputed, u.DisputedSince, disputeReads, want)
+	}
+	if w.reportUnread() {
+		t.Error("a change is reported again")
+	}
+	w.settled("node-32")
+	w.settled("node-33")
+	if !w.reportUnread() {
+		t.Error("no change is reported")
+	}
+	if u = w.Unread(); len(u.Disputed) > 0 || !u.DisputedSince.IsZero() {
+		t.Errorf("still disputed: %+v", u)
+	}
+}
+
+// TestNoTimeToRead: so does it those for which there was no time left, until they were tried.
+func TestNoTimeToRead(t *testing.T) {
+	w, _ := idleWatcher(t)
+	var b batch
+	o := objectOf(t, "one", "1", "10.244.1.0/24", 5)
+	n := newKnownNode(&o)
+	w.pending, w.nodes = map[string]*pendingNode{}, map[string]*knownNode{"one": n}
+	w.verify(t.Context(), "one", n, &b)
+	if got := w.client.Health().Requests["GET"]; !w.reportUnread() || got != 0 {
+		t.Errorf("it was read %d times, or not reported", got)
+	}
+	if u := w.Unread(); !slices.Equal(u.Disputed, []string{"one"}) || len(u.Names) > 0 {
+		t.Errorf("before: %+v", u)
+	}
+	w.readUntil = time.Now().Add(time.Minute)
+	w.verify(t.Context(), "one", n, &b)
+	w.reportUnread()
+	if u := w.Unread(); !slices.Equal(u.Names, []string{"one"}) || len(u.Disputed) > 0 {
+		t.Errorf("after: %+v", u)
+	}
+}
+
 // TestOneNodeThatCannotBeRead: a Node of flannel's whose spec the API server does not show keeps no other away, at the
 // first list and after a fault. It is named, and a peer as soon as it can be read.
 func TestOneNodeThatCannotBeRead(t *testing.T) {

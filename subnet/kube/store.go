@@ -93,15 +93,20 @@ func (s *Store) Unread() subnet.Unread {
 	return s.unread
 }
 
-// setUnread replaces what Unread returns. The time at which it began stays.
+// setUnread replaces what Unread returns. The times at which it began stay.
 func (s *Store) setUnread(u subnet.Unread) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(u.Names) > 0 {
-		if u.Since = s.unread.Since; u.Since.IsZero() {
-			u.Since = time.Now()
+	since := func(names []string, before time.Time) time.Time {
+		switch {
+		case len(names) == 0:
+			return time.Time{}
+		case before.IsZero():
+			return time.Now()
 		}
+		return before
 	}
+	u.Since, u.DisputedSince = since(u.Names, s.unread.Since), since(u.Disputed, s.unread.DisputedSince)
 	s.unread = u
 }
 

@@ -40,7 +40,7 @@ func NewClient(socket string) *Client {
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	err = c.get(ctx, PathStatus, &s)
 	if s.Store.Kind == "" && s.Etcd != nil { // an earlier version's daemon
-		s.Store = Store{KindEtcd, *s.Etcd}
+		s.Store = Store{Kind: KindEtcd, StoreConnection: *s.Etcd}
 	}
 	return s, err
 }

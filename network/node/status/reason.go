@@ -46,6 +46,8 @@ const (
 	CachedLeases   Reason = "cached-leases" // the store has not answered yet; the node uses its cached leases
 	StoreDown      Reason = "store-down"    // the store has not answered for a while
 	LeasesUnread   Reason = "leases-unread" // the store answers, and some leases cannot be read
+	// Leases name the same subnet, and are not verified yet because too many are to be.
+	LeasesDisputed Reason = "leases-disputed"
 )
 
 // Reasons of a [Problem] that concerns the paths to other nodes.

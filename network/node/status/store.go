@@ -23,6 +23,8 @@ const (
 type Store struct {
 	Kind string `json:"kind"`
 	StoreConnection
+	Unread   int `json:"unread_leases,omitempty"`   // that cannot be read: see [LeasesUnread]
+	Disputed int `json:"disputed_leases,omitempty"` // that are still to be verified: see [LeasesDisputed]
 }
 
 // StoreConnection describes the daemon's connection to its store.
