@@ -46,7 +46,14 @@ func daemonFaults() []Fault {
 			},
 			Undo: func(ctx context.Context, t *target) error { return errors.Join(t.Start(), t.WaitReady(ctx)) }},
 		{Name: "notifications lost, and what was told in them", Class: Entries, Running: true, Bound: 2 * time.Second,
-			Inject: func(_ context.Context, t *target) error { return t.overrun() }},
+			Inject: func(_ context.Context, t *target) error { return t.overrun() },
+			After: func(ctx context.Context, t *target) error {
+				s, err := t.Status(ctx)
+				if err == nil && s.Overruns == 0 {
+					err = fmt.Errorf("%s: the status counts no lost notification", t.Name())
+				}
+				return err
+			}},
 		{Name: "route deleted every millisecond", Class: Entries, Running: true, Long: true, Bound: time.Second,
 			Inject: func(_ context.Context, t *target) error { return t.fight() }, Undo: func(context.Context, *target) error { return nil },
 			// Who was fought keeps its pauses for a while: the next fault is not to be measured against those.

@@ -140,6 +140,9 @@ func (n *node) status(now time.Time) status.Status {
 		Lease: n.leaseStatus(), Peers: n.peerCounts(), Pods: n.podsStatus(),
 	}
 	s.SetStore(n.storeStatus())
+	if n.kernel != nil {
+		s.Overruns = n.kernel.Overruns()
+	}
 	s.Repairs.Counts, s.Repairs.Last = slices.Clone(s.Repairs.Counts), slices.Clone(s.Repairs.Last)
 	switch {
 	case !n.publisher.ready:

@@ -17,178 +17,216 @@ import (
 // of series does not depend on the number of peers.
 func (s *Server) metrics(mux *http.ServeMux) *http.ServeMux {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{s, describe()}, collectors.NewGoCollector(),
+	registry.MustRegister(&collector{s, slices.Concat(allMetrics(), storeMetrics())}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	options := promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, options))
 	return mux
 }
 
-// collector is a [prometheus.Collector].
-type collector struct {
-	*Server
-	descriptions
+// scrape is what the metrics of one scrape are made of.
+type scrape struct {
+	status.Status
+	now time.Time
 }
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("selvage_"+name, help, labels, nil)
+// send reports a value of a metric; labels are the values of its labels.
+type send func(value float64, labels ...string)
+
+// metric is one metric: what it is called, and how its values follow from the status. To add one, add an entry to
+// [allMetrics] and a row to Documentation/running.md, and have the test write its golden file.
+type metric struct {
+	desc   *prometheus.Desc
+	typ    prometheus.ValueType
+	values func(scrape, send)
+	// histogram is set in place of typ and values.
+	histogram func(scrape) (count uint64, sum float64, buckets map[float64]uint64)
 }
 
-// descriptions has all metrics.
-type descriptions struct {
-	build, state, since, peers, wanted, present, pending, repairs, failures, passes *prometheus.Desc
-	leaseExpiry, pods, podsInSync, problems, cut, filter, leases, leaseLeft         *prometheus.Desc
-	receiveDropped, sendDropped, receiveErrors, sendErrors                          *prometheus.Desc
-	probed, probesSent, probesLost, probeTime                                       *prometheus.Desc
+// labels are the names of a metric's labels.
+type labels []string
 
-	storeInfo   *prometheus.Desc
-	store, etcd storeDescriptions
+func desc(name, help string, l labels) *prometheus.Desc {
+	return prometheus.NewDesc("selvage_"+name, help, l, nil)
 }
 
-func describe() descriptions {
-	d := descriptions{
-		build:    desc("build_info", "Always 1; the label is the version of selvaged.", "version"),
-		state:    desc("state", "1 for the current state of the node, 0 for the other states.", "state"),
-		since:    desc("state_since_timestamp_seconds", "Time at which the current state began."),
-		problems: desc("problems", "Current problems; selvaged status lists them."),
-		cut: desc("traffic_cut",
-			"1 if a problem cuts the traffic between this node's pods and other nodes, 0 if none is known.", "family"),
-		peers:    desc("peers", "Leases of other nodes, by state: programmed, pending, grace or quarantined.", "state"),
-		wanted:   desc("entries_wanted", "Desired kernel entries.", "kind"),
-		present:  desc("entries_present", "Kernel entries that are desired or managed by selvage.", "kind"),
-		pending:  desc("entries_pending", "Kernel entries that are out of sync.", "kind"),
-		repairs:  desc("repairs_total", "Repaired external changes to managed kernel entries.", "kind", "cause"),
-		failures: desc("netlink_errors_total", "Changes that the kernel refused; they are retried.", "kind"),
-		passes:   desc("pass_duration_seconds", "Duration of a pass that brings the kernel in sync."),
+// gauge is a metric whose values can fall.
+func gauge(name, help string, l labels, values func(scrape, send)) metric {
+	return metric{desc: desc(name, help, l), typ: prometheus.GaugeValue, values: values}
+}
 
-		pods: desc("pods", "Pods that the CNI plugin attached on this node, by bridge; without a bridge: an empty one.",
-			"bridge"),
-		podsInSync: desc("pods_in_sync", "1 if all that the pods of a bridge depend on is in sync, 0 if not.",
-			"bridge"),
+// counter is a metric whose values only rise while the daemon runs.
+func counter(name, help string, l labels, values func(scrape, send)) metric {
+	return metric{desc: desc(name, help, l), typ: prometheus.CounterValue, values: values}
+}
 
-		leases: desc("leases", "Accepted leases, including this node's own."),
-		leaseLeft: desc("lease_left_seconds",
-			"Time until this node's lease expires without keep-alives; absent for a reservation."),
-		leaseExpiry: desc("lease_expiry_timestamp_seconds",
-			"Time at which this node's lease expires without keep-alives; absent for a reservation."),
+// allMetrics are those of the daemon, without those of the lease store.
+func allMetrics() []metric {
+	return slices.Concat(nodeMetrics(), peerMetrics(), kernelMetrics())
+}
 
-		storeInfo: desc("store_info", "Always 1; the label is the kind of the lease store.", "kind"),
-		store:     describeStore("store", "the lease store"),
-		etcd:      describeStore("etcd", "etcd"),
+// nodeMetrics are about the node as a whole.
+func nodeMetrics() []metric {
+	return []metric{
+		gauge("build_info", "Always 1; the label is the version of selvaged.", labels{"version"},
+			func(s scrape, to send) { to(1, s.Version) }),
+		gauge("state", "1 for the current state of the node, 0 for the other states.", labels{"state"},
+			func(s scrape, to send) {
+				for _, x := range []status.State{status.Starting, status.Ready, status.Degraded} {
+					to(bit(x == s.State), string(x))
+				}
+			}),
+		gauge("state_since_timestamp_seconds", "Time at which the current state began.", nil,
+			func(s scrape, to send) { to(seconds(s.Since)) }),
+		gauge("problems", "Current problems; selvaged status lists them.", nil,
+			func(s scrape, to send) { to(float64(len(s.Problems))) }),
+		gauge("traffic_cut",
+			"1 if a problem cuts the traffic between this node's pods and other nodes, 0 if none is known.",
+			labels{"family"}, func(s scrape, to send) {
+				for _, family := range []string{"IPv4", "IPv6"} {
+					to(bit(slices.Contains(s.Cut, family)), family)
+				}
+			}),
+		gauge("pods", "Pods that the CNI plugin attached on this node, by bridge; without a bridge: an empty one.",
+			labels{"bridge"}, eachBridge(func(b status.PodBridge) float64 { return float64(b.Pods) })),
+		gauge("pods_in_sync", "1 if all that the pods of a bridge depend on is in sync, 0 if not.",
+			labels{"bridge"}, eachBridge(func(b status.PodBridge) float64 { return bit(b.InSync) })),
+		gauge("lease_expiry_timestamp_seconds",
+			"Time at which this node's lease expires without keep-alives; absent for a reservation.", nil,
+			untilExpiry(func(_ scrape, at time.Time) float64 { return seconds(at) })),
+		gauge("lease_left_seconds",
+			"Time until this node's lease expires without keep-alives; absent for a reservation.", nil,
+			untilExpiry(func(s scrape, at time.Time) float64 { return at.Sub(s.now).Seconds() })),
+		gauge("packet_filter", "1 if the packet filter rules are in force, 0 if not; the label is the mode.",
+			labels{"mode"}, func(s scrape, to send) { to(bit(s.Filter.InForce), s.Filter.Mode) }),
+	}
+}
 
-		receiveDropped: desc("device_receive_dropped_packets_total",
-			"Received packets that the overlay device dropped.", "device"),
-		sendDropped: desc("device_transmit_dropped_packets_total",
-			"Sent packets that the overlay device dropped.", "device"),
-		receiveErrors: desc("device_receive_errors_total",
-			"Receive errors of the overlay device.", "device"),
-		sendErrors: desc("device_transmit_errors_total",
-			"Transmit errors of the overlay device.", "device"),
-
-		probed: desc("probed_peers",
+// peerMetrics are about other nodes.
+func peerMetrics() []metric {
+	return []metric{
+		gauge("leases", "Accepted leases, including this node's own.", nil,
+			func(s scrape, to send) { to(float64(s.Leases)) }),
+		gauge("peers", "Leases of other nodes, by state: programmed, pending, grace or quarantined.", labels{"state"},
+			func(s scrape, to send) {
+				to(float64(s.Peers.Programmed), string(status.Programmed))
+				to(float64(s.Peers.Pending), string(status.Pending))
+				to(float64(s.Peers.Grace), string(status.Grace))
+				to(float64(s.Peers.Quarantined), string(status.Quarantined))
+			}),
+		gauge("probed_peers",
 			"Peers that this node probes through the overlay, by family and state: reachable, unreachable or waiting.",
-			"family", "state"),
-		probesSent: desc("probes_total", "Probes sent to peers.", "family"),
-		probesLost: desc("probes_lost_total", "Probes that were not answered.", "family"),
-		probeTime: desc("probe_round_trip_seconds",
-			"Longest round-trip time of the latest answers of the probed peers.", "family"),
-
-		filter: desc("packet_filter", "1 if the packet filter rules are in force, 0 if not; the label is the mode.",
-			"mode"),
+			labels{"family", "state"}, func(s scrape, to send) {
+				for _, p := range s.Probes {
+					to(float64(p.Reachable), p.Family, "reachable")
+					to(float64(p.Unreachable), p.Family, "unreachable")
+					to(float64(p.Waiting), p.Family, "waiting")
+				}
+			}),
+		counter("probes_total", "Probes sent to peers.", labels{"family"},
+			eachProbe(func(p status.Probes) (float64, bool) { return float64(p.Sent), true })),
+		counter("probes_lost_total", "Probes that were not answered.", labels{"family"},
+			eachProbe(func(p status.Probes) (float64, bool) { return float64(p.Lost), true })),
+		gauge("probe_round_trip_seconds", "Longest round-trip time of the latest answers of the probed peers.",
+			labels{"family"},
+			eachProbe(func(p status.Probes) (float64, bool) { return p.MaxRTT.Seconds(), p.Reachable > 0 })),
 	}
-	d.store.event = desc("store_last_event_timestamp_seconds",
-		"Time of the last sign of life of the watch on the leases; absent if the store does not report it.")
-	return d
 }
 
-// Describe implements prometheus.Collector. It describes nothing: the label values are not known in advance.
-func (c *collector) Describe(chan<- *prometheus.Desc) {}
+// kernelMetrics are about what selvage has in the kernel.
+func kernelMetrics() []metric {
+	return []metric{
+		gauge("entries_wanted", "Desired kernel entries.", labels{"kind"},
+			eachKind(func(c status.Count) int { return c.Wanted })),
+		gauge("entries_present", "Kernel entries that are desired or managed by selvage.", labels{"kind"},
+			eachKind(func(c status.Count) int { return c.Present })),
+		gauge("entries_pending", "Kernel entries that are out of sync.", labels{"kind"},
+			eachKind(func(c status.Count) int { return c.Pending })),
+		counter("repairs_total", "Repaired external changes to managed kernel entries.", labels{"kind", "cause"},
+			func(s scrape, to send) {
+				for _, n := range s.Repairs.Counts {
+					to(float64(n.Count), n.Kind, n.What)
+				}
+			}),
+		counter("netlink_errors_total", "Changes that the kernel refused; they are retried.", labels{"kind"},
+			func(s scrape, to send) {
+				for kind, n := range s.Failures {
+					to(float64(n), kind)
+				}
+			}),
+		counter("notification_overruns_total",
+			"Times that the kernel dropped netlink notifications because they were not read in time; "+
+				"a full resync follows each.", nil,
+			func(s scrape, to send) { to(float64(s.Overruns)) }),
+		{
+			desc: desc("pass_duration_seconds", "Duration of a pass that brings the kernel in sync.", nil),
+			histogram: func(s scrape) (uint64, float64, map[float64]uint64) {
+				return s.Passes.Count, s.Passes.Seconds, s.Passes.Buckets()
+			},
+		},
+		counter("device_receive_dropped_packets_total", "Received packets that the overlay device dropped.",
+			labels{"device"}, eachDevice(func(d *status.Drops) uint64 { return d.Received })),
+		counter("device_transmit_dropped_packets_total", "Sent packets that the overlay device dropped.",
+			labels{"device"}, eachDevice(func(d *status.Drops) uint64 { return d.Sent })),
+		counter("device_receive_errors_total", "Receive errors of the overlay device.",
+			labels{"device"}, eachDevice(func(d *status.Drops) uint64 { return d.ReceiveErrors })),
+		counter("device_transmit_errors_total", "Transmit errors of the overlay device.",
+			labels{"device"}, eachDevice(func(d *status.Drops) uint64 { return d.SendErrors })),
+	}
+}
 
-// Collect implements prometheus.Collector.
-func (c *collector) Collect(out chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
-	defer cancel()
-	st, err := c.source.Status(ctx)
-	d := c.descriptions
-	if err != nil {
-		out <- prometheus.NewInvalidMetric(d.build, err)
-		return
+// eachBridge has a value for each bridge of this node's pods.
+func eachBridge(value func(status.PodBridge) float64) func(scrape, send) {
+	return func(s scrape, to send) {
+		if s.Pods == nil {
+			return
+		}
+		for _, b := range s.Pods.Bridges {
+			to(value(b), b.Name)
+		}
 	}
-	send := func(desc *prometheus.Desc, typ prometheus.ValueType, v float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(desc, typ, v, labels...)
-	}
-	gauge := func(desc *prometheus.Desc, v float64, labels ...string) {
-		send(desc, prometheus.GaugeValue, v, labels...)
-	}
-	counter := func(desc *prometheus.Desc, v float64, labels ...string) {
-		send(desc, prometheus.CounterValue, v, labels...)
-	}
+}
 
-	gauge(d.build, 1, st.Version)
-	for _, x := range []status.State{status.Starting, status.Ready, status.Degraded} {
-		gauge(d.state, bit(x == st.State), string(x))
-	}
-	gauge(d.since, seconds(st.Since))
-	gauge(d.problems, float64(len(st.Problems)))
-	for _, family := range []string{"IPv4", "IPv6"} {
-		gauge(d.cut, bit(slices.Contains(st.Cut, family)), family)
-	}
-	gauge(d.leases, float64(st.Leases))
-	gauge(d.peers, float64(st.Peers.Programmed), string(status.Programmed))
-	gauge(d.peers, float64(st.Peers.Pending), string(status.Pending))
-	gauge(d.peers, float64(st.Peers.Grace), string(status.Grace))
-	gauge(d.peers, float64(st.Peers.Quarantined), string(status.Quarantined))
-	for _, p := range st.Probes {
-		gauge(d.probed, float64(p.Reachable), p.Family, "reachable")
-		gauge(d.probed, float64(p.Unreachable), p.Family, "unreachable")
-		gauge(d.probed, float64(p.Waiting), p.Family, "waiting")
-		counter(d.probesSent, float64(p.Sent), p.Family)
-		counter(d.probesLost, float64(p.Lost), p.Family)
-		if p.Reachable > 0 {
-			gauge(d.probeTime, p.MaxRTT.Seconds(), p.Family)
+// untilExpiry has a value if this node's lease expires.
+func untilExpiry(value func(s scrape, at time.Time) float64) func(scrape, send) {
+	return func(s scrape, to send) {
+		if s.Lease != nil && !s.Lease.Expires.IsZero() {
+			to(value(s, s.Lease.Expires))
 		}
 	}
-	if st.Pods != nil {
-		for _, b := range st.Pods.Bridges {
-			gauge(d.pods, float64(b.Pods), b.Name)
-			gauge(d.podsInSync, bit(b.InSync), b.Name)
+}
+
+// eachProbe has a value for each family that is probed, if there is one.
+func eachProbe(value func(status.Probes) (v float64, ok bool)) func(scrape, send) {
+	return func(s scrape, to send) {
+		for _, p := range s.Probes {
+			if v, ok := value(p); ok {
+				to(v, p.Family)
+			}
 		}
 	}
-	for kind, n := range st.Entries {
-		gauge(d.wanted, float64(n.Wanted), kind)
-		gauge(d.present, float64(n.Present), kind)
-		gauge(d.pending, float64(n.Pending), kind)
-	}
-	for _, n := range st.Repairs.Counts {
-		counter(d.repairs, float64(n.Count), n.Kind, n.What)
-	}
-	for kind, n := range st.Failures {
-		counter(d.failures, float64(n), kind)
-	}
-	out <- prometheus.MustNewConstHistogram(d.passes, st.Passes.Count, st.Passes.Seconds, st.Passes.Buckets())
-	if st.Lease != nil && !st.Lease.Expires.IsZero() {
-		gauge(d.leaseExpiry, seconds(st.Lease.Expires))
-		gauge(d.leaseLeft, st.Lease.Expires.Sub(c.now()).Seconds())
-	}
-	if st.Store.Kind != "" {
-		gauge(d.storeInfo, 1, st.Store.Kind)
-	}
-	d.store.send(st.Store.StoreConnection, gauge, counter)
-	if st.Etcd != nil {
-		d.etcd.send(*st.Etcd, gauge, counter)
-	}
-	gauge(d.filter, bit(st.Filter.InForce), st.Filter.Mode)
-	if st.Backend == nil {
-		return
-	}
-	for _, x := range st.Backend.Devices {
-		if x.Drops == nil {
-			continue
+}
+
+// eachKind has a value for each kind of kernel entry.
+func eachKind(value func(status.Count) int) func(scrape, send) {
+	return func(s scrape, to send) {
+		for kind, n := range s.Entries {
+			to(float64(value(n)), kind)
 		}
-		counter(d.receiveDropped, float64(x.Drops.Received), x.Name)
-		counter(d.sendDropped, float64(x.Drops.Sent), x.Name)
-		counter(d.receiveErrors, float64(x.Drops.ReceiveErrors), x.Name)
-		counter(d.sendErrors, float64(x.Drops.SendErrors), x.Name)
+	}
+}
+
+// eachDevice has a value for each device of the overlay whose counters are known.
+func eachDevice(value func(*status.Drops) uint64) func(scrape, send) {
+	return func(s scrape, to send) {
+		if s.Backend == nil {
+			return
+		}
+		for _, d := range s.Backend.Devices {
+			if d.Drops != nil {
+				to(float64(value(d.Drops)), d.Name)
+			}
+		}
 	}
 }
 
@@ -200,3 +238,34 @@ func bit(b bool) float64 {
 }
 
 func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
+
+// collector is a [prometheus.Collector].
+type collector struct {
+	*Server
+	all []metric
+}
+
+// Describe implements prometheus.Collector. It describes nothing: the label values are not known in advance.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	st, err := c.source.Status(ctx)
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(c.all[0].desc, err)
+		return
+	}
+	s := scrape{st, c.now()}
+	for _, m := range c.all {
+		if m.histogram != nil {
+			count, sum, buckets := m.histogram(s)
+			out <- prometheus.MustNewConstHistogram(m.desc, count, sum, buckets)
+			continue
+		}
+		m.values(s, func(value float64, labels ...string) {
+			out <- prometheus.MustNewConstMetric(m.desc, m.typ, value, labels...)
+		})
+	}
+}

@@ -70,8 +70,10 @@ type Status struct {
 	Repairs     Repairs          `json:"repairs"`
 	// Failures counts the changes that the kernel refused since the start, by kind; they are retried.
 	Failures map[string]int `json:"failures,omitempty"`
-	Passes   Passes         `json:"passes"`
-	Store    Store          `json:"store"`
+	// Overruns counts how often the kernel dropped notifications because they were not read in time.
+	Overruns int    `json:"notification_overruns,omitempty"`
+	Passes   Passes `json:"passes"`
+	Store    Store  `json:"store"`
 	// Etcd says the same of etcd, for programs from before there were other stores; nil: the store is another one.
 	Etcd *StoreConnection `json:"etcd,omitempty"`
 
