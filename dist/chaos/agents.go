@@ -149,7 +149,7 @@ func (t tables) networkManager() error {
 // family are flushed, which takes the routes along, then the same is added, with the MTU that the server says and the
 // default route.
 func renewAddress(ctx context.Context, t *target) (err error) {
-	if t.noted, err = t.leaseRevision(ctx); err != nil {
+	if t.noted, err = t.leaseVersion(ctx); err != nil {
 		return err
 	}
 	return onUplink(func(t *target, link netlink.Link) error {
@@ -178,22 +178,14 @@ func broadcast(n *net.IPNet) net.IP {
 	return b
 }
 
-// leaseRevision is when the node's lease was last written, as etcd counts.
-func (t *target) leaseRevision(ctx context.Context) (int64, error) {
-	key := leaseKeys + t.suite.lease(t.host).Key()
-	r, err := t.suite.lab.Etcd().Client().Get(ctx, key)
-	if err != nil {
-		return 0, fmt.Errorf("read the lease of %s: %w", t.Name(), err)
-	}
-	if len(r.Kvs) != 1 {
-		return 0, fmt.Errorf("read the lease of %s: there is no %s", t.Name(), key)
-	}
-	return r.Kvs[0].ModRevision, nil
+// leaseVersion changes when the node's lease is written.
+func (t *target) leaseVersion(ctx context.Context) (int64, error) {
+	return t.suite.lab.Store().Version(ctx, t.suite.lease(t.host))
 }
 
 // leaseUntouched makes sure that the peers heard nothing: each write of a lease is told to every node.
 func leaseUntouched(ctx context.Context, t *target) error {
-	now, err := t.leaseRevision(ctx)
+	now, err := t.leaseVersion(ctx)
 	if err == nil && t.noted != now {
 		err = fmt.Errorf("%s: its lease was written again, though its address is the same", t.Name())
 	}

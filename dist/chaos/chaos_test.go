@@ -164,11 +164,12 @@ func TestNFTables(t *testing.T) {
 	runAll(t, newSuite(t, Options{NFTables: true}), "table selvage: deleted", "table selvage: a rule put before ours", "table selvage: an element of each set deleted")
 }
 
-// TestDirect does some of what can happen to routes out of the uplink.
+// TestDirect does some of what can happen to routes out of the uplink, with either store: a node's lease changes with
+// its uplink.
 func TestDirect(t *testing.T) {
-	for _, b := range []Backend{Direct, HostGW} {
+	for b, store := range map[Backend]subnet.StoreKind{Direct: subnet.StoreEtcd, HostGW: subnet.StoreKubernetes} {
 		t.Run(string(b), func(t *testing.T) {
-			s := newSuite(t, Options{Backend: b})
+			s := newSuite(t, Options{Backend: b, Store: store})
 			for i, f := range s.options.Faults() {
 				switch f.Name {
 				case "direct route by another gateway", "another route put before the direct one", "direct routes flushed", "stale direct route added",

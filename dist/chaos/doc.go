@@ -1,9 +1,9 @@
 // Package chaos breaks a lab of nodes in every way there is behind the daemons' back, and measures how long it takes until
 // all is right again and what that costs the pods.
 //
-// What is right is decided by nobody of the product: verify.go says what the leases in etcd ask for, reads the kernel with
-// a netlink socket of its own, and compares. It is polled without pause while something is broken, and meanwhile a pod
-// sends a datagram to a pod on another node every 2 ms.
+// What is right is decided by nobody of the product: verify.go says what the leases in the store ask for, reads the
+// kernel with a netlink socket of its own, and compares. It is polled without pause while something is broken, and
+// meanwhile a pod sends a datagram to a pod on another node every 2 ms.
 //
 // The overlay is one of IPv4 and IPv6, unless [Options.Families] says otherwise. A fault that has a family is done in both at
 // once, and in each alone ([Suite.Turns]); each family is timed by itself, and pods send in both: in the one that is not broken

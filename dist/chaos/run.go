@@ -58,7 +58,7 @@ func (s *Suite) Run(ctx context.Context, c Case) (Outcome, error) {
 		hosts = s.hosts
 	}
 	var err error
-	if s.leases, err = s.lab.Etcd().Leases(ctx); err != nil {
+	if s.leases, err = s.lab.Store().Leases(ctx); err != nil {
 		return o, err
 	}
 	logged := map[*host]int64{}
@@ -172,7 +172,7 @@ func (s *Suite) prepare(ctx context.Context, f Fault, targets []*target) error {
 	problems, err := s.await(ctx, s.hosts, func(h *host) (_ []string, err error) {
 		// A node that starts may well change its lease.
 		if h == s.hosts[0] {
-			if s.leases, err = s.lab.Etcd().Leases(ctx); err != nil {
+			if s.leases, err = s.lab.Store().Leases(ctx); err != nil {
 				return nil, err
 			}
 		}
@@ -211,7 +211,7 @@ func (s *Suite) untilRight(ctx context.Context, o *Outcome, targets []*target, s
 	var right moments
 	problems, err := s.await(ctx, hosts, func(h *host) (_ []string, err error) {
 		if leasesChange && h == hosts[0] {
-			if s.leases, err = s.lab.Etcd().Leases(ctx); err != nil {
+			if s.leases, err = s.lab.Store().Leases(ctx); err != nil {
 				return nil, err
 			}
 		}

@@ -9,15 +9,11 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
-
-// leaseKeys is where leases are kept in the lab's etcd.
-const leaseKeys = "/coreos.com/network/subnets/"
 
 // MaxLeases is how many nodes there can be that do not exist, each with a /24 of the upper half of 10.0.0.0/8
 // and a /64 of fd00:5:1::/48.
@@ -25,28 +21,16 @@ const MaxLeases = 1 << 15
 
 // addLeases writes the leases of nodes that do not exist.
 func (s *Suite) addLeases(ctx context.Context) error {
-	const perRequest = 100 // etcd takes 128 operations in a transaction
-	var puts []clientv3.Op
-	for i := range s.options.Leases {
-		l := absent(i)
+	leases := make([]subnet.Lease, s.options.Leases)
+	for i := range leases {
+		leases[i] = absent(i)
 		for _, f := range subnet.Families() {
 			if !slices.Contains(s.families, f) {
-				l.Endpoints[f] = subnet.Endpoint{}
+				leases[i].Endpoints[f] = subnet.Endpoint{}
 			}
-		}
-		value, err := l.Value()
-		if err != nil {
-			return err
-		}
-		puts = append(puts, clientv3.OpPut(leaseKeys+l.Key(), string(value)))
-		if len(puts) == perRequest || i == s.options.Leases-1 {
-			if _, err := s.lab.Etcd().Client().Txn(ctx).Then(puts...).Commit(); err != nil {
-				return fmt.Errorf("write leases: %w", err)
-			}
-			puts = puts[:0]
 		}
 	}
-	return nil
+	return s.lab.Store().PutLeases(ctx, leases)
 }
 
 // absent is the lease of a node that does not exist.

@@ -26,18 +26,19 @@ const (
 
 // Options describe a suite. The zero value of each field but Bin means its default.
 type Options struct {
-	Bin      string          // directory of selvaged, selvage, etcd and cni/
-	Families []subnet.Family // of the overlay; default both
-	Backend  Backend         // default VXLAN
-	Pods     int             // on each node; default 2
-	Leases   int             // leases of nodes that do not exist, beside those of the three that do; default none
-	NFTables bool            // the daemons use nftables
-	Legacy   bool            // iptables is the legacy one, whose changes nobody is told of: the daemons look every second
-	Stopped  time.Duration   // how long a daemon is stopped while entries could age; default a minute
-	Fight    time.Duration   // how long somebody fights a daemon for a route; default 10 s
-	Patience time.Duration   // how long anything may take that has no bound of its own; default 30 s
-	Args     []string        // appended to the daemons' arguments
-	Log      io.Writer       // gets a line for each step of the lab; default none
+	Bin      string           // directory of selvaged, selvage, etcd and cni/
+	Families []subnet.Family  // of the overlay; default both
+	Backend  Backend          // default VXLAN
+	Store    subnet.StoreKind // of the leases; default etcd
+	Pods     int              // on each node; default 2
+	Leases   int              // leases of nodes that do not exist, beside those of the three that do; default none
+	NFTables bool             // the daemons use nftables
+	Legacy   bool             // iptables is the legacy one, which notifies nobody: the daemons look every second
+	Stopped  time.Duration    // how long a daemon is stopped while entries could age; default a minute
+	Fight    time.Duration    // how long somebody fights a daemon for a route; default 10 s
+	Patience time.Duration    // how long anything may take that has no bound of its own; default 30 s
+	Args     []string         // appended to the daemons' arguments
+	Log      io.Writer        // gets a line for each step of the lab; default none
 }
 
 // config is the network config. In any, 10.5.254.0/23 and fd00:5:0:fe::/63 are nobody's: see nowhere. With many leases there
@@ -124,7 +125,7 @@ func (s *Suite) build(ctx context.Context) (err error) {
 		}
 	}
 	s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Families: s.families, Bin: s.dir, Config: s.options.config(),
-		DaemonArgs: s.options.daemonArgs(), Log: s.options.Log, Patience: s.options.Patience})
+		Store: s.options.Store, DaemonArgs: s.options.daemonArgs(), Log: s.options.Log, Patience: s.options.Patience})
 	if err != nil {
 		return err
 	}
@@ -156,7 +157,7 @@ func (s *Suite) build(ctx context.Context) (err error) {
 
 // settle waits until all is right for the first time, and remembers how that looks.
 func (s *Suite) settle(ctx context.Context) (err error) {
-	if s.leases, err = s.lab.Etcd().Leases(ctx); err != nil {
+	if s.leases, err = s.lab.Store().Leases(ctx); err != nil {
 		return err
 	}
 	if problems := s.reach(ctx); problems != nil {

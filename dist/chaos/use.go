@@ -14,7 +14,7 @@ func (s *Suite) Lab() *lab.Lab { return s.lab }
 // what they were, nothing of others' has changed, and all pods of the suite's reach each other. The problems are what is not so
 // in the end. It is the place to go on from after leases have come and gone.
 func (s *Suite) Whole(ctx context.Context) (problems []string, err error) {
-	if s.leases, err = s.lab.Etcd().Leases(ctx); err != nil {
+	if s.leases, err = s.lab.Store().Leases(ctx); err != nil {
 		return nil, err
 	}
 	return s.whole(ctx)

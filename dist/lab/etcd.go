@@ -21,6 +21,9 @@ import (
 // etcdPrefix is where flannel and selvage keep their keys unless told otherwise.
 const etcdPrefix = "/coreos.com/network"
 
+// leasePrefix is what the keys of leases begin with.
+const leasePrefix = etcdPrefix + "/subnets/"
+
 // Etcd is the lab's etcd cluster. A single member listens on 172.31.0.1:2379, or in a lab of IPv6 alone on
 // [fd00:31::1]:2379; several, on ports of that address that are chosen when they start.
 type Etcd struct {
@@ -117,14 +120,13 @@ func (e *Etcd) PutConfig(ctx context.Context, config string) error {
 
 // Leases reads every lease, ordered by node name. A key that holds none is an error.
 func (e *Etcd) Leases(ctx context.Context) ([]subnet.Lease, error) {
-	prefix := etcdPrefix + "/subnets/"
-	answer, err := e.client.Get(ctx, prefix, clientv3.WithPrefix())
+	answer, err := e.client.Get(ctx, leasePrefix, clientv3.WithPrefix())
 	if err != nil {
 		return nil, fmt.Errorf("read the leases: %w", err)
 	}
 	var leases []subnet.Lease
 	for _, kv := range answer.Kvs {
-		lease, err := subnet.ParseLease(strings.TrimPrefix(string(kv.Key), prefix), kv.Value)
+		lease, err := subnet.ParseLease(strings.TrimPrefix(string(kv.Key), leasePrefix), kv.Value)
 		if err != nil {
 			return nil, fmt.Errorf("read the leases: %w", err)
 		}
@@ -132,4 +134,57 @@ func (e *Etcd) Leases(ctx context.Context) ([]subnet.Lease, error) {
 	}
 	slices.SortFunc(leases, byNodeName)
 	return leases, nil
+}
+
+// PutLeases implements [Store].
+func (e *Etcd) PutLeases(ctx context.Context, leases []subnet.Lease) error {
+	return e.WriteLeases(ctx, leases)
+}
+
+// WriteLeases is PutLeases with options, such as clientv3.WithLease: leases that expire.
+func (e *Etcd) WriteLeases(ctx context.Context, leases []subnet.Lease, options ...clientv3.OpOption) error {
+	return e.together(ctx, "write leases", leases, func(l subnet.Lease) (clientv3.Op, error) {
+		value, err := l.Value()
+		return clientv3.OpPut(leasePrefix+l.Key(), string(value), options...), err
+	})
+}
+
+// DeleteLeases implements [Store].
+func (e *Etcd) DeleteLeases(ctx context.Context, leases []subnet.Lease) error {
+	return e.together(ctx, "delete leases", leases, func(l subnet.Lease) (clientv3.Op, error) {
+		return clientv3.OpDelete(leasePrefix + l.Key()), nil
+	})
+}
+
+// together does something with leases, many of them in each transaction.
+func (e *Etcd) together(ctx context.Context, what string, leases []subnet.Lease,
+	op func(subnet.Lease) (clientv3.Op, error)) error {
+	const many = 100 // etcd takes 128 operations
+	for some := range slices.Chunk(leases, many) {
+		var ops []clientv3.Op
+		for _, l := range some {
+			o, err := op(l)
+			if err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			ops = append(ops, o)
+		}
+		if _, err := e.client.Txn(ctx).Then(ops...).Commit(); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	return nil
+}
+
+// Version implements [Store]: it is the key's mod revision.
+func (e *Etcd) Version(ctx context.Context, l subnet.Lease) (int64, error) {
+	key := leasePrefix + l.Key()
+	answer, err := e.client.Get(ctx, key)
+	if err == nil && len(answer.Kvs) != 1 {
+		err = fmt.Errorf("there is no %s", key)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the lease of %s: %w", l.NodeName, err)
+	}
+	return answer.Kvs[0].ModRevision, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -18,19 +19,6 @@ import (
 	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
-// Store is the lab's lease store: [Etcd] or [Kube].
-type Store interface {
-	// PutConfig writes the network configuration.
-	PutConfig(ctx context.Context, config string) error
-	// Leases reads every lease, ordered by node name. A record that holds none is an error.
-	Leases(ctx context.Context) ([]subnet.Lease, error)
-	// Kill ends the store at once, as a power cut would. Its data stays.
-	Kill()
-	// Start starts it again, and waits until it serves.
-	Start(ctx context.Context) error
-	close() error
-}
-
 // Kube is a stand-in for the Kubernetes API server, in this process, on 172.31.0.1:6443, or in a lab of IPv6 alone on
 // [fd00:31::1]:6443. Each node has a Node with a podCIDR, as the controller manager gives them.
 type Kube struct {
@@ -40,6 +28,7 @@ type Kube struct {
 	running bool
 	config  string                     // as last written; "": not yet
 	nodes   []func(func() error) error // where their files are
+	absent  map[string]string          // the UIDs of the Nodes that PutLeases has made, by name
 }
 
 // NetConfPath is the file with the network config on each node, as a ConfigMap would be mounted there.
@@ -47,7 +36,8 @@ const NetConfPath = "/run/kube-flannel/net-conf.json"
 
 // startKube starts the server on the address host.
 func startKube(host netip.Addr) (*Kube, error) {
-	k := &Kube{server: kubetest.New(kubetest.Options{Address: net.JoinHostPort(host.String(), "6443")})}
+	address := net.JoinHostPort(host.String(), "6443")
+	k := &Kube{absent: map[string]string{}, server: kubetest.New(kubetest.Options{Address: address})}
 	return k, k.Start(context.Background())
 }
 
@@ -116,6 +106,80 @@ func (k *Kube) Leases(ctx context.Context) (leases []subnet.Lease, err error) {
 	return leases, nil
 }
 
+// PutLeases implements [Store]: it makes a Node for each lease, named as the lease is, and annotates it.
+func (k *Kube) PutLeases(ctx context.Context, leases []subnet.Lease) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	admin := k.server.Admin()
+	for _, l := range leases {
+		uid, exists := k.absent[l.NodeName]
+		if !exists {
+			n := kubetest.Node{Name: l.NodeName}
+			for _, f := range subnet.Families() {
+				if l.Has(f) {
+					n.PodCIDRs = append(n.PodCIDRs, l.Endpoints[f].Subnet.String())
+				}
+			}
+			o, err := admin.CreateNode(ctx, n)
+			if err != nil {
+				return fmt.Errorf("make Node %s: %w", l.NodeName, err)
+			}
+			uid = o.Metadata.UID
+			k.absent[l.NodeName] = uid
+		}
+		if _, err := admin.Annotate(ctx, l.NodeName, NodeAnnotations(l, uid)); err != nil {
+			return fmt.Errorf("write a lease: %w", err)
+		}
+	}
+	return nil
+}
+
+// DeleteLeases implements [Store]: it deletes the leases' Nodes.
+func (k *Kube) DeleteLeases(ctx context.Context, leases []subnet.Lease) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, l := range leases {
+		if err := k.server.Admin().DeleteNode(ctx, l.NodeName); err != nil {
+			return fmt.Errorf("delete a lease: %w", err)
+		}
+		delete(k.absent, l.NodeName)
+	}
+	return nil
+}
+
+// Version implements [Store].
+func (k *Kube) Version(ctx context.Context, l subnet.Lease) (int64, error) {
+	o, err := k.server.Admin().Node(ctx, l.NodeName)
+	if err != nil {
+		return 0, fmt.Errorf("read the lease of %s: %w", l.NodeName, err)
+	}
+	return strconv.ParseInt(o.Metadata.ResourceVersion, 10, 64)
+}
+
+// NodeAnnotations are those of flannel and of selvage for a lease on a Node with that UID, as a daemon writes them.
+func NodeAnnotations(l subnet.Lease, uid string) map[string]any {
+	all := map[string]any{
+		kube.DefaultPrefix + "kube-subnet-manager": "true", kube.DefaultPrefix + "backend-type": l.BackendType,
+		// In the order in which selvage writes it.
+		kube.LeaseAnnotation: fmt.Sprintf(`{"UID":%q,"InstanceID":%q}`, uid, l.InstanceID),
+	}
+	if l.InstanceID == "" {
+		all[kube.LeaseAnnotation] = fmt.Sprintf(`{"UID":%q}`, uid)
+	}
+	var subnets []string
+	for _, f := range subnet.Families() {
+		if !l.Has(f) {
+			continue
+		}
+		e := l.Endpoints[f]
+		all[kube.DefaultPrefix+[...]string{"backend-data", "backend-v6-data"}[f]] = cmp.Or(e.Data, "null")
+		all[kube.DefaultPrefix+[...]string{"public-ip", "public-ipv6"}[f]] = e.PublicIP.String()
+		subnets = append(subnets, e.Subnet.String())
+	}
+	all[kube.PodCIDRsAnnotation] = strings.Join(subnets, ",")
+	return all
+}
+
 // Kill implements [Store].
 func (k *Kube) Kill() {
 	k.mu.Lock()
@@ -161,9 +225,4 @@ func (k *Kube) addNode(ctx context.Context, name string, i int, families []subne
 func (k *Kube) daemonArgs(name string) (args, environment []string) {
 	return []string{"--kube-subnet-mgr", "--kube-api-url", k.server.URL(), "--net-config-path", NetConfPath},
 		[]string{"NODE_NAME=" + name}
-}
-
-// byNodeName orders leases: node2 comes before node10.
-func byNodeName(a, b subnet.Lease) int {
-	return cmp.Or(len(a.NodeName)-len(b.NodeName), strings.Compare(a.NodeName, b.NodeName))
 }

@@ -124,8 +124,9 @@ func (o *Options) setDefaults() error {
 	if o.MTU < MinMTU {
 		return fmt.Errorf("an MTU of %d: want %d or more", o.MTU, MinMTU)
 	}
-	if !slices.Contains([]subnet.StoreKind{"", subnet.StoreEtcd, subnet.StoreKubernetes}, o.Store) {
-		return fmt.Errorf("store %q: want %s or %s", o.Store, subnet.StoreEtcd, subnet.StoreKubernetes)
+	var err error
+	if o.Store, err = ParseStore(string(o.Store)); err != nil {
+		return err
 	}
 	if o.EtcdMembers < 1 || o.EtcdMembers > 9 {
 		return fmt.Errorf("%d etcd members: want 1 to 9", o.EtcdMembers)
@@ -137,7 +138,6 @@ func (o *Options) setDefaults() error {
 		}
 		o.Bin = filepath.Dir(exe)
 	}
-	var err error
 	if o.Bin, err = filepath.Abs(o.Bin); err != nil { // the plugins' path must hold in every node
 		return fmt.Errorf("find selvaged: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/chaos"
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // flags are what the command is asked to do.
@@ -32,13 +33,15 @@ type flags struct {
 
 // parse reads the arguments. Help that is asked for goes to w.
 func parse(args []string, w io.Writer) (f flags, err error) {
-	var only, families string
+	var only, families, store string
 	set := pflag.NewFlagSet("chaos", pflag.ContinueOnError)
 	set.SortFlags = false
 	set.SetOutput(w)
 	set.StringVar(&only, "only", "", "regular expression: only the faults whose name it matches, and neither walk nor rounds but the first unless asked for")
 	set.StringSliceVar(&f.rounds, "rounds", roundNames(), "a lab each: the faults of an overlay by VXLAN with iptables, then those of other packet filters and backends, then many leases")
 	set.StringVar(&families, "families", "dual", "of the overlay: ipv4, ipv6 or dual; with both, a fault of a family is done in both at once, then in each alone")
+	set.StringVar(&store, "store", string(subnet.StoreEtcd),
+		"of the leases: etcd, or kubernetes, which is a stand-in for its API server; no fault is of the store itself")
 	set.IntVar(&f.repeat, "repeat", 3, "how often each fault is done on one node")
 	set.DurationVar(&f.walk, "walk", 3*time.Minute, "how long random faults are done, in the first round")
 	set.Uint64Var(&f.seed, "seed", 0, "of the random walk; 0: another one each time")
@@ -60,6 +63,9 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	}
 	if f.options.Families, err = lab.ParseFamilies(families); err != nil {
 		return f, fmt.Errorf("--families: %w", err)
+	}
+	if f.options.Store, err = lab.ParseStore(store); err != nil {
+		return f, fmt.Errorf("--store: %w", err)
 	}
 	if f.repeat < 1 {
 		return f, fmt.Errorf("--repeat=%d: want at least 1", f.repeat)

@@ -18,6 +18,7 @@ func TestRun(t *testing.T) {
 		{"an unknown flag", []string{"--unknown", "route"}, 1, "chaos: unknown flag: --unknown"},
 		{"a flag without its value", []string{"--walk"}, 1, "chaos: flag needs an argument: --walk"},
 		{"no families", []string{"--families", "ipv5"}, 1, `chaos: --families: families "ipv5": want ipv4, ipv6 or dual`},
+		{"no store", []string{"--store", "consul"}, 1, `chaos: --store: store "consul": want etcd or kubernetes`},
 		{"no duration", []string{"--walk", "10"}, 1, `invalid argument "10" for "--walk" flag`},
 		{"a negative number", []string{"--repeat", "-1"}, 1, "chaos: --repeat=-1: want at least 1"},
 		{"a short fight", []string{"--fight", "2s"}, 1, "chaos: --fight=2s: want at least 3s"},
