@@ -17,5 +17,8 @@
 // Nothing stands in for anything: the commands are Kubernetes' own, see tools/go.mod. Images come from no registry; they are
 // packed here and imported on each node.
 //
+// A migration ([Migration]) starts with kube-flannel as the network: flannel's own manifest and programs, which
+// dist/migration.mk builds.
+//
 // It needs root, for what containerd and runc need, see package containerd, and leaves nothing behind.
 package k8slab

@@ -28,9 +28,9 @@ func (c *Cluster) kubectlWith(ctx context.Context, stdin string, args ...string)
 	cmd.Stderr = &problems
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(problems.Bytes()))
+		err = fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(problems.Bytes()))
 	}
-	return string(out), nil
+	return string(out), err
 }
 
 // Environment is what kubectl is to be run with.

@@ -20,6 +20,7 @@ func (c *Cluster) picture(ctx context.Context) string {
 		{"get", "pods", "-A", "-o", "wide"},
 		{"get", "events", "-A", "--field-selector=type=Warning"},
 		{"-n", daemons, "logs", "-l", daemonLabel, "--all-containers", "--prefix", "--tail=20"},
+		{"-n", flannels, "logs", "-l", flannelLabel, "--all-containers", "--prefix", "--tail=20"},
 	} {
 		out, err := c.kubectl(ctx, args...)
 		if err != nil {

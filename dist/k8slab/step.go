@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/selvage-net/selvage/dist/k8slab/agent"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -109,6 +110,14 @@ type suite struct {
 	pods  []*Pod // of the Deployment
 	alone *Pod
 	to    map[*Pod]*Node // where the pod that each stream leads to is
+	flows map[*Pod][]*flow
+	moved []*Node // in a migration: the nodes that run selvage
+}
+
+// flow is one of a pod's streams.
+type flow struct {
+	text  string       // from where, to where
+	total agent.Losses // since its start, as far as it was asked
 }
 
 // Run goes through the steps until one fails. hold, if it is not nil, is called in the end, with the cluster still up.
@@ -123,7 +132,7 @@ func Run(ctx context.Context, o Options, steps []Step, w io.Writer, hold func(co
 		fmt.Fprintf(w, "%-55s %6.1fs  %s\n", name, took.Seconds(), verdict)
 	}
 	line(fmt.Sprintf("control plane and %d nodes started", len(c.nodes)), time.Since(began), "ok")
-	s := &suite{Cluster: c, to: map[*Pod]*Node{}}
+	s := &suite{Cluster: c, to: map[*Pod]*Node{}, flows: map[*Pod][]*flow{}}
 	for _, step := range steps {
 		start := time.Now()
 		found, err := step.run(ctx, s)

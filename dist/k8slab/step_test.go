@@ -79,6 +79,35 @@ func TestManifest(t *testing.T) {
 	}
 }
 
+// TestBound binds selvage's manifest to a label, as a migration does.
+func TestBound(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("../..", Manifest(subnet.StoreKubernetes)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "nodeSelector:\n        kubernetes.io/os: linux\n        network: selvage\n"
+	if got, err := withSelector(string(data)); err != nil || strings.Count(got, want) != 1 {
+		t.Errorf("%v, want once %q", err, want)
+	}
+	if _, err := withSelector(""); err == nil {
+		t.Error("an empty manifest is no error")
+	}
+}
+
+// TestFlannelImages finds the images in a manifest such as flannel's.
+func TestFlannelImages(t *testing.T) {
+	const plugin, daemon = "        image: a/flannel-cni-plugin:v1\n", "        image: a/flannel:v2\n"
+	gotDaemon, gotPlugin, err := flannelImages(plugin + daemon + daemon)
+	if err != nil || gotDaemon != "a/flannel:v2" || gotPlugin != "a/flannel-cni-plugin:v1" {
+		t.Errorf("%q, %q, %v", gotDaemon, gotPlugin, err)
+	}
+	for _, bad := range []string{"", plugin, daemon, plugin + daemon + "        image: b/flannel:v2\n"} {
+		if gotDaemon, gotPlugin, err := flannelImages(bad); err == nil {
+			t.Errorf("%q: %q, %q", bad, gotDaemon, gotPlugin)
+		}
+	}
+}
+
 func TestParseSoftnet(t *testing.T) {
 	const text = "086ba103 000945ae 0000000a 00000000\n0849d0d2 00000002 00000013 00000000\n"
 	if got, err := parseSoftnet(text); err != nil || got != 0x945ae+2 {

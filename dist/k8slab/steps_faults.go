@@ -42,6 +42,7 @@ func stream(ctx context.Context, s *suite) ([]string, error) {
 				return nil, err
 			}
 			found = append(found, fmt.Sprintf("%s -> %s, %s, every %s", p, what, text, streamEvery))
+			s.flows[p] = append(s.flows[p], &flow{text: fmt.Sprintf("%s -> %s, %s", p, s.to[p].Name(), f)})
 		}
 	}
 	losses, of, err := s.losses(ctx)
@@ -59,6 +60,9 @@ func (s *suite) losses(ctx context.Context) (sum agent.Losses, of []string, err 
 			return sum, of, err
 		}
 		for i, l := range a.Losses {
+			if i < len(s.flows[p]) {
+				s.flows[p][i].total = s.flows[p][i].total.Add(l)
+			}
 			if sum = sum.Add(l); l.Lost > 0 {
 				of = append(of, fmt.Sprintf("from %s, %s: %s", p, s.families()[i], l))
 			}
@@ -72,8 +76,18 @@ func (s *suite) losses(ctx context.Context) (sum agent.Losses, of []string, err 
 // it was too busy to take them or for the agents to read them, the loss says nothing: then it is done again, a few
 // times at most.
 func watched(run func(context.Context, *suite) ([]string, error)) func(context.Context, *suite) ([]string, error) {
+	return watchedUpTo(4, run)
+}
+
+// watchedOnce is for what cannot be done again.
+func watchedOnce(run func(context.Context, *suite) ([]string, error)) func(context.Context, *suite) ([]string, error) {
+	return watchedUpTo(1, run)
+}
+
+func watchedUpTo(
+	tries int, run func(context.Context, *suite) ([]string, error),
+) func(context.Context, *suite) ([]string, error) {
 	return func(ctx context.Context, s *suite) (found []string, err error) {
-		const tries = 4
 		for try := 1; ; try++ {
 			lines, losses, busy, err := s.watch(ctx, run)
 			found = append(found, lines...)
@@ -243,26 +257,37 @@ func containerdKilled(ctx context.Context, s *suite) ([]string, error) {
 			return nil, err
 		}
 	}
-	if err := s.later(ctx, len(s.nodes)); err != nil {
+	if err := s.newPods(ctx); err != nil {
 		return nil, err
+	}
+	return []string{"on each node in turn; then a pod more on each, which came, reached the others, and went"}, s.later(ctx, 0)
+}
+
+// newPods makes a pod more on each node, and has it and the others call each other.
+func (s *suite) newPods(ctx context.Context) error {
+	if err := s.later(ctx, len(s.nodes)); err != nil {
+		return err
 	}
 	pods, err := s.podsOf(ctx, "default", "app=later")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(pods) != len(s.nodes) {
-		return nil, fmt.Errorf("%d pods more run, want one on each of %d nodes", len(pods), len(s.nodes))
+		return fmt.Errorf("%d pods more run, want one on each of %d nodes", len(pods), len(s.nodes))
 	}
 	for _, p := range pods {
-		for _, to := range s.streams() {
+		for _, other := range s.streams() {
 			for _, f := range s.families() {
-				if _, err := p.call(ctx, "udp", to.echo(f)); err != nil {
-					return nil, err
+				if _, err := p.call(ctx, "udp", other.echo(f)); err != nil {
+					return err
+				}
+				if _, err := other.call(ctx, "udp", p.echo(f)); err != nil {
+					return err
 				}
 			}
 		}
 	}
-	return []string{"on each node in turn; then a pod more on each, which came, reached the others, and went"}, s.later(ctx, 0)
+	return nil
 }
 
 // later has that many pods of the Deployment that comes and goes.

@@ -306,8 +306,11 @@ const prefix = "flannel.alpha.coreos.com/"
 
 // peers waits until every daemon has that many peers, no outage and no problem. A peer may be in its grace period
 // only if it is the ghost.
-func (s *suite) peers(ctx context.Context, want int) error {
-	for _, n := range s.nodes {
+func (s *suite) peers(ctx context.Context, want int) error { return s.peersOf(ctx, s.nodes, want) }
+
+// peersOf is the same for the daemons of some nodes.
+func (s *suite) peersOf(ctx context.Context, nodes []*Node, want int) error {
+	for _, n := range nodes {
 		err := s.eventually(ctx, "the daemon of "+n.Name(), func() error {
 			now, err := n.status(ctx)
 			if err != nil {

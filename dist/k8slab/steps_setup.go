@@ -63,18 +63,11 @@ func daemonSet(ctx context.Context, s *suite) ([]string, error) {
 	if err := s.prepareStore(ctx); err != nil {
 		return nil, err
 	}
-	start := time.Now()
-	if err := s.apply(ctx, s.manifest); err != nil {
+	took, err := s.install(ctx, s.manifest, daemons, daemonSetOf)
+	if err != nil {
 		return nil, err
 	}
-	if err := s.rollout(ctx, daemons, daemonSetOf); err != nil {
-		return nil, err
-	}
-	rolled := time.Since(start)
-	if _, err := s.kubectl(ctx, "wait", "--for=condition=Ready", "nodes", "--all", timeout()); err != nil {
-		return nil, err
-	}
-	found := []string{fmt.Sprintf("from kubectl apply to its pods ready %.1fs, nodes ready %.1fs", rolled.Seconds(), time.Since(start).Seconds())}
+	found := []string{took}
 	for _, n := range s.nodes {
 		mode, err := s.filterMode(ctx, n)
 		if err != nil {
@@ -88,6 +81,23 @@ func daemonSet(ctx context.Context, s *suite) ([]string, error) {
 			joined(s.families(), func(f subnet.Family) netip.Prefix { return file.Subnets[f].Masked() }), file.MTU, mode))
 	}
 	return found, nil
+}
+
+// install applies the manifest of a DaemonSet that makes the nodes ready, and waits for that.
+func (s *suite) install(ctx context.Context, manifest, namespace, set string) (string, error) {
+	start := time.Now()
+	if err := s.apply(ctx, manifest); err != nil {
+		return "", err
+	}
+	if err := s.rollout(ctx, namespace, set); err != nil {
+		return "", err
+	}
+	rolled := time.Since(start)
+	if _, err := s.kubectl(ctx, "wait", "--for=condition=Ready", "nodes", "--all", timeout()); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("from kubectl apply to its pods ready %.1fs, nodes ready %.1fs", rolled.Seconds(),
+		time.Since(start).Seconds()), nil
 }
 
 // prepareStore does what is to be done before the manifest is applied. With the leases in etcd, the network config is

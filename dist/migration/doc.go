@@ -1,5 +1,6 @@
-// Package migration takes a lab from a real flannel to selvage, node by node, and one node back, as Documentation/migration.md says. Pods
-// talk all the while, and no datagram of theirs may be lost.
+// Package migration takes a lab from a real flannel to selvage, node by node, and one node back, as
+// Documentation/migration.md says. Pods talk all the while, and no datagram of theirs may be lost. The leases are in etcd;
+// with kube-flannel, see Migration in dist/k8slab.
 //
 //	bin/flanneld   built from the module that the folder flannel pins
 //

@@ -2,6 +2,7 @@
 //
 //	k8slab                         all steps, with the leases in the Kubernetes API
 //	k8slab --store etcd            with the leases in etcd
+//	k8slab --migrate               from kube-flannel to selvage and back, in place of the usual steps
 //	k8slab --families ipv4         with one family of addresses, in place of both
 //	k8slab --list                  what they are
 //	k8slab --shell                 afterwards, a shell in which kubectl works
@@ -48,6 +49,7 @@ func run(args []string) int {
 	set.IntVar(&o.Nodes, "nodes", 3, "how many nodes, 2 or more")
 	set.StringVar(&o.Logs, "logs", "", "directory for what the commands print (default none that stays)")
 	families := set.String("families", "dual", "of pods, services and nodes: ipv4, ipv6 or dual")
+	migrate := set.Bool("migrate", false, "migrate from kube-flannel and back; needs flanneld and flannel/ in --bin")
 	until := set.String("until", "", "end after the first step whose name has this in it")
 	skip := set.String("skip", "", "leave out the steps whose names have one of these in them, separated by commas")
 	repeat := set.Int("repeat", 1, "how many times to do what leaves the cluster as it was")
@@ -72,6 +74,12 @@ func run(args []string) int {
 		o.Manifest = k8slab.Manifest(o.Store)
 	}
 	steps := k8slab.Steps(o.Store)
+	if *migrate && o.Store != subnet.StoreKubernetes {
+		return fail(errors.New("--migrate is for --store kubernetes: kube-flannel's leases are in the Kubernetes API"))
+	}
+	if *migrate {
+		steps = k8slab.Migration(o.Nodes)
+	}
 	if *until != "" {
 		if steps, err = k8slab.UpTo(steps, *until); err != nil {
 			return fail(fmt.Errorf("--until: %w; see --list", err))
