@@ -95,6 +95,7 @@ func BenchmarkChange(b *testing.B) {
 		run("local pod", toggle(second))
 		c.DeletePod(second.UID)
 		run("first local pod", toggle(benchPod(1)))
+		c.SetPod(benchPod(1)) // which the policy selects
 		p := benchPolicy(b, 1)
 		run("policy", func(i int) {
 			if i%2 == 0 {

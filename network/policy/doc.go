@@ -22,6 +22,9 @@
 // forward hook: after DNAT, so that a Service's connection is judged by its endpoint and the endpoint's port, and
 // before masquerading.
 //
+// No selector of namespaces selects a namespace that is not known, so a cluster policy does not deny anything to its
+// pods either: a caller gives a namespace before its pods.
+//
 // # Order of the tiers
 //
 // ClusterNetworkPolicy of the tier Admin by priority, then NetworkPolicy, then ClusterNetworkPolicy of the tier
