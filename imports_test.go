@@ -69,7 +69,7 @@ func layers() []layer {
 		{name: "errno", packages: []string{"network/errno"}, external: []string{unix}},
 		{name: "nftables", packages: []string{"network/nft"}, below: []string{"domain", "errno"},
 			external: []string{nftables, "github.com/mdlayher/netlink", netlink, unix}},
-		{name: "connection tracking", packages: []string{"network/conntrack"}, below: []string{"errno"},
+		{name: "netfilter's other parts", packages: []string{"network/conntrack", "network/nflog"}, below: []string{"errno"},
 			external: []string{"github.com/mdlayher/netlink", unix}},
 		{name: "packet filter",
 			packages: []string{"network/filter", "network/filter/blocking", "network/filter/xtables", "network/vtepfilter"},
