@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	msgPacket = unix.NFNL_SUBSYS_ULOG<<8 // NFULNL_MSG_PACKET
+	msgPacket = unix.NFNL_SUBSYS_ULOG << 8   // NFULNL_MSG_PACKET
 	msgConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1 // NFULNL_MSG_CONFIG
 
 	// Headers up to the ports fit, with some extension headers of IPv6.
