@@ -41,14 +41,15 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 	at := time.NewTimer(0) // of the next call, or of the next check for a directory
 	defer at.Stop()
 	called, due := time.Time{}, true
-	dirs := directories{}
+	dirs := directoriesOf(watched)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case e := <-w.Events:
-			gone := e.Has(fsnotify.Remove|fsnotify.Rename) && isDir(watched, e.Name)
-			if !due && (gone || concerns(watched, e.Name) && e.Op != fsnotify.Chmod) {
+			name := filepath.Clean(e.Name) // fsnotify writes two slashes for a file in the root directory
+			replaced := e.Has(fsnotify.Create|fsnotify.Remove|fsnotify.Rename) && dirs.index(name) >= 0
+			if !due && (replaced || concerns(watched, name) && e.Op != fsnotify.Chmod) {
 				due = true
 				at.Reset(time.Until(called.Add(minInterval)))
 			}
@@ -56,7 +57,7 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 			due = true
 			at.Reset(time.Until(called.Add(minInterval)))
 		case <-at.C:
-			added, missing, err := dirs.arm(w, watched)
+			added, missing, err := dirs.arm(w)
 			if err != nil {
 				return err
 			}
@@ -83,44 +84,77 @@ func concerns(paths []string, name string) bool {
 	return !strings.HasPrefix(file, ".") && slices.Contains(paths, filepath.Join(dir, anyFile))
 }
 
-// isDir reports whether name is the directory of one of the files.
-func isDir(paths []string, name string) bool {
-	return slices.ContainsFunc(paths, func(p string) bool { return filepath.Dir(p) == name })
+// directory is the directory of a file, or one that leads to it.
+type directory struct {
+	name   string
+	direct bool        // the directory of a file
+	there  os.FileInfo // when the watch was added
 }
 
-// directories are the watched directories by name, with what was there when the watch was added.
-type directories map[string]os.FileInfo
+// directories are those of the files and those that lead to them, each before the ones in it.
+type directories []*directory
 
-// arm makes every directory of paths that exists watched. It reports whether it added a watch, and whether a directory
-// does not exist.
+func directoriesOf(paths []string) (all directories) {
+	for _, p := range paths {
+		var added directories
+		for dir, direct := filepath.Dir(p), true; ; dir, direct = filepath.Dir(dir), false {
+			if i := all.index(dir); i >= 0 {
+				all[i].direct = all[i].direct || direct
+			} else {
+				added = append(added, &directory{name: dir, direct: direct})
+			}
+			if dir == filepath.Dir(dir) {
+				break
+			}
+		}
+		slices.Reverse(added)
+		all = append(all, added...)
+	}
+	return all
+}
+
+func (d directories) index(name string) int {
+	return slices.IndexFunc(d, func(x *directory) bool { return x.name == name })
+}
+
+// arm makes all directories watched that exist. It reports whether it added a watch of a file's directory, and whether
+// a directory does not exist.
 //
 // A watch is on a directory and not on its name. The kernel does not report the removal of a directory (IN_DELETE_SELF)
-// as long as a process holds a file open that was in it, so names and directories are compared here.
-func (d directories) arm(w *fsnotify.Watcher, paths []string) (added, missing bool, err error) {
-	for _, p := range paths {
-		dir := filepath.Dir(p)
-		now, err := os.Stat(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return added, missing, err
-		}
-		listed := slices.Contains(w.WatchList(), dir)
-		if err == nil && listed && os.SameFile(now, d[dir]) {
-			continue
-		}
-		if listed {
-			_ = w.Remove(dir) // the watch may have ended meanwhile
-		}
-		if err == nil {
-			err = w.Add(dir)
-		}
+// as long as a process holds a file open that was in it, nor that one above it was renamed. The directory above reports
+// both, so that one is watched too, and names and directories are compared here. The outermost are first: what happens
+// between two steps is reported by a directory that is watched already.
+func (d directories) arm(w *fsnotify.Watcher) (added, missing bool, err error) {
+	watched := w.WatchList()
+	for _, x := range d {
+		fresh, err := x.watch(w, slices.Contains(watched, x.name))
 		switch {
 		case err == nil:
-			d[dir], added = now, true
+			added = added || fresh && x.direct
 		case errors.Is(err, fs.ErrNotExist):
 			missing = true
-		default:
+		case x.direct || !errors.Is(err, fs.ErrPermission): // who may not read it does not see when it is replaced
 			return added, missing, err
 		}
 	}
 	return added, missing, nil
+}
+
+// watch makes the directory watched, unless the watch of its name is on it. It reports whether it added one.
+func (d *directory) watch(w *fsnotify.Watcher, watched bool) (added bool, err error) {
+	now, err := os.Stat(d.name)
+	if err == nil && watched && os.SameFile(now, d.there) {
+		return false, nil
+	}
+	if watched {
+		_ = w.Remove(d.name) // the watch may have ended meanwhile
+	}
+	if err == nil {
+		err = w.Add(d.name)
+	}
+	if err != nil {
+		return false, err
+	}
+	d.there = now
+	return true, nil
 }

@@ -51,7 +51,11 @@ func waitFor(t *testing.T, seen chan string, want, after string) {
 }
 
 func TestWatchTellsOfEachChange(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "run")
+	above := filepath.Join(t.TempDir(), "var")
+	if err := os.Mkdir(above, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(above, "run")
 	path, other := filepath.Join(dir, "subnet.env"), filepath.Join(dir, "other")
 	write := func(path, content string) func() error {
 		return func() error { return os.WriteFile(path, []byte(content), 0o644) }
@@ -64,6 +68,14 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 		return err
 	}
 	seen := watch(t, path)
+	remove := func(path string) func() error { return func() error { return os.Remove(path) } }
+	open := func() error {
+		f, err := os.Open(path)
+		if err == nil {
+			t.Cleanup(func() { f.Close() })
+		}
+		return err
+	}
 	for _, step := range []struct {
 		what string
 		do   []func() error
@@ -83,6 +95,11 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 		{"its directory was removed while a file in it was open", []func() error{hold, func() error { return os.RemoveAll(dir) }}, gone},
 		{"its directory was made once more", []func() error{func() error { return os.Mkdir(dir, 0o755) }, write(path, "f")}, "f"},
 		{"it was written into that directory", []func() error{write(path, "g")}, "g"},
+		{"it was removed while it was open", []func() error{open, remove(path)}, gone},
+		{"its empty directory was replaced", []func() error{
+			remove(dir), func() error { return os.Mkdir(dir, 0o755) }, write(path, "h")}, "h"},
+		{"the directory above was moved away", []func() error{func() error { return os.Rename(above, above+".old") }}, gone},
+		{"the directory above was made again", []func() error{func() error { return os.MkdirAll(dir, 0o755) }, write(path, "i")}, "i"},
 	} {
 		for _, do := range step.do {
 			if err := do(); err != nil {
