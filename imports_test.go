@@ -51,6 +51,8 @@ func layers() []layer {
 
 		{name: "reach", packages: []string{"network/reach"}, below: []string{"domain"}, pure: true},
 		{name: "policies", packages: []string{"network/policy"}, below: []string{"backoff", "domain"}, pure: true},
+		{name: "policies in files", packages: []string{"network/policy/manifest"}, below: []string{"domain", "policies"},
+			external: []string{"sigs.k8s.io/yaml"}, pure: true},
 
 		// The edges: files, stores, the kernel. A store knows nothing of the kernel, nor the kernel of stores.
 		{name: "file replacement", packages: []string{"subnet/wholefile"}, external: []string{renameio}},
