@@ -77,6 +77,11 @@ func layers() []layer {
 			packages: []string{"network/filter", "network/filter/blocking", "network/filter/xtables", "network/vtepfilter"},
 			below:    []string{"domain", "errno", "nftables", "packet filter"},
 			external: []string{nftables, "github.com/coreos/go-iptables/iptables", unix}},
+		{name: "policy rules", packages: []string{"network/enforce/ruleset"},
+			below: []string{"domain", "policies", "nftables"}, external: []string{nftables, unix}},
+		{name: "enforcement", packages: []string{"network/enforce"},
+			below:    []string{"backoff", "domain", "policies", "nftables", "netfilter's other parts", "policy rules"},
+			external: []string{nftables, logrus, unix}},
 		{name: "kernel", packages: []string{"network/kernel", "network/uplink"}, below: []string{"domain", "errno", "packet filter"},
 			external: []string{netlink, "github.com/safchain/ethtool", unix}, never: []string{"go.etcd.io"}},
 

@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"strings"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -19,6 +21,8 @@ type Content struct {
 type Set struct {
 	Name string
 	Key  nftables.SetDatatype
+	// Comment is for operators, who see it in "nft list ruleset". It is set when the set is created, and not compared.
+	Comment string
 	// Interval sets hold ranges: see [Family.Intervals] for keys of one value, and [Element.Upper] for concatenated
 	// keys. The kernel needs 5.6 for the latter, and copies all elements for each transaction that changes one.
 	Interval bool
@@ -44,7 +48,16 @@ type Rule struct {
 
 // userData encodes the comment as the nft program does.
 func (r Rule) userData() []byte {
-	return userdata.AppendString(nil, userdata.TypeComment, "selvage: "+r.Comment)
+	return userdata.AppendString(nil, userdata.TypeComment, comment(r.Comment))
+}
+
+// maxComment is the size of the longest comment that the nft program shows (NFTNL_UDATA_COMMENT_MAXLEN), in bytes.
+const maxComment = 127
+
+// comment marks a comment as ours, and cuts off what is too long.
+func comment(text string) string {
+	text = "selvage: " + text
+	return strings.ToValidUTF8(text[:min(len(text), maxComment)], "")
 }
 
 // In returns the library's form of the chain in table t.
@@ -120,12 +133,16 @@ func (s Set) definition() definition {
 	return d
 }
 
-// userData encodes the byte order of the key, by which the nft program shows names.
+// userData encodes the byte order of the key, by which the nft program shows names, and the comment.
 func (s Set) userData() []byte {
 	const native, network = 1, 2 // enum byteorder of nft
 	order := uint32(network)
 	if s.Key == nftables.TypeIFName {
 		order = native
 	}
-	return userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, order)
+	data := userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, order)
+	if s.Comment == "" {
+		return data
+	}
+	return userdata.AppendString(data, userdata.NFTNL_UDATA_SET_COMMENT, comment(s.Comment))
 }

@@ -103,6 +103,17 @@ func (f Family) lookupWithPort(offset uint32, set string) []expr.Any {
 		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set})
 }
 
+// KeyOfPair is the type of two addresses of the family, concatenated: see [Key].
+func (f Family) KeyOfPair() nftables.SetDatatype { return nftables.MustConcatSetType(f.Key, f.Key) }
+
+// FromTo matches packets of the family whose source and destination, concatenated, are in a set.
+func (f Family) FromTo(set string) []expr.Any {
+	return append(f.load(f.src),
+		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: f.dst, Len: f.Key.Bytes,
+			DestRegister: register(unix.NFT_REG32_00 + f.Key.Bytes/4)},
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set})
+}
+
 // register returns the number by which the kernel lists a register of four bytes (nft_dump_register): if it is the
 // first part of one of 16 bytes, that one's. A rule with the other number would not read back as written.
 func register(n uint32) uint32 {

@@ -1,0 +1,93 @@
+package enforce
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/network/nft"
+)
+
+// keeper keeps one table in sync, or absent. A watch runs while the table exists. Its methods are for one goroutine.
+type keeper struct {
+	name   string
+	table  *nft.Table
+	mirror *nft.Mirror
+	log    logrus.FieldLogger
+	broken chan<- struct{} // gets a value when another process has changed the table
+	absent bool            // the table is known not to exist
+	stop   func()          // ends the watch; nil: it does not run
+}
+
+func (e *Engine) keeper(family nftables.TableFamily, name string) *keeper {
+	name = e.options.Scope.Name(name)
+	t := e.conn.TableIn(family, name)
+	return &keeper{name: name, table: t, mirror: t.Mirror(), log: e.options.Log.WithField("table", name), broken: e.broken}
+}
+
+// ensure brings the table in sync; nil is absent. It reports whether it changed anything.
+func (k *keeper) ensure(ctx context.Context, want *nft.Content) (changed bool, err error) {
+	if want != nil {
+		k.absent = false
+		k.watch(ctx)
+		return k.mirror.Ensure(*want)
+	}
+	k.close()
+	if k.absent {
+		return false, nil
+	}
+	exists, _, err := k.table.Check(nft.Content{})
+	if err == nil && exists {
+		err = k.table.Remove()
+	}
+	if err != nil {
+		return false, fmt.Errorf("remove the table %s: %w", k.name, err)
+	}
+	k.absent = true
+	k.mirror.Resync()
+	return exists, nil
+}
+
+// resync makes the next ensure read everything.
+func (k *keeper) resync() {
+	k.absent = false
+	k.mirror.Resync()
+}
+
+// watch starts the watch, and returns when it misses nothing, or has failed. While it fails, the mirror reads
+// everything each time.
+func (k *keeper) watch(ctx context.Context) {
+	if k.stop != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	started, done := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		for logged := false; ctx.Err() == nil; {
+			err := k.mirror.Watch(ctx, func() { notify(started) }, func() { notify(k.broken) })
+			notify(started)
+			if err != nil && !logged {
+				logged = true
+				k.log.WithError(err).Warn("cannot watch the table: changes to it are noticed at a resync only")
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	<-started
+	k.stop = func() { cancel(); <-done }
+}
+
+// close ends the watch.
+func (k *keeper) close() {
+	if k.stop != nil {
+		k.stop()
+		k.stop = nil
+	}
+}

@@ -1,0 +1,197 @@
+package ruleset
+
+import (
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
+	"github.com/selvage-net/selvage/network/nft"
+	"github.com/selvage-net/selvage/network/policy"
+)
+
+// Options are what all tables have in common.
+type Options struct {
+	// Reject answers to the sender of a denied packet: a reset of TCP, else "administratively prohibited" of ICMP.
+	Reject bool
+	// LogGroup is the group to which denied packets are logged; 0: none.
+	LogGroup uint16
+}
+
+// Ruleset is the policies' table. It is not safe for concurrent use.
+type Ruleset struct {
+	options Options
+	sets    map[string]nft.Set
+	chains  map[string]nft.Chain
+	names   [2][]string // of sets and chains, sorted; nil: not known
+}
+
+// New returns the ruleset of an empty table.
+func New(o Options) *Ruleset {
+	return &Ruleset{options: o, sets: map[string]nft.Set{}, chains: map[string]nft.Chain{}}
+}
+
+// Empty reports whether no policy selects a pod of this node. Then no table is needed.
+func (r *Ruleset) Empty() bool { return len(r.chains) == 0 }
+
+// Apply applies what a compiler changed. Its cost depends on the size of the sets and chains that change.
+func (r *Ruleset) Apply(c policy.Changes) {
+	for name, s := range c.Sets {
+		if s.Removed {
+			delete(r.sets, name)
+			r.names[0] = nil
+			continue
+		}
+		set := r.sets[name]
+		if s.Created {
+			set = newSet(s.Set)
+			r.names[0] = nil
+		}
+		set.Elements = merge(set.Elements, elements(s.Set, s.Add), elements(s.Set, s.Remove))
+		r.sets[name] = set
+	}
+	for name, ch := range c.Chains {
+		if ch == nil {
+			delete(r.chains, name)
+			r.names[1] = nil
+			continue
+		}
+		if _, known := r.chains[name]; !known {
+			r.names[1] = nil
+		}
+		r.chains[name] = nft.Chain{Name: name, Rules: r.options.rules(ch)}
+	}
+}
+
+// Content returns the table. Lists of elements and rules that have not changed are the same ones in memory as before,
+// by which [nft.Mirror] recognizes them.
+func (r *Ruleset) Content() nft.Content {
+	if r.names[0] == nil {
+		r.names[0] = slices.Sorted(maps.Keys(r.sets))
+	}
+	if r.names[1] == nil {
+		r.names[1] = slices.Sorted(maps.Keys(r.chains))
+	}
+	c := nft.Content{Sets: make([]nft.Set, 0, len(r.sets)), Chains: make([]nft.Chain, 0, len(r.chains)+3)}
+	for _, name := range r.names[0] {
+		c.Sets = append(c.Sets, r.sets[name])
+	}
+	c.Chains = append(c.Chains, r.options.baseChains()...)
+	for _, name := range r.names[1] {
+		c.Chains = append(c.Chains, r.chains[name])
+	}
+	return c
+}
+
+// Size returns the numbers of sets, of their elements, and of chains.
+func (r *Ruleset) Size() (sets, elements, chains int) {
+	for _, s := range r.sets {
+		elements += len(s.Elements)
+	}
+	return len(r.sets), elements, len(r.chains)
+}
+
+// newSet returns an empty set.
+func newSet(s policy.Set) nft.Set {
+	f := nft.Families()[s.Family]
+	x := nft.Set{Name: s.Name, Key: f.Key, Comment: s.Comment}
+	switch s.Type {
+	case policy.Addresses:
+	case policy.Ranges:
+		x.Interval = true
+	case policy.Endpoints:
+		x.Key = f.KeyWithPort()
+	case policy.Loops:
+		x.Key = f.KeyOfPair()
+	case policy.Dispatch:
+		x.Verdicts = true
+	}
+	return x
+}
+
+// elements returns elements of a set in the order of their keys. A range is two, of which the second ends it, but for a
+// range up to the last address.
+func elements(s policy.Set, list []policy.Element) []nft.Element {
+	if len(list) == 0 {
+		return nil
+	}
+	all := make([]nft.Element, 0, len(list))
+	for _, e := range list {
+		address := e.Addr.AsSlice()
+		x := nft.Element{Key: string(address)}
+		switch s.Type {
+		case policy.Addresses:
+		case policy.Ranges:
+			if end := e.Last.Next(); end.IsValid() {
+				all = append(all, nft.Element{Key: string(end.AsSlice()), End: true})
+			}
+		case policy.Endpoints:
+			x.Key = endpoint(e.Addr, e.Protocol, e.Port)
+		case policy.Loops:
+			x.Key = nft.Key(address, address)
+		case policy.Dispatch:
+			x.Verdict = expr.Verdict{Kind: expr.VerdictJump, Chain: e.Chain}
+		}
+		all = append(all, x)
+	}
+	slices.SortFunc(all, compare)
+	return all
+}
+
+func endpoint(a netip.Addr, p policy.Protocol, port uint16) string {
+	return nft.Key(a.AsSlice(), []byte{byte(p)}, binary.BigEndian.AppendUint16(nil, port))
+}
+
+func compare(a, b nft.Element) int { return strings.Compare(a.Key, b.Key) }
+
+// merge returns a list without some elements and with others, all in the order of their keys. It copies the list, since
+// a mirror keeps it. The other lists are short, and what lies between their keys is copied at once.
+func merge(have, add, remove []nft.Element) []nft.Element {
+	if len(add)+len(remove) == 0 {
+		return have
+	}
+	merged := make([]nft.Element, 0, max(0, len(have)+len(add)-len(remove)))
+	for len(add)+len(remove) > 0 {
+		var next nft.Element
+		if len(remove) == 0 || len(add) > 0 && compare(add[0], remove[0]) < 0 {
+			next = add[0]
+		} else {
+			next = remove[0]
+		}
+		i, found := slices.BinarySearchFunc(have, next, compare)
+		merged = append(merged, have[:i]...)
+		if have = have[i:]; found {
+			have = have[1:]
+		}
+		if len(remove) > 0 && compare(remove[0], next) == 0 {
+			remove = remove[1:]
+		}
+		if len(add) > 0 && compare(add[0], next) == 0 {
+			merged = append(merged, add[0])
+			add = add[1:]
+		}
+	}
+	return append(merged, have...)
+}
+
+// Names of chains that no policy's chain has: those of package policy have a slash or an underscore.
+const (
+	egressChain  = "egress"
+	ingressChain = "ingress"
+	rejectChain  = "reject"
+)
+
+// priority is that of the base chains: after other programs' filters.
+const priority = 10
+
+// base returns a base chain of the forward hook.
+func base(name string, priority nftables.ChainPriority, rules ...nft.Rule) nft.Chain {
+	return nft.Chain{
+		Name: name, Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookForward,
+		Priority: nftables.ChainPriorityRef(priority), Rules: rules,
+	}
+}
