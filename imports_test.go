@@ -87,11 +87,12 @@ func layers() []layer {
 
 		{name: "echo", packages: []string{"network/reach/echo"}, below: []string{"domain", "errno"}, external: []string{unix}},
 
+		{name: "own side", packages: []string{"network/pods"}, below: []string{"domain", "files"}, pure: true},
+
 		// Who asks a daemon depends on no more than the status types.
 		{name: "status", packages: []string{"network/node/status"}},
-		{name: "api", packages: []string{"network/node/api"}, below: []string{"backoff", "errno", "status"},
+		{name: "api", packages: []string{"network/node/api"}, below: []string{"backoff", "domain", "errno", "files", "own side", "status"},
 			external: []string{"github.com/prometheus/client_golang", logrus}},
-		{name: "own side", packages: []string{"network/pods"}, below: []string{"domain", "files"}, pure: true},
 		{name: "node's parts", packages: []string{"network/node/explain", "network/node/paths", "network/node/rules"},
 			below: []string{"backoff", "domain", "reach", "echo", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},
 		{name: "node", packages: []string{"network/node"},

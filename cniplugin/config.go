@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	records "github.com/selvage-net/selvage/subnet/attachment"
 )
 
 // Default directories and files; they are flannel's.
@@ -32,6 +34,10 @@ type netConf struct {
 	SubnetFileWait float64 `json:"subnetFileWait"` // seconds; see [netConf.wait]
 	RepairBridge   bool    `json:"repairBridge"`
 
+	// What ADD does while the daemon enforces network policies.
+	PolicyWait    *float64 `json:"policyWait"`    // seconds; see [netConf.policyWait]
+	PolicyFailure string   `json:"policyFailure"` // what is done after that: records.FailureIsolate or FailureFail
+
 	// Added by the runtime, passed on unchanged.
 	RuntimeConfig json.RawMessage `json:"runtimeConfig"`
 	Args          json.RawMessage `json:"args"`
@@ -45,6 +51,7 @@ type netConf struct {
 	valid      []types.GCAttachment // attachments to keep
 	listsValid bool                 // the runtime sent the list, which may be empty
 	wait       time.Duration        // how long ADD waits for a missing subnet file
+	policyWait time.Duration        // how long ADD waits for the rules of a pod; 0: not at all
 }
 
 // parseNetConf decodes a network configuration. It checks types only: at DEL, a delegate that may not be so must not
@@ -62,6 +69,9 @@ func parseNetConf(data []byte) (netConf, error) {
 			n.SubnetFileWait, maxWait.Seconds())
 	}
 	n.wait = time.Duration(n.SubnetFileWait * float64(time.Second))
+	if err := n.parsePolicies(); err != nil {
+		return n, err
+	}
 	if n.SubnetFile == "" {
 		n.SubnetFile = defaultSubnetFile
 	}
@@ -69,6 +79,25 @@ func parseNetConf(data []byte) (netConf, error) {
 		n.DataDir = defaultDataDir
 	}
 	return n, n.parseValid()
+}
+
+func (n *netConf) parsePolicies() error {
+	n.policyWait = defaultPolicyWait
+	if n.PolicyWait != nil {
+		if *n.PolicyWait < 0 || *n.PolicyWait > records.MaxWait.Seconds() {
+			return fmt.Errorf("policyWait is %v, want a number of seconds from 0 to %v",
+				*n.PolicyWait, records.MaxWait.Seconds())
+		}
+		n.policyWait = time.Duration(*n.PolicyWait * float64(time.Second))
+	}
+	if n.PolicyFailure == "" {
+		n.PolicyFailure = records.FailureIsolate
+	}
+	if n.PolicyFailure != records.FailureIsolate && n.PolicyFailure != records.FailureFail {
+		return fmt.Errorf("policyFailure is %q, want %q or %q",
+			n.PolicyFailure, records.FailureIsolate, records.FailureFail)
+	}
+	return nil
 }
 
 func (n *netConf) parseValid() error {
@@ -91,7 +120,7 @@ func wantedType(field string) string {
 	switch field {
 	case "ipam", "delegate":
 		return "an object"
-	case "subnetFileWait":
+	case "subnetFileWait", "policyWait":
 		return "a number of seconds"
 	case "repairBridge":
 		return "true or false"

@@ -15,10 +15,12 @@
 //   - state.go stores the configuration rendered at ADD, since DEL must undo ADD even if the files have changed,
 //   - delegate.go runs the delegate by exec.go, and result.go converts its result,
 //   - plugin.go implements ADD and DEL; check.go, status.go and gc.go the verbs of these names,
+//   - policy.go reports a pod to a daemon that enforces network policies, and waits for it; socket.go is the client,
 //   - bridge.go diagnoses a bridge of another subnet, reservations.go reads host-local's reservations, and netlink.go
 //     the kernel's state.
 //
 // A container runtime starts this program twice for every container of the node. So it imports no heavy package, reads
-// only the files named above, and queries the kernel only after an error and at CHECK. Documentation/cni.md is for
+// only the files named above and the daemon's status file, and queries the kernel only after an error and at CHECK.
+// Documentation/cni.md is for
 // users.
 package cniplugin

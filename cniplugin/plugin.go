@@ -7,6 +7,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	records "github.com/selvage-net/selvage/subnet/attachment"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
@@ -28,6 +29,7 @@ type call struct {
 	conf  netConf
 	a     attachment // of STATUS and GC only the network is known
 	store store
+	made  records.Record // what ADD made
 }
 
 // add renders the delegate's configuration, keeps it for DEL, and has the delegate attach the container.
@@ -56,6 +58,11 @@ func (c *call) add(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.awaitPolicies(ctx); err != nil {
+		err = c.undo(ctx, d, err)
+		c.reportDetached(ctx)
+		return err
+	}
 	return c.print(result)
 }
 
@@ -82,6 +89,9 @@ func (c *call) addAgain(ctx context.Context, d delegation, f subnetfile.File) er
 		return withDetail(c.diagnose(ctx, d, f, err), again)
 	}
 	if err := c.save(d); err != nil {
+		return err
+	}
+	if err := c.awaitPolicies(ctx); err != nil {
 		return err
 	}
 	return c.print(result)
@@ -130,6 +140,10 @@ func (c *call) del(ctx context.Context) error {
 		if err := c.detach(ctx, d); err != nil {
 			return err // the stored configuration stays: the runtime retries
 		}
+	}
+	// Only once: a runtime may repeat DEL when the pod has another container by then.
+	if st.path != "" {
+		c.reportDetached(ctx)
 	}
 	c.forget(c.a)
 	if err := c.store.remove(st); err != nil {

@@ -10,10 +10,11 @@ import (
 // record stores, for the daemon, what the delegate was asked for and what it made. A container whose record cannot be
 // stored works: the daemon then does not watch over what it depends on. So that is no reason to refuse it.
 func (c *call) record(d delegation, result []byte) {
-	err := records.Save(records.Dir(c.conf.SubnetFile), records.Record{
+	c.made = records.Record{
 		Key: c.a.key(), Added: time.Now(), NetNS: c.netns, Delegate: d.plugin, Config: d.config, Result: result,
-	})
-	if err != nil {
+		Pod: podOf(c.getenv("CNI_ARGS")),
+	}
+	if err := records.Save(records.Dir(c.conf.SubnetFile), c.made); err != nil {
 		fmt.Fprintln(c.Stderr, "selvage: the daemon will not repair what this container depends on:", err)
 	}
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,12 +12,14 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/network/node/api"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
 // BenchmarkAttach attaches a container and detaches it, in turns through selvage, with the rendered configuration through
 // bridge itself, and through a program that does no more than to start bridge. It reports the medians of the first two, what
-// selvage adds, and what any program in its place would:
+// selvage adds, and what any program in its place would; and what a report to a daemon adds to selvage that enforces network
+// policies, and has the rules in force at once:
 //
 //	go test -run '^$' -bench Attach -benchtime 300x ./cniplugin/selvage
 func BenchmarkAttach(b *testing.B) {
@@ -37,9 +41,17 @@ func BenchmarkAttach(b *testing.B) {
 		b.Fatal(err)
 	}
 	const network = `{"cniVersion":"1.0.0","name":"cbr0","type":"selvage","delegate":{"isDefaultGateway":true}}`
+	const policed = `{"cniVersion":"1.0.0","name":"cbr0","type":"selvage","delegate":{"isDefaultGateway":true},"subnetFile":"` + subnetFile + `2"}`
+	e := newEngine()
+	e.attach = func(context.Context, api.Attachment) error { return nil }
+	enforcing(b, host, e)
+	go func() {
+		for range e.detached {
+		}
+	}()
 	call := func(program, verb, config string) time.Duration {
 		cmd := exec.Command(program)
-		cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", "CNI_NETNS=" + pod.Path(),
+		cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", "CNI_NETNS=" + pod.Path(), podArgs,
 			"CNI_PATH=" + bin + ":" + plugins, "PATH=" + os.Getenv("PATH")}
 		cmd.Stdin = bytes.NewReader([]byte(config))
 		begin := time.Now()
@@ -52,7 +64,8 @@ func BenchmarkAttach(b *testing.B) {
 	}
 	took := map[string][]time.Duration{}
 	err = host.Do(func() error {
-		if err := subnetfile.Write(subnetFile, ipv4File()); err != nil {
+		if err := errors.Join(subnetfile.Write(subnetFile, ipv4File()), subnetfile.Write(subnetFile+"2", ipv4File()),
+			subnetfile.WriteStatus(subnetFile+"2", policies())); err != nil {
 			return err
 		}
 		selvage, bridge := filepath.Join(bin, "selvage"), filepath.Join(plugins, "bridge")
@@ -64,6 +77,7 @@ func BenchmarkAttach(b *testing.B) {
 		call(selvage, "DEL", network)
 		ways := []struct{ name, program, config string }{
 			{"bridge", bridge, string(rendered)}, {"selvage", selvage, network}, {"through", through, string(rendered)},
+			{"policies", selvage, policed},
 		}
 		for b.Loop() {
 			for _, way := range ways {
@@ -85,6 +99,7 @@ func BenchmarkAttach(b *testing.B) {
 		b.ReportMetric(selvage, "ms-selvage-"+verb)
 		b.ReportMetric(selvage-bridge, "ms-added-"+verb)
 		b.ReportMetric(median(took["through"+verb])-bridge, "ms-floor-"+verb)
+		b.ReportMetric(median(took["policies"+verb])-selvage, "ms-policies-"+verb)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/network/node/api"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
 )
 
@@ -91,6 +93,7 @@ func status(s subnetfile.Status) func(*failing) {
 const (
 	saysFull = `echo '{"cniVersion":"1.1.0","code":11,"msg":"not now","details":"the disk is full"}'; exit 1`
 	keptPath = dataDir + "/cbr0:c1:eth0"
+	podArgs  = "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=prod;K8S_POD_NAME=db-0;K8S_POD_UID=u1"
 	kept     = `{"cniVersion":"1.1.0","ipam":{"ranges":[[{"subnet":"10.5.29.0/24"}]],"type":"host-local"},"name":"cbr0","type":"bridge"}`
 )
 
@@ -138,6 +141,19 @@ func errorCases() []errorCase {
 		{name: "bridge of another subnet", verb: "ADD", setup: bridgeOf("10.5.77.1/24", true)},
 		{name: "bridge of another subnet with containers, to be repaired", verb: "ADD", conf: map[string]any{"repairBridge": true}, setup: bridgeOf("10.5.77.1/24", true)},
 		{name: "bridge of somebody else, to be repaired", verb: "ADD", conf: map[string]any{"repairBridge": true}, setup: bridgeOf("192.0.2.1/24", false)},
+
+		{name: "policyWait too long", verb: "ADD", conf: map[string]any{"policyWait": 120}},
+		{name: "unknown policyFailure", verb: "ADD", conf: map[string]any{"policyFailure": "open"}},
+		{name: "network policies, and no daemon", verb: "ADD", env: []string{podArgs}, conf: map[string]any{"policyWait": 0.01}, setup: status(policies())},
+		{name: "network policies, and a damaged status file", verb: "ADD", env: []string{podArgs}, conf: map[string]any{"policyWait": 0.01},
+			setup: func(f *failing) { f.write(subnetFile+".status", "x") }},
+		{name: "network policies not in force in time", verb: "ADD", env: []string{podArgs},
+			conf: map[string]any{"policyWait": 0.01, "policyFailure": "fail"}, setup: func(f *failing) {
+				status(policies())(f)
+				e := newEngine()
+				e.attach = func(ctx context.Context, _ api.Attachment) error { <-ctx.Done(); return ctx.Err() }
+				enforcing(f.T, f.host, e)
+			}},
 
 		{name: "DEL fails in the delegate", verb: "DEL", setup: delegateSays("DEL", saysFull)},
 

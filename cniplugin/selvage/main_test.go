@@ -61,6 +61,7 @@ func TestProgram(t *testing.T) {
 	t.Run("all lost", func(t *testing.T) { testAllLost(t, bin) })
 	t.Run("chain", func(t *testing.T) { testChain(t, bin) })
 	t.Run("k3s", func(t *testing.T) { testK3s(t, bin) })
+	t.Run("policies", func(t *testing.T) { testPolicies(t, bin) })
 	t.Run("interface in use", func(t *testing.T) { testInterfaceInUse(t, bin) })
 }
 

@@ -41,6 +41,15 @@ type Record struct {
 	Delegate string          `json:"delegate"` // the plugin that made it, such as "bridge"
 	Config   json.RawMessage `json:"config"`   // the delegate's configuration, as rendered
 	Result   json.RawMessage `json:"result"`   // what the delegate's ADD returned, in its version of the CNI spec
+	Pod      Pod             `json:"pod,omitzero"`
+}
+
+// Pod identifies the pod of Kubernetes that a container belongs to, as the runtime names it in CNI_ARGS. It is zero for
+// a container of another engine.
+type Pod struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid,omitempty"` // that which the kubelet uses; empty: the runtime does not pass it on
 }
 
 // Dir returns the directory of the records that belong to a subnet file.
@@ -49,12 +58,9 @@ func Dir(subnetFile string) string { return subnetFile + ".attachments" }
 // Save stores a record; it replaces an earlier one of the attachment. The file is not synced to disk: a crash of the
 // machine that truncates it ends the container, too.
 func Save(dir string, r Record) error {
-	data, err := json.Marshal(struct {
-		Version int `json:"version"`
-		Record
-	}{version, r})
+	data, err := r.Marshal()
 	if err != nil {
-		return fmt.Errorf("encode the record of %s: %w", r.Key, err)
+		return err
 	}
 	if err := wholefile.ReplaceUnsynced(filepath.Join(dir, r.Key.String()), data, 0o700); err != nil {
 		return fmt.Errorf("store the record of %s: %w", r.Key, err)
@@ -153,12 +159,24 @@ func parseName(name string) (k Key, ok bool) {
 	return Key{part[0], part[1], part[2]}, true
 }
 
+// versioned is a record as it is encoded.
+type versioned struct {
+	Version int `json:"version"`
+	Record
+}
+
+// Marshal returns the record as JSON, as it is stored and as it is sent to the daemon.
+func (r Record) Marshal() ([]byte, error) {
+	data, err := json.Marshal(versioned{version, r})
+	if err != nil {
+		return nil, fmt.Errorf("encode the record of %s: %w", r.Key, err)
+	}
+	return data, nil
+}
+
 // decode decodes the content of the record of k.
 func decode(k Key, data []byte) (Record, error) {
-	var r struct {
-		Version int `json:"version"`
-		Record
-	}
+	var r versioned
 	err := json.Unmarshal(data, &r)
 	switch {
 	case len(data) == 0:

@@ -17,6 +17,8 @@ func TestStatusRoundTrip(t *testing.T) {
 		{Reason: "etcd was never reached"}, // the same again
 		{Limited: true, Reason: "flannel.1 cannot be made: \"exists\"\nelsewhere"},
 		{},
+		{Usable: true, PolicySocket: "/run/selvage/selvaged.sock"},
+		{Reason: "no lease", PolicySocket: "/run/selvage/selvaged.sock"},
 		{Usable: true},
 		{Usable: true}, // already gone
 	} {
@@ -43,6 +45,13 @@ func TestStatusFormat(t *testing.T) {
 	if err != nil || string(got) != want {
 		t.Errorf("got %s, %v, want %s", got, err, want)
 	}
+	if err := WriteStatus(path, Status{Usable: true, PolicySocket: "/run/x.sock"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err = os.ReadFile(path + ".status")
+	if err != nil || string(got) != `{"version":1,"usable":true,"policy_socket":"/run/x.sock"}`+"\n" {
+		t.Errorf("with network policies: %s, %v", got, err)
+	}
 	if info, err := os.Stat(path + ".status"); err != nil || info.Mode() != 0o644 {
 		t.Errorf("%v, %v, want mode 0644", info.Mode(), err)
 	}
@@ -55,6 +64,7 @@ func TestReadStatus(t *testing.T) {
 		`{"version":1,"usable":true,"limited":true,"reason":"old"}`: {Usable: true},
 		`{"version":1,"usable":false}`:                              {},
 		`{"version":2,"usable":false,"reason":"x","since":"today"}`: {Reason: "x"},
+		`{"version":1,"usable":true,"policy_socket":"/run/x.sock"}`: {Usable: true, PolicySocket: "/run/x.sock"},
 	} {
 		if err := os.WriteFile(StatusPath(path), []byte(content), 0o600); err != nil {
 			t.Fatal(err)

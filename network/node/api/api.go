@@ -1,5 +1,6 @@
 // Package api serves a daemon's state: [status.Status] and the other reports as JSON over a unix socket, for selvaged's
-// own commands; and liveness, readiness and metrics over TCP, for Kubernetes and Prometheus. The API is read-only.
+// own commands; and liveness, readiness and metrics over TCP, for Kubernetes and Prometheus. The API is read-only, but
+// for the reports of the CNI plugin, see [Attacher].
 package api
 
 import (
@@ -42,7 +43,10 @@ type Options struct {
 	// Traffic makes /readyz fail while the traffic of a family is cut.
 	Traffic bool
 	Network string // prefix of the network's objects in the store
-	Log     logrus.FieldLogger
+	// Attacher receives the reports of the CNI plugin, over the socket. While it is set and the socket is served, the
+	// status file has to name the socket: subnetfile.Status.PolicySocket. nil: network policies are not enforced.
+	Attacher Attacher
+	Log      logrus.FieldLogger
 }
 
 // answerTimeout is how long the daemon's loop may take to answer. A pass over 10,000 peers takes half a second.
@@ -53,6 +57,7 @@ type Server struct {
 	source    Source
 	network   string
 	traffic   bool // see Options.Traffic
+	attacher  Attacher
 	log       logrus.FieldLogger
 	now       func() time.Time
 	listeners []net.Listener
@@ -61,7 +66,7 @@ type Server struct {
 
 // Listen opens the listeners, so that an address that is in use is reported before anything else is done.
 func Listen(o Options) (*Server, error) {
-	s := &Server{network: o.Network, log: o.Log, now: time.Now, traffic: o.Traffic}
+	s := &Server{network: o.Network, log: o.Log, now: time.Now, traffic: o.Traffic, attacher: o.Attacher}
 	err := s.listenSocket(o.Socket)
 	if err == nil && o.Healthz != "" && o.Healthz != o.Metrics {
 		err = s.listenTCP("--healthz-ip, --healthz-port", o.Healthz, s.health(http.NewServeMux()))
@@ -152,7 +157,7 @@ func (s *Server) Serve(ctx context.Context, source Source) {
 	var serving sync.WaitGroup
 	for i, l := range s.listeners {
 		server := &http.Server{
-			Handler: s.handlers[i], ReadHeaderTimeout: answerTimeout,
+			Handler: s.handlers[i], ReadHeaderTimeout: answerTimeout, ConnContext: withPeer,
 			ErrorLog: log.New(&serverLog{log: s.log, now: s.now}, "", 0),
 		}
 		stop := context.AfterFunc(ctx, func() { _ = server.Close() })
@@ -210,6 +215,7 @@ func (s *Server) local() http.Handler {
 		}
 		return s.source.Explain(ctx, a.Unmap())
 	}))
+	s.reports(mux)
 	return mux
 }
 
