@@ -126,12 +126,12 @@ func TestBridgeOfAnotherSubnet(t *testing.T) {
 	})
 	b.ok(b.add)
 	b.delegated("ADD", "DEL", "ADD")
-	wantFiles(t, b.state, "cbr0:c1:eth0")
+	wantFiles(t, b.state, "c1")
 
 	// A container that was added before is not undone, and nothing is repaired for it.
 	b.fails(b.add, codeBridge, "interface eth0 was added before; DEL it first", "nothing is attached to it")
 	b.delegated("ADD")
-	wantFiles(t, b.state, "cbr0:c1:eth0")
+	wantFiles(t, b.state, "c1")
 }
 
 func TestBridgeOfSomebodyElse(t *testing.T) {

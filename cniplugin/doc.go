@@ -12,7 +12,8 @@
 //   - command.go decodes the verb, the network and the container, and prints errors,
 //   - config.go reads the network configuration, wait.go the subnet file, names.go validates names,
 //   - render.go derives the delegate's configuration from them, and is pure,
-//   - state.go stores the configuration rendered at ADD, since DEL must undo ADD even if the files have changed,
+//   - state.go stores the configuration rendered at ADD, since DEL must undo ADD even if the files have changed, where
+//     flannel's plugin finds it, too,
 //   - delegate.go runs the delegate by exec.go, and result.go converts its result,
 //   - plugin.go implements ADD and DEL; check.go, status.go and gc.go the verbs of these names,
 //   - policy.go reports a pod to a daemon that enforces network policies, and waits for it; socket.go is the client,

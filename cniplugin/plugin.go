@@ -118,7 +118,7 @@ func (c *call) undo(ctx context.Context, d delegation, cause error) error {
 	_, err := c.delegate(context.WithoutCancel(ctx), "DEL", d, c.path)
 	if err == nil {
 		c.forget(c.a)
-		err = c.store.remove(stored{path: c.store.path(c.a)})
+		err = c.store.drop(c.a)
 	}
 	if err != nil {
 		return withDetail(cause, fmt.Sprintf("cleaning up failed as well: %v", err))

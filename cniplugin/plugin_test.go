@@ -170,8 +170,8 @@ func TestAddCheckDel(t *testing.T) {
 	n := newNode(t)
 	n.ok(n.verbs.Add)
 	n.delegated("ADD")
-	wantFiles(t, n.state, "cbr0:c1:eth0")
-	kept := string(read(t, filepath.Join(n.state, "cbr0:c1:eth0")))
+	wantFiles(t, n.state, "c1")
+	kept := strings.Replace(string(read(t, filepath.Join(n.state, "c1"))), `"selvage.io/interface":"eth0",`, "", 1)
 	if told := string(read(t, filepath.Join(n.fake, "ADD.json"))); told != kept {
 		t.Errorf("the delegate was told:\n%s\nkept is:\n%s", told, kept)
 	}
@@ -284,9 +284,9 @@ func TestAddFailsInTheDelegate(t *testing.T) {
 	n.failDelegate("DEL", `{"code":5,"msg":"disk is gone"}`)
 	n.fails(n.verbs.Add, 11, "not now", "no address free; cleaning up failed as well", "disk is gone")
 	n.delegated("ADD", "DEL")
-	wantFiles(t, n.state, "cbr0:c1:eth0")
+	wantFiles(t, n.state, "c1")
 	n.fails(n.verbs.Del, 5, "disk is gone")
-	wantFiles(t, n.state, "cbr0:c1:eth0")
+	wantFiles(t, n.state, "c1")
 	n.repairDelegate("DEL")
 	n.ok(n.verbs.Del)
 	wantFiles(t, n.state)
@@ -305,14 +305,14 @@ func TestAddCancelledIsUndone(t *testing.T) {
 func TestAddTwice(t *testing.T) {
 	n := newNode(t)
 	n.ok(n.verbs.Add)
-	first := read(t, filepath.Join(n.state, "cbr0:c1:eth0"))
+	first := read(t, filepath.Join(n.state, "c1"))
 
 	// A running container must not lose its interface because somebody asked again.
 	n.conf["delegate"] = map[string]any{"mtu": 1200}
 	n.failDelegate("ADD", `{"code":999,"msg":"eth0 already exists"}`)
 	n.fails(n.verbs.Add, 999, "eth0 already exists", "interface eth0 was added before; DEL it first")
 	n.delegated("ADD", "ADD")
-	if now := read(t, filepath.Join(n.state, "cbr0:c1:eth0")); !bytes.Equal(now, first) {
+	if now := read(t, filepath.Join(n.state, "c1")); !bytes.Equal(now, first) {
 		t.Errorf("kept is now:\n%s\nwant what the first ADD did:\n%s", now, first)
 	}
 
@@ -333,9 +333,9 @@ func TestInterfacesAreKeptApart(t *testing.T) {
 	n.ok(n.verbs.Add)
 	n.conf["name"] = "other"
 	n.ok(n.verbs.Add)
-	wantFiles(t, n.state, "cbr0:c1:eth0", "cbr0:c1:net1", "other:c1:net1")
+	wantFiles(t, n.state, "c1", "cbr0:c1:net1", "other:c1:net1")
 	n.ok(n.verbs.Del)
-	wantFiles(t, n.state, "cbr0:c1:eth0", "cbr0:c1:net1")
+	wantFiles(t, n.state, "c1", "cbr0:c1:net1")
 }
 
 func TestDelOfWhatWasNeverAdded(t *testing.T) {
@@ -413,7 +413,7 @@ func TestDelRebuildsWhatWasLost(t *testing.T) {
 			n := newNode(t)
 			n.ok(n.verbs.Add)
 			added := read(t, filepath.Join(n.fake, "ADD.json"))
-			if err := lose(filepath.Join(n.state, "cbr0:c1:eth0")); err != nil {
+			if err := lose(filepath.Join(n.state, "c1")); err != nil {
 				t.Fatal(err)
 			}
 			n.ok(n.verbs.Del)
@@ -447,8 +447,10 @@ func TestDelOfWhatFlannelAdded(t *testing.T) {
 
 func TestUnreadableState(t *testing.T) {
 	n := newNode(t)
-	if err := os.MkdirAll(filepath.Join(n.state, "cbr0:c1:eth0"), 0o700); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"c1", "cbr0:c1:eth0"} {
+		if err := os.MkdirAll(filepath.Join(n.state, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	n.ok(n.verbs.Del) // what cannot be read must not keep a container from its end
 	n.delegated("DEL")
@@ -493,7 +495,7 @@ func TestPrintFails(t *testing.T) {
 	n := newNode(t)
 	p := &Plugin{Stdout: brokenPipe{}, Stderr: &n.stderr, Environ: append(os.Environ(), "FAKE="+n.fake)}
 	n.fails(funcsOf(t.Context(), p).Add, types.ErrIOFailure, "print the result")
-	wantFiles(t, n.state, "cbr0:c1:eth0") // for the runtime's DEL
+	wantFiles(t, n.state, "c1") // for the runtime's DEL
 }
 
 type brokenPipe struct{}

@@ -167,6 +167,7 @@ func refresh(stored object, n netConf) (d delegation, err error) {
 	}
 	r := start(stored)
 	delete(r, "prevResult")
+	delete(r, interfaceKey)
 	if given(n.PrevResult) {
 		r["prevResult"] = n.PrevResult
 		if n.CNIVersion != "" {

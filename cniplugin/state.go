@@ -15,12 +15,17 @@ import (
 
 // store keeps the delegate's configuration of every attachment, a file each, in dir.
 //
-// A file is named network:containerID:ifName. None of the three can hold a colon, so no two attachments share a name,
-// nor does any with the files of flannel's plugin, which are named by container ID alone.
+// The file of a container's first attachment has the place and form of flannel's plugin, which keeps one file a
+// container, named by its ID: a node that goes back to flannel has its pods detached by that plugin. A key that
+// delegates ignore says which interface the file is of. Each further attachment of the container has a file named
+// network:containerID:ifName. None of the three can hold a colon, so no two attachments share a name.
 //
 // Files are replaced by rename, but not synced to disk, which would cost every container's start some milliseconds: a
 // power cut that truncates a file has ended the container as well, and a file that does not decode is rebuilt at DEL.
 type store struct{ dir string }
+
+// interfaceKey is the key in the file in flannel's place that names the interface. flannel's plugin writes none.
+const interfaceKey = "selvage.io/interface"
 
 // stored is the stored configuration of an attachment. The zero value means that there is none.
 type stored struct {
@@ -28,21 +33,28 @@ type stored struct {
 	config object // nil if the file does not hold a configuration
 }
 
+// path is the file of a where flannel's place has another attachment's.
 func (s store) path(a attachment) string {
 	return filepath.Join(s.dir, a.network+":"+a.containerID+":"+a.ifName)
 }
 
+// flannelPath is the place where flannel's plugin looks for what is stored of a container.
+func (s store) flannelPath(a attachment) string { return filepath.Join(s.dir, a.containerID) }
+
 // has reports whether an ADD of this attachment was stored, and no DEL came since.
 func (s store) has(a attachment) bool {
-	info, err := os.Lstat(s.path(a))
-	return err == nil && info.Mode().IsRegular()
+	if info, err := os.Lstat(s.path(a)); err == nil && info.Mode().IsRegular() {
+		return true
+	}
+	data, err := os.ReadFile(s.flannelPath(a))
+	return err == nil && decodeStored(data).isOf(a)
 }
 
 // load returns what ADD stored for a, or else what flannel's plugin did: on a node that is taken over, its containers
 // are ours to delete. What is not there is not an error, nor is something else in the place of the file: DEL would fail
-// for ever.
+// for ever. An attachment without an interface's name is any of the container's on that network.
 func (s store) load(a attachment) (stored, error) {
-	for _, path := range []string{s.path(a), filepath.Join(s.dir, a.containerID)} {
+	for _, path := range []string{s.path(a), s.flannelPath(a)} {
 		data, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) && wholefile.Dangling(path) {
 			return stored{path, nil}, nil // removed like a damaged file
@@ -55,8 +67,8 @@ func (s store) load(a attachment) (stored, error) {
 			return stored{}, err
 		}
 		config := decodeStored(data)
-		if path != s.path(a) && config != nil && config.network() != a.network {
-			continue // flannel keeps one file a container, so this one may be another network's
+		if path != s.path(a) && config != nil && !config.mayBeOf(a) {
+			continue // there is one such file a container, so this one may be another attachment's
 		}
 		// One that does not decode is of use to no network.
 		return stored{path, config}, nil
@@ -64,13 +76,32 @@ func (s store) load(a attachment) (stored, error) {
 	return stored{}, nil
 }
 
-// save stores the delegate's configuration for a.
+// save stores the delegate's configuration for a: in flannel's place, unless that is taken or a has a file already.
 func (s store) save(a attachment, config []byte) error {
-	if name := filepath.Base(s.path(a)); len(name) > maxFileName {
+	path := s.path(a)
+	if name := filepath.Base(path); len(name) > maxFileName {
 		return fmt.Errorf("the file's name would be %d bytes long (%s), and file systems allow %d: shorten the name "+
 			"of the network", len(name), "network:container:interface", maxFileName)
 	}
-	return wholefile.ReplaceUnsynced(s.path(a), config, 0o700) // network names do not begin with a dot
+	if _, err := os.Lstat(path); err != nil && s.flannelPathFor(a) {
+		d, err := delegation{config: config}.with(interfaceKey, a.ifName)
+		if err != nil {
+			return err
+		}
+		path, config = s.flannelPath(a), d.config
+	}
+	return wholefile.ReplaceUnsynced(path, config, 0o700) // neither name begins with a dot
+}
+
+// flannelPathFor reports whether flannel's place can hold the file of a: there is none, that of an earlier ADD of the
+// same attachment, or one that is damaged.
+func (s store) flannelPathFor(a attachment) bool {
+	data, err := os.ReadFile(s.flannelPath(a))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	config := decodeStored(data)
+	return config == nil || config.isOf(a)
 }
 
 // maxFileName is how long a file's name may be (NAME_MAX in linux/limits.h).
@@ -87,6 +118,15 @@ func (s store) remove(st stored) error {
 	return nil // a concurrent DEL removed it
 }
 
+// drop removes the file of a.
+func (s store) drop(a attachment) error {
+	st, err := s.load(a)
+	if err != nil {
+		return err
+	}
+	return s.remove(st)
+}
+
 // list returns the attachments of a network that something is stored of. Of what flannel's plugin stored, the interface
 // is not known.
 func (s store) list(network string) (list []attachment, err error) {
@@ -101,9 +141,12 @@ func (s store) list(network string) (list []attachment, err error) {
 			list = append(list, attachment{network, part[1], part[2]})
 		case len(part) == 1 && isName(part[0]):
 			a := attachment{network, part[0], ""}
-			if st, err := s.load(a); err != nil {
+			st, err := s.load(a)
+			if err != nil {
 				return list, err
-			} else if st.path != "" {
+			}
+			if st.path != "" {
+				a.ifName = st.config.text(interfaceKey)
 				list = append(list, a)
 			}
 		}
@@ -123,11 +166,22 @@ func decodeStored(data []byte) object {
 	return config
 }
 
-// network returns the name of the network that a delegate's configuration is for.
-func (o object) network() string {
-	var name string
-	if err := json.Unmarshal(o["name"], &name); err != nil {
+// isOf reports whether a stored configuration is that of an ADD of ours for a.
+func (o object) isOf(a attachment) bool {
+	return o.text("name") == a.network && o.text(interfaceKey) == a.ifName && a.ifName != ""
+}
+
+// mayBeOf reports whether a stored configuration is for a, as far as the interfaces of both are known.
+func (o object) mayBeOf(a attachment) bool {
+	ifName := o.text(interfaceKey)
+	return o.text("name") == a.network && (ifName == a.ifName || ifName == "" || a.ifName == "")
+}
+
+// text returns a string of the object's, or "".
+func (o object) text(key string) string {
+	var value string
+	if err := json.Unmarshal(o[key], &value); err != nil {
 		return ""
 	}
-	return name
+	return value
 }

@@ -3,6 +3,7 @@ package cniplugin
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -24,7 +25,7 @@ func TestStore(t *testing.T) {
 	if err != nil || !s.has(a) || string(st.config["type"]) != `"bridge"` {
 		t.Fatalf("after save: %+v, %v", st, err)
 	}
-	wantFiles(t, s.dir, "cbr0:c1:eth0")
+	wantFiles(t, s.dir, "c1") // flannel's place
 	if info, err := os.Stat(st.path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("file: %v, %v, want mode 0600", info.Mode(), err)
 	}
@@ -73,15 +74,70 @@ func TestStoreFindsWhatFlannelLeft(t *testing.T) {
 	if st, err = s.load(attachment{"cbr0", "c1", "eth0"}); err != nil || st.path != filepath.Join(s.dir, "cbr0:c1:eth0") {
 		t.Errorf("got %+v, %v, want our own file first", st, err)
 	}
+	if got := string(read(t, filepath.Join(s.dir, "c1"))); got != keptConfig {
+		t.Errorf("flannel's file is now %s", got)
+	}
+}
+
+// TestStoreInFlannelsPlace: what flannel's plugin finds of a container is the first attachment, until that is removed.
+func TestStoreInFlannelsPlace(t *testing.T) {
+	s := store{t.TempDir()}
+	eth0, net1, other := attachment{"cbr0", "c1", "eth0"}, attachment{"cbr0", "c1", "net1"}, attachment{"other", "c1", "net2"}
+	save := func(a attachment, config string) {
+		t.Helper()
+		if err := s.save(a, []byte(config)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save(eth0, keptConfig)
+	save(net1, keptConfig)
+	save(other, `{"type":"ptp","name":"other"}`)
+	save(eth0, `{"name":"cbr0","type":"macvlan"}`) // replaces the first
+	wantFiles(t, s.dir, "c1", "cbr0:c1:net1", "other:c1:net2")
+	place := filepath.Join(s.dir, "c1")
+	if got := string(read(t, place)); got != `{"name":"cbr0","selvage.io/interface":"eth0","type":"macvlan"}` {
+		t.Errorf("in flannel's place is %s", got)
+	}
+	for a, plugin := range map[attachment]string{eth0: `"macvlan"`, net1: `"bridge"`, other: `"ptp"`} {
+		if st, err := s.load(a); err != nil || string(st.config["type"]) != plugin || !s.has(a) {
+			t.Errorf("%v: %+v, %v, want %s", a, st, err, plugin)
+		}
+	}
+	for _, a := range []attachment{{"cbr0", "c1", "net3"}, {"other", "c1", "eth0"}} {
+		if st, err := s.load(a); err != nil || st.path != "" || s.has(a) {
+			t.Errorf("%v: %+v, %v, want nothing: the file in flannel's place is eth0's", a, st, err)
+		}
+	}
+	list, err := s.list("cbr0")
+	if err != nil || !slices.Equal(list, []attachment{eth0, net1}) {
+		t.Errorf("list: %v, %v", list, err)
+	}
+	if err := s.drop(eth0); err != nil {
+		t.Fatal(err)
+	}
+	save(net1, keptConfig)
+	wantFiles(t, s.dir, "cbr0:c1:net1", "other:c1:net2")
+	save(eth0, keptConfig)
+	write(t, place, "") // cut short
+	save(eth0, keptConfig)
+	wantFiles(t, s.dir, "c1", "cbr0:c1:net1", "other:c1:net2")
+	if !s.has(eth0) {
+		t.Error("a damaged file is not replaced")
+	}
 }
 
 func TestStoreDamagedFile(t *testing.T) {
 	s := store{t.TempDir()}
 	a := attachment{"cbr0", "c1", "eth0"}
 	for _, damaged := range []string{"", keptConfig[:20], "null", `{"name":"cbr0"}`, `{"name":"cbr0","type":"/bin/sh"}`} {
-		write(t, s.path(a), damaged)
-		if st, err := s.load(a); err != nil || st.config != nil || st.path != s.path(a) {
-			t.Errorf("%q: got %+v, %v, want a path without a configuration", damaged, st, err)
+		for _, path := range []string{s.path(a), s.flannelPath(a)} {
+			write(t, path, damaged)
+			if st, err := s.load(a); err != nil || st.config != nil || st.path != path {
+				t.Errorf("%q: got %+v, %v, want a path without a configuration", damaged, st, err)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
@@ -94,13 +150,15 @@ func TestStoreFails(t *testing.T) {
 		t.Error("saved where the directory is a file")
 	}
 	s := store{filepath.Join(dir, "state")}
-	if err := os.MkdirAll(filepath.Join(s.path(a), "content"), 0o700); err != nil {
-		t.Fatal(err)
+	for _, path := range []string{s.path(a), s.flannelPath(a)} {
+		if err := os.MkdirAll(filepath.Join(path, "content"), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := s.save(a, []byte(keptConfig)); err == nil {
 		t.Error("saved where a directory is")
 	}
-	wantFiles(t, s.dir, "cbr0:c1:eth0") // and no temporary file
+	wantFiles(t, s.dir, "c1", "cbr0:c1:eth0") // and no temporary file
 	if st, err := s.load(a); err != nil || st.path != "" {
 		t.Errorf("loaded a directory: %+v, %v", st, err)
 	}

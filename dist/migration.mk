@@ -23,7 +23,7 @@ KUBE_FLANNEL = bin/flanneld $(addprefix bin/flannel/,flannel install-conf kube-f
 e2e-migration: ## migrate nodes from a real flannel and back under traffic, leases in etcd and in Kubernetes
 	@$(MAKE) --no-print-directory e2e-migration-etcd
 	@$(MAKE) --no-print-directory e2e-migration-kubernetes
-e2e-migration-etcd: packages-migration build tools bin/flanneld
+e2e-migration-etcd: packages-migration build tools bin/flanneld bin/flannel/flannel
 	@cd dist/migration && $(RUN_GO) test -count=1 -timeout 30m -v .
 MIGRATION_FAMILIES ?= ipv4 dual
 e2e-migration-kubernetes: packages-migration packages-kubernetes build tools image $(KUBERNETES) $(KUBE_FLANNEL) k8slab

@@ -70,7 +70,7 @@ func BenchmarkAttach(b *testing.B) {
 		}
 		selvage, bridge := filepath.Join(bin, "selvage"), filepath.Join(plugins, "bridge")
 		call(selvage, "ADD", network)
-		rendered, err := os.ReadFile(filepath.Join(dataDir, "cbr0:c1:eth0"))
+		rendered, err := os.ReadFile(filepath.Join(dataDir, "c1"))
 		if err != nil {
 			return err
 		}

@@ -32,7 +32,7 @@ func testChain(t *testing.T, bin string) {
 	}
 	n.add(rt)
 	n.do(func() error {
-		kept, err := os.ReadFile(filepath.Join(dataDir, "cbr0:c1:eth0"))
+		kept, err := os.ReadFile(filepath.Join(dataDir, "c1"))
 		if err != nil {
 			return err
 		}

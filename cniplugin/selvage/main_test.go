@@ -190,7 +190,7 @@ func testAddDel(t *testing.T, bin, specVersion, plugin string) {
 	n.wantAll("addresses", addrs, address.String()+"/24")
 	n.wantAll("routes", routes, "0.0.0.0/0 via 10.5.29.1", "10.5.0.0/16 via 10.5.29.1")
 	n.wantAddresses(address)
-	n.wantState("cbr0:c1:eth0")
+	n.wantState("c1")
 	n.wantVeths(1)
 
 	if checks, err := version.GreaterThanOrEqualTo(specVersion, "0.4.0"); err != nil {
@@ -248,11 +248,14 @@ func testDualStack(t *testing.T, bin string) {
 }
 
 func testLostState(t *testing.T, bin string) {
-	kept := filepath.Join(dataDir, "cbr0:c1:eth0")
+	kept := filepath.Join(dataDir, "c1")
 	for name, lose := range map[string]func() error{
 		"removed":         func() error { return os.Remove(kept) },
 		"truncated":       func() error { return os.Truncate(kept, 10) },
-		"left by flannel": func() error { return os.Rename(kept, filepath.Join(dataDir, "c1")) },
+		"left by flannel": func() error { return moveStored(kept, kept) },
+		"left by an earlier version": func() error {
+			return moveStored(kept, filepath.Join(dataDir, "cbr0:c1:eth0"))
+		},
 		"node got another subnet": func() error {
 			file := ipv4File()
 			file.Subnets[subnet.IPv4] = netip.MustParsePrefix("10.5.77.1/24")
@@ -274,6 +277,19 @@ func testLostState(t *testing.T, bin string) {
 			n.quiet()
 		})
 	}
+}
+
+// moveStored moves a stored configuration, and takes the interface's name out of it, which flannel's plugin does not write.
+func moveStored(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	rest := strings.Replace(string(data), `"selvage.io/interface":"eth0",`, "", 1)
+	if rest == string(data) {
+		return fmt.Errorf("%s names no interface: %s", from, data)
+	}
+	return errors.Join(os.Remove(from), os.WriteFile(to, []byte(rest), 0o600))
 }
 
 func testNamespaceGone(t *testing.T, bin string) {
@@ -302,7 +318,7 @@ func testTwoInterfaces(t *testing.T, bin string) {
 		t.Errorf("both have address %s", a)
 	}
 	n.wantAddresses(a, b)
-	n.wantState("cbr0:c1:eth0", "cbr0:c1:net1")
+	n.wantState("c1", "cbr0:c1:net1")
 	n.wantVeths(2)
 	n.del(first)
 	n.wantGone(pod, "eth0")

@@ -153,15 +153,18 @@ func testGC(t *testing.T, bin string) {
 	for i, lose := range []func(kept string) error{
 		func(string) error { return nil },
 		os.Remove,
-		func(kept string) error { return os.Rename(kept, filepath.Join(dataDir, "c-left-by-flannel")) },
+		func(kept string) error { return moveStored(kept, kept) },
+		func(kept string) error {
+			return moveStored(kept, filepath.Join(dataDir, "cbr0:c-earlier-version:eth0"))
+		},
 	} {
 		dead, err := n.host.NewNet()
 		if err != nil {
 			t.Fatal(err)
 		}
-		rt := &libcni.RuntimeConf{ContainerID: []string{"c-kept", "c-lost", "c-left-by-flannel"}[i], NetNS: dead.Path(), IfName: "eth0"}
+		rt := &libcni.RuntimeConf{ContainerID: []string{"c-kept", "c-lost", "c-left-by-flannel", "c-earlier-version"}[i], NetNS: dead.Path(), IfName: "eth0"}
 		n.add(rt)
-		n.do(func() error { return lose(filepath.Join(dataDir, "cbr0:"+rt.ContainerID+":eth0")) })
+		n.do(func() error { return lose(filepath.Join(dataDir, rt.ContainerID)) })
 		if err := dead.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +175,7 @@ func testGC(t *testing.T, bin string) {
 			return n.cni.GCNetworkList(t.Context(), n.list, &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "c1", IfName: "eth0"}}})
 		})
 		n.wantAddresses(address)
-		n.wantState("cbr0:c1:eth0")
+		n.wantState("c1")
 	}
 	collect()
 	n.do(func() error { return os.Remove(subnetFile) })
@@ -250,7 +253,7 @@ func testSeveralNetworks(t *testing.T, bin string) {
 	n.add(eth0)
 	n.list = second
 	n.add(net1)
-	n.wantState("blue:c1:net1", "cbr0:c1:eth0")
+	n.wantState("blue:c1:net1", "c1")
 	mtu, addrs, routes := n.inPod(pod, "net1")
 	if mtu != 1400 {
 		t.Errorf("MTU is %d, want 1400", mtu)
@@ -287,7 +290,7 @@ func testAllLost(t *testing.T, bin string) {
 		t.Fatal(err)
 	}
 	n.do(func() error {
-		return errors.Join(os.Remove(filepath.Join(dataDir, "cbr0:c1:eth0")), os.Remove(subnetFile), os.WriteFile(pod.Path(), nil, 0o600))
+		return errors.Join(os.Remove(filepath.Join(dataDir, "c1")), os.Remove(subnetFile), os.WriteFile(pod.Path(), nil, 0o600))
 	})
 	n.del(rt)
 	n.wantAddresses()

@@ -239,9 +239,24 @@ func onlyWarnings(command string, err error) bool {
 	return command == "doctor" && errors.As(err, &exit) && exit.ExitCode() == 3
 }
 
-// toFlannel has a node run flannel again. None of its pods may be one that selvage's CNI plugin has attached: flannel's,
-// whose configuration is the first again, would not release the pod's address.
+// toFlannel has a node run flannel again. A pod that selvage's CNI plugin has attached there is detached by flannel's,
+// whose configuration is the first again, and nothing of it may be left.
 func (s *suite) toFlannel(ctx context.Context, n *Node) ([]string, error) {
+	before, err := n.records()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.came(ctx); err != nil {
+		return nil, err
+	}
+	attached, err := n.records()
+	if err == nil && attached != before+1 {
+		err = fmt.Errorf("%s has %d records of attachments, had %d, want one more: its new pod is to be attached by "+
+			"selvage's plugin", n.Name(), attached, before)
+	}
+	if err != nil {
+		return nil, err
+	}
 	took, err := s.move(ctx, n, ofSelvage(), ofFlannel(), func() error {
 		_, err := n.selvaged(ctx, "cleanup", "--rules")
 		return err
@@ -250,7 +265,15 @@ func (s *suite) toFlannel(ctx context.Context, n *Node) ([]string, error) {
 		return nil, err
 	}
 	s.moved = slices.DeleteFunc(s.moved, func(m *Node) bool { return m == n })
-	return s.mixed(ctx, took)
+	if err := s.went(ctx); err != nil {
+		return []string{took}, err
+	}
+	// Only selvage's plugin removes the record.
+	if left, err := n.records(); err != nil || left != attached {
+		return []string{took}, errors.Join(err, fmt.Errorf("%s has %d records of attachments, want %d as before: its "+
+			"new pod is to be detached by flannel's plugin", n.Name(), left, attached))
+	}
+	return s.mixed(ctx, took, "a pod that selvage's plugin had attached was detached by flannel's, and nothing of it is left")
 }
 
 // selvageRemoved removes selvage from a cluster that runs flannel on all nodes again.
@@ -416,18 +439,31 @@ func (s *suite) came(ctx context.Context) (string, error) {
 }
 
 // records counts the records of attachments that selvage's CNI plugin has stored on all nodes.
-func (s *suite) records() (count int, err error) {
+func (s *suite) records() (sum int, err error) {
 	for _, n := range s.nodes {
-		err := n.Do(func() error {
-			files, err := filepath.Glob("/run/flannel/subnet.env.attachments/*:*")
-			count += len(files)
-			return err
-		})
+		count, err := n.records()
 		if err != nil {
-			return count, err
+			return sum, err
 		}
+		sum += count
 	}
-	return count, nil
+	return sum, nil
+}
+
+// records counts those of a node.
+func (n *Node) records() (int, error) { return n.files("/run/flannel/subnet.env.attachments/*:*") }
+
+// stored counts the attachments of a node of which one of the two CNI plugins has stored what DEL needs.
+func (n *Node) stored() (int, error) { return n.files("/var/lib/cni/flannel/*") }
+
+// files counts the files of a node whose names match a pattern.
+func (n *Node) files(pattern string) (count int, err error) {
+	err = n.Do(func() error {
+		files, err := filepath.Glob(pattern)
+		count = len(files)
+		return err
+	})
+	return count, err
 }
 
 // went removes the new pods, and waits until their nodes keep what the other pods have, and nothing else.
@@ -439,8 +475,12 @@ func (s *suite) went(ctx context.Context) error {
 		stay := slices.DeleteFunc(append([]*Pod{s.alone}, s.pods...), func(p *Pod) bool { return p.Node != n })
 		err := s.eventually(ctx, "the new pod's end on "+n.Name(), func() error {
 			addrs, err := n.podAddrs()
-			if err == nil && len(addrs) != len(stay)*len(s.families()) {
-				err = fmt.Errorf("given away are %v, and %d pods stay", addrs, len(stay))
+			if err != nil {
+				return err
+			}
+			stored, err := n.stored()
+			if err == nil && (len(addrs) != len(stay)*len(s.families()) || stored != len(stay)) {
+				err = fmt.Errorf("given away are %v, stored are %d attachments, and %d pods stay", addrs, stored, len(stay))
 			}
 			return err
 		})
