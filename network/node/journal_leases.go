@@ -23,12 +23,15 @@ const (
 
 // rejectedLog is what was logged of rejected leases.
 type rejectedLog struct {
+	hasOwn  bool                 // the node has a lease
 	reasons map[string]string    // by key, shortened
 	ownIP   map[string]time.Time // those with this node's public IP, and since when
 	limit   backoff.Limiter
 }
 
 // rejectedLeases names the rejected leases that an event brought, each once a reason. After a snapshot it looks at all.
+// Without a lease of its own, the node may be about to take over one that has its public IP, such as that of the
+// flannel that ran here: what is rejected for that is named only once the node has one, see [journal.gotLease].
 func (j *journal) rejectedLeases(e subnet.Event, v *subnet.View, now time.Time) {
 	forget := func(key string) {
 		delete(j.rejected.reasons, key)
@@ -57,10 +60,21 @@ func (j *journal) rejectedLeases(e subnet.Event, v *subnet.View, now time.Time) 
 	}
 }
 
+// gotLease notes whether the node has a lease of its own. Once it does, it looks at all leases that are rejected.
+func (j *journal) gotLease(has bool, v *subnet.View, now time.Time) {
+	before := j.rejected.hasOwn
+	if j.rejected.hasOwn = has; has && !before {
+		j.rejectedLeases(subnet.Event{Type: subnet.Synced}, v, now)
+	}
+}
+
 // rejectedLease logs why a lease is rejected; nil: it is not. total counts all that are.
 func (j *journal) rejectedLease(key string, why error, total func() int, now time.Time) {
 	l := &j.rejected
 	key = subnet.ShortName(key)
+	if errors.Is(why, subnet.ErrOwnPublicIP) && !l.hasOwn {
+		return
+	}
 	if _, known := l.ownIP[key]; !errors.Is(why, subnet.ErrOwnPublicIP) {
 		delete(l.ownIP, key)
 	} else if !known {

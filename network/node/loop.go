@@ -78,6 +78,7 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 	if !n.cache.inUse && n.holder.step(ctx, wake) {
 		n.leaseGained()
 	}
+	n.journal.gotLease(n.holder.final, n.view, wake.now)
 	n.newMACs(wake)
 	n.newIdentity(wake)
 	n.peerSet.expire(wake)
