@@ -54,6 +54,8 @@ func layers() []layer {
 		{name: "policies in files", packages: []string{"network/policy/manifest"}, below: []string{"domain", "policies"},
 			external: []string{"sigs.k8s.io/yaml"}, pure: true},
 
+		{name: "connections", packages: []string{"network/policy/connection"}, below: []string{"domain", "policies"}, pure: true},
+
 		// The edges: files, stores, the kernel. A store knows nothing of the kernel, nor the kernel of stores.
 		{name: "file replacement", packages: []string{"subnet/wholefile"}, external: []string{renameio}},
 		{name: "files", packages: []string{"network/filewatch", "subnet/attachment", "subnet/cache",
@@ -91,6 +93,8 @@ func layers() []layer {
 
 		// Who asks a daemon depends on no more than the status types.
 		{name: "status", packages: []string{"network/node/status"}},
+		{name: "policies' view", packages: []string{"network/node/policyview"},
+			below: []string{"policies", "connections", "status"}, pure: true},
 		{name: "api", packages: []string{"network/node/api"}, below: []string{"backoff", "domain", "errno", "files", "own side", "status"},
 			external: []string{"github.com/prometheus/client_golang", logrus}},
 		{name: "node's parts", packages: []string{"network/node/explain", "network/node/paths", "network/node/rules"},
@@ -113,7 +117,7 @@ func layers() []layer {
 
 		{name: "commands", packages: []string{"network/command"},
 			below: []string{"domain", "files", "stores", "Kubernetes store", "API server", "packet filter", "kernel", "status", "node", "doctor",
-				"plugin's installation"},
+				"plugin's installation", "policies", "policies in files", "connections", "policies' view"},
 			external: []string{logrus, "github.com/spf13/cobra", "github.com/spf13/pflag", unix,
 				"google.golang.org/grpc/grpclog"}},
 		{name: "daemon", packages: []string{"."},

@@ -153,8 +153,9 @@ for --etcd-endpoints and so on. A flag takes precedence over the environment. Pu
 	}
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Example: "  selvaged version",
 		Args: cobra.NoArgs, RunE: printVersion})
-	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Doctor(), command.Config(),
-		command.Release(defaultStateDir), command.InstallCNI(), command.Cleanup(defaultSubnetFile, defaultStateDir))
+	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Policy(), command.Doctor(),
+		command.Config(), command.Release(defaultStateDir), command.InstallCNI(),
+		command.Cleanup(defaultSubnetFile, defaultStateDir))
 	command.ExplainUsage(root)
 	return root
 }

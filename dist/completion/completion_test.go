@@ -51,6 +51,8 @@ func TestShells(t *testing.T) {
 		"selvaged --log-level war":          "warning",
 		"selvaged --vxlan-tx-checksum au":   "auto",
 		"selvaged completion zs":            "zsh",
+		"selvaged policy te":                "test",
+		"selvaged policy test -o ju":        "junit",
 	} {
 		for _, argv := range [][]string{
 			{"bash", "--norc", "--noprofile", "-c", inBash, "bash", line},

@@ -105,10 +105,19 @@ var (
 	inline      = regexp.MustCompile("`([^`\n]+)`")
 )
 
-// daemon returns selvaged's flags, and those of each of its commands.
+// daemon returns selvaged's flags, and those of each of its commands. A command with commands of its own has the flags
+// of all of them.
 func daemon(t *testing.T) (own []string, commands map[string][]string) {
 	t.Helper()
 	text := help(t)
+	below := func(text string) (names []string) {
+		_, text, _ = strings.Cut(text, "Available Commands:")
+		text, _, _ = strings.Cut(text, "\nFlags:")
+		for _, m := range commandLine.FindAllStringSubmatch(text, -1) {
+			names = append(names, m[1])
+		}
+		return names
+	}
 	list := func(text string) (names []string) {
 		_, text, _ = strings.Cut(text, "\nFlags:")
 		for _, m := range flagLine.FindAllStringSubmatch(text, -1) {
@@ -117,10 +126,12 @@ func daemon(t *testing.T) (own []string, commands map[string][]string) {
 		return names
 	}
 	own, commands = list(text), map[string][]string{}
-	_, text, _ = strings.Cut(text, "Available Commands:")
-	text, _, _ = strings.Cut(text, "\nFlags:")
-	for _, m := range commandLine.FindAllStringSubmatch(text, -1) {
-		commands[m[1]] = list(help(t, m[1]))
+	for _, name := range below(text) {
+		of := help(t, name)
+		commands[name] = list(of)
+		for _, sub := range below(of) {
+			commands[name] = append(commands[name], list(help(t, name, sub))...)
+		}
 	}
 	if len(own) == 0 || len(commands) == 0 {
 		t.Fatalf("selvaged --help could not be read: %d flags, %d commands", len(own), len(commands))

@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,7 @@ import (
 // ExplainUsage makes root and all commands below it say what is wrong with a command line in one line: an unknown
 // command or flag with the ones that look like it, a missing or surplus argument with the usage.
 func ExplainUsage(root *cobra.Command) {
-	root.SetFlagErrorFunc(explainFlag)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return misused(c, explainFlag(c, err)) })
 	for _, c := range root.Commands() {
 		ExplainUsage(c)
 	}
@@ -23,8 +24,21 @@ func ExplainUsage(root *cobra.Command) {
 		if check == nil || check(c, args) == nil {
 			return nil
 		}
-		return explainArgs(c, args)
+		return misused(c, explainArgs(c, args))
 	}
+}
+
+// usageExit is the annotation of a command with its exit code for a wrong command line, if that is not 1.
+const usageExit = "usage-exit"
+
+// misused returns the error for a wrong command line.
+func misused(c *cobra.Command, err error) error {
+	code, convErr := strconv.Atoi(c.Annotations[usageExit])
+	if convErr != nil {
+		return err
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "selvaged: %v\n", err)
+	return Exit{code}
 }
 
 // explainArgs returns the error for arguments that a command does not take. The words after its name in c.Use are the

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
+	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/selvage-net/selvage/network/policy"
@@ -45,8 +48,9 @@ type Cluster struct {
 	policy.Cluster
 	Notes []Note
 
-	options Options
-	places  map[string]string // of each object
+	options   Options
+	places    map[string]string // of each object
+	byAddress map[netip.Addr][]*policy.Pod
 }
 
 // New returns a cluster without objects.
@@ -60,6 +64,21 @@ func New(o Options) *Cluster {
 		options: o, places: map[string]string{},
 	}
 }
+
+// PodsAt implements [policy.Source]. It does not walk over all pods, as [policy.Cluster] does, once the cluster is
+// complete.
+func (c *Cluster) PodsAt(a netip.Addr) iter.Seq[*policy.Pod] {
+	if c.byAddress == nil {
+		return c.Cluster.PodsAt(a)
+	}
+	return slices.Values(c.byAddress[a])
+}
+
+// AllPods yields all pods, in any order.
+func (c *Cluster) AllPods() iter.Seq[*policy.Pod] { return maps.Values(c.Pods) }
+
+// AllPolicies yields all NetworkPolicies, in any order.
+func (c *Cluster) AllPolicies() iter.Seq[*policy.Policy] { return maps.Values(c.Policies) }
 
 // ErrTwice is returned for an object that is there before, with another content.
 var ErrTwice = errors.New("the object is there twice, with different contents")

@@ -64,7 +64,7 @@ func (c *Cluster) addWorkload(d Document) error {
 func DefaultNetwork() netip.Prefix { return netip.MustParsePrefix("10.244.0.0/16") }
 
 // Complete adds what a cluster has and files need not have: namespaces, and an address of each network for pods without
-// one. Addresses are given in the order of names, so that they are the same each time.
+// one. Addresses are given in the order of names, so that they are the same each time. No object is added afterwards.
 func (c *Cluster) Complete(networks ...netip.Prefix) error {
 	c.addNamespaces()
 	inUse := map[netip.Addr]bool{}
@@ -91,6 +91,14 @@ func (c *Cluster) Complete(networks ...netip.Prefix) error {
 			}
 			p.Addresses[subnet.FamilyOf(next)] = next
 			next = next.Next()
+		}
+	}
+	c.byAddress = map[netip.Addr][]*policy.Pod{}
+	for _, p := range c.Pods {
+		for _, a := range p.Addresses {
+			if a.IsValid() {
+				c.byAddress[a] = append(c.byAddress[a], p)
+			}
 		}
 	}
 	return nil
