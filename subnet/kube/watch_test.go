@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,14 @@ func TestKubeletsCauseNoEvents(t *testing.T) {
 		f.beat(t, "two")
 		f.beat(t, "three")
 	}
+	last, err := f.admin.Node(t.Context(), "three")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// While a claim runs, each change of the own Node is reported: it could be the podCIDR that the claim waits for.
+	eventually(t, "the last heartbeat to be seen", func() bool {
+		return strconv.FormatInt(s.Allocation(), 10) == last.Metadata.ResourceVersion
+	})
 	r, err := s.Claim(t.Context(), nil, wanted("three"))
 	if err != nil {
 		t.Fatal(err)

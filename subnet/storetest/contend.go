@@ -13,6 +13,13 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
+// backlog is how many events of the store can wait for a contender. As many nodes claim, each event is one that saves
+// it a claim in vain.
+const backlog = 1024
+
+// again is after how long a contender that got no subnet tries again if nothing happens.
+const again = 100 * time.Millisecond
+
 // contender is a node with all that concerns its lease and nothing else: it watches, chooses, claims, holds, and begins
 // again when it loses.
 type contender struct {
@@ -61,7 +68,7 @@ func (n *contender) run(ctx context.Context, s subnet.Store) error {
 	ips := [2]netip.Addr{subnet.IPv4: n.ip}
 	view := subnet.NewView()
 	view.SetRules(subnet.Rules{Config: n.config, InstanceID: n.id, PublicIPs: ips})
-	events, ended := make(chan subnet.Event), make(chan error, 1)
+	events, ended := make(chan subnet.Event, backlog), make(chan error, 1)
 	go func() {
 		ended <- s.Watch(ctx, func(e subnet.Event) error {
 			select {
@@ -77,6 +84,9 @@ func (n *contender) run(ctx context.Context, s subnet.Store) error {
 			if !n.next(ctx, view, events) {
 				return <-ended
 			}
+		}
+		for len(events) > 0 { // what is known already is taken in before a choice, as a node does
+			n.next(ctx, view, events)
 		}
 		a, err := view.Allocate(subnet.Request{
 			InstanceID: n.id, PublicIPs: ips, Previous: [2]netip.Prefix{subnet.IPv4: n.previous},
@@ -95,7 +105,11 @@ func (n *contender) run(ctx context.Context, s subnet.Store) error {
 		default:
 			avoid = nil
 			n.now("", err)
-			n.next(ctx, view, events) // which may show what to do
+			// An event may show what to do. There may be none: a subnet that was taken in this round is free again, or the
+			// claim got no answer.
+			soon, cancel := context.WithTimeout(ctx, again)
+			n.next(soon, view, events)
+			cancel()
 		}
 	}
 	cancel()
@@ -176,7 +190,7 @@ func owners(t *testing.T, w *Watcher, nodes []*contender) map[string]string {
 		for _, n := range nodes {
 			key := n.has()
 			if key == "" {
-				return fmt.Sprintf("a lease for %s: %v", n.id, n.trouble())
+				return fmt.Sprintf("a lease for %s: %v; %s", n.id, n.trouble(), unheld(s.Leases, nodes))
 			}
 			if other, ok := owner[key]; ok {
 				return fmt.Sprintf("%s has the lease %s of %s", n.id, key, other)
@@ -192,6 +206,21 @@ func owners(t *testing.T, w *Watcher, nodes []*contender) map[string]string {
 		return ""
 	})
 	return owner
+}
+
+// unheld counts the leases, and names those whose nodes do not hold them, because they hold another one or none.
+func unheld(leases map[string]subnet.Record, nodes []*contender) string {
+	holds := map[string]string{}
+	for _, n := range nodes {
+		holds[n.id] = n.has()
+	}
+	text := fmt.Sprintf("there are %d leases", len(leases))
+	for name, r := range leases {
+		if holds[r.InstanceID] != name {
+			text += fmt.Sprintf("; %s of %q, which holds %q", name, r.InstanceID, holds[r.InstanceID])
+		}
+	}
+	return text
 }
 
 // eventually waits for what no event of the store shows: it polls until check returns "".
