@@ -19,6 +19,7 @@ import (
 // Pod is one attachment: an interface of a pod.
 type Pod struct {
 	attachment.Key
+	Identity attachment.Pod // the pod of Kubernetes; zero: not known
 	NetNS    string
 	Delegate string
 	Managed  bool           // the plugin is known, and its objects are desired
@@ -77,7 +78,7 @@ const (
 
 // Parse reads what a record says of a pod. The error says what is wrong with the record.
 func Parse(r attachment.Record) (Pod, error) {
-	p := Pod{Key: r.Key, NetNS: r.NetNS, Delegate: r.Delegate}
+	p := Pod{Key: r.Key, Identity: r.Pod, NetNS: r.NetNS, Delegate: r.Delegate}
 	if err := json.Unmarshal(r.Config, &p.config); err != nil {
 		return p, fmt.Errorf("the record of %s: configuration of %s: %w", r.Key, r.Delegate, err)
 	}
@@ -143,6 +144,17 @@ func (p Pod) unmanaged() string {
 
 // DefaultGateways returns the gateways of the default routes that the pod was given.
 func (p Pod) DefaultGateways() []netip.Addr { return p.defaults }
+
+// Addresses returns the pod's first address of each family, by subnet.Family; invalid: none.
+func (p Pod) Addresses() (addresses [2]netip.Addr) {
+	for _, x := range p.Prefixes {
+		a := x.Addr().Unmap()
+		if family := subnet.FamilyOf(a); !addresses[family].IsValid() {
+			addresses[family] = a
+		}
+	}
+	return addresses
+}
 
 // Families returns those of the pod's addresses.
 func (p Pod) Families() (families [2]bool) {

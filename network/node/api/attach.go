@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/network/pods"
-	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/attachment"
 )
 
@@ -95,11 +94,12 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request, record attachmen
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	a, err := attached(record)
+	p, err := pods.Parse(record)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	a := AttachmentOf(p)
 	ctx, wait := r.Context(), query.Wait
 	if wait == 0 { // the plugin does not wait, so its connection does not count
 		ctx, wait = context.WithoutCancel(ctx), answerTimeout
@@ -129,32 +129,23 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request, record attachmen
 }
 
 // detach passes on that a pod has lost its interface.
-func (s *Server) detach(w http.ResponseWriter, _ *http.Request, record attachment.Record) {
-	s.attacher.Detach(identify(record))
+func (s *Server) detach(w http.ResponseWriter, _ *http.Request, r attachment.Record) {
+	s.attacher.Detach(Attachment{
+		UID: r.Pod.UID, Namespace: r.Pod.Namespace, Name: r.Pod.Name, ContainerID: r.Container,
+	})
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func identify(r attachment.Record) Attachment {
-	return Attachment{UID: r.Pod.UID, Namespace: r.Pod.Namespace, Name: r.Pod.Name, ContainerID: r.Container}
-}
-
-// attached returns what the record of a pod says of it.
-func attached(r attachment.Record) (Attachment, error) {
-	a := identify(r)
-	p, err := pods.Parse(r)
-	if err != nil {
-		return a, err
+// AttachmentOf returns what the record of a pod says of it, which the CNI plugin reports and stores.
+func AttachmentOf(p pods.Pod) Attachment {
+	a := Attachment{
+		UID: p.Identity.UID, Namespace: p.Identity.Namespace, Name: p.Identity.Name, ContainerID: p.Container,
+		Addresses: p.Addresses(),
 	}
 	if p.Managed { // else its end on the node is a guess
 		a.Interface = p.Port
 	}
-	for _, prefix := range p.Prefixes {
-		address := prefix.Addr().Unmap()
-		if family := subnet.FamilyOf(address); !a.Addresses[family].IsValid() {
-			a.Addresses[family] = address
-		}
-	}
-	return a, nil
+	return a
 }
 
 // peerKey is the key of the user ID of the process at the other end of a unix socket, in a connection's context.

@@ -14,9 +14,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selvage-net/selvage/network/enforce"
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/network/pods"
 	"github.com/selvage-net/selvage/subnet/attachment"
 )
+
+// engineOf is what the daemon puts in front of the engine: the two types have the same fields.
+type engineOf struct{ *enforce.Engine }
+
+func (e engineOf) Attach(ctx context.Context, a Attachment) error {
+	return e.Engine.Attach(ctx, enforce.Attachment(a))
+}
+func (e engineOf) Isolate(a Attachment) error { return e.Engine.Isolate(enforce.Attachment(a)) }
+func (e engineOf) Detach(a Attachment)        { e.Engine.Detach(enforce.Attachment(a)) }
+
+var _ Attacher = engineOf{}
 
 // engine is an Attacher whose Attach does what it is told to.
 type engine struct {
@@ -165,7 +178,8 @@ func TestAttachGuesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, err := attached(r); err != nil || a.Interface != "" || !a.Addresses[0].IsValid() {
+	p, err := pods.Parse(r)
+	if a := AttachmentOf(p); err != nil || a.Interface != "" || !a.Addresses[0].IsValid() || a.Name != "db-0" {
 		t.Errorf("%+v, %v, want addresses alone", a, err)
 	}
 }
