@@ -61,19 +61,24 @@ func (n *node) followPaths(wake *alarm) {
 	})
 }
 
-// followRouting has the kernel's routing checked if it may have changed. While a repair is under way, missing routes
-// are no finding, and to examine them would delay it; what stays out of sync is examined all the same.
+// followRouting has the kernel's routing checked if it may have changed.
 func (n *node) followRouting(wake *alarm) {
-	f := &n.pathFollower
-	f.routing = n.kernel.RoutingStale() || f.routing
-	if since := n.history.pendingSince; !since.IsZero() && wake.now.Sub(since) < pendingFor {
-		wake.set(since.Add(pendingFor))
-		return
-	}
-	if f.routing {
-		f.routing = false
+	if n.pathFollower.routingDue(n.kernel.RoutingStale(), n.history.pendingSince, wake) {
 		n.paths.RoutingChanged()
 	}
+}
+
+// routingDue reports, once for each time that the kernel's routing may have changed, whether it is to be checked now.
+// While a repair is under way, missing routes are no finding, and to examine them would delay it; what stays out of
+// sync is examined all the same. pendingSince is since when entries have been out of sync; zero: they are in sync.
+func (f *pathFollower) routingDue(stale bool, pendingSince time.Time, wake *alarm) (due bool) {
+	f.routing = f.routing || stale
+	if !pendingSince.IsZero() && wake.now.Sub(pendingSince) < pendingFor {
+		wake.set(pendingSince.Add(pendingFor))
+		return false
+	}
+	due, f.routing = f.routing, false
+	return due
 }
 
 func (n *node) pathSelf() pathSelf {
