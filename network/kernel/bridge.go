@@ -78,14 +78,25 @@ func noBridge(name, kind string) error {
 		name, network.Link{Kind: kind}.Identity(), network.ErrForeign)
 }
 
-// addBridge makes a bridge as the bridge plugin does.
-func (k *Kernel) addBridge(name string, want network.Bridge) error {
+// newBridge describes a bridge that is to be made, with the MAC address that its pods have in their ARP tables, if that
+// is known.
+func newBridge(name string, want network.Bridge, mac network.MAC) *netlink.Bridge {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = name, want.MTU
-	if mac := k.tended.macs[name]; mac.IsUnicast() { // pods have it in their ARP tables
+	if mac.IsUnicast() {
 		attrs.HardwareAddr = net.HardwareAddr(mac[:])
 	}
-	if err := k.handle.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
+	bridge := &netlink.Bridge{LinkAttrs: attrs}
+	if want.VLANFiltering { // the plugin turns it on for a bridge that it makes, and not for one that exists
+		bridge.VlanFiltering = &want.VLANFiltering
+	}
+	return bridge
+}
+
+// addBridge makes a bridge as the bridge plugin does.
+func (k *Kernel) addBridge(name string, want network.Bridge) error {
+	bridge := newBridge(name, want, k.tended.macs[name])
+	if err := k.handle.LinkAdd(bridge); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make bridge %s: %w", name, err)
 	}
 	link, err := k.handle.LinkByName(name)

@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"net"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -70,9 +71,44 @@ func TestBridgeSettings(t *testing.T) {
 			t.Errorf("%+v: %v, %v", x, stp, vlans)
 		}
 	}
+	vlan := func(value ...byte) *nl.RtAttr { return nl.NewRtAttr(nl.IFLA_BR_VLAN_FILTERING, value) }
+	other := nl.NewRtAttr(nl.IFLA_BR_VLAN_DEFAULT_PVID, nl.Uint16Attr(1))
+	for _, x := range []struct {
+		name string
+		data []*nl.RtAttr
+		want bool
+	}{
+		{"a kernel that filters no VLANs", []*nl.RtAttr{other}, false},
+		{"after another setting", []*nl.RtAttr{other, vlan(1)}, true},
+		{"before another setting", []*nl.RtAttr{vlan(1), other}, true},
+		{"without a value", []*nl.RtAttr{vlan()}, false},
+		{"nothing", nil, false},
+	} {
+		// The whole message, in which a port's settings have the same numbers.
+		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		msg.Index = 7
+		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+		info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+		data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+		for _, a := range x.data {
+			data.AddChild(a)
+		}
+		info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+		info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(nl.IFLA_BR_VLAN_FILTERING, []byte{1})
+		b := slices.Concat(msg.Serialize(), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated("cni0")).Serialize(), info.Serialize())
+		if m, ok := decodeLink(b); !ok || m.vlans != x.want || m.stp || m.name != "cni0" {
+			t.Errorf("%s: %+v, want %v", x.name, m, x.want)
+		}
+	}
 	want := network.Bridge{Kind: network.KindBridge, Up: true}
 	tagged := want
 	tagged.VLANFiltering = true
+	if b := newBridge("cni0", want, network.MAC{}); b.VlanFiltering != nil {
+		t.Error("a new bridge filters VLANs, and no pod asks for it")
+	}
+	if b := newBridge("cni0", tagged, network.MAC{}); b.VlanFiltering == nil || !*b.VlanFiltering {
+		t.Error("a bridge that is made again for pods in VLANs does not filter them: the plugin would not turn it on")
+	}
 	if want.Seen(tagged) == want || tagged.Seen(want) != tagged {
 		t.Error("a bridge that is to filter VLANs may do either, another one not")
 	}

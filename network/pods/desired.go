@@ -30,8 +30,8 @@ func Desired(pods []Pod, n Node) (s network.State) {
 		d.Ports = append(d.Ports, network.Item[string, network.Port]{Key: p.Port, Value: port})
 	}
 	for _, p := range pods {
-		if b := d.bridges[p.Bridge]; b != nil && p.config.vlans() {
-			b.VLANFiltering = true // the plugin turned it on
+		if b := d.bridges[p.Bridge]; b != nil && p.config.filtersVLANs() {
+			b.VLANFiltering = true // the plugin turned it on, if it made the bridge
 		}
 	}
 	for _, name := range d.order {

@@ -53,6 +53,9 @@ type config struct {
 // vlans reports whether the bridge plugin attaches a pod to VLANs.
 func (c config) vlans() bool { return c.Vlan != 0 || len(c.VlanTrunk) > 0 }
 
+// filtersVLANs reports whether the bridge plugin makes a bridge that filters VLANs. An empty list of them is enough.
+func (c config) filtersVLANs() bool { return c.Vlan != 0 || c.VlanTrunk != nil }
+
 // result is what matters of a delegate's result, from version 0.3.0 of the CNI spec on.
 type result struct {
 	Interfaces []struct {

@@ -117,6 +117,16 @@ func TestDesired(t *testing.T) {
 			"ip link add cni0 type bridge vlan_filtering 1", "ip link set cni0 up nomaster",
 			"ip link set veth1 up master cni0", "bridge link set dev veth1 hairpin off isolated off learning on flood on state forwarding",
 		}},
+		{"a pod in none of no VLANs, for which the bridge filters all the same", []attachment.Record{
+			record(1, "bridge", `{"vlanTrunk":[]}`, attached(1, "cni0", ip4)),
+		}, thisNode(), []string{
+			"ip link add cni0 type bridge vlan_filtering 1", "ip link set cni0 up nomaster",
+			"ip link set veth1 up master cni0", "bridge link set dev veth1 hairpin off isolated off learning on flood on state forwarding",
+		}},
+		{"no list of VLANs", []attachment.Record{record(1, "bridge", `{"vlanTrunk":null}`, attached(1, "cni0", ip4))}, thisNode(), []string{
+			"ip link add cni0 type bridge", "ip link set cni0 up nomaster",
+			"ip link set veth1 up master cni0", "bridge link set dev veth1 hairpin off isolated off learning on flood on state forwarding",
+		}},
 		{"the pod ended without a DEL", []attachment.Record{record(1, "bridge", plain, attached(1, "cni0", ip4))}, thisNode("veth1"), nil},
 		{"an address of another node's subnet", []attachment.Record{record(1, "bridge", plain, attached(1, "cni0", moved))}, thisNode(), []string{
 			"ip link add cni0 mtu 1450 type bridge", "ip link set cni0 up nomaster",
