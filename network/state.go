@@ -64,8 +64,12 @@ type AddressKey struct {
 	Prefix netip.Prefix
 }
 
-// Address has no value beyond its key.
-type Address struct{}
+// Address is the state of an address.
+type Address struct {
+	// Duplicate: another host on the link has this IPv6 address, as duplicate address detection found (RFC 4862,
+	// IFA_F_DADFAILED). The kernel neither uses nor answers for it, and does not try again.
+	Duplicate bool
+}
 
 // FDBKey names an entry of a VXLAN device's forwarding database.
 type FDBKey struct {

@@ -60,8 +60,8 @@ func mtu(bytes int) string { return when(bytes != 0, fmt.Sprintf(" mtu %d", byte
 
 func onOff(b bool) string { return choose(b, "on", "off") }
 
-func addressCommand(k AddressKey, _ Address) string {
-	return fmt.Sprintf("ip address add %s dev %s", k.Prefix, k.Link)
+func addressCommand(k AddressKey, v Address) string {
+	return fmt.Sprintf("ip address add %s dev %s%s", k.Prefix, k.Link, when(v.Duplicate, " # dadfailed"))
 }
 
 func fdbCommand(k FDBKey, v FDB) string {

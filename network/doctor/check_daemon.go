@@ -71,7 +71,7 @@ func (f Facts) checkOf(p status.Problem) string {
 		return "routes"
 	case status.SubnetChanged:
 		return "bridge"
-	case status.NeighbourShadowed, status.RecordDamaged:
+	case status.NeighbourShadowed, status.RecordDamaged, status.GatewayDuplicate:
 		return "pods"
 	case status.PeerUnreachable, status.AllUnreachable:
 		return peersCheck

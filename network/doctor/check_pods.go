@@ -24,8 +24,11 @@ func checkPods(f Facts) (all []Finding) {
 	}
 	if f.Status != nil {
 		for _, p := range f.Status.Problems {
-			if p.Code == status.NeighbourShadowed {
+			switch p.Code {
+			case status.NeighbourShadowed:
 				all = append(all, failure("ip neighbour del "+p.Key, "%s", p.Text))
+			case status.GatewayDuplicate:
+				all = append(all, warning("remove the address from the other host", "%s", p.Text))
 			}
 		}
 	}
@@ -40,6 +43,10 @@ func checkPods(f Facts) (all []Finding) {
 			all = append(all, failure(restart, "pod %s has lost its interface", p.shortName()))
 		case !p.Up:
 			all = append(all, failure(restart, "the interface of pod %s is down", p.shortName()))
+		case len(p.Taken) > 0:
+			all = append(all, failure("remove the address there, or restart the pod",
+				"pod %s has the address %s, which is its gateway's: packets of other pods to the gateway may go there",
+				p.shortName(), p.Taken[0]))
 		case len(p.Missing) > 0:
 			all = append(all, failure(restart, "pod %s has lost its address %s", p.shortName(), join(p.Missing)))
 		case len(p.NoRoute) > 0:

@@ -24,6 +24,7 @@ type Pod struct {
 	Up       bool
 	Missing  []netip.Prefix // of Prefixes, those that its interface lacks
 	NoRoute  []netip.Addr   // gateways of default routes that it was given and lacks
+	Taken    []netip.Addr   // its gateways' addresses that it has itself
 }
 
 // gatherPods reads the records of the pods and looks into their namespaces. The daemon does not: it would have to poll.
@@ -40,8 +41,7 @@ func gatherPods(subnetFile string) (all []Pod, damaged []error) {
 			continue
 		}
 		x := Pod{Name: p.Container + " (" + p.Interface + ")", Bridge: p.Bridge, Port: p.Port, Prefixes: p.Prefixes}
-		gateways := p.DefaultGateways()
-		inNamespace(p.NetNS, func() { x.look(p.Interface, gateways) })
+		inNamespace(p.NetNS, func() { x.look(p) })
 		all = append(all, x)
 	}
 	return all, damaged
@@ -66,14 +66,14 @@ func inNamespace(path string, f func()) {
 }
 
 // look reads the state of the pod's interface in the namespace of the calling thread.
-func (p *Pod) look(ifName string, gateways []netip.Addr) {
+func (p *Pod) look(recorded pods.Pod) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return
 	}
 	defer handle.Close()
 	p.Entered = true
-	link, err := handle.LinkByName(ifName)
+	link, err := handle.LinkByName(recorded.Interface)
 	if err != nil {
 		return
 	}
@@ -83,6 +83,9 @@ func (p *Pod) look(ifName string, gateways []netip.Addr) {
 	for _, a := range addresses {
 		if x, ok := prefixOf(a.IPNet); ok {
 			has = append(has, x)
+			if slices.Contains(recorded.Gateways, x.Addr()) && !slices.Contains(p.Prefixes, x) {
+				p.Taken = append(p.Taken, x.Addr())
+			}
 		}
 	}
 	for _, x := range p.Prefixes {
@@ -91,7 +94,7 @@ func (p *Pod) look(ifName string, gateways []netip.Addr) {
 		}
 	}
 	routes, _ := handle.RouteList(nil, netlink.FAMILY_ALL)
-	for _, gateway := range gateways {
+	for _, gateway := range recorded.DefaultGateways() {
 		if !slices.ContainsFunc(routes, func(r netlink.Route) bool { return isDefault(r, gateway) }) {
 			p.NoRoute = append(p.NoRoute, gateway)
 		}

@@ -262,6 +262,7 @@ func TestJudge(t *testing.T) {
 		{"a bridge that carries more", func(f *Facts) { f.Links[3].MTU = 9000 }, Warning, "pods that use it send packets that the overlay does not carry", "ip link set cni0 mtu 1430"},
 		{"a bridge without pods", func(f *Facts) { f.Links[3].MTU, f.Links[3].Ports = 1500, 0 }, Pass, "cni0 has no pods", ""},
 		{"a pod without its address", func(f *Facts) { f.Pods[0].Missing = f.Pods[0].Prefixes }, Failure, "pod c1 (eth0) has lost its address 10.5.1.2/24", "restart the pod"},
+		{"a pod with the address of its gateway", func(f *Facts) { f.Pods[0].Taken = []netip.Addr{netip.MustParseAddr("10.5.1.1")} }, Failure, "pod c1 (eth0) has the address 10.5.1.1", "restart the pod"},
 		{"a pod without its default route", func(f *Facts) { f.Pods[0].NoRoute = []netip.Addr{addr("10.5.1.1")} }, Failure, "has lost its default route by 10.5.1.1", "restart the pod"},
 		{"a pod without its interface", func(f *Facts) { f.Pods[0].Link = false }, Failure, "has lost its interface", "restart the pod"},
 		{"the own side out of sync", func(f *Facts) {
@@ -405,11 +406,11 @@ func TestJudge(t *testing.T) {
 
 // TestOnce: a problem that the daemon reports and another check finds is one finding.
 func TestOnce(t *testing.T) {
-	for _, code := range []status.Reason{status.NeighbourShadowed, status.RecordDamaged} {
+	for _, code := range []status.Reason{status.NeighbourShadowed, status.RecordDamaged, status.GatewayDuplicate} {
 		f := healthy()
 		f.Status.Problems = []status.Problem{{Topic: "pods", Code: code, Key: "10.5.1.2 dev cni0", Text: "the problem", Since: now}}
 		f.Damaged = []error{errors.New("the problem")}
-		if code == status.NeighbourShadowed {
+		if code != status.RecordDamaged {
 			f.Damaged = nil
 		}
 		var found []Finding

@@ -140,8 +140,9 @@ func decodeAddrGen(b []byte) bool {
 
 // addressMessage is the content of an RTM_NEWADDR or RTM_DELADDR.
 type addressMessage struct {
-	index  int32
-	prefix netip.Prefix
+	index     int32
+	prefix    netip.Prefix
+	duplicate bool // IFA_F_DADFAILED
 }
 
 func decodeAddress(b []byte) (m addressMessage, ok bool) {
@@ -163,6 +164,7 @@ func decodeAddress(b []byte) (m addressMessage, ok bool) {
 		address = local
 	}
 	m.prefix = netip.PrefixFrom(address, length)
+	m.duplicate = b[0] == unix.AF_INET6 && b[2]&unix.IFA_F_DADFAILED != 0
 	return m, m.prefix.IsValid()
 }
 

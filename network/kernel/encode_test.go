@@ -319,3 +319,26 @@ func same[M comparable](t *testing.T, what string, got, want map[M]bool) {
 		}
 	}
 }
+
+// TestDuplicateDecoded: the mark of a duplicate is one of IPv6. IPv4 has other flags in its place.
+func TestDuplicateDecoded(t *testing.T) {
+	for _, x := range []struct {
+		addr  string
+		flags uint8
+		want  bool
+	}{
+		{"fd00:5::1", unix.IFA_F_PERMANENT, false},
+		{"fd00:5::1", unix.IFA_F_PERMANENT | unix.IFA_F_TENTATIVE, false}, // detection is running, or there is no carrier
+		{"fd00:5::1", unix.IFA_F_PERMANENT | unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED, true},
+		{"10.5.0.1", unix.IFA_F_PERMANENT | unix.IFA_F_DADFAILED, false},
+	} {
+		addr := netip.MustParseAddr(x.addr)
+		b := make([]byte, unix.SizeofIfAddrmsg)
+		b[0], b[1], b[2], b[4] = familyOf(addr), 24, x.flags, 7
+		b = append(b, nl.NewRtAttr(unix.IFA_ADDRESS, addr.AsSlice()).Serialize()...)
+		want := addressMessage{index: 7, prefix: netip.PrefixFrom(addr, 24), duplicate: x.want}
+		if m, ok := decodeAddress(b); !ok || m != want {
+			t.Errorf("%s with flags %#x: %+v, want %+v", x.addr, x.flags, m, want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,7 +13,8 @@ import (
 	"github.com/selvage-net/selvage/network"
 )
 
-// Address adds an address to a device, or removes it.
+// Address adds an address to a device, or removes it. One that is a duplicate is removed first: to replace it leaves
+// the mark (inet6_addr_modify in net/ipv6/addrconf.c).
 func (k *Kernel) Address(key network.AddressKey, c network.Change[network.Address]) error {
 	index, err := k.index(key.Link)
 	if err != nil {
@@ -21,17 +23,22 @@ func (k *Kernel) Address(key network.AddressKey, c network.Change[network.Addres
 	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: key.Link, Index: index}}
 	addr := &netlink.Addr{IPNet: ipNet(key.Prefix)}
 	if key.Prefix.Addr().Is6() {
-		addr.Flags = unix.IFA_F_NODAD // no other host can have it; detection would only delay
+		addr.Flags = unix.IFA_F_NODAD // it is this node's, whoever else has it; detection would only delay
+	}
+	duplicate := c.Wanted && c.Present && c.Have.Duplicate
+	if duplicate || !c.Wanted {
+		err = k.handle.AddrDel(link, addr)
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("delete address %s: %w", key, err)
+		}
 	}
 	if c.Wanted {
 		if err := k.handle.AddrReplace(link, addr); err != nil {
 			return fmt.Errorf("add address %s: %w", key, err)
 		}
-		return nil
 	}
-	err = k.handle.AddrDel(link, addr)
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete address %s: %w", key, err)
+	if duplicate {
+		k.tended.duplicates[key] = time.Now()
 	}
 	return nil
 }

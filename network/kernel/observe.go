@@ -174,7 +174,7 @@ func (k *Kernel) address(m addressMessage, there bool) (reread bool) {
 	}
 	key := network.AddressKey{Link: name, Prefix: m.prefix}
 	if there {
-		k.tables.Addresses.Observe(key, network.Address{})
+		k.tables.Addresses.Observe(key, network.Address{Duplicate: m.duplicate})
 		// Our devices get a link-local address only if they lost IPv6 and got it back, for instance after an MTU that
 		// was too small. The kernel does not notify of the settings that were reset (addrconf_notify in
 		// net/ipv6/addrconf.c).

@@ -17,7 +17,7 @@ type nearAddress struct {
 // noteNear notes or forgets a foreign device's address. Only the few that overlap the overlay's networks are kept, and
 // none of veth pairs: the ptp plugin gives each pod's the gateway's address.
 func (k *Kernel) noteNear(m addressMessage, there bool) {
-	a := nearAddress(m)
+	a := nearAddress{m.index, m.prefix}
 	overlaps := func(p netip.Prefix) bool { return p.Overlaps(m.prefix) }
 	switch {
 	case !there:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -21,13 +22,22 @@ type tended struct {
 	indexes map[string]int32             // the last interface index of each device: one that was renamed keeps it
 	macs    map[string]network.MAC       // of each bridge, see noteMAC
 	veths   map[int32]int32              // all of this node: the index of the master of each; 0: none
+
+	duplicates map[network.AddressKey]time.Time // see Duplicates
 }
 
 func newTended() tended {
 	return tended{
 		names: map[string]network.PodDevice{}, again: map[int32]struct{}{}, indexes: map[string]int32{},
-		macs: map[string]network.MAC{}, veths: map[int32]int32{},
+		macs: map[string]network.MAC{}, veths: map[int32]int32{}, duplicates: map[network.AddressKey]time.Time{},
 	}
+}
+
+// Duplicates returns the desired addresses that another host on the link had, by when they were last repaired, without
+// those from before a time. The other host may still have it, and nothing reports whether it does.
+func (k *Kernel) Duplicates(since time.Time) map[network.AddressKey]time.Time {
+	maps.DeleteFunc(k.tended.duplicates, func(_ network.AddressKey, at time.Time) bool { return at.Before(since) })
+	return k.tended.duplicates
 }
 
 // Tend names the devices that pods depend on, and what the pods know of their bridges, for one that was deleted or

@@ -34,6 +34,8 @@ type ownSide struct {
 	logged   backoff.Limiter
 	checkAt  time.Time            // when to look again whether pods without a link have ended; zero: there are none
 	since    map[string]time.Time // since when a bridge is out of sync
+	// duplicates are addresses that were, see [kernel.Kernel.Duplicates].
+	duplicates map[network.AddressKey]time.Time
 }
 
 // podsOwner owns what pods depend on in the tables. Only the node's own claims take precedence.
@@ -47,6 +49,9 @@ const (
 	endedCheck      = 5 * time.Second
 	manyPodProblems = 5
 	podsLogged      = 10 * time.Minute
+	// duplicateShown is how long a gateway address that was a duplicate stays in the status after its repair: nothing
+	// reports when the other host has given it up.
+	duplicateShown = 10 * time.Minute
 )
 
 // newOwnSide returns an ownSide for the records beside a subnet file. It makes their directory: one that does not exist
@@ -73,6 +78,10 @@ func (n *node) followPods(wake *alarm) {
 		o.node = around
 		n.wantPods(read)
 		n.pathFollower.stale = true
+	}
+	o.duplicates = n.kernel.Duplicates(wake.now.Add(-duplicateShown))
+	for _, at := range o.duplicates {
+		wake.set(at.Add(duplicateShown + time.Second))
 	}
 	if read || moved || stale || recheck || len(o.pods) > 0 {
 		n.podProblems(wake.now, read || moved || stale || recheck)
@@ -203,6 +212,18 @@ func (n *node) podProblems(now time.Time, look bool) {
 					key.IP, podName(p), c.Have.MAC, p.MAC, key)
 				concerns[len(concerns)-1] = only(subnet.FamilyOf(key.IP))
 			}
+		}
+	}
+	for key := range o.duplicates {
+		if slices.ContainsFunc(o.state.Addresses, func(x network.Item[network.AddressKey, network.Address]) bool {
+			return x.Key == key
+		}) {
+			add(status.GatewayDuplicate, key.String(), key.String(),
+				"another host on %s had %s, the gateway of this node's pods, when the node added it, so that the kernel "+
+					"did not use it (duplicate address detection). It was added again without the detection. Packets "+
+					"may still go to the other host: selvaged doctor names a pod that has the address",
+				key.Link, key.Prefix.Addr())
+			all[len(all)-1].Warning = true
 		}
 	}
 	for _, x := range o.former() {

@@ -425,6 +425,75 @@ func startPodNode6(t *testing.T) *podNode {
 	return n
 }
 
+// TestGatewayDuplicate: a pod had the address of the bridge when that was added, so that the kernel does not use it. It
+// is added again without duplicate address detection, and the status names it for a while.
+func TestGatewayDuplicate(t *testing.T) {
+	n := startPodNode6(t)
+	a, b := n.add(t, "a"), n.add(t, "b")
+	n.whole(t, 2)
+	n.stop()
+	bridge := link(t, "cni0")
+	gateway := func(flags int) *netlink.Addr {
+		own := a.addr[slices.IndexFunc(a.addr, netip.Addr.Is6)]
+		first := netip.PrefixFrom(own, 64).Masked().Addr().Next()
+		return &netlink.Addr{IPNet: &net.IPNet{IP: first.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: flags}
+	}
+	inPod := func(change func(netlink.Link, *netlink.Addr) error) {
+		t.Helper()
+		err := b.ns.Do(func() error {
+			l, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			return change(l, gateway(unix.IFA_F_NODAD))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	flags := func() (all int) {
+		list, err := netlink.AddrList(bridge, netlink.FAMILY_V6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range list {
+			if x.IPNet.String() == gateway(0).IPNet.String() {
+				all = x.Flags
+			}
+		}
+		return all
+	}
+	inPod(netlink.AddrAdd)
+	err := errors.Join(setting("ipv6/conf/cni0/accept_dad", "1"), netlink.AddrDel(bridge, gateway(0)), netlink.AddrAdd(bridge, gateway(0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "detection", func() error {
+		if f := flags(); f&unix.IFA_F_DADFAILED == 0 {
+			return fmt.Errorf("flags %#x, want a duplicate", f)
+		}
+		return nil
+	})
+	inPod(netlink.AddrDel)
+	store := newMemStore()
+	store.putConfig(dualStack)
+	n.runningNode = startNode(t, store, n.dir)
+	eventually(t, "the repair", func() error {
+		s := n.now(t)
+		i := slices.IndexFunc(s.Problems, func(p status.Problem) bool { return p.Code == status.GatewayDuplicate })
+		if f := flags(); f&(unix.IFA_F_DADFAILED|unix.IFA_F_TENTATIVE) != 0 || f&unix.IFA_F_NODAD == 0 || i < 0 || s.State != status.Ready {
+			return fmt.Errorf("flags %#x, %s, problems %+v", f, s.State, s.Problems)
+		}
+		if p := s.Problems[i]; !p.Warning || p.Key != gateway(0).IPNet.String()+" dev cni0" || p.Cuts != nil {
+			t.Errorf("%+v, want a warning about %s", p, gateway(0).IPNet)
+		}
+		return a.reach()
+	})
+	if got := repairsOf(n.now(t), "address"); got != 0 {
+		t.Errorf("%d addresses repaired, and no other process changed one while the daemon ran", got)
+	}
+}
+
 // TestOwnSideRestart: a daemon that starts finds its pods' bridge as the last one left it, and claims no change of it.
 func TestOwnSideRestart(t *testing.T) {
 	n := startPodNode6(t)

@@ -35,6 +35,8 @@ const (
 	RouteShadowed  Reason = "route-shadowed" // a route of another program takes precedence over the overlay's
 	// A permanent neighbour entry of another program has the address of one of this node's pods.
 	NeighbourShadowed Reason = "neighbour-shadowed"
+	// GatewayDuplicate: another host had an address of this node's pods' bridge not long ago.
+	GatewayDuplicate Reason = "gateway-duplicate"
 	// An FDB entry of another program on the bridge sends frames for one of this node's pods to another port.
 	FDBShadowed    Reason = "fdb-shadowed"
 	SubnetOverlaps Reason = "subnet-overlaps" // another interface has an address whose subnet overlaps this node's
