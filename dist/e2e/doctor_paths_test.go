@@ -159,13 +159,22 @@ func TestDoctorHereAndOnTheWay(t *testing.T) {
 		}
 	}
 	named := fmt.Sprintf("node2 (%s, %s)", far.Addr(subnet.IPv4), far.Addr(subnet.IPv6))
-	first := fmt.Sprintf("node2 (%s)", far.Addr(subnet.IPv4))
+	first, first6 := fmt.Sprintf("node2 (%s)", far.Addr(subnet.IPv4)), fmt.Sprintf("node2 (%s)", far.Addr(subnet.IPv6))
 	p.treat([]ailment{
 		{"this node lets no VXLAN in", everywhere(p.Do, "INPUT", vxlanPort+"-j DROP"), heal,
-			one("peers", failure, "packets of "+named+" arrive on eth0, and this node's packet filter drops them",
-				"allow inbound UDP port 8472: iptables -I INPUT -p udp --dport 8472 -j ACCEPT, or the same in nftables or firewalld; nft list ruleset shows what drops it")},
+			[]symptom{
+				{"peers", failure, "packets of " + first + " arrive on eth0, and this node's packet filter drops them: table ip filter, chain INPUT: rule 1",
+					"iptables -I INPUT -p udp --dport 8472 -j ACCEPT"},
+				{"peers", failure, "packets of " + first6 + " arrive on eth0, and this node's packet filter drops them: table ip6 filter, chain INPUT: rule 1",
+					"ip6tables -I INPUT -p udp --dport 8472 -j ACCEPT"},
+			}},
 		{"this node lets no VXLAN out", everywhere(p.Do, "OUTPUT", vxlanPort+"-j DROP"), heal,
-			one("peers", failure, "no VXLAN packet to "+named+" leaves this node", "iptables -S OUTPUT and nft list ruleset show what drops UDP port 8472")},
+			[]symptom{
+				{"peers", failure, "no VXLAN packet to " + first + " leaves this node; its packet filter drops them: table ip filter, chain OUTPUT: rule 1",
+					"iptables -I OUTPUT -p udp --dport 8472 -j ACCEPT"},
+				{"peers", failure, "no VXLAN packet to " + first6 + " leaves this node; its packet filter drops them: table ip6 filter, chain OUTPUT: rule 1",
+					"ip6tables -I OUTPUT -p udp --dport 8472 -j ACCEPT"},
+			}},
 		{"this node lets no ICMP in", everywhere(p.Do, "INPUT", "-i flannel+ -p all -m conntrack --ctstate RELATED,ESTABLISHED -j DROP"), heal,
 			one("peers", passes, "ICMP echo to "+named+" is filtered in the overlay, which does no harm", "")},
 		{"a router takes less", func() { p.must(setLink("underlay1", mtu(1400))) }, func() { p.must(setLink("underlay1", mtu(1500))) },

@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/selvage-net/selvage/network/doctor/probe"
+	"github.com/selvage-net/selvage/network/filter/blocking"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -173,11 +175,15 @@ func (f Facts) droppedHere(p probe.Path, detail probe.Detail) (diagnosis, bool) 
 			return fail("the VTEP filter drops packets of %s, which has a lease", peerNames{}).
 				advise("systemctl restart selvaged, and report it, with %s", log), true
 		case a.Outer.IsValid():
+			if by, command, ok := f.discarded(f.arriving(p, a)); ok {
+				return fail("packets of %s arrive on %s, and this node's packet filter drops them%s",
+					peerNames{}, a.Interface, by).advise("%s", command), true
+			}
 			return fail("packets of %s arrive on %s, and this node's packet filter drops them",
 				peerNames{}, a.Interface).
 				advise("allow inbound UDP port %s: iptables -I INPUT -p udp --dport %s -j ACCEPT, "+
-					"or the same in nftables or firewalld; nft list ruleset shows what drops it",
-					f.port(), f.port()), true
+					"or the same in nftables or firewalld; nft list ruleset and tc filter show dev %s ingress "+
+					"show what drops it", f.port(), f.port(), a.Interface), true
 		case strictRPFilter:
 			return fail("answers of %s arrive on %s, and this node drops them", peerNames{}, a.Interface).
 				advise("sysctl -w net.ipv4.conf.%s.rp_filter=2; nft list ruleset shows whether a filter drops them",
@@ -185,6 +191,30 @@ func (f Facts) droppedHere(p probe.Path, detail probe.Detail) (diagnosis, bool) 
 		}
 	}
 	return diagnosis{}, false
+}
+
+// maxDiscards is the maximum number of rules that are named of those that may drop packets.
+const maxDiscards = 3
+
+// discarded names the rules that drop the packets of a tunnel, or may drop them, with punctuation before them, and the
+// commands against that.
+func (f Facts) discarded(t blocking.Tunnel) (by, commands string, ok bool) {
+	found := f.Discards[t]
+	if len(found) == 0 {
+		return "", "", false
+	}
+	var names, against []string
+	for _, d := range found[:min(len(found), maxDiscards)] {
+		names = append(names, d.String())
+		if !slices.Contains(against, d.Command) {
+			against = append(against, d.Command)
+		}
+	}
+	by = ": "
+	if !found[0].Sure {
+		by = ", perhaps by "
+	}
+	return by + strings.Join(names, "; "), strings.Join(against, "; "), true
 }
 
 // strictRPFilter reports whether an interface's reverse path filter is strict (RFC 3704). The kernel uses the higher
@@ -203,6 +233,12 @@ func (f Facts) tunnelLost(p probe.Path, detail probe.Detail) diagnosis {
 	refused, byPeer := detail.Tunnel.Refused, detail.Tunnel.By == p.Target.Underlay
 	switch {
 	case p.Detail != nil && !left && len(p.Overlay.Egress) > 0 && p.Underlay.Refused == "" && p.Underlay.Answered:
+		if t, ok := f.leaving(p); ok {
+			if by, command, ok := f.discarded(t); ok {
+				return fail("no %s packet to %s leaves this node; its packet filter drops them%s",
+					protocol, peerNames{}, by).advise("%s", command)
+			}
+		}
 		return fail("no %s packet to %s leaves this node", protocol, peerNames{}).
 			advise("iptables -S OUTPUT and nft list ruleset show what drops UDP port %s", port)
 	case refused == probe.PortUnreachable && byPeer:

@@ -212,6 +212,7 @@ func (f *Facts) probe(ctx context.Context, o Options, targets []probe.Target) er
 	}
 	f.Counters = readDropCounters(f.scope()).since(before)
 	f.Unresolved, f.Underlay = gatherUnresolved(), f.gatherUnderlay()
+	f.Discards = f.gatherDiscards()
 	f.explain(ctx, o)
 	return err
 }

@@ -44,6 +44,8 @@ type Facts struct {
 	Skipped map[string]bool
 	// Underlay is how the kernel sends packets to the public IPs of unreachable peers.
 	Underlay map[netip.Addr]UnderlayRoute
+	// Discards are rules of the packet filter that drop the packets of tunnels to unreachable peers.
+	Discards map[blocking.Tunnel][]blocking.Discard
 	// Unresolved are addresses on this node's links that no host answered for (ARP or neighbour discovery).
 	Unresolved map[netip.Addr]bool
 

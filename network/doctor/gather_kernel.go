@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/doctor/probe"
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/filter/blocking"
 	"github.com/selvage-net/selvage/network/nft"
@@ -238,6 +239,59 @@ func (f *Facts) gatherFilter() (found []blocking.Drop, kubeProxy bool) {
 		}
 	}
 	return found, kubeProxy
+}
+
+// gatherDiscards looks for rules of this node that drop the packets of tunnels to peers that do not answer.
+func (f *Facts) gatherDiscards() map[blocking.Tunnel][]blocking.Discard {
+	conn, err := nft.Dial()
+	if err == nil {
+		defer conn.Close()
+	} else {
+		conn = nil
+	}
+	seen, err := blocking.Read(conn)
+	if err != nil {
+		return nil
+	}
+	all := map[blocking.Tunnel][]blocking.Discard{}
+	for _, p := range f.Paths {
+		if p.Detail == nil || p.Works() {
+			continue
+		}
+		tunnels := []blocking.Tunnel{}
+		for _, a := range slices.Concat(p.Overlay.Arrivals, p.Detail.OneHop.Arrivals) {
+			tunnels = append(tunnels, f.arriving(p, a))
+		}
+		if t, ok := f.leaving(p); ok {
+			tunnels = append(tunnels, t)
+		}
+		for _, t := range tunnels {
+			if _, known := all[t]; known || !t.From.IsValid() || !t.To.IsValid() {
+				continue
+			}
+			found, err := seen.Discards(t, f.scope().Name(vtepfilter.Table))
+			if err != nil {
+				return all // the rest is not known
+			}
+			all[t] = found
+		}
+	}
+	return all
+}
+
+// arriving returns the tunnel of a packet that arrived from a peer.
+func (f *Facts) arriving(p probe.Path, a probe.Arrival) blocking.Tunnel {
+	d := f.device(p.Link)
+	return blocking.Tunnel{From: a.Outer, To: d.Local, Port: d.Port, Device: a.Interface}
+}
+
+// leaving returns the tunnel of the packets to a peer, if the uplink is known.
+func (f *Facts) leaving(p probe.Path) (t blocking.Tunnel, ok bool) {
+	d := f.device(p.Link)
+	up, ok := f.uplink()
+	return blocking.Tunnel{
+		From: d.Local, To: p.Target.Underlay, Port: d.Port, Device: up.Name, Leaving: true,
+	}, ok && p.Tunnel
 }
 
 // direct reports whether this node has a path without a tunnel to any peer.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -26,6 +27,7 @@ type ChainInfo struct {
 	Priority    int32
 	Policy      nftables.ChainPolicy
 	Type        string // "filter", "nat" or "route"
+	Devices     string // of a hook of single devices, with spaces between them
 }
 
 // RuleInfo is a rule in the kernel, of any program.
@@ -103,6 +105,7 @@ func (c *Conn) chains(family nftables.TableFamily) (all []ChainInfo, err error) 
 					x.Base = true
 					x.Hook = nftables.ChainHook(number(attr(a.value, unix.NFTA_HOOK_HOOKNUM)))
 					x.Priority = int32(number(attr(a.value, unix.NFTA_HOOK_PRIORITY)))
+					x.Devices = hookDevices(a.value)
 				case unix.NFTA_CHAIN_POLICY:
 					x.Policy = nftables.ChainPolicy(number(a.value))
 				case unix.NFTA_CHAIN_TYPE:
@@ -111,6 +114,19 @@ func (c *Conn) chains(family nftables.TableFamily) (all []ChainInfo, err error) 
 			}
 			all = append(all, x)
 		})
+}
+
+// hookDevices returns the devices of a hook: one, or a list (NFTA_HOOK_DEVS).
+func hookDevices(hook []byte) string {
+	const list = 4 // NFTA_HOOK_DEVS
+	if d := attr(hook, unix.NFTA_HOOK_DEV); d != nil {
+		return unix.ByteSliceToString(d)
+	}
+	var all []string
+	for d, rest := cut(attr(hook, list)); d.ok; d, rest = cut(rest) {
+		all = append(all, unix.ByteSliceToString(d.value))
+	}
+	return strings.Join(all, " ")
 }
 
 // Rules lists the rules of a chain, or of all chains of the table if it is "". Those of a chain that is not there are

@@ -34,8 +34,8 @@ func TestRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []ChainInfo{
-		{nftables.TableFamilyIPv4, "filter", "FORWARD", true, unix.NF_INET_FORWARD, 0, nftables.ChainPolicyDrop, "filter"},
-		{nftables.TableFamilyIPv4, "nat", "POSTROUTING", true, unix.NF_INET_POST_ROUTING, 100, nftables.ChainPolicyAccept, "nat"},
+		{nftables.TableFamilyIPv4, "filter", "FORWARD", true, unix.NF_INET_FORWARD, 0, nftables.ChainPolicyDrop, "filter", ""},
+		{nftables.TableFamilyIPv4, "nat", "POSTROUTING", true, unix.NF_INET_POST_ROUTING, 100, nftables.ChainPolicyAccept, "nat", ""},
 		{Family: nftables.TableFamilyIPv4, Table: "filter", Name: "THEIRS"},
 	} {
 		if !slices.Contains(chains, want) {

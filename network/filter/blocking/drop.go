@@ -35,10 +35,7 @@ func (d Drop) String() string {
 	case !d.Arriving:
 		what = "packets from this node's pods to " + what
 	}
-	where := "table " + d.Table + ", chain " + d.Chain
-	if d.Legacy {
-		where = fmt.Sprintf("legacy %s, %s", [...]string{"iptables", "ip6tables"}[d.Family], where)
-	}
+	where := place(d.Table, d.Chain, d.Legacy, d.Family)
 	if len(d.By) == 0 {
 		return fmt.Sprintf("%s: policy drop, and no rule in it accepts %s", where, what)
 	}
@@ -47,6 +44,15 @@ func (d Drop) String() string {
 		verb = " drop "
 	}
 	return where + ": " + strings.Join(d.By, " and ") + verb + what
+}
+
+// place names a chain.
+func place(table, chain string, legacy bool, f subnet.Family) string {
+	where := "table " + table + ", chain " + chain
+	if legacy {
+		where = fmt.Sprintf("legacy %s, %s", [...]string{"iptables", "ip6tables"}[f], where)
+	}
+	return where
 }
 
 // Advice says what to do about the chain.

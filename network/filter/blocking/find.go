@@ -88,7 +88,7 @@ func (r *Ruleset) Find(o Overlay, skip ...string) (all []Drop, err error) {
 		}
 		arriving := Packets{From: network, To: o.Own[i], In: o.Devices, Out: o.Bridges, NotOut: o.Devices}
 		leaving := Packets{From: o.Own[i], To: network, In: o.Bridges, NotIn: o.Devices, Out: o.Devices}
-		for _, b := range r.bases(f, skip) {
+		for _, b := range r.bases(f, forwarded, skip) {
 			d := Drop{Table: b.table, Chain: b.chain, Family: f, Legacy: b.legacy, Network: network}
 			d.Arriving = d.blocks(arriving, b)
 			d.Leaving = d.blocks(leaving, b)
@@ -102,16 +102,21 @@ func (r *Ruleset) Find(o Overlay, skip ...string) (all []Drop, err error) {
 		return cmp.Or(strings.Compare(a.Table, b.Table), strings.Compare(a.Chain, b.Chain),
 			a.Network.Compare(b.Network))
 	})
+	if err := r.unchanged(); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// unchanged returns why what was read cannot be relied on; nil: it can.
+func (r *Ruleset) unchanged() error {
 	if r.conn != nil && r.err == nil {
 		now, err := r.conn.Generation()
 		if r.note(err); err == nil && now != r.generation {
 			r.err = ErrChanged
 		}
 	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	return all, nil
+	return r.err
 }
 
 // blocks reports whether a chain lets none of the packets pass, and records the rule in d.By.
@@ -141,8 +146,33 @@ type base struct {
 	rules        func(chain string) ([]rule, bool)
 }
 
-// bases returns the base chains that forwarded packets of a family traverse.
-func (r *Ruleset) bases(f subnet.Family, skip []string) (all []base) {
+// way is the hooks that packets pass.
+type way struct {
+	nft    []nftables.ChainHook // of the families ip, ip6 and inet
+	legacy []string             // built-in chains
+	// Hooks of one device, empty: none. Those of the family inet have the number 5, NF_INET_INGRESS.
+	device string
+	netdev nftables.ChainHook
+}
+
+// forwarded is the way of the packets that a node forwards.
+var forwarded = way{nft: []nftables.ChainHook{*nftables.ChainHookForward}, legacy: []string{"FORWARD"}}
+
+// passes reports whether packets on this way traverse a chain of nf_tables.
+func (w way) passes(c nft.ChainInfo) bool {
+	const inetIngress = 5
+	onDevice := w.device != "" && slices.Contains(strings.Fields(c.Devices), w.device)
+	switch {
+	case c.Family == nftables.TableFamilyNetdev:
+		return onDevice && c.Hook == w.netdev
+	case c.Family == nftables.TableFamilyINet && c.Hook == inetIngress:
+		return onDevice && w.netdev == *nftables.ChainHookIngress
+	}
+	return slices.Contains(w.nft, c.Hook)
+}
+
+// bases returns the base chains that packets of a family traverse.
+func (r *Ruleset) bases(f subnet.Family, w way, skip []string) (all []base) {
 	ip := [...]nftables.TableFamily{subnet.IPv4: nftables.TableFamilyIPv4, subnet.IPv6: nftables.TableFamilyIPv6}[f]
 	without := func(list func(chain string) ([]rule, bool)) func(chain string) ([]rule, bool) {
 		return func(chain string) ([]rule, bool) {
@@ -153,8 +183,8 @@ func (r *Ruleset) bases(f subnet.Family, skip []string) (all []base) {
 		}
 	}
 	for _, c := range r.Chains {
-		inet := c.Family == nftables.TableFamilyINet
-		if !c.Base || c.Hook != *nftables.ChainHookForward || c.Family != ip && !inet ||
+		inet, netdev := c.Family == nftables.TableFamilyINet, c.Family == nftables.TableFamilyNetdev
+		if !c.Base || !w.passes(c) || c.Family != ip && !inet && !netdev ||
 			inet && slices.Contains(skip, c.Table) ||
 			r.dormant[nft.TableInfo{Family: c.Family, Name: c.Table, Dormant: true}] {
 			continue
@@ -176,7 +206,7 @@ func (r *Ruleset) bases(f subnet.Family, skip []string) (all []base) {
 			return number(list), true
 		}
 		for _, c := range t.Chains {
-			if c.Builtin && c.Name == "FORWARD" {
+			if c.Builtin && slices.Contains(w.legacy, c.Name) {
 				all = append(all, base{table: t.Name, chain: c.Name, legacy: true, accepts: c.Accepts,
 					rules: without(rules)})
 			}
@@ -188,6 +218,7 @@ func (r *Ruleset) bases(f subnet.Family, skip []string) (all []base) {
 func familyName(f nftables.TableFamily) string {
 	return map[nftables.TableFamily]string{
 		nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
+		nftables.TableFamilyNetdev: "netdev",
 	}[f]
 }
 

@@ -64,6 +64,8 @@ func (d *decoder) take(e nft.Expression) {
 		d.registers[e.Uint32(unix.NFTA_BITWISE_DREG)] = masked(d.registers[e.Uint32(unix.NFTA_BITWISE_SREG)], e)
 	case "cmp":
 		d.compare(e)
+	case "range":
+		d.between(e)
 	case "lookup":
 		d.lookup(e)
 	case "immediate":
@@ -106,10 +108,13 @@ func meta(key uint32) register {
 	return register{}
 }
 
-// payload returns the field at an offset in the IP header, or the beginning of that field.
+// payload returns the field at an offset in the IP header, or the beginning of that field, or the destination port.
 func (d *decoder) payload(e nft.Expression) register {
 	offset, length := e.Uint32(unix.NFTA_PAYLOAD_OFFSET), e.Uint32(unix.NFTA_PAYLOAD_LEN)
-	if e.Uint32(unix.NFTA_PAYLOAD_BASE) != unix.NFT_PAYLOAD_NETWORK_HEADER {
+	switch base := e.Uint32(unix.NFTA_PAYLOAD_BASE); {
+	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && offset == 2 && length == 2:
+		return register{field: ports, length: 2}
+	case base != unix.NFT_PAYLOAD_NETWORK_HEADER:
 		return register{}
 	}
 	type place struct {
@@ -166,7 +171,8 @@ func (d *decoder) compare(e nft.Expression) {
 	}
 	d.add(c)
 	// The rest of the rule applies to that family.
-	if c.Field == family && !c.Not && len(c.Values) == 1 && d.family == nftables.TableFamilyINet {
+	general := d.family == nftables.TableFamilyINet || d.family == nftables.TableFamilyNetdev
+	if c.Field == family && !c.Not && len(c.Values) == 1 && general {
 		d.family = nftables.TableFamily(c.Values[0])
 	}
 }
@@ -194,8 +200,27 @@ func (d *decoder) equals(l register, data []byte) condition {
 		return flags(l, data)
 	case marks:
 		return marked(l, data)
+	case ports:
+		if l.mask == nil && len(data) == l.length {
+			port := binary.BigEndian.Uint16(data)
+			return condition{Field: ports, Ports: []portSpan{{port, port}}}
+		}
 	}
 	return condition{}
+}
+
+// between adds the condition that a port is in a range.
+func (d *decoder) between(e nft.Expression) {
+	const sreg, op, from, to = 1, 2, 3, 4 // NFTA_RANGE_…
+	l, first, last := d.registers[e.Uint32(sreg)], e.Value(from), e.Value(to)
+	if l.field != ports || l.mask != nil || len(first) != l.length || len(last) != l.length {
+		d.add(condition{})
+		return
+	}
+	d.add(condition{
+		Field: ports, Not: e.Uint32(op) != 0, // NFT_RANGE_EQ
+		Ports: []portSpan{{binary.BigEndian.Uint16(first), binary.BigEndian.Uint16(last)}},
+	})
 }
 
 // marked returns the condition that the mark, or the mark under a mask, equals data.

@@ -53,6 +53,9 @@ func (d *decoder) oneOf(l register, s set) condition {
 		}
 		c.Spans = spans(s)
 		return c
+	case ports:
+		c.Ports = portSpans(s)
+		return c
 	}
 	if s.Flags&unix.NFT_SET_INTERVAL != 0 {
 		return condition{}
@@ -72,15 +75,21 @@ func (d *decoder) oneOf(l register, s set) condition {
 	return c
 }
 
-// spans returns the addresses in a set of single addresses or of ranges.
-func spans(s set) (all []span) {
+// inOrder returns the elements of a set of single keys or of ranges by key. A range ends before the next one begins.
+func inOrder(s set) []nft.Element {
 	elements := slices.Clone(s.Elements)
 	slices.SortFunc(elements, func(a, b nft.Element) int {
 		if c := strings.Compare(a.Key, b.Key); c != 0 || a.End == b.End {
 			return c
 		}
-		return map[bool]int{true: -1, false: 1}[a.End] // a range ends before the next begins
+		return map[bool]int{true: -1, false: 1}[a.End]
 	})
+	return elements
+}
+
+// spans returns the addresses in a set of single addresses or of ranges.
+func spans(s set) (all []span) {
+	elements := inOrder(s)
 	for i, e := range elements {
 		first, ok := netip.AddrFromSlice([]byte(e.Key))
 		if !ok || e.End {
@@ -99,6 +108,26 @@ func spans(s set) (all []span) {
 			}
 		}
 		all = append(all, span{first, last})
+	}
+	return all
+}
+
+// portSpans returns the ports in a set of single ports or of ranges.
+func portSpans(s set) (all []portSpan) {
+	elements := inOrder(s)
+	for i, e := range elements {
+		if e.End {
+			continue
+		}
+		first := binary.BigEndian.Uint16([]byte(e.Key))
+		last := first
+		if s.Flags&unix.NFT_SET_INTERVAL != 0 {
+			last = 0xffff
+			if i+1 < len(elements) {
+				last = binary.BigEndian.Uint16([]byte(elements[i+1].Key)) - 1
+			}
+		}
+		all = append(all, portSpan{first, last})
 	}
 	return all
 }

@@ -15,14 +15,17 @@ type Packets struct {
 	From, To      netip.Prefix // of the source and destination addresses
 	In, Out       []string     // possible devices; nil: unknown
 	NotIn, NotOut []string     // if they are unknown: devices that are not possible
+	// Port is the UDP destination port of packets of a tunnel, as [Ruleset.Discards] examines them; 0: the packets are
+	// the first ones of TCP connections of pods.
+	Port uint16
 }
 
-// Further properties of all the packets: the first packet of a TCP connection, without NAT, and without the mark by
-// which kube-proxy requests it.
+// Further properties of all packets, none of which have been through NAT. Those of pods do not have the mark by which
+// kube-proxy requests it, those of a tunnel may have any.
 const (
-	protocol = unix.IPPROTO_TCP
-	state    = 8         // NF_CT_STATE_BIT(IP_CT_NEW): each state has a bit, and a packet has one state
-	status   = 0x10 | 32 // IPS_SRC_NAT, IPS_DST_NAT: bits that are not set
+	stateNew       = 8         // NF_CT_STATE_BIT(IP_CT_NEW): each state has a bit, and a packet has one state
+	stateUntracked = 64        // NF_CT_STATE_UNTRACKED_BIT
+	status         = 0x10 | 32 // IPS_SRC_NAT, IPS_DST_NAT: bits that are not set
 	// A bit of the mark that is not set. kube-proxy sets it on packets to services that it masquerades, and accepts
 	// those in FORWARD with iptables. That does not accept packets between pods.
 	mark = 0x4000
@@ -63,6 +66,7 @@ const (
 	states                 // any bit of Mask is set in the connection's state
 	statuses               // any bit of Mask is set in the connection's status
 	marks                  // the mark under Mask equals Values[0]
+	ports                  // the destination port of TCP or UDP is in Ports
 )
 
 // condition is one condition of a rule.
@@ -70,6 +74,7 @@ type condition struct {
 	Field  field
 	Not    bool
 	Spans  []span
+	Ports  []portSpan
 	Names  []string
 	Values []uint32
 	Mask   uint32
@@ -130,15 +135,20 @@ func (c condition) holds(p Packets) truth {
 		}
 		t = is(slices.Contains(c.Values, proto))
 	case protocols:
-		t = is(slices.Contains(c.Values, protocol))
+		t = is(slices.Contains(c.Values, p.protocol()))
 	case states:
-		t = is(c.Mask&state != 0)
+		t = among(c.Mask, p.states())
 	case statuses:
 		if c.Mask&^status == 0 {
 			t = never
 		}
+	case ports:
+		if p.Port != 0 {
+			t = is(slices.ContainsFunc(c.Ports, func(s portSpan) bool { return s.First <= p.Port && p.Port <= s.Last }))
+		}
 	case marks:
 		switch {
+		case p.Port != 0:
 		case c.Values[0]&c.Mask&mark != 0:
 			t = never
 		case c.Mask == mark:
@@ -150,6 +160,37 @@ func (c condition) holds(p Packets) truth {
 	}
 	return t
 }
+
+// protocol returns the packets' protocol, IPPROTO_….
+func (p Packets) protocol() uint32 {
+	if p.Port != 0 {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
+}
+
+// states returns the bits of the states that the packets' connection may have. One node's packets to the other are not
+// the answers to those that it gets from there: they have other ports.
+func (p Packets) states() uint32 {
+	if p.Port != 0 {
+		return stateNew | stateUntracked
+	}
+	return stateNew
+}
+
+// among reports whether a value is one of those in mask if it is one of those in possible.
+func among(mask, possible uint32) truth {
+	switch mask & possible {
+	case 0:
+		return never
+	case possible:
+		return always
+	}
+	return perhaps
+}
+
+// portSpan is a range of ports.
+type portSpan struct{ First, Last uint16 }
 
 // span is a range of addresses.
 type span struct{ First, Last netip.Addr }
@@ -212,7 +253,11 @@ type outcome struct {
 	accepted, dropped, through bool // through: they leave the chain at its end or by a return
 	// by is the rule after which no packet continues, "" if there is none; chain is its chain.
 	by, chain string
+	drops     []dropper // the rules that drop some of them, or all
 }
+
+// dropper is a rule, in a chain.
+type dropper struct{ chain, by string }
 
 // maxDepth bounds the depth of jumps that are followed. The kernel allows 16, and rejects loops.
 const maxDepth = 20
@@ -236,14 +281,16 @@ func walk(p Packets, chain string, depth int, rules func(chain string) (list []r
 		case accept:
 			f.accepted = true
 		case drop:
-			f.dropped = true
+			f.dropped, f.drops = true, append(f.drops, dropper{chain, r.Text})
 		case ret:
 			f.through = true
 		case anything:
 			f.accepted, f.dropped, stops = true, true, false
+			f.drops = append(f.drops, dropper{chain, r.Text})
 		case jump, tailCall:
 			called := walk(p, r.To, depth+1, rules)
 			f.accepted, f.dropped = f.accepted || called.accepted, f.dropped || called.dropped
+			f.drops = append(f.drops, called.drops...)
 			if r.Kind == tailCall {
 				f.through = f.through || called.through
 			} else if called.through {

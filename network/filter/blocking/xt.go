@@ -21,8 +21,41 @@ func match(name string, rev uint32, info []byte) condition {
 			Field: marks, Not: info[8] != 0,
 			Values: []uint32{binary.NativeEndian.Uint32(info)}, Mask: binary.NativeEndian.Uint32(info[4:]),
 		}
+	case name == "udp" && len(info) >= 9:
+		return udp(info)
+	case name == "multiport" && rev == 1 && len(info) >= 48:
+		return multiport(info)
 	}
 	return condition{}
+}
+
+// udp decodes a struct xt_udp that matches only on the destination port.
+func udp(info []byte) condition {
+	const invertedSource, invertedTarget = 1, 2 // XT_UDP_INV_SRCPT, XT_UDP_INV_DSTPT
+	port := func(i int) uint16 { return binary.NativeEndian.Uint16(info[2*i:]) }
+	if port(0) != 0 || port(1) != 0xffff || info[8]&invertedSource != 0 {
+		return condition{}
+	}
+	return condition{Field: ports, Ports: []portSpan{{port(2), port(3)}}, Not: info[8]&invertedTarget != 0}
+}
+
+// multiport decodes a struct xt_multiport_v1 that matches only on the destination port.
+func multiport(info []byte) condition {
+	const target, first, begins, inverted = 1, 2, 32, 47 // XT_MULTIPORT_DESTINATION, offsets
+	if info[0] != target {
+		return condition{}
+	}
+	c := condition{Field: ports, Not: info[inverted] != 0}
+	for i := 0; i < min(int(info[1]), 15); i++ {
+		s := portSpan{First: binary.NativeEndian.Uint16(info[first+2*i:])}
+		s.Last = s.First
+		if info[begins+i] != 0 && i < 14 { // a range, which ends with the next one
+			i++
+			s.Last = binary.NativeEndian.Uint16(info[first+2*i:])
+		}
+		c.Ports = append(c.Ports, s)
+	}
+	return c
 }
 
 // conntrack decodes a struct xt_conntrack_mtinfo1, 2 or 3 that matches only on a connection's state or status.
