@@ -38,6 +38,14 @@ func stream(ctx context.Context, s *suite) ([]string, error) {
 				}
 				text, s.to[p] = "a service's pod on "+s.alone.Node.Name(), s.alone.Node
 			}
+			// kube-proxy may not have its rules yet: what is lost for that says nothing of the network.
+			err := s.eventually(ctx, fmt.Sprintf("an answer of %s to %s", text, p), func() error {
+				_, err := p.call(ctx, "udp", what)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
 			if _, err := p.do(ctx, agent.Request{Stream: &agent.Stream{To: what, Every: streamEvery}}); err != nil {
 				return nil, err
 			}
