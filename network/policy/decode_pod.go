@@ -74,22 +74,34 @@ func intern(s string) string { return unique.Make(s).Value() }
 
 // addresses returns the first address of each family.
 func (d *decoder) addresses(o *podObject) (all [2]netip.Addr) {
-	list := o.Status.PodIPs
+	var list []string
+	for _, item := range o.Status.PodIPs {
+		list = append(list, item.IP)
+	}
 	place := "status.podIPs"
 	if len(list) == 0 && o.Status.PodIP != "" {
-		list, place = []struct{ IP string }{{o.Status.PodIP}}, "status.podIP"
+		list, place = []string{o.Status.PodIP}, "status.podIP"
 	}
-	for i, item := range list {
-		a, err := netip.ParseAddr(item.IP)
+	all, problems := PodAddresses(place, list)
+	d.problems = append(d.problems, problems...)
+	return all
+}
+
+// PodAddresses returns the first address of each family in a list of texts, such as a pod's status.podIPs. What is no
+// address is left out and one of the problems; place names the list in them.
+func PodAddresses(place string, list []string) (all [2]netip.Addr, problems []Problem) {
+	d := &decoder{}
+	for i, text := range list {
+		a, err := netip.ParseAddr(text)
 		if err != nil || a.Is4In6() || a.Zone() != "" {
-			d.note(ReasonAddress, index(place, i), "is %s, want an IP address", subnet.Quote(item.IP))
+			d.note(ReasonAddress, index(place, i), "is %s, want an IP address", subnet.Quote(text))
 			continue
 		}
 		if f := subnet.FamilyOf(a); !all[f].IsValid() {
 			all[f] = a
 		}
 	}
-	return all
+	return all, d.problems
 }
 
 // namedPorts returns the named ports of containers, and of init containers that run beside them.

@@ -196,11 +196,9 @@ func (d *decoder) protocol(place string, raw json.RawMessage) (Protocol, bool) {
 	if absent(raw) {
 		return TCP, true
 	}
-	for _, p := range []Protocol{TCP, UDP, SCTP} {
-		if p.String() == name {
-			return p, true
-		}
+	p, ok := ParseProtocol(name)
+	if !ok {
+		d.note(ReasonProtocol, place, "is %s, want TCP, UDP or SCTP", excerpt(raw))
 	}
-	d.note(ReasonProtocol, place, "is %s, want TCP, UDP or SCTP", excerpt(raw))
-	return 0, false
+	return p, ok
 }

@@ -40,6 +40,16 @@ const (
 // HasPorts reports whether policies can name ports of the protocol.
 func (p Protocol) HasPorts() bool { return p == TCP || p == UDP || p == SCTP }
 
+// ParseProtocol returns the protocol with an API's name; ok is false if it is none of TCP, UDP and SCTP.
+func ParseProtocol(name string) (p Protocol, ok bool) {
+	for _, p := range []Protocol{TCP, UDP, SCTP} {
+		if p.String() == name {
+			return p, true
+		}
+	}
+	return 0, false
+}
+
 // String returns the API's name of the protocol, or its number.
 func (p Protocol) String() string {
 	switch p {

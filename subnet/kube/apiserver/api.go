@@ -78,8 +78,8 @@ type ListOptions struct {
 	// Name asks for the object of this name alone (a field selector on metadata.name); empty: for all. The server reads
 	// one key then, and the list has one object or none. Of a namespaced resource, set [Resource.Namespace] too.
 	Name string
-	// NodeName asks for the Pods of a Node alone (a field selector on spec.nodeName); empty: for all.
-	NodeName string
+	// Fields is a field selector, such as "spec.nodeName=a" for the Pods of a Node; empty: all objects.
+	Fields string
 }
 
 // Identity tells one store behind an API server from another one at the same address: UIDs of objects that the server
@@ -125,8 +125,8 @@ type WatchOptions struct {
 	// (sendInitialEvents). The list is then at least as new as From; with From 0, as new as all writes before it. A
 	// server that has no streaming lists answers [ErrNoInitial].
 	Initial bool
-	// Name and NodeName are those of [ListOptions].
-	Name, NodeName string
+	// Name and Fields are those of [ListOptions].
+	Name, Fields string
 	// Opened is called once the server has accepted the watch, before any event; nil: not. An error ends the watch.
 	Opened func(Identity) error
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/selvage-net/selvage/backoff"
@@ -14,11 +15,12 @@ import (
 type Follower[T any] interface {
 	// Put takes in an object that is new or may have changed.
 	Put(T)
-	// Delete says that there is no such object any more.
-	Delete(Key)
-	// Synced says that all objects have been Put, and all that are gone were deleted. It is called after each list, and
-	// after the changes of each watch event from then on.
-	Synced()
+	// Delete says that there is no object with this name and UID any more. If another one has the name by now, that is
+	// Put afterwards.
+	Delete(k Key, uid string)
+	// Synced says that all objects have been Put, which are so many, and all that are gone were deleted. It is called
+	// after each list, and after the changes of each watch event from then on.
+	Synced(count int)
 }
 
 // Key names an object within a resource.
@@ -26,12 +28,23 @@ type Key struct{ Namespace, Name string }
 
 // FollowOptions say how objects are followed.
 type FollowOptions struct {
-	NodeName string // see [ListOptions]
+	Fields string // see [ListOptions]
 	// ListSpread is over how long the lists of all nodes are spread after a fault that affects them all. The zero value
 	// is none; see outage.Spread for what it means where there are many.
 	ListSpread time.Duration
+	// Absent says that the server need not have the resource, as it is with custom resources: there are no objects then,
+	// and they are looked for again after at most this time. 0: a resource that is absent is a failure.
+	Absent time.Duration
+	// Withdraw has all objects reported as deleted at the end.
+	Withdraw bool
 	// Trouble gets each failure, and the end of the failures; nil: one that logs.
-	Trouble *outage.Outage
+	Trouble Trouble
+}
+
+// Trouble takes note of failures, as [outage.Outage] does.
+type Trouble interface {
+	Failure(err error, kind string)
+	Over()
 }
 
 const (
@@ -56,7 +69,10 @@ var errSilent = errors.New("the watch is silent")
 // object that changed last is read as it was then. Of few objects it reads the list again, which shows all that a store
 // that was restored from a backup may have changed.
 func (r Reader[T]) Follow(ctx context.Context, o FollowOptions, to Follower[T]) error {
-	f := &following[T]{Reader: r, o: o, to: to, known: map[Key]struct{}{}}
+	f := &following[T]{Reader: r, o: o, to: to, known: map[Key]string{}}
+	if o.Withdraw {
+		defer f.withdraw()
+	}
 	if f.o.Trouble == nil {
 		f.o.Trouble = &outage.Outage{Log: r.client.opts.Log, Lost: "cannot watch " + r.resource.Name + "; retrying",
 			Back: r.resource.Name + " are watched again"}
@@ -75,6 +91,9 @@ func (r Reader[T]) Follow(ctx context.Context, o FollowOptions, to Follower[T]) 
 		switch {
 		case errors.Is(err, errAnew):
 			wait = max(wait, outage.Spread(o.ListSpread, len(f.known)))
+		case o.Absent > 0 && absent(err):
+			f.absent()
+			wait = outage.Jitter(o.Absent)
 		case !errors.Is(err, ErrEnded):
 			f.o.Trouble.Failure(err, string(ProblemOf(err).Reason))
 		}
@@ -94,8 +113,10 @@ type following[T any] struct {
 	o  FollowOptions
 	to Follower[T]
 
-	known  map[Key]struct{}
+	known  map[Key]string   // the UID of each object
 	listed map[Key]struct{} // of a list that is not complete yet
+	fresh  bool             // the list was read without a stream, and no watch was accepted since
+	missed bool             // the resource was absent the last time
 	begun  bool             // a list was handed over
 	seen   int64            // the version up to which all is known
 	mark   Key              // the object that changed last, and the version of that; 0: it was deleted
@@ -105,24 +126,29 @@ type following[T any] struct {
 // step goes on from where f is until something breaks. It always returns an error.
 func (f *following[T]) step(ctx context.Context) error {
 	if f.begun && len(f.known) > followFew {
-		if err := f.check(ctx); err != nil {
-			return err
-		}
-		return f.watch(ctx, WatchOptions{From: f.seen, NodeName: f.o.NodeName})
+		return f.watch(ctx, WatchOptions{From: f.seen, Fields: f.o.Fields})
 	}
 	f.begun, f.listed, f.marked = false, map[Key]struct{}{}, 0
-	err := f.watch(ctx, WatchOptions{Initial: true, NodeName: f.o.NodeName})
+	err := f.watch(ctx, WatchOptions{Initial: true, Fields: f.o.Fields})
 	if !errors.Is(err, ErrNoInitial) {
 		return err
 	}
 	if err := f.list(ctx); err != nil {
 		return err
 	}
-	return f.watch(ctx, WatchOptions{From: f.seen, NodeName: f.o.NodeName})
+	return f.watch(ctx, WatchOptions{From: f.seen, Fields: f.o.Fields})
 }
 
-// check asks whether the server has the history that was seen.
+// check asks whether the server has the history that was seen. It is called once a watch was accepted: one that begins
+// in the future of a store is silent, and the store may have been restored from a backup just before.
 func (f *following[T]) check(ctx context.Context) error {
+	if f.fresh && f.marked == 0 { // an empty list
+		_, err := f.List(ctx, ListOptions{NotOlderThan: f.seen, Fields: f.o.Fields}, func(PageOf[T]) error { return nil })
+		if errors.Is(err, ErrBehind) {
+			return errAnew
+		}
+		return err
+	}
 	of, version := f.resource, int64(0)
 	of.Namespace = f.mark.Namespace
 	o := ListOptions{Exactly: f.seen, Name: f.mark.Name}
@@ -144,7 +170,7 @@ func (f *following[T]) check(ctx context.Context) error {
 
 // list reads all objects without a stream.
 func (f *following[T]) list(ctx context.Context) error {
-	version, err := f.List(ctx, ListOptions{NodeName: f.o.NodeName}, func(p PageOf[T]) error {
+	version, err := f.List(ctx, ListOptions{Fields: f.o.Fields}, func(p PageOf[T]) error {
 		if p.First {
 			clear(f.listed)
 		}
@@ -157,6 +183,7 @@ func (f *following[T]) list(ctx context.Context) error {
 		return fmt.Errorf("list %s: %w", f.resource.Name, err)
 	}
 	f.complete(version)
+	f.fresh = true
 	return nil
 }
 
@@ -167,10 +194,14 @@ func (f *following[T]) watch(ctx context.Context, o WatchOptions) error {
 	silent := time.AfterFunc(f.client.opts.quiet, func() { cancel(errSilent) })
 	defer silent.Stop()
 	o.Opened = func(Identity) error {
-		if !o.Initial {
+		if o.Initial {
+			return nil
+		}
+		err := f.check(ctx)
+		if f.fresh = false; err == nil {
 			f.o.Trouble.Over()
 		}
-		return nil
+		return err
 	}
 	err := f.Watch(ctx, o, func(e EventOf[T]) error {
 		silent.Reset(f.client.opts.quiet)
@@ -205,7 +236,7 @@ func (f *following[T]) take(e *EventOf[T]) {
 		return
 	}
 	if f.listed == nil {
-		f.to.Synced()
+		f.to.Synced(len(f.known))
 	}
 }
 
@@ -215,7 +246,12 @@ func (f *following[T]) put(object T) {
 	if f.listed != nil {
 		f.listed[k] = struct{}{}
 	}
-	f.known[k] = struct{}{}
+	if uid, ok := f.known[k]; !ok || o.UID != uid && o.UID != "" {
+		if ok {
+			f.delete(k)
+		}
+		f.known[k] = o.UID
+	}
 	if o.Version >= f.marked {
 		f.mark, f.marked = k, o.Version
 	}
@@ -223,14 +259,15 @@ func (f *following[T]) put(object T) {
 }
 
 func (f *following[T]) delete(k Key) {
-	if _, ok := f.known[k]; !ok {
+	uid, ok := f.known[k]
+	if !ok {
 		return
 	}
 	delete(f.known, k)
 	if f.mark == k {
 		f.marked = 0
 	}
-	f.to.Delete(k)
+	f.to.Delete(k, uid)
 }
 
 // complete ends a list.
@@ -240,7 +277,33 @@ func (f *following[T]) complete(version int64) {
 			f.delete(k)
 		}
 	}
-	f.listed, f.begun, f.seen = nil, true, version
+	f.listed, f.begun, f.seen, f.missed = nil, true, version, false
 	f.o.Trouble.Over()
-	f.to.Synced()
+	f.to.Synced(len(f.known))
+}
+
+// absent reports whether an error means that the server does not have the resource. It has no Status then, if the
+// whole group is missing (apiserver, server/handler.go: http.NotFound).
+func absent(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Code == http.StatusNotFound
+}
+
+// absent notes that the server does not have the resource. Objects that are known are not forgotten at the first time:
+// a server that starts may not know all custom resources yet (before Kubernetes 1.23).
+func (f *following[T]) absent() {
+	if len(f.known) > 0 && !f.missed {
+		f.missed = true
+		return
+	}
+	f.listed = nil
+	f.complete(0)
+}
+
+// withdraw reports all objects as deleted.
+func (f *following[T]) withdraw() {
+	for k := range f.known {
+		f.delete(k)
+	}
+	f.to.Synced(len(f.known))
 }

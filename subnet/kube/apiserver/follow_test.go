@@ -16,13 +16,17 @@ import (
 
 // followed is a [Follower] that keeps a text of each object.
 type followed[T any] struct {
+	t    *testing.T
 	show func(T) (Key, string)
+	end  func()
+
+	first func() // called before the first Synced returns; nil: nothing is
 
 	mu      sync.Mutex
 	objects map[Key]string
 	synced  map[Key]string // as of the last Synced
 	count   int            // of Synced
-	deleted int
+	deleted []string       // UIDs
 }
 
 func (f *followed[T]) Put(o T) {
@@ -32,33 +36,53 @@ func (f *followed[T]) Put(o T) {
 	f.objects[k] = text
 }
 
-func (f *followed[T]) Delete(k Key) {
+func (f *followed[T]) Delete(k Key, uid string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.objects, k)
-	f.deleted++
+	f.deleted = append(f.deleted, uid)
 }
 
-func (f *followed[T]) Synced() {
+func (f *followed[T]) Synced(count int) {
+	if first := f.first; first != nil {
+		f.first = nil
+		first()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if count != len(f.objects) {
+		f.t.Errorf("%d objects are reported, and %d are known", count, len(f.objects))
+	}
 	f.synced = maps.Clone(f.objects)
 	f.count++
 }
 
 // follow follows objects until the test ends.
 func follow[T any](t *testing.T, r Reader[T], o FollowOptions, show func(T) (Key, string)) *followed[T] {
-	f := &followed[T]{show: show, objects: map[Key]string{}}
+	f := &followed[T]{t: t, show: show, objects: map[Key]string{}}
+	f.run(r, o)
+	return f
+}
+
+// run follows objects until the test ends, or until end is called.
+func (f *followed[T]) run(r Reader[T], o FollowOptions) {
+	t := f.t
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
+	ended := make(chan error, 1)
 	go func() { ended <- r.Follow(ctx, o, f) }()
-	t.Cleanup(func() {
+	f.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("Follow returned %v", err)
 		}
 	})
-	return f
+	t.Cleanup(f.end)
+}
+
+func (f *followed[T]) syncs() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count
 }
 
 // is waits until what is there, after a Synced, is what is wanted.
@@ -97,9 +121,10 @@ func TestFollowPods(t *testing.T) {
 			return Key{p.Namespace, p.Name}, text
 		}
 		all := follow(t, c.Pods(), FollowOptions{}, show)
-		own := follow(t, c.Pods(), FollowOptions{NodeName: "one"}, show)
+		own := follow(t, c.Pods(), FollowOptions{Fields: "spec.nodeName=one"}, show)
 		all.is(t, map[Key]string{})
 		own.is(t, map[Key]string{})
+		others := follow(t, c.Pods(), FollowOptions{Fields: "spec.nodeName!=one,spec.nodeName!=,status.phase!=Running"}, show)
 		pod := func(name, node string, host bool) {
 			t.Helper()
 			containers := func(name, restart string, ports ...map[string]any) []any {
@@ -129,11 +154,16 @@ func TestFollowPods(t *testing.T) {
 		a, two := Key{"default", "a"}, Key{"default", "b"}
 		all.is(t, map[Key]string{a: text("a", "one", false), two: text("b", "two", true)})
 		own.is(t, map[Key]string{a: text("a", "one", false)})
+		others.is(t, map[Key]string{two: text("b", "two", true)})
 		must[kubetest.Object](t)(b.admin.Patch(t.Context(), path+"/a/status", map[string]any{"status": map[string]any{
 			"phase": "Running", "podIP": "10.5.1.2", "podIPs": []any{map[string]any{"ip": "10.5.1.2"}, map[string]any{"ip": "fd00::2"}},
 			"startTime": "2026-01-02T03:04:05Z",
 		}}))
 		own.is(t, map[Key]string{a: "Running[10.5.1.2 fd00::2] 1767323045"})
+		must[kubetest.Object](t)(b.admin.Patch(t.Context(), path+"/b/status", map[string]any{"status": map[string]any{
+			"phase": "Running",
+		}}))
+		others.is(t, map[Key]string{})
 		if err := b.admin.DeleteAll(t.Context(), path+"?gracePeriodSeconds=0"); err != nil {
 			t.Fatal(err)
 		}
@@ -244,10 +274,118 @@ func TestFollowMany(t *testing.T) {
 			f.is(t, want)
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			if f.deleted != 2 {
-				t.Errorf("%d deletions were reported, want 2", f.deleted)
+			if len(f.deleted) != 2 {
+				t.Errorf("the deletions of %v were reported, want 2", f.deleted)
 			}
 		})
+	}
+}
+
+// TestFollowReplaced: an object that has another one's name by now is another object.
+func TestFollowReplaced(t *testing.T) {
+	s := standIn(t, kubetest.Options{})
+	admin := s.Admin()
+	admin.Client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // the server is restarted
+	create := func() kubetest.Object {
+		t.Helper()
+		return must[kubetest.Object](t)(admin.Create(t.Context(), "/api/v1/namespaces", object("Namespace", "v1", "a", nil)))
+	}
+	before := create()
+	saved := s.Backup()
+	if err := admin.DeleteAll(t.Context(), "/api/v1/namespaces"); err != nil {
+		t.Fatal(err)
+	}
+	after := create()
+	c := open(t, Options{URL: s.URL(), ServiceAccount: t.TempDir()})
+	f := follow(t, c.Labelled(Namespaces), FollowOptions{}, func(o Object) (Key, string) { return Key{o.Namespace, o.Name}, o.UID })
+	f.is(t, map[Key]string{{Name: "a"}: after.Metadata.UID})
+	s.Stop()
+	s.Restore(saved)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f.is(t, map[Key]string{{Name: "a"}: before.Metadata.UID})
+	if !slices.Equal(f.deleted, []string{after.Metadata.UID}) {
+		t.Errorf("deleted: %v, want %s", f.deleted, after.Metadata.UID)
+	}
+}
+
+// TestFollowBetween: a store that is restored from a backup between a list and the watch after it is noticed.
+func TestFollowBetween(t *testing.T) {
+	for _, names := range [][]string{nil, {"a"}} {
+		t.Run(fmt.Sprint(names), func(t *testing.T) {
+			t.Parallel()
+			s := standIn(t, kubetest.Options{NoStreamingLists: true})
+			admin := s.Admin()
+			admin.Client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // the server is restarted
+			const path = "/api/v1/namespaces"
+			create := func(name string) {
+				t.Helper()
+				must[kubetest.Object](t)(admin.Create(t.Context(), path, object("Namespace", "v1", name, nil)))
+			}
+			want := map[Key]string{}
+			for _, name := range names {
+				create(name)
+				want[Key{Name: name}] = ""
+			}
+			saved := s.Backup()
+			for range 5 {
+				create("gone")
+				if err := admin.DeleteAll(t.Context(), path+"/gone"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c := open(t, Options{URL: s.URL(), ServiceAccount: t.TempDir()})
+			f := followed[Object]{t: t, show: func(o Object) (Key, string) { return Key{o.Namespace, o.Name}, "" }, objects: map[Key]string{}}
+			f.first = func() {
+				s.Stop()
+				s.Restore(saved)
+				if err := s.Start(); err != nil {
+					t.Error(err)
+				}
+			}
+			f.run(c.Labelled(Namespaces), FollowOptions{})
+			eventually(t, func() string {
+				if f.syncs() < 1 {
+					return "no list"
+				}
+				return ""
+			})
+			create("late")
+			want[Key{Name: "late"}] = ""
+			f.is(t, want)
+		})
+	}
+}
+
+// TestFollowAbsent: a resource that the server does not have has no objects, until it has it. With Withdraw, nothing is
+// left at the end.
+func TestFollowAbsent(t *testing.T) {
+	const resource = "clusternetworkpolicies"
+	s := standIn(t, kubetest.Options{})
+	s.Lack(resource)
+	c := open(t, Options{URL: s.URL(), ServiceAccount: t.TempDir()})
+	r := Resource{Group: "policy.networking.k8s.io", Version: "v1beta1", Name: resource}
+	f := follow(t, c.Raw(r), FollowOptions{Absent: time.Millisecond, Withdraw: true}, func(o Raw) (Key, string) {
+		return Key{o.Namespace, o.Name}, ""
+	})
+	f.is(t, map[Key]string{})
+	s.Lack()
+	create := func(name string) {
+		t.Helper()
+		must[kubetest.Object](t)(s.Admin().Create(t.Context(), r.path(), object("ClusterNetworkPolicy", "v1", name, nil)))
+	}
+	create("a")
+	f.is(t, map[Key]string{{Name: "a"}: ""})
+	s.Lack(resource)
+	s.EndWatches()
+	f.is(t, map[Key]string{})
+	s.Lack()
+	create("b")
+	f.is(t, map[Key]string{{Name: "a"}: "", {Name: "b"}: ""})
+	f.end()
+	if len(f.synced) != 0 {
+		t.Errorf("%v is left", f.synced)
 	}
 }
 
@@ -285,6 +423,10 @@ func TestJSONMalformed(t *testing.T) {
 	if names, version, err := read(`{"kind":"XList","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"a","resourceVersion":"3"}}]}`); err != nil ||
 		version != 7 || !slices.Equal(names, []string{"a"}) {
 		t.Errorf("%v at %d, %v", names, version, err)
+	}
+	if names, version, err := read(`{"items":[{"metadata":{"name":"a","resourceVersion":"3"}}],"metadata":{"resourceVersion":"7"}}`); err != nil ||
+		version != 7 || !slices.Equal(names, []string{"a"}) {
+		t.Errorf("of a custom resource: %v at %d, %v", names, version, err)
 	}
 	if names, version, err := read(`{"metadata":{"resourceVersion":"7"},"items":null}`); err != nil || version != 7 || names != nil {
 		t.Errorf("without items: %v at %d, %v", names, version, err)

@@ -80,15 +80,35 @@ func (s jsonStream) more() (bool, error) {
 	return false, short(jsonError(err))
 }
 
+// maxHeld bounds the objects of a list that come before its metadata, in bytes.
+const maxHeld = 64 << 20
+
+// list decodes a list. In those of custom resources, of which the members are sorted (apimachinery,
+// unstructuredJSONScheme), the objects come before the metadata: they are held then.
 func (jsonCodec) list(r io.Reader, _ string, meta func(listMeta) error, item func(message) error) error {
 	s := newJSONStream(r)
 	if ok, err := s.opens('{'); err != nil || !ok {
 		return errors.Join(fmt.Errorf("%w: no list", ErrMalformed), err)
 	}
+	var held []message
+	known, size := false, 0
+	pass := func(m message) error {
+		if known {
+			return item(m)
+		}
+		if size += len(m.rest); size > maxHeld {
+			return fmt.Errorf("%w: a list with more than %d bytes before its metadata", ErrMalformed, maxHeld)
+		}
+		held = append(held, m)
+		return nil
+	}
 	for {
 		more, err := s.more()
-		if err != nil || !more {
+		if err != nil {
 			return err
+		}
+		if !more {
+			return each(held, item) // none, unless the list has no metadata
 		}
 		name, err := s.Token()
 		if err != nil {
@@ -96,9 +116,13 @@ func (jsonCodec) list(r io.Reader, _ string, meta func(listMeta) error, item fun
 		}
 		switch name {
 		case "metadata":
-			err = s.meta(meta)
+			if err = s.meta(meta); err == nil {
+				known = true
+				err = each(held, item)
+				held = nil
+			}
 		case "items":
-			err = s.items(item)
+			err = s.items(pass)
 		default:
 			var skipped json.RawMessage
 			err = s.value(&skipped)
@@ -107,6 +131,16 @@ func (jsonCodec) list(r io.Reader, _ string, meta func(listMeta) error, item fun
 			return short(err)
 		}
 	}
+}
+
+// each passes objects on.
+func each(objects []message, item func(message) error) error {
+	for _, m := range objects {
+		if err := item(m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // meta decodes a ListMeta.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // maxRestarts is how often a list begins again because the server has forgotten its version.
@@ -46,7 +47,7 @@ func (l *listing[T]) read(ctx context.Context, o ListOptions) error {
 // query returns the parameters for the next request.
 func (l *listing[T]) query(o ListOptions) url.Values {
 	q := url.Values{"limit": {strconv.Itoa(PageSize)}}
-	selectFields(q, o.Name, o.NodeName)
+	selectFields(q, o.Name, o.Fields)
 	switch {
 	case l.next != "": // it holds the version
 		q.Set("continue", l.next)
@@ -63,20 +64,18 @@ func (l *listing[T]) query(o ListOptions) url.Values {
 	return q
 }
 
-// selectFields restricts a list or a watch to the object of a name, and to the Pods of a Node; empty: it does not.
-func selectFields(q url.Values, name, node string) {
-	selector := ""
+// selectFields restricts a list or a watch to the object of a name, and to what a field selector selects; empty: it
+// does not.
+func selectFields(q url.Values, name, fields string) {
+	var terms []string
 	if name != "" {
-		selector = "metadata.name=" + name
+		terms = append(terms, "metadata.name="+name)
 	}
-	if node != "" {
-		if selector != "" {
-			selector += ","
-		}
-		selector += "spec.nodeName=" + node
+	if fields != "" {
+		terms = append(terms, fields)
 	}
-	if selector != "" {
-		q.Set("fieldSelector", selector)
+	if terms != nil {
+		q.Set("fieldSelector", strings.Join(terms, ","))
 	}
 }
 

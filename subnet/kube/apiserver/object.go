@@ -1,6 +1,9 @@
 package apiserver
 
-import "fmt"
+import (
+	"fmt"
+	"unique"
+)
 
 const (
 	maxName     = 253 // of what is a DNS subdomain, as all names are that are watched here
@@ -29,6 +32,9 @@ func (d decoder) labelled() decoder {
 	d.labels = true
 	return d
 }
+
+// intern returns a string of which equal ones share one copy.
+func intern(s string) string { return unique.Make(s).Value() }
 
 // object decodes a message whose first field is an ObjectMeta, as that of all objects is, and hands the others to
 // rest, if it is not nil.
@@ -65,6 +71,7 @@ func (d decoder) meta(m message, o *Object) (first error) {
 			o.Name, err = f.bytes.text("name", maxName)
 		case metaNamespace:
 			o.Namespace, err = f.bytes.text("namespace", maxName)
+			o.Namespace = intern(o.Namespace)
 		case metaUID:
 			o.UID, err = f.bytes.text("uid", maxUID)
 		case metaVersion:

@@ -33,6 +33,7 @@ func (p *Pod) spec(m message) error {
 		switch f.number {
 		case podSpecNodeName:
 			p.NodeName, err = f.bytes.text("nodeName", maxName)
+			p.NodeName = intern(p.NodeName)
 		case podSpecHostNetwork:
 			p.HostNetwork = f.num != 0
 		case podSpecContainers:

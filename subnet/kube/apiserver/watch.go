@@ -37,7 +37,7 @@ func (r Reader[T]) Watch(ctx context.Context, o WatchOptions, each func(EventOf[
 		"watch": {"1"}, "allowWatchBookmarks": {"true"},
 		"timeoutSeconds": {strconv.Itoa(max(1, int(lasts/time.Second)))},
 	}
-	selectFields(query, o.Name, o.NodeName)
+	selectFields(query, o.Name, o.Fields)
 	if o.From > 0 {
 		query.Set("resourceVersion", strconv.FormatInt(o.From, 10))
 	}

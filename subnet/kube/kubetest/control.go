@@ -1,5 +1,7 @@
 package kubetest
 
+import "slices"
+
 // What a test does to a server.
 
 // SetToken changes the token that requests have to carry.
@@ -15,6 +17,20 @@ func (s *Server) Deny(rights ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.denied = rights
+}
+
+// Lack makes the server lack resources, such as "clusternetworkpolicies", as a real one does without their
+// CustomResourceDefinition; without any, it has all. Their objects remain.
+func (s *Server) Lack(resources ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lacking = resources
+}
+
+func (s *Server) lacks(resource string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.lacking, resource)
 }
 
 // Reject answers the next so many requests with a status, such as 429, and Retry-After in seconds, unless that is 0.

@@ -140,6 +140,8 @@ func kindOf(t target) string {
 		return "Namespace"
 	case "networkpolicies":
 		return "NetworkPolicy"
+	case "clusternetworkpolicies":
+		return "ClusterNetworkPolicy"
 	}
 	return "Object"
 }

@@ -45,7 +45,8 @@ type Server struct {
 	token    string
 	identity [2]string // of flow control: see identify
 	denied   []string
-	frozen   int64 // the version of the cache that does not follow; 0: it does
+	lacking  []string // see Lack
+	frozen   int64    // the version of the cache that does not follow; 0: it does
 	rejects  []rejection
 	requests []Request
 	watches  int           // that are being answered
@@ -265,6 +266,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := s.admit(verb, t, known, r); err != nil {
 		s.fail(w, r, err)
+		return
+	}
+	if known && s.lacks(t.resource) {
+		http.NotFound(w, r)
 		return
 	}
 	var err error

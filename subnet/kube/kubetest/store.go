@@ -128,7 +128,7 @@ func (s *store) restore(b Backup) {
 }
 
 // selects reports whether a list or a watch includes an object: it is in the namespace, and matches the field selector,
-// of which metadata.name and spec.nodeName are known.
+// of which metadata.name, spec.nodeName and status.phase are known.
 func (t target) selects(r *http.Request, name string, o *object) bool {
 	if in, rest, namespaced := strings.Cut(name, "/"); namespaced {
 		if t.namespace != "" && in != t.namespace {
@@ -138,16 +138,19 @@ func (t target) selects(r *http.Request, name string, o *object) bool {
 	}
 	for term := range strings.SplitSeq(r.URL.Query().Get("fieldSelector"), ",") {
 		field, want, _ := strings.Cut(term, "=")
-		switch field {
-		case "metadata.name":
-			if name != want {
-				return false
-			}
-		case "spec.nodeName":
+		field, other := strings.CutSuffix(field, "!")
+		has := name
+		if part, of, nested := strings.Cut(field, "."); field == "" {
+			continue
+		} else if !nested || part != "metadata" {
 			f, err := o.fields()
-			if err != nil || text(sub(f, "spec"), "nodeName") != want {
+			if err != nil {
 				return false
 			}
+			has = text(sub(f, part), of)
+		}
+		if (has == want) == other {
+			return false
 		}
 	}
 	return true
