@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/selvage-net/selvage/backoff"
 )
 
 // minInterval is the shortest time between two calls of a Watch's function, so that a process that keeps changing a
@@ -68,6 +70,41 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 			if missing {
 				at.Reset(minInterval)
 			}
+		}
+	}
+}
+
+// ConfigMapLink is a symbolic link in a directory into which a ConfigMap is mounted. kubelet replaces it to change all
+// files at once, which are links through it (k8s.io/kubernetes, pkg/volume/util/atomic_writer.go): watch it too.
+const ConfigMapLink = "..data"
+
+// Keep calls changed as [Watch] does until ctx ends, and at least every interval besides: a file may be behind a symbolic
+// link that is not watched, or inotify(7) cannot be used. It makes the first call soon in any case.
+func Keep(ctx context.Context, interval time.Duration, changed func(), paths ...string) {
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		var again backoff.Backoff
+		for ctx.Err() == nil {
+			if err := Watch(ctx, changed, paths...); err == nil {
+				return
+			}
+			changed()
+			select {
+			case <-ctx.Done():
+			case <-time.After(again.Next(backoff.Policy{Min: time.Second, Max: interval}, time.Now())):
+			}
+		}
+	}()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			<-watching
+			return
+		case <-tick.C:
+			changed()
 		}
 	}
 }

@@ -13,15 +13,13 @@ import (
 
 	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network/filewatch"
-	"github.com/selvage-net/selvage/subnet/outage"
 )
 
 const (
 	// maxNetConf bounds what is read of the network config's file, in bytes. It is more than [subnet.ParseConfig]
 	// accepts.
 	maxNetConf = 1 << 20
-	// netConfPoll is how often the file is read if nothing says that it has changed: when it is behind a symbolic link
-	// that is not watched, or if inotify(7) cannot be used.
+	// netConfPoll is how often the file is read if nothing reports a change.
 	netConfPoll = time.Minute
 )
 
@@ -38,27 +36,14 @@ type netConf struct {
 
 func newNetConf(path string) *netConf { return &netConf{path: path, changed: make(chan struct{}, 1)} }
 
-// watch notifies of changes until ctx ends. A ConfigMap's files are symbolic links through ..data in their directory,
-// which kubelet replaces to change all of them at once (k8s.io/kubernetes, pkg/volume/util/atomic_writer.go): that name
-// is watched too.
+// watch notifies of changes until ctx ends.
 func (c *netConf) watch(ctx context.Context) {
-	notify := func() {
+	filewatch.Keep(ctx, netConfPoll, func() {
 		select {
 		case c.changed <- struct{}{}:
 		default:
 		}
-	}
-	var watching backoff.Backoff
-	go func() {
-		for ctx.Err() == nil {
-			// It fails if the user has no inotify instances left; the file is read now and then meanwhile.
-			_ = filewatch.Watch(ctx, notify, c.path, filepath.Join(filepath.Dir(c.path), "..data"))
-			outage.Sleep(ctx, watching.Next(backoff.Policy{Min: time.Second, Max: netConfPoll}, time.Now()))
-		}
-	}()
-	for outage.Sleep(ctx, netConfPoll) {
-		notify()
-	}
+	}, c.path, filepath.Join(filepath.Dir(c.path), filewatch.ConfigMapLink))
 }
 
 // read reads the file, and reports whether its content is another one than before. A file that does not exist is no
