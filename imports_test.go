@@ -59,7 +59,7 @@ func layers() []layer {
 		// The edges: files, stores, the kernel. A store knows nothing of the kernel, nor the kernel of stores.
 		{name: "file replacement", packages: []string{"subnet/wholefile"}, external: []string{renameio}},
 		{name: "files", packages: []string{"network/filewatch", "subnet/attachment", "subnet/cache",
-			"subnet/subnetfile"}, below: []string{"domain", "file replacement"},
+			"subnet/subnetfile"}, below: []string{"backoff", "domain", "file replacement"},
 			external: []string{renameio, "github.com/fsnotify/fsnotify"}},
 		{name: "stores' parts", packages: []string{"subnet/outage"}, below: []string{"backoff"}, external: []string{logrus}},
 		{name: "stores", packages: []string{"subnet/etcd"}, below: []string{"backoff", "domain", "stores' parts"},
@@ -67,6 +67,9 @@ func layers() []layer {
 		{name: "API server", packages: []string{"subnet/kube/apiserver"}, below: []string{"backoff", "domain", "stores' parts"},
 			external: []string{"google.golang.org/protobuf/encoding/protowire", "sigs.k8s.io/yaml", logrus},
 			never:    []string{netlink, "go.etcd.io"}},
+		{name: "policies' feed", packages: []string{"network/feed"},
+			below:    []string{"backoff", "domain", "policies", "policies in files", "files", "stores' parts", "API server"},
+			external: []string{logrus}, never: []string{netlink, "go.etcd.io"}},
 		{name: "Kubernetes store", packages: []string{"subnet/kube"},
 			below: []string{"backoff", "domain", "files", "stores' parts", "API server"}, external: []string{logrus},
 			never: []string{netlink, "go.etcd.io"}},

@@ -7,7 +7,7 @@ $(KUBERNETES): bin/k8s/%: dist/k8slab/tools/go.mod dist/k8slab/tools/go.sum
 		-ldflags "$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$$version" k8s.io/kubernetes/cmd/$*
 .PHONY: test-kube k8slab e2e-kubernetes packages-kubernetes
 test-kube: build tools bin/k8s/kube-apiserver ## test store and manifest with a real kube-apiserver; 5 minutes
-	@SELVAGE_TEST_KUBE=1 $(RUN_GO) test -count=1 ./subnet/kube/...
+	@SELVAGE_TEST_KUBE=1 $(RUN_GO) test -count=1 ./subnet/kube/... ./network/feed
 	@$(RUN_GO) test -count=1 -tags kube ./dist/kubernetes
 	@cd dist/bench && SELVAGE_TEST_KUBE=1 $(RUN_GO) test -count=1 -run TestKube .
 k8slab: # the suite, and the programs of its pods
