@@ -1,10 +1,12 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/selvage-net/selvage/backoff"
@@ -119,16 +121,25 @@ type following[T any] struct {
 	missed bool             // the resource was absent the last time
 	begun  bool             // a list was handed over
 	seen   int64            // the version up to which all is known
-	mark   Key              // the object that changed last, and the version of that; 0: it was deleted
-	marked int64
+	marks  []mark           // of what changed last and still exists, the last one at the end
 }
+
+// mark is an object, and the version at which it changed.
+type mark struct {
+	key     Key
+	version int64
+}
+
+// markCount is of how many objects it is known when they changed. One would do if objects were never deleted: a deletion
+// leaves nothing that a server could be asked for.
+const markCount = 8
 
 // step goes on from where f is until something breaks. It always returns an error.
 func (f *following[T]) step(ctx context.Context) error {
 	if f.begun && len(f.known) > followFew {
 		return f.watch(ctx, WatchOptions{From: f.seen, Fields: f.o.Fields})
 	}
-	f.begun, f.listed, f.marked = false, map[Key]struct{}{}, 0
+	f.begun, f.listed, f.marks = false, map[Key]struct{}{}, nil
 	err := f.watch(ctx, WatchOptions{Initial: true, Fields: f.o.Fields})
 	if !errors.Is(err, ErrNoInitial) {
 		return err
@@ -142,16 +153,21 @@ func (f *following[T]) step(ctx context.Context) error {
 // check asks whether the server has the history that was seen. It is called once a watch was accepted: one that begins
 // in the future of a store is silent, and the store may have been restored from a backup just before.
 func (f *following[T]) check(ctx context.Context) error {
-	if f.fresh && f.marked == 0 { // an empty list
+	if f.fresh && len(f.marks) == 0 { // an empty list
 		_, err := f.List(ctx, ListOptions{NotOlderThan: f.seen, Fields: f.o.Fields}, func(PageOf[T]) error { return nil })
 		if errors.Is(err, ErrBehind) {
 			return errAnew
 		}
 		return err
 	}
+	if len(f.marks) == 0 {
+		f.begun = false
+		return errAnew
+	}
+	last := f.marks[len(f.marks)-1]
 	of, version := f.resource, int64(0)
-	of.Namespace = f.mark.Namespace
-	o := ListOptions{Exactly: f.seen, Name: f.mark.Name}
+	of.Namespace = last.key.Namespace
+	o := ListOptions{Exactly: f.seen, Name: last.key.Name}
 	_, err := f.client.List(ctx, of, o, func(p Page) error {
 		for _, o := range p.Objects {
 			version = o.Version
@@ -159,7 +175,7 @@ func (f *following[T]) check(ctx context.Context) error {
 		return nil
 	})
 	switch {
-	case errors.Is(err, ErrExpired), errors.Is(err, ErrBehind), err == nil && (version != f.marked || version == 0):
+	case errors.Is(err, ErrExpired), errors.Is(err, ErrBehind), err == nil && version != last.version:
 		f.begun = false
 		return errAnew
 	case err != nil:
@@ -252,9 +268,7 @@ func (f *following[T]) put(object T) {
 		}
 		f.known[k] = o.UID
 	}
-	if o.Version >= f.marked {
-		f.mark, f.marked = k, o.Version
-	}
+	f.mark(k, o.Version)
 	f.to.Put(object)
 }
 
@@ -264,10 +278,21 @@ func (f *following[T]) delete(k Key) {
 		return
 	}
 	delete(f.known, k)
-	if f.mark == k {
-		f.marked = 0
-	}
+	f.marks = slices.DeleteFunc(f.marks, func(m mark) bool { return m.key == k })
 	f.to.Delete(k, uid)
+}
+
+// mark notes when an object has changed.
+func (f *following[T]) mark(k Key, version int64) {
+	if version == 0 || len(f.marks) == markCount && version < f.marks[0].version {
+		return
+	}
+	f.marks = slices.DeleteFunc(f.marks, func(m mark) bool { return m.key == k })
+	at, _ := slices.BinarySearchFunc(f.marks, version, func(m mark, v int64) int { return cmp.Compare(m.version, v) })
+	f.marks = slices.Insert(f.marks, at, mark{k, version})
+	if len(f.marks) > markCount {
+		f.marks = slices.Delete(f.marks, 0, 1)
+	}
 }
 
 // complete ends a list.

@@ -251,6 +251,18 @@ func TestFollowMany(t *testing.T) {
 			change("late")
 			want[Key{Name: "late"}] = ""
 			f.is(t, want)
+			change("gone") // a deletion leaves nothing to ask for, so another object is
+			if err := admin.DeleteAll(t.Context(), "/api/v1/namespaces/gone"); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() string {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				if len(f.deleted) != 1 {
+					return "a deletion"
+				}
+				return ""
+			})
 			s.Requests()
 			s.Stop()
 			if err := s.Start(); err != nil {
@@ -274,8 +286,8 @@ func TestFollowMany(t *testing.T) {
 			f.is(t, want)
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			if len(f.deleted) != 2 {
-				t.Errorf("the deletions of %v were reported, want 2", f.deleted)
+			if len(f.deleted) != 3 {
+				t.Errorf("the deletions of %v were reported, want 3", f.deleted)
 			}
 		})
 	}
