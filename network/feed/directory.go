@@ -35,7 +35,7 @@ const (
 type DirectoryOptions struct {
 	Dir    string
 	Sink   Sink
-	Report *Report // gets what there is to report; nil: nobody asks
+	Report *Report // gets what there is to report; may be nil
 	Log    logrus.FieldLogger
 }
 

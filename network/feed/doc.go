@@ -7,9 +7,9 @@
 //
 // # Kubernetes
 //
-// A node always follows namespaces (their metadata alone), NetworkPolicies, ClusterNetworkPolicies if the API server has
-// them, and its own pods. The pods of all other nodes are most of it. They are followed only while a policy that selects
-// a pod of this node names other pods, and for a while after.
+// A node always follows namespaces (their metadata alone), NetworkPolicies, ClusterNetworkPolicies if the API server
+// has them, and its own pods. The pods of all other nodes are most of it. They are followed only while a policy that
+// selects a pod of this node names other pods, and for a while after.
 //
 // What was seen stays in force: an API server that cannot be reached, that restarts, forgets its history or is restored
 // from a backup removes nothing. An object is removed when the API server reports its deletion, or when a complete list
@@ -18,9 +18,9 @@
 // # What is handed over when
 //
 // A pod of this node is handed over once its namespace is known, since a ClusterNetworkPolicy selects no namespace that
-// is not known. Objects of other kinds are handed over as they arrive. The sink is told that it is in sync once all
-// first lists are complete, and that it is not while it needs the pods of other nodes and they are not all known:
-// without them a policy would deny what it allows.
+// is not known. Objects of other kinds are handed over as they arrive. The sink is in sync once all first
+// lists are complete, and is not while it needs the pods of other nodes and they are not all known: without them a
+// policy would deny what it allows.
 //
 // # Memory
 //

@@ -49,7 +49,7 @@ type KubernetesOptions struct {
 	// ListSpread is over how long the lists of all nodes are spread after a fault that affects them all; see
 	// [apiserver.FollowOptions].
 	ListSpread time.Duration
-	Report     *Report // gets what there is to report; nil: nobody asks
+	Report     *Report // gets what there is to report; may be nil
 	Log        logrus.FieldLogger
 
 	// For tests, which cannot wait for what a node can.

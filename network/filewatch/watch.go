@@ -78,8 +78,8 @@ func Watch(ctx context.Context, changed func(), paths ...string) error {
 // files at once, which are links through it (k8s.io/kubernetes, pkg/volume/util/atomic_writer.go): watch it too.
 const ConfigMapLink = "..data"
 
-// Keep calls changed as [Watch] does until ctx ends, and at least every interval besides: a file may be behind a symbolic
-// link that is not watched, or inotify(7) cannot be used. It makes the first call soon in any case.
+// Keep calls changed as [Watch] does until ctx ends, and at least every interval besides: a file may be behind a
+// symbolic link that is not watched, or inotify(7) cannot be used. It makes the first call soon in any case.
 func Keep(ctx context.Context, interval time.Duration, changed func(), paths ...string) {
 	watching := make(chan struct{})
 	go func() {

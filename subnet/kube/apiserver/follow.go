@@ -130,8 +130,8 @@ type mark struct {
 	version int64
 }
 
-// markCount is of how many objects it is known when they changed. One would do if objects were never deleted: a deletion
-// leaves nothing that a server could be asked for.
+// markCount is of how many objects it is known when they changed. One would do if objects were never deleted: a
+// deletion leaves nothing that a server could be asked for.
 const markCount = 8
 
 // step goes on from where f is until something breaks. It always returns an error.
