@@ -93,6 +93,86 @@ func (c *Conn) Of(a netip.Addr) (flows []Flow, err error) {
 	return flows, nil
 }
 
+// OfAny lists the entries in which any of some addresses is the source of the first packet or of the answers. It walks
+// once over all entries of each family that the addresses have: see [Conn.Of] for few addresses.
+func (c *Conn) OfAny(addresses map[netip.Addr]bool) (flows []Flow, err error) {
+	var families [2]netip.Addr // one address of each
+	for a := range addresses {
+		families[a.BitLen()/128] = a
+	}
+	for _, a := range families {
+		if !a.IsValid() {
+			continue
+		}
+		err := c.each(a, nil, func(message []byte) {
+			if f, ok := decode(message); ok && (addresses[f.Source.Addr()] || addresses[f.ReplySource.Addr()]) {
+				flows = append(flows, f)
+			}
+		}, func(message []byte) bool { return mentions(message, addresses) })
+		if err != nil {
+			return nil, fmt.Errorf("list the connections: %w", err)
+		}
+	}
+	return flows, nil
+}
+
+// mentions reports whether a source in an entry is one of the addresses. It decodes no more than that.
+func mentions(message []byte, addresses map[netip.Addr]bool) (found bool) {
+	if len(message) < sizeofNfgenmsg {
+		return false
+	}
+	walk(message[sizeofNfgenmsg:], func(typ uint16, tuple []byte) {
+		if typ != ctaTupleOrig && typ != ctaTupleReply {
+			return
+		}
+		walk(tuple, func(typ uint16, ip []byte) {
+			if typ != ctaTupleIP {
+				return
+			}
+			walk(ip, func(typ uint16, value []byte) {
+				if a, ok := netip.AddrFromSlice(value); ok && typ%2 == 1 && addresses[a] { // 1 and 3 are sources
+					found = true
+				}
+			})
+		})
+	})
+	return found
+}
+
+// walk calls each for the attributes in b, without an allocation.
+func walk(b []byte, each func(typ uint16, value []byte)) {
+	const typeMask = 1<<14 - 1 // NLA_TYPE_MASK
+	for len(b) >= unix.SizeofNlAttr {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofNlAttr || length > len(b) {
+			return
+		}
+		each(binary.NativeEndian.Uint16(b[2:])&typeMask, b[unix.SizeofNlAttr:length])
+		b = b[min(len(b), (length+3)&^3):]
+	}
+}
+
+// each calls handle for the entries of an address's family that pass a test. The kernel leaves out what does not match
+// the attributes, if it can.
+func (c *Conn) each(a netip.Addr, attrs []byte, handle func(message []byte), passes func(message []byte) bool) error {
+	if err := c.socket.SetDeadline(time.Now().Add(replyTimeout)); err != nil {
+		return err
+	}
+	_, err := c.socket.Send(request(msgGet, netlink.Dump, a, attrs))
+	if err != nil {
+		return explain(err)
+	}
+	for m, err := range c.socket.ReceiveIter() {
+		if err != nil {
+			return explain(err)
+		}
+		if passes(m.Data) {
+			handle(m.Data)
+		}
+	}
+	return nil
+}
+
 const unfiltered = 0
 
 // list lists the entries with a source in one direction, at least: a kernel before 5.8 ignores the filter.
@@ -115,19 +195,12 @@ func (c *Conn) list(a netip.Addr, tuple uint16) (flows []Flow, err error) {
 	if err != nil {
 		return nil, err
 	}
-	replies, err := c.execute(msgGet, netlink.Dump, a, attrs)
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range replies {
-		if !bytes.Contains(m.Data, a.AsSlice()) { // saves decoding most of an unfiltered list
-			continue
-		}
-		if f, ok := decode(m.Data); ok {
+	wanted := a.AsSlice()
+	return flows, c.each(a, attrs, func(message []byte) {
+		if f, ok := decode(message); ok {
 			flows = append(flows, f)
 		}
-	}
-	return flows, nil
+	}, func(message []byte) bool { return bytes.Contains(message, wanted) }) // saves decoding most of an unfiltered list
 }
 
 // Delete deletes an entry, if it is still there. Its id does not always tell it from another one with the same
@@ -141,36 +214,39 @@ func (c *Conn) Delete(f Flow) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.execute(msgDelete, netlink.Acknowledge, f.Source.Addr(), attrs)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := c.socket.SetDeadline(time.Now().Add(replyTimeout)); err != nil {
+		return err
+	}
+	_, err = c.socket.Execute(request(msgDelete, netlink.Acknowledge, f.Source.Addr(), attrs))
+	if err = explain(err); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete the connection of %s to %s: %w", f.Source, f.Destination, err)
 	}
 	return nil
 }
 
-func (c *Conn) execute(typ netlink.HeaderType, flags netlink.HeaderFlags, a netip.Addr, attrs []byte) (
-	replies []netlink.Message, err error,
-) {
-	if err := c.socket.SetDeadline(time.Now().Add(replyTimeout)); err != nil {
-		return nil, err
-	}
+// request returns a message about entries of an address's family.
+func request(typ netlink.HeaderType, flags netlink.HeaderFlags, a netip.Addr, attrs []byte) netlink.Message {
 	family := byte(unix.AF_INET)
 	if a.Is6() {
 		family = unix.AF_INET6
 	}
-	replies, err = c.socket.Execute(netlink.Message{
+	return netlink.Message{
 		Header: netlink.Header{Type: typ, Flags: netlink.Request | flags},
 		Data:   append([]byte{family, 0, 0, 0}, attrs...), // struct nfgenmsg
-	})
+	}
+}
+
+const sizeofNfgenmsg = 4
+
+func explain(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		err = errno.With(err, "connection tracking needs the capability NET_ADMIN")
 	}
-	return replies, err
+	return err
 }
 
 // decode decodes an entry.
 func decode(message []byte) (f Flow, ok bool) {
-	const sizeofNfgenmsg = 4
 	if len(message) < sizeofNfgenmsg {
 		return f, false
 	}

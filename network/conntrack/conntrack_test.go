@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	vishvananda "github.com/vishvananda/netlink"
@@ -118,6 +119,46 @@ func TestOf(t *testing.T) {
 	}
 }
 
+// TestOfAny lists the entries of several pods, each once.
+func TestOfAny(t *testing.T) {
+	h := newHost(t)
+	for _, e := range [][3]string{
+		{"10.5.1.2:4000", "10.5.2.2:53", "10.5.2.2:53"},
+		{"10.5.1.2:4001", "10.96.0.1:53", "10.5.1.3:53"},
+		{"10.5.2.2:4000", "10.96.0.1:53", "10.5.1.3:53"},
+		{"10.5.2.3:4000", "10.5.2.4:53", "10.5.2.4:53"},
+		{"[fd00:5:1::2]:4000", "[fd00:5:2::2]:53", "[fd00:5:2::2]:53"},
+		{"[fd00:5:1::3]:4000", "[fd00:5:2::2]:53", "[fd00:5:2::2]:53"},
+	} {
+		h.add(e[0], e[1], e[2])
+	}
+	for _, tt := range []struct {
+		addresses, want string
+	}{
+		{"", ""},
+		{"10.5.1.2 10.5.1.3", "10.5.1.2:4000 10.5.1.2:4001 10.5.2.2:4000"},
+		{"10.5.2.4 fd00:5:1::2 10.5.2.2", "10.5.1.2:4000 10.5.2.2:4000 10.5.2.3:4000 [fd00:5:1::2]:4000"},
+		{"10.96.0.1 fd00:5:2::2", "[fd00:5:1::2]:4000 [fd00:5:1::3]:4000"},
+	} {
+		addresses := map[netip.Addr]bool{}
+		for _, a := range strings.Fields(tt.addresses) {
+			addresses[netip.MustParseAddr(a)] = true
+		}
+		flows, err := h.conn.OfAny(addresses)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range flows {
+			got = append(got, f.Source.String())
+		}
+		slices.Sort(got)
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: %q, want %q", tt.addresses, got, tt.want)
+		}
+	}
+}
+
 // TestDelete deletes one entry of each family and no other, and one that is gone.
 func TestDelete(t *testing.T) {
 	h := newHost(t)
@@ -166,7 +207,10 @@ func TestNotPermitted(t *testing.T) {
 // FuzzDecode takes any bytes for an entry.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte{2, 0, 0, 0, 8, 0, 1, 128, 4, 0, 1, 128})
-	f.Fuzz(func(t *testing.T, message []byte) { decode(message) })
+	f.Fuzz(func(t *testing.T, message []byte) {
+		decode(message)
+		mentions(message, nil)
+	})
 }
 
 // BenchmarkOf lists 10 entries of an address among 50,000, here and with the library.
@@ -197,6 +241,14 @@ func BenchmarkOf(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if flows, err := h.conn.Of(a); err != nil || len(flows) != 10 {
+					b.Fatal(len(flows), err)
+				}
+			}
+		})
+		b.Run(f.name+"/any", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if flows, err := h.conn.OfAny(map[netip.Addr]bool{a: true}); err != nil || len(flows) != 10 {
 					b.Fatal(len(flows), err)
 				}
 			}

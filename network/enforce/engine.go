@@ -55,6 +55,7 @@ type Engine struct {
 	wake    chan struct{} // size one: something is to be applied
 	broken  chan struct{} // size one: another process has changed a table
 	peers   chan struct{} // size one: NeedsPeers has changed
+	cutter  chan struct{} // size one: connections are to be judged again
 
 	mu       sync.Mutex
 	compiler *policy.Compiler
@@ -68,6 +69,11 @@ type Engine struct {
 	passed   chan struct{} // closed after a pass
 
 	version, applied uint64 // of the objects and attachments: the last one, and the last one that is in the kernel
+
+	concerned   map[netip.Addr]bool        // their connections are to be judged again
+	cuts        map[ruleset.Flow]time.Time // answers that are denied, and since when
+	cutsChanged bool
+	cutCount    uint64 // connections that were cut
 
 	attachments    uint64 // so many there were
 	sourcesChanged bool   // since the last pass
@@ -96,6 +102,7 @@ func New(o Options) (*Engine, error) {
 		options: o, conn: conn, wake: make(chan struct{}, 1), broken: make(chan struct{}, 1),
 		peers: make(chan struct{}, 1), compiler: policy.NewCompiler(o.Node), local: map[string]policy.Pod{},
 		attached: map[string]*attached{}, closed: map[netip.Addr]bool{}, passed: make(chan struct{}),
+		cutter: make(chan struct{}, 1), concerned: map[netip.Addr]bool{}, cuts: map[ruleset.Flow]time.Time{},
 		ended: make(chan struct{}),
 	}
 	options := ruleset.Options{Reject: o.Reject, LogGroup: o.LogGroup}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/selvage-net/selvage/backoff"
@@ -45,6 +46,10 @@ func (p *pass) run(ctx context.Context) error {
 		}
 	}()
 	p.adopt()
+	p.adoptCuts()
+	var cutting sync.WaitGroup
+	defer cutting.Wait()
+	cutting.Go(func() { p.cut(ctx) })
 	resync := time.NewTicker(p.options.Resync)
 	defer resync.Stop()
 	for {
@@ -69,6 +74,9 @@ func (p *pass) run(ctx context.Context) error {
 			for _, k := range p.keepers() {
 				k.resync()
 			}
+			p.mu.Lock()
+			p.cutsChanged = len(p.cuts) > 0 // some have been for long enough
+			p.mu.Unlock()
 		}
 	}
 }
@@ -116,7 +124,12 @@ func (p *pass) gather() (d desired) {
 		changes := p.compiler.Changes()
 		p.dirty = p.dirty || !changes.Empty() || !p.known
 		p.known = true
-		p.rules.Apply(changes)
+		p.concern(p.rules.Apply(changes))
+		if p.cutsChanged || len(p.cuts) > 0 && !changes.Empty() { // a change can allow what is cut
+			p.cutsChanged = false
+			p.rules.Cut(p.keptCuts(time.Now()))
+			p.dirty = true
+		}
 		for _, x := range p.attached {
 			if _, ok := p.podOf(x); ok && !x.inSync {
 				d.candidates = append(d.candidates, x)
@@ -217,6 +230,9 @@ func (p *pass) finish(d desired, r result) {
 			x.inSync = true
 		}
 		p.applied = d.version
+		if len(p.concerned) > 0 {
+			notify(p.cutter)
+		}
 	}
 	p.closingsApplied, p.closingErr = d.closings, r.closing
 	before := p.state

@@ -16,6 +16,7 @@ type State struct {
 	Waiting                int          // attachments whose rules are not in the kernel, and are not ignored
 	Closed                 []netip.Addr // that are denied everything until their rules are in the kernel, sorted
 	Repairs                uint64       // passes that repaired external changes
+	Cut                    uint64       // connections that were cut because policies deny them
 	Failures               []Failure
 }
 
@@ -46,6 +47,7 @@ func (s State) equal(o State) bool {
 func (p *pass) newState(d desired, r result) State {
 	s := State{
 		Synced: p.synced, Enforcing: d.enforcing, NeedsPeers: p.needs, Pods: len(p.local), Repairs: p.state.Repairs,
+		Cut: p.cutCount,
 	}
 	s.Sets, s.Elements, s.Chains = p.rules.Size()
 	for _, x := range p.attached {

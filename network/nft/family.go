@@ -114,6 +114,26 @@ func (f Family) FromTo(set string) []expr.Any {
 		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set})
 }
 
+// KeyOfFlow is the type of a connection in one direction: source, destination, protocol, source port and destination
+// port, concatenated: see [Key].
+func (f Family) KeyOfFlow() nftables.SetDatatype {
+	return nftables.MustConcatSetType(f.Key, f.Key, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeInetService)
+}
+
+// OfFlow matches packets of the family that are of a connection, in the direction, in a set. Packets without ports are
+// in none.
+func (f Family) OfFlow(set string) []expr.Any {
+	port := func(offset, register uint32) expr.Any {
+		return &expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2, DestRegister: register}
+	}
+	words := f.Key.Bytes / 4
+	at := func(word uint32) uint32 { return register(unix.NFT_REG32_00 + word) }
+	return append(f.load(f.src),
+		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: f.dst, Len: f.Key.Bytes, DestRegister: at(words)},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at(2 * words)}, port(0, at(2*words+1)), port(2, at(2*words+2)),
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set})
+}
+
 // register returns the number by which the kernel lists a register of four bytes (nft_dump_register): if it is the
 // first part of one of 16 bytes, that one's. A rule with the other number would not read back as written.
 func register(n uint32) uint32 {

@@ -14,8 +14,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// baseChains returns the base chains, and what they share.
-func (o Options) baseChains() []nft.Chain {
+// baseChains returns the base chains, and what they share. A packet passes both, so that one of them cuts.
+func (o Options) baseChains(cutting []nft.Rule) []nft.Chain {
 	var egress, ingress []nft.Rule
 	for _, f := range subnet.Families() {
 		of := nft.Families()[f]
@@ -25,7 +25,7 @@ func (o Options) baseChains() []nft.Chain {
 			Exprs: of.SwitchTo(policy.DispatchName(policy.Ingress, f))})
 	}
 	return append(o.shared(),
-		base(egressChain, priority, slices.Concat(always(), egress)...),
+		base(egressChain, priority, slices.Concat(always(), cutting, egress)...),
 		base(ingressChain, priority, slices.Concat(always(), ingress)...))
 }
 

@@ -27,19 +27,27 @@ type Ruleset struct {
 	options Options
 	sets    map[string]nft.Set
 	chains  map[string]nft.Chain
-	names   [2][]string // of sets and chains, sorted; nil: not known
+	names   [2][]string         // of sets and chains, sorted; nil: not known
+	calls   map[string][]string // which chains a chain jumps to
+	denies  map[string][]string // which sets a chain looks up to do anything but allow
+	cuts    [2][]nft.Element    // by family
 }
 
 // New returns the ruleset of an empty table.
 func New(o Options) *Ruleset {
-	return &Ruleset{options: o, sets: map[string]nft.Set{}, chains: map[string]nft.Chain{}}
+	return &Ruleset{
+		options: o, sets: map[string]nft.Set{}, chains: map[string]nft.Chain{},
+		calls: map[string][]string{}, denies: map[string][]string{},
+	}
 }
 
 // Empty reports whether no policy selects a pod of this node. Then no table is needed.
 func (r *Ruleset) Empty() bool { return len(r.chains) == 0 }
 
-// Apply applies what a compiler changed. Its cost depends on the size of the sets and chains that change.
-func (r *Ruleset) Apply(c policy.Changes) {
+// Apply applies what a compiler changed. Its cost depends on the size of the sets and chains that change. It returns the
+// addresses whose connections may have been allowed before and be denied now, in any order, some several times.
+func (r *Ruleset) Apply(c policy.Changes) (concerned []netip.Addr) {
+	concerned = r.concerned(c)
 	for name, s := range c.Sets {
 		if s.Removed {
 			delete(r.sets, name)
@@ -57,14 +65,18 @@ func (r *Ruleset) Apply(c policy.Changes) {
 	for name, ch := range c.Chains {
 		if ch == nil {
 			delete(r.chains, name)
+			delete(r.calls, name)
+			delete(r.denies, name)
 			r.names[1] = nil
 			continue
 		}
+		r.note(ch)
 		if _, known := r.chains[name]; !known {
 			r.names[1] = nil
 		}
 		r.chains[name] = nft.Chain{Name: name, Rules: r.options.rules(ch)}
 	}
+	return concerned
 }
 
 // Content returns the table. Lists of elements and rules that have not changed are the same ones in memory as before,
@@ -80,7 +92,9 @@ func (r *Ruleset) Content() nft.Content {
 	for _, name := range r.names[0] {
 		c.Sets = append(c.Sets, r.sets[name])
 	}
-	c.Chains = append(c.Chains, r.options.baseChains()...)
+	cuts, cutting := r.cutting()
+	c.Sets = append(c.Sets, cuts...)
+	c.Chains = append(c.Chains, r.options.baseChains(cutting)...)
 	for _, name := range r.names[1] {
 		c.Chains = append(c.Chains, r.chains[name])
 	}
