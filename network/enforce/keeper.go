@@ -80,7 +80,10 @@ func (k *keeper) watch(ctx context.Context) {
 			}
 		}
 	}()
-	<-started
+	select {
+	case <-started:
+	case <-done: // ctx has ended
+	}
 	k.stop = func() { cancel(); <-done }
 }
 
