@@ -124,7 +124,9 @@ func (e *Engine) cutNow(ctx context.Context) (number int, err error) {
 }
 
 // denyAnswers returns the connections that are denied. version is that in which the answers on them are denied, too.
-func (e *Engine) denyAnswers(flows []conntrack.Flow, own map[netip.Addr]bool) (denied []conntrack.Flow, version uint64) {
+func (e *Engine) denyAnswers(flows []conntrack.Flow, own map[netip.Addr]bool) (
+	denied []conntrack.Flow, version uint64,
+) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := time.Now()
@@ -133,7 +135,9 @@ func (e *Engine) denyAnswers(flows []conntrack.Flow, own map[netip.Addr]bool) (d
 			continue
 		}
 		denied = append(denied, f)
-		answer := ruleset.Flow{Source: f.ReplySource, Destination: f.ReplyDestination, Protocol: policy.Protocol(f.Protocol)}
+		answer := ruleset.Flow{
+			Source: f.ReplySource, Destination: f.ReplyDestination, Protocol: policy.Protocol(f.Protocol),
+		}
 		// Answers to another address than the first packet's come to this node, which translates them back.
 		if answer.Protocol.HasPorts() && f.ReplyDestination == f.Source {
 			e.cuts[answer] = now

@@ -75,6 +75,8 @@ type Engine struct {
 	cutsChanged bool
 	cutCount    uint64 // connections that were cut
 
+	dropped dropped
+
 	attachments    uint64 // so many there were
 	sourcesChanged bool   // since the last pass
 	// Calls of Isolate are numbered: the last one, the last one that a pass has seen, and the error of that pass.
@@ -103,7 +105,7 @@ func New(o Options) (*Engine, error) {
 		peers: make(chan struct{}, 1), compiler: policy.NewCompiler(o.Node), local: map[string]policy.Pod{},
 		attached: map[string]*attached{}, closed: map[netip.Addr]bool{}, passed: make(chan struct{}),
 		cutter: make(chan struct{}, 1), concerned: map[netip.Addr]bool{}, cuts: map[ruleset.Flow]time.Time{},
-		ended: make(chan struct{}),
+		dropped: dropped{added: make(chan struct{})}, ended: make(chan struct{}),
 	}
 	options := ruleset.Options{Reject: o.Reject, LogGroup: o.LogGroup}
 	e.pass = pass{
@@ -172,6 +174,13 @@ func (e *Engine) Verdict(p policy.Packet) [2]policy.Verdict {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return policy.Judge(e.compiler, e.options.Node, p)
+}
+
+// View calls f with all that is known, which f must neither change nor keep.
+func (e *Engine) View(f func(*policy.Compiler)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f(e.compiler)
 }
 
 // change wakes Run for a change.

@@ -254,7 +254,7 @@ func TestModel(t *testing.T) {
 	e.SetAttachments(attachments)
 	c := newCluster()
 	count, denied := [2]int{}, 0
-	for n := range fromEnvironment("POLICY_CLUSTERS", 300) {
+	for n := range fromEnvironment("POLICY_CLUSTERS", 150) {
 		apply(t, e, func(to policy.Objects) {
 			for range pick(r, 1, 3, 10) {
 				r.step(c, to)

@@ -47,13 +47,17 @@ func (p *pass) run(ctx context.Context) error {
 	}()
 	p.adopt()
 	p.adoptCuts()
-	var cutting sync.WaitGroup
-	defer cutting.Wait()
-	cutting.Go(func() { p.cut(ctx) })
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { p.cut(ctx) })
 	resync := time.NewTicker(p.options.Resync)
 	defer resync.Stop()
-	for {
+	for reading := p.options.LogGroup == 0; ; {
 		again := p.once(ctx)
+		if s := p.Status(); !reading && (s.Enforcing || len(s.Closed) > 0) { // from the first table on
+			reading = true
+			others.Go(func() { p.readDrops(ctx) })
+		}
 		var broken <-chan struct{}
 		if p.repairs.Due(time.Now()) {
 			broken = p.broken

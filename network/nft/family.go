@@ -117,7 +117,8 @@ func (f Family) FromTo(set string) []expr.Any {
 // KeyOfFlow is the type of a connection in one direction: source, destination, protocol, source port and destination
 // port, concatenated: see [Key].
 func (f Family) KeyOfFlow() nftables.SetDatatype {
-	return nftables.MustConcatSetType(f.Key, f.Key, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeInetService)
+	port := nftables.TypeInetService
+	return nftables.MustConcatSetType(f.Key, f.Key, nftables.TypeInetProto, port, port)
 }
 
 // OfFlow matches packets of the family that are of a connection, in the direction, in a set. Packets without ports are

@@ -1,0 +1,113 @@
+package enforce
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/selvage-net/selvage/network/enforce/ruleset"
+	"github.com/selvage-net/selvage/network/nflog"
+	"github.com/selvage-net/selvage/network/policy"
+)
+
+// TestDrops: what is denied is reported, with its pods and the reason.
+func TestDrops(t *testing.T) {
+	l := newLab(t)
+	e, _ := start(t, Options{LogGroup: 7, Reject: true})
+	e.SetAttachments([]Attachment{attachmentAt(1)})
+	apply(t, e, webAndClient(t))
+	apply(t, e, func(to policy.Objects) {
+		p, err := policy.DecodeClusterPolicy([]byte(`{"metadata": {"name": "no-dns"}, "spec": {"tier": "Admin", "priority": 1,
+			"subject": {"namespaces": {}}, "egress": [{"action": "Accept", "to": [{"networks": ["192.0.2.0/24"]}]},
+			{"action": "Deny", "to": [{"networks": ["10.0.1.0/24"]}]}]}}`))
+		if err != nil || len(p.Problems) > 0 {
+			t.Fatal(err, p.Problems)
+		}
+		to.SetClusterPolicy(p)
+	})
+	borrowed := tcp(2, 0, 80)
+	borrowed.from = endName(1)
+	far := probe{Packet: policy.Packet{Source: podAddress(1, false), Destination: netip.MustParseAddr("10.0.1.1"),
+		Protocol: policy.UDP, Port: 53}}
+	for _, tt := range []struct {
+		probe probe
+		want  Drop
+	}{
+		{tcp(2, 0, 80), Drop{Denial: ruleset.Denial{Direction: policy.Ingress, Reason: ruleset.Isolated},
+			Isolated: []string{"red/web"}, Source: End{Pod: "red/port2", Node: thisNode}}},
+		{far, Drop{Denial: ruleset.Denial{Direction: policy.Egress, Reason: ruleset.Denied, Policy: "no-dns", Rule: 1},
+			Source: End{Pod: "red/port1", Node: thisNode}}},
+		{borrowed, Drop{Denial: ruleset.Denial{Direction: policy.Egress, Reason: ruleset.Spoofed},
+			Source: End{Pod: "red/port2", Node: thisNode}}},
+	} {
+		if got := l.send([]probe{tt.probe}); got[0] {
+			t.Errorf("%+v arrived", tt.probe.Packet)
+		}
+		got := next(t, e)
+		tt.want.Protocol = tt.probe.Protocol
+		if tt.probe.Destination == podAddress(0, false) {
+			tt.want.Destination = End{Pod: "red/port0", Node: thisNode}
+		}
+		if got.Source.Addr() != tt.probe.Source || got.Destination.Addr() != tt.probe.Destination ||
+			got.Destination.Port() != tt.probe.Port || got.Source.Port() == 0 || got.At.IsZero() {
+			t.Errorf("%+v: %+v", tt.probe.Packet, got)
+		}
+		got.At, got.Source.AddrPort, got.Destination.AddrPort = time.Time{}, tt.want.Source.AddrPort, tt.want.Destination.AddrPort
+		if !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%+v: %+v, want %+v", tt.probe.Packet, got, tt.want)
+		}
+	}
+}
+
+// next returns the next drop, and forgets all.
+func next(t *testing.T, e *Engine) (drop Drop) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	found := errors.New("found")
+	err := e.Drops(ctx, true, func(d Drop) error { drop = d; return found })
+	if !errors.Is(err, found) {
+		t.Fatal("no drop is reported")
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dropped = dropped{added: make(chan struct{})}
+	return drop
+}
+
+// TestKeptDrops: who follows gets each drop once, in order, and how many are missed.
+func TestKeptDrops(t *testing.T) {
+	e, _ := start(t, Options{})
+	add := func(from, to int) {
+		for i := from; i < to; i++ {
+			e.drop(nflog.Packet{Prefix: ruleset.Denial{Reason: ruleset.Isolated}.Prefix(), Protocol: uint8(policy.TCP),
+				Source:      netip.AddrPortFrom(podAddress(0, false), uint16(i)),
+				Destination: netip.AddrPortFrom(podAddress(1, false), 80)})
+		}
+	}
+	add(1, 10)
+	stop := errors.New("stop")
+	var ports []uint16
+	missed := uint64(0)
+	err := e.Drops(t.Context(), true, func(d Drop) error {
+		ports = append(ports, d.Source.Port())
+		missed += d.Missed
+		if len(ports) == 9 {
+			add(10, 10+keptDrops+5)
+		}
+		if len(ports) == 9+keptDrops {
+			return stop
+		}
+		return nil
+	})
+	if !errors.Is(err, stop) || missed != 5 || ports[0] != 1 || ports[8] != 9 || ports[9] != 15 || ports[len(ports)-1] != 14+keptDrops {
+		t.Errorf("%v, missed %d, %v", err, missed, ports)
+	}
+	count := 0
+	if err := e.Drops(t.Context(), false, func(d Drop) error { count++; return nil }); err != nil || count != keptDrops {
+		t.Errorf("%v, %d drops, want %d", err, count, keptDrops)
+	}
+}
