@@ -40,8 +40,8 @@ type dropped struct {
 	added chan struct{} // closed when one is added
 }
 
-// Drops calls yield for each of the last drops, the oldest first; with follow also for those to come, until ctx ends. It
-// returns the error of yield, or nil.
+// Drops calls yield for each of the last drops, the oldest first; with follow also for those to come, until ctx ends.
+// It returns the error of yield, or nil.
 func (e *Engine) Drops(ctx context.Context, follow bool, yield func(Drop) error) error {
 	for number := uint64(0); ; {
 		e.mu.Lock()
