@@ -107,7 +107,7 @@ func layers() []layer {
 				"status", "api", "own side", "node's parts", "reach"},
 			external: []string{logrus, netlink, unix}, never: []string{"go.etcd.io"}},
 		{name: "doctor", packages: []string{"network/doctor", "network/doctor/probe"},
-			below:    []string{"domain", "files", "nftables", "packet filter", "status", "own side", "doctor"},
+			below:    []string{"domain", "files", "nftables", "packet filter", "kernel", "status", "own side", "doctor"},
 			external: []string{netlink, unix}, never: []string{"go.etcd.io", module + "network/node/api"}},
 
 		// The plugin is started once for each container: it stays small.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
@@ -71,6 +72,14 @@ func wrongChecksums() error {
 		&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 6, Len: 2},
 	}})
 	return conn.Flush()
+}
+
+// noVXLAN is a policy rule by which the kernel sends no VXLAN packets.
+func noVXLAN() *netlink.Rule {
+	r := netlink.NewRule()
+	r.Family, r.Priority, r.Type = unix.AF_INET, 100, nl.FR_ACT_UNREACHABLE
+	r.IPProto, r.Dport = unix.IPPROTO_UDP, netlink.NewRulePortRange(8472, 8472)
+	return r
 }
 
 const vxlanPort = "-p udp --dport 8472 "
@@ -180,6 +189,9 @@ func TestDoctorHereAndOnTheWay(t *testing.T) {
 		{"a router takes less", func() { p.must(setLink("underlay1", mtu(1400))) }, func() { p.must(setLink("underlay1", mtu(1500))) },
 			one("peers", warns, fmt.Sprintf("packets of full size to %s are fragmented, which is slow: 172.31.0.1 on the way takes at most 1400 bytes, and they have 1480", first),
 				`let the underlay carry 1480 bytes; or set "MTU": 1400 in Backend of the network config, /coreos.com/network/config in etcd, and restart the pods`)},
+		{"a policy rule about VXLAN packets alone", func() { p.must(p.Do(func() error { return netlink.RuleAdd(noVXLAN()) })) },
+			func() { p.must(p.Do(func() error { return netlink.RuleDel(noVXLAN()) })) },
+			one("peers", failure, "this node has no route to "+first+" on the underlay", "ip route add PREFIX via GATEWAY dev eth0; ip rule; ip route show table all")},
 		{"another way back", func() { p.secondUplink(far, true) }, func() { p.secondUplink(far, false) },
 			one("peers", failure, "packets of "+first+" arrive on eth1, while this node sends to it by another interface, and the strict reverse path filter (rp_filter) drops them",
 				"sysctl -w net.ipv4.conf.eth1.rp_filter=2, and find what sets it to 1; or use one path on the underlay")},

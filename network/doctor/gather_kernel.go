@@ -18,6 +18,7 @@ import (
 	"github.com/selvage-net/selvage/network/doctor/probe"
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/filter/blocking"
+	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/nft"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/vtepfilter"
@@ -161,32 +162,29 @@ func NeighbourLimits() map[string]int {
 	return all
 }
 
-// gatherUnderlay looks up how packets are sent to the public IPs of paths that do not work.
+// gatherUnderlay looks up how packets are sent to the public IPs of paths that do not work: those of a tunnel with
+// their source and port, by which policy rules may select them.
 func (f *Facts) gatherUnderlay() map[netip.Addr]UnderlayRoute {
 	all := map[netip.Addr]UnderlayRoute{}
+	lookup, err := kernel.OpenLookup()
+	if err != nil {
+		return nil
+	}
+	defer lookup.Close()
 	for _, p := range f.Paths {
 		if p.Detail == nil || p.Works() {
 			continue
 		}
-		options := &netlink.RouteGetOptions{}
+		flow := network.Flow{To: p.Target.Underlay}
 		if d := f.device(p.Link); p.Tunnel && d.Local.IsValid() {
-			options.SrcAddr = d.Local.AsSlice()
+			flow.From, flow.UDP = d.Local, d.Port
 		}
-		routes, err := netlink.RouteGetWithOptions(p.Target.Underlay.AsSlice(), options)
+		hop, err := lookup.Flow(flow)
 		if err != nil {
 			all[p.Target.Underlay] = UnderlayRoute{Err: err.Error()}
 			continue
 		}
-		for _, r := range routes[:min(len(routes), 1)] {
-			u := UnderlayRoute{}
-			if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
-				u.Link = l.Attrs().Name
-			}
-			if via, ok := netip.AddrFromSlice(r.Gw); ok {
-				u.Via = via.Unmap()
-			}
-			all[p.Target.Underlay] = u
-		}
+		all[p.Target.Underlay] = UnderlayRoute{Link: hop.Link, Via: hop.Gateway}
 	}
 	return all
 }
