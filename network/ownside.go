@@ -18,6 +18,7 @@ type Bridge struct {
 	Master  string // the device that it is enslaved to; empty: none
 	Up      bool
 	Promisc bool // desired: false stands for either
+	NoARP   bool // it asks for and answers with no MAC address, neither in ARP nor in neighbour discovery
 	STP     bool // spanning tree, in the kernel or a daemon: ports forward after half a minute only, or never
 	// VLANFiltering: it checks the VLANs of frames; desired: true stands for either.
 	VLANFiltering bool
@@ -44,6 +45,7 @@ type Port struct {
 	Master string // the bridge that it is attached to; empty: none
 	MTU    int    // bytes; desired: 0 stands for any
 	Up     bool
+	NoARP  bool // as of a bridge; that of a port of one does not matter
 	// Of a port of a bridge, as ip-link(8) and bridge(8) name them.
 	Hairpin, Isolated, Learning bool
 	Flood                       bool // of frames to unknown, multicast and broadcast addresses
@@ -56,6 +58,7 @@ func (p Port) Seen(actual Port) Port {
 	if p.MTU == 0 {
 		actual.MTU = 0
 	}
+	actual.NoARP = actual.NoARP && p.Master == ""
 	return actual
 }
 

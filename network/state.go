@@ -58,6 +58,11 @@ func (m MAC) String() string {
 // IsUnicast reports whether m can be the address of one device: not zero, and not a group address.
 func (m MAC) IsUnicast() bool { return m != MAC{} && m[0]&1 == 0 }
 
+// LinkLocal returns the IPv6 link-local address with m as its interface identifier (RFC 4291, appendix A).
+func (m MAC) LinkLocal() netip.Addr {
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
+}
+
 // AddressKey names an address on a device.
 type AddressKey struct {
 	Link   string

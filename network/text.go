@@ -38,16 +38,16 @@ func linkCommand(name string, l Link) string {
 
 // bridgeCommand returns several commands, one a line.
 func bridgeCommand(name string, b Bridge) string {
-	return fmt.Sprintf("ip link add %s%s type %s%s%s\nip link set %s %s%s%s", name, mtu(b.MTU), b.Kind,
+	return fmt.Sprintf("ip link add %s%s type %s%s%s\nip link set %s %s%s%s%s", name, mtu(b.MTU), b.Kind,
 		when(b.STP, " stp_state 1"), when(b.VLANFiltering, " vlan_filtering 1"),
 		name, choose(b.Up, "up", "down"), choose(b.Master == "", " nomaster", " master "+b.Master),
-		when(b.Promisc, " promisc on"))
+		when(b.Promisc, " promisc on"), when(b.NoARP, " arp off"))
 }
 
 // portCommand returns one command, or two for a port of a bridge.
 func portCommand(name string, p Port) string {
-	text := fmt.Sprintf("ip link set %s %s%s%s", name, choose(p.Up, "up", "down"),
-		choose(p.Master == "", " nomaster", " master "+p.Master), mtu(p.MTU))
+	text := fmt.Sprintf("ip link set %s %s%s%s%s", name, choose(p.Up, "up", "down"),
+		choose(p.Master == "", " nomaster", " master "+p.Master), mtu(p.MTU), when(p.NoARP, " arp off"))
 	if p.Master != "" {
 		text += fmt.Sprintf("\nbridge link set dev %s hairpin %s isolated %s learning %s flood %s%s state %s", name,
 			onOff(p.Hairpin), onOff(p.Isolated), onOff(p.Learning), onOff(p.Flood), when(p.Locked, " locked on"),

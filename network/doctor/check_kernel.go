@@ -98,10 +98,27 @@ func checkForwarding(f Facts) (all []Finding) {
 		}
 	}
 	all = append(all, f.checkDisabledIPv6(links)...)
+	all = append(all, f.checkARP()...)
 	if len(all) == 0 {
 		all = append(all, passed("forwarding is on"))
 	}
 	return all
+}
+
+// checkARP looks for the setting by which the pods' bridge answers no ARP request, as new interfaces may inherit it.
+// The kernel uses the higher of the values of the interface and of "all" (IN_DEV_ARP_IGNORE).
+func (f Facts) checkARP() []Finding {
+	l, ok := f.bridge()
+	if !ok || !f.uses(subnet.IPv4) {
+		return nil
+	}
+	for _, path := range []string{"net/ipv4/conf/all/arp_ignore", "net/ipv4/conf/" + l.Name + "/arp_ignore"} {
+		if name := sysctlName(path); f.Sysctls[path] == "8" {
+			return []Finding{failure(fmt.Sprintf("sysctl -w %s=0", name),
+				"%s is 8: %s answers no ARP request, so that pods do not find their gateway", name, l.Name)}
+		}
+	}
+	return nil
 }
 
 // checkDisabledIPv6 looks for interfaces that take no IPv6 address. A bridge of pods inherits the default, and the CNI

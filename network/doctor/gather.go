@@ -87,13 +87,14 @@ func gatherSubnetFile(path string) SubnetFile {
 func (f *Facts) gatherSysctls() map[string]string {
 	paths := []string{
 		"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter",
+		"net/ipv4/conf/all/arp_ignore",
 		"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables",
 		"net/ipv6/conf/default/disable_ipv6",
 	}
 	for _, l := range f.Links {
 		paths = append(paths, "net/ipv4/conf/"+l.Name+"/rp_filter")
 		if f.concerns(l) {
-			paths = append(paths, "net/ipv4/conf/"+l.Name+"/forwarding",
+			paths = append(paths, "net/ipv4/conf/"+l.Name+"/forwarding", "net/ipv4/conf/"+l.Name+"/arp_ignore",
 				"net/ipv6/conf/"+l.Name+"/forwarding", "net/ipv6/conf/"+l.Name+"/accept_ra",
 				"net/ipv6/conf/"+l.Name+"/disable_ipv6")
 		}

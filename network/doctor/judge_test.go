@@ -188,6 +188,9 @@ func TestJudge(t *testing.T) {
 			f.Links[0].Name, f.Status.Uplink.Name = "eth0.7", "eth0.7"
 			f.Sysctls["net/ipv4/conf/eth0.7/forwarding"] = "0"
 		}, Failure, "net/ipv4/conf/eth0.7/forwarding is 0", "sysctl -w net/ipv4/conf/eth0.7/forwarding=1"},
+		{"a bridge that answers no ARP", func(f *Facts) { f.Sysctls["net/ipv4/conf/cni0/arp_ignore"] = "8" }, Failure, "net.ipv4.conf.cni0.arp_ignore is 8",
+			"sysctl -w net.ipv4.conf.cni0.arp_ignore=0"},
+		{"an address per interface in ARP", func(f *Facts) { f.Sysctls["net/ipv4/conf/all/arp_ignore"] = "2" }, Pass, "forwarding is on", ""},
 		{"no br_netfilter", func(f *Facts) { f.KubeProxy = true }, Warning, "net.bridge.bridge-nf-call-iptables is not available", "modprobe br_netfilter"},
 		{"with br_netfilter", func(f *Facts) {
 			f.KubeProxy = true

@@ -53,6 +53,7 @@ func (k *Kernel) Bridge(name string, c network.Change[network.Bridge]) (effects 
 			return k.changeBridge(link, nl.IFLA_BR_VLAN_FILTERING, []byte{0})
 		}},
 		{"promiscuous mode", !c.Want.Promisc || c.Have.Promisc, func() error { return k.handle.SetPromiscOn(link) }},
+		{"ARP", !c.Have.NoARP, func() error { return k.handle.LinkSetARPOn(link) }},
 		{"state", c.Have.Up, func() error { return k.handle.LinkSetUp(link) }},
 	})
 }
@@ -157,6 +158,7 @@ func (k *Kernel) Port(name string, c network.Change[network.Port]) error {
 			return k.handle.LinkSetMasterByIndex(link, master)
 		}},
 		{"MTU", want.MTU == 0 || have.MTU == want.MTU, func() error { return k.handle.LinkSetMTU(link, want.MTU) }},
+		{"ARP", !have.NoARP, func() error { return k.handle.LinkSetARPOn(link) }},
 		{"port settings", want.Master == "" || !settings, func() error { return k.setPort(link, want) }},
 		{"state", have.Up, func() error { return k.handle.LinkSetUp(link) }},
 		{"port state", want.Master == "" || !have.Blocked, func() error { return k.unblock(link) }},

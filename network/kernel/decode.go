@@ -58,6 +58,7 @@ type linkMessage struct {
 	link    network.Link
 	master  int32        // index of the device that it is enslaved to; 0: none
 	promisc bool         // IFF_PROMISC
+	noARP   bool         // IFF_NOARP
 	port    network.Port // what a bridge says of it as its port
 	stp     bool         // of a bridge
 	vlans   bool         // of a bridge: it filters them
@@ -72,6 +73,7 @@ func decodeLink(b []byte) (m linkMessage, ok bool) {
 	m.index = int32(binary.NativeEndian.Uint32(b[4:]))
 	flags := binary.NativeEndian.Uint32(b[8:])
 	m.link.Up, m.promisc = flags&unix.IFF_UP != 0, flags&unix.IFF_PROMISC != 0
+	m.noARP = flags&unix.IFF_NOARP != 0
 	for typ, data := range attributes(b[unix.SizeofIfInfomsg:]) {
 		switch typ {
 		case unix.IFLA_IFNAME:

@@ -124,12 +124,12 @@ func (k *Kernel) observeTended(m linkMessage) {
 	if c := t.Bridges.Get(m.name); c.Wanted {
 		t.Bridges.Observe(m.name, c.Want.Seen(network.Bridge{
 			Kind: m.link.Kind, MTU: m.link.MTU, Master: k.links[m.master], Up: m.link.Up, Promisc: m.promisc,
-			STP: m.stp, VLANFiltering: m.vlans,
+			NoARP: m.noARP, STP: m.stp, VLANFiltering: m.vlans,
 		}))
 	}
 	if c := t.Ports.Get(m.name); c.Wanted {
 		p := m.port
-		p.Master, p.MTU, p.Up = k.links[m.master], m.link.MTU, m.link.Up
+		p.Master, p.MTU, p.Up, p.NoARP = k.links[m.master], m.link.MTU, m.link.Up, m.noARP
 		t.Ports.Observe(m.name, c.Want.Seen(p))
 	}
 }

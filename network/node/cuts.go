@@ -129,13 +129,16 @@ func (n *node) brokenLinks() map[string][]netip.Prefix {
 		netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
 	}
 	inSync(t.Bridges, want.Bridges, func(name string, b network.Bridge) {
-		if c := t.Bridges.Get(name); !c.Present || !c.Have.Up || c.Have.Kind != b.Kind || c.Have.Master != b.Master {
+		c := t.Bridges.Get(name)
+		lost := !c.Present || !c.Have.Up || c.Have.NoARP
+		if lost || c.Have.Kind != b.Kind || c.Have.Master != b.Master {
 			broken[name] = everything
 		}
 	})
 	inSync(t.Ports, want.Ports, func(name string, p network.Port) {
 		c := t.Ports.Get(name)
-		if !c.Present || !c.Have.Up || c.Have.Master != p.Master || c.Have.Locked || c.Have.Blocked {
+		lost := !c.Present || !c.Have.Up || c.Have.NoARP || c.Have.Master != p.Master
+		if lost || c.Have.Locked || c.Have.Blocked {
 			broken[name] = everything
 		}
 	})

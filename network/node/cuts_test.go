@@ -48,7 +48,8 @@ func cutNode(t *testing.T, delegate string) *node {
 	peer := peerState(made, &l)
 	n.tables.Replace(network.Owner{Name: "peer"}, network.State{}, peer)
 	o := &n.ownSide
-	o.node = pods.Node{Networks: networks(c), Own: n.subnets, Families: [2]bool{true, true}, HasLink: func(name string) bool { return name != "veth4" }}
+	o.node = pods.Node{Networks: networks(c), Own: n.subnets, Families: [2]bool{true, true}, HasLink: func(name string) bool { return name != "veth4" },
+		LinkLocal: func(string, netip.Addr) bool { return false }}
 	for i := range 3 {
 		p, err := pods.Parse(attachment.Record{
 			Key: attachment.Key{Network: "cbr0", Container: fmt.Sprint("c", i+2), Interface: "eth0"}, Delegate: delegate, Config: []byte(`{"isGateway":true}`),

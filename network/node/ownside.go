@@ -66,7 +66,8 @@ func newOwnSide(subnetFile string) ownSide {
 func (n *node) followPods(wake *alarm) {
 	o := &n.ownSide
 	read := n.readPods(wake)
-	around := pods.Node{Networks: networks(*n.config), Own: n.subnets, HasLink: n.kernel.HasLink}
+	around := pods.Node{Networks: networks(*n.config), Own: n.subnets, HasLink: n.kernel.HasLink,
+		LinkLocal: n.hasLinkLocal}
 	for _, f := range subnet.Families() {
 		around.Families[f] = n.config.Ranges[f].Enabled()
 	}
@@ -87,6 +88,17 @@ func (n *node) followPods(wake *alarm) {
 		n.podProblems(wake.now, read || moved || stale || recheck)
 	}
 	wake.set(o.checkAt)
+}
+
+// hasLinkLocal reports whether a device of pods has an IPv6 link-local address other than one.
+func (n *node) hasLinkLocal(link string, but netip.Addr) bool {
+	for key, c := range n.tables.Addresses.All {
+		a := key.Prefix.Addr()
+		if c.Present && key.Link == link && a.Is6() && a.IsLinkLocalUnicast() && a != but {
+			return true
+		}
+	}
+	return false
 }
 
 // readPods reads the records if they may have changed, and reports whether they have.
@@ -150,6 +162,13 @@ func (n *node) wantPods(changed bool) {
 	if err := n.kernel.ReadTended(slices.Compact(names)); err != nil {
 		n.kernel.RequestResync() // which reads them, too
 		notify(n.kernelChanged)
+	}
+	// Of a device that was not desired before, it is known only now whether it has a link-local address.
+	if slices.ContainsFunc(next.Addresses, func(x network.Item[network.AddressKey, network.Address]) bool {
+		return x.Key.Prefix.Addr().IsLinkLocalUnicast() && !n.tables.Addresses.Get(x.Key).Present
+	}) {
+		o.state = pods.Desired(o.pods, o.node)
+		n.tables.Replace(podsOwner(), next, o.state)
 	}
 }
 
@@ -216,7 +235,7 @@ func (n *node) podProblems(now time.Time, look bool) {
 	}
 	for key := range o.duplicates {
 		if slices.ContainsFunc(o.state.Addresses, func(x network.Item[network.AddressKey, network.Address]) bool {
-			return x.Key == key
+			return x.Key == key && !key.Prefix.Addr().IsLinkLocalUnicast()
 		}) {
 			add(status.GatewayDuplicate, key.String(), key.String(),
 				"another host on %s had %s, the gateway of this node's pods, when the node added it, so that the kernel "+

@@ -21,6 +21,7 @@ import (
 
 	"github.com/selvage-net/selvage/cniplugin"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet/attachment"
 	"github.com/selvage-net/selvage/subnet/storetest/memstore"
@@ -307,6 +308,7 @@ func TestOwnSideRepaired(t *testing.T) {
 			l := link(t, "cni0")
 			return errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, "renamed"), netlink.LinkSetUp(l))
 		}},
+		{"bridge answers no ARP", "bridge", func() error { return netlink.LinkSetARPOff(link(t, "cni0")) }},
 		{"bridge MTU", "bridge", func() error { return netlink.LinkSetMTU(link(t, "cni0"), 1280) }},
 		{"bridge runs a spanning tree", "bridge", func() error {
 			return setBridge(link(t, "cni0"), nl.IFLA_BR_STP_STATE, nl.Uint32Attr(1))
@@ -403,6 +405,62 @@ func TestOwnSideDualStack(t *testing.T) {
 		eventually(t, "bridge deleted", a.reach)
 		n.whole(t, 1)
 	}
+}
+
+// TestOwnSideLinkLocal: a bridge gets the link-local address without which the kernel asks for no pod's MAC address, where
+// the host's default is to make none, and after all addresses were flushed. Another one is as good.
+func TestOwnSideLinkLocal(t *testing.T) {
+	setGlobal(t, "ipv6/conf/default/addr_gen_mode", "1")
+	n := startPodNode6(t)
+	a := n.add(t, "a")
+	addresses := func() (all []string) {
+		list, err := netlink.AddrList(link(t, "cni0"), netlink.FAMILY_V6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range list {
+			if x.IP.IsLinkLocalUnicast() && x.Flags&unix.IFA_F_TENTATIVE == 0 {
+				all = append(all, x.IP.String())
+			}
+		}
+		return all
+	}
+	has := func(want ...string) func() error {
+		return func() error {
+			if got := addresses(); !slices.Equal(got, want) {
+				return fmt.Errorf("link-local addresses %q, want %q", got, want)
+			}
+			return a.reach()
+		}
+	}
+	var mac network.MAC
+	copy(mac[:], link(t, "cni0").Attrs().HardwareAddr)
+	own := mac.LinkLocal().String()
+	eventually(t, "a link-local address", has(own))
+	n.whole(t, 1)
+	flush := func(then ...*netlink.Addr) {
+		t.Helper()
+		list, err := netlink.AddrList(link(t, "cni0"), netlink.FAMILY_V6)
+		for _, x := range list {
+			err = errors.Join(err, netlink.AddrDel(link(t, "cni0"), &x))
+		}
+		for _, x := range then {
+			err = errors.Join(err, netlink.AddrAdd(link(t, "cni0"), x))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	flush()
+	eventually(t, "addresses flushed", has(own))
+	n.whole(t, 1)
+	n.stop()
+	flush(&netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP("fe80::7"), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD})
+	store := newMemStore()
+	store.putConfig(dualStack)
+	n.runningNode = startNode(t, store, n.dir)
+	n.whole(t, 1)
+	eventually(t, "a link-local address of its own", has("fe80::7"))
 }
 
 func startPodNode6(t *testing.T) *podNode {

@@ -65,7 +65,7 @@ func (n *node) podGroups() (all []status.PodBridge) {
 		return group(link)
 	}
 	for _, x := range o.state.Addresses {
-		if b := of(x.Key.Link); b.Name != "" {
+		if b := of(x.Key.Link); b.Name != "" && !x.Key.Prefix.Addr().IsLinkLocalUnicast() {
 			b.Addresses = append(b.Addresses, x.Key.Prefix)
 		}
 	}

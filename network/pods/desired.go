@@ -50,6 +50,7 @@ type desired struct {
 // bridge is a bridge in the making.
 type bridge struct {
 	network.Bridge
+	mac       network.MAC    // as it was when the newest pod was added; zero: not known
 	addresses []netip.Prefix // the gateways'
 }
 
@@ -66,6 +67,9 @@ func (d *desired) bridge(p Pod) {
 		b.MTU = mtu
 	}
 	b.Promisc = b.Promisc || p.config.PromiscMode
+	if p.bridge.IsUnicast() {
+		b.mac = p.bridge
+	}
 	for i, prefix := range p.Prefixes {
 		gateway := p.gateway(i)
 		if !gateway.IsValid() || d.node.elsewhere(prefix) {
@@ -87,7 +91,19 @@ func (d *desired) finish(name string, b *bridge) {
 		d.address(name, a)
 		d.route(network.RouteKey{Prefix: a.Masked(), Metric: network.ConnectedMetric(a)}, name, network.ProtocolKernel)
 	}
+	if families[subnet.IPv6] {
+		d.linkLocal(name, b.mac)
+	}
 	d.settings(name, families)
+}
+
+// linkLocal adds the link-local address that the kernel makes of a bridge's MAC address. Without any, the kernel does
+// not ask for the MAC addresses of pods that it forwards packets to (ndisc_send_ns in net/ipv6/ndisc.c). Bridges have
+// none if the host's default is so (addr_gen_mode 1), and lose it with the others when addresses are flushed.
+func (d *desired) linkLocal(link string, mac network.MAC) {
+	if own := mac.LinkLocal(); mac.IsUnicast() && !d.node.LinkLocal(link, own) {
+		d.address(link, netip.PrefixFrom(own, 64))
+	}
 }
 
 // pointToPoint adds what a pod needs that the ptp plugin attached: on the node, the gateway's address alone and a route

@@ -173,6 +173,8 @@ type Node struct {
 	Own      [2]netip.Prefix          // the node's subnets; invalid: none
 	Families [2]bool                  // of the overlay: IPv4, IPv6
 	HasLink  func(device string) bool // whether a device exists, perhaps under another name
+	// LinkLocal reports whether a device has an IPv6 link-local address other than one.
+	LinkLocal func(device string, but netip.Addr) bool
 }
 
 // Live reports whether the pod's end on the node exists. It vanishes with the pod, and cannot be made again.

@@ -40,6 +40,8 @@ func thisNode(missing ...string) Node {
 		Own:      [2]netip.Prefix{netip.MustParsePrefix("10.5.1.0/24"), netip.MustParsePrefix("fd00:5:0:1::/64")},
 		Families: [2]bool{true, true},
 		HasLink:  func(name string) bool { return !slices.Contains(missing, name) },
+
+		LinkLocal: func(device string, _ netip.Addr) bool { return device == "own-ll" },
 	}
 }
 
@@ -100,9 +102,19 @@ func TestDesired(t *testing.T) {
 			"ip link set veth1 up master pods",
 			"bridge link set dev veth1 hairpin off isolated on learning on flood on state forwarding",
 			"ip address add 10.5.1.1/24 dev pods", "ip address add fd00:5:0:1::1/64 dev pods",
+			"ip address add fe80::c00:ff:fe00:1/64 dev pods",
 			"ip route replace 10.5.1.0/24 dev pods proto 2", "ip route replace fd00:5:0:1::/64 metric 256 dev pods proto 2",
 			"sysctl -w net.ipv4.conf.pods.forwarding=1", "sysctl -w net.ipv6.conf.pods.disable_ipv6=0",
 			"sysctl -w net.ipv6.conf.pods.forwarding=1",
+		}},
+		{"a bridge with a link-local address of its own", []attachment.Record{
+			record(1, "bridge", `{"bridge":"own-ll","isDefaultGateway":true}`, attached(1, "own-ll", ip6)),
+		}, thisNode(), []string{
+			"ip link add own-ll type bridge", "ip link set own-ll up nomaster",
+			"ip link set veth1 up master own-ll",
+			"bridge link set dev veth1 hairpin off isolated off learning on flood on state forwarding",
+			"ip address add fd00:5:0:1::1/64 dev own-ll", "ip route replace fd00:5:0:1::/64 metric 256 dev own-ll proto 2",
+			"sysctl -w net.ipv6.conf.own-ll.disable_ipv6=0", "sysctl -w net.ipv6.conf.own-ll.forwarding=1",
 		}},
 		{"no gateway, and the smaller MTU of two", []attachment.Record{
 			record(1, "bridge", `{"mtu":1400}`, attached(1, "cni0", ip4)), record(2, "bridge", `{"mtu":1450}`, attached(2, "cni0", ip4)),

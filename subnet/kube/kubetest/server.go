@@ -49,7 +49,6 @@ type Server struct {
 	frozen   int64    // the version of the cache that does not follow; 0: it does
 	rejects  []rejection
 	requests []Request
-	watches  int           // that are being answered
 	stop     chan struct{} // closed when watches have to end
 }
 
