@@ -364,7 +364,7 @@ func TestPoliciesOfASecondADD(t *testing.T) {
 	p.ok(p.verbs.Add)
 	p.fails(p.verbs.Add, types.ErrTryAgainLater, "answers 504")
 	p.delegated("ADD", "ADD")
-	wantFiles(t, p.state, "cbr0:c1:eth0")
+	wantFiles(t, p.state, "c1")
 }
 
 func TestPoliciesEndWithTheContext(t *testing.T) {

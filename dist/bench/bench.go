@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // Options say what to measure.
@@ -43,6 +44,8 @@ type Options struct {
 	Rest time.Duration
 	// Soak is how long the part "soak" goes on.
 	Soak time.Duration
+	// Store is where the leases of the part "soak" are; default etcd.
+	Store subnet.StoreKind
 	// SoakFaults is how many faults there are between two samples.
 	SoakFaults int
 	// Seed makes them others.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // churn has leases and pods come and go at the same time. Other MAC addresses are those of that version.
@@ -25,29 +26,52 @@ func (s *soak) churn(ctx context.Context, version byte) error {
 	return errors.Join(leases, pods, s.whole(ctx))
 }
 
-// churnLeases has some leases change, and others come and go: half of them by hand, half by running out.
+// churnLeases has some leases change, and others come and go. In etcd, half of those run out.
 func (s *soak) churnLeases(ctx context.Context, version byte) error {
 	const from, half, to = soakLeases, soakLeases + soakChurn/2, soakLeases + soakChurn
 	const between = 100 * time.Millisecond // for the nodes to do something about it
-	if err := s.leases.put(ctx, 0, soakChurn, version); err != nil {
-		return err
+	store, byHand := s.lab.Store(), absents(from, to, 0)
+	expire := func() error { return nil }
+	if etcd := s.lab.Etcd(); etcd != nil {
+		byHand = absents(from, half, 0)
+		var err error
+		if expire, err = putExpiring(ctx, etcd, absents(half, to, 0)); err != nil {
+			return err
+		}
 	}
-	grant, err := s.leases.client.Grant(ctx, int64(soakLeaseTTL.Seconds()))
+	err := errors.Join(store.PutLeases(ctx, absents(0, soakChurn, version)), store.PutLeases(ctx, byHand))
 	if err != nil {
-		return fmt.Errorf("grant a lease: %w", err)
-	}
-	if err := errors.Join(s.leases.put(ctx, from, half, 0), s.leases.put(ctx, half, to, 0, clientv3.WithLease(grant.ID))); err != nil {
 		return err
 	}
 	pause(ctx, between)
-	if _, err := s.leases.client.Revoke(ctx, grant.ID); err != nil { // to etcd the same as its end
-		return fmt.Errorf("revoke a lease: %w", err)
-	}
-	if err := s.leases.remove(ctx, from, half); err != nil {
+	if err := errors.Join(expire(), store.DeleteLeases(ctx, byHand)); err != nil {
 		return err
 	}
 	s.done.leases += 3 * soakChurn
 	return nil
+}
+
+// absents are the leases of nodes that do not exist, from one number up to another.
+func absents(from, to int, version byte) (leases []subnet.Lease) {
+	for i := from; i < to; i++ {
+		leases = append(leases, absent(i, dual(), version))
+	}
+	return leases
+}
+
+// putExpiring writes leases that run out. The function returned has them do so.
+func putExpiring(ctx context.Context, etcd *lab.Etcd, leases []subnet.Lease) (expire func() error, err error) {
+	grant, err := etcd.Client().Grant(ctx, int64(soakLeaseTTL.Seconds()))
+	if err != nil {
+		return nil, fmt.Errorf("grant a lease: %w", err)
+	}
+	expire = func() error {
+		if _, err := etcd.Client().Revoke(ctx, grant.ID); err != nil { // to etcd the same as its end
+			return fmt.Errorf("revoke a lease: %w", err)
+		}
+		return nil
+	}
+	return expire, etcd.WriteLeases(ctx, leases, clientv3.WithLease(grant.ID))
 }
 
 // churnPods has pods come on each node, probe each other, and go.
@@ -78,15 +102,15 @@ func (s *soak) churnPods(ctx context.Context) (err error) {
 	return nil
 }
 
-// etcdAway kills etcd and starts it again. Pods come and go as ever meanwhile.
-func (s *soak) etcdAway(ctx context.Context) error {
+// storeAway kills the store and starts it again. Pods come and go as ever meanwhile.
+func (s *soak) storeAway(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, soakMost)
 	defer cancel()
-	s.lab.Etcd().Kill()
+	s.lab.Store().Kill()
 	err := s.churnPods(ctx)
-	pause(ctx, soakEtcdAway)
-	s.done.etcd++
-	return errors.Join(err, s.lab.Etcd().Start(ctx))
+	pause(ctx, soakAway)
+	s.done.away++
+	return errors.Join(err, s.lab.Store().Start(ctx))
 }
 
 // ask has each daemon asked what operators and their programs ask.

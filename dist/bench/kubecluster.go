@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/kubeserver"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
@@ -126,7 +127,7 @@ func (k *kubeCluster) register(ctx context.Context, i int) (uid string, err erro
 // annotate makes it a peer, as its daemon does, and returns when the server's answer came.
 func (k *kubeCluster) annotate(ctx context.Context, i int, uid string) (answered time.Time, err error) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { answered = time.Now() }})
-	_, err = k.admin.Annotate(ctx, nodeName(i), nodeAnnotations(absent(i, ipv4(), 0), uid))
+	_, err = k.admin.Annotate(ctx, nodeName(i), lab.NodeAnnotations(absent(i, ipv4(), 0), uid))
 	return answered, err
 }
 

@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"time"
-
-	"github.com/selvage-net/selvage/subnet"
-	"github.com/selvage-net/selvage/subnet/kube"
 )
 
 // nodeImages is how many images a kubelet lists in the status of its Node (nodeStatusMaxImages).
@@ -114,15 +111,4 @@ func images(of string) (all []object) {
 		})
 	}
 	return all
-}
-
-// nodeAnnotations are those of flannel and of selvage for a lease on a Node with that UID.
-func nodeAnnotations(l subnet.Lease, uid string) object {
-	own := fmt.Sprintf(`{"UID":%q,"InstanceID":%q}`, uid, l.InstanceID) // in the order in which selvage writes it
-	e := l.Endpoints[subnet.IPv4]
-	return object{
-		kube.DefaultPrefix + "kube-subnet-manager": "true", kube.DefaultPrefix + "backend-type": l.BackendType,
-		kube.DefaultPrefix + "backend-data": e.Data, kube.DefaultPrefix + "public-ip": e.PublicIP.String(),
-		kube.LeaseAnnotation: own, kube.PodCIDRsAnnotation: e.Subnet.String(),
-	}
 }

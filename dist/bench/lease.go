@@ -88,7 +88,7 @@ func (b *bench) cluster(ctx context.Context, leases int, families []subnet.Famil
 }
 
 // put writes the leases from one number up to another, in one transaction.
-func (c *cluster) put(ctx context.Context, from, to int, version byte, options ...clientv3.OpOption) error {
+func (c *cluster) put(ctx context.Context, from, to int, version byte) error {
 	var ops []clientv3.Op
 	for i := from; i < to; i++ {
 		l := absent(i, c.families, version)
@@ -96,7 +96,7 @@ func (c *cluster) put(ctx context.Context, from, to int, version byte, options .
 		if err != nil {
 			return err
 		}
-		ops = append(ops, clientv3.OpPut(c.prefix+"/subnets/"+l.Key(), string(value), options...))
+		ops = append(ops, clientv3.OpPut(c.prefix+"/subnets/"+l.Key(), string(value)))
 	}
 	if _, err := c.client.Txn(ctx).Then(ops...).Commit(); err != nil {
 		return fmt.Errorf("write leases: %w", err)

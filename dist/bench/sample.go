@@ -54,8 +54,8 @@ func (s *soak) sample(ctx context.Context) error {
 			return fmt.Errorf("sample %s: %w", n.Name(), err)
 		}
 	}
-	if err := s.sampleEtcd(ctx); err != nil {
-		return fmt.Errorf("sample etcd: %w", err)
+	if err := s.sampleStore(ctx); err != nil {
+		return fmt.Errorf("sample %s: %w", s.store.Name, err)
 	}
 	all, err := numbered("/proc")
 	s.take("lab", "processes", "", float64(all), nearly)
@@ -240,8 +240,19 @@ func (s *soak) sampleFiles(n *lab.Node) error {
 	return err
 }
 
-func (s *soak) sampleEtcd(ctx context.Context) error {
-	e := s.lab.Etcd()
+// sampleStore counts what is in the store, and who watches it.
+func (s *soak) sampleStore(ctx context.Context) error {
+	if k := s.lab.Kube(); k != nil {
+		objects, watches := k.Server().Count()
+		_ = k.Server().Requests() // else the stand-in remembers them all
+		s.take(s.store.Topic, "objects", "", float64(objects), exact)
+		s.take(s.store.Topic, "watches", "", float64(watches), exact)
+		return nil
+	}
+	return s.sampleEtcd(ctx, s.lab.Etcd())
+}
+
+func (s *soak) sampleEtcd(ctx context.Context, e *lab.Etcd) error {
 	keys, err := e.Client().Get(ctx, "", clientv3.WithFromKey(), clientv3.WithCountOnly())
 	if err != nil {
 		return err

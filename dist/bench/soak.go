@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/chaos"
 	"github.com/selvage-net/selvage/dist/lab"
-	"github.com/selvage-net/selvage/subnet/etcd"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // What the daemons do by the clock is done a hundred times as often as by default. Only the packet filter cannot be looked at more than
@@ -28,8 +29,8 @@ const (
 	soakLeases    = 200 // of nodes that do not exist, all the time
 	soakChurn     = 40  // of them change, and as many more come and go
 	soakPods      = 2   // that come and go, on each node
-	soakEtcdEvery = 10  // rounds, in one of which etcd is killed
-	soakEtcdAway  = time.Second
+	soakAwayEvery = 10  // rounds, in one of which the store is killed
+	soakAway      = time.Second
 	soakMost      = time.Minute // that a step may take
 	// mortal is the number of the one node whose daemon is killed and stopped. That of the others has to live all the while.
 	mortal = 2
@@ -40,7 +41,7 @@ const (
 	lifeLeases = 120 // 10,000 nodes, each replaced once a week: one comes and one goes
 	lifePods   = 12  // on a node: 100, each there for 8 hours
 	lifeFaults = 1   // on a node
-	lifeEtcd   = 0.2
+	lifeAway   = 0.2
 )
 
 // soak is a lab in which all that can come and go does, over and over.
@@ -48,32 +49,32 @@ type soak struct {
 	bench  *bench
 	suite  *chaos.Suite
 	lab    *lab.Lab
-	leases *cluster
+	store  subnet.StoreWords
 	faults []chaos.Fault
 	rng    *rand.Rand
 	pids   map[string]int // of those that live, by node
 	series []*Series
-	done   struct{ leases, pods, faults, etcd, late int }
+	done   struct{ leases, pods, faults, away, late int }
 }
 
 // soaks is the part.
 func soaks(ctx context.Context, b *bench) (err error) {
 	suite, err := chaos.New(ctx, chaos.Options{
-		Bin: b.Bin, Families: dual(), Pods: 1, Leases: soakLeases, Stopped: time.Second,
+		Bin: b.Bin, Families: dual(), Store: b.Store, Pods: 1, Leases: soakLeases, Stopped: time.Second,
 		Args: []string{"--metrics-addr=" + soakMetrics, "--resync=" + soakResync.String(), "--subnet-lease-ttl=" + soakLeaseTTL.String(),
 			"--peer-grace=" + soakGrace.String(), "--iptables-resync=1"},
 	})
 	if err != nil {
 		return err
 	}
-	s := &soak{bench: b, suite: suite, lab: suite.Lab(), rng: rand.New(rand.NewPCG(b.Seed, 0)), pids: map[string]int{}}
+	s := &soak{bench: b, suite: suite, lab: suite.Lab(), store: cmp.Or(b.Store, subnet.StoreEtcd).Words(),
+		rng: rand.New(rand.NewPCG(b.Seed, 0)), pids: map[string]int{}}
 	defer func() {
 		for _, n := range s.lab.Nodes() {
 			err = errors.Join(err, b.keep(n.LogPath()))
 		}
 		err = errors.Join(err, suite.Close())
 	}()
-	s.leases = &cluster{client: s.lab.Etcd().Client(), prefix: etcd.DefaultPrefix, families: dual(), leases: soakLeases}
 	s.faults = soakable(chaos.Options{}.Faults())
 	for i, n := range s.lab.Nodes() {
 		if i != mortal {
@@ -81,6 +82,9 @@ func soaks(ctx context.Context, b *bench) (err error) {
 		}
 	}
 	b.step("  %d kinds of faults, --seed %d", len(s.faults), b.Seed)
+	if s.lab.Etcd() == nil {
+		b.step("  left out: leases that expire; a %s does not", s.store.Record)
+	}
 	began := time.Now()
 	for round := 1; round <= fewestSamples || time.Since(began) < b.Soak; round++ {
 		if err := s.round(ctx, round); err != nil {
@@ -101,9 +105,9 @@ func soakable(all []chaos.Fault) []chaos.Fault {
 
 // round has everything happen once, and takes a sample when all is as it was.
 func (s *soak) round(ctx context.Context, round int) error {
-	if round%soakEtcdEvery == soakEtcdEvery/2 {
-		if err := s.etcdAway(ctx); err != nil {
-			return fmt.Errorf("etcd killed: %w", err)
+	if round%soakAwayEvery == soakAwayEvery/2 {
+		if err := s.storeAway(ctx); err != nil {
+			return fmt.Errorf("%s killed: %w", s.store.Name, err)
 		}
 	}
 	if err := s.churn(ctx, byte(round%2)); err != nil {
@@ -168,7 +172,7 @@ func (s *soak) finish(took time.Duration) {
 		{"leases that came, changed or went", s.done.leases, lifeLeases},
 		{"pods that came and went", s.done.pods, lifePods * nodes},
 		{"faults", s.done.faults, lifeFaults * nodes},
-		{"times that etcd was killed", s.done.etcd, lifeEtcd},
+		{"times that " + s.store.Name + " was killed", s.done.away, lifeAway},
 	} {
 		hours := float64(x.n) / x.inHour
 		r.note("soak of %s: %d %s: %s hours of a life with %s an hour, %s times faster", took.Round(time.Second), x.n, x.what, number(hours), number(x.inHour),

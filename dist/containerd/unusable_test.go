@@ -3,6 +3,8 @@ package containerd
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -23,6 +25,7 @@ func testUnusable(t *testing.T, c *cluster) {
 	if err := unix.Kill(daemon, unix.SIGSTOP); err != nil { // else it would be quicker
 		t.Fatal(err)
 	}
+	c.Eventually(t, "the stop of all of the daemon's threads", func() error { return stopped(daemon) })
 	err := r.Node.Do(func() error {
 		own, err := netlink.LinkByName("flannel.1")
 		if err != nil {
@@ -56,4 +59,22 @@ func testUnusable(t *testing.T, c *cluster) {
 	})
 	c.Ready(t, r, true)
 	c.Reach(t)
+}
+
+// stopped reports as an error which thread of a process still runs: a signal that stops it takes effect later.
+func stopped(pid int) error {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		return fmt.Errorf("process %d is not there: %w", pid, err)
+	}
+	for _, path := range threads {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if i := strings.LastIndex(string(data), ")"); i < 0 || !strings.HasPrefix(string(data)[i:], ") T") { // proc(5)
+			return fmt.Errorf("%s: %s", path, data)
+		}
+	}
+	return nil
 }

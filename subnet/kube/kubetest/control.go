@@ -107,6 +107,13 @@ func (s *Server) ChangeIdentity(flowSchema, priorityLevel string) {
 	s.identity = [2]string{flowSchema, priorityLevel}
 }
 
+// Count returns how many objects there are, and how many watches.
+func (s *Server) Count() (objects, watches int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.store.objects), s.watches
+}
+
 // Requests returns the requests since the last call.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()

@@ -49,6 +49,7 @@ type Server struct {
 	frozen   int64    // the version of the cache that does not follow; 0: it does
 	rejects  []rejection
 	requests []Request
+	watches  int           // that are being answered
 	stop     chan struct{} // closed when watches have to end
 }
 

@@ -46,6 +46,8 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, t target) error {
 	case initial && from > version:
 		return tooLarge(from, version)
 	}
+	s.countWatch(1)
+	defer s.countWatch(-1)
 	ctx := r.Context()
 	if seconds > 0 {
 		var cancel context.CancelFunc
@@ -67,6 +69,13 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, t target) error {
 	x.flush()
 	x.follow(ctx, stop, q.Get("allowWatchBookmarks") == "true")
 	return nil
+}
+
+// countWatch notes that a watch has begun (1) or ended (-1).
+func (s *Server) countWatch(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watches += n
 }
 
 // initial sends everything there is.

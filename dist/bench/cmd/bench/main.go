@@ -31,7 +31,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/bench"
+	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -112,7 +114,7 @@ func write(path string, content func(io.Writer) error) error {
 
 // parse reads the arguments. Help that is asked for goes to w.
 func parse(args []string, w io.Writer) (f flags, err error) {
-	o := &f.options
+	o, store := &f.options, ""
 	exe, err := os.Executable()
 	if err != nil {
 		return f, err
@@ -135,6 +137,8 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.IntVar(&o.KubeAdded, "kube-added", 100, "how many it adds one by one")
 	set.DurationVar(&o.KubeRest, "kube-rest", time.Minute, "how long it observes each daemon at rest")
 	set.DurationVar(&o.Soak, "soak", 10*time.Minute, "how long the part soak goes on")
+	set.StringVar(&store, "store", string(subnet.StoreEtcd),
+		"of the leases of the part soak: etcd, or kubernetes, which is a stand-in for its API server")
 	set.IntVar(&o.SoakFaults, "soak-faults", 2, "how many faults it has in each round")
 	set.Uint64Var(&o.Seed, "seed", 0, "of these; 0: another one each time")
 	set.StringVar(&o.Peer, "peer", os.Getenv("PEER_DAEMON"), "another daemon that takes flannel's flags, measured beside selvaged (default $PEER_DAEMON)")
@@ -179,6 +183,9 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	}
 	if o.Soak <= 0 || o.SoakFaults < 0 {
 		return f, errors.New("--soak: want more than 0; --soak-faults: want 0 or more")
+	}
+	if o.Store, err = lab.ParseStore(store); err != nil {
+		return f, fmt.Errorf("--store: %w", err)
 	}
 	if o.FleetNodes < 2 || o.FleetNodes > 200 {
 		return f, fmt.Errorf("--fleet-nodes=%d: want 2 to 200", o.FleetNodes)
