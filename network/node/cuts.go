@@ -106,9 +106,10 @@ func (n *node) podCuts() (c podCuts) {
 			lacks := slices.ContainsFunc(broken[p.Port], holds) || slices.ContainsFunc(broken[p.Bridge], holds)
 			_, lost := blocked[a]
 			_, shadowed := o.begun[string(status.NeighbourShadowed)+neighbourKey(p, a).String()]
+			_, silent := o.begun[string(status.ARPIgnored)+p.Bridge]
 			examined[f]++
 			switch {
-			case detached, lost, shadowed, lacks:
+			case detached, lost, shadowed, lacks, silent && f == subnet.IPv4:
 				c.all[f], c.entries[f] = true, c.entries[f] || lacks
 			case examined[f] <= paths.MaxPods: // else nothing is known of it
 				open[f] = true

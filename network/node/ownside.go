@@ -88,6 +88,9 @@ func (n *node) followPods(wake *alarm) {
 		n.podProblems(wake.now, read || moved || stale || recheck)
 	}
 	wake.set(o.checkAt)
+	if len(o.pods) > 0 {
+		wake.set(wake.now.Add(arpCheck))
+	}
 }
 
 // hasLinkLocal reports whether a device of pods has an IPv6 link-local address other than one.
@@ -245,6 +248,10 @@ func (n *node) podProblems(now time.Time, look bool) {
 			all[len(all)-1].Warning = true
 		}
 	}
+	o.arpProblems(func(code status.Reason, key, id, format string, args ...any) {
+		add(code, key, id, format, args...)
+		concerns[len(concerns)-1] = only(subnet.IPv4)
+	})
 	for _, x := range o.former() {
 		text := "%d pods have addresses of %s, a subnet that this node had before: other nodes do not reach them. " +
 			"Delete these pods"

@@ -37,6 +37,8 @@ const (
 	NeighbourShadowed Reason = "neighbour-shadowed"
 	// GatewayDuplicate: another host had an address of this node's pods' bridge not long ago.
 	GatewayDuplicate Reason = "gateway-duplicate"
+	// The kernel answers no ARP request on the bridge of this node's pods.
+	ARPIgnored Reason = "arp-ignored"
 	// An FDB entry of another program on the bridge sends frames for one of this node's pods to another port.
 	FDBShadowed    Reason = "fdb-shadowed"
 	SubnetOverlaps Reason = "subnet-overlaps" // another interface has an address whose subnet overlaps this node's
