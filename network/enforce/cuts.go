@@ -56,12 +56,11 @@ func (e *Engine) cut(ctx context.Context) {
 		if err != nil {
 			pause = max(pause, retryBackoff.Max)
 		}
-		switch {
-		case err != nil && !failing:
-			failing = true
+		if err != nil && !failing {
 			e.options.Log.WithError(err).Error("cannot cut connections that network policies deny; retrying")
-		case err == nil && number > 0:
-			failing = false
+		}
+		failing = err != nil
+		if number > 0 {
 			e.options.Log.WithField("connections", number).Info("cut connections that network policies deny now")
 		}
 		select {
