@@ -130,8 +130,8 @@ func (c *Cluster) ended() error {
 // errStop ends a wait that is in vain.
 var errStop = errors.New("in vain")
 
-// deadline is how long anything is waited for. Nothing depends on how soon it is: a machine with other work takes minutes
-// for what an idle one does in seconds.
+// deadline is how long anything is waited for. Nothing depends on how soon it is: a busy machine takes minutes for what
+// an idle one does in seconds.
 const deadline = 5 * time.Minute
 
 // eventually waits until check finds nothing wrong.

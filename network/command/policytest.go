@@ -201,7 +201,8 @@ func showJUnit(w io.Writer, report testReport) {
 		for _, e := range t.Connections {
 			failures += min(len(e.Differences), 1)
 		}
-		fmt.Fprintf(w, "<testsuite name=%s tests=\"%d\" failures=\"%d\">\n", attribute(t.Name), len(t.Connections), failures)
+		fmt.Fprintf(w, "<testsuite name=%s tests=\"%d\" failures=\"%d\">\n", attribute(t.Name), len(t.Connections),
+			failures)
 		for _, e := range t.Connections {
 			fmt.Fprintf(w, "<testcase classname=%s name=%s>", attribute(t.Name), attribute(e.label()))
 			if len(e.Differences) > 0 {
@@ -219,8 +220,8 @@ func showJUnit(w io.Writer, report testReport) {
 	if n := len(report.NotUnderstood); n > 0 {
 		fmt.Fprintf(w, "<testsuite name=\"policies\" tests=\"%d\" failures=\"%d\">\n", n, n)
 		for _, name := range report.NotUnderstood {
-			fmt.Fprintf(w, "<testcase classname=\"policies\" name=%s><failure message=\"not understood\"/></testcase>\n",
-				attribute(name))
+			fmt.Fprintf(w, "<testcase classname=\"policies\" name=%s>"+
+				"<failure message=\"not understood\"/></testcase>\n", attribute(name))
 		}
 		fmt.Fprintln(w, "</testsuite>")
 	}

@@ -195,12 +195,12 @@ func (c *Conn) list(a netip.Addr, tuple uint16) (flows []Flow, err error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted := a.AsSlice()
+	raw := a.AsSlice()
 	return flows, c.each(a, attrs, func(message []byte) {
 		if f, ok := decode(message); ok {
 			flows = append(flows, f)
 		}
-	}, func(message []byte) bool { return bytes.Contains(message, wanted) }) // saves decoding most of an unfiltered list
+	}, func(message []byte) bool { return bytes.Contains(message, raw) }) // most of an unfiltered list is not decoded
 }
 
 // Delete deletes an entry, if it is still there. Its id does not always tell it from another one with the same

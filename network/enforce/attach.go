@@ -89,7 +89,8 @@ func (e *Engine) attach(a Attachment) {
 // add adds an attachment. What has its addresses or its interface is gone.
 func (e *Engine) add(x *attached) {
 	for id, old := range e.attached {
-		if id == x.ContainerID || x.Interface != "" && old.Interface == x.Interface || shares(x.Addresses, old.Addresses) {
+		sameInterface := x.Interface != "" && old.Interface == x.Interface
+		if id == x.ContainerID || sameInterface || shares(x.Addresses, old.Addresses) {
 			e.remove(old)
 		}
 	}

@@ -190,7 +190,8 @@ func (e *Engine) keptCuts(now time.Time) (flows []ruleset.Flow) {
 		flows = append(flows, f)
 	}
 	slices.SortFunc(flows, func(a, b ruleset.Flow) int {
-		return cmp.Or(a.Source.Compare(b.Source), a.Destination.Compare(b.Destination), cmp.Compare(a.Protocol, b.Protocol))
+		return cmp.Or(a.Source.Compare(b.Source), a.Destination.Compare(b.Destination),
+			cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return flows
 }

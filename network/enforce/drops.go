@@ -14,7 +14,8 @@ import (
 type Drop struct {
 	At time.Time
 	ruleset.Denial
-	// Isolated are the NetworkPolicies that isolate the pod, if that is the reason: at the time when the packet was read.
+	// Isolated are the NetworkPolicies that isolate the pod, if that is the reason. They are those of the time at which
+	// the packet was read.
 	Isolated            []string
 	Protocol            policy.Protocol
 	Source, Destination End

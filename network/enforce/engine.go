@@ -43,7 +43,7 @@ type Options struct {
 	LogGroup uint16
 	Resync   time.Duration // 0: DefaultResync
 	Log      logrus.FieldLogger
-	// Changed is called, from any goroutine, after [Engine.Enforcing] or [Engine.Status] has changed. It must not block,
+	// Changed is called, from any goroutine, after [Engine.Enforcing] or [Engine.Status] has changed. It must not block
 	// nor call the engine. nil: nothing is called.
 	Changed func()
 }

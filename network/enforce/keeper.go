@@ -25,7 +25,8 @@ type keeper struct {
 func (e *Engine) keeper(family nftables.TableFamily, name string) *keeper {
 	name = e.options.Scope.Name(name)
 	t := e.conn.TableIn(family, name)
-	return &keeper{name: name, table: t, mirror: t.Mirror(), log: e.options.Log.WithField("table", name), broken: e.broken}
+	log := e.options.Log.WithField("table", name)
+	return &keeper{name: name, table: t, mirror: t.Mirror(), log: log, broken: e.broken}
 }
 
 // ensure brings the table in sync; nil is absent. It reports whether it changed anything.

@@ -107,7 +107,7 @@ func (d *directory) read() {
 			before := s.Problem.Err
 			s.Problem = subnet.Problem{Reason: subnet.ReasonOther, Err: err}
 			if before == nil || before.Error() != err.Error() {
-				d.o.Log.WithError(err).Error("cannot read the directory of network policies; what is known stays in force")
+				d.o.Log.WithError(err).Error("cannot read the directory of network policies; those known stay in force")
 			}
 		}
 	})

@@ -9,8 +9,8 @@ type Sink interface {
 	// SetSynced says whether all objects are known that decide what is allowed. It is a level, false at first. While it
 	// is false, an object that is missing may only be unknown: nothing may be removed for that, and no connection cut.
 	SetSynced(synced bool)
-	// NeedsPeers reports whether the pods of other nodes are needed. When it becomes true, the sink is not in sync until
-	// SetSynced(true) is called again.
+	// NeedsPeers reports whether the pods of other nodes are needed. When it becomes true, the sink is not in sync
+	// until SetSynced(true) is called again.
 	NeedsPeers() bool
 	// PeersChanged has a value after NeedsPeers has changed.
 	PeersChanged() <-chan struct{}

@@ -41,7 +41,7 @@ func (o *ownSide) arpProblems(add func(code status.Reason, key, id, format strin
 	}
 	silent := silentBridges(bridges, readSysctl)
 	for _, name := range slices.Sorted(maps.Keys(silent)) {
-		add(status.ARPIgnored, name, name, "the kernel answers no ARP request on %s, so pods do not find their gateway "+
-			"(arp_ignore is %s): sysctl -w %s=0", name, arpSilent, silent[name])
+		add(status.ARPIgnored, name, name, "the kernel answers no ARP request on %s, so pods do not find their "+
+			"gateway (arp_ignore is %s): sysctl -w %s=0", name, arpSilent, silent[name])
 	}
 }

@@ -71,9 +71,9 @@ func (n *node) podProblems(now time.Time, look bool) {
 			return x.Key == key && !key.Prefix.Addr().IsLinkLocalUnicast()
 		}) {
 			add(status.GatewayDuplicate, key.String(), key.String(),
-				"another host on %s had %s, the gateway of this node's pods, when the node added it, so that the kernel "+
-					"did not use it (duplicate address detection). It was added again without the detection. Packets "+
-					"may still go to the other host: selvaged doctor names a pod that has the address",
+				"another host on %s had %s, the gateway of this node's pods, when the node added it, so that the "+
+					"kernel did not use it (duplicate address detection). It was added again without the detection. "+
+					"Packets may still go to the other host: selvaged doctor names a pod that has the address",
 				key.Link, key.Prefix.Addr())
 			all[len(all)-1].Warning = true
 		}

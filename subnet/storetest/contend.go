@@ -105,8 +105,8 @@ func (n *contender) run(ctx context.Context, s subnet.Store) error {
 		default:
 			avoid = nil
 			n.now("", err)
-			// An event may show what to do. There may be none: a subnet that was taken in this round is free again, or the
-			// claim got no answer.
+			// An event may show what to do. There may be none: a subnet that was taken in this round is free again, or
+			// the claim got no answer.
 			soon, cancel := context.WithTimeout(ctx, again)
 			n.next(soon, view, events)
 			cancel()

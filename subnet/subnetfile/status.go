@@ -19,10 +19,11 @@ type Status struct {
 	Limited bool   `json:"limited,omitempty"` // not usable, and existing containers are affected, too
 	Reason  string `json:"reason,omitempty"`  // why it is not usable, for people
 
-	// PolicySocket is the path of the daemon's socket while the daemon enforces network policies. A program that attaches
-	// a pod then reports it there, and waits for the rules of the pod: see attachment.PathAttach. Empty: the daemon
-	// enforces none. It says nothing of whether a policy selects a pod of this node already: one may select the next pod.
-	// The daemon must write it before the first subnet file of a boot, because pods are attached from then on.
+	// PolicySocket is the path of the daemon's socket while the daemon enforces network policies. A program that
+	// attaches a pod then reports it there, and waits for the rules of the pod: see attachment.PathAttach. Empty: the
+	// daemon enforces none. It says nothing of whether a policy selects a pod of this node already: one may select the
+	// next pod. The daemon must write it before the first subnet file of a boot, because pods are attached from then
+	// on.
 	PolicySocket string `json:"policy_socket,omitempty"`
 }
 

@@ -27,8 +27,9 @@ func (r *Ruleset) Cut(flows []Flow) {
 	number := func(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
 	for _, f := range flows {
 		family := subnet.FamilyOf(f.Source.Addr())
-		r.cuts[family] = append(r.cuts[family], nft.Element{Key: nft.Key(f.Source.Addr().AsSlice(),
-			f.Destination.Addr().AsSlice(), []byte{byte(f.Protocol)}, number(f.Source.Port()), number(f.Destination.Port()))})
+		key := nft.Key(f.Source.Addr().AsSlice(), f.Destination.Addr().AsSlice(), []byte{byte(f.Protocol)},
+			number(f.Source.Port()), number(f.Destination.Port()))
+		r.cuts[family] = append(r.cuts[family], nft.Element{Key: key})
 	}
 	for _, list := range r.cuts {
 		slices.SortFunc(list, compare)

@@ -92,5 +92,6 @@ func (o Options) deny(why Denial, conditions []expr.Any) (rules []nft.Rule) {
 	if o.Reject && why.Reason != Invalid && why.Reason != Spoofed { // the sender may be another one
 		final = []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: rejectChain}}
 	}
-	return append(rules, nft.Rule{Comment: comment, Exprs: slices.Concat(conditions, []expr.Any{&expr.Counter{}}, final)})
+	exprs := slices.Concat(conditions, []expr.Any{&expr.Counter{}}, final)
+	return append(rules, nft.Rule{Comment: comment, Exprs: exprs})
 }

@@ -182,7 +182,8 @@ func (o Options) prerouting() []nft.Rule {
 func (o Options) advertised() []nft.Rule {
 	load := func(register uint32) expr.Any {
 		return &expr.Payload{
-			Base: expr.PayloadBaseTransportHeader, Offset: target, Len: nftables.TypeIP6Addr.Bytes, DestRegister: register,
+			Base: expr.PayloadBaseTransportHeader, Offset: target, Len: nftables.TypeIP6Addr.Bytes,
+			DestRegister: register,
 		}
 	}
 	back := verdict(expr.VerdictReturn)

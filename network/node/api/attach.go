@@ -24,8 +24,9 @@ type Attacher interface {
 	// Isolate has the kernel accept none of the pod's packets until its rules are in. Attach was called before, and has
 	// returned an error.
 	Isolate(a Attachment) error
-	// Detach reports that the interface is gone, and its addresses are free. Only the fields that name pod and container
-	// are set. A pod can have another container by then, whose Attach came before: nothing may change for that.
+	// Detach reports that the interface is gone, and its addresses are free. Only the fields that name pod and
+	// container are set. A pod can have another container by then, whose Attach came before: nothing may change for
+	// that one.
 	Detach(a Attachment)
 }
 

@@ -136,7 +136,8 @@ func decision(w connection.World, r connection.Range, dir policy.Direction) stat
 	}
 	for _, m := range policy.Misses(w, r.Packet, dir) {
 		missed := status.MissedRule{Policy: m.Policy, Peer: m.Peer, Port: m.Port}
-		if p := find(w.PoliciesIn(v.Pod.Namespace), func(p *policy.Policy) bool { return p.Key() == m.Policy }); p != nil {
+		p := find(w.PoliciesIn(v.Pod.Namespace), func(p *policy.Policy) bool { return p.Key() == m.Policy })
+		if p != nil {
 			missed.Rule = rule(p, dir, m.Rule)
 		}
 		d.Missed = append(d.Missed, missed)

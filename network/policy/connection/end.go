@@ -107,7 +107,8 @@ func endOf(p *policy.Pod) (End, error) {
 	case p.Ended:
 		return e, fmt.Errorf("pod %s has ended, so no policy is about it", e)
 	case e.Addresses == [2]netip.Addr{} && p.HostNetwork:
-		return e, fmt.Errorf("pod %s uses the network of its node, so no policy is about it; give the node's address", e)
+		return e, fmt.Errorf("pod %s uses the network of its node, so no policy is about it; give the node's address",
+			e)
 	case e.Addresses == [2]netip.Addr{}:
 		return e, fmt.Errorf("pod %s has no address yet", e)
 	}

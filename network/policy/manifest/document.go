@@ -80,7 +80,8 @@ func splitYAML(text string) (all []part) {
 	begin, from, at, number := 0, 1, 0, 0
 	for line := range strings.Lines(text) {
 		number++
-		if rest, ok := strings.CutPrefix(line, "---"); ok && (rest == "" || strings.ContainsRune(" \t\r\n", rune(rest[0]))) {
+		rest, ok := strings.CutPrefix(line, "---")
+		if ok && (rest == "" || strings.ContainsRune(" \t\r\n", rune(rest[0]))) {
 			all = append(all, part{from, text[begin:at]})
 			begin, from = at+len("---"), number
 		}

@@ -34,8 +34,8 @@ type FollowOptions struct {
 	// ListSpread is over how long the lists of all nodes are spread after a fault that affects them all. The zero value
 	// is none; see outage.Spread for what it means where there are many.
 	ListSpread time.Duration
-	// Absent says that the server need not have the resource, as it is with custom resources: there are no objects then,
-	// and they are looked for again after at most this time. 0: a resource that is absent is a failure.
+	// Absent says that the server need not have the resource, as it is with custom resources: there are no objects
+	// then, and they are looked for again after at most this time. 0: a resource that is absent is a failure.
 	Absent time.Duration
 	// Withdraw has all objects reported as deleted at the end.
 	Withdraw bool
@@ -154,7 +154,8 @@ func (f *following[T]) step(ctx context.Context) error {
 // in the future of a store is silent, and the store may have been restored from a backup just before.
 func (f *following[T]) check(ctx context.Context) error {
 	if f.fresh && len(f.marks) == 0 { // an empty list
-		_, err := f.List(ctx, ListOptions{NotOlderThan: f.seen, Fields: f.o.Fields}, func(PageOf[T]) error { return nil })
+		o := ListOptions{NotOlderThan: f.seen, Fields: f.o.Fields}
+		_, err := f.List(ctx, o, func(PageOf[T]) error { return nil })
 		if errors.Is(err, ErrBehind) {
 			return errAnew
 		}
