@@ -203,15 +203,21 @@ func gatherUnresolved() map[netip.Addr]bool {
 	return all
 }
 
+// readRuleset reads the packet filter, with nf_tables if there is one. Rules are read as they are needed: until done.
+func readRuleset() (seen *blocking.Ruleset, done func(), err error) {
+	conn, err := nft.Dial()
+	if err != nil {
+		seen, err = blocking.Read(nil)
+		return seen, func() {}, err
+	}
+	seen, err = blocking.Read(conn)
+	return seen, func() { _ = conn.Close() }, err // a socket
+}
+
 // gatherFilter looks for firewall rules that drop forwarded overlay traffic, and for kube-proxy's rules.
 func (f *Facts) gatherFilter() (found []blocking.Drop, kubeProxy bool) {
-	conn, err := nft.Dial()
-	if err == nil {
-		defer conn.Close()
-	} else {
-		conn = nil
-	}
-	seen, err := blocking.Read(conn)
+	seen, done, err := readRuleset()
+	defer done()
 	if err != nil {
 		return nil, false
 	}
@@ -241,13 +247,8 @@ func (f *Facts) gatherFilter() (found []blocking.Drop, kubeProxy bool) {
 
 // gatherDiscards looks for rules of this node that drop the packets of tunnels to peers that do not answer.
 func (f *Facts) gatherDiscards() map[blocking.Tunnel][]blocking.Discard {
-	conn, err := nft.Dial()
-	if err == nil {
-		defer conn.Close()
-	} else {
-		conn = nil
-	}
-	seen, err := blocking.Read(conn)
+	seen, done, err := readRuleset()
+	defer done()
 	if err != nil {
 		return nil
 	}
