@@ -1,30 +1,19 @@
 package nft
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"testing"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"go.uber.org/goleak"
-
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/dist/lab/sandbox/leaks"
 	"github.com/selvage-net/selvage/network/nft/nfttest"
 )
 
 // TestMain runs the tests where they may make network namespaces.
-func TestMain(m *testing.M) {
-	os.Exit(sandbox.Run(func() int {
-		code := m.Run()
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return code
-	}))
-}
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 const name = "selvage-test"
 

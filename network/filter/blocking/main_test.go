@@ -8,23 +8,13 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/dist/lab/sandbox/leaks"
 	"github.com/selvage-net/selvage/network/nft"
 )
 
 // TestMain runs the tests where they may make network namespaces, with a /run and its xtables.lock of their own.
-func TestMain(m *testing.M) {
-	os.Exit(sandbox.Run(func() int {
-		code := m.Run()
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return code
-	}))
-}
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 func newNet(t testing.TB) *sandbox.Net {
 	t.Helper()
