@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -55,18 +54,7 @@ func realServer(t *testing.T) (b backend, ok bool) {
 	pool.AppendCertsFromPEM(pem)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}
 	file := filepath.Join(t.TempDir(), "kubeconfig")
-	config := fmt.Sprintf(`
-apiVersion: v1
-kind: Config
-current-context: here
-contexts:
-- {name: here, context: {cluster: this, user: me}}
-clusters:
-- {name: this, cluster: {server: %q, certificate-authority: %q}}
-users:
-- {name: me, user: {token: %q}}
-`, s.URL(), s.CAFile(), s.Token(user))
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(file, s.Kubeconfig(user), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	b = backend{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -87,18 +86,7 @@ func (r *realServer) fixture(t *testing.T) *fixture {
 		},
 		api: apiserver.Options{Kubeconfig: filepath.Join(dir, "kubeconfig")},
 	}
-	config := fmt.Sprintf(`
-apiVersion: v1
-kind: Config
-current-context: here
-contexts:
-- {name: here, context: {cluster: this, user: me}}
-clusters:
-- {name: this, cluster: {server: %q, certificate-authority: %q}}
-users:
-- {name: me, user: {token: %q}}
-`, r.URL(), r.CAFile(), r.Token(user))
-	if err := os.WriteFile(f.api.Kubeconfig, []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(f.api.Kubeconfig, r.Kubeconfig(user), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	within(t, func(ctx context.Context) error { return f.admin.DeleteAll(ctx, "/api/v1/nodes") })

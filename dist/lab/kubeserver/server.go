@@ -155,6 +155,21 @@ func (s *Server) URL() string { return "https://" + s.address }
 // CAFile is the file of the authority that signed the server's certificate.
 func (s *Server) CAFile() string { return s.ca.File }
 
+// Kubeconfig returns a file by which a client is a user, with the user's token in it.
+func (s *Server) Kubeconfig(user string) []byte {
+	return fmt.Appendf(nil, `
+apiVersion: v1
+kind: Config
+current-context: here
+contexts:
+- {name: here, context: {cluster: this, user: me}}
+clusters:
+- {name: this, cluster: {server: %q, certificate-authority: %q}}
+users:
+- {name: me, user: {token: %q}}
+`, s.URL(), s.CAFile(), s.Token(user))
+}
+
 // Token is that of a user.
 func (s *Server) Token(user string) string { return s.tokens[user] }
 
