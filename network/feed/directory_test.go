@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 )
 
 const (
@@ -106,7 +108,7 @@ func (f *files) remove(name string) { f.t.Helper(); f.must(os.Remove(filepath.Jo
 // noted waits until what was not understood is of these objects.
 func (f *files) noted(want ...string) {
 	f.t.Helper()
-	eventually(f.t, func() string {
+	testctx.Eventually(f.t, func() string {
 		var got []string
 		for _, n := range f.report.State().Notes {
 			got = append(got, n.Object)
@@ -121,7 +123,7 @@ func (f *files) noted(want ...string) {
 // missing waits until it is reported that the directory is missing.
 func (f *files) missing() {
 	f.t.Helper()
-	eventually(f.t, func() string {
+	testctx.Eventually(f.t, func() string {
 		s := f.report.State().Sources
 		if len(s) != 1 || !errors.Is(s[0].Problem.Err, fs.ErrNotExist) || s[0].Since.IsZero() {
 			return fmt.Sprintf("%+v", s)

@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/policy"
 	"github.com/selvage-net/selvage/network/policy/manifest"
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
@@ -175,7 +176,7 @@ func (s *sink) show() (lines []string, synced bool) {
 func (s *sink) is(want ...string) {
 	s.t.Helper()
 	slices.Sort(want)
-	eventually(s.t, func() string {
+	testctx.Eventually(s.t, func() string {
 		lines, synced := s.show()
 		if !synced || !slices.Equal(lines, want) {
 			return fmt.Sprintf("in sync: %v\nhave %s\nwant %s", synced, strings.Join(lines, "\n     "), strings.Join(want, "\n     "))
@@ -191,22 +192,6 @@ func (s *sink) taken() []string {
 	list := s.deleted
 	s.deleted = nil
 	return list
-}
-
-// eventually waits until check returns "".
-func eventually(t *testing.T, check func() string) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		missing := check()
-		if missing == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, missing)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 // logged counts the lines of a log.

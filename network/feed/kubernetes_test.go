@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/policy"
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
 	"github.com/selvage-net/selvage/subnet/kube/kubetest"
@@ -78,7 +79,7 @@ func testKubernetes(t *testing.T, b backend) {
 		"cluster policy wide Admin 7"}
 	own := "pod red/own on a app=own 10.5.1.2 fd00::2"
 	s.is(append(left, own)...)
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if got := sources(report); got != "clusternetworkpolicies:1 namespaces networkpolicies:2 pods:1" {
 			return got
 		}
@@ -175,7 +176,7 @@ func TestOutage(t *testing.T) {
 		"policy red/open 1+0 rules", "cluster policy wide Admin 7"}
 	s.is(want...)
 	b.standIn.Stop()
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		for _, source := range report.State().Sources {
 			if source.Since.IsZero() || source.Problem.Reason == "" {
 				return string(source.Source) + " does not fail"
@@ -188,7 +189,7 @@ func TestOutage(t *testing.T) {
 	})
 	s.is(want...)
 	b.start()
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		for _, source := range report.State().Sources {
 			if !source.Since.IsZero() {
 				return string(source.Source) + " fails"
@@ -212,7 +213,7 @@ func TestForbidden(t *testing.T) {
 	b.namespace("red", "r")
 	report := &Report{}
 	s, _ := b.follow(func(o *KubernetesOptions) { o.Report = report })
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		for _, source := range report.State().Sources {
 			forbidden := source.Problem.Reason.AboutUser()
 			if want := source.Source == NetworkPolicies; forbidden != want || source.Complete == want {
@@ -247,7 +248,7 @@ func TestNotes(t *testing.T) {
 		}
 		return list
 	}
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if got := notes(); !slices.Equal(got, []string{"NetworkPolicy red/odd unknown-field", "Pod red/own invalid-address"}) {
 			return fmt.Sprintf("notes %q", got)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/selvage-net/selvage/dist/lab/kubeserver"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
 	"github.com/selvage-net/selvage/subnet/kube/kubetest"
 )
@@ -126,7 +127,7 @@ func defineClusterPolicies(t *testing.T, admin kubetest.Admin) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if err := admin.DeleteAll(t.Context(), clusterPolicyPath); err != nil { // there are none
 			return err.Error()
 		}

@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/storetest"
 )
@@ -96,7 +97,7 @@ func keepsSecret(t *testing.T, said ...string) {
 // untilSaid waits for a line of the log.
 func untilSaid(t *testing.T, kept *logged, text string) {
 	t.Helper()
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if len(kept.said(text)) == 0 {
 			return "word that " + text
 		}
@@ -107,7 +108,7 @@ func untilSaid(t *testing.T, kept *logged, text string) {
 // untilCause waits until Watch has failed for that reason, which is said only if it goes on for a while.
 func untilCause(t *testing.T, s *Store, text string) {
 	t.Helper()
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if cause := s.Outage().Problem.Err; cause == nil || !strings.Contains(cause.Error(), text) {
 			return fmt.Sprintf("an outage because %s; it is %v", text, cause)
 		}
@@ -337,7 +338,7 @@ func TestPasswordFileIsReadAnew(t *testing.T) {
 		t.Helper()
 		n++
 		var r subnet.Record
-		eventually(t, func() (missing string) {
+		testctx.Eventually(t, func() (missing string) {
 			var err error
 			if r, err = s.Claim(t.Context(), nil, lease(n, "a")); err != nil {
 				return err.Error()
@@ -396,7 +397,7 @@ func TestTokenIsAskedForOnce(t *testing.T) {
 	forget(t, root, etcd)
 	h.change(lease(1, "d"))
 	h.change(lease(1, "e"))
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if handled(t, etcd)["Watch"] == 0 || !s.Outage().Since.IsZero() {
 			return "another watch"
 		}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/storetest"
 )
@@ -49,7 +50,7 @@ func TestOutageTakesNothingAway(t *testing.T) {
 	w.There(r.Name)
 
 	etcd.Kill()
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if len(kept.said("etcd unavailable; the data path is unaffected: ")) == 0 {
 			return "word of the outage"
 		}
@@ -75,7 +76,7 @@ func TestOutageTakesNothingAway(t *testing.T) {
 		return ""
 	})
 	h.held()
-	eventually(t, func() string { // the watch of the config comes after that of the leases
+	testctx.Eventually(t, func() string { // the watch of the config comes after that of the leases
 		if o := s.Outage(); !o.Since.IsZero() {
 			return "the end of the outage"
 		}
@@ -94,7 +95,7 @@ func TestEtcdThatIsNotThereYetIsWaitedFor(t *testing.T) {
 	log, kept := logger(t)
 	o.Log, o.Username, o.Password = log, "root", "secret" // which must not be asked for a token yet
 	w := storetest.Watch(t, open(t, o), nil)
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if len(kept.said("nothing listens")) == 0 {
 			return "word of the outage"
 		}
@@ -116,7 +117,7 @@ func TestStallIsNoticedAndSurvived(t *testing.T) {
 	if err := etcd.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if len(kept.said("did not answer within 200ms")) == 0 {
 			return "word of the stall"
 		}
@@ -295,7 +296,7 @@ func TestDeadWatchOnALiveConnectionIsMadeAgain(t *testing.T) {
 	asked.take()
 	m.on.Store(true)
 	c.Write(t, "subnets/second", "x")
-	eventually(t, func() string { // another stream is opened, which says nothing either
+	testctx.Eventually(t, func() string { // another stream is opened, which says nothing either
 		asked.Lock()
 		defer asked.Unlock()
 		if asked.count[watch] == 0 {

@@ -252,19 +252,3 @@ func (l *logged) lines() []string {
 	}
 	return lines
 }
-
-// eventually waits until check returns "".
-func eventually(t *testing.T, check func() string) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		missing := check()
-		if missing == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, missing)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}

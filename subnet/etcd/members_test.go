@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/storetest"
 )
@@ -41,7 +42,7 @@ func startMembers(t *testing.T, o etcdserver.Options) (members []*etcdserver.Ser
 func works(t *testing.T, s *Store, w *storetest.Watcher, n int) subnet.Record {
 	t.Helper()
 	var r subnet.Record
-	eventually(t, func() (missing string) {
+	testctx.Eventually(t, func() (missing string) {
 		var err error
 		if r, err = s.Claim(t.Context(), nil, lease(n, "a")); err != nil {
 			return err.Error()

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/outage"
 	"github.com/selvage-net/selvage/subnet/storetest"
@@ -25,7 +26,7 @@ import (
 func watched(t *testing.T, etcd *etcdserver.Server) map[string]int {
 	t.Helper()
 	var counts map[string]int
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if counts = handled(t, etcd); counts["Watch"] == 0 {
 			return "another watch"
 		}
@@ -65,7 +66,7 @@ func TestReturnIsCheap(t *testing.T) {
 		return ""
 	})
 	// Perhaps it looks at our own key, which was seen to change. It takes another change when it is done with that.
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for x := range s.holds {
@@ -77,7 +78,7 @@ func TestReturnIsCheap(t *testing.T) {
 	})
 	before := written.Load()
 	h.change(lease(1, "b"))
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if written.Load() == before {
 			return "the answer to a change that is none"
 		}
@@ -221,7 +222,7 @@ func TestOutageUsesNothingUp(t *testing.T) {
 			s := open(t, o)
 			w := storetest.Watch(t, s, nil)
 			var r subnet.Record
-			eventually(t, func() (missing string) { // the timeouts are short for a busy machine
+			testctx.Eventually(t, func() (missing string) { // the timeouts are short for a busy machine
 				var err error
 				if r, err = s.Claim(t.Context(), nil, lease(1, "a")); err != nil {
 					return err.Error()
@@ -261,7 +262,7 @@ func TestOutageUsesNothingUp(t *testing.T) {
 			attempts(c.more)
 			// What is in the middle of an attempt comes and goes.
 			var after resources
-			eventually(t, func() string {
+			testctx.Eventually(t, func() string {
 				if after = measure(t); after.goroutines > before.goroutines+3 || after.sockets > before.sockets+1 || after.heap > before.heap+1<<20 {
 					return fmt.Sprintf("no growth: %+v has become %+v", before, after)
 				}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab/certs"
 	"github.com/selvage-net/selvage/dist/lab/etcdserver"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet/storetest"
 )
 
@@ -112,7 +113,7 @@ func TestCertificatesAreReplacedWithoutARestart(t *testing.T) {
 	ca = newAuthority(t, dir, "ca")
 	ca.sign(filepath.Join(dir, "server"), nil)
 	restart(t, etcd)
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if len(kept.said("rejected our client certificate")) == 0 {
 			return "word that the certificate is not accepted"
 		}
@@ -121,14 +122,14 @@ func TestCertificatesAreReplacedWithoutARestart(t *testing.T) {
 	if err := os.Remove(clientKey); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if len(kept.said("the files for TLS cannot be used")) == 0 {
 			return "word that the key is missing"
 		}
 		return ""
 	})
 	ca.sign(filepath.Join(dir, "client"), nil)
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if !s.Outage().Since.IsZero() {
 			return "the end of the outage"
 		}

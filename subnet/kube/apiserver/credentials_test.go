@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/kube/kubetest"
 )
@@ -119,7 +120,7 @@ func TestFilesAreReplaced(t *testing.T) {
 	c := open(t, Options{Kubeconfig: kubeconfigFile(t, s.URL(), ca.File, "{client-certificate: "+clientCert+", client-key: "+clientKey+"}")})
 	c.listed(t, ListOptions{})
 	w := c.watching(t, WatchOptions{From: s.Version()})
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if c.Health().Answers < 2 {
 			return "the watch"
 		}
@@ -159,7 +160,7 @@ func TestAddressesChanged(t *testing.T) {
 	s := standIn(t, kubetest.Options{})
 	c := open(t, Options{URL: s.URL(), ServiceAccount: t.TempDir()})
 	w := c.watching(t, WatchOptions{From: s.Version()})
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if len(c.Addresses()) == 0 || c.Health().Answers == 0 {
 			return "a connection"
 		}

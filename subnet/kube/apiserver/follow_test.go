@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet/kube/kubetest"
 )
 
@@ -88,7 +89,7 @@ func (f *followed[T]) syncs() int {
 // is waits until what is there, after a Synced, is what is wanted.
 func (f *followed[T]) is(t *testing.T, want map[Key]string) {
 	t.Helper()
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.count == 0 || !maps.Equal(f.synced, want) {
@@ -255,7 +256,7 @@ func TestFollowMany(t *testing.T) {
 			if err := admin.DeleteAll(t.Context(), "/api/v1/namespaces/gone"); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, func() string {
+			testctx.Eventually(t, func() string {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				if len(f.deleted) != 1 {
@@ -357,7 +358,7 @@ func TestFollowBetween(t *testing.T) {
 				}
 			}
 			f.run(c.Labelled(Namespaces), FollowOptions{})
-			eventually(t, func() string {
+			testctx.Eventually(t, func() string {
 				if f.syncs() < 1 {
 					return "no list"
 				}
@@ -407,7 +408,7 @@ func TestFollowSilent(t *testing.T) {
 	c := open(t, Options{URL: s.URL(), ServiceAccount: t.TempDir(), quiet: time.Millisecond})
 	follow(t, c.Labelled(Namespaces), FollowOptions{}, func(o Object) (Key, string) { return Key{}, "" })
 	watches := 0
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		for _, r := range s.Requests() { // since the last call
 			if r.Verb == "WATCH" {
 				watches++

@@ -111,19 +111,3 @@ func trusting(t *testing.T, caFile string) *http.Client {
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
-
-// eventually waits until check returns "".
-func eventually(t *testing.T, check func() string) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		missing := check()
-		if missing == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, missing)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/kube/kubetest"
 )
@@ -27,7 +28,7 @@ func TestRequests(t *testing.T) {
 	c := open(t, Options{Kubeconfig: kubeconfigFile(t, s.URL(), ca.File, "token: t"), UserAgent: "selvaged/1.2"})
 	c.listed(t, ListOptions{NotOlderThan: 1})
 	w := c.watching(t, WatchOptions{From: 7})
-	eventually(t, func() string {
+	testctx.Eventually(t, func() string {
 		if c.Health().Answers < 2 {
 			return "an answer"
 		}
