@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/selvage-net/selvage/network/enforce/ruleset"
 	"github.com/selvage-net/selvage/network/nft"
 	"github.com/selvage-net/selvage/network/policy"
 	"github.com/selvage-net/selvage/subnet"
@@ -121,7 +122,7 @@ func TestInSync(t *testing.T) {
 	stop()
 	closed, _ := e.pass.closedNow(desired{}, false)
 	for name, want := range map[string]nft.Content{
-		Table: e.pass.rules.Content(), ClosedTable: *closed, SourcesTable: e.pass.bound,
+		Table: e.pass.rules.Content(), ClosedTable: ruleset.Closed(e.pass.common, closed), SourcesTable: e.pass.bound,
 	} {
 		c, err := nft.Dial()
 		if err != nil {

@@ -3,8 +3,10 @@ package enforce
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -174,7 +176,12 @@ func (p *pass) once(ctx context.Context) (again time.Duration) {
 		sources = ensure(p.sources, d.sources, p.dirty)
 		p.dirty = policies != nil || sources != nil
 	}
-	closed, own := p.closedNow(d, policies == nil)
+	addresses, own := p.closedNow(d, policies == nil)
+	var closed *nft.Content
+	if len(addresses) > 0 {
+		content := ruleset.Closed(p.common, addresses)
+		closed = &content
+	}
 	closing = ensure(p.closing, closed, own)
 	p.noteRepairs(repaired)
 	again = p.noteErrors(errors.Join(policies, sources, closing))
@@ -182,13 +189,13 @@ func (p *pass) once(ctx context.Context) (again time.Duration) {
 	if waiting {
 		again = sooner(again, settingPause)
 	}
-	p.finish(d, result{policies: policies, sources: sources, closing: closing, waiting: waiting})
+	p.finish(d, result{policies: policies, sources: sources, closing: closing, closed: addresses, waiting: waiting})
 	return again
 }
 
-// closedNow returns the table of closed addresses, without those whose rules are in the kernel now. own reports whether
-// it has changed.
-func (p *pass) closedNow(d desired, applied bool) (want *nft.Content, own bool) {
+// closedNow returns the closed addresses, sorted, without those whose rules are in the kernel now. own reports whether
+// they have changed.
+func (p *pass) closedNow(d desired, applied bool) (list []netip.Addr, own bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	own = d.closings != p.closingsApplied || p.closingErr != nil
@@ -209,21 +216,14 @@ func (p *pass) closedNow(d desired, applied bool) (want *nft.Content, own bool) 
 			}
 		}
 	}
-	if len(p.closed) == 0 {
-		return nil, own
-	}
-	list := make([]netip.Addr, 0, len(p.closed))
-	for a := range p.closed {
-		list = append(list, a)
-	}
-	content := ruleset.Closed(p.common, list)
-	return &content, own
+	return slices.SortedFunc(maps.Keys(p.closed), netip.Addr.Compare), own
 }
 
 // result is what came of a pass.
 type result struct {
 	policies, sources, closing error
-	waiting                    bool // attachments wait for the setting of bridges
+	closed                     []netip.Addr // that the pass was to close
+	waiting                    bool         // attachments wait for the setting of bridges
 }
 
 // finish notes what is in the kernel now, and wakes who waits for it.

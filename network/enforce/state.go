@@ -47,7 +47,7 @@ func (s State) equal(o State) bool {
 func (p *pass) newState(d desired, r result) State {
 	s := State{
 		Synced: p.synced, Enforcing: d.enforcing, NeedsPeers: p.needs, Pods: len(p.local), Repairs: p.state.Repairs,
-		Cut: p.cutCount,
+		Closed: r.closed, Cut: p.cutCount,
 	}
 	s.Sets, s.Elements, s.Chains = p.rules.Size()
 	for _, x := range p.attached {
@@ -55,10 +55,6 @@ func (p *pass) newState(d desired, r result) State {
 			s.Waiting++
 		}
 	}
-	for a := range p.closed {
-		s.Closed = append(s.Closed, a)
-	}
-	slices.SortFunc(s.Closed, netip.Addr.Compare)
 	for _, f := range []Failure{{Policies, r.policies}, {Sources, r.sources}, {Closed, r.closing}} {
 		if f.Err != nil {
 			s.Failures = append(s.Failures, f)
