@@ -117,7 +117,9 @@ func (h *host) plantForeign(ctx context.Context) error {
 }
 
 // foreign dumps all that is on a node and not selvage's, a line a thing, sorted. It leaves out what comes and goes by
-// itself: learned neighbours, counters, ages, interface indexes, whether a carrier is there. The rules have been read, see allRules.
+// itself: learned neighbours, counters, ages, interface indexes, whether a carrier is there, and the routes of subnets'
+// anycast addresses (RFC 4291, section 2.6.1), which come and go with addresses and forwarding, and which no pod uses.
+// The rules have been read, see allRules.
 func (h *host) foreign(rules []string) ([]string, error) {
 	links, err := again(h.nl.LinkList)
 	if err != nil {
@@ -183,10 +185,13 @@ func (h *host) foreignRoutes(names map[int]string) (dump []string, err error) {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
 		for _, r := range routes {
-			if name := names[r.LinkIndex]; !ourDevice(name) && r.Protocol != routeProtocol {
-				dump = append(dump, fmt.Sprintf("route %s via %s dev %s table %d protocol %d scope %d type %d metric %d src %s onlink %t",
-					prefixOf(r.Dst), r.Gw, name, r.Table, r.Protocol, r.Scope, r.Type, r.Priority, r.Src, r.Flags&int(netlink.FLAG_ONLINK) != 0))
+			name := names[r.LinkIndex]
+			if ourDevice(name) || r.Protocol == routeProtocol || r.Type == unix.RTN_ANYCAST {
+				continue
 			}
+			dump = append(dump, fmt.Sprintf("route %s via %s dev %s table %d protocol %d scope %d type %d metric %d src %s "+
+				"onlink %t", prefixOf(r.Dst), r.Gw, name, r.Table, r.Protocol, r.Scope, r.Type, r.Priority, r.Src,
+				r.Flags&int(netlink.FLAG_ONLINK) != 0))
 		}
 		rules, err := again(func() ([]netlink.Rule, error) { return h.nl.RuleList(family) })
 		if err != nil {

@@ -44,6 +44,7 @@ func ownSideFaults() []Fault {
 		}),
 		bridge("deleted", func(t *target, l netlink.Link) error { return t.nl.LinkDel(l) }),
 		renamed(bridge("renamed", func(t *target, l netlink.Link) error { return t.rename(l, "cni-lost") })),
+		bridge("without ARP", func(t *target, l netlink.Link) error { return t.nl.LinkSetARPOff(l) }),
 		bridge("with another MTU", func(t *target, l netlink.Link) error { return t.nl.LinkSetMTU(l, 1300) }),
 		port("down", func(t *target, l netlink.Link) error { return t.nl.LinkSetDown(l) }),
 		port("detached", func(t *target, l netlink.Link) error { return t.nl.LinkSetNoMaster(l) }),
@@ -61,7 +62,7 @@ func ownSideFaults() []Fault {
 		setting("without flooding", nl.IFLA_BRPORT_UNICAST_FLOOD, 0),
 		setting("isolated", nl.IFLA_BRPORT_ISOLATED, 1),
 		setting("disabled", nl.IFLA_BRPORT_STATE, 0),
-		linkLocalLost(fault("bridge's address flushed", (*target).flushBridge)),
+		fault("bridge's address flushed", (*target).flushBridge),
 		fault("connected route deleted", (*target).deleteConnected),
 		fault("forwarding off on the bridge", func(t *target, f subnet.Family) error {
 			return t.write(forwardingOf(f, podBridge), "0")
@@ -98,19 +99,6 @@ func otherBridge(f Fault) Fault {
 		return inject(ctx, t)
 	}
 	f.After = func(_ context.Context, t *target) error { return t.nl.LinkDel(bridge()) }
-	return f
-}
-
-// linkLocalLost restores the bridge's link-local address after a fault that removed it: the kernel adds it only once,
-// and pods do not need it.
-func linkLocalLost(f Fault) Fault {
-	f.After = onBridge(func(t *target, l netlink.Link) error {
-		if lost, is := t.noted.(netlink.Addr); is {
-			return t.nl.AddrReplace(l,
-				&netlink.Addr{IPNet: lost.IPNet, Scope: unix.RT_SCOPE_LINK, Flags: unix.IFA_F_NODAD})
-		}
-		return nil
-	})
 	return f
 }
 
@@ -170,9 +158,6 @@ func (t *target) flushBridge(f subnet.Family) error {
 	}
 	addrs, err := t.nl.AddrList(link, int(netlinkFamily(f)))
 	for _, a := range addrs {
-		if a.IP.To4() == nil && a.IP.IsLinkLocalUnicast() {
-			t.noted = a
-		}
 		err = errors.Join(err, t.nl.AddrDel(link, &a))
 	}
 	return err

@@ -45,8 +45,8 @@ func (h *host) readOwnSide() (s ownSide, err error) {
 		return s, nil
 	}
 	a := bridge.Attrs()
-	s.add(h.families, "%s %s mac %s mtu %d up %t master %q", bridge.Type(), a.Name, a.HardwareAddr, a.MTU,
-		a.Flags&net.FlagUp != 0, names[a.MasterIndex])
+	s.add(h.families, "%s %s mac %s mtu %d up %t arp %t master %q", bridge.Type(), a.Name, a.HardwareAddr, a.MTU,
+		a.Flags&net.FlagUp != 0, a.RawFlags&unix.IFF_NOARP == 0, names[a.MasterIndex])
 	if err := h.nl.readPorts(names, func(line string) { s.add(h.families, "%s", line) }); err != nil {
 		return s, fmt.Errorf("%s: %w", h.Name(), err)
 	}
@@ -66,10 +66,14 @@ func (h *host) readBridge(bridge netlink.Link, f subnet.Family, s *ownSide) erro
 	if gone(err) != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
+	linkLocal := false // which one does not matter
 	for _, a := range addrs {
-		if !a.IP.IsLinkLocalUnicast() {
+		if linkLocal = linkLocal || a.IP.To4() == nil && a.IP.IsLinkLocalUnicast(); !a.IP.IsLinkLocalUnicast() {
 			s.add(of, "address %s scope %d tentative %t", a.IPNet, a.Scope, a.Flags&unix.IFA_F_TENTATIVE != 0)
 		}
+	}
+	if f == subnet.IPv6 {
+		s.add(of, "link-local address %t", linkLocal)
 	}
 	routes, err := again(func() ([]netlink.Route, error) { return h.nl.RouteList(nil, af) })
 	if err != nil {
