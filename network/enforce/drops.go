@@ -39,6 +39,7 @@ type dropped struct {
 	next  uint64        // the number of the next drop
 	lost  uint64        // before the next one
 	added chan struct{} // closed when one is added
+	read  bool          // what the rules log is received
 }
 
 // Drops calls yield for each of the last drops, the oldest first; with follow also for those to come, until ctx ends.
@@ -83,11 +84,15 @@ func (e *Engine) Drops(ctx context.Context, follow bool, yield func(Drop) error)
 func (e *Engine) readDrops(ctx context.Context) {
 	const pause = 30 * time.Second
 	for logged := false; ctx.Err() == nil; {
-		err := nflog.Read(ctx, e.options.LogGroup, func() { logged = false }, func() {
+		err := nflog.Read(ctx, e.options.LogGroup, func() {
+			logged = false
+			e.setReading(true)
+		}, func() {
 			e.mu.Lock()
 			e.dropped.lost++
 			e.mu.Unlock()
 		}, e.drop)
+		e.setReading(false)
 		if err != nil && !logged {
 			logged = true
 			e.options.Log.WithError(err).Warn("cannot read the packets that network policies deny; retrying")
@@ -97,6 +102,13 @@ func (e *Engine) readDrops(ctx context.Context) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// setReading notes whether what the rules log is received.
+func (e *Engine) setReading(yes bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dropped.read = yes
 }
 
 // drop takes in a logged packet.

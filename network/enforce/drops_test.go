@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/enforce/ruleset"
 	"github.com/selvage-net/selvage/network/nflog"
 	"github.com/selvage-net/selvage/network/policy"
@@ -19,6 +20,14 @@ func TestDrops(t *testing.T) {
 	e, _ := start(t, Options{LogGroup: 7, Reject: true})
 	e.SetAttachments([]Attachment{attachmentAt(1)})
 	apply(t, e, webAndClient(t))
+	testctx.Eventually(t, func() string {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if !e.dropped.read {
+			return "the engine reads what is logged"
+		}
+		return ""
+	})
 	apply(t, e, func(to policy.Objects) {
 		p, err := policy.DecodeClusterPolicy([]byte(`{"metadata": {"name": "no-dns"}, "spec": {"tier": "Admin", "priority": 1,
 			"subject": {"namespaces": {}}, "egress": [{"action": "Accept", "to": [{"networks": ["192.0.2.0/24"]}]},
@@ -74,7 +83,7 @@ func next(t *testing.T, e *Engine) (drop Drop) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.dropped = dropped{added: make(chan struct{})}
+	e.dropped = dropped{added: make(chan struct{}), read: true}
 	return drop
 }
 

@@ -198,8 +198,9 @@ func TestLeastRightsAreEnough(t *testing.T) {
 		must[*clientv3.PutResponse](t)(root.Put(t.Context(), testPrefix+"/"+key, value))
 	}
 	o := Options{
-		Endpoints: []string{etcd.Endpoint()}, Prefix: testPrefix, Username: "selvage", Password: secret, LeaseTTL: 2 * time.Second,
-		quiet: 50 * time.Millisecond, // so that the history is checked all the time
+		Endpoints: []string{etcd.Endpoint()}, Prefix: testPrefix, Username: "selvage", Password: secret,
+		LeaseTTL: 6 * time.Second,       // a busy machine has to renew in that time
+		quiet:    50 * time.Millisecond, // so that the history is checked all the time
 	}
 	log, kept := logger(t)
 	o.Log = log

@@ -152,7 +152,8 @@ func must[T any](t *testing.T) func(T, error) T {
 
 // cluster is an empty prefix of an etcd.
 func cluster(t *testing.T, endpoint string) (storetest.Cluster, Options) {
-	o := Options{Endpoints: []string{endpoint}, Prefix: "/" + rand.Text(), LeaseTTL: 2 * time.Second, ListSpread: -1}
+	log, _ := logger(t) // shown if the test fails
+	o := Options{Endpoints: []string{endpoint}, Prefix: "/" + rand.Text(), LeaseTTL: 2 * time.Second, ListSpread: -1, Log: log}
 	c := admin(t, endpoint)
 	return storetest.Cluster{
 		Open: func(t *testing.T) subnet.Store { return open(t, o) },
