@@ -22,8 +22,11 @@ import (
 
 var update = flag.Bool("update", false, "write the sessions in the documentation anew")
 
-// sessionPage is the page that the session is in, in as many blocks as there are scenes.
+// sessionPage is the page that the sessions are in, in as many blocks as there are scenes: one after the other.
 const sessionPage = "../../Documentation/operating.md"
+
+// kubernetesPart is the heading in the page after which the session with the Kubernetes store begins.
+const kubernetesPart = "\n## With leases in the Kubernetes API\n"
 
 // session is what an operator types on the nodes of a lab, and sees.
 type session struct {
@@ -31,6 +34,7 @@ type session struct {
 	l      *lab.Lab
 	ctx    context.Context
 	blocks []string
+	second bool              // it is the session after kubernetesPart
 	macs   map[string]string // what stands for each
 }
 
@@ -102,6 +106,8 @@ var (
 	// moments are what differs from one time to the next, and what stands for it.
 	moments = []struct{ is, becomes string }{
 		{`selvaged \S+, started .* ago; Linux \S+`, "selvaged v1.2.3, started 1 d 2 h ago; Linux 6.12.1"},
+		{`selvaged \S+ is ready`, "selvaged v1.2.3 is ready"},
+		{`at version \d+`, "at version 57"},
 		{`etcd lease [0-9a-f]+`, "etcd lease 3dc2a1b0c9d8e7f6"},
 		{`for (\d+ min )?\d+ s\b`, "for 3 s"},
 		{`for \d+s\b`, "for 3s"},
@@ -144,8 +150,16 @@ func (s *session) compare() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	before, after, found := strings.Cut(string(page), kubernetesPart)
+	if !found {
+		s.t.Fatalf("%s has no heading %q", sessionPage, kubernetesPart)
+	}
+	part := &before
+	if s.second {
+		part = &after
+	}
 	var there []string
-	for _, m := range consoleBlock.FindAllStringSubmatch(string(page), -1) {
+	for _, m := range consoleBlock.FindAllStringSubmatch(*part, -1) {
 		there = append(there, m[1])
 	}
 	if len(there) != len(s.blocks) {
@@ -158,8 +172,11 @@ func (s *session) compare() {
 	}
 	if *update {
 		i := -1
-		text := consoleBlock.ReplaceAllStringFunc(string(page), func(string) string { i++; return "```console\n" + s.blocks[i] + "```" })
-		if err := os.WriteFile(sessionPage, []byte(text), 0o644); err != nil {
+		*part = consoleBlock.ReplaceAllStringFunc(*part, func(string) string {
+			i++
+			return "```console\n" + s.blocks[i] + "```"
+		})
+		if err := os.WriteFile(sessionPage, []byte(before+kubernetesPart+after), 0o644); err != nil {
 			s.t.Fatal(err)
 		}
 	}

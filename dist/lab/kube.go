@@ -14,7 +14,6 @@ import (
 
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/kube"
-	"github.com/selvage-net/selvage/subnet/kube/apiserver"
 	"github.com/selvage-net/selvage/subnet/kube/kubetest"
 	"github.com/selvage-net/selvage/subnet/wholefile"
 )
@@ -22,7 +21,8 @@ import (
 // Kube is a stand-in for the Kubernetes API server, in this process, on 172.31.0.1:6443, or in a lab of IPv6 alone on
 // [fd00:31::1]:6443. Each node has a Node with a podCIDR, as the controller manager gives them.
 type Kube struct {
-	server *kubetest.Server
+	server  *kubetest.Server
+	account *account // nil: it speaks in the clear, to everybody
 
 	mu      sync.Mutex
 	running bool
@@ -34,10 +34,16 @@ type Kube struct {
 // NetConfPath is the file with the network config on each node, as a ConfigMap would be mounted there.
 const NetConfPath = "/run/kube-flannel/net-conf.json"
 
-// startKube starts the server on the address host.
-func startKube(host netip.Addr) (*Kube, error) {
-	address := net.JoinHostPort(host.String(), "6443")
-	k := &Kube{absent: map[string]string{}, server: kubetest.New(kubetest.Options{Address: address})}
+// startKube starts the server on the address host. With a directory, it speaks TLS, with files there.
+func startKube(host netip.Addr, dir string) (_ *Kube, err error) {
+	k, o := &Kube{absent: map[string]string{}}, kubetest.Options{}
+	if dir != "" {
+		if k.account, o, err = newAccount(dir, host.String()); err != nil {
+			return nil, err
+		}
+	}
+	o.Address = net.JoinHostPort(host.String(), "6443")
+	k.server = kubetest.New(o)
 	return k, k.Start(context.Background())
 }
 
@@ -82,7 +88,7 @@ var errAll = errors.New("that is all")
 
 // Leases implements [Store].
 func (k *Kube) Leases(ctx context.Context) (leases []subnet.Lease, err error) {
-	s, err := kube.New(kube.Options{API: apiserver.Options{URL: k.server.URL()}, Node: "lab", NetConfPath: "/nowhere"})
+	s, err := kube.New(kube.Options{API: k.api(), Node: "lab", NetConfPath: "/nowhere"})
 	if err != nil {
 		return nil, fmt.Errorf("read the leases: %w", err)
 	}
@@ -110,7 +116,7 @@ func (k *Kube) Leases(ctx context.Context) (leases []subnet.Lease, err error) {
 func (k *Kube) PutLeases(ctx context.Context, leases []subnet.Lease) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	admin := k.server.Admin()
+	admin := k.Admin()
 	for _, l := range leases {
 		uid, exists := k.absent[l.NodeName]
 		if !exists {
@@ -139,7 +145,7 @@ func (k *Kube) DeleteLeases(ctx context.Context, leases []subnet.Lease) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, l := range leases {
-		if err := k.server.Admin().DeleteNode(ctx, l.NodeName); err != nil {
+		if err := k.Admin().DeleteNode(ctx, l.NodeName); err != nil {
 			return fmt.Errorf("delete a lease: %w", err)
 		}
 		delete(k.absent, l.NodeName)
@@ -149,7 +155,7 @@ func (k *Kube) DeleteLeases(ctx context.Context, leases []subnet.Lease) error {
 
 // Version implements [Store].
 func (k *Kube) Version(ctx context.Context, l subnet.Lease) (int64, error) {
-	o, err := k.server.Admin().Node(ctx, l.NodeName)
+	o, err := k.Admin().Node(ctx, l.NodeName)
 	if err != nil {
 		return 0, fmt.Errorf("read the lease of %s: %w", l.NodeName, err)
 	}
@@ -206,19 +212,22 @@ func (k *Kube) Start(context.Context) error {
 
 func (k *Kube) close() error {
 	k.Kill()
+	if k.account != nil {
+		k.account.client.CloseIdleConnections()
+	}
 	return nil
 }
 
 // addNode makes a Node for node number i, from 0, and gives the node where do leads to its network config.
 func (k *Kube) addNode(ctx context.Context, name string, i int, families []subnet.Family, do func(func() error) error) error {
 	n := kubetest.Node{Name: name, PodCIDRs: podCIDRs(i, families)}
-	if _, err := k.server.Admin().CreateNode(ctx, n); err != nil {
+	if _, err := k.Admin().CreateNode(ctx, n); err != nil {
 		return fmt.Errorf("make Node %s: %w", name, err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.nodes = append(k.nodes, do)
-	return k.writeConfig(do)
+	return errors.Join(k.giveToken(do, firstToken), k.writeConfig(do))
 }
 
 // daemonArgs are what a node's daemon needs to use the store, and its environment.

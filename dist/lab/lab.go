@@ -41,6 +41,7 @@ type Options struct {
 	Segments    int              // underlay networks, 172.31.0.0/24 and up, that the nodes are spread over; default 1
 	MTU         int              // of every uplink, in bytes; default 1500
 	Store       subnet.StoreKind // of the leases: etcd, or a stand-in for the Kubernetes API server; default etcd
+	KubeTLS     bool             // that server speaks TLS, and takes the daemons' token alone
 	EtcdMembers int              // default 1
 	Config      string           // the network configuration, JSON, or "-" for none; default what NetworkConfig says for Families
 	CNI         string           // the CNI network configuration list, JSON; default DefaultCNI
@@ -192,7 +193,14 @@ func (l *Lab) startStore(ctx context.Context) (err error) {
 	host := firstAddr(l.onUnderlay(underlayAddr(0, 1)))
 	if l.options.Store == subnet.StoreKubernetes {
 		l.step("starting a stand-in for the Kubernetes API server")
-		if l.kube, err = startKube(host); err == nil {
+		dir := ""
+		if l.options.KubeTLS {
+			dir = filepath.Join(l.dir, "kube")
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				return err
+			}
+		}
+		if l.kube, err = startKube(host, dir); err == nil {
 			l.store = l.kube
 		}
 		return err

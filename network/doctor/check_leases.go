@@ -40,7 +40,7 @@ func checkLeases(f Facts) (all []Finding) {
 // which is then unreachable.
 func rejectedLease(store storeCommands, p status.Peer) Finding {
 	name := p.Key
-	if p.Node != "" {
+	if p.Node != "" && p.Node != p.Key {
 		name += " (" + p.Node + ")"
 	}
 	remove := "if no node uses it, " + store.remove(p)

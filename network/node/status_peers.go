@@ -78,8 +78,12 @@ func (n *node) pendingPeer(p *status.Peer, l subnet.Lease) {
 }
 
 func (n *node) peer(key string, l subnet.Lease) status.Peer {
+	name := l.NodeName
+	if n.storeKind == subnet.StoreKubernetes {
+		name = key // also of a lease that is malformed
+	}
 	p := status.Peer{
-		Key: key, Node: l.NodeName, Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{},
+		Key: key, Node: name, Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{},
 		Path: []status.Text{}, Paths: []status.PeerPath{}, Reach: []status.Reach{},
 	}
 	want, description := peerState(n.backend, &l), n.backend.Describe()

@@ -140,7 +140,11 @@ func (e *explanation) claims() {
 			e.step("lease", c.Lease, status.Missing,
 				"withdrawn; its entries are retained until "+c.Until.Format("15:04:05"))
 		default:
-			e.step("lease", c.Lease, status.Right, c.Node)
+			note := c.Node
+			if note == c.Lease { // as with leases in Kubernetes
+				note = ""
+			}
+			e.step("lease", c.Lease, status.Right, note)
 		}
 	}
 }
