@@ -79,6 +79,11 @@ type Event struct {
 	Config    []byte
 	Put       []Record
 	Deleted   []string // names, as in Record.Name
+	// Own, of a Page event before the first snapshot, says that the store has read what it has of this node alone: its
+	// record is in Put if there is one, Config is known, and so is what a [NodeAdviser] and an [Allocator] return. The
+	// node can be set up with that, and claim, while the store reads the snapshot, of which the record is a part once
+	// more. Not every store has it.
+	Own bool
 	// Cluster, of a Synced event, is the store's own id of itself; 0 if it has none. A store that was wiped may keep
 	// it.
 	Cluster uint64

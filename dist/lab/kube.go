@@ -94,6 +94,9 @@ func (k *Kube) Leases(ctx context.Context) (leases []subnet.Lease, err error) {
 	}
 	defer s.Close()
 	err = s.Watch(ctx, func(e subnet.Event) error {
+		if e.Own {
+			return nil // it comes again with all others
+		}
 		for _, r := range e.Put {
 			if r.Bad != nil {
 				return fmt.Errorf("read the leases: Node %s: %w", r.Name, r.Bad)

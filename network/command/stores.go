@@ -147,6 +147,9 @@ func snapshot(ctx context.Context, s subnet.Store) (found []subnet.Record, malfo
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
 	err = s.Watch(ctx, func(e subnet.Event) error {
+		if e.Own {
+			return nil // it comes again with all others
+		}
 		for _, r := range e.Put {
 			if r.Bad != nil {
 				malformed = append(malformed, r.Name)

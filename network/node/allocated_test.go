@@ -26,6 +26,8 @@ type nodesStore struct {
 	said      atomic.Pointer[subnet.NodeAdvice]
 	announced atomic.Int32  // calls of AnnounceNetwork, of which the first fails
 	silent    chan struct{} // as long as it is open, the watch reports nothing; nil: it reports
+
+	introduction *subnet.Event // what the watch reports before that; nil: nothing
 }
 
 func newNodesStore(server *memstore.Server, name string) *nodesStore {
@@ -58,6 +60,11 @@ func (s *nodesStore) say(a subnet.NodeAdvice) {
 }
 
 func (s *nodesStore) Watch(ctx context.Context, changed func(subnet.Event) error) error {
+	if s.introduction != nil {
+		if err := changed(*s.introduction); err != nil {
+			return err
+		}
+	}
 	if s.silent != nil {
 		select {
 		case <-s.silent:
@@ -290,4 +297,103 @@ func TestNodeAdvice(t *testing.T) {
 	store.say(subnet.NodeAdvice{})
 	n.waitState(t, status.Ready)
 	announces("172.31.0.11", "172.31.0.11")
+}
+
+// introduce has the watch report at first what the store has of this node alone.
+func (s *nodesStore) introduce(config string, own ...subnet.Record) {
+	s.introduction = &subnet.Event{
+		Type: subnet.Page, Revision: 1, Own: true, ConfigSet: true, Config: []byte(config), Put: own,
+	}
+}
+
+// TestNodeIntroduced: with what the store has of this node alone, the device is made and the lease claimed while all
+// leases are still being read. The node is ready once they are known, and nothing of another node is touched before.
+func TestNodeIntroduced(t *testing.T) {
+	const config = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`
+	ownUplink(t)
+	server, dir := memstore.NewAllocating(), t.TempDir()
+	defer server.Close()
+	server.Write("config", config)
+	own := netip.MustParsePrefix("10.5.3.0/24")
+	for name, p := range map[string]netip.Prefix{"this": own, "other": netip.MustParsePrefix("10.5.7.0/24")} {
+		server.AddNode(name)
+		server.Allocate(name, p)
+	}
+	server.Publish("other", vxlanLease(7))
+	start := func(own ...subnet.Record) (*runningNode, *nodesStore) {
+		store := newNodesStore(server, "this")
+		store.silent = make(chan struct{})
+		store.introduce(config, own...)
+		return startNode(t, store, dir), store
+	}
+	record := func() (r subnet.Record) {
+		for _, r = range server.Records() {
+			if r.Name == "this" {
+				return r
+			}
+		}
+		return subnet.Record{}
+	}
+	n, store := start()
+	eventually(t, "the claim", func() error {
+		if _, err := netlink.LinkByName("flannel.1"); err != nil || record().InstanceID == "" {
+			return fmt.Errorf("device: %v, record %+v, log\n%s", err, record(), n.log.String())
+		}
+		return nil
+	})
+	if s := n.waitState(t, status.Starting); s.Lease != nil {
+		t.Errorf("the lease is final before all leases are known: %+v", s.Lease)
+	}
+	if _, err := os.Stat(n.SubnetFile); err == nil {
+		t.Error("the subnet file is written before all leases are known")
+	}
+	close(store.silent)
+	n.waitSubnet(t, own)
+	n.waitPeers(t, "10.5.7.0/24 programmed")
+	eventually(t, "the cached leases", func() error { _, err := os.Stat(filepath.Join(dir, cacheFile)); return err })
+	n.stop()
+
+	// Again, with a store that falls silent then: the node comes up from the cached leases.
+	routes := len(kernelRoutes(t))
+	n, store = start(record())
+	n.waitLog(t, "overlay device")
+	if got := len(kernelRoutes(t)); got != routes || routes != 1 {
+		t.Errorf("%d routes to peers while the leases are read, %d before, want one", got, routes)
+	}
+	n.waitLog(t, "starting from cached leases")
+	n.waitLog(t, "msg=ready")
+	n.waitPeers(t, "10.5.7.0/24 programmed")
+	server.RemoveNode("other")
+	close(store.silent)
+	n.waitLog(t, "reconnected to the lease store")
+	n.waitSubnet(t, own)
+	n.waitPeers(t, "10.5.7.0/24 grace")
+}
+
+// TestNodeIntroducedRetains: a peer whose lease was gone after a restart is retained, as at any other start.
+func TestNodeIntroducedRetains(t *testing.T) {
+	const config = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`
+	ownUplink(t)
+	server, dir := memstore.NewAllocating(), t.TempDir()
+	defer server.Close()
+	server.Write("config", config)
+	for name, p := range map[string]string{"this": "10.5.3.0/24", "other": "10.5.7.0/24", "third": "10.5.8.0/24"} {
+		server.AddNode(name)
+		server.Allocate(name, netip.MustParsePrefix(p))
+	}
+	server.Publish("other", vxlanLease(7))
+	server.Publish("third", vxlanLease(8))
+	for round := range 2 {
+		store := newNodesStore(server, "this")
+		store.introduce(config)
+		n := startNode(t, store, dir)
+		if round == 0 {
+			n.waitPeers(t, "10.5.7.0/24 programmed", "10.5.8.0/24 programmed")
+			eventually(t, "the cached leases", func() error { _, err := os.Stat(filepath.Join(dir, cacheFile)); return err })
+			n.stop()
+			server.RemoveNode("third")
+			continue
+		}
+		n.waitPeers(t, "10.5.7.0/24 programmed", "10.5.8.0/24 grace")
+	}
 }

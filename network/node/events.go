@@ -29,6 +29,9 @@ func (n *node) storeEvent(e subnet.Event) {
 	if e.Type == subnet.Synced || e.ConfigSet || len(e.Put)+len(e.Deleted) > 0 {
 		n.cache.changed(time.Now())
 	}
+	if e.Own {
+		n.introduced, n.holder.introduced = true, true
+	}
 	n.apply(e)
 }
 
@@ -46,6 +49,9 @@ func (n *node) apply(e subnet.Event) {
 		grace = max(grace, n.LeaseTTL)
 	}
 	n.peersChanged(changes, grace, now)
+	if n.backend != nil && e.Type == subnet.Synced {
+		n.retainCached(now)
+	}
 	if n.backend != nil && e.Type != subnet.Page {
 		n.journal.rejectedLeases(e, n.view, now)
 		n.journal.sharedPublicIPs(n.view.SamePublicIP, now)
@@ -75,11 +81,15 @@ func (n *node) startFromCache(wake *alarm) {
 	if m, ok, _ := n.view.Get(s.Own); ok {
 		n.cache.foundOwn(m, wake.now)
 	}
+	if n.backend != nil { // the store has fallen silent since it told of this node
+		n.adoptCached()
+		n.wantDevice()
+	}
 }
 
 // retainCached retains cached peers that the store does not have: a daemon that was restarted just after the store was
 // wiped, or while a peer's lease was missing for a moment, must not remove what one that ran on retains.
-func (n *node) retainCached(rules subnet.Rules, now time.Time) {
+func (n *node) retainCached(now time.Time) {
 	s, until := n.cache.takeMissing(n.PeerGrace, now)
 	if s == nil {
 		return
@@ -94,7 +104,7 @@ func (n *node) retainCached(rules subnet.Rules, now time.Time) {
 		return // as a rule
 	}
 	before := subnet.NewView()
-	before.SetRules(rules)
+	before.SetRules(n.judging)
 	before.Apply(subnet.Event{Type: subnet.Page, Revision: s.Revision, Put: s.Decoded()})
 	before.Apply(subnet.Event{Type: subnet.Synced, Revision: s.Revision})
 	for m := range before.Peers {

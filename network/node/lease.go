@@ -58,6 +58,10 @@ type leaseHolder struct {
 	// of this machine. nil: they all are.
 	wasOurs func(subnet.Lease) bool
 
+	// introduced: the store has told what it has of this node, see [subnet.Event.Own]. One that allocates needs no more
+	// for a claim.
+	introduced bool
+
 	phase    leasePhase
 	final    bool
 	record   subnet.Record
@@ -161,7 +165,8 @@ func (h *leaseHolder) step(ctx context.Context, wake *alarm) (gained bool) {
 		h.backoff.Limit(allocatedWait)
 	}
 	due := h.backoff.Due(wake.now) && h.losses.Due(wake.now)
-	if h.phase == idle && due && !h.cloned && h.view.Synced() && h.view.Revision() >= h.seen {
+	known := h.view.Synced() && h.view.Revision() >= h.seen || h.introduced && h.storeAllocates()
+	if h.phase == idle && due && !h.cloned && known {
 		h.claim(ctx, wake.now)
 	}
 	wake.set(h.backoff.At())
@@ -241,11 +246,7 @@ func (h *leaseHolder) adopt(m subnet.Record) {
 }
 
 // reclaim ends what adopt began: the lease has to be claimed now.
-func (h *leaseHolder) reclaim() {
-	if h.phase == idle {
-		h.final = false
-	}
-}
+func (h *leaseHolder) reclaim() { h.final = false }
 
 // claimEnded takes in how a claim ended. After a lost race the next choice follows at once, without a log line.
 func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
@@ -282,7 +283,9 @@ func (h *leaseHolder) claimEnded(ctx context.Context, c claimResult) {
 // hold keeps a claimed record alive in the background.
 func (h *leaseHolder) hold(ctx context.Context, c claimResult) {
 	holdCtx, cancel := context.WithCancel(ctx)
-	h.phase, h.final, h.alone, h.until = holding, false, h.storeAllocates(), time.Time{}
+	// A cached lease that is in use stays final until the store shows all leases.
+	h.final = h.final && subnetsOf(c.record.Lease) == h.subnets
+	h.phase, h.alone, h.until = holding, h.storeAllocates(), time.Time{}
 	h.lost = lostLease{}
 	h.record, h.release = c.record, cancel
 	for _, f := range subnet.Families() {

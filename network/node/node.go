@@ -73,7 +73,9 @@ type node struct {
 	config     *subnet.Config // in force; nil until there is a usable one
 	configJSON []byte         // the same as the store has it
 	identity   *identity
+	introduced bool            // the store has told what it has of this node, see [subnet.Event.Own]
 	backend    backend.Backend // nil until config and uplink are known
+	judging    subnet.Rules    // of the view, once there is a backend
 	uplink     uplink.Choice
 	advised    subnet.NodeAdvice // what the uplink was last chosen by
 	device     network.State     // what the node wants for itself in the tables

@@ -20,7 +20,7 @@ func (n *node) setUp(wake *alarm) bool {
 		return true
 	}
 	wake.set(n.setupAt)
-	if n.config == nil || !n.view.Synced() || wake.now.Before(n.setupAt) {
+	if n.config == nil || !n.view.Synced() && !n.introduced || wake.now.Before(n.setupAt) {
 		return false
 	}
 	if err := n.makeBackend(wake.now); err != nil {
@@ -73,10 +73,7 @@ func (n *node) makeBackend(now time.Time) error {
 	}
 	n.logDevices(b)
 	n.holder.instanceID, n.holder.advertise = id.InstanceID, n.lease
-	if m, ok := n.cache.takeOwn(id.InstanceID); ok {
-		n.holder.adopt(m)
-		n.setSubnets(n.holder.subnets)
-	}
+	n.adoptCached()
 	n.adopt(choice, b, now)
 	n.journal.rejectedLeases(subnet.Event{Type: subnet.Synced}, n.view, now)
 	err = n.kernel.Observe() // all, now that it is known what is ours
@@ -84,6 +81,14 @@ func (n *node) makeBackend(now time.Time) error {
 	n.kernel.UplinkStale()
 	n.uplinks.recheck(now.Add(settleTime))
 	return err
+}
+
+// adoptCached makes the cached lease this node's, if it can be used.
+func (n *node) adoptCached() {
+	if m, ok := n.cache.takeOwn(n.identity.InstanceID); ok {
+		n.holder.adopt(m)
+		n.setSubnets(n.holder.subnets)
+	}
 }
 
 // underlay is what a backend has to know of the node.
@@ -153,13 +158,15 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 	n.kernel.Uplink(choice.Name)
 	n.holder.publicIPs = choice.PublicIP
 	n.wantDevice()
-	rules := subnet.Rules{
+	n.judging = subnet.Rules{
 		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
 		Check:    b.Check,
 		Underlay: n.underlayPrefixes(choice),
 	}
-	n.peersChanged(n.view.SetRules(rules), n.PeerGrace, now)
-	n.retainCached(rules, now)
+	n.peersChanged(n.view.SetRules(n.judging), n.PeerGrace, now)
+	if n.view.Synced() {
+		n.retainCached(now)
+	}
 }
 
 // underlayPrefixes returns what no peer's subnet may contain: this node would lose its own network, or the store.

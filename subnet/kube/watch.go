@@ -50,6 +50,8 @@ type watcher struct {
 	advanceAt time.Time
 	advised   bool // the advice to this node, or its allocation, has changed, and no event was delivered since
 
+	introduced bool // what concerns this node alone was handed over, see introduce
+
 	listed    bool // a list was handed over, and what came after it up to position.seen
 	synced    bool // a snapshot was handed over, ever
 	resumed   bool // the next list is of the history that was seen
@@ -167,6 +169,9 @@ func (w *watcher) step(ctx context.Context) error {
 		}
 		return w.follow(ctx, apiserver.WatchOptions{From: w.position.seen})
 	}
+	if err := w.introduce(ctx); err != nil {
+		return err
+	}
 	err := w.follow(ctx, apiserver.WatchOptions{Initial: true})
 	if !errors.Is(err, apiserver.ErrNoInitial) {
 		return err
@@ -180,6 +185,36 @@ func (w *watcher) step(ctx context.Context) error {
 	}
 	w.begun()
 	return w.follow(ctx, apiserver.WatchOptions{From: w.position.seen})
+}
+
+// introduceFor is how long the first list waits for this node's Node.
+const introduceFor = time.Second
+
+// introduce hands over what concerns this node alone before the first list, which takes long with thousands of Nodes.
+// That it cannot is no error: the list finds out why.
+func (w *watcher) introduce(ctx context.Context) error {
+	if w.introduced || w.synced {
+		return nil
+	}
+	if w.conf.read(w.logConfig); w.conf.data == nil {
+		return nil // nothing can be set up
+	}
+	name, _ := w.knownName()
+	ctx, cancel := context.WithTimeout(ctx, introduceFor)
+	defer cancel()
+	node, err := w.readNode(ctx, name)
+	if err != nil {
+		return nil
+	}
+	w.introduced = true
+	w.own(&node.Object)
+	e := subnet.Event{
+		Type: subnet.Page, Revision: node.Version, Own: true, ConfigSet: true, Config: w.conf.data,
+	}
+	if cidrs := specOf(&node); w.names.isLease(&node.Object) && !cidrs.none() {
+		e.Put = []subnet.Record{w.names.record(&node.Object, cidrs)}
+	}
+	return w.deliver(e)
 }
 
 // begun notes that a list was handed over.

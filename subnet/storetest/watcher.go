@@ -170,6 +170,9 @@ func (w *Watcher) take(e subnet.Event) error {
 	w.check(e)
 	switch e.Type {
 	case subnet.Page, subnet.Synced:
+		if e.Own {
+			break // no part of a snapshot
+		}
 		if w.listed == nil || e.Revision != w.at {
 			w.listed, w.at = map[string]subnet.Record{}, e.Revision
 		}
@@ -214,8 +217,11 @@ func (w *Watcher) check(e subnet.Event) {
 	}
 	switch e.Type {
 	case subnet.Page:
-		if e.ConfigSet || len(e.Deleted) > 0 {
+		if e.ConfigSet != e.Own || len(e.Deleted) > 0 {
 			bad("a Page carries more than what exists")
+		}
+		if e.Own && (len(e.Put) > 1 || w.state.Synced > 0) {
+			bad("what is the node's own comes late, or with %d records", len(e.Put))
 		}
 		if len(e.Put) > 1000 {
 			bad("a Page of %d records", len(e.Put))
