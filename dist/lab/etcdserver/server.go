@@ -204,7 +204,7 @@ func (s *Server) Ready(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if healthy(ctx, client, s.self.metrics) {
+		if healthy(ctx, client, s.self.metrics) && listens(p.PID(), s.self.metrics) {
 			return nil
 		}
 		select {

@@ -2,6 +2,7 @@ package etcdserver
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -135,5 +136,32 @@ func TestBadOptions(t *testing.T) {
 				t.Errorf("error %q does not say %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestPortOfAnotherEtcd: a server whose port another etcd has taken is not ready because that one answers.
+func TestPortOfAnotherEtcd(t *testing.T) {
+	ctx := startContext(t)
+	other, err := Start(ctx, Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Kill()
+	opts, err := Options{Dir: t.TempDir()}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := opts.choosePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all[0].metrics = other.self.metrics
+	s := &Server{opts: opts, self: all[0], all: all}
+	if err := s.launch(); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Kill()
+	if err := s.Ready(ctx); !errors.Is(err, errPortTaken) {
+		t.Errorf("ready with the error %v, want %v", err, errPortTaken)
 	}
 }
