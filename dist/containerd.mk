@@ -8,7 +8,7 @@ $(CONTAINERD): bin/containerd/%: dist/containerd/runtime/go.mod dist/containerd/
 e2e-containerd: packages-containerd build tools $(CONTAINERD)
 e2e-containerd: ## test with a real containerd, with the DaemonSet and systemd; as root
 	@cd dist/containerd && $(RUN_GO) test -count=1 -timeout 30m .
-	@cd dist/containerd && $(RUN_GO) test -count=1 -timeout 30m -run 'TestContainerd|TestDaemonSet' \
+	@cd dist/containerd && $(RUN_GO) test -count=1 -timeout 30m -run 'TestContainerd|TestDaemonSet|TestK3s' \
 		. -args -dir $(CURDIR)/bin/containerd
 packages-containerd:
 	@sh dist/packages.sh iptables containerd runc systemd-analyze

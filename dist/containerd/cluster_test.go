@@ -18,12 +18,16 @@ type cluster struct {
 	asking bool // the runtime asks the plugins for their STATUS
 }
 
-func newCluster(t *testing.T) *cluster {
+func newCluster(t *testing.T) *cluster { return newClusterWith(t, Options{}) }
+
+// newClusterWith makes a cluster, with options for where files are.
+func newClusterWith(t *testing.T, o Options) *cluster {
 	t.Helper()
 	c := &cluster{}
 	c.Cluster = critest.New(t, bin, []subnet.Family{subnet.IPv4},
 		func(ctx context.Context, n *lab.Node, archive, tmp string) (*cri.Runtime, error) {
-			r, err := New(ctx, n, Options{Dir: *dir, Plugins: bin, Image: archive, Logs: tmp})
+			o.Dir, o.Plugins, o.Image, o.Logs = *dir, bin, archive, tmp
+			r, err := New(ctx, n, o)
 			if err != nil {
 				return nil, err
 			}

@@ -24,7 +24,7 @@ const Conflist = `{"cniVersion":"1.0.0","cniVersions":["1.0.0","1.1.0"],"name":"
 //   - The image of the sandbox is one of ours, since there is no registry.
 //   - restrict_oom_score_adj: a machine may not let go below its own score, and runc fails then.
 //   - AppArmor and the hugetlb controller: not every machine has them.
-func config() string {
+func (o Options) config() string {
 	return fmt.Sprintf(`version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -45,5 +45,5 @@ state = "/run/containerd"
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       SystemdCgroup = false
-`, Socket, Reference, cri.ConfDir, cri.BinDir)
+`, Socket, Reference, o.ConfDir, o.BinDir)
 }

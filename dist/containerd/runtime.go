@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,10 @@ type Options struct {
 	Plugins string // directory of selvage and cni/
 	Image   string // the archive that [cri.Image] made
 	Logs    string // directory for what containerd prints, in the node's view
+
+	ConfigFile string // containerd's configuration, on the node; empty: one of the lab's
+	ConfDir    string // of network configurations, on the node; empty: [cri.ConfDir]
+	BinDir     string // of plugins, on the node; empty: [cri.BinDir], with the plugins installed
 }
 
 // Runtime is the containerd of one node.
@@ -26,23 +31,35 @@ type Runtime struct {
 	options Options
 }
 
-// New prepares a node, with the plugins installed and no network configuration, and starts containerd on it.
+// New prepares a node without a network configuration, and starts containerd on it.
 func New(ctx context.Context, node *lab.Node, o Options) (*Runtime, error) {
 	parent, err := CgroupParent()
 	if err != nil {
 		return nil, err
 	}
+	o.ConfigFile, o.ConfDir = cmp.Or(o.ConfigFile, "/etc/containerd-lab.toml"), cmp.Or(o.ConfDir, cri.ConfDir)
 	err = node.Do(func() error {
 		if err := cri.PrepareMounts(); err != nil {
 			return err
 		}
-		return errors.Join(cri.InstallPlugins(o.Plugins), os.WriteFile(configFile, []byte(config()), 0o644))
+		if o.BinDir == "" {
+			o.BinDir = cri.BinDir
+			if err := cri.InstallPlugins(o.Plugins); err != nil {
+				return err
+			}
+		}
+		for _, dir := range []string{filepath.Dir(o.ConfigFile), o.ConfDir, o.BinDir} {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+		}
+		return os.WriteFile(o.ConfigFile, []byte(o.config()), 0o644)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", node.Name(), err)
 	}
 	r := &Runtime{options: o}
-	with := cri.Options{Argv: []string{r.command("containerd"), "--config", configFile}, Socket: Socket, Logs: o.Logs, Cgroup: parent}
+	with := cri.Options{Argv: []string{r.command("containerd"), "--config", o.ConfigFile}, Socket: Socket, Logs: o.Logs, Cgroup: parent}
 	if o.Dir != "" { // the shim is found by PATH
 		with.Env = []string{"PATH=" + o.Dir + ":" + os.Getenv("PATH")}
 	}
@@ -51,9 +68,6 @@ func New(ctx context.Context, node *lab.Node, o Options) (*Runtime, error) {
 	}
 	return r, errors.Join(r.Start(ctx), r.Import(ctx, o.Image))
 }
-
-// configFile is containerd's, on the node.
-const configFile = "/etc/containerd-lab.toml"
 
 func (r *Runtime) command(name string) string {
 	if r.options.Dir == "" {
