@@ -81,7 +81,7 @@ func (n *node) startFromCache(wake *alarm) {
 	if m, ok, _ := n.view.Get(s.Own); ok {
 		n.cache.foundOwn(m, wake.now)
 	}
-	if n.backend != nil { // the store has fallen silent since it told of this node
+	if n.backend != nil { // the store has been silent since it reported this node
 		n.adoptCached()
 		n.wantDevice()
 	}

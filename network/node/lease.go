@@ -58,8 +58,8 @@ type leaseHolder struct {
 	// of this machine. nil: they all are.
 	wasOurs func(subnet.Lease) bool
 
-	// introduced: the store has told what it has of this node, see [subnet.Event.Own]. One that allocates needs no more
-	// for a claim.
+	// introduced: the store has reported what it has of this node, see [subnet.Event.Own]. A store that allocates needs
+	// no more for a claim.
 	introduced bool
 
 	phase    leasePhase

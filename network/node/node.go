@@ -73,7 +73,7 @@ type node struct {
 	config     *subnet.Config // in force; nil until there is a usable one
 	configJSON []byte         // the same as the store has it
 	identity   *identity
-	introduced bool            // the store has told what it has of this node, see [subnet.Event.Own]
+	introduced bool            // the store has reported what it has of this node, see [subnet.Event.Own]
 	backend    backend.Backend // nil until config and uplink are known
 	judging    subnet.Rules    // of the view, once there is a backend
 	uplink     uplink.Choice
