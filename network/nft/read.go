@@ -30,6 +30,14 @@ type ChainInfo struct {
 	Devices     string // of a hook of single devices, with spaces between them
 }
 
+// FamilyName returns what nft(8) calls a family of tables, such as "ip6", or "" if it has no name for it.
+func FamilyName(f nftables.TableFamily) string {
+	return map[nftables.TableFamily]string{
+		nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6",
+		nftables.TableFamilyARP: "arp", nftables.TableFamilyBridge: "bridge", nftables.TableFamilyNetdev: "netdev",
+	}[f]
+}
+
 // RuleInfo is a rule in the kernel, of any program.
 type RuleInfo struct {
 	Chain    string

@@ -190,7 +190,7 @@ func (r *Ruleset) bases(f subnet.Family, w way, skip []string) (all []base) {
 			continue
 		}
 		all = append(all, base{
-			table: familyName(c.Family) + " " + c.Table, chain: c.Name, accepts: c.Policy == nftables.ChainPolicyAccept,
+			table: nft.FamilyName(c.Family) + " " + c.Table, chain: c.Name, accepts: c.Policy == nftables.ChainPolicyAccept,
 			rules: without(func(chain string) ([]rule, bool) { return r.rulesOf(ref{c.Family, c.Table, chain}) }),
 		})
 	}
@@ -213,13 +213,6 @@ func (r *Ruleset) bases(f subnet.Family, w way, skip []string) (all []base) {
 		}
 	}
 	return all
-}
-
-func familyName(f nftables.TableFamily) string {
-	return map[nftables.TableFamily]string{
-		nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
-		nftables.TableFamilyNetdev: "netdev",
-	}[f]
 }
 
 // rulesOf reads a chain, once.
@@ -278,6 +271,6 @@ func (r *Ruleset) note(err error) {
 // has reports whether a table of iptables on nf_tables has a chain.
 func (r *Ruleset) has(family, chain string) bool {
 	return slices.ContainsFunc(r.Chains, func(c nft.ChainInfo) bool {
-		return familyName(c.Family) == family && c.Table == "filter" && c.Name == chain
+		return nft.FamilyName(c.Family) == family && c.Table == "filter" && c.Name == chain
 	})
 }
