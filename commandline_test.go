@@ -119,8 +119,8 @@ func TestCompletion(t *testing.T) {
 	for line, want := range map[string]string{
 		"status -o ": "table json", "peers -o j": "json", "doctor --check daemon,pe": "daemon,peers", "--log-level ": "error warning info debug",
 		"--vxlan-tx-checksum ": "on off auto", "doct": "doctor", "doctor --socket /nowhere --peer ": "",
-		"--ready-requires ": "entries traffic", "config ": "show check set",
-		"policy ": "explain list test", "policy test -o ": "table json junit", "policy explain --file /nowhere ": "",
+		"--ready-requires ": "entries traffic", "--network-policy ": "on off auto", "config ": "show check set",
+		"policy ": "explain list test", "policy test -o ": "table json junit", "policy explain --file /nowhere ": "", "drops -o ": "table json",
 	} {
 		args := strings.Split(line, " ")
 		var words []string

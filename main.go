@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -87,6 +88,7 @@ type flags struct {
 	txChecksum    string
 	vtepAllow     []string
 	noCachedStart bool
+	policy        policyFlags
 	socket        string
 	metricsAddr   string
 	healthzIP     string
@@ -148,13 +150,14 @@ for --etcd-endpoints and so on. A flag takes precedence over the environment. Pu
 	for flag, words := range map[string][]string{
 		"log-level": {"error", "warning", "info", "debug"}, "log-format": {"text", "json"},
 		"vxlan-tx-checksum": {"on", "off", "auto"}, "ready-requires": {readyEntries, readyTraffic},
+		"network-policy": {policyOn, policyOff, policyAuto},
 	} {
 		command.CompleteFlag(root, flag, words...)
 	}
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Example: "  selvaged version",
 		Args: cobra.NoArgs, RunE: printVersion})
-	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Policy(), command.Doctor(),
-		command.Config(), command.Release(defaultStateDir), command.InstallCNI(),
+	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Policy(), command.Drops(),
+		command.Doctor(), command.Config(), command.Release(defaultStateDir), command.InstallCNI(),
 		command.Cleanup(defaultSubnetFile, defaultStateDir))
 	command.ExplainUsage(root)
 	return root
@@ -212,6 +215,8 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.StringSliceVar(&f.vtepAllow, "vtep-allow", nil,
 		"accept VXLAN packets from these prefixes too, for nodes whose address NAT changes")
 
+	f.policy.register(s)
+
 	s.StringVar(&f.socket, "socket", status.DefaultSocket,
 		"unix socket of the daemon, for selvaged status, peers, explain and doctor; empty for none")
 	s.StringVar(&f.metricsAddr, "metrics-addr", "",
@@ -260,6 +265,9 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	defer store.Close()
+	if err := f.openPolicies(log); err != nil {
+		return err
+	}
 	f.node.Ready = func() { notify(log, daemon.SdNotifyReady) }
 	if f.node.API, err = f.listen(log); err != nil {
 		return err
@@ -303,6 +311,9 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 	}
 	if err := subnet.CheckNodeName(f.node.NodeName); err != nil {
 		return fmt.Errorf("--node-name: %w", err)
+	}
+	if err := f.policy.check(f.store.Kubernetes); err != nil {
+		return err
 	}
 	f.uplink.Ifaces = nonempty(f.uplink.Ifaces)
 	f.uplink.IfaceRegexes = nonempty(f.uplink.IfaceRegexes)
@@ -367,12 +378,24 @@ func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
 	if f.healthzPort > 0 { // as with flannel, a negative one means none
 		o.Healthz = net.JoinHostPort(f.healthzIP, strconv.Itoa(f.healthzPort))
 	}
+	if f.node.Policies != nil {
+		o.Attacher = node.Attacher{Engine: f.node.Policies.Engine}
+		o.Policies = f.node.Policies.Answers(f.policyNode())
+	}
 	server, err := api.Listen(o)
 	if (errors.Is(err, api.ErrSocket) || errors.Is(err, api.ErrOtherNetwork)) && f.socket == status.DefaultSocket {
 		log.WithError(err).Warn("selvaged status and the like will not work")
 		o.Socket = ""
 		server, err = api.Listen(o)
 	}
+	if err != nil || f.node.Policies == nil {
+		return server, err
+	}
+	if o.Socket == "" {
+		log.Warn("there is no socket, so new pods do not wait until their network policies are in force")
+		return server, nil
+	}
+	f.node.Policies.Socket, err = filepath.Abs(o.Socket)
 	return server, err
 }
 

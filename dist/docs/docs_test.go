@@ -243,7 +243,8 @@ func TestFiles(t *testing.T) {
 // TestSocketIsDocumented: running.md names what can be asked for on the daemon's socket.
 func TestSocketIsDocumented(t *testing.T) {
 	text := pages(t)["Documentation/running.md"]
-	for _, path := range []string{status.DefaultSocket, status.PathStatus, status.PathPeers, status.PathExplain, status.PathEtcd} {
+	for _, path := range []string{status.DefaultSocket, status.PathStatus, status.PathPeers, status.PathExplain, status.PathEtcd, status.PathPolicies,
+		status.PathPolicyVerdict, status.PathDrops} {
 		if !strings.Contains(text, path) {
 			t.Errorf("running.md says nothing of %s", path)
 		}

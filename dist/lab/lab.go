@@ -46,9 +46,12 @@ type Options struct {
 	Config      string           // the network configuration, JSON, or "-" for none; default what NetworkConfig says for Families
 	CNI         string           // the CNI network configuration list, JSON; default DefaultCNI
 	IPTables    string           // the nodes' iptables: "nft", "legacy" or "none"; default the machine's
-	DaemonArgs  []string         // appended to selvaged's arguments
-	Bin         string           // directory of selvaged, selvage, etcd and cni/; default the running program's own
-	Log         io.Writer        // gets a line for each step; default none
+	// Namespace is the namespace of Kubernetes that the CNI plugins are told of each pod, with the pod's name as its UID, as
+	// Kubernetes' runtimes do; default none: they are not told of any.
+	Namespace  string
+	DaemonArgs []string  // appended to selvaged's arguments
+	Bin        string    // directory of selvaged, selvage, etcd and cni/; default the running program's own
+	Log        io.Writer // gets a line for each step; default none
 	// Patience is how long an answer is awaited before a path counts as broken, and how long a daemon may have a problem
 	// that it retries before its start counts as failed. Default 5 s, for people who wait; a test on a busy machine has
 	// more.

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/enforce"
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/node"
@@ -114,9 +115,9 @@ func (o cleanup) run(ctx context.Context, w io.Writer) error {
 		}
 		fmt.Fprintln(w, verb, name)
 	}
-	steps := []func(context.Context, func(string)) error{o.entries, o.filter, o.vteps, o.files}
+	steps := []func(context.Context, func(string)) error{o.entries, o.filter, o.vteps, o.policies, o.files}
 	if o.rules {
-		steps = []func(context.Context, func(string)) error{o.filter, o.vteps}
+		steps = []func(context.Context, func(string)) error{o.filter, o.vteps, o.policies}
 	}
 	var errs []error
 	for _, step := range steps {
@@ -225,6 +226,33 @@ func (o cleanup) vtepsOf(table string, say func(string)) error {
 	return nil
 }
 
+// policies removes the tables of network policies. The CNI plugin does not wait for the rules of a pod any more.
+func (o cleanup) policies(_ context.Context, say func(string)) error {
+	tags := slices.Clone(o.network.tags)
+	if tag := node.PolicyScope(o.network.prefix).Tag(); o.network.prefix != "" && !slices.Contains(tags, tag) {
+		tags = append(tags, tag)
+	}
+	var errs []error
+	for _, tag := range tags {
+		names, err := enforce.Remove(tag, o.dryRun)
+		for _, name := range names {
+			say(name)
+		}
+		errs = append(errs, err)
+	}
+	if s, err := subnetfile.ReadStatus(o.subnetFile); err == nil && s.PolicySocket != "" && o.ownsFile() && !o.dryRun {
+		s.PolicySocket = ""
+		errs = append(errs, subnetfile.WriteStatus(o.subnetFile, s))
+	}
+	return errors.Join(errs...)
+}
+
+// ownsFile reports whether the subnet file is that of the network to remove, as far as is known.
+func (o cleanup) ownsFile() bool {
+	owner := node.SubnetFileOwner(o.subnetFile)
+	return o.alone || owner == "" || owner == o.network.prefix
+}
+
 // files removes the daemon's files, and their directories if they are empty then.
 func (o cleanup) files(_ context.Context, say func(string)) error {
 	var errs []error
@@ -245,7 +273,7 @@ func (o cleanup) files(_ context.Context, say func(string)) error {
 			remove(filepath.Join(dir, name))
 		}
 	}
-	if owner := node.SubnetFileOwner(o.subnetFile); o.alone || owner == "" || owner == o.network.prefix {
+	if o.ownsFile() {
 		remove(o.subnetFile)
 		remove(subnetfile.StatusPath(o.subnetFile))
 		remove(node.LockPath(o.subnetFile))

@@ -20,7 +20,7 @@ import (
 
 // Exit codes, for scripts.
 const (
-	ExitDegraded   = 2
+	ExitDegraded   = 2 // or a bad result of another command
 	ExitStarting   = 3
 	ExitNotRunning = 4
 )
@@ -87,13 +87,18 @@ func ask[T any](
 	if err := q.check(); err != nil {
 		return answer, err
 	}
-	answer, err = fetch(cmd.Context(), q, get)
-	if errors.Is(err, status.ErrNotRunning) {
-		fmt.Fprintln(cmd.ErrOrStderr(), err)
-		return answer, Exit{ExitNotRunning}
-	}
-	if err != nil {
-		return answer, err
+	if answer, err = fetch(cmd.Context(), q, get); err != nil {
+		return answer, notRunning(cmd, err)
 	}
 	return answer, show(cmd.OutOrStdout(), q, answer, table)
+}
+
+// notRunning prints that the daemon does not run, if that is the error, and returns the exit code for it. Other errors
+// it returns as they are.
+func notRunning(cmd *cobra.Command, err error) error {
+	if !errors.Is(err, status.ErrNotRunning) {
+		return err
+	}
+	fmt.Fprintln(cmd.ErrOrStderr(), err)
+	return Exit{ExitNotRunning}
 }

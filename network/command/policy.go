@@ -2,6 +2,7 @@ package command
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,37 +22,22 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// Exit codes of selvaged policy.
-const (
-	exitDiffers  = 1 // an expectation is not met, or a connection is denied
-	exitBadInput = 2
-)
-
 // Policy tests, lists and explains network policies.
 func Policy() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "policy COMMAND",
 		Short: "Test, list and explain network policies",
 		Long: `policy says what network policies allow: NetworkPolicy (networking.k8s.io/v1) and ClusterNetworkPolicy
-(policy.networking.k8s.io/v1beta1), in files as kubectl reads and writes them. It needs neither a cluster nor a daemon.
-The daemon does not enforce policies yet.`,
+(policy.networking.k8s.io/v1beta1). The policies are those of files as kubectl reads and writes them, which needs
+neither a cluster nor a daemon, or for list and explain without --file those that this node's daemon enforces.`,
 		Example: `  selvaged policy test deploy/ policy-test.yaml
   selvaged policy list --file deploy/
   selvaged policy explain --file deploy/ shop/web shop/db:5432`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error { return misused(cmd, explainArgs(cmd, args)) },
+		RunE: explainArgs,
 	}
 	c.AddCommand(policyTest(), policyList(), policyExplain())
-	for _, sub := range append(c.Commands(), c) {
-		sub.Annotations = map[string]string{usageExit: fmt.Sprint(exitBadInput)}
-	}
 	return c
-}
-
-// badInput prints an error, and returns the exit code for it.
-func badInput(cmd *cobra.Command, err error) error {
-	fmt.Fprintf(cmd.ErrOrStderr(), "selvaged: %v\n", err)
-	return Exit{exitBadInput}
 }
 
 // policyFiles has the flags about files with policies.
@@ -169,8 +155,24 @@ func worldOf(c *manifest.Cluster) connection.World {
 	return connection.World{Source: c, Policies: c.AllPolicies, Pods: c.AllPods}
 }
 
-// errNoFile is returned if no file is named.
-var errNoFile = errors.New("--file is missing: the daemon enforces no policies yet, so name files")
+// askPolicies asks about the policies of files or, without files, those of the daemon.
+func askPolicies[T any](
+	cmd *cobra.Command, q query, files []string, f policyFiles, inFiles func(connection.World) (T, error),
+	inDaemon func(context.Context, *status.Client) (T, error),
+) (answer T, err error) {
+	if len(files) == 0 {
+		answer, err = fetch(cmd.Context(), q, inDaemon)
+		if errors.Is(err, status.ErrNoPolicies) {
+			err = fmt.Errorf("%w; name files with --file to ask about the policies in them", err)
+		}
+		return answer, notRunning(cmd, err)
+	}
+	cluster, _, err := f.read(cmd, files)
+	if err != nil {
+		return answer, err
+	}
+	return inFiles(worldOf(cluster))
+}
 
 // policyList lists policies.
 func policyList() *cobra.Command {
@@ -182,40 +184,41 @@ func policyList() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List network policies",
-		Long: `list shows each policy of files: which pods it selects, and how many of the files' pods these are; the
-number of its rules in each direction, "-" if it is not about that direction; and what was not understood, which allows
-nothing. ClusterNetworkPolicies come first, in the order in which they are asked.
+		Long: `list shows each policy: how many pods it selects, of this node or of the files; the number of its rules
+in each direction, "-" if it is not about that direction; which pods it selects; and what was not understood, which
+allows nothing. ClusterNetworkPolicies come first, in the order in which they are asked.
 
 FILE is a file or a directory with YAML or JSON as kubectl reads and writes it, or - for standard input.
 
-Exit codes: 0 listed, 2 bad input.`,
-		Example: `  selvaged policy list --file deploy/
+Exit codes: 0 listed, 4 the daemon does not run, 1 any other error, also if the daemon enforces no policies.`,
+		Example: `  selvaged policy list
+  selvaged policy list --file deploy/
   kubectl get networkpolicies,namespaces,pods -A -o json | selvaged policy list --file - -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := q.check(); err != nil {
-				return badInput(cmd, err)
+				return err
 			}
-			if len(files) == 0 {
-				return badInput(cmd, errNoFile)
-			}
-			cluster, _, err := f.read(cmd, files)
+			answer, err := askPolicies(cmd, q, files, f,
+				func(w connection.World) (status.Policies, error) {
+					return status.Policies{Policies: policyview.List(w, "")}, nil
+				},
+				func(ctx context.Context, c *status.Client) (status.Policies, error) { return c.Policies(ctx) })
 			if err != nil {
-				return badInput(cmd, err)
+				return err
 			}
-			answer := status.Policies{Policies: policyview.List(worldOf(cluster), "")}
 			return show(cmd.OutOrStdout(), q, answer, showPolicies)
 		},
 	}
 	fileFlag(c, &files)
 	f.flags(c.Flags())
-	q.outputFlag(c)
+	q.flags(c)
 	return c
 }
 
 func fileFlag(c *cobra.Command, files *[]string) {
 	c.Flags().StringSliceVarP(files, "file", "f", nil,
-		"file or directory with policies, namespaces and pods; - for standard input; repeatable")
+		"file or directory with policies and pods, instead of the daemon's; - for standard input; repeatable")
 }
 
 // policyExplain explains what policies decide about a connection.
@@ -238,26 +241,30 @@ pod with its name. A connection to a Service is judged by its endpoint: name the
 PORT is such as 80, 53/UDP, 8000-8999/TCP, the name of a port of the destination, or a protocol: TCP, UDP, SCTP or ICMP.
 Without it, explain says for which ports the connection is allowed. An IPv6 address with a port is in brackets.
 
-Exit codes: 0 allowed, 1 denied, also if only for some ports or in one family, 2 bad input.`,
-		Example: `  selvaged policy explain --file deploy/ shop/web shop/db:5432
+Without --file, the daemon answers. It knows the pods of other nodes only if a policy for a pod of this node needs them.
+
+Exit codes: 0 allowed, 2 denied, also if only for some ports or in one family, 4 the daemon does not run, 1 any other
+error, also if the daemon enforces no policies.`,
+		Example: `  selvaged policy explain shop/web shop/db:5432
+  selvaged policy explain --file deploy/ shop/web shop/db:5432
   selvaged policy explain --file deploy/ shop/web shop/db
   selvaged policy explain --file deploy/ shop/web 192.0.2.7:53/UDP
   kubectl get networkpolicies,namespaces,pods -A -o json | selvaged policy explain --file - shop/web [fd00:5::7]:80`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := q.check(); err != nil {
-				return badInput(cmd, err)
+				return err
 			}
-			if len(files) == 0 {
-				return badInput(cmd, errNoFile)
-			}
-			cluster, _, err := f.read(cmd, files)
+			var p status.PolicyQuery
+			p.Source = args[0]
+			p.Destination, p.Port = connection.SplitDestination(args[1])
+			verdicts, err := askPolicies(cmd, q, files, f,
+				func(w connection.World) ([]status.PolicyVerdict, error) { return policyview.Answer(w, p) },
+				func(ctx context.Context, c *status.Client) ([]status.PolicyVerdict, error) {
+					return c.PolicyVerdict(ctx, p)
+				})
 			if err != nil {
-				return badInput(cmd, err)
-			}
-			verdicts, err := explainIn(worldOf(cluster), args[0], args[1])
-			if err != nil {
-				return badInput(cmd, err)
+				return err
 			}
 			return showVerdict(cmd, q, verdicts)
 		},
@@ -265,30 +272,8 @@ Exit codes: 0 allowed, 1 denied, also if only for some ports or in one family, 2
 	}
 	fileFlag(c, &files)
 	f.flags(c.Flags())
-	q.outputFlag(c)
+	q.flags(c)
 	return c
-}
-
-// explainIn returns the verdicts on a connection between ends as the command line names them.
-func explainIn(w connection.World, from, destination string) ([]status.PolicyVerdict, error) {
-	to, portText := connection.SplitDestination(destination)
-	port, err := connection.ParsePort(portText)
-	if err != nil {
-		return nil, err
-	}
-	source, err := w.End(from)
-	if err != nil {
-		return nil, err
-	}
-	end, err := w.End(to)
-	if err != nil {
-		return nil, err
-	}
-	answers, err := w.Ask(source, end, port)
-	if err != nil {
-		return nil, err
-	}
-	return policyview.Verdicts(w, answers), nil
 }
 
 // showVerdict shows verdicts. The error is the exit code.
@@ -301,7 +286,7 @@ func showVerdict(cmd *cobra.Command, q query, verdicts []status.PolicyVerdict) e
 	}
 	for _, v := range verdicts {
 		if slices.ContainsFunc(v.Ports, func(p status.PortVerdict) bool { return !p.Allowed }) {
-			return Exit{exitDiffers}
+			return Exit{ExitDegraded}
 		}
 	}
 	return nil

@@ -40,14 +40,14 @@ Deployments and other workloads. Objects of other kinds are ignored. At least on
 from and to are pods, as namespace/name or a pattern, or addresses. Without ports, the connection is about any protocol
 and port. by names policies that have to decide it.
 
-Exit codes: 0 as expected, 1 not so, or a policy was not understood, 2 bad input.`,
+Exit codes: 0 as expected, 2 not so, or a policy was not understood, 1 any error, such as a file that cannot be read.`,
 		Example: `  selvaged policy test deploy/ policy-test.yaml
   helm template shop/ | selvaged policy test - policy-test.yaml
   kustomize build | selvaged policy test - policy-test.yaml -o junit > policy.xml`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains(testOutputs(), q.output) {
-				return badInput(cmd, fmt.Errorf("--output: %q, want %s", q.output, strings.Join(testOutputs(), ", ")))
+				return fmt.Errorf("--output: %q, want %s", q.output, strings.Join(testOutputs(), ", "))
 			}
 			cluster, tests, err := f.read(cmd, args)
 			if err == nil && len(tests) == 0 {
@@ -55,11 +55,11 @@ Exit codes: 0 as expected, 1 not so, or a policy was not understood, 2 bad input
 					", see selvaged policy test --help")
 			}
 			if err != nil {
-				return badInput(cmd, err)
+				return err
 			}
 			report, err := runTests(cluster, tests)
 			if err != nil {
-				return badInput(cmd, err)
+				return err
 			}
 			return showTestReport(cmd.OutOrStdout(), q, report)
 		},
@@ -142,7 +142,7 @@ func showTestReport(out io.Writer, q query, report testReport) (err error) {
 		return err
 	}
 	if !report.OK {
-		return Exit{exitDiffers}
+		return Exit{ExitDegraded}
 	}
 	return nil
 }

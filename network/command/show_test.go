@@ -87,6 +87,10 @@ func TestShowStatus(t *testing.T) {
 	kubernetes := ready()
 	kubernetes.Lease = &status.Lease{Key: "node1", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")}, Reservation: true}
 	kubernetes.Store.Kind, kubernetes.Store.Endpoint = status.KindKubernetes, "10.96.0.1:443"
+	kubernetes.Enforcement = &status.Enforcement{Synced: true, Enforcing: true, NeedsPeers: true, Pods: 12, Sets: 3, Elements: 40, Chains: 5}
+	reservation.PoliciesOff = status.PolicyOtherEngine
+	degraded.Enforcement = &status.Enforcement{Pods: 12, Waiting: 1, Closed: []netip.Addr{netip.MustParseAddr("10.5.29.7")}, Repairs: 2,
+		Sources: []status.PolicySource{{Name: "namespaces", Complete: true}, {Name: "pods", Since: now.Add(-time.Minute)}}}
 	var out strings.Builder
 	for _, s := range []status.Status{
 		ready(), degraded, reservation, kubernetes,

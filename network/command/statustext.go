@@ -73,6 +73,9 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 			line(name, "%s", text)
 		}
 	}
+	for i, text := range policiesLines(s, now) {
+		line([]string{"policies", ""}[min(i, 1)], "%s", text)
+	}
 	for _, q := range s.Quarantined {
 		line("", "%s lease %s rejected: %s", st.odd("!"), q.Key, q.Why)
 	}

@@ -3,7 +3,6 @@ package command
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,7 +14,7 @@ import (
 // ExplainUsage makes root and all commands below it say what is wrong with a command line in one line: an unknown
 // command or flag with the ones that look like it, a missing or surplus argument with the usage.
 func ExplainUsage(root *cobra.Command) {
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return misused(c, explainFlag(c, err)) })
+	root.SetFlagErrorFunc(explainFlag)
 	for _, c := range root.Commands() {
 		ExplainUsage(c)
 	}
@@ -24,21 +23,8 @@ func ExplainUsage(root *cobra.Command) {
 		if check == nil || check(c, args) == nil {
 			return nil
 		}
-		return misused(c, explainArgs(c, args))
+		return explainArgs(c, args)
 	}
-}
-
-// usageExit is the annotation of a command with its exit code for a wrong command line, if that is not 1.
-const usageExit = "usage-exit"
-
-// misused returns the error for a wrong command line.
-func misused(c *cobra.Command, err error) error {
-	code, convErr := strconv.Atoi(c.Annotations[usageExit])
-	if convErr != nil {
-		return err
-	}
-	fmt.Fprintf(c.ErrOrStderr(), "selvaged: %v\n", err)
-	return Exit{code}
 }
 
 // explainArgs returns the error for arguments that a command does not take. The words after its name in c.Use are the

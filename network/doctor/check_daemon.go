@@ -63,6 +63,9 @@ func (f Facts) checkOf(p status.Problem) string {
 		return f.storeCheck()
 	case status.ForwardingOff:
 		return "forwarding"
+	case status.PolicyNotApplied, status.PolicyBridge, status.PolicyPodClosed, status.PolicyPodWaiting,
+		status.PolicySourceLost:
+		return policiesCheck
 	case status.PacketsDropped, status.RulesNotSet:
 		return "filter"
 	case status.EntriesPending:

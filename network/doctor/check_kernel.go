@@ -165,9 +165,7 @@ func checkBridgeFilter(f Facts) []Finding {
 		if !f.uses(family) {
 			continue
 		}
-		setting := [...]string{
-			subnet.IPv4: "net/bridge/bridge-nf-call-iptables", subnet.IPv6: "net/bridge/bridge-nf-call-ip6tables",
-		}[family]
+		setting := bridgeSetting(family)
 		if value := f.Sysctls[setting]; value != "1" {
 			if value == "" {
 				value = "not available"
@@ -178,6 +176,14 @@ func checkBridgeFilter(f Facts) []Finding {
 		}
 	}
 	return []Finding{passed("kube-proxy's rules see packets between pods of this node")}
+}
+
+// bridgeSetting returns the path below /proc/sys of the setting by which packets between two ports of a bridge pass the
+// packet filter.
+func bridgeSetting(family subnet.Family) string {
+	return [...]string{
+		subnet.IPv4: "net/bridge/bridge-nf-call-iptables", subnet.IPv6: "net/bridge/bridge-nf-call-ip6tables",
+	}[family]
 }
 
 // checkNeighbours checks the size of the neighbour tables. The kernel keeps at most gc_thresh3 neighbours for all

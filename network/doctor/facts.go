@@ -9,6 +9,7 @@ import (
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/doctor/probe"
 	"github.com/selvage-net/selvage/network/filter/blocking"
+	"github.com/selvage-net/selvage/network/filter/engines"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
@@ -29,8 +30,9 @@ type Facts struct {
 	Links      []Link
 	Routes     []Route // foreign routes to addresses of the overlay
 	Drops      []blocking.Drop
-	KubeProxy  bool           // kube-proxy's rules are in iptables
-	Thresholds map[string]int // gc_thresh3 by neighbour table, arp_cache and ndisc_cache
+	KubeProxy  bool             // kube-proxy's rules are in iptables
+	Engines    []engines.Engine // others that enforce network policies
+	Thresholds map[string]int   // gc_thresh3 by neighbour table, arp_cache and ndisc_cache
 	File       SubnetFile
 	CNI        CNI
 	Pods       []Pod   // of this node, as recorded by the CNI plugin

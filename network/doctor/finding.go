@@ -93,6 +93,7 @@ func checks() []check {
 		{"router-advertisement", checkRouterAdvertisements},
 		{"bridge-nf", checkBridgeFilter},
 		{"filter", checkFilter},
+		{policiesCheck, checkPolicies},
 		{"device", checkDevices},
 		{"entries", checkEntries},
 		{"routes", checkRoutes},

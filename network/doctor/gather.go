@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/selvage-net/selvage/network/filter/engines"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
@@ -29,6 +30,7 @@ func gather(ctx context.Context, o Options) (f Facts) {
 	f.Routes = gatherRoutes(f.networks())
 	f.Sysctls = f.gatherSysctls()
 	f.Drops, f.KubeProxy = f.gatherFilter()
+	f.Engines, _ = engines.Read() // on an error they are not known
 	return f
 }
 
@@ -88,7 +90,7 @@ func (f *Facts) gatherSysctls() map[string]string {
 	paths := []string{
 		"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter",
 		"net/ipv4/conf/all/arp_ignore",
-		"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables",
+		bridgeSetting(subnet.IPv4), bridgeSetting(subnet.IPv6),
 		"net/ipv6/conf/default/disable_ipv6",
 	}
 	for _, l := range f.Links {

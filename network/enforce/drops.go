@@ -30,54 +30,13 @@ type End struct {
 	Node           string // of the pod
 }
 
-// keptDrops is how many drops are kept for who asks later.
-const keptDrops = 256
-
-// dropped are the last drops. Each has a number, from 0 on, and the one with number n is at n % keptDrops.
-type dropped struct {
-	list  []Drop
-	next  uint64        // the number of the next drop
-	lost  uint64        // before the next one
-	added chan struct{} // closed when one is added
-	read  bool          // what the rules log is received
-}
-
 // Drops calls yield for each of the last drops, the oldest first; with follow also for those to come, until ctx ends.
 // It returns the error of yield, or nil.
 func (e *Engine) Drops(ctx context.Context, follow bool, yield func(Drop) error) error {
-	for number := uint64(0); ; {
-		e.mu.Lock()
-		d := &e.dropped
-		var news []Drop
-		missed := uint64(0)
-		if oldest := d.next - uint64(len(d.list)); number < oldest {
-			if number > 0 { // else they are only old
-				missed = oldest - number
-			}
-			number = oldest
-		}
-		for ; number < d.next; number++ {
-			news = append(news, d.list[number%keptDrops])
-		}
-		added := d.added
-		e.mu.Unlock()
-		for i, drop := range news {
-			if i == 0 {
-				drop.Missed += missed
-			}
-			if err := yield(drop); err != nil {
-				return err
-			}
-		}
-		if !follow {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-added:
-		}
-	}
+	return e.dropped.Each(ctx, follow, func(d Drop, missed uint64) error {
+		d.Missed = missed
+		return yield(d)
+	})
 }
 
 // readDrops receives logged packets until ctx ends.
@@ -87,11 +46,7 @@ func (e *Engine) readDrops(ctx context.Context) {
 		err := nflog.Read(ctx, e.options.LogGroup, func() {
 			logged = false
 			e.setReading(true)
-		}, func() {
-			e.mu.Lock()
-			e.dropped.lost++
-			e.mu.Unlock()
-		}, e.drop)
+		}, e.dropped.Miss, e.drop)
 		e.setReading(false)
 		if err != nil && !logged {
 			logged = true
@@ -108,7 +63,7 @@ func (e *Engine) readDrops(ctx context.Context) {
 func (e *Engine) setReading(yes bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.dropped.read = yes
+	e.reading = yes
 }
 
 // drop takes in a logged packet.
@@ -121,23 +76,14 @@ func (e *Engine) drop(p nflog.Packet) {
 	defer e.mu.Unlock()
 	x := Drop{
 		At: time.Now(), Denial: why, Protocol: policy.Protocol(p.Protocol), Source: e.end(p.Source),
-		Destination: e.end(p.Destination), Missed: e.dropped.lost,
+		Destination: e.end(p.Destination),
 	}
 	if why.Reason == ruleset.Isolated {
 		judged := policy.Packet{Source: p.Source.Addr(), Destination: p.Destination.Addr(), Protocol: x.Protocol,
 			Port: p.Destination.Port()}
 		x.Isolated = policy.Judge(e.compiler, e.options.Node, judged)[why.Direction].Isolated
 	}
-	d := &e.dropped
-	if len(d.list) < keptDrops {
-		d.list = append(d.list, x)
-	} else {
-		d.list[d.next%keptDrops] = x
-	}
-	d.next++
-	d.lost = 0
-	close(d.added)
-	d.added = make(chan struct{})
+	e.dropped.Add(x)
 }
 
 // end returns an end of a connection, with the pod that has its address now.

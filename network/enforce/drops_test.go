@@ -12,6 +12,7 @@ import (
 	"github.com/selvage-net/selvage/network/enforce/ruleset"
 	"github.com/selvage-net/selvage/network/nflog"
 	"github.com/selvage-net/selvage/network/policy"
+	"github.com/selvage-net/selvage/network/recent"
 )
 
 // TestDrops: what is denied is reported, with its pods and the reason.
@@ -23,7 +24,7 @@ func TestDrops(t *testing.T) {
 	testctx.Eventually(t, func() string {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if !e.dropped.read {
+		if !e.reading {
 			return "the engine reads what is logged"
 		}
 		return ""
@@ -41,6 +42,7 @@ func TestDrops(t *testing.T) {
 	borrowed.from = endName(1)
 	far := probe{Packet: policy.Packet{Source: podAddress(1, false), Destination: netip.MustParseAddr("10.0.1.1"),
 		Protocol: policy.UDP, Port: 53}}
+	seen := 0
 	for _, tt := range []struct {
 		probe probe
 		want  Drop
@@ -55,7 +57,7 @@ func TestDrops(t *testing.T) {
 		if got := l.send([]probe{tt.probe}); got[0] {
 			t.Errorf("%+v arrived", tt.probe.Packet)
 		}
-		got := next(t, e)
+		got := next(t, e, &seen)
 		tt.want.Protocol = tt.probe.Protocol
 		if tt.probe.Destination == podAddress(0, false) {
 			tt.want.Destination = End{Pod: "red/port0", Node: thisNode}
@@ -71,19 +73,26 @@ func TestDrops(t *testing.T) {
 	}
 }
 
-// next returns the next drop, and forgets all.
-func next(t *testing.T, e *Engine) (drop Drop) {
+// next returns the first drop that was not there yet when it was called last: seen counts those.
+func next(t *testing.T, e *Engine, seen *int) (drop Drop) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
-	found := errors.New("found")
-	err := e.Drops(ctx, true, func(d Drop) error { drop = d; return found })
+	found, number := errors.New("found"), 0
+	err := e.Drops(ctx, true, func(d Drop) error {
+		if number++; number <= *seen {
+			return nil
+		}
+		drop = d
+		return found
+	})
 	if !errors.Is(err, found) {
 		t.Fatal("no drop is reported")
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.dropped = dropped{added: make(chan struct{}), read: true}
+	*seen = 0
+	if err := e.Drops(ctx, false, func(Drop) error { *seen++; return nil }); err != nil {
+		t.Fatal(err)
+	}
 	return drop
 }
 
@@ -105,18 +114,18 @@ func TestKeptDrops(t *testing.T) {
 		ports = append(ports, d.Source.Port())
 		missed += d.Missed
 		if len(ports) == 9 {
-			add(10, 10+keptDrops+5)
+			add(10, 10+recent.Kept+5)
 		}
-		if len(ports) == 9+keptDrops {
+		if len(ports) == 9+recent.Kept {
 			return stop
 		}
 		return nil
 	})
-	if !errors.Is(err, stop) || missed != 5 || ports[0] != 1 || ports[8] != 9 || ports[9] != 15 || ports[len(ports)-1] != 14+keptDrops {
+	if !errors.Is(err, stop) || missed != 5 || ports[0] != 1 || ports[8] != 9 || ports[9] != 15 || ports[len(ports)-1] != 14+recent.Kept {
 		t.Errorf("%v, missed %d, %v", err, missed, ports)
 	}
 	count := 0
-	if err := e.Drops(t.Context(), false, func(d Drop) error { count++; return nil }); err != nil || count != keptDrops {
-		t.Errorf("%v, %d drops, want %d", err, count, keptDrops)
+	if err := e.Drops(t.Context(), false, func(d Drop) error { count++; return nil }); err != nil || count != recent.Kept {
+		t.Errorf("%v, %d drops, want %d", err, count, recent.Kept)
 	}
 }

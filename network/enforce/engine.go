@@ -14,6 +14,7 @@ import (
 	"github.com/selvage-net/selvage/network/enforce/ruleset"
 	"github.com/selvage-net/selvage/network/nft"
 	"github.com/selvage-net/selvage/network/policy"
+	"github.com/selvage-net/selvage/network/recent"
 )
 
 // ErrUnsupported means that this kernel has no nf_tables, or denies access to it.
@@ -75,7 +76,8 @@ type Engine struct {
 	cutsChanged bool
 	cutCount    uint64 // connections that were cut
 
-	dropped dropped
+	dropped recent.Log[Drop]
+	reading bool // what the rules log is received
 
 	attachments    uint64 // so many there were
 	sourcesChanged bool   // since the last pass
@@ -105,7 +107,7 @@ func New(o Options) (*Engine, error) {
 		peers: make(chan struct{}, 1), compiler: policy.NewCompiler(o.Node), local: map[string]policy.Pod{},
 		attached: map[string]*attached{}, closed: map[netip.Addr]bool{}, passed: make(chan struct{}),
 		cutter: make(chan struct{}, 1), concerned: map[netip.Addr]bool{}, cuts: map[ruleset.Flow]time.Time{},
-		dropped: dropped{added: make(chan struct{})}, ended: make(chan struct{}),
+		ended: make(chan struct{}),
 	}
 	options := ruleset.Options{Reject: o.Reject, LogGroup: o.LogGroup}
 	e.pass = pass{

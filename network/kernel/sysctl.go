@@ -81,6 +81,10 @@ func (k *Kernel) netconf(b []byte) {
 	}
 }
 
+// ReadSettings reads all desired settings: after others have become desired, and those of whose changes the kernel does
+// not notify.
+func (k *Kernel) ReadSettings() { k.readSysctls() }
+
 // settingsStale notes that settings of a device may have changed.
 func (k *Kernel) settingsStale(name string) {
 	if name != "" && (name == k.uplink || k.tables.OwnsLink(name) || k.tables.Tends(name)) {

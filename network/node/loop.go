@@ -28,6 +28,7 @@ func (n *node) loop(ctx context.Context) error {
 		case <-n.kernelChanged:
 		case <-n.filesChanged:
 			n.checkFiles(time.Now())
+		case <-n.Policies.changes():
 		case <-n.podsChanged:
 			n.ownSide.due = true
 		case c := <-n.holder.claims:
@@ -87,6 +88,7 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 		n.vteps.step(ctx, wake, config, wanted, n.wantedVTEPs)
 	}
 	n.followPods(wake)
+	n.followPolicies()
 	n.pass(wake)
 	n.notePods(wake.now)
 	n.publish(wake)
@@ -164,16 +166,30 @@ func (n *node) pass(wake *alarm) {
 // publish writes for others what they act on, once the node's own part of the overlay works: the packet filter rules
 // first, then the subnet file, then readiness.
 func (n *node) publish(wake *alarm) {
+	n.pluginStatus(wake)
 	if n.programmed && n.holder.final && n.ownPending() == 0 {
 		n.rules.Set(n.policy())
-		if n.rules.InForce() {
+		if n.rules.InForce() && n.holdsPods() {
 			n.publisher.subnetFile(wake, n.subnetFile())
 			n.settle()
+			n.pluginStatus(wake)
 		}
 	}
+}
+
+// holdsPods reports whether the CNI plugin knows where new pods wait for the rules of network policies. It has to
+// before there is a subnet file, from which on pods are started.
+func (n *node) holdsPods() bool {
+	return n.publisher.ready || n.publisher.status.PolicySocket == n.policySocket()
+}
+
+// pluginStatus tells the CNI plugin what it has to know of this node.
+func (n *node) pluginStatus(wake *alarm) {
 	since := n.history.pendingSince
 	outOfSync := n.ownPending() > 0 && !since.IsZero() && wake.now.Sub(since) > pendingFor
-	n.publisher.statusFile(wake, pluginStatus(outOfSync, n.holder.final))
+	s := pluginStatus(outOfSync, n.holder.final)
+	s.PolicySocket = n.policySocket()
+	n.publisher.statusFile(wake, s)
 }
 
 // checkFiles has files that another process changed or removed written again.

@@ -59,6 +59,7 @@ type node struct {
 	uplinks   uplinkFollower
 	publisher publisher
 	ownSide   ownSide
+	enforced  policies
 	overlaps  map[overlap]time.Time // see followOverlaps
 
 	state      *stateDir
@@ -116,6 +117,7 @@ func (n *node) run(ctx context.Context) error {
 	n.background.Go(func() { n.watchStore(ctx) })
 	n.background.Go(func() { n.rules.Run(ctx) })
 	n.background.Go(func() { n.paths.Run(ctx) })
+	n.runPolicies(ctx)
 	n.background.Go(func() {
 		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.filesChanged) },
 			n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)

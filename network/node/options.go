@@ -18,6 +18,7 @@ import (
 	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/api"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -63,10 +64,14 @@ type Options struct {
 	// available.
 	VTEPFilter bool
 	VTEPAllow  []netip.Prefix // may be nil
-	API        *api.Server    // serves the status; may be nil
-	Ready      func()         // called once, when the node is in sync and the subnet file is written; may be nil
-	AtRest     func()         // called once, some seconds after a start is over; may be nil
-	Log        logrus.FieldLogger
+	// Policies enforces network policies; nil: the node enforces none, and removes the tables of an earlier run.
+	Policies *Policies
+	// PoliciesOff says why the node enforces none.
+	PoliciesOff status.Reason
+	API         *api.Server // serves the status; may be nil
+	Ready       func()      // called once, when the node is in sync and the subnet file is written; may be nil
+	AtRest      func()      // called once, some seconds after a start is over; may be nil
+	Log         logrus.FieldLogger
 }
 
 // newBackend creates the backend that the network config names.

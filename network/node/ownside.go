@@ -78,6 +78,7 @@ func (n *node) followPods(wake *alarm) {
 	if read || moved || stale {
 		o.node = around
 		n.wantPods(read)
+		n.reportAttachments()
 		n.pathFollower.stale = true
 	}
 	o.duplicates = n.kernel.Duplicates(wake.now.Add(-duplicateShown))

@@ -86,9 +86,24 @@ func (p *publisher) subnetFile(wake *alarm, f subnetfile.File) {
 
 // statusFile tells the CNI plugin whether this node can carry what a new pod sends. It is the plugin's STATUS: what
 // is wrong with peers, or with the store, is no reason.
+//
+// Before the first subnet file of this run, what an earlier run wrote stays, except for where pods wait for the rules
+// of network policies: a runtime starts pods as soon as there is a subnet file, also one of an earlier run.
 func (p *publisher) statusFile(wake *alarm, s subnetfile.Status) {
-	if p.content == "" && !p.ready || s == p.status || !p.state.due(wake) {
-		return // there is no subnet file of this run, or nothing new
+	if p.content == "" && !p.ready {
+		switch before, err := subnetfile.ReadStatus(p.path); {
+		case err == nil && before.PolicySocket == s.PolicySocket:
+			p.status = before
+			return
+		case err == nil:
+			before.PolicySocket = s.PolicySocket
+			s = before
+		case s.PolicySocket == "":
+			return // it is damaged: the first status of this run replaces it
+		}
+	}
+	if s == p.status || !p.state.due(wake) {
+		return
 	}
 	err := subnetfile.WriteStatus(p.path, s)
 	if p.state.written(wake, err); err != nil {

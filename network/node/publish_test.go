@@ -99,6 +99,54 @@ func TestPublisher(t *testing.T) {
 	}
 }
 
+// TestPublisherPolicies: before the first subnet file of a run, the status file says whether and where pods wait for the
+// rules of network policies, and all else of it stays as an earlier run wrote it.
+func TestPublisherPolicies(t *testing.T) {
+	var out bytes.Buffer
+	const socket = "/run/selvage/selvaged.sock"
+	limited := subnetfile.Status{Limited: true, Reason: "of an earlier run"}
+	held := func(s subnetfile.Status) subnetfile.Status { s.PolicySocket = socket; return s }
+	usable := subnetfile.Status{Usable: true}
+	for _, x := range []struct{ before, written, want subnetfile.Status }{
+		{usable, held(subnetfile.Status{Reason: "no lease"}), held(usable)}, // without a file
+		{limited, held(usable), held(limited)},
+		{held(limited), held(usable), held(limited)},
+		{held(limited), usable, limited}, // policies are not enforced any more
+		{held(usable), subnetfile.Status{Reason: "no lease"}, usable},
+	} {
+		p := publisher{path: filepath.Join(t.TempDir(), "subnet.env"), journal: newJournal(textLog(&out))}
+		if err := subnetfile.WriteStatus(p.path, x.before); err != nil {
+			t.Fatal(err)
+		}
+		a := alarm{now: time.Unix(1e9, 0)}
+		for range 2 {
+			p.statusFile(&a, x.written)
+			if s, err := subnetfile.ReadStatus(p.path); err != nil || s != x.want || p.status != x.want {
+				t.Errorf("%+v before, writing %+v: the file is %+v, %v", x.before, x.written, s, err)
+			}
+		}
+		p.subnetFile(&a, ownFile(7))
+		p.statusFile(&a, x.written)
+		if s, err := subnetfile.ReadStatus(p.path); err != nil || s != x.written {
+			t.Errorf("after the subnet file, the status is %+v, %v", s, err)
+		}
+	}
+	// A damaged file is replaced if pods have to wait.
+	p := publisher{path: filepath.Join(t.TempDir(), "subnet.env"), journal: newJournal(textLog(&out))}
+	if err := os.WriteFile(subnetfile.StatusPath(p.path), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := alarm{now: time.Unix(1e9, 0)}
+	p.statusFile(&a, usable)
+	if _, err := subnetfile.ReadStatus(p.path); err == nil {
+		t.Error("a status before there is a subnet file")
+	}
+	p.statusFile(&a, held(usable))
+	if s, err := subnetfile.ReadStatus(p.path); err != nil || s != held(usable) {
+		t.Errorf("status %+v, %v", s, err)
+	}
+}
+
 // TestPublisherFails: a file that cannot be written is a problem until it can, and is tried again.
 func TestPublisherFails(t *testing.T) {
 	var out bytes.Buffer

@@ -138,6 +138,7 @@ func (n *node) status(now time.Time) status.Status {
 		Filter: n.filterStatus(), Repairs: n.history.repairs, Failures: maps.Clone(n.history.failures),
 		Passes: n.history.passes, Entries: map[string]status.Count{},
 		Lease: n.leaseStatus(), Peers: n.peerCounts(), Pods: n.podsStatus(),
+		Enforcement: n.policyStatus(), PoliciesOff: n.PoliciesOff,
 	}
 	s.SetStore(n.storeStatus())
 	if n.kernel != nil {
@@ -223,6 +224,7 @@ func (n *node) problems(now time.Time) []status.Problem {
 	all = append(all, n.ownSide.problems[:min(len(n.ownSide.problems), maxPodProblems)]...)
 	all = append(all, n.filterProblems(now)...)
 	all = append(all, n.vteps.problems(now)...)
+	all = append(all, n.policyProblems(now)...)
 	for _, p := range n.pathProblems() {
 		all = append(all, p.status())
 	}

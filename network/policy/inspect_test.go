@@ -55,3 +55,30 @@ func TestTexts(t *testing.T) {
 		t.Errorf("ports %q", ports)
 	}
 }
+
+// TestAll: a compiler yields the objects that it was given.
+func TestAll(t *testing.T) {
+	w, c := standard(t), NewCompiler(thisNode)
+	w.policy("red/a", `{"podSelector":{}}`)
+	w.policy("blue/b", `{"podSelector":{}}`)
+	var pods, policies, wantPods []string
+	for _, p := range w.Pods {
+		c.SetPod(*p)
+		wantPods = append(wantPods, p.UID)
+	}
+	for _, p := range w.Policies {
+		c.SetPolicy(*p)
+	}
+	for p := range c.AllPods() {
+		pods = append(pods, p.UID)
+	}
+	for p := range c.AllPolicies() {
+		policies = append(policies, p.Key())
+	}
+	slices.Sort(pods)
+	slices.Sort(wantPods)
+	slices.Sort(policies)
+	if !slices.Equal(pods, wantPods) || !slices.Equal(policies, []string{"blue/b", "red/a"}) {
+		t.Errorf("pods %q, want %q; policies %q", pods, wantPods, policies)
+	}
+}

@@ -62,3 +62,27 @@ func (c *Compiler) NeedsPeers() bool {
 	}
 	return false
 }
+
+// AllPods yields the pods that count, in any order.
+func (c *Compiler) AllPods() iter.Seq[*Pod] {
+	return func(yield func(*Pod) bool) {
+		for _, m := range c.pods {
+			if !yield(&m.Pod) {
+				return
+			}
+		}
+	}
+}
+
+// AllPolicies yields the NetworkPolicies of all namespaces, in any order.
+func (c *Compiler) AllPolicies() iter.Seq[*Policy] {
+	return func(yield func(*Policy) bool) {
+		for _, n := range c.spaces {
+			for _, r := range n.policies {
+				if !yield(r.Policy) {
+					return
+				}
+			}
+		}
+	}
+}

@@ -46,6 +46,8 @@ type Options struct {
 	// Attacher receives the reports of the CNI plugin, over the socket. While it is set and the socket is served, the
 	// status file has to name the socket: subnetfile.Status.PolicySocket. nil: network policies are not enforced.
 	Attacher Attacher
+	// Policies answers what network policies do on this node, over the socket. nil: they are not enforced.
+	Policies Policies
 	Log      logrus.FieldLogger
 }
 
@@ -58,6 +60,7 @@ type Server struct {
 	network   string
 	traffic   bool // see Options.Traffic
 	attacher  Attacher
+	policies  Policies
 	log       logrus.FieldLogger
 	now       func() time.Time
 	listeners []net.Listener
@@ -66,7 +69,8 @@ type Server struct {
 
 // Listen opens the listeners, so that an address that is in use is reported before anything else is done.
 func Listen(o Options) (*Server, error) {
-	s := &Server{network: o.Network, log: o.Log, now: time.Now, traffic: o.Traffic, attacher: o.Attacher}
+	s := &Server{network: o.Network, log: o.Log, now: time.Now, traffic: o.Traffic, attacher: o.Attacher,
+		policies: o.Policies}
 	err := s.listenSocket(o.Socket)
 	if err == nil && o.Healthz != "" && o.Healthz != o.Metrics {
 		err = s.listenTCP("--healthz-ip, --healthz-port", o.Healthz, s.health(http.NewServeMux()))
@@ -216,6 +220,7 @@ func (s *Server) local() http.Handler {
 		return s.source.Explain(ctx, a.Unmap())
 	}))
 	s.reports(mux)
+	s.policyAnswers(mux)
 	return mux
 }
 
@@ -228,7 +233,7 @@ func answer(ask func(context.Context, *http.Request) (any, error)) http.HandlerF
 		defer cancel()
 		value, err := ask(ctx, r)
 		switch {
-		case errors.Is(err, errAddress):
+		case errors.Is(err, errAddress), errors.As(err, new(status.QueryError)):
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		case err != nil:

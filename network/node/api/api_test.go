@@ -166,6 +166,8 @@ func TestMetrics(t *testing.T) {
 		}},
 		Filter: status.Filter{Mode: "nftables", InForce: true},
 		Pods:   &status.Pods{Count: 3, Bridges: []status.PodBridge{{Pods: 1, InSync: true}, {Name: "cni0", Pods: 2}}},
+		Enforcement: &status.Enforcement{Pods: 20, Sets: 3, Elements: 40, Chains: 5, Waiting: 1, Repairs: 2,
+			Sources: []status.PolicySource{{Name: "networkpolicies", Objects: 12}, {Name: "pods", Objects: 20}}},
 	}
 	st.SetStore(status.Store{Kind: status.KindEtcd, StoreConnection: status.StoreConnection{
 		LastContact: time.Unix(1700000009, 500e6), LastEvent: time.Unix(1700000008, 0), Latency: 1500 * time.Microsecond,

@@ -62,7 +62,7 @@ func counter(name, help string, l labels, values func(scrape, send)) metric {
 
 // allMetrics are those of the daemon, without those of the lease store.
 func allMetrics() []metric {
-	return slices.Concat(nodeMetrics(), peerMetrics(), kernelMetrics())
+	return slices.Concat(nodeMetrics(), peerMetrics(), kernelMetrics(), policyMetrics())
 }
 
 // nodeMetrics are about the node as a whole.
@@ -172,6 +172,37 @@ func kernelMetrics() []metric {
 			labels{"device"}, eachDevice(func(d *status.Drops) uint64 { return d.ReceiveErrors })),
 		counter("device_transmit_errors_total", "Transmit errors of the overlay device.",
 			labels{"device"}, eachDevice(func(d *status.Drops) uint64 { return d.SendErrors })),
+	}
+}
+
+// policyMetrics are about the enforcement of network policies.
+func policyMetrics() []metric {
+	each := func(value func(e status.Enforcement) float64) func(scrape, send) {
+		return func(s scrape, to send) {
+			if s.Enforcement != nil {
+				to(value(*s.Enforcement))
+			}
+		}
+	}
+	return []metric{
+		gauge("policy_pods", "Pods of this node that network policies can select.", nil,
+			each(func(e status.Enforcement) float64 { return float64(e.Pods) })),
+		gauge("policy_chains", "Chains in the table of network policies; 0 if no policy selects a pod of this node.", nil,
+			each(func(e status.Enforcement) float64 { return float64(e.Chains) })),
+		gauge("policy_elements", "Elements in the sets of the table of network policies.", nil,
+			each(func(e status.Enforcement) float64 { return float64(e.Elements) })),
+		gauge("policy_pods_waiting", "New pods whose rules are not in the kernel yet.", nil,
+			each(func(e status.Enforcement) float64 { return float64(e.Waiting) })),
+		counter("policy_repairs_total", "Repaired external changes to the tables of network policies.", nil,
+			each(func(e status.Enforcement) float64 { return float64(e.Repairs) })),
+		gauge("policy_source_objects", "Known objects that network policies are about.", labels{"source"},
+			func(s scrape, to send) {
+				if s.Enforcement != nil {
+					for _, x := range s.Enforcement.Sources {
+						to(float64(x.Objects), x.Name)
+					}
+				}
+			}),
 	}
 }
 

@@ -54,6 +54,22 @@ const (
 	LeasesDisputed Reason = "leases-disputed"
 )
 
+// Reasons of a [Problem] that concerns network policies.
+const (
+	PolicyNotApplied Reason = "policy-not-applied" // nf_tables refuses the rules; the daemon retries
+	PolicyBridge     Reason = "policy-bridge"      // packets between two pods of the node cannot be judged
+	PolicyPodClosed  Reason = "policy-pod-closed"  // a pod is denied all connections until its rules are known
+	PolicyPodWaiting Reason = "policy-pod-waiting" // the rules of a pod are not in the kernel for a while
+	PolicySourceLost Reason = "policy-source-lost" // changes of policies, namespaces or pods are not seen
+)
+
+// Reasons why a node enforces no network policies: [Status.PoliciesOff]. Another is [Unsupported] if the kernel has no
+// nf_tables.
+const (
+	PolicyDisabled    Reason = "policy-disabled"     // the daemon's flags say so
+	PolicyOtherEngine Reason = "policy-other-engine" // --network-policy=auto has found another program's rules
+)
+
 // Reasons of a [Problem] that concerns the paths to other nodes.
 const (
 	// UnderlayRoute: the kernel does not send packets to other nodes' public IPs by the uplink.

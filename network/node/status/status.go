@@ -64,6 +64,9 @@ type Status struct {
 	Peers   PeerCounts      `json:"peers"`
 	Probes  []Probes        `json:"probes,omitempty"` // of the families in use
 	Pods    *Pods           `json:"pods,omitempty"`   // what this node's pods depend on; nil: none was started
+	// Enforcement is that of network policies; nil: the node enforces none, and PoliciesOff says why.
+	Enforcement *Enforcement `json:"enforcement,omitempty"`
+	PoliciesOff Reason       `json:"policies_off,omitempty"`
 	// Quarantined are the first few rejected leases; [Client.Peers] has them all.
 	Quarantined []Refusal        `json:"quarantined,omitempty"`
 	Entries     map[string]Count `json:"entries"` // by kind of kernel entry, such as route

@@ -1,0 +1,373 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/enforce"
+	"github.com/selvage-net/selvage/network/feed"
+	"github.com/selvage-net/selvage/network/node/api"
+	"github.com/selvage-net/selvage/network/node/policyview"
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/network/policy"
+	"github.com/selvage-net/selvage/network/policy/connection"
+)
+
+// Policies are what enforces network policies on this node.
+type Policies struct {
+	Engine *enforce.Engine
+	// Feed hands over what policies are about to the engine, until ctx ends.
+	Feed   func(ctx context.Context) error
+	Report *feed.Report // of the feed
+	// Socket is the path of the API's socket, to which the CNI plugin reports new pods; empty: it cannot.
+	Socket string
+
+	changed chan struct{} // size one: the engine's state has changed
+}
+
+// PolicyScope returns the scope of the tables of network policies. They are made before the network config, and so the
+// VNI, is known.
+func PolicyScope(storePrefix string) network.Scope { return network.NewScope(storePrefix, 0) }
+
+// NewPolicies makes an engine. It fills in Changed of the options.
+func NewPolicies(o enforce.Options) (*Policies, error) {
+	p := &Policies{Report: &feed.Report{}, changed: make(chan struct{}, 1)}
+	o.Changed = func() { notify(p.changed) }
+	var err error
+	p.Engine, err = enforce.New(o)
+	return p, err
+}
+
+// changes has a value after the engine's state has changed.
+func (p *Policies) changes() <-chan struct{} {
+	if p == nil {
+		return nil
+	}
+	return p.changed
+}
+
+// policies is what the loop knows of them. It belongs to the loop's goroutine, but for the atomic fields.
+type policies struct {
+	state network.State // in the tables
+	// stale: the settings for bridged packets may have changed. absent: they do not exist.
+	stale, absent atomic.Bool
+	since         map[status.Reason]time.Time // of problems
+}
+
+// policiesOwner owns what policies need in the tables.
+func policiesOwner() network.Owner { return network.Owner{Name: "policies", Age: -1} }
+
+// topicPolicies is the topic of problems with network policies.
+const topicPolicies = "policies"
+
+const (
+	// bridgeCheck is how often the settings for bridged packets are read while a policy selects a pod of this node: the
+	// kernel does not notify of their changes, and denied packets pass until a change is found. One look takes 20 µs.
+	bridgeCheck = 100 * time.Millisecond
+	// bridgeLoad is how often it is tried to load the module that has them.
+	bridgeLoad = time.Minute
+	// bridgeModule is the module, and bridgeSettings its directory below /proc/sys.
+	bridgeModule   = "br_netfilter"
+	bridgeSettings = "net/bridge"
+)
+
+// bridgedPackets are the settings by which packets between two ports of a bridge pass the forward hook of IP.
+func bridgedPackets() []string {
+	return []string{bridgeSettings + "/bridge-nf-call-iptables", bridgeSettings + "/bridge-nf-call-ip6tables"}
+}
+
+// removePolicies removes the tables that an earlier run has left. It ends when there are none.
+func (n *node) removePolicies(ctx context.Context) {
+	for logged := false; ctx.Err() == nil; sleep(ctx, waitAfterFailure) {
+		removed, err := enforce.Remove(PolicyScope(n.StorePrefix).Tag(), false)
+		if len(removed) > 0 {
+			n.Log.WithFields(logrus.Fields{"tables": removed, "because": n.PoliciesOff}).
+				Warn("network policies of an earlier run are not enforced any more")
+		}
+		if err == nil {
+			return
+		}
+		if !logged {
+			logged = true
+			n.Log.WithError(err).Error("cannot remove the network policy rules of an earlier run; retrying")
+		}
+	}
+}
+
+// runPolicies runs the engine and the feed until ctx ends.
+func (n *node) runPolicies(ctx context.Context) {
+	if n.Policies == nil {
+		n.background.Go(func() { n.removePolicies(ctx) })
+		return
+	}
+	n.background.Go(func() {
+		if err := n.Policies.Engine.Run(ctx); err != nil && ctx.Err() == nil {
+			n.Log.WithError(err).Error("network policies are not kept any more: restart selvaged")
+		}
+	})
+	n.background.Go(func() {
+		if err := n.Policies.Feed(ctx); err != nil && ctx.Err() == nil {
+			n.Log.WithError(err).Error("network policies are not followed any more: restart selvaged")
+		}
+	})
+	n.background.Go(func() { n.watchBridgedPackets(ctx) })
+}
+
+// watchBridgedPackets has the loop read the settings for bridged packets again once one of them is wrong.
+func (n *node) watchBridgedPackets(ctx context.Context) {
+	ticker := time.NewTicker(bridgeCheck)
+	defer ticker.Stop()
+	var loaded time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			if !n.Policies.Engine.Enforcing() {
+				continue
+			}
+			_, err := os.Stat(filepath.Join("/proc/sys", bridgeSettings))
+			absent := errors.Is(err, fs.ErrNotExist)
+			if absent && now.Sub(loaded) > bridgeLoad {
+				loaded = now
+				_ = exec.CommandContext(ctx, "modprobe", bridgeModule).Run() // a problem says that it is absent
+			}
+			wrong := n.enforced.absent.Swap(absent) != absent
+			for _, path := range bridgedPackets() {
+				wrong = wrong || !absent && readSysctl(path) != "1"
+			}
+			if wrong {
+				n.enforced.stale.Store(true)
+				notify(n.kernelChanged)
+			}
+		}
+	}
+}
+
+// followPolicies brings into the tables what the policies in force need.
+func (n *node) followPolicies() {
+	if n.Policies == nil {
+		return
+	}
+	var next network.State
+	if n.Policies.Engine.Enforcing() && !n.enforced.absent.Load() {
+		for _, path := range bridgedPackets() {
+			next.Sysctls = append(next.Sysctls, network.Item[string, network.Sysctl]{Key: path, Value: "1"})
+		}
+	}
+	stale := n.enforced.stale.Swap(false)
+	if !slices.Equal(next.Sysctls, n.enforced.state.Sysctls) {
+		n.tables.Replace(policiesOwner(), n.enforced.state, next)
+		n.enforced.state, stale = next, true
+	}
+	if stale {
+		n.kernel.ReadSettings()
+	}
+}
+
+// reportAttachments tells the engine which pods have which addresses, by the CNI plugin's records.
+func (n *node) reportAttachments() {
+	if n.Policies == nil {
+		return
+	}
+	var list []enforce.Attachment
+	for _, p := range n.ownSide.pods {
+		if p.Identity.Name != "" {
+			list = append(list, enforce.Attachment(api.AttachmentOf(p)))
+		}
+	}
+	n.Policies.Engine.SetAttachments(list)
+}
+
+// policySocket is where the CNI plugin reports new pods; empty: nowhere.
+func (n *node) policySocket() string {
+	if n.Policies == nil {
+		return ""
+	}
+	return n.Policies.Socket
+}
+
+// Attacher passes the CNI plugin's reports on to an engine.
+type Attacher struct{ Engine *enforce.Engine }
+
+// Attach implements api.Attacher.
+func (a Attacher) Attach(ctx context.Context, at api.Attachment) error {
+	return a.Engine.Attach(ctx, enforce.Attachment(at))
+}
+
+// Isolate implements api.Attacher.
+func (a Attacher) Isolate(at api.Attachment) error { return a.Engine.Isolate(enforce.Attachment(at)) }
+
+// Detach implements api.Attacher.
+func (a Attacher) Detach(at api.Attachment) { a.Engine.Detach(enforce.Attachment(at)) }
+
+// policyAnswers answers what is asked about policies over the socket. It implements api.Policies.
+type policyAnswers struct {
+	engine *enforce.Engine
+	node   string
+}
+
+// Answers returns what answers questions about the policies over the socket of the API.
+func (p *Policies) Answers(node string) api.Policies { return policyAnswers{p.Engine, node} }
+
+// world calls f with what is known of the cluster. The engine waits for the end of f.
+func (a policyAnswers) world(f func(connection.World)) {
+	a.engine.View(func(c *policy.Compiler) {
+		f(connection.World{Source: c, Pods: c.AllPods, Policies: c.AllPolicies})
+	})
+}
+
+func (a policyAnswers) Policies(context.Context) (p status.Policies, err error) {
+	p.Enforced = true
+	a.world(func(w connection.World) { p.Policies = policyview.List(w, a.node) })
+	return p, nil
+}
+
+func (a policyAnswers) PolicyVerdict(_ context.Context, q status.PolicyQuery) (v []status.PolicyVerdict, err error) {
+	a.world(func(w connection.World) { v, err = policyview.Answer(w, q) })
+	return v, err
+}
+
+func (a policyAnswers) Drops(ctx context.Context, follow bool, yield func(status.Drop) error) error {
+	return a.engine.Drops(ctx, follow, func(d enforce.Drop) error { return yield(dropStatus(d)) })
+}
+
+// dropStatus returns a denied packet for the status.
+func dropStatus(d enforce.Drop) status.Drop {
+	end := func(e enforce.End) status.PolicyEnd {
+		return status.PolicyEnd{Address: e.Addr(), Pod: e.Pod, Node: e.Node}
+	}
+	s := status.Drop{
+		At: d.At, Direction: d.Direction.String(), Cause: string(d.Reason), Policy: d.Policy, Isolated: d.Isolated,
+		Protocol: protocolName(d.Protocol), Source: end(d.Source), SourcePort: d.Source.Port(),
+		Destination: end(d.Destination), DestinationPort: d.Destination.Port(), Missed: d.Missed,
+	}
+	if d.Policy != "" {
+		s.Rule = &d.Rule
+	}
+	return s
+}
+
+// protocolName returns the name of a protocol in the status.
+func protocolName(p policy.Protocol) string {
+	switch p {
+	case connection.ICMP:
+		return "ICMP"
+	case policy.ICMPv6:
+		return "ICMPv6"
+	}
+	return p.String()
+}
+
+// policyStatus is the state of the enforcement; nil: the node enforces none.
+func (n *node) policyStatus() *status.Enforcement {
+	if n.Policies == nil {
+		return nil
+	}
+	s := n.Policies.Engine.Status()
+	e := &status.Enforcement{
+		Synced: s.Synced, Enforcing: s.Enforcing, NeedsPeers: s.NeedsPeers, Pods: s.Pods,
+		Sets: s.Sets, Elements: s.Elements, Chains: s.Chains, Waiting: s.Waiting, Closed: s.Closed, Repairs: s.Repairs,
+	}
+	if n.Policies.Report != nil {
+		for _, x := range n.Policies.Report.State().Sources {
+			e.Sources = append(e.Sources, status.PolicySource{
+				Name: string(x.Source), Complete: x.Complete, Objects: x.Objects, Since: x.Since,
+			})
+		}
+	}
+	return e
+}
+
+// policyProblems lists what keeps policies from being enforced. It ends the account of those that are over.
+func (n *node) policyProblems(now time.Time) (all []status.Problem) {
+	if n.Policies == nil {
+		return nil
+	}
+	found := n.policyTroubles()
+	for reason := range n.enforced.since {
+		if _, is := found[reason]; !is {
+			delete(n.enforced.since, reason)
+		}
+	}
+	for reason, p := range found {
+		since, known := n.enforced.since[reason]
+		if !known {
+			if n.enforced.since == nil {
+				n.enforced.since = map[status.Reason]time.Time{}
+			}
+			since = now
+			n.enforced.since[reason] = since
+		}
+		if !p.Since.IsZero() {
+			since = p.Since
+		}
+		if now.Sub(since) > pendingFor {
+			p.Topic, p.Code, p.Since = topicPolicies, reason, since
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// policyTroubles returns what keeps policies from being enforced now, by reason. Since is zero where that is not known.
+func (n *node) policyTroubles() map[status.Reason]status.Problem {
+	found := map[status.Reason]status.Problem{}
+	add := func(reason status.Reason, p status.Problem, format string, args ...any) {
+		p.Text = status.Text(fmt.Sprintf(format, args...))
+		found[reason] = p
+	}
+	s := n.Policies.Engine.Status()
+	for _, f := range s.Failures {
+		add(status.PolicyNotApplied, status.Problem{}, "cannot apply the table of %s in nf_tables: %v", f.Part, f.Err)
+	}
+	if s.Enforcing && n.enforced.absent.Load() {
+		add(status.PolicyBridge, status.Problem{}, "packets between two pods of this node bypass network policies, "+
+			"because the kernel module %s is not loaded", bridgeModule)
+	}
+	if len(s.Closed) > 0 {
+		add(status.PolicyPodClosed, status.Problem{}, "pods are denied all connections until their rules are in the "+
+			"kernel: %s", joinAddresses(s.Closed))
+	}
+	if s.Waiting > 0 && len(s.Closed) == 0 {
+		add(status.PolicyPodWaiting, status.Problem{Warning: true}, "%d pods are not judged: they are not known yet, or "+
+			"their rules are not in the kernel", s.Waiting)
+	}
+	if n.Policies.Report == nil {
+		return found
+	}
+	for _, x := range n.Policies.Report.State().Sources {
+		if !x.Since.IsZero() { // until the first list is complete, new pods are closed
+			add(status.PolicySourceLost, status.Problem{Since: x.Since, Warning: x.Complete},
+				"changes of %s are not seen: %v", x.Source, x.Problem.Err)
+		}
+	}
+	return found
+}
+
+// joinAddresses lists the first few addresses.
+func joinAddresses(list []netip.Addr) string {
+	const few = 3
+	var names []string
+	for _, a := range list[:min(len(list), few)] {
+		names = append(names, a.String())
+	}
+	text := strings.Join(names, ", ")
+	if len(list) > few {
+		text += fmt.Sprintf(" and %d more", len(list)-few)
+	}
+	return text
+}
