@@ -325,7 +325,8 @@ func TestConflist(t *testing.T) {
 func TestKubernetes(t *testing.T) {
 	list := render(t, everythingKubernetes(t))
 	flags := configMap(t, list, "selvage-flags")
-	if flags["SELVAGED_KUBE_SUBNET_MGR"] != "true" || flags["SELVAGED_KUBE_ANNOTATION_PREFIX"] != "example.org/blue" || flags["SELVAGED_ETCD_ENDPOINTS"] != "" {
+	if flags["SELVAGED_KUBE_SUBNET_MGR"] != "true" || flags["SELVAGED_KUBE_ANNOTATION_PREFIX"] != "example.org/blue" ||
+		flags["SELVAGED_NETWORK_POLICY"] != "auto" || flags["SELVAGED_ETCD_ENDPOINTS"] != "" {
 		t.Errorf("flags %v", flags)
 	}
 	var config struct {
@@ -353,9 +354,15 @@ func TestKubernetes(t *testing.T) {
 	if env["NODE_NAME"] != "spec.nodeName" || env["KUBERNETES_SERVICE_HOST"] != "127.0.0.1" || env["KUBERNETES_SERVICE_PORT"] != "7445" {
 		t.Errorf("environment %v", env)
 	}
-	rules := find[rbacv1.ClusterRole](t, list)[0].Rules
-	if len(rules) != 2 || !slices.Equal(rules[0].Resources, []string{"nodes"}) || !slices.Equal(rules[0].Verbs, []string{"get", "list", "watch"}) ||
-		!slices.Equal(rules[1].Resources, []string{"nodes/status"}) || !slices.Equal(rules[1].Verbs, []string{"patch"}) {
+	read := []string{"get", "list", "watch"}
+	want := []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: read},
+		{APIGroups: []string{""}, Resources: []string{"nodes/status"}, Verbs: []string{"patch"}},
+		{APIGroups: []string{""}, Resources: []string{"namespaces", "pods"}, Verbs: read},
+		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: read},
+		{APIGroups: []string{"policy.networking.k8s.io"}, Resources: []string{"clusternetworkpolicies"}, Verbs: read},
+	}
+	if rules := find[rbacv1.ClusterRole](t, list)[0].Rules; !reflect.DeepEqual(rules, want) {
 		t.Errorf("rights %+v", rules)
 	}
 	policy := find[admissionv1.ValidatingAdmissionPolicy](t, list)[0].Spec

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/selvage-net/selvage/dist/lab/kubeserver"
+	"github.com/selvage-net/selvage/network/feed"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/kube"
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
@@ -333,18 +334,30 @@ func testPolicy(t *testing.T, manifest, prefix string) {
 	t.Run("rights", func(t *testing.T) {
 		c := *c
 		c.T = t
-		for _, path := range []string{"/api/v1/nodes", "/api/v1/nodes/b", "/api/v1/nodes?watch=true&timeoutSeconds=1"} {
+		for _, path := range []string{
+			"/api/v1/nodes", "/api/v1/nodes/b", "/api/v1/nodes?watch=true&timeoutSeconds=1", "/api/v1/pods",
+			"/api/v1/pods?watch=true&timeoutSeconds=1", "/api/v1/namespaces", "/apis/networking.k8s.io/v1/networkpolicies",
+		} {
 			if status, answer := c.do(a, http.MethodGet, path, "", nil); status != http.StatusOK {
 				t.Errorf("GET %s: %d: %s", path, status, answer)
 			}
 		}
 		for _, r := range [][2]string{
 			{http.MethodPatch, "/api/v1/nodes/a"}, {http.MethodDelete, "/api/v1/nodes/a"}, {http.MethodPut, statusOfA}, {http.MethodPost, "/api/v1/nodes"},
-			{http.MethodGet, "/api/v1/pods"}, {http.MethodGet, "/api/v1/secrets"}, {http.MethodGet, "/api/v1/namespaces/selvage/configmaps"},
+			{http.MethodDelete, "/api/v1/namespaces/selvage/pods/selvage-a"}, {http.MethodPatch, "/api/v1/namespaces/selvage/pods/selvage-a/status"},
+			{http.MethodPatch, "/api/v1/namespaces/selvage"}, {http.MethodDelete, "/apis/networking.k8s.io/v1/namespaces/selvage/networkpolicies"},
+			{http.MethodGet, "/api/v1/secrets"}, {http.MethodGet, "/api/v1/namespaces/selvage/configmaps"},
 			{http.MethodDelete, "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/selvage"},
 		} {
 			if status, answer := c.do(a, r[0], r[1], "application/strategic-merge-patch+json", object{}); status != http.StatusForbidden {
 				t.Errorf("%s %s: %d: %s, want it to be forbidden", r[0], r[1], status, answer)
+			}
+		}
+		for _, right := range feed.Rights() { // also of what the server does not have
+			attributes := object{"verb": right.Verb, "group": right.Resource.Group, "resource": right.Resource.Name}
+			review := object{"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": object{"resourceAttributes": attributes}}
+			if status, answer := c.do(a, http.MethodPost, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "application/json", review); status != http.StatusCreated || !strings.Contains(answer, `"allowed":true`) {
+				t.Errorf("%s: %d: %s", right, status, answer)
 			}
 		}
 		review := object{"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": object{
