@@ -3,6 +3,7 @@ package enforce
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/selvage-net/selvage/network/enforce/ruleset"
@@ -28,6 +29,12 @@ type End struct {
 	netip.AddrPort        // the port is 0 if the protocol has none
 	Pod            string // namespace/name; empty: the address is not a pod's
 	Node           string // of the pod
+}
+
+// pod returns the namespace and the name of the pod.
+func (e End) pod() (namespace, name string) {
+	namespace, name, _ = strings.Cut(e.Pod, "/")
+	return namespace, name
 }
 
 // Drops calls yield for each of the last drops, the oldest first; with follow also for those to come, until ctx ends.
@@ -83,6 +90,7 @@ func (e *Engine) drop(p nflog.Packet) {
 			Port: p.Destination.Port()}
 		x.Isolated = policy.Judge(e.compiler, e.options.Node, judged)[why.Direction].Isolated
 	}
+	e.countDrop(x)
 	e.dropped.Add(x)
 }
 

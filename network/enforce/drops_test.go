@@ -3,6 +3,7 @@ package enforce
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -127,5 +128,35 @@ func TestKeptDrops(t *testing.T) {
 	count := 0
 	if err := e.Drops(t.Context(), false, func(d Drop) error { count++; return nil }); err != nil || count != recent.Kept {
 		t.Errorf("%v, %d drops, want %d", err, count, recent.Kept)
+	}
+}
+
+// TestDropCounts: drops are counted by namespace, direction, reason and policy, and no more kinds than a bound.
+func TestDropCounts(t *testing.T) {
+	e, _ := start(t, Options{})
+	apply(t, e, webAndClient(t))
+	drop := func(count int, why ruleset.Denial, from, to int) {
+		for range count {
+			e.drop(nflog.Packet{Prefix: why.Prefix(), Protocol: uint8(policy.TCP),
+				Source:      netip.AddrPortFrom(podAddress(from, false), 1024),
+				Destination: netip.AddrPortFrom(podAddress(to, false), 80)})
+		}
+	}
+	drop(3, ruleset.Denial{Direction: policy.Ingress, Reason: ruleset.Isolated}, 2, 0)
+	drop(2, ruleset.Denial{Direction: policy.Egress, Reason: ruleset.Denied, Policy: "no-dns", Rule: 1}, 1, 0)
+	drop(1, ruleset.Denial{Direction: policy.Egress, Reason: ruleset.Denied, Policy: "no-dns", Rule: 2}, 1, 0)
+	want := []DropCount{
+		{DropKind{"red", policy.Ingress, ruleset.Isolated, "red/web"}, 3},
+		{DropKind{"red", policy.Egress, ruleset.Denied, "no-dns"}, 3},
+	}
+	if got := e.DropCounts(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for i := range maxDropCounts {
+		drop(1, ruleset.Denial{Direction: policy.Egress, Reason: ruleset.Denied, Policy: fmt.Sprint("p", i)}, 1, 0)
+	}
+	got := e.DropCounts()
+	if other := (DropCount{DropKind{Direction: policy.Egress}, 2}); len(got) != maxDropCounts+1 || got[0] != other {
+		t.Errorf("%d kinds, the first %+v; want %d, and %+v", len(got), got[0], maxDropCounts+1, other)
 	}
 }

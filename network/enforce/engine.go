@@ -79,6 +79,8 @@ type Engine struct {
 	dropped recent.Log[Drop]
 	reading bool // what the rules log is received
 
+	dropCounts map[DropKind]uint64
+
 	attachments    uint64 // so many there were
 	sourcesChanged bool   // since the last pass
 	// Calls of Isolate are numbered: the last one, the last one that a pass has seen, and the error of that pass.
@@ -107,7 +109,7 @@ func New(o Options) (*Engine, error) {
 		peers: make(chan struct{}, 1), compiler: policy.NewCompiler(o.Node), local: map[string]policy.Pod{},
 		attached: map[string]*attached{}, closed: map[netip.Addr]bool{}, passed: make(chan struct{}),
 		cutter: make(chan struct{}, 1), concerned: map[netip.Addr]bool{}, cuts: map[ruleset.Flow]time.Time{},
-		ended: make(chan struct{}),
+		ended: make(chan struct{}), dropCounts: map[DropKind]uint64{},
 	}
 	options := ruleset.Options{Reject: o.Reject, LogGroup: o.LogGroup}
 	e.pass = pass{

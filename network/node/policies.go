@@ -282,6 +282,12 @@ func (n *node) policyStatus() *status.Enforcement {
 		Synced: s.Synced, Enforcing: s.Enforcing, NeedsPeers: s.NeedsPeers, Pods: s.Pods,
 		Sets: s.Sets, Elements: s.Elements, Chains: s.Chains, Waiting: s.Waiting, Closed: s.Closed, Repairs: s.Repairs,
 	}
+	for _, d := range n.Policies.Engine.DropCounts() {
+		e.Drops = append(e.Drops, status.PolicyDrops{
+			Namespace: d.Namespace, Direction: d.Direction.String(), Cause: string(d.Reason), Policy: d.Policy,
+			Count: d.Count,
+		})
+	}
 	if n.Policies.Report != nil {
 		for _, x := range n.Policies.Report.State().Sources {
 			e.Sources = append(e.Sources, status.PolicySource{

@@ -167,6 +167,8 @@ func TestMetrics(t *testing.T) {
 		Filter: status.Filter{Mode: "nftables", InForce: true},
 		Pods:   &status.Pods{Count: 3, Bridges: []status.PodBridge{{Pods: 1, InSync: true}, {Name: "cni0", Pods: 2}}},
 		Enforcement: &status.Enforcement{Pods: 20, Sets: 3, Elements: 40, Chains: 5, Waiting: 1, Repairs: 2,
+			Drops: []status.PolicyDrops{
+				{Namespace: "shop", Direction: "ingress", Cause: "isolated", Policy: "shop/db", Count: 7}},
 			Sources: []status.PolicySource{{Name: "networkpolicies", Objects: 12}, {Name: "pods", Objects: 20}}},
 	}
 	st.SetStore(status.Store{Kind: status.KindEtcd, StoreConnection: status.StoreConnection{

@@ -195,6 +195,15 @@ func policyMetrics() []metric {
 			each(func(e status.Enforcement) float64 { return float64(e.Waiting) })),
 		counter("policy_repairs_total", "Repaired external changes to the tables of network policies.", nil,
 			each(func(e status.Enforcement) float64 { return float64(e.Repairs) })),
+		counter("policy_drops_total",
+			"Denied packets that were reported; of the packets that one rule denies, a few a second are.",
+			labels{"namespace", "direction", "cause", "policy"}, func(s scrape, to send) {
+				if s.Enforcement != nil {
+					for _, x := range s.Enforcement.Drops {
+						to(float64(x.Count), x.Namespace, x.Direction, x.Cause, x.Policy)
+					}
+				}
+			}),
 		gauge("policy_source_objects", "Known objects that network policies are about.", labels{"source"},
 			func(s scrape, to send) {
 				if s.Enforcement != nil {

@@ -21,6 +21,21 @@ type Enforcement struct {
 	Closed  []netip.Addr   `json:"closed,omitempty"`
 	Repairs uint64         `json:"repairs"` // passes that repaired external changes to the tables
 	Sources []PolicySource `json:"sources,omitempty"`
+	// Drops counts the denied packets that were reported, since the start of the daemon. Of the packets that one rule
+	// denies, a few a second are.
+	Drops []PolicyDrops `json:"drops,omitempty"`
+}
+
+// PolicyDrops counts reported drops of one kind. Kinds beyond the first 200 are counted as one, in which only
+// Direction and Count are set.
+type PolicyDrops struct {
+	Namespace string `json:"namespace,omitempty"` // of the pod whose policies denied the packets; empty: not known
+	Direction string `json:"direction"`           // ingress or egress, as seen from that pod
+	Cause     string `json:"cause,omitempty"`     // a code: a DropCause
+	// Policy is the ClusterNetworkPolicy whose rules denied them, or the first by name of the NetworkPolicies that
+	// isolate the pod, as namespace/name. Empty: none, as with a source that is not the pod's.
+	Policy string `json:"policy,omitempty"`
+	Count  uint64 `json:"count"`
 }
 
 // PolicySource is something that is followed to enforce policies.
