@@ -133,6 +133,7 @@ func TestKeptDrops(t *testing.T) {
 
 // TestDropCounts: drops are counted by namespace, direction, reason and policy, and no more kinds than a bound.
 func TestDropCounts(t *testing.T) {
+	t.Cleanup(func() { clearTables(t) }) // after the engine has ended
 	e, _ := start(t, Options{})
 	apply(t, e, webAndClient(t))
 	drop := func(count int, why ruleset.Denial, from, to int) {
