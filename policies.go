@@ -39,7 +39,8 @@ func (p *policyFlags) register(s *pflag.FlagSet) {
 		"enforce network policies: on, off, or auto (on unless another engine's rules are there, or nf_tables is not)")
 	s.StringVar(&p.dir, "policy-dir", "",
 		"take policies, namespaces and pods from the YAML files of this directory, instead of from Kubernetes")
-	s.BoolVar(&p.reject, "policy-reject", false, "answer denied packets with an error, instead of dropping them silently")
+	s.BoolVar(&p.reject, "policy-reject", false,
+		"answer denied packets with an error, instead of dropping them silently")
 	s.BoolVar(&p.keep, "policy-keep-connections", false,
 		"let connections go on that a changed policy denies, instead of cutting them")
 }

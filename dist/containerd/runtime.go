@@ -59,7 +59,8 @@ func New(ctx context.Context, node *lab.Node, o Options) (*Runtime, error) {
 		return nil, fmt.Errorf("%s: %w", node.Name(), err)
 	}
 	r := &Runtime{options: o}
-	with := cri.Options{Argv: []string{r.command("containerd"), "--config", o.ConfigFile}, Socket: Socket, Logs: o.Logs, Cgroup: parent}
+	with := cri.Options{Argv: []string{r.command("containerd"), "--config", o.ConfigFile}, Socket: Socket, Logs: o.Logs,
+		Cgroup: parent}
 	if o.Dir != "" { // the shim is found by PATH
 		with.Env = []string{"PATH=" + o.Dir + ":" + os.Getenv("PATH")}
 	}

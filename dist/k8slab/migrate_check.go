@@ -180,7 +180,8 @@ func (s *suite) removeNewPods(ctx context.Context) error {
 			}
 			stored, err := n.stored()
 			if err == nil && (len(addrs) != len(stay)*len(s.families()) || stored != len(stay)) {
-				err = fmt.Errorf("addresses %v are reserved and %d attachments are stored for %d pods", addrs, stored, len(stay))
+				err = fmt.Errorf("addresses %v are reserved and %d attachments are stored for %d pods", addrs, stored,
+					len(stay))
 			}
 			return err
 		})

@@ -333,7 +333,8 @@ func otherPlugin(ctx context.Context, s *suite) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []string{"pods that flannel's had attached were detached by it; new ones were attached by it"}, s.removeNewPods(ctx)
+	seen := []string{"pods that flannel's had attached were detached by it; new ones were attached by it"}
+	return seen, s.removeNewPods(ctx)
 }
 
 // removeConflist removes flannel's network configuration from all nodes, so that selvage's is the first.

@@ -46,8 +46,8 @@ type Options struct {
 	Config      string           // the network configuration, JSON, or "-" for none; default what NetworkConfig says for Families
 	CNI         string           // the CNI network configuration list, JSON; default DefaultCNI
 	IPTables    string           // the nodes' iptables: "nft", "legacy" or "none"; default the machine's
-	// Namespace is the namespace of Kubernetes that the CNI plugins are told of each pod, with the pod's name as its UID, as
-	// Kubernetes' runtimes do; default none: they are not told of any.
+	// Namespace is the Kubernetes namespace in the CNI arguments of each pod, with the pod's name as its UID, as
+	// Kubernetes' runtimes pass them; default none: there are no such arguments.
 	Namespace  string
 	DaemonArgs []string  // appended to selvaged's arguments
 	Bin        string    // directory of selvaged, selvage, etcd and cni/; default the running program's own

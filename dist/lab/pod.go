@@ -43,7 +43,9 @@ func (l *Lab) AddPod(ctx context.Context, node *Node, name string) (*Pod, error)
 	}
 	p.conf = &libcni.RuntimeConf{ContainerID: name, IfName: "eth0"}
 	if ns := l.options.Namespace; ns != "" {
-		p.conf.Args = [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", ns}, {"K8S_POD_NAME", name}, {"K8S_POD_UID", name}}
+		p.conf.Args = [][2]string{
+			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", ns}, {"K8S_POD_NAME", name}, {"K8S_POD_UID", name},
+		}
 	}
 	if err := l.connect(ctx, p); err != nil {
 		// The CNI specification (section 2, ADD) wants a DEL after an ADD that failed.

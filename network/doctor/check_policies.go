@@ -107,8 +107,8 @@ func policyRemedies() map[status.Reason]string {
 		status.PolicyNotApplied: log + " shows the kernel's error; until it is gone, the rules of before are in force",
 		status.PolicyPodClosed:  "selvaged status shows whether all policies, namespaces and pods are known",
 		status.PolicyPodWaiting: "selvaged status shows whether all policies, namespaces and pods are known",
-		status.PolicySourceLost: "check that the API server can be reached, and the rights of the daemon: it needs list " +
-			"and watch on namespaces, pods, networkpolicies.networking.k8s.io and " +
+		status.PolicySourceLost: "check that the API server can be reached, and the rights of the daemon: it needs " +
+			"list and watch on namespaces, pods, networkpolicies.networking.k8s.io and " +
 			"clusternetworkpolicies.policy.networking.k8s.io",
 	}
 }

@@ -16,8 +16,8 @@ type DropKind struct {
 	Namespace string // of the pod whose policies denied the packet; empty: that is not known, or of too many kinds
 	Direction policy.Direction
 	Reason    ruleset.Reason // empty: of too many kinds
-	// Policy denied it: the ClusterNetworkPolicy, or the first by name of the NetworkPolicies that isolate the pod. Empty:
-	// none, as with a source that is not the pod's.
+	// Policy denied it: the ClusterNetworkPolicy, or the first by name of the NetworkPolicies that isolate the pod.
+	// Empty: none, as with a source that is not the pod's.
 	Policy string
 }
 

@@ -349,8 +349,8 @@ func (n *node) policyTroubles() map[status.Reason]status.Problem {
 			"kernel: %s", joinAddresses(s.Closed))
 	}
 	if s.Waiting > 0 && len(s.Closed) == 0 {
-		add(status.PolicyPodWaiting, status.Problem{Warning: true}, "%d pods are not judged: they are not known yet, or "+
-			"their rules are not in the kernel", s.Waiting)
+		add(status.PolicyPodWaiting, status.Problem{Warning: true}, "%d pods are not judged: they are not known yet, "+
+			"or their rules are not in the kernel", s.Waiting)
 	}
 	if n.Policies.Report == nil {
 		return found

@@ -190,8 +190,9 @@ func (r *Ruleset) bases(f subnet.Family, w way, skip []string) (all []base) {
 			continue
 		}
 		all = append(all, base{
-			table: nft.FamilyName(c.Family) + " " + c.Table, chain: c.Name, accepts: c.Policy == nftables.ChainPolicyAccept,
-			rules: without(func(chain string) ([]rule, bool) { return r.rulesOf(ref{c.Family, c.Table, chain}) }),
+			table: nft.FamilyName(c.Family) + " " + c.Table, chain: c.Name,
+			accepts: c.Policy == nftables.ChainPolicyAccept,
+			rules:   without(func(chain string) ([]rule, bool) { return r.rulesOf(ref{c.Family, c.Table, chain}) }),
 		})
 	}
 	for _, t := range r.Legacy[f] {

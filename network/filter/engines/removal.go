@@ -29,7 +29,8 @@ func (e Engine) Commands() (list []string) {
 			if p.Legacy {
 				kind = "-legacy"
 			}
-			command = variant + kind + "-save | grep -v " + strings.Join(patterns, " ") + " | " + variant + kind + "-restore"
+			variant += kind
+			command = variant + "-save | grep -v " + strings.Join(patterns, " ") + " | " + variant + "-restore"
 		}
 		if !done[command] { // one for all tables of iptables
 			done[command] = true

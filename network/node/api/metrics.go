@@ -187,7 +187,8 @@ func policyMetrics() []metric {
 	return []metric{
 		gauge("policy_pods", "Pods of this node that network policies can select.", nil,
 			each(func(e status.Enforcement) float64 { return float64(e.Pods) })),
-		gauge("policy_chains", "Chains in the table of network policies; 0 if no policy selects a pod of this node.", nil,
+		gauge("policy_chains",
+			"Chains in the table of network policies; 0 if no policy selects a pod of this node.", nil,
 			each(func(e status.Enforcement) float64 { return float64(e.Chains) })),
 		gauge("policy_elements", "Elements in the sets of the table of network policies.", nil,
 			each(func(e status.Enforcement) float64 { return float64(e.Elements) })),
