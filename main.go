@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -378,25 +377,17 @@ func (f *flags) listen(log logrus.FieldLogger) (*api.Server, error) {
 	if f.healthzPort > 0 { // as with flannel, a negative one means none
 		o.Healthz = net.JoinHostPort(f.healthzIP, strconv.Itoa(f.healthzPort))
 	}
-	if f.node.Policies != nil {
-		o.Attacher = node.Attacher{Engine: f.node.Policies.Engine}
-		o.Policies = f.node.Policies.Answers(f.policyNode())
-	}
+	f.addPolicies(&o)
 	server, err := api.Listen(o)
 	if (errors.Is(err, api.ErrSocket) || errors.Is(err, api.ErrOtherNetwork)) && f.socket == status.DefaultSocket {
 		log.WithError(err).Warn("selvaged status and the like will not work")
 		o.Socket = ""
 		server, err = api.Listen(o)
 	}
-	if err != nil || f.node.Policies == nil {
-		return server, err
+	if err != nil {
+		return nil, err
 	}
-	if o.Socket == "" {
-		log.Warn("there is no socket, so new pods do not wait until their network policies are in force")
-		return server, nil
-	}
-	f.node.Policies.Socket, err = filepath.Abs(o.Socket)
-	return server, err
+	return server, f.awaitPolicies(o.Socket, log)
 }
 
 // notify notifies systemd of a state, if it started the daemon: see sd_notify(3).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
@@ -12,6 +13,7 @@ import (
 	"github.com/selvage-net/selvage/network/feed"
 	"github.com/selvage-net/selvage/network/filter/engines"
 	"github.com/selvage-net/selvage/network/node"
+	"github.com/selvage-net/selvage/network/node/api"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
 )
@@ -130,4 +132,24 @@ func (f *flags) policyFeed(log logrus.FieldLogger) (func(context.Context) error,
 			Client: client, Node: f.policyNode(), Sink: p.Engine, Report: p.Report, Log: log,
 		})
 	}, nil
+}
+
+// addPolicies has the API answer what is asked about policies, and take the CNI plugin's reports.
+func (f *flags) addPolicies(o *api.Options) {
+	if f.node.Policies != nil {
+		o.Attacher = node.Attacher{Engine: f.node.Policies.Engine}
+		o.Policies = f.node.Policies.Answers(f.policyNode())
+	}
+}
+
+// awaitPolicies has new pods wait for their policies at the socket that the API is served on; empty: there is none.
+func (f *flags) awaitPolicies(socket string, log logrus.FieldLogger) (err error) {
+	switch {
+	case f.node.Policies == nil:
+	case socket == "":
+		log.Warn("there is no socket, so new pods do not wait until their network policies are in force")
+	default:
+		f.node.Policies.Socket, err = filepath.Abs(socket)
+	}
+	return err
 }
