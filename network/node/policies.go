@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -309,7 +310,8 @@ func (n *node) policyProblems(now time.Time) (all []status.Problem) {
 			delete(n.enforced.since, reason)
 		}
 	}
-	for reason, p := range found {
+	for _, reason := range slices.Sorted(maps.Keys(found)) {
+		p := found[reason]
 		since, known := n.enforced.since[reason]
 		if !known {
 			if n.enforced.since == nil {
