@@ -169,6 +169,7 @@ func TestPolicies(t *testing.T) {
 	for _, err := range []error{
 		says(0, "default/server", "policy", "list"), says(0, "by default/server ingress[0]", "policy", "explain", "default/near", "default/server"),
 		says(2, "isolated by default/server", "policy", "explain", "default/stranger", "default/server:80"),
+		says(0, "in force, chain ingress", "policy", "explain", "default/near", "default/server"),
 		says(1, "default/nobody", "policy", "explain", "default/nobody", "default/server"),
 		says(0, "network policies are enforced for 3 pods", "doctor", "--check", "policies", "--cni-conf-dir="),
 	} {

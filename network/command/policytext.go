@@ -65,8 +65,26 @@ func showVerdicts(w io.Writer, st style, all []status.PolicyVerdict) {
 		for _, g := range groupPorts(all[0].Ports) {
 			showPorts(w, st, g)
 		}
+		for _, v := range all[:n] {
+			for _, k := range v.Kernel {
+				fmt.Fprintf(w, "  kernel     %-7s  %s: %s\n", k.Direction, k.Address, kernelText(st, k))
+			}
+		}
 		all = all[n:]
 	}
+}
+
+// kernelText says what nf_tables has about a pod of the node.
+func kernelText(st style, k status.PolicyKernel) string {
+	switch {
+	case k.Closed:
+		return st.bad("closed") + ": all its packets are denied until its rules are in force"
+	case !k.InForce:
+		return st.bad("not in force") + ": nf_tables does not have what the policies demand; see selvaged status"
+	case k.Chain == "":
+		return "in force: no rules, since no policy decides"
+	}
+	return fmt.Sprintf("in force, chain %s of table inet %s; it denied %d packets", k.Chain, k.Table, k.Denied)
 }
 
 // endText returns an end of a connection: the pod and its addresses.

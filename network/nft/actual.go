@@ -77,6 +77,24 @@ func (a *actual) apply(p plan) {
 
 // read reads a table without the elements of its sets.
 func (c *Conn) read(family nftables.TableFamily, table string) (*actual, error) {
+	a, err := c.shape(family, table)
+	if err != nil || !a.exists {
+		return a, err
+	}
+	rules, err := c.Rules(family, table, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		if x := a.chains[r.Chain]; x != nil { // else the chain was created since we listed the chains
+			x.rules = append(x.rules, r)
+		}
+	}
+	return a, nil
+}
+
+// shape reads which sets and chains a table has.
+func (c *Conn) shape(family nftables.TableFamily, table string) (*actual, error) {
 	a := &actual{sets: map[string]*actualSet{}, chains: map[string]*actualChain{}}
 	err := c.dump("list the tables", unix.NFT_MSG_GETTABLE, family, nil, func(m []byte) {
 		if unix.ByteSliceToString(attr(m, unix.NFTA_TABLE_NAME)) == table {
@@ -102,15 +120,6 @@ func (c *Conn) read(family nftables.TableFamily, table string) (*actual, error) 
 			a.chains[x.Name] = &actualChain{
 				hook: hook{x.Base, x.Type, uint32(x.Hook), x.Priority}, policy: x.Policy,
 			}
-		}
-	}
-	rules, err := c.Rules(family, table, "")
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range rules {
-		if x := a.chains[r.Chain]; x != nil { // else the chain was created since we listed the chains
-			x.rules = append(x.rules, r)
 		}
 	}
 	return a, nil

@@ -239,7 +239,30 @@ func (a policyAnswers) Policies(context.Context) (p status.Policies, err error) 
 
 func (a policyAnswers) PolicyVerdict(_ context.Context, q status.PolicyQuery) (v []status.PolicyVerdict, err error) {
 	a.world(func(w connection.World) { v, err = policyview.Answer(w, q) })
+	for i := range v {
+		if err == nil {
+			v[i].Kernel, err = a.inKernel(v[i])
+		}
+	}
 	return v, err
+}
+
+// inKernel returns what nf_tables has about the ends of a connection that are pods of this node.
+func (a policyAnswers) inKernel(v status.PolicyVerdict) (all []status.PolicyKernel, err error) {
+	ends := [...]status.PolicyEnd{policy.Egress: v.Source, policy.Ingress: v.Destination}
+	for _, dir := range []policy.Direction{policy.Egress, policy.Ingress} {
+		if end := ends[dir]; end.Pod != "" && end.Node == a.node {
+			k, err := a.engine.InKernel(dir, end.Address)
+			if err != nil {
+				return nil, fmt.Errorf("read what the kernel has about %s: %w", end.Pod, err)
+			}
+			all = append(all, status.PolicyKernel{
+				Direction: dir.String(), Address: end.Address, Table: k.Table, Chain: k.Chain,
+				InForce: k.InForce, Closed: k.Closed, Denied: k.Denied,
+			})
+		}
+	}
+	return all, nil
 }
 
 func (a policyAnswers) Drops(ctx context.Context, follow bool, yield func(status.Drop) error) error {

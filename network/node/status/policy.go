@@ -69,6 +69,19 @@ type PolicyVerdict struct {
 	Source      PolicyEnd     `json:"source"`
 	Destination PolicyEnd     `json:"destination"`
 	Ports       []PortVerdict `json:"ports"`
+	// Kernel is what nf_tables has about the ends that are pods of the daemon's node. Empty for policies of files.
+	Kernel []PolicyKernel `json:"kernel,omitempty"`
+}
+
+// PolicyKernel is what nf_tables has about a pod of the node in one direction.
+type PolicyKernel struct {
+	Direction string     `json:"direction"` // egress of the source, ingress of the destination
+	Address   netip.Addr `json:"address"`
+	Table     string     `json:"table"`           // of family inet
+	Chain     string     `json:"chain,omitempty"` // of the pod; empty: no policy decides about it in this direction
+	InForce   bool       `json:"in_force"`        // it has all that the policies demand for the pod
+	Closed    bool       `json:"closed"`          // all packets of the pod are denied until its rules are in force
+	Denied    uint64     `json:"denied"`          // packets that the chain denied since its rules were set
 }
 
 // ProtocolOther stands for all protocols without ports.

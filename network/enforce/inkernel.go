@@ -1,0 +1,49 @@
+package enforce
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/google/nftables"
+
+	"github.com/selvage-net/selvage/network/nft"
+	"github.com/selvage-net/selvage/network/policy"
+)
+
+// InKernel is what nf_tables has about a pod of this node in one direction.
+type InKernel struct {
+	Table string // of family inet
+	Chain string // of the pod; empty: no policy decides about it in this direction
+	// InForce: nf_tables has the rules and addresses that policies demand for the pod, as they are known now.
+	InForce bool
+	Closed  bool   // all packets of the pod are denied until its rules are in force
+	Denied  uint64 // packets that the pod's chain denied since its rules were set
+}
+
+// InKernel reads what nf_tables has about the address of a pod of this node, in the network namespace of the calling
+// thread. It takes some milliseconds for 10,000 addresses, in which the engine goes on.
+func (e *Engine) InKernel(d policy.Direction, a netip.Addr) (k InKernel, err error) {
+	e.mu.Lock()
+	enforcing, current := !e.pass.rules.Empty(), e.synced && e.applied == e.version
+	part, chain := e.pass.rules.Part(d, a)
+	k.Closed = e.closed[a]
+	e.mu.Unlock()
+	c, err := nft.Dial()
+	if err != nil {
+		return k, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	k.Table, k.Chain = e.options.Scope.Name(Table), chain
+	t := c.TableIn(nftables.TableFamilyINet, k.Table)
+	if !enforcing {
+		exists, _, err := t.Check(nft.Content{})
+		k.InForce = current && !exists
+		return k, err
+	}
+	holds, err := t.Holds(part)
+	k.InForce = current && holds
+	if err == nil && chain != "" {
+		k.Denied, err = t.CountPackets(chain)
+	}
+	return k, err
+}
