@@ -132,10 +132,10 @@ func layers() []layer {
 			external: []string{logrus, "github.com/coreos/go-systemd/v22/daemon", "github.com/spf13/cobra", "github.com/spf13/pflag", unix,
 				"google.golang.org/grpc/grpclog"}},
 
-		// What tests of stores, backends and rulesets share. No product package imports them.
-		{name: "test helpers", packages: []string{"network/nft/nfttest", "subnet/kube/kubetest",
-			"subnet/storetest", "subnet/storetest/memstore", "subnet/subnettest", "subnet/testdata/hostile"},
-			below: []string{"domain", "backend", "backends", "test helpers"},
+		// What tests of stores, backends, rulesets and policies share. No product package imports them.
+		{name: "test helpers", packages: []string{"network/nft/nfttest", "network/policy/policytest",
+			"subnet/kube/kubetest", "subnet/storetest", "subnet/storetest/memstore", "subnet/subnettest", "subnet/testdata/hostile"},
+			below: []string{"domain", "backend", "backends", "policies", "test helpers"},
 			external: []string{nftables, "github.com/mdlayher/netlink", unix,
 				"google.golang.org/protobuf/encoding/protowire"}},
 	}

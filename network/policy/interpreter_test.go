@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -181,6 +183,29 @@ func consistent(t *testing.T, table Table) {
 	for name := range table.Chains {
 		if !used[name] {
 			t.Errorf("chain %s is not used", name)
+		}
+	}
+}
+
+// equalTables compares tables, and names the first difference of each kind.
+func equalTables(t *testing.T, name string, want, got Table) {
+	t.Helper()
+	equalMaps(t, name+", sets", want.Sets, got.Sets)
+	equalMaps(t, name+", chains", want.Chains, got.Chains)
+	equalMaps(t, name+", elements", want.Elements, got.Elements)
+}
+
+func equalMaps[V any](t *testing.T, name string, want, got map[string]V) {
+	t.Helper()
+	keys := slices.Sorted(maps.Keys(want))
+	for key := range got {
+		keys = append(keys, key)
+	}
+	for _, key := range keys {
+		w, g := want[key], got[key]
+		if !reflect.DeepEqual(w, g) {
+			t.Errorf("%s, %s: the changes add up to %+v, want %+v", name, key, g, w)
+			return
 		}
 	}
 }
