@@ -83,8 +83,10 @@ func TestModel(t *testing.T) {
 	e, _ := start(t, Options{})
 	var attachments []Attachment
 	for i := range ports - 1 {
-		attachments = append(attachments, Attachment{UID: "of nobody", ContainerID: fmt.Sprint(i), Interface: portName(i),
-			Addresses: [2]netip.Addr{podAddress(i, false), podAddress(i, true)}})
+		attachments = append(attachments, Attachment{
+			UID: "of nobody", ContainerID: fmt.Sprint(i), Interface: portName(i),
+			Addresses: [2]netip.Addr{podAddress(i, false), podAddress(i, true)},
+		})
 	}
 	e.SetAttachments(attachments)
 	c, tally, packets := policytest.NewCluster(), policytest.Tally{}, 0

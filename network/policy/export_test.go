@@ -26,6 +26,6 @@ func Fixed() int { return len(fixedSets()) }
 // Remembered counts what a compiler has, apart from what it always has.
 func (c *Compiler) Remembered() int {
 	return len(c.spaces) + len(c.pods) + len(c.owners) + len(c.rivals) + len(c.scopes) + len(c.wide) + len(c.local) +
-		len(c.sets) - len(fixedSets()) + len(c.chains) + len(c.pending.sets) - len(fixedSets()) + len(c.pending.chains) +
-		len(c.pending.elements) + len(c.pending.touched)
+		len(c.sets) - len(fixedSets()) + len(c.chains) + len(c.pending.sets) - len(fixedSets()) +
+		len(c.pending.chains) + len(c.pending.elements) + len(c.pending.touched)
 }

@@ -29,14 +29,18 @@ func (r Random) Pod() policy.Pod {
 	}
 	var ports []policy.NamedPort
 	for range 1 + r.IntN(3) {
-		ports = append(ports, policy.NamedPort{Name: Pick(r, "http", "dns"), Number: Pick[uint16](r, 80, 81, 82),
-			Protocol: Pick(r, policy.TCP, policy.TCP, policy.UDP, policy.SCTP)})
+		ports = append(ports, policy.NamedPort{Name: Pick(r, "http", "dns"), Protocol: r.protocol(),
+			Number: Pick[uint16](r, 80, 81, 82)})
 	}
 	p.Ports = policy.MakePorts(ports)
 	if r.Options.Pod != nil {
 		r.Options.Pod(r, &p)
 	}
 	return p
+}
+
+func (r Random) protocol() policy.Protocol {
+	return Pick(r, policy.TCP, policy.TCP, policy.UDP, policy.SCTP)
 }
 
 // group returns a group of pods, half of the time in a namespace unless that is empty.
@@ -62,10 +66,10 @@ func (r Random) peer(namespace string, blocks bool) policy.Peer {
 	return p
 }
 
-// port returns a port of a NetworkPolicy, or of a cluster policy if the namespace is empty. A name is that of a port, in
-// a cluster policy of any protocol.
+// port returns a port of a NetworkPolicy, or of a cluster policy if the namespace is empty. A named port of a cluster
+// policy may be of any protocol.
 func (r Random) port(namespace string) policy.Port {
-	p := policy.Port{Protocol: Pick(r, policy.TCP, policy.TCP, policy.UDP, policy.SCTP), First: Pick[uint16](r, 79, 80, 81)}
+	p := policy.Port{Protocol: r.protocol(), First: Pick[uint16](r, 79, 80, 81)}
 	switch Pick(r, 0, 0, 1, 2, 3) {
 	case 0:
 		p.First, p.Name = 0, Pick(r, "http", "dns")

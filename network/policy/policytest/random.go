@@ -17,8 +17,8 @@ type Options struct {
 	Address func(Random, subnet.Family) netip.Addr
 	// Pod changes a random pod before it is used; nil: it stays as it is.
 	Pod func(Random, *policy.Pod)
-	// API leaves out what the objects of the API cannot say, or the API server rejects: rules that match nothing or have
-	// no peer, policies that isolate in no direction, networks as peers of a cluster policy's ingress.
+	// API leaves out what the objects of the API cannot say, or the API server rejects: rules that match nothing,
+	// policies that isolate in no direction, and in cluster policies rules without peers and networks in ingress.
 	API bool
 }
 

@@ -15,8 +15,9 @@ type Tally map[string]int
 // kinds are what a [Tally] counts. An exception is counted if it takes the packet's address out of its block; a kind of
 // port, if it is the first in the rule that decided.
 func kinds() []string {
-	return []string{"IPv4", "IPv6", "TCP", "UDP", "SCTP", "ICMP", "allowed", "denied", "NetworkPolicy", "Admin", "Baseline",
-		"isolated", "any port", "all ports", "port", "endPort", "named port", "except"}
+	return []string{"IPv4", "IPv6", "TCP", "UDP", "SCTP", "ICMP", "allowed", "denied",
+		"NetworkPolicy", "Admin", "Baseline", "isolated", "any port", "all ports",
+		"port", "endPort", "named port", "except"}
 }
 
 // Add counts a packet and the verdicts on it.
