@@ -43,10 +43,24 @@ func (c *Cluster) readManifest() (string, error) {
 	} else {
 		manifest, err = withConfig(manifest, c.networkConfig(lab.NodesChoose))
 	}
+	if err == nil && c.options.Policies != "" {
+		manifest, err = withPolicies(manifest, c.options.Policies)
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", c.options.Manifest, err)
 	}
 	return manifest, nil
+}
+
+// policyFlag is the manifest's value of --network-policy.
+var policyFlag = regexp.MustCompile(`(?m)^  SELVAGED_NETWORK_POLICY: "\w+"$`)
+
+// withPolicies replaces the manifest's value of --network-policy.
+func withPolicies(manifest, value string) (string, error) {
+	if n := len(policyFlag.FindAllString(manifest, -1)); n != 1 {
+		return "", fmt.Errorf("want one SELVAGED_NETWORK_POLICY, and there are %d", n)
+	}
+	return policyFlag.ReplaceAllLiteralString(manifest, fmt.Sprintf("  SELVAGED_NETWORK_POLICY: %q", value)), nil
 }
 
 // withEndpoints replaces the manifest's endpoints of etcd.
