@@ -52,6 +52,12 @@ func allSteps() []Step {
 		{Name: "a daemon's pod deleted", run: watched(daemonDeleted), repeatable: true},
 		{Name: "the kubelet restarted", run: watched(kubeletRestarted), repeatable: true},
 		{Name: "containerd killed and started again", run: watched(containerdKilled), repeatable: true},
+		{Name: "network policies: auto", run: watched(policiesOn), repeatable: true, only: kubernetes},
+		{Name: "a default deny, and what is allowed", run: watched(policiesApplied), repeatable: true, only: kubernetes},
+		{Name: "a rolling update under policies", run: watched(whileDenied(rollingUpdate)), repeatable: true, only: kubernetes},
+		{Name: "the daemons killed under policies", run: watched(whileDenied(daemonsKilled)), repeatable: true, only: kubernetes},
+		{Name: "the policies deleted", run: watched(policiesDeleted), repeatable: true, only: kubernetes},
+		{Name: "network policies: off", run: watched(policiesOff), repeatable: true, only: kubernetes},
 		{Name: "EnableNFTables: true", run: watched(nftablesWished), repeatable: true},
 		{Name: "EnableNFTables: false, without iptables in the image", run: watched(iptablesWished), repeatable: true},
 		{Name: "the API server killed for a minute", run: watched(serverKilled), only: kubernetes},
@@ -111,7 +117,9 @@ type suite struct {
 	alone *Pod
 	to    map[*Pod]*Node // where the pod that each stream leads to is
 	flows map[*Pod][]*flow
-	moved []*Node // in a migration: the nodes that run selvage
+	// strangers are pods that network policies allow nothing, see policiesOn.
+	strangers []*Pod
+	moved     []*Node // in a migration: the nodes that run selvage
 }
 
 // flow is one of a pod's streams.

@@ -1,0 +1,55 @@
+package k8slab
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+func TestDeal(t *testing.T) {
+	for n, want := range map[int][][]string{
+		1: {{"a", "b", "c"}}, 2: {{"a", "c"}, {"b"}}, 5: {{"a"}, {"b"}, {"c"}},
+	} {
+		if got := deal([]string{"a", "b", "c"}, n); !reflect.DeepEqual(got, want) {
+			t.Errorf("in %d parts: %q, want %q", n, got, want)
+		}
+	}
+	if got := deal(nil, 2); len(got) > 0 {
+		t.Errorf("nothing in 2 parts: %q", got)
+	}
+}
+
+func TestFocus(t *testing.T) {
+	if got, want := e2eFocus([]string{"a [b]", "c"}), `--ginkgo.focus=a \[b\]|c`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if !(Conformance{}).focused("a") || (Conformance{Focus: regexp.MustCompile("b")}).focused("a") {
+		t.Error("without a focus each case counts, and with one only what it matches")
+	}
+}
+
+func TestImagesIn(t *testing.T) {
+	const manifests = "- name: a\n  image: localhost/a:1\n- image: \"localhost/b:2\"\n  name: b\n- image: localhost/a:1\n# image: no\n"
+	if got, want := imagesIn(manifests), []string{"localhost/a:1", "localhost/b:2"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestWithPolicies(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("../..", Manifest(subnet.StoreKubernetes)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := withPolicies(string(data), "auto")
+	if err != nil || strings.Count(got, "\n  SELVAGED_NETWORK_POLICY: \"auto\"\n") != 1 {
+		t.Errorf("the flag is not in the manifest: %v", err)
+	}
+	if _, err := withPolicies("", "auto"); err == nil {
+		t.Error("a manifest without the flag is taken")
+	}
+}
