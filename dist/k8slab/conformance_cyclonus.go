@@ -13,7 +13,7 @@ import (
 const cyclonusRegistry = "localhost"
 
 func cyclonusImages(context.Context, *conformance) ([]string, error) {
-	return []string{cyclonusRegistry + "/e2e-test-images/agnhost:2.43"}, nil
+	return []string{cyclonusRegistry + "/" + agnhostImage + ":2.43"}, nil
 }
 
 // cyclonus runs its cases with the addresses of pods in place of the names of services: there is no DNS in the cluster.

@@ -23,6 +23,9 @@ const e2eName = "e2e.test"
 // e2eFeature is in the names of the cases for NetworkPolicy.
 const e2eFeature = "[Feature:NetworkPolicy]"
 
+// agnhostImage is the name of the image with agnhost. Others of that program are for tests of authentication.
+const agnhostImage = "e2e-test-images/agnhost"
+
 // e2eImages asks the program.
 func e2eImages(ctx context.Context, s *conformance) ([]string, error) {
 	out, err := exec.CommandContext(ctx, s.command(e2eName), "--list-images").Output()
@@ -30,11 +33,11 @@ func e2eImages(ctx context.Context, s *conformance) ([]string, error) {
 		return nil, fmt.Errorf("%s --list-images: %w", e2eName, err)
 	}
 	for _, reference := range strings.Fields(string(out)) {
-		if name, _, _ := strings.Cut(reference[strings.LastIndex(reference, "/")+1:], ":"); name == "agnhost" {
+		if strings.Contains(reference, "/"+agnhostImage+":") {
 			return []string{reference}, nil
 		}
 	}
-	return nil, fmt.Errorf("%s --list-images: agnhost is not among them", e2eName)
+	return nil, fmt.Errorf("%s --list-images: %s is not among them", e2eName, agnhostImage)
 }
 
 // e2e runs the cases in several processes, which share nothing but the cluster: each case has namespaces of its own.
