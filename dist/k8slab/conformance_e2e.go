@@ -2,15 +2,11 @@ package k8slab
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 
@@ -40,9 +36,10 @@ func e2eImages(ctx context.Context, s *conformance) ([]string, error) {
 	return nil, fmt.Errorf("%s --list-images: %s is not among them", e2eName, agnhostImage)
 }
 
-// e2e runs the cases in several processes, which share nothing but the cluster: each case has namespaces of its own.
+// e2e runs each case in a process of its own, some at a time. They share nothing but the cluster: each case has namespaces
+// of its own.
 func e2e(ctx context.Context, s *conformance) ([]results.Case, error) {
-	all, err := s.e2eRun(ctx, "list", e2eFocus([]string{e2eFeature}), "--ginkgo.dry-run")
+	all, err := s.e2eRun(ctx, "list", e2eFeature, "--ginkgo.dry-run")
 	if err != nil {
 		return nil, err
 	}
@@ -53,48 +50,45 @@ func e2e(ctx context.Context, s *conformance) ([]results.Case, error) {
 		}
 	}
 	fmt.Fprintf(s.w, "e2e: %d of %d cases\n", len(names), len(all))
-	url, closeServer, err := s.e2eProgress()
-	if err != nil {
-		return nil, err
-	}
-	parts := deal(names, s.Parallel)
-	cases, errs := make([][]results.Case, len(parts)), make([]error, len(parts))
-	var wg sync.WaitGroup
-	for i, part := range parts {
-		wg.Go(func() {
-			cases[i], errs[i] = s.e2eRun(ctx, fmt.Sprint(i), e2eFocus(part), "--progress-report-url="+url)
+	var (
+		next   = make(chan int)
+		mu     sync.Mutex // of the following, and of reports
+		cases  []results.Case
+		errs   []error
+		worker sync.WaitGroup
+	)
+	for range s.Parallel {
+		worker.Go(func() {
+			for i := range next {
+				found, err := s.e2eRun(ctx, fmt.Sprint(i), names[i])
+				mu.Lock()
+				for _, c := range found {
+					s.report(c)
+				}
+				cases, errs = append(cases, found...), append(errs, err)
+				mu.Unlock()
+			}
 		})
 	}
-	wg.Wait()
-	return slices.Concat(cases...), errors.Join(errors.Join(errs...), closeServer())
-}
-
-// e2eFocus is the flag that selects cases by texts in their names.
-func e2eFocus(texts []string) string {
-	quoted := make([]string, len(texts))
-	for i, t := range texts {
-		quoted[i] = regexp.QuoteMeta(t)
+	for i := range names {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- i
 	}
-	return "--ginkgo.focus=" + strings.Join(quoted, "|")
+	close(next)
+	worker.Wait()
+	return cases, errors.Join(append(errs, ctx.Err())...)
 }
 
-// deal spreads names over at most n parts, of which none is empty.
-func deal(names []string, n int) [][]string {
-	parts := make([][]string, min(n, len(names)))
-	for i, name := range names {
-		parts[i%len(parts)] = append(parts[i%len(parts)], name)
-	}
-	return parts
-}
-
-// e2eRun runs one process, and reads its report.
-func (s *conformance) e2eRun(ctx context.Context, name string, args ...string) ([]results.Case, error) {
-	report := s.file("e2e-" + name + ".json")
+// e2eRun runs the cases with a text in their names, and reads the report.
+func (s *conformance) e2eRun(ctx context.Context, log, text string, args ...string) ([]results.Case, error) {
+	report := s.file("e2e-" + log + ".json")
 	args = append([]string{
 		"--provider=skeleton", "--kubeconfig=" + s.kubeconfig("admin"), "--disable-log-dump", "--ginkgo.no-color", "--ginkgo.v",
-		"--ginkgo.json-report=" + report,
+		"--ginkgo.json-report=" + report, "--ginkgo.focus=" + regexp.QuoteMeta(text),
 	}, args...)
-	cmd, closeLog, err := s.external(ctx, e2eName, "e2e-"+name, args...)
+	cmd, closeLog, err := s.external(ctx, e2eName, "e2e-"+log, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -107,39 +101,9 @@ func (s *conformance) e2eRun(ctx context.Context, name string, args ...string) (
 		return nil, fmt.Errorf("%s: %w: %w", e2eName, failed, err)
 	}
 	cases, err := results.Ginkgo("e2e", data)
+	err = errors.Join(err, os.Remove(report))
 	if err == nil && failed != nil && results.CountOf(cases).Failed == 0 {
 		err = fmt.Errorf("%s: %w, and no case failed", e2eName, failed)
 	}
 	return cases, err
-}
-
-// e2eProgress serves what the processes report of cases that ended, until the returned function is called.
-func (s *conformance) e2eProgress() (url string, end func() error, err error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(underlay()[s.families()[0]], "0"))
-	if err != nil {
-		return "", nil, err
-	}
-	var mu sync.Mutex
-	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		var progress struct{ Msg string }
-		if json.NewDecoder(r.Body).Decode(&progress) != nil {
-			return
-		}
-		for word, outcome := range map[string]results.Outcome{"PASSED ": results.Passed, "FAILED ": results.Failed} {
-			if name, ok := strings.CutPrefix(progress.Msg, word); ok {
-				mu.Lock()
-				s.report(results.Case{Suite: "e2e", Name: name, Outcome: outcome})
-				mu.Unlock()
-			}
-		}
-	})}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	return "http://" + l.Addr().String(), func() error {
-		err := server.Close()
-		if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
-			err = errors.Join(err, serveErr)
-		}
-		return err
-	}, nil
 }

@@ -11,23 +11,7 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-func TestDeal(t *testing.T) {
-	for n, want := range map[int][][]string{
-		1: {{"a", "b", "c"}}, 2: {{"a", "c"}, {"b"}}, 5: {{"a"}, {"b"}, {"c"}},
-	} {
-		if got := deal([]string{"a", "b", "c"}, n); !reflect.DeepEqual(got, want) {
-			t.Errorf("in %d parts: %q, want %q", n, got, want)
-		}
-	}
-	if got := deal(nil, 2); len(got) > 0 {
-		t.Errorf("nothing in 2 parts: %q", got)
-	}
-}
-
 func TestFocus(t *testing.T) {
-	if got, want := e2eFocus([]string{"a [b]", "c"}), `--ginkgo.focus=a \[b\]|c`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
 	if !(Conformance{}).focused("a") || (Conformance{Focus: regexp.MustCompile("b")}).focused("a") {
 		t.Error("without a focus each case counts, and with one only what it matches")
 	}
