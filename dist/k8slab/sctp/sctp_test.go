@@ -153,7 +153,13 @@ func TestReadDeadline(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := c.Write([]byte("so that the server ends")); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Read(make([]byte, 100)); err != nil { // else the server's answer would be cut off
 		t.Error(err)
 	}
 	if err := c.Close(); err != nil {
