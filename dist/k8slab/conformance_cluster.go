@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,7 +54,7 @@ func clusterPolicy(ctx context.Context, s *conformance) ([]results.Case, error) 
 	if err != nil {
 		return nil, errors.Join(err, closeLog())
 	}
-	suite.Stdout = text
+	suite.Stdout = io.MultiWriter(text, suite.Stdout)
 	if err := errors.Join(convert.Start(), suite.Start()); err != nil {
 		return nil, errors.Join(err, closeLog())
 	}
