@@ -30,6 +30,8 @@ type Conformance struct {
 // conformanceSuite is one of other projects' suites.
 type conformanceSuite struct {
 	name string
+	// prepare, if it is not nil, prepares the cluster before selvage is installed.
+	prepare func(context.Context, *conformance) error
 	// images are the references under which its pods ask for agnhost, Kubernetes' test program.
 	images func(context.Context, *conformance) ([]string, error)
 	// run runs it. It reports each case as it ends, if the suite says so, and returns all of them. An error means that
@@ -39,9 +41,9 @@ type conformanceSuite struct {
 
 func conformanceSuites() []conformanceSuite {
 	return []conformanceSuite{
-		{"e2e", e2eImages, e2e},
-		{"cluster", clusterPolicyImages, clusterPolicy},
-		{"cyclonus", cyclonusImages, cyclonus},
+		{name: "e2e", images: e2eImages, run: e2e},
+		{name: "cluster", prepare: clusterPolicyKind, images: clusterPolicyImages, run: clusterPolicy},
+		{name: "cyclonus", images: cyclonusImages, run: cyclonus},
 	}
 }
 
@@ -72,16 +74,11 @@ func Conform(ctx context.Context, o Options, run Conformance, w io.Writer) (case
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	s := &conformance{&suite{Cluster: c}, run, w}
-	for _, prepare := range []func(context.Context, *suite) ([]string, error){notReady, daemonSet} {
-		if _, err := prepare(ctx, s.suite); err != nil {
-			return nil, fmt.Errorf("%w\n%s", err, c.picture(ctx))
-		}
+	if err := s.setUp(ctx); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, c.picture(ctx))
 	}
 	fmt.Fprintf(w, "control plane and %d nodes started in %.0fs\n", len(c.nodes), time.Since(began).Seconds())
-	for _, suite := range conformanceSuites() {
-		if !slices.Contains(run.Suites, suite.name) {
-			continue
-		}
+	for _, suite := range s.suites() {
 		found, err := s.runSuite(ctx, suite)
 		cases = append(cases, found...)
 		if err != nil {
@@ -89,6 +86,28 @@ func Conform(ctx context.Context, o Options, run Conformance, w io.Writer) (case
 		}
 	}
 	return cases, results.WriteTable(w, cases)
+}
+
+// suites are those to run.
+func (s *conformance) suites() []conformanceSuite {
+	return slices.DeleteFunc(conformanceSuites(), func(c conformanceSuite) bool { return !slices.Contains(s.Suites, c.name) })
+}
+
+// setUp prepares the cluster and installs selvage in it.
+func (s *conformance) setUp(ctx context.Context) error {
+	if _, err := notReady(ctx, s.suite); err != nil {
+		return err
+	}
+	for _, suite := range s.suites() {
+		if suite.prepare == nil {
+			continue
+		}
+		if err := suite.prepare(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", suite.name, err)
+		}
+	}
+	_, err := daemonSet(ctx, s.suite)
+	return err
 }
 
 func (s *conformance) runSuite(ctx context.Context, suite conformanceSuite) ([]results.Case, error) {

@@ -11,11 +11,12 @@ import (
 	"time"
 )
 
-// How often what is not answered is sent again, and for how long.
+// How often what is not answered is sent again, and for how long; and how long Close waits for a first message.
 const (
 	resend        = 200 * time.Millisecond
 	giveUp        = 30 * time.Second
 	giveUpClosing = time.Second
+	linger        = 10 * time.Second
 )
 
 // SCTPConn is an association.
@@ -27,6 +28,7 @@ type SCTPConn struct {
 
 	inbox       chan []byte
 	established chan struct{} // closed by COOKIE ACK
+	heard       chan struct{} // closed by the first message
 	acked       chan uint32   // TSNs
 	ended       chan struct{} // closed by the peer's or the own shutdown
 	problem     chan error    // why it cannot be set up
@@ -38,12 +40,13 @@ type SCTPConn struct {
 	deadline time.Time // of reads
 	closing  sync.Once
 	accepted sync.Once
+	first    sync.Once
 }
 
 func newConn(send func(packet) error, local uint16, peer *SCTPAddr) *SCTPConn {
 	return &SCTPConn{
 		send: send, local: local, peer: peer, own: start{tag: rand.Uint32() | 1, tsn: rand.Uint32()}, free: func() {},
-		inbox: make(chan []byte, 16), established: make(chan struct{}), acked: make(chan uint32, 16),
+		inbox: make(chan []byte, 16), established: make(chan struct{}), heard: make(chan struct{}), acked: make(chan uint32, 16),
 		ended: make(chan struct{}), problem: make(chan error, 1),
 	}
 }
@@ -106,6 +109,7 @@ func (c *SCTPConn) takeData(b []byte) {
 		select {
 		case c.inbox <- b[dataHeader:]:
 			c.theirs.tsn++
+			c.first.Do(func() { close(c.heard) })
 		default:
 		}
 	}
@@ -216,8 +220,16 @@ func (c *SCTPConn) SetReadDeadline(t time.Time) error {
 }
 
 // Close ends the association. It waits a second at most for the peer, and reports nothing if that does not answer.
+//
+// Before, it waits some seconds for the first message of the peer: a server that closes without reading, as agnhost's does, must
+// not end the association before the client's first message is sent. In the kernel, that is sent with COOKIE ECHO.
 func (c *SCTPConn) Close() error {
 	defer c.end()
+	select {
+	case <-c.heard:
+	case <-c.ended:
+	case <-time.After(linger):
+	}
 	_ = c.repeat(giveUpClosing, func() error {
 		c.mu.Lock()
 		value := binary.BigEndian.AppendUint32(nil, c.theirs.tsn-1)

@@ -167,6 +167,48 @@ func TestReadDeadline(t *testing.T) {
 	}
 }
 
+// TestCloseWithoutReading: the server answers and closes at once, before the client sends anything.
+func TestCloseWithoutReading(t *testing.T) {
+	addr, err := ResolveSCTPAddr("sctp", "127.0.0.1:83")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ListenSCTP("sctp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() {
+		c, err := l.AcceptSCTP()
+		if err == nil {
+			_, err = c.Write([]byte("answer"))
+			err = errors.Join(err, c.Close())
+		}
+		served <- err
+	}()
+	c, err := DialSCTP("sctp", nil, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 100)
+	n, err := c.Read(b)
+	if err != nil || string(b[:n]) != "answer" {
+		t.Errorf("got %q, %v", b[:n], err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the server did not wait for a message: %v", err)
+	}
+	if _, err := c.Write([]byte("question")); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(<-served, c.Close(), l.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPacket(t *testing.T) {
 	want := packet{from: 1, to: 2, tag: 3, kind: typeInit, flags: 4, value: []byte("value")}
 	b := want.marshal()
