@@ -5,8 +5,8 @@ $(KUBERNETES): bin/k8s/%: dist/k8slab/tools/go.mod dist/k8slab/tools/go.sum
 		version=$$(GOWORK=off $(GO) list -m -f '{{.Version}}' k8s.io/kubernetes) && \
 		GOWORK=off CGO_ENABLED=0 $(RUN_GO) build -o ../../../$@ \
 		-ldflags "$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$$version" k8s.io/kubernetes/cmd/$*
-# Suites of other projects for network policies, with the test program agnhost that their pods run. go vet would check all of
-# Kubernetes; the image with agnhost is packed when it is used.
+# Suites of other projects for network policies, and the test program agnhost that their pods run. go vet would check
+# all of Kubernetes.
 SUITES = $(addprefix bin/k8s/,e2e.test agnhost cyclonus clusterpolicy.test clusterpolicy/crd.yaml test2json)
 bin/k8s/e2e.test: dist/k8slab/tools/go.mod dist/k8slab/tools/go.sum
 	@echo building $@; cd dist/k8slab/tools && \
@@ -43,7 +43,7 @@ e2e-kubernetes: packages-kubernetes build tools bin/etcdutl image $(KUBERNETES) 
 e2e-kubernetes: ## test with a real Kubernetes, dual stack, both stores; as root; 15 minutes
 	@set -e; for store in $(K8SLAB_STORES); do echo "store: $$store"; bin/k8s/k8slab --store $$store $(K8SLAB); done
 conformance-policy: packages-kubernetes build tools image $(KUBERNETES) $(SUITES) k8slab
-conformance-policy: ## run other projects' suites for network policies in a real Kubernetes; as root; CONFORMANCE='--suites e2e'
+conformance-policy: ## run other projects' suites for network policies; as root; hours; CONFORMANCE='--suites e2e'
 	@bin/k8s/conformance $(CONFORMANCE)
 packages-kubernetes:
 	@sh dist/packages.sh iptables nft containerd runc

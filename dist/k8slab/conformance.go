@@ -47,8 +47,8 @@ func conformanceSuites() []conformanceSuite {
 	}
 }
 
-// ConformanceSuites lists the names of the suites: that of Kubernetes for NetworkPolicy, that of ClusterNetworkPolicy, and
-// cyclonus.
+// ConformanceSuites lists the names of the suites: that of Kubernetes for NetworkPolicy, that of ClusterNetworkPolicy,
+// and cyclonus.
 func ConformanceSuites() (names []string) {
 	for _, s := range conformanceSuites() {
 		names = append(names, s.name)
@@ -90,7 +90,9 @@ func Conform(ctx context.Context, o Options, run Conformance, w io.Writer) (case
 
 // suites are those to run.
 func (s *conformance) suites() []conformanceSuite {
-	return slices.DeleteFunc(conformanceSuites(), func(c conformanceSuite) bool { return !slices.Contains(s.Suites, c.name) })
+	return slices.DeleteFunc(conformanceSuites(), func(c conformanceSuite) bool {
+		return !slices.Contains(s.Suites, c.name)
+	})
 }
 
 // setUp prepares the cluster and installs selvage in it.
@@ -129,8 +131,8 @@ func (s *conformance) report(c results.Case) {
 	fmt.Fprintf(s.w, "%s  %-8s %s %s\n", time.Now().Format(time.TimeOnly), c.Outcome, c.Suite, c.Name)
 }
 
-// importAgnhost gives each node an image with agnhost under these references. There is a shell in it, by which some pods
-// start it.
+// importAgnhost gives each node an image with agnhost under these references. There is a shell in it, by which some
+// pods start it.
 func (s *conformance) importAgnhost(ctx context.Context, references []string) error {
 	shell, err := exec.LookPath("bash")
 	if err != nil {
@@ -160,7 +162,9 @@ func (s *conformance) importAgnhost(ctx context.Context, references []string) er
 
 // external is a program of a suite, which acts as the cluster's administrator. What it prints goes to a log, which the
 // caller closes.
-func (s *conformance) external(ctx context.Context, name, logName string, args ...string) (*exec.Cmd, func() error, error) {
+func (s *conformance) external(
+	ctx context.Context, name, logName string, args ...string,
+) (*exec.Cmd, func() error, error) {
 	log, err := os.Create(s.log(logName))
 	if err != nil {
 		return nil, nil, err

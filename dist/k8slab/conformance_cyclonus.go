@@ -21,8 +21,9 @@ func cyclonusImages(context.Context, *conformance) ([]string, error) {
 func cyclonus(ctx context.Context, s *conformance) ([]results.Case, error) {
 	report := s.file("cyclonus.xml")
 	args := []string{
-		"generate", "--image-registry=" + cyclonusRegistry, "--destination-type=pod-ip", "--junit-results-file=" + report,
-		"--cleanup-namespaces", "--pod-creation-timeout-seconds=300", "--job-timeout-seconds=2", "--retries=2",
+		"generate", "--image-registry=" + cyclonusRegistry, "--destination-type=pod-ip",
+		"--junit-results-file=" + report, "--cleanup-namespaces", "--pod-creation-timeout-seconds=300",
+		"--job-timeout-seconds=2", "--retries=2",
 	}
 	if len(s.Tags) > 0 {
 		args = append(args, "--exclude=", "--include="+strings.Join(s.Tags, ","))

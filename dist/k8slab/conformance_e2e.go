@@ -36,8 +36,8 @@ func e2eImages(ctx context.Context, s *conformance) ([]string, error) {
 	return nil, fmt.Errorf("%s --list-images: %s is not among them", e2eName, agnhostImage)
 }
 
-// e2e runs each case in a process of its own, some at a time. They share nothing but the cluster: each case has namespaces
-// of its own.
+// e2e runs each case in a process of its own, some at a time. They share nothing but the cluster: each case has
+// namespaces of its own.
 func e2e(ctx context.Context, s *conformance) ([]results.Case, error) {
 	all, err := s.e2eRun(ctx, "list", e2eFeature, "--ginkgo.dry-run")
 	if err != nil {
@@ -85,8 +85,8 @@ func e2e(ctx context.Context, s *conformance) ([]results.Case, error) {
 func (s *conformance) e2eRun(ctx context.Context, log, text string, args ...string) ([]results.Case, error) {
 	report := s.file("e2e-" + log + ".json")
 	args = append([]string{
-		"--provider=skeleton", "--kubeconfig=" + s.kubeconfig("admin"), "--disable-log-dump", "--ginkgo.no-color", "--ginkgo.v",
-		"--ginkgo.json-report=" + report, "--ginkgo.focus=" + regexp.QuoteMeta(text),
+		"--provider=skeleton", "--kubeconfig=" + s.kubeconfig("admin"), "--disable-log-dump", "--ginkgo.no-color",
+		"--ginkgo.v", "--ginkgo.json-report=" + report, "--ginkgo.focus=" + regexp.QuoteMeta(text),
 	}, args...)
 	cmd, closeLog, err := s.external(ctx, e2eName, "e2e-"+log, args...)
 	if err != nil {

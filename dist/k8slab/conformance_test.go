@@ -18,7 +18,14 @@ func TestFocus(t *testing.T) {
 }
 
 func TestImagesIn(t *testing.T) {
-	const manifests = "- name: a\n  image: localhost/a:1\n- image: \"localhost/b:2\"\n  name: b\n- image: localhost/a:1\n# image: no\n"
+	const manifests = `
+- name: a
+  image: localhost/a:1
+- image: "localhost/b:2"
+  name: b
+- image: localhost/a:1
+# image: no
+`
 	if got, want := imagesIn(manifests), []string{"localhost/a:1", "localhost/b:2"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -20,8 +20,8 @@ import (
 //go:embed policy.yaml
 var policies string
 
-// policyBound is how long a change of policies may take until all nodes enforce it. It takes some milliseconds; the bound
-// is for a busy machine.
+// policyBound is how long a change of policies may take until all nodes enforce it. It takes some milliseconds; the
+// bound is for a busy machine.
 const policyBound = 5 * time.Second
 
 // strangerEvery is how often each stream of a stranger sends a datagram.
@@ -59,7 +59,8 @@ func (s *suite) setPolicies(ctx context.Context, value string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.kubectl(ctx, "-n", daemons, "patch", "configmap", "selvage-flags", "--type=merge", "--patch", string(patch))
+	_, err = s.kubectl(ctx, "-n", daemons, "patch", "configmap", "selvage-flags", "--type=merge",
+		"--patch", string(patch))
 	if err == nil {
 		_, err = s.kubectl(ctx, "-n", daemons, "rollout", "restart", daemonSetOf)
 	}
@@ -159,7 +160,8 @@ func policiesApplied(ctx context.Context, s *suite) ([]string, error) {
 func (s *suite) strangersDenied(ctx context.Context) ([]string, error) {
 	l, err := s.strangerLosses(ctx)
 	if err == nil && (l.Sent == 0 || l.Lost < l.Sent) {
-		err = fmt.Errorf("pods that a policy denies: %d of %d datagrams were answered, want some and none answered", l.Sent-l.Lost, l.Sent)
+		err = fmt.Errorf("pods that a policy denies: %d of %d datagrams were answered, want some and none answered",
+			l.Sent-l.Lost, l.Sent)
 	}
 	return []string{fmt.Sprintf("pods that a policy denies: %d of %d datagrams answered", l.Sent-l.Lost, l.Sent)}, err
 }

@@ -27,8 +27,8 @@ type ginkgoReport []struct {
 	}
 }
 
-// Ginkgo reads the cases of a JSON report. Cases that the filters of the run left out are left out, and a setup or cleanup
-// of the whole suite counts only if it failed.
+// Ginkgo reads the cases of a JSON report. Cases that the filters of the run left out are left out, and a setup or
+// cleanup of the whole suite counts only if it failed.
 func Ginkgo(suite string, report []byte) (cases []Case, err error) {
 	var r ginkgoReport
 	if err := json.Unmarshal(report, &r); err != nil {

@@ -16,9 +16,9 @@ type event struct {
 	Elapsed              float64 // seconds
 }
 
-// GoTest reads the cases from a stream of test2json's events: the tests without subtests. seen, if it is not nil, is called
-// for each case as it ends. A test that has begun and did not end has failed, and so has one with subtests that failed
-// while none of these did.
+// GoTest reads the cases from a stream of test2json's events: the tests without subtests. seen, if it is not nil, is
+// called for each case as it ends. A test that has begun and did not end has failed, and so has one with subtests that
+// failed while none of these did.
 func GoTest(suite string, events io.Reader, seen func(Case)) (cases []Case, err error) {
 	var names []string // in the order of their beginnings
 	ended := map[string]*Case{}
@@ -45,7 +45,8 @@ func GoTest(suite string, events io.Reader, seen func(Case)) (cases []Case, err 
 				b.WriteString(e.Output)
 			}
 		case "pass", "fail", "skip":
-			c := Case{Suite: suite, Name: e.Test, Outcome: Passed, Took: time.Duration(e.Elapsed * float64(time.Second))}
+			took := time.Duration(e.Elapsed * float64(time.Second))
+			c := Case{Suite: suite, Name: e.Test, Outcome: Passed, Took: took}
 			if e.Action == "fail" {
 				c.Outcome, c.Reason = Failed, reason(output[e.Test])
 				for _, p := range above(e.Test) {

@@ -52,8 +52,8 @@ func CountOf(cases []Case) (n Count) {
 	return n
 }
 
-// WriteTable writes a line for each case, those of one outcome together with the failed ones last, and the reasons of what
-// did not pass. After it come a line for each suite, and as the last one the counts of all.
+// WriteTable writes a line for each case, those of one outcome together with the failed ones last, and the reasons of
+// what did not pass. After it come a line for each suite, and as the last one the counts of all.
 func WriteTable(w io.Writer, cases []Case) error {
 	order := []Outcome{Passed, NotRun, Failed}
 	sorted := slices.Clone(cases)

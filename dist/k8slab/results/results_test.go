@@ -10,11 +10,14 @@ import (
 func TestGinkgo(t *testing.T) {
 	const report = `[{"SpecReports": [
 		{"LeafNodeType": "SynchronizedBeforeSuite", "State": "passed"},
-		{"ContainerHierarchyTexts": ["[sig] A", "B"], "LeafNodeType": "It", "LeafNodeText": "passes", "State": "passed", "RunTime": 1500000000},
-		{"ContainerHierarchyTexts": ["[sig] A", "B"], "LeafNodeType": "It", "LeafNodeText": "is not asked for", "State": "skipped"},
+		{"ContainerHierarchyTexts": ["[sig] A", "B"], "LeafNodeType": "It", "LeafNodeText": "passes",
+			"State": "passed", "RunTime": 1500000000},
+		{"ContainerHierarchyTexts": ["[sig] A", "B"], "LeafNodeType": "It", "LeafNodeText": "is not asked for",
+			"State": "skipped"},
 		{"ContainerHierarchyTexts": ["[sig] A", "B"], "LeafNodeType": "It", "LeafNodeText": "skips", "State": "skipped",
 			"Failure": {"Message": "no SCTP"}},
-		{"ContainerHierarchyTexts": ["[sig] A", "B"], "LeafNodeType": "It", "LeafNodeText": "fails", "State": "timedout",
+		{"ContainerHierarchyTexts": ["[sig] A", "B"], "LeafNodeType": "It", "LeafNodeText": "fails",
+			"State": "timedout",
 			"Failure": {"Message": "late"}},
 		{"LeafNodeType": "SynchronizedAfterSuite", "State": "failed", "Failure": {"Message": "left"}}
 	]}]`

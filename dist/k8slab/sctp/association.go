@@ -46,7 +46,8 @@ type SCTPConn struct {
 func newConn(send func(packet) error, local uint16, peer *SCTPAddr) *SCTPConn {
 	return &SCTPConn{
 		send: send, local: local, peer: peer, own: start{tag: rand.Uint32() | 1, tsn: rand.Uint32()}, free: func() {},
-		inbox: make(chan []byte, 16), established: make(chan struct{}), heard: make(chan struct{}), acked: make(chan uint32, 16),
+		inbox: make(chan []byte, 16), acked: make(chan uint32, 16), established: make(chan struct{}),
+		heard: make(chan struct{}),
 		ended: make(chan struct{}), problem: make(chan error, 1),
 	}
 }
@@ -221,8 +222,9 @@ func (c *SCTPConn) SetReadDeadline(t time.Time) error {
 
 // Close ends the association. It waits a second at most for the peer, and reports nothing if that does not answer.
 //
-// Before, it waits some seconds for the first message of the peer: a server that closes without reading, as agnhost's does, must
-// not end the association before the client's first message is sent. In the kernel, that is sent with COOKIE ECHO.
+// Before, it waits some seconds for the first message of the peer: a server that closes without reading, as agnhost's
+// does, must not end the association before the client's first message is sent. In the kernel, that is sent with COOKIE
+// ECHO.
 func (c *SCTPConn) Close() error {
 	defer c.end()
 	select {

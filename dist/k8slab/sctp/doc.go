@@ -4,8 +4,8 @@
 //
 // What filters packets sees no difference to the kernel's own SCTP: associations are set up by INIT, INIT ACK, COOKIE
 // ECHO and COOKIE ACK, carry DATA, which is acknowledged, and end by SHUTDOWN, as connection tracking in the kernel
-// (net/netfilter/nf_conntrack_proto_sctp.c) expects. There is one stream and one chunk a packet, a message is lost if it
-// is larger than a packet, cookies are not signed, and there is neither congestion control nor multihoming.
+// (net/netfilter/nf_conntrack_proto_sctp.c) expects. There is one stream and one chunk a packet, a message is lost if
+// it is larger than a packet, cookies are not signed, and there is neither congestion control nor multihoming.
 //
 // It needs CAP_NET_RAW, which container runtimes give to containers by default.
 package sctp

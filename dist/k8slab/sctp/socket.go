@@ -90,7 +90,8 @@ type SCTPListener struct {
 // of both.
 func ListenSCTP(_ string, local *SCTPAddr) (*SCTPListener, error) {
 	l := &SCTPListener{
-		port: uint16(local.Port), accept: make(chan *SCTPConn, 16), done: make(chan struct{}), conns: map[SCTPAddr]*SCTPConn{},
+		port: uint16(local.Port), accept: make(chan *SCTPConn, 16), done: make(chan struct{}),
+		conns: map[SCTPAddr]*SCTPConn{},
 	}
 	at := []netip.Addr{local.IP}
 	if local.IP.IsUnspecified() {

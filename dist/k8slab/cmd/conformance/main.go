@@ -1,5 +1,5 @@
-// Command conformance runs other projects' suites for network policies in a real Kubernetes with selvage as its network;
-// see package k8slab.
+// Command conformance runs other projects' suites for network policies in a real Kubernetes with selvage as its
+// network; see package k8slab.
 //
 //	conformance                            all suites: e2e, cluster and cyclonus
 //	conformance --suites e2e,cluster       some of them
@@ -9,8 +9,8 @@
 //	conformance --json FILE                write the results for programs, too
 //	conformance --logs DIRECTORY           where to keep what all commands and suites print
 //
-// It needs root, containerd, runc, iptables and nft. Its last line has the numbers of cases that passed, failed and were not
-// run. The exit code is 1 if one failed, or if a suite could not be run.
+// It needs root, containerd, runc, iptables and nft. Its last line has the numbers of cases that passed, failed and
+// were not run. The exit code is 1 if one failed, or if a suite could not be run.
 package main
 
 import (
@@ -50,8 +50,8 @@ func run(args []string) int {
 	set.StringVar(&o.Logs, "logs", "", "directory for what the commands print (default none that stays)")
 	families := set.String("families", "dual", "of pods, services and nodes: ipv4, ipv6 or dual")
 	suites := set.String("suites", strings.Join(known, ","), "which suites, separated by commas")
-	focus := set.String("focus", "", "regular expression for the names of the cases to run, of e2e and cluster (default all)")
-	tags := set.String("tags", "", "tags of cyclonus' cases to run, separated by commas (default those that it runs by itself)")
+	focus := set.String("focus", "", "regular expression for names of cases of e2e and cluster to run (default all)")
+	tags := set.String("tags", "", "tags of cyclonus' cases to run, separated by commas (default as it does)")
 	set.IntVar(&c.Parallel, "parallel", 3, "how many cases of e2e to run at a time")
 	file := set.String("json", "", "file for the results")
 	if err := set.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -60,8 +60,8 @@ func run(args []string) int {
 		return 2
 	}
 	if set.NArg() > 0 || o.Nodes < 2 || c.Parallel < 1 {
-		return fail(fmt.Errorf("want no arguments, two nodes and one case at a time at least; got %q, %d and %d", set.Args(), o.Nodes,
-			c.Parallel))
+		return fail(fmt.Errorf("want no arguments, two nodes and one case at a time at least; got %q, %d and %d",
+			set.Args(), o.Nodes, c.Parallel))
 	}
 	c.Suites = strings.Split(*suites, ",")
 	for _, s := range c.Suites {
