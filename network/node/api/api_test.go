@@ -82,7 +82,8 @@ func TestSocket(t *testing.T) {
 	if r, err := c.Store(t.Context()); err != nil || len(r.Endpoints) != 1 || r.Endpoints[0].Version != "3.6.1" {
 		t.Errorf("the store %+v, %v", r, err)
 	}
-	if _, err := c.Explain(t.Context(), netip.Addr{}); err == nil || !strings.Contains(err.Error(), "400 Bad Request: want ?address=") {
+	var query status.QueryError
+	if _, err := c.Explain(t.Context(), netip.Addr{}); !errors.As(err, &query) || !strings.HasPrefix(err.Error(), "want ?address=") {
 		t.Errorf("no address: %v", err)
 	}
 	d.err = errors.New("stuck")

@@ -58,8 +58,20 @@ func (c *Client) Explain(ctx context.Context, a netip.Addr) (e Explanation, err 
 // maxAnswer limits the size of an answer, in bytes: 20,000 peers take 8 MB.
 const maxAnswer = 64 << 20
 
-func (c *Client) get(ctx context.Context, path string, into any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://selvaged"+path, nil)
+// get queries the daemon for one value.
+func (c *Client) get(ctx context.Context, target string, into any) error {
+	return c.query(ctx, target, fmt.Errorf("%w: %s", errNoPath, target), decodeInto(into))
+}
+
+// decodeInto returns what reads an answer of one value.
+func decodeInto(into any) func(io.Reader) error {
+	return func(r io.Reader) error { return json.NewDecoder(io.LimitReader(r, maxAnswer)).Decode(into) }
+}
+
+// query queries the daemon: target is a path with its query. read reads the answer; absent is the error if the daemon
+// does not know the path.
+func (c *Client) query(ctx context.Context, target string, absent error, read func(io.Reader) error) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://selvaged"+target, nil)
 	if err != nil {
 		return fmt.Errorf("ask selvaged: %w", err)
 	}
@@ -68,20 +80,25 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 		return c.explain(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	switch response.StatusCode {
+	case http.StatusOK:
+		if err := read(response.Body); err != nil {
+			return fmt.Errorf("read the answer of selvaged at %s: %w", c.socket, err)
+		}
+		return nil
+	case http.StatusNotFound:
+		return fmt.Errorf("selvaged at %s: %w", c.socket, absent)
+	}
+	const longest = 64 << 10
+	body, err := io.ReadAll(io.LimitReader(response.Body, longest))
 	if err != nil {
 		return fmt.Errorf("ask selvaged at %s: %w", c.socket, err)
 	}
-	if response.StatusCode == http.StatusNotFound {
-		return fmt.Errorf("selvaged at %s: %w: %s", c.socket, errNoPath, path)
+	text := strings.TrimSpace(string(body))
+	if response.StatusCode == http.StatusBadRequest {
+		return QueryError{errors.New(text)}
 	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("selvaged at %s answers %s: %s", c.socket, response.Status, strings.TrimSpace(string(body)))
-	}
-	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("selvaged at %s sent an invalid answer: %w", c.socket, err)
-	}
-	return nil
+	return fmt.Errorf("selvaged at %s answers %s: %s", c.socket, response.Status, text)
 }
 
 // explain turns an error of the socket into advice.

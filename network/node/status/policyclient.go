@@ -4,11 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"net/http"
 	"net/url"
-	"strings"
 )
 
 // The paths of network policies on the socket.
@@ -55,17 +52,13 @@ func ParseFollow(v url.Values) bool { return v.Get(paramFollow) == "true" }
 
 // Policies returns the network policies that the node knows.
 func (c *Client) Policies(ctx context.Context) (p Policies, err error) {
-	return p, c.getPolicy(ctx, PathPolicies, url.Values{}, func(r io.Reader) error {
-		return json.NewDecoder(io.LimitReader(r, maxAnswer)).Decode(&p)
-	})
+	return p, c.getPolicy(ctx, PathPolicies, nil, decodeInto(&p))
 }
 
 // PolicyVerdict returns what policies decide about a connection, for each family that both ends have.
 func (c *Client) PolicyVerdict(ctx context.Context, q PolicyQuery) (all []PolicyVerdict, err error) {
 	v := url.Values{paramSource: {q.Source}, paramDestination: {q.Destination}, paramPort: {q.Port}}
-	return all, c.getPolicy(ctx, PathPolicyVerdict, v, func(r io.Reader) error {
-		return json.NewDecoder(io.LimitReader(r, maxAnswer)).Decode(&all)
-	})
+	return all, c.getPolicy(ctx, PathPolicyVerdict, v, decodeInto(&all))
 }
 
 // Drops calls yield for each of the last few drops, the oldest first; with follow also for those to come, until ctx
@@ -91,35 +84,7 @@ func (c *Client) Drops(ctx context.Context, follow bool, yield func(Drop) error)
 	})
 }
 
-// getPolicy queries the daemon. read reads the answer.
+// getPolicy queries the daemon about network policies. read reads the answer.
 func (c *Client) getPolicy(ctx context.Context, path string, v url.Values, read func(io.Reader) error) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://selvaged"+path+"?"+v.Encode(), nil)
-	if err != nil {
-		return fmt.Errorf("ask selvaged: %w", err)
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return c.explain(err)
-	}
-	defer response.Body.Close()
-	switch response.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotFound:
-		return fmt.Errorf("selvaged at %s: %w", c.socket, ErrNoPolicies)
-	default:
-		const longest = 64 << 10
-		body, err := io.ReadAll(io.LimitReader(response.Body, longest))
-		if err != nil {
-			return fmt.Errorf("ask selvaged at %s: %w", c.socket, err)
-		}
-		text := strings.TrimSpace(string(body))
-		if response.StatusCode == http.StatusBadRequest {
-			return QueryError{errors.New(text)}
-		}
-		return fmt.Errorf("selvaged at %s answers %s: %s", c.socket, response.Status, text)
-	}
-	if err := read(response.Body); err != nil {
-		return fmt.Errorf("read the answer of selvaged at %s: %w", c.socket, err)
-	}
-	return nil
+	return c.query(ctx, path+"?"+v.Encode(), ErrNoPolicies, read)
 }
