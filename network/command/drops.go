@@ -28,7 +28,8 @@ func Drops() *cobra.Command {
 as seen from the pod whose policies denied it, from where to where, and why. Of the packets that one rule denies, a few
 a second are reported.
 
-The daemon keeps the last few hundred, since its start. With -o json, each is a line.
+The daemon keeps the last few hundred, since its start. With -o json, each is a line. While the daemon cannot read what
+the rules log, a note on standard error says so.
 
 Exit codes: 0 shown, 4 the daemon does not run, 1 any other error, also if the daemon enforces no policies.`,
 		Example: `  selvaged drops
@@ -45,8 +46,11 @@ Exit codes: 0 shown, 4 the daemon does not run, 1 any other error, also if the d
 				defer cancel()
 				ctx = limited
 			}
-			out := cmd.OutOrStdout()
-			err := status.NewClient(q.socket).Drops(ctx, follow, func(d status.Drop) error {
+			out, client := cmd.OutOrStdout(), status.NewClient(q.socket)
+			if text := dropsUnread(ctx, client); text != "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), text)
+			}
+			err := client.Drops(ctx, follow, func(d status.Drop) error {
 				return q.showDrop(out, d)
 			})
 			if follow && ctx.Err() != nil { // interrupted
@@ -58,6 +62,20 @@ Exit codes: 0 shown, 4 the daemon does not run, 1 any other error, also if the d
 	q.flags(c)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "also show packets to come, until interrupted")
 	return c
+}
+
+// dropsUnread says why the daemon misses denied packets; empty: it misses none, or that is not known.
+func dropsUnread(ctx context.Context, client *status.Client) string {
+	s, err := client.Status(ctx)
+	if err != nil {
+		return "" // the next query has the same error, and says it
+	}
+	for _, p := range s.Problems {
+		if p.Code == status.PolicyDropsUnread {
+			return fmt.Sprintf("%s; selvaged doctor --check policies says what to do", p.Text)
+		}
+	}
+	return ""
 }
 
 // showDrop shows a drop as a line, of text or JSON.

@@ -49,11 +49,16 @@ func (e *enforcing) Drops(ctx context.Context, follow bool, yield func(status.Dr
 	return e.Each(ctx, follow, func(d status.Drop, _ uint64) error { return yield(d) })
 }
 
-// noAnswers is a source of answers that has none.
-type noAnswers struct{ api.Source }
+// answers is a source of answers that has a status alone.
+type answers struct {
+	api.Source
+	status status.Status
+}
 
-// serve serves policies on a socket until the test ends.
-func serve(t *testing.T, p api.Policies) (socket string) {
+func (a answers) Status(context.Context) (status.Status, error) { return a.status, nil }
+
+// serve serves policies, and the problems of a node, on a socket until the test ends.
+func serve(t *testing.T, p api.Policies, problems ...status.Problem) (socket string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "s.sock")
 	log := logrus.New()
@@ -64,7 +69,7 @@ func serve(t *testing.T, p api.Policies) (socket string) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); s.Serve(ctx, noAnswers{}) }()
+	go func() { defer close(done); s.Serve(ctx, answers{status: status.Status{Problems: problems}}) }()
 	t.Cleanup(func() { cancel(); <-done })
 	return socket
 }
@@ -111,6 +116,22 @@ func TestDrops(t *testing.T) {
 		t.Errorf("exit code %d, %q", code, notes)
 	}
 	golden(t, "drops.txt", text.String()+"\n"+lines.String())
+}
+
+// TestDropsUnread: while the daemon misses denied packets, a note says so, beside those that it has.
+func TestDropsUnread(t *testing.T) {
+	e := &enforcing{}
+	e.Add(status.Drop{At: now, Direction: "ingress", Cause: "cut"})
+	socket := serve(t, e, status.Problem{Code: status.PolicySourceLost, Text: "another"},
+		status.Problem{Code: status.PolicyDropsUnread, Text: "denied packets are not reported: busy", Warning: true})
+	for _, output := range []string{"table", "json"} {
+		var out bytes.Buffer
+		notes, code := runDrops(t.Context(), t, &out, "--socket", socket, "-o", output)
+		want := "denied packets are not reported: busy; selvaged doctor --check policies says what to do\n"
+		if code != 0 || notes != want || strings.Count(out.String(), "\n") != 1 {
+			t.Errorf("exit code %d, %q, on standard error %q; want %q", code, out.String(), notes, want)
+		}
+	}
 }
 
 // lineWriter passes on each line that is written to it.

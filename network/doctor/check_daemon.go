@@ -64,7 +64,7 @@ func (f Facts) checkOf(p status.Problem) string {
 	case status.ForwardingOff:
 		return "forwarding"
 	case status.PolicyNotApplied, status.PolicyBridge, status.PolicyPodClosed, status.PolicyPodWaiting,
-		status.PolicySourceLost:
+		status.PolicySourceLost, status.PolicyNotRemoved, status.PolicyDropsUnread:
 		return policiesCheck
 	case status.PacketsDropped, status.RulesNotSet:
 		return "filter"

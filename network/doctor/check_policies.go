@@ -18,13 +18,26 @@ func checkPolicies(f Facts) (all []Finding) {
 		return nil
 	}
 	if f.Status.Enforcement == nil {
-		return []Finding{f.policiesOff()}
+		return append(f.policyProblems(), f.policiesOff())
 	}
 	for _, e := range f.Engines {
 		all = append(all, warning(removal(e)+"; else set --network-policy=off",
 			"beside selvage, rules of %s enforce network policies (%s): a packet has to pass both", e.Name, places(e)))
 	}
 	all = append(all, f.checkBridgedPackets()...)
+	all = append(all, f.policyProblems()...)
+	if len(all) == 0 {
+		text := "network policies are enforced; none selects a pod of this node"
+		if f.Status.Enforcement.Enforcing {
+			text = fmt.Sprintf("network policies are enforced for %d pods", f.Status.Enforcement.Pods)
+		}
+		all = append(all, passed("%s", text))
+	}
+	return all
+}
+
+// policyProblems are the problems that the daemon reports.
+func (f Facts) policyProblems() (all []Finding) {
 	for _, p := range f.Status.Problems {
 		if remedy, is := policyRemedies()[p.Code]; is {
 			found := failure(remedy, "%s, for %s", p.Text, f.Now.Sub(p.Since).Round(time.Second))
@@ -33,13 +46,6 @@ func checkPolicies(f Facts) (all []Finding) {
 			}
 			all = append(all, found)
 		}
-	}
-	if len(all) == 0 {
-		text := "network policies are enforced; none selects a pod of this node"
-		if f.Status.Enforcement.Enforcing {
-			text = fmt.Sprintf("network policies are enforced for %d pods", f.Status.Enforcement.Pods)
-		}
-		all = append(all, passed("%s", text))
 	}
 	return all
 }
@@ -110,5 +116,10 @@ func policyRemedies() map[status.Reason]string {
 		status.PolicySourceLost: "check that the API server can be reached, and the rights of the daemon: it needs " +
 			"list and watch on namespaces, pods, networkpolicies.networking.k8s.io and " +
 			"clusternetworkpolicies.policy.networking.k8s.io",
+		status.PolicyNotRemoved: log + " shows the kernel's error; if it stays, stop selvaged and run " +
+			"\"selvaged cleanup --rules\", or reboot the node",
+		status.PolicyDropsUnread: "find the other program that reads the log group 7 of nf_tables, such as ulogd: the " +
+			"second number in its line of /proc/net/netfilter/nfnetlink_log is the netlink port, in most cases the " +
+			"process ID; give it another group",
 	}
 }

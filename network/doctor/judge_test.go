@@ -230,6 +230,14 @@ func TestJudge(t *testing.T) {
 			enforcing(f)
 			f.Status.Problems = []status.Problem{{Topic: "policies", Code: status.PolicySourceLost, Text: "not seen", Since: now.Add(-time.Minute), Warning: true}}
 		}, Warning, "not seen, for 1m0s", "the rights of the daemon"},
+		{"denied packets that are not reported", func(f *Facts) {
+			enforcing(f)
+			f.Status.Problems = []status.Problem{{Topic: "policies", Code: status.PolicyDropsUnread, Text: "not reported", Since: now.Add(-time.Minute), Warning: true}}
+		}, Warning, "not reported, for 1m0s", "/proc/net/netfilter/nfnetlink_log"},
+		{"policies off that are still in force", func(f *Facts) {
+			f.Status.PoliciesOff = status.PolicyDisabled
+			f.Status.Problems = []status.Problem{{Topic: "policies", Code: status.PolicyNotRemoved, Text: "cannot remove", Since: now.Add(-time.Minute)}}
+		}, Failure, "cannot remove, for 1m0s", "selvaged cleanup --rules"},
 		{"rules that are not set", func(f *Facts) {
 			f.Status.Problems = []status.Problem{{Topic: "packet filter", Code: status.RulesNotSet, Text: "iptables: exit status 4", Since: now}}
 		}, Warning, "iptables: exit status 4", "journalctl"},
@@ -470,6 +478,7 @@ func TestUncovered(t *testing.T) {
 		status.SubnetOverlaps, status.Conflict, status.ForwardingOff, status.PeerUnreachable, status.AllUnreachable,
 		status.NeighbourShadowed, status.RecordDamaged, status.EntryFailed, status.PodDetached, status.SubnetChanged,
 		status.PolicyNotApplied, status.PolicyBridge, status.PolicyPodClosed, status.PolicyPodWaiting, status.PolicySourceLost,
+		status.PolicyNotRemoved, status.PolicyDropsUnread,
 	} {
 		f := healthy()
 		f.Status.Problems = []status.Problem{{Topic: "x", Kind: "link", Code: code, Text: "the problem", Since: now}}

@@ -46,31 +46,34 @@ func (e *Engine) Drops(ctx context.Context, follow bool, yield func(Drop) error)
 	})
 }
 
+// readDropsPause is how soon it is tried again to receive logged packets.
+const readDropsPause = 10 * time.Second
+
 // readDrops receives logged packets until ctx ends.
 func (e *Engine) readDrops(ctx context.Context) {
-	const pause = 30 * time.Second
 	for logged := false; ctx.Err() == nil; {
 		err := nflog.Read(ctx, e.options.LogGroup, func() {
 			logged = false
-			e.setReading(true)
+			e.setReading(true, nil)
 		}, e.dropped.Miss, e.drop)
-		e.setReading(false)
+		e.setReading(false, err)
 		if err != nil && !logged {
 			logged = true
 			e.options.Log.WithError(err).Warn("cannot read the packets that network policies deny; retrying")
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(readDropsPause):
 		}
 	}
 }
 
-// setReading notes whether what the rules log is received.
-func (e *Engine) setReading(yes bool) {
+// setReading notes whether what the rules log is received, and why not.
+func (e *Engine) setReading(yes bool, why error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.reading = yes
+	e.reading, e.dropsUnread = yes, why
+	e.mu.Unlock()
+	notify(e.wake) // for the state
 }
 
 // drop takes in a logged packet.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/enforce/ruleset"
 	"github.com/selvage-net/selvage/network/nflog"
@@ -71,6 +73,32 @@ func TestDrops(t *testing.T) {
 		if !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%+v: %+v, want %+v", tt.probe.Packet, got, tt.want)
 		}
+	}
+}
+
+// TestDropsUnread: while another process reads the log group, the state says so, and that is over with the other's end.
+func TestDropsUnread(t *testing.T) {
+	newLab(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reading, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- nflog.Read(ctx, 7, func() { close(reading) }, func() {}, func(nflog.Packet) {})
+	}()
+	<-reading
+	changed := make(chan struct{}, 1)
+	e, stop := start(t, Options{LogGroup: 7, Changed: func() { notify(changed) }})
+	apply(t, e, webAndClient(t))
+	await(t, e, "unread drops in the state", func() bool { return errors.Is(e.state.DropsUnread, unix.EPERM) })
+	<-changed // the node's loop looks at the state then
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	await(t, e, "drops that are read again", func() bool { return e.reading && e.state.DropsUnread == nil })
+	stop()
+	if err := e.Status().DropsUnread; err != nil {
+		t.Errorf("after the end: %v", err)
 	}
 }
 

@@ -76,8 +76,9 @@ type Engine struct {
 	cutsChanged bool
 	cutCount    uint64 // connections that were cut
 
-	dropped recent.Log[Drop]
-	reading bool // what the rules log is received
+	dropped     recent.Log[Drop]
+	reading     bool  // what the rules log is received
+	dropsUnread error // why not, or nil
 
 	dropCounts map[DropKind]uint64
 

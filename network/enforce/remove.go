@@ -12,7 +12,8 @@ import (
 
 // Remove removes the tables that an engine left in the network namespace of the calling thread, and returns their
 // names, such as "table inet selvage-policy". It must not run beside the engine. tag is that of the engine's scope.
-// With dryRun it only returns the names. Without nf_tables there are none.
+// With dryRun it only returns the names. Without nf_tables there are none. A table that cannot be removed does not keep
+// the others.
 func Remove(tag string, dryRun bool) (names []string, err error) {
 	conn, err := nft.Dial()
 	if errors.Is(err, ErrUnsupported) {
@@ -22,6 +23,7 @@ func Remove(tag string, dryRun bool) (names []string, err error) {
 		return nil, err
 	}
 	defer conn.Close()
+	var failed []error
 	for _, t := range []struct {
 		family nftables.TableFamily
 		base   string
@@ -35,12 +37,12 @@ func Remove(tag string, dryRun bool) (names []string, err error) {
 		if err == nil && exists && !dryRun {
 			err = table.Remove()
 		}
-		if err != nil {
-			return names, fmt.Errorf("remove %s: %w", name, err)
-		}
-		if exists {
+		switch {
+		case err != nil:
+			failed = append(failed, fmt.Errorf("remove %s: %w", name, err))
+		case exists:
 			names = append(names, name)
 		}
 	}
-	return names, nil
+	return names, errors.Join(failed...)
 }

@@ -1,10 +1,13 @@
 package enforce
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/nft/nfttest"
@@ -41,6 +44,20 @@ func TestRemove(t *testing.T) {
 		if got, err := Remove(x.tag, x.dryRun); err != nil || !slices.Equal(got, x.want) {
 			t.Errorf("tag %q, dry run %t: %q, %v; want %q", x.tag, x.dryRun, got, err, x.want)
 		}
+	}
+	// A table that the kernel refuses to remove, as one that another process owns, does not keep the others.
+	f.Own(&nftables.Table{Family: nftables.TableFamilyINet, Name: Table})
+	f.AddTable(&nftables.Table{Family: nftables.TableFamilyBridge, Name: SourcesTable})
+	if err := f.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Remove("", false)
+	if !slices.Equal(got, names("")[2:]) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), names("")[0]) {
+		t.Errorf("beside a table that is kept: %q, %v", got, err)
+	}
+	f.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: Table})
+	if err := f.Flush(); err != nil {
+		t.Fatal(err)
 	}
 	left, err := f.ListTables()
 	if err != nil || len(left) != 2 || left[0].Family != nftables.TableFamilyIPv4 || left[1].Family != nftables.TableFamilyIPv4 {

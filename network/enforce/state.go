@@ -18,6 +18,9 @@ type State struct {
 	Repairs                uint64       // passes that repaired external changes
 	Cut                    uint64       // connections that were cut because policies deny them
 	Failures               []Failure
+	// DropsUnread is why what the rules log is not received, so that [Engine.Drops] misses denied packets; nil: it is,
+	// or nothing is logged. It is retried.
+	DropsUnread error
 }
 
 // Part is a code for a table.
@@ -39,7 +42,8 @@ type Failure struct {
 // equal reports whether two states are the same for who looks at them: not by what is only counted.
 func (s State) equal(o State) bool {
 	failing := func(a, b Failure) bool { return a.Part == b.Part && a.Err.Error() == b.Err.Error() }
-	return s.Synced == o.Synced && s.Enforcing == o.Enforcing && s.NeedsPeers == o.NeedsPeers &&
+	return (s.DropsUnread == nil) == (o.DropsUnread == nil) &&
+		s.Synced == o.Synced && s.Enforcing == o.Enforcing && s.NeedsPeers == o.NeedsPeers &&
 		slices.Equal(s.Closed, o.Closed) && slices.EqualFunc(s.Failures, o.Failures, failing)
 }
 
@@ -47,7 +51,7 @@ func (s State) equal(o State) bool {
 func (p *pass) newState(d desired, r result) State {
 	s := State{
 		Synced: p.synced, Enforcing: d.enforcing, NeedsPeers: p.needs, Pods: len(p.local), Repairs: p.state.Repairs,
-		Closed: r.closed, Cut: p.cutCount,
+		Closed: r.closed, Cut: p.cutCount, DropsUnread: p.dropsUnread,
 	}
 	s.Sets, s.Elements, s.Chains = p.rules.Size()
 	for _, x := range p.attached {

@@ -191,6 +191,7 @@ func newNode(o Options) (*node, error) {
 	n.uplinks = uplinkFollower{journal: n.journal}
 	n.publisher = publisher{path: o.SubnetFile, journal: n.journal, onReady: o.Ready}
 	n.ownSide = newOwnSide(o.SubnetFile)
+	n.enforced.problems = policyProblems{}
 	n.logState()
 	n.cache.elsewhere = state.elsewhere(o.StoreEndpoints)
 	n.cache.load()

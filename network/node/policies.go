@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -65,14 +62,13 @@ type policies struct {
 	state network.State // in the tables
 	// stale: the settings for bridged packets may have changed. absent: they do not exist.
 	stale, absent atomic.Bool
-	since         map[status.Reason]time.Time // of problems
+	// left is why tables of an earlier run are still in force although this run enforces no policies; nil: none are.
+	left     atomic.Pointer[problem]
+	problems policyProblems
 }
 
 // policiesOwner owns what policies need in the tables.
 func policiesOwner() network.Owner { return network.Owner{Name: "policies", Age: -1} }
-
-// topicPolicies is the topic of problems with network policies.
-const topicPolicies = "policies"
 
 const (
 	// bridgeCheck is how often the settings for bridged packets are read while a policy selects a pod of this node: the
@@ -92,18 +88,20 @@ func bridgedPackets() []string {
 
 // removePolicies removes the tables that an earlier run has left. It ends when there are none.
 func (n *node) removePolicies(ctx context.Context) {
-	for logged := false; ctx.Err() == nil; sleep(ctx, waitAfterFailure) {
+	for began := time.Now(); ctx.Err() == nil; sleep(ctx, waitAfterFailure) {
 		removed, err := enforce.Remove(PolicyScope(n.StorePrefix).Tag(), false)
 		if len(removed) > 0 {
 			n.Log.WithFields(logrus.Fields{"tables": removed, "because": n.PoliciesOff}).
 				Warn("network policies of an earlier run are not enforced any more")
 		}
 		if err == nil {
+			n.enforced.left.Store(nil)
+			notify(n.kernelChanged) // for the state
 			return
 		}
-		if !logged {
-			logged = true
+		if n.enforced.left.Swap(&problem{err: err, since: began}) == nil {
 			n.Log.WithError(err).Error("cannot remove the network policy rules of an earlier run; retrying")
+			notify(n.kernelChanged)
 		}
 	}
 }
@@ -294,111 +292,4 @@ func protocolName(p policy.Protocol) string {
 		return "ICMPv6"
 	}
 	return p.String()
-}
-
-// policyStatus is the state of the enforcement; nil: the node enforces none.
-func (n *node) policyStatus() *status.Enforcement {
-	if n.Policies == nil {
-		return nil
-	}
-	s := n.Policies.Engine.Status()
-	e := &status.Enforcement{
-		Synced: s.Synced, Enforcing: s.Enforcing, NeedsPeers: s.NeedsPeers, Pods: s.Pods,
-		Sets: s.Sets, Elements: s.Elements, Chains: s.Chains, Waiting: s.Waiting, Closed: s.Closed, Repairs: s.Repairs,
-	}
-	for _, d := range n.Policies.Engine.DropCounts() {
-		e.Drops = append(e.Drops, status.PolicyDrops{
-			Namespace: d.Namespace, Direction: d.Direction.String(), Cause: string(d.Reason), Policy: d.Policy,
-			Count: d.Count,
-		})
-	}
-	if n.Policies.Report != nil {
-		for _, x := range n.Policies.Report.State().Sources {
-			e.Sources = append(e.Sources, status.PolicySource{
-				Name: string(x.Source), Complete: x.Complete, Objects: x.Objects, Since: x.Since,
-			})
-		}
-	}
-	return e
-}
-
-// policyProblems lists what keeps policies from being enforced. It ends the account of those that are over.
-func (n *node) policyProblems(now time.Time) (all []status.Problem) {
-	if n.Policies == nil {
-		return nil
-	}
-	found := n.policyTroubles()
-	for reason := range n.enforced.since {
-		if _, is := found[reason]; !is {
-			delete(n.enforced.since, reason)
-		}
-	}
-	for _, reason := range slices.Sorted(maps.Keys(found)) {
-		p := found[reason]
-		since, known := n.enforced.since[reason]
-		if !known {
-			if n.enforced.since == nil {
-				n.enforced.since = map[status.Reason]time.Time{}
-			}
-			since = now
-			n.enforced.since[reason] = since
-		}
-		if !p.Since.IsZero() {
-			since = p.Since
-		}
-		if now.Sub(since) > pendingFor {
-			p.Topic, p.Code, p.Since = topicPolicies, reason, since
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
-// policyTroubles returns what keeps policies from being enforced now, by reason. Since is zero where that is not known.
-func (n *node) policyTroubles() map[status.Reason]status.Problem {
-	found := map[status.Reason]status.Problem{}
-	add := func(reason status.Reason, p status.Problem, format string, args ...any) {
-		p.Text = status.Text(fmt.Sprintf(format, args...))
-		found[reason] = p
-	}
-	s := n.Policies.Engine.Status()
-	for _, f := range s.Failures {
-		add(status.PolicyNotApplied, status.Problem{}, "cannot apply the table of %s in nf_tables: %v", f.Part, f.Err)
-	}
-	if s.Enforcing && n.enforced.absent.Load() {
-		add(status.PolicyBridge, status.Problem{}, "packets between two pods of this node bypass network policies, "+
-			"because the kernel module %s is not loaded", bridgeModule)
-	}
-	if len(s.Closed) > 0 {
-		add(status.PolicyPodClosed, status.Problem{}, "pods are denied all connections until their rules are in the "+
-			"kernel: %s", joinAddresses(s.Closed))
-	}
-	if s.Waiting > 0 && len(s.Closed) == 0 {
-		add(status.PolicyPodWaiting, status.Problem{Warning: true}, "%d pods are not judged: they are not known yet, "+
-			"or their rules are not in the kernel", s.Waiting)
-	}
-	if n.Policies.Report == nil {
-		return found
-	}
-	for _, x := range n.Policies.Report.State().Sources {
-		if !x.Since.IsZero() { // until the first list is complete, new pods are closed
-			add(status.PolicySourceLost, status.Problem{Since: x.Since, Warning: x.Complete},
-				"changes of %s are not seen: %v", x.Source, x.Problem.Err)
-		}
-	}
-	return found
-}
-
-// joinAddresses lists the first few addresses.
-func joinAddresses(list []netip.Addr) string {
-	const few = 3
-	var names []string
-	for _, a := range list[:min(len(list), few)] {
-		names = append(names, a.String())
-	}
-	text := strings.Join(names, ", ")
-	if len(list) > few {
-		text += fmt.Sprintf(" and %d more", len(list)-few)
-	}
-	return text
 }

@@ -224,7 +224,7 @@ func (n *node) problems(now time.Time) []status.Problem {
 	all = append(all, n.ownSide.problems[:min(len(n.ownSide.problems), maxPodProblems)]...)
 	all = append(all, n.filterProblems(now)...)
 	all = append(all, n.vteps.problems(now)...)
-	all = append(all, n.policyProblems(now)...)
+	all = append(all, n.enforced.problems.list(n.policyTroubles(), now)...)
 	for _, p := range n.pathProblems() {
 		all = append(all, p.status())
 	}

@@ -81,8 +81,22 @@ func (f *Foreign) Append(c *nftables.Chain, exprs ...expr.Any) {
 	f.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: exprs})
 }
 
-// Sleep makes a table dormant, which the library cannot do.
+// Sleep makes a table dormant.
 func (f *Foreign) Sleep(t *nftables.Table) {
+	f.T.Helper()
+	const dormant = 1 // NFT_TABLE_F_DORMANT
+	f.flag(t, dormant)
+}
+
+// Own creates a table that the kernel lets no other process change or remove while this program runs.
+func (f *Foreign) Own(t *nftables.Table) {
+	f.T.Helper()
+	const owner = 2 // NFT_TABLE_F_OWNER
+	f.flag(t, owner)
+}
+
+// flag creates a table with a flag, or sets it, which the library cannot do.
+func (f *Foreign) flag(t *nftables.Table, flag byte) {
 	f.T.Helper()
 	message := func(typ uint16, flags netlink.HeaderFlags, data []byte) netlink.Message {
 		return netlink.Message{
@@ -91,12 +105,12 @@ func (f *Foreign) Sleep(t *nftables.Table) {
 	}
 	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
 		{Type: unix.NFTA_TABLE_NAME, Data: []byte(t.Name + "\x00")},
-		{Type: unix.NFTA_TABLE_FLAGS, Data: []byte{0, 0, 0, 1}},
+		{Type: unix.NFTA_TABLE_FLAGS, Data: []byte{0, 0, 0, flag}},
 	})
 	f.must(err)
 	_, err = f.Socket.SendMessages([]netlink.Message{
 		message(unix.NFNL_MSG_BATCH_BEGIN, 0, []byte{0, 0, 0, unix.NFNL_SUBSYS_NFTABLES}),
-		message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, netlink.Acknowledge,
+		message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Acknowledge,
 			append([]byte{byte(t.Family), 0, 0, 0}, attrs...)),
 		message(unix.NFNL_MSG_BATCH_END, 0, []byte{0, 0, 0, unix.NFNL_SUBSYS_NFTABLES}),
 	})

@@ -61,6 +61,10 @@ const (
 	PolicyPodClosed  Reason = "policy-pod-closed"  // a pod is denied all connections until its rules are known
 	PolicyPodWaiting Reason = "policy-pod-waiting" // the rules of a pod are not in the kernel for a while
 	PolicySourceLost Reason = "policy-source-lost" // changes of policies, namespaces or pods are not seen
+	// PolicyNotRemoved: the node enforces no policies, but the rules of an earlier run cannot be removed.
+	PolicyNotRemoved Reason = "policy-not-removed"
+	// PolicyDropsUnread: denied packets are not reported, because what the rules log cannot be read.
+	PolicyDropsUnread Reason = "policy-drops-unread"
 )
 
 // Reasons why a node enforces no network policies: [Status.PoliciesOff]. Another is [Unsupported] if the kernel has no
