@@ -50,9 +50,8 @@ func (e *Engine) cut(ctx context.Context) {
 			return
 		case <-e.cutter:
 		}
-		began := time.Now()
-		number, err := e.cutNow(ctx)
-		pause := cutShare * time.Since(began)
+		number, walk, err := e.cutNow(ctx)
+		pause := cutShare * walk
 		if err != nil {
 			pause = max(pause, retryBackoff.Max)
 		}
@@ -74,14 +73,15 @@ func (e *Engine) cut(ctx context.Context) {
 	}
 }
 
-// cutNow judges the connections of the addresses that are noted, and cuts those that are denied.
-func (e *Engine) cutNow(ctx context.Context) (number int, err error) {
+// cutNow judges the connections of the addresses that are noted, and cuts those that are denied. It returns how many,
+// and how long the walk over all connections took.
+func (e *Engine) cutNow(ctx context.Context) (number int, walk time.Duration, err error) {
 	e.mu.Lock()
 	addresses := e.concerned
 	e.concerned = map[netip.Addr]bool{}
 	e.mu.Unlock()
 	if len(addresses) == 0 {
-		return 0, nil
+		return 0, 0, nil
 	}
 	defer func() {
 		if err != nil {
@@ -92,20 +92,22 @@ func (e *Engine) cutNow(ctx context.Context) (number int, err error) {
 	}()
 	conn, err := conntrack.Dial()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer conn.Close()
+	began := time.Now()
 	flows, err := conn.OfAny(addresses)
+	walk = time.Since(began)
 	if err != nil || len(flows) == 0 {
-		return 0, err
+		return 0, walk, err
 	}
 	own, err := ownAddresses()
 	if err != nil {
-		return 0, err
+		return 0, walk, err
 	}
 	denied, version := e.denyAnswers(flows, own)
 	if len(denied) == 0 || !e.applies(ctx, version) {
-		return 0, nil
+		return 0, walk, nil
 	}
 	defer func() {
 		e.mu.Lock()
@@ -115,11 +117,11 @@ func (e *Engine) cutNow(ctx context.Context) (number int, err error) {
 	}()
 	for _, f := range denied {
 		if err := conn.Delete(f); err != nil {
-			return number, err
+			return number, walk, err
 		}
 		number++
 	}
-	return number, nil
+	return number, walk, nil
 }
 
 // denyAnswers returns the connections that are denied. version is that in which the answers on them are denied, too.
