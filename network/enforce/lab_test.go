@@ -46,6 +46,7 @@ type lab struct {
 	names    map[int]string
 	gateway  map[string]net.HardwareAddr // the node's, by the device in ends
 	received map[uint32]string           // the device in ends that a probe came to, by its number
+	answers  map[string]int              // resets and ICMP errors, by the device in ends that they came to
 	last     uint32                      // the number of the last probe
 	do       chan func()
 }
@@ -67,7 +68,7 @@ func newLab(t testing.TB) *lab {
 		t.Fatal(err)
 	}
 	l := &lab{t: t, ends: ends, indexes: map[string]int{}, names: map[int]string{}, gateway: map[string]net.HardwareAddr{},
-		received: map[uint32]string{}, do: make(chan func())}
+		received: map[uint32]string{}, answers: map[string]int{}, do: make(chan func())}
 	t.Cleanup(func() {
 		clearTables(t)
 		for i := range ports {
@@ -369,6 +370,8 @@ func (l *lab) receive() {
 		}
 		if number, ok := numberOf(b[14:n]); ok {
 			l.received[number] = l.names[at.Ifindex]
+		} else if isAnswer(b[14:n]) {
+			l.answers[l.names[at.Ifindex]]++
 		}
 	}
 }
@@ -449,6 +452,18 @@ func numberOf(b []byte) (n uint32, ok bool) {
 		return 0, false
 	}
 	return binary.BigEndian.Uint32(b[len(b)-4:]), true
+}
+
+// isAnswer reports whether a packet is a reset of TCP, or "destination unreachable" of ICMP.
+func isAnswer(b []byte) bool {
+	const header4, header6, flags, reset = 20, 40, 13, 4
+	switch {
+	case len(b) > header4+flags && b[0]>>4 == 4:
+		return b[9] == unix.IPPROTO_TCP && b[header4+flags]&reset != 0 || b[9] == unix.IPPROTO_ICMP && b[header4] == 3
+	case len(b) > header6+flags && b[0]>>4 == 6:
+		return b[6] == unix.IPPROTO_TCP && b[header6+flags]&reset != 0 || b[6] == unix.IPPROTO_ICMPV6 && b[header6] == 1
+	}
+	return false
 }
 
 // sum returns the checksum of RFC 1071.
