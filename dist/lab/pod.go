@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -24,6 +25,8 @@ type Pod struct {
 	Node *Node
 	// Stderr is what the plugins printed there although they succeeded.
 	Stderr string
+	// Took is how long the plugins of ADD took together.
+	Took time.Duration
 
 	net  *sandbox.Net
 	list *libcni.NetworkConfigList
@@ -33,21 +36,38 @@ type Pod struct {
 // AddPod makes a pod as a container runtime does: a namespace with lo up, then ADD for each plugin of [Options.CNI]. The name
 // must be unique in the lab; if it is empty, one is chosen: pod1, pod2 and so on.
 func (l *Lab) AddPod(ctx context.Context, node *Node, name string) (*Pod, error) {
-	list, err := libcni.NetworkConfFromBytes([]byte(l.options.CNI))
+	return l.AddPodWith(ctx, node, PodOptions{Name: name})
+}
+
+// PodOptions are those of one pod.
+type PodOptions struct {
+	Name string // as with [Lab.AddPod]
+	CNI  string // instead of [Options.CNI]
+	// Plain adds a container that is no pod of Kubernetes, whatever [Options.Namespace] says.
+	Plain bool
+	// Prepare is called before ADD. do calls a function in the pod's namespaces. added is called at once when ADD has
+	// succeeded; nil: nothing is.
+	Prepare func(do func(func() error) error) (added func(), err error)
+}
+
+// AddPodWith is [Lab.AddPod] with options.
+func (l *Lab) AddPodWith(ctx context.Context, node *Node, o PodOptions) (*Pod, error) {
+	list, err := libcni.NetworkConfFromBytes([]byte(orDefault(o.CNI, l.options.CNI)))
 	if err != nil {
 		return nil, fmt.Errorf("CNI configuration: %w", err)
 	}
 	p := &Pod{Node: node, list: list}
-	if name, err = l.reserve(name); err != nil {
+	name, err := l.reserve(o.Name)
+	if err != nil {
 		return nil, err
 	}
 	p.conf = &libcni.RuntimeConf{ContainerID: name, IfName: "eth0"}
-	if ns := l.options.Namespace; ns != "" {
+	if ns := l.options.Namespace; ns != "" && !o.Plain {
 		p.conf.Args = [][2]string{
 			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", ns}, {"K8S_POD_NAME", name}, {"K8S_POD_UID", name},
 		}
 	}
-	if err := l.connect(ctx, p); err != nil {
+	if err := l.connect(ctx, p, o.Prepare); err != nil {
 		// The CNI specification (section 2, ADD) wants a DEL after an ADD that failed.
 		return nil, fmt.Errorf("add pod %s to %s: %w", name, node.name, errors.Join(err, l.disconnect(ctx, p)))
 	}
@@ -71,7 +91,7 @@ func (l *Lab) reserve(name string) (string, error) {
 	return name, nil
 }
 
-func (l *Lab) connect(ctx context.Context, p *Pod) (err error) {
+func (l *Lab) connect(ctx context.Context, p *Pod, prepare func(func(func() error) error) (func(), error)) (err error) {
 	if p.net, err = p.Node.host.NewNet(); err != nil {
 		return err
 	}
@@ -85,12 +105,25 @@ func (l *Lab) connect(ctx context.Context, p *Pod) (err error) {
 	if err != nil {
 		return err
 	}
+	added := func() {}
+	if prepare != nil {
+		f, err := prepare(p.net.Do)
+		if err != nil {
+			return err
+		}
+		if f != nil {
+			added = f
+		}
+	}
 	var addrs [2]netip.Addr
 	err = l.runPlugins(p, func(cni libcni.CNI) error {
+		began := time.Now()
 		answer, err := cni.AddNetworkList(ctx, p.list, p.conf)
 		if err != nil {
 			return err
 		}
+		p.Took = time.Since(began)
+		added()
 		result, err := types100.NewResultFromResult(answer)
 		if err != nil {
 			return err
