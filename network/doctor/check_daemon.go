@@ -63,7 +63,7 @@ func (f Facts) checkOf(p status.Problem) string {
 		return f.storeCheck()
 	case status.ForwardingOff:
 		return "forwarding"
-	case status.PolicyNotApplied, status.PolicyBridge, status.PolicyPodClosed, status.PolicyPodWaiting,
+	case status.PolicyNotApplied, status.PolicyBridge, status.PolicyIPVS, status.PolicyPodClosed, status.PolicyPodWaiting,
 		status.PolicySourceLost, status.PolicyNotRemoved, status.PolicyDropsUnread:
 		return policiesCheck
 	case status.PacketsDropped, status.RulesNotSet:

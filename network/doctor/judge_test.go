@@ -477,7 +477,7 @@ func TestUncovered(t *testing.T) {
 		status.EntriesPending, status.CachedLeases, status.StoreDown, status.PacketsDropped, status.RulesNotSet, status.RouteShadowed,
 		status.SubnetOverlaps, status.Conflict, status.ForwardingOff, status.PeerUnreachable, status.AllUnreachable,
 		status.NeighbourShadowed, status.RecordDamaged, status.EntryFailed, status.PodDetached, status.SubnetChanged,
-		status.PolicyNotApplied, status.PolicyBridge, status.PolicyPodClosed, status.PolicyPodWaiting, status.PolicySourceLost,
+		status.PolicyNotApplied, status.PolicyBridge, status.PolicyIPVS, status.PolicyPodClosed, status.PolicyPodWaiting, status.PolicySourceLost,
 		status.PolicyNotRemoved, status.PolicyDropsUnread,
 	} {
 		f := healthy()

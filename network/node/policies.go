@@ -60,8 +60,9 @@ func (p *Policies) changes() <-chan struct{} {
 // policies is what the loop knows of them. It belongs to the loop's goroutine, but for the atomic fields.
 type policies struct {
 	state network.State // in the tables
-	// stale: the settings for bridged packets may have changed. absent: they do not exist.
-	stale, absent atomic.Bool
+	// stale: the settings for bridged packets may have changed. absent: they do not exist. ipvs: there are services of
+	// IPVS.
+	stale, absent, ipvs atomic.Bool
 	// left is why tables of an earlier run are still in force although this run enforces no policies; nil: none are.
 	left     atomic.Pointer[problem]
 	problems policyProblems
@@ -76,6 +77,8 @@ const (
 	bridgeCheck = 100 * time.Millisecond
 	// bridgeLoad is how often it is tried to load the module that has them.
 	bridgeLoad = time.Minute
+	// ipvsCheck is how often it is looked for services of IPVS then.
+	ipvsCheck = 10 * time.Second
 	// bridgeModule is the module, and bridgeSettings its directory below /proc/sys.
 	bridgeModule   = "br_netfilter"
 	bridgeSettings = "net/bridge"
@@ -122,14 +125,15 @@ func (n *node) runPolicies(ctx context.Context) {
 			n.Log.WithError(err).Error("network policies are not followed any more: restart selvaged")
 		}
 	})
-	n.background.Go(func() { n.watchBridgedPackets(ctx) })
+	n.background.Go(func() { n.watchBypasses(ctx) })
 }
 
-// watchBridgedPackets has the loop read the settings for bridged packets again once one of them is wrong.
-func (n *node) watchBridgedPackets(ctx context.Context) {
+// watchBypasses has the loop read the settings for bridged packets again once one of them is wrong, and looks for
+// services of IPVS: what lets packets bypass the policies in force.
+func (n *node) watchBypasses(ctx context.Context) {
 	ticker := time.NewTicker(bridgeCheck)
 	defer ticker.Stop()
-	var loaded time.Time
+	var loaded, looked time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -151,6 +155,12 @@ func (n *node) watchBridgedPackets(ctx context.Context) {
 			if wrong {
 				n.enforced.stale.Store(true)
 				notify(n.kernelChanged)
+			}
+			if now.Sub(looked) > ipvsCheck {
+				looked = now
+				if ipvs := hasIPVS(ipvsFile); n.enforced.ipvs.Swap(ipvs) != ipvs {
+					notify(n.kernelChanged) // for the state
+				}
 			}
 		}
 	}

@@ -49,7 +49,9 @@ func (n *node) policyTroubles() policyTroubles {
 		found.left(n.enforced.left.Load())
 		return found
 	}
-	found.state(n.Policies.Engine.Status(), n.enforced.absent.Load())
+	state := n.Policies.Engine.Status()
+	found.state(state, n.enforced.absent.Load())
+	found.services(state.Enforcing && n.enforced.ipvs.Load())
 	if n.Policies.Report != nil {
 		found.sources(n.Policies.Report.State().Sources)
 	}
@@ -92,6 +94,14 @@ func (t policyTroubles) state(s enforce.State, bridgeAbsent bool) {
 	if s.DropsUnread != nil {
 		t.add(status.PolicyDropsUnread, status.Problem{Warning: true}, "denied packets are not reported: %v",
 			s.DropsUnread)
+	}
+}
+
+// services adds that connections to Services bypass the policies in force.
+func (t policyTroubles) services(bypass bool) {
+	if bypass {
+		t.add(status.PolicyIPVS, status.Problem{}, "egress of this node's pods to Services bypasses network policies, "+
+			"because IPVS sends their packets past the forward hook")
 	}
 }
 

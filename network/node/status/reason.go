@@ -58,6 +58,7 @@ const (
 const (
 	PolicyNotApplied Reason = "policy-not-applied" // nf_tables refuses the rules; the daemon retries
 	PolicyBridge     Reason = "policy-bridge"      // packets between two pods of the node cannot be judged
+	PolicyIPVS       Reason = "policy-ipvs"        // egress to Services is not judged, since IPVS has them
 	PolicyPodClosed  Reason = "policy-pod-closed"  // a pod is denied all connections until its rules are known
 	PolicyPodWaiting Reason = "policy-pod-waiting" // the rules of a pod are not in the kernel for a while
 	PolicySourceLost Reason = "policy-source-lost" // changes of policies, namespaces or pods are not seen
