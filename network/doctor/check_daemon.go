@@ -63,8 +63,8 @@ func (f Facts) checkOf(p status.Problem) string {
 		return f.storeCheck()
 	case status.ForwardingOff:
 		return "forwarding"
-	case status.PolicyNotApplied, status.PolicyBridge, status.PolicyIPVS, status.PolicyPodClosed, status.PolicyPodWaiting,
-		status.PolicySourceLost, status.PolicyNotRemoved, status.PolicyDropsUnread:
+	case status.PolicyNotApplied, status.PolicyBridge, status.PolicyIPVS, status.PolicyPodClosed,
+		status.PolicyPodWaiting, status.PolicySourceLost, status.PolicyNotRemoved, status.PolicyDropsUnread:
 		return policiesCheck
 	case status.PacketsDropped, status.RulesNotSet:
 		return "filter"
