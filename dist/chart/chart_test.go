@@ -326,7 +326,7 @@ func TestKubernetes(t *testing.T) {
 	list := render(t, everythingKubernetes(t))
 	flags := configMap(t, list, "selvage-flags")
 	if flags["SELVAGED_KUBE_SUBNET_MGR"] != "true" || flags["SELVAGED_KUBE_ANNOTATION_PREFIX"] != "example.org/blue" ||
-		flags["SELVAGED_NETWORK_POLICY"] != "auto" || flags["SELVAGED_ETCD_ENDPOINTS"] != "" {
+		flags["SELVAGED_NETWORK_POLICY"] != "on" || flags["SELVAGED_ETCD_ENDPOINTS"] != "" {
 		t.Errorf("flags %v", flags)
 	}
 	var config struct {
