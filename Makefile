@@ -139,6 +139,11 @@ test-packaging: ## test and lint all other modules of dist
 packages-shells:
 	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish
 
+# Not a part of test-packaging, since the other engines depend on much of Kubernetes.
+.PHONY: second-reading
+second-reading: bin/staticcheck ## compare verdicts on network policies with two other engines; first build 5 minutes
+	@cd dist/secondreading && $(RUN_GO) vet ./... && ../../bin/staticcheck ./... && $(RUN_GO) test -count=1 -v ./...
+
 .PHONY: lint
 lint: bin/staticcheck language ## run gofmt, go vet, staticcheck and the language checks
 	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$bad" || { \
