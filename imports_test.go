@@ -92,6 +92,10 @@ func layers() []layer {
 		{name: "kernel", packages: []string{"network/kernel", "network/uplink"}, below: []string{"domain", "errno", "packet filter"},
 			external: []string{netlink, "github.com/safchain/ethtool", unix}, never: []string{"go.etcd.io"}},
 
+		// bpf2go's output needs the library that loads it.
+		{name: "fast path", packages: []string{"network/fastpath"}, external: []string{"github.com/cilium/ebpf", unix},
+			never: []string{netlink, "go.etcd.io"}},
+
 		{name: "echo", packages: []string{"network/reach/echo"}, below: []string{"domain", "errno"}, external: []string{unix}},
 
 		{name: "own side", packages: []string{"network/pods"}, below: []string{"domain", "files"}, pure: true},
