@@ -145,11 +145,17 @@ second-reading: bin/staticcheck ## compare verdicts on network policies with two
 	@cd dist/secondreading && $(RUN_GO) vet ./... && ../../bin/staticcheck ./... && $(RUN_GO) test -count=1 -v ./...
 
 .PHONY: lint
-lint: bin/staticcheck language ## run gofmt, go vet, staticcheck and the language checks
+lint: bin/staticcheck language ## run gofmt, go vet, staticcheck, the language checks and that of the eBPF programs
 	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$bad" || { \
 		echo "$$bad"; echo 'not formatted: run gofmt -w on these' >&2; exit 1; }
 	@$(RUN_GO) vet ./...
 	bin/staticcheck ./...
+	@$(BPF) check
+
+BPF = GO='$(GO)' sh dist/bpf.sh
+.PHONY: bpf
+bpf: ## compile the eBPF programs of network/fastpath, whose output is committed; needs clang
+	@$(BPF) build
 
 .PHONY: language
 language: bin/misspell ## check spelling, wording and line width of product code and documentation
@@ -161,6 +167,7 @@ packages-iptables:
 	@sh dist/packages.sh iptables
 packages-test:
 	@sh dist/packages.sh iptables gcc git systemd-analyze ip ping
+	@[ "$$(id -u)" != 0 ] || sh dist/packages.sh clang llvm-strip # else lint compiles no eBPF programs, and says so
 
 .PHONY: clean
 clean: ## remove bin/

@@ -10,6 +10,7 @@ for command in "$@"; do
 	gcc) packages="$packages gcc libc6-dev" ;; # the race detector is linked by it
 	systemd-analyze) packages="$packages systemd" ;;
 	ping) packages="$packages iputils-ping" ;;
+	llvm-strip) packages="$packages llvm" ;;
 	nft) packages="$packages nftables" ;;
 	dockerd) packages="$packages docker.io" ;;
 	*/bash_completion) packages="$packages bash-completion" ;;
