@@ -87,6 +87,7 @@ func Parts() []Part {
 		{Name: "sizes", What: "start by number of leases, for the picture", run: sizes},
 		{Name: "path", What: "throughput, latency and CPU between pods on two nodes, beside the bare underlay and a veth pair", run: paths},
 		{Name: "settings", What: "the same with the device set otherwise, in turns with the default", run: settings, Apart: true},
+		{Name: "fastpath", What: "the same with the fast path on, in turns with off and the bare underlay", run: fastPaths, Apart: true},
 		{Name: "foreign", What: "pods of another network added and removed, among foreign routes and devices",
 			run: foreign, Apart: true},
 		{Name: "cluster", What: "a thousand nodes at one etcd, and through its gRPC proxy", run: clusters, Apart: true},

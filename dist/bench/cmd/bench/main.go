@@ -4,6 +4,7 @@
 //	bench --only start,latency      some parts of it
 //	bench --only cluster            a thousand simulated nodes
 //	bench --only settings           the overlay's device set otherwise, in turns with the default
+//	bench --only fastpath           the fast path on, in turns with off and the bare underlay
 //	bench --only foreign            pods of another network, among 100,000 foreign routes
 //	bench --only kube               the Kubernetes API as lease store among 5,000 Nodes, beside etcd and bin/flanneld
 //	bench --only soak --soak 1m     leases, pods and faults come and go: does anything grow
@@ -124,7 +125,7 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.SortFlags = false
 	set.SetOutput(w)
 	set.StringSliceVar(&o.Only, "only", nil,
-		"parts to measure, see --list (default all but settings, foreign, cluster, kube, soak and fleet)")
+		"parts to measure, see --list (default all but settings, fastpath, foreign, cluster, kube, soak and fleet)")
 	set.BoolVar(&f.list, "list", false, "list the parts and end")
 	set.IntVar(&o.Rounds, "rounds", 5, "how often what takes a second or more is measured; the median is judged")
 	set.IntVar(&o.Changes, "changes", 500, "how often a lease is added, changed and removed")
