@@ -40,6 +40,14 @@ type Options struct {
 	KubeNodes, KubeAdded int
 	// KubeRest is how long that part observes each daemon at rest.
 	KubeRest time.Duration
+	// PolicyPods and Policies are how many pods and policies the large cluster of the part "policy" has.
+	PolicyPods, Policies int
+	// PolicyChanges is how often each kind of change is made there, PolicyParts what is measured; none: all of [PolicyParts].
+	PolicyChanges int
+	PolicyParts   []string
+	// PolicyTurns is how often connections are measured there in each setting, PolicyTurn for how long at a time.
+	PolicyTurns int
+	PolicyTurn  time.Duration
 	// Rest is how long after the start of all their memory is read; 0: as long as elsewhere.
 	Rest time.Duration
 	// Soak is how long the part "soak" goes on.
@@ -90,6 +98,8 @@ func Parts() []Part {
 		{Name: "fastpath", What: "the same with the fast path on, in turns with off and the bare underlay", run: fastPaths, Apart: true},
 		{Name: "foreign", What: "pods of another network added and removed, among foreign routes and devices",
 			run: foreign, Apart: true},
+		{Name: "policy", What: "network policies: changes, connections and memory, beside kube-router's rules and none",
+			run: policies, Apart: true, Lab: true},
 		{Name: "cluster", What: "a thousand nodes at one etcd, and through its gRPC proxy", run: clusters, Apart: true},
 		{Name: "kube", What: "the Kubernetes API as lease store among thousands of Nodes, beside etcd and flannel",
 			run: kubes, Apart: true},

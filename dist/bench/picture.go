@@ -12,8 +12,15 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Picture draws what a start costs against the number of leases, as SVG.
+// HasPicture reports whether there is anything to draw.
+func (r *Report) HasPicture() bool { return len(r.Points)+len(r.Policies) > 0 }
+
+// Picture draws what a start costs against the number of leases, as SVG, or if that was not measured, connections
+// against the number of policies.
 func (r *Report) Picture(w io.Writer) error {
+	if len(r.Points) == 0 {
+		return r.policyPicture(w)
+	}
 	p := plot.New()
 	p.Title.Text = "Start until all entries are in the kernel"
 	p.X.Label.Text, p.Y.Label.Text = "leases", "milliseconds"

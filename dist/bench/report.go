@@ -30,12 +30,16 @@ type Figure struct {
 	Floor *Reference `json:"floor,omitempty"`
 	// Veth is what a pair of virtual interfaces without anything between them does, for data paths; nil: it was not measured.
 	Veth *Reference `json:"veth,omitempty"`
-	// Peer is the same of another daemon; nil: none was measured.
+	// Bare is the same without even what Floor has, for connections between pods; nil: it was not measured.
+	Bare *Reference `json:"bare,omitempty"`
+	// Peer is the same of another daemon, or by another's rules; nil: none was measured.
 	Peer *Reference `json:"peer,omitempty"`
 	// Limit is what Value may be at most; nil: the figure is only told.
 	Limit *float64 `json:"limit,omitempty"`
 	// LimitIs says where the limit comes from, if it is not just a number: "1.6 × the floor".
 	LimitIs string `json:"limit_is,omitempty"`
+	// Least is what Value has to be at least, where more is better; nil: see Limit.
+	Least *float64 `json:"least,omitempty"`
 	// Reached is whether the limit holds; nil for a figure that is only told.
 	Reached *bool `json:"reached,omitempty"`
 }
@@ -85,6 +89,16 @@ type Point struct {
 	Requests float64 `json:"etcd_requests"` // that etcd counted
 }
 
+// PolicyPoint is one setting in the picture of network policies: how many TCP connections a second one CPU makes.
+type PolicyPoint struct {
+	Policies   int     `json:"policies"`
+	Selecting  int     `json:"selecting"` // of them, the pod that is connected to
+	Where      string  `json:"where"`     // the pods are: on one node, on two nodes
+	Selvage    float64 `json:"selvage"`
+	KubeRouter float64 `json:"kube_router"` // by rules of its layout
+	None       float64 `json:"none"`        // without policies
+}
+
 // Phase is one thing that a simulated cluster went through.
 type Phase struct {
 	Name      string             `json:"name"`
@@ -112,8 +126,10 @@ type Report struct {
 	Figures []*Figure `json:"figures,omitempty"`
 	Points  []Point   `json:"points,omitempty"`
 	Phases  []Phase   `json:"phases,omitempty"`
-	Series  []*Series `json:"series,omitempty"`
-	Notes   []string  `json:"notes,omitempty"`
+	// Policies are the points of another picture.
+	Policies []PolicyPoint `json:"policies,omitempty"`
+	Series   []*Series     `json:"series,omitempty"`
+	Notes    []string      `json:"notes,omitempty"`
 }
 
 // add takes in a figure of selvaged's and judges it.
@@ -123,6 +139,10 @@ func (r *Report) add(f Figure) {
 	}
 	if f.Limit != nil {
 		reached := f.Value <= *f.Limit
+		f.Reached = &reached
+	}
+	if f.Least != nil {
+		reached := f.Value >= *f.Least
 		f.Reached = &reached
 	}
 	r.Figures = append(r.Figures, &f)
@@ -196,7 +216,11 @@ func (r *Report) Table(w io.Writer) error {
 func (f *Figure) row() string {
 	limit, reached, floor, peer := "", "", "", ""
 	if f.Reached != nil {
-		limit, reached = "≤ "+number(*f.Limit), "yes"
+		if limit, reached = "", "yes"; f.Limit != nil {
+			limit = "≤ " + number(*f.Limit)
+		} else {
+			limit = "≥ " + number(*f.Least)
+		}
 		if f.LimitIs != "" {
 			limit += " (" + f.LimitIs + ")"
 		}
@@ -210,8 +234,14 @@ func (f *Figure) row() string {
 	if f.Veth != nil {
 		floor += ", " + f.Veth.String()
 	}
+	if f.Bare != nil {
+		floor += ", " + f.Bare.String()
+	}
 	if f.Peer != nil {
 		peer = number(f.Peer.Value)
+		if len(f.Peer.Ratios) > 0 {
+			peer = f.Peer.String()
+		}
 	}
 	return fmt.Sprintf("%s\t%s %s\t%s\t%s\t%s\t%s", f.What, number(f.Value), f.Unit, floor, limit, reached, peer)
 }
@@ -266,6 +296,9 @@ func (r *Report) Benchmarks(w io.Writer) error {
 		}
 		if f.Veth != nil {
 			each("veth", f.Veth.Samples, f.Veth.Value)
+		}
+		if f.Bare != nil {
+			each("bare", f.Bare.Samples, f.Bare.Value)
 		}
 		if f.Peer != nil {
 			each("peer", f.Peer.Samples, f.Peer.Value)

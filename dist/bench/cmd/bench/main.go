@@ -7,6 +7,7 @@
 //	bench --only fastpath           the fast path on, in turns with off and the bare underlay
 //	bench --only foreign            pods of another network, among 100,000 foreign routes
 //	bench --only kube               the Kubernetes API as lease store among 5,000 Nodes, beside etcd and bin/flanneld
+//	bench --only policy             network policies, beside rules as kube-router's and a node without any
 //	bench --only soak --soak 1m     leases, pods and faults come and go: does anything grow
 //	bench --only fleet              50 nodes among 5,000 leases
 //	bench --peer flanneld           another daemon beside it, one that takes flannel's flags
@@ -93,7 +94,7 @@ func inside(f flags, stdout, stderr io.Writer) (reached bool, err error) {
 		path  string
 		write func(io.Writer) error
 		skip  bool
-	}{{f.json, report.JSON, false}, {f.text, report.Benchmarks, false}, {f.picture, report.Picture, len(report.Points) == 0}} {
+	}{{f.json, report.JSON, false}, {f.text, report.Benchmarks, false}, {f.picture, report.Picture, !report.HasPicture()}} {
 		if out.path == "" || out.skip {
 			continue
 		}
@@ -125,7 +126,8 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.SortFlags = false
 	set.SetOutput(w)
 	set.StringSliceVar(&o.Only, "only", nil,
-		"parts to measure, see --list (default all but settings, fastpath, foreign, cluster, kube, soak and fleet)")
+		"parts to measure, see --list (default all but settings, fastpath, foreign, policy, cluster, kube, soak and "+
+			"fleet)")
 	set.BoolVar(&f.list, "list", false, "list the parts and end")
 	set.IntVar(&o.Rounds, "rounds", 5, "how often what takes a second or more is measured; the median is judged")
 	set.IntVar(&o.Changes, "changes", 500, "how often a lease is added, changed and removed")
@@ -137,6 +139,13 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.IntVar(&o.KubeNodes, "kube-nodes", 5000, "how many Nodes the part kube has")
 	set.IntVar(&o.KubeAdded, "kube-added", 100, "how many it adds one by one")
 	set.DurationVar(&o.KubeRest, "kube-rest", time.Minute, "how long it observes each daemon at rest")
+	set.IntVar(&o.PolicyPods, "policy-pods", 10000, "how many pods the large cluster of the part policy has")
+	set.IntVar(&o.Policies, "policies", 1000, "how many policies it has, and connections are judged by")
+	set.IntVar(&o.PolicyChanges, "policy-changes", 200, "how often each kind of change is made")
+	set.IntVar(&o.PolicyTurns, "policy-turns", 15, "how often connections are measured in each setting")
+	set.DurationVar(&o.PolicyTurn, "policy-turn", 200*time.Millisecond, "for how long at a time")
+	set.StringSliceVar(&o.PolicyParts, "policy-parts", nil,
+		"what of the part policy to measure: "+strings.Join(bench.PolicyParts(), ", ")+" (default all)")
 	set.DurationVar(&o.Soak, "soak", 10*time.Minute, "how long the part soak goes on")
 	set.StringVar(&store, "store", string(subnet.StoreEtcd),
 		"of the leases of the part soak: etcd, or kubernetes, which is a stand-in for its API server")
@@ -200,6 +209,18 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	}
 	if o.KubeRest <= 0 {
 		return f, errors.New("--kube-rest: want more than 0")
+	}
+	if o.PolicyPods < 500 || o.PolicyPods > bench.MaxPolicyPods || o.Policies < 100 || o.Policies > bench.MaxPolicies {
+		return f, fmt.Errorf("--policy-pods=%d, --policies=%d: want 500 to %d, and 100 to %d",
+			o.PolicyPods, o.Policies, bench.MaxPolicyPods, bench.MaxPolicies)
+	}
+	if o.PolicyChanges < 1 || o.PolicyTurns < 1 || o.PolicyTurn <= 0 {
+		return f, errors.New("--policy-changes, --policy-turns and --policy-turn: want more than 0")
+	}
+	for _, name := range o.PolicyParts {
+		if !slices.Contains(bench.PolicyParts(), name) {
+			return f, fmt.Errorf("--policy-parts: there is no %q; there are %s", name, strings.Join(bench.PolicyParts(), ", "))
+		}
 	}
 	for _, n := range o.Sizes {
 		if n < 1 || n > bench.MaxLeases {
