@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -95,7 +96,9 @@ func policyPackets(ctx context.Context, b *bench) (err error) {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
-	b.report.note("Connections are made, and datagrams sent there and back, by one thread for both ends. Each node has %d "+
+	b.report.note("Connections are made, and all is sent, by one thread for both ends, "+
+		"and the nodes take turns with each connection, datagram and piece of 60 kB. Of a turn the median counts: new connections a "+
+		"second are those of one CPU. Each node has %d "+
 		"more pods, of which only the API and the rules know. \"no policies\" is the same daemon on a node whose pods no policy "+
 		"selects, with bridge-nf-call-iptables = 1 as kubeadm wants it; on a bare bridge that is 0.", otherPods)
 	return nil
@@ -207,7 +210,7 @@ func (p *policyPaths) set(ctx context.Context, before, s policySetting) error {
 	n, k := p.nodes[bySelvage], p.nodes[byKubeRouter]
 	rules := kubeRouter{pods: append([]netip.Addr{k.server, k.ways[0].from.addr}, k.others...), port: testPort}
 	for i := range s.policies {
-		group, other := i%peerGroups, (i-s.selecting+otherPods)%otherPods
+		group, other := i%peerGroups, max(0, i-s.selecting)%otherPods
 		from := []object{{"podSelector": matching("peer", fmt.Sprint(group))}}
 		subject, policy := matching("other", fmt.Sprintf("%d-%d", bySelvage, other)), ingressPolicy{name: s.name(i)}
 		policy.peers, policy.subjects = p.peers[group], []netip.Addr{k.others[other]}
@@ -238,42 +241,52 @@ func (p *policyPaths) set(ctx context.Context, before, s policySetting) error {
 	})
 }
 
-// turn measures one way of each node. Each node is the first in turn.
-func (p *policyPaths) turn(ctx context.Context, number, way int, throughput bool, into []samples) error {
-	for i := range p.nodes {
-		i = (i + number) % len(p.nodes)
-		n, s := p.nodes[i], &into[i]
+// turn measures one way of each node, all of them at the same time.
+func (p *policyPaths) turn(number int, into []samples) error {
+	ways := p.ways(number)
+	for _, n := range p.nodes {
 		if err := n.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
 			return fmt.Errorf("%s: forget connections: %w", n.what, err)
 		}
-		rate, err := n.ways[way].connects(p.bench.PolicyTurn)
+	}
+	for _, x := range []struct {
+		metric
+		run func([]way, time.Duration) ([][]float64, error)
+		of  func(microseconds float64) float64
+	}{
+		{metric{"Connect", "new TCP connections", "/s"}, connects, func(t float64) float64 { return 1e6 / t }},
+		{metric{"RoundTrip", "UDP there and back", "µs"}, datagrams, func(t float64) float64 { return t }},
+		{metric{"Throughput", "one TCP flow", "Gbit/s"}, transfers, func(t float64) float64 { return 8e-3 * piece / t }},
+	} {
+		took, err := x.run(ways, p.bench.PolicyTurn)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", x.what, err)
 		}
-		s.add(metric{"Connect", "new TCP connections", "/s"}, rate)
-		took, err := n.ways[way].roundTrips()
-		if err != nil {
-			return err
-		}
-		s.add(metric{"RoundTrip", "UDP there and back, p50", "µs"}, quantile(0.5, took))
-		if throughput {
-			t, err := n.ways[way].iperf(ctx, load{"tcp", 1})
-			if err != nil {
-				return err
-			}
-			s.add(metric{"Throughput", "TCP, one flow", "Gbit/s"}, t.Bits/1e9)
+		for i := range p.nodes {
+			into[i].add(x.metric, x.of(median(took[i])))
 		}
 	}
 	return nil
+}
+
+// ways are those of a number of all nodes.
+func (p *policyPaths) ways(number int) (all []way) {
+	for _, n := range p.nodes {
+		all = append(all, n.ways[number])
+	}
+	return all
 }
 
 // measure measures all ways in turns.
 func (p *policyPaths) measure(ctx context.Context, s policySetting) error {
 	for i, where := range []string{"one node", "two nodes"} {
 		all := make([]samples, len(p.nodes))
-		for number := range p.bench.PolicyTurns {
-			if err := p.turn(ctx, number, i, s.policies == p.bench.Policies && s.selecting != s.policies/100, all); err != nil {
+		for range p.bench.PolicyTurns {
+			if err := p.turn(i, all); err != nil {
 				return fmt.Errorf("%s: %w", where, err)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 		}
 		p.tell(s, where, all)

@@ -16,6 +16,7 @@ func (p *policyPaths) tell(s policySetting, where string, all []samples) {
 		f := Figure{Name: "Policy" + m.name + "/" + of, What: s.String() + ", " + where + ": " + m.what, Unit: m.unit,
 			Samples: own, Floor: beside(withoutPolicies), Bare: beside(bare), Peer: beside(byKubeRouter)}
 		r.add(f)
+		p.bench.step("    %s, %s: %s %s, %s; %s; %s", where, m.what, number(median(own)), m.unit, f.Floor, f.Bare, f.Peer)
 		least := 0.0
 		switch m.name {
 		case "Connect":
@@ -24,7 +25,9 @@ func (p *policyPaths) tell(s policySetting, where string, all []samples) {
 				least = connectLeast
 			}
 		case "Throughput":
-			least = throughputLeast
+			if s.policies == p.bench.Policies {
+				least = throughputLeast
+			}
 		}
 		if least > 0 {
 			r.add(Figure{Name: "Policy" + m.name + "Part/" + of, What: f.What + ", of that without policies", Unit: "×",

@@ -143,7 +143,7 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.IntVar(&o.Policies, "policies", 1000, "how many policies it has, and connections are judged by")
 	set.IntVar(&o.PolicyChanges, "policy-changes", 200, "how often each kind of change is made")
 	set.IntVar(&o.PolicyTurns, "policy-turns", 15, "how often connections are measured in each setting")
-	set.DurationVar(&o.PolicyTurn, "policy-turn", 200*time.Millisecond, "for how long at a time")
+	set.DurationVar(&o.PolicyTurn, "policy-turn", 150*time.Millisecond, "for how long at a time")
 	set.StringSliceVar(&o.PolicyParts, "policy-parts", nil,
 		"what of the part policy to measure: "+strings.Join(bench.PolicyParts(), ", ")+" (default all)")
 	set.DurationVar(&o.Soak, "soak", 10*time.Minute, "how long the part soak goes on")
