@@ -32,14 +32,19 @@ const sourcesPriority = -300
 // Sources returns the table, of family bridge, that drops what a pod sends from an address that is not its own:
 //
 //	prerouting, priority -300
+//	  IPv4: the source is the pod's: accept
 //	  not from a pod's port: accept
 //	  ARP: the sender's address is the pod's, or 0.0.0.0 (a probe): accept
-//	  IPv4: the source is the pod's, or 0.0.0.0 to the port of DHCP: accept
+//	  IPv4: the source is 0.0.0.0, to the port of DHCP: accept
 //	  IPv6: a neighbour advertisement of an address that is neither the pod's nor link-local: drop
 //	  IPv6: the source is the pod's or link-local, or :: in a neighbour or multicast listener message: accept
 //	  drop
 //	forward
+//	  not IPv6: accept
 //	  between two pods' ports, from a link-local source, other than neighbour and multicast listener messages: drop
+//
+// Each packet between two pods of one bridge passes both chains, whether or not its connection is known. So what nearly
+// all packets are comes first: together that saves a third of what the table costs them.
 //
 // Other protocols than these are dropped too: what has a VLAN tag, or is PPPoE, passes the bridge unjudged.
 // Link-local addresses are not in the API, so that no policy can judge what pods of one bridge send from them.
@@ -135,6 +140,11 @@ func ethertype(t uint16) []expr.Any {
 		nft.Equals(binary.BigEndian.AppendUint16(nil, t)...)}
 }
 
+func notEthertype(t uint16) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binary.BigEndian.AppendUint16(nil, t)}}
+}
+
 // fromPort matches packets from a pod's port, toPort those to one.
 func fromPort(not bool) []expr.Any { return onPort(expr.MetaKeyIIFNAME, not) }
 func toPort() []expr.Any           { return onPort(expr.MetaKeyOIFNAME, false) }
@@ -160,10 +170,10 @@ func (o Options) prerouting() []nft.Rule {
 	arp, four, six := ethertype(unix.ETH_P_ARP), ethertype(unix.ETH_P_IP), ethertype(unix.ETH_P_IPV6)
 	sender := func(register uint32) expr.Any { return address(arpSender, nftables.TypeIPAddr, register) }
 	rules := []nft.Rule{
+		accept("IPv4, the pod's address", four, own(subnet.IPv4, source(subnet.IPv4))),
 		accept("not from a pod", fromPort(true)),
 		accept("ARP, the pod's address", arp, own(subnet.IPv4, sender)),
 		accept("ARP, a probe", arp, is(sender, 0, 0, 0, 0)),
-		accept("IPv4, the pod's address", four, own(subnet.IPv4, source(subnet.IPv4))),
 		accept("DHCP", four, is(source(subnet.IPv4), 0, 0, 0, 0), protocol(policy.UDP),
 			ports(policy.PortRange{First: dhcpServer, Last: dhcpServer})),
 		{Comment: "neighbour advertisement", Exprs: slices.Concat(six, protocol(policy.ICMPv6), icmpType(), []expr.Any{
@@ -194,7 +204,8 @@ func (o Options) advertised() []nft.Rule {
 }
 
 // betweenPods returns the rules for packets from one pod's port to another's.
-func (o Options) betweenPods() (rules []nft.Rule) {
+func (o Options) betweenPods() []nft.Rule {
+	rules := []nft.Rule{accept("not IPv6", notEthertype(unix.ETH_P_IPV6))}
 	for _, m := range messages() {
 		rules = append(rules, accept("IPv6, neighbour and multicast listener messages", m))
 	}
