@@ -23,14 +23,30 @@ type actualSet struct {
 	definition definition
 	elements   []Element // in normal form; not of external sets
 	equal      []Element // a list that was found to be the same
+	// list has, or had, the elements, at a version; nil: the elements are above.
+	list    *List
+	version uint64
 }
 
-// known reports whether the set is known to have exactly these elements.
-func (s *actualSet) known(list []Element) bool {
-	if len(list) == 0 {
+// known reports whether the set is known to have exactly the desired elements.
+func (s *actualSet) known(want Set) bool {
+	switch {
+	case want.List != nil:
+		return s.list == want.List && s.version == want.List.version
+	case s.list != nil:
+		return false
+	case len(want.Elements) == 0:
 		return len(s.elements) == 0
 	}
-	return identical(list, s.equal)
+	return identical(want.Elements, s.equal)
+}
+
+// set notes that the set has the desired elements; normal are those of a set without a List, in normal form.
+func (s *actualSet) set(want Set, normal []Element) {
+	s.elements, s.equal, s.list = normal, want.Elements, want.List
+	if s.list != nil {
+		s.elements, s.equal, s.version = nil, nil, s.list.version
+	}
 }
 
 // actualChain is a chain in the kernel.
@@ -67,8 +83,10 @@ func (a *actual) apply(p plan) {
 		a.sets[s.Name] = &actualSet{definition: s.definition()}
 	}
 	for _, s := range p.changed {
-		x := a.sets[s.set.Name]
-		x.elements, x.equal = s.elements, s.set.Elements
+		a.sets[s.set.Name].set(s.set, s.elements)
+		if s.set.List != nil {
+			s.set.List.forget()
+		}
 	}
 	for _, c := range p.rules {
 		a.chains[c.Name].set = c.Rules

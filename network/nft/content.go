@@ -29,6 +29,7 @@ type Set struct {
 	Verdicts bool      // the elements have verdicts: see [Element.Verdict] and [Family.SwitchFrom]
 	External bool      // the caller manages the elements, see [Table.Change]
 	Elements []Element // unless External
+	List     *List     // takes the place of Elements, for a set that changes often; nil: Elements count
 }
 
 // Chain is a chain with the policy accept. Hook is nil for a chain that is called by another chain.

@@ -89,7 +89,8 @@ func (m *Mirror) Resync() {
 //
 // Its time depends on the number of sets and chains, and on the size of those that differ from the last Ensure.
 // Ensure keeps the lists of elements and rules, so the caller must not change them; a list that is passed again is
-// recognized by its address, without a look at its items. Elements that are sorted by their keys need not be copied.
+// recognized by its address, without a look at its items. Elements that are sorted by their keys need not be copied. Of a
+// [List], only what has changed counts.
 func (m *Mirror) Ensure(want Content) (changed bool, err error) {
 	var known *actual
 	read := func() (have *actual, err error) {
@@ -122,7 +123,7 @@ func (m *Mirror) read(want Content) (known *actual, err error) {
 		}
 		for name, x := range shape.sets {
 			if k := known.sets[name]; k != nil && k.definition == x.definition && !s.values[name] {
-				x.elements, x.equal = k.elements, k.equal
+				x.elements, x.equal, x.list, x.version = k.elements, k.equal, k.list, k.version
 			} else {
 				s.values[name] = true
 			}

@@ -106,7 +106,7 @@ func (p *plan) compare(want Content, have *actual, replaced bool) (replaces bool
 			replaces = replaces || h.definition != s.definition()
 			p.removeSet(s.Name, h)
 			p.newSet(s)
-		case !s.External && !h.known(s.Elements):
+		case !s.External && !h.known(s):
 			p.changeSet(s, h)
 		}
 	}
@@ -134,7 +134,7 @@ func extra[A, W any](have map[string]A, want []W, name func(W) string) (names []
 
 func (p *plan) newSet(s Set) {
 	p.newSets = append(p.newSets, s)
-	if list := normal(s.Elements); !s.External && len(list) > 0 {
+	if list := normal(s.elements()); !s.External && (len(list) > 0 || s.List != nil) {
 		p.add = append(p.add, elementChange{s, list})
 		p.changed = append(p.changed, elementChange{s, list})
 	}
@@ -142,11 +142,13 @@ func (p *plan) newSet(s Set) {
 
 // changeSet changes the elements of a set to the desired ones.
 func (p *plan) changeSet(s Set, h *actualSet) {
-	list := normal(s.Elements)
-	add, remove := difference(list, h.elements)
+	list, add, remove, known := h.difference(s)
 	switch {
+	case !known:
+		p.empty = append(p.empty, s.Name)
+		add = list
 	case len(add)+len(remove) == 0:
-		h.equal = s.Elements
+		h.set(s, list)
 		return
 	case s.Interval && !s.ranges():
 		// A range may begin or end inside of another one, which the kernel rejects even if that one is removed in the
@@ -160,6 +162,21 @@ func (p *plan) changeSet(s Set, h *actualSet) {
 		p.add = append(p.add, elementChange{s, add})
 	}
 	p.changed = append(p.changed, elementChange{s, list})
+}
+
+// difference returns the desired elements of a set in normal form, and what has to be added and removed. known is false if
+// the elements that the set has are not known.
+func (s *actualSet) difference(want Set) (list, add, remove []Element, known bool) {
+	if want.List != nil && want.List == s.list {
+		add, remove, known = want.List.since(s.version)
+		return want.List.elements, add, remove, known
+	}
+	list = normal(want.elements())
+	if s.list != nil {
+		return list, nil, nil, false
+	}
+	add, remove = difference(list, s.elements)
+	return list, add, remove, true
 }
 
 // removeSet deletes a set. The elements of a map refer to chains, and are deleted before.

@@ -124,7 +124,7 @@ func (t *Table) readElements(have *actual, want Content, which func(set string) 
 		if err != nil {
 			return err
 		}
-		x.elements, x.equal = normal(list), nil
+		x.elements, x.equal, x.list = normal(list), nil, nil
 	}
 	return nil
 }

@@ -74,7 +74,7 @@ func (r *Ruleset) concerned(c policy.Changes) (all []netip.Addr) {
 	}
 	for _, f := range subnet.Families() {
 		for _, d := range policy.Directions() {
-			for _, e := range r.sets[policy.DispatchName(d, f)].Elements {
+			for _, e := range r.sets[policy.DispatchName(d, f)].List.Elements() {
 				if changed[e.Verdict.Chain] {
 					all = append(all, keyAddress(e))
 				}

@@ -44,7 +44,7 @@ func New(o Options) *Ruleset {
 // Empty reports whether no policy selects a pod of this node. Then no table is needed.
 func (r *Ruleset) Empty() bool { return len(r.chains) == 0 }
 
-// Apply applies what a compiler changed. Its cost depends on the size of the sets and chains that change. It returns
+// Apply applies what a compiler changed. Its cost depends on what changes in sets, and on the size of chains. It returns
 // the addresses whose connections may have been allowed before and be denied now, in any order, some several times.
 func (r *Ruleset) Apply(c policy.Changes) (concerned []netip.Addr) {
 	concerned = r.concerned(c)
@@ -59,7 +59,13 @@ func (r *Ruleset) Apply(c policy.Changes) (concerned []netip.Addr) {
 			set = newSet(s.Set)
 			r.names[0] = nil
 		}
-		set.Elements = merge(set.Elements, elements(s.Set, s.Add), elements(s.Set, s.Remove))
+		add, remove := elements(s.Set, s.Add), elements(s.Set, s.Remove)
+		switch {
+		case set.List != nil:
+			set.List.Change(add, remove)
+		case s.Created: // a set of ranges never changes
+			set.Elements = add
+		}
 		r.sets[name] = set
 	}
 	for name, ch := range c.Chains {
@@ -79,8 +85,8 @@ func (r *Ruleset) Apply(c policy.Changes) (concerned []netip.Addr) {
 	return concerned
 }
 
-// Content returns the table. Lists of elements and rules that have not changed are the same ones in memory as before,
-// by which [nft.Mirror] recognizes them.
+// Content returns the table. Lists of rules that have not changed are the same ones in memory as before, by which
+// [nft.Mirror] recognizes them. Those of elements are changed by the next Apply.
 func (r *Ruleset) Content() nft.Content {
 	if r.names[0] == nil {
 		r.names[0] = slices.Sorted(maps.Keys(r.sets))
@@ -105,6 +111,9 @@ func (r *Ruleset) Content() nft.Content {
 func (r *Ruleset) Size() (sets, elements, chains int) {
 	for _, s := range r.sets {
 		elements += len(s.Elements)
+		if s.List != nil {
+			elements += len(s.List.Elements())
+		}
 	}
 	return len(r.sets), elements, len(r.chains)
 }
@@ -112,11 +121,11 @@ func (r *Ruleset) Size() (sets, elements, chains int) {
 // newSet returns an empty set.
 func newSet(s policy.Set) nft.Set {
 	f := nft.Families()[s.Family]
-	x := nft.Set{Name: s.Name, Key: f.Key, Comment: s.Comment}
+	x := nft.Set{Name: s.Name, Key: f.Key, Comment: s.Comment, List: &nft.List{}}
 	switch s.Type {
 	case policy.Addresses:
 	case policy.Ranges:
-		x.Interval = true
+		x.Interval, x.List = true, nil
 	case policy.Endpoints:
 		x.Key = f.KeyWithPort()
 	case policy.Loops:
@@ -161,36 +170,6 @@ func endpoint(a netip.Addr, p policy.Protocol, port uint16) string {
 }
 
 func compare(a, b nft.Element) int { return strings.Compare(a.Key, b.Key) }
-
-// merge returns a list without some elements and with others, all in the order of their keys. It copies the list, since
-// a mirror keeps it. The other lists are short, and what lies between their keys is copied at once.
-func merge(have, add, remove []nft.Element) []nft.Element {
-	if len(add)+len(remove) == 0 {
-		return have
-	}
-	merged := make([]nft.Element, 0, max(0, len(have)+len(add)-len(remove)))
-	for len(add)+len(remove) > 0 {
-		var next nft.Element
-		if len(remove) == 0 || len(add) > 0 && compare(add[0], remove[0]) < 0 {
-			next = add[0]
-		} else {
-			next = remove[0]
-		}
-		i, found := slices.BinarySearchFunc(have, next, compare)
-		merged = append(merged, have[:i]...)
-		if have = have[i:]; found {
-			have = have[1:]
-		}
-		if len(remove) > 0 && compare(remove[0], next) == 0 {
-			remove = remove[1:]
-		}
-		if len(add) > 0 && compare(add[0], next) == 0 {
-			merged = append(merged, add[0])
-			add = add[1:]
-		}
-	}
-	return append(merged, have...)
-}
 
 // Names of chains that no policy's chain has: those of package policy have a slash or an underscore.
 const (
