@@ -23,7 +23,7 @@ func CutSet(f subnet.Family) string { return "cut-" + nft.Families()[f].Name }
 // deleted from connection tracking, because policies deny it by now: the next answer would begin a connection in the
 // other direction, which may be allowed, and with it all packets of the deleted one.
 func (r *Ruleset) Cut(flows []Flow) {
-	r.cuts = [2][]nft.Element{}
+	r.cuts, r.content = [2][]nft.Element{}, nil
 	number := func(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
 	for _, f := range flows {
 		family := subnet.FamilyOf(f.Source.Addr())

@@ -31,6 +31,7 @@ type Ruleset struct {
 	calls   map[string][]string // which chains a chain jumps to
 	denies  map[string][]string // which sets a chain looks up to do anything but allow
 	cuts    [2][]nft.Element    // by family
+	content *nft.Content        // that was returned last; nil: it has changed other than in elements of lists
 }
 
 // New returns the ruleset of an empty table.
@@ -48,16 +49,19 @@ func (r *Ruleset) Empty() bool { return len(r.chains) == 0 }
 // the addresses whose connections may have been allowed before and be denied now, in any order, some several times.
 func (r *Ruleset) Apply(c policy.Changes) (concerned []netip.Addr) {
 	concerned = r.concerned(c)
+	if len(c.Chains) > 0 {
+		r.content = nil
+	}
 	for name, s := range c.Sets {
 		if s.Removed {
 			delete(r.sets, name)
-			r.names[0] = nil
+			r.names[0], r.content = nil, nil
 			continue
 		}
 		set := r.sets[name]
 		if s.Created {
 			set = newSet(s.Set)
-			r.names[0] = nil
+			r.names[0], r.content = nil, nil
 		}
 		add, remove := elements(s.Set, s.Add), elements(s.Set, s.Remove)
 		switch {
@@ -88,6 +92,14 @@ func (r *Ruleset) Apply(c policy.Changes) (concerned []netip.Addr) {
 // Content returns the table. Lists of rules that have not changed are the same ones in memory as before, by which
 // [nft.Mirror] recognizes them. Those of elements are changed by the next Apply.
 func (r *Ruleset) Content() nft.Content {
+	if r.content == nil {
+		c := r.assemble()
+		r.content = &c
+	}
+	return *r.content
+}
+
+func (r *Ruleset) assemble() nft.Content {
 	if r.names[0] == nil {
 		r.names[0] = slices.Sorted(maps.Keys(r.sets))
 	}
