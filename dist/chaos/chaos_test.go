@@ -55,7 +55,7 @@ func newSuite(t *testing.T, o Options) *Suite {
 // run does a fault and fails if anything is wrong after it. How long it took is not judged.
 func run(t *testing.T, s *Suite, c Case) {
 	t.Helper()
-	c.Traffic = c.Fault.NoLoss
+	c.Traffic = c.Fault.NoLoss || c.Fault.Class == Policies
 	o, err := s.Run(testctx.New(t), c)
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +72,9 @@ func run(t *testing.T, s *Suite, c Case) {
 func runAll(t *testing.T, s *Suite, whileStopped ...string) {
 	for i, f := range s.options.Faults() {
 		if f.Class == OwnSide && (s.options.NFTables || !slices.Contains(ownSideTested(), f.Name)) {
+			continue
+		}
+		if s.options.Policies && !slices.Contains(policiesTested(), f.Name) {
 			continue
 		}
 		turns := s.Turns(f)
@@ -96,6 +99,17 @@ func ownSideTested() []string {
 	return []string{
 		"own side: bridge deleted", "own side: port moved to another bridge", "own side: bridge's address flushed", "own side: connected route deleted",
 		"own side: pod's default route removed in the pod", "own side: blackhole in the own subnet",
+	}
+}
+
+// policiesTested are those faults of network policies that are done here, one for each table, each direction in which it can be wrong,
+// and each end of the daemon. The tests of network/enforce have more, and make chaos all.
+func policiesTested() []string {
+	return []string{
+		"policies: table deleted", "policies: a foreign accept in front", "policies: base chains' policy is drop",
+		"policies: peers removed from their sets", "policies: a pod put among the peers", "policies: pods removed from the verdict maps",
+		"policies: closed: another's table of that name", "policies: sources: ports removed", "policies: bridge-nf-call off",
+		"policies: daemon killed, started again", "policies: daemon stopped, started again",
 	}
 }
 
@@ -164,6 +178,15 @@ func TestNFTables(t *testing.T) {
 	runAll(t, newSuite(t, Options{NFTables: true}), "table selvage: deleted", "table selvage: a rule put before ours", "table selvage: an element of each set deleted")
 }
 
+// TestPolicies does the faults of network policies, while connections are begun that are denied and such that are allowed: those
+// that a fault does not concern are never let in, and never lost, and those that a fault let in end with its repair.
+func TestPolicies(t *testing.T) {
+	// With one connection after the other in a tenth of the usual number, a busy machine has room for all in its queues.
+	runAll(t, newSuite(t, Options{Policies: true, PolicyEvery: 40 * time.Millisecond}),
+		"policies: table deleted", "policies: a pod put among the peers", "policies: sources: ports removed",
+		"policies: bridge-nf-call off")
+}
+
 // TestDirect does some of what can happen to routes out of the uplink, with either store: a node's lease changes with
 // its uplink.
 func TestDirect(t *testing.T) {
@@ -184,7 +207,7 @@ func TestDirect(t *testing.T) {
 }
 
 func TestWalk(t *testing.T) {
-	s := newSuite(t, Options{})
+	s := newSuite(t, Options{Policies: true})
 	const most = 12
 	seed, steps := rand.Uint64(), 0
 	err := s.Walk(testctx.New(t), seed, func() bool { return steps < most }, func(o Outcome) {

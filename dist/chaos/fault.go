@@ -19,15 +19,17 @@ const (
 	Rules   Class = "rules"    // the packet filter and the forwarding sysctl
 	OwnSide Class = "own side" // what a node's own pods depend on
 	Daemon  Class = "daemon"
+	// Policies are what enforces network policies.
+	Policies Class = "policies"
 )
 
 // classes are all of them, in the order in which they are summed up.
-func classes() []Class { return []Class{Entries, Device, OwnSide, Uplink, Rules, Daemon} }
+func classes() []Class { return []Class{Entries, Device, OwnSide, Uplink, Rules, Policies, Daemon} }
 
 // Bound is how long the median and the slowest repair of a class may take; 0: as long as they like, short of failing.
 func (c Class) Bound() (median, worst time.Duration) {
 	switch c {
-	case Entries, Device, OwnSide:
+	case Entries, Device, OwnSide, Policies:
 		return 50 * time.Millisecond, 200 * time.Millisecond
 	case Rules:
 		return 0, 2 * time.Second
@@ -66,6 +68,9 @@ type Fault struct {
 	Unbroken bool
 	// NoLoss: not one datagram between pods may be lost.
 	NoLoss bool
+	// Opens, Loses: packets that policies deny may pass, those that they allow may be lost, until it is repaired. Otherwise
+	// none may, in the class [Policies].
+	Opens, Loses bool
 	// Bound replaces the class's upper bound.
 	Bound time.Duration
 	// PerFamily: it is for each family of the overlay. With two there are twice as many entries, and after some faults the daemon
@@ -89,6 +94,7 @@ type target struct {
 	logged   int64          // size of the daemon's log before the fault
 	saved    [2]string      // what iptables-save printed before the fault, if it is one that flushes; by family
 	noted    any            // what a fault keeps from Inject to Meanwhile
+	fault    time.Time      // when it was begun
 	start    time.Time      // of the fault, or of its end
 	since    [2]time.Time   // when that came to a family, if later: see eachFamily and counts
 	remarks  []string       // what the fault found out beside the time
@@ -102,19 +108,37 @@ func (t *target) counts() {
 	}
 }
 
+// from is when the fault was done, in the first of its families.
+func (t *target) from(families []subnet.Family) time.Time {
+	from := time.Time{}
+	for _, f := range families {
+		if at := t.since[f]; from.IsZero() || at.Before(from) {
+			from = at
+		}
+	}
+	if from.Before(t.start) {
+		return t.start
+	}
+	return from
+}
+
 // Faults lists the faults for a suite with these options.
 func (o Options) Faults() []Fault {
+	var policies []Fault
+	if o.Policies {
+		policies = policyFaults()
+	}
 	switch {
 	case o.Legacy:
 		return legacyFaults()
 	case o.NFTables:
-		return nftablesFaults()
+		return append(nftablesFaults(), policies...)
 	case o.Backend == Direct || o.Backend == HostGW:
 		return directFaults(o.Backend)
 	case o.Leases > 0:
 		return manyLeasesFaults()
 	default:
-		return allFaults()
+		return append(allFaults(), policies...)
 	}
 }
 

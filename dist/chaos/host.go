@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/subnet"
@@ -26,12 +28,18 @@ type host struct {
 	netns    *os.File
 	patience time.Duration // see Options
 	pods     []*lab.Pod
+	policed  policed
 	uplink   uplink // as it was made
 
 	plan   plan
 	others []string // the dump of foreign things that is to stay
 	golden []string // selvage's rules as they were when all was well
 	own    ownSide  // as it was when all was well
+	// policies are the rules of network policies as they were when all was well; nil: none are enforced.
+	policies []string
+
+	netfilter map[int]*nl.SocketHandle // a socket of nf_tables in the node's network namespace
+	conntrack *netlink.Handle          // the same for connection tracking
 }
 
 func newHost(n *lab.Node, o Options) (*host, error) {
@@ -40,6 +48,14 @@ func newHost(n *lab.Node, o Options) (*host, error) {
 		if h.nl, err = newReader(); err != nil {
 			return err
 		}
+		if h.conntrack, err = netlink.NewHandle(unix.NETLINK_NETFILTER); err != nil {
+			return err
+		}
+		socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return err
+		}
+		h.netfilter = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}
 		h.netns, err = os.Open("/proc/thread-self/ns/net")
 		return err
 	})
@@ -51,6 +67,8 @@ func newHost(n *lab.Node, o Options) (*host, error) {
 
 func (h *host) close() {
 	h.nl.close()
+	h.conntrack.Close()
+	h.netfilter[unix.NETLINK_NETFILTER].Close()
 	h.netns.Close()
 }
 

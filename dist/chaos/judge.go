@@ -22,7 +22,11 @@ func (s *Suite) expectBroken(ctx context.Context, o *Outcome, targets []*target)
 		if err != nil {
 			return err
 		}
-		if tables == nil && around.none() && own.none() {
+		policies, err := t.checkPolicies()
+		if err != nil {
+			return err
+		}
+		if tables == nil && around.none() && own.none() && policies.none() {
 			o.Wrong = append(o.Wrong, t.Name()+": the fault broke nothing")
 		}
 	}
@@ -43,7 +47,11 @@ func (s *Suite) askStuck(ctx context.Context, o *Outcome) error {
 		if err != nil {
 			return err
 		}
-		if problems == nil && own.none() {
+		policies, err := h.checkPolicies()
+		if err != nil {
+			return err
+		}
+		if problems == nil && own.none() && policies.none() {
 			continue
 		}
 		stacks, err := h.stacks(ctx)
@@ -69,15 +77,49 @@ func (s *Suite) judge(o *Outcome) {
 	if bound > 0 && o.Where != Stopped && o.Took > bound {
 		o.Late = append(o.Late, fmt.Sprintf("took longer than %s", bound))
 	}
+	s.judgePolicies(o, bound)
 	for _, r := range o.Traffic {
 		switch {
 		case r.Lost == 0:
-		case o.Fault.NoLoss:
+		case o.Fault.NoLoss, o.Fault.Class == Policies && !o.Fault.Loses:
 			o.Wrong = append(o.Wrong, fmt.Sprintf("%d datagrams of %s were lost", r.Lost, r.Family))
 		case o.Fault.Families != nil && !slices.Contains(o.Families, r.Family):
 			o.Wrong = append(o.Wrong, fmt.Sprintf("%d datagrams of %s were lost, which was not broken", r.Lost, r.Family))
 		}
 	}
+}
+
+// judgePolicies judges what came of connections between pods that policies are about.
+func (s *Suite) judgePolicies(o *Outcome, bound time.Duration) {
+	p := o.Policies
+	if p == nil {
+		return
+	}
+	if p.Passed > 0 && !o.Fault.Opens {
+		o.Wrong = append(o.Wrong, fmt.Sprintf("%d packets passed that policies deny", p.Passed))
+	}
+	if p.Lost > 0 && !o.Fault.Loses {
+		o.Wrong = append(o.Wrong, fmt.Sprintf("%d packets were lost that policies allow", p.Lost))
+	}
+	if o.Where == Stopped {
+		return
+	}
+	if p.Passing > bound {
+		o.Late = append(o.Late, fmt.Sprintf("denied packets passed for longer than %s", bound))
+	}
+	if p.Losing > bound {
+		o.Late = append(o.Late, fmt.Sprintf("allowed packets were lost for longer than %s", bound))
+	}
+}
+
+// awaitCut waits until no connection is tracked on hosts that policies deny: one that began while a fault let it in goes
+// on until it is cut.
+func (s *Suite) awaitCut(ctx context.Context, o *Outcome, hosts []*host) error {
+	problems, err := s.await(ctx, hosts, s.tracked)
+	if len(problems) > 0 {
+		o.Wrong = append(o.Wrong, problems[:min(len(problems), longestDiff)]...)
+	}
+	return err
 }
 
 // aftermath looks at everything else.
@@ -107,8 +149,12 @@ func (s *Suite) whole(ctx context.Context) (problems []string, err error) {
 		if err != nil {
 			return nil, err
 		}
+		policies, err := h.checkPolicies()
+		if err != nil {
+			return nil, err
+		}
 		foreign, err := h.checkForeignWith(others)
-		return slices.Concat(tables, around.all(), own.all(), foreign), err
+		return slices.Concat(tables, around.all(), own.all(), policies.all(), foreign), err
 	})
 	if len(problems) > 0 {
 		problems = append([]string{fmt.Sprintf("after %s:", s.options.Patience)}, problems...)

@@ -34,6 +34,7 @@ type tally struct {
 	took       []time.Duration // while the daemon ran
 	sent, lost int
 	gap        time.Duration
+	policies   PolicyTraffic
 }
 
 func (t *tally) traffic(r lab.StreamReport) {
@@ -51,7 +52,7 @@ func (r *Report) Heading(format string, args ...any) {
 // Line prints an outcome and counts it, in each family that the fault was done in.
 func (r *Report) Line(o Outcome) {
 	r.print(o)
-	if o.Fault.Families == nil {
+	if o.Fault.Families == nil || o.Fault.Class == Policies { // connections of both families are made in any case
 		t := r.tally(kind{o.Fault.Class, ""})
 		t.add(o, o.Took)
 		for _, report := range o.Traffic {
@@ -74,6 +75,9 @@ func (r *Report) Line(o Outcome) {
 func (t *tally) add(o Outcome, took time.Duration) {
 	if o.Where != Stopped && o.Fault.Bound == 0 {
 		t.took = append(t.took, took)
+		if o.Policies != nil {
+			t.policies.add(*o.Policies)
+		}
 	}
 }
 
@@ -120,6 +124,9 @@ func (r *Report) print(o Outcome) {
 	}
 	for _, t := range o.Traffic {
 		fmt.Fprintf(&traffic, "  %s: %d sent, %d lost, gap %s", t.Family, t.Sent, t.Lost, short(t.Gap))
+	}
+	if o.Policies != nil {
+		fmt.Fprintf(&traffic, "  %s", o.Policies)
 	}
 	fmt.Fprintf(r.w, "  %-66s %-9s right after%-28s%s  %s\n", o.Fault.Name, o.Where, &took, &traffic, verdict)
 	for _, line := range slices.Concat(o.Wrong, o.Remarks) {
@@ -170,8 +177,12 @@ func (r *Report) Summary() bool {
 			verdict = "FAIL"
 			r.late++
 		}
-		fmt.Fprintf(r.w, "  %-8s %-5s%4d faults, right again after: median %8s%s, worst %8s%s; %d datagrams sent, %d lost, longest gap %s  %s\n",
-			k.class, k.family, len(t.took), short(m), allowed(median), short(w), allowed(worst), t.sent, t.lost, short(t.gap), verdict)
+		traffic := fmt.Sprintf("%d datagrams sent, %d lost, longest gap %s", t.sent, t.lost, short(t.gap))
+		if k.class == Policies {
+			traffic = t.policies.String()
+		}
+		fmt.Fprintf(r.w, "  %-8s %-5s%4d faults, right again after: median %8s%s, worst %8s%s; %s  %s\n",
+			k.class, k.family, len(t.took), short(m), allowed(median), short(w), allowed(worst), traffic, verdict)
 	}
 	if r.walked > 0 {
 		fmt.Fprintf(r.w, "  %d random faults; after each, all pods reached each other\n", r.walked)

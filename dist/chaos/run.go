@@ -40,10 +40,12 @@ type Outcome struct {
 	Took    time.Duration
 	By      [2]time.Duration
 	Traffic []lab.StreamReport // by family; nil if there was none
-	Remarks []string
-	Wrong   []string // what is not as it should be, and will not become so
-	Late    []string // bounds that were exceeded
-	Log     []string // what the daemons said
+	// Policies is what came of connections that policies are about; nil: none were made.
+	Policies *PolicyTraffic
+	Remarks  []string
+	Wrong    []string // what is not as it should be, and will not become so
+	Late     []string // bounds that were exceeded
+	Log      []string // what the daemons said
 }
 
 // Applies reports whether a fault makes sense there.
@@ -70,12 +72,26 @@ func (s *Suite) Run(ctx context.Context, c Case) (Outcome, error) {
 		targets[i] = &target{host: h, suite: s, families: c.Families, peer: s.lease(s.next(h)), logged: logged[h]}
 		targets[i].peers = slices.DeleteFunc(slices.Clone(s.leases), func(l subnet.Lease) bool { return l.NodeName == h.Name() })
 	}
+	var policies *policyStream
+	if c.Traffic && f.Class == Policies {
+		if policies, err = s.streamPolicies(ctx, hosts[0]); err != nil {
+			return o, err
+		}
+	}
 	stop := func() (wait func() error) { return func() error { return nil } }
 	if c.Traffic {
 		stop = s.stream(ctx, hosts[0], &o)
 	}
 	err = s.run(ctx, &o, targets)
+	if policies != nil && err == nil {
+		err = s.awaitCut(ctx, &o, hosts)
+	}
 	wait := stop()
+	if policies != nil {
+		err = errors.Join(err, policies.end())
+		traffic, wrong := policies.result(targets[0].fault, targets[0].from(o.Families))
+		o.Policies, o.Wrong = &traffic, append(o.Wrong, wrong...)
+	}
 	if err != nil {
 		err = errors.Join(err, wait())
 		return o, fmt.Errorf("%s (%s): %w", f.Name, c.place(), err)
@@ -116,6 +132,9 @@ func (s *Suite) run(ctx context.Context, o *Outcome, targets []*target) error {
 		return start
 	}
 	start := begin()
+	for _, t := range targets {
+		t.fault = start
+	}
 	if err := each(ctx, targets, f.Inject); err != nil {
 		return fmt.Errorf("inject: %w", err)
 	}
@@ -221,6 +240,9 @@ func (s *Suite) untilRight(ctx context.Context, o *Outcome, targets []*target, s
 		}
 		if err == nil && o.Fault.Class == OwnSide && problems.none() {
 			problems, err = h.checkOwnSide()
+		}
+		if err == nil && o.Fault.Class == Policies && problems.none() {
+			problems, err = h.checkPolicies()
 		}
 		right.note(problems, h == hosts[len(hosts)-1])
 		return problems.all(), err

@@ -20,6 +20,8 @@ const (
 	nodes = 3
 	// probeEvery is how often a datagram is sent while something is broken.
 	probeEvery = 2 * time.Millisecond
+	// policyEvery is how often connections are begun between pods that policies are about, of one pair and family.
+	policyEvery = 10 * time.Millisecond
 	// defaultPatience is that of [Options].
 	defaultPatience = 30 * time.Second
 )
@@ -33,12 +35,16 @@ type Options struct {
 	Pods     int              // on each node; default 2
 	Leases   int              // leases of nodes that do not exist, beside those of the three that do; default none
 	NFTables bool             // the daemons use nftables
-	Legacy   bool             // iptables is the legacy one, which notifies nobody: the daemons look every second
-	Stopped  time.Duration    // how long a daemon is stopped while entries could age; default a minute
-	Fight    time.Duration    // how long somebody fights a daemon for a route; default 10 s
-	Patience time.Duration    // how long anything may take that has no bound of its own; default 30 s
-	Args     []string         // appended to the daemons' arguments
-	Log      io.Writer        // gets a line for each step of the lab; default none
+	// Policies: the daemons enforce network policies, from a directory.
+	Policies bool
+	Legacy   bool          // iptables is the legacy one, which notifies nobody: the daemons look every second
+	Stopped  time.Duration // how long a daemon is stopped while entries could age; default a minute
+	Fight    time.Duration // how long somebody fights a daemon for a route; default 10 s
+	Patience time.Duration // how long anything may take that has no bound of its own; default 30 s
+	// PolicyEvery is how often a connection is begun over a path that policies are about; default 10 ms.
+	PolicyEvery time.Duration
+	Args        []string  // appended to the daemons' arguments
+	Log         io.Writer // gets a line for each step of the lab; default none
 }
 
 // config is the network config. In any, 10.5.254.0/23 and fd00:5:0:fe::/63 are nobody's: see nowhere. With many leases there
@@ -69,6 +75,8 @@ type Suite struct {
 	lab      *lab.Lab
 	hosts    []*host
 	leases   []subnet.Lease
+	tracks   tracks  // what is sent between pods that policies are about
+	sinks    []*sink // what receives that
 
 	endLegacy func() error // nil: it is not used
 
@@ -86,6 +94,9 @@ func New(ctx context.Context, o Options) (*Suite, error) {
 	}
 	if o.Patience == 0 {
 		o.Patience = defaultPatience
+	}
+	if o.PolicyEvery == 0 {
+		o.PolicyEvery = policyEvery
 	}
 	if len(o.Families) == 0 {
 		o.Families = both()
@@ -105,8 +116,12 @@ func New(ctx context.Context, o Options) (*Suite, error) {
 
 // daemonArgs are what the daemons are started with beyond what the lab gives them: the uplink may get its other name, or a
 // device on top.
-func (o Options) daemonArgs() []string {
+func (s *Suite) daemonArgs() []string {
+	o := s.options
 	args := []string{"--iface-regex=^(" + uplinkOther + "|" + uplinkUpper + ")$"}
+	if o.Policies {
+		args = append(args, "--network-policy=on", "--policy-dir="+s.policyDir())
+	}
 	if o.Legacy {
 		args = append(args, "--iptables-resync=1")
 	}
@@ -124,10 +139,22 @@ func (s *Suite) build(ctx context.Context) (err error) {
 			return fmt.Errorf("legacy iptables: %w", err)
 		}
 	}
+	namespace := ""
+	if s.options.Policies {
+		if namespace, err = "default", s.writePolicies(); err != nil {
+			return err
+		}
+	}
 	s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Families: s.families, Bin: s.dir, Config: s.options.config(),
-		Store: s.options.Store, DaemonArgs: s.options.daemonArgs(), Log: s.options.Log, Patience: s.options.Patience})
+		Store: s.options.Store, Namespace: namespace, DaemonArgs: s.daemonArgs(), Log: s.options.Log,
+		Patience: s.options.Patience})
 	if err != nil {
 		return err
+	}
+	if s.options.Policies {
+		if err := s.writePods(); err != nil {
+			return err
+		}
 	}
 	for _, n := range s.lab.Nodes() {
 		h, err := newHost(n, s.options)
@@ -141,12 +168,17 @@ func (s *Suite) build(ctx context.Context) (err error) {
 		if err := h.plantForeign(ctx); err != nil {
 			return err
 		}
-		for range s.options.Pods {
-			pod, err := s.lab.AddPod(ctx, n, "")
+		for i := range s.options.Pods {
+			pod, err := s.lab.AddPod(ctx, n, podName(n, "pod", i))
 			if err != nil {
 				return err
 			}
 			h.pods = append(h.pods, pod)
+		}
+	}
+	if s.options.Policies {
+		if err := s.addPoliced(ctx); err != nil {
+			return err
 		}
 	}
 	if err := s.addLeases(ctx); err != nil {
@@ -159,6 +191,11 @@ func (s *Suite) build(ctx context.Context) (err error) {
 func (s *Suite) settle(ctx context.Context) (err error) {
 	if s.leases, err = s.lab.Store().Leases(ctx); err != nil {
 		return err
+	}
+	if s.options.Policies {
+		if err := s.settlePolicies(ctx); err != nil {
+			return err
+		}
 	}
 	if problems := s.reach(ctx); problems != nil {
 		return fmt.Errorf("before any fault: %q", problems)
@@ -214,6 +251,9 @@ func (s *Suite) daemonPath() string { return filepath.Join(s.dir, "selvaged") }
 // Close ends the lab.
 func (s *Suite) Close() error {
 	var errs []error
+	for _, x := range s.sinks {
+		x.close()
+	}
 	for _, h := range s.hosts {
 		h.close()
 	}
@@ -263,7 +303,8 @@ func (s *Suite) await(ctx context.Context, hosts []*host, check func(*host) ([]s
 	}
 }
 
-// reach probes between all pods, in every family, until all reach each other, and says which do not.
+// reach probes between all pods, in every family, until all reach each other, and says which do not. Of pods that policies
+// are about, it says what is not as the policies have it.
 func (s *Suite) reach(ctx context.Context) (problems []string) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Patience/3)
 	defer cancel()
@@ -286,7 +327,13 @@ func (s *Suite) reach(ctx context.Context) (problems []string) {
 				}
 			}
 		}
-		if problems == nil || !pause(ctx, 10*time.Millisecond) {
+		if problems == nil {
+			for _, h := range s.hosts {
+				problems = append(problems, s.reachPolicies(ctx, h)...)
+			}
+			return problems
+		}
+		if !pause(ctx, 10*time.Millisecond) {
 			return problems
 		}
 	}

@@ -132,10 +132,12 @@ func (e *Engine) Detach(a Attachment) {
 }
 
 // SetAttachments says which attachments there are, by the CNI plugin's records. Those of which [Engine.Attach] was
-// called stay, whether or not they have a record yet.
+// called stay, whether or not they have a record yet. Until its first call, the table of sources that an earlier run
+// left stays as it is.
 func (e *Engine) SetAttachments(list []Attachment) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.sourcesChanged, e.recorded = e.sourcesChanged || !e.recorded, true
 	recorded := map[string]bool{}
 	for _, a := range list {
 		recorded[a.ContainerID] = true

@@ -6,8 +6,11 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/network/conntrack"
 	"github.com/selvage-net/selvage/network/enforce/ruleset"
@@ -27,7 +30,7 @@ const (
 	cutFor = 3 * time.Hour // more than the time after which TCP asks whether the other end is there: 2 hours
 	// maxCuts bounds the flows that stay denied; the oldest are forgotten. All are judged again after each change.
 	maxCuts = 1024
-	// cutShare is how many times as long as a walk over all connections took the pause after it is.
+	// cutShare is how many times the CPU time that a walk over all connections took the pause after it is.
 	cutShare = 10
 )
 
@@ -41,40 +44,70 @@ func (e *Engine) concern(addresses []netip.Addr) {
 	}
 }
 
+// judgeAll has the connections of all pods judged again that policies select: while another process had changed the
+// policies' table, connections can have begun that are denied, and a repair of the table does not end them.
+func (p *pass) judgeAll() {
+	p.mu.Lock()
+	p.concern(p.rules.Selected())
+	p.mu.Unlock()
+	p.Bypassed()
+}
+
 // cut cuts connections until ctx ends.
-func (e *Engine) cut(ctx context.Context) {
+func (p *pass) cut(ctx context.Context) {
+	runtime.LockOSThread() // for cpuTime
+	defer runtime.UnlockOSThread()
 	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-e.cutter:
+		case <-p.cutter:
+		case <-p.nextLook():
+			p.look()
 		}
-		number, walk, err := e.cutNow(ctx)
-		pause := cutShare * walk
+		number, walk, err := p.cutNow(ctx)
+		pause, hurry := (cutShare-1)*walk, p.hurry
 		if err != nil {
-			pause = max(pause, retryBackoff.Max)
+			pause, hurry = max(pause, retryBackoff.Max), nil
 		}
 		if err != nil && !failing {
-			e.options.Log.WithError(err).Error("cannot cut connections that network policies deny; retrying")
+			p.options.Log.WithError(err).Error("cannot cut connections that network policies deny; retrying")
 		}
 		failing = err != nil
 		if number > 0 {
-			e.options.Log.WithField("connections", number).Info("cut connections that network policies deny now")
+			p.options.Log.WithField("connections", number).Info("cut connections that network policies deny now")
+		}
+		// After a repair, connections pass that began before it: the pause is short then, but never left out.
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(walk):
 		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-hurry:
 		case <-time.After(pause):
 		}
 		if err != nil {
-			notify(e.cutter)
+			notify(p.cutter)
 		}
 	}
 }
 
+// cpuTime returns how much CPU time the calling thread has used. What is waited for does not count, such as other
+// programs on a busy node.
+func cpuTime() time.Duration {
+	var usage unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_THREAD, &usage) != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
 // cutNow judges the connections of the addresses that are noted, and cuts those that are denied. It returns how many,
-// and how long the walk over all connections took.
+// and how much CPU time the walk over all connections took.
 func (e *Engine) cutNow(ctx context.Context) (number int, walk time.Duration, err error) {
 	e.mu.Lock()
 	addresses := e.concerned
@@ -95,9 +128,9 @@ func (e *Engine) cutNow(ctx context.Context) (number int, walk time.Duration, er
 		return 0, 0, err
 	}
 	defer conn.Close()
-	began := time.Now()
+	began := cpuTime()
 	flows, err := conn.OfAny(addresses)
-	walk = time.Since(began)
+	walk = cpuTime() - began
 	if err != nil || len(flows) == 0 {
 		return 0, walk, err
 	}
@@ -130,12 +163,19 @@ func (e *Engine) denyAnswers(flows []conntrack.Flow, own map[netip.Addr]bool) (
 ) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := time.Now()
+	now, allows := time.Now(), e.allows()
 	for _, f := range flows {
-		if own[f.Source.Addr()] || own[f.ReplySource.Addr()] || e.allows(packetOf(f)) {
+		if own[f.Source.Addr()] || own[f.ReplySource.Addr()] {
 			continue
 		}
-		denied = append(denied, f)
+		entry := f
+		if allows(packetOf(f)) && e.unjudged(f, now) {
+			f = reverse(f)
+		}
+		if allows(packetOf(f)) {
+			continue
+		}
+		denied = append(denied, entry)
 		answer := ruleset.Flow{
 			Source: f.ReplySource, Destination: f.ReplyDestination, Protocol: policy.Protocol(f.Protocol),
 		}
@@ -182,10 +222,11 @@ func (e *Engine) applies(ctx context.Context, version uint64) bool {
 
 // keptCuts returns the flows that stay denied, in order, and forgets the others. The mutex is held.
 func (e *Engine) keptCuts(now time.Time) (flows []ruleset.Flow) {
+	allows := e.allows()
 	for f, at := range e.cuts {
 		first := policy.Packet{Source: f.Destination.Addr(), Destination: f.Source.Addr(), Port: f.Source.Port(),
 			Protocol: f.Protocol}
-		if now.Sub(at) > cutFor || e.allows(first) {
+		if now.Sub(at) > cutFor || allows(first) {
 			delete(e.cuts, f)
 			continue
 		}
@@ -198,10 +239,19 @@ func (e *Engine) keptCuts(now time.Time) (flows []ruleset.Flow) {
 	return flows
 }
 
-// allows reports whether a packet is allowed. The mutex is held.
-func (e *Engine) allows(p policy.Packet) bool {
-	v := policy.Judge(e.compiler, e.options.Node, p)
-	return v[policy.Ingress].Allowed && v[policy.Egress].Allowed
+// allows returns a function that reports whether a packet is allowed. Many connections begin with equal packets, since
+// the port of the client does not count: each is judged once. The mutex is held, also while the function is used.
+func (e *Engine) allows() func(policy.Packet) bool {
+	known := map[policy.Packet]bool{}
+	return func(p policy.Packet) bool {
+		allowed, ok := known[p]
+		if !ok {
+			v := policy.Judge(e.compiler, e.options.Node, p)
+			allowed = v[policy.Ingress].Allowed && v[policy.Egress].Allowed
+			known[p] = allowed
+		}
+		return allowed
+	}
 }
 
 // packetOf returns the first packet of a connection as it was in the forward hook: after the translation of its

@@ -110,6 +110,42 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// TestBypassed: a connection that began while packets between pods of the node passed unjudged is cut, also if the first
+// packet that is seen afterwards is an answer, and one that a server began itself is not.
+func TestBypassed(t *testing.T) {
+	l := newLab(t)
+	e, _ := start(t, Options{})
+	apply(t, e, webAndClient(t))
+	bridged := func(value string) {
+		l.must(write(map[string]string{"bridge/bridge-nf-call-iptables": value, "bridge/bridge-nf-call-ip6tables": value}))
+	}
+	const client, service = 40000, 81
+	var requests, answers []probe
+	for _, six := range []bool{false, true} {
+		requests = append(requests, udp(1, 0, client, service, six))
+		answers = append(answers, udp(0, 1, service, client, six))
+	}
+	own := []probe{udp(0, 1, client, service, false), udp(1, 0, service, client, false)}
+	all := func(want bool, lists ...[]probe) {
+		t.Helper()
+		for _, list := range lists {
+			for i, arrived := range l.send(list) {
+				if arrived != want {
+					t.Errorf("%+v arrived: %t, want %t", list[i].Packet, arrived, want)
+				}
+			}
+		}
+	}
+	bridged("0")
+	all(true, requests, answers)
+	bridged("1")
+	all(true, answers, requests, own)
+	e.Bypassed()
+	await(t, e, "two cut connections", func() bool { return e.cutCount == 2 })
+	all(false, answers, requests)
+	all(true, own)
+}
+
 // TestKeep keeps connections, if that is the option.
 func TestKeep(t *testing.T) {
 	l := newLab(t)

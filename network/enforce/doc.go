@@ -15,8 +15,8 @@
 // policy selects a pod of this node, that of closed addresses while a pod is closed.
 //
 // Until the first lists of all objects are complete ([Engine.SetSynced]), the policies' table is not touched: that of
-// an earlier run stays in force. Then one transaction makes it what it has to be. The end of Run changes nothing
-// either.
+// an earlier run stays in force. Then one transaction makes it what it has to be. The same holds for the table of
+// sources until the pods' ports are known ([Engine.SetAttachments]). The end of Run changes nothing either.
 //
 // When a policy first needs the pods of other nodes, the engine waits in the same way until they are complete, because
 // a table without peers would deny what is allowed: see [Engine.NeedsPeers].

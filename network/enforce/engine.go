@@ -57,6 +57,7 @@ type Engine struct {
 	broken  chan struct{} // size one: another process has changed a table
 	peers   chan struct{} // size one: NeedsPeers has changed
 	cutter  chan struct{} // size one: connections are to be judged again
+	hurry   chan struct{} // size one: those that a repaired table had let in are among them
 
 	mu       sync.Mutex
 	compiler *policy.Compiler
@@ -76,6 +77,9 @@ type Engine struct {
 	cutsChanged bool
 	cutCount    uint64 // connections that were cut
 
+	bypassed time.Time // when packets between pods of this node last passed unjudged, as far as is known
+	looks    int       // so many of bypassLooks were made since
+
 	dropped     recent.Log[Drop]
 	reading     bool  // what the rules log is received
 	dropsUnread error // why not, or nil
@@ -83,6 +87,7 @@ type Engine struct {
 	dropCounts map[DropKind]uint64
 
 	attachments    uint64 // so many there were
+	recorded       bool   // SetAttachments was called
 	sourcesChanged bool   // since the last pass
 	// Calls of Isolate are numbered: the last one, the last one that a pass has seen, and the error of that pass.
 	closings, closingsApplied uint64
@@ -109,7 +114,8 @@ func New(o Options) (*Engine, error) {
 		options: o, conn: conn, wake: make(chan struct{}, 1), broken: make(chan struct{}, 1),
 		peers: make(chan struct{}, 1), compiler: policy.NewCompiler(o.Node), local: map[string]policy.Pod{},
 		attached: map[string]*attached{}, closed: map[netip.Addr]bool{}, passed: make(chan struct{}),
-		cutter: make(chan struct{}, 1), concerned: map[netip.Addr]bool{}, cuts: map[ruleset.Flow]time.Time{},
+		cutter: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		concerned: map[netip.Addr]bool{}, cuts: map[ruleset.Flow]time.Time{},
 		ended: make(chan struct{}), dropCounts: map[DropKind]uint64{},
 	}
 	options := ruleset.Options{Reject: o.Reject, LogGroup: o.LogGroup}

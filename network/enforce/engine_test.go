@@ -148,6 +148,9 @@ func TestLevels(t *testing.T) {
 	}
 	to80, to81 := tcp(1, 0, 80), tcp(1, 0, 81)
 	apply(t, e, webAndClient(t))
+	check("with a policy, and without records of ports", Table)
+	e.SetAttachments(nil)
+	await(t, e, "the records", func() bool { return e.applied == e.version })
 	check("with a policy", Table, SourcesTable)
 	if s := e.Status(); !e.Enforcing() || !s.Synced || s.Chains != 2 || s.Elements == 0 || !e.NeedsPeers() {
 		t.Errorf("%+v", s)

@@ -3,6 +3,7 @@ package enforce
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/nftables"
@@ -11,7 +12,8 @@ import (
 	"github.com/selvage-net/selvage/network/nft"
 )
 
-// keeper keeps one table in sync, or absent. A watch runs while the table exists. Its methods are for one goroutine.
+// keeper keeps one table in sync, or absent. It watches the table in both cases: a ruleset that is loaded from a file can
+// have a table as it was once. Its methods are for one goroutine.
 type keeper struct {
 	name   string
 	table  *nft.Table
@@ -19,7 +21,9 @@ type keeper struct {
 	log    logrus.FieldLogger
 	broken chan<- struct{} // gets a value when another process has changed the table
 	absent bool            // the table is known not to exist
-	stop   func()          // ends the watch; nil: it does not run
+	// external: another process has changed the table since it was brought in sync.
+	external atomic.Bool
+	stop     func() // ends the watch; nil: it does not run
 }
 
 func (e *Engine) keeper(family nftables.TableFamily, name string) *keeper {
@@ -29,19 +33,28 @@ func (e *Engine) keeper(family nftables.TableFamily, name string) *keeper {
 	return &keeper{name: name, table: t, mirror: t.Mirror(), log: log, broken: e.broken}
 }
 
-// ensure brings the table in sync; nil is absent. It reports whether it changed anything.
-func (k *keeper) ensure(ctx context.Context, want *nft.Content) (changed bool, err error) {
+// ensure brings the table in sync; nil is absent. It reports whether it changed anything, and whether another process
+// had changed the table.
+func (k *keeper) ensure(ctx context.Context, want *nft.Content) (changed, external bool, err error) {
+	k.watch(ctx)
+	external = k.external.Swap(false)
 	if want != nil {
 		k.absent = false
-		k.watch(ctx)
-		return k.mirror.Ensure(*want)
+		changed, err = k.mirror.Ensure(*want)
+	} else if external || !k.absent {
+		k.absent = false
+		changed, err = k.remove()
 	}
-	k.close()
-	if k.absent {
-		return false, nil
+	if err != nil && external {
+		k.external.Store(true)
 	}
-	exists, _, err := k.table.Check(nft.Content{})
-	if err == nil && exists {
+	return changed, external, err
+}
+
+// remove removes the table, and reports whether there was one.
+func (k *keeper) remove() (existed bool, err error) {
+	existed, _, err = k.table.Check(nft.Content{})
+	if err == nil && existed {
 		err = k.table.Remove()
 	}
 	if err != nil {
@@ -49,7 +62,7 @@ func (k *keeper) ensure(ctx context.Context, want *nft.Content) (changed bool, e
 	}
 	k.absent = true
 	k.mirror.Resync()
-	return exists, nil
+	return existed, nil
 }
 
 // resync makes the next ensure read everything.
@@ -69,7 +82,10 @@ func (k *keeper) watch(ctx context.Context) {
 	go func() {
 		defer close(done)
 		for logged := false; ctx.Err() == nil; {
-			err := k.mirror.Watch(ctx, func() { notify(started) }, func() { notify(k.broken) })
+			err := k.mirror.Watch(ctx, func() { notify(started) }, func() {
+				k.external.Store(true)
+				notify(k.broken)
+			})
 			notify(started)
 			if err != nil && !logged {
 				logged = true

@@ -116,6 +116,7 @@ func (p *pass) adopt() {
 type desired struct {
 	known, enforcing  bool
 	policies, sources *nft.Content // nil: absent
+	unbound           bool         // which pod is behind which port is not known yet: the table of sources stays
 	candidates        []*attached  // whose rules are in the content
 	version, closings uint64
 }
@@ -149,7 +150,8 @@ func (p *pass) gather() (d desired) {
 	}
 	content := p.rules.Content()
 	d.policies = &content
-	if !p.options.AnySource {
+	d.unbound = !p.recorded
+	if !p.options.AnySource && !d.unbound {
 		if p.sourcesChanged || p.bound.Chains == nil {
 			p.bound = ruleset.Sources(p.common, p.bindings())
 			p.sourcesChanged, p.dirty = false, true
@@ -165,15 +167,20 @@ func (p *pass) once(ctx context.Context) (again time.Duration) {
 	var policies, sources, closing error
 	var repaired []string
 	ensure := func(k *keeper, want *nft.Content, own bool) error {
-		changed, err := k.ensure(ctx, want)
-		if changed && !own {
+		changed, external, err := k.ensure(ctx, want)
+		if changed && (external || !own) {
 			repaired = append(repaired, k.name)
 		}
 		return err
 	}
 	if d.known {
 		policies = ensure(p.policies, d.policies, p.dirty)
-		sources = ensure(p.sources, d.sources, p.dirty)
+		if len(repaired) > 0 {
+			p.judgeAll()
+		}
+		if !d.unbound {
+			sources = ensure(p.sources, d.sources, p.dirty)
+		}
 		p.dirty = policies != nil || sources != nil
 	}
 	addresses, own := p.closedNow(d, policies == nil)

@@ -107,6 +107,9 @@ func (k *Kernel) Sysctl(path string, c network.Change[network.Sysctl]) error {
 // /proc/sys, and runc refuses mounts over it. The DaemonSet mounts the host's directory here.
 const hostSysctlRoot = "/host/proc/sys"
 
+// SysctlRoots returns where the settings of the host may be, which are the same files twice if the second exists.
+func SysctlRoots() []string { return []string{sysctlRoot, hostSysctlRoot} }
+
 func writeSysctl(path, value string) error {
 	err := os.WriteFile(filepath.Join(sysctlRoot, path), []byte(value), 0)
 	if !errors.Is(err, unix.EROFS) {

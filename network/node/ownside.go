@@ -27,6 +27,7 @@ type ownSide struct {
 	due      bool                 // records may have changed
 	pods     []pods.Pod           // of all records that are well-formed, the oldest first
 	damaged  []error              // the others
+	known    bool                 // the records were read once
 	node     pods.Node            // as Desired was last called with
 	state    network.State        // in the tables
 	problems []status.Problem     // with what the tables cannot repair, see podProblems
@@ -118,8 +119,9 @@ func (n *node) readPods(wake *alarm) bool {
 		return false
 	}
 	n.journal.resolved(topicPods)
-	o.due = false
-	if !changed {
+	first := !o.known
+	o.due, o.known = false, true
+	if !changed && !first {
 		return false
 	}
 	o.pods, o.damaged = o.pods[:0], damaged

@@ -2,12 +2,7 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -71,24 +66,6 @@ type policies struct {
 // policiesOwner owns what policies need in the tables.
 func policiesOwner() network.Owner { return network.Owner{Name: "policies", Age: -1} }
 
-const (
-	// bridgeCheck is how often the settings for bridged packets are read while a policy selects a pod of this node: the
-	// kernel does not notify of their changes, and denied packets pass until a change is found. One look takes 20 µs.
-	bridgeCheck = 100 * time.Millisecond
-	// bridgeLoad is how often it is tried to load the module that has them.
-	bridgeLoad = time.Minute
-	// ipvsCheck is how often it is looked for services of IPVS then.
-	ipvsCheck = 10 * time.Second
-	// bridgeModule is the module, and bridgeSettings its directory below /proc/sys.
-	bridgeModule   = "br_netfilter"
-	bridgeSettings = "net/bridge"
-)
-
-// bridgedPackets are the settings by which packets between two ports of a bridge pass the forward hook of IP.
-func bridgedPackets() []string {
-	return []string{bridgeSettings + "/bridge-nf-call-iptables", bridgeSettings + "/bridge-nf-call-ip6tables"}
-}
-
 // removePolicies removes the tables that an earlier run has left. It ends when there are none.
 func (n *node) removePolicies(ctx context.Context) {
 	for began := time.Now(); ctx.Err() == nil; sleep(ctx, waitAfterFailure) {
@@ -128,44 +105,6 @@ func (n *node) runPolicies(ctx context.Context) {
 	n.background.Go(func() { n.watchBypasses(ctx) })
 }
 
-// watchBypasses has the loop read the settings for bridged packets again once one of them is wrong, and looks for
-// services of IPVS: what lets packets bypass the policies in force.
-func (n *node) watchBypasses(ctx context.Context) {
-	ticker := time.NewTicker(bridgeCheck)
-	defer ticker.Stop()
-	var loaded, looked time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-ticker.C:
-			if !n.Policies.Engine.Enforcing() {
-				continue
-			}
-			_, err := os.Stat(filepath.Join("/proc/sys", bridgeSettings))
-			absent := errors.Is(err, fs.ErrNotExist)
-			if absent && now.Sub(loaded) > bridgeLoad {
-				loaded = now
-				_ = exec.CommandContext(ctx, "modprobe", bridgeModule).Run() // a problem says that it is absent
-			}
-			wrong := n.enforced.absent.Swap(absent) != absent
-			for _, path := range bridgedPackets() {
-				wrong = wrong || !absent && readSysctl(path) != "1"
-			}
-			if wrong {
-				n.enforced.stale.Store(true)
-				notify(n.kernelChanged)
-			}
-			if now.Sub(looked) > ipvsCheck {
-				looked = now
-				if ipvs := hasIPVS(ipvsFile); n.enforced.ipvs.Swap(ipvs) != ipvs {
-					notify(n.kernelChanged) // for the state
-				}
-			}
-		}
-	}
-}
-
 // followPolicies brings into the tables what the policies in force need.
 func (n *node) followPolicies() {
 	if n.Policies == nil {
@@ -189,7 +128,7 @@ func (n *node) followPolicies() {
 
 // reportAttachments tells the engine which pods have which addresses, by the CNI plugin's records.
 func (n *node) reportAttachments() {
-	if n.Policies == nil {
+	if n.Policies == nil || !n.ownSide.known {
 		return
 	}
 	var list []enforce.Attachment

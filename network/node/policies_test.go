@@ -1,15 +1,37 @@
 package node
 
 import (
+	"context"
 	"net/netip"
+	"os"
 	"reflect"
 	"testing"
 
 	"github.com/selvage-net/selvage/network/enforce"
 	"github.com/selvage-net/selvage/network/enforce/ruleset"
+	"github.com/selvage-net/selvage/network/filewatch"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/policy"
 )
+
+// TestBridgedFiles: the kernel reports when a setting for bridged packets is written.
+func TestBridgedFiles(t *testing.T) {
+	calls := make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- filewatch.Watch(ctx, func() { notify(calls) }, bridgedFiles()...) }()
+	<-calls // it watches
+	for _, file := range bridgedFiles() {
+		if err := os.WriteFile(file, []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+		<-calls
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
 
 // TestDropCauses: the status has the codes of the packet filter's reasons.
 func TestDropCauses(t *testing.T) {

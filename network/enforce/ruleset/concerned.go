@@ -84,6 +84,18 @@ func (r *Ruleset) concerned(c policy.Changes) (all []netip.Addr) {
 	return all
 }
 
+// Selected returns the addresses of the pods that policies select, in any order. One can be in it twice.
+func (r *Ruleset) Selected() (all []netip.Addr) {
+	for _, f := range subnet.Families() {
+		for _, d := range policy.Directions() {
+			for _, e := range r.sets[policy.DispatchName(d, f)].Elements {
+				all = append(all, keyAddress(e))
+			}
+		}
+	}
+	return all
+}
+
 // denying reports whether a set is looked up to do anything but allow.
 func (r *Ruleset) denying(set string) bool {
 	for _, sets := range r.denies {

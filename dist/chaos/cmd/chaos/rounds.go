@@ -21,8 +21,8 @@ type round struct {
 // rounds are all there are, in their order.
 func rounds() []round {
 	return []round{
-		{"vxlan", "Broken", func(*chaos.Options) {}, suiteAndWalk},
-		{"nftables", "Broken, with nftables", func(o *chaos.Options) { o.NFTables = true }, suite},
+		{"vxlan", "Broken", func(o *chaos.Options) { o.Policies = true }, suiteAndWalk},
+		{"nftables", "Broken, with nftables", func(o *chaos.Options) { o.NFTables, o.Policies = true, true }, suite},
 		{"legacy", "Broken, with the legacy iptables", func(o *chaos.Options) { o.Legacy = true }, suite},
 		{"direct", "Broken, with DirectRouting", func(o *chaos.Options) { o.Backend = chaos.Direct }, suite},
 		{"host-gw", "Broken, with host-gw", func(o *chaos.Options) { o.Backend = chaos.HostGW }, suite},

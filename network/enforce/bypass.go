@@ -1,0 +1,69 @@
+package enforce
+
+import (
+	"time"
+
+	"github.com/selvage-net/selvage/network/conntrack"
+	"github.com/selvage-net/selvage/network/policy"
+)
+
+// Packets between two pods of this node are neither judged nor tracked while a setting for bridged packets is off. No
+// packets may be while another process has removed the table. The first packet of a connection that began meanwhile, and
+// is seen afterwards, can be an answer: then connection tracking takes it for the first packet of one in the other
+// direction, which policies may allow, and everything passes. So for some time after that, entries are looked at that
+// seem to be the wrong way round: from the port of a service to one that systems choose for clients.
+
+// bypassLooks are when that is done, counted from the moment at which the setting was found off, or the table repaired.
+var bypassLooks = []time.Duration{
+	20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond, 400 * time.Millisecond, time.Second,
+	3 * time.Second, 10 * time.Second, 30 * time.Second, 2 * time.Minute,
+}
+
+// clientPorts are those that systems choose for clients by default (net.ipv4.ip_local_port_range). Those of services
+// are lower.
+var clientPorts = policy.PortRange{First: 32768, Last: 60999}
+
+// Bypassed says that packets between two pods of this node may have passed unjudged until now. Connections that began
+// meanwhile and are denied are cut.
+func (e *Engine) Bypassed() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.bypassed, e.looks = time.Now(), 0
+	notify(e.hurry)
+	notify(e.cutter)
+}
+
+// nextLook returns a channel that has a value when the next look is due; nil: none is.
+func (e *Engine) nextLook() <-chan time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.bypassed.IsZero() || e.looks == len(bypassLooks) {
+		return nil
+	}
+	return time.After(time.Until(e.bypassed.Add(bypassLooks[e.looks])))
+}
+
+// look has the connections of all pods judged that policies select.
+func (p *pass) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.looks = min(p.looks+1, len(bypassLooks))
+	p.concern(p.rules.Selected())
+}
+
+// unjudged reports whether a connection seems to be the wrong way round, and may have begun while packets passed
+// unjudged. The mutex is held.
+func (e *Engine) unjudged(f conntrack.Flow, now time.Time) bool {
+	last := bypassLooks[len(bypassLooks)-1] + time.Second // a look takes some time
+	return !e.bypassed.IsZero() && now.Sub(e.bypassed) < last &&
+		f.Source.Port() != 0 && f.Source.Port() < clientPorts.First &&
+		f.Destination.Port() >= clientPorts.First && f.Destination.Port() <= clientPorts.Last &&
+		f.ReplySource == f.Destination && f.ReplyDestination == f.Source // not translated
+}
+
+// reverse returns the flow the other way round.
+func reverse(f conntrack.Flow) conntrack.Flow {
+	f.Source, f.Destination = f.Destination, f.Source
+	f.ReplySource, f.ReplyDestination = f.ReplyDestination, f.ReplySource
+	return f
+}
