@@ -69,13 +69,9 @@ func (c *SCTPConn) handle(p packet) {
 	case typeData:
 		c.takeData(p.value)
 	case typeSack:
-		if len(p.value) >= 4 {
-			select {
-			case c.acked <- binary.BigEndian.Uint32(p.value):
-			default:
-			}
-		}
+		c.takeAcknowledgement(p.value)
 	case typeShutdown:
+		c.takeAcknowledgement(p.value)
 		_ = c.transmit(typeShutdownAck, 0, nil)
 		c.end()
 	case typeShutdownAck:
@@ -118,6 +114,17 @@ func (c *SCTPConn) takeData(b []byte) {
 	c.mu.Unlock()
 	sack = binary.BigEndian.AppendUint32(sack, window)
 	_ = c.transmit(typeSack, 0, append(sack, 0, 0, 0, 0)) // no gaps, no duplicates
+}
+
+// takeAcknowledgement takes the TSN that SACK and SHUTDOWN begin with: all messages up to it have arrived.
+func (c *SCTPConn) takeAcknowledgement(b []byte) {
+	if len(b) < 4 {
+		return
+	}
+	select {
+	case c.acked <- binary.BigEndian.Uint32(b):
+	default:
+	}
 }
 
 func (c *SCTPConn) end() { c.closing.Do(func() { close(c.ended); c.free() }) }
@@ -177,6 +184,9 @@ func (c *SCTPConn) Write(b []byte) (int, error) {
 						return true, nil
 					}
 				case <-c.ended:
+					if c.acknowledged(tsn) {
+						return true, nil
+					}
 					return false, io.ErrClosedPipe
 				case <-late:
 					return false, nil
@@ -187,6 +197,20 @@ func (c *SCTPConn) Write(b []byte) (int, error) {
 		return 0, fmt.Errorf("write to %s: %w", c.peer, err)
 	}
 	return len(b), nil
+}
+
+// acknowledged reports whether one of the acknowledgements that have come is of a TSN.
+func (c *SCTPConn) acknowledged(tsn uint32) bool {
+	for {
+		select {
+		case n := <-c.acked:
+			if int32(n-tsn) >= 0 {
+				return true
+			}
+		default:
+			return false
+		}
+	}
 }
 
 // Read waits for a message.

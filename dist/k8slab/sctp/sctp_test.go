@@ -210,6 +210,26 @@ func TestCloseWithoutReading(t *testing.T) {
 	}
 }
 
+// TestShutdownAfterAcknowledgement: a message that was acknowledged is written, also if the peer shuts down right after.
+func TestShutdownAfterAcknowledgement(t *testing.T) {
+	for _, answers := range [][]uint8{{typeSack, typeShutdown}, {typeShutdown}} {
+		for range 20 {
+			var c *SCTPConn
+			c = newConn(func(p packet) error {
+				if p.kind == typeData {
+					for _, kind := range answers { // both begin with the TSN
+						c.handle(packet{kind: kind, value: p.value[:4]})
+					}
+				}
+				return nil
+			}, 1, &SCTPAddr{Port: 2})
+			if _, err := c.Write([]byte("message")); err != nil {
+				t.Fatalf("answered by %v: %v", answers, err)
+			}
+		}
+	}
+}
+
 func TestPacket(t *testing.T) {
 	want := packet{from: 1, to: 2, tag: 3, kind: typeInit, flags: 4, value: []byte("value")}
 	b := want.marshal()
