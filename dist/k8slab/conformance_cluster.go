@@ -47,7 +47,7 @@ func clusterPolicy(ctx context.Context, s *conformance) ([]results.Case, error) 
 	if err != nil {
 		return nil, err
 	}
-	convert := exec.CommandContext(ctx, s.command("test2json"))
+	convert := exec.CommandContext(ctx, s.command("test2json"), "-t") // with times
 	convert.Stderr = suite.Stderr
 	events, err := convert.StdoutPipe()
 	if err != nil {
