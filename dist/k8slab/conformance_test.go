@@ -36,11 +36,11 @@ func TestWithPolicies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := withPolicies(string(data), "auto")
-	if err != nil || strings.Count(got, "\n  SELVAGED_NETWORK_POLICY: \"auto\"\n") != 1 {
+	got, err := withPolicies(string(data), "on")
+	if err != nil || strings.Count(got, "\n  SELVAGED_NETWORK_POLICY: \"on\"\n") != 1 {
 		t.Errorf("the flag is not in the manifest: %v", err)
 	}
-	if _, err := withPolicies("", "auto"); err == nil {
+	if _, err := withPolicies("", "on"); err == nil {
 		t.Error("a manifest without the flag is taken")
 	}
 }

@@ -30,13 +30,18 @@ const strangerEvery = 10 * time.Millisecond
 // Strangers are pods that the policies allow nothing: they send to a pod of their own node and to one of the next, in
 // each family, from before there is a policy until after the last is gone.
 
-// policiesOn has running daemons enforce network policies.
+// policiesOn has running daemons enforce network policies that enforce none.
 func policiesOn(ctx context.Context, s *suite) ([]string, error) {
-	if err := s.addStrangers(ctx); err != nil {
+	if err := errors.Join(s.addStrangers(ctx), s.switchOff(ctx), s.switchOn(ctx)); err != nil {
 		return nil, err
 	}
+	return s.strangersAnswered(ctx)
+}
+
+// switchOn has the daemons enforce network policies, as the manifest has it.
+func (s *suite) switchOn(ctx context.Context) error {
 	if err := s.setPolicies(ctx, "auto"); err != nil {
-		return nil, err
+		return err
 	}
 	for _, n := range s.nodes {
 		err := s.eventually(ctx, "the daemon of "+n.Name(), func() error {
@@ -47,10 +52,27 @@ func policiesOn(ctx context.Context, s *suite) ([]string, error) {
 			return err
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s.strangersAnswered(ctx)
+	return nil
+}
+
+// switchOff has the daemons enforce none, and wants no table to be left.
+func (s *suite) switchOff(ctx context.Context) error {
+	if err := s.setPolicies(ctx, "off"); err != nil {
+		return err
+	}
+	for _, n := range s.nodes {
+		tables, err := n.Output(ctx, "nft", "list", "tables")
+		if err == nil && strings.Contains(string(tables), "selvage-policy") {
+			err = fmt.Errorf("%s: a table is left: %s", n.Name(), tables)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // setPolicies sets the daemons' --network-policy, as Documentation/network-policy.md says.
@@ -267,20 +289,11 @@ func (s *suite) deletePolicies(ctx context.Context) error {
 	return err
 }
 
-// policiesOff has the daemons enforce none, and wants no table to be left.
+// policiesOff switches them off, and on again: the manifest has them on.
 func policiesOff(ctx context.Context, s *suite) ([]string, error) {
-	if err := s.setPolicies(ctx, "off"); err != nil {
+	if err := errors.Join(s.switchOff(ctx), s.later(ctx, 0), s.switchOn(ctx)); err != nil {
 		return nil, err
 	}
-	for _, n := range s.nodes {
-		tables, err := n.Output(ctx, "nft", "list", "tables")
-		if err == nil && strings.Contains(string(tables), "selvage-policy") {
-			err = fmt.Errorf("%s: a table is left: %s", n.Name(), tables)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
 	s.strangers = nil
-	return []string{"no table of theirs is left on any node"}, s.later(ctx, 0)
+	return []string{"while off, no table of theirs was left on any node"}, nil
 }
