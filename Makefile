@@ -141,7 +141,7 @@ packages-shells:
 
 # Not a part of test-packaging, since the other engines depend on much of Kubernetes.
 .PHONY: second-reading
-second-reading: bin/staticcheck ## compare verdicts on network policies with two other engines; first build 5 minutes
+second-reading: bin/staticcheck ## compare verdicts on network policies with two other engines; first build 5 to 8 minutes
 	@cd dist/secondreading && $(RUN_GO) vet ./... && ../../bin/staticcheck ./... && $(RUN_GO) test -count=1 -v ./...
 
 .PHONY: lint
