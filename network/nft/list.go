@@ -25,8 +25,13 @@ const (
 	maxLog = 1024
 )
 
-// Elements returns the elements, in the order of their keys. The next change makes the list invalid.
-func (l *List) Elements() []Element { return l.elements }
+// Elements returns the elements, in the order of their keys; none of a nil List. The next change makes them invalid.
+func (l *List) Elements() []Element {
+	if l == nil {
+		return nil
+	}
+	return l.elements
+}
 
 // Change removes elements and then adds others. What is not there is not removed, and what is there is not added again.
 func (l *List) Change(add, remove []Element) {

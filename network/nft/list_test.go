@@ -104,7 +104,7 @@ func TestMirrorList(t *testing.T) {
 			c.Sets[at].List, want = &List{}, map[string]string{}
 		case n == 1:
 			c.Sets[at].List.log = nil
-		case n == 2 && step > 0:
+		case n == 2 && len(want) > 0: // the kernel does not notify when an empty set is flushed
 			f.FlushSet(c.Sets[at].In(f.table, 0))
 			f.Commit()
 			select {

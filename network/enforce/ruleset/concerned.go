@@ -88,7 +88,7 @@ func (r *Ruleset) concerned(c policy.Changes) (all []netip.Addr) {
 func (r *Ruleset) Selected() (all []netip.Addr) {
 	for _, f := range subnet.Families() {
 		for _, d := range policy.Directions() {
-			for _, e := range r.sets[policy.DispatchName(d, f)].Elements {
+			for _, e := range r.sets[policy.DispatchName(d, f)].List.Elements() {
 				all = append(all, keyAddress(e))
 			}
 		}

@@ -12,9 +12,10 @@ import (
 )
 
 // Part returns what of the table decides about packets of a pod in a direction: the base chain, the chain to which the
-// map leads the pod's address, all that these refer to. chain is empty if the map does not have the address.
+// map leads the pod's address, all that these refer to. chain is empty if the map does not have the address. The next
+// Apply does not change the part.
 func (r *Ruleset) Part(d policy.Direction, a netip.Addr) (part nft.Content, chain string) {
-	dispatch := r.sets[policy.DispatchName(d, subnet.FamilyOf(a))].Elements
+	dispatch := r.sets[policy.DispatchName(d, subnet.FamilyOf(a))].List.Elements()
 	if i := slices.IndexFunc(dispatch, func(e nft.Element) bool { return keyAddress(e) == a }); i >= 0 {
 		chain = dispatch[i].Verdict.Chain
 	}
@@ -31,6 +32,9 @@ func (r *Ruleset) Part(d policy.Direction, a netip.Addr) (part nft.Content, chai
 	}
 	for _, s := range whole.Sets {
 		if sets[s.Name] {
+			if s.List != nil {
+				s.Elements, s.List = slices.Clone(s.List.Elements()), nil
+			}
 			part.Sets = append(part.Sets, s)
 		}
 	}
