@@ -8,8 +8,8 @@ import (
 )
 
 // Packets between two pods of this node are neither judged nor tracked while a setting for bridged packets is off. No
-// packets may be while another process has removed the table. The first packet of a connection that began meanwhile, and
-// is seen afterwards, can be an answer: then connection tracking takes it for the first packet of one in the other
+// packets may be while another process has removed the table. The first packet of a connection that began meanwhile,
+// and is seen afterwards, can be an answer: then connection tracking takes it for the first packet of one in the other
 // direction, which policies may allow, and everything passes. So for some time after that, entries are looked at that
 // seem to be the wrong way round: from the port of a service to one that systems choose for clients.
 

@@ -57,7 +57,7 @@ type Engine struct {
 	broken  chan struct{} // size one: another process has changed a table
 	peers   chan struct{} // size one: NeedsPeers has changed
 	cutter  chan struct{} // size one: connections are to be judged again
-	hurry   chan struct{} // size one: those that a repaired table had let in are among them
+	hurry   chan struct{} // size one: those that began before a repair are among them
 
 	mu       sync.Mutex
 	compiler *policy.Compiler

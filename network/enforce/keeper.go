@@ -12,8 +12,8 @@ import (
 	"github.com/selvage-net/selvage/network/nft"
 )
 
-// keeper keeps one table in sync, or absent. It watches the table in both cases: a ruleset that is loaded from a file can
-// have a table as it was once. Its methods are for one goroutine.
+// keeper keeps one table in sync, or absent. It watches the table in both cases: a ruleset that is loaded from a file
+// can have a table as it was once. Its methods are for one goroutine.
 type keeper struct {
 	name   string
 	table  *nft.Table

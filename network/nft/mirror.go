@@ -89,8 +89,8 @@ func (m *Mirror) Resync() {
 //
 // Its time depends on the number of sets and chains, and on the size of those that differ from the last Ensure.
 // Ensure keeps the lists of elements and rules, so the caller must not change them; a list that is passed again is
-// recognized by its address, without a look at its items. Elements that are sorted by their keys need not be copied. Of a
-// [List], only what has changed counts.
+// recognized by its address, without a look at its items. Elements that are sorted by their keys need not be copied. Of
+// a [List], only what has changed counts.
 func (m *Mirror) Ensure(want Content) (changed bool, err error) {
 	var known *actual
 	read := func() (have *actual, err error) {

@@ -164,8 +164,8 @@ func (p *plan) changeSet(s Set, h *actualSet) {
 	p.changed = append(p.changed, elementChange{s, list})
 }
 
-// difference returns the desired elements of a set in normal form, and what has to be added and removed. known is false if
-// the elements that the set has are not known.
+// difference returns the desired elements of a set in normal form, and what has to be added and removed. known is false
+// if the elements that the set has are not known.
 func (s *actualSet) difference(want Set) (list, add, remove []Element, known bool) {
 	if want.List != nil && want.List == s.list {
 		add, remove, known = want.List.since(s.version)
