@@ -46,7 +46,8 @@ func New(o Options) *Ruleset {
 func (r *Ruleset) Empty() bool { return len(r.chains) == 0 }
 
 // Apply applies what a compiler changed. Its cost depends on what changes in sets, and on the size of chains. It
-// returns the addresses whose connections may have been allowed before and be denied now, in any order, some several times.
+// returns the addresses whose connections may have been allowed before and be denied now, in any order, some several
+// times.
 func (r *Ruleset) Apply(c policy.Changes) (concerned []netip.Addr) {
 	concerned = r.concerned(c)
 	if len(c.Chains) > 0 {
