@@ -111,7 +111,7 @@ bench-kube: bin/k8s/kube-apiserver bin/flanneld bench ## measure the Kubernetes 
 soak: packages-bench build tools bin/bench ## look for leaks under fast churn and faults; 10 minutes; SOAK='--soak 1m'
 	@bin/bench --only soak --judge --json bin/soak.json --text bin/soak.txt $(SOAK)
 packages-bench:
-	@sh dist/packages.sh iptables ip bridge tc iperf3
+	@sh dist/packages.sh iptables ipset ip bridge tc iperf3
 
 .PHONY: matrix
 matrix: packages-iptables build tools bin/lab ## run all probes in every combination of families, backends, filters and stores
