@@ -117,7 +117,8 @@ func (s *Suite) writePods() error {
 	return s.writePolicyFile("pods", text.String())
 }
 
-// trackedFor is how long what is tracked of short connections stays in the kernel, in seconds: thousands begin in a minute.
+// trackedFor is how long what is tracked of short connections stays in the kernel, in seconds: thousands begin in a
+// minute.
 var trackedFor = map[string]string{"udp_timeout": "2", "tcp_timeout_close": "1", "tcp_timeout_syn_sent": "2"}
 
 // addPoliced adds the pods that policies are about to all hosts, and what receives on them.

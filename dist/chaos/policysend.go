@@ -103,7 +103,8 @@ func (d *datagrams) step(time.Time) error {
 func (d *datagrams) finish() (bool, error) { return d.last.finish(d.track), nil }
 func (d *datagrams) close()                {}
 
-// session sends all datagrams from one port and gets answers: one connection for connection tracking, once it is let in.
+// session sends all datagrams from one port and gets answers: one connection for connection tracking, once it is let
+// in.
 type session struct {
 	*track
 	last closing

@@ -15,8 +15,8 @@ import (
 
 // bypassLooks are when that is done, counted from the moment at which the setting was found off, or the table repaired.
 var bypassLooks = []time.Duration{
-	20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond, 400 * time.Millisecond, time.Second,
-	3 * time.Second, 10 * time.Second, 30 * time.Second, 2 * time.Minute,
+	20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond, 300 * time.Millisecond, time.Second,
+	10 * time.Second, time.Minute,
 }
 
 // clientPorts are those that systems choose for clients by default (net.ipv4.ip_local_port_range). Those of services

@@ -78,7 +78,8 @@ func (p *pass) cut(ctx context.Context) {
 		if number > 0 {
 			p.options.Log.WithField("connections", number).Info("cut connections that network policies deny now")
 		}
-		// After a repair, connections pass that began before it: the pause is short then, but never left out.
+		// After a repair, connections pass that began before it: the pause is short then, but never left out. So it is
+		// for the few looks after it.
 		select {
 		case <-ctx.Done():
 			return
@@ -88,6 +89,9 @@ func (p *pass) cut(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-hurry:
+		case <-p.nextLook():
+			p.look()
+			notify(p.cutter)
 		case <-time.After(pause):
 		}
 		if err != nil {

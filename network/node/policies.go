@@ -120,6 +120,7 @@ func (n *node) followPolicies() {
 	if !slices.Equal(next.Sysctls, n.enforced.state.Sysctls) {
 		n.tables.Replace(policiesOwner(), n.enforced.state, next)
 		n.enforced.state, stale = next, true
+		n.Policies.Engine.Bypassed() // they may be off, and they may have been while no daemon ran
 	}
 	if stale {
 		n.kernel.ReadSettings()
