@@ -227,6 +227,7 @@ func TestReject(t *testing.T) {
 func TestBaseChainsStay(t *testing.T) {
 	newLab(t)
 	e, _ := start(t, Options{})
+	e.SetAttachments(nil)
 	apply(t, e, webAndClient(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, ended, last := make(chan struct{}), make(chan error, 1), make(chan struct{})
