@@ -16,11 +16,13 @@ import (
 
 // Messages, attributes and flags of include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 const (
+	msgNew    = unix.NFNL_SUBSYS_CTNETLINK << 8   // IPCTNL_MSG_CT_NEW
 	msgGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1 // IPCTNL_MSG_CT_GET
 	msgDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
 
 	ctaTupleOrig   = 1
 	ctaTupleReply  = 2
+	ctaProtoinfo   = 4
 	ctaID          = 12
 	ctaZone        = 18
 	ctaFilter      = 25
@@ -30,6 +32,11 @@ const (
 	ctaProtoNumber = 1
 	ctaSourcePort  = 2
 	ctaDestPort    = 3
+
+	ctaProtoinfoTCP     = 1
+	ctaTCPFlagsOriginal = 4
+	ctaTCPFlagsReply    = 5
+	beLiberal           = 0x08 // IP_CT_TCP_FLAG_BE_LIBERAL of nf_conntrack_tcp.h
 
 	filterSource = 1 // CTA_FILTER_F_CTA_IP_SRC in net/netfilter/nf_internals.h
 )
@@ -44,6 +51,8 @@ type Flow struct {
 	// that of a Kubernetes Service, ReplySource is the endpoint.
 	ReplySource, ReplyDestination netip.AddrPort
 	Protocol                      uint8 // unix.IPPROTO_…
+	// Liberal: packets of the TCP connection are valid also if they are outside of the window that was seen.
+	Liberal bool
 
 	tuple, id, zone []byte // as the kernel encodes them
 }
@@ -209,7 +218,36 @@ func (c *Conn) list(a netip.Addr, tuple uint16) (flows []Flow, err error) {
 // Delete deletes an entry, if it is still there. Its id does not always tell it from another one with the same
 // addresses and ports: the kernel computes the id from these and from the place in memory (nf_ct_get_id).
 func (c *Conn) Delete(f Flow) error {
-	list := []netlink.Attribute{{Type: ctaTupleOrig | unix.NLA_F_NESTED, Data: f.tuple}, {Type: ctaID, Data: f.id}}
+	if err := c.change(msgDelete, f, netlink.Attribute{Type: ctaID, Data: f.id}); err != nil {
+		return fmt.Errorf("delete the connection of %s to %s: %w", f.Source, f.Destination, err)
+	}
+	return nil
+}
+
+// Tolerate makes a TCP connection [Flow.Liberal], if its entry is still there. While packets of a connection are not
+// tracked, it leaves the window that the kernel knows, and all packets after that are invalid (tcp_in_window in
+// net/netfilter/nf_conntrack_proto_tcp.c).
+func (c *Conn) Tolerate(f Flow) error {
+	e := netlink.NewAttributeEncoder()
+	e.Nested(ctaProtoinfoTCP, func(e *netlink.AttributeEncoder) error {
+		flags := []byte{beLiberal, beLiberal} // struct nf_ct_tcp_flags: the value, and which bits it is about
+		e.Bytes(ctaTCPFlagsOriginal, flags)
+		e.Bytes(ctaTCPFlagsReply, flags)
+		return nil
+	})
+	info, err := e.Encode()
+	if err == nil {
+		err = c.change(msgNew, f, netlink.Attribute{Type: ctaProtoinfo | unix.NLA_F_NESTED, Data: info})
+	}
+	if err != nil {
+		return fmt.Errorf("tolerate packets outside of the window of %s to %s: %w", f.Source, f.Destination, err)
+	}
+	return nil
+}
+
+// change sends a message about an entry. That the entry does not exist is no error.
+func (c *Conn) change(typ netlink.HeaderType, f Flow, what netlink.Attribute) error {
+	list := []netlink.Attribute{{Type: ctaTupleOrig | unix.NLA_F_NESTED, Data: f.tuple}, what}
 	if f.zone != nil {
 		list = append(list, netlink.Attribute{Type: ctaZone, Data: f.zone})
 	}
@@ -220,11 +258,11 @@ func (c *Conn) Delete(f Flow) error {
 	if err := c.socket.SetDeadline(time.Now().Add(replyTimeout)); err != nil {
 		return err
 	}
-	_, err = c.socket.Execute(request(msgDelete, netlink.Acknowledge, f.Source.Addr(), attrs))
-	if err = explain(err); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete the connection of %s to %s: %w", f.Source, f.Destination, err)
+	_, err = c.socket.Execute(request(typ, netlink.Acknowledge, f.Source.Addr(), attrs))
+	if err = explain(err); errors.Is(err, unix.ENOENT) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // request returns a message about entries of an address's family, or of all families if there is no address.
@@ -267,6 +305,8 @@ func decode(message []byte) (f Flow, ok bool) {
 			f.Source, f.Destination, f.Protocol = decodeTuple(f.tuple)
 		case ctaTupleReply:
 			f.ReplySource, f.ReplyDestination, _ = decodeTuple(d.Bytes())
+		case ctaProtoinfo:
+			f.Liberal = liberal(d.Bytes())
 		case ctaID:
 			f.id = d.Bytes()
 		case ctaZone:
@@ -274,6 +314,23 @@ func decode(message []byte) (f Flow, ok bool) {
 		}
 	}
 	return f, d.Err() == nil && f.Source.IsValid() && f.ReplySource.IsValid() && len(f.id) == 4
+}
+
+// liberal reports whether both directions of a TCP connection are liberal.
+func liberal(info []byte) bool {
+	directions := 0
+	nested(info, func(typ uint16, b []byte) {
+		if typ != ctaProtoinfoTCP {
+			return
+		}
+		nested(b, func(field uint16, value []byte) {
+			flags := field == ctaTCPFlagsOriginal || field == ctaTCPFlagsReply
+			if flags && len(value) > 0 && value[0]&beLiberal != 0 {
+				directions++
+			}
+		})
+	})
+	return directions == 2
 }
 
 func decodeTuple(b []byte) (source, destination netip.AddrPort, protocol uint8) {

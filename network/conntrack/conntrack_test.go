@@ -46,13 +46,20 @@ func (h *host) do(f func() error) {
 	}
 }
 
+func (h *host) must(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // add adds the entry of a UDP connection to a service, which has the endpoint.
 func (h *host) add(source, service, endpoint string) {
 	h.t.Helper()
-	h.do(func() error { return create(source, service, endpoint) })
+	h.do(func() error { return create(unix.IPPROTO_UDP, source, service, endpoint) })
 }
 
-func create(source, service, endpoint string) error {
+func create(protocol uint8, source, service, endpoint string) error {
 	from, to := netip.MustParseAddrPort(source), netip.MustParseAddrPort(service)
 	end := netip.MustParseAddrPort(endpoint)
 	family := vishvananda.InetFamily(unix.AF_INET)
@@ -62,7 +69,7 @@ func create(source, service, endpoint string) error {
 	tuple := func(from, to netip.AddrPort) vishvananda.IPTuple {
 		return vishvananda.IPTuple{
 			SrcIP: from.Addr().AsSlice(), SrcPort: from.Port(), DstIP: to.Addr().AsSlice(), DstPort: to.Port(),
-			Protocol: unix.IPPROTO_UDP,
+			Protocol: protocol,
 		}
 	}
 	return vishvananda.ConntrackCreate(vishvananda.ConntrackTable, family, &vishvananda.ConntrackFlow{
@@ -183,6 +190,45 @@ func TestDelete(t *testing.T) {
 	}
 }
 
+// TestTolerate makes one TCP connection of each family liberal and no other. One that is gone is no error.
+func TestTolerate(t *testing.T) {
+	h := newHost(t)
+	for _, f := range [][2]string{{"10.5.1.2", "10.5.2.2"}, {"fd00:5:1::2", "fd00:5:2::2"}} {
+		pod, other := netip.MustParseAddr(f[0]), netip.AddrPortFrom(netip.MustParseAddr(f[1]), 80).String()
+		list := func() (flows []Flow, liberal []uint16) {
+			t.Helper()
+			flows, err := h.conn.OfAny(map[netip.Addr]bool{pod: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range flows {
+				if f.Liberal {
+					liberal = append(liberal, f.Source.Port())
+				}
+			}
+			return flows, liberal
+		}
+		for _, port := range []uint16{4000, 4001} {
+			source := netip.AddrPortFrom(pod, port).String()
+			h.do(func() error { return create(unix.IPPROTO_TCP, source, other, other) })
+		}
+		flows, liberal := list()
+		if len(flows) != 2 || liberal != nil {
+			t.Fatalf("%+v, of which are liberal: %d", flows, liberal)
+		}
+		one := flows[slices.IndexFunc(flows, func(f Flow) bool { return f.Source.Port() == 4000 })]
+		h.must(h.conn.Tolerate(one))
+		if flows, liberal = list(); len(flows) != 2 || !slices.Equal(liberal, []uint16{4000}) {
+			t.Errorf("%+v, of which are liberal: %d, want 4000", flows, liberal)
+		}
+		h.must(h.conn.Delete(one))
+		h.must(h.conn.Tolerate(one))
+		if flows, liberal = list(); len(flows) != 1 || liberal != nil {
+			t.Errorf("after one is gone: %+v, of which are liberal: %d", flows, liberal)
+		}
+	}
+}
+
 // TestNotPermitted lists and deletes without CAP_NET_ADMIN.
 func TestNotPermitted(t *testing.T) {
 	h := newHost(t)
@@ -230,7 +276,7 @@ func BenchmarkOf(b *testing.B) {
 					source = f.own
 				}
 				source = netip.AddrPortFrom(netip.MustParseAddr(source), uint16(10_000+i)).String()
-				if err := create(source, f.end, f.end); err != nil {
+				if err := create(unix.IPPROTO_UDP, source, f.end, f.end); err != nil {
 					return err
 				}
 			}

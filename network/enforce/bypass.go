@@ -3,6 +3,8 @@ package enforce
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/selvage-net/selvage/network/conntrack"
 	"github.com/selvage-net/selvage/network/policy"
 )
@@ -12,6 +14,9 @@ import (
 // and is seen afterwards, can be an answer: then connection tracking takes it for the first packet of one in the other
 // direction, which policies may allow, and everything passes. So for some time after that, entries are looked at that
 // seem to be the wrong way round: from the port of a service to one that systems choose for clients.
+//
+// A TCP connection that was tracked before has left the window that the kernel knows, and its packets would be invalid
+// for ever. So the entries that stay are made liberal.
 
 // bypassLooks are when that is done, counted from the moment at which the setting was found off, or the table repaired.
 var bypassLooks = []time.Duration{
@@ -43,19 +48,46 @@ func (e *Engine) nextLook() <-chan time.Time {
 	return time.After(time.Until(e.bypassed.Add(bypassLooks[e.looks])))
 }
 
-// look has the connections of all pods judged that policies select.
+// look has the connections of all pods looked at that policies select.
 func (p *pass) look() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.looks = min(p.looks+1, len(bypassLooks))
-	p.concern(p.rules.Selected())
+	for _, a := range p.rules.Selected() {
+		p.concerned[a] = true
+	}
+}
+
+// bypassedLately reports whether connections may have begun, or gone on, while packets passed unjudged. The mutex is
+// held.
+func (e *Engine) bypassedLately(now time.Time) bool {
+	last := bypassLooks[len(bypassLooks)-1] + time.Second // a look takes some time
+	return !e.bypassed.IsZero() && now.Sub(e.bypassed) < last
+}
+
+// tolerate makes TCP connections liberal that may have gone on while their packets were not tracked.
+func (e *Engine) tolerate(conn *conntrack.Conn, flows []conntrack.Flow) error {
+	e.mu.Lock()
+	lately := e.bypassedLately(time.Now())
+	e.mu.Unlock()
+	if !lately {
+		return nil
+	}
+	for _, f := range flows {
+		if f.Protocol != unix.IPPROTO_TCP || f.Liberal {
+			continue
+		}
+		if err := conn.Tolerate(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unjudged reports whether a connection seems to be the wrong way round, and may have begun while packets passed
 // unjudged. The mutex is held.
 func (e *Engine) unjudged(f conntrack.Flow, now time.Time) bool {
-	last := bypassLooks[len(bypassLooks)-1] + time.Second // a look takes some time
-	return !e.bypassed.IsZero() && now.Sub(e.bypassed) < last &&
+	return e.bypassedLately(now) &&
 		f.Source.Port() != 0 && f.Source.Port() < clientPorts.First &&
 		f.Destination.Port() >= clientPorts.First && f.Destination.Port() <= clientPorts.Last &&
 		f.ReplySource == f.Destination && f.ReplyDestination == f.Source // not translated

@@ -142,10 +142,20 @@ func (e *Engine) cutNow(ctx context.Context) (number int, walk time.Duration, er
 	if err != nil {
 		return 0, walk, err
 	}
-	denied, version := e.denyAnswers(flows, own)
-	if len(denied) == 0 || !e.applies(ctx, version) {
-		return 0, walk, nil
+	if !e.options.KeepConnections {
+		denied, version := e.denyAnswers(flows, own)
+		if len(denied) > 0 && e.applies(ctx, version) {
+			number, err = e.delete(conn, denied)
+		}
 	}
+	if err == nil {
+		err = e.tolerate(conn, flows)
+	}
+	return number, walk, err
+}
+
+// delete deletes the entries of connections, and returns how many.
+func (e *Engine) delete(conn *conntrack.Conn, denied []conntrack.Flow) (number int, err error) {
 	defer func() {
 		e.mu.Lock()
 		e.cutCount += uint64(number)
@@ -154,11 +164,11 @@ func (e *Engine) cutNow(ctx context.Context) (number int, walk time.Duration, er
 	}()
 	for _, f := range denied {
 		if err := conn.Delete(f); err != nil {
-			return number, walk, err
+			return number, err
 		}
 		number++
 	}
-	return number, walk, nil
+	return number, nil
 }
 
 // denyAnswers returns the connections that are denied. version is that in which the answers on them are denied, too.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/selvage-net/selvage/network/conntrack"
 	"github.com/selvage-net/selvage/network/policy"
@@ -144,6 +145,39 @@ func TestBypassed(t *testing.T) {
 	await(t, e, "two cut connections", func() bool { return e.cutCount == 2 })
 	all(false, answers, requests)
 	all(true, own)
+}
+
+// TestTolerated: an allowed TCP connection that may have gone on untracked is made liberal, also if none are cut, and not
+// without a bypass.
+func TestTolerated(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		t.Run(fmt.Sprint("keep ", keep), func(t *testing.T) {
+			l := newLab(t)
+			e, _ := start(t, Options{KeepConnections: keep})
+			apply(t, e, webAndClient(t))
+			l.send([]probe{tcp(1, 0, 80)})
+			conn, err := conntrack.Dial()
+			l.must(err)
+			defer conn.Close()
+			liberal := func() bool {
+				t.Helper()
+				flows, err := conn.OfAny(map[netip.Addr]bool{podAddress(0, false): true, podAddress(1, false): true})
+				if err != nil || len(flows) != 1 {
+					t.Fatalf("connections %+v, %v; want one", flows, err)
+				}
+				return flows[0].Liberal
+			}
+			if liberal() {
+				t.Error("a connection is liberal without a bypass")
+			}
+			e.Bypassed()
+			for limit := time.Now().Add(patient); !liberal(); time.Sleep(time.Millisecond) {
+				if time.Now().After(limit) {
+					t.Fatal("the connection is not made liberal")
+				}
+			}
+		})
+	}
 }
 
 // TestKeep keeps connections, if that is the option.
