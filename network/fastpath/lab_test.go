@@ -235,9 +235,7 @@ func (l *lab) open(n *labNode, pins string) {
 			l.do(n, path.Remove)
 		}
 	})
-	if err := path.Configure(n.config); err != nil {
-		l.t.Fatal(err)
-	}
+	l.configure(n)
 	for _, other := range l.nodes {
 		if other != n {
 			if err := path.SetPeer(other.subnet, Peer{Address: other.underlay, MAC: other.config.MAC}); err != nil {
@@ -315,6 +313,21 @@ func (l *lab) flush(n *labNode) {
 	if err := n.path.Flush(); err != nil {
 		l.t.Fatal(err)
 	}
+	l.settled(n)
+}
+
+// configure has the settings in force, and waits until something may be learned again.
+func (l *lab) configure(n *labNode) {
+	l.t.Helper()
+	if err := n.path.Configure(n.config); err != nil {
+		l.t.Fatal(err)
+	}
+	l.settled(n)
+}
+
+// settled waits until something may be learned.
+func (l *lab) settled(n *labNode) {
+	l.t.Helper()
 	l.eventually("the time after a flush ends", func() bool {
 		now, err := monotonic()
 		if err != nil {

@@ -38,9 +38,7 @@ func TestTCP(t *testing.T) {
 			for _, n := range l.nodes {
 				l.do(n, func() error { return setWire(tt.wire) })
 				n.config.DirectSegments = tt.direct
-				if err := n.path.Configure(n.config); err != nil {
-					t.Fatal(err)
-				}
+				l.configure(n)
 			}
 			l.start(a, b)
 			to := net.JoinHostPort(b.pods[0].addr.String(), "7000")

@@ -591,7 +591,8 @@ inline_always int connection(struct __sk_buff *skb, const struct control *c, con
 			why = NOT_LEARNED_ESTABLISHED;
 		else if (c->established_ms)
 			/* Conntrack does not see the acknowledgements of fast packets, and gives the connection only five
-			 * minutes (nf_conntrack_tcp_timeout_unacknowledged). */
+			 * minutes (nf_conntrack_tcp_timeout_unacknowledged). Done for each packet of the slow path, also when
+			 * nothing is learned from it: its acknowledgement may be fast. */
 			bpf_ct_change_timeout(ct, c->established_ms);
 	}
 	*before = *after;
@@ -645,11 +646,11 @@ int learn_received(struct __sk_buff *skb)
 	have(skb, sizeof(struct ethernet) + sizeof(struct ipv4) + sizeof(struct tcp));
 	if (parse(skb, sizeof(struct ethernet), c->mtu, &p) != PLAIN || p.begin_end)
 		return TCX_NEXT;
-	if (now < c->learn_from)
-		return slow(NOT_LEARNED_FLUSH);
 	why = connection(skb, c, &p.key, &before);
 	if (why != PLAIN)
 		return slow(why);
+	if (now < c->learn_from)
+		return slow(NOT_LEARNED_FLUSH);
 	peer = peer_of(before.source);
 	if (!peer)
 		return slow(NOT_LEARNED_PEER);
@@ -695,11 +696,11 @@ int learn_sent(struct __sk_buff *skb)
 	have(skb, HEADER + sizeof(struct ipv4) + sizeof(struct tcp));
 	if (!parse_outer(skb, c) || parse(skb, HEADER, c->mtu, &p) != PLAIN || p.begin_end)
 		return TCX_NEXT;
-	if (now < c->learn_from)
-		return slow(NOT_LEARNED_FLUSH);
 	why = connection(skb, c, &p.key, &before);
 	if (why != PLAIN)
 		return slow(why);
+	if (now < c->learn_from)
+		return slow(NOT_LEARNED_FLUSH);
 	peer = peer_of(p.key.destination);
 	if (!peer)
 		return slow(NOT_LEARNED_PEER);

@@ -80,10 +80,10 @@ func restartStore(ctx context.Context, l *lab.Lab, n *lab.Node) (string, error) 
 	if err := sleep(ctx, withoutDaemon); err != nil {
 		return "", err
 	}
+	start := time.Now() // the daemon can be back before the lab knows that the store answers
 	if err := l.Store().Start(ctx); err != nil {
 		return "", err
 	}
-	start := time.Now()
 	err := eventually(ctx, func() error {
 		s, err := n.Status(ctx)
 		if err == nil && (s.State != nodestatus.Ready || !s.Store.LastContact.After(start)) {
