@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"syscall"
@@ -66,16 +65,6 @@ const (
 // leastProbeInterval is the minimum of --peer-probe-interval: a kernel answers at most once a second that a hop limit
 // is exceeded (icmp_ratelimit).
 const leastProbeInterval = time.Second
-
-// How far the heap may grow beyond the memory in use, in percent; see GOGC in package runtime. A store that reports
-// every change of a Node, whether or not it concerns the lease, makes some garbage at rest too. Network policies follow
-// the pods of the whole cluster: with restGarbage, a change of a policy among 10,000 pods took three times as long,
-// since half of all changes met a collection.
-const (
-	startGarbage  = 20
-	restGarbage   = 10
-	policyGarbage = 25
-)
 
 // flags are the command line. Names and meanings are flannel's where flannel has them.
 type flags struct {
@@ -251,21 +240,7 @@ func run(ctx context.Context, f flags) error {
 	if err := kernel.Permitted(); err != nil {
 		return err
 	}
-	// Prefer less memory to fewer garbage collections: at rest, the daemon hardly allocates.
-	collect := func(percent int) {
-		if os.Getenv("GOGC") == "" {
-			debug.SetGCPercent(percent)
-		}
-	}
-	collect(startGarbage)
-	f.node.AtRest = func() {
-		percent := restGarbage
-		if f.node.Policies != nil {
-			percent = policyGarbage
-		}
-		collect(percent)
-		debug.FreeOSMemory() // what a start took; the Go runtime would return it over some minutes
-	}
+	f.limitGarbage()
 	store, err := f.openStore(log)
 	if err != nil {
 		return err

@@ -42,7 +42,8 @@ type Options struct {
 	KubeRest time.Duration
 	// PolicyPods and Policies are how many pods and policies the large cluster of the part "policy" has.
 	PolicyPods, Policies int
-	// PolicyChanges is how often each kind of change is made there, PolicyParts what is measured; none: all of [PolicyParts].
+	// PolicyChanges is how often each kind of change is made there, PolicyParts what is measured; none: all of
+	// [PolicyParts].
 	PolicyChanges int
 	PolicyParts   []string
 	// PolicyTurns is how often connections are measured there in each setting, PolicyTurn for how long at a time.
@@ -95,7 +96,8 @@ func Parts() []Part {
 		{Name: "sizes", What: "start by number of leases, for the picture", run: sizes},
 		{Name: "path", What: "throughput, latency and CPU between pods on two nodes, beside the bare underlay and a veth pair", run: paths},
 		{Name: "settings", What: "the same with the device set otherwise, in turns with the default", run: settings, Apart: true},
-		{Name: "fastpath", What: "the same with the fast path on, in turns with off and the bare underlay", run: fastPaths, Apart: true},
+		{Name: "fastpath", What: "the same with the fast path on, in turns with off and the bare underlay",
+			run: fastPaths, Apart: true},
 		{Name: "foreign", What: "pods of another network added and removed, among foreign routes and devices",
 			run: foreign, Apart: true},
 		{Name: "policy", What: "network policies: changes, connections and memory, beside kube-router's rules and none",

@@ -275,7 +275,8 @@ func writeAll(fd int, message []byte) error {
 // disconnect ends what connect began: see connect(2), AF_UNSPEC.
 func disconnect(fd int) error {
 	unspecified := unix.RawSockaddr{Family: unix.AF_UNSPEC}
-	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspecified)), unsafe.Sizeof(unspecified))
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspecified)),
+		unsafe.Sizeof(unspecified))
 	if errno != 0 {
 		return fmt.Errorf("disconnect: %w", errno)
 	}

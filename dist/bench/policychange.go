@@ -17,16 +17,17 @@ import (
 const (
 	// changeLimit is what a change may take until the kernel has it, in milliseconds, at the median.
 	changeLimit = 5
-	// sameLimit is how many times as long it may take in the large cluster as in the small one. What a change costs is to
-	// be the same in both; the half is for what a busy machine adds.
+	// sameLimit is how many times as long it may take in the large cluster as in the small one. What a change costs is
+	// to be the same in both; the half is for what a busy machine adds.
 	sameLimit = 1.5
 )
 
-// policyLab makes a lab whose nodes enforce policies of a stand-in for the API server. Its pods are in one namespace. What
-// is denied is answered, as kube-router does.
+// policyLab makes a lab whose nodes enforce policies of a stand-in for the API server. Its pods are in one namespace.
+// What is denied is answered, as kube-router does.
 func (b *bench) policyLab(ctx context.Context, nodes int) (*lab.Lab, error) {
 	return lab.New(ctx, lab.Options{
-		Nodes: nodes, Store: subnet.StoreKubernetes, Families: ipv4(), Namespace: "default", IPTables: "nft", Bin: b.Bin,
+		Nodes: nodes, Store: subnet.StoreKubernetes, Families: ipv4(), Namespace: "default", IPTables: "nft",
+		Bin:        b.Bin,
 		Config:     lab.NetworkConfig(ipv4(), "", lab.NFTablesOn),
 		DaemonArgs: []string{"--network-policy=on", "--policy-reject", "--peer-probe-interval=0"},
 	})
@@ -67,13 +68,15 @@ type policyChange struct {
 // policyChanges are those that are made over and over, one after the other: what one adds a later one removes.
 func (c policyCluster) policyChanges(pods, policies int) []policyChange {
 	period := 5 * c.namespaces
-	next := func(n int) int { return (n + period - 1) / period * period } // of the first Deployment of the first namespace
+	// of the first Deployment of the first namespace
+	next := func(n int) int { return (n + period - 1) / period * period }
 	own, other, policy := next(pods), next(pods)+1, next(policies)
 	chain := []byte("ingress/" + c.namespace(policy) + "/" + policyName(policy)) // also in the comments of its rules
 	there, gone := []uint16{unix.NFT_MSG_NEWSETELEM}, []uint16{unix.NFT_MSG_DELSETELEM}
 	rule, port := []uint16{unix.NFT_MSG_NEWRULE}, 443
 	return []policyChange{
-		{"pod-added", "a pod of another node added", func(ctx context.Context) error { return c.add(ctx, other, "other1") },
+		{"pod-added", "a pod of another node added",
+			func(ctx context.Context) error { return c.add(ctx, other, "other1") },
 			podAddress(other).AsSlice(), there, c.podName(other)},
 		{"pod-removed", "a pod of another node removed",
 			func(ctx context.Context) error { return c.removePod(ctx, other) },
@@ -107,7 +110,8 @@ func policyTimes(ctx context.Context, b *bench) error {
 			words := fmt.Sprintf("%d pods, %d policies: %s, API to kernel, ", size.pods, size.policies, c.what)
 			half := quantile(0.5, took[c.name])
 			f := Figure{Name: "PolicyChange/" + of + "/p50", What: words + "p50", Unit: "ms", Value: half,
-				Limit: atMost(changeLimit), Floor: &Reference{What: "a bare watch", Value: quantile(0.5, heard[c.name])}}
+				Limit: atMost(changeLimit),
+				Floor: &Reference{What: "a bare watch", Value: quantile(0.5, heard[c.name])}}
 			b.report.add(f)
 			b.report.add(Figure{Name: "PolicyChange/" + of + "/p99", What: words + "p99", Unit: "ms",
 				Value: quantile(0.99, took[c.name]),
@@ -117,12 +121,13 @@ func policyTimes(ctx context.Context, b *bench) error {
 				continue
 			}
 			b.report.add(Figure{Name: "PolicyChangeGrowth/" + of, What: words + "p50, of that in the small cluster",
-				Unit: "×", Value: half / first[c.name], Limit: atMost(sameLimit), LimitIs: "the same, and half of it for noise"})
+				Unit: "×", Value: half / first[c.name],
+				Limit: atMost(sameLimit), LimitIs: "the same, and half of it for noise"})
 		}
 	}
-	b.report.note("A change is timed from before the request to the API, so that what the stand-in for the API server " +
-		"takes counts, to the kernel's notification that the transaction is committed. The floor is the same up to a bare " +
-		"watch, in the same process as the stand-in.")
+	b.report.note("A change is timed from before the request to the API, so that what the stand-in for the API " +
+		"server takes counts, to the kernel's notification that the transaction is committed. The floor is the same up to " +
+		"a bare watch, in the same process as the stand-in.")
 	return nil
 }
 

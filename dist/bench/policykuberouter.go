@@ -19,8 +19,9 @@ type ingressPolicy struct {
 	peers    []netip.Addr
 }
 
-// kubeRouter is what a node with kube-router (2.5, with iptables) holds for ingress policies: its chains and sets, in the
-// order in which a forwarded packet meets them. What concerns packets that the node makes or gets itself is left out.
+// kubeRouter is what a node with kube-router (2.5, with iptables) holds for ingress policies: its chains and sets, in
+// the order in which a forwarded packet meets them. What concerns packets that the node makes or gets itself is left
+// out.
 //
 //	FORWARD → KUBE-ROUTER-FORWARD
 //	  for each pod of the node, to it and from it, and again for packets that are bridged: → KUBE-POD-FW-…
@@ -93,8 +94,9 @@ func (k kubeRouter) rules() string {
 		name := policyRules(p)
 		chain(name)
 		for _, protocol := range []string{"tcp", "udp"} {
-			match := fmt.Sprintf("-m comment --comment \"allowed by %s\" -m set --match-set %s src -m set --match-set %s dst "+
-				"-p %s --dport %d", p.name, chainName("KUBE-SRC-", p.name), chainName("KUBE-DST-", p.name), protocol, k.port)
+			match := fmt.Sprintf("-m comment --comment \"allowed by %s\" -m set --match-set %s src "+
+				"-m set --match-set %s dst -p %s --dport %d",
+				p.name, chainName("KUBE-SRC-", p.name), chainName("KUBE-DST-", p.name), protocol, k.port)
 			rule(name, "%s -j MARK --set-xmark %s", match, allowedMark)
 			rule(name, "%s -m mark --mark %s -j RETURN", match, allowedMark)
 		}
@@ -118,7 +120,8 @@ func (k kubeRouter) rules() string {
 		for _, p := range slices.Backward(selecting) {
 			rule(name, "-d %s -m comment --comment \"policy %s\" -j %s", pod, p.name, policyRules(p))
 		}
-		rule(name, "-m mark ! --mark %s -m limit --limit 10/minute --limit-burst 10 -j NFLOG --nflog-group 100", allowedMark)
+		rule(name, "-m mark ! --mark %s -m limit --limit 10/minute --limit-burst 10 -j NFLOG --nflog-group 100",
+			allowedMark)
 		rule(name, "-m mark ! --mark %s -j REJECT", allowedMark)
 		rule(name, "-j MARK --set-xmark 0x0/0x10000")
 		rule(name, "-j MARK --set-xmark "+passedMark)
@@ -141,7 +144,8 @@ func (k kubeRouter) apply(do func(func() error) error) error {
 		cmd := exec.Command(c.argv[0], c.argv[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.input), &out, &out
 		if err := do(cmd.Run); err != nil {
-			return fmt.Errorf("%s: %w", strings.Join(c.argv, " "), errors.Join(err, errors.New(firstBytes(out.String(), 300))))
+			return fmt.Errorf("%s: %w", strings.Join(c.argv, " "),
+				errors.Join(err, errors.New(firstBytes(out.String(), 300))))
 		}
 	}
 	return nil

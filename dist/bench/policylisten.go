@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ruleListener receives nf_tables' notifications in a namespace, and notes when one of them says what is waited for. The
-// kernel sends them when it has committed a transaction (nf_tables_commit in net/netfilter/nf_tables_api.c): from then on
-// packets are judged by it.
+// ruleListener receives nf_tables' notifications in a namespace, and notes when one of them says what is waited for.
+// The kernel sends them when it has committed a transaction (nf_tables_commit in net/netfilter/nf_tables_api.c): from
+// then on packets are judged by it.
 type ruleListener struct {
 	fd   int
 	done chan struct{} // closed when run has ended

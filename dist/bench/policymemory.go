@@ -22,7 +22,9 @@ func policyMemory(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	some := max(localPods, b.PolicyPods/10)
-	sizes := []policySize{{0, 0}, {some, 0}, {b.PolicyPods, 0}, {b.PolicyPods, b.Policies}, {some, b.Policies}, {0, b.Policies}}
+	sizes := []policySize{
+		{0, 0}, {some, 0}, {b.PolicyPods, 0}, {b.PolicyPods, b.Policies}, {some, b.Policies}, {0, b.Policies},
+	}
 	measured, now := map[policySize][]memory{}, policySize{}
 	for _, size := range sizes {
 		b.step("  memory with %d pods and %d policies", size.pods, size.policies)
@@ -75,11 +77,13 @@ func policyMemory(ctx context.Context, b *bench) (err error) {
 		}
 	}
 	for _, policies := range []int{0, b.Policies} {
-		grown := median(of(policySize{b.PolicyPods, policies}, resident)) - median(of(policySize{some, policies}, resident))
+		grown := median(of(policySize{b.PolicyPods, policies}, resident)) -
+			median(of(policySize{some, policies}, resident))
 		b.report.add(Figure{
 			Name: fmt.Sprintf("PolicyMemoryGrowth/policies=%d", policies), Unit: "B",
 			Value: 1e6 * grown / float64(b.PolicyPods-some),
-			What:  fmt.Sprintf("%d policies: memory at rest a pod of another node, %d to %d", policies, some, b.PolicyPods),
+			What: fmt.Sprintf("%d policies: memory at rest a pod of another node, %d to %d",
+				policies, some, b.PolicyPods),
 		})
 	}
 	return nil

@@ -149,7 +149,10 @@ func (c policyCluster) ingress(i, port int) []object {
 	return []object{
 		{"from": []object{
 			{"podSelector": matching("app", fmt.Sprintf("app%d", (c.deployment(i)+1)%5))},
-			{"namespaceSelector": matching("team", fmt.Sprintf("team%d", i%10)), "podSelector": matching("tier", "back")},
+			{
+				"namespaceSelector": matching("team", fmt.Sprintf("team%d", i%10)),
+				"podSelector":       matching("tier", "back"),
+			},
 		}, "ports": []object{{"port": "http"}, {"port": port}}},
 		{"from": []object{{"namespaceSelector": object{}}}, "ports": []object{{"port": 9090}}},
 	}

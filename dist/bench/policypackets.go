@@ -24,8 +24,8 @@ const (
 	connectLeast, throughputLeast = 0.95, 0.99
 )
 
-// policySetting is a number of policies, of which some select the pod to which connections are made, and the others other
-// pods of its node.
+// policySetting is a number of policies, of which some select the pod to which connections are made, and the others
+// other pods of its node.
 type policySetting struct{ policies, selecting int }
 
 func (s policySetting) String() string {
@@ -96,11 +96,11 @@ func policyPackets(ctx context.Context, b *bench) (err error) {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
-	b.report.note("Connections are made, and all is sent, by one thread for both ends, "+
-		"and the nodes take turns with each connection, datagram and piece of 60 kB. Of a turn the median counts: new connections a "+
-		"second are those of one CPU. Each node has %d "+
-		"more pods, of which only the API and the rules know. \"no policies\" is the same daemon on a node whose pods no policy "+
-		"selects, with bridge-nf-call-iptables = 1 as kubeadm wants it; on a bare bridge that is 0.", otherPods)
+	b.report.note("Connections are made, and all is sent, by one thread for both ends, and the nodes take turns with "+
+		"each connection, datagram and piece of 60 kB. Of a turn the median counts: new connections a second are those "+
+		"of one CPU. Each node has %d more pods, of which only the API and the rules know. \"no policies\" is the same "+
+		"daemon on a node whose pods no policy selects, with bridge-nf-call-iptables = 1 as kubeadm wants it; on a "+
+		"bare bridge that is 0.", otherPods)
 	return nil
 }
 
@@ -224,8 +224,10 @@ func (p *policyPaths) set(ctx context.Context, before, s policySetting) error {
 		rules.policies = append(rules.policies, policy)
 		_, err := admin.Create(ctx, path, object{
 			"kind": "NetworkPolicy", "apiVersion": "networking.k8s.io/v1", "metadata": object{"name": s.name(i)},
-			"spec": object{"podSelector": subject, "policyTypes": []string{"Ingress"}, "ingress": []object{{"from": from,
-				"ports": []object{{"port": testPort, "protocol": "TCP"}, {"port": testPort, "protocol": "UDP"}}}}},
+			"spec": object{"podSelector": subject, "policyTypes": []string{"Ingress"}, "ingress": []object{{
+				"from":  from,
+				"ports": []object{{"port": testPort, "protocol": "TCP"}, {"port": testPort, "protocol": "UDP"}},
+			}}},
 		})
 		if err != nil {
 			return err
@@ -256,7 +258,8 @@ func (p *policyPaths) turn(number int, into []samples) error {
 	}{
 		{metric{"Connect", "new TCP connections", "/s"}, connects, func(t float64) float64 { return 1e6 / t }},
 		{metric{"RoundTrip", "UDP there and back", "µs"}, datagrams, func(t float64) float64 { return t }},
-		{metric{"Throughput", "one TCP flow", "Gbit/s"}, transfers, func(t float64) float64 { return 8e-3 * piece / t }},
+		{metric{"Throughput", "one TCP flow", "Gbit/s"}, transfers,
+			func(t float64) float64 { return 8e-3 * piece / t }},
 	} {
 		took, err := x.run(ways, p.bench.PolicyTurn)
 		if err != nil {

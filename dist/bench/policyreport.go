@@ -16,7 +16,8 @@ func (p *policyPaths) tell(s policySetting, where string, all []samples) {
 		f := Figure{Name: "Policy" + m.name + "/" + of, What: s.String() + ", " + where + ": " + m.what, Unit: m.unit,
 			Samples: own, Floor: beside(withoutPolicies), Bare: beside(bare), Peer: beside(byKubeRouter)}
 		r.add(f)
-		p.bench.step("    %s, %s: %s %s, %s; %s; %s", where, m.what, number(median(own)), m.unit, f.Floor, f.Bare, f.Peer)
+		p.bench.step("    %s, %s: %s %s, %s; %s; %s",
+			where, m.what, number(median(own)), m.unit, f.Floor, f.Bare, f.Peer)
 		least := 0.0
 		switch m.name {
 		case "Connect":

@@ -16,8 +16,8 @@ type watchEvent struct {
 	at   time.Time
 }
 
-// watchPolicies begins bare watches of all pods and policies, which do nothing but note the time. Their events have to be
-// received, until end is called.
+// watchPolicies begins bare watches of all pods and policies, which do nothing but note the time. Their events have to
+// be received, until end is called.
 func watchPolicies(ctx context.Context, url, token string) (_ <-chan watchEvent, end func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	events, ended := make(chan watchEvent, 1<<12), make(chan struct{}, 2)

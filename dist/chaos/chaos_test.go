@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 // there are half the pods.
 func newSuite(t *testing.T, o Options) *Suite {
 	t.Helper()
-	o.Bin, o.Pods, o.Stopped, o.Fight = "../../bin", 1, 2*time.Second, time.Second
+	o.Bin, o.Pods, o.Stopped, o.Conflict = "../../bin", 1, 2*time.Second, time.Second
 	o.Patience = 4 * time.Minute // less than the test may take, so that it says what is wrong
 	s, err := New(testctx.New(t), o)
 	if err != nil {
@@ -102,8 +102,8 @@ func ownSideTested() []string {
 	}
 }
 
-// policiesTested are those faults of network policies that are done here, one for each table, each direction in which it can be wrong,
-// and each end of the daemon. The tests of network/enforce have more, and make chaos all.
+// policiesTested are those faults of network policies that are done here, one for each table, each direction in which
+// it can be wrong, and each end of the daemon. The tests of network/enforce have more, and make chaos all.
 func policiesTested() []string {
 	return []string{
 		"policies: table deleted", "policies: a foreign accept in front", "policies: base chains' policy is drop",
@@ -178,10 +178,12 @@ func TestNFTables(t *testing.T) {
 	runAll(t, newSuite(t, Options{NFTables: true}), "table selvage: deleted", "table selvage: a rule put before ours", "table selvage: an element of each set deleted")
 }
 
-// TestPolicies does the faults of network policies, while connections are begun that are denied and such that are allowed: those
-// that a fault does not concern are never let in, and never lost, and those that a fault let in end with its repair.
+// TestPolicies does the faults of network policies, while connections are begun that are denied and such that are
+// allowed: those that a fault does not concern never pass, and are never lost, and those that passed because of a fault
+// end with its repair.
 func TestPolicies(t *testing.T) {
-	// With one connection after the other in a tenth of the usual number, a busy machine has room for all in its queues.
+	// With one connection after the other in a tenth of the usual number, a busy machine has room for all in its
+	// queues.
 	runAll(t, newSuite(t, Options{Policies: true, PolicyEvery: 40 * time.Millisecond}),
 		"policies: table deleted", "policies: a pod put among the peers", "policies: sources: ports removed",
 		"policies: bridge-nf-call off")

@@ -58,7 +58,7 @@ func daemonFaults() []Fault {
 			Inject: func(_ context.Context, t *target) error { return t.fight() }, Undo: func(context.Context, *target) error { return nil },
 			// Who was fought keeps its pauses for a while: the next fault is not to be measured against those.
 			After: func(ctx context.Context, t *target) error {
-				pause(ctx, min(2*t.suite.options.Fight, 5*time.Second))
+				pause(ctx, min(2*t.suite.options.Conflict, 5*time.Second))
 				return nil
 			}},
 	}
@@ -129,7 +129,7 @@ func (t *target) fight() error {
 	deleted := 0
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
-	for time.Since(start) < t.suite.options.Fight {
+	for time.Since(start) < t.suite.options.Conflict {
 		<-ticker.C
 		for _, f := range t.families {
 			switch err := t.nl.RouteDel(&netlink.Route{Dst: ipNet(t.peer.Endpoints[f].Subnet)}); {

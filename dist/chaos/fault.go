@@ -68,8 +68,8 @@ type Fault struct {
 	Unbroken bool
 	// NoLoss: not one datagram between pods may be lost.
 	NoLoss bool
-	// Opens, Loses: packets that policies deny may pass, those that they allow may be lost, until it is repaired. Otherwise
-	// none may, in the class [Policies].
+	// Opens, Loses: packets that policies deny may pass, those that they allow may be lost, until it is repaired.
+	// Otherwise none may, in the class [Policies].
 	Opens, Loses bool
 	// Bound replaces the class's upper bound.
 	Bound time.Duration

@@ -112,7 +112,7 @@ COMMIT
 				if err := everywhere(ctx, t, "*filter\n-I "+jump+"COMMIT\n"); err != nil {
 					return err
 				}
-				pause(ctx, t.suite.options.Fight/inserts)
+				pause(ctx, t.suite.options.Conflict/inserts)
 			}
 			t.counts()
 			return nil

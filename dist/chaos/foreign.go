@@ -190,8 +190,8 @@ func (h *host) foreignRoutes(names map[int]string) (dump []string, err error) {
 				continue
 			}
 			dump = append(dump, fmt.Sprintf("route %s via %s dev %s table %d protocol %d scope %d type %d metric %d "+
-				"src %s onlink %t", prefixOf(r.Dst), r.Gw, name, r.Table, r.Protocol, r.Scope, r.Type, r.Priority, r.Src,
-				r.Flags&int(netlink.FLAG_ONLINK) != 0))
+				"src %s onlink %t", prefixOf(r.Dst), r.Gw, name, r.Table, r.Protocol, r.Scope, r.Type, r.Priority,
+				r.Src, r.Flags&int(netlink.FLAG_ONLINK) != 0))
 		}
 		rules, err := again(func() ([]netlink.Rule, error) { return h.nl.RuleList(family) })
 		if err != nil {

@@ -115,8 +115,8 @@ func (s *Suite) judgePolicies(o *Outcome, bound time.Duration) {
 	}
 }
 
-// awaitCut waits until no connection is tracked on hosts that policies deny: one that began while a fault let it in goes
-// on until it is cut.
+// awaitCut waits until no connection is tracked on hosts that policies deny: one that began because of a fault goes on
+// until it is cut.
 func (s *Suite) awaitCut(ctx context.Context, o *Outcome, hosts []*host) error {
 	problems, err := s.await(ctx, hosts, s.tracked)
 	if len(problems) > 0 {

@@ -183,7 +183,8 @@ func (s *Suite) incomplete(h *host, have policyTables) (problems []string) {
 			}
 			slices.Sort(keys)
 			if !sets[strings.Join(keys, " ")] {
-				problems = append(problems, fmt.Sprintf("%s: no set has the %s addresses of all pods app=%s", h.Name(), f, app))
+				problems = append(problems,
+					fmt.Sprintf("%s: no set has the %s addresses of all pods app=%s", h.Name(), f, app))
 			}
 		}
 	}

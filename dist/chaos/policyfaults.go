@@ -123,7 +123,8 @@ func closeClient(_ context.Context, t *target) error {
 		chain := hooked(c, as, "egress")
 		for _, f := range t.suite.families {
 			key := []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeIP6Addr}[f]
-			set := &nftables.Set{Table: as, ID: uint32(f) + 1, Name: "closed-" + strings.ToLower(f.String()), KeyType: key}
+			name := "closed-" + strings.ToLower(f.String())
+			set := &nftables.Set{Table: as, ID: uint32(f) + 1, Name: name, KeyType: key}
 			held := []nftables.SetElement{{Key: []byte(keyOf(t.policed.client, f))}}
 			if err := c.AddSet(set, held); err != nil {
 				return err

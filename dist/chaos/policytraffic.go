@@ -43,7 +43,8 @@ type policyStream struct {
 	finished bool
 }
 
-// senders returns the flows of all pairs by who sends. Denied pairs also send over what a fault has let in.
+// senders returns the flows of all pairs by who sends. Denied pairs also send over connections that passed because of a
+// fault.
 func (p *policyStream) senders(h *host) (map[*lab.Pod][]flow, error) {
 	all, flows := &p.suite.tracks, map[*lab.Pod][]flow{}
 	for _, x := range p.suite.pairs(h) {
@@ -61,7 +62,7 @@ func (p *policyStream) senders(h *host) (map[*lab.Pod][]flow, error) {
 			}
 			last := func() closing { return closing{track: all.add(x, f)} }
 			if err := add(&datagrams{single(), last()}, nil); err != nil || x.as != nil {
-				continue // answers to a borrowed address come to somebody else
+				continue // answers to a borrowed address come to another pod
 			}
 			err := x.from.Do(func() error {
 				err := add(newSession(single(), all.add(x, f)))
@@ -149,7 +150,8 @@ func (p *policyStream) result(fault, start time.Time) (r PolicyTraffic, wrong []
 	}
 	for _, b := range p.bulks {
 		if missing := b.written - recordSize - b.received(); b.written == 0 || missing != 0 {
-			wrong = append(wrong, fmt.Sprintf("an allowed connection from %s to %s over %s got stuck: %d of %d bytes arrived",
+			wrong = append(wrong, fmt.Sprintf(
+				"an allowed connection from %s to %s over %s got stuck: %d of %d bytes arrived",
 				b.from.Name(), b.to.Name(), b.family, b.received(), b.written-recordSize))
 		}
 	}
@@ -176,7 +178,8 @@ func (s *Suite) tracked(h *host) (problems []string, err error) {
 		for _, c := range flows {
 			from, to := c.Forward.SrcIP.String(), c.Forward.DstIP.String()
 			if denied[ends{from, to}] || c.Forward.SrcPort == sinkPort && denied[ends{to, from}] {
-				problems = append(problems, fmt.Sprintf("%s: a denied connection is tracked: %s:%d to %s:%d, protocol %d",
+				problems = append(problems, fmt.Sprintf(
+					"%s: a denied connection is tracked: %s:%d to %s:%d, protocol %d",
 					h.Name(), from, c.Forward.SrcPort, to, c.Forward.DstPort, c.Forward.Protocol))
 			}
 		}
@@ -215,7 +218,8 @@ func (s *Suite) reachPolicies(ctx context.Context, h *host) (problems []string) 
 		}
 		for _, t := range round {
 			if t.has(0) != t.allowed {
-				problems = append(problems, fmt.Sprintf("a packet from %s to %s over %s, which is allowed: %t, arrived: %t",
+				problems = append(problems, fmt.Sprintf(
+					"a packet from %s to %s over %s, which is allowed: %t, arrived: %t",
 					t.from.Name(), t.to.Name(), t.family, t.allowed, t.has(0)))
 			}
 		}

@@ -181,7 +181,7 @@ func (r *Report) Summary() bool {
 		if k.class == Policies {
 			traffic = t.policies.String()
 		}
-		fmt.Fprintf(r.w, "  %-8s %-5s%4d faults, right again after: median %8s%s, worst %8s%s; %s  %s\n",
+		fmt.Fprintf(r.w, "  %-8s %-5s%4d faults, repaired after: median %8s%s, worst %8s%s; %s  %s\n",
 			k.class, k.family, len(t.took), short(m), allowed(median), short(w), allowed(worst), traffic, verdict)
 	}
 	if r.walked > 0 {

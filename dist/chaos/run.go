@@ -43,7 +43,7 @@ type Outcome struct {
 	// Policies is what came of connections that policies are about; nil: none were made.
 	Policies *PolicyTraffic
 	Remarks  []string
-	Wrong    []string // what is not as it should be, and will not become so
+	Wrong    []string // what is out of sync, and stays so
 	Late     []string // bounds that were exceeded
 	Log      []string // what the daemons said
 }

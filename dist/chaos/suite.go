@@ -37,9 +37,9 @@ type Options struct {
 	NFTables bool             // the daemons use nftables
 	// Policies: the daemons enforce network policies, from a directory.
 	Policies bool
-	Legacy   bool          // iptables is the legacy one, which notifies nobody: the daemons look every second
+	Legacy   bool          // iptables is the legacy one, which sends no notifications: the daemons look every second
 	Stopped  time.Duration // how long a daemon is stopped while entries could age; default a minute
-	Fight    time.Duration // how long somebody fights a daemon for a route; default 10 s
+	Conflict time.Duration // how long another process removes a route of a daemon again and again; default 10 s
 	Patience time.Duration // how long anything may take that has no bound of its own; default 30 s
 	// PolicyEvery is how often a connection is begun over a path that policies are about; default 10 ms.
 	PolicyEvery time.Duration
@@ -89,8 +89,8 @@ func New(ctx context.Context, o Options) (*Suite, error) {
 	if o.Stopped == 0 {
 		o.Stopped = time.Minute
 	}
-	if o.Fight == 0 {
-		o.Fight = 10 * time.Second
+	if o.Conflict == 0 {
+		o.Conflict = 10 * time.Second
 	}
 	if o.Patience == 0 {
 		o.Patience = defaultPatience
@@ -303,8 +303,8 @@ func (s *Suite) await(ctx context.Context, hosts []*host, check func(*host) ([]s
 	}
 }
 
-// reach probes between all pods, in every family, until all reach each other, and says which do not. Of pods that policies
-// are about, it says what is not as the policies have it.
+// reach probes between all pods, in every family, until all reach each other, and says which do not. Of pods that
+// policies are about, it says what is not as the policies have it.
 func (s *Suite) reach(ctx context.Context) (problems []string) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Patience/3)
 	defer cancel()

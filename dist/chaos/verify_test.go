@@ -123,7 +123,7 @@ func TestReport(t *testing.T) {
 	r.Heading("broken: %s", OneNode)
 	r.Line(Outcome{Case: route, By: [2]time.Duration{subnet.IPv6: 1500 * time.Microsecond}, Traffic: flow})
 	if !r.Summary() || !strings.Contains(b.String(), "right after IPv6    1.5ms") || !strings.Contains(b.String(), "IPv6: 100 sent, 1 lost, gap 2.0ms  ok") ||
-		!strings.Contains(b.String(), "entries  IPv6    1 faults, right again after: median    1.5ms") {
+		!strings.Contains(b.String(), "entries  IPv6    1 faults, repaired after: median    1.5ms") {
 		t.Errorf("got %s", b.String())
 	}
 	r.Line(Outcome{Case: device, Took: 80 * time.Millisecond})

@@ -221,7 +221,7 @@ func TestReport(t *testing.T) {
 	text := out.String()
 	for _, want := range []string{
 		"etcd of one member\n  good ", "etcd of 3 members with TLS and roles\n  lossy", "lost 1 of    10", "FAIL later than 15s",
-		"few subnets", "      two\n      lines", "log of loss", "4 faults; 20 datagrams sent, 1 lost; right again after 1m0s", "FAIL: 2 not as it should be, 1 too late",
+		"few subnets", "      two\n      lines", "log of loss", "4 faults; 20 datagrams sent, 1 lost; repaired after at most 1m0s", "FAIL: 2 not as it should be, 1 too late",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report does not say %q:\n%s", want, text)

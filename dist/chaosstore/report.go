@@ -53,7 +53,8 @@ func (r *Report) Line(o Outcome) {
 
 // Summary prints a line of all and reports whether all is well.
 func (r *Report) Summary() bool {
-	fmt.Fprintf(r.w, "\n%d faults; %d datagrams sent, %d lost; right again after %s at the most\n", r.faults, r.sent, r.lost, r.slowest.Round(10*time.Millisecond))
+	fmt.Fprintf(r.w, "\n%d faults; %d datagrams sent, %d lost; repaired after at most %s\n",
+		r.faults, r.sent, r.lost, r.slowest.Round(10*time.Millisecond))
 	if r.wrong+r.late > 0 {
 		fmt.Fprintf(r.w, "FAIL: %d not as it should be, %d too late\n", r.wrong, r.late)
 		return false

@@ -23,7 +23,7 @@ const (
 	wideSubnets = `{"Network":"10.5.0.0/16","SubnetLen":22,"EnableIPv6":true,"IPv6Network":"fd00:5::/48","Backend":{"Type":"vxlan"}}`
 	// onePlugin has no other plugin than selvage, whose time counts. %s is for more keys.
 	onePlugin = `{"cniVersion":"1.0.0","name":"cbr0","plugins":[{"type":"selvage"%s,"delegate":{"hairpinMode":true,"isDefaultGateway":true}}]}`
-	// friendsOnly lets a new pod reach its friends, and nobody the pod.
+	// friendsOnly: a new pod reaches its friends, and no other pod reaches it.
 	friendsOnly = `
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -235,8 +235,8 @@ func TestFirstPacketKubernetes(t *testing.T) {
 	x.judge(t, all)
 }
 
-// TestPolicyFailure: what follows if the rules of a pod are not in force in time, because the daemon does not know the pod
-// or does not run: the pod is isolated, or not started.
+// TestPolicyFailure: what follows if the rules of a pod are not in force in time, because the daemon does not know the
+// pod or does not run: the pod is isolated, or not started.
 func TestPolicyFailure(t *testing.T) {
 	p := policies{t, t.TempDir()}
 	p.write("objects", defaultNamespace+"---"+denyAll+podYAML("server", "server", "node1", nil)+podYAML("peer", "other", "node1", nil))
@@ -261,7 +261,7 @@ func TestPolicyFailure(t *testing.T) {
 	started("server", "") // the node enforces the policy
 	peer := started("peer", "")
 
-	// The daemon runs, and nobody has told it of the pod.
+	// The daemon runs, and does not know the pod.
 	closed := started("closed", isolate)
 	if !strings.Contains(closed.Stderr, "the pod is isolated until its network policies are in force") {
 		t.Errorf("on standard error: %q", closed.Stderr)

@@ -73,8 +73,8 @@ func (x *place) expect(pod *lab.Pod) {
 	x.next.Store(&[2]netip.Addr{pod.Addr(subnet.IPv4).Next(), pod.Addr(subnet.IPv6).Next()})
 }
 
-// add adds a pod to the node of the place, which sends at once, and returns when what is allowed has passed, and what is
-// denied does not pass any more.
+// add adds a pod to the node of the place, which sends at once, and returns when what is allowed has passed, and what
+// is denied does not pass any more.
 func (x *place) add(ctx context.Context, t *testing.T, l *lab.Lab, name string, before func()) *newcomer {
 	t.Helper()
 	n := &newcomer{name: name, place: x, stop: make(chan struct{})}

@@ -62,7 +62,7 @@ func common() []difference {
 		},
 		{
 			name:   "neighbour discovery is denied",
-			reason: "without it no IPv6 packet is sent; neither engine is told the type of an ICMP message",
+			reason: "without it no IPv6 packet is sent; neither engine gets the type of an ICMP message",
 			skip: func(p policy.Packet) bool {
 				return p.Protocol == policy.ICMPv6 && policy.AlwaysAllowed(p.ICMPType)
 			},

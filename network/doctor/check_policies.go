@@ -111,8 +111,8 @@ func (f Facts) checkBridgedPackets() (all []Finding) {
 func policyRemedies() map[status.Reason]string {
 	return map[status.Reason]string{
 		status.PolicyNotApplied: log + " shows the kernel's error; until it is gone, the rules of before are in force",
-		status.PolicyIPVS: "run kube-proxy with --proxy-mode=nftables or iptables, and \"ipvsadm --clear\" or a reboot " +
-			"to remove its services of IPVS; connections to pods' own addresses are judged",
+		status.PolicyIPVS: "run kube-proxy with --proxy-mode=nftables or iptables, and \"ipvsadm --clear\" or a " +
+			"reboot to remove its services of IPVS; connections to pods' own addresses are judged",
 		status.PolicyPodClosed:  "selvaged status shows whether all policies, namespaces and pods are known",
 		status.PolicyPodWaiting: "selvaged status shows whether all policies, namespaces and pods are known",
 		status.PolicySourceLost: "check that the API server can be reached, and the rights of the daemon: it needs " +
@@ -120,8 +120,8 @@ func policyRemedies() map[status.Reason]string {
 			"clusternetworkpolicies.policy.networking.k8s.io",
 		status.PolicyNotRemoved: log + " shows the kernel's error; if it stays, stop selvaged and run " +
 			"\"selvaged cleanup --rules\", or reboot the node",
-		status.PolicyDropsUnread: "find the other program that reads the log group 7 of nf_tables, such as ulogd: the " +
-			"second number in its line of /proc/net/netfilter/nfnetlink_log is the netlink port, in most cases the " +
-			"process ID; give it another group",
+		status.PolicyDropsUnread: "find the other program that reads the log group 7 of nf_tables, such as ulogd: " +
+			"the second number in its line of /proc/net/netfilter/nfnetlink_log is the netlink port, in most cases " +
+			"the process ID; give it another group",
 	}
 }

@@ -36,7 +36,8 @@ func benchPod(i int) policy.Pod {
 	return p
 }
 
-// benchPolicy allows a Deployment's pods what another one of the namespace and a tier of a tenth of all namespaces send.
+// benchPolicy allows a Deployment's pods what another one of the namespace and a tier of a tenth of all namespaces
+// send.
 func benchPolicy(b *testing.B, i int) policy.Policy {
 	p, err := policy.DecodePolicy(fmt.Appendf(nil, `{"metadata":{"namespace":"ns%d","name":"p%d"},"spec":{
 		"podSelector":{"matchLabels":{"app":"app%d"}},"policyTypes":["Ingress","Egress"],
@@ -52,8 +53,8 @@ func benchPolicy(b *testing.B, i int) policy.Policy {
 	return p
 }
 
-// BenchmarkNode brings 1,000 policies, 50 pods of the node and 10,000 of others into the kernel, from nothing, and reports
-// what the daemon's heap takes for them: a pod of another node, and all else.
+// BenchmarkNode brings 1,000 policies, 50 pods of the node and 10,000 of others into the kernel, from nothing, and
+// reports what the daemon's heap takes for them: a pod of another node, and all else.
 func BenchmarkNode(b *testing.B) {
 	heap := func() uint64 {
 		var m runtime.MemStats

@@ -111,8 +111,8 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// TestBypassed: a connection that began while packets between pods of the node passed unjudged is cut, also if the first
-// packet that is seen afterwards is an answer, and one that a server began itself is not.
+// TestBypassed: a connection that began while packets between pods of the node passed unjudged is cut, also if the
+// first packet that is seen afterwards is an answer, and one that a server began itself is not.
 func TestBypassed(t *testing.T) {
 	l := newLab(t)
 	e, _ := start(t, Options{})
@@ -147,8 +147,8 @@ func TestBypassed(t *testing.T) {
 	all(true, own)
 }
 
-// TestTolerated: an allowed TCP connection that may have gone on untracked is made liberal, also if none are cut, and not
-// without a bypass.
+// TestTolerated: an allowed TCP connection that may have gone on untracked is made liberal, also if none are cut, and
+// not without a bypass.
 func TestTolerated(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		t.Run(fmt.Sprint("keep ", keep), func(t *testing.T) {

@@ -84,7 +84,7 @@ func TestModel(t *testing.T) {
 	var attachments []Attachment
 	for i := range ports - 1 {
 		attachments = append(attachments, Attachment{
-			UID: "of nobody", ContainerID: fmt.Sprint(i), Interface: portName(i),
+			UID: "of no pod", ContainerID: fmt.Sprint(i), Interface: portName(i),
 			Addresses: [2]netip.Addr{podAddress(i, false), podAddress(i, true)},
 		})
 	}

@@ -79,8 +79,8 @@ func TestBesideOthers(t *testing.T) {
 	}
 }
 
-// TestTranslated: a packet whose destination is translated, as that of a Service, a node port or a host port, is judged by
-// the pod and the port that it gets, and by the source that it has before masquerading.
+// TestTranslated: a packet whose destination is translated, as that of a Service, a node port or a host port, is judged
+// by the pod and the port that it gets, and by the source that it has before masquerading.
 func TestTranslated(t *testing.T) {
 	l := newLab(t)
 	e, _ := start(t, Options{})
@@ -222,8 +222,8 @@ func TestReject(t *testing.T) {
 	}
 }
 
-// TestBaseChainsStay: no change of pods and policies registers or removes a base chain, which drops what waits in a queue
-// of other programs (nf_queue_nf_hook_drop in net/netfilter/nf_queue.c).
+// TestBaseChainsStay: no change of pods and policies registers or removes a base chain, which drops what waits in a
+// queue of other programs (nf_queue_nf_hook_drop in net/netfilter/nf_queue.c).
 func TestBaseChainsStay(t *testing.T) {
 	newLab(t)
 	e, _ := start(t, Options{})

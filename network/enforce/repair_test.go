@@ -134,8 +134,8 @@ func TestRepairClosed(t *testing.T) {
 }
 
 // TestRepairCuts: a connection that began while another process had opened the table does not outlive the repair, and
-// one that is allowed does. Without the table, nothing here needs the kernel to track connections, so that an answer can
-// be the first packet that it sees of one.
+// one that is allowed does. Without the table, nothing here needs the kernel to track connections, so that an answer
+// can be the first packet that it sees of one.
 func TestRepairCuts(t *testing.T) {
 	l := newLab(t)
 	e, _ := start(t, Options{})

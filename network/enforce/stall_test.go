@@ -35,7 +35,8 @@ func (l *lab) realPod(port, address string) *sandbox.Net {
 	return ns
 }
 
-// TestNoStall: a TCP connection goes on that transferred more than its window while packets between pods were not tracked.
+// TestNoStall: a TCP connection goes on that transferred more than its window while packets between pods were not
+// tracked.
 func TestNoStall(t *testing.T) {
 	l := newLab(t)
 	server, client := l.realPod("port20", "10.0.0.20"), l.realPod("port21", "10.0.0.21")

@@ -271,7 +271,7 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
-// TestMissing: a process that lacks a capability is told which, and a directory that takes no pins is named.
+// TestMissing: the capability that a process lacks is named, and a directory that takes no pins is named.
 func TestMissing(t *testing.T) {
 	if !loadable(t) {
 		return

@@ -25,8 +25,8 @@ type Config struct {
 	Life time.Duration
 	// DirectSegments has packets of several segments (GRO, or large packets between virtual machines) go from the
 	// uplink straight to the pod. That leaves the kernel's mark of a tunnel on them: if the pod forwards them over a
-	// bridge of its own, as Docker in a pod does, they are segmented in software there. Otherwise the VXLAN device takes
-	// the outer headers off, and they are fast from there on.
+	// bridge of its own, as Docker in a pod does, they are segmented in software there. Otherwise the VXLAN device
+	// takes the outer headers off, and they are fast from there on.
 	DirectSegments bool
 }
 

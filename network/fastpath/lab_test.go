@@ -187,7 +187,7 @@ func (l *lab) makeNode(n *labNode) {
 		})
 		l.feed(p, fmt.Sprintf("link set lo up\naddr add %s/24 dev eth0\nlink set eth0 up\nroute add default via %s\n",
 			p.addr, gateway), "ip", "-batch", "-")
-		// Taps see all before that rule. Without it the pod's kernel would answer that nobody listens.
+		// Taps see all before that rule. Without it the pod's kernel would answer that the port is closed.
 		l.feed(p, "*raw\n-A PREROUTING -p udp -j DROP\nCOMMIT\n", "iptables-restore")
 		l.do(p, func() error { p.mac = [6]byte(l.link("eth0").Attrs().HardwareAddr); return nil })
 		l.do(n, func() error { p.port = l.link(fmt.Sprintf("veth%d", j)).Attrs().Index; return nil })
@@ -251,7 +251,7 @@ func (l *lab) open(n *labNode, pins string) {
 	}
 }
 
-// apply has the attachments of a node as they are to be, and returns how many it set and removed.
+// apply brings the attachments of a node in sync, and returns how many it set and removed.
 func (l *lab) apply(n *labNode) (set, removed int) {
 	l.t.Helper()
 	l.do(n, func() error {

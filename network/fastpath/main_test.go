@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 }
 
 // loadable reports whether the kernel lets this process load programs. In a user namespace, where the tests of an
-// ordinary user run, it does not: then that has to be said, and is all that can be tested.
+// ordinary user run, it does not: then Missing has to name that, and no more can be tested.
 func loadable(t testing.TB) bool {
 	t.Helper()
 	missing := Missing("")

@@ -253,7 +253,7 @@ func TestSlow(t *testing.T) {
 	l.run(f.from, fmt.Sprintf("ping -c 1 -W 60 -M do -s 1422 %s", f.to.addr)) // ICMP of the longest size
 	out := l.output(f.from, fmt.Sprintf("ping -c 1 -W 60 -M do -s 1472 %s", f.to.addr))
 	if !bytes.Contains(out, []byte("1450")) {
-		t.Errorf("a pod with MTU 1500 is not told of 1450: %s", out)
+		t.Errorf("a pod with MTU 1500 does not learn of 1450: %s", out)
 	}
 }
 
@@ -335,7 +335,7 @@ func TestNothingLearnedAfterFlush(t *testing.T) {
 	f.warm()
 }
 
-// TestOneWay: nothing is learned from packets that nobody answers.
+// TestOneWay: nothing is learned from packets that no host answers.
 func TestOneWay(t *testing.T) {
 	if !loadable(t) {
 		return

@@ -148,7 +148,8 @@ func TestOtherPeer(t *testing.T) {
 	}
 }
 
-// TestUnknownPeer: without a peer for the other's subnet, nothing becomes fast, nor with another header than the peer's.
+// TestUnknownPeer: without a peer for the other's subnet, nothing becomes fast, nor with another header than the
+// peer's.
 func TestUnknownPeer(t *testing.T) {
 	if !loadable(t) {
 		return

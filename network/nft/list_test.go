@@ -86,8 +86,8 @@ func TestList(t *testing.T) {
 	}
 }
 
-// TestMirrorList keeps a set and a map with lists in sync, whatever happens: changes before the table is brought in sync,
-// too many to remember, another list, external changes.
+// TestMirrorList keeps a set and a map with lists in sync, whatever happens: changes before the table is brought in
+// sync, too many to remember, another list, external changes.
 func TestMirrorList(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 1))

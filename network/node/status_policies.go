@@ -69,8 +69,8 @@ func (t policyTroubles) add(reason status.Reason, p status.Problem, format strin
 // left adds why tables of an earlier run are still in force.
 func (t policyTroubles) left(p *problem) {
 	if p != nil {
-		t.add(status.PolicyNotRemoved, status.Problem{Since: p.since}, "network policies are not enforced any more, but "+
-			"the rules of an earlier run cannot be removed, and deny packets: %v", p.err)
+		t.add(status.PolicyNotRemoved, status.Problem{Since: p.since}, "network policies are not enforced any more, "+
+			"but the rules of an earlier run cannot be removed, and deny packets: %v", p.err)
 	}
 }
 
@@ -88,8 +88,8 @@ func (t policyTroubles) state(s enforce.State, bridgeAbsent bool) {
 			"kernel: %s", joinAddresses(s.Closed))
 	}
 	if s.Waiting > 0 && len(s.Closed) == 0 {
-		t.add(status.PolicyPodWaiting, status.Problem{Warning: true}, "%d pods are not judged: they are not known yet, "+
-			"or their rules are not in the kernel", s.Waiting)
+		t.add(status.PolicyPodWaiting, status.Problem{Warning: true}, "%d pods are not judged: they are not known "+
+			"yet, or their rules are not in the kernel", s.Waiting)
 	}
 	if s.DropsUnread != nil {
 		t.add(status.PolicyDropsUnread, status.Problem{Warning: true}, "denied packets are not reported: %v",

@@ -84,8 +84,8 @@ type here struct{}
 // Do implements [nfttest.Namespace].
 func (here) Do(f func() error) error { return f() }
 
-// TestPoliciesNotRemoved: while the kernel refuses to remove the rules of an earlier run, that is a problem of a node that
-// enforces no policies.
+// TestPoliciesNotRemoved: while the kernel refuses to remove the rules of an earlier run, that is a problem of a node
+// that enforces no policies.
 func TestPoliciesNotRemoved(t *testing.T) {
 	name := PolicyScope("").Name(enforce.Table)
 	f := nfttest.New(t, here{})
@@ -109,7 +109,7 @@ func TestPoliciesNotRemoved(t *testing.T) {
 	}
 }
 
-// TestPolicyProblems: a trouble that lasts is a problem, by its code, since it began; one that is over begins anew.
+// TestPolicyProblems: a trouble that lasts is a problem, by its code, since it began; one that is over begins again.
 func TestPolicyProblems(t *testing.T) {
 	known, began := policyProblems{}, time.Unix(1e9, 0)
 	at := func(after time.Duration, found policyTroubles) (all []string) {

@@ -210,7 +210,8 @@ func TestCloseWithoutReading(t *testing.T) {
 	}
 }
 
-// TestShutdownAfterAcknowledgement: a message that was acknowledged is written, also if the peer shuts down right after.
+// TestShutdownAfterAcknowledgement: a message that was acknowledged is written, also if the peer shuts down right
+// after.
 func TestShutdownAfterAcknowledgement(t *testing.T) {
 	for _, answers := range [][]uint8{{typeSack, typeShutdown}, {typeShutdown}} {
 		for range 20 {

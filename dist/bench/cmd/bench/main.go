@@ -94,7 +94,10 @@ func inside(f flags, stdout, stderr io.Writer) (reached bool, err error) {
 		path  string
 		write func(io.Writer) error
 		skip  bool
-	}{{f.json, report.JSON, false}, {f.text, report.Benchmarks, false}, {f.picture, report.Picture, !report.HasPicture()}} {
+	}{
+		{f.json, report.JSON, false}, {f.text, report.Benchmarks, false},
+		{f.picture, report.Picture, !report.HasPicture()},
+	} {
 		if out.path == "" || out.skip {
 			continue
 		}
@@ -219,7 +222,8 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	}
 	for _, name := range o.PolicyParts {
 		if !slices.Contains(bench.PolicyParts(), name) {
-			return f, fmt.Errorf("--policy-parts: there is no %q; there are %s", name, strings.Join(bench.PolicyParts(), ", "))
+			return f, fmt.Errorf("--policy-parts: there is no %q; there are %s", name,
+				strings.Join(bench.PolicyParts(), ", "))
 		}
 	}
 	for _, n := range o.Sizes {

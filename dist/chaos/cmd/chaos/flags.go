@@ -48,7 +48,8 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.IntVar(&f.leases, "leases", 5000, "how many leases there are in the last round; 0: leave it out")
 	set.DurationVar(&f.rest, "rest", time.Minute, "how long that node is left alone, to see what the daemon costs at rest; 0: not at all")
 	set.DurationVar(&f.options.Stopped, "stopped", time.Minute, "how long a daemon is stopped while entries could age")
-	set.DurationVar(&f.options.Fight, "fight", 10*time.Second, "how long somebody works against a daemon: deletes a route every millisecond, for instance")
+	set.DurationVar(&f.options.Conflict, "fight", 10*time.Second,
+		"how long another process works against a daemon: deletes a route every millisecond, for instance")
 	set.StringVar(&f.options.Bin, "bin", "", "directory of selvaged, selvage, etcd and cni/ (default: this program's)")
 	set.BoolVar(&f.logs, "logs", false, "print what the daemons say even if all is well")
 	set.BoolVar(&f.list, "list", false, "list the faults and end")
@@ -71,8 +72,9 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 		return f, fmt.Errorf("--repeat=%d: want at least 1", f.repeat)
 	}
 	// After a shorter one too little time is left for what a daemon remembers of it (network/pace.go) to be over.
-	if f.options.Fight < 3*time.Second {
-		return f, fmt.Errorf("--fight=%s: want at least 3s, else the faults that follow are measured against it", f.options.Fight)
+	if f.options.Conflict < 3*time.Second {
+		return f, fmt.Errorf("--fight=%s: want at least 3s, else the faults that follow are measured against it",
+			f.options.Conflict)
 	}
 	for _, d := range []struct {
 		flag  string
