@@ -13,8 +13,8 @@ import (
 	"github.com/selvage-net/selvage/network/policy"
 )
 
-// TestRelated: an ICMP error about a packet that is allowed reaches its sender, to which no policy allows any packet, and
-// its receiver may send nothing either: neither allows ICMP.
+// TestRelated: an ICMP error about a packet that is allowed reaches its sender, although no policy allows the one to send
+// it, or the other to receive it.
 func TestRelated(t *testing.T) {
 	const client, server, closed = 20, 21, 80
 	l := newLab(t)
@@ -26,10 +26,10 @@ func TestRelated(t *testing.T) {
 		objects.SetPod(podAt(client, "client"))
 		objects.SetPod(podAt(server, "server"))
 		objects.SetPolicy(decode(t, "deny", denyAll))
-		objects.SetPolicy(decode(t, "client", `{"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"],
-			"egress": [{"ports": [{"protocol": "UDP", "port": 80}]}]}`))
-		objects.SetPolicy(decode(t, "server", `{"podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"],
-			"ingress": [{"ports": [{"protocol": "UDP", "port": 80}]}]}`))
+		objects.SetPolicy(decode(t, "client", `{"podSelector": {"matchLabels": {"app": "client"}},
+			"policyTypes": ["Egress"], "egress": [{"ports": [{"protocol": "UDP", "port": 80}]}]}`))
+		objects.SetPolicy(decode(t, "server", `{"podSelector": {"matchLabels": {"app": "server"}},
+			"policyTypes": ["Ingress"], "ingress": [{"ports": [{"protocol": "UDP", "port": 80}]}]}`))
 	})
 	for _, six := range []bool{false, true} {
 		l.must(from.Do(func() error {
