@@ -21,10 +21,11 @@ import (
 
 // Conformance says which suites for network policies are run, and which parts of them.
 type Conformance struct {
-	Suites   []string       // of ConformanceSuites, in the order in which they are run
-	Focus    *regexp.Regexp // only cases whose names it matches; nil: all. Not for cyclonus
-	Tags     []string       // of cyclonus' cases; empty: those that it runs by default
-	Parallel int            // processes of the suite e2e
+	Suites    []string       // of ConformanceSuites, in the order in which they are run
+	Focus     *regexp.Regexp // only cases whose names it matches; nil: all. Not for cyclonus
+	Tags      []string       // of cyclonus' cases; empty: those that it runs by default
+	Protocols []string       // protocols that cyclonus probes; empty: TCP, UDP and SCTP
+	Parallel  int            // processes of the suite e2e
 }
 
 // conformanceSuite is one of other projects' suites.

@@ -23,7 +23,10 @@ func cyclonus(ctx context.Context, s *conformance) ([]results.Case, error) {
 	args := []string{
 		"generate", "--image-registry=" + cyclonusRegistry, "--destination-type=pod-ip",
 		"--junit-results-file=" + report, "--cleanup-namespaces", "--pod-creation-timeout-seconds=300",
-		"--job-timeout-seconds=3", "--retries=2",
+		"--job-timeout-seconds=3", "--retries=2", "--perturbation-wait-seconds=1",
+	}
+	if len(s.Protocols) > 0 {
+		args = append(args, "--server-protocol="+strings.Join(s.Protocols, ","))
 	}
 	if len(s.Tags) > 0 {
 		args = append(args, "--exclude=", "--include="+strings.Join(s.Tags, ","))

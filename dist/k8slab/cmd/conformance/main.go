@@ -5,6 +5,7 @@
 //	conformance --suites e2e,cluster       some of them
 //	conformance --focus 'CIDR|named port'  only cases with that in their names, of e2e and cluster
 //	conformance --tags conflict,port       only cases of cyclonus with one of these tags
+//	conformance --protocols TCP            only probes of cyclonus over some protocols
 //	conformance --families ipv6            with one family of addresses, in place of both
 //	conformance --json FILE                write the results for programs, too
 //	conformance --logs DIRECTORY           where to keep what all commands and suites print
@@ -52,6 +53,7 @@ func run(args []string) int {
 	suites := set.String("suites", strings.Join(known, ","), "which suites, separated by commas")
 	focus := set.String("focus", "", "regular expression for names of cases of e2e and cluster to run (default all)")
 	tags := set.String("tags", "", "tags of cyclonus' cases to run, separated by commas (default as it does)")
+	protocols := set.String("protocols", "", "protocols that cyclonus probes, separated by commas (default TCP,UDP,SCTP)")
 	set.IntVar(&c.Parallel, "parallel", 3, "how many cases of e2e to run at a time")
 	file := set.String("json", "", "file for the results")
 	if err := set.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -71,6 +73,9 @@ func run(args []string) int {
 	}
 	if *tags != "" {
 		c.Tags = strings.Split(*tags, ",")
+	}
+	if *protocols != "" {
+		c.Protocols = strings.Split(*protocols, ",")
 	}
 	var err error
 	if *focus != "" {
