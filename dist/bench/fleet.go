@@ -88,7 +88,7 @@ func (f *fleet) close() error {
 	for _, m := range f.members {
 		close(m.stop)
 		<-m.listen.done
-		unix.Close(m.listen.fd)
+		unix.Close(m.listen.from.fd)
 		err = errors.Join(err, f.bench.keep(m.LogPath()))
 	}
 	return errors.Join(err, f.lab.Close())

@@ -37,7 +37,7 @@ type wanted struct {
 
 // listener keeps what a namespace's kernel tells of its tables, and when.
 type listener struct {
-	fd   int
+	from notifications
 	done chan struct{} // closed when run has ended
 
 	mu       sync.Mutex
@@ -53,51 +53,23 @@ const listenBuffer = 256 << 20
 
 // listen begins to listen in the namespace of the calling thread.
 func listen() (*listener, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	from, err := subscribe("the kernel", unix.NETLINK_ROUTE, listenBuffer, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_NEXTHOP)
 	if err != nil {
-		return nil, fmt.Errorf("listen to the kernel: %w", err)
+		return nil, err
 	}
-	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, listenBuffer)
-	if errors.Is(err, unix.EPERM) { // in a user namespace
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, listenBuffer)
-	}
-	err = errors.Join(err, unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
-	for _, group := range []int{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_NEXTHOP} {
-		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group))
-	}
-	// So that run sees its end.
-	err = errors.Join(err, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}))
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("listen to the kernel: %w", err)
-	}
-	l := &listener{fd: fd, done: make(chan struct{}), have: map[entry]network.MAC{}, messages: map[uint16]int{}}
+	l := &listener{from: from, done: make(chan struct{}), have: map[entry]network.MAC{}, messages: map[uint16]int{}}
 	return l, nil
 }
 
-// run takes in what is told until stop is closed.
+// run receives until stop is closed.
 func (l *listener) run(stop <-chan struct{}) {
 	defer close(l.done)
-	buf := make([]byte, 64<<10)
-	for {
-		n, _, err := unix.Recvfrom(l.fd, buf, 0)
-		now := time.Now()
-		switch {
-		case err == nil:
-			l.take(buf[:n], now)
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-			select {
-			case <-stop:
-				return
-			default:
-			}
-		default:
-			l.mu.Lock()
-			l.lost = fmt.Errorf("listen to the kernel: %w", err)
-			l.mu.Unlock()
-			return
-		}
+	if err := l.from.receive(stop, l.take); err != nil {
+		l.mu.Lock()
+		l.lost = err
+		l.mu.Unlock()
 	}
 }
 

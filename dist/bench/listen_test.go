@@ -36,7 +36,7 @@ func TestListen(t *testing.T) {
 	defer func() {
 		close(n.stop)
 		<-n.listen.done
-		unix.Close(n.listen.fd)
+		unix.Close(n.listen.from.fd)
 	}()
 	told := n.listen.expect(entries(1, 2, ipv4(), 0))
 	not := func(after string) error {

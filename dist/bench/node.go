@@ -104,7 +104,7 @@ func (n *node) close() error {
 	if n.listen != nil {
 		close(n.stop)
 		<-n.listen.done
-		unix.Close(n.listen.fd)
+		unix.Close(n.listen.from.fd)
 	}
 	err := n.host.Do(func() error {
 		links, err := netlink.LinkList()

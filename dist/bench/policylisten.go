@@ -15,7 +15,7 @@ import (
 // The kernel sends them when it has committed a transaction (nf_tables_commit in net/netfilter/nf_tables_api.c): from
 // then on packets are judged by it.
 type ruleListener struct {
-	fd   int
+	from notifications
 	done chan struct{} // closed when run has ended
 
 	mu    sync.Mutex
@@ -27,49 +27,21 @@ type ruleListener struct {
 
 // listenToRules begins to listen in the namespace of the calling thread.
 func listenToRules() (*ruleListener, error) {
-	const buffer = 64 << 20
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	from, err := subscribe("nf_tables", unix.NETLINK_NETFILTER, 64<<20, unix.NFNLGRP_NFTABLES)
 	if err != nil {
-		return nil, fmt.Errorf("listen to nf_tables: %w", err)
+		return nil, err
 	}
-	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
-	if errors.Is(err, unix.EPERM) { // in a user namespace
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
-	}
-	err = errors.Join(err, unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
-		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.NFNLGRP_NFTABLES),
-		// So that run sees its end.
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}))
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("listen to nf_tables: %w", err)
-	}
-	return &ruleListener{fd: fd, done: make(chan struct{})}, nil
+	return &ruleListener{from: from, done: make(chan struct{})}, nil
 }
 
 // run receives until stop is closed.
 func (l *ruleListener) run(stop <-chan struct{}) {
 	defer close(l.done)
-	defer unix.Close(l.fd)
-	buf := make([]byte, 1<<20)
-	for {
-		n, _, err := unix.Recvfrom(l.fd, buf, 0)
-		now := time.Now()
-		switch {
-		case err == nil:
-			l.take(buf[:n], now)
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-			select {
-			case <-stop:
-				return
-			default:
-			}
-		default:
-			l.mu.Lock()
-			l.lost = fmt.Errorf("listen to nf_tables: %w", err)
-			l.mu.Unlock()
-			return
-		}
+	defer unix.Close(l.from.fd)
+	if err := l.from.receive(stop, l.take); err != nil {
+		l.mu.Lock()
+		l.lost = err
+		l.mu.Unlock()
 	}
 }
 

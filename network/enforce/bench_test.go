@@ -9,20 +9,24 @@ import (
 	"github.com/selvage-net/selvage/network/policy"
 )
 
-// The size of a large cluster. Each namespace has pods of five Deployments.
+// The size of a large cluster.
 const (
 	benchNamespaces = 100
 	benchPolicies   = 1000
-	benchLocal      = 50 // pods of this node
 	benchPods       = 10000
 )
 
-func benchPod(i int) policy.Pod {
+const benchLocal = 50 // pods of this node, whatever the size of the cluster
+
+// benchCluster is a cluster whose namespaces have pods of five Deployments each.
+type benchCluster struct{ namespaces int }
+
+func (c benchCluster) pod(i int) policy.Pod {
 	p := policy.Pod{
-		UID: fmt.Sprintf("6a1f0c1e-0000-4000-8000-%012d", i), Namespace: fmt.Sprint("ns", i%benchNamespaces),
+		UID: fmt.Sprintf("6a1f0c1e-0000-4000-8000-%012d", i), Namespace: fmt.Sprint("ns", i%c.namespaces),
 		Name: fmt.Sprint("app-7d9c5b8f6d-", i), Node: fmt.Sprint("n", 2+i%100),
 		Labels: policy.MakeLabels(map[string]string{
-			"app": fmt.Sprint("app", i/benchNamespaces%5), "pod-template-hash": "7d9c5b8f6d", "tier": "back",
+			"app": fmt.Sprint("app", i/c.namespaces%5), "pod-template-hash": "7d9c5b8f6d", "tier": "back",
 		}),
 		Addresses: [2]netip.Addr{
 			netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}),
@@ -36,21 +40,35 @@ func benchPod(i int) policy.Pod {
 	return p
 }
 
-// benchPolicy allows a Deployment's pods what another one of the namespace and a tier of a tenth of all namespaces
-// send.
-func benchPolicy(b *testing.B, i int) policy.Policy {
+// policy returns one that allows a Deployment's pods what another one of the namespace and a tier of a tenth of all
+// namespaces send.
+func (c benchCluster) policy(b *testing.B, i int) policy.Policy {
 	p, err := policy.DecodePolicy(fmt.Appendf(nil, `{"metadata":{"namespace":"ns%d","name":"p%d"},"spec":{
 		"podSelector":{"matchLabels":{"app":"app%d"}},"policyTypes":["Ingress","Egress"],
 		"ingress":[{"from":[{"podSelector":{"matchLabels":{"app":"app%d"}}},
 			{"namespaceSelector":{"matchLabels":{"team":"t%d"}},"podSelector":{"matchLabels":{"tier":"back"}}}],
 			"ports":[{"port":"http"},{"port":443}]}],
-		"egress":[{"to":[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"ns%d"}}}],"ports":[{"port":"http"}]},
+		"egress":[{"to":[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"ns%d"}}}],
+			"ports":[{"port":"http"}]},
 			{"to":[{"ipBlock":{"cidr":"0.0.0.0/0","except":["10.0.0.0/8"]}}]}]}}`,
-		i%benchNamespaces, i, i/benchNamespaces%5, (i+1)%5, i%10, i*7%benchNamespaces))
+		i%c.namespaces, i, i/c.namespaces%5, (i+1)%5, i%10, i*7%c.namespaces))
 	if err != nil || len(p.Problems) > 0 {
 		b.Fatal(err, p.Problems)
 	}
 	return p
+}
+
+// setPolicies sets the namespaces and so many policies.
+func (c benchCluster) setPolicies(b *testing.B, to policy.Objects, policies int) {
+	for i := range c.namespaces {
+		name := fmt.Sprint("ns", i)
+		to.SetNamespace(policy.Namespace{Name: name, Labels: policy.MakeLabels(map[string]string{
+			"kubernetes.io/metadata.name": name, "team": fmt.Sprint("t", i%10),
+		})})
+	}
+	for i := range policies {
+		to.SetPolicy(c.policy(b, i))
+	}
 }
 
 // BenchmarkNode brings 1,000 policies, 50 pods of the node and 10,000 of others into the kernel, from nothing, and
@@ -63,23 +81,16 @@ func BenchmarkNode(b *testing.B) {
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
+	cluster := benchCluster{benchNamespaces}
 	for b.Loop() {
 		b.StopTimer()
 		before := heap()
 		e, stop := start(b, Options{})
 		b.StartTimer()
 		apply(b, e, func(to policy.Objects) {
-			for i := range benchNamespaces {
-				name := fmt.Sprint("ns", i)
-				to.SetNamespace(policy.Namespace{Name: name, Labels: policy.MakeLabels(map[string]string{
-					"kubernetes.io/metadata.name": name, "team": fmt.Sprint("t", i%10),
-				})})
-			}
-			for i := range benchPolicies {
-				to.SetPolicy(benchPolicy(b, i))
-			}
+			cluster.setPolicies(b, to, benchPolicies)
 			for i := range benchLocal {
-				to.SetPod(benchPod(i))
+				to.SetPod(cluster.pod(i))
 			}
 		})
 		b.StopTimer()
@@ -87,7 +98,7 @@ func BenchmarkNode(b *testing.B) {
 		b.StartTimer()
 		apply(b, e, func(to policy.Objects) {
 			for i := range benchPods {
-				to.SetPod(benchPod(benchLocal + i))
+				to.SetPod(cluster.pod(benchLocal + i))
 			}
 		})
 		b.StopTimer()

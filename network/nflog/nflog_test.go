@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/dist/lab/sandbox/sandboxtest"
 	"github.com/selvage-net/selvage/network/nft"
 )
 
@@ -26,15 +27,7 @@ const (
 // newNet makes a network namespace that logs and drops all UDP packets that leave it.
 func newNet(t *testing.T) *sandbox.Net {
 	t.Helper()
-	ns, err := sandbox.NewNet()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := ns.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	ns := sandboxtest.NewNet(t)
 	do(t, ns, func() error {
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {

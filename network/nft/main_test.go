@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/dist/lab/sandbox/leaks"
+	"github.com/selvage-net/selvage/dist/lab/sandbox/sandboxtest"
 	"github.com/selvage-net/selvage/network/nft/nfttest"
 )
 
@@ -17,19 +18,7 @@ func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 const name = "selvage-test"
 
-func newNet(t testing.TB) *sandbox.Net {
-	t.Helper()
-	ns, err := sandbox.NewNet()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := ns.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return ns
-}
+var newNet = sandboxtest.NewNet
 
 // newTable opens a table in a namespace.
 func newTable(t testing.TB, ns *sandbox.Net) (x *Table) {

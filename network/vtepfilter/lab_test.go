@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/dist/lab/sandbox/sandboxtest"
 )
 
 const (
@@ -89,19 +90,7 @@ func peers() (all []netip.Addr) {
 	return all
 }
 
-func newNet(t testing.TB) *sandbox.Net {
-	t.Helper()
-	ns, err := sandbox.NewNet()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := ns.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return ns
-}
+var newNet = sandboxtest.NewNet
 
 // newFilter opens a filter in a namespace.
 func newFilter(t testing.TB, ns *sandbox.Net) (f *Filter) {

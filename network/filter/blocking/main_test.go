@@ -10,25 +10,14 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/dist/lab/sandbox/leaks"
+	"github.com/selvage-net/selvage/dist/lab/sandbox/sandboxtest"
 	"github.com/selvage-net/selvage/network/nft"
 )
 
 // TestMain runs the tests where they may make network namespaces, with a /run and its xtables.lock of their own.
 func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
-func newNet(t testing.TB) *sandbox.Net {
-	t.Helper()
-	ns, err := sandbox.NewNet()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := ns.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return ns
-}
+var newNet = sandboxtest.NewNet
 
 func prefixes(list ...string) (all []netip.Prefix) {
 	for _, p := range list {
