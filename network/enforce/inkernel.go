@@ -16,8 +16,11 @@ type InKernel struct {
 	Chain string // of the pod; empty: no policy decides about it in this direction
 	// InForce: nf_tables has the rules and addresses that policies demand for the pod, as they are known now.
 	InForce bool
-	Closed  bool   // all packets of the pod are denied until its rules are in force
-	Denied  uint64 // packets that the pod's chain denied since its rules were set
+	// Bypassed is the setting for bridged packets because of which packets to and from other pods of this node are not
+	// judged, although policies decide about them: it is not 1, or does not exist. Empty: they are judged.
+	Bypassed string
+	Closed   bool   // all packets of the pod are denied until its rules are in force
+	Denied   uint64 // packets that the pod's chain denied since its rules were set
 }
 
 // InKernel reads what nf_tables has about the address of a pod of this node, in the network namespace of the calling
@@ -42,6 +45,15 @@ func (e *Engine) InKernel(d policy.Direction, a netip.Addr) (k InKernel, err err
 	}
 	holds, err := t.Holds(part)
 	k.InForce = current && holds
+	if chain != "" {
+		name := bridgeSettings[0]
+		if a.Is6() {
+			name = bridgeSettings[1]
+		}
+		if value, err := readBridgeSetting(name); err != nil || value != "1" {
+			k.Bypassed = name
+		}
+	}
 	if err == nil && chain != "" {
 		k.Denied, err = t.CountPackets(chain)
 	}

@@ -28,6 +28,15 @@ func TestInKernel(t *testing.T) {
 	apply(t, e, webAndClient(t))
 	l.passes(t, false, tcp(2, 0, 80))
 	check("isolated", 0, policy.Ingress, func(k InKernel) bool { return k.InForce && k.Chain != "" && k.Denied > 0 })
+	check("judged", 0, policy.Ingress, func(k InKernel) bool { return k.Bypassed == "" })
+	setting := map[string]string{"bridge/bridge-nf-call-iptables": "0", "bridge/bridge-nf-call-ip6tables": "0"}
+	l.must(write(setting))
+	check("packets on the bridge are not judged", 0, policy.Ingress, func(k InKernel) bool { return k.Bypassed != "" })
+	check("no policy decides", 0, policy.Egress, func(k InKernel) bool { return k.Bypassed == "" })
+	for name := range setting {
+		setting[name] = "1"
+	}
+	l.must(write(setting))
 	check("not isolated", 0, policy.Egress, func(k InKernel) bool { return k.InForce && k.Chain == "" })
 
 	e.attach(attachmentAt(5))

@@ -293,11 +293,18 @@ func (p *pass) noteErrors(err error) time.Duration {
 // bridgesPass reports whether packets between two ports of a bridge are judged: the node sets that while policies are
 // enforced. Where br_netfilter is missing, there is nothing to wait for.
 func bridgesPass() bool {
-	for _, name := range []string{"iptables", "ip6tables"} {
-		b, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-" + name)
-		if err == nil && strings.TrimSpace(string(b)) == "0" {
+	for _, name := range bridgeSettings {
+		if value, err := readBridgeSetting(name); err == nil && value == "0" {
 			return false
 		}
 	}
 	return true
+}
+
+// bridgeSettings are those by which packets between two ports of a bridge are judged, of IPv4 and IPv6.
+var bridgeSettings = [...]string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"}
+
+func readBridgeSetting(name string) (string, error) {
+	b, err := os.ReadFile("/proc/sys/net/bridge/" + name)
+	return strings.TrimSpace(string(b)), err
 }

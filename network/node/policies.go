@@ -206,7 +206,7 @@ func (a policyAnswers) inKernel(v status.PolicyVerdict) (all []status.PolicyKern
 			}
 			all = append(all, status.PolicyKernel{
 				Direction: dir.String(), Address: end.Address, Table: k.Table, Chain: k.Chain,
-				InForce: k.InForce, Closed: k.Closed, Denied: k.Denied,
+				InForce: k.InForce, Bypassed: k.Bypassed, Closed: k.Closed, Denied: k.Denied,
 			})
 		}
 	}

@@ -80,8 +80,11 @@ type PolicyKernel struct {
 	Table     string     `json:"table"`           // of family inet
 	Chain     string     `json:"chain,omitempty"` // of the pod; empty: no policy decides about it in this direction
 	InForce   bool       `json:"in_force"`        // it has all that the policies demand for the pod
-	Closed    bool       `json:"closed"`          // all packets of the pod are denied until its rules are in force
-	Denied    uint64     `json:"denied"`          // packets that the chain denied since its rules were set
+	// Bypassed is the setting below net.bridge because of which packets to and from other pods of this node are not
+	// judged: it is not 1, or does not exist.
+	Bypassed string `json:"bypassed,omitempty"`
+	Closed   bool   `json:"closed"` // all packets of the pod are denied until its rules are in force
+	Denied   uint64 `json:"denied"` // packets that the chain denied since its rules were set
 }
 
 // ProtocolOther stands for all protocols without ports.
