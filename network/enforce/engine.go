@@ -78,7 +78,7 @@ type Engine struct {
 	cutCount    uint64 // connections that were cut
 
 	bypassed time.Time // when packets between pods of this node last passed unjudged, as far as is known
-	looks    int       // so many of bypassLooks were made since
+	nextAt   time.Time // of the next look since; zero: none
 
 	dropped     recent.Log[Drop]
 	reading     bool  // what the rules log is received

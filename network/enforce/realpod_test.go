@@ -6,8 +6,8 @@ import (
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 )
 
-// realPod makes a pod with a network stack of its own, behind one more port of the bridge. The lab's pods have the lower
-// numbers.
+// realPod makes a pod with a network stack of its own, behind one more port of the bridge. The lab's pods have the
+// lower numbers.
 func (l *lab) realPod(i int) *sandbox.Net {
 	l.t.Helper()
 	ns, err := sandbox.NewNet()

@@ -13,8 +13,8 @@ import (
 	"github.com/selvage-net/selvage/network/policy"
 )
 
-// TestRelated: an ICMP error about a packet that is allowed reaches its sender, although no policy allows the one to send
-// it, or the other to receive it.
+// TestRelated: an ICMP error about a packet that is allowed reaches its sender, although no policy allows the one to
+// send it, or the other to receive it.
 func TestRelated(t *testing.T) {
 	const client, server, closed = 20, 21, 80
 	l := newLab(t)
