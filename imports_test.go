@@ -89,7 +89,8 @@ func layers() []layer {
 		{name: "enforcement", packages: []string{"network/enforce"},
 			below: []string{"backoff", "domain", "policies", "nftables", "netfilter's other parts", "policy rules",
 				"recent values"}, external: []string{nftables, logrus, unix}},
-		{name: "kernel", packages: []string{"network/kernel", "network/uplink"}, below: []string{"domain", "errno", "packet filter"},
+		{name: "kernel", packages: []string{"network/kernel", "network/uplink"},
+			below:    []string{"domain", "errno", "nftables", "packet filter", "fast path"},
 			external: []string{netlink, "github.com/safchain/ethtool", unix}, never: []string{"go.etcd.io"}},
 
 		// bpf2go's output needs the library that loads it.
@@ -109,7 +110,8 @@ func layers() []layer {
 		{name: "node's parts", packages: []string{"network/node/explain", "network/node/paths", "network/node/rules"},
 			below: []string{"backoff", "domain", "reach", "echo", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},
 		{name: "node", packages: []string{"network/node"},
-			below: []string{"backoff", "domain", "errno", "backend", "backends", "files", "file replacement", "packet filter", "kernel",
+			below: []string{"backoff", "domain", "errno", "backend", "backends", "files", "file replacement", "nftables", "packet filter",
+				"fast path", "kernel",
 				"status", "api", "own side", "node's parts", "reach", "enforcement", "policies' feed",
 				"policies", "connections", "policies' view"},
 			external: []string{logrus, netlink, unix}, never: []string{"go.etcd.io"}},

@@ -80,6 +80,7 @@ type flags struct {
 	vtepAllow     []string
 	noCachedStart bool
 	policy        policyFlags
+	fastPath      fastPathFlags
 	socket        string
 	metricsAddr   string
 	healthzIP     string
@@ -141,7 +142,7 @@ for --etcd-endpoints and so on. A flag takes precedence over the environment. Pu
 	for flag, words := range map[string][]string{
 		"log-level": {"error", "warning", "info", "debug"}, "log-format": {"text", "json"},
 		"vxlan-tx-checksum": {"on", "off", "auto"}, "ready-requires": {readyEntries, readyTraffic},
-		"network-policy": {policyOn, policyOff, policyAuto},
+		"network-policy": {policyOn, policyOff, policyAuto}, "fast-path": {policyOn, policyOff, policyAuto},
 	} {
 		command.CompleteFlag(root, flag, words...)
 	}
@@ -207,6 +208,7 @@ func (f *flags) register(s *pflag.FlagSet) {
 		"accept VXLAN packets from these prefixes too, for nodes whose address NAT changes")
 
 	f.policy.register(s)
+	f.fastPath.register(s)
 
 	s.StringVar(&f.socket, "socket", status.DefaultSocket,
 		"unix socket of the daemon, for selvaged status, peers, explain and doctor; empty for none")
@@ -294,6 +296,9 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 		return fmt.Errorf("--node-name: %w", err)
 	}
 	if err := f.policy.check(f.store.Kubernetes); err != nil {
+		return err
+	}
+	if err := f.fastPath.finish(&f.node); err != nil {
 		return err
 	}
 	f.uplink.Ifaces = nonempty(f.uplink.Ifaces)

@@ -25,6 +25,8 @@ type Underlay struct {
 	TxChecksum network.Offload
 	// Nexthops: the kernel has nexthop objects, and routes over IPv4 use them: see [network.State.Via].
 	Nexthops bool
+	// FastPath: the node uses the fast path where it can, so its programs have to know the peers in the tunnel.
+	FastPath bool
 	// Own is the node's own lease from before, if there is one.
 	Own *subnet.Lease
 	// Keep is what the node keeps for the backend.

@@ -182,6 +182,8 @@ type State struct {
 	Nexthops   []Item[NexthopID, Nexthop]
 	Routes     []Item[RouteKey, Route]
 	Sysctls    []Item[string, Sysctl]
+	FastPeers  []Item[netip.Prefix, FastPeer]
+	Programs   []Item[ProgramKey, Program]
 }
 
 // Via adds the nexthop object for a route's gateway to the state, and returns the route that goes by it.

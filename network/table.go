@@ -126,6 +126,13 @@ func (t *Table[K, V]) noteChange() {
 	}
 }
 
+// noteMove counts for [Tables.Moves].
+func (t *Table[K, V]) noteMove() {
+	if t.tables != nil {
+		t.tables.moves++
+	}
+}
+
 // fewDirty is the size up to which the set of keys that differ is kept when it is empty.
 const fewDirty = 128
 
@@ -208,6 +215,7 @@ func (t *Table[K, V]) Unwant(owner string, k K) {
 func (t *Table[K, V]) Observe(k K, v V) {
 	c := t.cell(k)
 	if have := c.have(); !c.is(present) || have != v {
+		t.noteMove()
 		t.retrySoon(k)
 		if t.kind.observed != nil {
 			t.kind.observed(have, v)
@@ -229,6 +237,7 @@ func (t *Table[K, V]) ObserveGone(k K) {
 	if c == nil || !c.is(present) {
 		return
 	}
+	t.noteMove()
 	t.retrySoon(k)
 	var none V
 	if t.kind.observed != nil {

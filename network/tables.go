@@ -17,6 +17,8 @@ type Tables struct {
 	Nexthops   *Table[NexthopID, Nexthop]
 	Routes     *Table[RouteKey, Route]
 	Sysctls    *Table[string, Sysctl]
+	FastPeers  *Table[netip.Prefix, FastPeer]
+	Programs   *Table[ProgramKey, Program] // of the fast path
 
 	kinds     []objects // the same, in the order in which they are set
 	ownership Ownership
@@ -24,6 +26,7 @@ type Tables struct {
 	author    string              // the process that makes the changes observed now
 
 	changes uint64 // see Changes
+	moves   uint64 // see Moves
 
 	last, next State // the arguments of Replace; kept while it runs, so that it does not allocate them
 
@@ -43,7 +46,8 @@ const protocolKernel = 2
 //     FDB entries and neighbours, routes that the kernel did not make by itself, and nexthop objects with our protocol
 //     number;
 //   - elsewhere, routes and nexthop objects with our protocol number, inside the overlay's networks;
-//   - what the VTEP filter accepts: its table is ours as a whole.
+//   - what the VTEP filter accepts: its table is ours as a whole;
+//   - the programs of the fast path, and what they know.
 //
 // What pods depend on is the CNI plugins': it is repaired while it is desired, and stays when it is not.
 //
@@ -132,6 +136,7 @@ func (t *Tables) addKinds() {
 		ready:   func(path string) bool { return t.forwardingReady(path) && t.settingReady(path) },
 		wasSet:  func(p *pass, path string, v Sysctl) { p.Sysctls = append(p.Sysctls, path+"="+string(v)) },
 	})
+	t.addFastPath()
 }
 
 // Own says what belongs to the daemon. What is in the tables already is judged again; objects that were ignored until
@@ -251,6 +256,10 @@ func (t *Tables) mayBeRenamed(name string) bool {
 // Changes grows whenever something in the tables may have changed, or may be due earlier than before: while it stays
 // the same, a pass has nothing new to do.
 func (t *Tables) Changes() uint64 { return t.changes }
+
+// Moves grows after every change of an actual object: one that a pass has made, and one of another process that was
+// observed.
+func (t *Tables) Moves() uint64 { return t.moves }
 
 // Replace replaces o's desired state last by next. Objects in both are not touched.
 func (t *Tables) Replace(o Owner, last, next State) {

@@ -137,7 +137,7 @@ func TestReplace(t *testing.T) {
 		t.Errorf("wanted are %v, want %v", got, want)
 	}
 	counts := map[string]Count{
-		"link": {}, "bridge": {}, "port": {}, "address": {}, "fdb": {1, 0, 1, 0}, "neighbour": {1, 0, 1, 0}, "nexthop": {1, 1, 0, 0}, "route": {1, 1, 0, 0}, "sysctl": {}, "vtep": {},
+		"link": {}, "bridge": {}, "port": {}, "address": {}, "fdb": {1, 0, 1, 0}, "neighbour": {1, 0, 1, 0}, "nexthop": {1, 1, 0, 0}, "route": {1, 1, 0, 0}, "sysctl": {}, "vtep": {}, "fast-peer": {}, "program": {},
 	}
 	if got := tables.Counts(); !maps.Equal(got, counts) {
 		t.Errorf("counts are %v, want %v: the old FDB entry is on a device not known to be ours", got, counts)
@@ -336,7 +336,7 @@ func TestLinkGone(t *testing.T) {
 
 	tables.LinkGone(device)
 	want := map[string]Count{
-		"link": {1, 0, 1, 0}, "bridge": {}, "port": {}, "address": {1, 0, 1, 0}, "fdb": {1, 0, 1, 0}, "neighbour": {1, 0, 1, 0}, "nexthop": {2, 1, 1, 0}, "route": {2, 1, 1, 0}, "sysctl": {}, "vtep": {},
+		"link": {1, 0, 1, 0}, "bridge": {}, "port": {}, "address": {1, 0, 1, 0}, "fdb": {1, 0, 1, 0}, "neighbour": {1, 0, 1, 0}, "nexthop": {2, 1, 1, 0}, "route": {2, 1, 1, 0}, "sysctl": {}, "vtep": {}, "fast-peer": {}, "program": {},
 	}
 	if got := tables.Counts(); !maps.Equal(got, want) {
 		t.Errorf("counts are %v, want %v", got, want)

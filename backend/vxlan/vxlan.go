@@ -258,6 +258,11 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 			Key:   network.NeighbourKey{Link: t.name, IP: gateway},
 			Value: network.Neighbour{MAC: mac, Permanent: true},
 		})
+		if v.underlay.FastPath && f == subnet.IPv4 {
+			s.FastPeers = append(s.FastPeers, network.Item[netip.Prefix, network.FastPeer]{
+				Key: e.Subnet, Value: network.FastPeer{Address: e.PublicIP, MAC: mac},
+			})
+		}
 		route := network.Route{
 			Link: t.name, Gateway: gateway, OnLink: true, Protocol: network.RouteProtocol, Type: network.Unicast,
 		}

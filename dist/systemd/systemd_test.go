@@ -30,7 +30,8 @@ func host(t *testing.T) string {
 		"/etc/systemd/system/network-online.target": "[Unit]\n", "/etc/systemd/system/multi-user.target": "[Unit]\n",
 		"/usr/local/bin/selvaged": "", "/usr/bin/dockerd": "", "/usr/bin/containerd": "", "/usr/bin/sh": "",
 	}
-	for _, name := range []string{"selvaged.service", "docker.service.d/selvage.conf", "containerd.service.d/selvage.conf"} {
+	for _, name := range []string{"selvaged.service", "docker.service.d/selvage.conf", "containerd.service.d/selvage.conf",
+		"selvaged.service.d/fast-path.conf"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

@@ -31,6 +31,7 @@ type cleanup struct {
 	dryRun, rules, all           bool
 	prefix, annotations          string // of the network to remove
 	socket, subnetFile, stateDir string
+	bpffs                        string
 
 	out     io.Writer
 	network *found // to remove
@@ -54,7 +55,7 @@ belongs to the others stays. With one network on the node, no name is needed.
 First stop the daemon and release its lease. The release needs the node's identity, so run it before cleanup:
 systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged install-cni --uninstall.`,
 		Example: `  selvaged cleanup --dry-run
-  selvaged cleanup --rules   # packet filter rules only: for a node that returns to flannel`,
+  selvaged cleanup --rules   # packet filter rules and fast path only: for a node that returns to flannel`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
@@ -65,7 +66,7 @@ systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged i
 	}
 	f := c.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be removed, and remove nothing")
-	f.BoolVar(&o.rules, "rules", false, "remove only the packet filter rules")
+	f.BoolVar(&o.rules, "rules", false, "remove only the packet filter rules, and the fast path")
 	f.StringVar(&o.prefix, "etcd-prefix", "", "remove only the network with this prefix of its keys in etcd")
 	f.StringVar(&o.annotations, "kube-annotation-prefix", "",
 		"remove only the network with this prefix of its annotations in Kubernetes")
@@ -74,6 +75,7 @@ systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged i
 		"path of the daemon's socket, to check that the daemon is stopped")
 	f.StringVar(&o.subnetFile, "subnet-file", defaultSubnetFile, "path of the daemon's subnet file")
 	f.StringVar(&o.stateDir, "state-dir", defaultStateDir, "the daemon's state directory")
+	f.StringVar(&o.bpffs, "bpffs", "/sys/fs/bpf", "BPF file system with what the daemon's fast path has pinned")
 	return c
 }
 
@@ -115,15 +117,25 @@ func (o cleanup) run(ctx context.Context, w io.Writer) error {
 		}
 		fmt.Fprintln(w, verb, name)
 	}
-	steps := []func(context.Context, func(string)) error{o.entries, o.filter, o.vteps, o.policies, o.files}
+	steps := []func(context.Context, func(string)) error{o.fastPath, o.entries, o.filter, o.vteps, o.policies, o.files}
 	if o.rules {
-		steps = []func(context.Context, func(string)) error{o.filter, o.vteps, o.policies}
+		steps = []func(context.Context, func(string)) error{o.fastPath, o.filter, o.vteps, o.policies}
 	}
 	var errs []error
 	for _, step := range steps {
 		errs = append(errs, step(ctx, say)) // a failed step does not stop the others
 	}
 	return errors.Join(errs...)
+}
+
+// fastPath detaches the programs of the fast path.
+func (o cleanup) fastPath(_ context.Context, say func(string)) error {
+	pins := node.FastPathPins(o.bpffs, o.network.prefix)
+	found, err := node.RemoveFastPath(pins, o.dryRun)
+	if err == nil && found {
+		say("fast path pinned in " + pins)
+	}
+	return err
 }
 
 // entries removes the links, routes and other kernel entries that selvage owns: the desired state is empty.

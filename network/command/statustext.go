@@ -60,6 +60,9 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 	for _, f := range slices.Concat(s.Filter.Trouble, s.Filter.Foreign, s.Filter.Left) {
 		line("", "%s %s", st.odd("!"), f)
 	}
+	for i, text := range fastPathLines(s.FastPath) {
+		line([]string{"fast path", ""}[min(i, 1)], "%s", text)
+	}
 	line("peers", "%s", peersLine(s.Peers))
 	if text := probesLine(s.Probes); text != "" {
 		line("", "%s", text)

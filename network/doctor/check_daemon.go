@@ -66,6 +66,8 @@ func (f Facts) checkOf(p status.Problem) string {
 	case status.PolicyNotApplied, status.PolicyBridge, status.PolicyIPVS, status.PolicyPodClosed,
 		status.PolicyPodWaiting, status.PolicySourceLost, status.PolicyNotRemoved, status.PolicyDropsUnread:
 		return policiesCheck
+	case status.FastPathNotPinned, status.FastPathNotRemoved:
+		return fastPathCheck
 	case status.PacketsDropped, status.RulesNotSet:
 		return "filter"
 	case status.EntriesPending:
@@ -78,6 +80,9 @@ func (f Facts) checkOf(p status.Problem) string {
 		return "pods"
 	case status.PeerUnreachable, status.AllUnreachable:
 		return peersCheck
+	}
+	if _, is := fastPathRemedies()[p.Code]; is && p.Kind == "" { // else it is of a kernel entry
+		return fastPathCheck
 	}
 	if p.Kind != "" {
 		return "entries"

@@ -94,6 +94,7 @@ func checks() []check {
 		{"bridge-nf", checkBridgeFilter},
 		{"filter", checkFilter},
 		{policiesCheck, checkPolicies},
+		{fastPathCheck, checkFastPath},
 		{"device", checkDevices},
 		{"entries", checkEntries},
 		{"routes", checkRoutes},

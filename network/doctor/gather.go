@@ -91,7 +91,7 @@ func (f *Facts) gatherSysctls() map[string]string {
 		"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter",
 		"net/ipv4/conf/all/arp_ignore",
 		bridgeSetting(subnet.IPv4), bridgeSetting(subnet.IPv6),
-		"net/ipv6/conf/default/disable_ipv6",
+		"net/ipv6/conf/default/disable_ipv6", beLiberal,
 	}
 	for _, l := range f.Links {
 		paths = append(paths, "net/ipv4/conf/"+l.Name+"/rp_filter")

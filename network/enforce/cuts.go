@@ -158,6 +158,9 @@ func (e *Engine) cutNow(ctx context.Context) (number int, walk time.Duration, er
 // delete deletes the entries of connections, and returns how many.
 func (e *Engine) delete(conn *conntrack.Conn, denied []conntrack.Flow) (number int, err error) {
 	defer func() {
+		if number > 0 {
+			e.options.Decided()
+		}
 		e.mu.Lock()
 		e.cutCount += uint64(number)
 		e.mu.Unlock()

@@ -47,6 +47,9 @@ type Options struct {
 	// Changed is called, from any goroutine, after [Engine.Enforcing] or [Engine.Status] has changed. It must not block
 	// nor call the engine. nil: nothing is called.
 	Changed func()
+	// Decided is called, from any goroutine, after a change of what is decided about packets is in force: a table was
+	// changed, or connections were cut. It must not block. nil: nothing is called.
+	Decided func()
 }
 
 // Engine enforces policies for the pods of one node. Its methods are safe for concurrent use.
@@ -106,6 +109,9 @@ func New(o Options) (*Engine, error) {
 	}
 	if o.Changed == nil {
 		o.Changed = func() {}
+	}
+	if o.Decided == nil {
+		o.Decided = func() {}
 	}
 	if o.Resync == 0 {
 		o.Resync = DefaultResync

@@ -168,6 +168,9 @@ func (p *pass) once(ctx context.Context) (again time.Duration) {
 	var repaired []string
 	ensure := func(k *keeper, want *nft.Content, own bool) error {
 		changed, external, err := k.ensure(ctx, want)
+		if changed {
+			p.options.Decided()
+		}
 		if changed && (external || !own) {
 			repaired = append(repaired, k.name)
 		}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -124,7 +125,7 @@ func (p *Path) isPinned(a Attachment, id link.ID) bool {
 	return err == nil && info.ID == id
 }
 
-// isLast reports whether no other program follows a link's at its hook.
+// isLast reports whether no program of another kind follows a link's at its hook.
 func isLast(a Attachment, id link.ID) (bool, error) {
 	at, err := query(a.Interface, a.Program.hook())
 	if err != nil {
@@ -133,8 +134,24 @@ func isLast(a Attachment, id link.ID) (bool, error) {
 	if len(at) == 0 {
 		return false, nil
 	}
-	last, _ := at[len(at)-1].LinkID()
-	return last == id, nil
+	for _, x := range slices.Backward(at) {
+		if last, _ := x.LinkID(); last == id || !isProgram(x.ID, a.Program) {
+			return last == id, nil
+		}
+	}
+	return false, nil
+}
+
+// isProgram reports whether a program has the name of one of ours: then it is of another network of selvage, on the
+// same node, and each takes only its own packets. To ask takes CAP_SYS_ADMIN; without, a program is another's.
+func isProgram(id ebpf.ProgramID, name Program) bool {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	info, err := p.Info()
+	return err == nil && info.Name == string(name)
 }
 
 // query lists the tcx programs at a hook, in their order.

@@ -37,10 +37,16 @@ func Missing(pins string) (missing []string) {
 		missing = append(missing, "tcx, where programs are attached to interfaces (Linux 6.6)")
 	}
 	missing = append(missing, missingFunctions()...)
-	if pins != "" && !isBPFFS(pins) {
+	if pins != "" && !IsBPFFS(pins) {
 		missing = append(missing, "a BPF file system at "+pins+" (mount -t bpf bpf /sys/fs/bpf)")
 	}
 	return missing
+}
+
+// Permitted reports whether this process may load programs at all: if not, that is what [Missing] is about.
+func Permitted() bool {
+	return len(lackingCapabilities()) == 0 &&
+		!errors.Is(features.HaveProgramType(ebpf.SchedCLS), unix.EPERM) // in a user namespace
 }
 
 // lackingCapabilities are those that the kernel asks for. CAP_SYS_ADMIN stands for two of them (capabilities(7)).
@@ -89,8 +95,8 @@ func missingFunctions() (missing []string) {
 	return missing
 }
 
-// isBPFFS reports whether a directory, or the nearest one above that exists, is in a BPF file system.
-func isBPFFS(dir string) bool {
+// IsBPFFS reports whether a directory, or the nearest one above that exists, is in a BPF file system (bpf(2)).
+func IsBPFFS(dir string) bool {
 	for {
 		var s unix.Statfs_t
 		err := unix.Statfs(dir, &s)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/errno"
+	"github.com/selvage-net/selvage/network/fastpath"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 )
 
@@ -35,6 +36,7 @@ type Kernel struct {
 	// unfinished devices were reported as they were while they were being made, see readUnfinished.
 	unfinished map[string]struct{}
 	filter     *vtepfilter.Filter // of VTEPs; nil if there is none
+	fast       *fastpath.Path     // nil if there is none
 	// ethtool is opened on first use, see features.
 	ethtool *ethtool.Ethtool
 	// lostNexthops were reported as deleted, and their routes are still in the tables.
@@ -54,6 +56,8 @@ type Kernel struct {
 	near         map[nearAddress]struct{} // see Overlapping
 	ports        *portUsers
 	routingStale bool // see RoutingStale
+	followPorts  bool // see FollowPorts
+	portsStale   bool // see PortsStale
 	// overlayStale: notifications of routes that concern us now may have been ignored.
 	overlayStale bool
 
@@ -120,6 +124,8 @@ func Open(tables *network.Tables) (*Kernel, error) {
 	tables.Nexthops.ApplyBatch(explained(errno.Route, k.Nexthops))
 	tables.Routes.ApplyBatch(explained(errno.Route, k.Routes))
 	tables.Sysctls.ApplyEach(k.Sysctl)
+	tables.FastPeers.ApplyBatch(k.FastPeers)
+	tables.Programs.ApplyEach(k.Program)
 	k.nexthops = k.readNexthops(func([]byte) {}) == nil
 	return k, nil
 }
@@ -195,8 +201,11 @@ func (k *Kernel) UplinkStale() bool {
 	return stale
 }
 
-// Concerned reports whether [Kernel.UplinkStale] or [Kernel.TendedStale] will be true.
-func (k *Kernel) Concerned() bool { return k.uplinkStale || k.tended.stale }
+// Concerned reports whether [Kernel.UplinkStale], [Kernel.TendedStale] or, if ports are followed, [Kernel.PortsStale]
+// will be true.
+func (k *Kernel) Concerned() bool {
+	return k.uplinkStale || k.tended.stale || k.portsStale && k.followPorts
+}
 
 // RoutingStale reports, once, whether notifications since the last call may change how the kernel routes packets: of
 // devices, addresses, routes, policy rules or settings. It is true after a resync too.

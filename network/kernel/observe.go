@@ -56,6 +56,8 @@ func (k *Kernel) observe(m message) (reread bool) {
 		}
 	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
 		k.netconf(m.data)
+	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
+		k.portsStale = true
 	}
 	return false
 }
@@ -66,6 +68,8 @@ func mayChangeRouting(m message) bool {
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return fixedEntry(m.data)
 	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF: // see netconf
+		return false
+	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
 		return false
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return len(m.data) > 0 && m.data[0] == unix.AF_UNSPEC // else a bridge's port

@@ -26,8 +26,9 @@ type subscription struct {
 	stop func() bool
 }
 
-// subscribe subscribes to all groups that [Kernel.Watch] needs, on one socket, so that the order of events holds.
-func subscribe(ctx context.Context) (*subscription, error) {
+// subscribe subscribes to all groups that [Kernel.Watch] always needs, and to more, on one socket, so that the order of
+// events holds.
+func subscribe(ctx context.Context, more ...int) (*subscription, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to the kernel's notifications: %w", err)
@@ -38,14 +39,14 @@ func subscribe(ctx context.Context) (*subscription, error) {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
 	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	for _, group := range []int{
+	for _, group := range append([]int{
 		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
 		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE,
 		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
 		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 		unix.RTNLGRP_NEXTHOP,
-	} {
+	}, more...) {
 		joinErr := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
 		if joinErr != nil && group != unix.RTNLGRP_NEXTHOP {
 			err = errors.Join(err, joinErr) // before Linux 5.3 there are no nexthop objects
@@ -85,7 +86,11 @@ func (s *subscription) receive() ([]byte, error) {
 // Watch receives the kernel's notifications until ctx ends, and calls wake whenever [Kernel.Observe] has something to
 // do. It calls ready once, when the subscription is active: the first [Kernel.Read] belongs after that.
 func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
-	s, err := subscribe(ctx)
+	var more []int
+	if k.followPorts {
+		more = append(more, unix.RTNLGRP_TC)
+	}
+	s, err := subscribe(ctx, more...)
 	if err != nil {
 		return err
 	}
@@ -109,7 +114,7 @@ func (k *Kernel) Watch(ctx context.Context, ready, wake func()) error {
 			// that only once (netlink_overrun in net/netlink/af_netlink.c): changes between a full resync and that
 			// moment would be missed forever. A new socket gets everything from now on; the resync supersedes the old
 			// one's queue.
-			fresh, err := subscribe(ctx)
+			fresh, err := subscribe(ctx, more...)
 			if err != nil {
 				return err
 			}

@@ -98,6 +98,22 @@ func (c *Conn) Tables() (all []TableInfo, err error) {
 // Chains lists all chains.
 func (c *Conn) Chains() ([]ChainInfo, error) { return c.chains(unix.NFPROTO_UNSPEC) }
 
+// DeviceChains lists the chains at hooks of single devices: ingress and egress.
+func (c *Conn) DeviceChains() (all []ChainInfo, err error) {
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyNetdev, nftables.TableFamilyINet} {
+		chains, err := c.chains(family)
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range chains {
+			if x.Devices != "" {
+				all = append(all, x)
+			}
+		}
+	}
+	return all, nil
+}
+
 // chains lists the chains of a family's tables. The kernel cannot list those of one table.
 func (c *Conn) chains(family nftables.TableFamily) (all []ChainInfo, err error) {
 	return all, c.dumpAll("list the chains", unix.NFT_MSG_GETCHAIN, byte(family), nil,

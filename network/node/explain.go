@@ -34,6 +34,7 @@ func (n *node) explainFacts(a netip.Addr) explain.Facts {
 	facts := explain.Facts{
 		Waiting: n.backend == nil, Family: f.String(), Subnet: n.subnets[f], Lease: n.holder.record.Name,
 		Uplink: n.uplink.Name, MTU: n.uplink.MTU, Masquerade: n.IPMasq, Filter: n.filterStatus(),
+		Fast: n.fastPathStatus(),
 	}
 	if n.backend == nil {
 		return facts
@@ -93,10 +94,14 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 	only.Endpoints[f] = l.Endpoints[f]
 	want := peerState(n.backend, &only)
 	entries := want
-	entries.VTEPs = nil // they filter received packets
+	entries.VTEPs, entries.FastPeers = nil, nil // these filter received packets, and are explained apart
 	p := &explain.Peer{
 		Name: nodeName(l, f), Subnet: l.Endpoints[f].Subnet, PublicIP: l.Endpoints[f].PublicIP,
 		Entries: n.tables.Compare(entries),
+	}
+	for _, x := range want.FastPeers {
+		c := n.tables.FastPeers.Get(x.Key)
+		p.Fast = c.Present && c.Have == x.Value
 	}
 	path := n.backend.Describe().Path(want, l.Endpoints[f].Subnet)
 	p.Underlay.To = p.PublicIP

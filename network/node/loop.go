@@ -89,7 +89,9 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 	}
 	n.followPods(wake)
 	n.followPolicies()
+	n.followFastPath(ctx, wake)
 	n.pass(wake)
+	n.beatFastPath(wake)
 	n.notePods(wake.now)
 	n.publish(wake)
 	n.announcer.step(ctx, wake, n.publisher.ready && n.holder.final)

@@ -60,6 +60,7 @@ type node struct {
 	publisher publisher
 	ownSide   ownSide
 	enforced  policies
+	fast      fastPath
 	overlaps  map[overlap]time.Time // see followOverlaps
 
 	state      *stateDir
@@ -111,6 +112,7 @@ func (n *node) run(ctx context.Context) error {
 		cancel()
 		n.background.Wait()
 		_ = n.vteps.close() // a socket
+		n.closeFastPath()   // what is pinned works on
 		n.close()
 	}()
 	n.background.Go(func() { n.watchKernel(ctx, n.subscribe) })
@@ -118,6 +120,7 @@ func (n *node) run(ctx context.Context) error {
 	n.background.Go(func() { n.rules.Run(ctx) })
 	n.background.Go(func() { n.paths.Run(ctx) })
 	n.runPolicies(ctx)
+	n.runFastPath(ctx)
 	n.background.Go(func() {
 		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.filesChanged) },
 			n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)
@@ -192,6 +195,14 @@ func newNode(o Options) (*node, error) {
 	n.publisher = publisher{path: o.SubnetFile, journal: n.journal, onReady: o.Ready}
 	n.ownSide = newOwnSide(o.SubnetFile)
 	n.enforced.problems = policyProblems{}
+	n.fast.pins, n.fast.results = FastPathPins(o.BPFFS, o.StorePrefix), make(chan fastOpened, 1)
+	if o.usesFastPath() {
+		k.FollowPorts()
+		n.rules.Changed = n.fast.flush
+	}
+	if o.Policies != nil {
+		o.Policies.decided = n.fast.flush
+	}
 	n.logState()
 	n.cache.elsewhere = state.elsewhere(o.StoreEndpoints)
 	n.cache.load()

@@ -68,10 +68,14 @@ type Options struct {
 	Policies *Policies
 	// PoliciesOff says why the node enforces none.
 	PoliciesOff status.Reason
-	API         *api.Server // serves the status; may be nil
-	Ready       func()      // called once, when the node is in sync and the subnet file is written; may be nil
-	AtRest      func()      // called once, some seconds after a start is over; may be nil
-	Log         logrus.FieldLogger
+	// FastPath says when the node uses the fast path, with pins in the BPF file system at the path BPFFS, if there is
+	// one.
+	FastPath FastPathMode
+	BPFFS    string
+	API      *api.Server // serves the status; may be nil
+	Ready    func()      // called once, when the node is in sync and the subnet file is written; may be nil
+	AtRest   func()      // called once, some seconds after a start is over; may be nil
+	Log      logrus.FieldLogger
 }
 
 // newBackend creates the backend that the network config names.

@@ -63,7 +63,11 @@ func (n *node) followPaths(wake *alarm) {
 
 // followRouting has the kernel's routing checked if it may have changed.
 func (n *node) followRouting(wake *alarm) {
-	if n.pathFollower.routingDue(n.kernel.RoutingStale(), n.history.pendingSince, wake) {
+	stale := n.kernel.RoutingStale()
+	if stale {
+		n.fast.flush()
+	}
+	if n.pathFollower.routingDue(stale, n.history.pendingSince, wake) {
 		n.paths.RoutingChanged()
 	}
 }

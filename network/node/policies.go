@@ -29,16 +29,18 @@ type Policies struct {
 	Socket string
 
 	changed chan struct{} // size one: the engine's state has changed
+	decided func()        // called after a change of what the engine's tables decide; set before the engine runs
 }
 
 // PolicyScope returns the scope of the tables of network policies. They are made before the network config, and so the
 // VNI, is known.
 func PolicyScope(storePrefix string) network.Scope { return network.NewScope(storePrefix, 0) }
 
-// NewPolicies makes an engine. It fills in Changed of the options.
+// NewPolicies makes an engine. It fills in Changed and Decided of the options.
 func NewPolicies(o enforce.Options) (*Policies, error) {
-	p := &Policies{Report: &feed.Report{}, changed: make(chan struct{}, 1)}
+	p := &Policies{Report: &feed.Report{}, changed: make(chan struct{}, 1), decided: func() {}}
 	o.Changed = func() { notify(p.changed) }
+	o.Decided = func() { p.decided() }
 	var err error
 	p.Engine, err = enforce.New(o)
 	return p, err

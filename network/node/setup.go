@@ -97,8 +97,8 @@ func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underla
 		Link: choice.Name, MTU: choice.MTU, Local: choice.Local, PublicIP: choice.PublicIP, Own: own,
 		OnLink: choice.OnLink, ReversePath: checksSources(choice.Name, readSysctl), TxChecksum: n.TxChecksum,
 		InTunnel: time.Now().Before(n.directAt),
-		Nexthops: n.kernel.HasNexthops(),
-		Keep:     keeper{n.identity, n.StateDir, n.kernel.DeviceMAC},
+		Nexthops: n.kernel.HasNexthops(), FastPath: n.usesFastPath(),
+		Keep: keeper{n.identity, n.StateDir, n.kernel.DeviceMAC},
 	}
 }
 

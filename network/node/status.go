@@ -138,7 +138,7 @@ func (n *node) status(now time.Time) status.Status {
 		Filter: n.filterStatus(), Repairs: n.history.repairs, Failures: maps.Clone(n.history.failures),
 		Passes: n.history.passes, Entries: map[string]status.Count{},
 		Lease: n.leaseStatus(), Peers: n.peerCounts(), Pods: n.podsStatus(),
-		Enforcement: n.policyStatus(), PoliciesOff: n.PoliciesOff,
+		Enforcement: n.policyStatus(), PoliciesOff: n.PoliciesOff, FastPath: n.fastPathStatus(),
 	}
 	s.SetStore(n.storeStatus())
 	if n.kernel != nil {
@@ -225,6 +225,7 @@ func (n *node) problems(now time.Time) []status.Problem {
 	all = append(all, n.filterProblems(now)...)
 	all = append(all, n.vteps.problems(now)...)
 	all = append(all, n.enforced.problems.list(n.policyTroubles(), now)...)
+	all = append(all, n.fastPathProblems(now)...)
 	for _, p := range n.pathProblems() {
 		all = append(all, p.status())
 	}

@@ -62,7 +62,7 @@ func counter(name, help string, l labels, values func(scrape, send)) metric {
 
 // allMetrics are those of the daemon, without those of the lease store.
 func allMetrics() []metric {
-	return slices.Concat(nodeMetrics(), peerMetrics(), kernelMetrics(), policyMetrics())
+	return slices.Concat(nodeMetrics(), peerMetrics(), kernelMetrics(), policyMetrics(), fastPathMetrics())
 }
 
 // nodeMetrics are about the node as a whole.

@@ -50,6 +50,7 @@ type Facts struct {
 	// Masquerade: packets that leave the overlay get this node's address.
 	Masquerade bool
 	Filter     status.Filter
+	Fast       *status.FastPath // nil: the fast path is off
 }
 
 // Claim is a lease on a subnet that holds the address.
@@ -72,6 +73,7 @@ type Peer struct {
 	Link     string               // the device that its route leads out of; empty if it needs no route
 	Device   *Device              // that device; nil if it is not selvage's
 	Reach    status.Reach         // whether it answers through the overlay; the zero value: not known
+	Fast     bool                 // the fast path knows it
 }
 
 // Pod is a pod of this node, and what it depends on.
@@ -161,6 +163,7 @@ func (e *explanation) peer() {
 	e.underlay()
 	e.step("filter", "inside the overlay: not masqueraded", e.filterMark(), e.facts.Filter.Mode)
 	e.foreignFilter()
+	e.fastPath()
 	e.reach()
 	switch role := roleOf(e.address, p.Subnet); {
 	case role == broadcast:

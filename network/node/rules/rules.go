@@ -60,6 +60,9 @@ type Keeper struct {
 	log    logrus.FieldLogger
 	resync time.Duration
 	wake   func()
+	// Changed is called after each change of the rules by a check; it must not block. nil: nothing is called. It is to
+	// be set before Run.
+	Changed func()
 
 	desired *filter.Policy     // as last set
 	orders  chan filter.Policy // size one: the latest policy
@@ -174,6 +177,9 @@ func (k *Keeper) watch(ctx context.Context) {
 // check makes the rules what p wants, and logs what there was to do.
 func (k *Keeper) check(ctx context.Context, p filter.Policy) {
 	changed, err := k.filter.Ensure(ctx, p)
+	if len(changed) > 0 && k.Changed != nil {
+		k.Changed()
+	}
 	if ctx.Err() != nil {
 		return
 	}

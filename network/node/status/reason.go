@@ -75,6 +75,25 @@ const (
 	PolicyOtherEngine Reason = "policy-other-engine" // --network-policy=auto has found another program's rules
 )
 
+// Reasons why the fast path is not in use, or not by a port: [FastPath.Code] and [SlowPort.Code]. Others are
+// [Unsupported] and [NotPermitted].
+const (
+	FastPathStarting Reason = "fast-path-starting" // it is being set up
+	FastPathBackend  Reason = "fast-path-backend"  // the backend, or the family, has none
+	FastPathFailed   Reason = "fast-path-failed"   // the kernel refuses it; the daemon retries
+	// Fast packets would pass by something of another program that has to see them: a queueing discipline or filter
+	// of tc, a BPF program, or a chain of nf_tables.
+	FastPathQueue   Reason = "fast-path-queue"
+	FastPathProgram Reason = "fast-path-program"
+	FastPathChain   Reason = "fast-path-chain"
+)
+
+// Further reasons of a [Problem] that concerns the fast path.
+const (
+	FastPathNotPinned  Reason = "fast-path-not-pinned"  // it ends with the daemon
+	FastPathNotRemoved Reason = "fast-path-not-removed" // what an earlier run has left cannot be removed
+)
+
 // Reasons of a [Problem] that concerns the paths to other nodes.
 const (
 	// UnderlayRoute: the kernel does not send packets to other nodes' public IPs by the uplink.

@@ -67,6 +67,7 @@ type Status struct {
 	// Enforcement is that of network policies; nil: the node enforces none, and PoliciesOff says why.
 	Enforcement *Enforcement `json:"enforcement,omitempty"`
 	PoliciesOff Reason       `json:"policies_off,omitempty"`
+	FastPath    *FastPath    `json:"fast_path,omitempty"` // nil: the daemon's flags turn it off
 	// Quarantined are the first few rejected leases; [Client.Peers] has them all.
 	Quarantined []Refusal        `json:"quarantined,omitempty"`
 	Entries     map[string]Count `json:"entries"` // by kind of kernel entry, such as route

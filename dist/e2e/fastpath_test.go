@@ -1,0 +1,421 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
+	"github.com/selvage-net/selvage/network/fastpath"
+	"github.com/selvage-net/selvage/network/node"
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+const bpffs = "/sys/fs/bpf"
+
+// fastLab starts two nodes with a pod on each and the fast path on, kept in a BPF file system of each node's own. A
+// stream between the pods runs until the test ends; if it loses a datagram, the test fails. ok is false where the
+// kernel refuses BPF programs, as in a user namespace: then the test of that is all there is.
+func fastLab(ctx context.Context, t *testing.T) (l *lab.Lab, ends []*lab.Endpoint, ok bool) {
+	t.Helper()
+	l = start(t, lab.Options{Nodes: 2})
+	for _, n := range l.Nodes() {
+		mount := func() error { return unix.Mount("bpf", bpffs, "bpf", 0, "") }
+		if err := n.Do(mount); err != nil && os.Geteuid() == 0 && fastpath.Permitted() {
+			t.Fatal(err)
+		}
+		fastMode(ctx, t, n, "--fast-path=on")
+	}
+	ends = podOnEach(ctx, t, l)
+	return l, ends, fastpath.Permitted()
+}
+
+// fastMode restarts a daemon with other arguments.
+func fastMode(ctx context.Context, t *testing.T, n *lab.Node, args ...string) {
+	t.Helper()
+	n.SetDaemonArgs(append([]string{"--iface=eth0", "--peer-probe-interval=0"}, args...)...)
+	if err := errors.Join(n.Restart(ctx), n.WaitReady(ctx)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fastStatus asks a daemon for the state of its fast path.
+func fastStatus(ctx context.Context, n *lab.Node) (status.FastPath, error) {
+	s, err := n.Status(ctx)
+	if err != nil {
+		return status.FastPath{}, err
+	}
+	if s.FastPath == nil {
+		return status.FastPath{}, errors.New("the fast path is off")
+	}
+	return *s.FastPath, nil
+}
+
+// goesFast waits until packets are fast in both directions.
+func goesFast(ctx context.Context, t *testing.T, what string, nodes ...*lab.Node) {
+	t.Helper()
+	for _, n := range nodes {
+		before, err := fastStatus(ctx, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wasSent, wasReceived := before.Fast()
+		waitFor(ctx, t, fmt.Sprintf("%s: %s is fast", what, n.Name()), func() error {
+			s, err := fastStatus(ctx, n)
+			if sent, received := s.Fast(); err == nil && (sent < wasSent+100 || received < wasReceived+100) {
+				err = fmt.Errorf("sent %d, before %d; received %d, before %d; %+v", sent, wasSent, received, wasReceived, s)
+			}
+			return err
+		})
+	}
+}
+
+// isSlow waits until a daemon says why no packet is fast.
+func isSlow(ctx context.Context, t *testing.T, n *lab.Node, want status.Reason) {
+	t.Helper()
+	waitFor(ctx, t, string(want), func() error {
+		s, err := n.Status(ctx)
+		switch {
+		case err != nil:
+			return err
+		case s.FastPath == nil || s.FastPath.InUse || s.FastPath.Code != want:
+			return fmt.Errorf("the state is %+v", s.FastPath)
+		}
+		for _, p := range s.Problems {
+			if p.Code == want && !p.Warning {
+				return nil
+			}
+		}
+		return fmt.Errorf("with --fast-path=on, it is no problem: %+v", s.Problems)
+	})
+}
+
+// repaired does harm to the fast path of a node, and waits until a kind of object was repaired.
+func repaired(ctx context.Context, t *testing.T, n *lab.Node, kind, what string, harm func() error) {
+	t.Helper()
+	count := func(s status.Status) (total int) {
+		for _, c := range s.Repairs.Counts {
+			if c.Kind == kind {
+				total += c.Count
+			}
+		}
+		return total
+	}
+	before, err := n.Status(ctx)
+	if err := errors.Join(err, n.Do(harm)); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	waitFor(ctx, t, what, func() error {
+		now, err := n.Status(ctx)
+		if err == nil && count(now) == count(before) {
+			err = fmt.Errorf("not repaired: %+v", now.Repairs)
+		}
+		return err
+	})
+}
+
+// pinned returns the one file that a pattern below the pins of a node's daemon leads to.
+func pinned(pattern string) (string, error) {
+	found, err := filepath.Glob(filepath.Join(node.FastPathPins(bpffs, ""), pattern))
+	if err == nil && len(found) != 1 {
+		err = fmt.Errorf("%s: found %q, want one", pattern, found)
+	}
+	if err != nil {
+		return "", err
+	}
+	return found[0], nil
+}
+
+// indexOf returns the index of a device.
+func indexOf(name string) (int, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return 0, err
+	}
+	return l.Attrs().Index, nil
+}
+
+// detach ends an attachment to a device, and leaves its pin.
+func detach(program, device string) error {
+	index, err := indexOf(device)
+	if err != nil {
+		return err
+	}
+	path, err := pinned(fmt.Sprintf("links/%s-%d", program, index))
+	if err != nil {
+		return err
+	}
+	l, err := link.LoadPinnedLink(path, nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.Detach(), l.Close())
+}
+
+// unpin removes the pin of an attachment to a device.
+func unpin(program, device string) error {
+	index, err := indexOf(device)
+	if err != nil {
+		return err
+	}
+	path, err := pinned(fmt.Sprintf("links/%s-%d", program, index))
+	if err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// forgetPeers empties the programs' map of peers.
+func forgetPeers() error {
+	path, err := pinned("maps-*/peers")
+	if err != nil {
+		return err
+	}
+	m, err := ebpf.LoadPinnedMap(path, nil)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	key := make([]byte, m.KeySize())
+	for n := 0; ; n++ {
+		if err := m.NextKey(nil, key); errors.Is(err, ebpf.ErrKeyNotExist) && n > 0 {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := m.Delete(key); err != nil {
+			return err
+		}
+	}
+}
+
+// TestFastPath: packets between pods of two nodes are fast, stay so over restarts of the daemon, and become so again
+// after everything that the fast path rests on was broken; no packet is lost meanwhile. Turned off, nothing is left.
+func TestFastPath(t *testing.T) {
+	ctx := testctx.New(t)
+	l, ends, ok := fastLab(ctx, t)
+	a, b := l.Nodes()[0], l.Nodes()[1]
+	end := stream(ctx, t, l, ends[0], ends[1])
+	if !ok {
+		isSlow(ctx, t, a, status.NotPermitted)
+		end()
+		fastMode(ctx, t, a, "--fast-path=auto")
+		waitFor(ctx, t, "it falls back", func() error {
+			s, err := a.Status(ctx)
+			if err == nil && (s.State != status.Ready || s.FastPath == nil || s.FastPath.Code != status.NotPermitted) {
+				err = fmt.Errorf("%s, %+v", s.State, s.FastPath)
+			}
+			return err
+		})
+		probeAll(ctx, t, l, ends)
+		return
+	}
+	goesFast(ctx, t, "at first", a, b)
+	for _, tt := range []struct {
+		kind, what string
+		harm       func() error
+	}{
+		{"program", "a program is detached", func() error { return detach("from_wire", "eth0") }},
+		{"program", "a program of the VXLAN device is detached", func() error { return detach("from_device", "flannel.1") }},
+		{"program", "a pin is removed", func() error { return unpin("learn_sent", "eth0") }},
+		{"fast-peer", "the peers are removed", forgetPeers},
+		{"sysctl", "the setting of conntrack is changed", func() error {
+			return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", []byte("0"), 0)
+		}},
+	} {
+		repaired(ctx, t, a, tt.kind, tt.what, tt.harm)
+		goesFast(ctx, t, tt.what, a, b)
+	}
+
+	for _, stop := range []func(*lab.Node) error{
+		func(n *lab.Node) error { n.Kill(); return nil }, func(n *lab.Node) error { return n.Stop(ctx) },
+	} {
+		before, err := fastStatus(ctx, a)
+		if err := errors.Join(err, stop(a)); err != nil {
+			t.Fatal(err)
+		}
+		goesFast(ctx, t, "without a daemon at the other node", b)
+		if err := errors.Join(a.Start(), a.WaitReady(ctx)); err != nil {
+			t.Fatal(err)
+		}
+		goesFast(ctx, t, "after a start", a, b)
+		after, err := fastStatus(ctx, a)
+		if was, _ := before.Fast(); err != nil || !after.Pinned {
+			t.Errorf("after a start: %+v, %v; before: %d sent", after, err, was)
+		}
+	}
+	end()
+
+	if err := a.DeviceDelete(); err != nil {
+		t.Fatal(err)
+	}
+	end = stream(ctx, t, l, ends[0], ends[1])
+	goesFast(ctx, t, "the VXLAN device is made again", a, b)
+
+	fastMode(ctx, t, a, "--fast-path=off")
+	waitFor(ctx, t, "nothing is left", func() error {
+		return a.Do(func() error {
+			if _, err := os.Stat(node.FastPathPins(bpffs, "")); !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("the pins: %v", err)
+			}
+			index, err := indexOf("eth0")
+			if err != nil {
+				return err
+			}
+			left, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+			if err == nil && len(left.Programs) > 0 {
+				err = fmt.Errorf("%d programs are attached", len(left.Programs))
+			}
+			if errors.Is(err, unix.ENOENT) {
+				return nil
+			}
+			return err
+		})
+	})
+	end()
+}
+
+// TestFastPathFlushes: after a change of what packets are decided by, what was learned is void.
+func TestFastPathFlushes(t *testing.T) {
+	ctx := testctx.New(t)
+	l, ends, ok := fastLab(ctx, t)
+	if !ok {
+		isSlow(ctx, t, l.Nodes()[0], status.NotPermitted)
+		return
+	}
+	a, b := l.Nodes()[0], l.Nodes()[1]
+	stream(ctx, t, l, ends[0], ends[1])
+	goesFast(ctx, t, "at first", a, b)
+	conn := func(f func(*nftables.Conn)) error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		f(c)
+		return c.Flush()
+	}
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: "other"}
+	for _, tt := range []struct {
+		what string
+		do   func() error
+	}{
+		{"another program's rules", func() error { return conn(func(c *nftables.Conn) { c.AddTable(table) }) }},
+		{"these are removed", func() error { return conn(func(c *nftables.Conn) { c.DelTable(table) }) }},
+		{"a route is added", func() error {
+			index, err := indexOf("lo")
+			if err != nil {
+				return err
+			}
+			return netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: netlink.NewIPNet([]byte{198, 18, 0, 1})})
+		}},
+		{"a repair", func() error {
+			neighbours, err := netlink.NeighList(0, netlink.FAMILY_V4)
+			for _, x := range neighbours {
+				if x.State&netlink.NUD_PERMANENT != 0 && len(x.HardwareAddr) > 0 {
+					return netlink.NeighDel(&x)
+				}
+			}
+			return errors.Join(err, errors.New("no permanent neighbour"))
+		}},
+	} {
+		before, err := fastStatus(ctx, a)
+		if err := errors.Join(err, a.Do(tt.do)); err != nil {
+			t.Fatalf("%s: %v", tt.what, err)
+		}
+		waitFor(ctx, t, tt.what, func() error {
+			s, err := fastStatus(ctx, a)
+			if err == nil && s.Flushes == before.Flushes {
+				err = errors.New("not flushed")
+			}
+			return err
+		})
+		goesFast(ctx, t, tt.what, a, b)
+	}
+}
+
+// TestFastPathFallsBack: where fast packets would pass by something that has to see them, packets are slow, and the
+// daemon says so.
+func TestFastPathFallsBack(t *testing.T) {
+	ctx := testctx.New(t)
+	l, ends, ok := fastLab(ctx, t)
+	if !ok {
+		isSlow(ctx, t, l.Nodes()[0], status.NotPermitted)
+		return
+	}
+	a, b := l.Nodes()[0], l.Nodes()[1]
+	stream(ctx, t, l, ends[0], ends[1])
+	goesFast(ctx, t, "at first", a, b)
+
+	var port string
+	var shaper *netlink.Netem
+	if err := a.Do(func() error {
+		links, err := netlink.LinkList()
+		for _, x := range links {
+			if x.Type() == "veth" && x.Attrs().MasterIndex != 0 {
+				port = x.Attrs().Name
+				shaper = netlink.NewNetem(netlink.QdiscAttrs{
+					LinkIndex: x.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT,
+				}, netlink.NetemQdiscAttrs{Limit: 10000})
+				return netlink.QdiscAdd(shaper)
+			}
+		}
+		return errors.Join(err, errors.New("no port of a pod"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(ctx, t, "the traffic of a pod is shaped", func() error {
+		s, err := fastStatus(ctx, a)
+		if err == nil && (!s.InUse || len(s.Slow) != 1 || s.Slow[0].Port != port || s.Slow[0].Code != status.FastPathQueue) {
+			err = fmt.Errorf("the state is %+v", s)
+		}
+		return err
+	})
+	if err := a.Do(func() error { return netlink.QdiscDel(shaper) }); err != nil {
+		t.Fatal(err)
+	}
+	goesFast(ctx, t, "not shaped any more", a, b)
+
+	table := &nftables.Table{Family: nftables.TableFamilyNetdev, Name: "other"}
+	rules := func(f func(*nftables.Conn)) {
+		t.Helper()
+		if err := a.Do(func() error {
+			c, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			f(c)
+			return c.Flush()
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rules(func(c *nftables.Conn) {
+		c.AddChain(&nftables.Chain{
+			Name: "egress", Table: c.AddTable(table), Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookEgress,
+			Priority: nftables.ChainPriorityFilter, Device: "eth0",
+		})
+	})
+	isSlow(ctx, t, a, status.FastPathChain)
+	rules(func(c *nftables.Conn) { c.DelTable(table) })
+	goesFast(ctx, t, "no chain any more", a, b)
+}
+
+// TestFastPathOfOtherBackends: what has no VXLAN over IPv4 has no fast path, and works.
+func TestFastPathOfOtherBackends(t *testing.T) {
+	l := start(t, lab.Options{Nodes: 2, Config: `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
+		DaemonArgs: []string{"--fast-path=on"}})
+	ctx := testctx.New(t)
+	probeAll(ctx, t, l, podOnEach(ctx, t, l))
+	isSlow(ctx, t, l.Nodes()[0], status.FastPathBackend)
+}
+

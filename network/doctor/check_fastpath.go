@@ -1,0 +1,78 @@
+package doctor
+
+import (
+	"time"
+
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+const fastPathCheck = "fast-path"
+
+// beLiberal is a setting that the fast path needs.
+const beLiberal = "net/netfilter/nf_conntrack_tcp_be_liberal"
+
+// checkFastPath checks that the fast path is in use where it is to be.
+func checkFastPath(f Facts) (all []Finding) {
+	if f.Status == nil {
+		return nil
+	}
+	for _, p := range f.Status.Problems {
+		if p.Code == status.FastPathNotRemoved {
+			all = append(all, warning(log+" shows the kernel's error; the programs do nothing any more", "%s", p.Text))
+		}
+	}
+	fast := f.Status.FastPath
+	if fast == nil {
+		return all
+	}
+	if !fast.InUse {
+		text := "the fast path is not in use, for " + f.Now.Sub(fast.Since).Round(time.Second).String()
+		remedy := fastPathRemedies()[fast.Code]
+		switch {
+		case fast.Mode == "on" && fast.Code != status.FastPathStarting:
+			all = append(all, failure(remedy, "%s: %s", text, fast.Why))
+		default:
+			found := passed("%s: %s", text, fast.Why)
+			found.Advice = remedy
+			all = append(all, found)
+		}
+		return all
+	}
+	if !fast.Pinned {
+		all = append(all, warning("mount -t bpf bpf /sys/fs/bpf, and restart selvaged",
+			"the fast path ends with the daemon, because there is no BPF file system"))
+	}
+	for _, s := range fast.Slow {
+		all = append(all, warning(fastPathRemedies()[s.Code],
+			"the port %s of a pod does not use the fast path: %s", s.Port, s.Why))
+	}
+	return append(all, f.checkConntrack()...)
+}
+
+// checkConntrack checks that conntrack does not take packets for invalid after others of their connection were fast.
+func (f Facts) checkConntrack() []Finding {
+	if value, known := f.Sysctls[beLiberal]; known && value != "1" {
+		return []Finding{failure("sysctl -w "+sysctlName(beLiberal)+"=1; find what sets it to "+value,
+			"%s is %s: conntrack takes packets for invalid after others of their connection were fast, and packet "+
+				"filters drop these", sysctlName(beLiberal), value)}
+	}
+	fast := f.Status.FastPath
+	sent, received := fast.Fast()
+	return []Finding{passed("the fast path is in use by %d pods' ports, for %d subnets of other nodes: "+
+		"%d packets were sent by it, %d received", fast.Ports, fast.Peers, sent, received)}
+}
+
+// fastPathRemedies says what to do about the reasons why the fast path is not in use.
+func fastPathRemedies() map[status.Reason]string {
+	const otherwise, harmless = "; otherwise set --fast-path=off", "; if that has to be there, there is nothing to do"
+	return map[status.Reason]string{
+		status.Unsupported: "boot Linux 6.6 or later with CONFIG_DEBUG_INFO_BTF, and modprobe nf_conntrack" + otherwise,
+		status.NotPermitted: "give the daemon CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and run it outside of a user " +
+			"namespace" + otherwise,
+		status.FastPathBackend: "set --fast-path=off: only VXLAN over IPv4 has a fast path",
+		status.FastPathFailed:  log + " shows the kernel's error",
+		status.FastPathQueue:   "\"tc qdisc show\" and \"tc filter show\" list what is there" + harmless,
+		status.FastPathProgram: "\"bpftool net\" lists the programs" + harmless,
+		status.FastPathChain:   "\"nft list ruleset\" shows the chain" + harmless,
+	}
+}

@@ -1,0 +1,432 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/fastpath"
+	"github.com/selvage-net/selvage/network/kernel"
+	"github.com/selvage-net/selvage/network/nft"
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// FastPathMode says when a node uses the fast path, see package network/fastpath.
+type FastPathMode string
+
+// The modes of the fast path.
+const (
+	FastPathOff  FastPathMode = "off"  // and remove what an earlier run has left; so is the zero value
+	FastPathAuto FastPathMode = "auto" // if it can be used
+	FastPathOn   FastPathMode = "on"   // it is a problem if it cannot be used
+)
+
+const (
+	// fastLife is how long the fast path works after the last sign of life of the daemon, and fastBeat the interval of
+	// these.
+	fastLife = 30 * time.Second
+	fastBeat = 5 * time.Second
+	// fastCheck is the interval at which it is read what the kernel does not notify of: programs, their map of peers,
+	// settings, and chains of single devices.
+	fastCheck = 5 * time.Second
+	// fastRetry is how soon it is tried again to load the programs: a kernel module can be loaded meanwhile.
+	fastRetry = time.Minute
+)
+
+// beLiberal is the setting without which conntrack takes packets for invalid after others of their connection were
+// fast. It stays when the fast path ends, as connections go on.
+const beLiberal = "net/netfilter/nf_conntrack_tcp_be_liberal"
+
+// fastPathOwner owns what the fast path needs in the tables, but for peers.
+func fastPathOwner() network.Owner { return network.Owner{Name: "fast path", Age: -1} }
+
+// FastPathPins returns the directory of the fast path's pins in a BPF file system, for the daemon of a network in this
+// network namespace: several namespaces can share the file system.
+func FastPathPins(bpffs, storePrefix string) string {
+	namespace := "net"
+	if info, err := os.Stat("/proc/thread-self/ns/net"); err == nil {
+		if s, ok := info.Sys().(*syscall.Stat_t); ok {
+			namespace += "-" + strconv.FormatUint(s.Ino, 10)
+		}
+	}
+	return filepath.Join(bpffs, PolicyScope(storePrefix).Name("selvage"), namespace)
+}
+
+// fastPath is the fast path as the loop keeps it. It belongs to the loop's goroutine, but for the atomic fields.
+//
+// What its programs have learned is void after every change of what the kernel decides by. Such changes are noticed at
+// levels: the actual objects in the tables (see followFastPath), the kernel's routing (followRouting), and the packet
+// filter, by the kernel's notifications (watchFilter) and by who changes it without one.
+type fastPath struct {
+	path    atomic.Pointer[fastpath.Path] // nil: it is not open
+	flushes atomic.Uint64
+	broken  atomic.Bool // a flush failed
+	stale   atomic.Bool // settings may have changed
+
+	pins    string          // where; see FastPathPins
+	pinned  bool            // it uses them
+	results chan fastOpened // size one
+	opening bool
+	openAt  time.Time // when to try again
+	cleared bool      // nothing of an earlier run is left
+	left    atomic.Pointer[problem]
+
+	why       fastReason // why it is not in use; no code: it is
+	since     time.Time  // since when
+	device    string     // the VXLAN device
+	roles     map[string]fastpath.Role
+	obstacles map[string]kernel.Obstacle
+	state     network.State // in the tables
+	checkAt   time.Time
+	liberal   bool            // the setting has been in force
+	lasting   time.Duration   // conntrack's timeout of established connections
+	config    fastpath.Config // of the programs
+	beatAt    time.Time       // zero: they are stopped
+	moves     uint64          // of the tables, at the last flush
+}
+
+// fastReason says why the fast path is not in use.
+type fastReason struct {
+	code status.Reason
+	text string
+}
+
+// fastOpened is the outcome of an attempt to load the programs.
+type fastOpened struct {
+	path   *fastpath.Path // nil: why says why
+	pinned bool
+	why    fastReason
+}
+
+// flush makes void what the programs have learned. Any goroutine may call it, after a change of what decides about
+// packets was made.
+func (f *fastPath) flush() {
+	p := f.path.Load()
+	if p == nil {
+		return
+	}
+	f.flushes.Add(1)
+	if p.Flush() != nil {
+		f.broken.Store(true)
+	}
+}
+
+// usesFastPath reports whether the node is to use the fast path, if it can.
+func (o Options) usesFastPath() bool { return o.FastPath == FastPathAuto || o.FastPath == FastPathOn }
+
+// runFastPath runs what the fast path needs beside the loop.
+func (n *node) runFastPath(ctx context.Context) {
+	if !n.usesFastPath() {
+		n.background.Go(func() { n.removeFastPath(ctx) })
+		return
+	}
+	n.background.Go(func() { n.watchFilter(ctx) })
+	n.background.Go(func() {
+		watchFiles(ctx, n.Log, n.Resync, func() { n.fast.stale.Store(true); notify(n.kernelChanged) },
+			filepath.Join("/proc/sys", beLiberal))
+	})
+}
+
+// removeFastPath removes what an earlier run has left. It ends when there is nothing.
+func (n *node) removeFastPath(ctx context.Context) {
+	for began := time.Now(); ctx.Err() == nil; sleep(ctx, waitAfterFailure) {
+		found, err := RemoveFastPath(n.fast.pins, false)
+		if err == nil {
+			if found {
+				n.Log.WithField("pins", n.fast.pins).Info("removed the fast path of an earlier run")
+			}
+			n.fast.left.Store(nil)
+			notify(n.kernelChanged) // for the state
+			return
+		}
+		if n.fast.left.Swap(&problem{err: err, since: began}) == nil {
+			n.Log.WithError(err).Error("cannot remove the fast path of an earlier run; it ends by itself; retrying")
+			notify(n.kernelChanged)
+		}
+	}
+}
+
+// RemoveFastPath removes what a daemon has pinned in a directory, see [FastPathPins], and detaches the programs. It
+// reports whether there is anything; with dry, it removes nothing.
+func RemoveFastPath(pins string, dry bool) (found bool, err error) {
+	found, err = fastpath.RemovePins(pins, dry)
+	if found && err == nil && !dry {
+		_ = os.Remove(filepath.Dir(pins)) // unless it has those of another network namespace
+	}
+	return found, err
+}
+
+// watchFilter flushes after every change of nf_tables, whoever has made it. The kernel notifies when the change is in
+// force.
+func (n *node) watchFilter(ctx context.Context) {
+	var logged seldom
+	for ctx.Err() == nil {
+		err := nft.Watch(ctx, n.fast.flush, n.fast.flush, func([]nft.Event) { n.fast.flush() })
+		if err != nil && ctx.Err() == nil && logged.due(time.Now()) {
+			n.Log.WithError(err).Warn("cannot watch the packet filter: after changes by another process, packets of " +
+				"established connections can be fast for another second")
+		}
+		sleep(ctx, waitAfterFailure)
+	}
+}
+
+// followFastPath brings what the fast path needs into the tables.
+func (n *node) followFastPath(ctx context.Context, wake *alarm) {
+	f := &n.fast
+	if !n.usesFastPath() {
+		return
+	}
+	if f.broken.Swap(false) {
+		n.closeFastPath()
+		f.openAt = wake.now.Add(waitAfterFailure)
+	}
+	why := fastReason{status.FastPathBackend, "only VXLAN over IPv4 has a fast path, and the network config asks for " +
+		"another backend or family"}
+	f.device = ""
+	for _, l := range n.device.Links {
+		if v, ok := l.Value.Settings.(network.VXLAN); ok && v.Local.Is4() {
+			f.device = l.Key
+		}
+	}
+	switch {
+	case f.device != "":
+		if why = n.openFastPath(wake); why.code == "" {
+			why = n.checkFastPath(wake)
+		}
+	case !f.cleared:
+		f.cleared = true
+		n.background.Go(func() { n.removeFastPath(ctx) })
+	}
+	n.fastPathState(why, wake.now)
+	n.wantFastPath()
+}
+
+// fastPathState notes and logs whether the fast path is in use.
+func (n *node) fastPathState(why fastReason, now time.Time) {
+	f := &n.fast
+	changed := why.code != f.why.code || f.since.IsZero()
+	f.why = why
+	if !changed {
+		return
+	}
+	f.since = now
+	n.journal.few("fast path", now, func() {
+		switch log := n.Log.WithField("because", why.code); {
+		case why.code == status.FastPathStarting:
+		case why.code == "":
+			n.Log.WithField("pinned", f.pinned).Info("fast path in use")
+		case n.FastPath == FastPathOn:
+			log.Error("fast path not in use, packets take the slow path: " + why.text)
+		default:
+			log.Info("fast path not in use, packets take the slow path: " + why.text)
+		}
+	})
+}
+
+// openFastPath loads the programs, in the background. It says why they are not loaded.
+func (n *node) openFastPath(wake *alarm) fastReason {
+	f := &n.fast
+	select {
+	case r := <-f.results:
+		f.opening = false
+		if r.path == nil {
+			f.openAt = wake.now.Add(fastRetry)
+			wake.set(f.openAt)
+			return r.why
+		}
+		f.path.Store(r.path)
+		f.pinned, f.checkAt, f.config = r.pinned, time.Time{}, fastpath.Config{}
+		n.kernel.FastPath(r.path)
+	default:
+	}
+	switch {
+	case f.path.Load() != nil:
+		return fastReason{}
+	case !f.opening && !wake.now.Before(f.openAt):
+		f.opening = true
+		n.background.Go(func() {
+			f.results <- openFastPath(f.pins)
+			notify(n.kernelChanged)
+		})
+	}
+	wake.set(f.openAt)
+	if f.why.code == "" {
+		return fastReason{status.FastPathStarting, "its programs are being loaded"}
+	}
+	return f.why // until it is known better
+}
+
+// openFastPath loads the programs, with pins if there is a BPF file system for them.
+func openFastPath(pins string) fastOpened {
+	pinned := fastpath.IsBPFFS(pins)
+	if !pinned {
+		pins = ""
+	}
+	if missing := fastpath.Missing(pins); len(missing) > 0 {
+		code := status.Unsupported
+		if !fastpath.Permitted() {
+			code = status.NotPermitted
+		}
+		return fastOpened{why: fastReason{code, "missing: " + strings.Join(missing, "; ")}}
+	}
+	p, err := fastpath.Open(fastpath.Options{Pins: pins})
+	if err != nil {
+		code := status.FastPathFailed
+		if errors.Is(err, unix.EPERM) {
+			code = status.NotPermitted
+		}
+		return fastOpened{why: fastReason{code, err.Error()}}
+	}
+	return fastOpened{path: p, pinned: pinned}
+}
+
+// closeFastPath lets go of the programs.
+func (n *node) closeFastPath() {
+	if p := n.fast.path.Swap(nil); p != nil {
+		n.kernel.FastPath(nil)
+		_ = p.Close() // descriptors
+	}
+	select {
+	case r := <-n.fast.results: // of an attempt that ended after the loop
+		if r.path != nil {
+			_ = r.path.Close()
+		}
+	default:
+	}
+}
+
+// checkFastPath reads what the kernel does not notify of, and finds what fast packets would pass by. It says why the
+// fast path cannot be used.
+func (n *node) checkFastPath(wake *alarm) fastReason {
+	f := &n.fast
+	stale := n.kernel.PortsStale()
+	if f.stale.Swap(false) || !wake.now.Before(f.checkAt) {
+		f.checkAt, stale = wake.now.Add(fastCheck), true
+		if err := n.kernel.ReadFastPath(); err != nil {
+			f.broken.Store(true)
+			notify(n.kernelChanged)
+			return fastReason{status.FastPathFailed, err.Error()}
+		}
+		n.kernel.ReadSettings()
+		seconds, _ := strconv.Atoi(readSysctl("net/netfilter/nf_conntrack_tcp_timeout_established"))
+		f.lasting = time.Duration(seconds) * time.Second
+	}
+	wake.set(f.checkAt)
+	roles := n.fastRoles()
+	if stale || !maps.Equal(roles, f.roles) {
+		obstacles, err := n.kernel.Obstacles(roles)
+		if err != nil {
+			f.roles = nil // read again
+			return fastReason{status.FastPathFailed, err.Error()}
+		}
+		f.roles, f.obstacles = roles, obstacles
+	}
+	for _, link := range []string{n.uplink.Name, f.device} {
+		if o, is := f.obstacles[link]; is {
+			return fastReason{obstacleReason(o), fmt.Sprintf("fast packets would pass by %s on %s",
+				obstacleText(o), link)}
+		}
+	}
+	c := n.tables.Sysctls.Get(beLiberal)
+	if f.liberal = f.liberal || c.Wanted && c.Present && c.Have == c.Want; !f.liberal {
+		return fastReason{status.FastPathStarting, strings.ReplaceAll(beLiberal, "/", ".") + " is not 1 yet"}
+	}
+	return fastReason{}
+}
+
+// fastRoles returns what devices are to the fast path.
+func (n *node) fastRoles() map[string]fastpath.Role {
+	roles := map[string]fastpath.Role{}
+	for _, bridge := range n.podBridges() {
+		for _, port := range n.kernel.VethsOn(bridge) {
+			roles[port] = fastpath.Port
+		}
+	}
+	roles[n.uplink.Name], roles[n.fast.device] = fastpath.Uplink, fastpath.Device
+	return roles
+}
+
+// wantFastPath replaces the desired state.
+func (n *node) wantFastPath() {
+	f := &n.fast
+	var next network.State
+	if f.path.Load() != nil {
+		next.Sysctls = []network.Item[string, network.Sysctl]{{Key: beLiberal, Value: "1"}}
+		if f.why.code == "" {
+			for _, link := range slices.Sorted(maps.Keys(f.roles)) {
+				if _, is := f.obstacles[link]; is {
+					continue
+				}
+				for _, program := range f.roles[link].Programs() {
+					key := network.ProgramKey{Link: link, Program: string(program)}
+					next.Programs = append(next.Programs, network.Item[network.ProgramKey, network.Program]{
+						Key: key, Value: network.InForce(),
+					})
+				}
+			}
+		}
+	}
+	added := !slices.Equal(next.Sysctls, f.state.Sysctls)
+	if added || !slices.Equal(next.Programs, f.state.Programs) {
+		n.tables.Replace(fastPathOwner(), f.state, next)
+		f.state = next
+	}
+	if added {
+		n.kernel.ReadSettings()
+		notify(n.kernelChanged) // once the pass has set it
+	}
+}
+
+// beatFastPath flushes what has changed, and gives the programs a sign of life.
+func (n *node) beatFastPath(wake *alarm) {
+	f := &n.fast
+	p := f.path.Load()
+	if p == nil {
+		return
+	}
+	if moves := n.tables.Moves(); moves != f.moves {
+		f.moves = moves
+		f.flush()
+	}
+	config, ok := n.fastConfig()
+	if f.why.code != "" || !ok || !n.programmed {
+		if !f.beatAt.IsZero() && p.Beat(0) == nil {
+			f.beatAt = time.Time{}
+		}
+		return
+	}
+	if config != f.config || !wake.now.Before(f.beatAt) {
+		if err := errors.Join(p.Configure(config), p.Beat(fastLife)); err != nil {
+			f.broken.Store(true)
+			notify(n.kernelChanged)
+			return
+		}
+		f.config, f.beatAt = config, wake.now.Add(fastBeat)
+	}
+	wake.set(f.beatAt)
+}
+
+// fastConfig returns the configuration of the programs, once the VXLAN device is as desired.
+func (n *node) fastConfig() (c fastpath.Config, ok bool) {
+	l := n.tables.Links.Get(n.fast.device)
+	v, is := l.Have.Settings.(network.VXLAN)
+	if !is || !l.Present || l.Have != l.Want {
+		return c, false
+	}
+	return fastpath.Config{
+		Local: v.Local, Port: v.Port, VNI: v.VNI, Device: n.kernel.Index(n.fast.device), MAC: l.Have.MAC,
+		MTU: l.Have.MTU, Established: n.fast.lasting,
+	}, true
+}
