@@ -366,6 +366,39 @@ func TestConnectedMetric(t *testing.T) {
 	}
 }
 
+// TestMoves: every change of an actual object counts, by whomever it was made, and nothing else.
+func TestMoves(t *testing.T) {
+	r, kernel := node(2)
+	last := r.Tables.Moves()
+	moved := func(want bool, what string) {
+		t.Helper()
+		now := r.Tables.Moves()
+		if got := now != last; got != want {
+			t.Errorf("%s: moved %t, want %t", what, got, want)
+		}
+		last = now
+	}
+	moved(false, "nothing")
+	r.Pass(start)
+	moved(false, "an idle pass")
+	key, have := RouteKey{}, Route{}
+	for k, c := range r.Tables.Routes.All {
+		key, have = k, c.Have
+	}
+	r.Tables.Routes.Observe(key, have)
+	moved(false, "what is known is observed")
+	r.Tables.Replace(Owner{Name: "another"}, State{}, State{FastPeers: []Item[netip.Prefix, FastPeer]{{Key: key.Prefix}}})
+	moved(false, "another object is desired")
+	r.Tables.FastPeers.ApplyEach(func(netip.Prefix, Change[FastPeer]) error { return nil })
+	r.Pass(start)
+	moved(true, "it is set")
+	delete(kernel.routes, key)
+	r.Tables.Routes.ObserveGone(key)
+	moved(true, "another process removes one")
+	r.Pass(start)
+	moved(true, "it is repaired")
+}
+
 // TestFDBGone: the entries of one device are gone, and to make them again is no repair.
 func TestFDBGone(t *testing.T) {
 	r, kernel := node(2)

@@ -357,15 +357,15 @@ func TestFastPathFallsBack(t *testing.T) {
 	goesFast(ctx, t, "at first", a, b)
 
 	var port string
-	var shaper *netlink.Netem
+	var shaper *netlink.GenericQdisc
 	if err := a.Do(func() error {
 		links, err := netlink.LinkList()
 		for _, x := range links {
 			if x.Type() == "veth" && x.Attrs().MasterIndex != 0 {
 				port = x.Attrs().Name
-				shaper = netlink.NewNetem(netlink.QdiscAttrs{
+				shaper = &netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{
 					LinkIndex: x.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT,
-				}, netlink.NetemQdiscAttrs{Limit: 10000})
+				}, QdiscType: "pfifo"}
 				return netlink.QdiscAdd(shaper)
 			}
 		}
@@ -418,4 +418,3 @@ func TestFastPathOfOtherBackends(t *testing.T) {
 	probeAll(ctx, t, l, podOnEach(ctx, t, l))
 	isSlow(ctx, t, l.Nodes()[0], status.FastPathBackend)
 }
-

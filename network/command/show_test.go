@@ -89,6 +89,9 @@ func TestShowStatus(t *testing.T) {
 	kubernetes.Store.Kind, kubernetes.Store.Endpoint = status.KindKubernetes, "10.96.0.1:443"
 	kubernetes.Enforcement = &status.Enforcement{Synced: true, Enforcing: true, NeedsPeers: true, Pods: 12, Sets: 3, Elements: 40, Chains: 5}
 	reservation.PoliciesOff = status.PolicyOtherEngine
+	kubernetes.FastPath = &status.FastPath{InUse: true, Pinned: true, Ports: 3, Peers: 4, Packets: map[string]uint64{"sent": 5, "received": 6},
+		Slow: []status.SlowPort{{Port: "veth4711", Why: "fast packets would pass by a queueing discipline or filter of tc"}}}
+	degraded.FastPath = &status.FastPath{Why: "missing: capability CAP_PERFMON"}
 	degraded.Enforcement = &status.Enforcement{Pods: 12, Waiting: 1, Closed: []netip.Addr{netip.MustParseAddr("10.5.29.7")}, Repairs: 2,
 		Sources: []status.PolicySource{{Name: "namespaces", Complete: true}, {Name: "pods", Since: now.Add(-time.Minute)}}}
 	var out strings.Builder

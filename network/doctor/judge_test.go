@@ -71,6 +71,13 @@ func healthy() Facts {
 	}
 }
 
+// fast adds a fast path that is in use.
+func fast(f *Facts, mode string) {
+	f.Sysctls[beLiberal] = "1"
+	f.Status.FastPath = &status.FastPath{Mode: mode, InUse: true, Pinned: true, Ports: 3, Peers: 2, Since: now.Add(-time.Minute),
+		Packets: map[string]uint64{"sent": 5, "received": 4, "received_decapsulated": 3}}
+}
+
 func healthyPod() Pod {
 	return Pod{Name: "c1 (eth0)", Bridge: "cni0", Port: "veth1", Prefixes: []netip.Prefix{prefix("10.5.1.2/24")}, Entered: true, Link: true, Up: true}
 }
@@ -234,6 +241,20 @@ func TestJudge(t *testing.T) {
 			enforcing(f)
 			f.Status.Problems = []status.Problem{{Topic: "policies", Code: status.PolicyDropsUnread, Text: "not reported", Since: now.Add(-time.Minute), Warning: true}}
 		}, Warning, "not reported, for 1m0s", "/proc/net/netfilter/nfnetlink_log"},
+		{"a fast path", func(f *Facts) { fast(f, "on") }, Pass, "in use by 3 pods' ports, for 2 subnets of other nodes: 5 packets were sent by it, 7 received", ""},
+		{"a fast path with a strict conntrack", func(f *Facts) { fast(f, "on"); f.Sysctls[beLiberal] = "0" }, Failure,
+			"net.netfilter.nf_conntrack_tcp_be_liberal is 0", "sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1"},
+		{"a fast path without pins", func(f *Facts) { fast(f, "on"); f.Status.FastPath.Pinned = false }, Warning, "ends with the daemon", "mount -t bpf"},
+		{"a port without the fast path", func(f *Facts) {
+			fast(f, "auto")
+			f.Status.FastPath.Slow = []status.SlowPort{{Port: "veth1", Code: status.FastPathQueue, Why: "there is a queue"}}
+		}, Warning, "the port veth1 of a pod does not use the fast path: there is a queue", "tc qdisc show"},
+		{"a fast path that falls back", func(f *Facts) { fast(f, "auto"); f.Status.FastPath.InUse, f.Status.FastPath.Code = false, status.Unsupported },
+			Pass, "the fast path is not in use", "Linux 6.6"},
+		{"a fast path that is to be and is not", func(f *Facts) {
+			fast(f, "on")
+			f.Status.FastPath.InUse, f.Status.FastPath.Code, f.Status.FastPath.Why = false, status.NotPermitted, "missing: capability CAP_BPF"
+		}, Failure, "missing: capability CAP_BPF", "CAP_PERFMON"},
 		{"policies off that are still in force", func(f *Facts) {
 			f.Status.PoliciesOff = status.PolicyDisabled
 			f.Status.Problems = []status.Problem{{Topic: "policies", Code: status.PolicyNotRemoved, Text: "cannot remove", Since: now.Add(-time.Minute)}}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -60,7 +59,6 @@ func Open(o Options) (*Path, error) {
 			return nil, err
 		}
 	}
-	defer btf.FlushKernelSpec() // megabytes, for which nobody asks again
 	if err := spec.LoadAndAssign(&p.objects, options); err != nil {
 		return nil, fmt.Errorf("load the fast path's programs: %w", err)
 	}

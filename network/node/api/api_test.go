@@ -171,6 +171,8 @@ func TestMetrics(t *testing.T) {
 			Drops: []status.PolicyDrops{
 				{Namespace: "shop", Direction: "ingress", Cause: "isolated", Policy: "shop/db", Count: 7}},
 			Sources: []status.PolicySource{{Name: "networkpolicies", Objects: 12}, {Name: "pods", Objects: 20}}},
+		FastPath: &status.FastPath{InUse: true, Ports: 3, Peers: 4999, Flushes: 5, Slow: make([]status.SlowPort, 1),
+			Packets: map[string]uint64{"sent": 6, "received": 7, "unknown": 8}},
 	}
 	st.SetStore(status.Store{Kind: status.KindEtcd, StoreConnection: status.StoreConnection{
 		LastContact: time.Unix(1700000009, 500e6), LastEvent: time.Unix(1700000008, 0), Latency: 1500 * time.Microsecond,

@@ -105,6 +105,15 @@ func TestAddress(t *testing.T) {
 		}},
 		{"probed peer", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Reach = status.Reach{State: status.Reachable, RTT: 310 * time.Microsecond} }), good, true,
 			"10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{"probe ok answered # in 310µs"}},
+		{"fast peer", "10.5.2.9", withPeer(func(f *Facts) {
+			f.Peer.Fast, f.Fast = true, &status.FastPath{InUse: true, Slow: []status.SlowPort{{Port: "veth1", Why: "a queue"}}}
+		}), good, true, "10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{
+			"fast path ok established connections", "fast path - not by veth1 # a queue",
+		}},
+		{"peer that is not in the fast path", "10.5.2.9", withPeer(func(f *Facts) { f.Fast = &status.FastPath{InUse: true} }), good, true,
+			"10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{"fast path - not to this node # its programs do not know the subnet"}},
+		{"slow path", "10.5.2.9", withPeer(func(f *Facts) { f.Fast = &status.FastPath{Why: "too old"} }), good, true,
+			"10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{"fast path - not in use # too old"}},
 		{"peer that does not answer", "10.5.2.9", withPeer(func(f *Facts) {
 			f.Peer.Reach = status.Reach{State: status.Unreachable, Since: time.Date(2030, 1, 1, 12, 30, 5, 0, time.UTC)}
 		}), good, false, "10.5.2.9 belongs to node2, reached over VXLAN, flannel.1, which does not answer: selvaged doctor finds out why",
