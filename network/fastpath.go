@@ -47,6 +47,13 @@ func (t *Tables) addFastPath() {
 	})
 }
 
+// FastPathGone records that another fast path has taken the place of the last one, or that there is none now. What has
+// to be set again is no repair.
+func (t *Tables) FastPathGone() {
+	t.FastPeers.cascadeGone(func(netip.Prefix, FastPeer) bool { return true })
+	t.Programs.cascadeGone(func(ProgramKey, Program) bool { return true })
+}
+
 // No tool of the kernel's sets these: a line says what is there.
 func fastPeerCommand(p netip.Prefix, v FastPeer) string {
 	return fmt.Sprintf("# fast path: subnet %s dst %s lladdr %s", p, v.Address, v.MAC)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -221,6 +223,9 @@ func TestFastPath(t *testing.T) {
 		return
 	}
 	goesFast(ctx, t, "at first", a, b)
+	if s, err := a.Status(ctx); err != nil || s.Repairs.Total > 0 {
+		t.Errorf("after the start: repairs %+v, %v", s.Repairs, err)
+	}
 	for _, tt := range []struct {
 		kind, what string
 		harm       func() error
@@ -353,7 +358,15 @@ func TestFastPathFallsBack(t *testing.T) {
 		return
 	}
 	a, b := l.Nodes()[0], l.Nodes()[1]
-	stream(ctx, t, l, ends[0], ends[1])
+	running, end := context.WithCancel(ctx)
+	var sending sync.WaitGroup
+	sending.Go(func() { // a device loses packets while it gets another queueing discipline
+		if _, err := l.StreamShared(running, ends[0], ends[1], 2*time.Millisecond); err != nil {
+			t.Error(err)
+		}
+	})
+	defer sending.Wait()
+	defer end()
 	goesFast(ctx, t, "at first", a, b)
 
 	var port string

@@ -14,7 +14,10 @@ import (
 
 // FastPath sets the fast path that changes are applied to; nil: there is none, and changes have no effect.
 // [Kernel.ReadFastPath] reads what it has already.
-func (k *Kernel) FastPath(p *fastpath.Path) { k.fast = p }
+func (k *Kernel) FastPath(p *fastpath.Path) {
+	k.fast = p
+	k.tables.FastPathGone()
+}
 
 // FastPeers sets and removes peers of the fast path.
 func (k *Kernel) FastPeers(batch []network.Update[netip.Prefix, network.FastPeer]) {
