@@ -23,7 +23,7 @@ func checkFastPath(f Facts) (all []Finding) {
 	}
 	fast := f.Status.FastPath
 	if fast == nil {
-		return all
+		return append(all, passed("the fast path is off"))
 	}
 	if !fast.InUse {
 		text := "the fast path is not in use, for " + f.Now.Sub(fast.Since).Round(time.Second).String()

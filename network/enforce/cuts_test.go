@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,7 +45,20 @@ func connections(t *testing.T, list ...netip.Addr) (all []string) {
 // TestCut: a change of a policy ends the connections that it denies, in both directions, and no other.
 func TestCut(t *testing.T) {
 	l := newLab(t)
-	e, stop := start(t, Options{})
+	var left atomic.Int32 // connections, when the engine last said that it has decided something
+	e, stop := start(t, Options{Decided: func() {
+		conn, err := conntrack.Dial()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		flows, err := conn.OfAny(map[netip.Addr]bool{podAddress(0, false): true, podAddress(0, true): true})
+		if err != nil {
+			t.Error(err)
+		}
+		left.Store(int32(len(flows)))
+	}})
 	allow := func(ports string) func(policy.Objects) {
 		return func(to policy.Objects) {
 			to.SetNamespace(policy.Namespace{Name: "red"})
@@ -87,6 +101,9 @@ func TestCut(t *testing.T) {
 	})
 	if len(want) != 3 || !slices.Equal(after, want) {
 		t.Errorf("connections: %q, want %q", after, want)
+	}
+	if n := left.Load(); n != 3 {
+		t.Errorf("the engine last said that it has decided something when there were %d connections, want 3", n)
 	}
 	for _, six := range []bool{false, true} {
 		if got := l.send([]probe{udp(0, 1, 80, 4000, six)}); got[0] {

@@ -165,6 +165,29 @@ func TestKeep(t *testing.T) {
 	})
 }
 
+// TestChanged: whoever asks for it is called after each change of the rules, and not after other checks.
+func TestChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, changes := &fakeFilter{notified: true}, 0
+		k := New(f, logTo(&bytes.Buffer{}), time.Minute, func() {})
+		k.Changed = func() { changes++ }
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { k.Run(ctx); close(done) }()
+		k.Set(first)
+		for want, change := range []func(){func() {}, f.external, func() { k.Set(second) }} {
+			change()
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if changes != want+1 {
+				t.Errorf("after %d changes it was called %d times", want+1, changes)
+			}
+		}
+		cancel()
+		<-done
+	})
+}
+
 // TestPause: however often another process changes the rules, checks have a pause between them.
 func TestPause(t *testing.T) {
 	for mode, pause := range map[filter.Mode]time.Duration{filter.NFTables: nftablesPause, filter.IPTables: iptablesPause} {
