@@ -89,13 +89,12 @@ func layers() []layer {
 		{name: "enforcement", packages: []string{"network/enforce"},
 			below: []string{"backoff", "domain", "policies", "nftables", "netfilter's other parts", "policy rules",
 				"recent values"}, external: []string{nftables, logrus, unix}},
-		{name: "kernel", packages: []string{"network/kernel", "network/uplink"},
-			below:    []string{"domain", "errno", "nftables", "packet filter", "fast path"},
-			external: []string{netlink, "github.com/safchain/ethtool", unix}, never: []string{"go.etcd.io"}},
-
 		// bpf2go's output needs the library that loads it.
 		{name: "fast path", packages: []string{"network/fastpath"}, external: []string{"github.com/cilium/ebpf", unix},
 			never: []string{netlink, "go.etcd.io"}},
+		{name: "kernel", packages: []string{"network/kernel", "network/uplink"},
+			below:    []string{"domain", "errno", "nftables", "packet filter", "fast path"},
+			external: []string{netlink, "github.com/safchain/ethtool", unix}, never: []string{"go.etcd.io"}},
 
 		{name: "echo", packages: []string{"network/reach/echo"}, below: []string{"domain", "errno"}, external: []string{unix}},
 

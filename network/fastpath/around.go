@@ -84,7 +84,7 @@ func RemovePins(pins string, dry bool) (found bool, err error) {
 		errs = append(errs, l.Close())
 	}
 	if err := errors.Join(errs...); err != nil {
-		return true, err // what is not detached must stay pinned, or nobody could detach it
+		return true, err // what is not detached stays pinned: otherwise no process could detach it
 	}
 	if err := os.RemoveAll(pins); err != nil {
 		return true, fmt.Errorf("remove the fast path's pins: %w", err)
