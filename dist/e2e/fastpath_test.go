@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -212,13 +213,7 @@ func TestFastPath(t *testing.T) {
 		isSlow(ctx, t, a, status.NotPermitted)
 		end()
 		fastMode(ctx, t, a, "--fast-path=auto")
-		waitFor(ctx, t, "it falls back", func() error {
-			s, err := a.Status(ctx)
-			if err == nil && (s.State != status.Ready || s.FastPath == nil || s.FastPath.Code != status.NotPermitted) {
-				err = fmt.Errorf("%s, %+v", s.State, s.FastPath)
-			}
-			return err
-		})
+		isFallback(ctx, t, a)
 		probeAll(ctx, t, l, ends)
 		return
 	}
@@ -268,26 +263,40 @@ func TestFastPath(t *testing.T) {
 	goesFast(ctx, t, "the VXLAN device is made again", a, b)
 
 	fastMode(ctx, t, a, "--fast-path=off")
-	waitFor(ctx, t, "nothing is left", func() error {
-		return a.Do(func() error {
-			if _, err := os.Stat(node.FastPathPins(bpffs, "")); !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("the pins: %v", err)
-			}
-			index, err := indexOf("eth0")
-			if err != nil {
-				return err
-			}
-			left, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
-			if err == nil && len(left.Programs) > 0 {
-				err = fmt.Errorf("%d programs are attached", len(left.Programs))
-			}
-			if errors.Is(err, unix.ENOENT) {
-				return nil
-			}
-			return err
-		})
-	})
+	waitFor(ctx, t, "off, nothing is left", func() error { return a.Do(fastPathLeft) })
 	end()
+
+	if err := b.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if b.Do(fastPathLeft) == nil {
+		t.Error("nothing is left after the daemon has ended, and it has to work on")
+	}
+	if out, err := selvaged(ctx, t, b, "cleanup"); err != nil || !strings.Contains(out, "removed fast path") {
+		t.Errorf("cleanup: %s, %v", out, err)
+	}
+	if err := b.Do(fastPathLeft); err != nil {
+		t.Errorf("after the cleanup: %v", err)
+	}
+}
+
+// fastPathLeft says what is left of the fast path.
+func fastPathLeft() error {
+	if _, err := os.Stat(node.FastPathPins(bpffs, "")); !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("the pins: %v", err)
+	}
+	index, err := indexOf("eth0")
+	if err != nil {
+		return err
+	}
+	left, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+	if err == nil && len(left.Programs) > 0 {
+		err = fmt.Errorf("%d programs are attached", len(left.Programs))
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
 }
 
 // TestFastPathFlushes: after a change of what packets are decided by, what was learned is void.
@@ -421,6 +430,86 @@ func TestFastPathFallsBack(t *testing.T) {
 	isSlow(ctx, t, a, status.FastPathChain)
 	rules(func(c *nftables.Conn) { c.DelTable(table) })
 	goesFast(ctx, t, "no chain any more", a, b)
+}
+
+// TestFastPathPolicies: what network policies allow is fast, and a connection that a changed policy denies ends at once,
+// although it was fast.
+func TestFastPathPolicies(t *testing.T) {
+	p := policies{t, t.TempDir()}
+	p.write("server", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n---"+fromClient)
+	p.write("pods", podYAML("server", "server", "node1", nil)+podYAML("client", "client", "node2", nil))
+	l := start(t, lab.Options{
+		Nodes: 2, Namespace: "default",
+		DaemonArgs: []string{"--network-policy=on", "--policy-dir=" + p.dir, "--fast-path=auto"},
+	})
+	ctx := testctx.New(t)
+	var pods []*lab.Pod
+	for i, name := range []string{"server", "client"} {
+		pod, err := l.AddPod(ctx, l.Nodes()[i], name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pods = append(pods, pod)
+	}
+	server, client := pods[0], pods[1]
+	p.write("pods", podYAML("server", "server", "node1", server.Endpoint)+podYAML("client", "client", "node2", client.Endpoint))
+	waitFor(ctx, t, "it is allowed", func() error { return l.Probe(ctx, client.Endpoint, server.Endpoint).Err })
+	if !fastpath.Permitted() {
+		isFallback(ctx, t, server.Node)
+		return
+	}
+	running, end := context.WithCancel(ctx)
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		if _, err := l.StreamShared(running, client.Endpoint, server.Endpoint, 2*time.Millisecond); err != nil {
+			t.Error(err)
+		}
+	})
+	defer sending.Wait()
+	defer end()
+	goesFast(ctx, t, "allowed", server.Node, client.Node)
+
+	p.write("server", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n---"+denyAll)
+	slow := func(f status.FastPath) uint64 {
+		return f.Packets["unknown"] + f.Packets["expired"] + f.Packets["flushed"]
+	}
+	last, err := fastStatus(ctx, server.Node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(ctx, t, "denied: nothing that arrives is fast", func() error {
+		now, err := fastStatus(ctx, server.Node)
+		if err != nil || slow(now) < slow(last)+100 {
+			return errors.Join(err, fmt.Errorf("%+v", now))
+		}
+		_, before := last.Fast()
+		_, after := now.Fast()
+		if last = now; after > before {
+			return fmt.Errorf("%d packets were fast", after-before)
+		}
+		return nil
+	})
+	wait := longEnough(ctx, t, l, server.Node.Endpoint, server.Node.Endpoint)
+	short, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if l.Probe(short, client.Endpoint, server.Endpoint).Err == nil {
+		t.Error("a new connection passes, which a policy denies")
+	}
+
+	p.write("server", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n---"+fromClient)
+	goesFast(ctx, t, "allowed again", server.Node, client.Node)
+}
+
+// isFallback waits until a daemon with --fast-path=auto is ready, and says why no packet is fast.
+func isFallback(ctx context.Context, t *testing.T, n *lab.Node) {
+	t.Helper()
+	waitFor(ctx, t, "it falls back", func() error {
+		s, err := n.Status(ctx)
+		if err == nil && (s.State != status.Ready || s.FastPath == nil || s.FastPath.Code != status.NotPermitted) {
+			err = fmt.Errorf("%s, %+v", s.State, s.FastPath)
+		}
+		return err
+	})
 }
 
 // TestFastPathOfOtherBackends: what has no VXLAN over IPv4 has no fast path, and works.

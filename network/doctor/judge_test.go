@@ -249,7 +249,10 @@ func TestJudge(t *testing.T) {
 			fast(f, "auto")
 			f.Status.FastPath.Slow = []status.SlowPort{{Port: "veth1", Code: status.FastPathQueue, Why: "there is a queue"}}
 		}, Warning, "the port veth1 of a pod does not use the fast path: there is a queue", "tc qdisc show"},
-		{"a fast path that falls back", func(f *Facts) { fast(f, "auto"); f.Status.FastPath.InUse, f.Status.FastPath.Code = false, status.Unsupported },
+		{"a fast path that falls back", func(f *Facts) {
+			fast(f, "auto")
+			f.Status.FastPath.InUse, f.Status.FastPath.Code = false, status.Unsupported
+		},
 			Pass, "the fast path is not in use", "Linux 6.6"},
 		{"a fast path that is to be and is not", func(f *Facts) {
 			fast(f, "on")
