@@ -90,15 +90,15 @@ func (k *Kernel) ReadFastPath() error {
 	return nil
 }
 
-// FollowPorts makes [Kernel.PortsStale] report changes, and [Kernel.Concerned]. It is to be called before
+// FollowPorts makes [Kernel.QueuesStale] report changes, and [Kernel.Concerned]. It is to be called before
 // [Kernel.Watch].
 func (k *Kernel) FollowPorts() { k.followPorts = true }
 
-// PortsStale reports, once, whether a veth device was attached to a bridge or detached from one, or a queueing
-// discipline or filter of tc has changed on any device, since the last call.
-func (k *Kernel) PortsStale() bool {
-	stale := k.portsStale
-	k.portsStale = false
+// QueuesStale reports, once, whether a queueing discipline or filter of tc has changed on any device since the last
+// call. The answer to [Kernel.VethsOn] may have changed, too.
+func (k *Kernel) QueuesStale() bool {
+	stale := k.queuesStale
+	k.portsStale, k.queuesStale = false, false
 	return stale
 }
 

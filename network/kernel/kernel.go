@@ -57,7 +57,8 @@ type Kernel struct {
 	ports        *portUsers
 	routingStale bool // see RoutingStale
 	followPorts  bool // see FollowPorts
-	portsStale   bool // see PortsStale
+	portsStale   bool // a veth device was attached to a bridge, or detached from one
+	queuesStale  bool // see QueuesStale
 	// overlayStale: notifications of routes that concern us now may have been ignored.
 	overlayStale bool
 
@@ -201,10 +202,10 @@ func (k *Kernel) UplinkStale() bool {
 	return stale
 }
 
-// Concerned reports whether [Kernel.UplinkStale], [Kernel.TendedStale] or, if ports are followed, [Kernel.PortsStale]
-// will be true.
+// Concerned reports whether [Kernel.UplinkStale] or [Kernel.TendedStale] will be true. If ports are followed, it also
+// reports what [Kernel.QueuesStale] is about.
 func (k *Kernel) Concerned() bool {
-	return k.uplinkStale || k.tended.stale || k.portsStale && k.followPorts
+	return k.uplinkStale || k.tended.stale || k.followPorts && (k.portsStale || k.queuesStale)
 }
 
 // RoutingStale reports, once, whether notifications since the last call may change how the kernel routes packets: of

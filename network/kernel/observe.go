@@ -57,7 +57,7 @@ func (k *Kernel) observe(m message) (reread bool) {
 	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
 		k.netconf(m.data)
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
-		k.portsStale = true
+		k.queuesStale = true
 	}
 	return false
 }

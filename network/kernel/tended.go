@@ -105,8 +105,7 @@ func (k *Kernel) renamedFrom(name string) (index int32, ok bool) {
 // tendedAdded and tendedGone note that a device was added, or that it lost its name.
 func (k *Kernel) tendedAdded(m linkMessage) {
 	if m.link.Kind == "veth" {
-		master, known := k.tended.veths[m.index]
-		k.portsStale = k.portsStale || !known && m.master != 0 || master != m.master
+		k.portsStale = k.portsStale || k.tended.veths[m.index] != m.master
 		k.tended.veths[m.index] = m.master
 	}
 	if _, is := k.tended.names[m.name]; is && k.tended.indexes[m.name] != m.index {

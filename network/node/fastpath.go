@@ -192,6 +192,9 @@ func (n *node) followFastPath(ctx context.Context, wake *alarm) {
 		n.closeFastPath()
 		f.openAt = wake.now.Add(waitAfterFailure)
 	}
+	if n.kernel.QueuesStale() {
+		f.roles = nil // to be read again
+	}
 	why := fastReason{status.FastPathBackend, "only VXLAN over IPv4 has a fast path, and the network config asks for " +
 		"another backend or family"}
 	f.device = ""
@@ -311,9 +314,8 @@ func (n *node) closeFastPath() {
 // fast path cannot be used.
 func (n *node) checkFastPath(wake *alarm) fastReason {
 	f := &n.fast
-	stale := n.kernel.PortsStale()
 	if f.stale.Swap(false) || !wake.now.Before(f.checkAt) {
-		f.checkAt, stale = wake.now.Add(fastCheck), true
+		f.checkAt, f.roles = wake.now.Add(fastCheck), nil
 		if err := n.kernel.ReadFastPath(); err != nil {
 			f.broken.Store(true)
 			notify(n.kernelChanged)
@@ -325,10 +327,10 @@ func (n *node) checkFastPath(wake *alarm) fastReason {
 	}
 	wake.set(f.checkAt)
 	roles := n.fastRoles()
-	if stale || !maps.Equal(roles, f.roles) {
+	if !maps.Equal(roles, f.roles) {
 		obstacles, err := n.kernel.Obstacles(roles)
 		if err != nil {
-			f.roles = nil // read again
+			f.roles = nil
 			return fastReason{status.FastPathFailed, err.Error()}
 		}
 		f.roles, f.obstacles = roles, obstacles
