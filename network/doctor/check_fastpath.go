@@ -1,6 +1,9 @@
 package doctor
 
 import (
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/selvage-net/selvage/network/node/status"
@@ -59,7 +62,28 @@ func (f Facts) checkConntrack() []Finding {
 	fast := f.Status.FastPath
 	sent, received := fast.Fast()
 	return []Finding{passed("the fast path is in use by %d pods' ports, for %d subnets of other nodes: "+
-		"%d packets were sent by it, %d received", fast.Ports, fast.Peers, sent, received)}
+		"%d packets were sent by it, %d received; conntrack has taken %d of all packets for invalid",
+		fast.Ports, fast.Peers, sent, received, f.Invalid)}
+}
+
+// invalidPackets adds up the column "invalid" of /proc/net/stat/nf_conntrack: a line of names, then one of hexadecimal
+// numbers for each processor (ct_cpu_seq_show in net/netfilter/nf_conntrack_standalone.c).
+func invalidPackets(text string) (total uint64) {
+	column := -1
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if column < 0 {
+			if column = slices.Index(fields, "invalid"); column < 0 {
+				return 0
+			}
+			continue
+		}
+		if column < len(fields) {
+			n, _ := strconv.ParseUint(fields[column], 16, 64) // the kernel writes numbers
+			total += n
+		}
+	}
+	return total
 }
 
 // fastPathRemedies says what to do about the reasons why the fast path is not in use.

@@ -32,6 +32,7 @@ type Facts struct {
 	Drops      []blocking.Drop
 	KubeProxy  bool             // kube-proxy's rules are in iptables
 	Engines    []engines.Engine // others that enforce network policies
+	Invalid    uint64           // packets that conntrack took for invalid, since the start of the machine
 	Thresholds map[string]int   // gc_thresh3 by neighbour table, arp_cache and ndisc_cache
 	File       SubnetFile
 	CNI        CNI

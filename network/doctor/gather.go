@@ -29,6 +29,9 @@ func gather(ctx context.Context, o Options) (f Facts) {
 	f.Pods, f.Damaged = gatherPods(f.File.Path)
 	f.Routes = gatherRoutes(f.networks())
 	f.Sysctls = f.gatherSysctls()
+	if data, err := os.ReadFile("/proc/net/stat/nf_conntrack"); err == nil {
+		f.Invalid = invalidPackets(string(data))
+	}
 	f.Drops, f.KubeProxy = f.gatherFilter()
 	f.Engines, _ = engines.Read() // on an error they are not known
 	return f

@@ -73,7 +73,8 @@ func healthy() Facts {
 
 // fast adds a fast path that is in use.
 func fast(f *Facts, mode string) {
-	f.Sysctls[beLiberal] = "1"
+	f.Sysctls[beLiberal], f.Invalid = "1", invalidPackets("entries  clashres found new invalid ignore\n"+
+		"0000000d  00000000 00000000 00000000 00000002 00000000\n0000000d  00000000 00000000 00000000 00000010 00000000\n")
 	f.Status.FastPath = &status.FastPath{Mode: mode, InUse: true, Pinned: true, Ports: 3, Peers: 2, Since: now.Add(-time.Minute),
 		Packets: map[string]uint64{"sent": 5, "received": 4, "received_decapsulated": 3}}
 }
@@ -241,7 +242,7 @@ func TestJudge(t *testing.T) {
 			enforcing(f)
 			f.Status.Problems = []status.Problem{{Topic: "policies", Code: status.PolicyDropsUnread, Text: "not reported", Since: now.Add(-time.Minute), Warning: true}}
 		}, Warning, "not reported, for 1m0s", "/proc/net/netfilter/nfnetlink_log"},
-		{"a fast path", func(f *Facts) { fast(f, "on") }, Pass, "in use by 3 pods' ports, for 2 subnets of other nodes: 5 packets were sent by it, 7 received", ""},
+		{"a fast path", func(f *Facts) { fast(f, "on") }, Pass, "in use by 3 pods' ports, for 2 subnets of other nodes: 5 packets were sent by it, 7 received; conntrack has taken 18 of all packets for invalid", ""},
 		{"a fast path with a strict conntrack", func(f *Facts) { fast(f, "on"); f.Sysctls[beLiberal] = "0" }, Failure,
 			"net.netfilter.nf_conntrack_tcp_be_liberal is 0", "sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1"},
 		{"a fast path without pins", func(f *Facts) { fast(f, "on"); f.Status.FastPath.Pinned = false }, Warning, "ends with the daemon", "mount -t bpf"},

@@ -11,6 +11,9 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
+// startingFor is how long the fast path may take to be set up: on a busy machine, to load its programs takes seconds.
+const startingFor = 10 * time.Second
+
 // topicFastPath is the topic of problems with the fast path.
 const topicFastPath = "fast path"
 
@@ -81,8 +84,12 @@ func (n *node) fastPathProblems(now time.Time) (all []status.Problem) {
 	if n.FastPath != FastPathOn || f.since.IsZero() {
 		return all
 	}
+	lasted := pendingFor
+	if f.why.code == status.FastPathStarting {
+		lasted = startingFor
+	}
 	switch {
-	case f.why.code != "" && now.Sub(f.since) > pendingFor:
+	case f.why.code != "" && now.Sub(f.since) > lasted:
 		all = append(all, status.Problem{Topic: topicFastPath, Code: f.why.code, Since: f.since,
 			Text: status.Text("not in use, so packets take the slow path: " + f.why.text)})
 	case f.why.code == "" && !f.pinned:
