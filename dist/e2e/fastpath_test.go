@@ -259,6 +259,7 @@ func TestFastPath(t *testing.T) {
 	if err := a.DeviceDelete(); err != nil {
 		t.Fatal(err)
 	}
+	waitFor(ctx, t, "the VXLAN device is made again", func() error { return l.Probe(ctx, ends[0], ends[1]).Err })
 	end = stream(ctx, t, l, ends[0], ends[1])
 	goesFast(ctx, t, "the VXLAN device is made again", a, b)
 
