@@ -82,7 +82,8 @@ func kernelText(st style, k status.PolicyKernel) string {
 	case !k.InForce:
 		return st.bad("not in force") + ": nf_tables does not have what the policies demand; see selvaged status"
 	case k.Bypassed != "":
-		return st.bad("not in force") + " between pods of this node: net.bridge." + k.Bypassed + " is not 1; see selvaged status"
+		return st.bad("not in force") + " between pods of this node: net.bridge." + k.Bypassed +
+			" is not 1; see selvaged status"
 	case k.Chain == "":
 		return "in force: no rules, since no policy decides"
 	}

@@ -27,7 +27,7 @@ type attached struct {
 	order  uint64        // of the attachments
 	since  int64         // when it was attached, in seconds since 1970; 0: by an earlier run
 	before [2]netip.Addr // the pod's addresses in the API at that time
-	inSync bool          // a pass has applied the rules of its pod since
+	inSync bool          // a pass has applied the rules of its pod since, or no policy may select it
 }
 
 // The errors of [Engine.Attach] wrap one of these, and that of the context.
@@ -41,7 +41,8 @@ var (
 )
 
 // Attach reports that a pod got its interface and addresses. It returns when the rules for the pod are in the kernel,
-// or when ctx ends. Then the attachment counts all the same, and is in force as soon as its pod is known.
+// or when ctx ends. Then the attachment counts all the same, and is in force as soon as its pod is known. A pod that
+// no policy may select, whatever its labels are, does not have to be known.
 func (e *Engine) Attach(ctx context.Context, a Attachment) error {
 	e.attach(a)
 	for {

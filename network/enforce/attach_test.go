@@ -47,6 +47,46 @@ func attach(t *testing.T, e *Engine, a Attachment, want error) {
 	}
 }
 
+// TestAttachUnknown: a pod that the API has not shown does not wait, as it may not at all if the API server is down,
+// unless a policy may select it.
+func TestAttachUnknown(t *testing.T) {
+	l := newLab(t)
+	e, _ := start(t, Options{})
+	waiting := func(want int) {
+		t.Helper()
+		apply(t, e, func(policy.Objects) {}) // so that the state is of now
+		if got := e.Status().Waiting; got != want {
+			t.Errorf("%d attachments wait, want %d", got, want)
+		}
+	}
+	apply(t, e, func(to policy.Objects) {
+		to.SetNamespace(policy.Namespace{Name: "red"})
+		to.SetNamespace(policy.Namespace{Name: "blue"})
+		p, err := policy.DecodePolicy([]byte(`{"metadata": {"namespace": "blue", "name": "deny"}, "spec": ` + denyAll + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		to.SetPolicy(p)
+	})
+	attach(t, e, attachmentAt(1), nil)
+	waiting(0)
+	unknown := attachmentAt(2)
+	unknown.Namespace = "" // of another runtime than Kubernetes'
+	attach(t, e, unknown, ErrPodUnknown)
+	waiting(1)
+
+	apply(t, e, denied(t))
+	waiting(2)
+	attach(t, e, attachmentAt(3), ErrPodUnknown)
+	if err := e.Isolate(attachmentAt(3)); err != nil {
+		t.Fatal(err)
+	}
+	l.passes(t, false, tcp(3, 1, 80))
+	apply(t, e, func(to policy.Objects) { to.DeletePolicy("red", "deny") })
+	waiting(1)
+	l.passes(t, true, tcp(3, 1, 80))
+}
+
 // TestAttach: once a pod is attached, its rules are in the kernel, although the API has no address of it.
 func TestAttach(t *testing.T) {
 	l := newLab(t)

@@ -138,7 +138,11 @@ func (p *pass) gather() (d desired) {
 			p.dirty = true
 		}
 		for _, x := range p.attached {
-			if _, ok := p.podOf(x); ok && !x.inSync {
+			_, known := p.podOf(x)
+			switch judged := known || x.Namespace != "" && !p.compiler.MaySelect(x.Namespace); {
+			case !judged:
+				x.inSync = false
+			case !x.inSync:
 				d.candidates = append(d.candidates, x)
 			}
 		}

@@ -3,6 +3,7 @@ package policy
 import (
 	"iter"
 	"net/netip"
+	"slices"
 )
 
 // PodsAt implements [Source].
@@ -50,6 +51,16 @@ func (c *Compiler) ClusterPolicies() iter.Seq[*ClusterPolicy] {
 			}
 		}
 	}
+}
+
+// MaySelect reports whether a policy may select a pod of a namespace, whatever labels the pod has. A namespace that is
+// not known may be in any cluster policy.
+func (c *Compiler) MaySelect(namespace string) bool {
+	n := c.spaces[namespace]
+	if n == nil || !n.known {
+		return len(c.wide) > 0 || n != nil && len(n.policies) > 0
+	}
+	return slices.ContainsFunc(n.scopes, func(s *scope) bool { return len(s.subjects.byText) > 0 })
 }
 
 // NeedsPeers reports whether a policy that selects a pod of this node names other pods: only then the compiler needs
