@@ -189,7 +189,7 @@ func BenchmarkMemory(b *testing.B) {
 func TestSteadyStateAllocatesNothing(t *testing.T) {
 	r, states := cluster(500)
 	for _, kind := range []string{"fdb", "neighbour", "nexthop", "route"} {
-		if got := r.Tables.Counts()[kind]; got != (Count{500, 500, 0, 0}) {
+		if got := r.Tables.Counts()[kind]; got != (Count{Wanted: 500, Present: 500}) {
 			t.Fatalf("%s: %+v", kind, got)
 		}
 	}

@@ -35,15 +35,15 @@ func (t *Tables) addFastPath() {
 	t.FastPeers = add(t, kind[netip.Prefix, FastPeer]{
 		name:    "fast-peer",
 		items:   func(s *State) []Item[netip.Prefix, FastPeer] { return s.FastPeers },
-		command: fastPeerCommand,
-		ours:    func(netip.Prefix, FastPeer) bool { return true },
+		command: fastPeerCommand, optional: true,
+		ours: func(netip.Prefix, FastPeer) bool { return true },
 	})
 	t.Programs = add(t, kind[ProgramKey, Program]{
 		name:    "program",
 		items:   func(s *State) []Item[ProgramKey, Program] { return s.Programs },
-		command: programCommand,
-		ours:    func(ProgramKey, Program) bool { return true },
-		link:    func(k ProgramKey, _ Program) string { return k.Link },
+		command: programCommand, optional: true,
+		ours: func(ProgramKey, Program) bool { return true },
+		link: func(k ProgramKey, _ Program) string { return k.Link },
 	})
 }
 

@@ -23,6 +23,8 @@ type kind[K, V comparable] struct {
 	// link returns the device that an object is on, or leads out of. The object is set only when that device is ready,
 	// and vanishes with it, without a notification of its own. nil: objects are on no device.
 	link func(K, V) string
+	// optional: traffic does not depend on objects of this kind.
+	optional bool
 	// nexthop says the same of a nexthop object that an object goes by; 0: none. nil: objects go by no nexthop object.
 	nexthop func(K, V) NexthopID
 

@@ -5,9 +5,10 @@ import "slices"
 // Count is the number of objects of one kind, by state.
 type Count struct {
 	Wanted   int
-	Present  int // in sync with what is desired; or selvage's own, and desired by no owner
-	Pending  int // desired, and missing or different
-	Unwanted int // selvage's own, and desired by no owner: to be removed, see [Reconciler.KeepUnwanted]
+	Present  int  // in sync with what is desired; or selvage's own, and desired by no owner
+	Pending  int  // desired, and missing or different
+	Unwanted int  // selvage's own, and desired by no owner: to be removed, see [Reconciler.KeepUnwanted]
+	Optional bool // traffic does not depend on them
 }
 
 // Kinds returns the names of the kinds of kernel objects in the order in which they are set: "vtep", "link", "bridge",
@@ -36,17 +37,20 @@ func (t *Tables) Pending() (n int) {
 	return n
 }
 
-// Holds reports whether the kernel holds every object of a state, as far as the tables know. Where several owners want
-// one object, it can be another owner's.
+// Holds reports whether the kernel holds every object of a state on which traffic depends, as far as the tables know.
+// Where several owners want one object, it can be another owner's.
 func (t *Tables) Holds(s State) bool {
 	kind, _ := t.Lacks(s)
 	return kind == ""
 }
 
 // Lacks names the first object of a state, in the order of [Kinds], that the kernel does not hold as the state says:
-// its kind and its key. Both are empty if it holds all.
+// its kind and its key. Both are empty if it holds all. Objects on which no traffic depends do not count.
 func (t *Tables) Lacks(s State) (kind, key string) {
 	for _, k := range t.kinds {
+		if k.Counts().Optional {
+			continue
+		}
 		if key, found := k.missing(&s); found {
 			return k.kindName(), key
 		}

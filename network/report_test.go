@@ -2,6 +2,7 @@ package network
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,14 @@ func TestHolds(t *testing.T) {
 		}
 	}
 	expect("all is well")
+
+	// Traffic does not depend on the fast path.
+	optional := State{FastPeers: []Item[netip.Prefix, FastPeer]{{Key: netip.MustParsePrefix("10.5.9.0/24")}}}
+	r.Tables.Replace(Owner{Name: "fast path"}, State{}, optional)
+	if kind, key := r.Tables.Lacks(optional); kind != "" || r.Tables.Counts()["fast-peer"].Pending != 1 {
+		t.Errorf("lacks %s %s", kind, key)
+	}
+	r.Tables.Replace(Owner{Name: "fast path"}, optional, State{})
 	one := states["one"]
 	for what, breaks := range map[string]func(){
 		"route":     func() { r.Tables.Routes.ObserveGone(one.Routes[0].Key) },

@@ -312,7 +312,7 @@ func (t *Table[K, V]) Losers(yield func(K, Owner) bool) {
 // Counts counts keys, in O(1). Foreign objects are not counted, even in the place of a desired one.
 func (t *Table[K, V]) Counts() Count {
 	c := t.counts
-	c.Pending = len(t.dirty) - c.Unwanted
+	c.Pending, c.Optional = len(t.dirty)-c.Unwanted, t.kind.optional
 	return c
 }
 

@@ -137,7 +137,9 @@ func TestReplace(t *testing.T) {
 		t.Errorf("wanted are %v, want %v", got, want)
 	}
 	counts := map[string]Count{
-		"link": {}, "bridge": {}, "port": {}, "address": {}, "fdb": {1, 0, 1, 0}, "neighbour": {1, 0, 1, 0}, "nexthop": {1, 1, 0, 0}, "route": {1, 1, 0, 0}, "sysctl": {}, "vtep": {}, "fast-peer": {}, "program": {},
+		"link": {}, "bridge": {}, "port": {}, "address": {}, "fdb": {Wanted: 1, Pending: 1},
+		"neighbour": {Wanted: 1, Pending: 1}, "nexthop": {Wanted: 1, Present: 1}, "route": {Wanted: 1, Present: 1},
+		"sysctl": {}, "vtep": {}, "fast-peer": {Optional: true}, "program": {Optional: true},
 	}
 	if got := tables.Counts(); !maps.Equal(got, counts) {
 		t.Errorf("counts are %v, want %v: the old FDB entry is on a device not known to be ours", got, counts)
@@ -336,7 +338,7 @@ func TestLinkGone(t *testing.T) {
 
 	tables.LinkGone(device)
 	want := map[string]Count{
-		"link": {1, 0, 1, 0}, "bridge": {}, "port": {}, "address": {1, 0, 1, 0}, "fdb": {1, 0, 1, 0}, "neighbour": {1, 0, 1, 0}, "nexthop": {2, 1, 1, 0}, "route": {2, 1, 1, 0}, "sysctl": {}, "vtep": {}, "fast-peer": {}, "program": {},
+		"link": {1, 0, 1, 0, false}, "bridge": {}, "port": {}, "address": {1, 0, 1, 0, false}, "fdb": {1, 0, 1, 0, false}, "neighbour": {1, 0, 1, 0, false}, "nexthop": {2, 1, 1, 0, false}, "route": {2, 1, 1, 0, false}, "sysctl": {}, "vtep": {}, "fast-peer": {Optional: true}, "program": {Optional: true},
 	}
 	if got := tables.Counts(); !maps.Equal(got, want) {
 		t.Errorf("counts are %v, want %v", got, want)
@@ -346,7 +348,7 @@ func TestLinkGone(t *testing.T) {
 	}
 	tables.LinkGone(device)
 	tables.LinkGone("vx42")
-	if got := tables.Counts()["fdb"]; got != (Count{1, 0, 1, 0}) {
+	if got := tables.Counts()["fdb"]; got != (Count{Wanted: 1, Pending: 1}) {
 		t.Errorf("FDB counts are %v after the other device went too", got)
 	}
 }

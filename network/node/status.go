@@ -157,7 +157,9 @@ func (n *node) status(now time.Time) status.Status {
 	}
 	s.Cut = status.CutsOf(s.Problems)
 	for kind, c := range n.tables.Counts() {
-		s.Entries[kind] = status.Count{Wanted: c.Wanted, Present: c.Present, Pending: n.pendingOf(c)}
+		s.Entries[kind] = status.Count{
+			Wanted: c.Wanted, Present: c.Present, Pending: n.pendingOf(c), Optional: c.Optional,
+		}
 	}
 	if n.identity != nil {
 		s.InstanceID = n.identity.InstanceID

@@ -137,6 +137,7 @@ func TestHealth(t *testing.T) {
 		{"ready", daemon{status: status.Status{State: status.Ready}}, 200, 200, 200},
 		{"starting", daemon{status: status.Status{State: status.Starting}}, 200, 503, 503},
 		{"degraded by etcd alone", daemon{status: status.Status{State: status.Degraded}}, 200, 200, 200},
+		{"a program of the fast path is missing", daemon{status: status.Status{State: status.Ready, Entries: map[string]status.Count{"program": {Pending: 1, Optional: true}}}}, 200, 200, 200},
 		{"a route is missing", daemon{status: status.Status{State: status.Degraded, Entries: map[string]status.Count{"route": {Pending: 1}}}}, 200, 503, 503},
 		{"traffic is cut", daemon{status: cut}, 200, 200, 503},
 		{"stuck", daemon{err: context.DeadlineExceeded}, 503, 503, 503},

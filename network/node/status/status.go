@@ -208,12 +208,16 @@ type Count struct {
 	Wanted  int `json:"wanted"`
 	Present int `json:"present"`
 	Pending int `json:"pending"`
+	// Optional: traffic does not depend on these.
+	Optional bool `json:"optional,omitempty"`
 }
 
-// Pending returns the number of entries, of all kinds, that are out of sync.
+// Pending returns the number of entries that are out of sync, of all kinds on which traffic depends.
 func (s Status) Pending() (n int) {
 	for _, c := range s.Entries {
-		n += c.Pending
+		if !c.Optional {
+			n += c.Pending
+		}
 	}
 	return n
 }
