@@ -62,11 +62,12 @@ bin/promtool: dist/prometheus/go.mod dist/prometheus/go.sum
 	@echo building $@; cd dist/prometheus && \
 		$(STATIC) -tags remove_all_sd -ldflags '$(LDFLAGS)' -o ../../$@ github.com/prometheus/prometheus/cmd/promtool
 .PHONY: alerts
-alerts: bin/promtool ## check the metrics and the alert rules, and test when the alerts fire
+alerts: bin/promtool ## check the metrics, the alert rules and the dashboard, and test when the alerts fire
 	@cd dist/prometheus && ../../bin/promtool check rules --lint=all --lint-fatal selvage.rules.yml && \
 		../../bin/promtool test rules selvage.rules.test.yml && \
 		../../bin/promtool check config prometheus.yml
 	@bin/promtool check metrics <network/node/api/testdata/metrics.txt && echo the metrics are valid
+	@cd dist/prometheus && CGO_ENABLED=0 $(RUN_GO) test -count=1 .
 
 .PHONY: demo
 demo: build tools bin/lab ## run three nodes and six pods, probe all paths, break it and time the repairs

@@ -64,6 +64,7 @@ func TestMetrics(t *testing.T) {
 	}
 	speaking := pages(t)
 	speaking["the alert rules"] = read(t, "dist/prometheus/selvage.rules.yml")
+	speaking["the dashboard"] = strings.ReplaceAll(read(t, "dist/prometheus/selvage.dashboard.json"), "_bucket{", "{")
 	for page, text := range speaking {
 		for _, name := range metricName.FindAllString(text, -1) {
 			if !slices.Contains(there, name) {
