@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/lint"
 	"helm.sh/helm/v3/pkg/lint/support"
@@ -71,6 +73,8 @@ func objects(t *testing.T, text string) (list []any) {
 			"rbac.authorization.k8s.io/v1 ClusterRoleBinding":                  &rbacv1.ClusterRoleBinding{},
 			"admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy":        &admissionv1.ValidatingAdmissionPolicy{},
 			"admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding": &admissionv1.ValidatingAdmissionPolicyBinding{},
+			"monitoring.coreos.com/v1 PodMonitor":                              &monitoringv1.PodMonitor{},
+			"monitoring.coreos.com/v1 PrometheusRule":                          &monitoringv1.PrometheusRule{},
 		}[kind.APIVersion+" "+kind.Kind]
 		if into == nil {
 			t.Fatalf("an object of the unexpected kind %s %s:\n%s", kind.APIVersion, kind.Kind, doc)
@@ -122,6 +126,9 @@ func TestGenerated(t *testing.T) {
 		if strings.Contains(want, "SELVAGED_KUBE_SUBNET_MGR") {
 			number = 10
 		}
+		if strings.Contains(want, "kind: PodMonitor") {
+			number = 6
+		}
 		if n := len(objects(t, string(got))); n != number {
 			t.Errorf("%s: %d objects, want %d", f.Path, n, number)
 		}
@@ -134,10 +141,11 @@ func TestEveryValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, other := everything(t), everythingKubernetes(t)
+	set := valuesOf(t, "monitoring.yaml")
+	maps.Copy(set, everythingKubernetes(t))
+	maps.Copy(set, everything(t))
 	for name := range all {
-		_, ok := set[name]
-		if _, also := other[name]; !ok && !also && name != "cni" { // whose directories a node has anyway
+		if _, ok := set[name]; !ok && name != "cni" { // whose directories a node has anyway
 			t.Errorf("everything.yaml does not set %s", name)
 		}
 	}
@@ -188,6 +196,7 @@ func TestStrict(t *testing.T) {
 func TestLint(t *testing.T) {
 	for name, values := range map[string]map[string]any{
 		"defaults": {}, "etcd": withEtcd(), "kubernetes": withKubernetes(), "everything": everything(t), "everything of kubernetes": everythingKubernetes(t),
+		"monitoring": valuesOf(t, "monitoring.yaml"),
 	} {
 		for _, m := range lint.All(dir, values, "selvage", true).Messages {
 			if m.Severity > support.InfoSev { // the one of that severity: there is no icon
@@ -432,6 +441,9 @@ func TestSchema(t *testing.T) {
 		"digest":              {"image": map[string]any{"digest": "sha256:12"}},
 		"strategy":            {"updateStrategy": map[string]any{"type": "Recreate"}},
 		"share":               {"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxUnavailable": "all"}}},
+		"monitoring":          {"monitoring": map[string]any{"serviceMonitor": map[string]any{"enabled": true}}},
+		"interval":            {"monitoring": map[string]any{"podMonitor": map[string]any{"interval": "often"}}},
+		"label":               {"monitoring": map[string]any{"dashboard": map[string]any{"labels": map[string]any{"grafana_dashboard": 1}}}},
 		"resource":            {"resources": map[string]any{"request": map[string]any{"cpu": "1"}}},
 	} {
 		if _, err := Render(dir, Release{Name: "selvage", Namespace: "selvage", Values: values}); err == nil || !strings.Contains(err.Error(), "values") {
