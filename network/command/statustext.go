@@ -219,7 +219,7 @@ func entriesLine(entries map[string]status.Count) string {
 	var parts []string
 	for _, kind := range network.Kinds() {
 		c := entries[kind]
-		if c == (status.Count{}) {
+		if c == (status.Count{Optional: c.Optional}) {
 			continue
 		}
 		text := fmt.Sprintf("%s %d", kind, c.Wanted)
