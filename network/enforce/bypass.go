@@ -18,17 +18,12 @@ import (
 // A TCP connection that was tracked before has left the window that the kernel knows, and its packets would be invalid
 // for ever. So the entries that stay are made liberal.
 
-// Such a connection may take more than one cut: it is denied for good only if its next packet is not an answer.
-
 // bypassLooks are when that is done, counted from the moment at which the setting was found off, or the table repaired.
 var bypassLooks = []time.Duration{
 	20 * time.Millisecond, 40 * time.Millisecond, 60 * time.Millisecond, 80 * time.Millisecond,
 	100 * time.Millisecond, 120 * time.Millisecond, 140 * time.Millisecond, 160 * time.Millisecond,
 	200 * time.Millisecond, 300 * time.Millisecond, time.Second, 10 * time.Second, time.Minute,
 }
-
-// lookAgain is how long after a cut another look is, so that the next packet is seen of most connections.
-const lookAgain = 100 * time.Millisecond
 
 // clientPorts are those that systems choose for clients by default (net.ipv4.ip_local_port_range). Those of services
 // are lower.
@@ -39,7 +34,8 @@ var clientPorts = policy.PortRange{First: 32768, Last: 60999}
 func (e *Engine) Bypassed() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.bypassed, e.nextAt = time.Now(), time.Now().Add(bypassLooks[0])
+	e.bypassed = time.Now()
+	e.nextAt = e.bypassed.Add(bypassLooks[0])
 	notify(e.hurry)
 	notify(e.cutter)
 }
@@ -63,16 +59,6 @@ func afterLook(bypassed, now time.Time) time.Time {
 		}
 	}
 	return time.Time{}
-}
-
-// lookedAndCut notes that a look has found connections to cut.
-func (e *Engine) lookedAndCut() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := time.Now()
-	if again := now.Add(lookAgain); e.bypassedLately(now) && (e.nextAt.IsZero() || again.Before(e.nextAt)) {
-		e.nextAt = again
-	}
 }
 
 // look has the connections of all pods looked at that policies select.

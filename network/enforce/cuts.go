@@ -76,7 +76,6 @@ func (p *pass) cut(ctx context.Context) {
 		}
 		failing = err != nil
 		if number > 0 {
-			p.lookedAndCut()
 			p.options.Log.WithField("connections", number).Info("cut connections that network policies deny now")
 		}
 		// After a repair, connections pass that began before it: the pause is short then, but never left out. So it is
