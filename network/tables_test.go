@@ -338,7 +338,9 @@ func TestLinkGone(t *testing.T) {
 
 	tables.LinkGone(device)
 	want := map[string]Count{
-		"link": {1, 0, 1, 0, false}, "bridge": {}, "port": {}, "address": {1, 0, 1, 0, false}, "fdb": {1, 0, 1, 0, false}, "neighbour": {1, 0, 1, 0, false}, "nexthop": {2, 1, 1, 0, false}, "route": {2, 1, 1, 0, false}, "sysctl": {}, "vtep": {}, "fast-peer": {Optional: true}, "program": {Optional: true},
+		"link": {Wanted: 1, Pending: 1}, "bridge": {}, "port": {}, "address": {Wanted: 1, Pending: 1}, "fdb": {Wanted: 1, Pending: 1},
+		"neighbour": {Wanted: 1, Pending: 1}, "nexthop": {Wanted: 2, Present: 1, Pending: 1},
+		"route": {Wanted: 2, Present: 1, Pending: 1}, "sysctl": {}, "vtep": {}, "fast-peer": {Optional: true}, "program": {Optional: true},
 	}
 	if got := tables.Counts(); !maps.Equal(got, want) {
 		t.Errorf("counts are %v, want %v", got, want)

@@ -126,8 +126,8 @@ func policyTimes(ctx context.Context, b *bench) error {
 		}
 	}
 	b.report.note("A change is timed from before the request to the API, so that what the stand-in for the API " +
-		"server takes counts, to the kernel's notification that the transaction is committed. The floor is the same up to " +
-		"a bare watch, in the same process as the stand-in.")
+		"server takes counts, to the kernel's notification that the transaction is committed. The floor is the " +
+		"same up to a bare watch, in the same process as the stand-in.")
 	return nil
 }
 

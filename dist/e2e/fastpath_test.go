@@ -148,13 +148,18 @@ func indexOf(name string) (int, error) {
 	return l.Attrs().Index, nil
 }
 
-// detach ends an attachment to a device, and leaves its pin.
-func detach(program, device string) error {
+// pinOf returns the path of the pin of an attachment to a device.
+func pinOf(program, device string) (string, error) {
 	index, err := indexOf(device)
 	if err != nil {
-		return err
+		return "", err
 	}
-	path, err := pinned(fmt.Sprintf("links/%s-%d", program, index))
+	return pinned(fmt.Sprintf("links/%s-%d", program, index))
+}
+
+// detach ends an attachment to a device, and leaves its pin.
+func detach(program, device string) error {
+	path, err := pinOf(program, device)
 	if err != nil {
 		return err
 	}
@@ -167,11 +172,7 @@ func detach(program, device string) error {
 
 // unpin removes the pin of an attachment to a device.
 func unpin(program, device string) error {
-	index, err := indexOf(device)
-	if err != nil {
-		return err
-	}
-	path, err := pinned(fmt.Sprintf("links/%s-%d", program, index))
+	path, err := pinOf(program, device)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -39,10 +41,19 @@ spec:
 // The numbers of pods that are started: as many as the machine can in the time.
 const (
 	mostPods, fewestPods = 200, 50
-	podsTime             = 40 * time.Second
 	mostPairs            = 50
 	pairsTime            = 15 * time.Second
 )
+
+// podsTime is how long pods are started: $FIRST_PACKET_TIME, or 40 s.
+func podsTime(t *testing.T) time.Duration {
+	text := cmp.Or(os.Getenv("FIRST_PACKET_TIME"), "40s")
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("FIRST_PACKET_TIME: %v", err)
+	}
+	return d
+}
 
 // TestFirstPacket starts pods under a policy that allows them a few peers alone. Each sends when ADD returns, and
 // before, and others send to its address from before it exists: no new connection passes that is denied, in both
@@ -99,7 +110,7 @@ func TestFirstPacket(t *testing.T) {
 	for _, from := range x.strangers {
 		x.stalk(t, from)
 	}
-	for began := time.Now(); len(all) <= mostPods && (len(all) <= fewestPods || time.Since(began) < podsTime); {
+	for began, most := time.Now(), podsTime(t); len(all) <= mostPods && (len(all) <= fewestPods || time.Since(began) < most); {
 		all = append(all, x.add(ctx, t, l, fmt.Sprint("new", len(all)), func() {}))
 	}
 	x.judge(t, all)

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
+	"github.com/selvage-net/selvage/dist/lab/sandbox/sandboxtest"
 )
 
 // lab is two nodes on a link, each with a VXLAN device, a bridge and two pods, as the daemon and the CNI plugins leave
@@ -84,19 +85,7 @@ func newLab(t testing.TB) *lab {
 	return l
 }
 
-func newNet(t testing.TB) *sandbox.Net {
-	t.Helper()
-	ns, err := sandbox.NewNet()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := ns.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return ns
-}
+var newNet = sandboxtest.NewNet
 
 // in calls a function in a namespace.
 type in interface{ Do(func() error) error }

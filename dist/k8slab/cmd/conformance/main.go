@@ -53,7 +53,8 @@ func run(args []string) int {
 	suites := set.String("suites", strings.Join(known, ","), "which suites, separated by commas")
 	focus := set.String("focus", "", "regular expression for names of cases of e2e and cluster to run (default all)")
 	tags := set.String("tags", "", "tags of cyclonus' cases to run, separated by commas (default as it does)")
-	protocols := set.String("protocols", "", "protocols that cyclonus probes, separated by commas (default TCP,UDP,SCTP)")
+	protocols := set.String("protocols", "",
+		"protocols that cyclonus probes, separated by commas (default TCP,UDP,SCTP)")
 	set.IntVar(&c.Parallel, "parallel", 3, "how many cases of e2e to run at a time")
 	file := set.String("json", "", "file for the results")
 	if err := set.Parse(args); errors.Is(err, flag.ErrHelp) {
