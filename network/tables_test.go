@@ -338,9 +338,10 @@ func TestLinkGone(t *testing.T) {
 
 	tables.LinkGone(device)
 	want := map[string]Count{
-		"link": {Wanted: 1, Pending: 1}, "bridge": {}, "port": {}, "address": {Wanted: 1, Pending: 1}, "fdb": {Wanted: 1, Pending: 1},
-		"neighbour": {Wanted: 1, Pending: 1}, "nexthop": {Wanted: 2, Present: 1, Pending: 1},
-		"route": {Wanted: 2, Present: 1, Pending: 1}, "sysctl": {}, "vtep": {}, "fast-peer": {Optional: true}, "program": {Optional: true},
+		"link": {Wanted: 1, Pending: 1}, "bridge": {}, "port": {}, "address": {Wanted: 1, Pending: 1},
+		"fdb": {Wanted: 1, Pending: 1}, "neighbour": {Wanted: 1, Pending: 1}, "nexthop": {Wanted: 2, Present: 1, Pending: 1},
+		"route": {Wanted: 2, Present: 1, Pending: 1}, "sysctl": {}, "vtep": {},
+		"fast-peer": {Optional: true}, "program": {Optional: true},
 	}
 	if got := tables.Counts(); !maps.Equal(got, want) {
 		t.Errorf("counts are %v, want %v", got, want)

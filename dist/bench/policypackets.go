@@ -98,9 +98,9 @@ func policyPackets(ctx context.Context, b *bench) (err error) {
 	}
 	b.report.note("Connections are made, and all is sent, by one thread for both ends, and the nodes take turns with "+
 		"each connection, datagram and piece of 60 kB. Of a turn the median counts: new connections a second are "+
-		"those of one CPU. Each node has %d more pods, of which only the API and the rules know. \"no policies\" is the "+
-		"same daemon on a node whose pods no policy selects, with bridge-nf-call-iptables = 1 as kubeadm wants it; on a "+
-		"bare bridge that is 0.", otherPods)
+		"those of one CPU. Each node has %d more pods, of which only the API and the rules know. \"no policies\" is "+
+		"the same daemon on a node whose pods no policy selects, with bridge-nf-call-iptables = 1 as kubeadm wants it; "+
+		"on a bare bridge that is 0.", otherPods)
 	return nil
 }
 

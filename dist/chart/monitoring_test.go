@@ -30,7 +30,8 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// TestPodMonitor: it selects the daemon's pods and port, and gives them the labels that the alerts and the dashboard use.
+// TestPodMonitor: it selects the daemon's pods and port, and gives them the labels that the alerts and the dashboard
+// use.
 func TestPodMonitor(t *testing.T) {
 	list := render(t, valuesOf(t, "monitoring.yaml"))
 	spec := find[monitoringv1.PodMonitor](t, list)[0].Spec

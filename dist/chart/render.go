@@ -58,8 +58,10 @@ func Render(dir string, r Release) (map[string]string, error) {
 
 // kinds returns the templates' names in the order of the objects' dependencies, as Helm installs them too.
 func kinds() []string {
-	return []string{"namespace", "serviceaccount", "clusterrole", "admissionpolicy", "network", "configmap", "daemonset",
-		"podmonitor", "prometheusrule", "dashboard"}
+	return []string{
+		"namespace", "serviceaccount", "clusterrole", "admissionpolicy", "network", "configmap", "daemonset",
+		"podmonitor", "prometheusrule", "dashboard",
+	}
 }
 
 // Manifest returns all objects of a chart as one YAML stream, for kubectl.

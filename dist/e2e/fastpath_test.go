@@ -434,8 +434,8 @@ func TestFastPathFallsBack(t *testing.T) {
 	goesFast(ctx, t, "no chain any more", a, b)
 }
 
-// TestFastPathPolicies: what network policies allow is fast, and a connection that a changed policy denies ends at once,
-// although it was fast.
+// TestFastPathPolicies: what network policies allow is fast, and a connection that a changed policy denies ends at
+// once, although it was fast.
 func TestFastPathPolicies(t *testing.T) {
 	p := policies{t, t.TempDir()}
 	p.write("server", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n---"+fromClient)

@@ -1,6 +1,6 @@
-// Package prometheus has what monitors selvage: alert rules and an example configuration for Prometheus, and a dashboard
-// for Grafana. `make alerts` checks the rules with promtool and runs the tests of this package. They parse each
-// expression of the dashboard with Prometheus' own parser, hold its metrics and labels to those in
+// Package prometheus has what monitors selvage: alert rules and an example configuration for Prometheus, and a
+// dashboard for Grafana. `make alerts` checks the rules with promtool and runs the tests of this package. They parse
+// each expression of the dashboard with Prometheus' own parser, hold its metrics and labels to those in
 // network/node/api/testdata/metrics.txt, and evaluate it with Prometheus' own engine on these series. Grafana itself is
 // not run: that it draws the panels is not tested.
 //

@@ -3,6 +3,7 @@ package enforce
 import (
 	"errors"
 	"net/netip"
+	"path"
 
 	"github.com/google/nftables"
 
@@ -46,12 +47,12 @@ func (e *Engine) InKernel(d policy.Direction, a netip.Addr) (k InKernel, err err
 	holds, err := t.Holds(part)
 	k.InForce = current && holds
 	if chain != "" {
-		name := bridgeSettings[0]
+		setting := BridgedPackets()[0]
 		if a.Is6() {
-			name = bridgeSettings[1]
+			setting = BridgedPackets()[1]
 		}
-		if value, err := readBridgeSetting(name); err != nil || value != "1" {
-			k.Bypassed = name
+		if value, err := readSetting(setting); err != nil || value != "1" {
+			k.Bypassed = path.Base(setting)
 		}
 	}
 	if err == nil && chain != "" {

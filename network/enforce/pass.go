@@ -300,18 +300,21 @@ func (p *pass) noteErrors(err error) time.Duration {
 // bridgesPass reports whether packets between two ports of a bridge are judged: the node sets that while policies are
 // enforced. Where br_netfilter is missing, there is nothing to wait for.
 func bridgesPass() bool {
-	for _, name := range bridgeSettings {
-		if value, err := readBridgeSetting(name); err == nil && value == "0" {
+	for _, path := range BridgedPackets() {
+		if value, err := readSetting(path); err == nil && value == "0" {
 			return false
 		}
 	}
 	return true
 }
 
-// bridgeSettings are those by which packets between two ports of a bridge are judged, of IPv4 and IPv6.
-var bridgeSettings = [...]string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"}
+// BridgedPackets returns the settings, as paths below /proc/sys, by which packets between two ports of a bridge pass the
+// forward hook of IP and are judged: of IPv4 and of IPv6.
+func BridgedPackets() [2]string {
+	return [2]string{"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"}
+}
 
-func readBridgeSetting(name string) (string, error) {
-	b, err := os.ReadFile("/proc/sys/net/bridge/" + name)
+func readSetting(path string) (string, error) {
+	b, err := os.ReadFile("/proc/sys/" + path)
 	return strings.TrimSpace(string(b)), err
 }

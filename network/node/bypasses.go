@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/selvage-net/selvage/network/enforce"
 	"github.com/selvage-net/selvage/network/filewatch"
 	"github.com/selvage-net/selvage/network/kernel"
 )
@@ -28,11 +29,6 @@ const (
 	bridgeSettings = "net/bridge"
 )
 
-// bridgedPackets are the settings by which packets between two ports of a bridge pass the forward hook of IP.
-func bridgedPackets() []string {
-	return []string{bridgeSettings + "/bridge-nf-call-iptables", bridgeSettings + "/bridge-nf-call-ip6tables"}
-}
-
 // bridgedFiles are these settings as files. A process in another pid namespace has another /proc, and inotify(7)
 // reports what is written there only to who watches it there: a container has that of the host at another place, if at
 // all.
@@ -41,7 +37,7 @@ func bridgedFiles() (files []string) {
 		if _, err := os.Stat(root); err != nil {
 			continue
 		}
-		for _, path := range bridgedPackets() {
+		for _, path := range enforce.BridgedPackets() {
 			files = append(files, filepath.Join(root, path))
 		}
 	}
@@ -80,7 +76,7 @@ func (n *node) checkBridged(ctx context.Context, now time.Time, loaded *time.Tim
 		_ = exec.CommandContext(ctx, "modprobe", bridgeModule).Run() // a problem says that it is absent
 	}
 	wrong := n.enforced.absent.Swap(absent) != absent
-	for _, path := range bridgedPackets() {
+	for _, path := range enforce.BridgedPackets() {
 		wrong = wrong || !absent && readSysctl(path) != "1"
 	}
 	if wrong {

@@ -114,7 +114,7 @@ func (n *node) followPolicies() {
 	}
 	var next network.State
 	if n.Policies.Engine.Enforcing() && !n.enforced.absent.Load() {
-		for _, path := range bridgedPackets() {
+		for _, path := range enforce.BridgedPackets() {
 			next.Sysctls = append(next.Sysctls, network.Item[string, network.Sysctl]{Key: path, Value: "1"})
 		}
 	}
