@@ -308,8 +308,8 @@ func bridgesPass() bool {
 	return true
 }
 
-// BridgedPackets returns the settings, as paths below /proc/sys, by which packets between two ports of a bridge pass the
-// forward hook of IP and are judged: of IPv4 and of IPv6.
+// BridgedPackets returns the settings, as paths below /proc/sys, by which packets between two ports of a bridge pass
+// the forward hook of IP and are judged: of IPv4 and of IPv6.
 func BridgedPackets() [2]string {
 	return [2]string{"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"}
 }
