@@ -74,6 +74,9 @@ func TestStrings(t *testing.T) {
 		{AddressKey{Link: "flannel.1", Prefix: prefix("10.5.29.0/32")}.String(), "10.5.29.0/32 dev flannel.1"},
 		{FDBKey{Link: "flannel.1", MAC: mac("72:30:36:d0:8b:68")}.String(), "72:30:36:d0:8b:68 dev flannel.1"},
 		{NeighbourKey{Link: "flannel.1", IP: netip.MustParseAddr("10.5.29.0")}.String(), "10.5.29.0 dev flannel.1"},
+		{mac("72:30:36:d0:8b:68").LinkLocal().String(), "fe80::7030:36ff:fed0:8b68"},
+		{Shadow{Key: RouteKey{Prefix: prefix("10.5.29.0/25")}, Route: Route{Type: Blackhole}}.Command(),
+			"ip route del blackhole 10.5.29.0/25"},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("got %q, want %q", tt.got, tt.want)
@@ -127,3 +130,12 @@ func mac(s string) MAC {
 }
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+// TestMoreOthers counts up to what a byte holds, and then stays there.
+func TestMoreOthers(t *testing.T) {
+	for n, want := range map[uint8]uint8{0: 1, 7: 8, 254: 255, 255: 255} {
+		if got := MoreOthers(n); got != want {
+			t.Errorf("MoreOthers(%d) = %d, want %d", n, got, want)
+		}
+	}
+}

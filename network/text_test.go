@@ -24,7 +24,23 @@ func TestCommands(t *testing.T) {
 	p.Routes = append(p.Routes,
 		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.32.0/24")}, p.Via(direct)},
 		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.33.0/24"), Metric: 5}, p.Via(peer(1).Routes[0].Value)})
+	p.Routes = append(p.Routes,
+		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.34.0/24")}, Route{Type: Blackhole, Protocol: RouteProtocol}},
+		Item[RouteKey, Route]{RouteKey{Prefix: prefix("10.5.35.0/24")}, Route{Type: Throw, Protocol: RouteProtocol}})
+	p.Bridges = []Item[string, Bridge]{
+		{"cni0", Bridge{Kind: KindBridge, MTU: 1450, Up: true, Promisc: true}},
+		{"cni1", Bridge{Kind: KindBridge, Master: "bond0", NoARP: true, STP: true, VLANFiltering: true}},
+	}
+	p.Ports = []Item[string, Port]{
+		{"veth1", Port{Master: "cni0", MTU: 1450, Up: true, Hairpin: true, Learning: true, Flood: true}},
+		{"veth2", Port{Master: "cni0", Isolated: true, Locked: true, Blocked: true}},
+		{"veth3", Port{Up: true, NoARP: true}},
+	}
 	p.Sysctls = []Item[string, Sysctl]{{"net/ipv4/ip_forward", "1"}}
+	p.FastPeers = []Item[netip.Prefix, FastPeer]{
+		{prefix("10.5.29.0/24"), FastPeer{netip.MustParseAddr("192.0.2.7"), mac("72:30:36:d0:8b:68")}}}
+	p.Programs = []Item[ProgramKey, Program]{
+		{ProgramKey{"veth1", "from_pod"}, InForce()}, {ProgramKey{"eth0", "from_underlay"}, Program{}}}
 	want := []string{
 		"nft add element inet selvage-vtep peers-ipv4 { 192.0.2.7 }",
 		"nft add element inet selvage-vtep peers-ipv6 { 2001:db8::7 }",
@@ -32,6 +48,15 @@ func TestCommands(t *testing.T) {
 		"ip link set flannel.1 alias selvage addrgenmode none up",
 		"ip link add flannel-v6.7 address 02:00:00:00:00:09 mtu 1430 type vxlan id 7 local 2001:db8::1 dstport 4789 learning gbp",
 		"ip link set flannel-v6.7 alias selvage addrgenmode eui64 down",
+		"ip link add cni0 mtu 1450 type bridge",
+		"ip link set cni0 up nomaster promisc on",
+		"ip link add cni1 type bridge stp_state 1 vlan_filtering 1",
+		"ip link set cni1 down master bond0 arp off",
+		"ip link set veth1 up master cni0 mtu 1450",
+		"bridge link set dev veth1 hairpin on isolated off learning on flood on state forwarding",
+		"ip link set veth2 down master cni0",
+		"bridge link set dev veth2 hairpin off isolated on learning off flood off locked on state blocking",
+		"ip link set veth3 up nomaster arp off",
 		"ip address add 10.5.0.0/32 dev flannel.1",
 		"bridge fdb replace 72:30:36:d0:8b:68 dev flannel.1 dst 192.0.2.7 self permanent",
 		"bridge fdb replace 02:00:00:00:00:00 dev flannel.1 dst 192.0.2.8 self",
@@ -44,7 +69,12 @@ func TestCommands(t *testing.T) {
 		"ip route replace 10.5.31.0/24 dev eth0 proto 83",
 		"ip route replace 10.5.32.0/24 nhid 3221225993 proto 83",
 		"ip route replace 10.5.33.0/24 metric 5 nhid 171966465 proto 83",
+		"ip route replace blackhole 10.5.34.0/24 proto 83",
+		"ip route replace throw 10.5.35.0/24 proto 83",
 		"sysctl -w net.ipv4.ip_forward=1",
+		"# fast path: subnet 10.5.29.0/24 dst 192.0.2.7 lladdr 72:30:36:d0:8b:68",
+		"# fast path: program from_pod dev veth1",
+		"# fast path: program from_underlay dev eth0 of an earlier run not pinned not last",
 	}
 	if got := p.Commands(); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
