@@ -22,14 +22,11 @@ type fastNode struct {
 	config fastpath.Config
 }
 
-// device is the overlay's.
-const device = "flannel.1"
-
 // fastPath has the programs on both nodes, stopped.
-func (p *dataPath) fastPath() (nodes []*fastNode, err error) {
+func (p *dataPath) fastPath(family subnet.Family) (nodes []*fastNode, err error) {
 	for _, n := range p.lab.Nodes() {
 		f := &fastNode{node: n}
-		if err := f.open(); err != nil {
+		if err := f.open(deviceOf(family)); err != nil {
 			return nodes, fmt.Errorf("%s: %w", n.Name(), err)
 		}
 		nodes = append(nodes, f)
@@ -41,14 +38,14 @@ func (p *dataPath) fastPath() (nodes []*fastNode, err error) {
 			return nodes, err
 		}
 		peer := fastpath.Peer{Address: other.config.Local, MAC: other.config.MAC}
-		if err := f.path.SetPeer(file.Subnets[subnet.IPv4].Masked(), peer); err != nil {
+		if err := f.path.SetPeer(file.Subnets[family].Masked(), peer); err != nil {
 			return nodes, err
 		}
 	}
 	return nodes, nil
 }
 
-func (f *fastNode) open() (err error) {
+func (f *fastNode) open(device string) (err error) {
 	if f.path, err = fastpath.Open(fastpath.Options{}); err != nil {
 		return err
 	}
@@ -72,7 +69,8 @@ func (f *fastNode) open() (err error) {
 					return fmt.Errorf("%s is no VXLAN device", device)
 				}
 				f.config.VNI, f.config.Port = uint32(vxlan.VxlanId), uint16(vxlan.Port)
-				f.config.Local, _ = netip.AddrFromSlice(vxlan.SrcAddr.To4())
+				local, _ := netip.AddrFromSlice(vxlan.SrcAddr)
+				f.config.Local = local.Unmap()
 			case a.Name == uplink:
 				roles[a.Index] = fastpath.Uplink
 			case a.MasterIndex != 0:
@@ -105,6 +103,8 @@ func fastPaths(ctx context.Context, b *bench) error {
 	for _, c := range []pathCase{
 		{what: "whole", filter: filter, many: true},
 		{what: "wire", filter: filter, wire: true, many: true},
+		{what: "whole, IPv6", filter: filter, family: subnet.IPv6, many: true},
+		{what: "wire, IPv6", filter: filter, family: subnet.IPv6, wire: true, many: true},
 	} {
 		b.step("  %s", c.what)
 		if err := b.fastPath(ctx, c); err != nil {
@@ -122,7 +122,7 @@ func (b *bench) fastPath(ctx context.Context, c pathCase) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	nodes, err := p.fastPath()
+	nodes, err := p.fastPath(c.family)
 	defer func() {
 		for _, f := range nodes {
 			err = errors.Join(err, f.path.Close())
@@ -161,14 +161,16 @@ func (b *bench) fastPath(ctx context.Context, c pathCase) (err error) {
 			return err
 		}
 		behind := counters[fastpath.ReceivedDecapsulated]
-		b.step("  node %d: %d packets fast, %d received fast, %d of these behind the device",
-			i+1, counters[fastpath.Sent], counters[fastpath.Received]+behind, behind)
+		before := counters[fastpath.SentSegments]
+		b.step("  node %d: %d packets fast, %d of these up to the device, %d received fast, %d of these behind it",
+			i+1, counters[fastpath.Sent]+before, before, counters[fastpath.Received]+behind, behind)
 	}
 	off, underlay := &ways[0].samples, &ways[3].samples
 	for _, w := range ways[:3] {
 		for _, m := range w.order {
 			b.report.add(Figure{
-				Name: fmt.Sprintf("%s/fastpath=%s/underlay=%s", m.name, w.name, c.underlay()),
+				Name: fmt.Sprintf("%s/fastpath=%s/family=%s/underlay=%s", m.name, w.name,
+					lab.FamiliesName([]subnet.Family{c.family}), c.underlay()),
 				What: fmt.Sprintf("fast path %s, %s: %s", w.name, c.what, m.what), Unit: m.unit, Samples: w.of[m],
 				Floor: inTurns("bare underlay", w.of[m], underlay.of[m]), Veth: inTurns("off", w.of[m], off.of[m]),
 			})

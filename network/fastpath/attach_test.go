@@ -21,7 +21,7 @@ func newAttachLab(t *testing.T) (*lab, *labNode) {
 	t.Helper()
 	l, n := &lab{t: t}, &labNode{Net: newNet(t), roles: map[int]Role{}}
 	l.nodes[0], l.nodes[1] = n, n
-	n.config = Config{Local: peerAddress, Port: 8472, VNI: 1, Device: 1, MTU: 1450, MAC: [6]byte{2}}
+	n.config = Config{Local: ipv4.node(2), Port: 8472, VNI: 1, Device: 1, MTU: 1450, MAC: [6]byte{2}}
 	for i, name := range []string{"port", "uplink", "device"} {
 		n.roles[l.addLink(n, name)] = Role(i)
 	}
@@ -189,11 +189,11 @@ func TestRestart(t *testing.T) {
 	first := n.path
 	uplink := n.index(Uplink)
 	id := first.id(FromWire)
-	key := programsTuple{Source: 1}
+	key := programsKey{Source: 1}
 	if err := first.objects.Sent.Put(key, programsSent{Mark: 7}); err != nil {
 		t.Fatal(err)
 	}
-	generation := first.control.Generation
+	generation := first.control[0].Generation
 	n.path = nil
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
@@ -205,7 +205,7 @@ func TestRestart(t *testing.T) {
 	if err := n.path.objects.Sent.Lookup(key, &entry); err != nil || entry.Mark != 7 {
 		t.Errorf("what was learned is %+v after a restart: %v", entry, err)
 	}
-	if got := n.path.control.Generation; got != generation {
+	if got := n.path.control[0].Generation; got != generation {
 		t.Errorf("the generation is %d after a restart, want %d", got, generation)
 	}
 	if n.path.id(FromWire) == id {
@@ -250,7 +250,7 @@ func TestEndsWithProcess(t *testing.T) {
 }
 
 func TestConfigRefused(t *testing.T) {
-	right := Config{Local: peerAddress, Port: 8472, VNI: 1, Device: 1, MTU: 1450}
+	right := Config{Local: ipv4.node(2), Port: 8472, VNI: 1, Device: 1, MTU: 1450}
 	if _, err := right.control(); err != nil {
 		t.Fatal(err)
 	}
@@ -268,6 +268,14 @@ func TestConfigRefused(t *testing.T) {
 		if _, err := c.control(); err == nil {
 			t.Errorf("%s: accepted", what)
 		}
+	}
+	other := right
+	other.Local = ipv6.node(2)
+	if _, err := controls([]Config{other, right}); err != nil {
+		t.Error(err)
+	}
+	if _, err := controls([]Config{right, other, right}); err == nil {
+		t.Error("two devices over one underlay are accepted")
 	}
 }
 

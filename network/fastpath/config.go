@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Config is what the programs have to know of the node.
+// Config is what the programs have to know of the node, and of its VXLAN device over one underlay.
 type Config struct {
-	Local  netip.Addr // the node's own address on the underlay, IPv4
+	Local  netip.Addr // the node's own address on the underlay, IPv4 or IPv6
 	Port   uint16     // UDP port of VXLAN
 	VNI    uint32
 	Device int     // ifindex of the VXLAN device
@@ -33,8 +33,8 @@ type Config struct {
 // control is what the programs read, but for the generation and the time.
 func (c Config) control() (programsControl, error) {
 	switch {
-	case !c.Local.Is4():
-		return programsControl{}, fmt.Errorf("the fast path needs an IPv4 address on the underlay, not %q", c.Local)
+	case !c.Local.IsValid():
+		return programsControl{}, errors.New("the fast path needs the node's address on the underlay")
 	case c.Port == 0 || c.VNI >= 1<<24:
 		return programsControl{}, fmt.Errorf("UDP port %d with VNI %d is not VXLAN", c.Port, c.VNI)
 	case c.Device <= 0 || c.MTU <= 0 || c.MTU > 1<<16:
@@ -50,7 +50,10 @@ func (c Config) control() (programsControl, error) {
 	control := programsControl{
 		Life:   uint64(c.Life),
 		Device: uint32(c.Device), Mtu: uint32(c.MTU), EstablishedMs: uint32(c.Established.Milliseconds()),
-		Local: wire32(c.Local), Vni: asWire32(c.VNI << 8), Port: asWire16(c.Port), Mac: c.MAC,
+		Local: wire(c.Local), Vni: asWire32(c.VNI << 8), Port: asWire16(c.Port), Mac: c.MAC,
+	}
+	if c.Local.Is6() {
+		control.V6 = 1
 	}
 	if c.DirectSegments {
 		control.Direct = 1
@@ -58,22 +61,40 @@ func (c Config) control() (programsControl, error) {
 	return control, nil
 }
 
+// controls are those of both underlays. One that is not configured has none of its packets fast.
+func controls(configs []Config) (both [2]programsControl, err error) {
+	both[1].V6 = 1
+	for _, c := range configs {
+		control, err := c.control()
+		if err != nil {
+			return both, err
+		}
+		if both[control.V6].Device != 0 {
+			return both, fmt.Errorf("the fast path takes one VXLAN device over each of IPv4 and IPv6, not another at %s",
+				c.Local)
+		}
+		both[control.V6] = control
+	}
+	return both, nil
+}
+
 // Peer is another node, under the subnet that it has leased.
 type Peer struct {
-	Address netip.Addr // on the underlay, IPv4
+	Address netip.Addr // on the underlay, IPv4 or IPv6
 	MAC     [6]byte    // of its VXLAN device
 }
 
-// wire32 is an IPv4 address as a program reads it: its bytes in their order.
-func wire32(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.NativeEndian.Uint32(b[:])
+// wire is an address as a program reads it: its bytes in their order, those of an IPv4 address mapped into IPv6.
+func wire(a netip.Addr) [2]uint64 {
+	b := a.As16()
+	return [2]uint64{binary.NativeEndian.Uint64(b[:]), binary.NativeEndian.Uint64(b[8:])}
 }
 
-func fromWire32(n uint32) netip.Addr {
-	var b [4]byte
-	binary.NativeEndian.PutUint32(b[:], n)
-	return netip.AddrFrom4(b)
+func fromWire(words [2]uint64) netip.Addr {
+	var b [16]byte
+	binary.NativeEndian.PutUint64(b[:], words[0])
+	binary.NativeEndian.PutUint64(b[8:], words[1])
+	return netip.AddrFrom16(b).Unmap()
 }
 
 // asWire32 is a number in network byte order, as a program reads it.

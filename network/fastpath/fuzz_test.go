@@ -3,65 +3,93 @@ package fastpath
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// packets are IPv4 packets of all sorts, in frames.
+// packets are packets of all sorts, in frames.
 func packets() map[string][]byte {
-	udp := frame{
-		source: [6]byte{2, 9}, destination: [6]byte{2, 8}, payload: []byte("what it carries"),
-		from: netip.MustParseAddrPort("10.5.1.2:20000"), to: netip.MustParseAddrPort("10.5.2.2:53"),
+	all := map[string][]byte{}
+	for version, f := range map[string]labFamily{"IPv4": ipv4, "IPv6": ipv6} {
+		udp := frame{
+			source: [6]byte{2, 9}, destination: [6]byte{2, 8}, payload: []byte("what it carries"), label: 0x54321,
+			from: netip.AddrPortFrom(f.podAddr(1, 2), 20000), to: netip.AddrPortFrom(f.podAddr(2, 2), 53),
+		}
+		tcp := udp
+		tcp.protocol = unix.IPPROTO_TCP
+		h := ipLength(udp.from.Addr())
+		length, total := 14+4, 0 // of the packet: where it is, and what it does not count
+		if h == 20 {
+			length, total = 14+2, 20
+		}
+		add := func(name string, b []byte) { all[version+" "+name] = b }
+		with := func(name string, f frame, change func(*frame)) { change(&f); add(name, f.bytes()) }
+		// raw changes a packet whose TCP or UDP part is from l4 on.
+		raw := func(name string, f frame, change func(b, l4 []byte)) {
+			b := f.bytes()
+			change(b, b[14+h:])
+			add(name, b)
+		}
+		cut := func(name string, f frame, to int) { // and says so
+			b := f.bytes()[:14+h+to]
+			binary.BigEndian.PutUint16(b[length:], uint16(to+total))
+			add(name, b)
+		}
+		add("UDP", udp.bytes())
+		with("UDP without a checksum", udp, func(f *frame) { f.noSum = true })
+		with("UDP, empty", udp, func(f *frame) { f.payload = nil })
+		with("UDP, odd", udp, func(f *frame) { f.payload = []byte("1") })
+		for _, n := range []int{1430, 1431, 1450, 1451} {
+			with(fmt.Sprintf("UDP of %d bytes", n), udp, func(f *frame) { f.payload = make([]byte, n-h-8) })
+		}
+		raw("UDP, longer than it says", udp, func(_, l4 []byte) { l4[5]-- })
+		raw("UDP, shorter than it says", udp, func(_, l4 []byte) { l4[5]++ })
+		raw("UDP, a wrong checksum", udp, func(_, l4 []byte) { l4[6]++ })
+		with("UDP, TTL 1", udp, func(f *frame) { f.ttl = 1 })
+		with("UDP, TTL 2", udp, func(f *frame) { f.ttl = 2 })
+		with("UDP, ECN 1", udp, func(f *frame) { f.tos = 1 })
+		with("UDP, ECN 3", udp, func(f *frame) { f.tos = 3 })
+		with("UDP, DSCP 46 and ECN 2", udp, func(f *frame) { f.tos = 46<<2 | 2 })
+		with("UDP, DF", udp, func(f *frame) { f.fragment = 0x4000 })
+		with("UDP, a first fragment", udp, func(f *frame) { f.fragment = 0x2000 })
+		with("UDP, a last fragment", udp, func(f *frame) { f.fragment = 1 })
+		with("UDP, the reserved bit", udp, func(f *frame) { f.fragment = 0x8000 })
+		with("UDP, options", udp, func(f *frame) { f.options = []byte{1, 1, 1, 1} })
+		add("UDP, padded", append(udp.bytes(), 0))
+		add("UDP, cut", udp.bytes()[:14+h+16])
+		add("UDP, cut in its header", udp.bytes()[:14+h+6])
+		raw("of the other version", udp, func(b, _ []byte) { b[14] ^= 0x20 })
+		with("of another protocol", udp, func(f *frame) { f.protocol = unix.IPPROTO_SCTP })
+		raw("ARP", udp, func(b, _ []byte) { b[12], b[13] = 8, 6 })
+		raw("as of the other version", udp, func(b, _ []byte) { b[12], b[13] = b[12]^0x8e, b[13]^0xdd })
+		add("TCP", tcp.bytes())
+		with("TCP, empty", tcp, func(f *frame) { f.payload = nil })
+		with("TCP, SYN", tcp, func(f *frame) { f.flags = 2 })
+		with("TCP, SYN and ACK", tcp, func(f *frame) { f.flags = 0x12 })
+		with("TCP, FIN and ACK", tcp, func(f *frame) { f.flags = 0x11 })
+		with("TCP, RST", tcp, func(f *frame) { f.flags = 4 })
+		with("TCP, PSH and ACK", tcp, func(f *frame) { f.flags = 0x18 })
+		raw("TCP, no flags", tcp, func(_, l4 []byte) { l4[13] = 0 })
+		raw("TCP, a header too short", tcp, func(_, l4 []byte) { l4[12] = 4 << 4 })
+		raw("TCP, a header too long", tcp, func(_, l4 []byte) { l4[12] = 15 << 4 })
+		raw("TCP, options", tcp, func(_, l4 []byte) { l4[12] = 6 << 4 })
+		cut("TCP, cut in its header", tcp, 19)
+		cut("TCP of the length of UDP", tcp, 8)
+		cut("nothing but its header", udp, 0)
 	}
-	tcp := udp
-	tcp.protocol = unix.IPPROTO_TCP
-	with := func(f frame, change func(*frame)) []byte { change(&f); return f.bytes() }
-	raw := func(f frame, change func([]byte)) []byte { b := f.bytes(); change(b); return b }
-	return map[string][]byte{
-		"UDP":                        udp.bytes(),
-		"UDP without a checksum":     with(udp, func(f *frame) { f.noSum = true }),
-		"UDP, empty":                 with(udp, func(f *frame) { f.payload = nil }),
-		"UDP, odd":                   with(udp, func(f *frame) { f.payload = []byte("1") }),
-		"UDP, the longest":           with(udp, func(f *frame) { f.payload = make([]byte, 1450-28) }),
-		"UDP, too long":              with(udp, func(f *frame) { f.payload = make([]byte, 1451-28) }),
-		"UDP, longer than it says":   raw(udp, func(b []byte) { b[39]++ }),
-		"UDP, shorter than it says":  raw(udp, func(b []byte) { b[39]-- }),
-		"UDP, TTL 1":                 with(udp, func(f *frame) { f.ttl = 1 }),
-		"UDP, TTL 2":                 with(udp, func(f *frame) { f.ttl = 2 }),
-		"UDP, ECN 1":                 with(udp, func(f *frame) { f.tos = 1 }),
-		"UDP, ECN 3":                 with(udp, func(f *frame) { f.tos = 3 }),
-		"UDP, DSCP 46 and ECN 2":     with(udp, func(f *frame) { f.tos = 46<<2 | 2 }),
-		"UDP, DF":                    with(udp, func(f *frame) { f.fragment = 0x4000 }),
-		"UDP, a first fragment":      with(udp, func(f *frame) { f.fragment = 0x2000 }),
-		"UDP, a last fragment":       with(udp, func(f *frame) { f.fragment = 1 }),
-		"UDP, the reserved bit":      with(udp, func(f *frame) { f.fragment = 0x8000 }),
-		"UDP, IP options":            with(udp, func(f *frame) { f.options = []byte{1, 1, 1, 1} }),
-		"UDP, padded":                append(udp.bytes(), 0),
-		"UDP, cut":                   udp.bytes()[:50],
-		"UDP, cut in its header":     udp.bytes()[:40],
-		"IP version 6 in IPv4":       raw(udp, func(b []byte) { b[14] = 0x65 }),
-		"IP checksum that wraps":     raw(udp, func(b []byte) { b[24], b[25] = 0xfe, 0xff }),
-		"IP checksum that wraps, 2":  raw(udp, func(b []byte) { b[24], b[25] = 0xff, 0x00 }),
-		"another protocol":           with(udp, func(f *frame) { f.protocol = unix.IPPROTO_SCTP }),
-		"ARP":                        raw(udp, func(b []byte) { b[13] = 6 }),
-		"IPv6":                       raw(udp, func(b []byte) { b[12], b[13] = 0x86, 0xdd }),
-		"TCP":                        tcp.bytes(),
-		"TCP, empty":                 with(tcp, func(f *frame) { f.payload = nil }),
-		"TCP, SYN":                   with(tcp, func(f *frame) { f.flags = 2 }),
-		"TCP, SYN and ACK":           with(tcp, func(f *frame) { f.flags = 0x12 }),
-		"TCP, FIN and ACK":           with(tcp, func(f *frame) { f.flags = 0x11 }),
-		"TCP, RST":                   with(tcp, func(f *frame) { f.flags = 4 }),
-		"TCP, PSH and ACK":           with(tcp, func(f *frame) { f.flags = 0x18 }),
-		"TCP, no flags":              raw(tcp, func(b []byte) { b[47] = 0 }),
-		"TCP, a header too short":    raw(tcp, func(b []byte) { b[46] = 4 << 4 }),
-		"TCP, a header too long":     raw(tcp, func(b []byte) { b[46] = 15 << 4 }),
-		"TCP, options":               raw(tcp, func(b []byte) { b[46] = 6 << 4 }),
-		"TCP, cut in its header":     raw(tcp, func(b []byte) { b[17] = 39 })[:14+39],
-		"TCP of the length of UDP":   raw(tcp, func(b []byte) { b[17] = 28 })[:14+28],
-		"nothing but an IPv4 header": raw(udp, func(b []byte) { b[17] = 20 })[:34],
-	}
+	all["IPv4 checksum that wraps"] = bytes.Clone(all["IPv4 UDP"])
+	copy(all["IPv4 checksum that wraps"][24:], []byte{0xfe, 0xff})
+	all["IPv4 checksum that wraps, 2"] = bytes.Clone(all["IPv4 UDP"])
+	copy(all["IPv4 checksum that wraps, 2"][24:], []byte{0xff, 0x00})
+	mapped := all["IPv6 UDP"] // the addresses of the IPv4 packet
+	mapped = bytes.Clone(mapped)
+	from, to := ipv4.podAddr(1, 2).As16(), ipv4.podAddr(2, 2).As16()
+	copy(mapped[22:], append(from[:], to[:]...))
+	all["IPv6 UDP, mapped addresses"] = mapped
+	return all
 }
 
 func TestPackets(t *testing.T) {
@@ -71,7 +99,7 @@ func TestPackets(t *testing.T) {
 	r := newRig(t)
 	for name, b := range packets() {
 		t.Run(name, func(t *testing.T) {
-			r := &rig{TB: t, Path: r.Path, config: r.config}
+			r := &rig{TB: t, Path: r.Path, underlays: r.underlays}
 			r.check(b)
 		})
 	}
@@ -91,7 +119,7 @@ func FuzzPacket(f *testing.F) {
 		if len(b) < 34 || len(b) > 3000 || b[12] == 0x86 && b[13] == 0xdd && len(b) < 54 {
 			return // the kernel runs programs on no such packets
 		}
-		r := &rig{TB: t, Path: r.Path, config: r.config}
+		r := &rig{TB: t, Path: r.Path, underlays: r.underlays}
 		r.check(b)
 	})
 }
@@ -99,59 +127,66 @@ func FuzzPacket(f *testing.F) {
 // check runs the programs on a frame, and compares with what they are to do.
 func (r *rig) check(frame []byte) {
 	r.Helper()
-	key, whole := tupleOf(frame, 14)
-	isIPv4 := frame[12] == 8 && frame[13] == 0
-	dscp := byte(0)
-	if whole && frame[15]>>2 != 46 { // some other DSCP than the entry's
-		dscp = frame[15] &^ 3
+	for _, underlay := range r.underlays {
+		for _, translated := range []bool{false, true} {
+			r.checkOver(underlay, translated, frame)
+		}
 	}
-	for _, translated := range []bool{false, true} {
-		after := key
-		if translated {
-			after.Destination, after.DestinationPort = wire32(netip.MustParseAddr("10.5.2.77")), asWire16(4321)
-		}
-		if whole {
-			r.learn(key, after, dscp, frame)
-		}
-		want := Reason(reasons)
-		if isIPv4 {
-			want = judge(frame[14:], r.config.MTU, dscp, Sent)
-		}
-		redirected, out, reason := r.run(r.objects.FromPod, frame)
-		r.compare("from a pod", want, Sent, reason, redirected)
-		if want != Sent {
-			if !bytes.Equal(out, frame) {
-				r.Errorf("a slow packet is changed:\n%x\nto\n%x", frame, out)
-			}
-		} else {
-			r.checkSent(frame, out, translated)
-		}
+}
 
-		if whole {
-			r.learn(key, after, dscp, frame) // it may have been ended
+func (r *rig) checkOver(underlay Config, translated bool, frame []byte) {
+	r.Helper()
+	key, whole := tupleOf(frame)
+	v6 := frame[12] == 0x86 && frame[13] == 0xdd
+	isIP := v6 || frame[12] == 8 && frame[13] == 0
+	whole = whole && isIP
+	class := parse(frame[14:], v6).class &^ ecnBits
+	if class>>22 == 46 { // some other DSCP than the entry's
+		class = 0
+	}
+	after := key
+	if translated {
+		after.Destination, after.DestinationPort = wire(translatedTo(v6)), asWire16(4321)
+	}
+	if whole {
+		r.learn(underlay, key, after, class, frame)
+		defer r.unlearn(key)
+	}
+	want := Reason(reasons)
+	if isIP {
+		want = judge(frame[14:], v6, underlay, class, Sent)
+	}
+	redirected, out, reason := r.run(r.objects.FromPod, frame)
+	r.compare("from a pod", want, Sent, reason, redirected)
+	if want != Sent {
+		if !bytes.Equal(out, frame) {
+			r.Errorf("a slow packet is changed:\n%x\nto\n%x", frame, out)
 		}
-		o := outer{from: peerAddress, to: r.config.Local, vni: r.config.VNI}
-		inner := append(append(r.config.MAC[:], 2, 4, 4, 4, 4, 4), frame[12:]...)
-		in := o.bytes(inner)
-		want = NotPlain
-		if isIPv4 {
-			want = judge(frame[14:], r.config.MTU, dscp, Received)
+	} else {
+		r.checkSent(underlay, frame, out, translated)
+	}
+
+	if whole {
+		r.learn(underlay, key, after, class, frame) // it may have been ended
+	}
+	o := outer{from: peerOf(underlay), to: underlay.Local, vni: underlay.VNI}
+	inner := append(append(underlay.MAC[:], 2, 4, 4, 4, 4, 4), frame[12:]...)
+	in := o.bytes(inner)
+	want = NotPlain
+	if isIP {
+		want = judge(frame[14:], v6, underlay, class, Received)
+	}
+	redirected, out, reason = r.run(r.objects.FromWire, in)
+	r.compare("from the wire", want, Received, reason, redirected)
+	if want != Received {
+		if !bytes.Equal(out, in) {
+			r.Errorf("a slow packet is changed:\n%x\nto\n%x", in, out)
 		}
-		redirected, out, reason = r.run(r.objects.FromWire, in)
-		r.compare("from the wire", want, Received, reason, redirected)
-		if want != Received {
-			if !bytes.Equal(out, in) {
-				r.Errorf("a slow packet is changed:\n%x\nto\n%x", in, out)
-			}
-		} else {
-			if !bytes.Equal(out[:14], frame[:14]) {
-				r.Errorf("it has the Ethernet header %x, want %x", out[:14], frame[:14])
-			}
-			r.checkInner(frame[14:], out[14:], translated)
+	} else {
+		if !bytes.Equal(out[:14], frame[:14]) {
+			r.Errorf("it has the Ethernet header %x, want %x", out[:14], frame[:14])
 		}
-		if whole {
-			r.unlearn(key)
-		}
+		r.checkInner(frame[14:], out[14:], translated)
 	}
 }
 
@@ -163,61 +198,84 @@ func (r *rig) compare(what string, want, fast, reason Reason, redirected bool) {
 }
 
 // checkSent checks a packet with its outer headers.
-func (r *rig) checkSent(frame, out []byte, translated bool) {
+func (r *rig) checkSent(underlay Config, frame, out []byte, translated bool) {
 	r.Helper()
-	want := r.header()
-	ip := want[14:]
-	ip[1] &^= 3
-	if ecn := frame[15] & 3; ecn == 3 {
-		ip[1] |= 2
-	} else {
-		ip[1] |= ecn
+	want := r.header(underlay, frame)
+	ecn := parse(frame[14:], frame[12] == 0x86).class >> 20 & 3
+	if ecn == 3 {
+		ecn = 2
 	}
-	binary.BigEndian.PutUint16(ip[2:], uint16(len(frame)+36))
-	binary.BigEndian.PutUint16(ip[24:], uint16(len(frame)+16))
-	clear(ip[4:6])
-	clear(ip[10:12])
-	if got := checkOuter(r, out[:64]); !bytes.Equal(got, want) {
+	headers := vxlanLength(underlay.Local)
+	got := bytes.Clone(out[:headers])
+	length := len(frame) + 16 // UDP's
+	binary.BigEndian.PutUint16(want[headers-26:], uint16(length))
+	if underlay.Local.Is6() {
+		want[15] |= byte(ecn) << 4
+		binary.BigEndian.PutUint16(want[18:], uint16(length))
+		if inner := consistent(frame[14:]); consistent(out[14:]) != inner || got[60] == 0 && got[61] == 0 {
+			r.Errorf("the checksums of the packet are right: %t, of the headers not so: %x", inner, out)
+		}
+		clear(want[60:62])
+		clear(got[60:62])
+	} else {
+		want[15] |= byte(ecn)
+		binary.BigEndian.PutUint16(want[16:], uint16(length+20))
+		if checksum(0, got[14:34]) != 0 {
+			r.Errorf("the outer header has a wrong checksum: %x", got[14:34])
+		}
+		for _, b := range [][]byte{want, got} {
+			clear(b[18:20])
+			clear(b[24:26])
+		}
+	}
+	if !bytes.Equal(got, want) {
 		r.Errorf("it has the headers\n%x, want\n%x", got, want)
 	}
-	r.checkInner(frame[14:], out[64:], translated)
+	r.checkInner(frame[14:], out[headers:], translated)
+}
+
+// translatedTo is the rig's translated destination.
+func translatedTo(v6 bool) netip.Addr {
+	if v6 {
+		return ipv6.podAddr(2, 0x77)
+	}
+	return ipv4.podAddr(2, 0x77)
 }
 
 // checkInner checks a packet that was forwarded.
 func (r *rig) checkInner(before, after []byte, translated bool) {
 	r.Helper()
+	want := forwarded(before)
 	if !translated {
-		if want := forwarded(before); !bytes.Equal(after, want) {
+		if !bytes.Equal(after, want) {
 			r.Errorf("it is forwarded as\n%x, want\n%x", after, want)
 		}
 		return
 	}
-	want := bytes.Clone(before)
-	want[8]--
-	copy(want[16:], []byte{10, 5, 2, 77})
-	binary.BigEndian.PutUint16(want[22:], 4321)
-	at := 26
-	if before[9] == unix.IPPROTO_TCP {
-		at = 36
+	protocol, to, header := before[9], 16, 20
+	if before[0]>>4 == 6 {
+		protocol, to, header = before[6], 24, 40
 	}
-	if (checksum(0, before[:20]) == 0) != (checksum(0, after[:20]) == 0) {
+	copy(want[to:], translatedTo(header == 40).AsSlice())
+	binary.BigEndian.PutUint16(want[header+2:], 4321)
+	at := header + 6
+	if protocol == unix.IPPROTO_TCP {
+		at = header + 16
+	}
+	if header == 20 && (checksum(0, before[:20]) == 0) != (checksum(0, after[:20]) == 0) {
 		r.Errorf("the IP header's checksum was right before or after translation:\n%x\n%x", before, after)
 	}
-	none := before[9] == unix.IPPROTO_UDP && before[at] == 0 && before[at+1] == 0
-	if none && (after[at] != 0 || after[at+1] != 0) || !none && validL4(before) != validL4(after) {
+	none := protocol == unix.IPPROTO_UDP && before[at] == 0 && before[at+1] == 0
+	if none && (after[at] != 0 || after[at+1] != 0) || !none && consistent(before) != consistent(after) {
 		r.Errorf("the checksum was right before or after translation:\n%x\n%x", before, after)
 	}
 	for _, b := range [][]byte{want, after} {
-		clear(b[10:12])
 		clear(b[at : at+2])
+		if header == 20 {
+			clear(b[10:12])
+		}
 	}
 	if !bytes.Equal(after, want) {
 		r.Errorf("it is translated to\n%x, want\n%x", after, want)
 	}
-}
-
-// validL4 reports whether a packet's UDP or TCP checksum is right.
-func validL4(ip []byte) bool {
-	pseudo := append(bytes.Clone(ip[12:20]), 0, ip[9])
-	return checksum(uint32(len(ip)-20)+uint32(^checksum(0, pseudo)), ip[20:]) == 0
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -17,15 +16,17 @@ import (
 )
 
 // lab is two nodes on a link, each with a VXLAN device, a bridge and two pods, as the daemon and the CNI plugins leave
-// them. Number 1 and 2 of each are:
+// them. Number 1 and 2 of each are, with IPv4:
 //
 //	pods 10.5.n.2 .3 ── bridge 10.5.n.1 ── node n ── flannel.1 10.5.n.0 ── eth0 192.0.2.n ── the other node
 //
 // Rules drop what conntrack takes for invalid, as kube-proxy's do, and the first pod of node 2 is the endpoint of a
 // service.
 type lab struct {
-	t     testing.TB
-	nodes [2]*labNode
+	t              testing.TB
+	pods, underlay labFamily
+	service        netip.Addr // UDP with port 53 and TCP with port 80
+	nodes          [2]*labNode
 }
 
 type labNode struct {
@@ -47,22 +48,21 @@ type labPod struct {
 	tap       *tap    // what arrives at eth0
 }
 
-// service is the service's address, for UDP with port 53 and TCP with port 80.
-const service = "10.96.0.10"
-
 const patient = 2 * time.Minute // the limit of any wait
 
-func newLab(t testing.TB) *lab {
+func newLab(t testing.TB, pods, underlay labFamily) *lab {
 	t.Helper()
-	l := &lab{t: t}
+	l := &lab{t: t, pods: pods, underlay: underlay, service: netip.MustParseAddr(pods.service)}
 	for i := range l.nodes {
 		n := &labNode{
-			Net: newNet(t), underlay: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}),
-			subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i + 1), 0}), 24), roles: map[int]Role{},
+			Net: newNet(t), underlay: underlay.node(i + 1), roles: map[int]Role{},
+			subnet: netip.PrefixFrom(pods.podAddr(i+1, 0), pods.subnet),
 		}
 		l.nodes[i] = n
+		l.do(n, noDAD)
 		for j := range n.pods {
-			n.pods[j] = &labPod{Net: newNet(t), addr: netip.AddrFrom4([4]byte{10, 5, byte(i + 1), byte(j + 2)})}
+			n.pods[j] = &labPod{Net: newNet(t), addr: pods.podAddr(i+1, j+2)}
+			l.do(n.pods[j], noDAD)
 		}
 	}
 	l.do(l.nodes[0], func() error {
@@ -72,6 +72,9 @@ func newLab(t testing.TB) *lab {
 	})
 	for _, n := range l.nodes {
 		l.makeNode(n)
+		if n.underlay.Is6() { // else checksums are left to the interface, which never computes them
+			l.do(n, func() error { return setWire(true) })
+		}
 	}
 	for i, n := range l.nodes {
 		l.addPeer(n, l.nodes[1-i])
@@ -122,34 +125,36 @@ func (l *lab) run(ns in, commands string) {
 	})
 }
 
-func write(path, value string) error { return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0) }
-
 func (l *lab) makeNode(n *labNode) {
 	l.t.Helper()
 	gateway := n.subnet.Addr().Next()
-	l.feed(n, fmt.Sprintf(`
+	l.feed(n, strings.NewReplacer("NODE/", fmt.Sprintf("%s/%d", n.underlay, l.underlay.link), "NODE", n.underlay.String(),
+		"BRIDGE", fmt.Sprintf("%s/%d", gateway, n.subnet.Bits()), "MTU", fmt.Sprint(1500-vxlanLength(n.underlay)+14),
+		"DEVICE", n.subnet.Addr().String()).Replace(`
 		link set lo up
-		addr add %s/24 dev eth0
+		addr add NODE/ dev eth0
 		link set eth0 up
 		link add cni0 type bridge forward_delay 0
-		addr add %s/24 dev cni0
+		addr add BRIDGE dev cni0
 		link set cni0 up
-		link add flannel.1 mtu 1450 type vxlan id 1 local %s dstport 8472 nolearning noudpcsum
-		addr add %s/32 dev flannel.1
+		link add flannel.1 mtu MTU type vxlan id 1 local NODE dstport 8472 nolearning noudpcsum
+		addr add DEVICE dev flannel.1
 		link set flannel.1 up
-		`, n.underlay, gateway, n.underlay, n.subnet.Addr()), "ip", "-batch", "-")
-	l.feed(n, fmt.Sprintf(`*filter
+		`), "ip", "-batch", "-")
+	l.feed(n, strings.NewReplacer("PODS", l.pods.pods, "SERVICE", l.service.String(),
+		"UDP", netip.AddrPortFrom(l.nodes[1].pods[0].addr, 5353).String(),
+		"TCP", netip.AddrPortFrom(l.nodes[1].pods[0].addr, 7000).String()).Replace(`*filter
 		-A FORWARD -m conntrack --ctstate INVALID -j DROP
 		COMMIT
 		*nat
-		-A POSTROUTING -s 10.5.0.0/16 ! -d 10.5.0.0/16 -j MASQUERADE
-		-A PREROUTING -d %s -p udp --dport 53 -j DNAT --to-destination %s:5353
-		-A PREROUTING -d %s -p tcp --dport 80 -j DNAT --to-destination %s:7000
+		-A POSTROUTING -s PODS ! -d PODS -j MASQUERADE
+		-A PREROUTING -d SERVICE -p udp --dport 53 -j DNAT --to-destination UDP
+		-A PREROUTING -d SERVICE -p tcp --dport 80 -j DNAT --to-destination TCP
 		COMMIT
-		`, service, l.nodes[1].pods[0].addr, service, l.nodes[1].pods[0].addr), "iptables-restore")
+		`), l.pods.iptables)
 	l.do(n, func() error {
 		for path, value := range map[string]string{
-			"ipv4/ip_forward": "1", "netfilter/nf_conntrack_tcp_be_liberal": "1",
+			"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "netfilter/nf_conntrack_tcp_be_liberal": "1",
 		} {
 			if err := write(path, value); err != nil {
 				return err
@@ -174,10 +179,10 @@ func (l *lab) makeNode(n *labNode) {
 			}
 			return netlink.LinkSetUp(veth)
 		})
-		l.feed(p, fmt.Sprintf("link set lo up\naddr add %s/24 dev eth0\nlink set eth0 up\nroute add default via %s\n",
-			p.addr, gateway), "ip", "-batch", "-")
+		l.feed(p, fmt.Sprintf("link set lo up\naddr add %s/%d dev eth0\nlink set eth0 up\nroute add default via %s\n",
+			p.addr, l.pods.subnet, gateway), "ip", "-batch", "-")
 		// Taps see all before that rule. Without it the pod's kernel would answer that the port is closed.
-		l.feed(p, "*raw\n-A PREROUTING -p udp -j DROP\nCOMMIT\n", "iptables-restore")
+		l.feed(p, "*raw\n-A PREROUTING -p udp -j DROP\nCOMMIT\n", l.pods.iptables)
 		l.do(p, func() error { p.mac = [6]byte(l.link("eth0").Attrs().HardwareAddr); return nil })
 		l.do(n, func() error { p.port = l.link(fmt.Sprintf("veth%d", j)).Attrs().Index; return nil })
 		n.roles[p.port] = Port
@@ -322,14 +327,14 @@ func (l *lab) settled(n *labNode) {
 		if err != nil {
 			l.t.Fatal(err)
 		}
-		return now > n.path.control.LearnFrom+uint64(quarantine) // the programs' clock is a little behind
+		return now > n.path.control[0].LearnFrom+uint64(quarantine) // the programs' clock is a little behind
 	})
 }
 
 // age makes all entries of a node a second older.
 func (l *lab) age(n *labNode) {
 	l.t.Helper()
-	var key programsTuple
+	var key programsKey
 	var sent programsSent
 	all := n.path.objects.Sent.Iterate()
 	for all.Next(&key, &sent) {
@@ -350,21 +355,12 @@ func (l *lab) age(n *labNode) {
 
 // entries is the number of connections that a node can send by.
 func (l *lab) entries(n *labNode) (count int) {
-	var key programsTuple
+	var key programsKey
 	var sent programsSent
 	for all := n.path.objects.Sent.Iterate(); all.Next(&key, &sent); {
 		count++
 	}
 	return count
-}
-
-// uplinkMACs are the MAC addresses of the nodes' uplinks.
-func (l *lab) uplinkMACs() (macs [2][6]byte) {
-	l.t.Helper()
-	for i, n := range l.nodes {
-		l.do(n, func() error { macs[i] = [6]byte(l.link("eth0").Attrs().HardwareAddr); return nil })
-	}
-	return macs
 }
 
 // eventually waits for a condition.

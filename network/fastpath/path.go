@@ -26,7 +26,7 @@ type Options struct {
 	// that connections stay fast over a restart. It is made if it does not exist, but not the file system.
 	Pins string
 	// Flows is the number of connections of which an entry is kept, in each direction; 0: 65,536. The kernel allocates
-	// all of it at once, some 400 bytes a connection.
+	// all of it at once, some 600 bytes a connection.
 	Flows int
 }
 
@@ -37,7 +37,7 @@ type Path struct {
 	objects programsObjects
 
 	mu      sync.Mutex
-	control programsControl
+	control [2]programsControl // by the underlay: IPv4, IPv6
 	links   map[Attachment]link.Link
 }
 
@@ -104,8 +104,10 @@ const mapsPrefix = "maps-"
 func (p *Path) linkDir() string { return filepath.Join(p.pins, "links") }
 
 func (p *Path) readControl() error {
-	if err := p.objects.Control.Lookup(uint32(0), &p.control); err != nil {
-		return fmt.Errorf("read the fast path's map control: %w", err)
+	for i := range p.control {
+		if err := p.objects.Control.Lookup(uint32(i), &p.control[i]); err != nil {
+			return fmt.Errorf("read the fast path's map control: %w", err)
+		}
 	}
 	return nil
 }
@@ -126,16 +128,18 @@ func (p *Path) spreadIdentifications() error {
 	return nil
 }
 
-// Configure tells the programs about the node. If something differs from before, they stop until the next [Path.Beat],
-// and everything that they have learned is flushed.
-func (p *Path) Configure(c Config) error {
-	want, err := c.control()
+// Configure tells the programs about the node: for each underlay, IPv4 and IPv6, that has a VXLAN device. If something
+// differs from before, they stop until the next [Path.Beat], and everything that they have learned is flushed.
+func (p *Path) Configure(underlays ...Config) error {
+	want, err := controls(underlays)
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	want.Generation, want.LearnFrom = p.control.Generation, p.control.LearnFrom
+	for i, have := range p.control {
+		want[i].Generation, want[i].LearnFrom = have.Generation, have.LearnFrom
+	}
 	if want == p.control {
 		return nil
 	}
@@ -159,10 +163,13 @@ func (p *Path) flush() error {
 	if err != nil {
 		return err
 	}
-	p.control.Generation++
-	p.control.LearnFrom = now + uint64(quarantine)
-	if err := p.objects.Control.Put(uint32(0), p.control); err != nil {
-		return fmt.Errorf("flush the fast path: %w", err)
+	for i := range p.control {
+		c := &p.control[i]
+		c.Generation++
+		c.LearnFrom = now + uint64(quarantine)
+		if err := p.objects.Control.Put(uint32(i), *c); err != nil {
+			return fmt.Errorf("flush the fast path: %w", err)
+		}
 	}
 	return nil
 }

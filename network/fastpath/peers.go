@@ -8,11 +8,26 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-func subnetKey(p netip.Prefix) (programsSubnet, error) {
-	if !p.Addr().Is4() {
-		return programsSubnet{}, fmt.Errorf("the fast path has no peers of IPv6 subnets such as %s", p)
+// mappedBits are those of the prefix under which IPv6 has IPv4 addresses.
+const mappedBits = 96
+
+func subnetKey(p netip.Prefix) (key programsSubnet, err error) {
+	if !p.IsValid() {
+		return key, errors.New("the fast path has no peer for an invalid subnet")
 	}
-	return programsSubnet{Bits: uint32(p.Bits()), Address: wire32(p.Masked().Addr())}, nil
+	key = programsSubnet{Bits: uint32(p.Bits()), Address: p.Masked().Addr().As16()}
+	if p.Addr().Is4() {
+		key.Bits += mappedBits
+	}
+	return key, nil
+}
+
+func (key programsSubnet) prefix() netip.Prefix {
+	addr, bits := netip.AddrFrom16(key.Address), int(key.Bits)
+	if addr.Is4In6() && bits >= mappedBits {
+		addr, bits = addr.Unmap(), bits-mappedBits
+	}
+	return netip.PrefixFrom(addr, bits)
 }
 
 // SetPeer says which node has a subnet. Without it, no connection with the subnet becomes fast. What was learned
@@ -22,10 +37,10 @@ func (p *Path) SetPeer(subnet netip.Prefix, peer Peer) error {
 	if err != nil {
 		return err
 	}
-	if !peer.Address.Is4() {
-		return fmt.Errorf("the fast path has no peer %q: it needs an IPv4 address on the underlay", peer.Address)
+	if !peer.Address.IsValid() {
+		return fmt.Errorf("the fast path needs an address on the underlay of the peer for %s", subnet)
 	}
-	value := programsPeer{Address: wire32(peer.Address), Mac: peer.MAC}
+	value := programsPeer{Address: wire(peer.Address), Mac: peer.MAC}
 	if err := p.objects.Peers.Put(key, value); err != nil {
 		return fmt.Errorf("set the fast path's peer for %s: %w", subnet, err)
 	}
@@ -51,8 +66,7 @@ func (p *Path) Peers() (map[netip.Prefix]Peer, error) {
 	var value programsPeer
 	all := p.objects.Peers.Iterate()
 	for all.Next(&key, &value) {
-		peers[netip.PrefixFrom(fromWire32(key.Address), int(key.Bits))] =
-			Peer{Address: fromWire32(value.Address), MAC: value.Mac}
+		peers[key.prefix()] = Peer{Address: fromWire(value.Address), MAC: value.Mac}
 	}
 	if err := all.Err(); err != nil {
 		return nil, fmt.Errorf("read the fast path's peers: %w", err)

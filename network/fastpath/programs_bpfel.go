@@ -21,17 +21,25 @@ type programsControl struct {
 	Device        uint32
 	Mtu           uint32
 	EstablishedMs uint32
-	Local         uint32
+	Local         [2]uint64
 	Vni           uint32
 	Port          uint16
 	Mac           [6]uint8
+	V6            uint8
 	Direct        uint8
-	Pad           [7]uint8
+	Pad           [2]uint8
+}
+
+type programsKey struct {
+	_           structs.HostLayout
+	Source      uint32
+	Destination uint32
+	Rest        uint64
 }
 
 type programsPeer struct {
 	_       structs.HostLayout
-	Address uint32
+	Address [2]uint64
 	Mac     [6]uint8
 	Pad     [2]uint8
 }
@@ -40,30 +48,31 @@ type programsReason uint32
 
 const (
 	programsReasonSENT                    programsReason = 0
-	programsReasonRECEIVED                programsReason = 1
-	programsReasonRECEIVED_DECAPSULATED   programsReason = 2
-	programsReasonSTOPPED                 programsReason = 3
-	programsReasonNOT_PLAIN               programsReason = 4
-	programsReasonTTL                     programsReason = 5
-	programsReasonTOO_LONG                programsReason = 6
-	programsReasonBEGIN_END               programsReason = 7
-	programsReasonCONGESTION              programsReason = 8
-	programsReasonSEGMENTS                programsReason = 9
-	programsReasonUNKNOWN                 programsReason = 10
-	programsReasonEXPIRED                 programsReason = 11
-	programsReasonFLUSHED                 programsReason = 12
-	programsReasonOTHER_PORT              programsReason = 13
-	programsReasonOTHER_PEER              programsReason = 14
-	programsReasonOTHER_FRAME             programsReason = 15
-	programsReasonNO_ROOM                 programsReason = 16
-	programsReasonLEARNED_SENT            programsReason = 17
-	programsReasonLEARNED_RECEIVED        programsReason = 18
-	programsReasonNOT_LEARNED_FLUSH       programsReason = 19
-	programsReasonNOT_LEARNED_PEER        programsReason = 20
-	programsReasonNOT_LEARNED_CONNECTION  programsReason = 21
-	programsReasonNOT_LEARNED_ESTABLISHED programsReason = 22
-	programsReasonNOT_LEARNED_PORT        programsReason = 23
-	programsReasonREASONS                 programsReason = 24
+	programsReasonSENT_SEGMENTS           programsReason = 1
+	programsReasonRECEIVED                programsReason = 2
+	programsReasonRECEIVED_DECAPSULATED   programsReason = 3
+	programsReasonSTOPPED                 programsReason = 4
+	programsReasonNOT_PLAIN               programsReason = 5
+	programsReasonTTL                     programsReason = 6
+	programsReasonTOO_LONG                programsReason = 7
+	programsReasonBEGIN_END               programsReason = 8
+	programsReasonCONGESTION              programsReason = 9
+	programsReasonSEGMENTS                programsReason = 10
+	programsReasonUNKNOWN                 programsReason = 11
+	programsReasonEXPIRED                 programsReason = 12
+	programsReasonFLUSHED                 programsReason = 13
+	programsReasonOTHER_PORT              programsReason = 14
+	programsReasonOTHER_PEER              programsReason = 15
+	programsReasonOTHER_FRAME             programsReason = 16
+	programsReasonNO_ROOM                 programsReason = 17
+	programsReasonLEARNED_SENT            programsReason = 18
+	programsReasonLEARNED_RECEIVED        programsReason = 19
+	programsReasonNOT_LEARNED_FLUSH       programsReason = 20
+	programsReasonNOT_LEARNED_PEER        programsReason = 21
+	programsReasonNOT_LEARNED_CONNECTION  programsReason = 22
+	programsReasonNOT_LEARNED_ESTABLISHED programsReason = 23
+	programsReasonNOT_LEARNED_PORT        programsReason = 24
+	programsReasonREASONS                 programsReason = 25
 )
 
 type programsReceived struct {
@@ -83,11 +92,12 @@ type programsReceived struct {
 			Source      [6]uint8
 			Type        uint16
 		}
-		Dscp       uint8
+		V6         uint8
 		Translated uint8
+		Class      uint32
+		Pad        [4]uint8
 	}
-	Peer uint32
-	Pad  [4]uint8
+	Peer [2]uint64
 }
 
 type programsSent struct {
@@ -107,30 +117,34 @@ type programsSent struct {
 			Source      [6]uint8
 			Type        uint16
 		}
-		Dscp       uint8
+		V6         uint8
 		Translated uint8
+		Class      uint32
+		Pad        [4]uint8
 	}
 	Uplink   uint32
 	Mark     uint32
 	Priority uint32
 	Sum      uint32
-	Header   [64]uint8
+	Header   [84]uint8
+	Pad      [4]uint8
 }
 
 type programsSubnet struct {
 	_       structs.HostLayout
 	Bits    uint32
-	Address uint32
+	Address [16]uint8
 }
 
 type programsTuple struct {
 	_               structs.HostLayout
-	Source          uint32
-	Destination     uint32
+	Source          [2]uint64
+	Destination     [2]uint64
 	SourcePort      uint16
 	DestinationPort uint16
 	Protocol        uint8
-	Pad             [3]uint8
+	Version         uint8
+	Pad             [2]uint8
 }
 
 // Names of all BPF objects in the ELF.

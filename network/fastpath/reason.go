@@ -6,6 +6,7 @@ type Reason uint32
 // Of these, packets are counted. See enum reason in bpf/fastpath.c.
 const (
 	Sent                 = Reason(programsReasonSENT)
+	SentSegments         = Reason(programsReasonSENT_SEGMENTS)
 	Received             = Reason(programsReasonRECEIVED)
 	ReceivedDecapsulated = Reason(programsReasonRECEIVED_DECAPSULATED)
 	Stopped              = Reason(programsReasonSTOPPED)
@@ -37,7 +38,7 @@ const (
 // String is the reason's name.
 func (r Reason) String() string {
 	names := [reasons]string{
-		Sent: "sent", Received: "received", ReceivedDecapsulated: "received_decapsulated",
+		Sent: "sent", SentSegments: "sent_segments", Received: "received", ReceivedDecapsulated: "received_decapsulated",
 		Stopped: "stopped", NotPlain: "not_plain", TTL: "ttl", TooLong: "too_long", BeginEnd: "begin_end",
 		Congestion: "congestion", Segments: "segments", Unknown: "unknown", Expired: "expired", Flushed: "flushed",
 		OtherPort: "other_port", OtherPeer: "other_peer", OtherFrame: "other_frame", NoRoom: "no_room",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math/bits"
 	"net/netip"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 type rig struct {
 	testing.TB
 	*Path
-	config Config
+	underlays [2]Config // IPv4, IPv6
 }
 
 const loopback = 1 // ifindex, in every namespace
@@ -31,11 +32,14 @@ func newRig(t testing.TB) *rig {
 			t.Error(err)
 		}
 	})
-	r := &rig{TB: t, Path: p, config: Config{
-		Local: netip.MustParseAddr("192.0.2.1"), Port: 8472, VNI: 0x123456, Device: 7, MTU: 1450,
+	r := &rig{TB: t, Path: p, underlays: [2]Config{{
+		Local: ipv4.node(1), Port: 8472, VNI: 0x123456, Device: 7, MTU: 1450,
 		MAC: [6]byte{2, 1, 1, 1, 1, 1}, Life: time.Hour,
-	}}
-	r.must(p.Configure(r.config))
+	}, {
+		Local: ipv6.node(1), Port: 8472, VNI: 0x654321, Device: 8, MTU: 1430,
+		MAC: [6]byte{2, 6, 6, 6, 6, 6}, Life: time.Hour,
+	}}}
+	r.must(p.Configure(r.underlays[:]...))
 	r.must(p.Beat(time.Hour))
 	return r
 }
@@ -77,18 +81,18 @@ func (r *rig) counters() Counters {
 	return c
 }
 
-// The headers that entries of the rig carry.
-func (r *rig) header() []byte {
+// header is what entries of the rig carry, for a frame.
+func (r *rig) header(underlay Config, frame []byte) []byte {
 	o := outer{
-		source: [6]byte{2, 2, 2, 2, 2, 2}, destination: [6]byte{2, 3, 3, 3, 3, 3}, tos: 0x20, vni: r.config.VNI,
-		from: r.config.Local, to: netip.MustParseAddr("192.0.2.2"),
+		source: [6]byte{2, 2, 2, 2, 2, 2}, destination: [6]byte{2, 3, 3, 3, 3, 3}, tos: 0x20, vni: underlay.VNI,
+		from: underlay.Local, to: peerOf(underlay),
 	}
-	inner := append(append([]byte{2, 4, 4, 4, 4, 4}, r.config.MAC[:]...), 8, 0)
+	inner := append(append([]byte{2, 4, 4, 4, 4, 4}, underlay.MAC[:]...), frame[12:14]...)
 	return o.bytes(inner)
 }
 
-// peer is whom the rig's packets come from.
-var peerAddress = netip.MustParseAddr("192.0.2.2")
+// peerOf is whom the rig's packets come from.
+func peerOf(underlay Config) netip.Addr { return underlay.Local.Next() }
 
 // onesComplement adds up 32-bit words.
 func onesComplement(words ...uint32) (sum uint32) {
@@ -100,101 +104,168 @@ func onesComplement(words ...uint32) (sum uint32) {
 }
 
 // tupleOf reads addresses and ports at an offset, wherever a program would.
-func tupleOf(frame []byte, at int) (t programsTuple, ok bool) {
-	if len(frame) < at+24 {
+func tupleOf(frame []byte) (t programsTuple, ok bool) {
+	ip := frame[14:]
+	var ports []byte
+	switch {
+	case frame[12] == 0x08 && len(ip) >= 24:
+		source, _ := netip.AddrFromSlice(ip[12:16])
+		destination, _ := netip.AddrFromSlice(ip[16:20])
+		t = programsTuple{Source: wire(source), Destination: wire(destination), Protocol: ip[9], Version: 4}
+		ports = ip[20:]
+	case frame[12] == 0x86 && len(ip) >= 44:
+		t = programsTuple{
+			Source:      wire(netip.AddrFrom16([16]byte(ip[8:]))),
+			Destination: wire(netip.AddrFrom16([16]byte(ip[24:]))), Protocol: ip[6], Version: 6,
+		}
+		ports = ip[40:]
+	default:
 		return t, false
 	}
-	t.Source, t.Destination = binary.NativeEndian.Uint32(frame[at+12:]), binary.NativeEndian.Uint32(frame[at+16:])
-	t.SourcePort = binary.NativeEndian.Uint16(frame[at+20:])
-	t.DestinationPort = binary.NativeEndian.Uint16(frame[at+22:])
-	t.Protocol = frame[at+9]
+	t.SourcePort, t.DestinationPort = binary.NativeEndian.Uint16(ports), binary.NativeEndian.Uint16(ports[2:])
 	return t, true
 }
 
+// keyOf is the key under which a tuple's entry is.
+func keyOf(t programsTuple) programsKey {
+	digest := func(a [2]uint64) uint32 {
+		return uint32(bits.ReverseBytes64(a[0])*0x9e3779b97f4a7c15>>32) ^ uint32(a[1]>>32) ^ uint32(a[1])
+	}
+	rest := uint64(t.SourcePort) | uint64(t.DestinationPort)<<16 | uint64(t.Protocol)<<32 | uint64(t.Version)<<40
+	return programsKey{Source: digest(t.Source), Destination: digest(t.Destination), Rest: rest}
+}
+
+// words are those of both addresses.
+func (t programsTuple) words() (words [8]uint32) {
+	for i, w := range append(t.Source[:], t.Destination[:]...) {
+		words[2*i], words[2*i+1] = uint32(w), uint32(w>>32)
+	}
+	return words
+}
+
 // learn makes both entries for a connection, as the programs do.
-func (r *rig) learn(before, after programsTuple, dscp byte, frame []byte) {
+func (r *rig) learn(underlay Config, before, after programsTuple, class uint32, frame []byte) {
 	r.Helper()
 	var sent programsSent
 	now, err := monotonic()
 	r.must(err)
 	of := &sent.Of
-	of.Before, of.After, of.Until, of.Generation = before, after, now+uint64(time.Hour), r.control.Generation
-	of.Port, of.Dscp = loopback, dscp
+	of.Before, of.After, of.Until, of.Generation = before, after, now+uint64(time.Hour), r.control[0].Generation
+	of.Port, of.Class = loopback, class
+	if underlay.Local.Is6() {
+		of.V6 = 1
+	}
 	if before != after {
 		of.Translated = 1
 	}
-	of.AddressSum = onesComplement(after.Source, ^before.Source, after.Destination, ^before.Destination)
+	from, to := before.words(), after.words()
+	for i := range from {
+		of.AddressSum = onesComplement(of.AddressSum, to[i], ^from[i])
+	}
 	of.PortSum = uint32(after.SourcePort) + uint32(^before.SourcePort) +
 		uint32(after.DestinationPort) + uint32(^before.DestinationPort)
 	copy(of.Frame.Destination[:], frame)
 	copy(of.Frame.Source[:], frame[6:])
-	of.Frame.Type = asWire16(0x0800)
+	of.Frame.Type = binary.NativeEndian.Uint16(frame[12:])
 	var received programsReceived
-	received.Of, received.Peer = sent.Of, wire32(peerAddress)
+	received.Of, received.Peer = sent.Of, wire(peerOf(underlay))
 
-	h := r.header()
-	clear(h[16:20]) // total length, identification
-	clear(h[24:26]) // checksum
+	h := r.header(underlay, frame)
+	summed := h[14:34]
+	if underlay.Local.Is6() {
+		clear(h[18:20]) // payload length
+		clear(h[58:62]) // UDP length, checksum
+		summed = h[22:]
+		sent.Sum = uint32(asWire16(17))
+	} else {
+		clear(h[16:20]) // total length, identification
+		clear(h[24:26]) // checksum
+	}
 	copy(sent.Header[:], h)
 	sent.Uplink = loopback
-	for i := 14; i < 34; i += 2 {
-		sent.Sum += uint32(binary.NativeEndian.Uint16(h[i:]))
+	for i := 0; i < len(summed); i += 2 {
+		sent.Sum += uint32(binary.NativeEndian.Uint16(summed[i:]))
 	}
-	r.must(r.objects.Sent.Put(before, sent))
-	r.must(r.objects.Received.Put(before, received))
+	r.must(r.objects.Sent.Put(keyOf(before), sent))
+	r.must(r.objects.Received.Put(keyOf(before), received))
 }
 
 func (r *rig) unlearn(key programsTuple) {
 	r.Helper()
 	for _, m := range []*ebpf.Map{r.objects.Sent, r.objects.Received} {
-		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := m.Delete(keyOf(key)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			r.Fatal(err)
 		}
 	}
 }
 
-// parse, judge and forwarded say what the programs do with a packet of a known connection. parse says why an IPv4
-// packet is slow.
-func parse(ip []byte, mtu int) (why Reason, ends bool) {
-	if len(ip) < 28 || ip[0] != 0x45 || int(binary.BigEndian.Uint16(ip[2:])) != len(ip) ||
-		binary.BigEndian.Uint16(ip[6:])&0xbfff != 0 {
-		return NotPlain, false
-	}
-	l4 := ip[20:]
-	switch ip[9] {
-	case 17:
-		if int(binary.BigEndian.Uint16(l4[4:])) != len(l4) {
-			return NotPlain, false
-		}
-	case 6:
-		if len(l4) < 20 || l4[12]>>4 < 5 || int(l4[12]>>4)*4 > len(l4) {
-			return NotPlain, false
-		}
-		ends = l4[13]&7 != 0
-		if !ends && l4[13]&0x10 == 0 {
-			return NotPlain, false
-		}
-	default:
-		return NotPlain, false
-	}
-	if len(ip) > mtu {
-		return TooLong, false
-	}
-	return Reason(reasons), ends
+// parsed is what the programs read of a packet.
+type parsed struct {
+	why         Reason // it is slow; reasons: nothing is against the fast path
+	ends        bool
+	unprotected bool // UDP without a checksum
+	ttl         byte
+	class       uint32
 }
 
-// judge is the rest of what decides, if the entry's DSCP is that of the packet or 0.
-func judge(ip []byte, mtu int, dscp byte, fast Reason) Reason {
-	why, ends := parse(ip, mtu)
+// parse, judge and forwarded say what the programs do with a packet of a known connection.
+func parse(ip []byte, v6 bool) (p parsed) {
+	p.why = NotPlain
+	var l4 []byte
+	var protocol byte
 	switch {
-	case int(why) < reasons:
-		return why
-	case ends:
+	case v6:
+		if len(ip) < 48 || ip[0]>>4 != 6 || int(binary.BigEndian.Uint16(ip[4:])) != len(ip)-40 {
+			return p
+		}
+		protocol, p.ttl, p.class, l4 = ip[6], ip[7], binary.BigEndian.Uint32(ip)&0xfffffff, ip[40:]
+	case len(ip) < 28 || ip[0] != 0x45 || int(binary.BigEndian.Uint16(ip[2:])) != len(ip) ||
+		binary.BigEndian.Uint16(ip[6:])&0xbfff != 0:
+		return p
+	default:
+		protocol, p.ttl, p.class, l4 = ip[9], ip[8], uint32(ip[1])<<20, ip[20:]
+	}
+	switch protocol {
+	case 17:
+		if int(binary.BigEndian.Uint16(l4[4:])) != len(l4) {
+			return p
+		}
+		p.unprotected = l4[6] == 0 && l4[7] == 0
+	case 6:
+		if len(l4) < 20 || l4[12]>>4 < 5 || int(l4[12]>>4)*4 > len(l4) {
+			return p
+		}
+		p.ends = l4[13]&7 != 0
+		if !p.ends && l4[13]&0x10 == 0 {
+			return p
+		}
+	default:
+		return p
+	}
+	p.why = Reason(reasons)
+	return p
+}
+
+const ecnBits = 3 << 20 // in a class
+
+// judge is the rest of what decides, by the entry's class.
+func judge(ip []byte, v6 bool, underlay Config, class uint32, fast Reason) Reason {
+	p := parse(ip, v6)
+	switch {
+	case int(p.why) < reasons:
+		return p.why
+	case fast == Received && underlay.Local.Is6() && (p.unprotected || !consistent(ip)):
+		return NotPlain
+	case p.ends:
 		return BeginEnd
-	case ip[8] <= 1:
+	case p.ttl <= 1:
 		return TTL
-	case ip[1]&^3 != dscp:
+	case p.class&^ecnBits != class:
 		return OtherFrame
+	case len(ip) > underlay.MTU:
+		return TooLong
+	case fast == Sent && underlay.Local.Is6() && p.unprotected:
+		return NotPlain
 	}
 	return fast
 }
@@ -202,6 +273,10 @@ func judge(ip []byte, mtu int, dscp byte, fast Reason) Reason {
 // forwarded is the packet as a router hands it on, without translation.
 func forwarded(ip []byte) []byte {
 	b := bytes.Clone(ip)
+	if b[0]>>4 == 6 {
+		b[7]--
+		return b
+	}
 	b[8]--
 	sum := uint32(binary.BigEndian.Uint16(b[10:])) + 0x100
 	if sum >= 0xffff { // ip_decrease_ttl

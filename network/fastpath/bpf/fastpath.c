@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * A fast path for packets between pods on two nodes, over VXLAN on IPv4.
+ * A fast path for packets between pods on two nodes, over VXLAN. Packets and underlay may each be IPv4 or IPv6.
  *
- *   pod ── eth0 ═ veth ──▶ from_pod ─────── 50 bytes on ──────▶ uplink                    sending node
+ *   pod ── eth0 ═ veth ──▶ from_pod ────── headers on ────────▶ uplink                    sending node
  *                   │                                             ▲
  *                   └▶ bridge, routing, netfilter, VXLAN device ──┴─ learn_sent
  *
- *   uplink ─▶ from_wire ─────────── 50 bytes off ─────────────▶ veth ═ eth0 ── pod        receiving node
+ *   uplink ─▶ from_wire ─────────── headers off ──────────────▶ veth ═ eth0 ── pod        receiving node
  *                   │                                             ▲
  *                   └▶ UDP, VXLAN device, netfilter, bridge ──────┴─ learn_received
  *                             └▶ from_device
@@ -17,6 +17,11 @@
  * another port never gets there. What they store for sending is the packet's own header, so whatever the kernel put
  * there (addresses, TTL, DF, source port) is what fast packets carry.
  *
+ * Over IPv6 the outer UDP header has a checksum. No program can have the kernel compute it for a packet of several
+ * segments: SKB_GSO_UDP_TUNNEL_CSUM is not to be had from bpf_skb_adjust_room (net/core/filter.c). So from_pod gives
+ * such packets to the VXLAN device, past the bridge, routing and netfilter. For all others the outer checksum follows
+ * from the headers, because the packet in it has a checksum of its own (see covered).
+ *
  * Only packets of established connections are fast, only plain ones, and only while the daemon is alive. Everything
  * else, and everything that is in any doubt, takes the slow path. The programs drop nothing.
  */
@@ -25,21 +30,29 @@
 /* For so many lives of an entry it is known behind which port a pod is. */
 #define PORT_LIVES 30
 
-#define FAST 0x73656c76 /* marks a fast packet for learn_sent, which it meets at the uplink: nothing to learn from it */
+/* Marks a fast packet, in tc_index, for learn_sent, which it meets at the uplink: nothing to learn from it. The VXLAN
+ * device keeps that field (skb_scrub_packet in net/core/skbuff.c). */
+#define FAST 0x5e1f
 
-/* The headers around a packet in VXLAN. */
-#define OUTER (sizeof(struct ethernet) + sizeof(struct ipv4) + sizeof(struct udp) + sizeof(struct vxlan))
-#define HEADER (OUTER + sizeof(struct ethernet))
-#define ROOM (HEADER - sizeof(struct ethernet)) /* by how much a packet grows */
+/* The headers around a packet in VXLAN, on an underlay of IPv4 or IPv6. */
+#define IP(v6) ((v6) ? sizeof(struct ipv6) : sizeof(struct ipv4))
+#define OUTER(v6) (sizeof(struct ethernet) + IP(v6) + sizeof(struct udp) + sizeof(struct vxlan))
+#define HEADER(v6) (OUTER(v6) + sizeof(struct ethernet))
+#define ROOM(v6) (HEADER(v6) - sizeof(struct ethernet)) /* by how much a packet grows */
 
-/* What became of packets. from_pod counts each IPv4 packet of a pod once, from_wire each packet of the overlay that
+/* IPv4 addresses are kept as IPv6 has them, mapped (RFC 4291, section 2.5.5.2). */
+#define MAPPED(ipv4) ((__u64)(ipv4) << 32 | 0xffff0000)
+#define UNMAPPED(address) ((__be32)((address)[1] >> 32))
+
+/* What became of packets. from_pod counts each IP packet of a pod once, from_wire each packet of the overlay that
  * arrives. The same packet may be counted again by from_device, and by the program that learns from it. */
 enum reason {
 	SENT,                    /* fast, to another node */
+	SENT_SEGMENTS,           /* fast as far as the VXLAN device: several segments in one, over IPv6 */
 	RECEIVED,                /* fast, from another node */
 	RECEIVED_DECAPSULATED,   /* fast, behind the VXLAN device */
 	STOPPED,                 /* slow: no sign of life from the daemon */
-	NOT_PLAIN,               /* slow: not TCP or UDP on IPv4, or a fragment, with options, a VLAN tag or a wrong length */
+	NOT_PLAIN,               /* slow: no plain TCP or UDP: a fragment, with options, a VLAN tag, a wrong length or checksum */
 	TTL,                     /* slow: it is about to expire */
 	TOO_LONG,                /* slow: longer than the overlay's MTU */
 	BEGIN_END,               /* slow: TCP with SYN, FIN or RST */
@@ -50,7 +63,7 @@ enum reason {
 	FLUSHED,                 /* slow: it was learned before the last flush */
 	OTHER_PORT,              /* slow: sent by another port than the pod's */
 	OTHER_PEER,              /* slow: sent by another node than the one that has the sender's subnet */
-	OTHER_FRAME,             /* slow: other MAC addresses, or another DSCP, than was learned */
+	OTHER_FRAME,             /* slow: other MAC addresses, DSCP or flow label than was learned */
 	NO_ROOM,                 /* slow: the kernel has no room for the headers */
 	LEARNED_SENT,
 	LEARNED_RECEIVED,
@@ -69,26 +82,39 @@ struct control {
 	__u32 device;	      /* ifindex of the VXLAN device */
 	__u32 mtu;	      /* of the overlay */
 	__u32 established_ms; /* conntrack's timeout of an established TCP connection; 0: leave it */
-	__be32 local;	      /* this node's address on the underlay */
+	__u64 local[2];	      /* this node's address on the underlay */
 	__be32 vni;	      /* as in the header */
 	__be16 port;
 	__u8 mac[6]; /* of the VXLAN device */
+	__u8 v6;     /* the underlay is IPv6: its own key */
 	__u8 direct; /* several segments in one are fast from the uplink on, not only behind the VXLAN device */
-	__u8 pad[7];
+	__u8 pad[2];
 };
 
 struct tuple {
-	__be32 source;
-	__be32 destination;
+	__u64 source[2];
+	__u64 destination[2];
 	__be16 source_port;
 	__be16 destination_port;
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 version;
+	__u8 pad[2];
+};
+
+/*
+ * The key of an entry: to look up 16 bytes takes less time than to look up 40. The addresses are those of IPv4 but for
+ * the order of bits, or digests of those of IPv6. Connections with the same key take it from each other: an entry is
+ * used only if it has the whole tuple.
+ */
+struct key {
+	__u32 source;
+	__u32 destination;
+	__u64 rest;
 };
 
 /* What both kinds of entries have. */
 struct entry {
-	struct tuple before;	/* its own key */
+	struct tuple before;	/* with which it is looked up */
 	__u64 until;		/* CLOCK_MONOTONIC, ns */
 	__u32 generation;
 	__u32 port;		/* ifindex of the pod's port */
@@ -96,8 +122,10 @@ struct entry {
 	__u32 address_sum;	/* the differences that these make to checksums */
 	__u32 port_sum;
 	struct ethernet frame;	/* between pod and port: as the pod sends or gets it */
-	__u8 dscp;		/* of the packet that was learned from */
-	__u8 translated;	/* after is not the key */
+	__u8 v6;		/* of the underlay */
+	__u8 translated;	/* after is not before */
+	__u32 class;		/* of the packet that was learned from, see struct packet */
+	__u8 pad[4];
 };
 
 struct sent {
@@ -105,30 +133,31 @@ struct sent {
 	__u32 uplink; /* ifindex */
 	__u32 mark;
 	__u32 priority;
-	__u32 sum; /* of the outer IP header, without what differs for each packet */
-	__u8 header[HEADER];
+	__u32 sum; /* of what the checksum in the outer headers covers, without what differs for each packet */
+	__u8 header[HEADER(1)]; /* of this, as many bytes as there are */
+	__u8 pad[4];
 };
 
 struct received {
 	struct entry of;
-	__be32 peer;
-	__u8 pad[4];
+	__u64 peer[2];
 };
 
 struct subnet {
-	__u32 bits;
-	__be32 address;
+	__u32 bits; /* of a mapped address for IPv4 */
+	__u8 address[16];
 };
 
 struct peer {
-	__be32 address;
+	__u64 address[2];
 	__u8 mac[6];
 	__u8 pad[2];
 };
 
+/* By the underlay: IPv4, IPv6. */
 struct {
 	NUMBER(type, MAP_ARRAY);
-	NUMBER(max_entries, 1);
+	NUMBER(max_entries, 2);
 	TYPE(key, __u32);
 	TYPE(value, struct control);
 } control SEC(".maps");
@@ -154,7 +183,7 @@ struct {
 struct {
 	NUMBER(type, MAP_LRU_HASH);
 	NUMBER(max_entries, 65536);
-	TYPE(key, struct tuple);
+	TYPE(key, struct key);
 	TYPE(value, struct sent);
 } sent SEC(".maps");
 
@@ -162,7 +191,7 @@ struct {
 struct {
 	NUMBER(type, MAP_LRU_HASH);
 	NUMBER(max_entries, 65536);
-	TYPE(key, struct tuple);
+	TYPE(key, struct key);
 	TYPE(value, struct received);
 } received SEC(".maps");
 
@@ -196,11 +225,19 @@ inline_always int slow(enum reason why)
 	return TCX_NEXT;
 }
 
-inline_always struct control *settings(void)
+inline_always struct control *settings(__u32 v6)
 {
-	__u32 key = 0;
+	return bpf_map_lookup_elem(&control, &v6);
+}
 
-	return bpf_map_lookup_elem(&control, &key);
+/* The settings of the underlay under a VXLAN device. */
+inline_always struct control *settings_of(__u32 device)
+{
+	struct control *ipv4 = settings(0), *ipv6 = settings(1);
+
+	if (ipv4 && device && ipv4->device == device)
+		return ipv4;
+	return ipv6 && device && ipv6->device == device ? ipv6 : 0;
 }
 
 inline_always int alive(__u64 now)
@@ -224,15 +261,15 @@ inline_always __u16 fold(__u32 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-/* Adds up an IPv4 header without options. */
-inline_always __u32 header_sum(const struct ipv4 *ip)
+/* Adds up a header, or a part of it. */
+inline_always __u32 words_sum(const void *from, const int words)
 {
-	const __u16 *words = (const void *)ip;
+	const __u16 *word = from;
 	__u32 sum = 0;
 
 #pragma unroll
-	for (int i = 0; i < 10; i++)
-		sum += words[i];
+	for (int i = 0; i < words; i++)
+		sum += word[i];
 	return sum;
 }
 
@@ -246,115 +283,211 @@ inline_always int same_frame(const struct ethernet *a, const struct ethernet *b)
 	return *(const __u64 *)a == *(const __u64 *)b && *((const __u32 *)a + 2) == *((const __u32 *)b + 2);
 }
 
+inline_always int same_address(const __u64 *a, const __u64 *b)
+{
+	return a[0] == b[0] && a[1] == b[1];
+}
+
 inline_always int same_tuple(const struct tuple *a, const struct tuple *b)
 {
-	return *(const __u64 *)a == *(const __u64 *)b && *((const __u64 *)a + 1) == *((const __u64 *)b + 1);
+	return same_address(a->source, b->source) && same_address(a->destination, b->destination) &&
+	       *(const __u64 *)&a->source_port == *(const __u64 *)&b->source_port;
+}
+
+inline_always __u32 digest(const __u64 *address)
+{
+	return (__builtin_bswap64(address[0]) * 0x9e3779b97f4a7c15 >> 32) ^ (address[1] >> 32) ^ (__u32)address[1];
+}
+
+inline_always struct key key_of(const struct tuple *t)
+{
+	struct key k = {digest(t->source), digest(t->destination), *(const __u64 *)&t->source_port};
+
+	return k;
 }
 
 /* Has the first n bytes where programs can read them, or as many as there are. */
 inline_always void have(struct __sk_buff *skb, __u32 n)
 {
+	if (n > skb->len)
+		n = skb->len;
 	if ((void *)(long)skb->data + n > (void *)(long)skb->data_end)
-		bpf_skb_pull_data(skb, skb->len < n ? skb->len : n);
+		bpf_skb_pull_data(skb, n);
+	barrier(); /* else the compiler keeps skb->data as a number, of which the verifier knows nothing */
+}
+
+/* The same for the headers of the packet at an offset. No more than these: a sender's payload is not in one piece with
+ * them, and to move it takes time. */
+inline_always void have_packet(struct __sk_buff *skb, const __u32 at)
+{
+	struct ethernet *frame;
+
+	have(skb, at + sizeof(struct ipv4) + sizeof(struct tcp));
+	frame = (void *)(long)skb->data + at - sizeof(*frame);
+	if ((void *)(frame + 1) <= (void *)(long)skb->data_end && unlikely(frame->type == htons(ETH_P_IPV6)))
+		have(skb, at + sizeof(struct ipv6) + sizeof(struct tcp));
 }
 
 struct packet {
-	struct tuple key;
-	__u8 tos;
+	struct tuple tuple;
+	__u32 class;   /* DSCP, ECN and flow label, each where IPv6 has it */
+	__u32 longest; /* segment, with its IP header */
+	__u32 length;  /* behind the IP header */
 	__u8 ttl;
 	__u8 begin_end;
+	__u8 unprotected; /* UDP without a checksum */
 };
+
+#define ECN(class) ((class) >> 20 & ECN_MASK)
+#define WITHOUT_ECN(class) ((class) & ~(ECN_MASK << 20))
 
 #define PLAIN REASONS /* no reason against the fast path */
 
-/* Reads the IPv4 packet at an offset. It has to fill the frame to the last byte. */
-inline_always int parse(struct __sk_buff *skb, const __u32 at, __u32 mtu, struct packet *p)
+/* Reads the packet at an offset, behind its Ethernet header. It has to fill the frame to the last byte. */
+inline_always int parse(struct __sk_buff *skb, const __u32 at, struct packet *p)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethernet *frame = data + at - sizeof(*frame);
 	struct ipv4 *ip = data + at;
-	struct udp *udp = (void *)(ip + 1);
-	__u32 longest, total, header;
+	struct ipv6 *ip6 = data + at;
+	struct udp *udp;
+	__u32 header;
 
-	if ((void *)(udp + 1) > end)
+	if ((void *)(ip + 1) + sizeof(*udp) > end)
 		return NOT_PLAIN;
-	total = ntohs(ip->total);
-	if (ip->version_length != 0x45 || (ip->fragment & ~htons(IP_DF)) || at + total != skb->len)
-		return NOT_PLAIN;
-	p->key.source = ip->source;
-	p->key.destination = ip->destination;
-	p->key.source_port = udp->source;
-	p->key.destination_port = udp->destination;
-	p->key.protocol = ip->protocol;
-	p->key.pad[0] = p->key.pad[1] = p->key.pad[2] = 0;
-	p->tos = ip->tos;
-	p->ttl = ip->ttl;
-	p->begin_end = 0;
-	if (ip->protocol == IPPROTO_UDP) {
-		if (ntohs(udp->length) + sizeof(*ip) != total)
+	if (likely(frame->type == htons(ETH_P_IP))) {
+		if (ip->version_length != 0x45 || (ip->fragment & ~htons(IP_DF)) || at + ntohs(ip->total) != skb->len)
 			return NOT_PLAIN;
-		header = sizeof(*ip) + sizeof(*udp);
-	} else if (ip->protocol == IPPROTO_TCP) {
+		p->tuple.source[0] = p->tuple.destination[0] = 0;
+		p->tuple.source[1] = MAPPED(ip->source);
+		p->tuple.destination[1] = MAPPED(ip->destination);
+		p->tuple.protocol = ip->protocol;
+		p->tuple.version = 4;
+		p->class = ip->tos << 20;
+		p->ttl = ip->ttl;
+		udp = (void *)(ip + 1);
+	} else if (frame->type == htons(ETH_P_IPV6)) {
+		if ((void *)(ip6 + 1) + sizeof(*udp) > end || (ip6->flow & htonl(0xf0000000)) != htonl(0x60000000) ||
+		    at + sizeof(*ip6) + ntohs(ip6->length) != skb->len)
+			return NOT_PLAIN;
+		copy(p->tuple.source, ip6->source, 2 * sizeof(ip6->source));
+		p->tuple.protocol = ip6->next;
+		p->tuple.version = 6;
+		p->class = htonl(ip6->flow) & 0xfffffff;
+		p->ttl = ip6->hop_limit;
+		udp = (void *)(ip6 + 1);
+	} else {
+		return NOT_PLAIN;
+	}
+	p->tuple.source_port = udp->source;
+	p->tuple.destination_port = udp->destination;
+	p->tuple.pad[0] = p->tuple.pad[1] = 0;
+	p->length = skb->len - ((void *)udp - data);
+	p->begin_end = p->unprotected = 0;
+	if (p->tuple.protocol == IPPROTO_UDP) {
+		if (ntohs(udp->length) != p->length)
+			return NOT_PLAIN;
+		p->unprotected = udp->sum == 0;
+		header = sizeof(*udp);
+	} else if (p->tuple.protocol == IPPROTO_TCP) {
 		struct tcp *tcp = (void *)udp;
 
 		if ((void *)(tcp + 1) > end)
 			return NOT_PLAIN;
 		header = (tcp->length >> 4) * 4;
-		if (header < sizeof(*tcp) || sizeof(*ip) + header > total)
+		if (header < sizeof(*tcp) || header > p->length)
 			return NOT_PLAIN;
-		header += sizeof(*ip);
 		p->begin_end = tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST);
 		if (!p->begin_end && !(tcp->flags & TCP_ACK))
 			return NOT_PLAIN;
 	} else {
 		return NOT_PLAIN;
 	}
-	longest = skb->gso_size ? header + skb->gso_size : total;
-	if (longest > mtu)
-		return TOO_LONG;
+	p->longest = IP(p->tuple.version == 6) + (skb->gso_size ? header + skb->gso_size : p->length);
 	return PLAIN;
 }
 
-/* Reads the headers in front of a packet that is ours by all of them: from this node or to it. */
-inline_always int parse_outer(struct __sk_buff *skb, const struct control *c)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct ethernet *ethernet = data;
-	struct ipv4 *ip = (void *)(ethernet + 1);
-	struct udp *udp = (void *)(ip + 1);
-	struct vxlan *vxlan = (void *)(udp + 1);
-	struct ethernet *inner = (void *)(vxlan + 1);
+/* The headers around a packet. */
+struct outer {
+	struct ethernet *ethernet;
+	struct ipv4 *ip;
+	struct ipv6 *ip6;
+	struct udp *udp;
+	struct vxlan *vxlan;
+	struct ethernet *inner;
+};
 
-	return (void *)(inner + 1) <= end && skb->protocol == htons(ETH_P_IP) && !skb->vlan_present &&
-	       ethernet->type == htons(ETH_P_IP) && ip->version_length == 0x45 && ip->protocol == IPPROTO_UDP &&
-	       udp->destination == c->port && vxlan->flags == htonl(VXLAN_HAS_VNI) && vxlan->vni == c->vni;
+/* Returns 0 if there are fewer bytes. */
+inline_always int outer_of(struct __sk_buff *skb, const int v6, struct outer *o)
+{
+	o->ethernet = (void *)(long)skb->data;
+	o->ip = (void *)(o->ethernet + 1);
+	o->ip6 = (void *)(o->ethernet + 1);
+	o->udp = (void *)(o->ethernet + 1) + IP(v6);
+	o->vxlan = (void *)(o->udp + 1);
+	o->inner = (void *)(o->vxlan + 1);
+	return (void *)(o->inner + 1) <= (void *)(long)skb->data_end;
 }
 
-/* The lengths and checksums of these headers, and what else the kernel checks. A UDP checksum is the slow path's to
- * verify: RFC 7348 wants none, and the kernel sends none. */
-inline_always int plain_outer(struct __sk_buff *skb)
+/* Whether a packet is ours by all of these headers: from this node or to it. */
+inline_always int is_overlay(const struct outer *o, const struct control *c, const int v6)
 {
-	struct ethernet *ethernet = (void *)(long)skb->data;
-	struct ipv4 *ip = (void *)(ethernet + 1);
-	struct udp *udp = (void *)(ip + 1);
-	struct vxlan *vxlan = (void *)(udp + 1);
-	struct ethernet *inner = (void *)(vxlan + 1);
-
-	if ((void *)(inner + 1) > (void *)(long)skb->data_end)
+	if (v6 ? (o->ip6->flow & htonl(0xf0000000)) != htonl(0x60000000) || o->ip6->next != IPPROTO_UDP
+	       : o->ip->version_length != 0x45 || o->ip->protocol != IPPROTO_UDP)
 		return 0;
-	return sizeof(*ethernet) + ntohs(ip->total) == skb->len && ntohs(udp->length) + sizeof(*ip) == ntohs(ip->total) &&
-	       !(ip->fragment & ~htons(IP_DF)) && udp->sum == 0 && fold(header_sum(ip)) == 0xffff &&
-	       inner->type == htons(ETH_P_IP);
+	return o->ethernet->type == htons(v6 ? ETH_P_IPV6 : ETH_P_IP) && o->udp->destination == c->port &&
+	       o->vxlan->flags == htonl(VXLAN_HAS_VNI) && o->vxlan->vni == c->vni;
+}
+
+inline_always int is_between(const struct outer *o, const int v6, const __u64 *source, const __u64 *destination)
+{
+	if (v6)
+		return same_address(o->ip6->source, source) && same_address(o->ip6->destination, destination);
+	return MAPPED(o->ip->source) == source[1] && MAPPED(o->ip->destination) == destination[1] &&
+	       !(source[0] | destination[0]);
+}
+
+/* The lengths of these headers, and what else the kernel checks. Over IPv4 a UDP checksum is the slow path's to verify:
+ * RFC 7348 wants none, and the kernel sends none. Over IPv6 there has to be one. */
+inline_always int plain_outer(struct __sk_buff *skb, const struct outer *o, const int v6)
+{
+	__u32 length = skb->len - sizeof(*o->ethernet) - IP(v6);
+
+	if (ntohs(o->udp->length) != length || !o->udp->sum != !v6)
+		return 0;
+	if (v6)
+		return ntohs(o->ip6->length) == length;
+	return ntohs(o->ip->total) == sizeof(*o->ip) + length && !(o->ip->fragment & ~htons(IP_DF)) &&
+	       fold(words_sum(o->ip, sizeof(*o->ip) / 2)) == 0xffff;
 }
 
 /*
- * Has a copy of an entry, and whether it is the whole one: the kernel may give the memory of an entry to another
- * connection while a program reads it (LRU maps are preallocated, kernel/bpf/hashtab.c). The key is written first.
+ * What a packet adds to a checksum that covers all of it, if its own are right, or will be once an interface has
+ * computed them: its TCP or UDP part makes up for its pseudo header, and its IPv4 header adds up to nothing.
  */
-#define read_entry(to, entry, key)                           \
-	({                                                   \
-		copy(to, entry, sizeof(*(to)));              \
-		barrier();                                   \
-		same_tuple(&(entry)->of.before, key);        \
+inline_always __u32 covered(const struct packet *p, const struct tuple *t, __u8 ttl)
+{
+	__u16 protocol = htons(t->protocol);
+
+	if (t->version == 6) /* what is in the header and not in the pseudo header */
+		return add(htonl(0x60000000 | p->class), htons(t->protocol << 8 | ttl) + (__u16)~protocol);
+	return ~add(add(UNMAPPED(t->source), UNMAPPED(t->destination)), htons(p->length) + protocol);
+}
+
+/* The part of the outer headers that their UDP checksum covers over IPv6: from the addresses on. The length is covered
+ * twice, and the protocol once. */
+#define COVERED_FROM (sizeof(struct ethernet) + __builtin_offsetof(struct ipv6, source))
+#define covered_sum(header) (words_sum((header) + COVERED_FROM, (HEADER(1) - COVERED_FROM) / 2) + htons(IPPROTO_UDP))
+
+/*
+ * Has a copy of an entry but for its tuple, and whether it is that of a tuple: the kernel may give the memory of an entry to another
+ * connection while a program reads it (LRU maps are preallocated, kernel/bpf/hashtab.c). The tuple is written first.
+ */
+#define read_entry(to, entry, tuple)                                                            \
+	({                                                                                      \
+		copy(&(to)->of.until, &(entry)->of.until, sizeof(*(to)) - sizeof((to)->of.before)); \
+		barrier();                                                                      \
+		same_tuple(&(entry)->of.before, tuple);                                         \
 	})
 
 /* Whether an entry is still in force. */
@@ -364,40 +497,123 @@ inline_always int check(const struct entry *e, const struct control *c, const st
 		return FLUSHED;
 	if (now >= e->until)
 		return EXPIRED;
-	if ((p->tos & ~ECN_MASK) != e->dscp)
+	if (WITHOUT_ECN(p->class) != e->class)
 		return OTHER_FRAME;
-	return PLAIN;
+	return p->longest > c->mtu ? TOO_LONG : PLAIN;
 }
 
 /* Does to the packet at an offset what routers and NAT do. Returns 0 if it cannot. */
-inline_always int forward(struct __sk_buff *skb, const __u32 at, const struct entry *e, __u8 protocol)
+inline_always int forward(struct __sk_buff *skb, const __u32 at, const struct entry *e, const struct tuple *t)
 {
-	void *data = (void *)(long)skb->data;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ipv4 *ip = data + at;
-	struct udp *udp = (void *)(ip + 1);
+	struct ipv6 *ip6 = data + at;
+	const int v6 = unlikely(t->version == 6);
+	struct udp *udp = data + at + IP(v6);
 	__u32 sum;
 
-	if ((void *)(udp + 1) > (void *)(long)skb->data_end)
+	if ((void *)(udp + 1) > end)
 		return 0;
-	/* As ip_decrease_ttl in include/net/ip.h, so that the checksum is the same bit for bit. */
-	ip->ttl -= 1;
-	sum = ip->sum + htons(0x0100);
-	ip->sum = sum + (sum >= 0xffff);
-	if (!e->translated)
-		return 1;
-	ip->sum = ~fold(add((__u16)~ip->sum, e->address_sum));
-	ip->source = e->after.source;
-	ip->destination = e->after.destination;
-	udp->source = e->after.source_port;
-	udp->destination = e->after.destination_port;
+	if (unlikely(v6)) {
+		if ((void *)(ip6 + 1) > end)
+			return 0;
+		ip6->hop_limit -= 1;
+		if (e->translated)
+			copy(ip6->source, e->after.source, 2 * sizeof(ip6->source));
+	} else {
+		if ((void *)(ip + 1) > end)
+			return 0;
+		/* As ip_decrease_ttl in include/net/ip.h, so that the checksum is the same bit for bit. */
+		ip->ttl -= 1;
+		sum = ip->sum + htons(0x0100);
+		ip->sum = sum + (sum >= 0xffff);
+		if (unlikely(e->translated)) {
+			ip->sum = ~fold(add((__u16)~ip->sum, e->address_sum));
+			ip->source = UNMAPPED(e->after.source);
+			ip->destination = UNMAPPED(e->after.destination);
+		}
+	}
+	if (unlikely(e->translated)) {
+		udp->source = e->after.source_port;
+		udp->destination = e->after.destination_port;
 
-	/* A checksum that is left to the interface is of the addresses only, and so far. */
-	__u32 where = at + sizeof(*ip) + (protocol == IPPROTO_TCP ? __builtin_offsetof(struct tcp, sum)
-								  : __builtin_offsetof(struct udp, sum));
-	__u64 zero = protocol == IPPROTO_TCP ? 0 : CSUM_MARK_MANGLED_0;
+		/* A checksum that is left to the interface is of the addresses only, and so far. */
+		int tcp = t->protocol == IPPROTO_TCP;
+		__u32 where = at + IP(v6) + (tcp ? __builtin_offsetof(struct tcp, sum) : __builtin_offsetof(struct udp, sum));
+		__u64 zero = tcp ? 0 : CSUM_MARK_MANGLED_0;
 
-	return !bpf_l4_csum_replace(skb, where, 0, e->address_sum, CSUM_PSEUDO_HDR | zero) &&
-	       !bpf_l4_csum_replace(skb, where, 0, e->port_sum, zero);
+		if (bpf_l4_csum_replace(skb, where, 0, e->address_sum, CSUM_PSEUDO_HDR | zero) ||
+		    bpf_l4_csum_replace(skb, where, 0, e->port_sum, zero))
+			return 0;
+	}
+	/* A sum of the whole packet that an interface has made (CHECKSUM_COMPLETE): IPv6 has no checksum of its header that
+	 * makes up for a change there, as the helper for changed addresses takes it to have. */
+	if (unlikely(v6))
+		bpf_csum_update(skb, add(e->address_sum, ~(__u32)htons(1)));
+	return 1;
+}
+
+/* What netfilter set at the packet that was learned from. */
+inline_always void mark(struct __sk_buff *skb, const struct sent *e)
+{
+	skb->tc_index = FAST;
+	skb->mark = e->mark;
+	skb->priority = e->priority;
+}
+
+/* Gives a packet to the uplink, with its outer headers. */
+inline_always int send(struct __sk_buff *skb, const struct sent *e, const struct packet *p, const int v6)
+{
+	const __u64 layer3 = v6 ? ADJ_ROOM_ENCAP_L3_IPV6 : ADJ_ROOM_ENCAP_L3_IPV4;
+	__u32 key = 0, ecn, *id = bpf_map_lookup_elem(&identification, &key);
+	struct outer o;
+
+	if (v6 && p->unprotected)
+		return slow(NOT_PLAIN);
+	if (!id || bpf_skb_adjust_room(skb, ROOM(v6), ADJ_ROOM_MAC,
+				       ADJ_ROOM_FIXED_GSO | layer3 | ADJ_ROOM_ENCAP_L4_UDP | ADJ_ROOM_ENCAP_L2_ETH |
+					       ADJ_ROOM_ENCAP_L2(sizeof(struct ethernet))))
+		return slow(NO_ROOM);
+	/* From here on the packet cannot take the slow path. What can still fail are checks for the verifier only. */
+	if (!forward(skb, HEADER(v6), &e->of, &p->tuple) || !outer_of(skb, v6, &o))
+		return TCX_DROP;
+	copy_long(o.ethernet, e->header, HEADER(v6));
+	/* As INET_ECN_encapsulate: the underlay sees the packet's ECN, but for CE, which is not its own. */
+	ecn = ECN(p->class) == ECN_CE ? ECN_ECT_0 : ECN(p->class);
+	o.udp->length = htons(skb->len - sizeof(*o.ethernet) - IP(v6));
+	if (v6) {
+		__u16 sum;
+
+		o.ip6->flow |= htonl(ecn << 20);
+		o.ip6->length = o.udp->length;
+		sum = ~fold(add(e->sum + 2 * o.udp->length, covered(p, &e->of.after, p->ttl - 1)));
+		o.udp->sum = sum ? sum : 0xffff;
+	} else {
+		o.ip->tos |= ecn;
+		o.ip->total = htons(skb->len - sizeof(*o.ethernet));
+		o.ip->id = htons(*id);
+		*id += skb->gso_segs > 1 ? skb->gso_segs : 1;
+		o.ip->sum = ~fold(e->sum + o.ip->total + o.ip->id + htons(ecn));
+	}
+	mark(skb, e);
+	count(SENT);
+	return bpf_redirect(e->uplink, 0);
+}
+
+/* Gives a packet of several segments to the VXLAN device, as routing does. */
+inline_always int send_segments(struct __sk_buff *skb, const struct sent *e, const struct packet *p, const struct control *c)
+{
+	if (!forward(skb, sizeof(struct ethernet), &e->of, &p->tuple))
+		return TCX_DROP;
+
+	struct ethernet *frame = (void *)(long)skb->data;
+
+	if ((void *)(frame + 1) > (void *)(long)skb->data_end)
+		return TCX_DROP;
+	copy(frame, e->header + OUTER(1), sizeof(*frame));
+	mark(skb, e);
+	count(SENT_SEGMENTS);
+	return bpf_redirect(c->device, 0);
 }
 
 /* At the pod's port, for packets from the pod. */
@@ -405,32 +621,37 @@ SEC("tcx/ingress")
 int from_pod(struct __sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
-	struct control *c = settings();
 	struct sent *found, e;
+	struct control *c;
 	struct packet p;
+	struct key key;
 	int why;
 
-	if (skb->protocol != htons(ETH_P_IP))
+	if (skb->protocol != htons(ETH_P_IP) && skb->protocol != htons(ETH_P_IPV6))
 		return TCX_NEXT;
-	if (!c || !alive(now))
+	if (!alive(now))
 		return slow(STOPPED);
 	if (skb->vlan_present)
 		return slow(NOT_PLAIN);
-	have(skb, sizeof(struct ethernet) + sizeof(struct ipv4) + sizeof(struct tcp));
-	why = parse(skb, sizeof(struct ethernet), c->mtu, &p);
+	have_packet(skb, sizeof(struct ethernet));
+	why = parse(skb, sizeof(struct ethernet), &p);
 	if (why != PLAIN)
 		return slow(why);
-	found = bpf_map_lookup_elem(&sent, &p.key);
-	if (!found || !read_entry(&e, found, &p.key))
+	key = key_of(&p.tuple);
+	found = bpf_map_lookup_elem(&sent, &key);
+	if (!found || !read_entry(&e, found, &p.tuple))
 		return slow(UNKNOWN);
 	if (skb->ifindex != e.of.port)
 		return slow(OTHER_PORT);
 	if (p.begin_end) {
-		bpf_map_delete_elem(&sent, &p.key);
+		bpf_map_delete_elem(&sent, &key);
 		return slow(BEGIN_END);
 	}
 	if (p.ttl <= 1)
 		return slow(TTL);
+	c = settings(e.of.v6);
+	if (!c)
+		return slow(UNKNOWN);
 	why = check(&e.of, c, &p, now);
 	if (why != PLAIN)
 		return slow(why);
@@ -439,43 +660,15 @@ int from_pod(struct __sk_buff *skb)
 
 	if ((void *)(frame + 1) > (void *)(long)skb->data_end || !same_frame(frame, &e.of.frame))
 		return slow(OTHER_FRAME);
-
-	if (bpf_skb_adjust_room(skb, ROOM, ADJ_ROOM_MAC,
-				ADJ_ROOM_FIXED_GSO | ADJ_ROOM_ENCAP_L3_IPV4 | ADJ_ROOM_ENCAP_L4_UDP | ADJ_ROOM_ENCAP_L2_ETH |
-					ADJ_ROOM_ENCAP_L2(sizeof(struct ethernet))))
-		return slow(NO_ROOM);
-	/* From here on the packet cannot take the slow path. What can still fail are checks for the verifier only. */
-	if (!forward(skb, HEADER, &e.of, p.key.protocol))
-		return TCX_DROP;
-
-	struct ethernet *outer = (void *)(long)skb->data;
-	struct ipv4 *ip = (void *)(outer + 1);
-	struct udp *udp = (void *)(ip + 1);
-	__u32 key = 0, ecn, sum, *id = bpf_map_lookup_elem(&identification, &key);
-
-	if ((void *)outer + HEADER > (void *)(long)skb->data_end || !id)
-		return TCX_DROP;
-	copy(outer, e.header, HEADER);
-	/* As INET_ECN_encapsulate: the underlay sees the packet's ECN, but for CE, which is not its own. */
-	ecn = (p.tos & ECN_MASK) == ECN_CE ? ECN_ECT_0 : p.tos & ECN_MASK;
-	ip->tos |= ecn;
-	ip->total = htons(skb->len - sizeof(*outer));
-	ip->id = htons(*id);
-	*id += skb->gso_segs > 1 ? skb->gso_segs : 1;
-	udp->length = htons(skb->len - sizeof(*outer) - sizeof(*ip));
-	sum = e.sum + ip->total + ip->id + htons(ecn);
-	ip->sum = ~fold(sum);
-	skb->cb[0] = FAST;
-	skb->mark = e.mark;
-	skb->priority = e.priority;
-	count(SENT);
-	return bpf_redirect(e.uplink, 0);
+	if (likely(!e.of.v6))
+		return send(skb, &e, &p, 0);
+	return skb->gso_size ? send_segments(skb, &e, &p, c) : send(skb, &e, &p, 1);
 }
 
 /* Gives a packet without its outer headers to a pod. */
-inline_always int deliver(struct __sk_buff *skb, const struct received *e, __u8 protocol, enum reason why)
+inline_always int deliver(struct __sk_buff *skb, const struct received *e, const struct packet *p, enum reason why)
 {
-	if (!forward(skb, sizeof(struct ethernet), &e->of, protocol))
+	if (!forward(skb, sizeof(struct ethernet), &e->of, &p->tuple))
 		return TCX_DROP;
 
 	struct ethernet *frame = (void *)(long)skb->data;
@@ -487,56 +680,67 @@ inline_always int deliver(struct __sk_buff *skb, const struct received *e, __u8 
 	return bpf_redirect_peer(e->of.port, 0);
 }
 
-/* At the uplink, for packets that arrive. */
-SEC("tcx/ingress")
-int from_wire(struct __sk_buff *skb)
+inline_always int receive(struct __sk_buff *skb, const int v6)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
-	struct control *c = settings();
+	struct control *c = settings(v6);
 	struct received *found, e;
 	struct packet p;
+	struct key key;
+	struct outer o;
+	__u64 layer3;
 	int why;
 
-	if (skb->pkt_type != PACKET_HOST || !c)
+	if (!c)
 		return TCX_NEXT;
-	have(skb, HEADER + sizeof(struct ipv4) + sizeof(struct tcp));
-	if (!parse_outer(skb, c))
+	have_packet(skb, HEADER(v6));
+	if (!outer_of(skb, v6, &o) || !is_overlay(&o, c, v6))
 		return TCX_NEXT; /* nothing of the overlay's */
 	if (!alive(now))
 		return slow(STOPPED);
-	if (!plain_outer(skb))
+	if (!plain_outer(skb, &o, v6))
 		return slow(NOT_PLAIN);
-	why = parse(skb, HEADER, c->mtu, &p);
+	why = parse(skb, HEADER(v6), &p);
 	if (why != PLAIN)
 		return slow(why);
-
-	struct ethernet *outer = (void *)(long)skb->data;
-	struct ipv4 *ip = (void *)(outer + 1);
-	struct ethernet *inner = (void *)outer + OUTER;
-
-	if ((void *)(inner + 1) > (void *)(long)skb->data_end)
-		return slow(NOT_PLAIN);
-	found = bpf_map_lookup_elem(&received, &p.key);
-	if (!found || !read_entry(&e, found, &p.key))
+	key = key_of(&p.tuple);
+	found = bpf_map_lookup_elem(&received, &key);
+	if (!found || !read_entry(&e, found, &p.tuple))
 		return slow(UNKNOWN);
-	if (ip->source != e.peer || ip->destination != c->local || !same_mac(inner->destination, c->mac))
+	if (!is_between(&o, v6, e.peer, c->local) || !same_mac(o.inner->destination, c->mac))
 		return slow(OTHER_PEER);
+	/* Of several segments the kernel has checked the sum when it put them together, or it has to be computed yet. */
+	if (v6 && !skb->gso_size &&
+	    (p.unprotected || fold(add(covered_sum((void *)o.ethernet) + o.udp->length, covered(&p, &p.tuple, p.ttl))) != 0xffff))
+		return slow(NOT_PLAIN);
 	if (p.begin_end) {
-		bpf_map_delete_elem(&received, &p.key);
+		bpf_map_delete_elem(&received, &key);
 		return slow(BEGIN_END);
 	}
 	if (p.ttl <= 1)
 		return slow(TTL);
-	if ((ip->tos & ECN_MASK) == ECN_CE)
+	if (ECN(v6 ? htonl(o.ip6->flow) : o.ip->tos << 20) == ECN_CE)
 		return slow(CONGESTION);
 	why = check(&e.of, c, &p, now);
 	if (why != PLAIN)
 		return slow(why);
 	if (skb->gso_size && !c->direct)
 		return slow(SEGMENTS);
-	if (bpf_skb_adjust_room(skb, -(__s32)ROOM, ADJ_ROOM_MAC, ADJ_ROOM_FIXED_GSO))
+	layer3 = p.tuple.version == 6 ? ADJ_ROOM_DECAP_L3_IPV6 : ADJ_ROOM_DECAP_L3_IPV4;
+	if (bpf_skb_adjust_room(skb, -(__s32)ROOM(v6), ADJ_ROOM_MAC, ADJ_ROOM_FIXED_GSO | layer3))
 		return slow(NO_ROOM);
-	return deliver(skb, &e, p.key.protocol, RECEIVED);
+	return deliver(skb, &e, &p, RECEIVED);
+}
+
+/* At the uplink, for packets that arrive. */
+SEC("tcx/ingress")
+int from_wire(struct __sk_buff *skb)
+{
+	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
+		return TCX_NEXT;
+	if (likely(skb->protocol == htons(ETH_P_IP)))
+		return receive(skb, 0);
+	return skb->protocol == htons(ETH_P_IPV6) ? receive(skb, 1) : TCX_NEXT;
 }
 
 /* At the VXLAN device, for packets that the kernel has taken the outer headers off: those of several segments, on
@@ -546,24 +750,21 @@ SEC("tcx/ingress")
 int from_device(struct __sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
-	struct control *c = settings();
+	struct control *c = settings_of(skb->ifindex);
 	struct received *found, e;
 	struct packet p;
-	int why;
+	struct key key;
 
-	if (!skb->gso_size || skb->pkt_type != PACKET_HOST || !c || !alive(now) || skb->protocol != htons(ETH_P_IP) ||
-	    skb->vlan_present)
+	if (!skb->gso_size || skb->pkt_type != PACKET_HOST || !c || !alive(now) || skb->vlan_present)
 		return TCX_NEXT;
-	have(skb, sizeof(struct ethernet) + sizeof(struct ipv4) + sizeof(struct tcp));
-	if (parse(skb, sizeof(struct ethernet), c->mtu, &p) != PLAIN || p.begin_end || p.ttl <= 1)
+	have_packet(skb, sizeof(struct ethernet));
+	if (parse(skb, sizeof(struct ethernet), &p) != PLAIN || p.begin_end || p.ttl <= 1)
 		return TCX_NEXT;
-	found = bpf_map_lookup_elem(&received, &p.key);
-	if (!found || !read_entry(&e, found, &p.key))
+	key = key_of(&p.tuple);
+	found = bpf_map_lookup_elem(&received, &key);
+	if (!found || !read_entry(&e, found, &p.tuple) || e.of.v6 != c->v6 || check(&e.of, c, &p, now) != PLAIN)
 		return TCX_NEXT;
-	why = check(&e.of, c, &p, now);
-	if (why != PLAIN)
-		return TCX_NEXT;
-	return deliver(skb, &e, p.key.protocol, RECEIVED_DECAPSULATED);
+	return deliver(skb, &e, &p, RECEIVED_DECAPSULATED);
 }
 
 /* Asks conntrack for the connection of a packet that has passed all of netfilter. before becomes the addresses and
@@ -572,11 +773,25 @@ inline_always int connection(struct __sk_buff *skb, const struct control *c, con
 			     struct tuple *before)
 {
 	/* What an answer looks like when it enters the node is in conntrack's table, whatever was translated. */
-	struct ct_tuple answer = {after->destination, after->source, after->destination_port, after->source_port};
+	const int v6 = after->version == 6;
+	struct ct_tuple answer = {};
 	struct bpf_ct_opts options = {.netns_id = CURRENT_NETNS, .l4proto = after->protocol};
-	struct nf_conn *ct = bpf_skb_ct_lookup(skb, &answer, sizeof(answer), &options, sizeof(options));
+	struct nf_conntrack_tuple *t;
+	struct nf_conn *ct;
 	int why = PLAIN;
 
+	if (v6) {
+		copy(answer.ipv6.source, after->destination, sizeof(answer.ipv6.source));
+		copy(answer.ipv6.destination, after->source, sizeof(answer.ipv6.source));
+		answer.ipv6.source_port = after->destination_port;
+		answer.ipv6.destination_port = after->source_port;
+	} else {
+		answer.ipv4.source = UNMAPPED(after->destination);
+		answer.ipv4.destination = UNMAPPED(after->source);
+		answer.ipv4.source_port = after->destination_port;
+		answer.ipv4.destination_port = after->source_port;
+	}
+	ct = bpf_skb_ct_lookup(skb, &answer, v6 ? sizeof(answer.ipv6) : sizeof(answer.ipv4), &options, sizeof(options));
 	if (!ct)
 		return NOT_LEARNED_CONNECTION;
 
@@ -595,36 +810,41 @@ inline_always int connection(struct __sk_buff *skb, const struct control *c, con
 			 * nothing is learned from it: its acknowledgement may be fast. */
 			bpf_ct_change_timeout(ct, c->established_ms);
 	}
+	/* Of the answer: if it is a reply, the packet is from the end that opened the connection. */
+	t = options.dir ? &ct->tuplehash[0].tuple : &ct->tuplehash[1].tuple;
 	*before = *after;
-	if (options.dir) { /* of the answer: the packet is from the end that opened the connection */
-		before->source = ct->tuplehash[0].tuple.src.u3.ip;
-		before->destination = ct->tuplehash[0].tuple.dst.u3.ip;
-		before->source_port = ct->tuplehash[0].tuple.src.u.all;
-		before->destination_port = ct->tuplehash[0].tuple.dst.u.all;
+	before->source_port = t->src.u.all;
+	before->destination_port = t->dst.u.all;
+	if (v6) {
+		copy(before->source, t->src.u3.all, sizeof(before->source));
+		copy(before->destination, t->dst.u3.all, sizeof(before->source));
 	} else {
-		before->source = ct->tuplehash[1].tuple.src.u3.ip;
-		before->destination = ct->tuplehash[1].tuple.dst.u3.ip;
-		before->source_port = ct->tuplehash[1].tuple.src.u.all;
-		before->destination_port = ct->tuplehash[1].tuple.dst.u.all;
+		before->source[1] = MAPPED(t->src.u3.all[0]);
+		before->destination[1] = MAPPED(t->dst.u3.all[0]);
 	}
 	bpf_ct_release(ct);
 	return why;
 }
 
-inline_always void translate(struct entry *e, const struct tuple *before, const struct tuple *after)
+inline_always void translate(struct entry *e, const struct tuple *after)
 {
+	const struct tuple *before = &e->before;
+	const __u32 *from = (const void *)before->source, *to = (const void *)after->source;
+
 	e->after = *after;
-	e->translated = before->source != after->source || before->destination != after->destination ||
-			before->source_port != after->source_port || before->destination_port != after->destination_port;
-	e->address_sum = add(add(after->source, ~before->source), add(after->destination, ~before->destination));
+	e->translated = !same_tuple(before, after);
+#pragma unroll
+	for (int i = 0; i < 8; i++) /* source and destination */
+		e->address_sum = add(e->address_sum, add(to[i], ~from[i]));
 	e->port_sum = (__u32)after->source_port + (__u16)~before->source_port + after->destination_port +
 		      (__u16)~before->destination_port;
 }
 
-inline_always struct peer *peer_of(__be32 address)
+inline_always struct peer *peer_of(const __u64 *address)
 {
-	struct subnet host = {.bits = 32, .address = address};
+	struct subnet host = {.bits = 128};
 
+	copy(host.address, address, sizeof(host.address));
 	return bpf_map_lookup_elem(&peers, &host);
 }
 
@@ -633,25 +853,25 @@ SEC("tcx/egress")
 int learn_received(struct __sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
-	struct control *c = settings();
+	struct control *c = settings_of(skb->ingress_ifindex);
 	struct received e = {};
-	struct tuple before;
 	struct packet p;
 	struct peer *peer;
+	struct key key;
 	int why;
 
 	/* Nothing that came in otherwise than by the VXLAN device, such as from a neighbour with a forged address. */
-	if (!c || skb->ingress_ifindex != c->device || skb->protocol != htons(ETH_P_IP) || skb->vlan_present || !alive(now))
+	if (!c || skb->vlan_present || !alive(now))
 		return TCX_NEXT;
-	have(skb, sizeof(struct ethernet) + sizeof(struct ipv4) + sizeof(struct tcp));
-	if (parse(skb, sizeof(struct ethernet), c->mtu, &p) != PLAIN || p.begin_end)
+	have_packet(skb, sizeof(struct ethernet));
+	if (parse(skb, sizeof(struct ethernet), &p) != PLAIN || p.begin_end)
 		return TCX_NEXT;
-	why = connection(skb, c, &p.key, &before);
+	why = connection(skb, c, &p.tuple, &e.of.before);
 	if (why != PLAIN)
 		return slow(why);
 	if (now < c->learn_from)
 		return slow(NOT_LEARNED_FLUSH);
-	peer = peer_of(before.source);
+	peer = peer_of(e.of.before.source);
 	if (!peer)
 		return slow(NOT_LEARNED_PEER);
 
@@ -662,13 +882,88 @@ int learn_received(struct __sk_buff *skb)
 	e.of.until = now + c->life;
 	e.of.generation = c->generation;
 	e.of.port = skb->ifindex;
-	e.of.before = before;
-	translate(&e.of, &before, &p.key);
+	translate(&e.of, &p.tuple);
 	copy(&e.of.frame, frame, sizeof(*frame));
-	e.of.dscp = p.tos & ~ECN_MASK;
-	e.peer = peer->address;
-	bpf_map_update_elem(&received, &before, &e, 0);
+	e.of.v6 = c->v6;
+	e.of.class = WITHOUT_ECN(p.class);
+	copy(e.peer, peer->address, sizeof(e.peer));
+	key = key_of(&e.of.before);
+	bpf_map_update_elem(&received, &key, &e, 0);
 	count(LEARNED_RECEIVED);
+	return TCX_NEXT;
+}
+
+inline_always int learn(struct __sk_buff *skb, const int v6)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	struct control *c = settings(v6);
+	struct sent e = {};
+	struct received *r;
+	struct tuple answer;
+	struct packet p;
+	struct peer *peer;
+	struct key key;
+	struct outer o;
+	int why;
+
+	if (!c || !alive(now))
+		return TCX_NEXT;
+	have_packet(skb, HEADER(v6));
+	if (!outer_of(skb, v6, &o) || !is_overlay(&o, c, v6) || parse(skb, HEADER(v6), &p) != PLAIN || p.begin_end)
+		return TCX_NEXT;
+	/* Where the pod is, the answers of the other end have shown. */
+	answer = p.tuple;
+	copy(answer.source, p.tuple.destination, sizeof(answer.source));
+	copy(answer.destination, p.tuple.source, sizeof(answer.source));
+	answer.source_port = p.tuple.destination_port;
+	answer.destination_port = p.tuple.source_port;
+	key = key_of(&answer);
+	r = bpf_map_lookup_elem(&received, &key);
+	if (r && !same_tuple(&r->of.before, &answer))
+		r = 0;
+	why = connection(skb, c, &p.tuple, &e.of.before);
+	if (why != PLAIN)
+		return slow(why);
+	if (now < c->learn_from)
+		return slow(NOT_LEARNED_FLUSH);
+	peer = peer_of(p.tuple.destination);
+	if (!peer || !is_between(&o, v6, c->local, peer->address) || !o.udp->sum != !v6 ||
+	    (!v6 && (o.ip->fragment & ~htons(IP_DF))) || !same_mac(o.inner->destination, peer->mac) ||
+	    !same_mac(o.inner->source, c->mac))
+		return slow(NOT_LEARNED_PEER);
+	if (!r || r->of.generation != c->generation || now >= r->of.until + (PORT_LIVES - 1) * c->life)
+		return slow(NOT_LEARNED_PORT);
+
+	e.of.until = now + c->life;
+	e.of.generation = c->generation;
+	e.of.port = r->of.port;
+	translate(&e.of, &p.tuple);
+	copy(e.of.frame.destination, r->of.frame.source, sizeof(e.of.frame.source));
+	copy(e.of.frame.source, r->of.frame.destination, sizeof(e.of.frame.source));
+	e.of.frame.type = o.inner->type;
+	e.of.v6 = v6;
+	e.of.class = WITHOUT_ECN(p.class);
+	e.uplink = skb->ifindex;
+	e.mark = skb->mark;
+	e.priority = skb->priority;
+	copy_long(e.header, o.ethernet, HEADER(v6));
+
+	struct ipv4 *ip = (void *)(e.header + sizeof(*o.ethernet));
+	struct ipv6 *ip6 = (void *)ip;
+	struct udp *udp = (void *)ip + IP(v6);
+
+	if (v6) {
+		((__u8 *)&ip6->flow)[1] &= ~(ECN_MASK << 4); /* as a byte: the stack does not allow any address */
+		ip6->length = udp->length = udp->sum = 0;
+		e.sum = covered_sum(e.header);
+	} else {
+		ip->tos &= ~ECN_MASK;
+		ip->total = ip->id = ip->sum = 0;
+		e.sum = words_sum(ip, sizeof(*ip) / 2);
+	}
+	key = key_of(&e.of.before);
+	bpf_map_update_elem(&sent, &key, &e, 0);
+	count(LEARNED_SENT);
 	return TCX_NEXT;
 }
 
@@ -676,78 +971,17 @@ int learn_received(struct __sk_buff *skb)
 SEC("tcx/egress")
 int learn_sent(struct __sk_buff *skb)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
-	struct control *c = settings();
-	struct tuple before, answer;
-	struct sent e = {};
-	struct received *r;
-	struct packet p;
-	struct peer *peer;
-	int why;
-
-	if (skb->cb[0] == FAST) {
-		skb->cb[0] = 0;
+	if (skb->tc_index == FAST) {
+		skb->tc_index = 0;
 		return TCX_NEXT;
 	}
 	/* A packet that the VXLAN device made has no interface that it came in by (skb_scrub_packet); one that a pod made
 	 * to look like that has. */
-	if (!c || skb->ingress_ifindex || !alive(now))
+	if (skb->ingress_ifindex)
 		return TCX_NEXT;
-	have(skb, HEADER + sizeof(struct ipv4) + sizeof(struct tcp));
-	if (!parse_outer(skb, c) || parse(skb, HEADER, c->mtu, &p) != PLAIN || p.begin_end)
-		return TCX_NEXT;
-	why = connection(skb, c, &p.key, &before);
-	if (why != PLAIN)
-		return slow(why);
-	if (now < c->learn_from)
-		return slow(NOT_LEARNED_FLUSH);
-	peer = peer_of(p.key.destination);
-	if (!peer)
-		return slow(NOT_LEARNED_PEER);
-
-	struct ethernet *outer = (void *)(long)skb->data;
-	struct ipv4 *ip = (void *)(outer + 1);
-	struct udp *udp = (void *)(ip + 1);
-	struct ethernet *inner = (void *)outer + OUTER;
-
-	if ((void *)(inner + 1) > (void *)(long)skb->data_end)
-		return TCX_NEXT;
-	if (ip->source != c->local || ip->destination != peer->address || (ip->fragment & ~htons(IP_DF)) || udp->sum ||
-	    !same_mac(inner->destination, peer->mac) || !same_mac(inner->source, c->mac) ||
-	    inner->type != htons(ETH_P_IP))
-		return slow(NOT_LEARNED_PEER);
-
-	/* Where the pod is, the answers of the other end have shown. */
-	answer.source = p.key.destination;
-	answer.destination = p.key.source;
-	answer.source_port = p.key.destination_port;
-	answer.destination_port = p.key.source_port;
-	answer.protocol = p.key.protocol;
-	answer.pad[0] = answer.pad[1] = answer.pad[2] = 0;
-	r = bpf_map_lookup_elem(&received, &answer);
-	if (!r || r->of.generation != c->generation || now >= r->of.until + (PORT_LIVES - 1) * c->life)
-		return slow(NOT_LEARNED_PORT);
-
-	e.of.until = now + c->life;
-	e.of.generation = c->generation;
-	e.of.port = r->of.port;
-	e.of.before = before;
-	translate(&e.of, &before, &p.key);
-	copy(e.of.frame.destination, r->of.frame.source, sizeof(e.of.frame.source));
-	copy(e.of.frame.source, r->of.frame.destination, sizeof(e.of.frame.source));
-	e.of.frame.type = htons(ETH_P_IP);
-	e.of.dscp = p.tos & ~ECN_MASK;
-	e.uplink = skb->ifindex;
-	e.mark = skb->mark;
-	e.priority = skb->priority;
-	copy(e.header, outer, HEADER);
-	ip = (void *)(e.header + sizeof(*outer));
-	ip->tos &= ~ECN_MASK;
-	ip->total = ip->id = ip->sum = 0;
-	e.sum = header_sum(ip);
-	bpf_map_update_elem(&sent, &before, &e, 0);
-	count(LEARNED_SENT);
-	return TCX_NEXT;
+	if (skb->protocol == htons(ETH_P_IP))
+		return learn(skb, 0);
+	return skb->protocol == htons(ETH_P_IPV6) ? learn(skb, 1) : TCX_NEXT;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -23,6 +23,8 @@ typedef __u32 __be32;
 
 #define barrier() __asm__ volatile("" ::: "memory")
 #define copy(to, from, n) __builtin_memcpy(to, from, n)
+/* The same for packets: the machines for which this is built allow any address there, which the compiler cannot know. */
+#define copy_long(to, from, n) __builtin_memcpy((__u64 *)(to), (const __u64 *)(from), n)
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "built for little endian machines only"
@@ -81,8 +83,11 @@ enum { ADJ_ROOM_MAC = 1 };
 enum {
 	ADJ_ROOM_FIXED_GSO = 1 << 0,
 	ADJ_ROOM_ENCAP_L3_IPV4 = 1 << 1,
+	ADJ_ROOM_ENCAP_L3_IPV6 = 1 << 2,
 	ADJ_ROOM_ENCAP_L4_UDP = 1 << 4,
 	ADJ_ROOM_ENCAP_L2_ETH = 1 << 6,
+	ADJ_ROOM_DECAP_L3_IPV4 = 1 << 7,
+	ADJ_ROOM_DECAP_L3_IPV6 = 1 << 8,
 };
 #define ADJ_ROOM_ENCAP_L2(length) ((__u64)(length) << 56)
 
@@ -94,6 +99,7 @@ static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static long (*bpf_l4_csum_replace)(struct __sk_buff *, __u32 offset, __u64 from, __u64 to, __u64 flags) = (void *)11;
 static long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
 static long (*bpf_skb_pull_data)(struct __sk_buff *, __u32 length) = (void *)39;
+static __s64 (*bpf_csum_update)(struct __sk_buff *, __u32 difference) = (void *)40;
 static long (*bpf_skb_adjust_room)(struct __sk_buff *, __s32 difference, __u32 mode, __u64 flags) = (void *)50;
 static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;
 static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
@@ -118,6 +124,15 @@ struct ipv4 {
 	__be16 sum;
 	__be32 source;
 	__be32 destination;
+};
+
+struct ipv6 {
+	__be32 flow; /* version, traffic class and flow label */
+	__be16 length; /* of what follows */
+	__u8 next;
+	__u8 hop_limit;
+	__u64 source[2];
+	__u64 destination[2];
 };
 
 struct udp {
@@ -146,7 +161,7 @@ struct vxlan {
 
 enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
 enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
-enum { ETH_P_IP = 0x0800 };
+enum { ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86dd };
 enum { IP_DF = 0x4000 };
 enum { ECN_MASK = 3, ECN_CE = 3, ECN_ECT_0 = 2 };
 #define VXLAN_HAS_VNI 0x08000000u
@@ -169,7 +184,7 @@ enum { TCP_CONNTRACK_ESTABLISHED = 3 };
 struct nf_conntrack_tuple {
 	struct {
 		union {
-			__be32 ip;
+			__be32 all[4];
 		} u3;
 		union {
 			__be16 all;
@@ -177,7 +192,7 @@ struct nf_conntrack_tuple {
 	} src;
 	struct {
 		union {
-			__be32 ip;
+			__be32 all[4];
 		} u3;
 		union {
 			__be16 all;
@@ -204,10 +219,20 @@ struct nf_conn {
 } RELOCATED;
 
 struct ct_tuple {
-	__be32 source;
-	__be32 destination;
-	__be16 source_port;
-	__be16 destination_port;
+	union {
+		struct {
+			__be32 source;
+			__be32 destination;
+			__be16 source_port;
+			__be16 destination_port;
+		} ipv4;
+		struct {
+			__u64 source[2];
+			__u64 destination[2];
+			__be16 source_port;
+			__be16 destination_port;
+		} __attribute__((packed, aligned(4))) ipv6;
+	};
 };
 
 struct bpf_ct_opts {
