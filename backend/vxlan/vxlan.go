@@ -258,7 +258,7 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 			Key:   network.NeighbourKey{Link: t.name, IP: gateway},
 			Value: network.Neighbour{MAC: mac, Permanent: true},
 		})
-		if v.underlay.FastPath && f == subnet.IPv4 {
+		if v.underlay.FastPath {
 			s.FastPeers = append(s.FastPeers, network.Item[netip.Prefix, network.FastPeer]{
 				Key: e.Subnet, Value: network.FastPeer{Address: e.PublicIP, MAC: mac},
 			})

@@ -69,16 +69,16 @@ type fastPath struct {
 
 	why       fastReason // why it is not in use; no code: it is
 	since     time.Time  // since when
-	device    string     // the VXLAN device
+	devices   []string   // the VXLAN devices, one for each underlay
 	roles     map[string]fastpath.Role
 	obstacles map[string]kernel.Obstacle
 	state     network.State // in the tables
 	checkAt   time.Time
-	liberal   bool            // the setting has been in force
-	lasting   time.Duration   // conntrack's timeout of established connections
-	config    fastpath.Config // of the programs
-	beatAt    time.Time       // zero: they are stopped
-	moves     uint64          // of the tables, at the last flush
+	liberal   bool              // the setting has been in force
+	lasting   time.Duration     // conntrack's timeout of established connections
+	configs   []fastpath.Config // of the programs, one for each underlay
+	beatAt    time.Time         // zero: they are stopped
+	moves     uint64            // of the tables, at the last flush
 }
 
 // fastReason says why the fast path is not in use.
@@ -143,16 +143,16 @@ func (n *node) followFastPath(ctx context.Context, wake *alarm) {
 	if n.kernel.QueuesStale() {
 		f.roles = nil // to be read again
 	}
-	why := fastReason{status.FastPathBackend, "only VXLAN over IPv4 has a fast path, and the network config asks for " +
-		"another backend or family"}
-	f.device = ""
+	why := fastReason{status.FastPathBackend, "only VXLAN has a fast path, and the network config asks for another " +
+		"backend"}
+	f.devices = nil
 	for _, l := range n.device.Links {
-		if v, ok := l.Value.Settings.(network.VXLAN); ok && v.Local.Is4() {
-			f.device = l.Key
+		if _, is := l.Value.Settings.(network.VXLAN); is {
+			f.devices = append(f.devices, l.Key)
 		}
 	}
 	switch {
-	case f.device != "":
+	case len(f.devices) > 0:
 		if why = n.openFastPath(wake); why.code == "" {
 			why = n.checkFastPath(wake)
 		}
@@ -211,7 +211,7 @@ func (n *node) checkFastPath(wake *alarm) fastReason {
 		}
 		f.roles, f.obstacles = roles, obstacles
 	}
-	for _, link := range []string{n.uplink.Name, f.device} {
+	for _, link := range append([]string{n.uplink.Name}, f.devices...) {
 		if o, is := f.obstacles[link]; is {
 			return fastReason{obstacleReason(o), fmt.Sprintf("fast packets would pass by %s on %s",
 				obstacleText(o), link)}
@@ -232,7 +232,10 @@ func (n *node) fastRoles() map[string]fastpath.Role {
 			roles[port] = fastpath.Port
 		}
 	}
-	roles[n.uplink.Name], roles[n.fast.device] = fastpath.Uplink, fastpath.Device
+	roles[n.uplink.Name] = fastpath.Uplink
+	for _, device := range n.fast.devices {
+		roles[device] = fastpath.Device
+	}
 	return roles
 }
 
@@ -278,33 +281,34 @@ func (n *node) beatFastPath(wake *alarm) {
 		f.moves = moves
 		f.flush()
 	}
-	config, ok := n.fastConfig()
-	if f.why.code != "" || !ok || !n.programmed {
+	configs := n.fastConfigs()
+	if f.why.code != "" || len(configs) == 0 || !n.programmed {
 		if !f.beatAt.IsZero() && p.Beat(0) == nil {
 			f.beatAt = time.Time{}
 		}
 		return
 	}
-	if config != f.config || !wake.now.Before(f.beatAt) {
-		if err := errors.Join(p.Configure(config), p.Beat(fastLife)); err != nil {
+	if !slices.Equal(configs, f.configs) || !wake.now.Before(f.beatAt) {
+		if err := errors.Join(p.Configure(configs...), p.Beat(fastLife)); err != nil {
 			f.broken.Store(true)
 			notify(n.kernelChanged)
 			return
 		}
-		f.config, f.beatAt = config, wake.now.Add(fastBeat)
+		f.configs, f.beatAt = configs, wake.now.Add(fastBeat)
 	}
 	wake.set(f.beatAt)
 }
 
-// fastConfig returns the configuration of the programs, once the VXLAN device is as desired.
-func (n *node) fastConfig() (c fastpath.Config, ok bool) {
-	l := n.tables.Links.Get(n.fast.device)
-	v, is := l.Have.Settings.(network.VXLAN)
-	if !is || !l.Present || l.Have != l.Want {
-		return c, false
+// fastConfigs returns the configuration of the programs for each underlay whose VXLAN device is as desired.
+func (n *node) fastConfigs() (all []fastpath.Config) {
+	for _, device := range n.fast.devices {
+		l := n.tables.Links.Get(device)
+		if v, is := l.Have.Settings.(network.VXLAN); is && l.Present && l.Have == l.Want {
+			all = append(all, fastpath.Config{
+				Local: v.Local, Port: v.Port, VNI: v.VNI, Device: n.kernel.Index(device), MAC: l.Have.MAC,
+				MTU: l.Have.MTU, Established: n.fast.lasting,
+			})
+		}
 	}
-	return fastpath.Config{
-		Local: v.Local, Port: v.Port, VNI: v.VNI, Device: n.kernel.Index(n.fast.device), MAC: l.Have.MAC,
-		MTU: l.Have.MTU, Established: n.fast.lasting,
-	}, true
+	return all
 }

@@ -47,7 +47,7 @@ func (n *node) openFastPath(wake *alarm) fastReason {
 			return r.why
 		}
 		f.path.Store(r.path)
-		f.pinned, f.checkAt, f.config = r.pinned, time.Time{}, fastpath.Config{}
+		f.pinned, f.checkAt, f.configs = r.pinned, time.Time{}, nil
 		n.kernel.FastPath(r.path)
 	default:
 	}
