@@ -52,7 +52,7 @@ enum reason {
 	RECEIVED,                /* fast, from another node */
 	RECEIVED_DECAPSULATED,   /* fast, behind the VXLAN device */
 	STOPPED,                 /* slow: no sign of life from the daemon */
-	NOT_PLAIN,               /* slow: no plain TCP or UDP: a fragment, with options, a VLAN tag, a wrong length or checksum */
+	NOT_PLAIN,               /* slow: no plain TCP or UDP: fragments, options, VLAN tags, wrong lengths or checksums */
 	TTL,                     /* slow: it is about to expire */
 	TOO_LONG,                /* slow: longer than the overlay's MTU */
 	BEGIN_END,               /* slow: TCP with SYN, FIN or RST */
@@ -480,8 +480,9 @@ inline_always __u32 covered(const struct packet *p, const struct tuple *t, __u8 
 #define covered_sum(header) (words_sum((header) + COVERED_FROM, (HEADER(1) - COVERED_FROM) / 2) + htons(IPPROTO_UDP))
 
 /*
- * Has a copy of an entry but for its tuple, and whether it is that of a tuple: the kernel may give the memory of an entry to another
- * connection while a program reads it (LRU maps are preallocated, kernel/bpf/hashtab.c). The tuple is written first.
+ * Has a copy of an entry but for its tuple, and whether it is that of a tuple: the kernel may give the memory of an
+ * entry to another connection while a program reads it (LRU maps are preallocated, kernel/bpf/hashtab.c). The tuple is
+ * written first.
  */
 #define read_entry(to, entry, tuple)                                                            \
 	({                                                                                      \
@@ -601,7 +602,8 @@ inline_always int send(struct __sk_buff *skb, const struct sent *e, const struct
 }
 
 /* Gives a packet of several segments to the VXLAN device, as routing does. */
-inline_always int send_segments(struct __sk_buff *skb, const struct sent *e, const struct packet *p, const struct control *c)
+inline_always int send_segments(struct __sk_buff *skb, const struct sent *e, const struct packet *p,
+				const struct control *c)
 {
 	if (!forward(skb, sizeof(struct ethernet), &e->of, &p->tuple))
 		return TCX_DROP;
@@ -711,7 +713,8 @@ inline_always int receive(struct __sk_buff *skb, const int v6)
 		return slow(OTHER_PEER);
 	/* Of several segments the kernel has checked the sum when it put them together, or it has to be computed yet. */
 	if (v6 && !skb->gso_size &&
-	    (p.unprotected || fold(add(covered_sum((void *)o.ethernet) + o.udp->length, covered(&p, &p.tuple, p.ttl))) != 0xffff))
+	    (p.unprotected ||
+	     fold(add(covered_sum((void *)o.ethernet) + o.udp->length, covered(&p, &p.tuple, p.ttl))) != 0xffff))
 		return slow(NOT_PLAIN);
 	if (p.begin_end) {
 		bpf_map_delete_elem(&received, &key);

@@ -23,7 +23,7 @@ typedef __u32 __be32;
 
 #define barrier() __asm__ volatile("" ::: "memory")
 #define copy(to, from, n) __builtin_memcpy(to, from, n)
-/* The same for packets: the machines for which this is built allow any address there, which the compiler cannot know. */
+/* The same for packets: the machines for which this is built allow any address there; the compiler cannot know. */
 #define copy_long(to, from, n) __builtin_memcpy((__u64 *)(to), (const __u64 *)(from), n)
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
