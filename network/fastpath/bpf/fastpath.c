@@ -765,7 +765,7 @@ int from_device(struct __sk_buff *skb)
 		return TCX_NEXT;
 	key = key_of(&p.tuple);
 	found = bpf_map_lookup_elem(&received, &key);
-	if (!found || !read_entry(&e, found, &p.tuple) || e.of.v6 != c->v6 || check(&e.of, c, &p, now) != PLAIN)
+	if (!found || !read_entry(&e, found, &p.tuple) || check(&e.of, c, &p, now) != PLAIN)
 		return TCX_NEXT;
 	return deliver(skb, &e, &p, RECEIVED_DECAPSULATED);
 }
