@@ -18,7 +18,7 @@
  * there (addresses, TTL, DF, source port) is what fast packets carry.
  *
  * Over IPv6 the outer UDP header has a checksum. No program can have the kernel compute it for a packet of several
- * segments: SKB_GSO_UDP_TUNNEL_CSUM is not to be had from bpf_skb_adjust_room (net/core/filter.c). So from_pod gives
+ * segments: bpf_skb_adjust_room does not set SKB_GSO_UDP_TUNNEL_CSUM (net/core/filter.c). So from_pod gives
  * such packets to the VXLAN device, past the bridge, routing and netfilter. For all others the outer checksum follows
  * from the headers, because the packet in it has a checksum of its own (see covered).
  *
