@@ -49,6 +49,14 @@ type Options struct {
 	// PolicyTurns is how often connections are measured there in each setting, PolicyTurn for how long at a time.
 	PolicyTurns int
 	PolicyTurn  time.Duration
+	// PathFlows, PathPods and PathRest are how many flows and pods are measured with the fast path in the part "path",
+	// and how long its daemons are observed at rest.
+	PathFlows, PathPods int
+	PathRest            time.Duration
+	// PathTurn is for how long its ways are measured at a time by one thread.
+	PathTurn time.Duration
+	// PathCases are texts of which one is in the name of each case that it measures; none: all.
+	PathCases []string
 	// Rest is how long after the start of all their memory is read; 0: as long as elsewhere.
 	Rest time.Duration
 	// Soak is how long the part "soak" goes on.
@@ -94,10 +102,9 @@ func Parts() []Part {
 		{Name: "attach", What: "what the CNI plugin adds to the bridge plugin", run: attaches},
 		{Name: "binaries", What: "sizes of the programs", run: binaries},
 		{Name: "sizes", What: "start by number of leases, for the picture", run: sizes},
-		{Name: "path", What: "throughput, latency and CPU between pods on two nodes, beside the bare underlay and a veth pair", run: paths},
+		{Name: "path", What: "throughput, latency and CPU between pods on two nodes, with the fast path off and on, beside " +
+			"the bare underlay and a veth pair", run: paths},
 		{Name: "settings", What: "the same with the device set otherwise, in turns with the default", run: settings, Apart: true},
-		{Name: "fastpath", What: "the same with the fast path on, in turns with off and the bare underlay",
-			run: fastPaths, Apart: true},
 		{Name: "foreign", What: "pods of another network added and removed, among foreign routes and devices",
 			run: foreign, Apart: true},
 		{Name: "policy", What: "network policies: changes, connections and memory, beside kube-router's rules and none",

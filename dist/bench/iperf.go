@@ -40,10 +40,13 @@ func (l load) args() []string {
 		args = append(args, "--affinity", fmt.Sprintf("%d,%d", cpus[0], cpus[1]))
 	}
 	if l.protocol == "udp" {
-		return append(args, "--udp", "--bitrate", "0", "--length", "1350")
+		return append(args, "--udp", "--bitrate", "0", "--length", strconv.Itoa(datagram))
 	}
 	return append(args, "--congestion", "reno")
 }
+
+// datagram is how many bytes each has.
+const datagram = 1350
 
 // processors are those that this program, and so those that it starts, may run on.
 func processors() (cpus []int) {

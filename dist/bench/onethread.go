@@ -164,7 +164,7 @@ func connects(ways []way, d time.Duration) ([][]float64, error) {
 	defer end()
 	to := make([]unix.Sockaddr, len(ways))
 	for i, w := range ways {
-		to[i] = socketAddressWith(w.to.addr, testPort)
+		to[i] = w.target()
 	}
 	return inTurn(ways, d, warmUp/10, func(i int) error {
 		if err := unix.Connect(all[i].near, to[i]); err != nil {
@@ -189,15 +189,14 @@ func accept(listener int) (int, error) {
 	}
 }
 
-// datagrams sends datagrams there and back, on one flow for each way.
-func datagrams(ways []way, d time.Duration) ([][]float64, error) {
-	all, end, err := pairs(ways, "udp")
+// flows makes sockets of UDP that are connected. close closes all.
+func flows(ways []way) (all []pair, close func(), err error) {
+	all, close, err = pairs(ways, "udp")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer end()
 	for i, w := range ways {
-		err := unix.Connect(all[i].near, socketAddressWith(w.to.addr, testPort))
+		err := unix.Connect(all[i].near, w.target())
 		if err == nil {
 			var back unix.Sockaddr
 			if back, err = unix.Getsockname(all[i].near); err == nil {
@@ -205,49 +204,105 @@ func datagrams(ways []way, d time.Duration) ([][]float64, error) {
 			}
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: connect: %w", w.name, err)
+			close()
+			return nil, nil, fmt.Errorf("%s: connect: %w", w.name, err)
 		}
 	}
+	return all, close, nil
+}
+
+// exchange sends a message there and back.
+func (p pair) exchange(message []byte) error {
+	if _, err := unix.Write(p.near, message); err != nil {
+		return err
+	}
+	if err := passOn(p.far, p.far, message); err != nil {
+		return fmt.Errorf("there: %w", err)
+	}
+	if err := readAll(p.near, message); err != nil {
+		return fmt.Errorf("back: %w", err)
+	}
+	return nil
+}
+
+// datagrams sends datagrams there and back, on one flow for each way.
+func datagrams(ways []way, d time.Duration) ([][]float64, error) {
+	all, end, err := flows(ways)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	var message [messageSize]byte
+	return inTurn(ways, d, warmUp, func(i int) error { return all[i].exchange(message[:]) })
+}
+
+// segments sends small messages there and back, on one TCP connection for each way.
+func segments(ways []way, d time.Duration) ([][]float64, error) {
+	all, end, err := streams(ways)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	var message [messageSize]byte
+	return inTurn(ways, d, warmUp, func(i int) error { return all[i].exchange(message[:]) })
+}
+
+// oneWay sends datagrams as large as iperf3's, see load.args, after one there and back.
+func oneWay(ways []way, d time.Duration) ([][]float64, error) {
+	all, end, err := flows(ways)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	var data [datagram]byte
+	for i, w := range ways {
+		if err := all[i].exchange(data[:messageSize]); err != nil {
+			return nil, fmt.Errorf("%s: %w", w.name, err)
+		}
+	}
 	return inTurn(ways, d, warmUp, func(i int) error {
-		if _, err := unix.Write(all[i].near, message[:]); err != nil {
+		if _, err := unix.Write(all[i].near, data[:]); err != nil {
 			return err
 		}
-		if err := passOn(all[i].far, all[i].far, message[:]); err != nil {
-			return fmt.Errorf("there: %w", err)
-		}
-		if err := readAll(all[i].near, message[:]); err != nil {
-			return fmt.Errorf("back: %w", err)
-		}
-		return nil
+		return readAll(all[i].far, data[:])
 	})
 }
 
 // piece is how much is sent before it is received: little less than what TCP segmentation offload takes at once.
 const piece = 60 << 10
 
+// streams makes a TCP connection for each way. close closes all.
+func streams(ways []way) (all []pair, close func(), err error) {
+	all, close, err = pairs(ways, "tcp")
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, w := range ways {
+		far := -1
+		err := unix.Connect(all[i].near, w.target())
+		if err == nil {
+			far, err = accept(all[i].far)
+		}
+		if err == nil {
+			unix.Close(all[i].far)
+			all[i].far = far
+			err = prepare(far, "tcp")
+		}
+		if err != nil {
+			close()
+			return nil, nil, fmt.Errorf("%s: connect: %w", w.name, err)
+		}
+	}
+	return all, close, nil
+}
+
 // transfers sends pieces on one TCP connection for each way.
 func transfers(ways []way, d time.Duration) ([][]float64, error) {
-	all, end, err := pairs(ways, "tcp")
+	all, end, err := streams(ways)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	for i, w := range ways {
-		far := -1
-		err := unix.Connect(all[i].near, socketAddressWith(w.to.addr, testPort))
-		if err == nil {
-			far, err = accept(all[i].far)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: connect: %w", w.name, err)
-		}
-		unix.Close(all[i].far)
-		all[i].far = far
-		if err := prepare(far, "tcp"); err != nil {
-			return nil, err
-		}
-	}
 	data := make([]byte, piece)
 	return inTurn(ways, d, warmUp, func(i int) error {
 		if err := writeAll(all[i].near, data); err != nil {

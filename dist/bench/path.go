@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/subnet"
@@ -18,14 +19,16 @@ func pathCases() []pathCase {
 	const direct, hostgw = `{"Type":"vxlan","DirectRouting":true}`, `{"Type":"host-gw"}`
 	nftables := lab.Filter{Name: "nftables", IPTables: "none", NFTables: lab.NFTablesOn} // without iptables, so that nothing but nftables can do it
 	iptables := lab.Filter{Name: "iptables", IPTables: "nft", NFTables: lab.NFTablesOff}
+	kubeProxy := lab.Filter{Name: "kube-proxy", IPTables: "nft", NFTables: lab.NFTablesOn} // its rules are iptables'
 	cases := []pathCase{
-		{name: "backend=vxlan", what: "vxlan", filter: nftables, many: true},
+		{name: "backend=vxlan", what: "vxlan", filter: nftables, many: true, fast: true},
 		{name: "backend=vxlan", what: "vxlan, 5000 leases", filter: nftables, leases: 5000},
 		{name: "backend=vxlan", what: "vxlan, iptables", filter: iptables},
 		{name: "backend=direct", what: "DirectRouting", backend: direct, filter: nftables},
 		{name: "backend=hostgw", what: "host-gw", backend: hostgw, filter: nftables},
 		{name: "backend=vxlan", what: "vxlan, IPv6", family: subnet.IPv6, filter: nftables},
-		{name: "backend=vxlan", what: "vxlan, wire", filter: nftables, wire: true, many: true},
+		{name: "backend=vxlan", what: "vxlan, wire", filter: nftables, wire: true, many: true, fast: true},
+		{name: "backend=vxlan", what: "vxlan, wire, kube-proxy", filter: kubeProxy, wire: true, fast: true, services: 100},
 		{name: "backend=hostgw", what: "host-gw, wire", backend: hostgw, filter: nftables, wire: true},
 	}
 	for i, c := range cases {
@@ -95,6 +98,10 @@ func (w way) measure(ctx context.Context, loads []load, into *samples) error {
 // paths measures throughput, CPU and latency between pods, and between what is below them, in turns.
 func paths(ctx context.Context, b *bench) error {
 	for _, c := range pathCases() {
+		in := func(text string) bool { return strings.Contains(c.what, text) || strings.Contains(c.name, text) }
+		if len(b.PathCases) > 0 && !slices.ContainsFunc(b.PathCases, in) {
+			continue
+		}
 		b.step("  %s", c.what)
 		if err := b.path(ctx, c, min(3, b.Rounds)); err != nil {
 			return fmt.Errorf("%s: %w", c.what, err)
@@ -110,12 +117,15 @@ func (b *bench) path(ctx context.Context, c pathCase, rounds int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	var pods, underlay, veth samples
+	var pods, fast, underlay, veth samples
 	for range rounds {
 		for _, x := range []struct {
 			way  way
 			into *samples
-		}{{p.veth, &veth}, {p.underlay, &underlay}, {p.pods, &pods}} {
+		}{{p.veth, &veth}, {p.underlay, &underlay}, {p.pods, &pods}, {p.fast, &fast}} {
+			if x.into == &fast && !c.fast {
+				continue
+			}
 			if err := x.way.measure(ctx, c.loads(), x.into); err != nil {
 				return err
 			}
@@ -123,10 +133,18 @@ func (b *bench) path(ctx context.Context, c pathCase, rounds int) (err error) {
 	}
 	for _, m := range pods.order {
 		own := pods.of[m]
-		b.report.add(Figure{
+		f := Figure{
 			Name: m.name + "/" + c.name, What: c.what + ": " + m.what, Unit: m.unit, Samples: own,
 			Floor: inTurns(p.underlay.name, own, underlay.of[m]), Veth: inTurns(p.veth.name, own, veth.of[m]),
-		})
+		}
+		if c.fast {
+			f.Fast = inTurns("fast path", fast.of[m], underlay.of[m]) // the ratio is to node to node
+			f.Fast.Samples, f.Fast.Value = fast.of[m], median(fast.of[m])
+		}
+		b.report.add(f)
 	}
-	return nil
+	if !c.fast {
+		return nil
+	}
+	return b.fastPath(ctx, c, p, &fastSamples{off: pods, on: fast, underlay: underlay})
 }

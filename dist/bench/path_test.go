@@ -1,10 +1,12 @@
 package bench
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
 )
@@ -38,6 +40,40 @@ func TestPath(t *testing.T) {
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("figures %q, want %q", names, want)
+	}
+}
+
+// TestFastPath measures with the fast path on everything that is measured with it: of real daemons, and a few flows and
+// pods.
+func TestFastPath(t *testing.T) {
+	b := pathBench(t)
+	b.PathFlows, b.PathPods, b.PathRest, b.PathTurn = 200, 2, time.Millisecond, 10*time.Millisecond
+	filter := lab.Filter{IPTables: "nft", NFTables: lab.NFTablesOn}
+	for _, c := range []pathCase{
+		{name: "case=whole", what: "whole", filter: filter, fast: true},
+		{name: "case=kube", what: "kube", filter: filter, fast: true, wire: true, services: 3},
+	} {
+		p, err := b.dataPath(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(b.fastPath(t.Context(), c, p, &fastSamples{}), p.close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := map[string]bool{}
+	for _, f := range b.report.Figures {
+		if found[f.Name] = true; f.Value <= 0 && f.Name != "FastPathRest" {
+			t.Errorf("%s: %+v", f.Name, f)
+		}
+	}
+	for _, name := range []string{
+		"FastPathUDP/case=whole", "FastPathConnectGain/case=kube", "FastPathNested/case=whole", "FastPathFlows/case=whole",
+		"FastPathPods/case=whole", "FastPathServiceTCP/case=kube", "FastPathRest",
+	} {
+		if !found[name] {
+			t.Errorf("%s was not measured", name)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
@@ -26,6 +27,16 @@ type end struct {
 type way struct {
 	name     string
 	from, to end
+	// via is where the near end connects to, if it is not where the far end listens: a Service, or a published port.
+	via netip.AddrPort
+}
+
+// target is where the near end connects to.
+func (w way) target() unix.Sockaddr {
+	if w.via.IsValid() {
+		return socketAddressWith(w.via.Addr(), int(w.via.Port()))
+	}
+	return socketAddressWith(w.to.addr, testPort)
 }
 
 // pathCase is one kind of overlay, between two nodes.
@@ -38,6 +49,10 @@ type pathCase struct {
 	leases  int  // of nodes that do not exist
 	wire    bool // the underlay takes no packet larger than its MTU
 	many    bool // many flows are measured too
+	// fast has two more nodes, which use the fast path.
+	fast bool
+	// services is how many Services each node has rules for, as kube-proxy sets them; 0: it has no such rules.
+	services int
 }
 
 // config is the case's network config. Of the lab's usual one there are not enough subnets for many leases.
@@ -50,9 +65,10 @@ func (c pathCase) config() string {
 
 // dataPath is a lab of two nodes with a pod on each, and what its pods are compared with.
 type dataPath struct {
-	lab                  *lab.Lab
-	pods, underlay, veth way
-	nets                 []*sandbox.Net // of the veth pair
+	lab                        *lab.Lab
+	pods, fast, underlay, veth way
+	nets                       []*sandbox.Net // of the veth pair, and of containers in pods
+	receivers                  []*lab.Pod     // of pods and of fast
 }
 
 // dataPath makes a lab and waits until all leases are in its nodes' kernels.
@@ -65,29 +81,47 @@ func (b *bench) dataPath(ctx context.Context, c pathCase) (_ *dataPath, err erro
 			err = errors.Join(err, p.close())
 		}
 	}()
+	count := 2
+	if c.fast {
+		count = 4
+	}
 	p.lab, err = lab.New(ctx, lab.Options{
-		Nodes: 2, Families: []subnet.Family{c.family}, Config: c.config(), IPTables: c.filter.IPTables, Bin: b.Bin,
+		Nodes: count, Families: []subnet.Family{c.family}, Config: c.config(), IPTables: c.filter.IPTables, Bin: b.Bin,
 	})
 	if err != nil {
 		return nil, err
 	}
 	nodes := p.lab.Nodes()
 	var pods []*lab.Endpoint
-	for _, n := range nodes {
+	for i, n := range nodes {
 		pod, err := p.lab.AddPod(ctx, n, "")
 		if err != nil {
 			return nil, err
 		}
 		pods = append(pods, pod.Endpoint)
+		if i%2 == 1 {
+			p.receivers = append(p.receivers, pod)
+		}
 	}
 	endOf := func(e *lab.Endpoint) end { return end{e.Do, e.Addr(c.family)} }
-	p.pods = way{"pods", endOf(pods[0]), endOf(pods[1])}
-	p.underlay = way{"bare underlay", endOf(nodes[0].Endpoint), endOf(nodes[1].Endpoint)}
+	p.pods = way{name: "pods", from: endOf(pods[0]), to: endOf(pods[1])}
+	p.underlay = way{name: "bare underlay", from: endOf(nodes[0].Endpoint), to: endOf(nodes[1].Endpoint)}
+	if c.fast {
+		p.fast = way{name: "pods, fast path", from: endOf(pods[2]), to: endOf(pods[3])}
+		if err := p.switchFast(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.addVeth(c.family); err != nil {
 		return nil, fmt.Errorf("make a veth pair: %w", err)
 	}
 	if c.wire {
 		if err := p.setWire(); err != nil {
+			return nil, err
+		}
+	}
+	if c.services > 0 {
+		if err := p.setServices(c.services); err != nil {
 			return nil, err
 		}
 	}
@@ -128,7 +162,7 @@ func (p *dataPath) addVeth(f subnet.Family) error {
 			return err
 		}
 	}
-	p.veth = way{"veth pair", ends[0], ends[1]}
+	p.veth = way{name: "veth pair", from: ends[0], to: ends[1]}
 	return nil
 }
 
@@ -182,8 +216,9 @@ func (p *dataPath) addLeases(ctx context.Context, c pathCase) error {
 			return err
 		}
 	}
+	want := c.leases + len(p.lab.Nodes()) - 1
 	for _, n := range p.lab.Nodes() {
-		for routes := -1; routes < c.leases+1; { // and the other node's
+		for routes := -1; routes < want; {
 			err := n.Do(func() error {
 				ours := &netlink.Route{Protocol: network.RouteProtocol}
 				all, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, ours, netlink.RT_FILTER_PROTOCOL)
@@ -193,8 +228,8 @@ func (p *dataPath) addLeases(ctx context.Context, c pathCase) error {
 			if err != nil {
 				return fmt.Errorf("%s: count the routes: %w", n.Name(), err)
 			}
-			if routes < c.leases+1 && !pause(ctx, 50*time.Millisecond) {
-				return fmt.Errorf("%s has %d routes of %d leases: %w", n.Name(), routes, c.leases, ctx.Err())
+			if routes < want && !pause(ctx, 50*time.Millisecond) {
+				return fmt.Errorf("%s has %d routes of %d: %w", n.Name(), routes, want, ctx.Err())
 			}
 		}
 	}

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base32"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 )
@@ -140,12 +138,8 @@ func (k kubeRouter) apply(do func(func() error) error) error {
 		{"destroy\n" + k.sets(), []string{"ipset", "restore"}},
 		{k.rules(), []string{"iptables-nft-restore"}},
 	} {
-		var out bytes.Buffer
-		cmd := exec.Command(c.argv[0], c.argv[1:]...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.input), &out, &out
-		if err := do(cmd.Run); err != nil {
-			return fmt.Errorf("%s: %w", strings.Join(c.argv, " "),
-				errors.Join(err, errors.New(firstBytes(out.String(), 300))))
+		if err := restore(do, c.input, c.argv...); err != nil {
+			return err
 		}
 	}
 	return nil

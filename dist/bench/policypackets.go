@@ -152,7 +152,9 @@ func (p *policyPaths) build(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		n.server, n.ways = server.addr, []way{{what, near, server}, {what, far, server}}
+		n.server, n.ways = server.addr, []way{
+			{name: what, from: near, to: server}, {name: what, from: far, to: server},
+		}
 		first := server.addr.As4()
 		for j := range otherPods {
 			a := netip.AddrFrom4([4]byte{first[0], first[1], first[2], byte(100 + j)})

@@ -32,6 +32,10 @@ type Figure struct {
 	Veth *Reference `json:"veth,omitempty"`
 	// Bare is the same without even what Floor has, for connections between pods; nil: it was not measured.
 	Bare *Reference `json:"bare,omitempty"`
+	// Off is the same with the fast path off; nil: the figure is not of the fast path.
+	Off *Reference `json:"off,omitempty"`
+	// Fast is the same with the fast path on, with ratios to Floor; nil: it was not measured.
+	Fast *Reference `json:"fast,omitempty"`
 	// Peer is the same of another daemon, or by another's rules; nil: none was measured.
 	Peer *Reference `json:"peer,omitempty"`
 	// Limit is what Value may be at most; nil: the figure is only told.
@@ -237,6 +241,12 @@ func (f *Figure) row() string {
 	if f.Bare != nil {
 		floor += ", " + f.Bare.String()
 	}
+	if f.Off != nil {
+		floor = f.Off.String()
+	}
+	if f.Fast != nil {
+		floor += ", " + f.Fast.String()
+	}
 	if f.Peer != nil {
 		peer = number(f.Peer.Value)
 		if len(f.Peer.Ratios) > 0 {
@@ -299,6 +309,12 @@ func (r *Report) Benchmarks(w io.Writer) error {
 		}
 		if f.Bare != nil {
 			each("bare", f.Bare.Samples, f.Bare.Value)
+		}
+		if f.Off != nil {
+			each("off", f.Off.Samples, f.Off.Value)
+		}
+		if f.Fast != nil {
+			each("fast", f.Fast.Samples, f.Fast.Value)
 		}
 		if f.Peer != nil {
 			each("peer", f.Peer.Samples, f.Peer.Value)

@@ -4,7 +4,7 @@
 //	bench --only start,latency      some parts of it
 //	bench --only cluster            a thousand simulated nodes
 //	bench --only settings           the overlay's device set otherwise, in turns with the default
-//	bench --only fastpath           the fast path on, in turns with off and the bare underlay
+//	bench --only path               packets between pods, with the fast path off and on
 //	bench --only foreign            pods of another network, among 100,000 foreign routes
 //	bench --only kube               the Kubernetes API as lease store among 5,000 Nodes, beside etcd and bin/flanneld
 //	bench --only policy             network policies, beside rules as kube-router's and a node without any
@@ -129,7 +129,7 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.SortFlags = false
 	set.SetOutput(w)
 	set.StringSliceVar(&o.Only, "only", nil,
-		"parts to measure, see --list (default all but settings, fastpath, foreign, policy, cluster, kube, soak and "+
+		"parts to measure, see --list (default all but settings, foreign, policy, cluster, kube, soak and "+
 			"fleet)")
 	set.BoolVar(&f.list, "list", false, "list the parts and end")
 	set.IntVar(&o.Rounds, "rounds", 5, "how often what takes a second or more is measured; the median is judged")
@@ -149,6 +149,11 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.DurationVar(&o.PolicyTurn, "policy-turn", 150*time.Millisecond, "for how long at a time")
 	set.StringSliceVar(&o.PolicyParts, "policy-parts", nil,
 		"what of the part policy to measure: "+strings.Join(bench.PolicyParts(), ", ")+" (default all)")
+	set.IntVar(&o.PathFlows, "path-flows", 10000, "how many flows the part path measures with the fast path")
+	set.IntVar(&o.PathPods, "path-pods", 100, "how many pods of one node")
+	set.DurationVar(&o.PathRest, "path-rest", 30*time.Second, "how long it observes the daemons at rest")
+	set.DurationVar(&o.PathTurn, "path-turn", 300*time.Millisecond, "for how long one thread measures at a time")
+	set.StringSliceVar(&o.PathCases, "path-cases", nil, "texts of which one is in the name of each case (default all)")
 	set.DurationVar(&o.Soak, "soak", 10*time.Minute, "how long the part soak goes on")
 	set.StringVar(&store, "store", string(subnet.StoreEtcd),
 		"of the leases of the part soak: etcd, or kubernetes, which is a stand-in for its API server")
@@ -225,6 +230,11 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 			return f, fmt.Errorf("--policy-parts: there is no %q; there are %s", name,
 				strings.Join(bench.PolicyParts(), ", "))
 		}
+	}
+	if o.PathFlows < 100 || o.PathFlows > bench.MaxPathFlows || o.PathPods < 2 || o.PathPods > bench.MaxPathPods ||
+		o.PathRest <= 0 || o.PathTurn <= 0 {
+		return f, fmt.Errorf("--path-flows=%d, --path-pods=%d, --path-rest=%s, --path-turn=%s: want 100 to %d, 2 to %d, "+
+			"and more than 0", o.PathFlows, o.PathPods, o.PathRest, o.PathTurn, bench.MaxPathFlows, bench.MaxPathPods)
 	}
 	for _, n := range o.Sizes {
 		if n < 1 || n > bench.MaxLeases {
