@@ -143,7 +143,7 @@ func pairs(ways []way, protocol string) (all []pair, close func(), err error) {
 	}
 	for _, w := range ways {
 		p := pair{near: -1}
-		if p.far, err = w.to.bound(protocol, testPort); err == nil {
+		if p.far, err = w.to.bound(protocol, w.listens()); err == nil {
 			p.near, err = w.from.open(protocol)
 		}
 		all = append(all, p)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/network/fastpath"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -101,6 +102,10 @@ func paths(ctx context.Context, b *bench) error {
 		in := func(text string) bool { return strings.Contains(c.what, text) || strings.Contains(c.name, text) }
 		if len(b.PathCases) > 0 && !slices.ContainsFunc(b.PathCases, in) {
 			continue
+		}
+		if c.fast && !fastpath.Permitted() {
+			c.fast = false
+			b.report.note("%s: without the fast path: the kernel does not permit BPF programs here.", c.what)
 		}
 		b.step("  %s", c.what)
 		if err := b.path(ctx, c, min(3, b.Rounds)); err != nil {

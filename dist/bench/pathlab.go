@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,15 +29,18 @@ type way struct {
 	name     string
 	from, to end
 	// via is where the near end connects to, if it is not where the far end listens: a Service, or a published port.
-	via netip.AddrPort
+	via  netip.AddrPort
+	port int // where the far end listens; 0: testPort
 }
+
+func (w way) listens() int { return cmp.Or(w.port, testPort) }
 
 // target is where the near end connects to.
 func (w way) target() unix.Sockaddr {
 	if w.via.IsValid() {
 		return socketAddressWith(w.via.Addr(), int(w.via.Port()))
 	}
-	return socketAddressWith(w.to.addr, testPort)
+	return socketAddressWith(w.to.addr, w.listens())
 }
 
 // pathCase is one kind of overlay, between two nodes.

@@ -15,6 +15,9 @@ import (
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 )
 
+// servedPort is where a Service leads to.
+const servedPort = testPort + 2
+
 // servicePort returns the cluster address of a Service. The first ones lead to the receiving pods.
 func servicePort(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), testPort)
@@ -52,7 +55,7 @@ func serviceRules(count int, receivers []*lab.Pod) string {
 			fmt.Fprintf(&rules, "-A %s -m comment --comment \"service %d\" -j %s\n", service, i, endpoint)
 			fmt.Fprintf(&rules, "-A %s -s %s/32 -j KUBE-MARK-MASQ\n", endpoint, to) // a pod that calls itself
 			fmt.Fprintf(&rules, "-A %s -p %s -m %s -j DNAT --to-destination %s:%d\n", endpoint, protocol, protocol, to,
-				testPort)
+				servedPort)
 		}
 	}
 	return `*nat

@@ -44,6 +44,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 type flags struct {
 	options             bench.Options
 	json, text, picture string
+	markdown            string
 	judge, list         bool
 }
 
@@ -96,7 +97,7 @@ func inside(f flags, stdout, stderr io.Writer) (reached bool, err error) {
 		skip  bool
 	}{
 		{f.json, report.JSON, false}, {f.text, report.Benchmarks, false},
-		{f.picture, report.Picture, !report.HasPicture()},
+		{f.picture, report.Picture, !report.HasPicture()}, {f.markdown, report.Markdown, false},
 	} {
 		if out.path == "" || out.skip {
 			continue
@@ -164,6 +165,7 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.StringVar(&o.Root, "root", filepath.Dir(bin), "directory of the source, for the CNI plugin's own benchmark")
 	set.StringVar(&f.json, "json", "", "file that gets the figures as JSON")
 	set.StringVar(&f.text, "text", "", "file that gets them as go test -bench prints them, for benchstat")
+	set.StringVar(&f.markdown, "markdown", "", "file that gets the table of the fast path, as Markdown")
 	set.StringVar(&f.picture, "picture", "", "file that gets the picture, as SVG")
 	set.StringVar(&o.Keep, "keep-logs", "", "directory, made by this, that the daemons' and etcd's logs are copied to")
 	set.BoolVar(&f.judge, "judge", false, "fail if not everything is reached")
@@ -241,7 +243,7 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 			return f, fmt.Errorf("--sizes: %d, want 1 to %d", n, bench.MaxLeases)
 		}
 	}
-	for _, path := range []*string{&o.Bin, &o.Root, &f.json, &f.text, &f.picture, &o.Peer, &o.Keep} {
+	for _, path := range []*string{&o.Bin, &o.Root, &f.json, &f.text, &f.picture, &f.markdown, &o.Peer, &o.Keep} {
 		if *path != "" {
 			if *path, err = filepath.Abs(*path); err != nil {
 				return f, err
