@@ -50,8 +50,8 @@ func serviceRules(count int, receivers []*lab.Pod) string {
 		for _, protocol := range []string{"tcp", "udp"} {
 			service, endpoint := fmt.Sprintf("KUBE-SVC-%s-%d", protocol, i), fmt.Sprintf("KUBE-SEP-%s-%d", protocol, i)
 			fmt.Fprintf(&chains, ":%s - [0:0]\n:%s - [0:0]\n", service, endpoint)
-			fmt.Fprintf(&rules, "-A KUBE-SERVICES -d %s/32 -p %s -m comment --comment \"service %d\" -m %s --dport %d -j %s\n",
-				a.Addr(), protocol, i, protocol, a.Port(), service)
+			fmt.Fprintf(&rules, "-A KUBE-SERVICES -d %s/32 -p %s -m comment --comment \"service %d\" -m %s --dport %d "+
+				"-j %s\n", a.Addr(), protocol, i, protocol, a.Port(), service)
 			fmt.Fprintf(&rules, "-A %s -m comment --comment \"service %d\" -j %s\n", service, i, endpoint)
 			fmt.Fprintf(&rules, "-A %s -s %s/32 -j KUBE-MARK-MASQ\n", endpoint, to) // a pod that calls itself
 			fmt.Fprintf(&rules, "-A %s -p %s -m %s -j DNAT --to-destination %s:%d\n", endpoint, protocol, protocol, to,
@@ -89,7 +89,8 @@ func restore(do func(func() error) error, rules string, argv ...string) error {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(rules), &out, &out
 	if err := do(cmd.Run); err != nil {
-		return fmt.Errorf("%s: %w", strings.Join(argv, " "), errors.Join(err, errors.New(firstBytes(out.String(), 300))))
+		return fmt.Errorf("%s: %w", strings.Join(argv, " "),
+			errors.Join(err, errors.New(firstBytes(out.String(), 300))))
 	}
 	return nil
 }
