@@ -19,12 +19,12 @@ func (g *grid) close() {
 	}
 }
 
-// newGrid makes sockets at ports of the kernel's choice.
+// newGrid makes sockets at ports of the kernel's choice, without SO_REUSEADDR: with it, two can get the same port.
 func newGrid(w way, near, far int) (g *grid, err error) {
 	g = &grid{}
 	add := func(e end, count int, sockets *[]int, addresses *[]unix.Sockaddr) error {
 		for range count {
-			fd, err := e.bound("udp", 0)
+			fd, err := e.socket("udp")
 			if err != nil {
 				return err
 			}
