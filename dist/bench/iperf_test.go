@@ -58,7 +58,7 @@ func TestLoopback(t *testing.T) {
 	here := func(fn func() error) error { return fn() }
 	for _, address := range []string{"127.0.0.1", "::1"} {
 		e := end{here, netip.MustParseAddr(address)}
-		w := way{address, e, e}
+		w := way{name: address, from: e, to: e}
 		for _, protocol := range []string{"tcp", "udp"} {
 			took, err := w.latency(protocol)
 			if err != nil {
@@ -76,7 +76,9 @@ func TestLoopback(t *testing.T) {
 			}
 		}
 	}
-	nowhere := way{"nowhere", end{here, netip.MustParseAddr("127.0.0.1")}, end{here, netip.MustParseAddr("192.0.2.1")}}
+	nowhere := way{
+		name: "nowhere", from: end{here, netip.MustParseAddr("127.0.0.1")}, to: end{here, netip.MustParseAddr("192.0.2.1")},
+	}
 	if _, err := nowhere.latency("tcp"); err == nil {
 		t.Error("a socket was bound to an address that is not there")
 	}

@@ -89,7 +89,7 @@ func (m fastMetric) ratio(took, other []float64) float64 {
 // special to the fast path.
 func (b *bench) fastPath(ctx context.Context, c pathCase, p *dataPath, two *fastSamples) error {
 	for _, m := range fastMetrics() {
-		took, err := b.turns(m, []way{p.underlay, p.pods, p.fast})
+		took, err := b.turns(ctx, m, []way{p.underlay, p.pods, p.fast})
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.what, err)
 		}
@@ -119,9 +119,12 @@ func (b *bench) fastPath(ctx context.Context, c pathCase, p *dataPath, two *fast
 }
 
 // turns measures ways round by round: what each call took, by way and round.
-func (b *bench) turns(m fastMetric, ways []way) ([][][]float64, error) {
+func (b *bench) turns(ctx context.Context, m fastMetric, ways []way) ([][][]float64, error) {
 	took := make([][][]float64, len(ways))
 	for range b.Rounds {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		round, err := m.run(ways, b.PathTurn)
 		if err != nil {
 			return nil, err
@@ -160,12 +163,12 @@ func (b *bench) fastCPU(c pathCase, s *fastSamples) {
 // special measures what is special to the fast path.
 func (b *bench) special(ctx context.Context, c pathCase, p *dataPath) error {
 	if c.services > 0 {
-		if err := b.services(c, p); err != nil {
+		if err := b.services(ctx, c, p); err != nil {
 			return fmt.Errorf("services: %w", err)
 		}
 		return nil
 	}
-	if err := b.nested(c, p); err != nil {
+	if err := b.nested(ctx, c, p); err != nil {
 		return fmt.Errorf("a bridge in a pod: %w", err)
 	}
 	if c.wire {
@@ -174,7 +177,7 @@ func (b *bench) special(ctx context.Context, c pathCase, p *dataPath) error {
 	if err := b.fastRest(ctx, p); err != nil {
 		return err
 	}
-	if err := b.manyFlows(c, p); err != nil {
+	if err := b.manyFlows(ctx, c, p); err != nil {
 		return fmt.Errorf("%d flows: %w", b.PathFlows, err)
 	}
 	if err := b.manyPods(ctx, c, p); err != nil {
@@ -184,7 +187,7 @@ func (b *bench) special(ctx context.Context, c pathCase, p *dataPath) error {
 }
 
 // services compares connections to a Service with those to its pod, with the fast path.
-func (b *bench) services(c pathCase, p *dataPath) error {
+func (b *bench) services(ctx context.Context, c pathCase, p *dataPath) error {
 	off, on := p.pods, p.fast
 	off.name, off.via, off.port = "Service", servicePort(0), servedPort
 	on.name, on.via, on.port = "Service, fast path", servicePort(1), servedPort
@@ -192,7 +195,7 @@ func (b *bench) services(c pathCase, p *dataPath) error {
 		if m.name == "Connect" {
 			continue // a new connection is translated by the slow path
 		}
-		took, err := b.turns(m, []way{p.pods, p.fast, off, on})
+		took, err := b.turns(ctx, m, []way{p.pods, p.fast, off, on})
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.what, err)
 		}
@@ -208,7 +211,7 @@ func (b *bench) services(c pathCase, p *dataPath) error {
 
 // nested compares TCP to a container in a pod, which the pod forwards to over a bridge of its own, as with Docker in a
 // pod.
-func (b *bench) nested(c pathCase, p *dataPath) error {
+func (b *bench) nested(ctx context.Context, c pathCase, p *dataPath) error {
 	ways := []way{p.pods, p.fast}
 	for i, pod := range p.receivers {
 		inner, err := p.addNested(pod)
@@ -218,7 +221,7 @@ func (b *bench) nested(c pathCase, p *dataPath) error {
 		ways[i].to, ways[i].via = inner, netip.AddrPortFrom(ways[i].to.addr, publishedPort)
 	}
 	m := fastMetric{what: "TCP, one flow", run: transfers, rate: true}
-	took, err := b.turns(m, ways)
+	took, err := b.turns(ctx, m, ways)
 	if err != nil {
 		return err
 	}
@@ -231,13 +234,13 @@ func (b *bench) nested(c pathCase, p *dataPath) error {
 const burst = 10
 
 // manyFlows compares many flows of UDP between two pods.
-func (b *bench) manyFlows(c pathCase, p *dataPath) error {
+func (b *bench) manyFlows(ctx context.Context, c pathCase, p *dataPath) error {
 	const sockets = 100 // at the far end; each flow is from one socket to another
 	m := fastMetric{what: fmt.Sprintf("%d flows", b.PathFlows)}
 	m.run = func(ways []way, d time.Duration) ([][]float64, error) {
 		return grids(ways, (b.PathFlows+sockets-1)/sockets, sockets, d)
 	}
-	took, err := b.turns(m, []way{p.pods, p.fast})
+	took, err := b.turns(ctx, m, []way{p.pods, p.fast})
 	if err != nil {
 		return err
 	}
@@ -287,7 +290,7 @@ func (b *bench) manyPods(ctx context.Context, c pathCase, p *dataPath) error {
 			return all[i][next[i]%len(all[i])].burst()
 		})
 	}
-	took, err := b.turns(m, []way{p.pods, p.fast})
+	took, err := b.turns(ctx, m, []way{p.pods, p.fast})
 	if err != nil {
 		return err
 	}

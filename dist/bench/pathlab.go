@@ -174,9 +174,14 @@ func (p *dataPath) addVeth(f subnet.Family) error {
 // cut into packets before it is sent, and packets that arrive are put together again (GRO). A veth by itself hands on up to
 // 64 kB in one piece, VXLAN header and all.
 func (p *dataPath) setWire() error {
+	cable := wireFeatures() // a veth puts packets together only if its peer cuts them
+	cable["rx-gro"] = false // which no switch does
 	for _, n := range p.lab.Nodes() {
 		if err := n.Do(func() error { return setFeatures(uplink, wireFeatures()) }); err != nil {
 			return fmt.Errorf("%s: %w", n.Name(), err)
+		}
+		if err := setFeatures(n.Name(), cable); err != nil { // its other end has the node's name
+			return fmt.Errorf("the port of %s: %w", n.Name(), err)
 		}
 	}
 	return nil

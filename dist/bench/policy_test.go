@@ -101,11 +101,12 @@ func TestKubeRouter(t *testing.T) {
 				}
 			}
 			// Another port of the server, and another client.
+			other := way{name: n.what, from: p.nodes[(number+1)%2].ways[0].from, to: n.ways[0].to}
 			for _, x := range []struct {
 				what string
 				from way
 				port int
-			}{{"port", n.ways[0], testPort + 1}, {"client", way{n.what, p.nodes[(number+1)%2].ways[0].from, n.ways[0].to}, testPort}} {
+			}{{"port", n.ways[0], testPort + 1}, {"client", other, testPort}} {
 				if passes := x.from.passes(t, x.port); passes != (s.selecting == 0) {
 					t.Errorf("%s, %s: a connection from another %s passes: %t", s, n.what, x.what, passes)
 				}
