@@ -57,6 +57,8 @@ type Options struct {
 	PathTurn time.Duration
 	// PathCases are texts of which one is in the name of each case that it measures; none: all.
 	PathCases []string
+	// Integrity is how much data the part "integrity" sends, in GB.
+	Integrity float64
 	// Rest is how long after the start of all their memory is read; 0: as long as elsewhere.
 	Rest time.Duration
 	// Soak is how long the part "soak" goes on.
@@ -104,6 +106,8 @@ func Parts() []Part {
 		{Name: "sizes", What: "start by number of leases, for the picture", run: sizes},
 		{Name: "path", What: "throughput, latency and CPU between pods on two nodes, with the fast path off and on, beside " +
 			"the bare underlay and a veth pair", run: paths},
+		{Name: "integrity", What: "is every byte that takes the fast path the one that was sent, and no packet invalid",
+			run: integrity, Apart: true, Lab: true},
 		{Name: "settings", What: "the same with the device set otherwise, in turns with the default", run: settings, Apart: true},
 		{Name: "foreign", What: "pods of another network added and removed, among foreign routes and devices",
 			run: foreign, Apart: true},

@@ -35,12 +35,18 @@ type way struct {
 
 func (w way) listens() int { return cmp.Or(w.port, testPort) }
 
-// target is where the near end connects to.
-func (w way) target() unix.Sockaddr {
+// targetAddr is where the near end connects to.
+func (w way) targetAddr() netip.AddrPort {
 	if w.via.IsValid() {
-		return socketAddressWith(w.via.Addr(), int(w.via.Port()))
+		return w.via
 	}
-	return socketAddressWith(w.to.addr, w.listens())
+	return netip.AddrPortFrom(w.to.addr, uint16(w.listens()))
+}
+
+// target is the same, for a system call.
+func (w way) target() unix.Sockaddr {
+	a := w.targetAddr()
+	return socketAddressWith(a.Addr(), int(a.Port()))
 }
 
 // pathCase is one kind of overlay, between two nodes.

@@ -66,9 +66,9 @@ func (f Facts) checkConntrack() []Finding {
 		fast.Ports, fast.Peers, sent, received, f.Invalid)}
 }
 
-// invalidPackets adds up the column "invalid" of /proc/net/stat/nf_conntrack: a line of names, then one of hexadecimal
+// InvalidPackets adds up the column "invalid" of /proc/net/stat/nf_conntrack: a line of names, then one of hexadecimal
 // numbers for each processor (ct_cpu_seq_show in net/netfilter/nf_conntrack_standalone.c).
-func invalidPackets(text string) (total uint64) {
+func InvalidPackets(text string) (total uint64) {
 	column := -1
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)

@@ -30,7 +30,7 @@ func gather(ctx context.Context, o Options) (f Facts) {
 	f.Routes = gatherRoutes(f.networks())
 	f.Sysctls = f.gatherSysctls()
 	if data, err := os.ReadFile("/proc/net/stat/nf_conntrack"); err == nil {
-		f.Invalid = invalidPackets(string(data))
+		f.Invalid = InvalidPackets(string(data))
 	}
 	f.Drops, f.KubeProxy = f.gatherFilter()
 	f.Engines, _ = engines.Read() // on an error they are not known

@@ -73,7 +73,7 @@ func healthy() Facts {
 
 // fast adds a fast path that is in use.
 func fast(f *Facts, mode string) {
-	f.Sysctls[beLiberal], f.Invalid = "1", invalidPackets("entries  clashres found new invalid ignore\n"+
+	f.Sysctls[beLiberal], f.Invalid = "1", InvalidPackets("entries  clashres found new invalid ignore\n"+
 		"0000000d  00000000 00000000 00000000 00000002 00000000\n0000000d  00000000 00000000 00000000 00000010 00000000\n")
 	f.Status.FastPath = &status.FastPath{Mode: mode, InUse: true, Pinned: true, Ports: 3, Peers: 2, Since: now.Add(-time.Minute),
 		Packets: map[string]uint64{"sent": 5, "received": 4, "received_decapsulated": 3}}

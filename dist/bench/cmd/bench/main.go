@@ -130,8 +130,8 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.SortFlags = false
 	set.SetOutput(w)
 	set.StringSliceVar(&o.Only, "only", nil,
-		"parts to measure, see --list (default all but settings, foreign, policy, cluster, kube, soak and "+
-			"fleet)")
+		"parts to measure, see --list (default all but integrity, settings, foreign, policy, cluster, kube, "+
+			"soak and fleet)")
 	set.BoolVar(&f.list, "list", false, "list the parts and end")
 	set.IntVar(&o.Rounds, "rounds", 5, "how often what takes a second or more is measured; the median is judged")
 	set.IntVar(&o.Changes, "changes", 500, "how often a lease is added, changed and removed")
@@ -155,6 +155,7 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.DurationVar(&o.PathRest, "path-rest", 30*time.Second, "how long it observes the daemons at rest")
 	set.DurationVar(&o.PathTurn, "path-turn", 300*time.Millisecond, "for how long one thread measures at a time")
 	set.StringSliceVar(&o.PathCases, "path-cases", nil, "texts of which one is in the name of each case (default all)")
+	set.Float64Var(&o.Integrity, "integrity", 100, "how much data the part integrity sends, in GB")
 	set.DurationVar(&o.Soak, "soak", 10*time.Minute, "how long the part soak goes on")
 	set.StringVar(&store, "store", string(subnet.StoreEtcd),
 		"of the leases of the part soak: etcd, or kubernetes, which is a stand-in for its API server")
@@ -203,6 +204,9 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	}
 	if o.Soak <= 0 || o.SoakFaults < 0 {
 		return f, errors.New("--soak: want more than 0; --soak-faults: want 0 or more")
+	}
+	if o.Integrity <= 0 {
+		return f, fmt.Errorf("--integrity=%g: want more than 0", o.Integrity)
 	}
 	if o.Store, err = lab.ParseStore(store); err != nil {
 		return f, fmt.Errorf("--store: %w", err)
