@@ -38,14 +38,15 @@ func (name Program) hook() ebpf.AttachType {
 	return ebpf.AttachTCXIngress
 }
 
-// id is the program's number in the kernel; 0 if the kernel does not say.
-func (p *Path) id(name Program) uint32 {
-	info, err := p.program(name).Info()
-	if err != nil {
-		return 0
+// readIDs notes the programs' numbers in the kernel; 0 if the kernel does not say.
+func (p *Path) readIDs() {
+	p.ids = map[Program]uint32{}
+	for _, name := range []Program{FromPod, LearnReceived, FromWire, LearnSent, FromDevice} {
+		if info, err := p.program(name).Info(); err == nil {
+			id, _ := info.ID()
+			p.ids[name] = uint32(id)
+		}
 	}
-	id, _ := info.ID()
-	return uint32(id)
 }
 
 // pin is the file that an attachment is pinned as.
@@ -204,7 +205,7 @@ func (p *Path) renew(a Attachment, l link.Link) error {
 	if last, err := isLast(a, info.ID); err != nil || !last {
 		return errors.Join(err, errNotRenewable)
 	}
-	if uint32(info.Program) != p.id(a.Program) {
+	if uint32(info.Program) != p.ids[a.Program] {
 		if err := l.Update(p.program(a.Program)); err != nil {
 			return err
 		}

@@ -188,7 +188,7 @@ func TestRestart(t *testing.T) {
 	l.open(n, pins)
 	first := n.path
 	uplink := n.index(Uplink)
-	id := first.id(FromWire)
+	id := first.ids[FromWire]
 	key := programsKey{Source: 1}
 	if err := first.objects.Sent.Put(key, programsSent{Mark: 7}); err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func TestRestart(t *testing.T) {
 	if got := n.path.control[0].Generation; got != generation {
 		t.Errorf("the generation is %d after a restart, want %d", got, generation)
 	}
-	if n.path.id(FromWire) == id {
+	if n.path.ids[FromWire] == id {
 		t.Error("the program is the earlier process's")
 	}
 	l.expectAt(n, uplink, ebpf.AttachTCXIngress, "from_wire")

@@ -35,6 +35,7 @@ type Options struct {
 type Path struct {
 	pins    string
 	objects programsObjects
+	ids     map[Program]uint32 // of the programs
 
 	mu      sync.Mutex
 	control [2]programsControl // by the underlay: IPv4, IPv6
@@ -62,6 +63,7 @@ func Open(o Options) (*Path, error) {
 	if err := spec.LoadAndAssign(&p.objects, options); err != nil {
 		return nil, fmt.Errorf("load the fast path's programs: %w", err)
 	}
+	p.readIDs()
 	if err := errors.Join(p.readControl(), p.spreadIdentifications(), p.openLinks()); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}

@@ -57,7 +57,7 @@ func (p *Path) Want(interfaces map[int]Role) map[Attachment]State {
 	want := map[Attachment]State{}
 	for index, role := range interfaces {
 		for _, program := range role.Programs() {
-			want[Attachment{index, program}] = State{Program: p.id(program), Pinned: p.pins != "", Last: true}
+			want[Attachment{index, program}] = State{Program: p.ids[program], Pinned: p.pins != "", Last: true}
 		}
 	}
 	return want
