@@ -114,6 +114,10 @@ soak: packages-bench build tools bin/bench ## look for leaks under fast churn an
 packages-bench:
 	@sh dist/packages.sh iptables ipset ip bridge tc iperf3
 
+.PHONY: integrity
+integrity: packages-bench build tools bin/bench ## compare 100 GB that take the fast path byte by byte, as root; 15 minutes
+	@bin/bench --only integrity --judge --json bin/integrity.json $(INTEGRITY)
+
 .PHONY: matrix
 matrix: packages-iptables build tools bin/lab ## run all probes in every combination of families, backends, filters and stores
 	@bin/lab matrix

@@ -184,7 +184,7 @@ func (x *exchange) datagram(number uint64) []byte {
 // check compares a datagram with what is sent under its number.
 func (x *exchange) check(data []byte) (number uint64, err error) {
 	if len(data) < 8 {
-		return 0, fmt.Errorf("a datagram of %d bytes, which nobody has sent", len(data))
+		return 0, fmt.Errorf("a datagram of %d bytes: none is so short", len(data))
 	}
 	number = binary.LittleEndian.Uint64(data)
 	if !bytes.Equal(data, x.datagram(number)) {

@@ -55,7 +55,7 @@ func (p *dataPath) awaitFast(ctx context.Context, pods int) error {
 	return nil
 }
 
-// fastMetric is something that one thread measures of ways in turns, and what is to be reached.
+// fastMetric is something that one thread measures of ways in turns, and its targets.
 type fastMetric struct {
 	name, what string
 	run        func([]way, time.Duration) ([][]float64, error)

@@ -42,7 +42,7 @@ func (p *dataPath) setServices(count int) error {
 func serviceRules(count int, receivers []*lab.Pod) string {
 	var chains, rules strings.Builder
 	for i := range count {
-		to := netip.AddrFrom4([4]byte{10, 5, 250, byte(i)}) // nobody's
+		to := netip.AddrFrom4([4]byte{10, 5, 250, byte(i)}) // of no pod
 		if i < len(receivers) {
 			to = receivers[i].Addr(ipv4()[0])
 		}
