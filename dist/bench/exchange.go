@@ -22,6 +22,7 @@ const (
 	exchangeBlock   = 1 << 20 // bytes of random data, which are sent over and over
 	exchangeWindow  = 32      // datagrams on their way at the same time
 	exchangeAnswer  = 5 * time.Second
+	exchangeBuffer  = 200 << 10 // bytes, which the kernel doubles: enough for all that are on their way, with its own
 )
 
 // exchange sends data over a way, in both directions at once, and compares what arrives.
@@ -162,10 +163,11 @@ func (x *exchange) sockets(w way) (near, far []*net.UDPConn, err error) {
 	add := func(e end, port int, to *[]*net.UDPConn) error {
 		return e.do(func() error {
 			c, err := net.ListenUDP("udp", &net.UDPAddr{IP: e.addr.AsSlice(), Port: port})
-			if err == nil {
-				*to = append(*to, c)
+			if err != nil {
+				return err
 			}
-			return err
+			*to = append(*to, c)
+			return c.SetReadBuffer(exchangeBuffer)
 		})
 	}
 	err = add(w.to, w.port, &far)
