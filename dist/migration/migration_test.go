@@ -19,6 +19,7 @@ import (
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/dist/lab/testctx"
+	"github.com/selvage-net/selvage/network/fastpath"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -40,14 +41,14 @@ type cluster struct {
 }
 
 // newCluster makes a lab whose nodes run flanneld, and have never run selvaged as far as can be seen.
-func newCluster(t *testing.T, families []subnet.Family, config string) *cluster {
+func newCluster(t *testing.T, families []subnet.Family, config string, args ...string) *cluster {
 	t.Helper()
 	dir, err := filepath.Abs(bin)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx := testctx.New(t)
-	l, err := lab.New(ctx, lab.Options{Nodes: 3, Families: families, Config: "-", Bin: dir})
+	l, err := lab.New(ctx, lab.Options{Nodes: 3, Families: families, Config: "-", DaemonArgs: args, Bin: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,13 +209,46 @@ func TestMigration(t *testing.T) {
 		name     string
 		families []subnet.Family
 		config   string
+		args     []string
 	}{
-		{"IPv4, iptables", []subnet.Family{subnet.IPv4}, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`},
+		{"IPv4, iptables", []subnet.Family{subnet.IPv4}, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`, nil},
 		{"dual stack, nftables", []subnet.Family{subnet.IPv4, subnet.IPv6},
-			`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","EnableNFTables":true,"Backend":{"Type":"vxlan"}}`},
+			`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","EnableNFTables":true,"Backend":{"Type":"vxlan"}}`, nil},
+		{"fast path", []subnet.Family{subnet.IPv4, subnet.IPv6},
+			`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`,
+			[]string{"--fast-path=auto"}},
 	} {
-		t.Run(tt.name, func(t *testing.T) { newCluster(t, tt.families, tt.config).migrate() })
+		t.Run(tt.name, func(t *testing.T) { newCluster(t, tt.families, tt.config, tt.args...).migrate() })
 	}
+}
+
+// status asks a node's daemon.
+func (c *cluster) status(n *lab.Node) (now status.Status, err error) {
+	c.t.Helper()
+	err = json.Unmarshal([]byte(c.output(n, filepath.Join(c.dir, "selvaged"), "status", "-o", "json")), &now)
+	return now, err
+}
+
+// goesFast waits until packets between a node and the others are fast, whatever these run, if its daemon has the fast
+// path switched on and the kernel permits it.
+func (c *cluster) goesFast(n *lab.Node) {
+	c.t.Helper()
+	first, err := c.status(n)
+	c.must(err)
+	if first.FastPath == nil || !fastpath.Permitted() {
+		return
+	}
+	sent, received := first.FastPath.Fast()
+	c.wait(n.Name()+" is fast", func() error {
+		now, err := c.status(n)
+		if err == nil && now.FastPath != nil {
+			if s, r := now.FastPath.Fast(); s >= sent+1000 && r >= received+1000 {
+				c.t.Logf("%s: %d packets sent and %d received were fast", n.Name(), s, r)
+				return nil
+			}
+		}
+		return errors.Join(err, fmt.Errorf("the fast path is %+v", now.FastPath))
+	})
 }
 
 func (c *cluster) migrate() {
@@ -242,16 +276,13 @@ func (c *cluster) migrate() {
 			c.t.Errorf("%s was %s, and is %s", n.Name(), before, after)
 		}
 		c.wait("all peers", func() error {
-			out := c.output(n, selvaged, "status", "-o", "json")
-			var now status.Status
-			if err := json.Unmarshal([]byte(out), &now); err != nil {
-				return err
+			now, err := c.status(n)
+			if want := (status.PeerCounts{Programmed: len(c.Nodes()) - 1}); err == nil && now.Peers != want {
+				err = fmt.Errorf("peers %+v, want %+v: %+v", now.Peers, want, now)
 			}
-			if want := (status.PeerCounts{Programmed: len(c.Nodes()) - 1}); now.Peers != want {
-				return fmt.Errorf("peers %+v, want %+v:\n%s", now.Peers, want, out)
-			}
-			return nil
+			return err
 		})
+		c.goesFast(n)
 		c.rulesAre(n, "selvage", "flannel")
 		c.t.Logf("%d of %d nodes run selvage", i+1, len(c.Nodes()))
 		c.probes()
