@@ -23,6 +23,7 @@ type Options struct {
 	// Families are those of pods, services and nodes, the first of them the one that Kubernetes prefers; default IPv4.
 	Families []subnet.Family
 	Policies string // the daemons' --network-policy; default: the manifest's
+	FastPath bool   // the daemons have --fast-path=on
 	Logs     string // directory for what the commands print; default one that ends with the sandbox
 }
 

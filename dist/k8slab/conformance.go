@@ -86,6 +86,15 @@ func Conform(ctx context.Context, o Options, run Conformance, w io.Writer) (case
 			return cases, fmt.Errorf("%s: %w\n%s", suite.name, err, c.picture(ctx))
 		}
 	}
+	if o.FastPath {
+		found, err := fastCountsOf(ctx, s.suite)
+		if err != nil {
+			return cases, err
+		}
+		for _, line := range found {
+			fmt.Fprintln(w, line)
+		}
+	}
 	return cases, results.WriteTable(w, cases)
 }
 

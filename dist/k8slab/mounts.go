@@ -15,6 +15,9 @@ func prepareMounts() error {
 	if err := unix.Mount("tmpfs", "/var/log", "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount a /var/log of the node's own: %w", err)
 	}
+	if err := unix.Mount("bpf", "/sys/fs/bpf", "bpf", 0, ""); err != nil {
+		return fmt.Errorf("mount a BPF file system: %w", err)
+	}
 	return coverSettings()
 }
 

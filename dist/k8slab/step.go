@@ -34,6 +34,12 @@ func Steps(store subnet.StoreKind) (steps []Step) {
 	return steps
 }
 
+// Names of steps that others are put beside.
+const (
+	nameStreams = "streams between the nodes' pods"
+	nameLeaves  = "a node leaves"
+)
+
 func allSteps() []Step {
 	const kubernetes = subnet.StoreKubernetes
 	return []Step{
@@ -47,7 +53,7 @@ func allSteps() []Step {
 		{Name: "FORWARD drops, kube-proxy with iptables", run: dropped},
 		{Name: "services by kube-proxy with nftables", run: services("nftables")},
 		{Name: "FORWARD drops, kube-proxy with nftables", run: dropped},
-		{Name: "streams between the nodes' pods", run: stream},
+		{Name: nameStreams, run: stream},
 		{Name: "a rolling update of the DaemonSet", run: watched(rollingUpdate), repeatable: true},
 		{Name: "a daemon's pod deleted", run: watched(daemonDeleted), repeatable: true},
 		{Name: "the kubelet restarted", run: watched(kubeletRestarted), repeatable: true},
@@ -72,7 +78,7 @@ func allSteps() []Step {
 		{Name: "EnableNFTables: false, iptables in the image", run: watched(iptablesInImage)},
 		{Name: "FORWARD drops, iptables in the image", run: undoneByItself},
 		{Name: "a Node registered with another podCIDR", run: otherPodCIDR, only: kubernetes},
-		{Name: "a node leaves", run: leaves},
+		{Name: nameLeaves, run: leaves},
 		{Name: "all pods deleted", run: deleted},
 	}
 }

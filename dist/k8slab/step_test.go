@@ -73,6 +73,13 @@ func TestManifest(t *testing.T) {
 		if _, err := change("", "x"); err == nil {
 			t.Errorf("%s: an empty manifest is no error", kind)
 		}
+		fast, err := withFastPath(string(data))
+		if err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+		if _, err := withFastPath(fast); err == nil {
+			t.Errorf("%s: the fast path can be switched on twice", kind)
+		}
 	}
 	if kind, err := ParseStore("x"); err == nil {
 		t.Errorf("store %q", kind)

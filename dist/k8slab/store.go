@@ -46,6 +46,9 @@ func (c *Cluster) readManifest() (string, error) {
 	if err == nil && c.options.Policies != "" {
 		manifest, err = withPolicies(manifest, c.options.Policies)
 	}
+	if err == nil && c.options.FastPath {
+		manifest, err = withFastPath(manifest)
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", c.options.Manifest, err)
 	}

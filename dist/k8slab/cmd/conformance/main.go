@@ -49,6 +49,7 @@ func run(args []string) int {
 	set.StringVar(&o.Containerd, "containerd", "", "directory of containerd, its shim and ctr (default found by PATH)")
 	set.IntVar(&o.Nodes, "nodes", 2, "how many nodes")
 	set.StringVar(&o.Logs, "logs", "", "directory for what the commands print (default none that stays)")
+	set.BoolVar(&o.FastPath, "fast-path", false, "have the daemons use the fast path")
 	families := set.String("families", "dual", "of pods, services and nodes: ipv4, ipv6 or dual")
 	suites := set.String("suites", strings.Join(known, ","), "which suites, separated by commas")
 	focus := set.String("focus", "", "regular expression for names of cases of e2e and cluster to run (default all)")

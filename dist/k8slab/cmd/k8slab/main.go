@@ -4,6 +4,7 @@
 //	k8slab --store etcd            with the leases in etcd
 //	k8slab --migrate               from kube-flannel to selvage and back, in place of the usual steps
 //	k8slab --families ipv4         with one family of addresses, in place of both
+//	k8slab --fast-path             with the fast path
 //	k8slab --list                  what they are
 //	k8slab --shell                 afterwards, a shell in which kubectl works
 //	k8slab --until 'services'      no further than the first step with that in its name
@@ -50,6 +51,7 @@ func run(args []string) int {
 	set.StringVar(&o.Logs, "logs", "", "directory for what the commands print (default none that stays)")
 	families := set.String("families", "dual", "of pods, services and nodes: ipv4, ipv6 or dual")
 	migrate := set.Bool("migrate", false, "migrate from kube-flannel and back; needs flanneld and flannel/ in --bin")
+	set.BoolVar(&o.FastPath, "fast-path", false, "have the daemons use the fast path, and look whether they do")
 	until := set.String("until", "", "end after the first step whose name has this in it")
 	skip := set.String("skip", "", "leave out the steps whose names have one of these in them, separated by commas")
 	repeat := set.Int("repeat", 1, "how many times to do what leaves the cluster as it was")
@@ -79,6 +81,9 @@ func run(args []string) int {
 	}
 	if *migrate {
 		steps = k8slab.Migration(o.Nodes)
+	}
+	if o.FastPath {
+		steps = k8slab.WithFastPath(steps)
 	}
 	if *until != "" {
 		if steps, err = k8slab.UpTo(steps, *until); err != nil {
