@@ -157,6 +157,17 @@ func pairs(ways []way, protocol string) (all []pair, close func(), err error) {
 
 // connects makes TCP connections and ends them.
 func connects(ways []way, d time.Duration) ([][]float64, error) {
+	return connections(ways, d, func(pair) error { return nil })
+}
+
+// shortOnes makes TCP connections, on each of which a message goes there and back, and ends them.
+func shortOnes(ways []way, d time.Duration) ([][]float64, error) {
+	var message [messageSize]byte
+	return connections(ways, d, func(p pair) error { return p.exchange(message[:]) })
+}
+
+// connections makes TCP connections, uses each, and ends it.
+func connections(ways []way, d time.Duration, use func(pair) error) ([][]float64, error) {
 	all, end, err := pairs(ways, "tcp")
 	if err != nil {
 		return nil, err
@@ -175,7 +186,7 @@ func connects(ways []way, d time.Duration) ([][]float64, error) {
 			return fmt.Errorf("accept: %w", err)
 		}
 		// A connect to no address ends the connection with a reset, and the socket can be used for the next one.
-		return errors.Join(disconnect(all[i].near), unix.Close(far))
+		return errors.Join(use(pair{all[i].near, far}), disconnect(all[i].near), unix.Close(far))
 	})
 }
 

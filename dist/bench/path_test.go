@@ -76,7 +76,7 @@ func TestFastPath(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"FastPathUDP/case=whole", "FastPathConnectGain/case=kube", "FastPathNested/case=whole", "FastPathFlows/case=whole",
+		"FastPathUDP/case=whole", "FastPathShortGain/case=kube", "FastPathNested/case=whole", "FastPathFlows/case=whole",
 		"FastPathPods/case=whole", "FastPathServiceTCP/case=kube", "FastPathRest",
 	} {
 		if !found[name] && fastpath.Permitted() {

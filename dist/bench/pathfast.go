@@ -73,7 +73,8 @@ func fastMetrics() []fastMetric {
 		{name: "RoundTripTCP", what: "TCP there and back", run: segments, wire: 1.10, whole: 1.10, offKube: 0.72},
 		{name: "RoundTripUDP", what: "UDP there and back", run: datagrams},
 		{name: "TCP", what: "TCP, one flow", run: transfers, rate: true, wire: 0.95, whole: 0.90},
-		{name: "Connect", what: "new TCP connections", run: connects, rate: true, off: 0.95},
+		{name: "Short", what: "TCP connections with a message there and back", run: shortOnes, rate: true, off: 0.95},
+		{name: "Connect", what: "TCP connections without data", run: connects, rate: true},
 	}
 }
 
@@ -192,7 +193,7 @@ func (b *bench) services(ctx context.Context, c pathCase, p *dataPath) error {
 	off.name, off.via, off.port = "Service", servicePort(0), servedPort
 	on.name, on.via, on.port = "Service, fast path", servicePort(1), servedPort
 	for _, m := range fastMetrics() {
-		if m.name == "Connect" {
+		if m.name == "Connect" || m.name == "Short" {
 			continue // a new connection is translated by the slow path
 		}
 		took, err := b.turns(ctx, m, []way{p.pods, p.fast, off, on})
