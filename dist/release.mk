@@ -1,5 +1,5 @@
-# A release: packages, tarballs, the image, the chart, and what describes them. See dist/release/doc.go. All that depends
-# on the environment or the directory of the build is set or left out here, so that each build has the same bytes.
+# A release: packages, tarballs, the image, the chart, and what describes them. See dist/release/doc.go. All that
+# depends on the environment or the directory of the build is set here, so that each build has the same bytes.
 RELEASE_ARCH      ?= amd64 arm64
 RELEASE_OUT       ?= $(CURDIR)/bin/release
 COMMIT            ?= $(shell git rev-parse HEAD)

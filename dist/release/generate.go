@@ -39,7 +39,8 @@ func Generate(selvaged, version string, at time.Time) (map[string]File, error) {
 		}
 		h := ParseHelp(append([]string{"selvaged"}, args...), short, text)
 		if h.Usage == "" || len(h.Flags) == 0 {
-			return fmt.Errorf("selvaged %s --help has no usage or no flags: its format has changed", strings.Join(args, " "))
+			return fmt.Errorf("selvaged %s --help has no usage or no flags: its format has changed",
+				strings.Join(args, " "))
 		}
 		pages = append(pages, h)
 		for _, c := range h.Commands {

@@ -24,7 +24,7 @@ type Options struct {
 // Make returns the files of a release by name.
 func Make(o Options) (map[string][]byte, error) {
 	if !slices.Contains(o.Archs, runtime.GOARCH) {
-		return nil, fmt.Errorf("the architectures %q lack %s, that of this machine: the man pages come from its selvaged",
+		return nil, fmt.Errorf("the architectures %q lack %s, that of this machine, whose selvaged prints the man pages",
 			o.Archs, runtime.GOARCH)
 	}
 	version := SemVer(o.Version)

@@ -111,7 +111,8 @@ func SBOM(name, version, dir string, at time.Time) ([]byte, error) {
 		if !ours {
 			deps = append(deps, &info.Main)
 		}
-		for _, m := range append(deps, &debug.Module{Path: "stdlib", Version: strings.TrimPrefix(info.GoVersion, "go")}) {
+		deps = append(deps, &debug.Module{Path: "stdlib", Version: strings.TrimPrefix(info.GoVersion, "go")})
+		for _, m := range deps {
 			if m.Replace != nil {
 				m = m.Replace
 			}

@@ -31,6 +31,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umask 022
 fail() { echo "FAIL: $*"; exit 1; }
 mkdir -p /run/systemd/system
+rm -f /var/lib/man-db/auto-update # an index of all man pages takes long
 rm -f /usr/local/bin/selvaged /usr/bin/systemctl /usr/bin/systemd-tmpfiles /bin/systemctl /bin/systemd-tmpfiles
 rm -rf /var/lib/selvage /etc/selvage /etc/cni /opt/cni /var/lib/cni
 for name in systemctl systemd-tmpfiles; do
@@ -71,7 +72,7 @@ selvaged install-cni >/out 2>&1 || { cat /out; fail "install-cni"; }
 
 # An upgrade keeps a configuration that was edited, restarts the daemon once, and stops nothing.
 echo SELVAGED_IFACE=eth1 >>/etc/selvage/selvaged.env
-dpkg --install /tmp/new.deb >/out 2>&1 </dev/null || { cat /out; fail "upgrade"; }
+dpkg --force-confdef --install /tmp/new.deb >/out 2>&1 || { cat /out; fail "upgrade"; }
 ! grep -q "enable --now" /out || fail "an upgrade says how to start the daemon"
 called "systemd-tmpfiles --create selvage.conf" "systemctl daemon-reload" \
 	"systemctl --no-block try-restart selvaged.service"
@@ -139,8 +140,8 @@ func TestLifecycle(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test := strings.NewReplacer("ADDRESS", c.address, "PORT", c.port).Replace(lifecycle)
-			cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child",
-				"sh", "-c", sandbox+test+sandboxEnd, "sh", t.TempDir(), paths[0], paths[1])
+			cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork",
+				"--kill-child", "sh", "-c", sandbox+test+sandboxEnd, "sh", t.TempDir(), paths[0], paths[1])
 			if os.Geteuid() == 0 {
 				cmd.Args = append(cmd.Args[:1], cmd.Args[3:]...) // root needs no user namespace
 			}
@@ -155,8 +156,8 @@ func TestLifecycle(t *testing.T) {
 // TestScriptsThatDoNothing runs the scripts as dpkg and rpm do where nothing must happen.
 func TestScriptsThatDoNothing(t *testing.T) {
 	for _, args := range [][]string{{"prerm", "1"}, {"prerm", "upgrade", "1.0.1"}, {"prerm", "failed-upgrade", "1.0.0"},
-		{"postrm", "1"}, {"postrm", "upgrade", "1.0.1"}, {"postrm", "abort-install"}, {"postinst", "abort-upgrade", "1.0.1"},
-		{"postinst", "abort-remove"}} {
+		{"postrm", "1"}, {"postrm", "upgrade", "1.0.1"}, {"postrm", "abort-install"},
+		{"postinst", "abort-upgrade", "1.0.1"}, {"postinst", "abort-remove"}} {
 		args[0] = filepath.Join("scripts", args[0])
 		cmd := exec.Command("/bin/sh", append([]string{"-x"}, args...)...)
 		cmd.Env = []string{"PATH="} // no program would be found

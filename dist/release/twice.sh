@@ -17,7 +17,8 @@ for dir in "$tmp/a" "$tmp/another/directory"; do
 	[ -z "${COLD-}" ] || export GOCACHE="$dir.cache"
 	umask "$([ "$dir" = "$tmp/a" ] && echo 022 || echo 077)"
 	$MAKE --no-print-directory -C "$dir" release VERSION="$VERSION" COMMIT="$COMMIT" \
-		SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" RELEASE_ARCH="$RELEASE_ARCH" RELEASE_OUT="$dir.release" >"$dir.log" 2>&1 || {
+		SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" RELEASE_ARCH="$RELEASE_ARCH" RELEASE_OUT="$dir.release" \
+		>"$dir.log" 2>&1 || {
 		cat "$dir.log" >&2
 		exit 1
 	}

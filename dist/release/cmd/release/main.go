@@ -42,7 +42,7 @@ func run(args []string) error {
 	}
 	seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
 	if err != nil {
-		return fmt.Errorf("SOURCE_DATE_EPOCH is no number of seconds, and make release sets it from the commit: %w", err)
+		return fmt.Errorf("SOURCE_DATE_EPOCH is no number of seconds; make release sets it: %w", err)
 	}
 	o.Created = time.Unix(seconds, 0).UTC()
 	files, err := release.Make(o)
