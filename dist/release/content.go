@@ -57,9 +57,11 @@ func ReferencePlugins() []string { return []string{"bridge", "host-local", "loop
 func optional() []string {
 	return []string{
 		"systemd/docker.service.d/selvage.conf", "systemd/containerd.service.d/selvage.conf",
-		"systemd/selvage-podman.tmpfiles", "host/NetworkManager/selvage.conf", "host/firewalld/selvage.service.xml",
-		"host/firewalld/selvage.zone.xml", "host/systemd-networkd/10-selvage.link",
-		"host/systemd-networkd/10-selvage.network", "host/systemd-networkd/10-selvage-networkd.conf",
+		"systemd/selvaged.service.d/fast-path.conf", "systemd/selvage-podman.tmpfiles",
+		"host/NetworkManager/selvage.conf",
+		"host/firewalld/selvage.service.xml", "host/firewalld/selvage.zone.xml",
+		"host/systemd-networkd/10-selvage.link", "host/systemd-networkd/10-selvage.network",
+		"host/systemd-networkd/10-selvage-networkd.conf",
 	}
 }
 
