@@ -38,9 +38,10 @@ func Generate(selvaged, version string, at time.Time) (map[string]File, error) {
 			return err
 		}
 		h := ParseHelp(append([]string{"selvaged"}, args...), short, text)
-		if h.Usage == "" || len(h.Flags) == 0 {
-			return fmt.Errorf("selvaged %s --help has no usage or no flags: its format has changed",
-				strings.Join(args, " "))
+		// For a command that is unknown, the help is that of the command above.
+		if !strings.HasPrefix(strings.TrimSpace(h.Usage)+" ", strings.Join(h.Command, " ")+" ") || len(h.Flags) == 0 {
+			return fmt.Errorf("%s --help shows no usage of this command or no flags: its format has changed",
+				strings.Join(h.Command, " "))
 		}
 		pages = append(pages, h)
 		for _, c := range h.Commands {
@@ -77,8 +78,9 @@ type Help struct {
 type Item struct{ Name, Text string }
 
 var (
-	section = regexp.MustCompile(`(?m)^(Usage|Examples|Available Commands|Flags|Global Flags):\n`)
-	columns = regexp.MustCompile(`^(.*?\S)(?:\s{2,}(\S.*))?$`)
+	section  = regexp.MustCompile(`(?m)^(Usage|Examples|Available Commands|Flags|Global Flags):\n`)
+	commands = regexp.MustCompile(`^(\S+)\s+(\S.*)$`)           // one space follows the longest name
+	flags    = regexp.MustCompile(`^(.*?\S)(?:\s{2,}(\S.*))?$`) // with the type, as in --wait duration
 )
 
 // ParseHelp reads the help of a command.
@@ -95,9 +97,9 @@ func ParseHelp(command []string, short, text string) Help {
 		case "Examples":
 			h.Examples = body
 		case "Available Commands":
-			h.Commands = items(body)
+			h.Commands = items(commands, body)
 		default:
-			h.Flags = append(items(body), h.Flags...)
+			h.Flags = append(items(flags, body), h.Flags...)
 		}
 		end = m[0]
 	}
@@ -105,7 +107,7 @@ func ParseHelp(command []string, short, text string) Help {
 	return h
 }
 
-func items(body string) (list []Item) {
+func items(columns *regexp.Regexp, body string) (list []Item) {
 	for line := range strings.Lines(body) {
 		if m := columns.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
 			list = append(list, Item{Name: m[1], Text: m[2]})
