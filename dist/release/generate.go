@@ -152,12 +152,13 @@ func ManPage(h Help, pages []Help, version string, at time.Time) string {
 	return b.String()
 }
 
-// escape makes a text what roff prints: a hyphen that can be copied, no escape, no line that begins a request.
+// escape makes a text what roff prints: characters that can be copied (groff_char(7)), no line that begins a request.
 func escape(text string) string {
-	text = strings.NewReplacer(`\`, `\e`, "-", `\-`, "…", "...", "→", "\\(->").Replace(text)
+	text = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`,
+		"…", "...", "→", `\(->`).Replace(text)
 	lines := strings.Split(text, "\n")
 	for i, l := range lines {
-		if strings.HasPrefix(l, ".") || strings.HasPrefix(l, "'") {
+		if strings.HasPrefix(l, ".") {
 			lines[i] = `\&` + l
 		}
 	}

@@ -72,7 +72,9 @@ func forArch(files map[string][]byte, o Options, arch, version string, in Input)
 		if err != nil {
 			return err
 		}
-		name, data, err := Build(format, arch, version, o.Repository, o.Build, content, o.Created)
+		name, data, err := Build(Spec{
+			Format: format, Arch: arch, Version: version, Repository: o.Repository, Temporary: o.Build, Created: o.Created,
+		}, content)
 		if err != nil {
 			return err
 		}

@@ -10,7 +10,9 @@ import (
 
 // Tags of an RPM's header (rpm, include/rpm/rpmtag.h).
 const (
-	tagName, tagVersion, tagRelease, tagBuildHost, tagLicense, tagArch = 1000, 1001, 1002, 1007, 1014, 1022
+	tagName, tagVersion, tagRelease, tagSummary, tagDescription, tagBuildHost = 1000, 1001, 1002, 1004, 1005, 1007
+
+	tagLicense, tagArch = 1014, 1022
 
 	tagPostIn, tagPreUn, tagPostUn = 1024, 1025, 1026
 

@@ -23,8 +23,8 @@ mount -t tmpfs tmpfs "$root/tmp"
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 mount --rbind /dev "$root/dev"
-cp "$2" "$root/tmp/old.deb"
-cp "$3" "$root/tmp/new.deb"
+cp "$2" "$root/tmp/old"
+cp "$3" "$root/tmp/new"
 cat >"$root/tmp/test" <<'END'
 set -eu
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -43,7 +43,8 @@ called() { # whether exactly these calls were made since the last time
 	diff /expected /calls || fail "other calls than expected, marked by >"
 	rm /calls
 }
-printed() { grep -qF "$1" /out || { cat /out; fail "dpkg did not print: $1"; }; }
+printed() { grep -qF "$1" /out || { cat /out; fail "it was not printed: $1"; }; }
+run() { "$@" >/out 2>&1 || { cat /out; fail "$*"; }; }
 
 `
 const sandboxEnd = `
@@ -51,10 +52,10 @@ END
 exec chroot "$root" sh /tmp/test
 `
 
-// lifecycle installs, upgrades, removes and purges a package.
-const lifecycle = `
+// debLifecycle installs, upgrades, removes and purges a package.
+const debLifecycle = `
 touch /usr/local/bin/selvaged
-dpkg --install /tmp/old.deb >/out 2>&1 || { cat /out; fail "install"; }
+run dpkg --install /tmp/old
 printed "/usr/local/bin/selvaged takes precedence"
 printed "systemctl enable --now selvaged"
 rm /usr/local/bin/selvaged
@@ -66,13 +67,13 @@ selvaged version >/dev/null || fail "selvaged does not run"
 mkdir -p /run/flannel
 printf 'FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.29.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n' \
 	>/run/flannel/subnet.env
-selvaged install-cni >/out 2>&1 || { cat /out; fail "install-cni"; }
+run selvaged install-cni
 [ -e /etc/cni/net.d/10-selvage.conflist ] || fail "no network configuration"
 [ -x /opt/cni/bin/host-local ] || fail "no reference plugin"
 
 # An upgrade keeps a configuration that was edited, restarts the daemon once, and stops nothing.
 echo SELVAGED_IFACE=eth1 >>/etc/selvage/selvaged.env
-dpkg --force-confdef --install /tmp/new.deb >/out 2>&1 || { cat /out; fail "upgrade"; }
+run dpkg --force-confdef --install /tmp/new
 ! grep -q "enable --now" /out || fail "an upgrade says how to start the daemon"
 called "systemd-tmpfiles --create selvage.conf" "systemctl daemon-reload" \
 	"systemctl --no-block try-restart selvaged.service"
@@ -81,14 +82,14 @@ grep -q SELVAGED_IFACE=eth1 /etc/selvage/selvaged.env || fail "the configuration
 [ ! -e /usr/lib/selvage/purge ] || fail "an upgrade prepares a purge"
 
 # A removal, and an installation after it.
-dpkg --remove selvage >/out 2>&1 || { cat /out; fail "remove"; }
+run dpkg --remove selvage
 called "systemctl disable --now selvaged.service" "systemctl daemon-reload"
 [ ! -e /etc/cni/net.d/10-selvage.conflist ] || fail "the network configuration outlives the plugin"
 [ ! -e /opt/cni/bin/selvage ] || fail "the plugin is still there"
 [ ! -e /usr/bin/selvaged ] || fail "the program is still there"
 grep -q SELVAGED_IFACE=eth1 /etc/selvage/selvaged.env || fail "a removal removed the configuration"
 [ -e /run/flannel/subnet.env ] || fail "a removal removed the subnet file"
-dpkg --install /tmp/new.deb >/out 2>&1 || { cat /out; fail "install again"; }
+run dpkg --install /tmp/new
 [ ! -e /usr/lib/selvage/purge ] || fail "the program for a purge is still there"
 rm /calls
 
@@ -100,7 +101,7 @@ ip link set flannel.1 alias selvage
 ip link add cni0 type bridge
 ip address add ADDRESS dev cni0
 PORT
-dpkg --purge selvage >/out 2>&1 || { cat /out; fail "purge"; }
+run dpkg --purge selvage
 ! grep -q "cleanup failed" /out || { cat /out; fail "cleanup"; }
 [ ! -e /sys/class/net/flannel.1 ] || { cat /out; fail "the overlay's device is still there"; }
 [ ! -e /run/flannel/subnet.env ] || fail "the subnet file is still there"
@@ -110,47 +111,100 @@ for path in /etc/selvage /var/lib/selvage /usr/lib/selvage /opt/cni/bin/host-loc
 done
 `
 
-// TestLifecycle has dpkg install, upgrade, remove and purge a package, with what a node has in its kernel.
-func TestLifecycle(t *testing.T) {
+// rpmLifecycle installs, upgrades and erases a package. Without --nodeps it would look for /bin/sh in rpm's database.
+const rpmLifecycle = `
+rm -rf /var/lib/rpm
+rpm --initdb
+run rpm --install --nodeps /tmp/old
+printed "systemctl enable --now selvaged"
+called "systemd-tmpfiles --create selvage.conf" "systemctl daemon-reload" \
+	"systemctl --no-block try-restart selvaged.service"
+run rpm --verify --nodeps selvage
+run selvaged version
+
+echo SELVAGED_IFACE=eth1 >>/etc/selvage/selvaged.env
+run rpm --upgrade --nodeps /tmp/new
+! grep -q "enable --now" /out || fail "an upgrade says how to start the daemon"
+called "systemd-tmpfiles --create selvage.conf" "systemctl daemon-reload" \
+	"systemctl --no-block try-restart selvaged.service"
+grep -q SELVAGED_IFACE=eth1 /etc/selvage/selvaged.env || fail "the configuration was replaced"
+[ -e /etc/selvage/selvaged.env.rpmnew ] || fail "the new configuration is missing"
+
+mkdir -p /run/flannel
+printf 'FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.29.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n' \
+	>/run/flannel/subnet.env
+run selvaged install-cni
+run rpm --erase selvage
+called "systemctl disable --now selvaged.service" "systemctl daemon-reload"
+[ ! -e /etc/cni/net.d/10-selvage.conflist ] || fail "the network configuration outlives the plugin"
+rm /etc/selvage/selvaged.env.rpmnew
+[ "$(ls -A /etc/selvage)" = selvaged.env.rpmsave ] || fail "left in /etc/selvage: $(ls -A /etc/selvage)"
+for path in /usr/bin/selvaged /usr/lib/selvage /usr/share/selvage /usr/share/doc/selvage /opt/cni/bin/host-local; do
+	[ ! -e "$path" ] || fail "$path is still there: $(ls -A "$path")"
+done
+echo "rpm done"
+`
+
+// upgrade builds a package in two versions, whose configuration has different defaults, and returns their paths.
+func upgrade(t *testing.T, format string) (paths []string) {
+	t.Helper()
 	dir := t.TempDir()
-	content, err := Package(Deb, input(t))
+	content, err := Package(format, input(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var paths []string
-	for i, version := range []string{"1.0.0", "1.0.1"} {
-		for j := range content {
-			if content[j].Config { // a new default, which must not replace an edited file
-				content[j].Data = append(content[j].Data, "# default "+version+"\n"...)
+	for _, version := range []string{"1.0.0", "1.0.1"} {
+		for i := range content {
+			if content[i].Config {
+				content[i].Data = append(content[i].Data, "# default "+version+"\n"...)
 			}
 		}
-		_, data, err := Build(Deb, "all", version, "../..", dir, content, created)
+		s := spec(format, dir)
+		s.Version = version
+		name, data, err := Build(s, content)
 		if err != nil {
 			t.Fatal(err)
 		}
-		paths = append(paths, filepath.Join(dir, []string{"old.deb", "new.deb"}[i]))
-		if err := os.WriteFile(paths[i], data, 0o644); err != nil {
+		paths = append(paths, filepath.Join(dir, name))
+		if err := os.WriteFile(paths[len(paths)-1], data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return paths
+}
+
+// inSandbox runs a script whose last line must be want.
+func inSandbox(t *testing.T, script string, packages []string, want string) {
+	t.Helper()
+	cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child",
+		"sh", "-c", sandbox+script+sandboxEnd, "sh", t.TempDir(), packages[0], packages[1])
+	if os.Geteuid() == 0 {
+		cmd.Args = append(cmd.Args[:1], cmd.Args[3:]...) // root needs no user namespace
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasSuffix("\n"+string(out), "\n"+want+"\n") {
+		t.Errorf("%v, want %q:\n%s", err, want, out)
+	}
+}
+
+// TestDebLifecycle has dpkg install, upgrade, remove and purge a package, with what a node has in its kernel.
+func TestDebLifecycle(t *testing.T) {
+	packages := upgrade(t, Deb)
 	for name, c := range map[string]struct{ address, port, want string }{
-		"ours":         {"10.5.29.1/24", "", "cni0 removed"},
-		"ours, a port": {"10.5.29.1/24", "ip link add port type dummy && ip link set port master cni0", "cni0 kept"},
-		"another's":    {"10.6.0.1/24", "", "cni0 kept"},
+		"own":           {"10.5.29.1/24", "", "cni0 removed"},
+		"own with port": {"10.5.29.1/24", "ip link add port type veth peer name peer\nip link set port master cni0", "cni0 kept"},
+		"foreign":       {"10.6.0.1/24", "", "cni0 kept"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			test := strings.NewReplacer("ADDRESS", c.address, "PORT", c.port).Replace(lifecycle)
-			cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork",
-				"--kill-child", "sh", "-c", sandbox+test+sandboxEnd, "sh", t.TempDir(), paths[0], paths[1])
-			if os.Geteuid() == 0 {
-				cmd.Args = append(cmd.Args[:1], cmd.Args[3:]...) // root needs no user namespace
-			}
-			out, err := cmd.CombinedOutput()
-			if err != nil || !strings.HasSuffix(string(out), c.want+"\n") {
-				t.Errorf("%v, want %q:\n%s", err, c.want, out)
-			}
+			script := strings.NewReplacer("ADDRESS", c.address, "PORT", c.port).Replace(debLifecycle)
+			inSandbox(t, script, packages, c.want)
 		})
 	}
+}
+
+// TestRPMLifecycle has rpm install, upgrade and erase a package.
+func TestRPMLifecycle(t *testing.T) {
+	inSandbox(t, rpmLifecycle, upgrade(t, RPM), "rpm done")
 }
 
 // TestScriptsThatDoNothing runs the scripts as dpkg and rpm do where nothing must happen.
