@@ -1,5 +1,5 @@
 # boot.sh LOWER DIR CGROUP becomes the systemd of a Debian whose files are in LOWER, as pid 1 of namespaces of its own.
-# What it writes goes to a tmpfs on DIR. It may not change the machine's settings, except those of its network namespace.
+# What it writes goes to a tmpfs on DIR. It cannot change settings of the machine, only those of its network namespace.
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$2"

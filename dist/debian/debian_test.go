@@ -34,7 +34,8 @@ func packages(t *testing.T) (paths []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	content, err := release.Package(release.Deb, release.Input{Repository: "../..", Binaries: bin, Generated: generated})
+	in := release.Input{Repository: "../..", Binaries: bin, Generated: generated}
+	content, err := release.Package(release.Deb, in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +74,8 @@ func newSystem(t *testing.T) *system {
 	if out, err := exec.Command("tar", "-C", root, "-xf", bin+"/debian-systemd.tar").CombinedOutput(); err != nil {
 		t.Fatalf("unpack bin/debian-systemd.tar, which make e2e-debian makes: %v\n%s", err, out)
 	}
-	l, err := lab.New(ctx, lab.Options{Nodes: 2, Bin: bin, Config: `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`})
+	const config = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`
+	l, err := lab.New(ctx, lab.Options{Nodes: 2, Bin: bin, Config: config})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +99,9 @@ func newSystem(t *testing.T) *system {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &system{Machine: m, ctx: ctx, etcd: strings.Join(l.Etcd().Endpoints(), ","), peer: pod.Addr(subnet.IPv4).String()}
+	s := &system{
+		Machine: m, ctx: ctx, etcd: strings.Join(l.Etcd().Endpoints(), ","), peer: pod.Addr(subnet.IPv4).String(),
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			journal, err := m.Run(testctx.New(t), "journalctl", "--no-pager", "--unit=selvaged.service")
@@ -149,7 +153,8 @@ func (s *system) state(t *testing.T) []string {
 		`find /run -xdev \( -path /run/systemd -o -path /run/xtables.lock \) -prune -o -print`
 	all := s.run(t, "sh", "-c", files)
 	for _, argv := range [][]string{
-		{"ip", "-o", "link", "show"}, {"ip", "route", "show", "table", "all"}, {"ip", "rule"}, {"nft", "list", "ruleset"},
+		{"ip", "-o", "link", "show"}, {"ip", "route", "show", "table", "all"}, {"ip", "rule"},
+		{"nft", "list", "ruleset"},
 	} {
 		out, err := s.Node.Output(s.ctx, argv...)
 		if err != nil {
@@ -164,8 +169,8 @@ func (s *system) state(t *testing.T) []string {
 func (s *system) ping(t *testing.T) (stop func() (sent, answered int)) {
 	t.Helper()
 	s.run(t, "ip", "netns", "exec", "pod", "ping", "-c", "1", s.peer)
-	s.run(t, "systemd-run", "--unit=ping", "--property=StandardOutput=truncate:/tmp/ping", "ip", "netns", "exec", "pod",
-		"ping", "-i", "0.01", s.peer)
+	s.run(t, "systemd-run", "--unit=ping", "--property=StandardOutput=truncate:/tmp/ping",
+		"ip", "netns", "exec", "pod", "ping", "-i", "0.01", s.peer)
 	return func() (sent, answered int) {
 		s.run(t, "systemctl", "kill", "--signal=INT", "ping.service")
 		testctx.Eventually(t, func() string {
@@ -226,15 +231,17 @@ func TestDebian(t *testing.T) {
 	if !strings.Contains(installed, "systemctl enable --now selvaged") {
 		t.Errorf("the installation does not say what to do next:\n%s", installed)
 	}
-	if out := s.run(t, "sh", "-c", "systemctl is-active selvaged; systemctl is-enabled selvaged; :"); out != "inactive\ndisabled" {
-		t.Errorf("after the installation the unit is %q", out)
+	state := s.run(t, "sh", "-c", "systemctl is-active selvaged; systemctl is-enabled selvaged; :")
+	if state != "inactive\ndisabled" {
+		t.Errorf("after the installation the unit is %q", state)
 	}
 	if !s.exists("/run/xtables.lock") {
 		t.Error("the lock of iptables was not created")
 	}
 
 	// Documentation/packages.md.
-	s.run(t, "sed", "-i", "s,^SELVAGED_ETCD_ENDPOINTS=.*,SELVAGED_ETCD_ENDPOINTS="+s.etcd+",", "/etc/selvage/selvaged.env")
+	endpoints := "s,^SELVAGED_ETCD_ENDPOINTS=.*,SELVAGED_ETCD_ENDPOINTS=" + s.etcd + ","
+	s.run(t, "sed", "-i", endpoints, "/etc/selvage/selvaged.env")
 	s.run(t, "systemctl", "enable", "--now", "selvaged")
 	s.run(t, "selvaged", "install-cni", "--wait=1m")
 	s.run(t, "selvaged", "status")

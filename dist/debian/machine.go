@@ -29,8 +29,8 @@ type Machine struct {
 	log     string // file with what systemd prints
 }
 
-// Boot starts the Debian whose files are below root on a node, and waits until it is up. The files stay as they are; dir
-// is a directory for what it writes.
+// Boot starts the Debian whose files are below root on a node, and waits until it is up. The files stay as they are; it
+// writes to dir.
 func Boot(ctx context.Context, node *lab.Node, root, dir string) (*Machine, error) {
 	parent, err := containerd.CgroupParent()
 	if err != nil {
@@ -67,16 +67,19 @@ func Boot(ctx context.Context, node *lab.Node, root, dir string) (*Machine, erro
 		default:
 		}
 		if e := cri.Pause(ctx); e != nil {
-			return nil, errors.Join(fmt.Errorf("%s: systemd is %q: %w, %w: %s", node.Name(), state, err, e, m.Log()), m.Close())
+			err = fmt.Errorf("%s: systemd is %q: %w: %s", node.Name(), state, errors.Join(e, err), m.Log())
+			return nil, errors.Join(err, m.Close())
 		}
 	}
 }
 
 // Run runs a program on the machine and returns what it prints.
 func (m *Machine) Run(ctx context.Context, argv ...string) (string, error) {
-	enter := []string{"nsenter", "--target", fmt.Sprint(m.process.Process.Pid), "--mount", "--pid", "--ipc", "--uts", "--",
-		"env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive",
-		"LC_ALL=C.UTF-8"}
+	enter := []string{
+		"nsenter", "--target", fmt.Sprint(m.process.Process.Pid), "--mount", "--pid", "--ipc", "--uts", "--",
+		"env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8",
+	}
 	out, err := m.Node.Output(ctx, append(enter, argv...)...)
 	return strings.TrimSpace(string(out)), err
 }

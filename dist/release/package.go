@@ -21,6 +21,7 @@ import (
 const (
 	homepage    = "https://github.com/selvage-net/selvage"
 	summary     = "self-healing VXLAN overlay network for containers"
+	license     = "Apache-2.0"
 	description = "The daemon selvaged connects the containers of all nodes and keeps the kernel's entries for it in " +
 		"sync.\nThe CNI plugin selvage attaches containers."
 )
@@ -45,7 +46,7 @@ func Build(s Spec, content []File) (string, []byte, error) {
 		Name: "selvage", Arch: s.Arch, Platform: "linux", Version: s.Version, VersionSchema: "semver", Release: "1",
 		Section: "net", Priority: "optional", Maintainer: "The selvage authors <noreply@selvage.invalid>",
 		Description: summary + "\n" + description, // Debian's first line is the summary
-		Homepage:    homepage, License: "Apache-2.0", MTime: s.Created, DisableGlobbing: true,
+		Homepage:    homepage, License: license, MTime: s.Created, DisableGlobbing: true,
 	}
 	// The scripts use ip, and the daemon sets its rules without a program where the kernel has nf_tables.
 	info.Recommends, info.Suggests = []string{"iproute2"}, []string{"bash-completion", "iptables"}

@@ -24,7 +24,7 @@ type Options struct {
 // Make returns the files of a release by name.
 func Make(o Options) (map[string][]byte, error) {
 	if !slices.Contains(o.Archs, runtime.GOARCH) {
-		return nil, fmt.Errorf("the architectures %q lack %s, that of this machine, whose selvaged prints the man pages",
+		return nil, fmt.Errorf("%q lacks the architecture of this machine, %s, whose selvaged prints the man pages",
 			o.Archs, runtime.GOARCH)
 	}
 	version := SemVer(o.Version)
@@ -73,7 +73,8 @@ func forArch(files map[string][]byte, o Options, arch, version string, in Input)
 			return err
 		}
 		name, data, err := Build(Spec{
-			Format: format, Arch: arch, Version: version, Repository: o.Repository, Temporary: o.Build, Created: o.Created,
+			Format: format, Arch: arch, Version: version, Repository: o.Repository, Temporary: o.Build,
+			Created: o.Created,
 		}, content)
 		if err != nil {
 			return err

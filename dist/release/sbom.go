@@ -101,7 +101,7 @@ func SBOM(name, version, dir string, at time.Time) ([]byte, error) {
 		p.ExternalRefs = nil
 		ours := info.Main.Path == ownModule
 		if ours { // the go command's version depends on where it finds git
-			p.Version = version
+			p.Version, p.Declared = version, license
 		}
 		p.ID, p.File, p.Purpose = id("Program", program, ""), program, "APPLICATION"
 		p.Checksums = []spdxChecksum{{"SHA256", hex.EncodeToString(sum[:])}}
@@ -137,7 +137,7 @@ func module(path, version string) spdxPackage {
 	return spdxPackage{
 		ID: id("Module", path, version), Name: path, Version: version, Location: unasserted, Concluded: unasserted,
 		Declared: unasserted, Copyright: unasserted, Purpose: "LIBRARY",
-		ExternalRefs: []spdxRef{{"PACKAGE-MANAGER", "purl", "pkg:golang/" + path + "@" + url.PathEscape(version)}},
+		ExternalRefs: []spdxRef{{"PACKAGE-MANAGER", "purl", "pkg:golang/" + path + "@" + url.QueryEscape(version)}},
 	}
 }
 

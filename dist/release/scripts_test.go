@@ -190,9 +190,10 @@ func inSandbox(t *testing.T, script string, packages []string, want string) {
 // TestDebLifecycle has dpkg install, upgrade, remove and purge a package, with what a node has in its kernel.
 func TestDebLifecycle(t *testing.T) {
 	packages := upgrade(t, Deb)
+	const port = "ip link add port type veth peer name peer\nip link set port master cni0"
 	for name, c := range map[string]struct{ address, port, want string }{
 		"own":           {"10.5.29.1/24", "", "cni0 removed"},
-		"own with port": {"10.5.29.1/24", "ip link add port type veth peer name peer\nip link set port master cni0", "cni0 kept"},
+		"own with port": {"10.5.29.1/24", port, "cni0 kept"},
 		"foreign":       {"10.6.0.1/24", "", "cni0 kept"},
 	} {
 		t.Run(name, func(t *testing.T) {
