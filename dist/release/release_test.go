@@ -122,6 +122,24 @@ func compare(t *testing.T, got, want []string) {
 	}
 }
 
+// TestOptional looks for files of dist/systemd and dist/host that no package has.
+func TestOptional(t *testing.T) {
+	own := []string{"systemd/selvaged.service", "systemd/selvage.tmpfiles", "systemd/selvaged.env"}
+	for _, dir := range []string{"systemd", "host"} {
+		err := filepath.WalkDir(filepath.Join("..", dir), func(path string, d os.DirEntry, err error) error {
+			name := strings.TrimPrefix(filepath.ToSlash(path), "../")
+			if err == nil && !d.IsDir() && filepath.Ext(path) != ".go" && !slices.Contains(own, name) &&
+				!slices.Contains(optional(), name) {
+				t.Errorf("no package has dist/%s", name)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestDeb has dpkg read a package.
 func TestDeb(t *testing.T) {
 	path := build(t, Deb)
