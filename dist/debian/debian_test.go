@@ -233,7 +233,7 @@ func TestDebian(t *testing.T) {
 	}
 	state := s.run(t, "sh", "-c", "systemctl is-active selvaged; systemctl is-enabled selvaged; :")
 	if state != "inactive\ndisabled" {
-		t.Errorf("after the installation the unit is %q", state)
+		t.Fatalf("after the installation the unit is %q", state)
 	}
 	if !s.exists("/run/xtables.lock") {
 		t.Error("the lock of iptables was not created")
