@@ -16,6 +16,7 @@ func TestUnknownKeys(t *testing.T) {
 		{`{"Networks":"10.5.0.0/16"}`, `"Networks", did you mean "Network"?`},
 		{`{"IPv6Netwrk":"x","Enable_IPv6":true}`, `"Enable_IPv6", did you mean "EnableIPv6"?; "IPv6Netwrk", did you mean "IPv6Network"?`},
 		{`{"Comment":"ours"}`, `"Comment"`},
+		{`{"$schema":"network-config.schema.json","Network":"10.5.0.0/16","$Schemas":1}`, `"$Schemas", did you mean "$schema"?`},
 		{`{"Backend":{"Type":"vxlan","VNID":1,"Prot":4789,"Colour":"red"}}`,
 			`"Backend.Colour"; "Backend.Prot", did you mean "Backend.Port"?; "Backend.VNID", did you mean "Backend.VNI"?`},
 		{`{"Backend":{"vni":1}}`, ``}, // of the default backend

@@ -24,7 +24,11 @@ func pages(t *testing.T) map[string]string {
 		t.Fatalf("no documentation: %v", err)
 	}
 	all := map[string]string{}
-	for _, name := range append(names, filepath.Join(root, "README.md"), filepath.Join(root, "CHANGELOG.md")) {
+	atTop, err := filepath.Glob(filepath.Join(root, "*.md"))
+	if err != nil || len(atTop) == 0 {
+		t.Fatalf("no README: %v", err)
+	}
+	for _, name := range append(names, atTop...) {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
