@@ -26,8 +26,8 @@ func (k UnknownKey) String() string {
 
 // UnknownKeys returns the keys of a network config that have no effect, sorted. They are no error: flannel ignores them
 // too. "$schema", by which an editor finds the schema, is not among them. backendKeys returns the keys of the Backend
-// object for a Backend.Type, beside Type; if ok is false, the Backend object is not looked at. What is not a JSON object
-// has none.
+// object for a Backend.Type, beside Type; if ok is false, the Backend object is not looked at. Anything but a JSON
+// object has none.
 func UnknownKeys(data []byte, backendKeys func(backendType string) (keys []string, ok bool)) (unknown []UnknownKey) {
 	if len(data) > maxConfig {
 		return nil
