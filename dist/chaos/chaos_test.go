@@ -17,6 +17,7 @@ import (
 
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/dist/lab/testctx"
+	"github.com/selvage-net/selvage/network/fastpath"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -187,6 +188,41 @@ func TestPolicies(t *testing.T) {
 	runAll(t, newSuite(t, Options{Policies: true, PolicyEvery: 40 * time.Millisecond}),
 		"policies: table deleted", "policies: a pod put among the peers", "policies: sources: ports removed",
 		"policies: bridge-nf-call off")
+}
+
+// fastTested are those faults of the fast path that are done here, one for each kind of object and each way in which the
+// daemon learns of a change.
+func fastTested() []string {
+	return []string{
+		"fast path: the uplink's programs detached", "fast path: a pin in the place of another",
+		"fast path: a peer's address and MAC changed", "fast path: flow maps emptied", "fast path: conntrack not liberal",
+		"fast path: VXLAN device deleted", "fast path: a pod deleted and added again",
+		"fast path: daemon killed, packets stay fast, started again", "fast path: another's program before ours",
+		"fast path: another's program after ours", "fast path: another's program on the way to a pod",
+		"fast path: another's tc filter on the uplink",
+	}
+}
+
+// TestFastPath does faults of the fast path: packets are slow meanwhile and not lost, and fast again after the repair.
+func TestFastPath(t *testing.T) {
+	if !fastpath.Permitted() {
+		_, err := New(testctx.New(t), Options{FastPath: true, Bin: "../../bin"})
+		if err == nil || !strings.Contains(err.Error(), "only root") {
+			t.Errorf("where BPF programs cannot be loaded: %v", err)
+		}
+		return
+	}
+	s := newSuite(t, Options{FastPath: true, Families: []subnet.Family{subnet.IPv4}})
+	for i, f := range s.options.Faults() {
+		if !slices.Contains(fastTested(), f.Name) {
+			continue
+		}
+		t.Run(f.Name, func(t *testing.T) { run(t, s, Case{Fault: f, Where: OneNode, Families: s.Turns(f)[0], Host: i}) })
+		if f.Name == fastTested()[0] || f.Name == fastTested()[1] {
+			c := Case{Fault: f, Where: Stopped, Families: s.Turns(f)[0], Host: i}
+			t.Run(f.Name+"/"+c.place(), func(t *testing.T) { run(t, s, c) })
+		}
+	}
 }
 
 // TestDirect does some of what can happen to routes out of the uplink, with either store: a node's lease changes with

@@ -21,10 +21,13 @@ const (
 	Daemon  Class = "daemon"
 	// Policies are what enforces network policies.
 	Policies Class = "policies"
+	FastPath Class = "fast path"
 )
 
 // classes are all of them, in the order in which they are summed up.
-func classes() []Class { return []Class{Entries, Device, OwnSide, Uplink, Rules, Policies, Daemon} }
+func classes() []Class {
+	return []Class{Entries, Device, OwnSide, Uplink, Rules, Policies, FastPath, Daemon}
+}
 
 // Bound is how long the median and the slowest repair of a class may take; 0: as long as they like, short of failing.
 func (c Class) Bound() (median, worst time.Duration) {
@@ -33,6 +36,8 @@ func (c Class) Bound() (median, worst time.Duration) {
 		return 50 * time.Millisecond, 200 * time.Millisecond
 	case Rules:
 		return 0, 2 * time.Second
+	case FastPath: // the kernel does not report most of it: the daemon looks every 5 s, and packets are slow until then
+		return 5 * time.Second, 6 * time.Second
 	default:
 		return 0, 0
 	}
@@ -124,21 +129,24 @@ func (t *target) from(families []subnet.Family) time.Time {
 
 // Faults lists the faults for a suite with these options.
 func (o Options) Faults() []Fault {
-	var policies []Fault
+	var more []Fault
 	if o.Policies {
-		policies = policyFaults()
+		more = policyFaults()
+	}
+	if o.FastPath {
+		more = append(more, fastFaults()...)
 	}
 	switch {
 	case o.Legacy:
 		return legacyFaults()
 	case o.NFTables:
-		return append(nftablesFaults(), policies...)
+		return append(nftablesFaults(), more...)
 	case o.Backend == Direct || o.Backend == HostGW:
 		return directFaults(o.Backend)
 	case o.Leases > 0:
 		return manyLeasesFaults()
 	default:
-		return append(allFaults(), policies...)
+		return append(allFaults(), more...)
 	}
 }
 

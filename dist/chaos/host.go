@@ -37,13 +37,16 @@ type host struct {
 	own    ownSide  // as it was when all was well
 	// policies are the rules of network policies as they were when all was well; nil: none are enforced.
 	policies []string
+	fast     bool            // the daemon uses the fast path
+	passed   map[string]bool // devices that fast packets would pass by something on: see checkFast
 
 	netfilter map[int]*nl.SocketHandle // a socket of nf_tables in the node's network namespace
 	conntrack *netlink.Handle          // the same for connection tracking
 }
 
 func newHost(n *lab.Node, o Options) (*host, error) {
-	h := &host{Node: n, families: o.Families, nftables: o.NFTables, backend: o.Backend, patience: o.Patience}
+	h := &host{Node: n, families: o.Families, nftables: o.NFTables, backend: o.Backend, patience: o.Patience,
+		fast: o.FastPath, passed: map[string]bool{}}
 	err := n.Do(func() (err error) {
 		if h.nl, err = newReader(); err != nil {
 			return err

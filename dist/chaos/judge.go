@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -26,7 +27,11 @@ func (s *Suite) expectBroken(ctx context.Context, o *Outcome, targets []*target)
 		if err != nil {
 			return err
 		}
-		if tables == nil && around.none() && own.none() && policies.none() {
+		fast, err := t.checkFast(s.leases)
+		if err != nil {
+			return err
+		}
+		if tables == nil && around.none() && own.none() && policies.none() && fast.none() {
 			o.Wrong = append(o.Wrong, t.Name()+": the fault broke nothing")
 		}
 	}
@@ -51,7 +56,11 @@ func (s *Suite) askStuck(ctx context.Context, o *Outcome) error {
 		if err != nil {
 			return err
 		}
-		if problems == nil && own.none() && policies.none() {
+		fast, err := h.checkFast(s.leases)
+		if err != nil {
+			return err
+		}
+		if problems == nil && own.none() && policies.none() && fast.none() {
 			continue
 		}
 		stacks, err := h.stacks(ctx)
@@ -132,8 +141,8 @@ func (s *Suite) aftermath(ctx context.Context, o *Outcome) error {
 	return err
 }
 
-// whole waits until all is right: all nodes' tables, rules and what is others', and that all pods reach each other. The problems
-// are what was still wrong at the end of its patience.
+// whole waits until all is right: all nodes' tables, rules and what is others', and that all pods reach each other, by
+// the fast path if it is used. The problems are what was still wrong at the end of its patience.
 func (s *Suite) whole(ctx context.Context) (problems []string, err error) {
 	problems, err = s.await(ctx, s.hosts, func(h *host) ([]string, error) {
 		tables, err := h.check(s.leases)
@@ -156,11 +165,17 @@ func (s *Suite) whole(ctx context.Context) (problems []string, err error) {
 		if err != nil {
 			return nil, err
 		}
+		fast, err := h.checkFast(s.leases)
+		if err != nil {
+			return nil, err
+		}
 		foreign, err := h.checkForeignWith(others)
-		return slices.Concat(tables, around.all(), own.all(), policies.all(), foreign), err
+		return slices.Concat(tables, around.all(), own.all(), policies.all(), fast.all(), foreign), err
 	})
 	if len(problems) > 0 {
 		problems = append([]string{fmt.Sprintf("after %s:", s.options.Patience)}, problems...)
 	}
-	return append(problems, s.reach(ctx)...), err
+	problems = append(problems, s.reach(ctx)...)
+	slow, failed := s.goesFast(ctx)
+	return append(problems, slow...), errors.Join(err, failed)
 }

@@ -244,6 +244,9 @@ func (s *Suite) untilRight(ctx context.Context, o *Outcome, targets []*target, s
 		if err == nil && o.Fault.Class == Policies && problems.none() {
 			problems, err = h.checkPolicies()
 		}
+		if err == nil && o.Fault.Class == FastPath && problems.none() {
+			problems, err = h.checkFast(s.leases)
+		}
 		right.note(problems, h == hosts[len(hosts)-1])
 		return problems.all(), err
 	})

@@ -37,6 +37,9 @@ type Options struct {
 	NFTables bool             // the daemons use nftables
 	// Policies: the daemons enforce network policies, from a directory.
 	Policies bool
+	// FastPath: the daemons use the fast path, and packets are to be fast again after every fault. The backend has to be
+	// VXLAN, the overlay one of IPv4, and the kernel has to let this process load BPF programs.
+	FastPath bool
 	Legacy   bool          // iptables is the legacy one, which sends no notifications: the daemons look every second
 	Stopped  time.Duration // how long a daemon is stopped while entries could age; default a minute
 	Conflict time.Duration // how long another process removes a route of a daemon again and again; default 10 s
@@ -107,6 +110,9 @@ func New(ctx context.Context, o Options) (*Suite, error) {
 	if o.Backend == "" {
 		o.Backend = VXLAN
 	}
+	if err := o.checkFastPath(); err != nil {
+		return nil, err
+	}
 	s := &Suite{options: o, families: o.Families}
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -121,6 +127,9 @@ func (s *Suite) daemonArgs() []string {
 	args := []string{"--iface-regex=^(" + uplinkOther + "|" + uplinkUpper + ")$"}
 	if o.Policies {
 		args = append(args, "--network-policy=on", "--policy-dir="+s.policyDir())
+	}
+	if o.FastPath {
+		args = append(args, "--fast-path=on")
 	}
 	if o.Legacy {
 		args = append(args, "--iptables-resync=1")
@@ -200,8 +209,18 @@ func (s *Suite) settle(ctx context.Context) (err error) {
 	if problems := s.reach(ctx); problems != nil {
 		return fmt.Errorf("before any fault: %q", problems)
 	}
-	problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) { return h.check(s.leases) })
+	problems, err := s.await(ctx, s.hosts, func(h *host) ([]string, error) {
+		tables, err := h.check(s.leases)
+		if err != nil {
+			return nil, err
+		}
+		fast, err := h.checkFast(s.leases)
+		return append(tables, fast.all()...), err
+	})
 	if err != nil || problems != nil {
+		return fmt.Errorf("before any fault: %q, %w", problems, err)
+	}
+	if problems, err := s.goesFast(ctx); err != nil || problems != nil {
 		return fmt.Errorf("before any fault: %q, %w", problems, err)
 	}
 	for _, h := range s.hosts {

@@ -91,6 +91,8 @@ func keep(dir string, paths []string) []string {
 // in some containers; then /sys/class/net stays the outside's, and nothing of ours reads that.
 func mountSys() {
 	unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	// For pins of BPF programs. Only who may load programs has a use for it.
+	unix.Mount("bpf", "/sys/fs/bpf", "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700")
 }
 
 // linkUp sets an interface of the calling thread's network namespace up.

@@ -6,6 +6,7 @@
 //	chaos --rounds direct       all that there are with DirectRouting
 //	chaos --families ipv4       with an overlay of IPv4 alone
 //	chaos --store kubernetes    with the leases in the Kubernetes API
+//	chaos --fast-path           with the fast path, and with its faults
 //	chaos --walk 1h --seed 7 --only none
 //
 // The exit code is 1 if something was not put right or touched that is others', or if it took longer than it may.
