@@ -25,6 +25,7 @@ type decisions struct {
 	peer     netip.Addr // node 2 on the underlay
 	mac      byte       // the last byte of node 2's VXLAN device's address
 	mtu      int        // of node 1's VXLAN device
+	unknown  bool       // conntrack is being made to forget: answers on their way are not translated
 }
 
 // The connections of the model, by the number of the port that the first pod of node 1 sends from.
@@ -116,8 +117,9 @@ func (m *model) receive(t *tap, f func(frame []byte, payload []byte)) {
 	buffer := make([]byte, 1<<12)
 	for !m.end.Load() {
 		n, from, err := unix.Recvfrom(t.fd, buffer, 0)
-		if ll, ok := from.(*unix.SockaddrLinklayer); err != nil || ok && ll.Pkttype == unix.PACKET_OUTGOING {
-			continue // the time of a look is over, or it is one's own
+		ll, ok := from.(*unix.SockaddrLinklayer)
+		if err != nil || n < 42 || buffer[23] != unix.IPPROTO_UDP || ok && ll.Pkttype == unix.PACKET_OUTGOING {
+			continue // the time of a look is over, or it is one's own, or ICMP that quotes one
 		}
 		if at := bytes.Index(buffer[:n], []byte(text)); at >= 0 && at+len(text)+4 <= n {
 			f(buffer[:n], buffer[at:at+len(text)+4])
@@ -183,7 +185,8 @@ func (m *model) back(b, payload []byte) {
 	from, to := ends(b, 14)
 	right := from == netip.AddrPortFrom(m.nodes[1].pods[0].addr, 53) && to.Port() == directPort ||
 		from == netip.MustParseAddrPort(service+":53") && to.Port() == servicePort
-	m.judge(fmt.Sprintf("an answer arrives, from %s to %s", from, to), payload, func(decisions) bool { return right })
+	m.judge(fmt.Sprintf("an answer arrives, from %s to %s", from, to), payload,
+		func(d decisions) bool { return right || d.unknown })
 }
 
 // goesOn waits until packets of each connection arrive that are not denied, and are fast in both directions.
