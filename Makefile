@@ -93,11 +93,11 @@ test: packages-test build tools bin/cnitool bin/lab lint ## run all tests with t
 bin/chaos:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos ./dist/chaos/cmd/chaos
 chaos: packages-iptables build tools bin/chaos ## inject faults into an overlay and time the repairs; 20 minutes
-	@bin/chaos
+	@bin/chaos $(CHAOS)
 bin/chaos-store:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos-store ./dist/chaosstore/cmd/chaos-store
 chaos-store: packages-iptables build tools bin/chaos-store ## inject faults into etcd below a running overlay; 5 minutes
-	@bin/chaos-store
+	@bin/chaos-store $(CHAOS)
 
 # A separate module, since the plotting library is large. It measures the binaries of make build.
 .PHONY: bin/bench bench soak packages-bench
@@ -120,7 +120,7 @@ integrity: packages-bench build tools bin/bench ## compare 100 GB that take the 
 
 .PHONY: matrix
 matrix: packages-iptables build tools bin/lab ## run all probes in every combination of families, backends, filters and stores
-	@bin/lab matrix
+	@bin/lab matrix $(MATRIX)
 
 IMAGE      ?= localhost/selvage:devel
 IMAGE_ARCH ?= $(shell $(GO) env GOARCH)

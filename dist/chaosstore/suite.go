@@ -59,6 +59,7 @@ func (r room) config(families []subnet.Family) string {
 type Options struct {
 	Bin      string          // directory of selvaged, selvage, etcd and cni/
 	Families []subnet.Family // of the overlay; default both. IPv4 has to be among them: etcd is reached by it
+	Args     []string        // of the daemons, beyond those of the lab
 	// Short makes what lasts last for a second or two, for tests.
 	Short bool
 	Log   io.Writer // gets a line for each step of the labs; default none
