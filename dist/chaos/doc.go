@@ -16,8 +16,9 @@
 // on top of the NIC), rulefaults.go (iptables), nftfaults.go (selvage's own tables of nf_tables), direct.go (routes
 // without a tunnel), ownside.go (what a node's own pods depend on) and ownsidenamed.go (what of that is only named),
 // policyfaults.go (network policies; what is sent over them meanwhile is in policytraffic.go),
-// daemon.go; agents.go and firewalls.go do step by step what other programs do that manage a host's network. The kernel
-// has to know nexthop objects (Linux 5.3).
+// fastfaults.go and fastforeign.go (the fast path; what there is to be of it is in fastpath.go), daemon.go; agents.go and
+// firewalls.go do step by step what other programs do that manage a host's network. The kernel has to know nexthop
+// objects (Linux 5.3).
 //
 // [Options.Faults] lists what can be broken; to add a fault, add a line there. [Suite.Run] does one and says what came of it,
 // [Suite.Walk] does random ones. Whether something is put right, and whether foreign things survive, is judged everywhere;
