@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,19 +14,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// change is a step of the model: what becomes of the decisions, and what makes it so.
+// change is one of the model's: what becomes of the decisions, and what makes it so.
 type change struct {
-	name string
-	to   func(*decisions)
-	do   func(m *model, d decisions)
+	name  string
+	stops bool // packets do not arrive after it
+	to    func(*decisions)
+	do    func(m *model, d decisions)
 }
 
 // changes are all there are.
 func changes() []change {
 	deny := func(i int) change {
 		return change{
-			name: fmt.Sprintf("node %d denies, or allows", i+1),
-			to:   func(d *decisions) { d.denied[i] = !d.denied[i] },
+			name: fmt.Sprintf("node %d denies, or allows", i+1), stops: true,
+			to: func(d *decisions) { d.denied[i] = !d.denied[i] },
 			do: func(m *model, d decisions) {
 				m.rule(m.nodes[i], d.denied[i], fmt.Sprintf("FORWARD -d %s -p udp --dport 53 -j DROP", m.nodes[1].pods[0].addr))
 			},
@@ -66,8 +68,8 @@ func changes() []change {
 			},
 		},
 		{
-			name: "a route is withdrawn, or comes back",
-			to:   func(d *decisions) { d.away = !d.away },
+			name: "a route is withdrawn, or comes back", stops: true,
+			to: func(d *decisions) { d.away = !d.away },
 			do: func(m *model, d decisions) {
 				n := m.nodes[1]
 				if d.away {
@@ -150,12 +152,14 @@ func macText(mac [6]byte) string {
 func address(ip []byte) netip.Addr { a, _ := netip.AddrFromSlice(ip); return a.Unmap() }
 
 // forgotten has node 1's conntrack forget a connection until it knows it as it is to be: an answer on its way can make
-// it anew, the other way round. None: it is not to know it at all, as no packet passes.
+// it anew, the other way round, and then another one gets another port. None: it is not to know it at all, as no packet
+// passes.
 func (m *model) forgotten(port uint16, none bool, right func(*netlink.ConntrackFlow) bool) {
 	m.t.Helper()
 	m.eventually("conntrack has the connection anew", func() bool {
 		known := m.connections(port)
-		if none && len(known) == 0 || !none && len(known) == 1 && known[0].Forward.SrcPort == port && right(known[0]) {
+		if none && len(known) == 0 || !none && len(known) == 1 && known[0].Forward.SrcPort == port &&
+			known[0].Reverse.DstPort == port && right(known[0]) {
 			return true
 		}
 		m.forget(port)
@@ -194,13 +198,38 @@ func (m *model) forget(port uint16) {
 	})
 }
 
-// walk makes steps at random.
-func walk(t *testing.T, seed uint64, steps int) {
+// step is a change, and how what was learned before becomes void: by a flush or by its age.
+type step struct {
+	change
+	flush bool
+}
+
+// deal returns every change with a flush and without one, in a random order. One that stops packets is undone by the
+// next step, so that the others are seen.
+func deal(random *rand.Rand) (steps []step) {
+	var turns [][]step
+	for _, c := range changes() {
+		both := []step{{c, true}, {c, false}}
+		if random.IntN(2) == 0 {
+			slices.Reverse(both)
+		}
+		if c.stops {
+			turns = append(turns, both)
+			continue
+		}
+		turns = append(turns, both[:1], both[1:])
+	}
+	random.Shuffle(len(turns), func(i, j int) { turns[i], turns[j] = turns[j], turns[i] })
+	return slices.Concat(turns...)
+}
+
+// walk makes all steps in a random order.
+func walk(t *testing.T, seed uint64) {
 	t.Helper()
 	t.Logf("seed %d", seed)
 	m := &model{lab: openBoth(t)}
 	a, b := m.nodes[0], m.nodes[1]
-	const life = time.Second / 4 // four times as many steps
+	const life = time.Second / 4 // a quarter of what it is otherwise, for a short test
 	for _, n := range m.nodes {
 		n.config.Life = life
 		m.configure(n)
@@ -225,21 +254,18 @@ func walk(t *testing.T, seed uint64, steps int) {
 	}
 	t.Cleanup(m.stopModel)
 
-	random := rand.New(rand.NewPCG(seed, 0))
 	m.goesOn("at first")
-	all := changes()
-	for step := range steps {
-		c, flush := all[random.IntN(len(all))], random.IntN(2) == 0
+	for i, s := range deal(rand.New(rand.NewPCG(seed, 0))) {
 		before := m.now()
 		after := before
-		c.to(&after)
-		what := fmt.Sprintf("step %d: %s, flush: %t", step, c.name, flush)
+		s.to(&after)
+		what := fmt.Sprintf("step %d: %s, flush: %t", i, s.name, s.flush)
 		t.Log(what)
 		unknown := after
 		unknown.unknown = true
 		m.may(before, after, unknown)
-		c.do(m, after)
-		if flush {
+		s.do(m, after)
+		if s.flush {
 			for _, n := range m.nodes {
 				if err := n.path.Flush(); err != nil {
 					t.Fatal(err)
