@@ -49,7 +49,7 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 	// Settled: the key was left alone for eight backoffs, the one after the attempt and seven more. So only changes
 	// more frequent than that make the backoff grow.
 	policy := backoff.Policy{Min: minBackoff, Max: maxBackoff, Settle: 7}
-	if !t.hasFailed(k) && p.Settled(policy, now) {
+	if !t.HasFailed(k) && p.Settled(policy, now) {
 		*p = retry{}
 	}
 	policy.Settle = 0 // a series of failures ends only when it is reset above
@@ -63,8 +63,8 @@ func (t *Table[K, V]) tried(k K, now time.Time, free bool, err error) {
 	p.Next(policy, now)
 }
 
-// hasFailed reports whether the last attempt at k failed.
-func (t *Table[K, V]) hasFailed(k K) bool {
+// HasFailed reports whether the last attempt at k failed.
+func (t *Table[K, V]) HasFailed(k K) bool {
 	_, failed := t.failed[k]
 	return failed
 }
@@ -77,7 +77,7 @@ func (t *Table[K, V]) forget(k K) {
 
 // retrySoon shortens the backoff after a failure at k, because the kernel has reported a change of k.
 func (t *Table[K, V]) retrySoon(k K) {
-	if len(t.failed) > 0 && t.hasFailed(k) {
+	if len(t.failed) > 0 && t.HasFailed(k) {
 		t.retries[k].Limit(retryBackoff)
 	}
 }

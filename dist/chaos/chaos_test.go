@@ -195,7 +195,7 @@ func TestPolicies(t *testing.T) {
 func fastTested() []string {
 	return []string{
 		"fast path: the uplink's programs detached", "fast path: a pin in the place of another",
-		"fast path: a peer's address and MAC changed", "fast path: flow maps emptied", "fast path: conntrack not liberal",
+		"fast path: a peer's address and MAC changed", "fast path: flow maps emptied", "fast path: conntrack not liberal, by another process's /proc",
 		"fast path: VXLAN device deleted", "fast path: a pod deleted and added again",
 		"fast path: daemon killed, packets stay fast, started again", "fast path: another's program before ours",
 		"fast path: another's program after ours", "fast path: another's program on the way to a pod",

@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/subnet"
@@ -41,6 +44,7 @@ func fastFaults() []Fault {
 	unbroken := func(f Fault) Fault { f.Unbroken = true; return f }
 	cuts := func(f Fault) Fault { f.NoLoss = false; return f }
 	running := func(f Fault) Fault { f.Running = true; return f }
+	soon := func(f Fault) Fault { f.Bound = 500 * time.Millisecond; return f } // read more often than the rest
 	return slices.Concat([]Fault{
 		detached("a port's", firstPort, portPrograms),
 		detached("the uplink's", uplinkNow, uplinkPrograms),
@@ -60,7 +64,8 @@ func fastFaults() []Fault {
 		fault("the programs' sign of life removed", func(*target) error {
 			return onFastMap("heartbeat", func(m *ebpf.Map) error { return m.Put(uint32(0), uint64(0)) })
 		}),
-		fault("conntrack not liberal", func(*target) error { return os.WriteFile(liberal, []byte("0"), 0) }),
+		soon(fault("conntrack not liberal", func(*target) error { return os.WriteFile(liberal, []byte("0"), 0) })),
+		soon(fault("conntrack not liberal, by another process's /proc", illiberal)),
 		cuts(fault("VXLAN device deleted", func(t *target) error {
 			l, err := netlink.LinkByName(deviceOf(subnet.IPv4))
 			if err != nil {
@@ -77,6 +82,19 @@ func fastFaults() []Fault {
 				return errors.Join(t.Start(), t.WaitReady(ctx))
 			}})),
 	}, fastForeignFaults())
+}
+
+// illiberal writes the setting by another file system than the daemon's, of which that is not notified.
+func illiberal(*target) error {
+	dir, err := os.MkdirTemp("", "proc")
+	if err != nil {
+		return err
+	}
+	if err = unix.Mount("proc", dir, "proc", 0, ""); err == nil {
+		err = os.WriteFile(filepath.Join(dir, strings.TrimPrefix(liberal, "/proc")), []byte("0"), 0)
+		err = errors.Join(err, unix.Unmount(dir, 0))
+	}
+	return errors.Join(err, os.Remove(dir))
 }
 
 // firstPort is the port of the pod that sends.

@@ -17,7 +17,7 @@ import (
 
 const (
 	// bridgeCheck is how often the settings for bridged packets are read while a policy selects a pod of this node.
-	// They are also read when they are written, but inotify(7) does not report all writes, see bridgedFiles, and denied
+	// They are also read when they are written, but inotify(7) does not report all writes, see settingFiles, and denied
 	// packets pass until a change is found. One look takes 20 µs.
 	bridgeCheck = 100 * time.Millisecond
 	// bridgeLoad is how often it is tried to load the module that has them.
@@ -29,15 +29,14 @@ const (
 	bridgeSettings = "net/bridge"
 )
 
-// bridgedFiles are these settings as files. A process in another pid namespace has another /proc, and inotify(7)
-// reports what is written there only to who watches it there: a container has that of the host at another place, if at
-// all.
-func bridgedFiles() (files []string) {
+// settingFiles are settings as files. A process in another pid namespace has another /proc, and inotify(7) reports what
+// is written there only to who watches it there: a container has that of the host at another place, if at all.
+func settingFiles(paths ...string) (files []string) {
 	for _, root := range kernel.SysctlRoots() {
 		if _, err := os.Stat(root); err != nil {
 			continue
 		}
-		for _, path := range enforce.BridgedPackets() {
+		for _, path := range paths {
 			files = append(files, filepath.Join(root, path))
 		}
 	}
@@ -49,6 +48,7 @@ func bridgedFiles() (files []string) {
 func (n *node) watchBypasses(ctx context.Context) {
 	var mu sync.Mutex
 	var loaded, looked time.Time
+	bridged := enforce.BridgedPackets()
 	filewatch.Keep(ctx, bridgeCheck, func() {
 		mu.Lock()
 		defer mu.Unlock()
@@ -63,7 +63,7 @@ func (n *node) watchBypasses(ctx context.Context) {
 				notify(n.kernelChanged) // for the state
 			}
 		}
-	}, bridgedFiles()...)
+	}, settingFiles(bridged[:]...)...)
 }
 
 // checkBridged reads the settings for bridged packets. It tries to load the module that has them, unless that was tried

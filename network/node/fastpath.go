@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/fastpath"
+	"github.com/selvage-net/selvage/network/filewatch"
 	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/nft"
 	"github.com/selvage-net/selvage/network/node/status"
@@ -37,6 +37,10 @@ const (
 	// fastCheck is the interval at which it is read what the kernel does not notify of: programs, their map of peers,
 	// settings, and chains of single devices.
 	fastCheck = 5 * time.Second
+	// liberalCheck is how often beLiberal is read while the programs are loaded. It is also read when it is written, but
+	// inotify(7) does not report all writes, see settingFiles, and connections stall until a change is found. One look
+	// takes 20 µs.
+	liberalCheck = 100 * time.Millisecond
 	// fastRetry is how soon it is tried again to load the programs: a kernel module can be loaded meanwhile.
 	fastRetry = time.Minute
 )
@@ -77,7 +81,8 @@ type fastPath struct {
 	liberal   bool              // the setting has been in force
 	lasting   time.Duration     // conntrack's timeout of established connections
 	configs   []fastpath.Config // of the programs, one for each underlay
-	beatAt    time.Time         // zero: they are stopped
+	beatAt    time.Time         // zero: they are stopped, unless inherited
+	inherited bool              // the sign of life of an earlier run may be in force
 	moves     uint64            // of the tables, at the last flush
 }
 
@@ -110,10 +115,17 @@ func (n *node) runFastPath(ctx context.Context) {
 		return
 	}
 	n.background.Go(func() { n.watchFilter(ctx) })
-	n.background.Go(func() {
-		watchFiles(ctx, n.Log, n.Resync, func() { n.fast.stale.Store(true); notify(n.kernelChanged) },
-			filepath.Join("/proc/sys", beLiberal))
-	})
+	n.background.Go(func() { n.watchLiberal(ctx) })
+}
+
+// watchLiberal has the loop read the settings again once beLiberal is wrong.
+func (n *node) watchLiberal(ctx context.Context) {
+	filewatch.Keep(ctx, liberalCheck, func() {
+		if n.fast.path.Load() != nil && readSysctl(beLiberal) != "1" {
+			n.fast.stale.Store(true)
+			notify(n.kernelChanged)
+		}
+	}, settingFiles(beLiberal)...)
 }
 
 // watchFilter flushes after every change of nf_tables, whoever has made it. The kernel notifies when the change is in
@@ -283,8 +295,10 @@ func (n *node) beatFastPath(wake *alarm) {
 	}
 	configs := n.fastConfigs()
 	if f.why.code != "" || len(configs) == 0 || !n.programmed {
-		if !f.beatAt.IsZero() && p.Beat(0) == nil {
-			f.beatAt = time.Time{}
+		// What an earlier run has left works on until this one has come as far, or knows that it must not.
+		inherited := f.inherited && f.why.code != "" && f.why.code != status.FastPathStarting
+		if (!f.beatAt.IsZero() || inherited) && p.Beat(0) == nil {
+			f.beatAt, f.inherited = time.Time{}, false
 		}
 		return
 	}

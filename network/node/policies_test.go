@@ -14,14 +14,16 @@ import (
 	"github.com/selvage-net/selvage/network/policy"
 )
 
-// TestBridgedFiles: the kernel reports when a setting for bridged packets is written.
-func TestBridgedFiles(t *testing.T) {
+// TestSettingFiles: the kernel reports when a setting that is watched is written.
+func TestSettingFiles(t *testing.T) {
 	calls := make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- filewatch.Watch(ctx, func() { notify(calls) }, bridgedFiles()...) }()
+	bridged := enforce.BridgedPackets()
+	files := settingFiles(append(bridged[:], beLiberal)...)
+	go func() { done <- filewatch.Watch(ctx, func() { notify(calls) }, files...) }()
 	<-calls // it watches
-	for _, file := range bridgedFiles() {
+	for _, file := range files {
 		if err := os.WriteFile(file, []byte("1"), 0); err != nil {
 			t.Fatal(err)
 		}

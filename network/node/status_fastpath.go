@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/fastpath"
 	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/node/status"
@@ -35,7 +36,13 @@ func (n *node) fastPathStatus() *status.FastPath {
 			s.Slow = append(s.Slow, status.SlowPort{Port: link, Code: obstacleReason(o), Why: status.Text(
 				"fast packets would pass by " + obstacleText(o))})
 		} else if s.InUse {
-			s.Ports++
+			switch attached, failed := n.attached(link); {
+			case attached:
+				s.Ports++
+			case failed:
+				s.Slow = append(s.Slow, status.SlowPort{Port: link, Code: status.FastPathFailed, Why: "a program " +
+					"cannot be attached; retrying"})
+			}
 		}
 	}
 	if p := f.path.Load(); p != nil {
@@ -47,6 +54,18 @@ func (n *node) fastPathStatus() *status.FastPath {
 		}
 	}
 	return s
+}
+
+// attached reports whether all programs of a pod's port are attached, or whether that has failed.
+func (n *node) attached(port string) (all, failed bool) {
+	all = true
+	for _, program := range fastpath.Port.Programs() {
+		key := network.ProgramKey{Link: port, Program: string(program)}
+		c := n.tables.Programs.Get(key)
+		all = all && c.Present && c.Have.Current
+		failed = failed || n.tables.Programs.HasFailed(key)
+	}
+	return all, failed
 }
 
 // obstacleReason returns the reason for an obstacle to the fast path.
