@@ -36,9 +36,14 @@ func fastFaults() []Fault {
 			return detachFast(device, programs)
 		})
 	}
-	peers := func(name string, do func(t *target, m *ebpf.Map) error) Fault {
+	peers := func(name string, do func(t *target, f subnet.Family, m *ebpf.Map) error) Fault {
 		return fault(name, func(t *target) error {
-			return onFastMap("peers", func(m *ebpf.Map) error { return do(t, m) })
+			return onFastMap("peers", func(m *ebpf.Map) (err error) {
+				for _, f := range t.host.families {
+					err = errors.Join(err, do(t, f, m))
+				}
+				return err
+			})
 		})
 	}
 	unbroken := func(f Fault) Fault { f.Unbroken = true; return f }
@@ -51,12 +56,14 @@ func fastFaults() []Fault {
 		detached("the VXLAN device's", vxlanDevice, devicePrograms),
 		fault("pins of attachments deleted", func(*target) error { return removeAll(fastPins + "links/*") }),
 		fault("a pin in the place of another", swapPins),
-		peers("a peer's address and MAC changed", func(t *target, m *ebpf.Map) error {
-			return m.Put(fastKey(t.peer), fastValue(nowhere()))
+		peers("a peer's address and MAC changed", func(t *target, f subnet.Family, m *ebpf.Map) error {
+			return m.Put(fastKey(t.peer, f), fastValue(nowhere(), f))
 		}),
-		peers("a peer removed", func(t *target, m *ebpf.Map) error { return m.Delete(fastKey(t.peer)) }),
-		peers("a stale peer added", func(_ *target, m *ebpf.Map) error {
-			return m.Put(fastKey(nowhere()), fastValue(nowhere()))
+		peers("a peer removed", func(t *target, f subnet.Family, m *ebpf.Map) error {
+			return m.Delete(fastKey(t.peer, f))
+		}),
+		peers("a stale peer added", func(_ *target, f subnet.Family, m *ebpf.Map) error {
+			return m.Put(fastKey(nowhere(), f), fastValue(nowhere(), f))
 		}),
 		unbroken(fault("flow maps emptied", func(*target) error {
 			return errors.Join(onFastMap("sent", emptyMap), onFastMap("received", emptyMap))
@@ -67,7 +74,7 @@ func fastFaults() []Fault {
 		soon(fault("conntrack not liberal", func(*target) error { return os.WriteFile(liberal, []byte("0"), 0) })),
 		soon(fault("conntrack not liberal, by another process's /proc", illiberal)),
 		cuts(fault("VXLAN device deleted", func(t *target) error {
-			l, err := netlink.LinkByName(deviceOf(subnet.IPv4))
+			l, err := netlink.LinkByName(deviceOf(t.host.families[0]))
 			if err != nil {
 				return err
 			}
@@ -111,7 +118,7 @@ func uplinkNow(t *target) (string, error) {
 	return u.name, err
 }
 
-func vxlanDevice(*target) (string, error) { return deviceOf(subnet.IPv4), nil }
+func vxlanDevice(t *target) (string, error) { return deviceOf(t.host.families[0]), nil }
 
 // detachFast ends the attachments of programs to a device, and leaves their pins.
 func detachFast(device string, programs []fastProgram) error {
@@ -176,13 +183,13 @@ func swapPins(t *target) error {
 	return errors.Join(os.Remove(wire), os.Rename(sent, wire))
 }
 
-func fastKey(l subnet.Lease) fastSubnet {
-	p := l.Endpoints[subnet.IPv4].Subnet
-	return fastSubnet{Bits: uint32(p.Bits()), Address: p.Masked().Addr().As4()}
+func fastKey(l subnet.Lease, f subnet.Family) fastSubnet {
+	p := l.Endpoints[f].Subnet.Masked()
+	return fastSubnet{Bits: uint32(p.Bits() + 128 - p.Addr().BitLen()), Address: p.Addr().As16()}
 }
 
-func fastValue(l subnet.Lease) fastPeer {
-	return fastPeer{Address: l.Endpoints[subnet.IPv4].PublicIP.As4(), MAC: [6]byte(macOf(l, subnet.IPv4))}
+func fastValue(l subnet.Lease, f subnet.Family) fastPeer {
+	return fastPeer{Address: l.Endpoints[f].PublicIP.As16(), MAC: [6]byte(macOf(l, f))}
 }
 
 // emptyMap deletes all entries, but for such as are made meanwhile.

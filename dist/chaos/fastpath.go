@@ -61,8 +61,8 @@ func (o Options) checkFastPath() error {
 	switch {
 	case !o.FastPath:
 		return nil
-	case !o.Backend.tunnels() || o.Backend != VXLAN || !slices.Contains(o.Families, subnet.IPv4):
-		return errors.New("the fast path is one of VXLAN and IPv4")
+	case o.Backend != VXLAN:
+		return errors.New("the fast path is one of VXLAN")
 	case !fastpath.Permitted():
 		return errors.New("the fast path: the kernel lets only root load BPF programs, outside of a user namespace")
 	}
@@ -84,7 +84,7 @@ func (h *host) checkFast(leases []subnet.Lease) (p problems, err error) {
 		return p, fmt.Errorf("%s: %w", h.Name(), err)
 	}
 	for _, difference := range compare("fast path", want, have) {
-		p.add(subnet.IPv4, "%s", difference)
+		p.add(h.families[0], "%s", difference)
 	}
 	return p.of(h), nil
 }
@@ -106,15 +106,18 @@ func (h *host) wantFast(leases []subnet.Lease) (lines []string, err error) {
 		return nil, err
 	}
 	bridge := slices.IndexFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == podBridge })
-	device := deviceOf(subnet.IPv4)
-	works := !h.passed[u.name] && !h.passed[device]
+	works, devices := !h.passed[u.name], map[string]bool{}
+	for _, f := range h.families {
+		devices[deviceOf(f)] = true
+		works = works && !h.passed[deviceOf(f)]
+	}
 	for _, l := range links {
 		var programs []fastProgram
 		switch a := l.Attrs(); {
 		case !works || h.passed[a.Name]:
 		case a.Name == u.name:
 			programs = uplinkPrograms
-		case a.Name == device:
+		case devices[a.Name]:
 			programs = devicePrograms
 		case bridge >= 0 && l.Type() == "veth" && a.MasterIndex == links[bridge].Attrs().Index:
 			programs = portPrograms
@@ -124,8 +127,12 @@ func (h *host) wantFast(leases []subnet.Lease) (lines []string, err error) {
 		}
 	}
 	for _, l := range leases {
-		if e := l.Endpoints[subnet.IPv4]; l.NodeName != h.Name() {
-			lines = append(lines, peerLine(e.Subnet, e.PublicIP, macOf(l, subnet.IPv4)))
+		if l.NodeName == h.Name() {
+			continue
+		}
+		for _, f := range h.families {
+			e := l.Endpoints[f]
+			lines = append(lines, peerLine(e.Subnet, e.PublicIP, macOf(l, f)))
 		}
 	}
 	if works {
@@ -267,11 +274,11 @@ func onFastMap(name string, f func(*ebpf.Map) error) error {
 // network/fastpath/bpf/fastpath.c.
 type (
 	fastSubnet struct {
-		Bits    uint32
-		Address [4]byte
+		Bits    uint32 // of an IPv4 address mapped into IPv6
+		Address [16]byte
 	}
 	fastPeer struct {
-		Address [4]byte
+		Address [16]byte
 		MAC     [6]byte
 		Pad     [2]byte
 	}
@@ -283,8 +290,9 @@ func readFastPeers() (lines []string, err error) {
 		var value fastPeer
 		all := m.Iterate()
 		for all.Next(&key, &value) {
-			subnet := netip.PrefixFrom(netip.AddrFrom4(key.Address), int(key.Bits))
-			lines = append(lines, peerLine(subnet, netip.AddrFrom4(value.Address), value.MAC[:]))
+			address := netip.AddrFrom16(key.Address).Unmap()
+			subnet := netip.PrefixFrom(address, int(key.Bits)-128+address.BitLen())
+			lines = append(lines, peerLine(subnet, netip.AddrFrom16(value.Address).Unmap(), value.MAC[:]))
 		}
 		if err := all.Err(); !errors.Is(err, ebpf.ErrIterationAborted) { // it is being changed: looked at again
 			return err
@@ -330,12 +338,20 @@ func readFastCounts() (c fastCounts, err error) {
 	return c, err
 }
 
-// goesFast sends from a pod of each node to one of the next, until packets are fast on every node in both directions. The
-// problems are where they do not become so.
+// goesFast sends from a pod of each node to one of the next, until packets are fast on every node in both directions and
+// all families. The problems are where they do not become so.
 func (s *Suite) goesFast(ctx context.Context) (problems []string, err error) {
 	if !s.options.FastPath {
 		return nil, nil
 	}
+	for _, f := range s.families {
+		slow, failed := s.goesFastIn(ctx, f)
+		problems, err = append(problems, slow...), errors.Join(err, failed)
+	}
+	return problems, err
+}
+
+func (s *Suite) goesFastIn(ctx context.Context, f subnet.Family) (problems []string, err error) {
 	before := make([]fastCounts, len(s.hosts))
 	for i, h := range s.hosts {
 		if before[i], err = in(h, readFastCounts); err != nil {
@@ -350,7 +366,7 @@ func (s *Suite) goesFast(ctx context.Context) (problems []string, err error) {
 	done := make(chan outcome)
 	for _, h := range s.hosts {
 		go func() {
-			r, err := s.lab.StreamFamily(streaming, subnet.IPv4, h.pods[0].Endpoint, s.next(h).pods[0].Endpoint, probeEvery)
+			r, err := s.lab.StreamFamily(streaming, f, h.pods[0].Endpoint, s.next(h).pods[0].Endpoint, probeEvery)
 			done <- outcome{r, err}
 		}()
 	}
@@ -361,7 +377,7 @@ func (s *Suite) goesFast(ctx context.Context) (problems []string, err error) {
 		if err != nil || now.sent >= was.sent+enough && now.received >= was.received+enough {
 			return nil, err
 		}
-		return []string{h.Name() + ": packets are slow: of a stream, " + strconv.FormatUint(now.sent-was.sent, 10) +
+		return []string{h.Name() + ": packets of " + f.String() + " are slow: of a stream, " + strconv.FormatUint(now.sent-was.sent, 10) +
 			" were sent and " + strconv.FormatUint(now.received-was.received, 10) + " received by the fast path"}, nil
 	})
 	cancel()

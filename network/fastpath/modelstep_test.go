@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -39,8 +38,8 @@ func changes() []change {
 			name: "the service has another endpoint",
 			to:   func(d *decisions) { d.endpoint = 1 - d.endpoint },
 			do: func(m *model, d decisions) {
-				rule := fmt.Sprintf("PREROUTING -t nat -d %s -p udp --dport 53 -j DNAT --to-destination %s:5353", service,
-					m.nodes[1].pods[1].addr)
+				rule := fmt.Sprintf("PREROUTING -t nat -d %s -p udp --dport 53 -j DNAT --to-destination %s",
+					m.pods.service, netip.AddrPortFrom(m.nodes[1].pods[1].addr, 5353))
 				m.rule(m.nodes[0], d.endpoint == 1, rule)
 				m.forgotten(servicePort, d.away, func(f *netlink.ConntrackFlow) bool {
 					return address(f.Reverse.SrcIP) == m.nodes[1].pods[d.endpoint].addr
@@ -82,9 +81,7 @@ func changes() []change {
 		{
 			name: "a node moves to another address",
 			to: func(d *decisions) {
-				b := d.peer.As4()
-				b[3] ^= 16
-				d.peer = netip.AddrFrom4(b)
+				d.peer = second(d.peer)
 			},
 			do: (*model).movePeer,
 		},
@@ -95,7 +92,7 @@ func changes() []change {
 		},
 		{
 			name: "a VXLAN device has another MTU",
-			to:   func(d *decisions) { d.mtu = 1450 + 1300 - d.mtu },
+			to:   func(d *decisions) { d.mtu = 1430 + 1300 - d.mtu },
 			do: func(m *model, d decisions) {
 				n := m.nodes[0]
 				m.run(n, fmt.Sprintf("ip link set flannel.1 mtu %d", d.mtu))
@@ -121,7 +118,7 @@ func (m *model) rule(n *labNode, add bool, rule string) {
 	if add {
 		how = "-I "
 	}
-	m.run(n, "iptables -w "+how+rule)
+	m.run(n, strings.TrimSuffix(m.pods.iptables, "-restore")+" -w "+how+rule)
 }
 
 // movePeer has node 2 under its address and MAC address of now, in the kernels and in the programs' peers.
@@ -149,6 +146,14 @@ func macText(mac [6]byte) string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
 }
 
+// second is the other address of a node on the underlay.
+func second(a netip.Addr) netip.Addr {
+	b := a.AsSlice()
+	b[len(b)-1] ^= 16
+	a, _ = netip.AddrFromSlice(b)
+	return a
+}
+
 func address(ip []byte) netip.Addr { a, _ := netip.AddrFromSlice(ip); return a.Unmap() }
 
 // forgotten has node 1's conntrack forget a connection until it knows it as it is to be: an answer on its way can make
@@ -171,7 +176,7 @@ func (m *model) forgotten(port uint16, none bool, right func(*netlink.ConntrackF
 func (m *model) connections(port uint16) (found []*netlink.ConntrackFlow) {
 	m.t.Helper()
 	m.do(m.nodes[0], func() error {
-		all, err := netlink.ConntrackTableList(netlink.ConntrackTable, netlink.FAMILY_V4)
+		all, err := netlink.ConntrackTableList(netlink.ConntrackTable, m.pods.netlink)
 		for _, f := range all {
 			if f.Forward.Protocol == unix.IPPROTO_UDP && (f.Forward.SrcPort == port || f.Forward.DstPort == port) {
 				found = append(found, f)
@@ -193,7 +198,7 @@ func (p byPort) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 func (m *model) forget(port uint16) {
 	m.t.Helper()
 	m.do(m.nodes[0], func() error {
-		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, byPort(port))
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, m.pods.netlink, byPort(port))
 		return err
 	})
 }
@@ -224,18 +229,21 @@ func deal(random *rand.Rand) (steps []step) {
 }
 
 // walk makes all steps in a random order.
-func walk(t *testing.T, seed uint64) {
+func walk(l *lab, seed uint64) {
+	m, t := &model{lab: l}, l.t
 	t.Helper()
 	t.Logf("seed %d", seed)
-	m := &model{lab: openBoth(t)}
 	a, b := m.nodes[0], m.nodes[1]
+	m.run(a, "ip link set flannel.1 mtu 1430") // of all families alike
+	a.config.MTU = 1430
 	const life = time.Second / 4 // a quarter of what it is otherwise, for a short test
 	for _, n := range m.nodes {
 		n.config.Life = life
 		m.configure(n)
 		m.start(n)
 	}
-	m.run(b, "ip addr add 192.0.2.18/32 dev eth0")
+	other := second(b.underlay)
+	m.run(b, fmt.Sprintf("ip addr add %s/%d dev eth0 nodad", other, other.BitLen()))
 	for _, p := range b.pods {
 		m.run(b, fmt.Sprintf("ip neigh replace %s lladdr %s dev cni0 nud permanent", p.addr, macText(p.mac)))
 	}

@@ -108,9 +108,6 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	}
 	if f.options.FastPath {
 		f.rounds = slices.DeleteFunc(f.rounds, func(name string) bool { return name == "direct" || name == "host-gw" })
-		if !slices.Contains(f.options.Families, subnet.IPv4) {
-			return f, fmt.Errorf("--fast-path with --families=%s: only packets of IPv4 are fast", families)
-		}
 	}
 	if f.seed == 0 {
 		f.seed = rand.Uint64()

@@ -27,8 +27,6 @@ func TestRun(t *testing.T) {
 		{"too many leases", []string{"--leases", "40000"}, 1, "chaos: --leases=40000: want 0 to 32768"},
 		{"arguments", []string{"route", "deleted"}, 1, `chaos: takes no argument, got ["route" "deleted"]`},
 		{"no round", []string{"--rounds", "vxlan,bridge"}, 1, `chaos: --rounds: there is no round "bridge", want some of vxlan,`},
-		{"the fast path without IPv4", []string{"--fast-path", "--families", "ipv6"}, 1,
-			"chaos: --fast-path with --families=ipv6: only packets of IPv4 are fast"},
 		{"help", []string{"--help"}, 0, "--only string"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
