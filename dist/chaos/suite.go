@@ -38,7 +38,7 @@ type Options struct {
 	// Policies: the daemons enforce network policies, from a directory.
 	Policies bool
 	// FastPath: the daemons use the fast path, and packets are to be fast again after every fault. The backend has to be
-	// VXLAN, the overlay one of IPv4, and the kernel has to let this process load BPF programs.
+	// VXLAN, and the kernel has to let this process load BPF programs.
 	FastPath bool
 	Legacy   bool          // iptables is the legacy one, which sends no notifications: the daemons look every second
 	Stopped  time.Duration // how long a daemon is stopped while entries could age; default a minute

@@ -125,6 +125,10 @@ func (m *model) rule(n *labNode, add bool, rule string) {
 func (m *model) movePeer(d decisions) {
 	m.t.Helper()
 	a, b := m.nodes[0], m.nodes[1]
+	if old := b.config.Local; old != d.peer { // a change of routes, too: without it the device keeps the old source
+		m.run(b, fmt.Sprintf("ip addr del %s/%d dev eth0; ip addr add %s/%d dev eth0 nodad", old, m.underlay.link, d.peer,
+			m.underlay.link))
+	}
 	old := b.config.MAC
 	b.config.MAC[5], b.config.Local = d.mac, d.peer
 	// With another MAC address the kernel forgets all neighbours (neigh_changeaddr in net/core/neighbour.c).
@@ -242,8 +246,6 @@ func walk(l *lab, seed uint64) {
 		m.configure(n)
 		m.start(n)
 	}
-	other := second(b.underlay)
-	m.run(b, fmt.Sprintf("ip addr add %s/%d dev eth0 nodad", other, other.BitLen()))
 	for _, p := range b.pods {
 		m.run(b, fmt.Sprintf("ip neigh replace %s lladdr %s dev cni0 nud permanent", p.addr, macText(p.mac)))
 	}
