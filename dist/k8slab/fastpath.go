@@ -28,11 +28,12 @@ func withFastPath(manifest string) (string, error) {
 	return manifest, nil
 }
 
-// WithFastPath adds steps that want the fast path to be used: once there are streams, and before a node leaves.
+// WithFastPath adds steps that want the fast path to be used: once there are streams, and before a node loses them.
 func WithFastPath(steps []Step) (list []Step) {
+	after := Step{Name: "packets are fast after all that", run: fastPackets}
 	for _, s := range steps {
-		if s.Name == nameLeaves {
-			list = append(list, Step{Name: "packets are fast after all that", run: fastPackets})
+		if (s.Name == nameOtherRange || s.Name == nameLeaves) && after.run != nil {
+			list, after.run = append(list, after), nil
 		}
 		list = append(list, s)
 		if s.Name == nameStreams {

@@ -36,8 +36,9 @@ func Steps(store subnet.StoreKind) (steps []Step) {
 
 // Names of steps that others are put beside.
 const (
-	nameStreams = "streams between the nodes' pods"
-	nameLeaves  = "a node leaves"
+	nameStreams    = "streams between the nodes' pods"
+	nameOtherRange = "a Node registered with another podCIDR"
+	nameLeaves     = "a node leaves"
 )
 
 func allSteps() []Step {
@@ -77,7 +78,7 @@ func allSteps() []Step {
 		{Name: "the key of service accounts' tokens replaced", run: watched(tokensRotated), only: kubernetes},
 		{Name: "EnableNFTables: false, iptables in the image", run: watched(iptablesInImage)},
 		{Name: "FORWARD drops, iptables in the image", run: undoneByItself},
-		{Name: "a Node registered with another podCIDR", run: otherPodCIDR, only: kubernetes},
+		{Name: nameOtherRange, run: otherPodCIDR, only: kubernetes},
 		{Name: nameLeaves, run: leaves},
 		{Name: "all pods deleted", run: deleted},
 	}

@@ -150,3 +150,20 @@ func TestSetAddrs(t *testing.T) {
 		}
 	}
 }
+
+// TestWithFastPath: packets have to be fast twice, while each node has streams.
+func TestWithFastPath(t *testing.T) {
+	for _, kind := range []subnet.StoreKind{subnet.StoreKubernetes, subnet.StoreEtcd} {
+		var fast []string
+		steps := WithFastPath(Steps(kind))
+		for i, s := range steps {
+			if strings.HasPrefix(s.Name, "packets") {
+				fast = append(fast, steps[i-1].Name+" / "+steps[i+1].Name)
+			}
+		}
+		if len(fast) != 2 || !strings.HasPrefix(fast[0], nameStreams+" / ") ||
+			!strings.HasSuffix(fast[1], nameOtherRange) && !strings.HasSuffix(fast[1], nameLeaves) {
+			t.Errorf("%s: %q", kind, fast)
+		}
+	}
+}
