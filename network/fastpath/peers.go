@@ -59,17 +59,24 @@ func (p *Path) DeletePeer(subnet netip.Prefix) error {
 	return nil
 }
 
+// batch is the number of peers read by one system call.
+const batch = 1024
+
 // Peers reads the peers back from the kernel.
 func (p *Path) Peers() (map[netip.Prefix]Peer, error) {
 	peers := map[netip.Prefix]Peer{}
-	var key programsSubnet
-	var value programsPeer
-	all := p.objects.Peers.Iterate()
-	for all.Next(&key, &value) {
-		peers[key.prefix()] = Peer{Address: fromWire(value.Address), MAC: value.Mac}
+	var cursor ebpf.MapBatchCursor
+	keys, values := make([]programsSubnet, batch), make([]programsPeer, batch)
+	for {
+		n, err := p.objects.Peers.BatchLookup(&cursor, keys, values, nil)
+		for i, key := range keys[:n] {
+			peers[key.prefix()] = Peer{Address: fromWire(values[i].Address), MAC: values[i].Mac}
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) { // the end
+			return peers, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the fast path's peers: %w", err)
+		}
 	}
-	if err := all.Err(); err != nil {
-		return nil, fmt.Errorf("read the fast path's peers: %w", err)
-	}
-	return peers, nil
 }

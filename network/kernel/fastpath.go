@@ -13,7 +13,7 @@ import (
 )
 
 // FastPath sets the fast path that changes are applied to; nil: there is none, and changes have no effect.
-// [Kernel.ReadFastPath] reads what it has already.
+// [Kernel.ReadFastPath] and [Kernel.ReadFastPeers] read what it has already.
 func (k *Kernel) FastPath(p *fastpath.Path) {
 	k.fast = p
 	k.tables.FastPathGone()
@@ -51,17 +51,12 @@ func (k *Kernel) Program(key network.ProgramKey, c network.Change[network.Progra
 	return k.fast.Detach(a)
 }
 
-// ReadFastPath reads which peers the fast path knows, and where its programs are attached: the kernel notifies of
-// neither.
-func (k *Kernel) ReadFastPath() error {
+// ReadFastPeers reads which peers the fast path knows. The kernel does not notify of them.
+func (k *Kernel) ReadFastPeers() error {
 	if k.fast == nil {
 		return nil
 	}
 	peers, err := k.fast.Peers()
-	if err != nil {
-		return err
-	}
-	programs, err := k.fast.Attachments()
 	if err != nil {
 		return err
 	}
@@ -71,6 +66,19 @@ func (k *Kernel) ReadFastPath() error {
 		t.FastPeers.Observe(subnet, network.FastPeer{Address: p.Address, MAC: p.MAC})
 	}
 	t.FastPeers.Sweep(func(netip.Prefix) bool { return true })
+	return nil
+}
+
+// ReadFastPath reads where the fast path's programs are attached. The kernel does not notify of that.
+func (k *Kernel) ReadFastPath() error {
+	if k.fast == nil {
+		return nil
+	}
+	programs, err := k.fast.Attachments()
+	if err != nil {
+		return err
+	}
+	t := k.tables
 	current := map[fastpath.Program]fastpath.State{}
 	for a, s := range k.fast.Want(map[int]fastpath.Role{
 		1: fastpath.Port, 2: fastpath.Uplink, 3: fastpath.Device, // any index: the state is the same for all

@@ -41,6 +41,9 @@ const (
 	// inotify(7) does not report all writes, see settingFiles, and connections stall until a change is found. One look
 	// takes 20 µs.
 	liberalCheck = 100 * time.Millisecond
+	// fastPeerCheck is, for each peer, how long the map of peers is not read again, if that is longer: to read one takes
+	// some 2 µs. A wrong one makes packets slow and has no other effect.
+	fastPeerCheck = 5 * time.Millisecond
 	// fastRetry is how soon it is tried again to load the programs: a kernel module can be loaded meanwhile.
 	fastRetry = time.Minute
 )
@@ -78,6 +81,7 @@ type fastPath struct {
 	obstacles map[string]kernel.Obstacle
 	state     network.State // in the tables
 	checkAt   time.Time
+	peersAt   time.Time         // when to read the map of peers
 	liberal   bool              // the setting has been in force
 	lasting   time.Duration     // conntrack's timeout of established connections
 	configs   []fastpath.Config // of the programs, one for each underlay
@@ -204,7 +208,13 @@ func (n *node) checkFastPath(wake *alarm) fastReason {
 	f := &n.fast
 	if f.stale.Swap(false) || !wake.now.Before(f.checkAt) {
 		f.checkAt, f.roles = wake.now.Add(fastCheck), nil
-		if err := n.kernel.ReadFastPath(); err != nil {
+		err := n.kernel.ReadFastPath()
+		if err == nil && !wake.now.Before(f.peersAt) {
+			err = n.kernel.ReadFastPeers()
+			count := n.tables.FastPeers.Counts().Present
+			f.peersAt = wake.now.Add(max(fastCheck, time.Duration(count)*fastPeerCheck))
+		}
+		if err != nil {
 			f.broken.Store(true)
 			notify(n.kernelChanged)
 			return fastReason{status.FastPathFailed, err.Error()}

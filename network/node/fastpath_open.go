@@ -48,7 +48,7 @@ func (n *node) openFastPath(wake *alarm) fastReason {
 		}
 		f.path.Store(r.path)
 		f.pinned, f.checkAt, f.configs = r.pinned, time.Time{}, nil
-		f.beatAt, f.inherited = time.Time{}, r.pinned
+		f.beatAt, f.peersAt, f.inherited = time.Time{}, time.Time{}, r.pinned
 		n.kernel.FastPath(r.path)
 	default:
 	}
