@@ -49,7 +49,7 @@ func fastFaults() []Fault {
 	unbroken := func(f Fault) Fault { f.Unbroken = true; return f }
 	cuts := func(f Fault) Fault { f.NoLoss = false; return f }
 	running := func(f Fault) Fault { f.Running = true; return f }
-	soon := func(f Fault) Fault { f.Bound = 500 * time.Millisecond; return f } // read more often than the rest
+	soon := func(f Fault) Fault { f.Bound = 2 * time.Second; return f } // read more often than the rest
 	return slices.Concat([]Fault{
 		detached("a port's", firstPort, portPrograms),
 		detached("the uplink's", uplinkNow, uplinkPrograms),

@@ -39,8 +39,8 @@ const (
 	fastCheck = 5 * time.Second
 	// liberalCheck is how often beLiberal is read while the programs are loaded. It is also read when it is written, but
 	// inotify(7) does not report all writes, see settingFiles, and connections stall until a change is found. One look
-	// takes 20 µs.
-	liberalCheck = 100 * time.Millisecond
+	// takes 20 µs, and that much again to wake the process.
+	liberalCheck = time.Second
 	// fastPeerCheck is, for each peer, how long the map of peers is not read again, if that is longer: to read one takes
 	// some 2 µs. A wrong one makes packets slow and has no other effect.
 	fastPeerCheck = 5 * time.Millisecond
