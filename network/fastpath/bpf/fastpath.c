@@ -829,6 +829,15 @@ inline_always int connection(struct __sk_buff *skb, const struct control *c, con
 	return why;
 }
 
+/* To be read before learn_from is: what is learned during a flush is of the generation before it, and so void. */
+inline_always __u32 generation_of(const struct control *c)
+{
+	__u32 generation = c->generation;
+
+	barrier();
+	return generation;
+}
+
 inline_always void translate(struct entry *e, const struct tuple *after)
 {
 	const struct tuple *before = &e->before;
@@ -866,6 +875,7 @@ int learn_received(struct __sk_buff *skb)
 	/* Nothing that came in otherwise than by the VXLAN device, such as from a neighbour with a forged address. */
 	if (!c || skb->vlan_present || !alive(now))
 		return TCX_NEXT;
+	e.of.generation = generation_of(c);
 	have_packet(skb, sizeof(struct ethernet));
 	if (parse(skb, sizeof(struct ethernet), &p) != PLAIN || p.begin_end)
 		return TCX_NEXT;
@@ -883,7 +893,6 @@ int learn_received(struct __sk_buff *skb)
 	if ((void *)(frame + 1) > (void *)(long)skb->data_end)
 		return TCX_NEXT;
 	e.of.until = now + c->life;
-	e.of.generation = c->generation;
 	e.of.port = skb->ifindex;
 	translate(&e.of, &p.tuple);
 	copy(&e.of.frame, frame, sizeof(*frame));
@@ -911,6 +920,7 @@ inline_always int learn(struct __sk_buff *skb, const int v6)
 
 	if (!c || !alive(now))
 		return TCX_NEXT;
+	e.of.generation = generation_of(c);
 	have_packet(skb, HEADER(v6));
 	if (!outer_of(skb, v6, &o) || !is_overlay(&o, c, v6) || parse(skb, HEADER(v6), &p) != PLAIN || p.begin_end)
 		return TCX_NEXT;
@@ -934,11 +944,10 @@ inline_always int learn(struct __sk_buff *skb, const int v6)
 	    (!v6 && (o.ip->fragment & ~htons(IP_DF))) || !same_mac(o.inner->destination, peer->mac) ||
 	    !same_mac(o.inner->source, c->mac))
 		return slow(NOT_LEARNED_PEER);
-	if (!r || r->of.generation != c->generation || now >= r->of.until + (PORT_LIVES - 1) * c->life)
+	if (!r || r->of.generation != e.of.generation || now >= r->of.until + (PORT_LIVES - 1) * c->life)
 		return slow(NOT_LEARNED_PORT);
 
 	e.of.until = now + c->life;
-	e.of.generation = c->generation;
 	e.of.port = r->of.port;
 	translate(&e.of, &p.tuple);
 	copy(e.of.frame.destination, r->of.frame.source, sizeof(e.of.frame.source));
