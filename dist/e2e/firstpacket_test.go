@@ -87,6 +87,7 @@ func TestFirstPacket(t *testing.T) {
 		pods.WriteString(podYAML(fmt.Sprint("timed", i), "new", l.Nodes()[0].Name(), nil))
 	}
 	p.write("pods", pods.String())
+	knowsPolicy(ctx, t, l.Nodes()[0], "default/new")
 	all := []*newcomer{x.add(ctx, t, l, "new0", func() {})} // with it, enforcement begins
 
 	var waited, plain series
@@ -213,13 +214,7 @@ func TestFirstPacketKubernetes(t *testing.T) {
 			"egress": []any{fields{"to": []any{fields{"podSelector": fields{"matchLabels": fields{"app": "friend"}}}}}}},
 	})
 	one := l.Nodes()[0]
-	waitFor(ctx, t, "the policy is known", func() error {
-		out, err := selvaged(ctx, t, one, "policy", "list")
-		if err == nil && !strings.Contains(out, "default/new") {
-			err = errors.New(out)
-		}
-		return err
-	})
+	knowsPolicy(ctx, t, one, "default/new")
 	var all []*newcomer
 	for i := range 10 {
 		name, shown := fmt.Sprint("new", i), make(chan struct{})

@@ -62,6 +62,18 @@ func (p policies) write(name, content string) {
 	}
 }
 
+// knowsPolicy waits until a node's daemon knows a policy: one that is not known yet selects no pod.
+func knowsPolicy(ctx context.Context, t *testing.T, n *lab.Node, name string) {
+	t.Helper()
+	waitFor(ctx, t, n.Name()+" knows the policy", func() error {
+		out, err := selvaged(ctx, t, n, "policy", "list")
+		if err == nil && !strings.Contains(out, name) {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
 // podYAML is a pod as the API has it. It has the addresses of the endpoint, or none if that is nil.
 func podYAML(name, app, node string, at *lab.Endpoint) string {
 	var ips []string
@@ -348,14 +360,8 @@ func TestPoliciesKubernetes(t *testing.T) {
 			"ingress": []any{fields{"from": []any{fields{"podSelector": fields{"matchLabels": fields{"app": "client"}}}}}}},
 	})
 	one, two := l.Nodes()[0], l.Nodes()[1]
-	for _, n := range l.Nodes() { // a policy that is not known yet selects no pod
-		waitFor(ctx, t, n.Name()+" knows the policy", func() error {
-			out, err := selvaged(ctx, t, n, "policy", "list")
-			if err == nil && !strings.Contains(out, "default/server") {
-				err = errors.New(out)
-			}
-			return err
-		})
+	for _, n := range l.Nodes() {
+		knowsPolicy(ctx, t, n, "default/server")
 	}
 	server, near, stranger, far := add(one, "server", "server"), add(one, "near", "client"), add(one, "stranger", "other"), add(two, "far", "client")
 	reaches(ctx, t, l, near, server, true)
