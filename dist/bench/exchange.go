@@ -45,8 +45,10 @@ func newExchange(seed, size uint64) *exchange {
 // piece is n bytes from a place on.
 func (x *exchange) piece(at uint64, n int) []byte { return x.block[at%exchangeBlock:][:n] }
 
-// done reports whether enough has arrived.
-func (x *exchange) done() bool { return x.received.Load() >= x.size }
+// done reports whether enough has arrived, datagrams too.
+func (x *exchange) done() bool {
+	return x.received.Load() >= x.size && x.datagrams.Load() >= exchangeWindow
+}
 
 // run ends when enough has arrived, or something that was not sent.
 func (x *exchange) run(ctx context.Context, w way) error {
