@@ -5,8 +5,8 @@ bin/debian-systemd.tar:
 			>bin/debootstrap.log && rm -rf "$$root"/dev/* "$$root"/var/cache/apt/archives/*.deb && \
 		tar -C "$$root" -cf $@.tmp . && mv $@.tmp $@
 .PHONY: e2e-debian packages-debian
-e2e-debian: packages-debian build tools bin/cnitool bin/debian-systemd.tar
+e2e-debian: packages-debian build tools bin/cnitool bin/staticcheck bin/debian-systemd.tar
 e2e-debian: ## test the Debian package on a whole Debian with systemd; as root; 1 minute
-	@cd dist/debian && $(RUN_GO) vet ./... && $(RUN_GO) test -count=1 -v .
+	@cd dist/debian && $(RUN_GO) vet ./... && ../../bin/staticcheck ./... && $(RUN_GO) test -count=1 -v .
 packages-debian:
 	@sh dist/packages.sh iptables nft debootstrap systemd-analyze ip

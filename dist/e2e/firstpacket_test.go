@@ -42,12 +42,12 @@ spec:
 const (
 	mostPods, fewestPods = 200, 50
 	mostPairs            = 50
-	pairsTime            = 15 * time.Second
+	pairsTime            = 5 * time.Second
 )
 
-// podsTime is how long pods are started: $FIRST_PACKET_TIME, or 40 s.
+// podsTime is how long pods are started: $FIRST_PACKET_TIME, or 10 s.
 func podsTime(t *testing.T) time.Duration {
-	text := cmp.Or(os.Getenv("FIRST_PACKET_TIME"), "40s")
+	text := cmp.Or(os.Getenv("FIRST_PACKET_TIME"), "10s")
 	d, err := time.ParseDuration(text)
 	if err != nil {
 		t.Fatalf("FIRST_PACKET_TIME: %v", err)
