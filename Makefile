@@ -140,7 +140,8 @@ test-packaging: packages-test packages-shells packages-bench build tools bin/sta
 test-packaging: ## test and lint all other modules of dist
 	@set -e; for dir in bench completion image chart containerd crio engines k8slab k8slab/sctp migration release; do \
 		(cd dist/$$dir; $(RUN_GO) vet ./...; $(CURDIR)/bin/staticcheck ./...); done
-	@set -e; for dir in completion image chart k8slab k8slab/sctp; do (cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
+	@set -e; for dir in completion image chart k8slab k8slab/sctp; do \
+		(cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
 	@set -e; for dir in bench release; do (cd dist/$$dir; $(RUN_GO) test -count=1 ./...); done
 packages-shells:
 	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish rpm

@@ -104,8 +104,8 @@ func Parts() []Part {
 		{Name: "attach", What: "what the CNI plugin adds to the bridge plugin", run: attaches},
 		{Name: "binaries", What: "sizes of the programs", run: binaries},
 		{Name: "sizes", What: "start by number of leases, for the picture", run: sizes},
-		{Name: "path", What: "throughput, latency and CPU between pods on two nodes, with the fast path off and on, beside " +
-			"the bare underlay and a veth pair", run: paths},
+		{Name: "path", What: "throughput, latency and CPU between pods on two nodes, with the fast path off and on, " +
+			"beside the bare underlay and a veth pair", run: paths},
 		{Name: "integrity", What: "is every byte that takes the fast path the one that was sent, and no packet invalid",
 			run: integrity, Apart: true, Lab: true},
 		{Name: "settings", What: "the same with the device set otherwise, in turns with the default", run: settings, Apart: true},

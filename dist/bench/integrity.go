@@ -31,8 +31,13 @@ func integrityCases() (all []integrityCase) {
 						continue // the rules are those of iptables for IPv4
 					}
 					c := integrityCase{family: f, wire: wire, service: service, noOffloads: noOffloads}
-					c.description = fmt.Sprintf("%s, underlay %s%s%s", f, pathCase{wire: wire}.underlay(),
-						map[bool]string{true: ", Service"}[service], map[bool]string{true: ", without offloads"}[noOffloads])
+					c.description = fmt.Sprintf("%s, underlay %s", f, pathCase{wire: wire}.underlay())
+					if service {
+						c.description += ", Service"
+					}
+					if noOffloads {
+						c.description += ", without offloads"
+					}
 					all = append(all, c)
 				}
 			}
@@ -54,7 +59,8 @@ func integrity(ctx context.Context, b *bench) error {
 }
 
 func (b *bench) integrityOf(ctx context.Context, c integrityCase, size uint64) (err error) {
-	lc := pathCase{family: c.family, wire: c.wire, fast: true, filter: lab.Filter{IPTables: "nft", NFTables: lab.NFTablesOn}}
+	lc := pathCase{family: c.family, wire: c.wire, fast: true,
+		filter: lab.Filter{IPTables: "nft", NFTables: lab.NFTablesOn}}
 	if c.service {
 		lc.services = 2
 	}
@@ -88,11 +94,13 @@ func (b *bench) integrityOf(ctx context.Context, c integrityCase, size uint64) (
 		return err
 	}
 	none := 0.0
-	b.report.add(Figure{Name: "Invalid/case=" + strings.ReplaceAll(strings.ReplaceAll(c.description, ",", ""), " ", "-"),
+	name := strings.NewReplacer(",", "", " ", "-").Replace(c.description)
+	b.report.add(Figure{Name: "Invalid/case=" + name,
 		What: c.description + ": taken for invalid by conntrack", Unit: "packets",
 		Value: float64(after - before), Limit: &none})
-	text := fmt.Sprintf("%s: %.2f GB in %s, every byte as it was sent; %d datagrams there and back, %d lost", c.description,
-		float64(x.received.Load())/1e9, time.Since(began).Round(time.Second), x.datagrams.Load(), x.lost.Load())
+	text := fmt.Sprintf("%s: %.2f GB in %s, every byte as it was sent; %d datagrams there and back, %d lost",
+		c.description, float64(x.received.Load())/1e9, time.Since(began).Round(time.Second), x.datagrams.Load(),
+		x.lost.Load())
 	b.step("  %s", text)
 	b.report.note("%s.", text)
 	return b.fastCounters(ctx, pathCase{what: c.description}, p)

@@ -29,7 +29,8 @@ func pathCases() []pathCase {
 		{name: "backend=hostgw", what: "host-gw", backend: hostgw, filter: nftables},
 		{name: "backend=vxlan", what: "vxlan, IPv6", family: subnet.IPv6, filter: nftables},
 		{name: "backend=vxlan", what: "vxlan, wire", filter: nftables, wire: true, many: true, fast: true},
-		{name: "backend=vxlan", what: "vxlan, wire, kube-proxy", filter: kubeProxy, wire: true, fast: true, services: 100},
+		{name: "backend=vxlan", what: "vxlan, wire, kube-proxy", filter: kubeProxy, wire: true, fast: true,
+			services: 100},
 		{name: "backend=hostgw", what: "host-gw, wire", backend: hostgw, filter: nftables, wire: true},
 	}
 	for i, c := range cases {

@@ -92,7 +92,9 @@ func (t *target) addForeignPrograms(first bool, places []place) error {
 			if err != nil {
 				return err
 			}
-			l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: p.hook, Anchor: anchor})
+			l, err := link.AttachTCX(link.TCXOptions{
+				Interface: index, Program: program, Attach: p.hook, Anchor: anchor,
+			})
 			if err != nil {
 				return fmt.Errorf("attach another's program: %w", err)
 			}
@@ -164,8 +166,10 @@ func (t *target) addFilter(device func(*target) (string, error)) error {
 		return fmt.Errorf("add clsact: %w", err)
 	}
 	return t.nl.FilterAdd(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL},
-		Fd:          program.FD(), Name: foreignProgram, DirectAction: true,
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL,
+		},
+		Fd: program.FD(), Name: foreignProgram, DirectAction: true,
 	})
 }
 

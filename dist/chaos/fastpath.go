@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -69,8 +68,8 @@ func (o Options) checkFastPath() error {
 	return nil
 }
 
-// checkFast says what of the fast path is not as the leases and the node's devices ask for. There is to be nothing on a
-// device that is in h.passed, and nothing at all if that is not the port of a pod.
+// checkFast compares the fast path with what the leases and the node's devices ask for. A device in h.passed must have
+// no program; if it is not the port of a pod, no device must.
 func (h *host) checkFast(leases []subnet.Lease) (p problems, err error) {
 	if !h.fast {
 		return p, nil
@@ -338,8 +337,8 @@ func readFastCounts() (c fastCounts, err error) {
 	return c, err
 }
 
-// goesFast sends from a pod of each node to one of the next, until packets are fast on every node in both directions and
-// all families. The problems are where they do not become so.
+// goesFast sends from a pod of each node to one of the next, until packets are fast on every node, in both directions
+// and all families. The problems are where they stay slow.
 func (s *Suite) goesFast(ctx context.Context) (problems []string, err error) {
 	if !s.options.FastPath {
 		return nil, nil
@@ -377,15 +376,15 @@ func (s *Suite) goesFastIn(ctx context.Context, f subnet.Family) (problems []str
 		if err != nil || now.sent >= was.sent+enough && now.received >= was.received+enough {
 			return nil, err
 		}
-		return []string{h.Name() + ": packets of " + f.String() + " are slow: of a stream, " + strconv.FormatUint(now.sent-was.sent, 10) +
-			" were sent and " + strconv.FormatUint(now.received-was.received, 10) + " received by the fast path"}, nil
+		return []string{fmt.Sprintf("%s: %s packets are slow: of a stream, %d were sent and %d received by the fast path",
+			h.Name(), f, now.sent-was.sent, now.received-was.received)}, nil
 	})
 	cancel()
 	for range s.hosts {
 		o := <-done
 		err = errors.Join(err, o.err)
 		if o.report.Lost > 0 {
-			problems = append(problems, fmt.Sprintf("a stream that is to become fast, while all was right: %s", o.report))
+			problems = append(problems, fmt.Sprintf("a stream without a fault lost packets: %s", o.report))
 		}
 	}
 	return problems, err

@@ -141,8 +141,8 @@ func (s *Suite) aftermath(ctx context.Context, o *Outcome) error {
 	return err
 }
 
-// whole waits until all is right: all nodes' tables, rules and what is others', and that all pods reach each other, by
-// the fast path if it is used. The problems are what was still wrong at the end of its patience.
+// whole waits until all nodes' tables and rules are in sync, foreign objects are as they were, and all pods reach each
+// other, by the fast path if it is used. The problems are what was still wrong at the end of its patience.
 func (s *Suite) whole(ctx context.Context) (problems []string, err error) {
 	problems, err = s.await(ctx, s.hosts, func(h *host) ([]string, error) {
 		tables, err := h.check(s.leases)

@@ -67,7 +67,7 @@ func (s *Suite) writeArgs(node string, extra ...string) error {
 	for _, m := range s.store.members {
 		endpoints = append(endpoints, scheme+"://"+m.proxy.addr)
 	}
-	args = append([]string{"--etcd-endpoints=" + strings.Join(endpoints, ",")}, slices.Concat(args, s.options.Args, extra)...)
+	args = slices.Concat([]string{"--etcd-endpoints=" + strings.Join(endpoints, ",")}, args, s.options.Args, extra)
 	return os.WriteFile(filepath.Join(s.dir, node+".args"), []byte(strings.Join(args, "\n")), 0o644)
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // TestNetworkConfigSchema compares the schema of the network config with what "selvaged config check" says: what the
-// schema rejects is invalid or has a key without effect, and what the daemon takes without a word is valid by the schema.
+// schema rejects is invalid or has a key without effect, and what is valid and has none is valid by the schema.
 func TestNetworkConfigSchema(t *testing.T) {
 	data, err := os.ReadFile("../../Documentation/network-config.schema.json")
 	if err != nil {

@@ -70,8 +70,8 @@ func controls(configs []Config) (both [2]programsControl, err error) {
 			return both, err
 		}
 		if both[control.V6].Device != 0 {
-			return both, fmt.Errorf("the fast path takes one VXLAN device over each of IPv4 and IPv6, not another at %s",
-				c.Local)
+			return both, fmt.Errorf("the fast path takes one VXLAN device over each of IPv4 and IPv6, not another "+
+				"at %s", c.Local)
 		}
 		both[control.V6] = control
 	}

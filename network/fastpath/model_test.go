@@ -39,7 +39,7 @@ const (
 type model struct {
 	*lab
 	mu      sync.Mutex    // of what follows
-	epochs  [][]decisions // what may be in force; the last one is now. It begins anew with each change
+	epochs  [][]decisions // what may be in force; the last one is now. A change begins the list again
 	sent    []int         // the epoch in which each packet was sent, by its number
 	wrong   []string
 	arrived [2]atomic.Uint64 // packets that arrived in a pod, by connection

@@ -160,12 +160,11 @@ func second(a netip.Addr) netip.Addr {
 
 func address(ip []byte) netip.Addr { a, _ := netip.AddrFromSlice(ip); return a.Unmap() }
 
-// forgotten has node 1's conntrack forget a connection until it knows it as it is to be: an answer on its way can make
-// it anew, the other way round, and then another one gets another port. None: it is not to know it at all, as no packet
-// passes.
+// forgotten has node 1's conntrack forget a connection until its entry is the desired one: an answer on its way can make
+// an entry in the other direction, and then a packet gets another port. none: it must have no entry, as no packet passes.
 func (m *model) forgotten(port uint16, none bool, right func(*netlink.ConntrackFlow) bool) {
 	m.t.Helper()
-	m.eventually("conntrack has the connection anew", func() bool {
+	m.eventually("conntrack has the connection again", func() bool {
 		known := m.connections(port)
 		if none && len(known) == 0 || !none && len(known) == 1 && known[0].Forward.SrcPort == port &&
 			known[0].Reverse.DstPort == port && right(known[0]) {

@@ -38,7 +38,8 @@ const (
 // String is the reason's name.
 func (r Reason) String() string {
 	names := [reasons]string{
-		Sent: "sent", SentSegments: "sent_segments", Received: "received", ReceivedDecapsulated: "received_decapsulated",
+		Sent: "sent", SentSegments: "sent_segments",
+		Received: "received", ReceivedDecapsulated: "received_decapsulated",
 		Stopped: "stopped", NotPlain: "not_plain", TTL: "ttl", TooLong: "too_long", BeginEnd: "begin_end",
 		Congestion: "congestion", Segments: "segments", Unknown: "unknown", Expired: "expired", Flushed: "flushed",
 		OtherPort: "other_port", OtherPeer: "other_peer", OtherFrame: "other_frame", NoRoom: "no_room",

@@ -37,12 +37,12 @@ const (
 	// fastCheck is the interval at which it is read what the kernel does not notify of: programs, their map of peers,
 	// settings, and chains of single devices.
 	fastCheck = 5 * time.Second
-	// liberalCheck is how often beLiberal is read while the programs are loaded. It is also read when it is written, but
-	// inotify(7) does not report all writes, see settingFiles, and connections stall until a change is found. One look
-	// takes 20 µs, and that much again to wake the process.
+	// liberalCheck is how often beLiberal is read while the programs are loaded. It is also read when it is written,
+	// but inotify(7) does not report all writes, see settingFiles, and connections stall until a change is found. A
+	// read takes 20 µs, and that much again to wake the process.
 	liberalCheck = time.Second
-	// fastPeerCheck is, for each peer, how long the map of peers is not read again, if that is longer: to read one takes
-	// some 2 µs. A wrong one makes packets slow and has no other effect.
+	// fastPeerCheck times the number of peers is the interval at which their map is read, if that is longer than
+	// fastCheck: to read one peer takes some 2 µs. A wrong one makes packets slow and has no other effect.
 	fastPeerCheck = 5 * time.Millisecond
 	// fastRetry is how soon it is tried again to load the programs: a kernel module can be loaded meanwhile.
 	fastRetry = time.Minute

@@ -239,8 +239,8 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	}
 	if o.PathFlows < 100 || o.PathFlows > bench.MaxPathFlows || o.PathPods < 2 || o.PathPods > bench.MaxPathPods ||
 		o.PathRest <= 0 || o.PathTurn <= 0 {
-		return f, fmt.Errorf("--path-flows=%d, --path-pods=%d, --path-rest=%s, --path-turn=%s: want 100 to %d, 2 to %d, "+
-			"and more than 0", o.PathFlows, o.PathPods, o.PathRest, o.PathTurn, bench.MaxPathFlows, bench.MaxPathPods)
+		return f, fmt.Errorf("--path-flows=%d, --path-pods=%d, --path-rest=%s, --path-turn=%s: want 100 to %d, "+
+			"2 to %d, and more than 0", o.PathFlows, o.PathPods, o.PathRest, o.PathTurn, bench.MaxPathFlows, bench.MaxPathPods)
 	}
 	for _, n := range o.Sizes {
 		if n < 1 || n > bench.MaxLeases {

@@ -41,7 +41,8 @@ func run(args []string) int {
 	set.SortFlags = false
 	set.StringVar(&text, "only", "", "regular expression: only the faults whose name it matches")
 	set.StringVar(&families, "families", "dual", "of the overlay: ipv4 or dual")
-	set.StringArrayVar(&o.Args, "daemon-arg", nil, "argument for selvaged, such as --daemon-arg=--fast-path=on; repeatable")
+	set.StringArrayVar(&o.Args, "daemon-arg", nil,
+		"argument for selvaged, such as --daemon-arg=--fast-path=on; repeatable")
 	set.BoolVar(&o.Short, "short", false, "have what lasts last for a second or two")
 	set.StringVar(&o.Bin, "bin", "", "directory of selvaged, selvage, etcd and cni/ (default: this program's)")
 	set.BoolVar(&logs, "logs", false, "print what the daemons say even if all is well")
