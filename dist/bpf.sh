@@ -8,7 +8,7 @@ record=bpf/built.txt # what the programs were compiled from, and by what
 compiler() { clang --version | head -n 1; }
 sources() { cat bpf/fastpath.c bpf/kernel.h ../../dist/bpf.sh | sha256sum | cut -d ' ' -f 1; }
 generate() {
-	GOPACKAGE=fastpath ${GO:-go} run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -type reason -type tuple \
+	GOPACKAGE=fastpath ${GO:-go} run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -type reason -type tuple -type way \
 		programs bpf/fastpath.c -- -mcpu=v3 -Wall -Werror
 }
 strip_found() { command -v clang >/dev/null && command -v llvm-strip >/dev/null; }

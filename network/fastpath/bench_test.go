@@ -19,18 +19,15 @@ func BenchmarkPrograms(b *testing.B) {
 	for _, inner := range []string{"IPv4", "IPv6"} {
 		frame := all[inner+" UDP"]
 		key, _ := tupleOf(frame)
-		for i, over := range []string{"IPv4", "IPv6"} {
-			underlay := r.underlays[i]
+		for i, way := range []string{"over IPv4", "over IPv6", "directly"} {
 			class := parse(frame[14:], inner == "IPv6").class
-			r.learn(underlay, key, key, class, frame)
-			o := outer{from: peerOf(underlay), to: underlay.Local, vni: underlay.VNI}
-			wire := o.bytes(append(append(underlay.MAC[:], 2, 4, 4, 4, 4, 4), frame[12:]...))
+			r.learn(r.configs[i], key, key, class, frame)
 			for _, program := range []struct {
 				name string
 				of   *ebpf.Program
 				in   []byte
-			}{{"from_pod", r.objects.FromPod, frame}, {"from_wire", r.objects.FromWire, wire}} {
-				b.Run(inner+" over "+over+"/"+program.name, func(b *testing.B) { median(b, program.of, program.in) })
+			}{{"from_pod", r.objects.FromPod, frame}, {"from_wire", r.objects.FromWire, r.wire(r.configs[i], frame)}} {
+				b.Run(inner+" "+way+"/"+program.name, func(b *testing.B) { median(b, program.of, program.in) })
 			}
 		}
 	}

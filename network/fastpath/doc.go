@@ -18,7 +18,9 @@
 // notice.
 //
 // Packets and underlay may each be IPv4 or IPv6, translated addresses and ports (services) included. A node with a
-// VXLAN device over each has both in one Path.
+// VXLAN device over each has both in one Path. Peers that are reached without a tunnel (DirectRouting, host-gw) have
+// the same two paths, without headers to put on and take off and without a VXLAN device ([Config.Direct],
+// [Peer.Direct]).
 //
 // The programs stop by themselves, and leave all to the slow path, when [Path.Beat] has not been called for a while.
 //
@@ -43,6 +45,9 @@
 // pod without checksum offload sends by the slow path. The other node receives these by the slow path, too.
 //
 // # Limits
+//
+// Without a tunnel, from_wire cannot check which node has sent a packet. Nor can the slow path: it accepts a pod's
+// address from every host on the uplink's link. See the comment that begins bpf/fastpath.c.
 //
 // Rules that look at single packets of an established connection (rate limits, lengths, payloads) see one packet a
 // second of a connection that is fast. Counters of rules, of the bridge, of the VXLAN device and of the pod's port

@@ -21,6 +21,7 @@ type labFamily struct {
 	iptables string
 	icmp     int // bytes of headers in an echo request
 	netlink  netlink.InetFamily
+	direct   bool // of an underlay: the nodes reach each other without a tunnel
 }
 
 var (
@@ -34,6 +35,12 @@ var (
 	}
 )
 
+// without is an underlay over which nodes reach each other without a tunnel.
+func without(tunnel labFamily) labFamily {
+	tunnel.direct = true
+	return tunnel
+}
+
 // eachFamily runs a test on labs of all families, with the fast path open on both nodes.
 func eachFamily(t *testing.T, test func(*testing.T, *lab)) {
 	t.Helper()
@@ -45,6 +52,7 @@ func eachFamily(t *testing.T, test func(*testing.T, *lab)) {
 		pods, underlay labFamily
 	}{
 		{"IPv4", ipv4, ipv4}, {"IPv6", ipv6, ipv6}, {"IPv6 over IPv4", ipv6, ipv4}, {"IPv4 over IPv6", ipv4, ipv6},
+		{"IPv4 directly", ipv4, without(ipv4)}, {"IPv6 directly", ipv6, without(ipv6)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLab(t, tt.pods, tt.underlay)

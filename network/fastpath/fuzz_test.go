@@ -42,7 +42,7 @@ func packets() map[string][]byte {
 		with("UDP without a checksum", udp, func(f *frame) { f.noSum = true })
 		with("UDP, empty", udp, func(f *frame) { f.payload = nil })
 		with("UDP, odd", udp, func(f *frame) { f.payload = []byte("1") })
-		for _, n := range []int{1430, 1431, 1450, 1451} {
+		for _, n := range []int{1430, 1431, 1450, 1451, 1500, 1501} {
 			with(fmt.Sprintf("UDP of %d bytes", n), udp, func(f *frame) { f.payload = make([]byte, n-h-8) })
 		}
 		raw("UDP, longer than it says", udp, func(_, l4 []byte) { l4[5]-- })
@@ -99,7 +99,7 @@ func TestPackets(t *testing.T) {
 	r := newRig(t)
 	for name, b := range packets() {
 		t.Run(name, func(t *testing.T) {
-			r := &rig{TB: t, Path: r.Path, underlays: r.underlays}
+			r := &rig{TB: t, Path: r.Path, configs: r.configs}
 			r.check(b)
 		})
 	}
@@ -119,7 +119,7 @@ func FuzzPacket(f *testing.F) {
 		if len(b) < 34 || len(b) > 3000 || b[12] == 0x86 && b[13] == 0xdd && len(b) < 54 {
 			return // the kernel runs programs on no such packets
 		}
-		r := &rig{TB: t, Path: r.Path, underlays: r.underlays}
+		r := &rig{TB: t, Path: r.Path, configs: r.configs}
 		r.check(b)
 	})
 }
@@ -127,14 +127,14 @@ func FuzzPacket(f *testing.F) {
 // check runs the programs on a frame, and compares with what they are to do.
 func (r *rig) check(frame []byte) {
 	r.Helper()
-	for _, underlay := range r.underlays {
+	for _, c := range r.configs {
 		for _, translated := range []bool{false, true} {
-			r.checkOver(underlay, translated, frame)
+			r.checkOver(c, translated, frame)
 		}
 	}
 }
 
-func (r *rig) checkOver(underlay Config, translated bool, frame []byte) {
+func (r *rig) checkOver(c Config, translated bool, frame []byte) {
 	r.Helper()
 	key, whole := tupleOf(frame)
 	v6 := frame[12] == 0x86 && frame[13] == 0xdd
@@ -149,12 +149,12 @@ func (r *rig) checkOver(underlay Config, translated bool, frame []byte) {
 		after.Destination, after.DestinationPort = wire(translatedTo(v6)), asWire16(4321)
 	}
 	if whole {
-		r.learn(underlay, key, after, class, frame)
+		r.learn(c, key, after, class, frame)
 		defer r.unlearn(key)
 	}
 	want := Reason(reasons)
 	if isIP {
-		want = judge(frame[14:], v6, underlay, class, Sent)
+		want = judge(frame[14:], v6, c, class, Sent)
 	}
 	redirected, out, reason := r.run(r.objects.FromPod, frame)
 	r.compare("from a pod", want, Sent, reason, redirected)
@@ -163,18 +163,18 @@ func (r *rig) checkOver(underlay Config, translated bool, frame []byte) {
 			r.Errorf("a slow packet is changed:\n%x\nto\n%x", frame, out)
 		}
 	} else {
-		r.checkSent(underlay, frame, out, translated)
+		r.checkSent(c, frame, out, translated)
 	}
 
 	if whole {
-		r.learn(underlay, key, after, class, frame) // it may have been ended
+		r.learn(c, key, after, class, frame) // it may have been ended
 	}
-	o := outer{from: peerOf(underlay), to: underlay.Local, vni: underlay.VNI}
-	inner := append(append(underlay.MAC[:], 2, 4, 4, 4, 4, 4), frame[12:]...)
-	in := o.bytes(inner)
-	want = NotPlain
+	in := r.wire(c, frame)
+	if want = NotPlain; c.Direct {
+		want = Reason(reasons)
+	}
 	if isIP {
-		want = judge(frame[14:], v6, underlay, class, Received)
+		want = judge(frame[14:], v6, c, class, Received)
 	}
 	redirected, out, reason = r.run(r.objects.FromWire, in)
 	r.compare("from the wire", want, Received, reason, redirected)
@@ -198,18 +198,19 @@ func (r *rig) compare(what string, want, fast, reason Reason, redirected bool) {
 }
 
 // checkSent checks a packet with its outer headers.
-func (r *rig) checkSent(underlay Config, frame, out []byte, translated bool) {
+func (r *rig) checkSent(c Config, frame, out []byte, translated bool) {
 	r.Helper()
-	want := r.header(underlay, frame)
+	want := r.header(c, frame)
 	ecn := parse(frame[14:], frame[12] == 0x86).class >> 20 & 3
 	if ecn == 3 {
 		ecn = 2
 	}
-	headers := vxlanLength(underlay.Local)
+	headers := len(want)
 	got := bytes.Clone(out[:headers])
 	length := len(frame) + 16 // UDP's
-	binary.BigEndian.PutUint16(want[headers-26:], uint16(length))
-	if underlay.Local.Is6() {
+	switch c.way() {
+	case programsWayOVER_IPV6:
+		binary.BigEndian.PutUint16(want[headers-26:], uint16(length))
 		want[15] |= byte(ecn) << 4
 		binary.BigEndian.PutUint16(want[18:], uint16(length))
 		if inner := consistent(frame[14:]); consistent(out[14:]) != inner || got[60] == 0 && got[61] == 0 {
@@ -217,7 +218,8 @@ func (r *rig) checkSent(underlay Config, frame, out []byte, translated bool) {
 		}
 		clear(want[60:62])
 		clear(got[60:62])
-	} else {
+	case programsWayOVER_IPV4:
+		binary.BigEndian.PutUint16(want[headers-26:], uint16(length))
 		want[15] |= byte(ecn)
 		binary.BigEndian.PutUint16(want[16:], uint16(length+20))
 		if checksum(0, got[14:34]) != 0 {

@@ -20,6 +20,8 @@ import (
 //
 //	pods 10.5.n.2 .3 ── bridge 10.5.n.1 ── node n ── flannel.1 10.5.n.0 ── eth0 192.0.2.n ── the other node
 //
+// The device is not used where the underlay is without a tunnel: as with DirectRouting.
+//
 // Rules drop what conntrack takes for invalid, as kube-proxy's do, and the first pod of node 2 is the endpoint of a
 // service.
 type lab struct {
@@ -72,7 +74,7 @@ func newLab(t testing.TB, pods, underlay labFamily) *lab {
 	})
 	for _, n := range l.nodes {
 		l.makeNode(n)
-		if n.underlay.Is6() { // else checksums are left to the interface, which never computes them
+		if n.underlay.Is6() && !underlay.direct { // else checksums are left to the interface, which never computes them
 			l.do(n, func() error { return setWire(true) })
 		}
 	}
@@ -128,12 +130,17 @@ func (l *lab) run(ns in, commands string) {
 func (l *lab) makeNode(n *labNode) {
 	l.t.Helper()
 	gateway := n.subnet.Addr().Next()
+	mtu := 1500 - vxlanLength(n.underlay) + 14
+	wire := 1500
+	if l.underlay.direct { // less than a pod's as well
+		wire = mtu
+	}
 	l.feed(n, strings.NewReplacer("NODE/", fmt.Sprintf("%s/%d", n.underlay, l.underlay.link), "NODE", n.underlay.String(),
-		"BRIDGE", fmt.Sprintf("%s/%d", gateway, n.subnet.Bits()), "MTU", fmt.Sprint(1500-vxlanLength(n.underlay)+14),
+		"BRIDGE", fmt.Sprintf("%s/%d", gateway, n.subnet.Bits()), "UPMTU", fmt.Sprint(wire), "MTU", fmt.Sprint(mtu),
 		"DEVICE", n.subnet.Addr().String()).Replace(`
 		link set lo up
 		addr add NODE/ dev eth0
-		link set eth0 up
+		link set eth0 mtu UPMTU up
 		link add cni0 type bridge forward_delay 0
 		addr add BRIDGE dev cni0
 		link set cni0 up
@@ -165,6 +172,9 @@ func (l *lab) makeNode(n *labNode) {
 			Local: n.underlay, Port: 8472, VNI: 1, Device: device.Attrs().Index, MTU: device.Attrs().MTU,
 			MAC: [6]byte(device.Attrs().HardwareAddr), Established: 5 * 24 * time.Hour,
 			Life: time.Hour, // on a busy machine a second is short
+		}
+		if l.underlay.direct {
+			n.config.Direct, n.config.Device, n.config.MTU = true, uplink.Attrs().Index, uplink.Attrs().MTU
 		}
 		n.roles[device.Attrs().Index], n.roles[uplink.Attrs().Index] = Device, Uplink
 		return nil
@@ -208,6 +218,10 @@ func (l *lab) link(name string) netlink.Link {
 // addPeer sets what the daemon sets for another node's lease.
 func (l *lab) addPeer(n, peer *labNode) {
 	l.t.Helper()
+	if l.underlay.direct {
+		l.run(n, fmt.Sprintf("ip route add %s via %s dev eth0", peer.subnet, peer.underlay))
+		return
+	}
 	mac := net.HardwareAddr(peer.config.MAC[:])
 	l.run(n, strings.NewReplacer("NET", peer.subnet.String(), "GATE", peer.subnet.Addr().String(), "MAC", mac.String(),
 		"PEER", peer.underlay.String()).Replace(`
@@ -232,7 +246,7 @@ func (l *lab) open(n *labNode, pins string) {
 	l.configure(n)
 	for _, other := range l.nodes {
 		if other != n {
-			if err := path.SetPeer(other.subnet, Peer{Address: other.underlay, MAC: other.config.MAC}); err != nil {
+			if err := path.SetPeer(other.subnet, l.peer(other)); err != nil {
 				l.t.Fatal(err)
 			}
 		}
@@ -243,6 +257,11 @@ func (l *lab) open(n *labNode, pins string) {
 	if set, _ := l.apply(n); set == 0 && pins == "" {
 		l.t.Fatal("nothing was attached")
 	}
+}
+
+// peer is a node as the programs of the other one know it.
+func (l *lab) peer(n *labNode) Peer {
+	return Peer{Address: n.underlay, MAC: n.config.MAC, Direct: l.underlay.direct}
 }
 
 // apply brings the attachments of a node in sync, and returns how many it set and removed.

@@ -38,7 +38,7 @@ type Path struct {
 	ids     map[Program]uint32 // of the programs
 
 	mu      sync.Mutex
-	control [2]programsControl // by the underlay: IPv4, IPv6
+	control [ways]programsControl
 	links   map[Attachment]link.Link
 }
 
@@ -130,10 +130,11 @@ func (p *Path) spreadIdentifications() error {
 	return nil
 }
 
-// Configure tells the programs about the node: for each underlay, IPv4 and IPv6, that has a VXLAN device. If something
-// differs from before, they stop until the next [Path.Beat], and everything that they have learned is flushed.
-func (p *Path) Configure(underlays ...Config) error {
-	want, err := controls(underlays)
+// Configure tells the programs about the node: for each underlay, IPv4 and IPv6, that has a VXLAN device, and for
+// packets without a tunnel. If something differs from before, they stop until the next [Path.Beat], and everything that
+// they have learned is flushed.
+func (p *Path) Configure(configs ...Config) error {
+	want, err := controls(configs)
 	if err != nil {
 		return err
 	}

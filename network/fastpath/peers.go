@@ -40,7 +40,7 @@ func (p *Path) SetPeer(subnet netip.Prefix, peer Peer) error {
 	if !peer.Address.IsValid() {
 		return fmt.Errorf("the fast path needs an address on the underlay of the peer for %s", subnet)
 	}
-	value := programsPeer{Address: wire(peer.Address), Mac: peer.MAC}
+	value := programsPeer{Address: wire(peer.Address), Mac: peer.MAC, Direct: asByte(peer.Direct)}
 	if err := p.objects.Peers.Put(key, value); err != nil {
 		return fmt.Errorf("set the fast path's peer for %s: %w", subnet, err)
 	}
@@ -70,7 +70,8 @@ func (p *Path) Peers() (map[netip.Prefix]Peer, error) {
 	for {
 		n, err := p.objects.Peers.BatchLookup(&cursor, keys, values, nil)
 		for i, key := range keys[:n] {
-			peers[key.prefix()] = Peer{Address: fromWire(values[i].Address), MAC: values[i].Mac}
+			v := &values[i]
+			peers[key.prefix()] = Peer{Address: fromWire(v.Address), MAC: v.Mac, Direct: v.Direct != 0}
 		}
 		if errors.Is(err, ebpf.ErrKeyNotExist) { // the end
 			return peers, nil

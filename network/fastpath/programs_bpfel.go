@@ -21,13 +21,14 @@ type programsControl struct {
 	Device        uint32
 	Mtu           uint32
 	EstablishedMs uint32
-	Local         [2]uint64
-	Vni           uint32
+	Way           uint8
+	Pad           uint8
 	Port          uint16
+	Vni           uint32
+	Local         [2]uint64
 	Mac           [6]uint8
-	V6            uint8
-	Direct        uint8
-	Pad           [2]uint8
+	Segments      uint8
+	Pad2          uint8
 }
 
 type programsKey struct {
@@ -41,7 +42,8 @@ type programsPeer struct {
 	_       structs.HostLayout
 	Address [2]uint64
 	Mac     [6]uint8
-	Pad     [2]uint8
+	Direct  uint8
+	Pad     uint8
 }
 
 type programsReason uint32
@@ -92,7 +94,7 @@ type programsReceived struct {
 			Source      [6]uint8
 			Type        uint16
 		}
-		V6         uint8
+		Way        uint8
 		Translated uint8
 		Class      uint32
 		Pad        [4]uint8
@@ -117,7 +119,7 @@ type programsSent struct {
 			Source      [6]uint8
 			Type        uint16
 		}
-		V6         uint8
+		Way        uint8
 		Translated uint8
 		Class      uint32
 		Pad        [4]uint8
@@ -146,6 +148,15 @@ type programsTuple struct {
 	Version         uint8
 	Pad             [2]uint8
 }
+
+type programsWay uint32
+
+const (
+	programsWayOVER_IPV4 programsWay = 0
+	programsWayOVER_IPV6 programsWay = 1
+	programsWayDIRECT    programsWay = 2
+	programsWayWAYS      programsWay = 3
+)
 
 // Names of all BPF objects in the ELF.
 //

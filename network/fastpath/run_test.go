@@ -16,7 +16,7 @@ import (
 type rig struct {
 	testing.TB
 	*Path
-	underlays [2]Config // IPv4, IPv6
+	configs [ways]Config
 }
 
 const loopback = 1 // ifindex, in every namespace
@@ -32,14 +32,16 @@ func newRig(t testing.TB) *rig {
 			t.Error(err)
 		}
 	})
-	r := &rig{TB: t, Path: p, underlays: [2]Config{{
+	r := &rig{TB: t, Path: p, configs: [ways]Config{{
 		Local: ipv4.node(1), Port: 8472, VNI: 0x123456, Device: 7, MTU: 1450,
 		MAC: [6]byte{2, 1, 1, 1, 1, 1}, Life: time.Hour,
 	}, {
 		Local: ipv6.node(1), Port: 8472, VNI: 0x654321, Device: 8, MTU: 1430,
 		MAC: [6]byte{2, 6, 6, 6, 6, 6}, Life: time.Hour,
+	}, {
+		Direct: true, Device: loopback, MTU: 1500, Life: time.Hour,
 	}}}
-	r.must(p.Configure(r.underlays[:]...))
+	r.must(p.Configure(r.configs[:]...))
 	r.must(p.Beat(time.Hour))
 	return r
 }
@@ -82,17 +84,29 @@ func (r *rig) counters() Counters {
 }
 
 // header is what entries of the rig carry, for a frame.
-func (r *rig) header(underlay Config, frame []byte) []byte {
+func (r *rig) header(c Config, frame []byte) []byte {
 	o := outer{
-		source: [6]byte{2, 2, 2, 2, 2, 2}, destination: [6]byte{2, 3, 3, 3, 3, 3}, tos: 0x20, vni: underlay.VNI,
-		from: underlay.Local, to: peerOf(underlay),
+		source: [6]byte{2, 2, 2, 2, 2, 2}, destination: [6]byte{2, 3, 3, 3, 3, 3}, tos: 0x20, vni: c.VNI,
+		from: c.Local, to: peerOf(c),
 	}
-	inner := append(append([]byte{2, 4, 4, 4, 4, 4}, underlay.MAC[:]...), frame[12:14]...)
+	if c.Direct {
+		return append(append(o.destination[:], o.source[:]...), frame[12:14]...)
+	}
+	inner := append(append([]byte{2, 4, 4, 4, 4, 4}, c.MAC[:]...), frame[12:14]...)
 	return o.bytes(inner)
 }
 
+// wire is a frame as it arrives.
+func (r *rig) wire(c Config, frame []byte) []byte {
+	if c.Direct {
+		return append(make([]byte, 6), frame[6:]...)
+	}
+	o := outer{from: peerOf(c), to: c.Local, vni: c.VNI}
+	return o.bytes(append(append(c.MAC[:], 2, 4, 4, 4, 4, 4), frame[12:]...))
+}
+
 // peerOf is whom the rig's packets come from.
-func peerOf(underlay Config) netip.Addr { return underlay.Local.Next() }
+func peerOf(c Config) netip.Addr { return c.Local.Next() }
 
 // onesComplement adds up 32-bit words.
 func onesComplement(words ...uint32) (sum uint32) {
@@ -144,17 +158,14 @@ func (t programsTuple) words() (words [8]uint32) {
 }
 
 // learn makes both entries for a connection, as the programs do.
-func (r *rig) learn(underlay Config, before, after programsTuple, class uint32, frame []byte) {
+func (r *rig) learn(c Config, before, after programsTuple, class uint32, frame []byte) {
 	r.Helper()
 	var sent programsSent
 	now, err := monotonic()
 	r.must(err)
 	of := &sent.Of
 	of.Before, of.After, of.Until, of.Generation = before, after, now+uint64(time.Hour), r.control[0].Generation
-	of.Port, of.Class = loopback, class
-	if underlay.Local.Is6() {
-		of.V6 = 1
-	}
+	of.Port, of.Class, of.Way = loopback, class, uint8(c.way())
 	if before != after {
 		of.Translated = 1
 	}
@@ -168,16 +179,18 @@ func (r *rig) learn(underlay Config, before, after programsTuple, class uint32, 
 	copy(of.Frame.Source[:], frame[6:])
 	of.Frame.Type = binary.NativeEndian.Uint16(frame[12:])
 	var received programsReceived
-	received.Of, received.Peer = sent.Of, wire(peerOf(underlay))
+	received.Of, received.Peer = sent.Of, wire(peerOf(c))
 
-	h := r.header(underlay, frame)
-	summed := h[14:34]
-	if underlay.Local.Is6() {
+	h := r.header(c, frame)
+	var summed []byte
+	switch c.way() {
+	case programsWayOVER_IPV6:
 		clear(h[18:20]) // payload length
 		clear(h[58:62]) // UDP length, checksum
 		summed = h[22:]
 		sent.Sum = uint32(asWire16(17))
-	} else {
+	case programsWayOVER_IPV4:
+		summed = h[14:34]
 		clear(h[16:20]) // total length, identification
 		clear(h[24:26]) // checksum
 	}
@@ -249,12 +262,14 @@ func parse(ip []byte, v6 bool) (p parsed) {
 const ecnBits = 3 << 20 // in a class
 
 // judge is the rest of what decides, by the entry's class.
-func judge(ip []byte, v6 bool, underlay Config, class uint32, fast Reason) Reason {
+func judge(ip []byte, v6 bool, c Config, class uint32, fast Reason) Reason {
 	p := parse(ip, v6)
 	switch {
+	case int(p.why) < reasons && fast == Received && c.Direct:
+		return Reason(reasons) // nothing says that it is a pod's
 	case int(p.why) < reasons:
 		return p.why
-	case fast == Received && underlay.Local.Is6() && (p.unprotected || !consistent(ip)):
+	case fast == Received && c.Local.Is6() && (p.unprotected || !consistent(ip)):
 		return NotPlain
 	case p.ends:
 		return BeginEnd
@@ -262,9 +277,9 @@ func judge(ip []byte, v6 bool, underlay Config, class uint32, fast Reason) Reaso
 		return TTL
 	case p.class&^ecnBits != class:
 		return OtherFrame
-	case len(ip) > underlay.MTU:
+	case len(ip) > c.MTU:
 		return TooLong
-	case fast == Sent && underlay.Local.Is6() && p.unprotected:
+	case fast == Sent && c.Local.Is6() && p.unprotected:
 		return NotPlain
 	}
 	return fast

@@ -109,6 +109,9 @@ func (l *lab) uplinkMACs() (macs [2][6]byte) {
 func TestOtherPeer(t *testing.T) { eachFamily(t, testOtherPeer) }
 
 func testOtherPeer(t *testing.T, l *lab) {
+	if l.underlay.direct {
+		return // TestWays
+	}
 	f := l.flow(20007)
 	a, b := l.nodes[0], l.nodes[1]
 	macs := l.uplinkMACs()
@@ -166,7 +169,7 @@ func testUnknownPeer(t *testing.T, l *lab) {
 		t.Fatal(err)
 	}
 	f := l.flow(20008)
-	check := func(what string) {
+	check := func(what string, counted bool) {
 		t.Helper()
 		before := l.counters(a)
 		for range 5 {
@@ -174,22 +177,29 @@ func testUnknownPeer(t *testing.T, l *lab) {
 			f.pass(true, f.frame(true))
 		}
 		after := l.counters(a)
-		if after[LearnedSent] != before[LearnedSent] || after[NotLearnedPeer] == before[NotLearnedPeer] {
-			t.Errorf("%s: %d packets are learned from, and %d not for want of a peer, want 0 and some",
-				what, after[LearnedSent]-before[LearnedSent], after[NotLearnedPeer]-before[NotLearnedPeer])
+		if after[LearnedSent] != before[LearnedSent] || (after[NotLearnedPeer] > before[NotLearnedPeer]) != counted {
+			t.Errorf("%s: %d packets are learned from, and %d not for want of a peer, want 0, and some: %t",
+				what, after[LearnedSent]-before[LearnedSent], after[NotLearnedPeer]-before[NotLearnedPeer], counted)
 		}
 	}
-	check("no peer")
-	for what, peer := range map[string]Peer{
+	check("no peer", true)
+	others := map[string]Peer{
 		"a peer at another address": {Address: l.underlay.node(9), MAC: b.config.MAC},
 		"a peer with another MAC":   {Address: b.underlay, MAC: [6]byte{2, 1}},
-	} {
+	}
+	if l.underlay.direct {
+		others = map[string]Peer{"a peer in the tunnel": {Address: b.underlay, MAC: b.config.MAC}}
+	}
+	for what, peer := range others {
 		if err := a.path.SetPeer(b.subnet, peer); err != nil {
 			t.Fatal(err)
 		}
-		check(what)
+		check(what, true)
+		if got := l.counters(a)[LearnedReceived]; l.underlay.direct && got > 0 {
+			t.Errorf("%s: %d of its packets are learned from that come without a tunnel, want none", what, got)
+		}
 	}
-	want := Peer{Address: b.underlay, MAC: b.config.MAC}
+	want := l.peer(b)
 	if err := a.path.SetPeer(b.subnet, want); err != nil {
 		t.Fatal(err)
 	}
@@ -197,6 +207,20 @@ func testUnknownPeer(t *testing.T, l *lab) {
 		t.Errorf("read back %v, %v, want %v", peers, err, want)
 	}
 	f.warm()
+
+	// Nor does a connection stay fast whose peer is reached another way by now.
+	for what, peer := range others {
+		if err := a.path.SetPeer(b.subnet, peer); err != nil {
+			t.Fatal(err)
+		}
+		l.age(a)
+		before := l.counters(a)
+		f.pass(false, f.frame(false))
+		after := l.counters(a)
+		if after[LearnedSent] != before[LearnedSent] || after[NotLearnedPeer] == before[NotLearnedPeer] {
+			t.Errorf("%s, of a connection that was fast: a packet is learned from", what)
+		}
+	}
 }
 
 // TestForgedHeaders: a pod that makes a VXLAN packet itself, which leaves the node with the node's address, does not

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * A fast path for packets between pods on two nodes, over VXLAN. Packets and underlay may each be IPv4 or IPv6.
+ * A fast path for packets between pods on two nodes, over VXLAN or without a tunnel (DirectRouting, host-gw). Packets
+ * and underlay may each be IPv4 or IPv6.
  *
  *   pod ── eth0 ═ veth ──▶ from_pod ────── headers on ────────▶ uplink                    sending node
  *                   │                                             ▲
@@ -10,6 +11,8 @@
  *                   │                                             ▲
  *                   └▶ UDP, VXLAN device, netfilter, bridge ──────┴─ learn_received
  *                             └▶ from_device
+ *
+ * Without a tunnel there are no headers to put on and take off, and no VXLAN device: the rest is the same.
  *
  * The upper path of each pair is fast, the lower one slow. The slow path decides, always. The fast path only repeats,
  * for at most a second, what the slow path did with an earlier packet of the same connection. The two learning programs
@@ -21,6 +24,12 @@
  * segments: bpf_skb_adjust_room does not set SKB_GSO_UDP_TUNNEL_CSUM (net/core/filter.c). So from_pod gives
  * such packets to the VXLAN device, past the bridge, routing and netfilter. For all others the outer checksum follows
  * from the headers, because the packet in it has a checksum of its own (see covered).
+ *
+ * Without a tunnel, from_wire cannot check which node has sent a packet: like the slow path it knows only that the
+ * packet came by the uplink, and whoever is on that link can send with a pod's address. What arrives that way has
+ * entries of its own, which are made from such packets only, and only of the subnets of peers to which this node sends
+ * without a tunnel, too. So a packet without headers never uses what was learned from the tunnel, where the sender's
+ * address is checked, and the other way round.
  *
  * Only packets of established connections are fast, only plain ones, and only while the daemon is alive. Everything
  * else, and everything that is in any doubt, takes the slow path. The programs drop nothing.
@@ -44,8 +53,13 @@
 #define MAPPED(ipv4) ((__u64)(ipv4) << 32 | 0xffff0000)
 #define UNMAPPED(address) ((__be32)((address)[1] >> 32))
 
-/* What became of packets. from_pod counts each IP packet of a pod once, from_wire each packet of the overlay that
- * arrives. The same packet may be counted again by from_device, and by the program that learns from it. */
+/* How packets get to another node and from there: in VXLAN over an underlay of IPv4 or IPv6, or without a tunnel. Each
+ * has settings of its own. */
+enum way { OVER_IPV4, OVER_IPV6, DIRECT, WAYS };
+
+/* What became of packets. from_pod counts each IP packet of a pod once, from_wire each packet of the tunnel that
+ * arrives, and without a tunnel each packet of a connection that it knows. The same packet may be counted again by
+ * from_device, and by the program that learns from it. */
 enum reason {
 	SENT,                    /* fast, to another node */
 	SENT_SEGMENTS,           /* fast as far as the VXLAN device: several segments in one, over IPv6 */
@@ -54,7 +68,7 @@ enum reason {
 	STOPPED,                 /* slow: no sign of life from the daemon */
 	NOT_PLAIN,               /* slow: no plain TCP or UDP: fragments, options, VLAN tags, wrong lengths or checksums */
 	TTL,                     /* slow: it is about to expire */
-	TOO_LONG,                /* slow: longer than the overlay's MTU */
+	TOO_LONG,                /* slow: longer than the MTU of the VXLAN device, or of the uplink without a tunnel */
 	BEGIN_END,               /* slow: TCP with SYN, FIN or RST */
 	CONGESTION,              /* slow: the underlay marked it (ECN) */
 	SEGMENTS,                /* slow up to the VXLAN device: several segments in one */
@@ -62,13 +76,13 @@ enum reason {
 	EXPIRED,                 /* slow: it was learned more than a second ago */
 	FLUSHED,                 /* slow: it was learned before the last flush */
 	OTHER_PORT,              /* slow: sent by another port than the pod's */
-	OTHER_PEER,              /* slow: sent by another node than the one that has the sender's subnet */
+	OTHER_PEER,              /* slow: sent by another node than the one that has the sender's subnet, or another way */
 	OTHER_FRAME,             /* slow: other MAC addresses, DSCP or flow label than was learned */
 	NO_ROOM,                 /* slow: the kernel has no room for the headers */
 	LEARNED_SENT,
 	LEARNED_RECEIVED,
 	NOT_LEARNED_FLUSH,       /* too soon after a flush */
-	NOT_LEARNED_PEER,        /* the other end is in no peer's subnet, or the header is not as for that peer */
+	NOT_LEARNED_PEER,        /* the other end is in no peer's subnet, or the packet does not go as to that peer */
 	NOT_LEARNED_CONNECTION,  /* conntrack does not know the connection */
 	NOT_LEARNED_ESTABLISHED, /* not established, or a helper has to see each packet */
 	NOT_LEARNED_PORT,        /* the pod's port is not known: nothing was received by the slow path of late */
@@ -79,16 +93,18 @@ struct control {
 	__u64 learn_from;     /* CLOCK_MONOTONIC, ns: nothing is learned before */
 	__u64 life;	      /* of what is learned, ns; then the slow path decides again */
 	__u32 generation;     /* counts flushes */
-	__u32 device;	      /* ifindex of the VXLAN device */
-	__u32 mtu;	      /* of the overlay */
+	__u32 device;	      /* ifindex of the VXLAN device, or of the uplink without a tunnel; 0: nothing goes this way */
+	__u32 mtu;	      /* of that */
 	__u32 established_ms; /* conntrack's timeout of an established TCP connection; 0: leave it */
-	__u64 local[2];	      /* this node's address on the underlay */
-	__be32 vni;	      /* as in the header */
+	__u8 way;	      /* its own key */
+	__u8 pad;
+	/* Only for VXLAN: */
 	__be16 port;
-	__u8 mac[6]; /* of the VXLAN device */
-	__u8 v6;     /* the underlay is IPv6: its own key */
-	__u8 direct; /* several segments in one are fast from the uplink on, not only behind the VXLAN device */
-	__u8 pad[2];
+	__be32 vni;	/* as in the header */
+	__u64 local[2]; /* this node's address on the underlay */
+	__u8 mac[6];	/* of the VXLAN device */
+	__u8 segments;	/* several segments in one are fast from the uplink on, not only behind the VXLAN device */
+	__u8 pad2;
 };
 
 struct tuple {
@@ -122,7 +138,7 @@ struct entry {
 	__u32 address_sum;	/* the differences that these make to checksums */
 	__u32 port_sum;
 	struct ethernet frame;	/* between pod and port: as the pod sends or gets it */
-	__u8 v6;		/* of the underlay */
+	__u8 way;
 	__u8 translated;	/* after is not before */
 	__u32 class;		/* of the packet that was learned from, see struct packet */
 	__u8 pad[4];
@@ -134,7 +150,7 @@ struct sent {
 	__u32 mark;
 	__u32 priority;
 	__u32 sum; /* of what the checksum in the outer headers covers, without what differs for each packet */
-	__u8 header[HEADER(1)]; /* of this, as many bytes as there are */
+	__u8 header[HEADER(1)]; /* of this, as many bytes as there are: without a tunnel, the Ethernet header */
 	__u8 pad[4];
 };
 
@@ -151,14 +167,15 @@ struct subnet {
 struct peer {
 	__u64 address[2];
 	__u8 mac[6];
-	__u8 pad[2];
+	__u8 direct; /* packets to it go without a tunnel */
+	__u8 pad;
 };
 
-/* By the underlay: IPv4, IPv6. */
+/* By the way. */
 struct {
 	NUMBER(type, MAP_ARRAY);
-	NUMBER(max_entries, 2);
-	TYPE(key, __u32);
+	NUMBER(max_entries, WAYS);
+	TYPE(key, enum way);
 	TYPE(value, struct control);
 } control SEC(".maps");
 
@@ -225,19 +242,22 @@ inline_always int slow(enum reason why)
 	return TCX_NEXT;
 }
 
-inline_always struct control *settings(__u32 v6)
+inline_always struct control *settings(enum way way)
 {
-	return bpf_map_lookup_elem(&control, &v6);
+	return bpf_map_lookup_elem(&control, &way);
 }
 
-/* The settings of the underlay under a VXLAN device. */
+/* The settings of the way by which packets leave or arrive through a device. */
 inline_always struct control *settings_of(__u32 device)
 {
-	struct control *ipv4 = settings(0), *ipv6 = settings(1);
+#pragma unroll
+	for (int way = 0; way < WAYS; way++) {
+		struct control *c = settings(way);
 
-	if (ipv4 && device && ipv4->device == device)
-		return ipv4;
-	return ipv6 && device && ipv6->device == device ? ipv6 : 0;
+		if (c && device && c->device == device)
+			return c;
+	}
+	return 0;
 }
 
 inline_always int alive(__u64 now)
@@ -429,7 +449,7 @@ inline_always int outer_of(struct __sk_buff *skb, const int v6, struct outer *o)
 	return (void *)(o->inner + 1) <= (void *)(long)skb->data_end;
 }
 
-/* Whether a packet is ours by all of these headers: from this node or to it. */
+/* Whether a packet is of the tunnel by all of these headers: from this node or to it. */
 inline_always int is_overlay(const struct outer *o, const struct control *c, const int v6)
 {
 	if (v6 ? (o->ip6->flow & htonl(0xf0000000)) != htonl(0x60000000) || o->ip6->next != IPPROTO_UDP
@@ -601,9 +621,9 @@ inline_always int send(struct __sk_buff *skb, const struct sent *e, const struct
 	return bpf_redirect(e->uplink, 0);
 }
 
-/* Gives a packet of several segments to the VXLAN device, as routing does. */
-inline_always int send_segments(struct __sk_buff *skb, const struct sent *e, const struct packet *p,
-				const struct control *c)
+/* Gives a packet to a device with an Ethernet header, as routing does. */
+inline_always int send_as_is(struct __sk_buff *skb, const struct sent *e, const struct packet *p, __u32 device,
+			     const __u8 *header, enum reason why)
 {
 	if (!forward(skb, sizeof(struct ethernet), &e->of, &p->tuple))
 		return TCX_DROP;
@@ -612,10 +632,10 @@ inline_always int send_segments(struct __sk_buff *skb, const struct sent *e, con
 
 	if ((void *)(frame + 1) > (void *)(long)skb->data_end)
 		return TCX_DROP;
-	copy(frame, e->header + OUTER(1), sizeof(*frame));
+	copy(frame, header, sizeof(*frame));
 	mark(skb, e);
-	count(SENT_SEGMENTS);
-	return bpf_redirect(c->device, 0);
+	count(why);
+	return bpf_redirect(device, 0);
 }
 
 /* At the pod's port, for packets from the pod. */
@@ -651,7 +671,7 @@ int from_pod(struct __sk_buff *skb)
 	}
 	if (p.ttl <= 1)
 		return slow(TTL);
-	c = settings(e.of.v6);
+	c = settings(e.of.way);
 	if (!c)
 		return slow(UNKNOWN);
 	why = check(&e.of, c, &p, now);
@@ -662,12 +682,16 @@ int from_pod(struct __sk_buff *skb)
 
 	if ((void *)(frame + 1) > (void *)(long)skb->data_end || !same_frame(frame, &e.of.frame))
 		return slow(OTHER_FRAME);
-	if (likely(!e.of.v6))
+	if (likely(e.of.way == OVER_IPV4))
 		return send(skb, &e, &p, 0);
-	return skb->gso_size ? send_segments(skb, &e, &p, c) : send(skb, &e, &p, 1);
+	if (e.of.way == DIRECT)
+		return send_as_is(skb, &e, &p, e.uplink, e.header, SENT);
+	/* To the VXLAN device with the Ethernet header of the packet in it. */
+	return skb->gso_size ? send_as_is(skb, &e, &p, c->device, e.header + OUTER(1), SENT_SEGMENTS)
+			     : send(skb, &e, &p, 1);
 }
 
-/* Gives a packet without its outer headers to a pod. */
+/* Gives a packet without outer headers to a pod. */
 inline_always int deliver(struct __sk_buff *skb, const struct received *e, const struct packet *p, enum reason why)
 {
 	if (!forward(skb, sizeof(struct ethernet), &e->of, &p->tuple))
@@ -682,25 +706,71 @@ inline_always int deliver(struct __sk_buff *skb, const struct received *e, const
 	return bpf_redirect_peer(e->of.port, 0);
 }
 
-inline_always int receive(struct __sk_buff *skb, const int v6)
+/* A packet that arrives without a tunnel. Most are none of a pod's. */
+inline_always int receive_direct(struct __sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
-	struct control *c = settings(v6);
+	struct control *c = settings(DIRECT);
 	struct received *found, e;
 	struct packet p;
 	struct key key;
-	struct outer o;
+	int why;
+
+	if (!c || c->device != skb->ifindex)
+		return TCX_NEXT;
+	have_packet(skb, sizeof(struct ethernet));
+	if (parse(skb, sizeof(struct ethernet), &p) != PLAIN)
+		return TCX_NEXT;
+	key = key_of(&p.tuple);
+	found = bpf_map_lookup_elem(&received, &key);
+	if (!found || !read_entry(&e, found, &p.tuple))
+		return TCX_NEXT;
+	if (!alive(now))
+		return slow(STOPPED);
+	if (e.of.way != DIRECT)
+		return slow(OTHER_PEER);
+	if (p.begin_end) {
+		bpf_map_delete_elem(&received, &key);
+		return slow(BEGIN_END);
+	}
+	if (p.ttl <= 1)
+		return slow(TTL);
+	why = check(&e.of, c, &p, now);
+	if (why != PLAIN)
+		return slow(why);
+	return deliver(skb, &e, &p, RECEIVED);
+}
+
+/* Whether a packet is of the tunnel. Of others, only the headers are made one piece, if they are not yet. */
+inline_always int in_tunnel(struct __sk_buff *skb, const struct control *c, struct outer *o, const int v6)
+{
+	const int all = HEADER(v6) + sizeof(struct ipv4) + sizeof(struct tcp);
+
+	if (unlikely((void *)(long)skb->data + all > (void *)(long)skb->data_end)) {
+		struct udp *udp;
+
+		have(skb, sizeof(*o->ethernet) + IP(v6) + sizeof(*udp));
+		udp = (void *)(long)skb->data + sizeof(*o->ethernet) + IP(v6);
+		if ((void *)(udp + 1) > (void *)(long)skb->data_end || udp->destination != c->port)
+			return 0;
+	}
+	have_packet(skb, HEADER(v6));
+	return outer_of(skb, v6, o) && is_overlay(o, c, v6);
+}
+
+/* A packet that arrives by the tunnel. */
+inline_always int receive(struct __sk_buff *skb, const struct control *c, const struct outer *o, const int v6)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	struct received *found, e;
+	struct packet p;
+	struct key key;
 	__u64 layer3;
 	int why;
 
-	if (!c)
-		return TCX_NEXT;
-	have_packet(skb, HEADER(v6));
-	if (!outer_of(skb, v6, &o) || !is_overlay(&o, c, v6))
-		return TCX_NEXT; /* nothing of the overlay's */
 	if (!alive(now))
 		return slow(STOPPED);
-	if (!plain_outer(skb, &o, v6))
+	if (!plain_outer(skb, o, v6))
 		return slow(NOT_PLAIN);
 	why = parse(skb, HEADER(v6), &p);
 	if (why != PLAIN)
@@ -709,12 +779,12 @@ inline_always int receive(struct __sk_buff *skb, const int v6)
 	found = bpf_map_lookup_elem(&received, &key);
 	if (!found || !read_entry(&e, found, &p.tuple))
 		return slow(UNKNOWN);
-	if (!is_between(&o, v6, e.peer, c->local) || !same_mac(o.inner->destination, c->mac))
+	if (e.of.way != v6 || !is_between(o, v6, e.peer, c->local) || !same_mac(o->inner->destination, c->mac))
 		return slow(OTHER_PEER);
 	/* Of several segments the kernel has checked the sum when it put them together, or it has to be computed yet. */
 	if (v6 && !skb->gso_size &&
 	    (p.unprotected ||
-	     fold(add(covered_sum((void *)o.ethernet) + o.udp->length, covered(&p, &p.tuple, p.ttl))) != 0xffff))
+	     fold(add(covered_sum((void *)o->ethernet) + o->udp->length, covered(&p, &p.tuple, p.ttl))) != 0xffff))
 		return slow(NOT_PLAIN);
 	if (p.begin_end) {
 		bpf_map_delete_elem(&received, &key);
@@ -722,12 +792,12 @@ inline_always int receive(struct __sk_buff *skb, const int v6)
 	}
 	if (p.ttl <= 1)
 		return slow(TTL);
-	if (ECN(v6 ? htonl(o.ip6->flow) : o.ip->tos << 20) == ECN_CE)
+	if (ECN(v6 ? htonl(o->ip6->flow) : o->ip->tos << 20) == ECN_CE)
 		return slow(CONGESTION);
 	why = check(&e.of, c, &p, now);
 	if (why != PLAIN)
 		return slow(why);
-	if (skb->gso_size && !c->direct)
+	if (skb->gso_size && !c->segments)
 		return slow(SEGMENTS);
 	layer3 = p.tuple.version == 6 ? ADJ_ROOM_DECAP_L3_IPV6 : ADJ_ROOM_DECAP_L3_IPV4;
 	if (bpf_skb_adjust_room(skb, -(__s32)ROOM(v6), ADJ_ROOM_MAC, ADJ_ROOM_FIXED_GSO | layer3))
@@ -739,11 +809,21 @@ inline_always int receive(struct __sk_buff *skb, const int v6)
 SEC("tcx/ingress")
 int from_wire(struct __sk_buff *skb)
 {
+	struct control *c;
+	struct outer o;
+
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return TCX_NEXT;
-	if (likely(skb->protocol == htons(ETH_P_IP)))
-		return receive(skb, 0);
-	return skb->protocol == htons(ETH_P_IPV6) ? receive(skb, 1) : TCX_NEXT;
+	if (likely(skb->protocol == htons(ETH_P_IP))) {
+		c = settings(OVER_IPV4);
+		if (c && in_tunnel(skb, c, &o, 0))
+			return receive(skb, c, &o, 0);
+	} else if (skb->protocol == htons(ETH_P_IPV6)) {
+		c = settings(OVER_IPV6);
+		if (c && in_tunnel(skb, c, &o, 1))
+			return receive(skb, c, &o, 1);
+	}
+	return receive_direct(skb);
 }
 
 /* At the VXLAN device, for packets that the kernel has taken the outer headers off: those of several segments, on
@@ -765,7 +845,7 @@ int from_device(struct __sk_buff *skb)
 		return TCX_NEXT;
 	key = key_of(&p.tuple);
 	found = bpf_map_lookup_elem(&received, &key);
-	if (!found || !read_entry(&e, found, &p.tuple) || check(&e.of, c, &p, now) != PLAIN)
+	if (!found || !read_entry(&e, found, &p.tuple) || e.of.way != c->way || check(&e.of, c, &p, now) != PLAIN)
 		return TCX_NEXT;
 	return deliver(skb, &e, &p, RECEIVED_DECAPSULATED);
 }
@@ -872,7 +952,8 @@ int learn_received(struct __sk_buff *skb)
 	struct key key;
 	int why;
 
-	/* Nothing that came in otherwise than by the VXLAN device, such as from a neighbour with a forged address. */
+	/* Nothing that came in otherwise than by the VXLAN device, such as from a neighbour with a forged address; without
+	 * a tunnel, than by the uplink. */
 	if (!c || skb->vlan_present || !alive(now))
 		return TCX_NEXT;
 	e.of.generation = generation_of(c);
@@ -885,7 +966,7 @@ int learn_received(struct __sk_buff *skb)
 	if (now < c->learn_from)
 		return slow(NOT_LEARNED_FLUSH);
 	peer = peer_of(e.of.before.source);
-	if (!peer)
+	if (!peer || (c->way == DIRECT && !peer->direct))
 		return slow(NOT_LEARNED_PEER);
 
 	struct ethernet *frame = (void *)(long)skb->data;
@@ -896,7 +977,7 @@ int learn_received(struct __sk_buff *skb)
 	e.of.port = skb->ifindex;
 	translate(&e.of, &p.tuple);
 	copy(&e.of.frame, frame, sizeof(*frame));
-	e.of.v6 = c->v6;
+	e.of.way = c->way;
 	e.of.class = WITHOUT_ECN(p.class);
 	copy(e.peer, peer->address, sizeof(e.peer));
 	key = key_of(&e.of.before);
@@ -905,10 +986,42 @@ int learn_received(struct __sk_buff *skb)
 	return TCX_NEXT;
 }
 
-inline_always int learn(struct __sk_buff *skb, const int v6)
+/* Whether a packet goes to a peer as its headers have to be, which are the packet's own without a tunnel. */
+inline_always int is_to(const struct peer *peer, const struct outer *o, const struct control *c, const int way)
 {
+	const int v6 = way == OVER_IPV6;
+
+	if (way == DIRECT)
+		return peer->direct;
+	return is_between(o, v6, c->local, peer->address) && !o->udp->sum == !v6 &&
+	       (v6 || !(o->ip->fragment & ~htons(IP_DF))) && same_mac(o->inner->destination, peer->mac) &&
+	       same_mac(o->inner->source, c->mac);
+}
+
+/* Keeps the headers around a packet, without what differs for each packet. */
+inline_always void keep_headers(struct sent *e, const struct outer *o, const int v6)
+{
+	struct ipv4 *ip = (void *)(e->header + sizeof(*o->ethernet));
+	struct ipv6 *ip6 = (void *)ip;
+	struct udp *udp = (void *)ip + IP(v6);
+
+	copy_long(e->header, o->ethernet, HEADER(v6));
+	if (v6) {
+		((__u8 *)&ip6->flow)[1] &= ~(ECN_MASK << 4); /* as a byte: the stack does not allow any address */
+		ip6->length = udp->length = udp->sum = 0;
+		e->sum = covered_sum(e->header);
+	} else {
+		ip->tos &= ~ECN_MASK;
+		ip->total = ip->id = ip->sum = 0;
+		e->sum = words_sum(ip, sizeof(*ip) / 2);
+	}
+}
+
+inline_always int learn(struct __sk_buff *skb, const int way)
+{
+	const int v6 = way == OVER_IPV6, at = way == DIRECT ? sizeof(struct ethernet) : HEADER(v6);
 	__u64 now = bpf_ktime_get_coarse_ns();
-	struct control *c = settings(v6);
+	struct control *c = settings(way);
 	struct sent e = {};
 	struct received *r;
 	struct tuple answer;
@@ -918,12 +1031,17 @@ inline_always int learn(struct __sk_buff *skb, const int v6)
 	struct outer o;
 	int why;
 
-	if (!c || !alive(now))
+	if (!c || !alive(now) || (way == DIRECT && c->device != skb->ifindex))
 		return TCX_NEXT;
 	e.of.generation = generation_of(c);
-	have_packet(skb, HEADER(v6));
-	if (!outer_of(skb, v6, &o) || !is_overlay(&o, c, v6) || parse(skb, HEADER(v6), &p) != PLAIN || p.begin_end)
+	have_packet(skb, at);
+	if (way != DIRECT && (!outer_of(skb, v6, &o) || !is_overlay(&o, c, v6)))
 		return TCX_NEXT;
+	if (parse(skb, at, &p) != PLAIN || p.begin_end)
+		return TCX_NEXT;
+	peer = peer_of(p.tuple.destination);
+	if (!peer && way == DIRECT)
+		return TCX_NEXT; /* to a host that is no pod */
 	/* Where the pod is, the answers of the other end have shown. */
 	answer = p.tuple;
 	copy(answer.source, p.tuple.destination, sizeof(answer.source));
@@ -939,10 +1057,7 @@ inline_always int learn(struct __sk_buff *skb, const int v6)
 		return slow(why);
 	if (now < c->learn_from)
 		return slow(NOT_LEARNED_FLUSH);
-	peer = peer_of(p.tuple.destination);
-	if (!peer || !is_between(&o, v6, c->local, peer->address) || !o.udp->sum != !v6 ||
-	    (!v6 && (o.ip->fragment & ~htons(IP_DF))) || !same_mac(o.inner->destination, peer->mac) ||
-	    !same_mac(o.inner->source, c->mac))
+	if (!peer || !is_to(peer, &o, c, way))
 		return slow(NOT_LEARNED_PEER);
 	if (!r || r->of.generation != e.of.generation || now >= r->of.until + (PORT_LIVES - 1) * c->life)
 		return slow(NOT_LEARNED_PORT);
@@ -952,26 +1067,20 @@ inline_always int learn(struct __sk_buff *skb, const int v6)
 	translate(&e.of, &p.tuple);
 	copy(e.of.frame.destination, r->of.frame.source, sizeof(e.of.frame.source));
 	copy(e.of.frame.source, r->of.frame.destination, sizeof(e.of.frame.source));
-	e.of.frame.type = o.inner->type;
-	e.of.v6 = v6;
+	e.of.frame.type = htons(p.tuple.version == 6 ? ETH_P_IPV6 : ETH_P_IP);
+	e.of.way = way;
 	e.of.class = WITHOUT_ECN(p.class);
 	e.uplink = skb->ifindex;
 	e.mark = skb->mark;
 	e.priority = skb->priority;
-	copy_long(e.header, o.ethernet, HEADER(v6));
+	if (way == DIRECT) {
+		struct ethernet *frame = (void *)(long)skb->data;
 
-	struct ipv4 *ip = (void *)(e.header + sizeof(*o.ethernet));
-	struct ipv6 *ip6 = (void *)ip;
-	struct udp *udp = (void *)ip + IP(v6);
-
-	if (v6) {
-		((__u8 *)&ip6->flow)[1] &= ~(ECN_MASK << 4); /* as a byte: the stack does not allow any address */
-		ip6->length = udp->length = udp->sum = 0;
-		e.sum = covered_sum(e.header);
+		if ((void *)(frame + 1) > (void *)(long)skb->data_end)
+			return TCX_NEXT;
+		copy(e.header, frame, sizeof(*frame));
 	} else {
-		ip->tos &= ~ECN_MASK;
-		ip->total = ip->id = ip->sum = 0;
-		e.sum = words_sum(ip, sizeof(*ip) / 2);
+		keep_headers(&e, &o, v6);
 	}
 	key = key_of(&e.of.before);
 	bpf_map_update_elem(&sent, &key, &e, 0);
@@ -987,10 +1096,10 @@ int learn_sent(struct __sk_buff *skb)
 		skb->tc_index = 0;
 		return TCX_NEXT;
 	}
-	/* A packet that the VXLAN device made has no interface that it came in by (skb_scrub_packet); one that a pod made
-	 * to look like that has. */
+	/* A packet that the VXLAN device made has no interface that it came in by (skb_scrub_packet); one that a pod made,
+	 * whatever it looks like, has. One that came in by the uplink is no pod's. */
 	if (skb->ingress_ifindex)
-		return TCX_NEXT;
+		return skb->ingress_ifindex == skb->ifindex ? TCX_NEXT : learn(skb, DIRECT);
 	if (skb->protocol == htons(ETH_P_IP))
 		return learn(skb, 0);
 	return skb->protocol == htons(ETH_P_IPV6) ? learn(skb, 1) : TCX_NEXT;
