@@ -1,7 +1,9 @@
 package backend
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/selvage-net/selvage/network"
@@ -23,15 +25,20 @@ func TestReaches(t *testing.T) {
 }
 
 func TestDirect(t *testing.T) {
-	u := Underlay{Link: "eth1"}
 	for address, endpoint := range map[string]subnet.Endpoint{
 		"ip route replace 10.5.29.0/24 via 192.0.2.7 dev eth1 proto 83":       {Subnet: netip.MustParsePrefix("10.5.29.0/24"), PublicIP: netip.MustParseAddr("192.0.2.7")},
 		"ip route replace fd00:5:0:1d::/64 via 2001:db8::7 dev eth1 proto 83": {Subnet: netip.MustParsePrefix("fd00:5:0:1d::/64"), PublicIP: netip.MustParseAddr("2001:db8::7")},
 	} {
-		var s network.State
-		s.Routes = append(s.Routes, u.Direct(endpoint))
-		if got := s.Commands(); got[0] != address {
-			t.Errorf("got %q, want %s", got, address)
+		for _, fast := range []bool{false, true} {
+			want := []string{address}
+			if fast {
+				want = append(want, fmt.Sprintf("# fast path: subnet %s dst %s direct", endpoint.Subnet, endpoint.PublicIP))
+			}
+			var s network.State
+			Underlay{Link: "eth1", FastPath: fast}.Direct(&s, endpoint)
+			if got := s.Commands(); !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
 		}
 	}
 }

@@ -25,7 +25,7 @@ type Underlay struct {
 	TxChecksum network.Offload
 	// Nexthops: the kernel has nexthop objects, and routes over IPv4 use them: see [network.State.Via].
 	Nexthops bool
-	// FastPath: the node uses the fast path where it can, so its programs have to know the peers in the tunnel.
+	// FastPath: the node uses the fast path where it can, so its programs have to know the peers.
 	FastPath bool
 	// Own is the node's own lease from before, if there is one.
 	Own *subnet.Lease
@@ -51,12 +51,17 @@ func (u Underlay) Reaches(a netip.Addr) bool {
 	return slices.ContainsFunc(u.OnLink[subnet.FamilyOf(a)], func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// Direct returns the route to a peer's subnet by its underlay address, out of the uplink: no tunnel. It names the
-// gateway itself and no nexthop object: the kernel deletes those that lead out of an interface when that loses its
-// carrier (nexthop_flush_dev in net/ipv4/nexthop.c).
-func (u Underlay) Direct(e subnet.Endpoint) network.Item[network.RouteKey, network.Route] {
-	return network.Item[network.RouteKey, network.Route]{
+// Direct adds what a peer needs that is reached without a tunnel: the route to its subnet by its underlay address, out
+// of the uplink. The route names the gateway itself and no nexthop object: the kernel deletes those that lead out of an
+// interface when that loses its carrier (nexthop_flush_dev in net/ipv4/nexthop.c).
+func (u Underlay) Direct(s *network.State, e subnet.Endpoint) {
+	s.Routes = append(s.Routes, network.Item[network.RouteKey, network.Route]{
 		Key:   network.RouteKey{Prefix: e.Subnet, Metric: network.DefaultMetric(e.Subnet)},
 		Value: network.Route{Link: u.Link, Gateway: e.PublicIP, Protocol: network.RouteProtocol, Type: network.Unicast},
+	})
+	if u.FastPath {
+		s.FastPeers = append(s.FastPeers, network.Item[netip.Prefix, network.FastPeer]{
+			Key: e.Subnet, Value: network.FastPeer{Address: e.PublicIP, Direct: true},
+		})
 	}
 }

@@ -11,7 +11,8 @@ import (
 // FastPeer is the node that has a subnet, as the programs know it; its key is the subnet.
 type FastPeer struct {
 	Address netip.Addr // on the underlay
-	MAC     MAC        // of its VXLAN device
+	MAC     MAC        // of its VXLAN device; zero if Direct
+	Direct  bool       // packets to it go without a tunnel
 }
 
 // ProgramKey names a program of the fast path on a device.
@@ -56,6 +57,9 @@ func (t *Tables) FastPathGone() {
 
 // No tool of the kernel's sets these: a line says what is there.
 func fastPeerCommand(p netip.Prefix, v FastPeer) string {
+	if v.Direct {
+		return fmt.Sprintf("# fast path: subnet %s dst %s direct", p, v.Address)
+	}
 	return fmt.Sprintf("# fast path: subnet %s dst %s lladdr %s", p, v.Address, v.MAC)
 }
 

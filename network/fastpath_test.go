@@ -14,7 +14,7 @@ var errRefused = errors.New("refused")
 func TestFastPath(t *testing.T) {
 	r, _ := newReconciler()
 	key := ProgramKey{Link: "eth0", Program: "from_underlay"}
-	peer := Item[netip.Prefix, FastPeer]{prefix("10.5.2.0/24"), FastPeer{netip.MustParseAddr("192.0.2.2"), MAC{2}}}
+	peer := Item[netip.Prefix, FastPeer]{prefix("10.5.2.0/24"), FastPeer{Address: netip.MustParseAddr("192.0.2.2"), MAC: MAC{2}}}
 	desired := State{
 		Programs:  []Item[ProgramKey, Program]{{key, InForce()}},
 		FastPeers: []Item[netip.Prefix, FastPeer]{peer},

@@ -38,7 +38,8 @@ func TestCommands(t *testing.T) {
 	}
 	p.Sysctls = []Item[string, Sysctl]{{"net/ipv4/ip_forward", "1"}}
 	p.FastPeers = []Item[netip.Prefix, FastPeer]{
-		{prefix("10.5.29.0/24"), FastPeer{netip.MustParseAddr("192.0.2.7"), mac("72:30:36:d0:8b:68")}}}
+		{prefix("10.5.29.0/24"), FastPeer{Address: netip.MustParseAddr("192.0.2.7"), MAC: mac("72:30:36:d0:8b:68")}},
+		{prefix("10.5.32.0/24"), FastPeer{Address: netip.MustParseAddr("192.0.2.9"), Direct: true}}}
 	p.Programs = []Item[ProgramKey, Program]{
 		{ProgramKey{"veth1", "from_pod"}, InForce()}, {ProgramKey{"eth0", "from_underlay"}, Program{}}}
 	want := []string{
@@ -73,6 +74,7 @@ func TestCommands(t *testing.T) {
 		"ip route replace throw 10.5.35.0/24 proto 83",
 		"sysctl -w net.ipv4.ip_forward=1",
 		"# fast path: subnet 10.5.29.0/24 dst 192.0.2.7 lladdr 72:30:36:d0:8b:68",
+		"# fast path: subnet 10.5.32.0/24 dst 192.0.2.9 direct",
 		"# fast path: program from_pod dev veth1",
 		"# fast path: program from_underlay dev eth0 of an earlier run not pinned not last",
 	}

@@ -62,7 +62,7 @@ func (h *hostgw) Peer(l subnet.Lease) (s network.State, err error) {
 	}
 	for _, f := range subnet.Families() {
 		if h.families[f] && l.Has(f) {
-			s.Routes = append(s.Routes, h.underlay.Direct(l.Endpoints[f]))
+			h.underlay.Direct(&s, l.Endpoints[f])
 		}
 	}
 	return s, nil

@@ -64,6 +64,22 @@ func TestPeer(t *testing.T) {
 			t.Errorf("%s:\n got %q, %v\nwant %q, %s", tt.name, got, err, tt.want, tt.err)
 		}
 	}
+	fast := underlay()
+	fast.FastPath = true
+	both, err := subnet.ParseLease(v6, []byte(`{"PublicIP":"192.0.2.7","PublicIPv6":"2001:db8::7","BackendType":"host-gw"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newBackend(t, dual, fast).Peer(both)
+	want := []string{
+		"ip route replace 10.5.29.0/24 via 192.0.2.7 dev eth0 proto 83",
+		"ip route replace fd00:5:0:1d::/64 via 2001:db8::7 dev eth0 proto 83",
+		"# fast path: subnet 10.5.29.0/24 dst 192.0.2.7 direct",
+		"# fast path: subnet fd00:5:0:1d::/64 dst 2001:db8::7 direct",
+	}
+	if got := s.Commands(); !slices.Equal(got, want) || err != nil {
+		t.Errorf("with the fast path: %q, %v, want %q", got, err, want)
+	}
 	alone := underlay()
 	alone.OnLink = [2][]netip.Prefix{}
 	l, err := subnet.ParseLease(v4, []byte(`{"PublicIP":"192.0.2.7","PublicIPv6":null,"BackendType":"host-gw"}`))

@@ -247,7 +247,7 @@ func (v *vxlan) Peer(l subnet.Lease) (s network.State, err error) {
 		gateway := e.Subnet.Addr()
 		s.VTEPs = append(s.VTEPs, network.Item[netip.Addr, network.VTEP]{Key: e.PublicIP})
 		if v.options.DirectRouting && !v.underlay.InTunnel && v.underlay.Reaches(e.PublicIP) {
-			s.Routes = append(s.Routes, v.underlay.Direct(e))
+			v.underlay.Direct(&s, e)
 			continue
 		}
 		s.FDB = append(s.FDB, network.Item[network.FDBKey, network.FDB]{

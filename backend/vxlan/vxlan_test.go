@@ -63,7 +63,10 @@ const (
 // TestState compares what a node and one peer need in the kernel with the commands in testdata/state.txt: for each case
 // a line "# name", then the commands.
 func TestState(t *testing.T) {
-	const withNexthops = "dual stack, kernel with nexthop objects"
+	const (
+		withNexthops = "dual stack, kernel with nexthop objects"
+		fastDirect   = "dual stack, IPv4 directly, with the fast path"
+	)
 	golden, err := os.ReadFile("testdata/state.txt")
 	if err != nil {
 		t.Fatal(err)
@@ -77,12 +80,17 @@ func TestState(t *testing.T) {
 		{"dual stack, peer with IPv4 only", `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56"}`, ipv4Key, ipv4Value},
 		{"IPv4, peer of both", `{"Network":"10.5.0.0/16"}`, dualKey, dualValue},
 		{"IPv4, lease without VNI", `{"Network":"10.5.0.0/16"}`, ipv4Key, strings.Replace(ipv4Value, `"VNI":1,`, ``, 1)},
+		{fastDirect, `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"DirectRouting":true}}`,
+			dualKey, dualValue},
 	}
 	var got strings.Builder
 	for _, c := range cases {
 		cfg := config(t, c.config)
 		u := underlay()
 		u.Nexthops = c.name == withNexthops
+		if c.name == fastDirect {
+			u.FastPath, u.OnLink[subnet.IPv4] = true, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}
 		if strings.Contains(c.config, `"MTU":9000`) {
 			u.MTU = 9000
 		}

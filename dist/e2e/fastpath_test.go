@@ -316,12 +316,3 @@ func TestFastPathPolicies(t *testing.T) {
 	p.write("server", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n---"+fromClient)
 	goesFast(ctx, t, "allowed again", server.Node, client.Node)
 }
-
-// TestFastPathOfOtherBackends: what has no VXLAN has no fast path, and works.
-func TestFastPathOfOtherBackends(t *testing.T) {
-	l := start(t, lab.Options{Nodes: 2, Config: `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
-		DaemonArgs: []string{"--fast-path=on"}})
-	ctx := testctx.New(t)
-	probeAll(ctx, t, l, podOnEach(ctx, t, l))
-	isSlow(ctx, t, l.Nodes()[0], status.FastPathBackend)
-}

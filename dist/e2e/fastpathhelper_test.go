@@ -22,11 +22,17 @@ import (
 
 const bpffs = "/sys/fs/bpf"
 
-// fastLab starts two nodes with a pod on each and the fast path on, kept in a BPF file system of each node's own. ok is
-// false where the kernel refuses BPF programs, as in a user namespace: then the test of that is all there is.
+// fastLab starts two nodes with a pod on each and the fast path on, see fastLabOf.
 func fastLab(ctx context.Context, t *testing.T, families ...subnet.Family) (l *lab.Lab, ends []*lab.Endpoint, ok bool) {
 	t.Helper()
-	l = start(t, lab.Options{Nodes: 2, Families: families})
+	return fastLabOf(ctx, t, lab.Options{Nodes: 2, Families: families})
+}
+
+// fastLabOf starts nodes with a pod on each and the fast path on, kept in a BPF file system of each node's own. ok is
+// false where the kernel refuses BPF programs, as in a user namespace: then the test of that is all there is.
+func fastLabOf(ctx context.Context, t *testing.T, o lab.Options) (l *lab.Lab, ends []*lab.Endpoint, ok bool) {
+	t.Helper()
+	l = start(t, o)
 	for _, n := range l.Nodes() {
 		mount := func() error { return unix.Mount("bpf", bpffs, "bpf", 0, "") }
 		if err := n.Do(mount); err != nil && os.Geteuid() == 0 && fastpath.Permitted() {

@@ -93,7 +93,7 @@ func fastPathRemedies() map[status.Reason]string {
 		status.Unsupported: "boot Linux 6.6 or later with CONFIG_DEBUG_INFO_BTF, and modprobe nf_conntrack" + otherwise,
 		status.NotPermitted: "give the daemon CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and run it outside of a user " +
 			"namespace" + otherwise,
-		status.FastPathBackend: "set --fast-path=off: only VXLAN has a fast path",
+		status.FastPathBackend: "set --fast-path=off: only the backends vxlan and host-gw have a fast path",
 		status.FastPathFailed:  log + " shows the kernel's error",
 		status.FastPathQueue:   "\"tc qdisc show\" and \"tc filter show\" list what is there" + harmless,
 		status.FastPathProgram: "\"bpftool net\" lists the programs" + harmless,

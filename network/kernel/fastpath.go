@@ -25,7 +25,8 @@ func (k *Kernel) FastPeers(batch []network.Update[netip.Prefix, network.FastPeer
 		switch u := &batch[i]; {
 		case k.fast == nil:
 		case u.Change.Wanted:
-			u.Err = k.fast.SetPeer(u.Key, fastpath.Peer{Address: u.Change.Want.Address, MAC: u.Change.Want.MAC})
+			want := u.Change.Want
+			u.Err = k.fast.SetPeer(u.Key, fastpath.Peer{Address: want.Address, MAC: want.MAC, Direct: want.Direct})
 		default:
 			u.Err = k.fast.DeletePeer(u.Key)
 		}
@@ -63,7 +64,7 @@ func (k *Kernel) ReadFastPeers() error {
 	t := k.tables
 	t.FastPeers.Mark()
 	for subnet, p := range peers {
-		t.FastPeers.Observe(subnet, network.FastPeer{Address: p.Address, MAC: p.MAC})
+		t.FastPeers.Observe(subnet, network.FastPeer{Address: p.Address, MAC: p.MAC, Direct: p.Direct})
 	}
 	t.FastPeers.Sweep(func(netip.Prefix) bool { return true })
 	return nil

@@ -127,6 +127,9 @@ func direct(b backend.Backend) bool {
 	return ok && m.Direct()
 }
 
+// sendsDirectly reports whether all or some peers are reached by the uplink, without a tunnel.
+func (n *node) sendsDirectly() bool { return len(n.ownDevices()) == 0 || direct(n.backend) }
+
 // configSpread is how long after a change of the network config every node that can reach the store has seen it.
 const configSpread = time.Second
 

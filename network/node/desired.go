@@ -20,7 +20,7 @@ func (n *node) policy() filter.Policy {
 		Tag: n.scope.Tag(), Former: n.formerTags,
 		Networks: networks(*n.config), NFTables: n.config.NFTables, Devices: n.ownDevices(),
 	}
-	if len(p.Devices) == 0 || direct(n.backend) { // all or some peers are reached by the uplink
+	if n.sendsDirectly() {
 		p.Devices = append(p.Devices, n.uplink.Name)
 	}
 	for _, s := range n.subnets {

@@ -17,6 +17,7 @@ import (
 	"github.com/selvage-net/selvage/network/kernel"
 	"github.com/selvage-net/selvage/network/nft"
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // FastPathMode says when a node uses the fast path, see package network/fastpath.
@@ -76,7 +77,7 @@ type fastPath struct {
 
 	why       fastReason // why it is not in use; no code: it is
 	since     time.Time  // since when
-	devices   []string   // the VXLAN devices, one for each underlay
+	devices   []string   // the VXLAN devices, one for each underlay; none with host-gw
 	roles     map[string]fastpath.Role
 	obstacles map[string]kernel.Obstacle
 	state     network.State // in the tables
@@ -84,7 +85,8 @@ type fastPath struct {
 	peersAt   time.Time         // when to read the map of peers
 	liberal   bool              // the setting has been in force
 	lasting   time.Duration     // conntrack's timeout of established connections
-	configs   []fastpath.Config // of the programs, one for each underlay
+	ipv6MTU   int               // of the uplink: a router may advertise less than the uplink's MTU; 0: unknown
+	configs   []fastpath.Config // of the programs, one for each way to peers
 	beatAt    time.Time         // zero: they are stopped, unless inherited
 	inherited bool              // the sign of life of an earlier run may be in force
 	moves     uint64            // of the tables, at the last flush
@@ -159,8 +161,7 @@ func (n *node) followFastPath(ctx context.Context, wake *alarm) {
 	if n.kernel.QueuesStale() {
 		f.roles = nil // to be read again
 	}
-	why := fastReason{status.FastPathBackend, "only VXLAN has a fast path, and the network config asks for another " +
-		"backend"}
+	why := fastReason{status.FastPathBackend, "only the backends vxlan and host-gw have a fast path"}
 	f.devices = nil
 	for _, l := range n.device.Links {
 		if _, is := l.Value.Settings.(network.VXLAN); is {
@@ -168,7 +169,7 @@ func (n *node) followFastPath(ctx context.Context, wake *alarm) {
 		}
 	}
 	switch {
-	case len(f.devices) > 0:
+	case len(f.devices) > 0 || n.sendsDirectly():
 		if why = n.openFastPath(wake); why.code == "" {
 			why = n.checkFastPath(wake)
 		}
@@ -222,6 +223,7 @@ func (n *node) checkFastPath(wake *alarm) fastReason {
 		n.kernel.ReadSettings()
 		seconds, _ := strconv.Atoi(readSysctl("net/netfilter/nf_conntrack_tcp_timeout_established"))
 		f.lasting = time.Duration(seconds) * time.Second
+		f.ipv6MTU, _ = strconv.Atoi(readSysctl("net/ipv6/conf/" + n.uplink.Name + "/mtu"))
 	}
 	wake.set(f.checkAt)
 	roles := n.fastRoles()
@@ -323,7 +325,8 @@ func (n *node) beatFastPath(wake *alarm) {
 	wake.set(f.beatAt)
 }
 
-// fastConfigs returns the configuration of the programs for each underlay whose VXLAN device is as desired.
+// fastConfigs returns the configuration of the programs for each VXLAN device that is as desired, and for the uplink if
+// peers are reached without a tunnel.
 func (n *node) fastConfigs() (all []fastpath.Config) {
 	for _, device := range n.fast.devices {
 		l := n.tables.Links.Get(device)
@@ -333,6 +336,13 @@ func (n *node) fastConfigs() (all []fastpath.Config) {
 				MTU: l.Have.MTU, Established: n.fast.lasting,
 			})
 		}
+	}
+	if index := n.kernel.Index(n.uplink.Name); index != 0 && n.sendsDirectly() {
+		mtu := n.uplink.MTU
+		if n.fast.ipv6MTU > 0 && n.config.Ranges[subnet.IPv6].Enabled() {
+			mtu = min(mtu, n.fast.ipv6MTU)
+		}
+		all = append(all, fastpath.Config{Direct: true, Device: index, MTU: mtu, Established: n.fast.lasting})
 	}
 	return all
 }

@@ -112,6 +112,11 @@ func TestAddress(t *testing.T) {
 		}},
 		{"peer that is not in the fast path", "10.5.2.9", withPeer(func(f *Facts) { f.Fast = &status.FastPath{InUse: true} }), good, true,
 			"10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{"fast path - not to this node # its programs do not know the subnet"}},
+		{"fast direct peer", "10.5.2.9", withPeer(func(f *Facts) {
+			f.Peer.Device, f.Peer.Link, f.Peer.Path = nil, "eth0", "directly, through eth0"
+			f.Peer.Fast, f.Fast = true, &status.FastPath{InUse: true}
+		}), with(func(k *fakeKernel) { k.routes = routes("10.5.2.9", "eth0", "172.31.0.12", "eth0") }), true,
+			"10.5.2.9 belongs to node2, reached directly, through eth0", []string{"fast path ok established connections"}},
 		{"slow path", "10.5.2.9", withPeer(func(f *Facts) { f.Fast = &status.FastPath{Why: "too old"} }), good, true,
 			"10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{"fast path - not in use # too old"}},
 		{"peer that does not answer", "10.5.2.9", withPeer(func(f *Facts) {

@@ -15,8 +15,6 @@ func (e *explanation) fastPath() {
 	case f == nil:
 	case !f.InUse:
 		e.step(kind, "not in use", status.Note, fmt.Sprint(f.Why))
-	case !p.Fast && (p.Device == nil || p.Link == ""):
-		e.step(kind, "not to this node", status.Note, "it is reached without a tunnel")
 	case !p.Fast:
 		e.step(kind, "not to this node", status.Note, "its programs do not know the subnet")
 	default:
