@@ -1,7 +1,9 @@
 package cniplugin
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file reads the kernel's state. Only CHECK and error paths use it, never a successful ADD.
+// This file reads the kernel's state. An ADD that succeeds reads two interfaces, to announce the pod; CHECK and error
+// paths read more.
 
 // link is the state of an interface in the kernel.
 type link struct {
@@ -128,6 +131,56 @@ func (a attributes) uint32(typ uint16) uint32 {
 		return binary.NativeEndian.Uint32(b)
 	}
 	return 0
+}
+
+// nested returns the attributes that an attribute consists of.
+func (a attributes) nested(typ uint16) attributes { return parseAttributes(a[typ]) }
+
+// text returns a string attribute without the NUL that ends it.
+func (a attributes) text(typ uint16) string { return string(bytes.TrimRight(a[typ], "\x00")) }
+
+// iflaBrportState is IFLA_BRPORT_STATE (include/uapi/linux/if_link.h): one byte.
+const iflaBrportState = 1
+
+// getLink returns the attributes of one interface in the calling thread's namespace, which an index says, or if that is
+// 0, a name.
+func getLink(index uint32, name string) (attributes, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	const head = unix.SizeofNlMsghdr + unix.SizeofIfInfomsg
+	request := make([]byte, head, head+unix.SizeofRtAttr+unix.IFNAMSIZ)
+	binary.NativeEndian.PutUint32(request[unix.SizeofNlMsghdr+4:], index) // after family and type
+	if index == 0 {
+		request = binary.NativeEndian.AppendUint16(request, uint16(unix.SizeofRtAttr+len(name)+1))
+		request = binary.NativeEndian.AppendUint16(request, unix.IFLA_IFNAME)
+		request = append(append(request, name...), 0)
+	}
+	binary.NativeEndian.PutUint32(request, uint32(len(request)))
+	binary.NativeEndian.PutUint16(request[4:], unix.RTM_GETLINK)
+	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST)
+	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, os.NewSyscallError("sendto", err)
+	}
+	answer := make([]byte, 32<<10) // the kernel's own buffer for an answer is not larger (NLMSG_GOODSIZE, netlink_dump)
+	n, _, err := unix.Recvfrom(fd, answer, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("recvfrom", err)
+	}
+	messages, err := syscall.ParseNetlinkMessage(answer[:n])
+	switch {
+	case err != nil:
+		return nil, os.NewSyscallError("netlink", err)
+	case len(messages) != 1 || len(messages[0].Data) < unix.SizeofIfInfomsg:
+	case messages[0].Header.Type == unix.NLMSG_ERROR:
+		errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(messages[0].Data)))
+		return nil, os.NewSyscallError("netlink", errno)
+	case messages[0].Header.Type == unix.RTM_NEWLINK:
+		return parseAttributes(messages[0].Data[unix.SizeofIfInfomsg:]), nil
+	}
+	return nil, errors.New("netlink: the kernel does not answer with an interface")
 }
 
 // dump has the kernel list objects and calls each with the fixed part of every message of the requested type, which has

@@ -63,6 +63,7 @@ func (c *call) add(ctx context.Context) error {
 		c.reportDetached(ctx)
 		return err
 	}
+	c.announce(ctx)
 	return c.print(result)
 }
 
@@ -94,6 +95,7 @@ func (c *call) addAgain(ctx context.Context, d delegation, f subnetfile.File) er
 	if err := c.awaitPolicies(ctx); err != nil {
 		return err
 	}
+	c.announce(ctx)
 	return c.print(result)
 }
 
