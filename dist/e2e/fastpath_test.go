@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
@@ -60,7 +62,9 @@ func TestFastPath(t *testing.T) {
 	for _, stop := range []func(*lab.Node) error{
 		func(n *lab.Node) error { n.Kill(); return nil }, func(n *lab.Node) error { return n.Stop(ctx) },
 	} {
+		var attached, kept map[string]link.ID
 		before, err := fastStatus(ctx, a)
+		err = errors.Join(err, a.Do(func() (err error) { attached, err = attachments(); return err }))
 		if err := errors.Join(err, stop(a)); err != nil {
 			t.Fatal(err)
 		}
@@ -72,6 +76,10 @@ func TestFastPath(t *testing.T) {
 		after, err := fastStatus(ctx, a)
 		if was, _ := before.Fast(); err != nil || !after.Pinned {
 			t.Errorf("after a start: %+v, %v; before: %d sent", after, err, was)
+		}
+		err = a.Do(func() (err error) { kept, err = attachments(); return err })
+		if err != nil || !maps.Equal(kept, attached) {
+			t.Errorf("after a start, %v are attached (%v); before, %v were", kept, err, attached)
 		}
 	}
 	end()

@@ -154,6 +154,24 @@ func pinned(pattern string) (string, error) {
 	return found[0], nil
 }
 
+// attachments returns the identifiers of what is pinned, by the pins' names.
+func attachments() (map[string]link.ID, error) {
+	files, err := filepath.Glob(filepath.Join(node.FastPathPins(bpffs, ""), "links", "*"))
+	all := map[string]link.ID{}
+	for _, file := range files {
+		l, loadErr := link.LoadPinnedLink(file, nil)
+		if loadErr != nil {
+			return nil, loadErr
+		}
+		info, infoErr := l.Info()
+		if err := errors.Join(infoErr, l.Close()); err != nil {
+			return nil, err
+		}
+		all[filepath.Base(file)] = info.ID
+	}
+	return all, err
+}
+
 // indexOf returns the index of a device.
 func indexOf(name string) (int, error) {
 	l, err := netlink.LinkByName(name)
