@@ -226,11 +226,11 @@ func TestFastPath(t *testing.T) {
 }
 
 // TestDirect does some of what can happen to routes out of the uplink, with either store: a node's lease changes with
-// its uplink.
+// its uplink. With host-gw, packets are fast, too, where BPF programs can be loaded.
 func TestDirect(t *testing.T) {
 	for b, store := range map[Backend]subnet.StoreKind{Direct: subnet.StoreEtcd, HostGW: subnet.StoreKubernetes} {
 		t.Run(string(b), func(t *testing.T) {
-			s := newSuite(t, Options{Backend: b, Store: store})
+			s := newSuite(t, Options{Backend: b, Store: store, FastPath: b == HostGW && fastpath.Permitted()})
 			for i, f := range s.options.Faults() {
 				switch f.Name {
 				case "direct route by another gateway", "another route put before the direct one", "direct routes flushed", "stale direct route added",

@@ -20,7 +20,7 @@ import (
 )
 
 // fastFaults are those of the fast path. No packet is lost because of one: without its programs packets are slow.
-func fastFaults() []Fault {
+func fastFaults(b Backend) []Fault {
 	step := func(do func(*target) error) step {
 		return func(_ context.Context, t *target) error { return t.Do(func() error { return do(t) }) }
 	}
@@ -50,7 +50,7 @@ func fastFaults() []Fault {
 	cuts := func(f Fault) Fault { f.NoLoss = false; return f }
 	running := func(f Fault) Fault { f.Running = true; return f }
 	soon := func(f Fault) Fault { f.Bound = 2 * time.Second; return f } // read more often than the rest
-	return slices.Concat([]Fault{
+	all := slices.Concat([]Fault{
 		detached("a port's", firstPort, portPrograms),
 		detached("the uplink's", uplinkNow, uplinkPrograms),
 		detached("the VXLAN device's", vxlanDevice, devicePrograms),
@@ -89,6 +89,10 @@ func fastFaults() []Fault {
 				return errors.Join(t.Start(), t.WaitReady(ctx))
 			}})),
 	}, fastForeignFaults())
+	if !b.tunnels() {
+		all = slices.DeleteFunc(all, func(f Fault) bool { return strings.Contains(f.Name, "VXLAN device") })
+	}
+	return all
 }
 
 // illiberal writes the setting by another file system than the daemon's, of which that is not notified.

@@ -57,12 +57,7 @@ func programLine(name string, hook ebpf.AttachType, device string) string {
 
 // checkFastPath says why there can be no fast path.
 func (o Options) checkFastPath() error {
-	switch {
-	case !o.FastPath:
-		return nil
-	case o.Backend != VXLAN:
-		return errors.New("the fast path is one of VXLAN")
-	case !fastpath.Permitted():
+	if o.FastPath && !fastpath.Permitted() {
 		return errors.New("the fast path: the kernel lets only root load BPF programs, outside of a user namespace")
 	}
 	return nil
@@ -107,8 +102,10 @@ func (h *host) wantFast(leases []subnet.Lease) (lines []string, err error) {
 	bridge := slices.IndexFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == podBridge })
 	works, devices := !h.passed[u.name], map[string]bool{}
 	for _, f := range h.families {
-		devices[deviceOf(f)] = true
-		works = works && !h.passed[deviceOf(f)]
+		if h.backend.tunnels() {
+			devices[deviceOf(f)] = true
+			works = works && !h.passed[deviceOf(f)]
+		}
 	}
 	for _, l := range links {
 		var programs []fastProgram
@@ -131,7 +128,11 @@ func (h *host) wantFast(leases []subnet.Lease) (lines []string, err error) {
 		}
 		for _, f := range h.families {
 			e := l.Endpoints[f]
-			lines = append(lines, peerLine(e.Subnet, e.PublicIP, macOf(l, f)))
+			if h.backend.goesDirect(e.PublicIP, u) {
+				lines = append(lines, directPeerLine(e.Subnet, e.PublicIP))
+			} else {
+				lines = append(lines, peerLine(e.Subnet, e.PublicIP, macOf(l, f)))
+			}
 		}
 	}
 	if works {
@@ -144,6 +145,10 @@ func (h *host) wantFast(leases []subnet.Lease) (lines []string, err error) {
 
 func peerLine(subnet netip.Prefix, address netip.Addr, mac net.HardwareAddr) string {
 	return fmt.Sprintf("peer %s dst %s lladdr %s", subnet, address, mac)
+}
+
+func directPeerLine(subnet netip.Prefix, address netip.Addr) string {
+	return fmt.Sprintf("peer %s via %s", subnet, address)
 }
 
 // readFast reads what there is of the fast path in the calling thread's namespaces, a line a thing.
@@ -279,7 +284,8 @@ type (
 	fastPeer struct {
 		Address [16]byte
 		MAC     [6]byte
-		Pad     [2]byte
+		Direct  uint8
+		Pad     uint8
 	}
 )
 
@@ -291,7 +297,12 @@ func readFastPeers() (lines []string, err error) {
 		for all.Next(&key, &value) {
 			address := netip.AddrFrom16(key.Address).Unmap()
 			subnet := netip.PrefixFrom(address, int(key.Bits)-128+address.BitLen())
-			lines = append(lines, peerLine(subnet, netip.AddrFrom16(value.Address).Unmap(), value.MAC[:]))
+			address = netip.AddrFrom16(value.Address).Unmap()
+			if value.Direct != 0 {
+				lines = append(lines, directPeerLine(subnet, address))
+			} else {
+				lines = append(lines, peerLine(subnet, address, value.MAC[:]))
+			}
 		}
 		if err := all.Err(); !errors.Is(err, ebpf.ErrIterationAborted) { // it is being changed: looked at again
 			return err

@@ -134,7 +134,7 @@ func (o Options) Faults() []Fault {
 		more = policyFaults()
 	}
 	if o.FastPath {
-		more = append(more, fastFaults()...)
+		more = append(more, fastFaults(o.Backend)...)
 	}
 	switch {
 	case o.Legacy:
@@ -142,7 +142,7 @@ func (o Options) Faults() []Fault {
 	case o.NFTables:
 		return append(nftablesFaults(), more...)
 	case o.Backend == Direct || o.Backend == HostGW:
-		return directFaults(o.Backend)
+		return append(directFaults(o.Backend), more...)
 	case o.Leases > 0:
 		return manyLeasesFaults()
 	default:

@@ -37,8 +37,8 @@ type Options struct {
 	NFTables bool             // the daemons use nftables
 	// Policies: the daemons enforce network policies, from a directory.
 	Policies bool
-	// FastPath: the daemons use the fast path, and packets have to be fast again after every fault. The backend must be
-	// VXLAN, and the kernel must let this process load BPF programs.
+	// FastPath: the daemons use the fast path, and packets have to be fast again after every fault. The kernel must let
+	// this process load BPF programs.
 	FastPath bool
 	Legacy   bool          // iptables is the legacy one, which sends no notifications: the daemons look every second
 	Stopped  time.Duration // how long a daemon is stopped while entries could age; default a minute

@@ -43,8 +43,7 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.StringVar(&store, "store", string(subnet.StoreEtcd),
 		"of the leases: etcd, or kubernetes, which is a stand-in for its API server; no fault is of the store itself")
 	set.BoolVar(&f.options.FastPath, "fast-path", false,
-		"the daemons use the fast path, which has faults of its own: packets have to be fast again after every fault; "+
-			"only the rounds with VXLAN")
+		"the daemons use the fast path, which has faults of its own: packets have to be fast again after every fault")
 	set.IntVar(&f.repeat, "repeat", 3, "how often each fault is done on one node")
 	set.DurationVar(&f.walk, "walk", 3*time.Minute, "how long random faults are done, in the first round")
 	set.Uint64Var(&f.seed, "seed", 0, "of the random walk; 0: another one each time")
@@ -106,9 +105,6 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	}
 	if f.leases == 0 {
 		f.rounds = slices.DeleteFunc(f.rounds, func(name string) bool { return name == "leases" })
-	}
-	if f.options.FastPath {
-		f.rounds = slices.DeleteFunc(f.rounds, func(name string) bool { return name == "direct" || name == "host-gw" })
 	}
 	if f.seed == 0 {
 		f.seed = rand.Uint64()

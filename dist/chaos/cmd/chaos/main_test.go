@@ -79,7 +79,6 @@ func TestDefaults(t *testing.T) {
 		{"--only none --leases 7", false, "vxlan leases"},
 		{"--only none --walk 1s", true, "vxlan"},
 		{"--only jump --rounds legacy", false, "legacy"},
-		{"--fast-path", true, "vxlan nftables legacy leases"},
 		{"--walk 0 --leases 0", false, "vxlan nftables legacy direct host-gw"},
 	} {
 		var errs bytes.Buffer
