@@ -62,22 +62,21 @@ func (p *Path) DeletePeer(subnet netip.Prefix) error {
 // batch is the number of peers read by one system call.
 const batch = 1024
 
-// Peers reads the peers back from the kernel.
-func (p *Path) Peers() (map[netip.Prefix]Peer, error) {
-	peers := map[netip.Prefix]Peer{}
+// EachPeer calls a function with each peer, as read back from the kernel.
+func (p *Path) EachPeer(do func(subnet netip.Prefix, peer Peer)) error {
 	var cursor ebpf.MapBatchCursor
 	keys, values := make([]programsSubnet, batch), make([]programsPeer, batch)
 	for {
 		n, err := p.objects.Peers.BatchLookup(&cursor, keys, values, nil)
 		for i, key := range keys[:n] {
 			v := &values[i]
-			peers[key.prefix()] = Peer{Address: fromWire(v.Address), MAC: v.Mac, Direct: v.Direct != 0}
+			do(key.prefix(), Peer{Address: fromWire(v.Address), MAC: v.Mac, Direct: v.Direct != 0})
 		}
 		if errors.Is(err, ebpf.ErrKeyNotExist) { // the end
-			return peers, nil
+			return nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read the fast path's peers: %w", err)
+			return fmt.Errorf("read the fast path's peers: %w", err)
 		}
 	}
 }

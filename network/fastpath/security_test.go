@@ -203,7 +203,9 @@ func testUnknownPeer(t *testing.T, l *lab) {
 	if err := a.path.SetPeer(b.subnet, want); err != nil {
 		t.Fatal(err)
 	}
-	if peers, err := a.path.Peers(); err != nil || len(peers) != 1 || peers[b.subnet] != want {
+	peers := map[netip.Prefix]Peer{}
+	err := a.path.EachPeer(func(subnet netip.Prefix, p Peer) { peers[subnet] = p })
+	if err != nil || len(peers) != 1 || peers[b.subnet] != want {
 		t.Errorf("read back %v, %v, want %v", peers, err, want)
 	}
 	f.warm()

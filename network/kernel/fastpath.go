@@ -57,17 +57,15 @@ func (k *Kernel) ReadFastPeers() error {
 	if k.fast == nil {
 		return nil
 	}
-	peers, err := k.fast.Peers()
-	if err != nil {
-		return err
+	t := k.tables.FastPeers
+	t.Mark()
+	err := k.fast.EachPeer(func(subnet netip.Prefix, p fastpath.Peer) {
+		t.Observe(subnet, network.FastPeer{Address: p.Address, MAC: p.MAC, Direct: p.Direct})
+	})
+	if err == nil {
+		t.Sweep(func(netip.Prefix) bool { return true })
 	}
-	t := k.tables
-	t.FastPeers.Mark()
-	for subnet, p := range peers {
-		t.FastPeers.Observe(subnet, network.FastPeer{Address: p.Address, MAC: p.MAC, Direct: p.Direct})
-	}
-	t.FastPeers.Sweep(func(netip.Prefix) bool { return true })
-	return nil
+	return err
 }
 
 // ReadFastPath reads where the fast path's programs are attached. The kernel does not notify of that.

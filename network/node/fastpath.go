@@ -44,7 +44,7 @@ const (
 	liberalCheck = time.Second
 	// fastPeerCheck times the number of peers is the interval at which their map is read, if that is longer than
 	// fastCheck: to read one peer takes some 2 µs. A wrong one makes packets slow and has no other effect.
-	fastPeerCheck = 5 * time.Millisecond
+	fastPeerCheck = 10 * time.Millisecond
 	// fastRetry is how soon it is tried again to load the programs: a kernel module can be loaded meanwhile.
 	fastRetry = time.Minute
 )
