@@ -32,8 +32,11 @@ func clusterPolicyKind(ctx context.Context, s *conformance) error {
 	if _, err := s.kubectl(ctx, "apply", "--server-side", "-f", s.clusterPolicyFile("crd.yaml")); err != nil {
 		return err
 	}
-	_, err := s.kubectl(ctx, "wait", "--for=condition=Established", "-f", s.clusterPolicyFile("crd.yaml"), timeout())
-	return err
+	// kubectl's wait fails if there are no conditions yet.
+	return s.eventually(ctx, "the kind ClusterNetworkPolicy is established", func() error {
+		_, err := s.kubectl(ctx, "wait", "--for=condition=Established", "-f", s.clusterPolicyFile("crd.yaml"), timeout())
+		return err
+	})
 }
 
 // clusterPolicy runs the suite with all features that selvage has.
