@@ -16,9 +16,9 @@ type Rest struct {
 	Requests int           // to the kernel, through netlink
 }
 
-// maxAtRest is how much of a core a daemon may use at rest, without the programs it runs. With the fast path, it may use
-// maxFastAtRest, since the kernel does not notify of programs and their maps: the daemon reads them, and what there is
-// around them, through netlink.
+// maxAtRest is how much of a core a daemon may use at rest, without the programs it runs. With the fast path, it may
+// use maxFastAtRest, since the kernel does not notify of programs and their maps: the daemon reads them, and what there
+// is around them, through netlink.
 const (
 	maxAtRest     = 0.001
 	maxFastAtRest = 0.003
