@@ -138,7 +138,7 @@ func TestCannotAnnounce(t *testing.T) {
 	}
 }
 
-// TestDoesNotAnnounce: interfaces that are not ours to announce, or of which nobody has the MAC address.
+// TestDoesNotAnnounce: interfaces that are not ours to announce, and one without a bridge, which is announced at once.
 func TestDoesNotAnnounce(t *testing.T) {
 	for what, prepare := range map[string]func(plugged) error{
 		"it is of another namespace": func(p plugged) error {
@@ -163,7 +163,9 @@ func TestDoesNotAnnounce(t *testing.T) {
 		}
 	}
 	p := newPlugged(t) // a port of no bridge is announced at once
-	p.in(p.host, func() error { return netlink.LinkSetNoMaster(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "port"}}) })
+	p.in(p.host, func() error {
+		return netlink.LinkSetNoMaster(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "port"}})
+	})
 	p.ok(p.add)
 	if got := p.setting("ipv6/conf/eth0/ndisc_notify"); got != "1" || p.stderr.Len() > 0 {
 		t.Errorf("without a bridge, ndisc_notify is %s; on stderr: %q", got, p.stderr.String())

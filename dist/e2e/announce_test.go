@@ -29,23 +29,24 @@ func TestPodIsAnnounced(t *testing.T) {
 		}
 	}
 	former := addPod(ctx, t, l)
+	old := macOfEth0(t, former.Endpoint)
 	for link, from := range senders {
 		for _, f := range subnet.Families() {
 			if r := l.ProbeFamily(ctx, f, from, former.Endpoint); r.Err != nil {
 				t.Fatal(r.Err)
 			}
-			if err := from.Do(func() error { return sendsTo(link, former.Addr(f), podMAC(t, former)) }); err != nil {
+			if err := from.Do(func() error { return sendsTo(link, former.Addr(f), old) }); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	old := podMAC(t, former)
 	if err := errors.Join(l.DelPod(ctx, former), n.Do(nextIsLowest)); err != nil {
 		t.Fatal(err)
 	}
 	pod := addPod(ctx, t, l)
-	if pod.Stderr != "" || podMAC(t, pod).String() == old.String() {
-		t.Fatalf("the new pod has the MAC address %s, the former one %s; the plugins say %q", podMAC(t, pod), old, pod.Stderr)
+	mac := macOfEth0(t, pod.Endpoint)
+	if pod.Stderr != "" || mac.String() == old.String() {
+		t.Fatalf("the new pod has the MAC address %s, the former one %s; the plugins say %q", mac, old, pod.Stderr)
 	}
 	for link, from := range senders {
 		for _, f := range subnet.Families() {
@@ -53,7 +54,7 @@ func TestPodIsAnnounced(t *testing.T) {
 				t.Fatalf("the new pod's address is %s, want %s again", got, want)
 			}
 			waitFor(ctx, t, from.Name()+" sends to the new pod", func() error {
-				return from.Do(func() error { return sendsTo(link, pod.Addr(f), podMAC(t, pod)) })
+				return from.Do(func() error { return sendsTo(link, pod.Addr(f), mac) })
 			})
 			if r := l.ProbeFamily(ctx, f, from, pod.Endpoint); r.Err != nil {
 				t.Error(r.Err)
@@ -69,21 +70,6 @@ func addPod(ctx context.Context, t *testing.T, l *lab.Lab) *lab.Pod {
 		t.Fatal(err)
 	}
 	return p
-}
-
-func podMAC(t *testing.T, p *lab.Pod) (mac net.HardwareAddr) {
-	t.Helper()
-	err := p.Do(func() error {
-		eth0, err := netlink.LinkByName("eth0")
-		if err == nil {
-			mac = eth0.Attrs().HardwareAddr
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return mac
 }
 
 // reachableForAnHour has the kernel ask for a MAC address that it knows after an hour, instead of half a minute.

@@ -271,7 +271,7 @@ func TestClaims(t *testing.T) {
 		if err := first.Do(func() (err error) { state, err = os.ReadFile(file); return err }); err != nil {
 			t.Fatal(err)
 		}
-		mac := uplinkMAC(t, first)
+		mac := macOfEth0(t, first.Endpoint)
 		err := second.Do(func() error {
 			link, err := netlink.LinkByName("eth0")
 			if err != nil {
@@ -313,9 +313,10 @@ func setAddress(t *testing.T, n *lab.Node, ip string, set func(netlink.Link, *ne
 	}
 }
 
-func uplinkMAC(t *testing.T, n *lab.Node) (mac net.HardwareAddr) {
+// macOfEth0 returns the MAC address of eth0: a node's uplink, or a pod's interface.
+func macOfEth0(t *testing.T, e *lab.Endpoint) (mac net.HardwareAddr) {
 	t.Helper()
-	err := n.Do(func() error {
+	err := e.Do(func() error {
 		link, err := netlink.LinkByName("eth0")
 		if err == nil {
 			mac = link.Attrs().HardwareAddr
