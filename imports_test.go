@@ -127,8 +127,9 @@ func layers() []layer {
 		{name: "plugin's program", packages: []string{"cniplugin/selvage"}, below: []string{"plugin"}},
 
 		{name: "commands", packages: []string{"network/command"},
-			below: []string{"domain", "files", "stores", "Kubernetes store", "API server", "packet filter", "kernel", "status", "node", "doctor",
-				"plugin's installation", "policies", "policies in files", "connections", "policies' view", "enforcement"},
+			below: []string{"domain", "files", "file replacement", "stores", "Kubernetes store", "API server",
+				"packet filter", "kernel", "status", "node", "doctor", "plugin's installation",
+				"policies", "policies in files", "connections", "policies' view", "enforcement"},
 			external: []string{logrus, "github.com/spf13/cobra", "github.com/spf13/pflag", unix,
 				"google.golang.org/grpc/grpclog"}},
 		{name: "daemon", packages: []string{"."},

@@ -228,7 +228,7 @@ func TestDebian(t *testing.T) {
 
 	// An installation does not start the daemon: it does not know the lease store.
 	installed := s.apt(t, "install", s.copyIn(t, debs[0]))
-	if !strings.Contains(installed, "systemctl enable --now selvaged") {
+	if !strings.Contains(installed, "selvaged setup") {
 		t.Errorf("the installation does not say what to do next:\n%s", installed)
 	}
 	state := s.run(t, "sh", "-c", "systemctl is-active selvaged; systemctl is-enabled selvaged; :")
@@ -240,12 +240,13 @@ func TestDebian(t *testing.T) {
 	}
 
 	// Documentation/packages.md.
-	endpoints := "s,^SELVAGED_ETCD_ENDPOINTS=.*,SELVAGED_ETCD_ENDPOINTS=" + s.etcd + ","
-	s.run(t, "sed", "-i", endpoints, "/etc/selvage/selvaged.env")
-	s.run(t, "systemctl", "enable", "--now", "selvaged")
-	s.run(t, "selvaged", "install-cni", "--wait=1m")
+	setup := []string{"selvaged", "setup", "--etcd-endpoints=" + s.etcd, "--network=10.5.0.0/16"}
+	t.Log(s.run(t, setup...))
 	s.run(t, "selvaged", "status")
 	pid := s.active(t, "")
+	if out := s.run(t, setup...); !strings.Contains(out, "daemon: ran already") || s.active(t, "") != pid {
+		t.Errorf("set up again, the daemon was restarted:\n%s", out)
+	}
 
 	// A pod, by the plugins and the network configuration that are installed now.
 	cnitool := s.copyIn(t, bin+"/cnitool")

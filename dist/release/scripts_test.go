@@ -57,7 +57,7 @@ const debLifecycle = `
 touch /usr/local/bin/selvaged
 run dpkg --install /tmp/old
 printed "/usr/local/bin/selvaged takes precedence"
-printed "systemctl enable --now selvaged"
+printed "selvaged setup --etcd-endpoints="
 rm /usr/local/bin/selvaged
 called "systemd-tmpfiles --create selvage.conf" "systemctl daemon-reload" \
 	"systemctl --no-block try-restart selvaged.service"
@@ -116,7 +116,7 @@ const rpmLifecycle = `
 rm -rf /var/lib/rpm
 rpm --initdb
 run rpm --install --nodeps /tmp/old
-printed "systemctl enable --now selvaged"
+printed "selvaged setup --etcd-endpoints="
 called "systemd-tmpfiles --create selvage.conf" "systemctl daemon-reload" \
 	"systemctl --no-block try-restart selvaged.service"
 run rpm --verify --nodeps selvage

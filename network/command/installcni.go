@@ -46,10 +46,7 @@ version.`,
 				o.Program = besides("selvage")
 			}
 			if !cmd.Flags().Changed("reference-plugins") {
-				o.Reference = besides("../libexec/cni")
-				if _, err := os.Stat(o.Reference); err != nil {
-					o.Reference = ""
-				}
+				o.Reference = referencePlugins()
 			}
 			switch {
 			case uninstall && watch:
@@ -164,6 +161,15 @@ func say(cmd *cobra.Command, report install.Report) {
 	for _, line := range report.Warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "selvaged: warning:", line)
 	}
+}
+
+// referencePlugins returns the directory of the reference plugins that come with this program; none is "".
+func referencePlugins() string {
+	dir := besides("../libexec/cni")
+	if _, err := os.Stat(dir); err != nil {
+		return ""
+	}
+	return dir
 }
 
 // besides returns the path of a program in the directory of this one.
