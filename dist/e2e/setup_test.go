@@ -18,6 +18,7 @@ echo "$*" >>%[1]s/calls
 case "$1" in
 cat) test -e %[1]s/installed ;;
 is-active) test -e %[1]s/running ;;
+start) test ! -e %[1]s/slow || exec sleep 1000 ;;
 esac
 `
 
@@ -122,6 +123,10 @@ func TestSetup(t *testing.T) {
 	if got := calls(); !strings.HasSuffix(got, "; start selvaged.service") {
 		t.Errorf("with the same flags, systemctl was called with %s", got)
 	}
+	touch("slow") // systemctl waits for what does not come
+	out, err = setup("--wait=1s", "--no-cni")
+	has(out, err, "ready with subnet 10.5.")
+
 	out, err = setup("--etcd-prefix=/other", "--network=10.9.0.0/16", "--backend=host-gw", "--no-cni")
 	has(out, err, `network config: {"Network":"10.9.0.0/16","Backend":{"Type":"host-gw"}}`, "set /other/config",
 		"flags: set SELVAGED_ETCD_PREFIX in", "daemon: restarted")

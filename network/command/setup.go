@@ -275,7 +275,10 @@ func (o *setup) start(ctx context.Context, changed bool) error {
 		}
 	}
 	began := time.Now()
-	if _, err := o.systemctl(ctx, verb, o.unit); err != nil {
+	// It returns when the node is ready. A node that is not says better than systemctl what it waits for.
+	starting, cancel := context.WithTimeout(ctx, o.wait)
+	defer cancel()
+	if _, err := o.systemctl(starting, verb, o.unit); err != nil && starting.Err() == nil {
 		return fmt.Errorf("%w; journalctl -u %s says why", err, o.unit)
 	}
 	s, err := o.ready(ctx, began.Add(o.wait))
