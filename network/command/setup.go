@@ -152,7 +152,10 @@ func (o *setup) environment() (before, after envLines, names []string, err error
 			return
 		}
 		name := "SELVAGED_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value := strings.Trim(f.Value.String(), "[]")
+		value := f.Value.String()
+		if list, ok := f.Value.(*commaList); ok {
+			value = strings.Join(*list, ",")
+		}
 		if was, ok := before.lookup(name); ok && was == value {
 			return
 		}
