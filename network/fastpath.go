@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // This file has the objects of the fast path, see package network/fastpath: what its programs know of other nodes, and
@@ -31,6 +32,14 @@ type Program struct {
 // InForce is the desired state of every program.
 func InForce() Program { return Program{Current: true, Pinned: true, Last: true} }
 
+// programsLate is how long programs wait for what traffic depends on. A change at a tcx hook takes some 15 ms, and the
+// kernel's lock of all routing and devices with it (RTNL), so those of a few ports would double the time in which a
+// bridge or a VXLAN device that was deleted is back. Without programs packets are slow, and that is all.
+const programsLate = 250 * time.Millisecond
+
+// busyGap is the time without a change after which the next one begins anew, see [busy].
+const busyGap = programsLate
+
 // addFastPath adds the kinds of the fast path. They are set after all that decides about packets, and removed before.
 func (t *Tables) addFastPath() {
 	t.FastPeers = add(t, kind[netip.Prefix, FastPeer]{
@@ -42,7 +51,7 @@ func (t *Tables) addFastPath() {
 	t.Programs = add(t, kind[ProgramKey, Program]{
 		name:    "program",
 		items:   func(s *State) []Item[ProgramKey, Program] { return s.Programs },
-		command: programCommand, optional: true,
+		command: programCommand, optional: true, late: programsLate,
 		ours: func(ProgramKey, Program) bool { return true },
 		link: func(k ProgramKey, _ Program) string { return k.Link },
 	})

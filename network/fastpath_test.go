@@ -67,3 +67,59 @@ func TestFastPath(t *testing.T) {
 		t.Errorf("after the end: %+v", got)
 	}
 }
+
+// TestProgramsAreLate: a program is neither set nor removed right after what traffic depends on was, since it would keep
+// the kernel from setting the rest. It is then, by the time that the pass names.
+func TestProgramsAreLate(t *testing.T) {
+	r, _ := node(1)
+	key := ProgramKey{Link: "eth0", Program: "from_pod"}
+	r.Tables.FastPeers.ApplyEach(func(netip.Prefix, Change[FastPeer]) error { return nil })
+	r.Tables.Programs.ApplyEach(func(ProgramKey, Change[Program]) error { return nil })
+	fast := State{Programs: []Item[ProgramKey, Program]{{key, InForce()}}}
+	now := start.Add(time.Hour)
+	expect := func(what string, present bool, retry time.Time) {
+		t.Helper()
+		got := r.Pass(now)
+		if there := r.Tables.Programs.Get(key).Present; there != present || got.Retry != retry {
+			t.Errorf("%s: the program is there: %t, and the next pass at %s; want %t, %s",
+				what, there, got.Retry, present, retry)
+		}
+	}
+	replace := func(before, after State) { r.Tables.Replace(self, before, after) }
+
+	replace(State{}, fast)
+	expect("nothing else to do", true, time.Time{})
+	for _, step := range []struct {
+		what          string
+		before, after State
+		present       bool // after the wait
+	}{
+		{"removed", fast, State{}, false},
+		{"set", State{}, fast, true},
+	} {
+		for route := range r.Tables.Routes.All {
+			r.Tables.Routes.ObserveGone(route)
+		}
+		replace(step.before, step.after)
+		late := now.Add(programsLate)
+		expect(step.what+", with a route", !step.present, late)
+		now = late.Add(-1)
+		expect(step.what+", early", !step.present, late)
+		now = late
+		expect(step.what+", in time", step.present, time.Time{})
+	}
+
+	// Traffic that never rests is no reason to wait for ever.
+	now = now.Add(time.Hour)
+	most := now.Add(4 * programsLate)
+	replace(fast, State{})
+	for there := true; there; now = now.Add(programsLate / 3) {
+		for route := range r.Tables.Routes.All {
+			r.Tables.Routes.ObserveGone(route)
+		}
+		r.Pass(now)
+		if there = r.Tables.Programs.Get(key).Present; there != now.Before(most) {
+			t.Fatalf("%s before the end of the wait, the program is there: %t", most.Sub(now), there)
+		}
+	}
+}

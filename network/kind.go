@@ -27,6 +27,10 @@ type kind[K, V comparable] struct {
 	optional bool
 	// nexthop says the same of a nexthop object that an object goes by; 0: none. nil: objects go by no nexthop object.
 	nexthop func(K, V) NexthopID
+	// late: objects of this kind are set and removed only when nothing that traffic depends on was, for this long, or if
+	// there is always something, after four times as long. Each change of theirs takes the kernel milliseconds, in which
+	// others wait.
+	late time.Duration
 
 	// ready reports whether an object can be set now, if it needs more than its device and its nexthop object.
 	ready func(K) bool

@@ -16,6 +16,7 @@ type Reconciler struct {
 	Drain func()
 
 	pass pass // the one being made; kept, so that an idle pass allocates nothing
+	busy busy
 }
 
 // Pass applies what differs and is due: first everything that is desired, each kind resting on the ones before it,
@@ -24,7 +25,7 @@ type Reconciler struct {
 // A pass costs O(what differs). A change that fails stays pending and is tried again later; it does not stop the
 // others.
 func (r *Reconciler) Pass(now time.Time) Result {
-	r.pass = pass{now: now}
+	r.pass = pass{now: now, busy: r.busy}
 	p := &r.pass
 	for _, k := range r.Tables.kinds {
 		r.drain(p)
@@ -39,7 +40,7 @@ func (r *Reconciler) Pass(now time.Time) Result {
 		k.expireRetries(now)
 	}
 	result := p.Result
-	r.pass = pass{}
+	r.busy, r.pass = p.busy, pass{}
 	return result
 }
 
@@ -73,6 +74,7 @@ func (t *Table[K, V]) remove(p *pass) {
 // attempt makes, in batches, the changes that which picks, of those that are due.
 func (t *Table[K, V]) attempt(p *pass, which func(K, Change[V]) bool) {
 	var batch []Update[K, V]
+	calm := p.busy.calmAt(t.kind.late)
 	flush := func() {
 		if len(batch) == 0 {
 			return
@@ -87,7 +89,11 @@ func (t *Table[K, V]) attempt(p *pass, which func(K, Change[V]) bool) {
 		if !which(k, c) {
 			return true
 		}
-		if at, due := t.due(k, p.now); !due {
+		at, due := t.due(k, p.now)
+		if t.kind.late > 0 && p.now.Before(calm) {
+			at, due = calm, false
+		}
+		if !due {
 			p.retryAt(at)
 			return true
 		}
@@ -120,6 +126,9 @@ func (t *Table[K, V]) applied(p *pass, u Update[K, V]) {
 	default:
 		t.ObserveGone(k)
 		p.Removed++
+	}
+	if !t.kind.optional {
+		p.busy.at(p.now)
 	}
 	if u.repair {
 		p.repaired(t.kind.name, k, c.Present, u.by)

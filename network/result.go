@@ -43,7 +43,29 @@ type Conflict struct {
 // pass is a pass in the making.
 type pass struct {
 	Result
-	now time.Time
+	now  time.Time
+	busy busy
+}
+
+// busy is a time in which objects were set or removed that traffic depends on, again and again.
+type busy struct {
+	since, last time.Time
+}
+
+// calmAt returns when objects may be set that are so late.
+func (b busy) calmAt(late time.Duration) time.Time {
+	if most := b.since.Add(4 * late); most.Before(b.last.Add(late)) {
+		return most
+	}
+	return b.last.Add(late)
+}
+
+// at notes that something was set or removed.
+func (b *busy) at(now time.Time) {
+	if now.Sub(b.last) > busyGap {
+		b.since = now
+	}
+	b.last = now
 }
 
 func (p *pass) repaired(kind string, key any, present bool, by string) {

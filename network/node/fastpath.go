@@ -227,7 +227,11 @@ func (n *node) checkFastPath(wake *alarm) fastReason {
 	}
 	wake.set(f.checkAt)
 	roles := n.fastRoles()
-	if !maps.Equal(roles, f.roles) {
+	switch {
+	case maps.Equal(roles, f.roles):
+	case f.roles != nil && within(roles, f.roles): // nothing to look at that was not: a bridge was deleted, for instance
+		f.roles = roles
+	default:
 		obstacles, err := n.kernel.Obstacles(roles)
 		if err != nil {
 			f.roles = nil
@@ -246,6 +250,16 @@ func (n *node) checkFastPath(wake *alarm) fastReason {
 		return fastReason{status.FastPathStarting, strings.ReplaceAll(beLiberal, "/", ".") + " is not 1 yet"}
 	}
 	return fastReason{}
+}
+
+// within reports whether all of a map is in another one.
+func within[K, V comparable](a, b map[K]V) bool {
+	for k, v := range a {
+		if w, is := b[k]; !is || w != v {
+			return false
+		}
+	}
+	return true
 }
 
 // fastRoles returns what devices are to the fast path.
