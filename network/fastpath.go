@@ -37,7 +37,7 @@ func InForce() Program { return Program{Current: true, Pinned: true, Last: true}
 // bridge or a VXLAN device that was deleted is back. Without programs packets are slow, and that is all.
 const programsLate = 250 * time.Millisecond
 
-// busyGap is the time without a change after which the next one begins anew, see [busy].
+// busyGap is how long nothing changes between two such times, see [busy].
 const busyGap = programsLate
 
 // addFastPath adds the kinds of the fast path. They are set after all that decides about packets, and removed before.

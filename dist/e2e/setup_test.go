@@ -119,7 +119,7 @@ func TestSetup(t *testing.T) {
 
 	touch("running")
 	out, err = setup() // the endpoints are those of the file now
-	has(out, err, "flags: "+env+" is as it is to be", "daemon: ran already", cni+"/10-selvage.conflist is up to date")
+	has(out, err, "flags: "+env+" has them already", "daemon: ran already", cni+"/10-selvage.conflist is up to date")
 	if got := calls(); !strings.HasSuffix(got, "; start selvaged.service") {
 		t.Errorf("with the same flags, systemctl was called with %s", got)
 	}

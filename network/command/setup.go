@@ -48,7 +48,7 @@ type setup struct {
 	noCNI    bool
 
 	flags *pflag.FlagSet
-	in    io.Reader // nil: nobody can be asked
+	in    io.Reader // nil: there is no user to ask
 	out   io.Writer
 	say   func(install.Report)
 	// systemctl runs it, and returns what it printed.
@@ -126,7 +126,7 @@ func (o *setup) run(ctx context.Context) error {
 		}
 		fmt.Fprintf(o.out, "flags: set %s in %s\n", strings.Join(names, ", "), o.envFile)
 	} else {
-		fmt.Fprintf(o.out, "flags: %s is as it is to be\n", o.envFile)
+		fmt.Fprintf(o.out, "flags: %s has them already\n", o.envFile)
 	}
 	if err := o.start(ctx, changed); err != nil {
 		return err
