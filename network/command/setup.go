@@ -315,11 +315,11 @@ func (o *setup) ready(ctx context.Context, until time.Time) (s status.Status, er
 	if err != nil {
 		return s, fmt.Errorf("the daemon does not answer: %w; journalctl -u %s says why", err, o.unit)
 	}
-	var why []string
+	var why strings.Builder
 	for _, p := range s.Problems {
-		why = append(why, string(p.Text))
+		fmt.Fprintf(&why, "; %s", p.Text)
 	}
-	return s, fmt.Errorf("the node is not ready after %s: %s", o.wait, strings.Join(why, "; "))
+	return s, fmt.Errorf("the node is not ready after %s%s", o.wait, why.String())
 }
 
 func joinPrefixes(l *status.Lease) string {
