@@ -68,8 +68,8 @@ func TestFastPath(t *testing.T) {
 	}
 }
 
-// TestProgramsAreLate: a program is neither set nor removed right after what traffic depends on was, since it would keep
-// the kernel from setting the rest. It is then, by the time that the pass names.
+// TestProgramsAreLate: a program is neither set nor removed right after what traffic depends on was, since it would
+// keep the kernel from setting the rest. It is then, by the time that the pass names.
 func TestProgramsAreLate(t *testing.T) {
 	r, _ := node(1)
 	key := ProgramKey{Link: "eth0", Program: "from_pod"}

@@ -16,8 +16,8 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// TestPodIsAnnounced: a pod with the address of a pod that has just ended is reached at once by the node and by the pods
-// that sent to the other one. They would take the other's MAC address for reachable, here for an hour.
+// TestPodIsAnnounced: a pod with the address of a pod that has just ended is reached at once by the node and by the
+// pods that sent to the other one. They would take the other's MAC address for reachable, here for an hour.
 func TestPodIsAnnounced(t *testing.T) {
 	ctx := testctx.New(t)
 	l := start(t, lab.Options{Nodes: 1, Families: []subnet.Family{subnet.IPv4, subnet.IPv6}})

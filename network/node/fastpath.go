@@ -283,8 +283,8 @@ func (n *node) wantFastPath() {
 	var next network.State
 	if f.path.Load() != nil {
 		next.Sysctls = []network.Item[string, network.Sysctl]{{Key: beLiberal, Value: "1"}}
-		// Attached while it starts, too: without a sign of life the programs do nothing, and with that of an earlier run,
-		// what that has attached is to stay.
+		// Attached while it starts, too: without a sign of life the programs do nothing, and with that of an earlier
+		// run, what that has attached is to stay.
 		if f.why.code == "" || f.why.code == status.FastPathStarting {
 			for _, link := range slices.Sorted(maps.Keys(f.roles)) {
 				if _, is := f.obstacles[link]; is {
