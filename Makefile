@@ -13,7 +13,7 @@ STATIC   = CGO_ENABLED=0 $(RUN_GO) build -trimpath -tags grpcnotrace
 export PATH := $(PATH):/usr/sbin:/sbin
 
 # Packages that decide and do no I/O: the tests must cover more than 90 % of their statements.
-PURE = subnet network backend backend/vxlan backend/hostgw cniplugin
+PURE = subnet network backend backend/vxlan backend/hostgw backend/wireguard cniplugin
 
 .PHONY: help
 help: ## list the targets

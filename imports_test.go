@@ -46,7 +46,7 @@ func layers() []layer {
 		{name: "domain", packages: []string{"subnet", "network"}, below: []string{"backoff"}, pure: true,
 			external: []string{"github.com/gaissmai/bart"}},
 		{name: "backend", packages: []string{"backend"}, below: []string{"domain"}, pure: true},
-		{name: "backends", packages: []string{"backend/hostgw", "backend/vxlan"},
+		{name: "backends", packages: []string{"backend/hostgw", "backend/vxlan", "backend/wireguard"},
 			below: []string{"domain", "backend"}, pure: true},
 
 		{name: "reach", packages: []string{"network/reach"}, below: []string{"domain"}, pure: true},
@@ -94,7 +94,8 @@ func layers() []layer {
 			never: []string{netlink, "go.etcd.io"}},
 		{name: "kernel", packages: []string{"network/kernel", "network/uplink"},
 			below:    []string{"domain", "errno", "nftables", "packet filter", "fast path"},
-			external: []string{netlink, "github.com/safchain/ethtool", unix}, never: []string{"go.etcd.io"}},
+			external: []string{netlink, "github.com/safchain/ethtool", "golang.zx2c4.com/wireguard/wgctrl", unix},
+			never:    []string{"go.etcd.io"}},
 
 		{name: "echo", packages: []string{"network/reach/echo"}, below: []string{"domain", "errno"}, external: []string{unix}},
 

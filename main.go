@@ -335,6 +335,7 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 		f.node.VTEPAllow = append(f.node.VTEPAllow, p)
 	}
 	f.node.Log = log
+	f.node.WireGuardKeyFile, _ = f.lookup("WIREGUARD_KEY_FILE") // flannel's
 	f.node.Uplink = f.uplink
 	f.node.RandomFully = !f.randomDisable
 	f.node.CachedStart = !f.noCachedStart

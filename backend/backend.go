@@ -75,6 +75,8 @@ type Setting struct{ Name, Value string }
 type Path struct {
 	Device string  // by which they leave; empty: nothing leads there
 	Tunnel *Tunnel // nil: directly over the underlay
+	// Remote is where the tunnel sends them; invalid: to the public IP of the subnet's family, and the tunnel's port.
+	Remote netip.AddrPort
 }
 
 // Path returns how packets reach dst, one of a peer's subnets. peer is what Backend.Peer returned for the peer's lease.
@@ -87,6 +89,11 @@ func (d Description) Path(peer network.State, dst netip.Prefix) (p Path) {
 	for i := range d.Tunnels {
 		if d.Tunnels[i].Device == p.Device {
 			p.Tunnel = &d.Tunnels[i]
+		}
+	}
+	for _, x := range peer.Peers {
+		if x.Key.Link == p.Device {
+			p.Remote = x.Value.Endpoint
 		}
 	}
 	return p
@@ -115,6 +122,8 @@ type Kind struct {
 	Check func(subnet.Config) error
 	// Keys are the keys of the config's Backend object that it reads, beside Type.
 	Keys []string
+	// Secrets are those of Keys whose values are never shown.
+	Secrets []string
 }
 
 // Factory makes a backend from a network config whose Backend.Type it serves. Its error names the field of the config

@@ -40,10 +40,10 @@ type Keeper interface {
 	// MAC returns the MAC address of the node's device of that name. lease is the address in the node's own lease, or
 	// zero: peers that know the node send to it.
 	MAC(device string, lease network.MAC) network.MAC
-	// Secret returns the secret kept under a name, such as a private key: lower-case letters, digits and dashes. If
-	// there is none, it keeps the one that generate returns. It is never logged, and no error repeats it; callers do
-	// the same.
-	Secret(name string, generate func() ([]byte, error)) ([]byte, error)
+	// Secret returns the secret of size bytes kept under a name, such as a private key: lower-case letters, digits and
+	// dashes. If there is none, it keeps the one that generate returns. It never replaces a damaged one: the error
+	// names the file, and says what to do. A secret is never logged, and no error repeats it; callers do the same.
+	Secret(name string, size int, generate func() ([]byte, error)) ([]byte, error)
 }
 
 // Reaches reports whether the uplink reaches an address without a gateway.

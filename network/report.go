@@ -12,7 +12,8 @@ type Count struct {
 }
 
 // Kinds returns the names of the kinds of kernel objects in the order in which they are set: "vtep", "link", "bridge",
-// "port", "address", "fdb", "neighbour", "nexthop", "route", "sysctl", "fast-peer" and "program".
+// "port", "wireguard", "wireguard-peer", "allowed-ip", "address", "fdb", "neighbour", "nexthop", "route", "sysctl",
+// "fast-peer" and "program".
 func Kinds() (names []string) {
 	for _, k := range NewTables().kinds {
 		names = append(names, k.kindName())

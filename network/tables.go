@@ -11,6 +11,9 @@ type Tables struct {
 	Links      *Table[string, Link]
 	Bridges    *Table[string, Bridge] // of pods; never removed
 	Ports      *Table[string, Port]   // of pods; never removed
+	WireGuards *Table[string, WireGuard]
+	Peers      *Table[PeerKey, Peer]
+	AllowedIPs *Table[AllowedIPKey, PublicKey]
 	Addresses  *Table[AddressKey, Address]
 	FDB        *Table[FDBKey, FDB]
 	Neighbours *Table[NeighbourKey, Neighbour]
@@ -43,8 +46,8 @@ const protocolKernel = 2
 //
 //   - a device that carries our ifalias, that of the network that the daemon keeps;
 //   - on a device of ours, whatever it is called: addresses (but for link-local ones, which others may need), permanent
-//     FDB entries and neighbours, routes that the kernel did not make by itself, and nexthop objects with our protocol
-//     number;
+//     FDB entries and neighbours, peers, routes that the kernel did not make by itself, and nexthop objects with our
+//     protocol number;
 //   - elsewhere, routes and nexthop objects with our protocol number, inside the overlay's networks;
 //   - what the VTEP filter accepts: its table is ours as a whole;
 //   - the programs of the fast path, and what they know.
@@ -79,6 +82,7 @@ func (t *Tables) addKinds() {
 		changed: t.linkChanged,
 	})
 	t.addOwnSide()
+	t.addWireGuard()
 	t.Addresses = add(t, kind[AddressKey, Address]{
 		name:    "address",
 		items:   func(s *State) []Item[AddressKey, Address] { return s.Addresses },

@@ -33,7 +33,8 @@ func checkFilter(f Facts) (all []Finding) {
 	}
 	if len(all) == 0 && len(f.networks()) > 0 {
 		text := "no firewall blocks forwarded overlay traffic"
-		if s := f.Status; s != nil && !s.Filter.VTEPFilter && len(f.devices()) > 0 {
+		vxlan := func(d status.Device) bool { return d.Kind == network.KindVXLAN }
+		if s := f.Status; s != nil && !s.Filter.VTEPFilter && slices.ContainsFunc(f.devices(), vxlan) {
 			text += "; VXLAN packets are accepted from any host"
 		}
 		all = append(all, passed("%s", text))
@@ -186,7 +187,7 @@ func checkEntries(f Facts) []Finding {
 func entryRemedy(kind string, code status.Reason) string {
 	switch {
 	case kind == "link" && code == status.Unsupported:
-		return "modprobe vxlan; or boot a kernel with CONFIG_VXLAN"
+		return "modprobe vxlan, or wireguard for that backend; or boot a kernel with CONFIG_VXLAN or CONFIG_WIREGUARD"
 	case kind == "link" && code == status.NotPermitted:
 		return "give selvaged CAP_NET_ADMIN and CAP_NET_RAW, or run it as root"
 	case kind == "sysctl":

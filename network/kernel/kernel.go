@@ -44,6 +44,7 @@ type Kernel struct {
 	suspects     map[string]struct{} // devices to read again
 	foreign      foreign             // what to read again of devices that are not ours
 	settings     staleSettings
+	wireGuards   wireGuards
 	requests     int // reads of the kernel's objects and settings, and the messages in their answers, for tests
 	answers      int
 	// nexthops: this kernel has nexthop objects (Linux 5.3).
@@ -127,6 +128,11 @@ func Open(tables *network.Tables) (*Kernel, error) {
 	tables.Sysctls.ApplyEach(k.Sysctl)
 	tables.FastPeers.ApplyBatch(k.FastPeers)
 	tables.Programs.ApplyEach(k.Program)
+	tables.WireGuards.ApplyEach(func(name string, c network.Change[network.WireGuard]) error {
+		return errno.Explain(errno.Device, k.WireGuard(name, c))
+	})
+	tables.Peers.ApplyBatch(explained(errno.Device, k.Peers))
+	tables.AllowedIPs.ApplyBatch(explained(errno.Device, k.AllowedIPs))
 	k.nexthops = k.readNexthops(func([]byte) {}) == nil
 	return k, nil
 }
@@ -149,6 +155,7 @@ func (k *Kernel) HasNexthops() bool { return k.nexthops }
 // Close closes the sockets, and ends what runs in the background.
 func (k *Kernel) Close() {
 	k.ports.close()
+	k.wireGuards.close()
 	k.handle.Close()
 	k.raw[unix.NETLINK_ROUTE].Close()
 	k.batch.close()

@@ -23,6 +23,8 @@ func kindNamed(name string) deviceKind {
 	switch name {
 	case network.KindVXLAN:
 		return vxlan{}
+	case network.KindWireGuard:
+		return wireGuardDevice{}
 	}
 	return nil
 }

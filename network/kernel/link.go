@@ -29,7 +29,14 @@ func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects netw
 		return effects, fmt.Errorf("device %s: selvage does not make devices of kind %q", name, c.Want.Kind)
 	}
 	if other, is := k.tables.Ownership().Other(c.Have.Alias); c.Present && is {
-		return effects, otherNetworks(name, other, "VNI")
+		differ := "VNI"
+		if c.Want.Kind == network.KindWireGuard { // one name
+			differ = "Backend.Type"
+		}
+		return effects, otherNetworks(name, other, differ)
+	}
+	if c.Present && k.servesWireGuard(name, c.Have.Kind) { // since it was reported
+		c.Have.Kind = network.KindWireGuard
 	}
 	if c.Present && !c.Have.SameDevice(c.Want) {
 		if !k.tables.Ownership().OwnsAlias(c.Have.Alias) && !k.isOurs(name) {

@@ -109,6 +109,7 @@ func (k *Kernel) newLink(m linkMessage) (reread bool) {
 	} else {
 		t.Links.ObserveGone(m.name)
 	}
+	k.noteWireGuard(m.name)
 	k.tendedAdded(m)
 	k.observeTended(m)
 	// A device that went down lost its IPv4 routes and its neighbours without a notification; one that came up may have
@@ -139,6 +140,9 @@ func (k *Kernel) suspect(name string) {
 
 // complete adds to a message what the tables want of the device and the message lacks.
 func (k *Kernel) complete(m *linkMessage) {
+	if k.servesWireGuard(m.name, m.link.Kind) {
+		m.link.Kind = network.KindWireGuard
+	}
 	if m.master != 0 {
 		m.link.Master = cmp.Or(k.links[m.master], fmt.Sprintf("if%d", m.master))
 	}

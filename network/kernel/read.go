@@ -57,7 +57,7 @@ func (k *Kernel) read() error {
 	if err != nil {
 		return err // nothing is swept: unseen objects may exist
 	}
-	k.overlayStale = false
+	k.overlayStale, k.wireGuards.stale = false, true
 	k.readSysctls()
 	t.Addresses.Sweep(func(network.AddressKey) bool { return true })
 	t.FDB.Sweep(func(network.FDBKey) bool { return true })

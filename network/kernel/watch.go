@@ -168,6 +168,9 @@ func (k *Kernel) Observe() error {
 	if err == nil {
 		err = k.readAgain()
 	}
+	if k.wireGuards.stale {
+		_ = k.ReadWireGuard() // an error is found again at the next of the times at which it is read
+	}
 	clear(k.suspects)
 	clear(k.unfinished)
 	k.foreign.clear()

@@ -34,7 +34,7 @@ func (n *node) newMACs(wake *alarm) {
 	}
 	n.renewed = n.holder.conflict
 	n.Log.WithError(why).
-		Warn("another node has the MAC address of this node's device (a cloned machine?); choosing a new one")
+		Warn("another node has the MAC address or the key of this node's device (a cloned machine?); choosing a new one")
 }
 
 // newIdentity gives the node another instance id and other MAC addresses if another live daemon has its own.
@@ -65,7 +65,7 @@ func (n *node) replaceIdentity(wake *alarm, fresh identity) bool {
 	fresh.MACs = maps.Clone(fresh.MACs)
 	n.identity = &fresh
 	u := n.underlay(n.uplink, nil)
-	u.Keep = renewer{n.identity, n.StateDir}
+	u.Keep = renewer{n.identity, n.StateDir, n.keyFiles()}
 	b, err := newBackend(*n.config, u)
 	if err == nil {
 		err = n.identity.save(n.StateDir)

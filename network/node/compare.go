@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,13 +34,13 @@ type Refusal struct {
 }
 
 // Compare compares a config with the one in use, for nodes with those leases in a kind of store. Both are as
-// [ParseConfig] accepts them.
+// [ParseConfig] accepts them, or with hidden secrets, as in the status.
 func Compare(kind subnet.StoreKind, before, after []byte, leases []subnet.Record) (c Comparison, err error) {
-	have, err := ParseConfig(kind, before)
+	have, err := ParseConfig(kind, withoutSecrets(before, ""))
 	if err != nil {
 		return c, fmt.Errorf("the config in use: %w", err)
 	}
-	want, err := ParseConfig(kind, after)
+	want, err := ParseConfig(kind, withoutSecrets(after, ""))
 	if err != nil {
 		return c, err
 	}
@@ -91,7 +92,7 @@ type someKeeper struct{}
 func (someKeeper) MAC(string, network.MAC) network.MAC { return network.MAC{2, 0, 0, 0, 0, 1} }
 
 // Secret implements [backend.Keeper].
-func (someKeeper) Secret(_ string, generate func() ([]byte, error)) ([]byte, error) {
+func (someKeeper) Secret(_ string, _ int, generate func() ([]byte, error)) ([]byte, error) {
 	return generate()
 }
 
@@ -103,6 +104,9 @@ func changes(before, after []byte) (all []string) {
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
 		switch now, old := is[key], was[key]; {
 		case now == old:
+		case now.hidden || old.hidden: // one of them is not known
+		case now.secret || old.secret:
+			all = append(all, cmp.Or(now.name, old.name)+": another one, which is not shown")
 		case old.text == "":
 			all = append(all, fmt.Sprintf("%s: %s, was not set", now.name, now.text))
 		case now.text == "":
@@ -115,7 +119,11 @@ func changes(before, after []byte) (all []string) {
 }
 
 // value is one key of a config as written, and its value as JSON.
-type value struct{ name, text string }
+type value struct {
+	name, text string
+	secret     bool // the value is not to be shown
+	hidden     bool // and it is not known
+}
 
 // values returns the values of a config by their keys in lower case, those in Backend as "backend.vni".
 func values(data []byte) map[string]value {
@@ -133,7 +141,9 @@ func values(data []byte) map[string]value {
 			}
 			var compact bytes.Buffer
 			if json.Compact(&compact, raw) == nil {
-				all[strings.ToLower(within+name)] = value{within + name, compact.String()}
+				v := value{name: within + name, text: compact.String(), secret: within != "" && isSecret(name)}
+				v.hidden = v.secret && v.text == `"`+hiddenSecret+`"`
+				all[strings.ToLower(within+name)] = v
 			}
 		}
 	}

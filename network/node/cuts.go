@@ -22,6 +22,13 @@ func (n *node) entryCuts() (families []string) {
 			cut[subnet.FamilyOf(t.Local)] = true
 		}
 	}
+	inSync(n.tables.WireGuards, n.device.WireGuards, func(link string, _ network.WireGuard) {
+		for _, a := range n.device.Addresses { // the families that the device carries
+			if a.Key.Link == link {
+				cut[subnet.FamilyOf(a.Key.Prefix.Addr())] = true
+			}
+		}
+	})
 	pods := n.podCuts()
 	for _, f := range subnet.Families() {
 		cut[f] = cut[f] || pods.all[f] && pods.entries[f]
@@ -54,9 +61,7 @@ func (n *node) peerCuts() (cut [2]bool) {
 			if !m.Has(f) || whole[f] {
 				continue
 			}
-			one := m.Lease
-			one.Endpoints[1-f] = subnet.Endpoint{}
-			kind := ""
+			one, kind := inFamily(m.Lease, f), ""
 			if late {
 				kind, _ = n.tables.Lacks(peerState(n.backend, &one))
 			}

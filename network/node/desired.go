@@ -96,6 +96,7 @@ func (n *node) subnetFile() subnetfile.File {
 func (n *node) ownPending() (count int) {
 	missing := func() { count++ }
 	inSync(n.tables.Links, n.device.Links, func(string, network.Link) { missing() })
+	inSync(n.tables.WireGuards, n.device.WireGuards, func(string, network.WireGuard) { missing() })
 	inSync(n.tables.Addresses, n.device.Addresses, func(network.AddressKey, network.Address) { missing() })
 	inSync(n.tables.Sysctls, n.device.Sysctls, func(string, network.Sysctl) { missing() })
 	return count

@@ -89,9 +89,7 @@ func (n *node) explainPod(a netip.Addr) *explain.Pod {
 
 // explainPeer returns the loop's knowledge about a peer, in one family.
 func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
-	only := l
-	only.Endpoints = [2]subnet.Endpoint{}
-	only.Endpoints[f] = l.Endpoints[f]
+	only := inFamily(l, f)
 	want := peerState(n.backend, &only)
 	entries := want
 	entries.VTEPs, entries.FastPeers = nil, nil // these filter received packets, and are explained apart
@@ -108,6 +106,10 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 	if path.Tunnel != nil {
 		p.Underlay.From, p.Underlay.UDP = path.Tunnel.Local, path.Tunnel.Port
 	}
+	if path.Remote.IsValid() {
+		p.PublicIP = path.Remote.Addr()
+		p.Underlay.To, p.Underlay.UDP = p.PublicIP, path.Remote.Port()
+	}
 	p.Path = path.String()
 	if len(want.Routes) == 0 {
 		return p
@@ -118,6 +120,13 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 		p.Device = &explain.Device{Text: path.Tunnel.String(), MTU: c.Want.MTU, InSync: c.Present && c.Have == c.Want}
 	}
 	return p
+}
+
+// inFamily returns a lease with its subnet of one family alone. Its public IP of the other one stays: a tunnel may send
+// there.
+func inFamily(l subnet.Lease, f subnet.Family) subnet.Lease {
+	l.Endpoints[1-f].Subnet = netip.Prefix{}
+	return l
 }
 
 // nodeAt finds the node that has an address as public IP. It may be this node.

@@ -20,6 +20,7 @@ type keeper struct {
 	*identity
 	dir     string
 	present func(device string) network.MAC // the MAC address that a device has now, or zero
+	keys    keyFiles
 }
 
 // MAC implements [backend.Keeper].
@@ -27,37 +28,56 @@ func (k keeper) MAC(device string, lease network.MAC) network.MAC {
 	return k.identity.mac(device, k.present(device), lease)
 }
 
-// Secret implements [backend.Keeper]. A damaged secret is replaced, and so is one of another identity: the machine is a
-// clone.
-func (k keeper) Secret(name string, generate func() ([]byte, error)) ([]byte, error) {
+// Secret implements [backend.Keeper]. A secret of another identity is replaced: the machine is a clone.
+func (k keeper) Secret(name string, size int, generate func() ([]byte, error)) ([]byte, error) {
+	if path := k.keys.named[name]; path != "" {
+		return secretAt(path, size, generate)
+	}
 	path, err := secretPath(k.dir, name)
 	if err != nil {
 		return nil, err
 	}
 	_ = wholefile.MakeRoom(path) // else reading it fails, and says why
 	data, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return k.identity.newSecret(k.dir, name, k.keys.adopting(name, size, generate))
+	}
+	if err != nil {
 		err = fmt.Errorf("read the node's secret: %w; --state-dir names the directory", err)
 		return nil, errno.Explain(errno.File, err)
 	}
 	var kept secret
-	if json.Unmarshal(data, &kept) == nil && kept.InstanceID == k.InstanceID && len(kept.Secret) > 0 {
-		return kept.Secret, nil
+	switch {
+	case json.Unmarshal(data, &kept) != nil, kept.InstanceID == "", len(kept.Secret) != size:
+		return nil, damagedSecret(path)
+	case kept.InstanceID != k.InstanceID:
+		return k.identity.newSecret(k.dir, name, generate)
 	}
-	return k.identity.newSecret(k.dir, name, generate)
+	return kept.Secret, nil
+}
+
+// damagedSecret is the error for a file that holds no usable secret.
+func damagedSecret(path string) error {
+	return fmt.Errorf("the secret in %s is damaged, and is not replaced, since other nodes know this node by it: "+
+		"restore the file from a backup; or delete it, then the node makes a new secret and tells the others", path)
 }
 
 // renewer is the [backend.Keeper] of a node whose values another node has, too: it chooses new values and stores them.
 type renewer struct {
 	*identity
-	dir string
+	dir  string
+	keys keyFiles
 }
 
 // MAC implements [backend.Keeper].
 func (r renewer) MAC(device string, _ network.MAC) network.MAC { return r.identity.another(device) }
 
 // Secret implements [backend.Keeper].
-func (r renewer) Secret(name string, generate func() ([]byte, error)) ([]byte, error) {
+func (r renewer) Secret(name string, _ int, generate func() ([]byte, error)) ([]byte, error) {
+	if path := r.keys.named[name]; path != "" {
+		return nil, fmt.Errorf("another node has the key in %s: give each node a file of its own, or delete this "+
+			"one and restart selvaged", path)
+	}
 	return r.identity.newSecret(r.dir, name, generate)
 }
 

@@ -90,6 +90,7 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 	n.followPods(wake)
 	n.followPolicies()
 	n.followFastPath(ctx, wake)
+	n.followWireGuard(wake)
 	n.pass(wake)
 	n.beatFastPath(wake)
 	n.notePods(wake.now)

@@ -85,6 +85,7 @@ type node struct {
 
 	setupAt    time.Time // when to try setUp again
 	resyncAt   time.Time
+	peersAt    time.Time       // when to read WireGuard devices again
 	directAt   time.Time       // when direct routes are added after a change of the config; zero: they are not deferred
 	programmed bool            // a pass has been made with all leases and our own known
 	previous   [2]netip.Prefix // of an earlier run, as its subnet file says

@@ -135,6 +135,9 @@ func (n *node) choosePeers() (all []paths.Peer) {
 			if path := description.Path(want, e.Subnet); e.Subnet.IsValid() && path.Device != "" {
 				p.Paths[f] = paths.Path{Subnet: e.Subnet, PublicIP: e.PublicIP, Link: path.Device,
 					Tunnel: path.Tunnel != nil}
+				if path.Remote.IsValid() {
+					p.Paths[f].PublicIP = path.Remote.Addr()
+				}
 				if p.Name == "" {
 					p.Name = nodeName(m.Lease, f)
 				}

@@ -4,12 +4,22 @@ import (
 	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/backend/hostgw"
 	"github.com/selvage-net/selvage/backend/vxlan"
+	"github.com/selvage-net/selvage/backend/wireguard"
 )
 
 // backends returns all backends, by the network config's Backend.Type.
 func backends() map[string]backend.Kind {
 	return map[string]backend.Kind{
-		vxlan.Type:  vxlan.Kind(),
-		hostgw.Type: hostgw.Kind(),
+		vxlan.Type:     vxlan.Kind(),
+		hostgw.Type:    hostgw.Kind(),
+		wireguard.Type: wireguard.Kind(),
+	}
+}
+
+// keyFiles returns the files of secrets outside of the state directory.
+func (o Options) keyFiles() keyFiles {
+	return keyFiles{
+		named:   map[string]string{wireguard.Secret: o.WireGuardKeyFile},
+		flannel: map[string]string{wireguard.Secret: "/run/flannel/wgkey"},
 	}
 }

@@ -98,7 +98,7 @@ func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underla
 		OnLink: choice.OnLink, ReversePath: checksSources(choice.Name, readSysctl), TxChecksum: n.TxChecksum,
 		InTunnel: time.Now().Before(n.directAt),
 		Nexthops: n.kernel.HasNexthops(), FastPath: n.usesFastPath(),
-		Keep: keeper{n.identity, n.StateDir, n.kernel.DeviceMAC},
+		Keep: keeper{n.identity, n.StateDir, n.kernel.DeviceMAC, n.keyFiles()},
 	}
 }
 

@@ -132,7 +132,8 @@ func degrades(p status.Problem) bool { return !p.Warning }
 
 func (n *node) status(now time.Time) status.Status {
 	s := status.Status{
-		Version: n.Version, Kernel: n.Kernel, Node: n.NodeName, Started: n.history.started, Config: n.configJSON,
+		Version: n.Version, Kernel: n.Kernel, Node: n.NodeName, Started: n.history.started,
+		Config:     withoutSecrets(n.configJSON, hiddenSecret),
 		SubnetFile: n.SubnetFile, Prefix: n.state.binding.Prefix, VNI: n.scope.VNI,
 		State: status.Ready, Since: n.history.readySince, Problems: n.problems(now),
 		Filter: n.filterStatus(), Repairs: n.history.repairs, Failures: maps.Clone(n.history.failures),

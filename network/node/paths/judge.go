@@ -108,7 +108,7 @@ func forwardingOff(o Order, f subnet.Family, read func(path string) string) []Fa
 func (j judge) examine(p Path, f subnet.Family, in bool) (all []suspect) {
 	underlay := network.Flow{To: p.PublicIP}
 	if p.Tunnel {
-		underlay.From, underlay.UDP = j.Local[f], j.Port
+		underlay.From, underlay.UDP = j.Local[subnet.FamilyOf(p.PublicIP)], j.Port
 	}
 	if x, bad := j.underlay(underlay, f); bad {
 		return []suspect{x} // what depends on it needs no report

@@ -1,0 +1,65 @@
+package node
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/selvage-net/selvage/network/errno"
+	"github.com/selvage-net/selvage/subnet/wholefile"
+)
+
+// keyFiles are the files of secrets outside of the state directory, by the names of [backend.Keeper.Secret]. Such a
+// file holds the secret in base64 and nothing else, as flannel writes it.
+type keyFiles struct {
+	named   map[string]string // by the user: the secret is there, and not in the state directory
+	flannel map[string]string // flannel's: the first secret of the node, if there is one
+}
+
+// adopting returns generate, or what takes over flannel's secret: other nodes know this node by that.
+func (k keyFiles) adopting(name string, size int, generate func() ([]byte, error)) func() ([]byte, error) {
+	path := k.flannel[name]
+	if path == "" {
+		return generate
+	}
+	return func() ([]byte, error) {
+		kept, err := readSecret(path, size)
+		if errors.Is(err, fs.ErrNotExist) {
+			return generate()
+		}
+		return kept, err
+	}
+}
+
+// secretAt returns the secret in a file, which it makes if there is none.
+func secretAt(path string, size int, generate func() ([]byte, error)) ([]byte, error) {
+	kept, err := readSecret(path, size)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return kept, err
+	}
+	made, err := generate()
+	if err != nil {
+		return nil, fmt.Errorf("generate the secret for %s: %w", path, err)
+	}
+	text := base64.StdEncoding.EncodeToString(made)
+	if err := wholefile.Replace(path, []byte(text), 0o600, 0o700); err != nil {
+		return nil, fmt.Errorf("save the node's secret: %w", errno.Written(path, err))
+	}
+	return made, nil
+}
+
+// readSecret reads such a file.
+func readSecret(path string, size int) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, errno.Explain(errno.File, fmt.Errorf("read the node's secret: %w", err))
+	}
+	kept, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(data)))
+	if err != nil || len(kept) != size {
+		return nil, damagedSecret(path)
+	}
+	return kept, nil
+}

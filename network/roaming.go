@@ -1,0 +1,74 @@
+package network
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Of WireGuard's protocol, section 6.1 of its paper.
+const (
+	// rejectAfterTime is how long a session lasts: a peer with an older handshake has none.
+	rejectAfterTime = 180 * time.Second
+	// silence is how long a peer that receives packets sends none, at most: it answers with an empty packet after 10 s
+	// (Keepalive-Timeout), and 5 s later a handshake is tried (Rekey-Timeout).
+	silence = 15 * time.Second
+)
+
+// Heard is what a WireGuard device knows of the packets of a peer.
+type Heard struct {
+	Endpoint       netip.AddrPort
+	Handshake      time.Time // of the last one; zero: there was none
+	Received, Sent uint64    // bytes
+}
+
+// Roaming tells peers that have moved from endpoints that another process has set. A WireGuard device sends to where
+// the last authentic packet of a peer came from: a peer behind NAT, or with several addresses, is not at the endpoint
+// that its lease names, and is reached all the same. To set that endpoint again would cut it off.
+//
+// A peer has moved if it was heard at about the time at which its endpoint changed. If it then does not answer, it
+// has not. Each read of a device's peers is Mark, Endpoint for each peer, and Sweep.
+type Roaming struct{ last, next map[PeerKey]roamer }
+
+// roamer is what is remembered of a peer.
+type roamer struct {
+	heard    Heard
+	moved    bool
+	unheeded time.Time // since when packets have been sent to it and none has come; zero: it answers, or nothing is sent
+}
+
+// Mark begins a read.
+func (r *Roaming) Mark() { r.next = make(map[PeerKey]roamer, len(r.last)) }
+
+// Sweep ends a read, and forgets the peers that it has not found.
+func (r *Roaming) Sweep() { r.last, r.next = r.next, nil }
+
+// Endpoint returns the endpoint of a peer as it is compared with the desired one: the desired one, if the peer has
+// moved.
+func (r *Roaming) Endpoint(k PeerKey, want netip.AddrPort, heard Heard, now time.Time) netip.AddrPort {
+	x, known := r.last[k]
+	received, sent := heard.Received > x.heard.Received, heard.Sent > x.heard.Sent
+	switch {
+	case received:
+		x.unheeded = time.Time{}
+	case sent && known && x.unheeded.IsZero():
+		x.unheeded = now
+	}
+	switch {
+	case heard.Endpoint == want || !heard.Endpoint.IsValid():
+		x.moved = false
+	case !known: // at a start
+		x.moved = now.Sub(heard.Handshake) < rejectAfterTime
+	case received:
+		x.moved = true
+	case heard.Endpoint != x.heard.Endpoint:
+		x.moved = false
+	case !x.unheeded.IsZero() && now.Sub(x.unheeded) > silence:
+		x.moved = false
+	}
+	x.heard = heard
+	r.next[k] = x
+	if x.moved {
+		return want
+	}
+	return heard.Endpoint
+}
