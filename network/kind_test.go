@@ -123,7 +123,7 @@ func TestNewKind(t *testing.T) {
 
 // TestKinds pins the order in which objects are set, and the names that the status, the metrics and doctor show.
 func TestKinds(t *testing.T) {
-	want := []string{"vtep", "link", "bridge", "port", "address", "fdb", "neighbour", "nexthop", "route", "sysctl", "fast-peer", "program"}
+	want := []string{"vtep", "link", "bridge", "port", "wireguard", "wireguard-peer", "allowed-ip", "address", "fdb", "neighbour", "nexthop", "route", "sysctl", "fast-peer", "program"}
 	if got := Kinds(); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}

@@ -140,6 +140,7 @@ func TestReplace(t *testing.T) {
 		"link": {}, "bridge": {}, "port": {}, "address": {}, "fdb": {Wanted: 1, Pending: 1},
 		"neighbour": {Wanted: 1, Pending: 1}, "nexthop": {Wanted: 1, Present: 1}, "route": {Wanted: 1, Present: 1},
 		"sysctl": {}, "vtep": {}, "fast-peer": {Optional: true}, "program": {Optional: true},
+		"wireguard": {}, "wireguard-peer": {}, "allowed-ip": {},
 	}
 	if got := tables.Counts(); !maps.Equal(got, counts) {
 		t.Errorf("counts are %v, want %v: the old FDB entry is on a device not known to be ours", got, counts)
@@ -342,6 +343,7 @@ func TestLinkGone(t *testing.T) {
 		"fdb": {Wanted: 1, Pending: 1}, "neighbour": {Wanted: 1, Pending: 1}, "nexthop": {Wanted: 2, Present: 1, Pending: 1},
 		"route": {Wanted: 2, Present: 1, Pending: 1}, "sysctl": {}, "vtep": {},
 		"fast-peer": {Optional: true}, "program": {Optional: true},
+		"wireguard": {}, "wireguard-peer": {}, "allowed-ip": {},
 	}
 	if got := tables.Counts(); !maps.Equal(got, want) {
 		t.Errorf("counts are %v, want %v", got, want)

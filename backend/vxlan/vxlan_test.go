@@ -41,7 +41,9 @@ func (keeper) MAC(_ string, lease network.MAC) network.MAC {
 	return network.MAC{0x0e, 0, 0, 0, 0, 1}
 }
 
-func (keeper) Secret(_ string, _ int, generate func() ([]byte, error)) ([]byte, error) { return generate() }
+func (keeper) Secret(_ string, _ int, generate func() ([]byte, error)) ([]byte, error) {
+	return generate()
+}
 
 func lease(t *testing.T, key, value string) subnet.Lease {
 	t.Helper()

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -254,10 +255,66 @@ func TestDualOneDevice(t *testing.T) {
 }
 
 // TestNoWireGuard: on a kernel without WireGuard, and without a program, one error says what is wrong and what to do; a
-// program that is started later is used.
+// program that is started later is used. A kernel with WireGuard needs no program.
 func TestNoWireGuard(t *testing.T) {
-	c := newCluster(t, families(subnet.IPv4), "")
-	_ = c
+	ctx := testctx.New(t)
+	l, err := lab.New(ctx, lab.Options{Nodes: 2, Config: "-", Bin: "../../bin", Patience: lab.TestPatience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c := &cluster{Lab: l, ctx: ctx, dir: t.TempDir()}
+	const backend = `{"Type":"wireguard"}`
+	if err := l.Store().PutConfig(ctx, lab.NetworkConfig(nil, backend, lab.NodesChoose)); err != nil {
+		t.Fatal(err)
+	}
+	if !kernelHasWireGuard(t, l.Nodes()[0]) {
+		n := l.Nodes()[0]
+		const text = "this kernel has no WireGuard"
+		testctx.Eventually(t, func() string {
+			s, err := n.Status(ctx)
+			if err != nil {
+				return err.Error()
+			}
+			if p := fmt.Sprint(s.Problems); !strings.Contains(p, text) || !strings.Contains(p, "modprobe wireguard") {
+				return fmt.Sprintf("%q is not among the problems: %s", text, p)
+			}
+			return ""
+		})
+		log, err := os.ReadFile(n.LogPath())
+		if lines := strings.Count(string(log), text); err != nil || lines != 1 {
+			t.Errorf("%d lines say that, %v, want one:\n%s", lines, err, log)
+		}
+		for _, n := range l.Nodes() {
+			c.serve(t, n, "flannel-wg")
+		}
+	}
+	c.begin(t, nil, backend)
+	c.probe(t)
+}
+
+// kernelHasWireGuard tries to make a device on a node.
+func kernelHasWireGuard(t *testing.T, n *lab.Node) (has bool) {
+	t.Helper()
+	err := n.Do(func() error {
+		link := &netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: "try"}}
+		err := netlink.LinkAdd(link)
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return nil
+		}
+		if err == nil {
+			has, err = true, netlink.LinkDel(link)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return has
 }
 
 // wrongEndpoint is where no node is.

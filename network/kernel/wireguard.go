@@ -362,4 +362,3 @@ func (k *Kernel) WireGuardInterval() time.Duration {
 	const least, each = time.Second, 2 * time.Millisecond
 	return max(least, time.Duration(k.tables.Peers.Counts().Wanted)*each)
 }
-

@@ -1,0 +1,156 @@
+package network
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSecretIsHidden: no way of formatting a secret, or what has one, shows it.
+func TestSecretIsHidden(t *testing.T) {
+	const text = "cGxlYXNlIGRvIG5vdCBwcmludCB0aGlzIGtleSBhdCA="
+	s, err := ParseSecret(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := string(s[:])
+	values := []any{s, &s, WireGuard{PrivateKey: s}, Peer{PresharedKey: s}, []Secret{s}, Change[Peer]{Want: Peer{PresharedKey: s}}}
+	var shown strings.Builder
+	for _, v := range values {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			fmt.Fprintf(&shown, verb+"\n", v)
+		}
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown.Write(b)
+	}
+	shown.WriteString(wireGuardCommand("flannel-wg", WireGuard{PrivateKey: s}) + peerCommand(PeerKey{}, Peer{PresharedKey: s}) + s.String())
+	for _, secret := range []string{text, raw, fmt.Sprintf("%x", raw), fmt.Sprint([]byte(raw)), "112 108 101"} {
+		if strings.Contains(shown.String(), secret) {
+			t.Errorf("%q is shown:\n%s", secret, &shown)
+		}
+	}
+	for _, bad := range []string{text[:40], text + "AAAA", "secret text that is no base64", ""} {
+		if _, err := ParseSecret(bad); err == nil || bad != "" && strings.Contains(err.Error(), bad) {
+			t.Errorf("%q: %v, want an error without it", bad, err)
+		}
+	}
+}
+
+// wireGuardTables are tables with a device and a peer with a prefix, in sync.
+func wireGuardTables(key PublicKey, prefix netip.Prefix) (*Tables, State) {
+	t := NewTables()
+	s := State{
+		Links:      []Item[string, Link]{{"flannel-wg", Link{Kind: KindWireGuard, Up: true, Alias: Alias}}},
+		WireGuards: []Item[string, WireGuard]{{"flannel-wg", WireGuard{Port: 51820}}},
+		Peers:      []Item[PeerKey, Peer]{{PeerKey{"flannel-wg", key}, Peer{Endpoint: netip.MustParseAddrPort("192.0.2.7:51820")}}},
+		AllowedIPs: []Item[AllowedIPKey, PublicKey]{{AllowedIPKey{"flannel-wg", prefix}, key}},
+	}
+	t.Replace(Owner{Name: "a", Age: 1}, State{}, s)
+	t.Links.Observe("flannel-wg", s.Links[0].Value)
+	t.WireGuards.Observe("flannel-wg", s.WireGuards[0].Value)
+	t.Peers.Observe(s.Peers[0].Key, s.Peers[0].Value)
+	t.AllowedIPs.Observe(s.AllowedIPs[0].Key, key)
+	return t, s
+}
+
+// TestWireGuardKinds: a prefix of a withdrawn lease goes to the peer of a live one, what is not desired is removed, and
+// what is on a device is gone with it.
+func TestWireGuardKinds(t *testing.T) {
+	prefix := netip.MustParsePrefix("10.5.29.0/24")
+	old, fresh := PublicKey{1}, PublicKey{2}
+	tables, s := wireGuardTables(old, prefix)
+	if n := tables.Pending(); n != 0 {
+		t.Fatalf("%d pending: %v", n, tables.Unwanted())
+	}
+	tables.Replace(Owner{Name: "a", Grace: true}, s, s)
+	next := State{
+		Peers:      []Item[PeerKey, Peer]{{PeerKey{"flannel-wg", fresh}, Peer{}}},
+		AllowedIPs: []Item[AllowedIPKey, PublicKey]{{AllowedIPKey{"flannel-wg", prefix}, fresh}},
+	}
+	tables.Replace(Owner{Name: "b", Age: 9}, State{}, next)
+	if c := tables.AllowedIPs.Get(s.AllowedIPs[0].Key); c.Want != fresh || c.Have != old {
+		t.Errorf("allowed IP %+v, want it to move to the live lease's peer", c)
+	}
+	var order []string
+	tables.Peers.ApplyEach(func(k PeerKey, c Change[Peer]) error {
+		order = append(order, fmt.Sprintf("peer %d %t", k.PublicKey[0], c.Wanted))
+		return nil
+	})
+	tables.AllowedIPs.ApplyEach(func(_ AllowedIPKey, c Change[PublicKey]) error {
+		order = append(order, fmt.Sprintf("prefix to %d", c.Want[0]))
+		return nil
+	})
+	r := Reconciler{Tables: tables}
+	r.Pass(time.Now())
+	tables.Replace(Owner{Name: "a"}, s, State{Links: s.Links, WireGuards: s.WireGuards})
+	r.Pass(time.Now())
+	if got, want := strings.Join(order, ", "), "peer 2 true, prefix to 2, peer 1 false"; got != want {
+		t.Errorf("changes %s, want %s", got, want)
+	}
+	tables.LinkGone("flannel-wg")
+	if tables.Peers.Get(next.Peers[0].Key).Present || tables.AllowedIPs.Get(s.AllowedIPs[0].Key).Present || tables.WireGuards.Get("flannel-wg").Present {
+		t.Error("something is left of a device that is gone")
+	}
+	tables.Peers.Observe(PeerKey{"wg0", old}, Peer{})
+	if got := tables.Unwanted(); len(got) != 0 {
+		t.Errorf("%v are to be removed, and are on another program's device", got)
+	}
+}
+
+// TestRoaming: a peer that has moved is left where it is, an endpoint that another process has set is not.
+func TestRoaming(t *testing.T) {
+	k := PeerKey{"flannel-wg", PublicKey{1}}
+	want, moved, other := netip.MustParseAddrPort("192.0.2.7:51820"), netip.MustParseAddrPort("198.51.100.1:4000"), netip.MustParseAddrPort("203.0.113.1:9")
+	start := time.Unix(1_000_000, 0)
+	type read struct {
+		after          time.Duration
+		at             netip.AddrPort
+		received, sent uint64
+		handshake      time.Duration // before the read; 0: none
+		want           netip.AddrPort
+	}
+	for _, tt := range []struct {
+		name  string
+		reads []read
+	}{
+		{"moved", []read{{0, want, 10, 10, 1, want}, {1, moved, 20, 10, 1, want}, {300, moved, 20, 10, 1, want}}},
+		{"set by another process", []read{{0, want, 10, 10, 1, want}, {1, other, 10, 20, 1, other}, {2, other, 10, 20, 1, other}}},
+		{"set while it sent, and silent since", []read{
+			{0, want, 10, 10, 1, want}, {1, other, 20, 10, 1, want}, {2, other, 20, 20, 1, want}, {12, other, 20, 30, 1, want},
+			{18, other, 20, 40, 1, other},
+		}},
+		{"repaired, and moved again", []read{
+			{0, want, 10, 10, 1, want}, {1, other, 10, 10, 1, other}, {2, want, 10, 10, 1, want}, {3, moved, 30, 10, 1, want},
+		}},
+		{"answers where it was not expected", []read{{0, want, 10, 10, 1, want}, {1, moved, 10, 20, 1, moved}, {2, moved, 30, 20, 1, want}}},
+		{"at a start, in a session", []read{{0, moved, 10, 10, 100, want}}},
+		{"at a start, without a session", []read{{0, moved, 10, 10, 200, moved}, {1, moved, 10, 10, 201, moved}}},
+		{"back", []read{{0, moved, 10, 10, 1, want}, {1, want, 20, 10, 1, want}, {2, moved, 20, 20, 1, moved}}},
+		{"no endpoint", []read{{0, netip.AddrPort{}, 0, 0, 0, netip.AddrPort{}}}},
+	} {
+		var r Roaming
+		for i, x := range tt.reads {
+			now := start.Add(x.after * time.Second)
+			h := Heard{Endpoint: x.at, Received: x.received, Sent: x.sent}
+			if x.handshake != 0 {
+				h.Handshake = now.Add(-x.handshake * time.Second)
+			}
+			r.Mark()
+			if got := r.Endpoint(k, want, h, now); got != x.want {
+				t.Errorf("%s: read %d: %s, want %s", tt.name, i, got, x.want)
+			}
+			r.Sweep()
+		}
+		r.Mark()
+		r.Sweep()
+		if len(r.last) != 0 {
+			t.Errorf("%s: a peer that is gone is remembered", tt.name)
+		}
+	}
+}
