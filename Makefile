@@ -146,6 +146,11 @@ test-packaging: ## test and lint all other modules of dist
 packages-shells:
 	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish rpm
 
+# A separate module, since the user-space WireGuard depends on a network stack. Kernels of test machines may lack WireGuard.
+.PHONY: test-wireguard
+test-wireguard: build tools bin/staticcheck ## run nodes with WireGuard in user space: pods reach each other, and faults are repaired
+	@cd dist/wireguard && $(RUN_GO) vet ./... && ../../bin/staticcheck ./... && $(RUN_GO) test -race -count=1 ./...
+
 # Not a part of test-packaging, since the other engines depend on much of Kubernetes.
 .PHONY: second-reading
 second-reading: bin/staticcheck ## compare verdicts on network policies with two other engines; first build 5 to 8 minutes

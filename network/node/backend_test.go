@@ -39,7 +39,7 @@ type cipher struct {
 }
 
 func newCipher(_ subnet.Config, u backend.Underlay) (backend.Backend, error) {
-	key, err := u.Keep.Secret("cipher", func() ([]byte, error) { return []byte("key1"), nil })
+	key, err := u.Keep.Secret("cipher", len("key1"), func() ([]byte, error) { return []byte("key1"), nil })
 	if err != nil || len(key) != 4 {
 		return nil, fmt.Errorf("key of %d bytes: %w", len(key), err)
 	}
@@ -92,7 +92,7 @@ func TestBackendOfItsOwnKind(t *testing.T) {
 	}
 	u := desiredUnderlay(config)
 	dir := t.TempDir()
-	u.Keep = keeper{&identity{InstanceID: "a"}, dir, nil}
+	u.Keep = keeper{&identity{InstanceID: "a"}, dir, nil, keyFiles{}}
 	b, err := factory(config, u)
 	if err != nil {
 		t.Fatal(err)

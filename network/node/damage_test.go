@@ -188,29 +188,32 @@ func temporary(text string) string {
 	return regexp.MustCompile(`/\.(node|network|leases|subnet)[a-z.]*[0-9]{4,}`).FindString(text)
 }
 
-// TestDamagedSecret: a secret that is damaged is replaced, or named.
+// TestDamagedSecret: a secret that is damaged is named, and never replaced.
 func TestDamagedSecret(t *testing.T) {
 	dir := t.TempDir()
-	k := keeper{&identity{InstanceID: randomID()}, dir, nil}
-	generate := numbered()
+	k := keeper{&identity{InstanceID: randomID()}, dir, nil, keyFiles{}}
 	path := filepath.Join(dir, "wireguard.secret")
 	for _, d := range subnettest.Damages() {
-		if _, err := k.Secret("wireguard", generate); err != nil {
+		if _, err := k.Secret("wireguard", secretSize, numbered()); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.Apply(path, nil); err != nil {
 			t.Fatal(err)
 		}
-		_, err := k.Secret("wireguard", generate)
-		if d.Holds {
-			if err == nil || !strings.Contains(err.Error(), path+": is a directory;") ||
-				!strings.Contains(err.Error(), "a directory is there: remove it") {
-				t.Errorf("%s: %v", d.Name, err)
-			}
-			err = os.RemoveAll(path)
-		}
+		before, err := os.Lstat(path)
 		if err != nil {
-			t.Errorf("%s: %v", d.Name, err)
+			t.Fatal(err)
+		}
+		_, err = k.Secret("wireguard", secretSize, numbered())
+		if err == nil || !strings.Contains(err.Error(), path) ||
+			!strings.Contains(err.Error(), "restore the file") && !strings.Contains(err.Error(), "a directory is there: remove it") {
+			t.Errorf("%s: %v, want an error with the file and what to do", d.Name, err)
+		}
+		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
+			t.Errorf("%s: the file was replaced, %v", d.Name, err)
+		}
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

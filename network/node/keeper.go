@@ -37,9 +37,11 @@ func (k keeper) Secret(name string, size int, generate func() ([]byte, error)) (
 	if err != nil {
 		return nil, err
 	}
-	_ = wholefile.MakeRoom(path) // else reading it fails, and says why
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(path); err == nil { // a link, perhaps to a volume that is not mounted
+			return nil, damagedSecret(path)
+		}
 		return k.identity.newSecret(k.dir, name, k.keys.adopting(name, size, generate))
 	}
 	if err != nil {
