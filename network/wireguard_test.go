@@ -21,7 +21,7 @@ func TestSecretIsHidden(t *testing.T) {
 	var shown strings.Builder
 	for _, v := range values {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-			fmt.Fprintf(&shown, verb+"\n", v)
+			fmt.Fprintf(&shown, verb, v)
 		}
 		b, err := json.Marshal(v)
 		if err != nil {
