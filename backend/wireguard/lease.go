@@ -79,7 +79,8 @@ func (w *wireguard) parse(l subnet.Lease) (key network.PublicKey, ports [2]uint1
 			return key, ports, err
 		}
 		if found && d.key != key {
-			return key, ports, fmt.Errorf("%s and %s have different public keys, want one of a node", fields()[0], fields()[1])
+			return key, ports, fmt.Errorf("%s and %s have different public keys, want one of a node",
+				fields()[0], fields()[1])
 		}
 		key, ports[f], found = d.key, d.port, true
 	}
