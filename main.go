@@ -335,7 +335,9 @@ func (f *flags) finish(log logrus.FieldLogger) error {
 		f.node.VTEPAllow = append(f.node.VTEPAllow, p)
 	}
 	f.node.Log = log
-	f.node.WireGuardKeyFile, _ = f.lookup("WIREGUARD_KEY_FILE") // flannel's
+	if path, ok := f.lookup("WIREGUARD_KEY_FILE"); ok { // flannel's
+		f.node.KeyFiles = map[string]string{"wireguard": path}
+	}
 	f.node.Uplink = f.uplink
 	f.node.RandomFully = !f.randomDisable
 	f.node.CachedStart = !f.noCachedStart

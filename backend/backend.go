@@ -124,6 +124,9 @@ type Kind struct {
 	Keys []string
 	// Secrets are those of Keys whose values are never shown.
 	Secrets []string
+	// Kept are the names of the secrets that it keeps, see [Keeper], each with the path of the file in which flannel
+	// keeps that secret, in base64.
+	Kept map[string]string
 }
 
 // Factory makes a backend from a network config whose Backend.Type it serves. Its error names the field of the config

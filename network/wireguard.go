@@ -81,9 +81,9 @@ type Peer struct {
 	Keepalive    uint16         // interval of packets that only keep a path open, in seconds; 0: none
 }
 
-// AllowedIPKey names a prefix on a WireGuard device. Its value is the public key of the peer that has it: packets to the
-// prefix are encrypted for that peer, and packets from it are accepted from that peer only. A device has each prefix
-// once: a peer that gets it takes it away from another one.
+// AllowedIPKey names a prefix on a WireGuard device. Its value is the public key of the peer that has it: packets to
+// the prefix are encrypted for that peer, and packets from it are accepted from that peer only. A device has each
+// prefix once: a peer that gets it takes it away from another one.
 type AllowedIPKey struct {
 	Link   string
 	Prefix netip.Prefix

@@ -1,7 +1,7 @@
 // Package wireguard carries the overlay in WireGuard: encrypted, and authenticated by keys. In the mode "separate" a
 // node has a device for each family, flannel-wg for IPv4 over IPv4 and flannel-wg-v6 for IPv6 over IPv6; in the other
-// modes flannel-wg alone carries both. The names are flannel's, and so is all that nodes tell each other, so that a node
-// can be taken over with the device in place.
+// modes flannel-wg alone carries both. The names are flannel's, and so is all that nodes tell each other: a node of
+// flannel can be taken over with the device in place.
 //
 // Every node advertises its public key and its UDP port in its lease. A peer then needs three objects: the peer itself
 // (its public key, and the endpoint that packets are sent to), its subnets as prefixes that are encrypted for it, and
@@ -24,8 +24,11 @@ import (
 // Type is the Backend.Type of configs that this package serves, and the BackendType of leases.
 const Type = "wireguard"
 
-// Secret is the name of the private key, see [backend.Keeper].
-const Secret = "wireguard"
+// secretName is the name of the private key, see [backend.Keeper], and flannelKey where flannel keeps it.
+const (
+	secretName = "wireguard"
+	flannelKey = "/run/flannel/wgkey"
+)
 
 // Names of the devices.
 const (
@@ -62,7 +65,8 @@ type device struct {
 
 // Kind returns this kind of backend.
 func Kind() backend.Kind {
-	return backend.Kind{New: New, Check: check, Keys: keys(), Secrets: []string{"PSK"}}
+	return backend.Kind{New: New, Check: check, Keys: keys(), Secrets: []string{"PSK"},
+		Kept: map[string]string{secretName: flannelKey}}
 }
 
 // check validates a config as far as it does not depend on the node.
@@ -159,7 +163,7 @@ func only(f subnet.Family) (families [2]bool) {
 // keyPair returns the node's keys. The private one has the form in which a device shows it ("clamped": RFC 7748,
 // section 5).
 func keyPair(keep backend.Keeper) (secret network.Secret, public network.PublicKey, err error) {
-	kept, err := keep.Secret(Secret, len(secret), func() ([]byte, error) {
+	kept, err := keep.Secret(secretName, len(secret), func() ([]byte, error) {
 		k, err := ecdh.X25519().GenerateKey(rand.Reader)
 		if err != nil {
 			return nil, err

@@ -33,7 +33,8 @@ func TestCleanup(t *testing.T) {
 			ctx := testctx.New(t)
 			bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "cni0"}}
 			if err := n.Do(func() error {
-				return errors.Join(netlink.LinkAdd(bridge), os.WriteFile("/var/lib/selvage/theirs", nil, 0o600))
+				return errors.Join(netlink.LinkAdd(bridge), os.WriteFile("/var/lib/selvage/theirs", nil, 0o600),
+					os.WriteFile("/var/lib/selvage/wireguard.secret", nil, 0o600)) // of an earlier network config
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -55,7 +56,7 @@ func TestCleanup(t *testing.T) {
 			if again := strings.ReplaceAll(cleanup("--dry-run"), "would remove ", ""); again != would {
 				t.Errorf("a dry run changed something:\n%s\nand then\n%s", would, again)
 			}
-			for _, what := range []string{"link flannel.1", "link flannel-v6.1", "selvage-vtep", "/run/flannel/subnet.env", "/run/flannel/subnet.env.attachments", "/var/lib/selvage/node.json"} {
+			for _, what := range []string{"link flannel.1", "link flannel-v6.1", "selvage-vtep", "/run/flannel/subnet.env", "/run/flannel/subnet.env.attachments", "/var/lib/selvage/node.json", "/var/lib/selvage/wireguard.secret"} {
 				if !strings.Contains(would, what) {
 					t.Errorf("%s is not among what would be removed:\n%s", what, would)
 				}

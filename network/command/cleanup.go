@@ -329,5 +329,5 @@ func (o cleanup) records(say func(string)) error {
 
 // stateFiles are the daemon's files in a state directory. --state-dir may name another directory by mistake.
 func stateFiles() []string {
-	return []string{"node.json", "leases", "leases.damaged", "network.json", "lock"}
+	return append([]string{"node.json", "leases", "leases.damaged", "network.json", "lock"}, node.SecretFiles()...)
 }

@@ -111,4 +111,6 @@ type fixedMAC struct{}
 
 func (fixedMAC) MAC(string, network.MAC) network.MAC { return network.MAC{0x0e, 0, 0, 0, 0, 1} }
 
-func (fixedMAC) Secret(_ string, generate func() ([]byte, error)) ([]byte, error) { return generate() }
+func (fixedMAC) Secret(_ string, _ int, generate func() ([]byte, error)) ([]byte, error) {
+	return generate()
+}

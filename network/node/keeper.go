@@ -89,6 +89,9 @@ type secret struct {
 	Secret     []byte `json:"secret"`     // base64
 }
 
+// secretSuffix ends the names of the files of secrets in the state directory.
+const secretSuffix = ".secret"
+
 // secretPath returns the path of the file of a secret: "wireguard.secret" in the state directory. The names that a
 // backend can give it leave the other files there alone.
 func secretPath(dir, name string) (string, error) {
@@ -96,7 +99,7 @@ func secretPath(dir, name string) (string, error) {
 		return "", fmt.Errorf("the name %q of a secret has something else than lower-case letters, digits and dashes",
 			name)
 	}
-	return filepath.Join(dir, name+".secret"), nil
+	return filepath.Join(dir, name+secretSuffix), nil
 }
 
 // newSecret generates a secret and keeps it. No error repeats it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"strings"
 
@@ -17,6 +18,25 @@ import (
 type keyFiles struct {
 	named   map[string]string // by the user: the secret is there, and not in the state directory
 	flannel map[string]string // flannel's: the first secret of the node, if there is one
+}
+
+// keyFiles returns the files of secrets outside of the state directory.
+func (o Options) keyFiles() keyFiles {
+	files := keyFiles{named: o.KeyFiles, flannel: map[string]string{}}
+	for _, k := range backends() {
+		maps.Copy(files.flannel, k.Kept)
+	}
+	return files
+}
+
+// SecretFiles returns the names of the files in the state directory in which backends keep secrets.
+func SecretFiles() (names []string) {
+	for _, k := range backends() {
+		for name := range k.Kept {
+			names = append(names, name+secretSuffix)
+		}
+	}
+	return names
 }
 
 // adopting returns generate, or what takes over flannel's secret: other nodes know this node by that.

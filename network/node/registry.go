@@ -15,11 +15,3 @@ func backends() map[string]backend.Kind {
 		wireguard.Type: wireguard.Kind(),
 	}
 }
-
-// keyFiles returns the files of secrets outside of the state directory.
-func (o Options) keyFiles() keyFiles {
-	return keyFiles{
-		named:   map[string]string{wireguard.Secret: o.WireGuardKeyFile},
-		flannel: map[string]string{wireguard.Secret: "/run/flannel/wgkey"},
-	}
-}

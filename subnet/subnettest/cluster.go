@@ -64,7 +64,9 @@ type keeper struct{}
 
 func (keeper) MAC(string, network.MAC) network.MAC { return network.MAC{0x0e, 5, 0, 0, 0, 0x0b} }
 
-func (keeper) Secret(_ string, _ int, generate func() ([]byte, error)) ([]byte, error) { return generate() }
+func (keeper) Secret(_ string, _ int, generate func() ([]byte, error)) ([]byte, error) {
+	return generate()
+}
 
 // underlay is what is on-link on the node, and single addresses.
 func underlay() (list []netip.Prefix) {
