@@ -21,6 +21,9 @@ func (p *Program) Stop(ctx context.Context) error { return p.process.stop(ctx) }
 // Kill ends it at once.
 func (p *Program) Kill() { p.process.kill() }
 
+// PID is its process id in the lab's pid namespace.
+func (p *Program) PID() int { return p.process.cmd.Process.Pid }
+
 // Done is closed when it has ended.
 func (p *Program) Done() <-chan struct{} { return p.process.done }
 
