@@ -85,7 +85,8 @@ func TestNetworkConfigIsDocumented(t *testing.T) {
 			want = append(want, key)
 		}
 	}
-	for _, key := range append(fieldsOf(t, "backend/vxlan/options.go", "optionsJSON"), "Type") {
+	keys := append(fieldsOf(t, "backend/vxlan/options.go", "optionsJSON"), "Type")
+	for _, key := range append(keys, fieldsOf(t, "backend/wireguard/options.go", "optionsJSON")...) {
 		want = append(want, "Backend."+key)
 	}
 	for _, row := range rows(section(t, "Documentation/configuration.md", "Network config")) {
