@@ -157,6 +157,16 @@ func TestAdvertise(t *testing.T) {
 	if _, err := New(config(t, text("ipv4", "")), u); err != nil {
 		t.Error("a new key:", err)
 	}
+	u.Keep = keeper{secret: bytes.Repeat([]byte{0xff}, 32)}
+	b, err := New(config(t, text("ipv4", "")), u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := network.Secret(bytes.Repeat([]byte{0xff}, 32))
+	want[0], want[31] = 0xf8, 0x7f
+	if got := b.Device([2]netip.Prefix{}).WireGuards[0].Value.PrivateKey; got != want {
+		t.Errorf("private key % x, want % x, as a device shows it", got[:], want[:])
+	}
 }
 
 // TestConfig: what is wrong is named, and a secret is not repeated.
