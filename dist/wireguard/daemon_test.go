@@ -297,10 +297,20 @@ func TestMoved(t *testing.T) {
 		})
 	}
 	at(port)
-	for range 3 { // the daemon has read the device each time
+	for range 3 { // the daemon reads the device each time
 		c.configure(t, n, "flannel-wg", wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: newKey(t).PublicKey()}}})
-		at(port)
+		testctx.Eventually(t, func() string {
+			d, err := c.device(n, "flannel-wg")
+			if err != nil || len(d.Peers) != 1 {
+				return fmt.Sprintf("%+v, %v, want one peer", d, err)
+			}
+			if p := d.Peers[0].Endpoint.Port; p != port {
+				t.Fatalf("the daemon has set port %d, and the peer is at %d", p, port)
+			}
+			return ""
+		})
 	}
+	c.probe(t)
 	if err := errors.Join(moved.Start(), moved.WaitReady(c.ctx)); err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,10 @@ func testOverlay(t *testing.T, families []subnet.Family, backend string, devices
 		t.Errorf("%d large packets on the underlay, want those of the probes", tunnelled)
 	}
 	for _, n := range c.Nodes() {
+		out, err := n.Output(c.ctx, "../../bin/selvaged", "doctor", "--check", "device,entries,kernel,forwarding,filter,routes,peers")
+		if err != nil {
+			t.Errorf("doctor: %v\n%s", err, out)
+		}
 		for _, name := range devices {
 			d, err := c.device(n, name)
 			if err != nil || len(d.Peers) != 1 {

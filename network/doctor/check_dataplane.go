@@ -89,7 +89,7 @@ func (f Facts) checkDevice(d status.Device) (all []Finding) {
 		return []Finding{failure("give one of the networks another VNI: Backend.VNI in its config",
 			"device %s belongs to another network of selvage, %s",
 			d.Name, strings.TrimPrefix(l.Alias, network.Alias+" "))}
-	case l.Kind != d.Kind || l.Alias != f.scope().Alias() && !d.Present:
+	case !isOfKind(l, d) || l.Alias != f.scope().Alias() && !d.Present:
 		return []Finding{failure(fmt.Sprintf("ip link delete %s, or rename it", d.Name),
 			"device %s is not selvage's, and has the name that selvage's needs", d.Name)}
 	case !l.Up:
@@ -110,6 +110,11 @@ func (f Facts) checkDevice(d status.Device) (all []Finding) {
 			d.Name, l.MTU, needed, up.Name, up.MTU))
 	}
 	return all
+}
+
+// isOfKind reports whether a link is of a device's kind: a user-space WireGuard makes a tun device.
+func isOfKind(l Link, d status.Device) bool {
+	return l.Kind == d.Kind || d.Kind == network.KindWireGuard && l.Kind == "tun"
 }
 
 // others reports whether a device belongs to another network of selvage.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -85,12 +86,9 @@ func expiredAtPeer(p probe.Path, e probe.Echo) bool {
 	return e.Answered && (!p.Tunnel || p.Subnet.Contains(e.By) || e.By == p.Target.Underlay)
 }
 
-// port is the VXLAN port.
-func (f Facts) port() string {
-	for _, d := range f.devices() {
-		return strconv.Itoa(int(d.Port))
-	}
-	return "8472"
+// port is the UDP port of a tunnel's device.
+func (f Facts) port(link string) string {
+	return strconv.Itoa(int(cmp.Or(f.device(link).Port, 8472)))
 }
 
 // delivered reports whether an answer left the tunnel on this node. If the probe's socket did not receive it, this
@@ -183,7 +181,7 @@ func (f Facts) droppedHere(p probe.Path, detail probe.Detail) (diagnosis, bool) 
 				peerNames{}, a.Interface).
 				advise("allow inbound UDP port %s: iptables -I INPUT -p udp --dport %s -j ACCEPT, "+
 					"or the same in nftables or firewalld; nft list ruleset and tc filter show dev %s ingress "+
-					"show what drops it", f.port(), f.port(), a.Interface), true
+					"show what drops it", f.port(p.Link), f.port(p.Link), a.Interface), true
 		case strictRPFilter:
 			return fail("answers of %s arrive on %s, and this node drops them", peerNames{}, a.Interface).
 				advise("sysctl -w net.ipv4.conf.%s.rp_filter=2; nft list ruleset shows whether a filter drops them",
@@ -225,7 +223,7 @@ func (f Facts) strictRPFilter(link string) bool {
 
 // tunnelLost diagnoses a path through a tunnel on which no answer arrived.
 func (f Facts) tunnelLost(p probe.Path, detail probe.Detail) diagnosis {
-	port, protocol := f.port(), f.device(p.Link).Protocol
+	port, protocol := f.port(p.Link), f.device(p.Link).Protocol
 	left := slices.ContainsFunc(slices.Concat(p.Overlay.Egress, detail.OneHop.Egress), func(link string) bool {
 		return link != p.Link
 	})

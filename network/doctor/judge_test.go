@@ -448,6 +448,24 @@ func TestJudge(t *testing.T) {
 			f.Paths = []probe.Path{broken()}
 			f.Underlay = map[netip.Addr]UnderlayRoute{addr("192.0.2.2"): {Link: "lo"}}
 		}, Failure, "the public IP of node2 (192.0.2.2) is an address of this node itself", "--public-ip"},
+		{"user-space WireGuard", func(f *Facts) {
+			f.Status.Backend.Devices = []status.Device{{Name: "flannel-wg", Kind: "wireguard", Protocol: "WireGuard", Port: 51820, MTU: 1420, Overhead: 60, Present: true}}
+			f.Links = append(f.Links, Link{Name: "flannel-wg", Kind: "tun", Alias: "selvage", MTU: 1420, Up: true})
+		}, Pass, "flannel-wg in sync", ""},
+		{"another program's device", func(f *Facts) {
+			f.Status.Backend.Devices = []status.Device{{Name: "flannel-wg", Kind: "wireguard", Present: true}}
+			f.Links = append(f.Links, Link{Name: "flannel-wg", Kind: "bridge", Up: true})
+		}, Failure, "device flannel-wg is not selvage's", "ip link delete flannel-wg"},
+		{"port of the path's device", func(f *Facts) {
+			f.Status.Backend.Devices = []status.Device{
+				{Name: "flannel-wg-v6", Kind: "wireguard", Protocol: "WireGuard", Port: 51821, Present: true},
+				{Name: "flannel-wg", Kind: "wireguard", Protocol: "WireGuard", Port: 51820, Present: true},
+			}
+			f.Links = append(f.Links, Link{Name: "flannel-wg", Kind: "wireguard", Up: true})
+			p := broken()
+			p.Link = "flannel-wg"
+			f.Paths = []probe.Path{p}
+		}, Failure, "WireGuard packets (UDP port 51820) to node2 (192.0.2.2) are lost", "UDP port 51820"},
 		{"the right underlay route", func(f *Facts) {
 			f.Paths = []probe.Path{broken()}
 			f.Underlay = map[netip.Addr]UnderlayRoute{addr("192.0.2.2"): {Link: "eth0"}}
