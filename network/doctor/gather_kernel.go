@@ -68,6 +68,9 @@ func gatherLinks() (all []Link) {
 			}
 			one.Overhead = network.VXLAN{Local: one.Local}.Overhead()
 		}
+		if _, ok := l.(*netlink.Tuntap); ok {
+			one.Kind = "tun" // as the kernel names it
+		}
 		all = append(all, one)
 	}
 	return all
