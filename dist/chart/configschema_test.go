@@ -69,9 +69,18 @@ func TestNetworkConfigSchema(t *testing.T) {
 		backend(`"vnid":1`):                                                                                       bad,
 		backend(`"Type":"host-gw"`):                                                                               ok,
 		backend(`"Type":"host-gw","VNI":1`):                                                                       bad,
-		backend(`"Type":"udp"`):                                                                                   bad,
-		backend(`"Type":7`):                                                                                       bad,
-		v4(`,"Backend":"vxlan"`):                                                                                  bad,
+		backend(`"Type":"wireguard"`):                                                                             ok,
+		backend(`"Type":"wireguard","PSK":"cGxlYXNlIGRvIG5vdCBwcmludCB0aGlzIGtleSBhdCA=","MTU":1400,"Mode":"auto"`): ok,
+		backend(`"Type":"wireguard","ListenPort":7,"ListenPortV6":8,"PersistentKeepaliveInterval":25`):              ok,
+		backend(`"Type":"wireguard","PSK":"c2hvcnQ="`):                                                              bad,
+		backend(`"Type":"wireguard","PSK":7`):                                                                       bad,
+		backend(`"Type":"wireguard","Mode":"both"`):                                                                 bad,
+		backend(`"Type":"wireguard","Mode":"ipv6"`):                                                                 depends,
+		backend(`"Type":"wireguard","ListenPort":65536`):                                                            bad,
+		backend(`"Type":"wireguard","VNI":1`):                                                                       bad,
+		backend(`"Type":"udp"`):                                                                                     bad,
+		backend(`"Type":7`):                                                                                         bad,
+		v4(`,"Backend":"vxlan"`):                                                                                    bad,
 	} {
 		value, err := jsonschema.UnmarshalJSON(strings.NewReader(config))
 		if err != nil {

@@ -87,7 +87,9 @@ func TestNetworkConfigIsDocumented(t *testing.T) {
 	}
 	keys := append(fieldsOf(t, "backend/vxlan/options.go", "optionsJSON"), "Type")
 	for _, key := range append(keys, fieldsOf(t, "backend/wireguard/options.go", "optionsJSON")...) {
-		want = append(want, "Backend."+key)
+		if key = "Backend." + key; !slices.Contains(want, key) { // both have MTU
+			want = append(want, key)
+		}
 	}
 	for _, row := range rows(section(t, "Documentation/configuration.md", "Network config")) {
 		got = append(got, firsts(inline, row[0])...)
