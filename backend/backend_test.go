@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/selvage-net/selvage/network"
@@ -77,5 +78,18 @@ func TestPath(t *testing.T) {
 		if p.Device != want.device || p.Tunnel != want.tunnel || p.Direct() != want.direct || p.String() != want.text {
 			t.Errorf("%s: %+v, %q, direct %t; want %+v", subnets[i], p, p, p.Direct(), want)
 		}
+	}
+}
+
+func TestExceeded(t *testing.T) {
+	u := Underlay{Link: "eth1", MTU: 1400}
+	for _, mtu := range []int{0, 1280, 1400} { // 0: the config has none
+		if text := u.Exceeded(mtu); text != "" {
+			t.Errorf("%d: %s", mtu, text)
+		}
+	}
+	const want = "Backend.MTU in the network config is 1500, more than the MTU of uplink eth1, 1400"
+	if text := u.Exceeded(1500); !strings.HasPrefix(text, want) {
+		t.Errorf("%s, want %s", text, want)
 	}
 }

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -49,6 +50,15 @@ type Keeper interface {
 // Reaches reports whether the uplink reaches an address without a gateway.
 func (u Underlay) Reaches(a netip.Addr) bool {
 	return slices.ContainsFunc(u.OnLink[subnet.FamilyOf(a)], func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// Exceeded returns the warning that the config's Backend.MTU is more than the uplink's; an empty string if it is not.
+func (u Underlay) Exceeded(mtu int) string {
+	if mtu <= u.MTU {
+		return ""
+	}
+	return fmt.Sprintf("Backend.MTU in the network config is %d, more than the MTU of uplink %s, %d: "+
+		"using the uplink's; raise the uplink's MTU or lower Backend.MTU", mtu, u.Link, u.MTU)
 }
 
 // Direct adds what a peer needs that is reached without a tunnel: the route to its subnet by its underlay address, out

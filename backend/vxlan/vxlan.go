@@ -225,12 +225,7 @@ func (v *vxlan) Direct() bool { return v.options.DirectRouting }
 
 // Warning implements backend.Warner.
 func (v *vxlan) Warning() string {
-	if v.options.MTU <= v.underlay.MTU {
-		return ""
-	}
-	return fmt.Sprintf("Backend.MTU in the network config is %d, more than the MTU of uplink %s, %d: "+
-		"using the uplink's; raise the uplink's MTU or lower Backend.MTU",
-		v.options.MTU, v.underlay.Link, v.underlay.MTU)
+	return v.underlay.Exceeded(v.options.MTU)
 }
 
 // Peer implements backend.Backend. A peer that lacks a family is reached in the other.

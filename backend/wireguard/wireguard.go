@@ -238,12 +238,7 @@ func (w *wireguard) Describe() backend.Description {
 
 // Warning implements backend.Warner.
 func (w *wireguard) Warning() string {
-	if w.options.MTU <= w.underlay.MTU {
-		return ""
-	}
-	return fmt.Sprintf("Backend.MTU in the network config is %d, more than the MTU of uplink %s, %d: "+
-		"using the uplink's; raise the uplink's MTU or lower Backend.MTU",
-		w.options.MTU, w.underlay.Link, w.underlay.MTU)
+	return w.underlay.Exceeded(w.options.MTU)
 }
 
 // Peer implements backend.Backend. A peer that lacks a family is reached in the other.
