@@ -78,6 +78,9 @@ func TestUnusableSecret(t *testing.T) {
 
 // TestKeyFiles: flannel's key is taken over once; a file that the user names is used, and made if there is none.
 func TestKeyFiles(t *testing.T) {
+	if got := (Options{}).keyFiles().flannel["wireguard"]; got != "/run/flannel/wgkey" {
+		t.Errorf("flannel's key is looked for at %q", got)
+	}
 	dir := t.TempDir()
 	flannel, named := filepath.Join(dir, "wgkey"), filepath.Join(dir, "own", "key")
 	write := func(text string) {

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -20,6 +22,28 @@ func TestSecretsAreHidden(t *testing.T) {
 		if got := string(withoutSecrets([]byte(config), hiddenSecret)); got != want {
 			t.Errorf("%s: %s, want %s", config, got, want)
 		}
+	}
+}
+
+// TestStatusHidesSecrets: what a node shows of its network config has no preshared key.
+func TestStatusHidesSecrets(t *testing.T) {
+	const psk = "cGxlYXNlIGRvIG5vdCBwcmludCB0aGlzIGtleSBhdCA="
+	ownUplink(t)
+	store := newMemStore()
+	store.putConfig(`{"Network":"10.5.0.0/16","Backend":{"Type":"wireguard","PSK":"` + psk + `"}}`)
+	n := startNode(t, expiring{store}, t.TempDir())
+	eventually(t, "the network config in the status", func() error {
+		s, err := n.Status(context.Background())
+		if text := string(s.Config); err != nil || !strings.Contains(text, hiddenSecret) {
+			return fmt.Errorf("%s, %w", text, err)
+		} else if strings.Contains(text, psk) {
+			t.Errorf("the status has the preshared key: %s", text)
+		}
+		return nil
+	})
+	n.stop()
+	if text := n.log.String(); strings.Contains(text, psk) {
+		t.Errorf("the log has the preshared key:\n%s", text)
 	}
 }
 
