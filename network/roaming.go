@@ -31,9 +31,10 @@ type Roaming struct{ last, next map[PeerKey]roamer }
 
 // roamer is what is remembered of a peer.
 type roamer struct {
-	heard    Heard
-	moved    bool
-	unheeded time.Time // since when packets have been sent to it and none has come; zero: it answers, or nothing is sent
+	heard Heard
+	moved bool
+	// unheeded is since when packets have been sent to it and none has come; zero: it answers, or nothing is sent.
+	unheeded time.Time
 }
 
 // Mark begins a read.

@@ -100,11 +100,11 @@ func explainWireGuard(name string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, os.ErrNotExist):
-		return errno.With(err, fmt.Sprintf("device %s is no WireGuard device: the kernel does not know it as one, and no "+
-			"user-space WireGuard serves it at %s", name, wireGuardSocket(name)))
+		return errno.With(err, fmt.Sprintf("device %s is no WireGuard device: the kernel does not know it as one, and "+
+			"no user-space WireGuard serves it at %s", name, wireGuardSocket(name)))
 	case errors.Is(err, unix.ECONNREFUSED):
-		return errno.With(err, fmt.Sprintf("the user-space WireGuard that served device %s has ended: start it again, or "+
-			"remove %s", name, wireGuardSocket(name)))
+		return errno.With(err, fmt.Sprintf("the user-space WireGuard that served device %s has ended: start it again, "+
+			"or remove %s", name, wireGuardSocket(name)))
 	}
 	return err
 }
@@ -213,8 +213,8 @@ func (k *Kernel) WireGuard(name string, c network.Change[network.WireGuard]) err
 	}
 	err := k.wireGuards.configure(name, config)
 	if errors.Is(err, unix.EADDRINUSE) {
-		err = errno.With(err, fmt.Sprintf("UDP port %d is in use: \"ss -lunp\" may show by which process, or set another "+
-			"Backend.ListenPort or ListenPortV6 in the network config, for all nodes", c.Want.Port))
+		err = errno.With(err, fmt.Sprintf("UDP port %d is in use: \"ss -lunp\" may show by which process, or set "+
+			"another Backend.ListenPort or ListenPortV6 in the network config, for all nodes", c.Want.Port))
 	}
 	if err != nil {
 		return fmt.Errorf("configure device %s (private key, port %d): %w", name, c.Want.Port, err)
@@ -339,7 +339,7 @@ func (wireGuardDevice) create(k *Kernel, name string, want network.Link) error {
 	attrs.Name, attrs.MTU = name, want.MTU
 	err := k.handle.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return errno.With(err, fmt.Sprintf("this kernel has no WireGuard (CONFIG_WIREGUARD, module wireguard; Linux 5.6), "+
+		return errno.With(err, fmt.Sprintf("this kernel has no WireGuard (CONFIG_WIREGUARD, module wireguard; Linux 5.6) "+
 			"and no user-space WireGuard serves the device at %s: load the module with \"modprobe wireguard\", or set "+
 			"another Backend.Type in the network config, for all nodes", wireGuardSocket(name)))
 	}

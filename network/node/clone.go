@@ -34,7 +34,8 @@ func (n *node) newMACs(wake *alarm) {
 	}
 	n.renewed = n.holder.conflict
 	n.Log.WithError(why).
-		Warn("another node has the MAC address or the key of this node's device (a cloned machine?); choosing a new one")
+		Warn("another node has the MAC address or the key of this node's device (a cloned machine?); choosing a new " +
+			"one")
 }
 
 // newIdentity gives the node another instance id and other MAC addresses if another live daemon has its own.

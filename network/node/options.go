@@ -55,8 +55,8 @@ type Options struct {
 	BlackholeRoute bool
 	// TxChecksum is the checksum offload of VXLAN devices, see vxlan.TxChecksum.
 	TxChecksum network.Offload
-	// KeyFiles are the paths of the files that hold secrets of a backend, such as the private key "wireguard", in base64.
-	// Others are kept in StateDir, and flannel's are taken over at the first start.
+	// KeyFiles are the paths of the files that hold secrets of a backend, such as the private key "wireguard", in
+	// base64. Others are kept in StateDir, and flannel's are taken over at the first start.
 	KeyFiles map[string]string
 	// LeaseTTL is how long a lease lives without a keep-alive: a peer that is missing after the store lost its data
 	// may claim its lease again within that time.
