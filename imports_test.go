@@ -103,6 +103,10 @@ func layers() []layer {
 
 		// Who asks a daemon depends on no more than the status types.
 		{name: "status", packages: []string{"network/node/status"}},
+		{name: "mesh", packages: []string{"network/mesh"}, below: []string{"status"}, pure: true},
+		{name: "mesh exchange", packages: []string{"network/mesh/exchange"},
+			below: []string{"backoff", "errno", "status", "mesh"}, external: []string{logrus},
+			never: []string{netlink, "go.etcd.io"}},
 		{name: "policies' view", packages: []string{"network/node/policyview"},
 			below: []string{"policies", "connections", "status"}, pure: true},
 		{name: "api", packages: []string{"network/node/api"}, below: []string{"backoff", "domain", "errno", "files", "own side", "status"},
@@ -112,7 +116,7 @@ func layers() []layer {
 		{name: "node", packages: []string{"network/node"},
 			below: []string{"backoff", "domain", "errno", "backend", "backends", "files", "file replacement", "nftables", "packet filter",
 				"fast path", "kernel",
-				"status", "api", "own side", "node's parts", "reach", "enforcement", "policies' feed",
+				"status", "api", "mesh exchange", "own side", "node's parts", "reach", "enforcement", "policies' feed",
 				"policies", "connections", "policies' view"},
 			external: []string{logrus, netlink, unix}, never: []string{"go.etcd.io"}},
 		{name: "doctor", packages: []string{"network/doctor", "network/doctor/probe"},
@@ -129,13 +133,13 @@ func layers() []layer {
 
 		{name: "commands", packages: []string{"network/command"},
 			below: []string{"domain", "files", "file replacement", "stores", "Kubernetes store", "API server",
-				"packet filter", "kernel", "status", "node", "doctor", "plugin's installation",
+				"packet filter", "kernel", "status", "node", "doctor", "mesh", "mesh exchange", "plugin's installation",
 				"policies", "policies in files", "connections", "policies' view", "enforcement"},
 			external: []string{logrus, "github.com/spf13/cobra", "github.com/spf13/pflag", unix,
 				"google.golang.org/grpc/grpclog"}},
 		{name: "daemon", packages: []string{"."},
 			below: []string{"domain", "backend", "backends", "stores", "Kubernetes store", "API server", "packet filter", "kernel",
-				"nftables", "status", "api", "node", "commands", "enforcement", "policies' feed"},
+				"nftables", "status", "api", "mesh exchange", "node", "commands", "enforcement", "policies' feed"},
 			external: []string{logrus, "github.com/coreos/go-systemd/v22/daemon", "github.com/spf13/cobra", "github.com/spf13/pflag", unix,
 				"google.golang.org/grpc/grpclog"}},
 

@@ -81,6 +81,7 @@ type flags struct {
 	noCachedStart bool
 	policy        policyFlags
 	fastPath      fastPathFlags
+	mesh          meshFlags
 	socket        string
 	metricsAddr   string
 	healthzIP     string
@@ -149,8 +150,8 @@ for --etcd-endpoints and so on. A flag takes precedence over the environment. Pu
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Example: "  selvaged version",
 		Args: cobra.NoArgs, RunE: printVersion})
 	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Policy(), command.Drops(),
-		command.Doctor(), command.Config(), command.Release(defaultStateDir), command.InstallCNI(), command.Setup(),
-		command.Cleanup(defaultSubnetFile, defaultStateDir))
+		command.Mesh(), command.Doctor(), command.Config(), command.Release(defaultStateDir), command.InstallCNI(),
+		command.Setup(), command.Cleanup(defaultSubnetFile, defaultStateDir))
 	command.ExplainUsage(root)
 	return root
 }
@@ -214,6 +215,7 @@ func (f *flags) register(s *pflag.FlagSet) {
 		"unix socket of the daemon, for selvaged status, peers, explain and doctor; empty for none")
 	s.StringVar(&f.metricsAddr, "metrics-addr", "",
 		"address and port that serve /metrics (Prometheus), /healthz and /readyz; empty for none")
+	f.mesh.register(s)
 	s.StringVar(&f.healthzIP, "healthz-ip", "0.0.0.0", "address that serves /healthz and /readyz")
 	s.IntVar(&f.healthzPort, "healthz-port", 0, "port that serves /healthz and /readyz; 0 for none")
 	s.StringVar(&f.readyRequires, "ready-requires", readyEntries,
@@ -253,6 +255,9 @@ func run(ctx context.Context, f flags) error {
 	}
 	f.node.Ready = func() { notify(log, daemon.SdNotifyReady) }
 	if f.node.API, err = f.listen(log); err != nil {
+		return err
+	}
+	if f.node.Mesh, err = f.mesh.listen(log); err != nil {
 		return err
 	}
 	f.node.Version, f.node.Kernel = version, kernelRelease()

@@ -132,6 +132,9 @@ func (n *node) run(ctx context.Context) error {
 	if n.API != nil {
 		n.background.Go(func() { n.API.Serve(ctx, n) })
 	}
+	if n.Mesh != nil {
+		n.background.Go(func() { n.Mesh.Serve(ctx, n) })
+	}
 	return n.loop(ctx)
 }
 

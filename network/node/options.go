@@ -17,6 +17,7 @@ import (
 
 	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/mesh/exchange"
 	"github.com/selvage-net/selvage/network/node/api"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/uplink"
@@ -75,9 +76,10 @@ type Options struct {
 	// one.
 	FastPath FastPathMode
 	BPFFS    string
-	API      *api.Server // serves the status; may be nil
-	Ready    func()      // called once, when the node is in sync and the subnet file is written; may be nil
-	AtRest   func()      // called once, some seconds after a start is over; may be nil
+	API      *api.Server      // serves the status; may be nil
+	Mesh     *exchange.Server // serves a summary of it to other nodes; nil: none
+	Ready    func()           // called once, when the node is in sync and the subnet file is written; may be nil
+	AtRest   func()           // called once, some seconds after a start is over; may be nil
 	Log      logrus.FieldLogger
 }
 

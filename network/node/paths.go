@@ -181,17 +181,19 @@ func (n *node) probes() (all []status.Probes) {
 			continue
 		}
 		p := status.Probes{Family: f.String(), Off: s.Off, Sent: s.Totals[f].Sent, Lost: s.Totals[f].Lost}
-		for _, r := range s.Results[f] {
+		for key, r := range s.Results[f] {
 			switch r.State {
 			case reach.Reachable:
 				p.Reachable++
 				p.MaxRTT = max(p.MaxRTT, r.RTT)
 			case reach.Unreachable:
 				p.Unreachable++
+				p.UnreachablePeers = append(p.UnreachablePeers, key)
 			default:
 				p.Waiting++
 			}
 		}
+		slices.Sort(p.UnreachablePeers)
 		all = append(all, p)
 	}
 	return all

@@ -60,6 +60,8 @@ type Probes struct {
 	Sent        uint64        `json:"sent"`                 // probes since the start
 	Lost        uint64        `json:"lost"`                 // those without an answer
 	Off         Reason        `json:"off,omitempty"`        // why no peer is probed
+	// UnreachablePeers are the keys of the leases of those that are unreachable, in order.
+	UnreachablePeers []string `json:"unreachable_peers,omitempty"`
 }
 
 // PeerPath is how one subnet of a peer is reached.

@@ -82,6 +82,16 @@ type Status struct {
 	Etcd *StoreConnection `json:"etcd,omitempty"`
 
 	SubnetFile string `json:"subnet_file"`
+	Mesh       *Mesh  `json:"mesh,omitempty"` // how nodes ask each other for a summary; nil: they do not
+}
+
+// Mesh is how this node serves its summary to other nodes. It asks theirs in the same way.
+type Mesh struct {
+	Port       uint16 `json:"port"` // the same on all nodes
+	CAFile     string `json:"ca_file"`
+	CertFile   string `json:"cert_file"`
+	KeyFile    string `json:"key_file"`
+	ServerName string `json:"server_name,omitempty"` // in all nodes' certificates; empty: they name their public IPs
 }
 
 // Problem is a current problem of the node.

@@ -1,0 +1,131 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selvage-net/selvage/network/mesh"
+	"github.com/selvage-net/selvage/network/mesh/exchange"
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// meshQuery has the flags of the command.
+type meshQuery struct {
+	query
+	access  status.Mesh // what the flags say; empty fields are the daemon's
+	timeout time.Duration
+	odd     bool
+}
+
+// meshParallel is how many nodes are asked at the same time: each costs 100 kB and half a millisecond of CPU time.
+const meshParallel = 64
+
+// Mesh shows the whole cluster.
+func Mesh() *cobra.Command {
+	var q meshQuery
+	c := &cobra.Command{
+		Use:   "mesh",
+		Short: "Show all nodes of the cluster, what is odd first",
+		Long: `mesh asks all nodes for a summary of their state, and shows one line for each, what is odd first: nodes that
+do not answer, refuse the network config, are degraded, cannot be reached by others, or differ from most. The numbers
+of repairs and of packets that network policies denied are those of the last 10 minutes.
+
+The nodes are those with a lease, as this node's daemon knows them. They are asked at their public IPs over TLS, at the
+port and with the certificate of this node's daemon: all daemons need --mesh-addr, --mesh-cafile, --mesh-certfile and
+--mesh-keyfile.
+
+Exit codes: 0 all nodes are ready, 2 a node is missing or has a problem that is more than a warning, 4 the daemon of
+this node does not run, 1 any other error.`,
+		Example: `  selvaged mesh
+  selvaged mesh --odd
+  selvaged mesh -o json | jq '.nodes[] | select(.summary == null).name'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := q.check(); err != nil {
+				return err
+			}
+			if q.timeout <= 0 {
+				return errors.New("--timeout: want more than 0")
+			}
+			view, err := q.view(cmd.Context())
+			if err != nil {
+				return notRunning(cmd, err)
+			}
+			code := meshExit(view)
+			if q.odd {
+				view.Nodes = slices.DeleteFunc(view.Nodes, func(n mesh.Node) bool { return len(n.Findings) == 0 })
+			}
+			table := func(w io.Writer, c mesh.Cluster) { showMesh(w, styleFor(w), c) }
+			if err := show(cmd.OutOrStdout(), q.query, view, table); err != nil {
+				return err
+			}
+			return code
+		},
+	}
+	q.flags(c)
+	s := c.Flags()
+	s.StringVar(&q.access.CAFile, "mesh-cafile", "", "CA of the nodes' certificates (default: the daemon's)")
+	s.StringVar(&q.access.CertFile, "mesh-certfile", "", "certificate to show to the nodes (default: the daemon's)")
+	s.StringVar(&q.access.KeyFile, "mesh-keyfile", "", "private key of that certificate (default: the daemon's)")
+	s.DurationVar(&q.timeout, "timeout", 2*time.Second, "how long each node may take to answer")
+	s.BoolVar(&q.odd, "odd", false, "only nodes with something odd")
+	return c
+}
+
+// view asks the daemon for the nodes, and these for their summaries.
+func (q *meshQuery) view(ctx context.Context) (c mesh.Cluster, err error) {
+	type local struct {
+		own   status.Status
+		peers []status.Peer
+	}
+	l, err := fetch(ctx, q.query, func(ctx context.Context, c *status.Client) (l local, err error) {
+		if l.own, err = c.Status(ctx); err == nil {
+			l.peers, err = c.Peers(ctx)
+		}
+		return l, err
+	})
+	if err != nil {
+		return c, err
+	}
+	daemon := l.own.Mesh
+	if daemon == nil {
+		return c, fmt.Errorf("the daemon at %s serves no summary, so nodes cannot ask each other: start all daemons with "+
+			"--mesh-addr, --mesh-cafile, --mesh-certfile and --mesh-keyfile", q.socket)
+	}
+	targets := mesh.TargetsOf(l.own, l.peers)
+	answers, err := exchange.Ask(ctx, exchange.Query{
+		Port: daemon.Port, ServerName: daemon.ServerName, Timeout: q.timeout, Parallel: meshParallel,
+		Files: exchange.Files{
+			CA: cmp.Or(q.access.CAFile, daemon.CAFile), Cert: cmp.Or(q.access.CertFile, daemon.CertFile),
+			Key: cmp.Or(q.access.KeyFile, daemon.KeyFile),
+		},
+	}, targets)
+	if err != nil {
+		return c, err
+	}
+	if answers[0].Summary == nil && answers[0].Code == mesh.NoAddress { // this node is starting
+		own := mesh.Summarize(l.own)
+		own.Now = q.now()
+		answers[0] = mesh.Answer{Summary: &own}
+	}
+	return mesh.Assemble(targets, answers, q.now()), nil
+}
+
+// meshExit returns the exit code for a view.
+func meshExit(c mesh.Cluster) error {
+	for _, n := range c.Nodes {
+		for _, f := range n.Findings {
+			if f.Rank < mesh.RankOther {
+				return Exit{ExitDegraded}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package exchange
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/selvage-net/selvage/network/mesh"
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// Query says how nodes are asked.
+type Query struct {
+	Files      Files
+	Port       uint16
+	ServerName string        // in the nodes' certificates; empty: they have the address that is asked for
+	Timeout    time.Duration // for each node
+	Parallel   int           // how many nodes are asked at the same time
+}
+
+// maxReason is the length of the text of an error, in runes. It can quote a certificate that nobody has vouched for.
+const maxReason = 160
+
+// Ask asks all targets for their summaries, and returns an answer for each, in the same order. An error means that none
+// can be asked.
+func Ask(ctx context.Context, q Query, targets []mesh.Target) ([]mesh.Answer, error) {
+	id, err := q.Files.read()
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]mesh.Answer, len(targets))
+	next := make(chan int)
+	var asking sync.WaitGroup
+	for range min(q.Parallel, len(targets)) {
+		asking.Go(func() {
+			for i := range next {
+				answers[i] = q.ask(ctx, id, targets[i])
+			}
+		})
+	}
+	for i := range targets {
+		next <- i
+	}
+	close(next)
+	asking.Wait()
+	return answers, ctx.Err()
+}
+
+// ask asks one node at its addresses, one after the other.
+func (q Query) ask(ctx context.Context, id *identity, t mesh.Target) (a mesh.Answer) {
+	ctx, cancel := context.WithTimeout(ctx, q.Timeout)
+	defer cancel()
+	began := time.Now()
+	a.Code = mesh.NoAddress
+	for i, public := range t.Public {
+		at := public
+		if i < len(t.Local) {
+			at = t.Local[i]
+		}
+		left := q.Timeout - time.Since(began)
+		s, ends, err := q.askAt(ctx, id, at, public, left/time.Duration(len(t.Public)-i))
+		if err == nil {
+			return mesh.Answer{Summary: s, CertificateEnds: ends}
+		}
+		a.Code = codeOf(err)
+		a.Text = status.Text(mesh.Printable(fmt.Sprintf("%s: %v", at, reason(err)), maxReason))
+	}
+	return a
+}
+
+// askAt asks one node at one address. The server's certificate has to be valid for its public IP.
+func (q Query) askAt(ctx context.Context, id *identity, at, public netip.Addr, limit time.Duration) (
+	s *mesh.Summary, certificateEnds time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var d net.Dialer
+	raw, err := d.DialContext(ctx, "tcp", net.JoinHostPort(at.String(), strconv.Itoa(int(q.Port))))
+	if err != nil {
+		return nil, certificateEnds, err
+	}
+	defer raw.Close()
+	deadline, _ := ctx.Deadline()
+	if err := raw.SetDeadline(deadline); err != nil {
+		return nil, certificateEnds, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	config := id.client()
+	if config.ServerName = q.ServerName; q.ServerName == "" {
+		config.ServerName = public.String()
+	}
+	c := tls.Client(raw, config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, certificateEnds, err
+	}
+	certificateEnds = c.ConnectionState().PeerCertificates[0].NotAfter
+	s, err = request(c, at)
+	return s, certificateEnds, err
+}
+
+// request sends the request and reads the answer.
+func request(c *tls.Conn, at netip.Addr) (*mesh.Summary, error) {
+	r, err := http.NewRequest(http.MethodGet, "https://"+net.JoinHostPort(at.String(), "0")+mesh.Path, nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Close = true
+	// In TLS 1.3 the handshake has ended for a client before the server has judged its certificate, so the write can
+	// fail while the alert that says why waits to be read.
+	writeErr := r.Write(c)
+	const buffer = 4 << 10
+	response, err := http.ReadResponse(bufio.NewReaderSize(io.LimitReader(c, mesh.MaxSummary), buffer), r)
+	if err != nil && writeErr != nil && !isAlert(err) {
+		return nil, writeErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, statusError(response.StatusCode)
+	}
+	s := new(mesh.Summary)
+	if err := json.NewDecoder(response.Body).Decode(s); err != nil {
+		return nil, errors.Join(errUnreadable, err)
+	}
+	if s.Version != mesh.SummaryVersion {
+		return nil, fmt.Errorf("%w: version %d of the summary, want %d", errUnreadable, s.Version, mesh.SummaryVersion)
+	}
+	s.Clean()
+	return s, nil
+}

@@ -1,0 +1,158 @@
+// Package mesh is the view of the whole cluster, as selvaged mesh shows it: the [Summary] that each node serves of
+// itself, and the [Cluster] that is made of all nodes' answers, what is odd first. It is pure; network/mesh/exchange
+// carries the summaries.
+//
+// The nodes are those with a lease, so a node that does not answer is named. A summary has no texts of errors, no names
+// of pods or policies and no network config: those can quote what others must not read. It has codes, counts and times;
+// selvaged status on the node itself says the rest.
+package mesh
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"github.com/selvage-net/selvage/network/node/status"
+)
+
+// Path is where a node serves its [Summary].
+const Path = "/v1/summary"
+
+// SummaryVersion is the version of [Summary]. Within a version, fields may be added; existing fields keep their names
+// and meanings.
+const SummaryVersion = 1
+
+// MaxSummary limits the size of an answer, in bytes.
+const MaxSummary = 64 << 10
+
+// maxProblems is how many problems a summary lists.
+const maxProblems = 32
+
+// Summary is what a node tells other nodes of itself.
+type Summary struct {
+	Version int           `json:"version"` // SummaryVersion
+	Now     time.Time     `json:"now"`     // the node's clock; the other times are by it too
+	Age     time.Duration `json:"age_ns"`  // of the state; it grows while the daemon's loop does not answer
+
+	Node     string       `json:"node"`
+	Lease    string       `json:"lease,omitempty"` // its key; empty: it has none yet
+	Selvaged string       `json:"selvaged"`        // the daemon's version
+	Kernel   string       `json:"kernel,omitempty"`
+	Started  time.Time    `json:"started"`
+	State    status.State `json:"state"`
+	Since    time.Time    `json:"since"`
+	Problems []Problem    `json:"problems,omitempty"`
+	More     int          `json:"more_problems,omitempty"` // that are not listed
+	Cut      []string     `json:"cut,omitempty"`           // the families whose traffic is cut
+
+	Networks []string `json:"networks,omitempty"` // of the network config in use
+	Backend  string   `json:"backend,omitempty"`
+	Config   string   `json:"config,omitempty"` // identifies the network config in use, see ConfigID
+	// ConfigRejected: the node cannot use the network config in the store, so it keeps the one in use.
+	ConfigRejected bool      `json:"config_rejected,omitempty"`
+	FastPath       *FastPath `json:"fast_path,omitempty"` // nil: the daemon's flags turn it off
+
+	Peers   status.PeerCounts `json:"peers"`
+	Probes  []Probes          `json:"probes,omitempty"`
+	Repairs Count             `json:"repairs"`
+	Drops   Count             `json:"policy_drops"` // packets that network policies denied, as far as they were reported
+}
+
+// Problem is one of a node's problems, without its text.
+type Problem struct {
+	Topic   string        `json:"topic"`
+	Code    status.Reason `json:"code"`
+	Since   time.Time     `json:"since"`
+	Warning bool          `json:"warning,omitempty"`
+}
+
+// FastPath is the state of a node's fast path.
+type FastPath struct {
+	InUse bool          `json:"in_use"`
+	Code  status.Reason `json:"code,omitempty"` // why it is not
+}
+
+// Probes are the results of a node's probes of a few other nodes in one family.
+type Probes struct {
+	Family      string        `json:"family"`
+	Reachable   int           `json:"reachable"`
+	Unreachable []string      `json:"unreachable,omitempty"` // keys of their leases
+	Off         status.Reason `json:"off,omitempty"`         // why none is probed
+}
+
+// Count counts what happened since the start of the daemon, and within [Window].
+type Count struct {
+	Total  uint64 `json:"total"`
+	Lately uint64 `json:"lately"`
+}
+
+// Summarize returns the summary of a node's status. Lately is left to [History].
+func Summarize(s status.Status) Summary {
+	m := Summary{
+		Version: SummaryVersion, Node: s.Node, Selvaged: s.Version, Kernel: s.Kernel, Started: s.Started, State: s.State,
+		Since: s.Since, Cut: s.Cut, Config: ConfigID(s.Config), Networks: networks(s.Config), Peers: s.Peers,
+		Repairs: Count{Total: uint64(max(0, s.Repairs.Total))},
+	}
+	for _, p := range s.Problems {
+		m.ConfigRejected = m.ConfigRejected || p.Code == status.ConfigRejected
+		if len(m.Problems) == maxProblems {
+			m.More++
+			continue
+		}
+		m.Problems = append(m.Problems, Problem{Topic: p.Topic, Code: p.Code, Since: p.Since, Warning: p.Warning})
+	}
+	if s.Lease != nil {
+		m.Lease = s.Lease.Key
+	}
+	if s.Backend != nil {
+		m.Backend = s.Backend.Type
+	}
+	if f := s.FastPath; f != nil {
+		m.FastPath = &FastPath{InUse: f.InUse, Code: f.Code}
+	}
+	for _, p := range s.Probes {
+		m.Probes = append(m.Probes, Probes{Family: p.Family, Reachable: p.Reachable, Unreachable: p.UnreachablePeers,
+			Off: p.Off})
+	}
+	if s.Enforcement != nil {
+		for _, d := range s.Enforcement.Drops {
+			m.Drops.Total += d.Count
+		}
+	}
+	return m
+}
+
+// ConfigID identifies a network config: two that differ only in the order of keys and in white space have the same ID.
+// It is empty without a config.
+func ConfigID(config json.RawMessage) string {
+	if len(config) == 0 {
+		return ""
+	}
+	d := json.NewDecoder(bytes.NewReader(config))
+	d.UseNumber()
+	var value any
+	if err := d.Decode(&value); err == nil {
+		if canonical, err := json.Marshal(value); err == nil {
+			config = canonical
+		}
+	}
+	const length = 4 // bytes: enough to tell the few configs of one cluster apart
+	sum := sha256.Sum256(config)
+	return hex.EncodeToString(sum[:length])
+}
+
+// networks returns the networks of a config.
+func networks(config json.RawMessage) (all []string) {
+	var c struct{ Network, IPv6Network string }
+	if json.Unmarshal(config, &c) != nil {
+		return nil
+	}
+	for _, n := range []string{c.Network, c.IPv6Network} {
+		if n != "" {
+			all = append(all, n)
+		}
+	}
+	return all
+}
