@@ -94,8 +94,8 @@ func promised(t *testing.T, format string) []string {
 	for _, name := range optional() {
 		list = append(list, "-rw-r--r-- /usr/share/selvage/"+name)
 	}
-	for _, page := range []string{"", "-status", "-peers", "-explain", "-doctor", "-config", "-release", "-cleanup",
-		"-install-cni", "-drops", "-policy", "-policy-explain", "-policy-list", "-policy-test", "-setup", "-version"} {
+	for _, page := range []string{"", "-status", "-peers", "-explain", "-mesh", "-doctor", "-config", "-release",
+		"-cleanup", "-install-cni", "-drops", "-policy", "-policy-explain", "-policy-list", "-policy-test", "-setup", "-version"} {
 		list = append(list, "-rw-r--r-- /usr/share/man/man8/selvaged"+page+".8.gz")
 	}
 	zsh := map[string]string{Deb: "vendor-completions", RPM: "site-functions"}[format]

@@ -58,7 +58,7 @@ func meshCounts(st style, c mesh.Counts) string {
 		in   func(string) string
 	}{
 		{c.Ready, "ready", st.good}, {c.Degraded, "degraded", st.bad}, {c.Starting, "starting", st.odd},
-		{c.Missing, "missing", st.bad}, {c.Rejected, "rejected", st.bad},
+		{c.Missing, "missing", st.bad},
 	} {
 		if x.n > 0 {
 			all = append(all, x.in(fmt.Sprintf("%d %s", x.n, x.what)))

@@ -21,11 +21,12 @@ type Target struct {
 	Node   string // empty for a lease of flannel
 	Public []netip.Addr
 	Local  []netip.Addr  // of this node itself: where it is asked instead of at Public; empty for others
-	State  status.Reason // why its lease is not accepted, or that it was withdrawn; empty: neither
+	Reject status.Reason // why the asking node rejects its lease, or that it was withdrawn; empty: neither
 }
 
-// TargetsOf returns the nodes with a lease, as a node's daemon knows them: first itself. Nodes whose lease is rejected
-// are not to be asked, since its data is not trusted.
+// TargetsOf returns the nodes with a lease, as a node's daemon knows them: first itself. Those whose lease is rejected
+// are asked, too: a node that refuses a new network config is one of them, and only a node answers that has a
+// certificate for the address that is asked.
 func TargetsOf(own status.Status, peers []status.Peer) (targets []Target) {
 	self := Target{Node: own.Node}
 	if own.Lease != nil {
@@ -38,10 +39,7 @@ func TargetsOf(own status.Status, peers []status.Peer) (targets []Target) {
 	for _, p := range peers {
 		t := Target{Key: p.Key, Node: p.Node, Public: validOf(p.PublicIP)}
 		if p.State == status.Quarantined || p.State == status.Grace {
-			t.State = p.Code
-		}
-		if p.State == status.Quarantined {
-			t.Public = nil
+			t.Reject = p.Code
 		}
 		targets = append(targets, t)
 	}
@@ -88,8 +86,7 @@ type Counts struct {
 	Ready    int `json:"ready"`
 	Degraded int `json:"degraded"`
 	Starting int `json:"starting"`
-	Missing  int `json:"missing"`  // they have a lease, and have not answered
-	Rejected int `json:"rejected"` // their lease is rejected, and they were not asked
+	Missing  int `json:"missing"` // they have a lease, and have not answered
 }
 
 // Tally is how many nodes have a value.
@@ -131,17 +128,15 @@ func Assemble(targets []Target, answers []Answer, now time.Time) Cluster {
 		n := &c.Nodes[i]
 		n.UnreachedBy = by[n.Key]
 		n.Findings = findings(n, targets[i], answers[i], usual, names, now)
-		c.Counts.add(n, targets[i])
+		c.Counts.add(n)
 	}
 	slices.SortStableFunc(c.Nodes, compareNodes)
 	return c
 }
 
-func (c *Counts) add(n *Node, t Target) {
+func (c *Counts) add(n *Node) {
 	c.Nodes++
 	switch {
-	case n.Summary == nil && t.State != "" && len(t.Public) == 0:
-		c.Rejected++
 	case n.Summary == nil:
 		c.Missing++
 	case n.Summary.State == status.Ready:

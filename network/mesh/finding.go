@@ -24,7 +24,7 @@ const (
 	RankConfig                // it refuses the network config
 	RankStuck                 // its daemon's loop does not answer
 	RankCut                   // its traffic is cut
-	RankRejected              // its lease is rejected
+	RankRejected              // its lease is rejected or withdrawn
 	RankDegraded              // a problem makes it degraded
 	RankUnreached             // other nodes' probes do not reach it
 	RankStarting              // it is not ready yet
@@ -112,12 +112,15 @@ func findings(n *Node, t Target, a Answer, u usual, names map[string]string, now
 	switch s := n.Summary; {
 	case s != nil:
 		l.summary(s, t, u, names)
-	case t.State != "" && len(t.Public) == 0:
-		l.add(RankRejected, t.State, "not asked: its lease is rejected (%s)", t.State)
-	case t.State != "":
-		l.add(RankMissing, a.Code, "missing: its lease was withdrawn, and %s", missingText(a))
 	default:
-		l.add(RankMissing, a.Code, "missing: %s", missingText(a))
+		l.add(RankMissing, a.Code, "%s", missingText(a))
+	}
+	switch t.Reject {
+	case "":
+	case status.LeaseWithdrawn:
+		l.add(RankRejected, t.Reject, "its lease was withdrawn")
+	default:
+		l.add(RankRejected, t.Reject, "this node rejects its lease: %s", t.Reject)
 	}
 	if ends := n.CertificateEnds; !ends.IsZero() && ends.Sub(now) < certificateSoon {
 		l.add(RankWarning, CertificateExpires, "its certificate expires at %s", ends.UTC().Format("2006-01-02 15:04 UTC"))

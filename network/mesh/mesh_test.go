@@ -168,8 +168,8 @@ func TestTargets(t *testing.T) {
 	want := []Target{
 		{Key: "k1", Node: "node1", Public: []netip.Addr{a("203.0.113.1")}, Local: []netip.Addr{a("10.0.0.1")}},
 		{Key: "k2", Node: "node2", Public: []netip.Addr{a("10.0.0.2")}},
-		{Key: "k3", Public: []netip.Addr{a("10.0.0.3")}, State: status.LeaseWithdrawn},
-		{Key: "k4", State: status.LeaseOverlaps},
+		{Key: "k3", Public: []netip.Addr{a("10.0.0.3")}, Reject: status.LeaseWithdrawn},
+		{Key: "k4", Public: []netip.Addr{a("10.0.0.4")}, Reject: status.LeaseOverlaps},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -193,11 +193,11 @@ func TestOrder(t *testing.T) {
 		target     Target
 	}{
 		{"z-missing", "no-answer", Answer{Code: NoAnswer}, Target{Public: public}},
-		{"z-withdrawn", "not-listening", Answer{Code: NotListening}, Target{Public: public, State: status.LeaseWithdrawn}},
+		{"z-withdrawn", "not-listening lease-withdrawn", Answer{Code: NotListening}, Target{Public: public, Reject: status.LeaseWithdrawn}},
 		{"y-refuses", "config-rejected", odd(problem(status.ConfigRejected, false)), Target{}},
 		{"x-stuck", "loop-stuck", odd(func(s *Summary) { s.Age = time.Minute }), Target{}},
 		{"w-cut", "traffic-cut", odd(func(s *Summary) { s.Cut = []string{"IPv4"} }), Target{}},
-		{"v-rejected", "lease-overlaps", Answer{Code: NoAddress}, Target{State: status.LeaseOverlaps}},
+		{"v-rejected", "lease-overlaps", odd(func(*Summary) {}), Target{Reject: status.LeaseOverlaps}},
 		{"u-degraded", "conflict", odd(problem(status.Conflict, false)), Target{}},
 		{"t-unreached", "unreached", odd(func(*Summary) {}), Target{}},
 		{"s-starting", "starting", odd(func(s *Summary) { s.State = status.Starting }), Target{}},
@@ -222,24 +222,24 @@ func TestOrder(t *testing.T) {
 		if s := c.answer.Summary; s != nil && s.Lease == "" {
 			s.Lease = targets[last].Key
 		}
-		want = append(want, c.name+" "+c.code)
+		want = append(want, strings.TrimSpace(c.name+" "+c.code))
 	}
 	view := Assemble(targets, answers, now)
 	var got []string
 	for _, n := range view.Nodes {
-		line := n.Name + " "
+		line := n.Name
 		for _, f := range n.Findings {
-			line += string(f.Code)
+			line += " " + string(f.Code)
 		}
 		got = append(got, line)
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if c := (Counts{Nodes: 20, Ready: 16, Starting: 1, Missing: 2, Rejected: 1}); view.Counts != c {
+	if c := (Counts{Nodes: 20, Ready: 17, Starting: 1, Missing: 2}); view.Counts != c {
 		t.Errorf("counts %+v, want %+v", view.Counts, c)
 	}
-	if got := fmt.Sprint(view.Versions, view.Configs); got != "[{v1 16} {v2 1}] [{c1 16} {c2 1}]" {
+	if got := fmt.Sprint(view.Versions, view.Configs); got != "[{v1 17} {v2 1}] [{c1 17} {c2 1}]" {
 		t.Errorf("tallies %s", got)
 	}
 	for _, n := range view.Nodes {
@@ -251,7 +251,7 @@ func TestOrder(t *testing.T) {
 
 func TestNoNodes(t *testing.T) {
 	b, err := json.Marshal(Assemble(nil, nil, now))
-	const want = `{"version":1,"at":"2026-03-01T12:00:00Z","counts":{"nodes":0,"ready":0,"degraded":0,"starting":0,"missing":0,"rejected":0},` +
+	const want = `{"version":1,"at":"2026-03-01T12:00:00Z","counts":{"nodes":0,"ready":0,"degraded":0,"starting":0,"missing":0},` +
 		`"versions":[],"configs":[],"networks":[],"nodes":[]}`
 	if err != nil || string(b) != want {
 		t.Errorf("%s, %v", b, err)
