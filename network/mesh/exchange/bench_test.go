@@ -8,7 +8,11 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -60,37 +64,49 @@ func TestManyNodes(t *testing.T) {
 	}
 }
 
-// BenchmarkMesh asks 1,000 nodes, whose servers run in the same process and share the CPUs, and makes the view. It reports the memory of both sides
-// at the peak, and what the asking side has allocated in total.
+// BenchmarkMesh asks 1,000 nodes, whose servers run in the same process and share the CPUs, and makes the view. It reports the CPU time of both
+// sides, and the memory that both need at the peak beyond what the servers have at rest.
 func BenchmarkMesh(b *testing.B) {
 	q, targets := simulate(b, 1000)
-	var before, m runtime.MemStats
 	runtime.GC()
-	runtime.ReadMemStats(&before)
-	peak := uint64(0)
+	rest := memory()
+	var peak atomic.Uint64
+	ctx, cancel := context.WithCancel(context.Background())
+	var sampling sync.WaitGroup
+	sampling.Go(func() {
+		for ctx.Err() == nil {
+			peak.Store(max(peak.Load(), memory()))
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	before := cpuTime(b)
 	for b.Loop() {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			answers, err := Ask(context.Background(), q, targets)
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			if view := mesh.Assemble(targets, answers, answers[0].Summary.Now); view.Counts.Ready != len(targets) {
-				b.Errorf("%+v", view.Counts)
-			}
-		}()
-		for running := true; running; {
-			select {
-			case <-done:
-				running = false
-			default:
-				runtime.ReadMemStats(&m)
-				peak = max(peak, m.HeapInuse+m.StackInuse)
-				runtime.Gosched()
-			}
+		answers, err := Ask(ctx, q, targets)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if view := mesh.Assemble(targets, answers, answers[0].Summary.Now); view.Counts.Ready != len(targets) {
+			b.Fatalf("%+v", view.Counts)
 		}
 	}
-	b.ReportMetric(float64(peak-min(peak, before.HeapInuse+before.StackInuse))/(1<<20), "MB-peak")
+	b.ReportMetric((cpuTime(b)-before).Seconds()/float64(b.N), "CPU-s/op")
+	cancel()
+	sampling.Wait()
+	b.ReportMetric(float64(peak.Load()-min(peak.Load(), rest))/(1<<20), "MB-peak")
+}
+
+// memory returns the bytes of heap and stacks in use.
+func memory() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
+}
+
+// cpuTime returns the CPU time that this process has taken.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

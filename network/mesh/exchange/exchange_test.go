@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,14 +45,15 @@ func (d *daemon) Status(ctx context.Context) (status.Status, error) {
 
 // pki is a directory with the certificates of a cluster.
 type pki struct {
-	t   testing.TB
-	dir string
-	ca  *certs.Authority
+	t      testing.TB
+	dir    string
+	ca     *certs.Authority
+	signed int
 }
 
-func newPKI(t testing.TB) pki {
+func newPKI(t testing.TB) *pki {
 	t.Helper()
-	p := pki{t: t, dir: t.TempDir()}
+	p := &pki{t: t, dir: t.TempDir()}
 	var err error
 	if p.ca, err = certs.New(p.dir, "ca"); err != nil {
 		t.Fatal(err)
@@ -60,9 +62,10 @@ func newPKI(t testing.TB) pki {
 }
 
 // sign makes a certificate for servers at 127.0.0.1, and for clients, unless the changes say otherwise.
-func (p pki) sign(name string, changes ...func(*x509.Certificate)) Files {
+func (p *pki) sign(name string, changes ...func(*x509.Certificate)) Files {
 	p.t.Helper()
-	path := filepath.Join(p.dir, name)
+	p.signed++
+	path := filepath.Join(p.dir, fmt.Sprint(name, p.signed))
 	if err := p.ca.Sign(path, append([]func(*x509.Certificate){certs.For("127.0.0.1")}, changes...)...); err != nil {
 		p.t.Fatal(err)
 	}
@@ -273,14 +276,14 @@ func TestRequests(t *testing.T) {
 		{"many headers", "GET " + mesh.Path + host + strings.Repeat("X: x\r\n", 1<<16) + "\r\n", http.StatusRequestHeaderFieldsTooLarge},
 		{"a huge path", "GET /" + strings.Repeat("x", 1<<20) + host + "\r\n", http.StatusRequestHeaderFieldsTooLarge},
 		{"nonsense", "\x00\x01\x02\r\n\r\n", http.StatusBadRequest},
-		{"HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", http.StatusHTTPVersionNotSupported},
+		{"HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", http.StatusNotFound},
 	} {
 		if got := send(t, s, f, tt.request); got != tt.want {
 			t.Errorf("%s: status %d, want %d", tt.name, got, tt.want)
 		}
 	}
 	for range 100 { // however many ask, the loop is asked by the clock only
-		s.answer(discard{}, &http.Request{})
+		s.answer(discard{}, &http.Request{URL: &url.URL{Path: mesh.Path}, Method: http.MethodGet})
 	}
 	if n := d.asked.Load() - asked; n > 50 {
 		t.Errorf("the daemon's loop was asked %d times", n)
@@ -368,7 +371,17 @@ func TestManyConnections(t *testing.T) {
 	l := patiently()
 	l.every, l.perSource = 0, 1000 // the number is what counts here
 	s, out := serve(t, f, l, &daemon{node: "node1"})
+	peak := func() int { s.listener.mu.Lock(); defer s.listener.mu.Unlock(); return s.listener.peak }
 	const total, workers = 10_000, 100
+	var first []net.Conn
+	for range 2 * l.open {
+		c, err := net.Dial("tcp", s.listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		first = append(first, c)
+	}
+	await(t, "as many as the limit are open", func() bool { return peak() >= l.open })
 	var dialing sync.WaitGroup
 	for range workers {
 		dialing.Go(func() {
@@ -390,11 +403,11 @@ func TestManyConnections(t *testing.T) {
 		})
 	}
 	dialing.Wait()
-	s.listener.mu.Lock()
-	peak := s.listener.peak
-	s.listener.mu.Unlock()
-	if peak != l.open {
-		t.Errorf("%d connections were open at the same time, want the limit %d", peak, l.open)
+	for _, c := range first {
+		c.Close()
+	}
+	if n := peak(); n != l.open {
+		t.Errorf("%d connections were open at the same time, want the limit %d", n, l.open)
 	}
 	await(t, "no connection", func() bool { s.listener.mu.Lock(); defer s.listener.mu.Unlock(); return s.listener.open == 0 })
 	if got := askOne(t, s, f, ""); got.Summary == nil {

@@ -165,6 +165,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "want GET", http.StatusMethodNotAllowed)
 		return
 	case r.ContentLength != 0:
+		_ = http.NewResponseController(w).SetReadDeadline(s.now()) // the body is not awaited
 		http.Error(w, "want no body", http.StatusRequestEntityTooLarge)
 		return
 	case last == nil:
