@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,13 @@ func labMesh() mesh.Cluster {
 func TestShowMesh(t *testing.T) {
 	var out strings.Builder
 	showMesh(&out, style{}, labMesh())
+	page, err := os.ReadFile("../../Documentation/mesh.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "node1# selvaged mesh\n"+out.String()+"```") {
+		t.Errorf("Documentation/mesh.md does not show\n%s", &out)
+	}
 	out.WriteString("\n")
 	showMesh(&out, style{colour: true, width: 130}, labMesh())
 	golden(t, "mesh.txt", out.String())

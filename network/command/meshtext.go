@@ -16,7 +16,7 @@ import (
 // showMesh writes the view of the cluster: a few lines about all nodes, then a table. What is odd is the last column,
 // since it can be long.
 func showMesh(w io.Writer, st style, c mesh.Cluster) {
-	fmt.Fprintln(w, st.bold(fmt.Sprintf("%d nodes: %s", c.Counts.Nodes, meshCounts(st, c.Counts))))
+	fmt.Fprintf(w, "%d nodes: %s\n", c.Counts.Nodes, meshCounts(st, c.Counts))
 	line := func(label, text string) {
 		const width = 10
 		fmt.Fprintln(w, st.fold(fmt.Sprintf("%-*s%s", width, label, text), width))
@@ -43,7 +43,8 @@ func showMesh(w io.Writer, st style, c mesh.Cluster) {
 		line("versions", tallied(c.Versions))
 	}
 	text := meshTable(st, c.Nodes)
-	notes := strings.Index(text, "ODD")
+	header, _, _ := strings.Cut(text, "ODD")
+	notes := columns(header)
 	for row := range strings.Lines(text) {
 		fmt.Fprintln(w, st.fold(strings.TrimRight(row, " \n"), notes))
 	}
@@ -96,7 +97,8 @@ func namesOf(nodes []mesh.Node, is func(mesh.Node) bool) (names []string) {
 func meshTable(st style, nodes []mesh.Node) string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NODE\tSTATE\tVERSION\tBACKEND\tFAST PATH\tUNREACHABLE\tREPAIRS\tDROPS\tODD")
+	fmt.Fprintf(t, "NODE\t%s\tVERSION\tBACKEND\tFAST PATH\t%s\tREPAIRS\tDROPS\tODD\n",
+		st.plain("STATE"), st.plain("UNREACHABLE"))
 	for _, n := range nodes {
 		var odd []string
 		for _, f := range n.Findings {
@@ -113,7 +115,7 @@ func meshTable(st style, nodes []mesh.Node) string {
 func summaryCells(st style, n mesh.Node) []string {
 	s := n.Summary
 	if s == nil {
-		return []string{st.bad("missing"), "-", "-", "-", "-", "-", "-"}
+		return []string{st.bad("missing"), "-", "-", "-", st.plain("-"), "-", "-"}
 	}
 	state := string(s.State)
 	switch s.State {
@@ -140,7 +142,7 @@ func summaryCells(st style, n mesh.Node) []string {
 // unreachableText returns how many of the probed peers are unreachable, in the family in which most are: "1 of 4".
 func unreachableText(st style, probes []mesh.Probes) string {
 	if len(probes) == 0 {
-		return "-"
+		return st.plain("-")
 	}
 	worst := slices.MaxFunc(probes, func(a, b mesh.Probes) int {
 		return cmp.Compare(len(a.Unreachable), len(b.Unreachable))
@@ -148,9 +150,9 @@ func unreachableText(st style, probes []mesh.Probes) string {
 	probed := worst.Reachable + len(worst.Unreachable)
 	switch {
 	case probed == 0:
-		return "-"
+		return st.plain("-")
 	case len(worst.Unreachable) == 0:
-		return fmt.Sprintf("0 of %d", probed)
+		return st.plain(fmt.Sprintf("0 of %d", probed))
 	}
 	return st.bad(fmt.Sprintf("%d of %d", len(worst.Unreachable), probed))
 }

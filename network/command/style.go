@@ -39,7 +39,10 @@ func styleFor(w io.Writer) style {
 func (s style) good(text string) string { return s.in("32", text) }
 func (s style) bad(text string) string  { return s.in("31", text) }
 func (s style) odd(text string) string  { return s.in("33", text) }
-func (s style) bold(text string) string { return s.in("1", text) }
+
+// plain makes a text as long as a coloured one, for the columns of a table.
+func (s style) plain(text string) string { return s.in("39", text) }
+func (s style) bold(text string) string  { return s.in("1", text) }
 
 func (s style) in(code, text string) string {
 	if !s.colour {
