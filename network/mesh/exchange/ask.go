@@ -28,7 +28,7 @@ type Query struct {
 	Parallel   int           // how many nodes are asked at the same time
 }
 
-// maxReason is the length of the text of an error, in runes. It can quote a certificate that nobody has vouched for.
+// maxReason is the length of the text of an error, in runes. It can quote a certificate that no authority has signed.
 const maxReason = 160
 
 // Ask asks all targets for their summaries, and returns an answer for each, in the same order. An error means that none

@@ -559,6 +559,7 @@ func TestHostileAnswers(t *testing.T) {
 	for name, answer := range map[string]string{
 		"no HTTP": "\x1b]0;x\x07\r\n\r\n", "not JSON": "HTTP/1.1 200 OK\r\n\r\nx", "another version": "HTTP/1.1 200 OK\r\n\r\n{\"version\":2}",
 		"without an end": "HTTP/1.1 200 OK\r\n\r\n{\"version\":1,\"node\":\"" + strings.Repeat("x", 1<<20), "nothing": "",
+		"a name that a terminal acts on": "HTTP/1.1 200 OK\r\n\r\n{\"version\":1,\"node\":\"\\u001b]0;x\\u0007\"}",
 		"a redirect": "HTTP/1.1 302 Found\r\nLocation: https://192.0.2.1/\r\nContent-Length: 0\r\n\r\n",
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -584,6 +585,9 @@ func TestHostileAnswers(t *testing.T) {
 		}()
 		q := Query{Files: f, Port: netip.MustParseAddrPort(l.Addr().String()).Port(), Timeout: patient, Parallel: 1}
 		got, err := Ask(t.Context(), q, []mesh.Target{{Public: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}})
+		if s := got[0].Summary; s != nil && s.Node == "?]0;x?" {
+			got[0] = mesh.Answer{Code: "cleaned"}
+		}
 		if err != nil || got[0].Summary != nil || got[0].Code == "" || strings.ContainsAny(fmt.Sprint(got[0].Text), "\x1b\x07\n") {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}

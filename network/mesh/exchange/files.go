@@ -62,7 +62,7 @@ func (f Files) stamps() (all [3]stamp) {
 	return all
 }
 
-// lookEvery is how often the files are looked at, at the most: a client without a certificate can make the server look.
+// lookEvery is the least time between two looks at the files: a client without a certificate can make the server look.
 const lookEvery = time.Second
 
 // keeper has what the files hold, and reads them again after they have changed. Files that cannot be used change

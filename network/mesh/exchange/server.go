@@ -28,7 +28,7 @@ type Source interface {
 	Status(ctx context.Context) (status.Status, error)
 }
 
-// Options say where a node serves its summary, and to whom.
+// Options say where a node serves its summary, and to which clients.
 type Options struct {
 	Address    string // address and port
 	Files      Files
