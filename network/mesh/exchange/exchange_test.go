@@ -560,7 +560,7 @@ func TestHostileAnswers(t *testing.T) {
 		"no HTTP": "\x1b]0;x\x07\r\n\r\n", "not JSON": "HTTP/1.1 200 OK\r\n\r\nx", "another version": "HTTP/1.1 200 OK\r\n\r\n{\"version\":2}",
 		"without an end": "HTTP/1.1 200 OK\r\n\r\n{\"version\":1,\"node\":\"" + strings.Repeat("x", 1<<20), "nothing": "",
 		"a name that a terminal acts on": "HTTP/1.1 200 OK\r\n\r\n{\"version\":1,\"node\":\"\\u001b]0;x\\u0007\"}",
-		"a redirect": "HTTP/1.1 302 Found\r\nLocation: https://192.0.2.1/\r\nContent-Length: 0\r\n\r\n",
+		"a redirect":                     "HTTP/1.1 302 Found\r\nLocation: https://192.0.2.1/\r\nContent-Length: 0\r\n\r\n",
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
