@@ -111,6 +111,13 @@ func TestPaths(t *testing.T) {
 				return fmt.Errorf("%d peers", len(peers))
 			}
 			p = peers[0]
+			var lost []string
+			for _, x := range s.Probes {
+				lost = append(lost, x.UnreachablePeers...)
+			}
+			if named := slices.Equal(lost, []string{p.Key}); named != (want == status.Unreachable) || !named && len(lost) > 0 {
+				return fmt.Errorf("the unreachable peers are %q", lost)
+			}
 			var got []status.Reason
 			for _, x := range s.Problems {
 				got = append(got, x.Code)
