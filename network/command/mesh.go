@@ -24,7 +24,7 @@ type meshQuery struct {
 	odd     bool
 }
 
-// meshParallel is how many nodes are asked at the same time: each costs 100 kB and half a millisecond of CPU time.
+// meshParallel is how many nodes are asked at the same time, which bounds the memory and the open files.
 const meshParallel = 64
 
 // Mesh shows the whole cluster.

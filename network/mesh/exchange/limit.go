@@ -16,9 +16,9 @@ type limits struct {
 	client    time.Duration // that a client may take: for the handshake, to send its request, to read the answer
 }
 
-// daemonLimits: selvaged mesh opens one connection to each node and closes it. A connection costs half a millisecond of
-// CPU time and 50 kB. At the rate, connections that come without end take less than a tenth of a core.
-var daemonLimits = limits{open: 64, perSource: 8, every: 10 * time.Millisecond, burst: 32, client: 3 * time.Second}
+// daemonLimits: selvaged mesh opens one connection to each node and closes it. A handshake costs a millisecond
+// or so of CPU time, see BenchmarkMesh: at the rate, connections that come without end take less than a tenth of a core.
+var daemonLimits = limits{open: 64, perSource: 8, every: 20 * time.Millisecond, burst: 32, client: 3 * time.Second}
 
 // pacer says when the next connection may be accepted: every so often, and a burst at once (the generic cell rate
 // algorithm).
