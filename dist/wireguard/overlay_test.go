@@ -43,6 +43,10 @@ func testOverlay(t *testing.T, families []subnet.Family, backend string, devices
 		if err != nil {
 			t.Errorf("doctor: %v\n%s", err, out)
 		}
+		s, err := n.Status(c.ctx)
+		if err != nil || s.Backend == nil || s.Backend.Encrypted == nil || *s.Backend.Encrypted != 1 {
+			t.Errorf("%s: status %+v, %v, want one peer encrypted", n.Name(), s.Backend, err)
+		}
 		for _, name := range devices {
 			d, err := c.device(n, name)
 			if err != nil || len(d.Peers) != 1 {

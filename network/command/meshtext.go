@@ -97,7 +97,7 @@ func namesOf(nodes []mesh.Node, is func(mesh.Node) bool) (names []string) {
 func meshTable(st style, nodes []mesh.Node) string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "NODE\t%s\tVERSION\tBACKEND\tFAST PATH\t%s\tREPAIRS\tDROPS\tODD\n",
+	fmt.Fprintf(t, "NODE\t%s\tVERSION\tBACKEND\tENCRYPTED\tFAST PATH\t%s\tREPAIRS\tDROPS\tODD\n",
 		st.plain("STATE"), st.plain("UNREACHABLE"))
 	for _, n := range nodes {
 		var odd []string
@@ -115,7 +115,7 @@ func meshTable(st style, nodes []mesh.Node) string {
 func summaryCells(st style, n mesh.Node) []string {
 	s := n.Summary
 	if s == nil {
-		return []string{st.bad("missing"), "-", "-", "-", st.plain("-"), "-", "-"}
+		return []string{st.bad("missing"), "-", "-", "-", "-", st.plain("-"), "-", "-"}
 	}
 	state := string(s.State)
 	switch s.State {
@@ -133,8 +133,12 @@ func summaryCells(st style, n mesh.Node) []string {
 	case s.FastPath != nil:
 		fast = "not in use"
 	}
+	encryption := "-"
+	if s.Backend != "" {
+		encryption = s.Encryption()
+	}
 	return []string{
-		state, s.Selvaged, cmp.Or(s.Backend, "-"), fast, unreachableText(st, s.Probes),
+		state, s.Selvaged, cmp.Or(s.Backend, "-"), encryption, fast, unreachableText(st, s.Probes),
 		strconv.FormatUint(s.Repairs.Lately, 10), strconv.FormatUint(s.Drops.Lately, 10),
 	}
 }

@@ -99,7 +99,7 @@ type Tally struct {
 type Node struct {
 	Name     string       `json:"name"` // that of its lease, else its own, else its key
 	Key      string       `json:"key,omitempty"`
-	PublicIP []netip.Addr `json:"public_ip"`
+	PublicIP []netip.Addr `json:"public_ip,omitempty"`
 	Summary  *Summary     `json:"summary,omitempty"` // nil: it is missing
 	// CertificateEnds is when the certificate expires that it has shown.
 	CertificateEnds time.Time `json:"certificate_ends,omitzero"`

@@ -10,9 +10,10 @@ import (
 
 // Finding is something odd about a node.
 type Finding struct {
-	Code status.Reason `json:"code"`
-	Rank Rank          `json:"-"`
-	Text status.Text   `json:"text"`
+	Code    status.Reason `json:"code"`
+	Rank    Rank          `json:"-"`
+	Warning bool          `json:"warning,omitempty"` // the node works all the same
+	Text    status.Text   `json:"text"`
 }
 
 // Rank says how bad a finding is: the smallest is the worst.
@@ -43,6 +44,7 @@ const (
 	OtherVersion       status.Reason = "other-version"
 	OtherBackend       status.Reason = "other-backend"
 	OtherLease         status.Reason = "other-lease"
+	NotAllEncrypted    status.Reason = "not-all-encrypted"
 	FastPathOff        status.Reason = "fast-path-off"
 	RepairedLately     status.Reason = "repaired-lately"
 	CertificateExpires status.Reason = "certificate-expires"
@@ -95,7 +97,7 @@ func (n *Node) worst() Rank {
 type list []Finding
 
 func (l *list) add(rank Rank, code status.Reason, format string, args ...any) {
-	f := Finding{Code: code, Rank: rank, Text: status.Text(fmt.Sprintf(format, args...))}
+	f := Finding{Code: code, Rank: rank, Warning: rank >= RankOther, Text: status.Text(fmt.Sprintf(format, args...))}
 	i := len(*l)
 	for i > 0 && (*l)[i-1].Rank > rank {
 		i--
@@ -132,9 +134,9 @@ func findings(n *Node, t Target, a Answer, u usual, names map[string]string, now
 func missingText(a Answer) string {
 	switch a.Code {
 	case NotListening:
-		return fmt.Sprintf("%s: its daemon does not run, or without --mesh-addr at this port", a.Text)
+		return fmt.Sprintf("%s: its daemon does not run, or does not serve --mesh-addr at this port", a.Text)
 	case NoAnswer:
-		return fmt.Sprintf("no answer from %s: the node is down, or a firewall drops", a.Text)
+		return fmt.Sprintf("no answer from %s: the node is down, or a firewall drops the packets", a.Text)
 	case NoAddress:
 		return "it has no public IP yet"
 	case BadCertificate:
@@ -149,7 +151,7 @@ func missingText(a Answer) string {
 
 func (l *list) summary(s *Summary, t Target, u usual, names map[string]string) {
 	if s.Age > stuckAfter {
-		l.add(RankStuck, LoopStuck, "its daemon is stuck for %s: what follows is from before", s.Age.Round(time.Second))
+		l.add(RankStuck, LoopStuck, "its daemon's loop has not answered for %s; the rest is older", s.Age.Round(time.Second))
 	}
 	if len(s.Cut) > 0 {
 		l.add(RankCut, TrafficCut, "%s traffic is cut", strings.Join(s.Cut, " and "))
@@ -158,14 +160,18 @@ func (l *list) summary(s *Summary, t Target, u usual, names map[string]string) {
 		rank := RankDegraded
 		switch {
 		case p.Code == status.ConfigRejected:
-			l.add(RankConfig, p.Code, "refuses the network config for %s", lasting(s.Now, p.Since))
+			l.add(RankConfig, p.Code, "has refused the network config for %s", lasting(s.Now, p.Since))
 			continue
 		case p.Code == status.PeerUnreachable && s.unreachable() > 0:
 			continue // they are named below
 		case p.Warning:
 			rank = RankWarning
 		}
-		l.add(rank, p.Code, "%s: %s for %s", p.Topic, p.Code, lasting(s.Now, p.Since))
+		what := p.Topic + ": " + string(p.Code)
+		if p.Topic == string(p.Code) {
+			what = p.Topic
+		}
+		l.add(rank, p.Code, "%s for %s", what, lasting(s.Now, p.Since))
 	}
 	if s.More > 0 {
 		l.add(RankDegraded, "", "and %d more problems", s.More)
@@ -194,6 +200,9 @@ func (l *list) differs(s *Summary, u usual) {
 	}
 	if s.Backend != "" && s.Backend != u.backend {
 		l.add(RankOther, OtherBackend, "backend %s, not %s", s.Backend, u.backend)
+	}
+	if n := s.unencrypted(); s.Encrypted != nil && n > 0 {
+		l.add(RankOther, NotAllEncrypted, "sends to %d of %d peers without encryption", n, s.accepted())
 	}
 	if s.Selvaged != u.version {
 		l.add(RankOther, OtherVersion, "version %s, not %s", s.Selvaged, u.version)

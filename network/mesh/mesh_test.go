@@ -205,7 +205,8 @@ func TestOrder(t *testing.T) {
 		{"r2-backend", "other-backend", odd(func(s *Summary) { s.Backend = "host-gw" }), Target{}},
 		{"r3-version", "other-version", odd(func(s *Summary) { s.Selvaged = "v2" }), Target{}},
 		{"r4-lease", "other-lease", odd(func(s *Summary) { s.Lease = "another" }), Target{}},
-		{"r5-slow", "fast-path-off", odd(func(s *Summary) { s.FastPath = nil }), Target{}},
+		{"r5-mixed", "not-all-encrypted", odd(func(s *Summary) { s.Peers.Programmed, s.Encrypted = 4, new(3) }), Target{}},
+		{"r6-slow", "fast-path-off", odd(func(s *Summary) { s.FastPath = nil }), Target{}},
 		{"q1-warns", "route-shadowed", odd(problem(status.RouteShadowed, true)), Target{}},
 		{"q2-cannot", "peer-unreachable", odd(func(s *Summary) { s.Probes = []Probes{{Family: "IPv4", Unreachable: []string{"k-t-unreached"}}} }), Target{}},
 		{"q3-repaired", "repaired-lately", odd(func(s *Summary) { s.Repairs.Lately = 2 }), Target{}},
@@ -236,16 +237,30 @@ func TestOrder(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if c := (Counts{Nodes: 20, Ready: 17, Starting: 1, Missing: 2}); view.Counts != c {
+	if c := (Counts{Nodes: 21, Ready: 18, Starting: 1, Missing: 2}); view.Counts != c {
 		t.Errorf("counts %+v, want %+v", view.Counts, c)
 	}
-	if got := fmt.Sprint(view.Versions, view.Configs); got != "[{v1 17} {v2 1}] [{c1 17} {c2 1}]" {
+	if got := fmt.Sprint(view.Versions, view.Configs); got != "[{v1 18} {v2 1}] [{c1 18} {c2 1}]" {
 		t.Errorf("tallies %s", got)
 	}
 	for _, n := range view.Nodes {
 		if by := n.Name == "t-unreached"; by != slices.Equal(n.UnreachedBy, []string{"q2-cannot"}) {
 			t.Errorf("%s is not reached by %q", n.Name, n.UnreachedBy)
 		}
+	}
+}
+
+func TestEncryption(t *testing.T) {
+	peers := status.PeerCounts{Programmed: 3, Pending: 1, Grace: 2, Quarantined: 5}
+	for want, s := range map[string]Summary{
+		"no": {Peers: peers}, "all": {Peers: peers, Encrypted: new(4)}, "3 of 4": {Peers: peers, Encrypted: new(3)}, "0 of 4": {Peers: peers, Encrypted: new(0)},
+	} {
+		if got := s.Encryption(); got != want {
+			t.Errorf("%+v: %q, want %q", s, got, want)
+		}
+	}
+	if got := (&Summary{Encrypted: new(0)}).Encryption(); got != "all" {
+		t.Errorf("without a peer: %q", got)
 	}
 }
 

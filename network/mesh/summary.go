@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/selvage-net/selvage/network/node/status"
@@ -49,7 +50,9 @@ type Summary struct {
 
 	Networks []string `json:"networks,omitempty"` // of the network config in use
 	Backend  string   `json:"backend,omitempty"`
-	Config   string   `json:"config,omitempty"` // identifies the network config in use, see ConfigID
+	// Encrypted is the number of peers to which packets are sent encrypted; nil: the node has no device that encrypts.
+	Encrypted *int   `json:"encrypted_peers,omitempty"`
+	Config    string `json:"config,omitempty"` // identifies the network config in use, see ConfigID
 	// ConfigRejected: the node cannot use the network config in the store, so it keeps the one in use.
 	ConfigRejected bool      `json:"config_rejected,omitempty"`
 	FastPath       *FastPath `json:"fast_path,omitempty"` // nil: the daemon's flags turn it off
@@ -88,6 +91,29 @@ type Count struct {
 	Lately uint64 `json:"lately"`
 }
 
+// accepted returns the number of peers whose lease is accepted.
+func (m *Summary) accepted() int { return m.Peers.Programmed + m.Peers.Pending }
+
+// unencrypted returns to how many peers packets are sent that are not encrypted.
+func (m *Summary) unencrypted() int {
+	if m.Encrypted == nil {
+		return m.accepted()
+	}
+	return max(0, m.accepted()-*m.Encrypted)
+}
+
+// Encryption returns to which part of its peers a node sends encrypted packets: "no", "all" or "3 of 4".
+func (m *Summary) Encryption() string {
+	switch n := m.unencrypted(); {
+	case m.Encrypted == nil:
+		return "no"
+	case n == 0:
+		return "all"
+	default:
+		return fmt.Sprintf("%d of %d", m.accepted()-n, m.accepted())
+	}
+}
+
 // Summarize returns the summary of a node's status. Lately is left to [History].
 func Summarize(s status.Status) Summary {
 	m := Summary{
@@ -107,7 +133,7 @@ func Summarize(s status.Status) Summary {
 		m.Lease = s.Lease.Key
 	}
 	if s.Backend != nil {
-		m.Backend = s.Backend.Type
+		m.Backend, m.Encrypted = s.Backend.Type, s.Backend.Encrypted
 	}
 	if f := s.FastPath; f != nil {
 		m.FastPath = &FastPath{InUse: f.InUse, Code: f.Code}

@@ -13,11 +13,11 @@ type limits struct {
 	perSource int           // of one address
 	every     time.Duration // between two accepted connections, after the first ones of a burst
 	burst     int
-	client    time.Duration // that a client may take: for the handshake, to send its request, to read the answer
+	client    time.Duration // for the handshake, for the request, and for reading the answer
 }
 
-// daemonLimits: selvaged mesh opens one connection to each node and closes it. A handshake costs a millisecond
-// or so of CPU time, see BenchmarkMesh: at the rate, connections that come without end take less than a tenth of a core.
+// daemonLimits: selvaged mesh opens one connection to each node and closes it. A handshake costs a millisecond or so of
+// CPU time, see BenchmarkMesh: at the rate, connections that come without end take less than a tenth of a core.
 var daemonLimits = limits{open: 64, perSource: 8, every: 20 * time.Millisecond, burst: 32, client: 3 * time.Second}
 
 // pacer says when the next connection may be accepted: every so often, and a burst at once (the generic cell rate

@@ -139,6 +139,8 @@ type Backend struct {
 	Type    string   `json:"type"`
 	PodMTU  int      `json:"pod_mtu"`
 	Devices []Device `json:"devices"`
+	// Encrypted is the number of peers to which packets are sent encrypted; nil: the node has no device that encrypts.
+	Encrypted *int `json:"encrypted_peers,omitempty"`
 }
 
 // Device is one of the node's overlay devices.
