@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/selvage-net/selvage/network/command"
 )
 
 // own lists the commands that are ours, and not cobra's: help and completion.
@@ -28,7 +30,7 @@ func own(c *cobra.Command) (all []*cobra.Command) {
 
 // TestExamples: each command has examples in its help, and each example is one that it takes, or a command below it.
 func TestExamples(t *testing.T) {
-	for _, c := range own(commands()) {
+	for _, c := range append(own(commands()), own(command.Plugin("v1"))...) {
 		if c.Short == "" || c.Example == "" {
 			t.Errorf("%s: help has no example, or no first line", c.CommandPath())
 		}
@@ -51,15 +53,20 @@ func parses(line, path string) error {
 		for len(words) > 0 && strings.Contains(words[0], "=") { // of the environment
 			words = words[1:]
 		}
-		if len(words) == 0 || words[0] != "selvaged" {
+		var root *cobra.Command
+		switch {
+		case len(words) > 0 && words[0] == "selvaged":
+			root, words = commands(), words[1:]
+		case len(words) > 1 && words[0] == "kubectl" && words[1] == "selvage":
+			root, words = command.Plugin("v1"), words[2:]
+		default:
 			continue
 		}
-		root := commands()
-		found, args, err := root.Find(words[1:])
+		found, args, err := root.Find(words)
 		if err != nil {
 			return err
 		}
-		below := path != root.CommandPath() && strings.HasPrefix(found.CommandPath(), path+" ")
+		below := path != "selvaged" && strings.HasPrefix(found.CommandPath(), path+" ")
 		if found.CommandPath() != path && !below {
 			return fmt.Errorf("it is one of %q", found.CommandPath())
 		}

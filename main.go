@@ -38,14 +38,15 @@ var version = "devel"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := execute(ctx, os.Args[1:])
+	name, run := programOf(os.Args[0])
+	err := run(ctx, os.Args[1:])
 	stop()
 	var exit command.Exit
 	if errors.As(err, &exit) {
 		os.Exit(exit.Code)
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "selvaged: %v\n", err)
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		os.Exit(1)
 	}
 }
@@ -151,7 +152,7 @@ for --etcd-endpoints and so on. A flag takes precedence over the environment. Pu
 		Args: cobra.NoArgs, RunE: printVersion})
 	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Policy(), command.Drops(),
 		command.Mesh(), command.Doctor(), command.Config(), command.Release(defaultStateDir), command.InstallCNI(),
-		command.Setup(), command.Cleanup(defaultSubnetFile, defaultStateDir))
+		command.Setup(), command.Cleanup(defaultSubnetFile, defaultStateDir), command.ConnectivityTest(nil))
 	command.ExplainUsage(root)
 	return root
 }

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/network/connectivity/agent"
 	"github.com/selvage-net/selvage/subnet"
 )
 

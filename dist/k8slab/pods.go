@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/network/connectivity/agent"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -66,7 +66,7 @@ func (p *Pod) do(ctx context.Context, r agent.Request) (agent.Answer, error) {
 }
 
 // call has it call an address, and returns what was answered.
-func (p *Pod) call(ctx context.Context, network string, to netip.AddrPort) (agent.Echo, error) {
+func (p *Pod) call(ctx context.Context, network agent.Network, to netip.AddrPort) (agent.Echo, error) {
 	a, err := p.do(ctx, agent.Request{Call: &agent.Call{Network: network, To: to}})
 	if err != nil {
 		return agent.Echo{}, fmt.Errorf("%s -> %s %s: %w", p, network, to, err)
@@ -87,8 +87,8 @@ func dialFrom(ctx context.Context, do func(func() error) error, network string, 
 }
 
 // callFrom calls an address from a place that has no agent: a node, or the outside.
-func callFrom(ctx context.Context, do func(func() error) error, network string, to netip.AddrPort) (agent.Echo, error) {
-	conn, err := dialFrom(ctx, do, network, to)
+func callFrom(ctx context.Context, do func(func() error) error, network agent.Network, to netip.AddrPort) (agent.Echo, error) {
+	conn, err := dialFrom(ctx, do, string(network), to)
 	if err != nil {
 		return agent.Echo{}, err
 	}

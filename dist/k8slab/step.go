@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/network/connectivity/agent"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -54,6 +54,9 @@ func allSteps() []Step {
 		{Name: "FORWARD drops, kube-proxy with iptables", run: dropped},
 		{Name: "services by kube-proxy with nftables", run: services("nftables")},
 		{Name: "FORWARD drops, kube-proxy with nftables", run: dropped},
+		{Name: "kubectl selvage", run: plugin},
+		{Name: "connectivity-test, with a rolling restart", run: connectivityTest},
+		{Name: "connectivity-test, where a node loses large packets", run: connectivityBroken},
 		{Name: nameStreams, run: stream},
 		{Name: "a rolling update of the DaemonSet", run: watched(rollingUpdate), repeatable: true},
 		{Name: "a daemon's pod deleted", run: watched(daemonDeleted), repeatable: true},

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/network/connectivity/agent"
 	"github.com/selvage-net/selvage/subnet"
 )
 

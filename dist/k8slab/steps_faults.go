@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/network/connectivity/agent"
 )
 
 // streamEvery is how often each of the streams sends a datagram.

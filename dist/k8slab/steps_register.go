@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/network/connectivity/agent"
 	"github.com/selvage-net/selvage/network/node/status"
 )
 

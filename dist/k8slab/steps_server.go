@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/network/connectivity/agent"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )

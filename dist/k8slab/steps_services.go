@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/selvage-net/selvage/dist/k8slab/agent"
+	"github.com/selvage-net/selvage/network/connectivity/agent"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -20,7 +20,7 @@ const (
 )
 
 // networks are by what a service is called.
-func networks() []string { return []string{"udp", "tcp"} }
+func networks() []agent.Network { return []agent.Network{agent.UDP, agent.TCP} }
 
 // services has kube-proxies take the place of those that there are, with a mode, and calls all services from everywhere.
 func services(mode string) func(context.Context, *suite) ([]string, error) {
@@ -62,13 +62,13 @@ type caller struct {
 // from is where a call comes from: do calls once, and seen says what is wrong with the source address that was seen.
 type from struct {
 	name string
-	do   func(ctx context.Context, network string, to netip.AddrPort) (agent.Echo, error)
+	do   func(ctx context.Context, network agent.Network, to netip.AddrPort) (agent.Echo, error)
 }
 
 func (p *Pod) from() from { return from{p.String(), p.call} }
 
 func placeOf(name string, do func(func() error) error) from {
-	return from{name, func(ctx context.Context, network string, to netip.AddrPort) (agent.Echo, error) {
+	return from{name, func(ctx context.Context, network agent.Network, to netip.AddrPort) (agent.Echo, error) {
 		return callFrom(ctx, do, network, to)
 	}}
 }
@@ -168,7 +168,7 @@ func (c *caller) apiserver(ctx context.Context, p *Pod) error {
 		return nil
 	}
 	to := netip.MustParsePrefix(serviceNetworks()[c.family]).Addr().Next() // the first of the network
-	_, err := p.call(ctx, "connect", netip.AddrPortFrom(to, 443))
+	_, err := p.call(ctx, agent.Connect, netip.AddrPortFrom(to, 443))
 	c.made++
 	return err
 }

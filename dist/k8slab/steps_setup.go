@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/selvage-net/selvage/dist/k8slab/agent"
 	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/network/connectivity/agent"
 	"github.com/selvage-net/selvage/subnet"
 )
 

@@ -26,6 +26,9 @@ func Archive(files []File, at time.Time) ([]byte, error) {
 		}
 		h := tar.Header{Typeflag: tar.TypeReg, Name: f.Path, Mode: int64(f.Mode), Size: int64(len(f.Data)), ModTime: at,
 			Format: tar.FormatUSTAR}
+		if f.Link != "" {
+			h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, f.Link, 0o777
+		}
 		if err := w.WriteHeader(&h); err != nil {
 			return nil, fmt.Errorf("pack %s: %w", f.Path, err)
 		}

@@ -34,10 +34,12 @@ type Input struct {
 const (
 	libDir     = "/usr/lib/selvage"
 	daemonPath = "/usr/bin/selvaged"
-	pluginPath = "/opt/cni/bin/selvage" // where install-cni and the runtimes have it
-	shareDir   = "/usr/share/selvage"
-	docDir     = "/usr/share/doc/selvage"
-	configPath = "/etc/selvage/selvaged.env"
+	// kubectlPath is what makes the program a plugin of kubectl.
+	kubectlPath = "/usr/bin/kubectl-selvage"
+	pluginPath  = "/opt/cni/bin/selvage" // where install-cni and the runtimes have it
+	shareDir    = "/usr/share/selvage"
+	docDir      = "/usr/share/doc/selvage"
+	configPath  = "/etc/selvage/selvaged.env"
 )
 
 // Formats of packages, as nfpm has them.
@@ -82,6 +84,7 @@ func Package(format string, in Input) ([]File, error) {
 	source := func(name string) string { return filepath.Join(in.Repository, name) }
 	files := []File{
 		{Path: daemonPath, Link: "../lib/selvage/bin/selvaged"},
+		{Path: kubectlPath, Link: "../lib/selvage/bin/selvaged"},
 		{Path: libDir + "/bin/selvage", Link: pluginPath},
 		r.file(libDir+"/bin/selvaged", 0o755, filepath.Join(in.Binaries, "selvaged")),
 		r.file(pluginPath, 0o755, filepath.Join(in.Binaries, "selvage")),
@@ -142,6 +145,7 @@ func Tarball(dir string, in Input) ([]File, error) {
 	files := []File{
 		add("bin/selvaged", 0o755, filepath.Join(in.Binaries, "selvaged")),
 		add("bin/selvage", 0o755, filepath.Join(in.Binaries, "selvage")),
+		{Path: path.Join(dir, "bin/kubectl-selvage"), Link: "selvaged"},
 	}
 	for _, name := range ReferencePlugins() {
 		files = append(files, add("libexec/cni/"+name, 0o755, filepath.Join(in.Binaries, "cni", name)))

@@ -77,6 +77,7 @@ func promised(t *testing.T, format string) []string {
 	list := []string{
 		"-rw------- /etc/selvage/selvaged.env",
 		"-rwxr-xr-x /opt/cni/bin/selvage",
+		"lrwxrwxrwx /usr/bin/kubectl-selvage",
 		"lrwxrwxrwx /usr/bin/selvaged",
 		"lrwxrwxrwx /usr/lib/selvage/bin/selvage",
 		"-rwxr-xr-x /usr/lib/selvage/bin/selvaged",
@@ -95,7 +96,8 @@ func promised(t *testing.T, format string) []string {
 		list = append(list, "-rw-r--r-- /usr/share/selvage/"+name)
 	}
 	for _, page := range []string{"", "-status", "-peers", "-explain", "-mesh", "-doctor", "-config", "-release",
-		"-cleanup", "-install-cni", "-drops", "-policy", "-policy-explain", "-policy-list", "-policy-test", "-setup", "-version"} {
+		"-cleanup", "-install-cni", "-drops", "-policy", "-policy-explain", "-policy-list", "-policy-test", "-setup",
+		"-version", "-connectivity-test"} {
 		list = append(list, "-rw-r--r-- /usr/share/man/man8/selvaged"+page+".8.gz")
 	}
 	zsh := map[string]string{Deb: "vendor-completions", RPM: "site-functions"}[format]
@@ -345,6 +347,7 @@ func TestTarball(t *testing.T) {
 	}
 	list, _ := unpack(t, archive)
 	for _, want := range []string{"755 selvage-1/", "755 selvage-1/bin/selvaged", "755 selvage-1/bin/selvage",
+		"777 selvage-1/bin/kubectl-selvage",
 		"755 selvage-1/libexec/cni/host-local", "644 selvage-1/LICENSE", "644 selvage-1/systemd/selvaged.service",
 		"644 selvage-1/man/selvaged.8", "644 selvage-1/completion/_selvaged"} {
 		if !slices.Contains(list, want) {

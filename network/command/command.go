@@ -45,13 +45,13 @@ type query struct {
 func (q *query) flags(c *cobra.Command) {
 	c.Flags().StringVar(&q.socket, "socket", status.DefaultSocket, "path of the daemon's socket")
 	q.outputFlag(c)
-	q.now = time.Now
 }
 
 // outputFlag adds the flag for the output format.
 func (q *query) outputFlag(c *cobra.Command) {
 	c.Flags().StringVarP(&q.output, "output", "o", "table", "output format: table or json")
 	CompleteFlag(c, "output", "table", "json")
+	q.now = time.Now
 }
 
 // check validates the flags.

@@ -284,12 +284,17 @@ func showVerdict(cmd *cobra.Command, q query, verdicts []status.PolicyVerdict) e
 	if err != nil {
 		return err
 	}
-	for _, v := range verdicts {
-		if slices.ContainsFunc(v.Ports, func(p status.PortVerdict) bool { return !p.Allowed }) {
-			return Exit{ExitDegraded}
-		}
+	if !allowed(verdicts) {
+		return Exit{ExitDegraded}
 	}
 	return nil
+}
+
+// allowed reports whether verdicts allow all ports that they are about, in each family.
+func allowed(verdicts []status.PolicyVerdict) bool {
+	return !slices.ContainsFunc(verdicts, func(v status.PolicyVerdict) bool {
+		return slices.ContainsFunc(v.Ports, func(p status.PortVerdict) bool { return !p.Allowed })
+	})
 }
 
 // completePods offers the pods of the files.

@@ -3,7 +3,6 @@ package command
 import (
 	"errors"
 	"fmt"
-	"html"
 	"io"
 	"slices"
 	"strings"
@@ -137,7 +136,7 @@ func runTests(c *manifest.Cluster, tests []connection.Test) (report testReport, 
 // showTestReport shows a report. The error is the exit code.
 func showTestReport(out io.Writer, q query, report testReport) (err error) {
 	if q.output == "junit" {
-		showJUnit(out, report)
+		writeJUnit(out, report.junit())
 	} else if err = show(out, q, report, showTests); err != nil {
 		return err
 	}
@@ -192,52 +191,29 @@ func showDifference(w io.Writer, st style, d testDifference) {
 	}
 }
 
-// showJUnit writes a report as XML that CI systems read: https://github.com/testmoapp/junitxml.
-func showJUnit(w io.Writer, report testReport) {
-	fmt.Fprintln(w, `<?xml version="1.0" encoding="UTF-8"?>`)
-	fmt.Fprintln(w, "<testsuites>")
-	for _, t := range report.Tests {
-		failures := 0
+// junit returns a report in the form of JUnit.
+func (r testReport) junit() (all []junitSuite) {
+	for _, t := range r.Tests {
+		s := junitSuite{name: t.Name}
 		for _, e := range t.Connections {
-			failures += min(len(e.Differences), 1)
-		}
-		fmt.Fprintf(w, "<testsuite name=%s tests=\"%d\" failures=\"%d\">\n", attribute(t.Name), len(t.Connections),
-			failures)
-		for _, e := range t.Connections {
-			fmt.Fprintf(w, "<testcase classname=%s name=%s>", attribute(t.Name), attribute(e.label()))
+			c := junitCase{class: t.Name, name: e.label()}
 			if len(e.Differences) > 0 {
 				var text strings.Builder
 				for _, d := range e.Differences {
 					showDifference(&text, style{}, d)
 				}
-				fmt.Fprintf(w, "<failure message=%s>%s</failure>",
-					attribute(fmt.Sprintf("connections that differ: %d", len(e.Differences))), xmlText(text.String()))
+				c.failure, c.text = fmt.Sprintf("connections that differ: %d", len(e.Differences)), text.String()
 			}
-			fmt.Fprintln(w, "</testcase>")
+			s.cases = append(s.cases, c)
 		}
-		fmt.Fprintln(w, "</testsuite>")
+		all = append(all, s)
 	}
-	if n := len(report.NotUnderstood); n > 0 {
-		fmt.Fprintf(w, "<testsuite name=\"policies\" tests=\"%d\" failures=\"%d\">\n", n, n)
-		for _, name := range report.NotUnderstood {
-			fmt.Fprintf(w, "<testcase classname=\"policies\" name=%s>"+
-				"<failure message=\"not understood\"/></testcase>\n", attribute(name))
+	if len(r.NotUnderstood) > 0 {
+		s := junitSuite{name: "policies"}
+		for _, name := range r.NotUnderstood {
+			s.cases = append(s.cases, junitCase{class: "policies", name: name, failure: "not understood"})
 		}
-		fmt.Fprintln(w, "</testsuite>")
+		all = append(all, s)
 	}
-	fmt.Fprintln(w, "</testsuites>")
-}
-
-// attribute returns a value in quotes for an attribute of XML.
-func attribute(s string) string { return `"` + xmlText(s) + `"` }
-
-// xmlText escapes a text for XML, which has no way to write most control characters.
-func xmlText(s string) string {
-	printable := func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' {
-			return '?'
-		}
-		return r
-	}
-	return html.EscapeString(strings.Map(printable, strings.ToValidUTF8(s, "?")))
+	return all
 }

@@ -9,10 +9,12 @@ import (
 	"strings"
 )
 
-// overflows counts the datagrams that this pod's sockets had no room for, since nobody read them in time: RcvbufErrors of each
-// family (Documentation/networking/snmp_counter.rst).
+// overflows counts the datagrams that this pod's sockets had no room for, since the agent did not read them in time:
+// RcvbufErrors of each family (Documentation/networking/snmp_counter.rst).
 func overflows() (sum uint64, err error) {
-	for file, parse := range map[string]func(string) (uint64, error){"/proc/net/snmp": parseSNMP, "/proc/net/snmp6": parseSNMP6} {
+	for file, parse := range map[string]func(string) (uint64, error){
+		"/proc/net/snmp": parseSNMP, "/proc/net/snmp6": parseSNMP6,
+	} {
 		data, err := os.ReadFile(file)
 		if os.IsNotExist(err) {
 			continue // there is no IPv6

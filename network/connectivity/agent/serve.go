@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,15 +12,24 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Addresses are where an agent listens.
-type Addresses struct{ Echo, Control string }
+type Addresses struct {
+	Echo    string // TCP and UDP
+	Control string // TCP; empty: nowhere
+}
 
-// numberSize is the size of what a datagram begins with and is known by, in bytes.
-const numberSize = 8
+// Sizes of datagrams, in bytes.
+const (
+	numberSize = 8       // of what a datagram begins with and is known by
+	largest    = 1 << 16 // more than any has
+)
 
-// Serve answers until ctx ends.
+// Serve answers callers until ctx ends. To a TCP connection it sends one line, an [Echo]. To a datagram it answers with
+// the first eight bytes of it, an Echo, and as many blanks as make the answer as long as the question.
 func Serve(ctx context.Context, a Addresses) error {
 	name, err := os.Hostname()
 	if err != nil {
@@ -31,7 +41,7 @@ func Serve(ctx context.Context, a Addresses) error {
 		return err
 	}
 	defer udp.Close()
-	if err := widen(udp.(*net.UDPConn)); err != nil {
+	if err := errors.Join(widen(udp.(*net.UDPConn)), neverFragmented(udp.(*net.UDPConn))); err != nil {
 		return err
 	}
 	tcp, err := lc.Listen(ctx, "tcp", a.Echo)
@@ -39,18 +49,20 @@ func Serve(ctx context.Context, a Addresses) error {
 		return err
 	}
 	defer tcp.Close()
-	control, err := lc.Listen(ctx, "tcp", a.Control)
-	if err != nil {
-		return err
-	}
-	defer control.Close()
-
 	ctx, cancel := context.WithCancel(ctx)
 	s := &server{ctx: ctx, name: name}
 	failed := make(chan error, 3)
 	go func() { failed <- s.echoDatagrams(udp.(*net.UDPConn)) }()
 	go func() { failed <- s.accept(tcp, s.echo) }()
-	go func() { failed <- s.accept(control, s.obey) }()
+	if a.Control != "" {
+		control, err := lc.Listen(ctx, "tcp", a.Control)
+		if err != nil {
+			cancel()
+			return err
+		}
+		defer control.Close()
+		go func() { failed <- s.accept(control, s.obey) }()
+	}
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
@@ -69,8 +81,18 @@ type server struct {
 	streams []*stream
 }
 
+// neverFragmented forbids fragments of a listening socket's answers. Without IPv6 in the kernel, the socket is of IPv4.
+func neverFragmented(conn *net.UDPConn) error {
+	return control(conn, func(fd int) error {
+		if err := unfragmented(fd, false); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+			return err
+		}
+		return unfragmented(fd, true)
+	})
+}
+
 func (s *server) echoDatagrams(conn *net.UDPConn) error {
-	packet := make([]byte, 2048)
+	packet := make([]byte, largest)
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(packet)
 		if errors.Is(err, net.ErrClosed) {
@@ -80,6 +102,9 @@ func (s *server) echoDatagrams(conn *net.UDPConn) error {
 			continue // an ICMP error for an earlier answer, or nothing of ours
 		}
 		answer := fmt.Append(packet[:numberSize], Echo{Seen: from.Addr().Unmap(), By: s.name})
+		if missing := n - len(answer); missing > 0 {
+			answer = append(answer, bytes.Repeat([]byte{' '}, missing)...)
+		}
 		_, _ = conn.WriteToUDPAddrPort(answer, from) // an answer that cannot be sent is one that is lost
 	}
 }

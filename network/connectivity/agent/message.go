@@ -9,7 +9,7 @@ import (
 
 // Ports that an agent listens on.
 const (
-	EchoPort    = 7070 // UDP and TCP: answers with the source address seen and the host's name
+	EchoPort    = 7070 // UDP and TCP: answers with the source address seen and the host's name, see Serve
 	ControlPort = 7071 // TCP: does what it is asked to
 )
 
@@ -22,11 +22,26 @@ type Request struct {
 	Overflows bool `json:",omitempty"`
 }
 
-// Call asks to call an address once: an agent, or whatever accepts a connection.
+// Call asks to call an address once: an agent, or whatever accepts a connection; or to look up a name.
 type Call struct {
-	Network string // "tcp", "udp", or "connect" for a TCP connection on which nothing is read
-	To      netip.AddrPort
+	Network Network
+	To      netip.AddrPort `json:",omitzero"`
+	Name    string         `json:",omitempty"` // for [DNS]
 }
+
+// Network is the way of a call.
+type Network string
+
+// The ways of a call.
+const (
+	TCP Network = "tcp" // to an agent
+	UDP Network = "udp" // to an agent
+	// Full is a datagram to an agent as large as the path allows, as far as the kernel knows it (IP_MTU in ip(7)), and
+	// one of the same size back. They may not be fragmented.
+	Full    Network = "full"
+	Connect Network = "connect" // a TCP connection, on which nothing is sent and read
+	DNS     Network = "dns"     // a name, by the servers in /etc/resolv.conf
+)
 
 // Stream asks to send a datagram to an agent every so often, from now on.
 type Stream struct {
@@ -39,7 +54,7 @@ type Answer struct {
 	Error     string   `json:",omitempty"`
 	Echo      *Echo    `json:",omitempty"` // of a call
 	Overflows uint64   `json:",omitempty"`
-	Losses    []Losses `json:",omitempty"` // of each stream, in the order in which they were started, since the last report
+	Losses    []Losses `json:",omitempty"` // of the streams since the last report, in the order of their start
 }
 
 // Echo is what an agent answers to a call.

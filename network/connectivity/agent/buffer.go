@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net"
 
@@ -15,20 +16,13 @@ const bufferSize = 8 << 20
 
 // widen gives a socket that buffer, beyond net.core.rmem_max if the agent has CAP_NET_ADMIN.
 func widen(conn *net.UDPConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferSize)
-		if failed == unix.EPERM {
-			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
+	err := control(conn, func(fd int) error {
+		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferSize)
+		if errors.Is(err, unix.EPERM) {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
 		}
+		return err
 	})
-	if err == nil {
-		err = failed
-	}
 	if err != nil {
 		return fmt.Errorf("set the receive buffer: %w", err)
 	}

@@ -78,7 +78,7 @@ func (s *stream) receive() {
 	}
 }
 
-// report counts the datagrams that were sent since the last report, once those on their way had the time to be answered.
+// report counts the datagrams that were sent since the last report. Those on their way get time to be answered.
 func (s *stream) report(ctx context.Context) (Losses, error) {
 	s.mu.Lock()
 	until, now := len(s.sent), time.Now()

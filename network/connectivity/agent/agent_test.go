@@ -1,11 +1,16 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -62,17 +67,20 @@ func TestCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Echo{Seen: netip.MustParseAddr("127.0.0.1"), By: name}
-	for _, network := range []string{"tcp", "udp"} {
+	for _, network := range []Network{TCP, UDP, Full} {
 		a, err := ask(t, control, Request{Call: &Call{Network: network, To: echo}})
 		if err != nil || *a.Echo != want {
 			t.Errorf("%s: %+v, %v, want %v", network, a, err, want)
 		}
 	}
-	if _, err := ask(t, control, Request{Call: &Call{Network: "connect", To: control}}); err != nil {
+	if _, err := ask(t, control, Request{Call: &Call{Network: Connect, To: control}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := ask(t, control, Request{Call: &Call{Network: DNS, Name: "127.0.0.1"}}); err != nil {
 		t.Error(err)
 	}
 	nobody := netip.AddrPortFrom(echo.Addr(), 1)
-	for _, network := range []string{"tcp", "udp", "connect", "nonsense"} {
+	for _, network := range []Network{TCP, UDP, Full, Connect, DNS, "nonsense"} {
 		if a, err := ask(t, control, Request{Call: &Call{Network: network, To: nobody}}); err == nil {
 			t.Errorf("%s to nobody: %+v", network, a)
 		}
@@ -98,6 +106,78 @@ func TestStream(t *testing.T) {
 			t.Fatalf("%+v, %v", a.Losses, err)
 		}
 		sent = min(a.Losses[0].Sent, a.Losses[1].Sent)
+	}
+}
+
+// listen receives datagrams, which it sends back or not, and closes came once there was one.
+func listen(t *testing.T, answer bool) (at netip.AddrPort, came <-chan struct{}) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	first := make(chan struct{})
+	go func() {
+		packet := make([]byte, numberSize)
+		for once := sync.OnceFunc(func() { close(first) }); ; once() {
+			_, from, err := conn.ReadFrom(packet)
+			if err != nil {
+				return // the test is over
+			}
+			if answer {
+				_, _ = conn.WriteTo(packet, from) // the test sees what it does not get
+			}
+		}
+	}()
+	return netip.MustParseAddrPort(conn.LocalAddr().String()), first
+}
+
+// TestPerform has a second process's part done: calls, and streams until the input ends.
+func TestPerform(t *testing.T) {
+	echo, _ := serve(t)
+	nobody := netip.AddrPortFrom(echo.Addr(), 1)
+	answering, came := listen(t, true)
+	deaf, alsoCame := listen(t, false)
+	orders, err := json.Marshal(Orders{
+		Calls:   []Call{{Network: Full, To: echo}, {Network: TCP, To: nobody}},
+		Streams: []Stream{{To: answering, Every: time.Millisecond}, {To: deaf, Every: time.Millisecond}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, end := io.Pipe()
+	answers, out := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := Perform(t.Context(), in, out)
+		out.CloseWithError(cmp.Or(err, io.EOF))
+		done <- err
+	}()
+	if _, err := end.Write(orders); err != nil {
+		t.Fatal(err)
+	}
+	var first, last Results
+	read := json.NewDecoder(answers)
+	if err := read.Decode(&first); err != nil {
+		t.Fatal(err)
+	}
+	if c := first.Calls; len(c) != 2 || c[0].Error != "" || c[0].Echo.Seen != echo.Addr() || c[1].Error == "" {
+		t.Errorf("calls: %+v", c)
+	}
+	<-came
+	<-alsoCame
+	end.Close()
+	if err := errors.Join(read.Decode(&last), <-done); err != nil {
+		t.Fatal(err)
+	}
+	if l := last.Streams; len(l) != 2 || l[0].Sent == 0 || l[0].Lost != 0 || l[1].Sent == 0 || l[1].Lost != l[1].Sent {
+		t.Errorf("streams: %+v", l)
+	}
+	for _, text := range []string{"", "{", `{"Calls": 1}`} {
+		if err := Perform(t.Context(), strings.NewReader(text), io.Discard); err == nil {
+			t.Errorf("orders %q were taken", text)
+		}
 	}
 }
 
