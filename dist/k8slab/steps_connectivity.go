@@ -91,10 +91,12 @@ func connectivityTest(ctx context.Context, s *suite) (found []string, err error)
 }
 
 // Rules that lose what is larger than what most probes send.
-const loseLarge = `table inet largest { chain forward {
-	type filter hook forward priority -300
-	meta length > 1300 drop
-} }`
+const loseLarge = `table inet largest {
+	chain forward {
+		type filter hook forward priority -300;
+		meta length > 1300 drop;
+	}
+}`
 
 // connectivityBroken has one node lose large packets, which only calls to and from its pods notice.
 func connectivityBroken(ctx context.Context, s *suite) (found []string, err error) {

@@ -94,8 +94,8 @@ func (t *topology) podPlan() plan {
 		for _, f := range t.families {
 			one := func(check string, to Place) {
 				w := want{by: to.Name, seen: []netip.Addr{from.Addrs[f]}}
-				p.bothWays(check, f, i, to.Name, echo(to, f), w)
-				p.add(fullSize, f, i, to.Name, agent.Call{Network: agent.Full, To: echo(to, f)}, w)
+				p.bothWays(check, f, i, to.String(), echo(to, f), w)
+				p.add(fullSize, f, i, to.String(), agent.Call{Network: agent.Full, To: echo(to, f)}, w)
 			}
 			one(sameNode, t.second[i])
 			for _, j := range peersOf(i, len(t.first)) {
@@ -113,7 +113,7 @@ func (t *topology) repeatPlan(check string, callers, to []Place) plan {
 		for _, f := range t.families {
 			for _, j := range append(peersOf(i, len(to)), i) {
 				if from.Name != to[j].Name {
-					p.bothWays(check, f, i, to[j].Name, echo(to[j], f), want{by: to[j].Name})
+					p.bothWays(check, f, i, to[j].String(), echo(to[j], f), want{by: to[j].Name})
 				}
 			}
 		}
@@ -143,7 +143,7 @@ func (t *topology) nodePlans() (pods, services plan) {
 	for i := range t.daemons {
 		for _, f := range t.families {
 			for _, j := range append(peersOf(i, len(t.first)), i) {
-				pods.bothWays(nodeToPod, f, i, t.first[j].Name, echo(t.first[j], f), want{by: t.first[j].Name})
+				pods.bothWays(nodeToPod, f, i, t.first[j].String(), echo(t.first[j], f), want{by: t.first[j].Name})
 			}
 			t.addService(&services, nodeToService, f, i)
 		}
