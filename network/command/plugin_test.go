@@ -159,7 +159,7 @@ func TestPluginExplain(t *testing.T) {
 	files := map[string]string{
 		"default.web": pod("web", "node1", "10.5.1.2"), "default.db": pod("db", "node2", "10.5.2.2"),
 		"default.near": pod("near", "node1", "10.5.1.3"), "default.pending": pod("pending", "", "10.5.1.4"),
-		"node3":               `{"items": [{"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.3"}]}}]}`,
+		"node3":               `{"items": [{"metadata": {"name": "node3"}, "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.3"}]}}]}`,
 		"objects":             pluginObjects,
 		"explain.p1.10.5.2.2": way(true), "explain.p2.10.5.1.2": way(true),
 		"explain.p1.192.0.2.3": way(true), "explain.p3.10.5.1.2": way(true),

@@ -168,28 +168,12 @@ func (p *plugin) end(ctx context.Context, tool kubectl.Client, word string) (e E
 	if !ok {
 		namespace, name = p.namespace, word
 	}
-	var found struct {
-		Items []struct {
-			Metadata struct{ Namespace, Name string }
-			Spec     struct{ NodeName string }
-			Status   struct {
-				PodIPs    []struct{ IP netip.Addr }
-				Addresses []struct{ Type, Address string }
-			}
-		}
-	}
+	var found ends
 	if err := tool.Get(ctx, &found, "pods", "-n", namespace, "--field-selector=metadata.name="+name); err != nil {
 		return e, err
 	}
-	for _, i := range found.Items {
-		e = End{Name: i.Metadata.Namespace + "/" + i.Metadata.Name, Node: i.Spec.NodeName, pod: true}
-		for _, ip := range i.Status.PodIPs {
-			e.Addresses = append(e.Addresses, ip.IP)
-		}
-		if e.Node == "" || len(e.Addresses) == 0 {
-			return e, fmt.Errorf("pod %s has no address yet", e.Name)
-		}
-		return e, nil
+	if len(found.Items) > 0 {
+		return found.pod()
 	}
 	if ok {
 		return e, fmt.Errorf("there is no pod %s", word)
@@ -197,16 +181,47 @@ func (p *plugin) end(ctx context.Context, tool kubectl.Client, word string) (e E
 	if err := tool.Get(ctx, &found, "nodes", "--field-selector=metadata.name="+word); err != nil {
 		return e, err
 	}
-	for _, i := range found.Items {
-		e = End{Name: word, Node: word}
-		for _, a := range i.Status.Addresses {
-			if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == "InternalIP" {
-				e.Addresses = append(e.Addresses, ip)
-			}
-		}
-		return e, nil
+	if len(found.Items) > 0 {
+		return found.node(), nil
 	}
 	return e, fmt.Errorf("%q is no IP address, no pod of namespace %s and no node", word, namespace)
+}
+
+// ends is what is read of a list of pods or nodes.
+type ends struct {
+	Items []struct {
+		Metadata struct{ Namespace, Name string }
+		Spec     struct{ NodeName string }
+		Status   struct {
+			PodIPs    []struct{ IP netip.Addr }
+			Addresses []struct{ Type, Address string }
+		}
+	}
+}
+
+// pod returns the first pod of the list. A pod without an address is an error.
+func (l ends) pod() (e End, err error) {
+	p := l.Items[0]
+	e = End{Name: p.Metadata.Namespace + "/" + p.Metadata.Name, Node: p.Spec.NodeName, pod: true}
+	for _, ip := range p.Status.PodIPs {
+		e.Addresses = append(e.Addresses, ip.IP)
+	}
+	if e.Node == "" || len(e.Addresses) == 0 {
+		return e, fmt.Errorf("pod %s has no address yet", e.Name)
+	}
+	return e, nil
+}
+
+// node returns the first node of the list.
+func (l ends) node() (e End) {
+	n := l.Items[0]
+	e = End{Name: n.Metadata.Name, Node: n.Metadata.Name}
+	for _, a := range n.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == "InternalIP" {
+			e.Addresses = append(e.Addresses, ip)
+		}
+	}
+	return e
 }
 
 // endAt returns the end that has an address: a pod, or something outside.
