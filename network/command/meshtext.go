@@ -149,14 +149,15 @@ func unreachableText(st style, probes []mesh.Probes) string {
 		return st.plain("-")
 	}
 	worst := slices.MaxFunc(probes, func(a, b mesh.Probes) int {
-		return cmp.Compare(len(a.Unreachable), len(b.Unreachable))
+		return cmp.Compare(len(a.Unreachable()), len(b.Unreachable()))
 	})
-	probed := worst.Reachable + len(worst.Unreachable)
+	lost := len(worst.Unreachable())
+	probed := worst.Reachable() + lost
 	switch {
 	case probed == 0:
 		return st.plain("-")
-	case len(worst.Unreachable) == 0:
+	case lost == 0:
 		return st.plain(fmt.Sprintf("0 of %d", probed))
 	}
-	return st.bad(fmt.Sprintf("%d of %d", len(worst.Unreachable), probed))
+	return st.bad(fmt.Sprintf("%d of %d", lost, probed))
 }

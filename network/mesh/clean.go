@@ -25,7 +25,16 @@ func (m *Summary) Clean() {
 		p := &m.Problems[i]
 		p.Topic, p.Code = printable(p.Topic), status.Reason(printable(string(p.Code)))
 	}
-	m.Cut, m.Networks = printables(m.Cut), printables(m.Networks)
+	m.Cut, m.Networks, m.Subnets = printables(m.Cut), printables(m.Networks), printables(m.Subnets)
+	m.Entries = m.Entries[:min(len(m.Entries), maxList)]
+	for i := range m.Entries {
+		m.Entries[i].Kind = printable(m.Entries[i].Kind)
+	}
+	m.LastRepairs = m.LastRepairs[:min(len(m.LastRepairs), maxList)]
+	for i := range m.LastRepairs {
+		r := &m.LastRepairs[i]
+		r.Kind, r.What = printable(r.Kind), printable(r.What)
+	}
 	if m.FastPath != nil {
 		m.FastPath.Code = status.Reason(printable(string(m.FastPath.Code)))
 	}
@@ -33,7 +42,11 @@ func (m *Summary) Clean() {
 	for i := range m.Probes {
 		p := &m.Probes[i]
 		p.Family, p.Off = printable(p.Family), status.Reason(printable(string(p.Off)))
-		p.Unreachable = printables(p.Unreachable)
+		p.Peers = p.Peers[:min(len(p.Peers), maxList)]
+		for j := range p.Peers {
+			x := &p.Peers[j]
+			x.Key, x.Path, x.State = printable(x.Key), printable(x.Path), status.ReachState(printable(string(x.State)))
+		}
 	}
 }
 

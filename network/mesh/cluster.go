@@ -151,7 +151,7 @@ func (c *Counts) add(n *Node) {
 // unreachable returns how many peers a node cannot reach in one of the families.
 func (s *Summary) unreachable() (n int) {
 	for _, p := range s.Probes {
-		n = max(n, len(p.Unreachable))
+		n = max(n, len(p.Unreachable()))
 	}
 	return n
 }
@@ -206,7 +206,7 @@ func unreached(nodes []Node) map[string][]string {
 			continue
 		}
 		for _, p := range n.Summary.Probes {
-			for _, key := range p.Unreachable {
+			for _, key := range p.Unreachable() {
 				if !slices.Contains(by[key], n.Name) {
 					by[key] = append(by[key], n.Name)
 				}

@@ -184,8 +184,8 @@ func (l *list) summary(s *Summary, t Target, u usual, names map[string]string) {
 	}
 	l.differs(s, u)
 	for _, p := range s.Probes {
-		if len(p.Unreachable) > 0 {
-			l.add(RankWarning, status.PeerUnreachable, "cannot reach %s over %s", few(named(p.Unreachable, names)), p.Family)
+		if keys := p.Unreachable(); len(keys) > 0 {
+			l.add(RankWarning, status.PeerUnreachable, "cannot reach %s over %s", few(named(keys, names)), p.Family)
 		}
 	}
 	if n := s.Repairs.Lately; n > 0 {

@@ -208,7 +208,9 @@ func TestOrder(t *testing.T) {
 		{"r5-mixed", "not-all-encrypted", odd(func(s *Summary) { s.Peers.Programmed, s.Encrypted = 4, new(3) }), Target{}},
 		{"r6-slow", "fast-path-off", odd(func(s *Summary) { s.FastPath = nil }), Target{}},
 		{"q1-warns", "route-shadowed", odd(problem(status.RouteShadowed, true)), Target{}},
-		{"q2-cannot", "peer-unreachable", odd(func(s *Summary) { s.Probes = []Probes{{Family: "IPv4", Unreachable: []string{"k-t-unreached"}}} }), Target{}},
+		{"q2-cannot", "peer-unreachable", odd(func(s *Summary) {
+			s.Probes = []Probes{{Family: "IPv4", Peers: []status.ProbedPeer{{Key: "k-t-unreached", State: status.Unreachable}}}}
+		}), Target{}},
 		{"q3-repaired", "repaired-lately", odd(func(s *Summary) { s.Repairs.Lately = 2 }), Target{}},
 		{"q4-expires", "certificate-expires", Answer{Summary: well(), CertificateEnds: now.Add(time.Hour)}, Target{}},
 		{"a9", "", Answer{Summary: well(), CertificateEnds: now.AddDate(0, 1, 0)}, Target{}},

@@ -13,6 +13,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/selvage-net/selvage/network/node/status"
@@ -39,7 +41,8 @@ type Summary struct {
 
 	Node     string       `json:"node"`
 	Lease    string       `json:"lease,omitempty"` // its key; empty: it has none yet
-	Selvaged string       `json:"selvaged"`        // the daemon's version
+	Subnets  []string     `json:"subnets,omitempty"`
+	Selvaged string       `json:"selvaged"` // the daemon's version
 	Kernel   string       `json:"kernel,omitempty"`
 	Started  time.Time    `json:"started"`
 	State    status.State `json:"state"`
@@ -57,10 +60,16 @@ type Summary struct {
 	ConfigRejected bool      `json:"config_rejected,omitempty"`
 	FastPath       *FastPath `json:"fast_path,omitempty"` // nil: the daemon's flags turn it off
 
+	MTU    int `json:"mtu,omitempty"`     // of the uplink
+	PodMTU int `json:"pod_mtu,omitempty"` // of packets between pods
+
 	Peers   status.PeerCounts `json:"peers"`
+	Entries []Entries         `json:"entries,omitempty"` // of the kinds that the node has, by name
 	Probes  []Probes          `json:"probes,omitempty"`
 	Repairs Count             `json:"repairs"`
-	Drops   Count             `json:"policy_drops"` // packets that network policies denied, as far as they were reported
+	// LastRepairs are the latest repairs, the newest first.
+	LastRepairs []Repair `json:"last_repairs,omitempty"`
+	Drops       Count    `json:"policy_drops"` // packets that network policies denied, as far as they were reported
 }
 
 // Problem is one of a node's problems, without its text.
@@ -79,10 +88,43 @@ type FastPath struct {
 
 // Probes are the results of a node's probes of a few other nodes in one family.
 type Probes struct {
-	Family      string        `json:"family"`
-	Reachable   int           `json:"reachable"`
-	Unreachable []string      `json:"unreachable,omitempty"` // keys of their leases
-	Off         status.Reason `json:"off,omitempty"`         // why none is probed
+	Family string              `json:"family"`
+	Peers  []status.ProbedPeer `json:"peers,omitempty"`
+	Off    status.Reason       `json:"off,omitempty"` // why none is probed
+}
+
+// Unreachable returns the keys of the leases of those that do not answer.
+func (p Probes) Unreachable() (keys []string) {
+	for _, x := range p.Peers {
+		if x.State == status.Unreachable {
+			keys = append(keys, x.Key)
+		}
+	}
+	return keys
+}
+
+// Reachable counts those that answer.
+func (p Probes) Reachable() (n int) {
+	for _, x := range p.Peers {
+		if x.State == status.Reachable {
+			n++
+		}
+	}
+	return n
+}
+
+// Entries counts a node's kernel entries of one kind.
+type Entries struct {
+	Kind    string `json:"kind"` // such as route
+	Desired int    `json:"desired"`
+	Pending int    `json:"pending"` // out of sync
+}
+
+// Repair is a repaired external change to a node's kernel entries, without the entry's key and the process.
+type Repair struct {
+	At   time.Time `json:"at"`
+	Kind string    `json:"kind"`
+	What string    `json:"what"` // missing or changed
 }
 
 // Count counts what happened since the start of the daemon, and within [Window].
@@ -131,16 +173,29 @@ func Summarize(s status.Status) Summary {
 	}
 	if s.Lease != nil {
 		m.Lease = s.Lease.Key
+		for _, p := range s.Lease.Subnets {
+			m.Subnets = append(m.Subnets, p.String())
+		}
 	}
 	if s.Backend != nil {
-		m.Backend, m.Encrypted = s.Backend.Type, s.Backend.Encrypted
+		m.Backend, m.Encrypted, m.PodMTU = s.Backend.Type, s.Backend.Encrypted, s.Backend.PodMTU
+	}
+	if s.Uplink != nil {
+		m.MTU = s.Uplink.MTU
+	}
+	for _, kind := range slices.Sorted(maps.Keys(s.Entries)) {
+		if c := s.Entries[kind]; c.Wanted > 0 || c.Pending > 0 {
+			m.Entries = append(m.Entries, Entries{kind, c.Wanted, c.Pending})
+		}
+	}
+	for _, r := range s.Repairs.Last[:min(len(s.Repairs.Last), maxList)] {
+		m.LastRepairs = append(m.LastRepairs, Repair{r.At, r.Kind, r.What})
 	}
 	if f := s.FastPath; f != nil {
 		m.FastPath = &FastPath{InUse: f.InUse, Code: f.Code}
 	}
 	for _, p := range s.Probes {
-		m.Probes = append(m.Probes, Probes{Family: p.Family, Reachable: p.Reachable, Unreachable: p.UnreachablePeers,
-			Off: p.Off})
+		m.Probes = append(m.Probes, Probes{Family: p.Family, Peers: p.Peers, Off: p.Off})
 	}
 	if s.Enforcement != nil {
 		for _, d := range s.Enforcement.Drops {

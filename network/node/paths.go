@@ -188,15 +188,38 @@ func (n *node) probes() (all []status.Probes) {
 				p.MaxRTT = max(p.MaxRTT, r.RTT)
 			case reach.Unreachable:
 				p.Unreachable++
-				p.UnreachablePeers = append(p.UnreachablePeers, key)
 			default:
 				p.Waiting++
 			}
+			p.Peers = append(p.Peers, n.probedPeer(key, f, r))
 		}
-		slices.Sort(p.UnreachablePeers)
+		slices.SortFunc(p.Peers, func(a, b status.ProbedPeer) int { return strings.Compare(a.Key, b.Key) })
 		all = append(all, p)
 	}
 	return all
+}
+
+// probedPeer returns what the probes of a peer have found in one family.
+func (n *node) probedPeer(key string, f subnet.Family, r reach.Result) status.ProbedPeer {
+	p := status.ProbedPeer{Key: key, State: status.NotProbed, Since: r.Since, RTT: r.RTT, Recent: r.Recent, Lost: r.Lost}
+	switch r.State {
+	case reach.Reachable:
+		p.State = status.Reachable
+	case reach.Unreachable:
+		p.State = status.Unreachable
+	case reach.Unknown:
+	}
+	m, ok, _ := n.view.Get(key)
+	if !ok { // its lease has just gone
+		return p
+	}
+	switch to := n.backend.Describe().Path(peerState(n.backend, &m.Lease), m.Endpoints[f].Subnet); {
+	case to.Direct():
+		p.Path = status.PathDirect
+	case to.Tunnel != nil:
+		p.Path = strings.ToLower(to.Tunnel.Protocol)
+	}
+	return p
 }
 
 // Topics of problems with the paths.

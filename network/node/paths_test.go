@@ -113,7 +113,14 @@ func TestPaths(t *testing.T) {
 			p = peers[0]
 			var lost []string
 			for _, x := range s.Probes {
-				lost = append(lost, x.UnreachablePeers...)
+				for _, y := range x.Peers {
+					if y.State == status.Unreachable {
+						lost = append(lost, y.Key)
+					}
+					if y.Path != "vxlan" || y.Recent > 0 && (y.State == status.Unreachable && y.Lost == 0 || y.Lost > y.Recent) {
+						return fmt.Errorf("%+v", y)
+					}
+				}
 			}
 			if named := slices.Equal(lost, []string{p.Key}); named != (want == status.Unreachable) || !named && len(lost) > 0 {
 				return fmt.Errorf("the unreachable peers are %q", lost)

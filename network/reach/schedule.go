@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"math/bits"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -14,6 +15,8 @@ const (
 	Misses = 4
 	// Timeout is how long an answer may take; less with a shorter interval.
 	Timeout = 1500 * time.Millisecond
+	// Remembered is how many of a path's latest probes are counted: with the default interval, those of five minutes.
+	Remembered = 32
 	// together is the part of the interval within which a probe is sent early, with one that is due, so that all are
 	// soon sent at once: at rest, waking the process costs more than a probe.
 	together = 2
@@ -62,6 +65,8 @@ type Result struct {
 	Since time.Time     // when the state began; of Unreachable, when the first unanswered probe was sent
 	RTT   time.Duration // of the latest answer
 	Error string        // why the latest probe was not answered, if that is known
+	// Recent counts the latest probes, at most [Remembered], and Lost those of them without an answer.
+	Recent, Lost int
 }
 
 // Totals counts the probes of one family.
@@ -77,6 +82,7 @@ type key struct {
 type progress struct {
 	Path
 	Result
+	lost   uint32    // the outcomes of the latest probes, the newest in the lowest bit; 1: no answer
 	misses int       // in a row
 	missed time.Time // when the first of them was sent
 	target int       // index of the target that answers
@@ -186,6 +192,7 @@ func (s *Schedule) Answered(f subnet.Family, seq uint16, from netip.Addr, now ti
 	}
 	delete(s.flying[f], seq)
 	p.flying, p.misses = false, 0
+	p.note(0)
 	p.RTT, p.Error = now.Sub(p.sent), ""
 	if p.State != Reachable {
 		p.State, p.Since = Reachable, now
@@ -209,6 +216,7 @@ func (s *Schedule) miss(k key, p *progress, now time.Time, why string) {
 	}
 	p.flying = false
 	p.misses++
+	p.note(1)
 	p.Error = why
 	if p.Targets[1].Addr.IsValid() {
 		p.target = 1 - p.target
@@ -220,6 +228,12 @@ func (s *Schedule) miss(k key, p *progress, now time.Time, why string) {
 		}
 		p.at = p.sent.Add(s.jitter())
 	}
+}
+
+// note records the outcome of a probe; 1: no answer.
+func (p *progress) note(lost uint32) {
+	p.lost = p.lost<<1 | lost
+	p.Recent, p.Lost = min(p.Recent+1, Remembered), bits.OnesCount32(p.lost)
 }
 
 // jitter returns the interval, give or take a tenth: the probes of nodes that started together spread out.

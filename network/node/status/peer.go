@@ -60,9 +60,27 @@ type Probes struct {
 	Sent        uint64        `json:"sent"`                 // probes since the start
 	Lost        uint64        `json:"lost"`                 // those without an answer
 	Off         Reason        `json:"off,omitempty"`        // why no peer is probed
-	// UnreachablePeers are the keys of the leases of those that are unreachable, in order.
-	UnreachablePeers []string `json:"unreachable_peers,omitempty"`
+	// Peers are the probed peers, in the order of their keys.
+	Peers []ProbedPeer `json:"peers,omitempty"`
 }
+
+// ProbedPeer is a peer that is probed, in one family.
+type ProbedPeer struct {
+	Key   string        `json:"key"` // of its lease
+	State ReachState    `json:"state"`
+	Since time.Time     `json:"since,omitzero"`
+	RTT   time.Duration `json:"rtt_ns,omitempty"` // round-trip time of the latest answer
+	// Recent counts the latest probes, at most 32, and Lost those of them without an answer.
+	Recent int    `json:"recent"`
+	Lost   int    `json:"recent_lost"`
+	Path   string `json:"path,omitempty"` // PathDirect, or the tunnel's protocol in lower case, such as vxlan
+}
+
+// PathDirect is the path of packets that are sent over the underlay without a tunnel.
+const PathDirect = "direct"
+
+// PathWireGuard is the path of packets that are sent encrypted.
+const PathWireGuard = "wireguard"
 
 // PeerPath is how one subnet of a peer is reached.
 type PeerPath struct {
