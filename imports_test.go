@@ -107,6 +107,8 @@ func layers() []layer {
 		{name: "mesh exchange", packages: []string{"network/mesh/exchange"},
 			below: []string{"backoff", "errno", "status", "mesh"}, external: []string{logrus},
 			never: []string{netlink, "go.etcd.io"}},
+		{name: "mesh page", packages: []string{"network/mesh/page"}, below: []string{"mesh"},
+			never: []string{netlink, "go.etcd.io"}},
 		{name: "policies' view", packages: []string{"network/node/policyview"},
 			below: []string{"policies", "connections", "status"}, pure: true},
 		{name: "api", packages: []string{"network/node/api"}, below: []string{"backoff", "domain", "errno", "files", "own side", "status"},
@@ -137,7 +139,7 @@ func layers() []layer {
 
 		{name: "commands", packages: []string{"network/command"},
 			below: []string{"domain", "files", "file replacement", "stores", "Kubernetes store", "API server",
-				"packet filter", "kernel", "status", "node", "doctor", "mesh", "mesh exchange", "plugin's installation",
+				"packet filter", "kernel", "status", "node", "doctor", "mesh", "mesh exchange", "mesh page", "errno", "plugin's installation",
 				"policies", "policies in files", "connections", "policies' view", "enforcement",
 				"kubectl", "connectivity", "connectivity's agent"},
 			external: []string{logrus, "github.com/spf13/cobra", "github.com/spf13/pflag", unix,

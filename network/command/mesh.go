@@ -22,6 +22,7 @@ type meshQuery struct {
 	access  status.Mesh // what the flags say; empty fields are the daemon's
 	timeout time.Duration
 	odd     bool
+	page    meshPage
 }
 
 // meshParallel is how many nodes are asked at the same time, which bounds the memory and the open files.
@@ -41,10 +42,15 @@ The nodes are those with a lease, as this node's daemon knows them. They are ask
 port and with the certificate of this node's daemon: all daemons need --mesh-addr, --mesh-cafile, --mesh-certfile and
 --mesh-keyfile.
 
+With --serve, it serves the same as a web page that follows the cluster, until it is interrupted: the nodes, who reaches
+whom, and each node's detail. On a loopback address the page is served over plain HTTP, to any user of this host; on
+others over TLS, to holders of a certificate.
+
 Exit codes: 0 all nodes are ready, 2 a node is missing or has a problem that is more than a warning, 4 the daemon of
 this node does not run, 1 any other error.`,
 		Example: `  selvaged mesh
   selvaged mesh --odd
+  selvaged mesh --serve 127.0.0.1:8474
   selvaged mesh -o json | jq '.nodes[] | select(.summary == null).name'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,6 +59,12 @@ this node does not run, 1 any other error.`,
 			}
 			if q.timeout <= 0 {
 				return errors.New("--timeout: want more than 0")
+			}
+			if q.page.address != "" {
+				return q.page.serve(cmd.Context(), cmd.OutOrStdout(), q.view)
+			}
+			if q.page.files != (exchange.Files{}) {
+				return errors.New("--serve-cafile, --serve-certfile and --serve-keyfile need --serve")
 			}
 			view, err := q.view(cmd.Context())
 			if err != nil {
@@ -75,6 +87,10 @@ this node does not run, 1 any other error.`,
 	s.StringVar(&q.access.CertFile, "mesh-certfile", "", "certificate to show to the nodes (default: the daemon's)")
 	s.StringVar(&q.access.KeyFile, "mesh-keyfile", "", "private key of that certificate (default: the daemon's)")
 	s.DurationVar(&q.timeout, "timeout", 2*time.Second, "how long each node may take to answer")
+	s.StringVar(&q.page.address, "serve", "", "address and port of a web page; without an address: "+defaultHost)
+	s.StringVar(&q.page.files.CA, "serve-cafile", "", "CA of the certificates of those who may read the page")
+	s.StringVar(&q.page.files.Cert, "serve-certfile", "", "certificate of the page's server")
+	s.StringVar(&q.page.files.Key, "serve-keyfile", "", "private key of that certificate")
 	s.BoolVar(&q.odd, "odd", false, "only nodes with something odd")
 	return c
 }

@@ -158,7 +158,7 @@ func (s *Summary) unreachable() (n int) {
 
 // compareNodes orders nodes by their worst finding, then by name.
 func compareNodes(a, b Node) int {
-	return cmp.Or(cmp.Compare(a.worst(), b.worst()), compareNames(a.Name, b.Name), strings.Compare(a.Key, b.Key))
+	return cmp.Or(cmp.Compare(a.Worst(), b.Worst()), compareNames(a.Name, b.Name), strings.Compare(a.Key, b.Key))
 }
 
 // compareNames orders node10 after node9: a number at the end counts as a number.

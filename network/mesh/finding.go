@@ -85,8 +85,8 @@ func (c *Cluster) usual() (u usual) {
 	return usual{first(c.Versions), first(c.Configs), first(tallies(backends)), 2*fast > answered}
 }
 
-// worst returns the rank of a node's worst finding.
-func (n *Node) worst() Rank {
+// Worst returns the rank of a node's worst finding.
+func (n *Node) Worst() Rank {
 	if len(n.Findings) == 0 {
 		return RankFine
 	}

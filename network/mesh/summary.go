@@ -35,9 +35,9 @@ const maxProblems = 32
 
 // Summary is what a node tells other nodes of itself.
 type Summary struct {
-	Version int           `json:"version"` // SummaryVersion
-	Now     time.Time     `json:"now"`     // the node's clock; the other times are by it too
-	Age     time.Duration `json:"age_ns"`  // of the state; it grows while the daemon's loop does not answer
+	Version int           `json:"version"`          // SummaryVersion
+	Now     time.Time     `json:"now,omitzero"`     // the node's clock; the other times are by it too
+	Age     time.Duration `json:"age_ns,omitempty"` // of the state; it grows while the daemon's loop does not answer
 
 	Node     string       `json:"node"`
 	Lease    string       `json:"lease,omitempty"` // its key; empty: it has none yet

@@ -49,6 +49,11 @@ type listener struct {
 	sources map[netip.Addr]int
 }
 
+// Bound returns a listener that has so many connections open at the same time at most. It closes those beyond at once.
+func Bound(l net.Listener, open int) net.Listener {
+	return newListener(l, limits{open: open, perSource: open})
+}
+
 func newListener(l net.Listener, limits limits) *listener {
 	return &listener{Listener: l, limits: limits, closed: make(chan struct{}), sources: map[netip.Addr]int{}}
 }
