@@ -136,13 +136,13 @@ image: ## build archives of the container image IMAGE into bin/image, for IMAGE_
 		$(foreach arch,$(IMAGE_ARCH),--binaries $(arch)=../../bin/image/$(arch))
 
 .PHONY: test-packaging packages-shells
-test-packaging: packages-test packages-shells packages-bench build tools bin/staticcheck
+test-packaging: packages-test packages-shells packages-bench packages-page build tools bin/staticcheck
 test-packaging: ## test and lint all other modules of dist
-	@set -e; for dir in bench completion image chart containerd crio engines k8slab k8slab/sctp migration release; do \
+	@set -e; for dir in bench completion image chart containerd crio engines k8slab k8slab/sctp migration page release; do \
 		(cd dist/$$dir; $(RUN_GO) vet ./...; $(CURDIR)/bin/staticcheck ./...); done
 	@set -e; for dir in completion image chart k8slab k8slab/sctp; do \
 		(cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
-	@set -e; for dir in bench release; do (cd dist/$$dir; $(RUN_GO) test -count=1 ./...); done
+	@set -e; for dir in bench page release; do (cd dist/$$dir; $(RUN_GO) test -count=1 ./...); done
 packages-shells:
 	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish rpm
 
@@ -150,6 +150,13 @@ packages-shells:
 .PHONY: test-wireguard
 test-wireguard: build tools bin/staticcheck ## run nodes with WireGuard in user space: pods reach each other, and faults are repaired
 	@cd dist/wireguard && $(RUN_GO) vet ./... && ../../bin/staticcheck ./... && $(RUN_GO) test -race -count=1 ./...
+
+# A separate module, since the product does not depend on what drives a browser.
+.PHONY: test-page packages-page
+test-page: packages-page build tools bin/staticcheck ## open the web page of selvaged mesh in Chromium, and break a lab below it; 1 minute
+	@cd dist/page && $(RUN_GO) vet ./... && ../../bin/staticcheck ./... && $(RUN_GO) test -count=1 ./...
+packages-page:
+	@sh dist/packages.sh chromium nft
 
 # Not a part of test-packaging, since the other engines depend on much of Kubernetes.
 .PHONY: second-reading

@@ -5,11 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
@@ -33,6 +33,25 @@ type browser struct {
 	said []string // errors of scripts, and what the browser reports, such as a violated policy
 }
 
+// output is what Chromium writes.
+type output struct {
+	mu  sync.Mutex
+	all []byte
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all = append(o.all, b...)
+	return len(b), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.all)
+}
+
 // openPage starts Chromium, without a window, and opens a page in it.
 func openPage(t *testing.T, url string) *browser {
 	t.Helper()
@@ -41,11 +60,19 @@ func openPage(t *testing.T, url string) *browser {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a process that is just ending may still write; the sandbox's /tmp ends with it
+	out := &output{}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("Chromium's output:\n%s", out)
+		}
+	})
 	ctx, cancel := chromedp.NewExecAllocator(testctx.New(t), chromedp.ExecPath("/usr/bin/chromium"), chromedp.UserDataDir(dir),
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.WindowSize(1280, 900),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true),
-		chromedp.WSURLReadTimeout(lab.TestPatience))
+		chromedp.WSURLReadTimeout(lab.TestPatience), chromedp.CombinedOutput(out),
+		// By default it would be killed at the end of the thread that started it, which may be one that entered a node's namespaces.
+		chromedp.ModifyCmdFunc(func(*exec.Cmd) {}))
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
@@ -60,7 +87,7 @@ func openPage(t *testing.T, url string) *browser {
 			b.said = append(b.said, fmt.Sprintf("%s: %s", e.Entry.Level, e.Entry.Text))
 		}
 	})
-	b.do(log.Enable(), chromedp.Navigate(url))
+	b.do(log.Enable(), chromedp.EmulateViewport(1280, 760), chromedp.Navigate(url))
 	t.Cleanup(func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -114,7 +141,7 @@ func (b *browser) key(keys ...string) {
 func (b *browser) picture(name string) {
 	b.t.Helper()
 	var png []byte
-	b.do(chromedp.Sleep(300*time.Millisecond), chromedp.CaptureScreenshot(&png))
+	b.do(chromedp.Evaluate("scrollTo(0, 0)", nil), chromedp.CaptureScreenshot(&png))
 	path := filepath.Join("..", "..", "Documentation", "pictures", name+".png")
 	if len(png) == 0 {
 		b.t.Errorf("no picture of %s", name)

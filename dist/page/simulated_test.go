@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp/kb"
+
 	"github.com/selvage-net/selvage/network/mesh"
 	"github.com/selvage-net/selvage/network/mesh/page"
 	"github.com/selvage-net/selvage/network/node/status"
@@ -147,8 +149,19 @@ func TestMany(t *testing.T) {
 				})`, name), &ms))
 				t.Logf("%s: drawn in %.1f ms", name, ms)
 			}
-			if nodes == 1 {
+			switch nodes {
+			case 1:
 				return
+			case 200:
+				b.key("2", kb.Home, kb.ArrowRight)
+				b.await(text("#matrix-text"), "node1 → node2")
+			case 2000: // a group of nodes for each, of which Enter shows the nodes, and Escape returns
+				b.key("2", kb.Home)
+				b.await(text("#matrix-text"), "172.31.0.0/")
+				b.key(kb.Enter)
+				b.await(text("#matrix-text"), "node1 → node1")
+				b.key(kb.Escape)
+				b.await(text("#matrix-text"), "172.31.0.0/")
 			}
 			c.change(func() { c.lose(c.targets[7].Key) })
 			b.key("1")

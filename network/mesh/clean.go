@@ -30,6 +30,11 @@ func (m *Summary) Clean() {
 	for i := range m.Entries {
 		m.Entries[i].Kind = printable(m.Entries[i].Kind)
 	}
+	m.DropsBy = m.DropsBy[:min(len(m.DropsBy), maxList)]
+	for i := range m.DropsBy {
+		d := &m.DropsBy[i]
+		d.Policy, d.Direction, d.Cause = printable(d.Policy), printable(d.Direction), printable(d.Cause)
+	}
 	m.LastRepairs = m.LastRepairs[:min(len(m.LastRepairs), maxList)]
 	for i := range m.LastRepairs {
 		r := &m.LastRepairs[i]

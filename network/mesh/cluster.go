@@ -198,7 +198,8 @@ func tallies(counts map[string]int) []Tally {
 	return all
 }
 
-// unreached returns by key which nodes' probes a node does not answer.
+// unreached returns by key which nodes' probes a node does not answer. Probes of a node that reaches none of several
+// peers say nothing about these: it is cut off itself.
 func unreached(nodes []Node) map[string][]string {
 	by := map[string][]string{}
 	for _, n := range nodes {
@@ -206,7 +207,11 @@ func unreached(nodes []Node) map[string][]string {
 			continue
 		}
 		for _, p := range n.Summary.Probes {
-			for _, key := range p.Unreachable() {
+			keys := p.Unreachable()
+			if len(keys) > 1 && p.Reachable() == 0 {
+				continue
+			}
+			for _, key := range keys {
 				if !slices.Contains(by[key], n.Name) {
 					by[key] = append(by[key], n.Name)
 				}

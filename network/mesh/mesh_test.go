@@ -25,8 +25,10 @@ func TestSummaryHasNoSecrets(t *testing.T) {
 		Problems: []status.Problem{{Topic: "etcd", Code: status.StoreDown, Key: secret, Kind: secret, Text: secret}},
 		Lease:    &status.Lease{Key: "10.5.1.0-24"}, Backend: &status.Backend{Type: "vxlan", Devices: []status.Device{{Name: secret}}},
 		Filter: status.Filter{Why: secret, Foreign: []status.Text{secret}}, Uplink: &status.Uplink{Name: secret, Why: secret},
-		Pods:        &status.Pods{Bridges: []status.PodBridge{{Name: secret}}},
-		Enforcement: &status.Enforcement{Drops: []status.PolicyDrops{{Namespace: secret, Policy: secret, Count: 3}, {Count: 4}}},
+		Pods: &status.Pods{Bridges: []status.PodBridge{{Name: secret}}},
+		Enforcement: &status.Enforcement{Drops: []status.PolicyDrops{
+			{Namespace: secret, Policy: "shop/deny", Direction: "ingress", Cause: "isolated", Count: 2},
+			{Namespace: "other", Policy: "shop/deny", Direction: "ingress", Cause: "isolated", Count: 1}, {Count: 4}}},
 		FastPath:    &status.FastPath{Code: status.FastPathQueue, Why: secret},
 		Quarantined: []status.Refusal{{Key: secret, Why: secret}},
 		Repairs:     status.Repairs{Total: 5, Last: []status.Repair{{Key: secret, By: secret}}},
@@ -41,6 +43,9 @@ func TestSummaryHasNoSecrets(t *testing.T) {
 	}
 	if strings.Contains(string(b), secret) {
 		t.Errorf("the summary has a secret: %s", b)
+	}
+	if by := []PolicyDrops{{"shop/deny", "ingress", "isolated", 3}, {"", "", "", 4}}; !slices.Equal(m.DropsBy, by) {
+		t.Errorf("drops %+v, want %+v", m.DropsBy, by)
 	}
 	if m.Drops.Total != 7 || m.Repairs.Total != 5 || len(m.Problems) != 1 || m.Lease != "10.5.1.0-24" || m.Config == "" {
 		t.Errorf("%+v", m)
@@ -94,6 +99,35 @@ func TestHistory(t *testing.T) {
 	}
 	if n := len(h.samples); n > 12 {
 		t.Errorf("%d samples are kept", n)
+	}
+}
+
+// TestDropsBy: what policies denied within the window, the most first.
+func TestDropsBy(t *testing.T) {
+	var h History
+	add := func(after time.Duration, a, b uint64) string {
+		m := Summary{DropsBy: []PolicyDrops{{Policy: "a", Lately: a}, {Policy: "b", Lately: b}}}
+		h.Add(now.Add(after), &m)
+		return fmt.Sprint(m.DropsBy)
+	}
+	for _, step := range []struct {
+		after time.Duration
+		a, b  uint64
+		want  string
+	}{
+		{0, 0, 0, "[]"}, {time.Minute, 1, 5, "[{b   5} {a   1}]"}, {10 * time.Minute, 1, 5, "[{b   5} {a   1}]"}, {11 * time.Minute, 2, 5, "[{a   1}]"},
+		{30 * time.Minute, 2, 7, "[{b   2}]"}, {31 * time.Minute, 1, 7, "[{b   2} {a   1}]"}, // a counter that was reset
+	} {
+		if got := add(step.after, step.a, step.b); got != step.want {
+			t.Errorf("after %s: %s, want %s", step.after, got, step.want)
+		}
+	}
+	m := Summary{}
+	for i := range 100 {
+		m.DropsBy = append(m.DropsBy, PolicyDrops{Policy: fmt.Sprint(i), Lately: 1})
+	}
+	if new(History).Add(now, &m); len(m.DropsBy) != maxDrops {
+		t.Errorf("%d policies are listed", len(m.DropsBy))
 	}
 }
 
@@ -248,6 +282,41 @@ func TestOrder(t *testing.T) {
 	for _, n := range view.Nodes {
 		if by := n.Name == "t-unreached"; by != slices.Equal(n.UnreachedBy, []string{"q2-cannot"}) {
 			t.Errorf("%s is not reached by %q", n.Name, n.UnreachedBy)
+		}
+	}
+}
+
+// TestCutOff: a node that reaches no other is odd itself; those that it does not reach are not.
+func TestCutOff(t *testing.T) {
+	names := []string{"a", "b", "c"}
+	for name, tt := range map[string]struct {
+		nodes int
+		want  string
+	}{"of three": {3, "[[b c] [] []]"}, "of two": {2, "[[b] [a]]"}} {
+		var targets []Target
+		var answers []Answer
+		for i, own := range names[:tt.nodes] {
+			p := Probes{Family: "IPv4"}
+			for j, key := range names[:tt.nodes] {
+				state := status.Reachable
+				if i == 0 || j == 0 {
+					state = status.Unreachable
+				}
+				if i != j {
+					p.Peers = append(p.Peers, status.ProbedPeer{Key: key, State: state})
+				}
+			}
+			targets = append(targets, Target{Key: own, Node: own})
+			answers = append(answers, Answer{Summary: &Summary{Lease: own, State: status.Ready, Probes: []Probes{p}}})
+		}
+		var got [][]string
+		view := Assemble(targets, answers, now)
+		slices.SortFunc(view.Nodes, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+		for _, n := range view.Nodes {
+			got = append(got, n.UnreachedBy)
+		}
+		if fmt.Sprint(got) != tt.want {
+			t.Errorf("%s: unreached by %v, want %s", name, got, tt.want)
 		}
 	}
 }

@@ -69,7 +69,9 @@ type Summary struct {
 	Repairs Count             `json:"repairs"`
 	// LastRepairs are the latest repairs, the newest first.
 	LastRepairs []Repair `json:"last_repairs,omitempty"`
-	Drops       Count    `json:"policy_drops"` // packets that network policies denied, as far as they were reported
+	// DropsBy are the drops within [Window] by policy, the most first.
+	DropsBy []PolicyDrops `json:"drops_by,omitempty"`
+	Drops   Count         `json:"policy_drops"` // packets that network policies denied, as far as they were reported
 }
 
 // Problem is one of a node's problems, without its text.
@@ -127,6 +129,14 @@ type Repair struct {
 	What string    `json:"what"` // missing or changed
 }
 
+// PolicyDrops counts packets that network policies denied within [Window].
+type PolicyDrops struct {
+	Policy    string `json:"policy,omitempty"` // see status.PolicyDrops
+	Direction string `json:"direction"`        // ingress or egress
+	Cause     string `json:"cause,omitempty"`  // a code: a status.DropCause
+	Lately    uint64 `json:"lately"`
+}
+
 // Count counts what happened since the start of the daemon, and within [Window].
 type Count struct {
 	Total  uint64 `json:"total"`
@@ -156,7 +166,28 @@ func (m *Summary) Encryption() string {
 	}
 }
 
-// Summarize returns the summary of a node's status. Lately is left to [History].
+// dropsBy adds up the drops of each policy, direction and cause, whatever the namespace.
+func dropsBy(drops []status.PolicyDrops) (all []PolicyDrops) {
+	for _, d := range drops {
+		by := PolicyDrops{Policy: d.Policy, Direction: d.Direction, Cause: d.Cause}
+		i := slices.IndexFunc(all, by.same)
+		if i < 0 {
+			i = len(all)
+			all = append(all, by)
+		}
+		all[i].Lately += d.Count
+	}
+	return all
+}
+
+// same reports whether two counts are of the same policy, direction and cause.
+func (d PolicyDrops) same(other PolicyDrops) bool {
+	d.Lately, other.Lately = 0, 0
+	return d == other
+}
+
+// Summarize returns the summary of a node's status, in which Lately is left to [History], and DropsBy counts from the
+// start of the daemon.
 func Summarize(s status.Status) Summary {
 	m := Summary{
 		Version: SummaryVersion, Node: s.Node, Selvaged: s.Version, Kernel: s.Kernel, Started: s.Started, State: s.State,
@@ -201,6 +232,7 @@ func Summarize(s status.Status) Summary {
 		for _, d := range s.Enforcement.Drops {
 			m.Drops.Total += d.Count
 		}
+		m.DropsBy = dropsBy(s.Enforcement.Drops)
 	}
 	return m
 }

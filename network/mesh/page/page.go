@@ -48,23 +48,28 @@ var assets embed.FS
 
 // server serves the page.
 type server struct {
-	feed  *feed
-	local bool // plain HTTP, on a loopback address
-	now   func() time.Time
+	feed     *feed
+	local    bool // plain HTTP, on a loopback address
+	now      func() time.Time
+	patience time.Duration
 }
 
 // Serve serves the page until ctx ends, and closes l.
 func Serve(ctx context.Context, l net.Listener, o Options) error {
-	s := &server{feed: newFeed(o.Source, mostPages), local: o.TLS == nil, now: time.Now}
+	s := &server{feed: newFeed(o.Source, mostPages), local: o.TLS == nil, now: time.Now, patience: patience}
+	return s.serve(ctx, l, o.TLS)
+}
+
+func (s *server) serve(ctx context.Context, l net.Listener, secure *tls.Config) error {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	web := &http.Server{
-		Handler: s, Protocols: &protocols, TLSConfig: o.TLS, MaxHeaderBytes: maxHeader, ReadHeaderTimeout: patience,
-		ReadTimeout: patience, IdleTimeout: patience, BaseContext: func(net.Listener) context.Context { return ctx },
+		Handler: s, Protocols: &protocols, TLSConfig: secure, MaxHeaderBytes: maxHeader,
+		ReadHeaderTimeout: s.patience, ReadTimeout: s.patience, IdleTimeout: s.patience, BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog: log.New(io.Discard, "", 0), // of clients that cannot connect
 	}
-	if o.TLS != nil {
-		l = tls.NewListener(l, o.TLS)
+	if secure != nil {
+		l = tls.NewListener(l, secure)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -146,7 +151,7 @@ func (s *server) file(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not found", http.StatusNotFound)
 		return
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(s.now().Add(patience))
+	_ = http.NewResponseController(w).SetWriteDeadline(s.now().Add(s.patience))
 	w.Header().Set("Content-Type", types[path.Ext(name)])
 	_, _ = w.Write(data) // fails if the client has disconnected
 }
@@ -169,7 +174,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	var view uint64
 	for {
 		u, latest, changed := s.feed.since(view)
-		if err := control.SetWriteDeadline(s.now().Add(patience)); err != nil {
+		if err := control.SetWriteDeadline(s.now().Add(s.patience)); err != nil {
 			return
 		}
 		var err error

@@ -16,7 +16,8 @@ export function open(k) {
   key = k;
   made = null;
   draw();
-  panel.focus();
+  panel.scrollTop = 0;
+  panel.focus({ preventScroll: true });
 }
 
 // close hides the panel. It is false if it is hidden already.
@@ -38,7 +39,7 @@ export function draw() {
   panel.replaceChildren(...(n ? content(n) : [el("p", {}, "This node has no lease any more.")]));
   panel.dataset.state = n ? stateOf(n) : "gone";
   panel.scrollTop = scroll;
-  if (inside) panel.focus();
+  if (inside) panel.focus({ preventScroll: true });
 }
 
 function content(n) {
@@ -51,9 +52,9 @@ function content(n) {
     parts.push(el("h3", {}, "What is odd"), el("ul", { id: "findings" },
       ...n.findings.map((f) => el("li", { class: f.warning ? "" : "bad" }, f.text))));
   }
-  parts.push(el("dl", {}, ...terms(facts(n)).flatMap((d) => [...d.children])));
-  if (!s) return parts;
-  parts.push(...probes(n), ...entries(s), ...repairs(s));
+  if (s) parts.push(...probes(n), ...repairs(s), ...drops(s));
+  parts.push(el("h3", {}, "The node"), el("dl", {}, ...terms(facts(n)).flatMap((d) => [...d.children])));
+  if (s) parts.push(...entries(s));
   return parts;
 }
 
@@ -61,10 +62,13 @@ function facts(n) {
   const s = n.summary;
   const list = [["Public IP", n.public_ip?.join(", ")], ["Lease", s?.lease ?? n.key]];
   if (s) {
-    list.push(["Subnets", s.subnets?.join(", ")], ["Version", s.selvaged], ["Kernel", s.kernel], ["Started", time(s.started)],
-      [`${s.state} since`, s.state === "starting" ? "" : time(s.since)], ["Config", s.config && s.config + (s.config_rejected ? ", and refuses a newer one" : "")],
-      ["Backend", s.backend], ["Uplink MTU", s.mtu], ["Pod MTU", s.pod_mtu], ["Encrypted peers", encryption(n)], ["Fast path", fastPath(n) + (s.fast_path?.code ? `: ${s.fast_path.code}` : "")],
-      ["Peers", peers(s.peers)], ["Repairs", `${s.repairs.lately} in 10 minutes, ${s.repairs.total} since the start`],
+    const config = s.config && s.config + (s.config_rejected ? ", and refuses a newer one" : "");
+    const code = s.fast_path?.code ? `: ${s.fast_path.code}` : "";
+    list.push(["Subnets", s.subnets?.join(", ")], ["Version", s.selvaged], ["Kernel", s.kernel],
+      ["Started", time(s.started)], [`${s.state} since`, s.state === "starting" ? "" : time(s.since)],
+      ["Config", config], ["Backend", s.backend], ["Uplink MTU", s.mtu], ["Pod MTU", s.pod_mtu],
+      ["Encrypted peers", encryption(n)], ["Fast path", fastPath(n) + code], ["Peers", peers(s.peers)],
+      ["Repairs", `${s.repairs.lately} in 10 minutes, ${s.repairs.total} since the start`],
       ["Policy drops", `${s.policy_drops.lately} in 10 minutes, ${s.policy_drops.total} since the start`]);
   }
   if (n.certificate_ends) list.push(["Certificate until", time(n.certificate_ends)]);
@@ -79,24 +83,39 @@ function peers(p) {
   return parts.join(", ");
 }
 
-function table(heads, rows) {
-  return el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((h) => el("th", { scope: "col" }, h)))), el("tbody", {}, ...rows));
+// table returns a heading, and below it a table, or the word none.
+function table(title, heads, rows) {
+  const head = el("tr", {}, ...heads.map((h) => el("th", { scope: "col" }, h)));
+  const body = rows.length ? el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)) : quiet("none");
+  return [el("h3", {}, title), body];
 }
+
+const quiet = (text) => el("p", { class: "quiet" }, text);
+const row = (...cells) => el("tr", {}, ...cells.map((c) => (c instanceof Node ? c : el("td", {}, c))));
 
 function probes(n) {
   const rows = all().links.filter((l) => l.from === n).map((l) => {
     const p = l.probe, outcome = outcomeOf(p);
     const kind = { unreachable: "bad", lossy: "warn" }[outcome] ?? "";
-    return el("tr", {}, el("td", {}, l.to.name), el("td", {}, l.family), el("td", { class: kind }, outcome === "unreachable" ? "✕ unreachable" : p.state),
-      el("td", {}, p.rtt_ns ? milliseconds(p.rtt_ns) + " ms" : "-"), el("td", {}, `${p.recent_lost} of ${p.recent}`), el("td", {}, p.path ?? "-"));
+    const state = el("td", { class: kind }, outcome === "unreachable" ? "✕ unreachable" : p.state);
+    return row(l.to.name, l.family, state, p.rtt_ns ? milliseconds(p.rtt_ns) + " ms" : "-",
+      `${p.recent_lost} of ${p.recent}`, p.path ?? "-");
   });
-  const off = (n.summary.probes ?? []).filter((p) => p.off).map((p) => el("p", { class: "quiet" }, `${p.family} is not probed: ${p.off}`));
-  return [el("h3", {}, "Probes"), ...off, rows.length ? table(["To", "Family", "State", "Latency", "Lost", "Path"], rows) : el("p", { class: "quiet" }, "none")];
+  const off = (n.summary.probes ?? []).filter((p) => p.off).map((p) => quiet(`${p.family} is not probed: ${p.off}`));
+  return [...table("Probes", ["To", "Family", "State", "Latency", "Lost", "Path"], rows), ...off];
 }
 
 function entries(s) {
-  const rows = (s.entries ?? []).map((e) => el("tr", {}, el("td", {}, e.kind), el("td", {}, e.desired), el("td", { class: e.pending ? "bad" : "" }, e.pending)));
-  return [el("h3", {}, "Kernel entries"), rows.length ? table(["Kind", "Desired", "Out of sync"], rows) : el("p", { class: "quiet" }, "none")];
+  const pending = (e) => el("td", { class: e.pending ? "bad" : "" }, e.pending);
+  const rows = (s.entries ?? []).map((e) => row(e.kind, e.desired, pending(e)));
+  return table("Kernel entries", ["Kind", "Desired", "Out of sync"], rows);
+}
+
+// drops lists what policies denied, the most first.
+function drops(s) {
+  if (!s.drops_by) return [];
+  const rows = s.drops_by.map((d) => row(d.policy ?? "-", d.direction, d.cause ?? "-", d.lately));
+  return table("Policy drops in 10 minutes", ["Policy", "Direction", "Cause", "Packets"], rows);
 }
 
 // repairs lists the latest repairs, those of one moment and kind as one.
@@ -107,7 +126,8 @@ function repairs(s) {
     if (last && last.at === at && last.kind === r.kind && last.what === r.what) last.count++;
     else list.push({ at, kind: r.kind, what: r.what, count: 1, when: r.at });
   }
-  return [el("h3", {}, "Latest repairs"), list.length
-    ? el("ol", { class: "timeline", id: "repairs" }, ...list.map((r) => el("li", {}, el("time", { datetime: r.when }, r.at), `${r.kind} ${r.what}${r.count > 1 ? ` ×${r.count}` : ""}`)))
-    : el("p", { class: "quiet" }, "none since the start")];
+  const times = (r) => (r.count > 1 ? ` ×${r.count}` : "");
+  const item = (r) => el("li", {}, el("time", { datetime: r.when }, r.at), `${r.kind} ${r.what}${times(r)}`);
+  const timeline = () => el("ol", { class: "timeline", id: "repairs" }, ...list.map(item));
+  return [el("h3", {}, "Latest repairs"), list.length ? timeline() : quiet("none since the start")];
 }

@@ -14,11 +14,15 @@ export function el(tag, attributes = {}, ...children) {
 
 // terms returns the groups of a description list.
 export function terms(entries) {
-  return entries.filter(([, value]) => value !== undefined && value !== "").map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
+  const known = entries.filter(([, value]) => value !== undefined && value !== "");
+  return known.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
 }
 
+const two = (n) => String(n).padStart(2, "0");
+
+// time formats a time by the browser's clock and time zone: of today without the date.
 export function time(at) {
-  const t = new Date(at);
-  const today = t.toDateString() === new Date().toDateString();
-  return today ? t.toLocaleTimeString() : t.toLocaleString();
+  const t = new Date(at), clock = [t.getHours(), t.getMinutes(), t.getSeconds()].map(two).join(":");
+  if (t.toDateString() === new Date().toDateString()) return clock;
+  return `${t.getFullYear()}-${two(t.getMonth() + 1)}-${two(t.getDate())} ${clock}`;
 }

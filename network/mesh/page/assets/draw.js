@@ -3,7 +3,8 @@
 export function colours() {
   const style = getComputedStyle(document.documentElement);
   const get = (name) => style.getPropertyValue("--" + name).trim();
-  return Object.fromEntries(["ground", "panel", "ink", "quiet", "line", "faint", "accent", "good", "bad", "odd", "on-bad"].map((n) => [n, get(n)]));
+  const names = ["ground", "panel", "ink", "quiet", "line", "faint", "accent", "good", "bad", "odd", "on-bad"];
+  return Object.fromEntries(names.map((n) => [n, get(n)]));
 }
 
 // surface gives a canvas a size in CSS pixels, and returns what draws on it.
@@ -77,7 +78,8 @@ export function path(c, k, name, x, y, size) {
     c.arc(x + half, y + half, r, 0, 7);
     c.fill();
   } else if (name === "wireguard") {
-    polygon(c, [[x + half, y + half - r * 1.25], [x + half + r * 1.25, y + half], [x + half, y + half + r * 1.25], [x + half - r * 1.25, y + half]]);
+    const [cx, cy, d] = [x + half, y + half, r * 1.25];
+    polygon(c, [[cx, cy - d], [cx + d, cy], [cx, cy + d], [cx - d, cy]]);
   } else {
     c.fillRect(x + half - r, y + half - r, 2 * r, 2 * r);
   }

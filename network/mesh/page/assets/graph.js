@@ -54,8 +54,8 @@ export function draw() {
   const p = plan(null, "");
   const count = p.rows.length;
   selected = Math.min(selected, Math.max(0, count - 1));
-  const labels = count <= 70, margin = labels ? 110 : 24;
-  const side = Math.max(320, Math.min($("graph").clientWidth, 720));
+  const labels = count <= 70, margin = labels ? 14 + width(p.rows) : 24;
+  const side = Math.max(320, Math.min($("graph").clientWidth, window.innerHeight - 270, 820));
   const middle = side / 2, radius = middle - margin;
   const places = p.rows.map((_, i) => {
     const angle = (2 * Math.PI * i) / count - Math.PI / 2;
@@ -64,7 +64,8 @@ export function draw() {
   now = { ...p, places };
   const c = pen.surface(canvas, side, side), k = pen.colours();
   // The worst last, above the others; those of the selected node above all others of their kind.
-  const edges = [...p.pairs.entries()].map(([n, pair]) => ({ i: Math.floor(n / count), j: n % count, pair })).filter((e) => e.i !== e.j);
+  const ends = ([n, pair]) => ({ i: Math.floor(n / count), j: n % count, pair });
+  const edges = [...p.pairs.entries()].map(ends).filter((e) => e.i !== e.j);
   const weight = (e) => outcomes.indexOf(e.pair.outcome) * 2 + (e.i === selected || e.j === selected ? 1 : 0);
   edges.sort((a, b) => weight(a) - weight(b));
   for (const e of edges) edge(c, k, e, middle);
@@ -87,6 +88,13 @@ export function draw() {
   }
   $("graph-text").textContent = describe();
   legend();
+}
+
+// width returns the room that the names need beside the circle.
+function width(units) {
+  const c = canvas.getContext("2d");
+  c.font = pen.font(12, "600");
+  return 12 + Math.ceil(Math.min(100, Math.max(...units.map((u) => c.measureText(u.name).width), 0)));
 }
 
 // edge draws a link as a curve that bends to one side: the way back is on the other.
@@ -119,7 +127,7 @@ function label(c, k, name, at, is) {
   c.save();
   c.translate(at.x, at.y);
   c.rotate(right ? at.angle : at.angle + Math.PI);
-  c.fillText(name, right ? 15 : -15, 0, 92);
+  c.fillText(name, right ? 15 : -15, 0, 100);
   c.restore();
 }
 
@@ -130,7 +138,8 @@ function describe() {
   if (now.byGroup) {
     const bad = mine.reduce((sum, [, p]) => sum + p.links.filter((l) => l.outcome === "unreachable").length, 0);
     const slow = Math.max(0, ...mine.map(([, p]) => p.rtt));
-    return `${unit.name}: ${unit.nodes.length} nodes, the worst is ${worst(unit)}\n${bad} paths unreachable, at most ${milliseconds(slow)} ms`;
+    return `${unit.name}: ${unit.nodes.length} nodes, the worst is ${worst(unit)}\n` +
+      `${bad} paths unreachable, at most ${milliseconds(slow)} ms`;
   }
   const lines = mine.flatMap(([, p]) => p.links.map((l) => `→ ${l.to.name} ${probeText(l)}`));
   return `${unit.name}: ${stateOf(unit.node)}\n${lines.join("\n")}`;
@@ -143,9 +152,11 @@ function legend() {
   const entry = (draw, text) => el("li", {}, pen.swatch(draw), text);
   const state = (name) => entry((c, k, s) => pen.state(c, k, name, s / 2, s / 2, s / 2 - 2), name);
   const path = (name, text) => entry((c, k, s) => pen.path(c, k, name, 0, 0, s), text);
-  $("graph-legend").replaceChildren(...["ready", "degraded", "starting", "missing"].map(state), path("vxlan", "path vxlan"),
+  const states = ["ready", "degraded", "starting", "missing"].map(state);
+  $("graph-legend").replaceChildren(...states, path("vxlan", "path vxlan"),
     path("direct", "path direct"), path("wireguard", "path wireguard: encrypted"),
-    entry((c, k, s) => pen.outcome(c, k, "unreachable", 0, 0, s), "unreachable (dashed)"), el("li", {}, "dotted: with losses"));
+    entry((c, k, s) => pen.outcome(c, k, "unreachable", 0, 0, s), "unreachable (dashed)"),
+    el("li", {}, "dotted: with losses"));
 }
 
 // redraw draws the legend again, too: the colours have changed.

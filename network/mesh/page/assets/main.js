@@ -34,7 +34,7 @@ function choose(name, focus) {
   }
   history.replaceState(null, "", "#" + name);
   views[name].draw();
-  if (focus) (name === "nodes" ? nodes.focus : () => $(name + "-canvas").focus())();
+  if (focus) (name === "nodes" ? nodes.focus : () => $(name + "-canvas").focus({ preventScroll: true }))();
 }
 
 function overall() {
@@ -42,12 +42,14 @@ function overall() {
   if (!h) return;
   const c = h.counts;
   const count = (n, text, kind) => (n ? [el("li", { class: kind }, `${n} ${text}`)] : []);
-  $("counts").replaceChildren(...count(c.nodes, c.nodes === 1 ? "node" : "nodes", ""), ...count(c.ready, "ready", "good"), ...count(c.degraded, "degraded", "bad"),
+  $("counts").replaceChildren(...count(c.nodes, c.nodes === 1 ? "node" : "nodes", ""),
+    ...count(c.ready, "ready", "good"), ...count(c.degraded, "degraded", "bad"),
     ...count(c.starting, "starting", "warn"), ...count(c.missing, "missing", "bad"));
   const tally = (all) => (all ?? []).map((t) => `${t.value} on ${t.nodes}`).join(", ");
   const refused = [...view.nodes.values()].filter((n) => n.summary?.config_rejected).map((n) => n.name);
-  $("cluster").replaceChildren(...terms([["Networks", (h.networks ?? []).join(", ")], ["Config", tally(h.configs)], ["Versions", tally(h.versions)],
-    ["Refused by", refused.slice(0, 8).join(", ") + (refused.length > 8 ? ` and ${refused.length - 8} more` : "")]]));
+  const more = refused.length > 8 ? ` and ${refused.length - 8} more` : "";
+  $("cluster").replaceChildren(...terms([["Networks", (h.networks ?? []).join(", ")], ["Config", tally(h.configs)],
+    ["Versions", tally(h.versions)], ["Refused by", refused.slice(0, 8).join(", ") + more]]));
   $("problem").hidden = !h.error;
   $("problem").textContent = h.error ? `The nodes could not be asked; what follows is older. ${h.error}` : "";
   document.title = c.nodes && c.ready < c.nodes ? `(${c.nodes - c.ready}) selvage mesh` : "selvage mesh";

@@ -1,7 +1,7 @@
 // Who reaches whom, as a matrix: a row sends probes, a column answers.
 
 import { $, el } from "./dom.js";
-import { all, view, plan, worst, milliseconds, percent, probeText, stateOf } from "./model.js";
+import { all, fastPath, view, plan, worst, milliseconds, percent, probeText, stateOf } from "./model.js";
 import * as pen from "./draw.js";
 
 const canvas = $("matrix-canvas");
@@ -36,9 +36,10 @@ export function up() {
   return true;
 }
 
+const inside = (i, length) => Math.max(0, Math.min(length - 1, i));
+
 function keydown(e) {
   const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[e.key];
-  const inside = (i, length) => Math.max(0, Math.min(length - 1, i));
   if (step) {
     at = { row: inside(at.row + step[0], now.rows.length), column: inside(at.column + step[1], now.columns.length) };
   } else if (e.key === "Home") {
@@ -99,7 +100,7 @@ export function draw() {
     size = Math.max(4, fits(left));
   }
   now = { ...next, left, top, size };
-  at = { row: Math.min(at.row, Math.max(0, now.rows.length - 1)), column: Math.min(at.column, Math.max(0, now.columns.length - 1)) };
+  at = { row: inside(at.row, now.rows.length), column: inside(at.column, now.columns.length) };
   paint(pen.surface(canvas, left + now.columns.length * size + 2, top + now.rows.length * size + 2), pen.colours());
   const cell = hover ?? at;
   $("matrix-text").textContent = describe(cell);
@@ -151,7 +152,10 @@ function paint(c, k) {
 function names(c, k, current) {
   const { rows, columns, left, top, size } = now;
   c.textBaseline = "middle";
-  const font = (is) => { c.font = pen.font(Math.min(12, size + 1), is ? "600" : ""); c.fillStyle = is ? k.ink : k.quiet; };
+  const font = (is) => {
+    c.font = pen.font(Math.min(12, size + 1), is ? "600" : "");
+    c.fillStyle = is ? k.ink : k.quiet;
+  };
   rows.forEach((r, i) => {
     const state = worst(r);
     font(i === current.row);
@@ -203,14 +207,21 @@ function describe(cell) {
     const head = `${of(from)} → ${of(to)}`;
     if (!pair) return `${head}\nno node of the one probes a node of the other`;
     const count = (o) => pair.links.filter((l) => l.outcome === o).length;
-    return `${head}\n${pair.links.length} probed paths: ${count("reachable")} reachable, ${count("lossy")} with losses, ` +
-      `${count("unreachable")} unreachable; at most ${milliseconds(pair.rtt)} ms; ${[...pair.paths].sort().join(", ")}. Enter shows the nodes.`;
+    return `${head}\n${pair.links.length} probed paths: ${count("reachable")} reachable, ` +
+      `${count("lossy")} with losses, ${count("unreachable")} unreachable; at most ${milliseconds(pair.rtt)} ms; ` +
+      `${[...pair.paths].sort().join(", ")}. Enter shows the nodes.`;
   }
   const head = `${from.name} → ${to.name}`;
   if (from.node === to.node) return `${head}\n${stateOf(from.node)}`;
   if (!from.node.summary) return `${head}\n${from.name} has not answered, so its probes are not known`;
   if (!pair) return `${head}\nnot probed: each node probes up to four others`;
-  return `${head}\n${pair.links.map(probeText).join("\n")}`;
+  return [head, ...pair.links.map(probeText), ...fastPaths(from.node, to.node)].join("\n");
+}
+
+// fastPaths says which end of a path uses the fast path, if one of them could.
+function fastPaths(from, to) {
+  if (!from.summary?.fast_path && !to.summary?.fast_path) return [];
+  return [`fast path: ${fastPath(from)} on ${from.name}, ${fastPath(to)} on ${to.name}`];
 }
 
 let offered = null;
@@ -219,7 +230,8 @@ function choices(families) {
   if (key === offered) return;
   offered = key;
   const chosen = $("family").value;
-  $("family").replaceChildren(el("option", { value: "" }, "both"), ...families.map((f) => el("option", { value: f }, f)));
+  const option = (value, text) => el("option", { value }, text);
+  $("family").replaceChildren(option("", "both"), ...families.map((f) => option(f, f)));
   $("family").value = families.includes(chosen) ? chosen : "";
   $("family-label").hidden = families.length < 2;
   const entry = (draw, text) => el("li", {}, pen.swatch(draw), text);
@@ -231,7 +243,8 @@ function choices(families) {
     rtt: [el("li", {}, "ms of the latest answer; where there is no room: the larger, the slower")],
     loss: [el("li", {}, "losses among the latest 32 probes; where there is no room: the larger, the more")],
   }[$("matrix-mode").value];
-  $("matrix-legend").replaceChildren(...entries, outcome("unreachable", "unreachable"), outcome("waiting", "no result yet"),
+  $("matrix-legend").replaceChildren(...entries, outcome("unreachable", "unreachable"),
+    outcome("waiting", "no result yet"),
     el("li", {}, "— row of a node that has not answered"), el("li", {}, "empty: not probed"));
 }
 

@@ -71,7 +71,10 @@ export function plan(focus, family) {
     if (i === undefined || j === undefined || (family && l.family !== family)) continue;
     const at = i * columns.length + j;
     let pair = pairs.get(at);
-    if (!pair) pairs.set(at, (pair = { links: [], outcome: "reachable", rtt: 0, recent: 0, lost: 0, paths: new Set() }));
+    if (!pair) {
+      pair = { links: [], outcome: "reachable", rtt: 0, recent: 0, lost: 0, paths: new Set() };
+      pairs.set(at, pair);
+    }
     pair.links.push(l);
     if (outcomes.indexOf(l.outcome) > outcomes.indexOf(pair.outcome)) pair.outcome = l.outcome;
     pair.rtt = Math.max(pair.rtt, l.probe.rtt_ns ?? 0);
@@ -126,8 +129,8 @@ export const percent = (lost, recent) => (recent ? Math.round((100 * lost) / rec
 // probeText describes a link in words.
 export function probeText(l) {
   const p = l.probe;
-  const said = { reachable: "reachable", lossy: "reachable, with losses", unreachable: "unreachable", waiting: "no result yet" };
-  const parts = [said[l.outcome]];
+  const words = { lossy: "reachable, with losses", waiting: "no result yet" };
+  const parts = [words[l.outcome] ?? l.outcome];
   if (p.rtt_ns && l.outcome !== "unreachable") parts.push(`${milliseconds(p.rtt_ns)} ms`);
   if (p.recent) parts.push(`${p.recent_lost} of the latest ${p.recent} probes lost`);
   if (p.path) parts.push(p.path === "wireguard" ? "path wireguard, encrypted" : `path ${p.path}`);

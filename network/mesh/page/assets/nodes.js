@@ -46,7 +46,8 @@ export function focus() {
 function matches(n, words, odd) {
   if (odd && !n.findings) return false;
   if (!words.length) return true;
-  const text = [n.name, n.key, stateOf(n), ...(n.public_ip ?? []), ...(n.findings ?? []).map((f) => f.text)].join(" ").toLowerCase();
+  const findings = (n.findings ?? []).map((f) => f.text);
+  const text = [n.name, n.key, stateOf(n), ...(n.public_ip ?? []), ...findings].join(" ").toLowerCase();
   return words.every((w) => text.includes(w));
 }
 
