@@ -141,7 +141,7 @@ func (b *browser) key(keys ...string) {
 func (b *browser) picture(name string) {
 	b.t.Helper()
 	var png []byte
-	b.do(chromedp.Evaluate("scrollTo(0, 0)", nil), chromedp.CaptureScreenshot(&png))
+	b.do(chromedp.Evaluate("scrollTo(0, 0)", nil), chromedp.Screenshot("body", &png, chromedp.ByQuery))
 	path := filepath.Join("..", "..", "Documentation", "pictures", name+".png")
 	if len(png) == 0 {
 		b.t.Errorf("no picture of %s", name)

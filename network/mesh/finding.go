@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -216,7 +217,7 @@ func (l *list) differs(s *Summary, u usual) {
 	}
 }
 
-// named replaces keys by names.
+// named replaces keys by names, and sorts them.
 func named(keys []string, names map[string]string) (all []string) {
 	for _, key := range keys {
 		if name, known := names[key]; known {
@@ -224,6 +225,7 @@ func named(keys []string, names map[string]string) (all []string) {
 		}
 		all = append(all, key)
 	}
+	slices.SortFunc(all, compareNames)
 	return all
 }
 

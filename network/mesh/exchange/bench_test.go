@@ -37,7 +37,8 @@ func simulate(t testing.TB, nodes int) (Query, []mesh.Target) {
 	targets := make([]mesh.Target, nodes)
 	for i := range targets {
 		a := netip.AddrFrom4([4]byte{127, 77, byte(i / 250), byte(i%250 + 1)})
-		s, err := Listen(Options{Address: a.String() + ":" + port, Files: p.sign(fmt.Sprint("node", i), certs.For(a.String())), Log: log})
+		o := Options{Address: a.String() + ":" + port, Files: p.sign(fmt.Sprint("node", i), certs.For(a.String())), Log: log}
+		s, err := listen(o, patiently())
 		if err != nil {
 			t.Fatal(err)
 		}

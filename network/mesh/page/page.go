@@ -65,8 +65,9 @@ func (s *server) serve(ctx context.Context, l net.Listener, secure *tls.Config) 
 	protocols.SetHTTP1(true)
 	web := &http.Server{
 		Handler: s, Protocols: &protocols, TLSConfig: secure, MaxHeaderBytes: maxHeader,
-		ReadHeaderTimeout: s.patience, ReadTimeout: s.patience, IdleTimeout: s.patience, BaseContext: func(net.Listener) context.Context { return ctx },
-		ErrorLog: log.New(io.Discard, "", 0), // of clients that cannot connect
+		ReadHeaderTimeout: s.patience, ReadTimeout: s.patience, IdleTimeout: s.patience,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    log.New(io.Discard, "", 0), // of clients that cannot connect
 	}
 	if secure != nil {
 		l = tls.NewListener(l, secure)

@@ -1,7 +1,9 @@
 // The detail of one node.
 
 import { $, el, terms, time } from "./dom.js";
-import { all, view, stateOf, stateClass, stateMark, encryption, fastPath, milliseconds, outcomeOf } from "./model.js";
+import {
+  all, byName, encryption, fastPath, milliseconds, outcomeOf, stateClass, stateMark, stateOf, view,
+} from "./model.js";
 
 const panel = $("detail");
 let key = null; // of the node that is shown
@@ -94,11 +96,13 @@ const quiet = (text) => el("p", { class: "quiet" }, text);
 const row = (...cells) => el("tr", {}, ...cells.map((c) => (c instanceof Node ? c : el("td", {}, c))));
 
 function probes(n) {
-  const rows = all().links.filter((l) => l.from === n).map((l) => {
+  const links = all().links.filter((l) => l.from === n).sort((a, b) => byName(a.to, b.to));
+  const rows = links.map((l) => {
     const p = l.probe, outcome = outcomeOf(p);
     const kind = { unreachable: "bad", lossy: "warn" }[outcome] ?? "";
     const state = el("td", { class: kind }, outcome === "unreachable" ? "✕ unreachable" : p.state);
-    return row(l.to.name, l.family, state, p.rtt_ns ? milliseconds(p.rtt_ns) + " ms" : "-",
+    const latency = p.rtt_ns && outcome !== "unreachable" ? milliseconds(p.rtt_ns) + " ms" : "-";
+    return row(l.to.name, l.family, state, latency,
       `${p.recent_lost} of ${p.recent}`, p.path ?? "-");
   });
   const off = (n.summary.probes ?? []).filter((p) => p.off).map((p) => quiet(`${p.family} is not probed: ${p.off}`));

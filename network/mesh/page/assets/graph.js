@@ -55,7 +55,7 @@ export function draw() {
   const count = p.rows.length;
   selected = Math.min(selected, Math.max(0, count - 1));
   const labels = count <= 70, margin = labels ? 14 + width(p.rows) : 24;
-  const side = Math.max(320, Math.min($("graph").clientWidth, window.innerHeight - 270, 820));
+  const side = Math.max(320, Math.min($("graph").clientWidth, window.innerHeight - 210, 820));
   const middle = side / 2, radius = middle - margin;
   const places = p.rows.map((_, i) => {
     const angle = (2 * Math.PI * i) / count - Math.PI / 2;
