@@ -69,6 +69,7 @@ func objects(t *testing.T, text string) (list []any) {
 		into := map[string]any{
 			"v1 Namespace": &corev1.Namespace{}, "v1 ServiceAccount": &corev1.ServiceAccount{}, "v1 ConfigMap": &corev1.ConfigMap{},
 			"apps/v1 DaemonSet":                                                &appsv1.DaemonSet{},
+			"apps/v1 Deployment":                                               &appsv1.Deployment{},
 			"rbac.authorization.k8s.io/v1 ClusterRole":                         &rbacv1.ClusterRole{},
 			"rbac.authorization.k8s.io/v1 ClusterRoleBinding":                  &rbacv1.ClusterRoleBinding{},
 			"admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy":        &admissionv1.ValidatingAdmissionPolicy{},
@@ -129,6 +130,9 @@ func TestGenerated(t *testing.T) {
 		if strings.Contains(want, "kind: PodMonitor") {
 			number = 6
 		}
+		if strings.Contains(want, "kind: Deployment") {
+			number++
+		}
 		if n := len(objects(t, string(got))); n != number {
 			t.Errorf("%s: %d objects, want %d", f.Path, n, number)
 		}
@@ -161,7 +165,8 @@ func TestNotes(t *testing.T) {
 		{withEtcd(), []string{"--endpoints=http://127.0.0.1:2379", "/coreos.com/network/config", "-n there exec daemonset/here", "No registry has the image"}, "ipMasq"},
 		{withKubernetes(), []string{"--cluster-cidr=10.244.0.0/16. To see them", "podCIDRs", "-n there exec daemonset/here"}, "admission policy"},
 		{map[string]any{"store": "kubernetes", "kubernetes": map[string]any{"admissionPolicy": false}}, []string{"admissionPolicy is false"}, "etcd"},
-		{everything(t), []string{"--endpoints=https://10.0.0.1:2379,https://10.0.0.2:2379", "/a/b/config", "ipMasq is false"}, "No registry"},
+		{everything(t), []string{"--endpoints=https://10.0.0.1:2379,https://10.0.0.2:2379", "/a/b/config", "ipMasq is false",
+			"-n there port-forward deployment/here-mesh 8474"}, "No registry"},
 	} {
 		files, err := renderAll(dir, Release{Name: "here", Namespace: "there", Values: tt.values})
 		if err != nil {
@@ -218,6 +223,7 @@ func TestEverything(t *testing.T) {
 		"SELVAGED_ETCD_CAFILE": "/etc/selvage/etcd/ca.crt", "SELVAGED_IP_MASQ": "false", "SELVAGED_IFACE": "eth1",
 		"SELVAGED_PEER_GRACE": "1m", "SELVAGED_VTEP_FILTER": "false", "SELVAGED_IPTABLES_RESYNC": "7",
 		"SELVAGED_ETCD_PASSWORD_FILE": "/etc/selvage/etcd-user/password", "SELVAGED_METRICS_ADDR": ":9998",
+		"SELVAGED_MESH_ADDR": ":9997", "SELVAGED_MESH_SERVER_NAME": "nodes.example", "SELVAGED_MESH_KEYFILE": "/etc/selvage/mesh/tls.key",
 	} {
 		if flags[name] != want {
 			t.Errorf("%s is %q, want %q", name, flags[name], want)
@@ -312,6 +318,32 @@ func testPrivileges(t *testing.T, values map[string]any) {
 	}
 	if len(mounts) > 0 {
 		t.Errorf("mounts without a volume: %v", mounts)
+	}
+}
+
+// TestPage: the pod of the page has no rights, is not one of the DaemonSet's, and serves on its loopback interface only.
+func TestPage(t *testing.T) {
+	list := render(t, everything(t))
+	d := find[appsv1.Deployment](t, list)[0]
+	spec, s := d.Spec.Template.Spec, d.Spec.Template.Spec.Containers[0].SecurityContext
+	if spec.HostNetwork || spec.HostPID || *spec.AutomountServiceAccountToken || *s.Privileged || len(s.Capabilities.Add) > 0 || !*s.ReadOnlyRootFilesystem {
+		t.Errorf("%+v", spec)
+	}
+	if args := spec.Containers[0].Args; !slices.Equal(args, []string{"mesh", "--serve=127.0.0.1:8474"}) {
+		t.Errorf("arguments %q", args)
+	}
+	for _, m := range spec.Containers[0].VolumeMounts {
+		if !m.ReadOnly {
+			t.Errorf("%s can be written", m.MountPath)
+		}
+	}
+	selector := find[appsv1.DaemonSet](t, list)[0].Spec.Selector.MatchLabels
+	if labels := d.Spec.Template.Labels; labels["app.kubernetes.io/name"] == selector["app.kubernetes.io/name"] {
+		t.Errorf("the DaemonSet selects %v", labels)
+	}
+	if _, err := Manifest(dir, Release{Name: "selvage", Namespace: "selvage", Values: map[string]any{"mesh": map[string]any{"page": true}}}); err == nil ||
+		!strings.Contains(err.Error(), "mesh.secret") {
+		t.Errorf("without a Secret: %v", err)
 	}
 }
 

@@ -59,7 +59,7 @@ func Render(dir string, r Release) (map[string]string, error) {
 // kinds returns the templates' names in the order of the objects' dependencies, as Helm installs them too.
 func kinds() []string {
 	return []string{
-		"namespace", "serviceaccount", "clusterrole", "admissionpolicy", "network", "configmap", "daemonset",
+		"namespace", "serviceaccount", "clusterrole", "admissionpolicy", "network", "configmap", "daemonset", "mesh",
 		"podmonitor", "prometheusrule", "dashboard",
 	}
 }

@@ -94,6 +94,15 @@ func TestMesh(t *testing.T) {
 			return nil
 		})
 	}
+	// From a pod with the socket of its node, as the chart's Deployment has it.
+	pod, err := l.AddPod(ctx, refuses, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	view, code, err := meshOf(ctx, pod)
+	if err != nil || code != 2 || view.Counts != (mesh.Counts{Nodes: 4, Ready: 2, Degraded: 1, Missing: 1}) {
+		t.Errorf("from a pod: exit code %d, %v, %+v", code, err, view)
+	}
 	text, _, err := runMesh(ctx, refuses)
 	for _, line := range []string{"refused   " + refuses.Name() + "\n", "missing   " + stopped.Name() + "\n"} {
 		if err != nil || !strings.Contains(text, line) {
@@ -102,8 +111,14 @@ func TestMesh(t *testing.T) {
 	}
 }
 
+// asker is a node or a pod.
+type asker interface {
+	Name() string
+	Exec(ctx context.Context, argv []string, stdio lab.Stdio) error
+}
+
 // meshOf returns what a node says of the cluster.
-func meshOf(ctx context.Context, n *lab.Node) (view mesh.Cluster, code int, err error) {
+func meshOf(ctx context.Context, n asker) (view mesh.Cluster, code int, err error) {
 	out, code, err := runMesh(ctx, n, "-o", "json")
 	if err == nil {
 		err = json.Unmarshal([]byte(out), &view)
@@ -112,7 +127,7 @@ func meshOf(ctx context.Context, n *lab.Node) (view mesh.Cluster, code int, err 
 }
 
 // runMesh runs selvaged mesh on a node. Exit code 1 is an error.
-func runMesh(ctx context.Context, n *lab.Node, args ...string) (out string, code int, err error) {
+func runMesh(ctx context.Context, n asker, args ...string) (out string, code int, err error) {
 	program, err := filepath.Abs(filepath.Join(bin, "selvaged"))
 	if err != nil {
 		return "", 0, err

@@ -3,6 +3,12 @@ app.kubernetes.io/name: selvage
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* The page of selvaged mesh. Its pods must not have the labels by which the DaemonSet selects its own. */ -}}
+{{- define "selvage.meshLabels" -}}
+app.kubernetes.io/name: selvage-mesh
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "selvage.labels" -}}
 {{ include "selvage.selector" . }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
