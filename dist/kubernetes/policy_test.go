@@ -90,6 +90,7 @@ var paths = map[string]string{
 	"ServiceAccount":                   "/api/v1/namespaces/selvage/serviceaccounts/",
 	"ConfigMap":                        "/api/v1/namespaces/selvage/configmaps/",
 	"DaemonSet":                        "/apis/apps/v1/namespaces/selvage/daemonsets/",
+	"Deployment":                       "/apis/apps/v1/namespaces/selvage/deployments/",
 	"ClusterRole":                      "/apis/rbac.authorization.k8s.io/v1/clusterroles/",
 	"ClusterRoleBinding":               "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/",
 	"ValidatingAdmissionPolicy":        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/",
