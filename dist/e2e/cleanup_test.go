@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"errors"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,9 +33,14 @@ func TestCleanup(t *testing.T) {
 			})
 			n := l.Nodes()[0]
 			ctx := testctx.New(t)
-			bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "cni0"}}
+			// A bridge of the pods has the gateway address. One without it, and one with a port, are not touched.
+			subnet, err := n.Subnet()
+			if err != nil {
+				t.Fatal(err)
+			}
 			if err := n.Do(func() error {
-				return errors.Join(netlink.LinkAdd(bridge), os.WriteFile("/var/lib/selvage/theirs", nil, 0o600),
+				return errors.Join(addBridge("cni0", subnet.Subnets[0], false), addBridge("theirs", netip.Prefix{}, false),
+					addBridge("used", subnet.Subnets[1], true), os.WriteFile("/var/lib/selvage/theirs", nil, 0o600),
 					os.WriteFile("/var/lib/selvage/wireguard.secret", nil, 0o600)) // of an earlier network config
 			}); err != nil {
 				t.Fatal(err)
@@ -56,7 +63,7 @@ func TestCleanup(t *testing.T) {
 			if again := strings.ReplaceAll(cleanup("--dry-run"), "would remove ", ""); again != would {
 				t.Errorf("a dry run changed something:\n%s\nand then\n%s", would, again)
 			}
-			for _, what := range []string{"link flannel.1", "link flannel-v6.1", "selvage-vtep", "/run/flannel/subnet.env", "/run/flannel/subnet.env.attachments", "/var/lib/selvage/node.json", "/var/lib/selvage/wireguard.secret"} {
+			for _, what := range []string{"link flannel.1", "link flannel-v6.1", "bridge cni0\n", "selvage-vtep", "/run/flannel/subnet.env", "/run/flannel/subnet.env.attachments", "/var/lib/selvage/node.json", "/var/lib/selvage/wireguard.secret"} {
 				if !strings.Contains(would, what) {
 					t.Errorf("%s is not among what would be removed:\n%s", what, would)
 				}
@@ -82,14 +89,14 @@ func TestCleanup(t *testing.T) {
 			if out := cleanup(); out != "" {
 				t.Errorf("there was more to be removed:\n%s", out)
 			}
-			err := n.Do(func() error {
+			err = n.Do(func() error {
 				links, err := netlink.LinkList()
 				var names []string
 				for _, link := range links {
 					names = append(names, link.Attrs().Name)
 				}
 				slices.Sort(names)
-				if want := []string{"cni0", "eth0", "lo"}; !slices.Equal(names, want) {
+				if want := []string{"eth0", "lo", "peer", "port", "theirs", "used"}; !slices.Equal(names, want) {
 					t.Errorf("left are the devices %q, want %q", names, want)
 				}
 				_, theirs := os.Stat("/var/lib/selvage/theirs")
@@ -100,6 +107,26 @@ func TestCleanup(t *testing.T) {
 			}
 		})
 	}
+}
+
+// addBridge adds a bridge with an address, if it is valid, and a port.
+func addBridge(name string, address netip.Prefix, port bool) error {
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+	if err := netlink.LinkAdd(bridge); err != nil {
+		return err
+	}
+	if address.IsValid() {
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: address.Addr().AsSlice(), Mask: net.CIDRMask(address.Bits(), address.Addr().BitLen())}}
+		if err := netlink.AddrAdd(bridge, a); err != nil {
+			return err
+		}
+	}
+	if !port {
+		return nil
+	}
+	return netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "port", MasterIndex: bridge.Index}, PeerName: "peer",
+	})
 }
 
 // selvaged runs a command of selvaged's on a node, and returns what it says.

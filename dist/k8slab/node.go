@@ -51,7 +51,8 @@ func (c *Cluster) addNode(ctx context.Context, at *lab.Node, pods, selvage strin
 		return err
 	}
 	err = at.Do(func() (err error) {
-		if err := errors.Join(prepareMounts(), os.RemoveAll(cri.BinDir), os.Mkdir(cri.BinDir, 0o755),
+		if err := errors.Join(prepareMounts(), os.RemoveAll("/var/lib/selvage"), os.RemoveAll("/run/flannel"),
+			os.RemoveAll(cri.BinDir), os.Mkdir(cri.BinDir, 0o755),
 			os.MkdirAll(staticPods, 0o755)); err != nil {
 			return err
 		}

@@ -84,6 +84,7 @@ func allSteps() []Step {
 		{Name: nameOtherRange, run: otherPodCIDR, only: kubernetes},
 		{Name: nameLeaves, run: leaves},
 		{Name: "all pods deleted", run: deleted},
+		{Name: "selvage removed", run: removed},
 	}
 }
 
@@ -133,7 +134,8 @@ type suite struct {
 	flows map[*Pod][]*flow
 	// strangers are pods that network policies allow nothing, see policiesOn.
 	strangers []*Pod
-	moved     []*Node // in a migration: the nodes that run selvage
+	moved     []*Node            // in a migration: the nodes that run selvage
+	before    map[*Node][]string // what was on the nodes before selvage came, see nodeState
 }
 
 // flow is one of a pod's streams.

@@ -137,19 +137,25 @@ func connectivityBroken(ctx context.Context, s *suite) (found []string, err erro
 	return found, errors.Join(err, nft("", "delete", "table", "inet", "largest"))
 }
 
-// plugin runs kubectl selvage, as one who has the program under that name in their PATH.
-func plugin(ctx context.Context, s *suite) (found []string, err error) {
-	dir, err := os.MkdirTemp(s.dir, "plugin-")
+// pluginPath returns the path of the plugin of kubectl: a link to the daemon's program.
+func (c *Cluster) pluginPath() (string, error) {
+	dir, err := os.MkdirTemp(c.dir, "plugin-")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	path := filepath.Join(dir, command.PluginName)
-	if err := os.Symlink(filepath.Join(s.options.Bin, "selvaged"), path); err != nil {
+	return path, os.Symlink(filepath.Join(c.options.Bin, "selvaged"), path)
+}
+
+// plugin runs kubectl selvage, as one who has the program under that name in their PATH.
+func plugin(ctx context.Context, s *suite) (found []string, err error) {
+	path, err := s.pluginPath()
+	if err != nil {
 		return nil, err
 	}
 	selvage := func(args ...string) (string, error) {
 		program := s.command("kubectl")
-		env := []string{"PATH=" + dir + ":" + filepath.Dir(program) + ":" + os.Getenv("PATH"), program, "selvage"}
+		env := []string{"PATH=" + filepath.Dir(path) + ":" + filepath.Dir(program) + ":" + os.Getenv("PATH"), program, "selvage"}
 		return s.user(ctx, "env", append(env, args...)...)
 	}
 	text, err := selvage("status", "-o", "json")

@@ -54,6 +54,12 @@ func notReady(ctx context.Context, s *suite) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.before = map[*Node][]string{}
+	for _, n := range s.nodes {
+		if s.before[n], err = nodeState(ctx, n); err != nil {
+			return nil, err
+		}
+	}
 	info := list.Items[0].Status.NodeInfo
 	return []string{fmt.Sprintf("kubelet %s, %s: %s", info.KubeletVersion, info.ContainerRuntimeVersion, ready(list.Items[0].Status.Conditions).Message)}, nil
 }

@@ -48,10 +48,10 @@ func Build(s Spec, content []File) (string, []byte, error) {
 		Description: summary + "\n" + description, // Debian's first line is the summary
 		Homepage:    homepage, License: license, MTime: s.Created, DisableGlobbing: true,
 	}
-	// The scripts use ip, and the daemon sets its rules without a program where the kernel has nf_tables.
-	info.Recommends, info.Suggests = []string{"iproute2"}, []string{"bash-completion", "iptables"}
+	// The daemon sets its rules without a program where the kernel has nf_tables.
+	info.Suggests = []string{"bash-completion", "iptables"}
 	if s.Format == RPM {
-		info.Recommends, info.Description = []string{"iproute"}, description
+		info.Description = description
 	}
 	info.Deb.Compression, info.RPM.Compression = s.Compression, s.Compression
 	info.RPM.Summary = summary

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,8 +47,9 @@ func Cleanup(defaultSubnetFile, defaultStateDir string) *cobra.Command {
 		Short: "Remove everything that selvage created on this node",
 		Long: `cleanup removes what selvaged leaves in place when it exits so that pods stay connected: devices, routes,
 packet filter rules, the subnet file and the files beside it, and the state directory with the node's identity. Use it
-on a node that leaves the overlay. Pods lose their connections, so drain the node first. Nothing that another program
-created is removed; the pods' bridge stays, too, and so do the records of pods that still run.
+on a node that leaves the overlay. Pods lose their connections, so drain the node first. A bridge with the gateway
+address of the node's subnet is removed if it has no ports. Nothing else that another program created is removed; the
+records of pods that still run stay, too.
 
 If several daemons kept several networks on this node, name one by its --etcd-prefix, or --kube-annotation-prefix: what
 belongs to the others stays. With one network on the node, no name is needed.
@@ -117,7 +119,9 @@ func (o cleanup) run(ctx context.Context, w io.Writer) error {
 		}
 		fmt.Fprintln(w, verb, name)
 	}
-	steps := []func(context.Context, func(string)) error{o.fastPath, o.entries, o.filter, o.vteps, o.policies, o.files}
+	steps := []func(context.Context, func(string)) error{
+		o.fastPath, o.entries, o.filter, o.vteps, o.policies, o.bridges, o.files,
+	}
 	if o.rules {
 		steps = []func(context.Context, func(string)) error{o.fastPath, o.filter, o.vteps, o.policies}
 	}
@@ -178,6 +182,29 @@ func (o cleanup) entries(_ context.Context, say func(string)) error {
 	}
 	return errors.New("another process keeps creating devices or routes that carry selvage's mark; " +
 		"find and stop it")
+}
+
+// bridges removes the pods' bridge, which the bridge plugin created, if it has no ports: by the gateway addresses in
+// the subnet file.
+func (o cleanup) bridges(_ context.Context, say func(string)) error {
+	file, err := subnetfile.Read(o.subnetFile)
+	if errors.Is(err, fs.ErrNotExist) || !o.ownsFile() {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the pods' bridge stays: %w", err)
+	}
+	var gateways []netip.Prefix
+	for _, s := range file.Subnets {
+		if s.IsValid() {
+			gateways = append(gateways, s)
+		}
+	}
+	names, err := kernel.RemoveIdleBridges(gateways, o.dryRun)
+	for _, name := range names {
+		say("bridge " + name)
+	}
+	return err
 }
 
 // filter removes the packet filter rules.

@@ -54,7 +54,7 @@ needs the rights to list pods in all namespaces, and to run commands in the daem
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl selvage"},
 	}
 	p.tool.register(root.PersistentFlags())
-	root.AddCommand(p.status(), p.doctor(), p.explain(), ConnectivityTest(&p.tool),
+	root.AddCommand(p.status(), p.doctor(), p.explain(), p.cleanup(), ConnectivityTest(&p.tool),
 		p.forward("peers NODE", "Show the other nodes, as a node's daemon knows them",
 			"peers runs selvaged peers in the pod of a node's daemon."),
 		p.forward("drops NODE", "Show the packets that network policies denied on a node",

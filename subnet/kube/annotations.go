@@ -53,6 +53,13 @@ func (n names) all() []string {
 		n.data[:], n.publicIP[:], n.overwrite[:], n.nodePublicIP[:])
 }
 
+// Annotations returns the names of all annotations that a daemon writes to its Node, for a prefix as [ParsePrefix]
+// returns it.
+func Annotations(prefix string) []string {
+	n := namesOf(prefix)
+	return slices.Concat([]string{n.managed, n.backendType, LeaseAnnotation, PodCIDRsAnnotation}, n.data[:], n.publicIP[:])
+}
+
 // isLease reports whether a Node takes part in the overlay. One that is malformed counts, so that it is named.
 func (n names) isLease(o *apiserver.Object) bool {
 	return o.Bad != nil || o.Annotations[n.managed] == managed
