@@ -27,7 +27,7 @@ func TestCleanupPods(t *testing.T) {
 	if err != nil || len(pods) != 2 {
 		t.Fatalf("%v, %v", pods, err)
 	}
-	golden(t, "plugin-cleanup-pod.json", indented(t, pods[1]))
+	golden(t, "plugin-cleanup-pod.json", indentedJSON(t, pods[1]))
 	if a, b := pods[0]["spec"].(kubectl.Object)["nodeName"], pods[1]["spec"].(kubectl.Object)["nodeName"]; a != "node1" || b != "node2" {
 		t.Errorf("on the nodes %v and %v", a, b)
 	}
@@ -36,7 +36,7 @@ func TestCleanupPods(t *testing.T) {
 	}
 }
 
-func indented(t *testing.T, x any) string {
+func indentedJSON(t *testing.T, x any) string {
 	t.Helper()
 	text, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
