@@ -41,9 +41,9 @@ kubectl delete --ignore-not-found -f or helm uninstall.
 
 Pods of the overlay lose their connections, and without the CNI plugin they can neither be created nor deleted. So it
 refuses while there are any, unless --force is set. Delete them first, or replace them when the next network plugin is
-there. Leases in etcd expire by themselves.
+there. Leases in etcd expire by themselves. It needs the rights of a cluster's administrator.
 
-It needs the rights of a cluster's administrator. Exit codes: 0 all nodes are clean, 2 a node is not, 1 any other error.`,
+Exit codes: 0 all nodes are clean, 2 a node is not, 1 any other error.`,
 		Example: `  kubectl selvage cleanup
   kubectl selvage cleanup --force --timeout 10m`,
 		Args: cobra.NoArgs,
@@ -253,5 +253,5 @@ func (o pluginCleanup) unused(ctx context.Context, tool kubectl.Client, daemons 
 	if len(names) > most {
 		shown += ", …"
 	}
-	return fmt.Errorf("%s of the overlay run: %s; delete them first, or go on with --force", count(len(names), "pod"), shown)
+	return fmt.Errorf("pods of the overlay run (%d): %s; delete them first, or go on with --force", len(names), shown)
 }
