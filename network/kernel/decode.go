@@ -179,6 +179,7 @@ type neighbourMessage struct {
 	state     uint16 // NUD_*
 	permanent bool
 	odd       bool
+	bare      bool // an FDB entry without a remote and without a nexthop object
 }
 
 func decodeNeighbour(b []byte) (m neighbourMessage, ok bool) {
@@ -192,10 +193,13 @@ func decodeNeighbour(b []byte) (m neighbourMessage, ok bool) {
 	if b[10]&unix.NTF_PROXY != 0 || state == unix.NUD_NOARP && m.family != unix.AF_BRIDGE {
 		return m, false // a proxy entry, or the kernel's own for a multicast address
 	}
+	m.bare = m.family == unix.AF_BRIDGE
 	for typ, data := range attributes(b[unix.SizeofNdMsg:]) {
 		switch typ {
 		case unix.NDA_DST:
-			m.ip = attrAddr(data)
+			m.ip, m.bare = attrAddr(data), false
+		case ndaNHID:
+			m.bare = false
 		case unix.NDA_LLADDR:
 			m.mac = attrMAC(data)
 		case unix.NDA_MASTER:

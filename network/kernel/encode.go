@@ -16,6 +16,7 @@ const (
 	sizeofNhMsg = 8 // struct nhmsg
 	// Constants that golang.org/x/sys/unix lacks.
 	rtaNHID = 30 // RTA_NH_ID
+	ndaNHID = 13 // NDA_NH_ID
 	nhaFDB  = 11 // NHA_FDB
 )
 

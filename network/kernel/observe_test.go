@@ -136,3 +136,32 @@ func podRoute(index uint32, p netip.Prefix) []byte {
 	b := encodeRoute(nil, unix.RTM_NEWROUTE, network.RouteKey{Prefix: p, Metric: 256}, r, 0)[unix.SizeofNlMsghdr:]
 	return attributeUint32(b, unix.RTA_OIF, index)
 }
+
+// TestFDBReportedTwice: before Linux 6.13, the kernel reports a change of an FDB entry a second time, without the remote.
+func TestFDBReportedTwice(t *testing.T) {
+	inNet(t, func(k *Kernel) error {
+		link, err := netlink.LinkByName(testDevice)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(netlink.LinkSetAlias(link, network.Alias), k.Read()); err != nil {
+			return err
+		}
+		key, want := network.FDBKey{Link: testDevice, MAC: testMAC}, network.FDB{Remote: remote4, Permanent: true}
+		k.tables.FDB.Want(network.Owner{Name: "peer"}, key, want)
+		r := network.Reconciler{Tables: k.tables, KeepUnwanted: true}
+		r.Pass(time.Now())
+		second := neighbourEntry{family: unix.AF_BRIDGE, flags: unix.NTF_SELF, index: link.Attrs().Index, mac: testMAC}
+		for _, typ := range []uint16{unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH} {
+			message := encodeNeighbour(nil, typ, second)[unix.SizeofNlMsghdr:]
+			k.enqueue(func() { k.inbox.add(notification(typ, message), "") })
+			if err := k.Observe(); err != nil {
+				return err
+			}
+			if c := k.tables.FDB.Get(key); !c.Present || c.Have != want {
+				t.Errorf("message %d: the entry is taken to be %+v, present: %t", typ, c.Have, c.Present)
+			}
+		}
+		return nil
+	})
+}
