@@ -138,10 +138,11 @@ image: ## build archives of the container image IMAGE into bin/image, for IMAGE_
 .PHONY: test-packaging packages-shells
 test-packaging: packages-test packages-shells packages-bench packages-page build tools bin/staticcheck
 test-packaging: ## test and lint all other modules of dist
-	@set -e; for dir in bench completion image chart containerd crio engines k8slab k8slab/sctp migration page release; do \
+	@set -e; for dir in bench completion image chart containerd crio engines k8slab k8slab/sctp migration page release vm; do \
 		(cd dist/$$dir; $(RUN_GO) vet ./...; $(CURDIR)/bin/staticcheck ./...); done
 	@set -e; for dir in completion image chart k8slab k8slab/sctp; do \
 		(cd dist/$$dir; $(RUN_GO) test -race -count=1 ./...); done
+	@cd dist/vm && $(RUN_GO) test -race -count=1 . # the rest runs in the virtual machine
 	@set -e; for dir in bench page release; do (cd dist/$$dir; $(RUN_GO) test -count=1 ./...); done
 packages-shells:
 	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish rpm

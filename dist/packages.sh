@@ -12,6 +12,8 @@ for command in "$@"; do
 	ping) packages="$packages iputils-ping" ;;
 	llvm-strip) packages="$packages llvm" ;;
 	nft) packages="$packages nftables" ;;
+	wg) packages="$packages wireguard-tools" ;;
+	qemu-system-x86_64) packages="$packages qemu-system-x86" ;;
 	dockerd) packages="$packages docker.io" ;;
 	*/bash_completion) packages="$packages bash-completion" ;;
 	*/netavark) packages="$packages netavark" ;; # not in PATH

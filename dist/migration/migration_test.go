@@ -37,7 +37,7 @@ type cluster struct {
 	t       *testing.T
 	ctx     context.Context
 	dir     string
-	flannel map[string]*flanneld // by node
+	flannel map[string]*Flanneld // by node
 }
 
 // newCluster makes a lab whose nodes run flanneld, and have never run selvaged as far as can be seen.
@@ -52,10 +52,10 @@ func newCluster(t *testing.T, families []subnet.Family, config string, args ...s
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{Lab: l, t: t, ctx: ctx, dir: dir, flannel: map[string]*flanneld{}}
+	c := &cluster{Lab: l, t: t, ctx: ctx, dir: dir, flannel: map[string]*Flanneld{}}
 	t.Cleanup(func() { // flanneld ends with ctx, which has been canceled
 		for _, f := range c.flannel {
-			<-f.done
+			f.Wait()
 		}
 		if err := l.Close(); err != nil {
 			t.Error(err)
@@ -77,12 +77,12 @@ func newCluster(t *testing.T, families []subnet.Family, config string, args ...s
 
 func (c *cluster) startFlannel(n *lab.Node) {
 	flags := []string{"-etcd-endpoints=" + strings.Join(c.Etcd().Endpoints(), ","), "-iface=eth0", "-ip-masq"}
-	c.flannel[n.Name()] = startFlannel(c.ctx, filepath.Join(c.dir, "flanneld"), n, flags...)
+	c.flannel[n.Name()] = StartFlannel(c.ctx, filepath.Join(c.dir, "flanneld"), n, flags...)
 }
 
 func (c *cluster) stopFlannel(n *lab.Node) {
 	c.t.Helper()
-	c.must(c.flannel[n.Name()].stop())
+	c.must(c.flannel[n.Name()].Stop())
 	delete(c.flannel, n.Name())
 }
 
@@ -92,7 +92,7 @@ func (c *cluster) must(err error) {
 		return
 	}
 	for name, f := range c.flannel {
-		c.t.Logf("flanneld on %s:\n%s", name, f.printed())
+		c.t.Logf("flanneld on %s:\n%s", name, f.Printed())
 	}
 	c.t.Fatal(err)
 }
@@ -297,7 +297,7 @@ func (c *cluster) migrate() {
 	c.must(n.Stop(c.ctx))
 	c.startFlannel(n)
 	c.wait("flanneld", func() error {
-		if text := c.flannel[n.Name()].printed(); !strings.Contains(text, "Running backend") {
+		if text := c.flannel[n.Name()].Printed(); !strings.Contains(text, "Running backend") {
 			return errors.New("it does not run yet:\n" + text)
 		}
 		return nil

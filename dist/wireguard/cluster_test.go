@@ -34,9 +34,14 @@ func TestMain(m *testing.M) {
 	os.Exit(sandbox.Run(m.Run))
 }
 
+// kernelVariable, set to "kernel", has the nodes use the kernel's WireGuard, without a program.
+const kernelVariable = "WIREGUARD"
+
+func usesKernel() bool { return os.Getenv(kernelVariable) == "kernel" }
+
 const psk = "cGxlYXNlIGRvIG5vdCBwcmludCB0aGlzIGtleSBhdCA="
 
-// cluster is two nodes with a pod on each, whose devices a user-space WireGuard serves.
+// cluster is two nodes with a pod on each, whose devices a user-space WireGuard serves, or the kernel's.
 type cluster struct {
 	*lab.Lab
 	ctx      context.Context
@@ -71,6 +76,9 @@ func open(t *testing.T, o lab.Options, devices ...string) *cluster {
 	c := &cluster{Lab: l, ctx: ctx, families: o.Families, dir: t.TempDir()}
 	for _, n := range l.Nodes() {
 		for _, d := range devices {
+			if usesKernel() {
+				continue // the daemon makes it
+			}
 			c.programs = append(c.programs, c.serve(t, n, d))
 		}
 	}

@@ -65,6 +65,11 @@ func TestTakeover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if usesKernel() {
+		c.do(t, n, func() error {
+			return netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: "flannel-wg"}})
+		})
+	}
 	c.configure(t, n, "flannel-wg", wgtypes.Config{
 		PrivateKey: &key, ListenPort: &port,
 		Peers: []wgtypes.PeerConfig{{PublicKey: gone, AllowedIPs: []net.IPNet{*network}}},

@@ -1,0 +1,129 @@
+package cases
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
+	"github.com/selvage-net/selvage/dist/migration"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+const psk = "cGxlYXNlIGRvIG5vdCBwcmludCB0aGlzIGtleSBhdCA="
+
+// withFlannel makes a lab of which some nodes run a real flanneld with WireGuard, and the others selvaged. All pods reach
+// each other.
+func withFlannel(t *testing.T, nodes int, f []subnet.Family, mode string, flannel ...int) (*cluster, []*migration.Flanneld) {
+	t.Helper()
+	c := newCluster(t, lab.Options{Nodes: nodes, Families: f})
+	for _, i := range flannel {
+		n := c.Nodes()[i]
+		c.must(n.Stop(c.ctx))
+		c.run(n.Endpoint, bin+"/selvaged cleanup")
+	}
+	c.configure(f, fmt.Sprintf(`{"Type":"wireguard","PSK":"%s","Mode":"%s"}`, psk, mode))
+	daemons := make([]*migration.Flanneld, nodes)
+	for _, i := range flannel {
+		daemons[i] = c.startFlannel(c.Nodes()[i])
+	}
+	for _, n := range c.Nodes() {
+		c.must(n.WaitReady(c.ctx))
+		testctx.Eventually(t, func() string {
+			if _, err := n.Subnet(); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+	}
+	c.addPods()
+	c.converged()
+	return c, daemons
+}
+
+func (c *cluster) startFlannel(n *lab.Node) *migration.Flanneld {
+	c.t.Helper()
+	program, err := filepath.Abs(filepath.Join(bin, "flanneld"))
+	c.must(err)
+	f := migration.StartFlannel(c.ctx, program, n,
+		"-etcd-endpoints="+strings.Join(c.Etcd().Endpoints(), ","), "-iface=eth0", "-ip-masq")
+	c.t.Cleanup(func() {
+		if c.t.Failed() {
+			c.t.Logf("flanneld on %s:\n%s", n.Name(), f.Printed())
+		}
+	})
+	return f
+}
+
+// converged waits until all pods reach each other.
+func (c *cluster) converged() {
+	c.t.Helper()
+	for _, from := range c.pods {
+		for _, to := range c.pods {
+			if from == to {
+				continue
+			}
+			c.reaches(from, to)
+		}
+	}
+	c.probe()
+}
+
+// reaches waits until a pod reaches another in all families. A probe that gets no answer ends after two seconds, which are
+// long here: time passes as instructions do.
+func (c *cluster) reaches(from, to *lab.Pod) {
+	c.t.Helper()
+	testctx.Eventually(c.t, func() string {
+		short, cancel := context.WithTimeout(c.ctx, 2*time.Second)
+		defer cancel()
+		for _, r := range c.ProbeShared(short, from.Endpoint, to.Endpoint) {
+			if r.Err != nil {
+				return fmt.Sprintf("%s to %s, %s: %v", r.From, r.To, r.Family, r.Err)
+			}
+		}
+		return ""
+	})
+}
+
+// device reads a WireGuard device of a node.
+func (c *cluster) device(n *lab.Node, name string) (d *wgtypes.Device) {
+	c.t.Helper()
+	c.on(n, func() error {
+		client, err := wgctrl.New()
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		d, err = client.Device(name)
+		return err
+	})
+	return d
+}
+
+// TestFlannelNewKey: a node of flannel's comes back with another key, as after a boot, which empties /run. The node of
+// selvage's has one peer for it, and reaches it.
+func TestFlannelNewKey(t *testing.T) {
+	c, flannel := withFlannel(t, 2, families(subnet.IPv4), "separate", 1)
+	theirs := c.Nodes()[1]
+	key := c.device(theirs, "flannel-wg").PublicKey
+	c.must(flannel[1].Stop())
+	c.on(theirs, func() error { return os.Remove("/run/flannel/wgkey") })
+	c.startFlannel(theirs)
+	testctx.Eventually(t, func() string {
+		d := c.device(c.Nodes()[0], "flannel-wg")
+		if len(d.Peers) != 1 || d.Peers[0].PublicKey == key {
+			return fmt.Sprintf("peers %+v, want one with another key than %s", d.Peers, key)
+		}
+		return ""
+	})
+	c.converged()
+	c.healthy(1, c.Nodes()[0])
+}
