@@ -55,6 +55,7 @@ func allSteps() []Step {
 		{Name: "services by kube-proxy with nftables", run: services("nftables")},
 		{Name: "FORWARD drops, kube-proxy with nftables", run: dropped},
 		{Name: "kubectl selvage", run: plugin},
+		{Name: "the page of selvaged mesh", run: meshPage},
 		{Name: "connectivity-test, with a rolling restart", run: connectivityTest},
 		{Name: "connectivity-test, where a node loses large packets", run: connectivityBroken},
 		{Name: nameStreams, run: stream},
