@@ -410,9 +410,8 @@ func TestManyConnections(t *testing.T) {
 		t.Errorf("%d connections were open at the same time, want the limit %d", n, l.open)
 	}
 	await(t, "no connection", func() bool { s.listener.mu.Lock(); defer s.listener.mu.Unlock(); return s.listener.open == 0 })
-	if got := askOne(t, s, f, ""); got.Summary == nil {
-		t.Errorf("after 10,000 connections: %+v", got)
-	}
+	// The kernel's queue may still hold closed ones, of which the server takes as many as the limit at a time.
+	await(t, "an answer after 10,000 connections", func() bool { return askOne(t, s, f, "").Summary != nil })
 	if n := strings.Count(out.String(), "\n"); n > 2*serverLines {
 		t.Errorf("%d lines are logged", n)
 	}
