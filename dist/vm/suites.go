@@ -34,13 +34,16 @@ func Suites() []Suite {
 	return []Suite{
 		{
 			Name: "cases", Dir: "dist/vm/cases",
-			Tests: []string{"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey"},
+			Tests: []string{
+				"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey", "TestVRFUplink", "TestPolicySCTP",
+			},
 			Short: []string{"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey"},
 		},
 		{
 			Name: "wireguard", Dir: "dist/wireguard", Env: []string{"WIREGUARD=kernel"},
 			Tests: []string{
-				"TestIPv4", "TestIPv6", "TestDualSeparate", "TestDualOneDevice", "TestNoWireGuard",
+				"TestIPv4", "TestIPv6", "TestDualSeparate", "TestDualOneDevice", "TestNoWireGuard", "TestRepair", "TestRestart",
+				"TestKubernetes", "TestTakeover", "TestFollow",
 			},
 		},
 		{
