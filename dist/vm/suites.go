@@ -36,6 +36,7 @@ func Suites() []Suite {
 			Name: "cases", Dir: "dist/vm/cases",
 			Tests: []string{
 				"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey", "TestVRFUplink", "TestPolicySCTP",
+				"TestFlannelTakeover",
 			},
 			Short: []string{"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey"},
 		},

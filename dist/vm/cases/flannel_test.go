@@ -108,6 +108,54 @@ func (c *cluster) device(n *lab.Node, name string) (d *wgtypes.Device) {
 	return d
 }
 
+// TestFlannelTakeover takes a node over from flannel, and gives it back, among nodes of both: its key stays the same. Killed,
+// flannel leaves its device, and nothing is lost.
+func TestFlannelTakeover(t *testing.T) {
+	f := families(subnet.IPv4, subnet.IPv6)
+	for _, killed := range []bool{true, false} {
+		t.Run(map[bool]string{true: "killed", false: "stopped"}[killed], func(t *testing.T) {
+			c, flannel := withFlannel(t, 3, f, "separate", 0, 1)
+			n := c.Nodes()[0]
+			before, err := n.Subnet()
+			c.must(err)
+			key := c.device(n, "flannel-wg").PublicKey
+			stops := []func() lab.StreamReport{c.stream(c.pods[0], c.pods[1]), c.stream(c.pods[2], c.pods[0])}
+			if killed {
+				c.must(flannel[0].Kill())
+			} else {
+				c.must(flannel[0].Stop())
+			}
+			c.must(n.Start())
+			c.must(n.WaitReady(c.ctx))
+			c.healthy(2, n)
+			c.converged()
+			for i, stop := range stops {
+				r := stop()
+				t.Logf("measured: flannel %s, a takeover, %s: %s", map[bool]string{true: "killed", false: "stopped"}[killed],
+					[]string{"to a node of flannel's", "from a node of selvage's"}[i], r)
+				if killed && r.Lost > 0 {
+					t.Errorf("%s, want none lost", r)
+				}
+			}
+			if now := c.device(n, "flannel-wg"); now.PublicKey != key {
+				t.Errorf("the node's key was %s, and is %s", key, now.PublicKey)
+			}
+			if after, err := n.Subnet(); err != nil || after.Subnets != before.Subnets {
+				t.Errorf("the node's subnets were %s, and are %s, %v", before.Subnets, after.Subnets, err)
+			}
+
+			stop := c.stream(c.pods[1], c.pods[0])
+			c.must(n.Stop(c.ctx))
+			c.startFlannel(n)
+			c.reaches(c.pods[1], c.pods[0]) // flannel makes its device anew
+			c.run(n.Endpoint, bin+"/selvaged cleanup --rules")
+			c.converged()
+			t.Logf("measured: the way back to flannel: %s", stop())
+			c.healthy(2, c.Nodes()[2])
+		})
+	}
+}
+
 // TestFlannelNewKey: a node of flannel's comes back with another key, as after a boot, which empties /run. The node of
 // selvage's has one peer for it, and reaches it.
 func TestFlannelNewKey(t *testing.T) {
