@@ -29,7 +29,7 @@ bin/k8s/clusterpolicy/crd.yaml: dist/k8slab/tools/clusterpolicy/go.mod dist/k8sl
 		$$dir/config/crd/experimental/policy.networking.k8s.io_clusternetworkpolicies.yaml ../../../../$@
 bin/k8s/test2json: dist/k8slab/tools/go.mod
 	@echo building $@; CGO_ENABLED=0 $(RUN_GO) build -o $@ cmd/test2json
-.PHONY: test-kube k8slab e2e-kubernetes conformance-policy packages-kubernetes
+.PHONY: test-kube k8slab e2e-kubernetes e2e-install conformance-policy packages-kubernetes
 test-kube: build tools bin/k8s/kube-apiserver ## test store and manifest with a real kube-apiserver; 5 minutes
 	@SELVAGE_TEST_KUBE=1 $(RUN_GO) test -count=1 ./subnet/kube/... ./network/feed
 	@$(RUN_GO) test -count=1 -tags kube ./dist/kubernetes
@@ -42,6 +42,13 @@ K8SLAB_STORES ?= kubernetes etcd
 e2e-kubernetes: packages-kubernetes build tools bin/etcdutl image $(KUBERNETES) k8slab
 e2e-kubernetes: ## test with a real Kubernetes, dual stack, both stores; as root; 15 minutes
 	@set -e; for store in $(K8SLAB_STORES); do echo "store: $$store"; bin/k8s/k8slab --store $$store $(K8SLAB); done
+# From the files of a release, and nothing else: the manifest, and the chart's archive. bin/release has one of each.
+e2e-install: packages-kubernetes build tools bin/etcdutl $(KUBERNETES) k8slab release
+e2e-install: ## install from a release's manifest and chart in a real Kubernetes, and remove it; as root; 6 minutes
+	@cd dist/chart && $(RUN_GO) run ./cmd/template ../../bin/release/selvage-chart-*.tgz plain.yaml \
+		>../../bin/release-build/chart.yaml
+	@set -e; for manifest in bin/release/selvage.yaml bin/release-build/chart.yaml; do echo "manifest: $$manifest"; \
+		bin/k8s/k8slab --install --manifest $$manifest --image bin/release/selvage-*.oci.tar; done
 conformance-policy: packages-kubernetes build tools image $(KUBERNETES) $(SUITES) k8slab
 conformance-policy: ## run other projects' suites for network policies; as root; hours; CONFORMANCE='--suites e2e'
 	@bin/k8s/conformance $(CONFORMANCE)

@@ -17,6 +17,7 @@ type Options struct {
 	Bin        string // directory of selvaged, selvage, etcd, etcdutl, cni/, k8s/ and image/
 	Store      subnet.StoreKind
 	Manifest   string // of the DaemonSet, for this store
+	Image      string // archive of the image that the manifest names; default: that of make image
 	Rendered   string // what else the chart can come to, a file or directory, for the apiserver to look at
 	Containerd string // directory of containerd, its shim and ctr; default: found by PATH
 	Nodes      int    // default 3

@@ -23,8 +23,11 @@ func (c *Cluster) packPods() (string, error) {
 	})
 }
 
-// selvage is the archive with the image of selvage, as make image makes it.
+// selvage is the archive with the image of selvage, as make image makes it, or that of the options.
 func (c *Cluster) selvage() string {
+	if c.options.Image != "" {
+		return c.options.Image
+	}
 	return filepath.Join(c.options.Bin, "image", "selvage-"+runtime.GOARCH+".tar")
 }
 

@@ -34,8 +34,16 @@ func Steps(store subnet.StoreKind) (steps []Step) {
 	return steps
 }
 
-// Names of steps that others are put beside.
+// Names of steps that others are put beside, or that an installation has.
 const (
+	nameNotReady     = "without a network no node is ready"
+	nameDaemonSet    = "the DaemonSet makes nodes ready"
+	nameDeploy       = "pods have addresses of their nodes' subnets"
+	nameReach        = "pods reach each other by their addresses"
+	nameConnectivity = "connectivity-test, with a rolling restart"
+	nameDeleted      = "all pods deleted"
+	nameRemoved      = "selvage removed"
+
 	nameStreams    = "streams between the nodes' pods"
 	nameOtherRange = "a Node registered with another podCIDR"
 	nameLeaves     = "a node leaves"
@@ -44,19 +52,19 @@ const (
 func allSteps() []Step {
 	const kubernetes = subnet.StoreKubernetes
 	return []Step{
-		{Name: "without a network no node is ready", run: notReady},
-		{Name: "the DaemonSet makes nodes ready", run: daemonSet},
+		{Name: nameNotReady, run: notReady},
+		{Name: nameDaemonSet, run: daemonSet},
 		{Name: "what a daemon's token may change", run: restricted, only: kubernetes},
 		{Name: "every value of the chart, for the apiserver", run: rendered},
-		{Name: "pods have addresses of their nodes' subnets", run: deploy},
-		{Name: "pods reach each other by their addresses", run: reach},
+		{Name: nameDeploy, run: deploy},
+		{Name: nameReach, run: reach},
 		{Name: "services by kube-proxy with iptables", run: services("iptables")},
 		{Name: "FORWARD drops, kube-proxy with iptables", run: dropped},
 		{Name: "services by kube-proxy with nftables", run: services("nftables")},
 		{Name: "FORWARD drops, kube-proxy with nftables", run: dropped},
 		{Name: "kubectl selvage", run: plugin},
 		{Name: "the page of selvaged mesh", run: meshPage},
-		{Name: "connectivity-test, with a rolling restart", run: connectivityTest},
+		{Name: nameConnectivity, run: connectivityTest},
 		{Name: "connectivity-test, where a node loses large packets", run: connectivityBroken},
 		{Name: nameStreams, run: stream},
 		{Name: "a rolling update of the DaemonSet", run: watched(rollingUpdate), repeatable: true},
@@ -84,9 +92,17 @@ func allSteps() []Step {
 		{Name: "FORWARD drops, iptables in the image", run: undoneByItself},
 		{Name: nameOtherRange, run: otherPodCIDR, only: kubernetes},
 		{Name: nameLeaves, run: leaves},
-		{Name: "all pods deleted", run: deleted},
-		{Name: "selvage removed", run: removed},
+		{Name: nameDeleted, run: deleted},
+		{Name: nameRemoved, run: removed},
 	}
+}
+
+// Installation leaves only the steps of an installation that is tried and removed again.
+func Installation(steps []Step) []Step {
+	names := []string{
+		nameNotReady, nameDaemonSet, nameDeploy, nameReach, nameConnectivity, nameDeleted, nameRemoved,
+	}
+	return slices.DeleteFunc(slices.Clone(steps), func(s Step) bool { return !slices.Contains(names, s.Name) })
 }
 
 // Repeat has those steps that leave the cluster as it was gone through that many times, one after the other.

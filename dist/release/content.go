@@ -197,3 +197,21 @@ func compress(data []byte) []byte {
 	_ = w.Close()
 	return out.Bytes()
 }
+
+// developed is the version in the manifests of the repository.
+const developed = "devel"
+
+// Manifest returns a manifest of the repository with a version in place of the developers'.
+func Manifest(path, version string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	tag := strings.ReplaceAll(version, "+", "-") // as make release names the image
+	set := strings.NewReplacer("localhost/selvage:"+developed, "localhost/selvage:"+tag,
+		`version: "`+developed+`"`, `version: "`+tag+`"`).Replace(string(text))
+	if strings.Contains(set, developed) || !strings.Contains(set, "localhost/selvage:"+tag) {
+		return nil, fmt.Errorf("%s: the version %s is in places that a release does not know", path, developed)
+	}
+	return []byte(set), nil
+}

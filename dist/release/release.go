@@ -47,6 +47,11 @@ func Make(o Options) (map[string][]byte, error) {
 	if files["selvage-chart-"+version+".tgz"], err = Archive(chart, o.Created); err != nil {
 		return nil, err
 	}
+	for _, name := range []string{"selvage.yaml", "selvage-etcd.yaml"} {
+		if files[name], err = Manifest(filepath.Join(o.Repository, "dist/kubernetes", name), o.Version); err != nil {
+			return nil, err
+		}
+	}
 	image := filepath.Join(o.Build, "image/selvage.oci.tar")
 	if files["selvage-"+version+".oci.tar"], err = os.ReadFile(image); err != nil {
 		return nil, fmt.Errorf("the image: %w", err)

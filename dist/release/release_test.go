@@ -356,6 +356,29 @@ func TestTarball(t *testing.T) {
 	}
 }
 
+// TestManifest has the version of a release in the manifests, wherever they name one.
+func TestManifest(t *testing.T) {
+	for _, name := range []string{"selvage.yaml", "selvage-etcd.yaml"} {
+		path := filepath.Join("../kubernetes", name)
+		before, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Manifest(path, "v1.2.3+dirty")
+		if err != nil || strings.Count(string(got), "v1.2.3-dirty") != strings.Count(string(before), "devel") ||
+			!strings.Contains(string(got), "image: localhost/selvage:v1.2.3-dirty\n") {
+			t.Errorf("%s: %v:\n%s", name, err, got)
+		}
+	}
+	other := filepath.Join(t.TempDir(), "other.yaml")
+	if err := os.WriteFile(other, []byte("image: example.org/selvage:devel\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := Manifest(other, "v1"); err == nil {
+		t.Errorf("an image that is not replaced: %s", text)
+	}
+}
+
 func TestChart(t *testing.T) {
 	files, err := Chart("../..", "1.2.3", "v1.2.3")
 	if err != nil {

@@ -4,6 +4,7 @@
 //	k8slab --store etcd            with the leases in etcd
 //	k8slab --migrate               from kube-flannel to selvage and back, in place of the usual steps
 //	k8slab --families ipv4         with one family of addresses, in place of both
+//	k8slab --install               only the steps of an installation, and of a removal
 //	k8slab --fast-path             with the fast path
 //	k8slab --list                  what they are
 //	k8slab --shell                 afterwards, a shell in which kubectl works
@@ -50,6 +51,8 @@ func run(args []string) int {
 	set.IntVar(&o.Nodes, "nodes", 3, "how many nodes, 2 or more")
 	set.StringVar(&o.Logs, "logs", "", "directory for what the commands print (default none that stays)")
 	families := set.String("families", "dual", "of pods, services and nodes: ipv4, ipv6 or dual")
+	set.StringVar(&o.Image, "image", "", "archive of selvage's image (default that of make image)")
+	install := set.Bool("install", false, "install selvage, try it, and remove it: no other steps")
 	migrate := set.Bool("migrate", false, "migrate from kube-flannel and back; needs flanneld and flannel/ in --bin")
 	set.BoolVar(&o.FastPath, "fast-path", false, "have the daemons use the fast path, and look whether they do")
 	until := set.String("until", "", "end after the first step whose name has this in it")
@@ -82,6 +85,9 @@ func run(args []string) int {
 	if *migrate {
 		steps = k8slab.Migration(o.Nodes)
 	}
+	if *install {
+		steps = k8slab.Installation(steps)
+	}
 	if o.FastPath {
 		steps = k8slab.WithFastPath(steps)
 	}
@@ -100,7 +106,7 @@ func run(args []string) int {
 		}
 		return 0
 	}
-	for _, path := range []*string{&o.Logs, &o.Manifest, &o.Rendered, &o.Containerd} {
+	for _, path := range []*string{&o.Logs, &o.Manifest, &o.Image, &o.Rendered, &o.Containerd} {
 		if *path == "" {
 			continue
 		}
