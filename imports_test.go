@@ -103,15 +103,16 @@ func layers() []layer {
 
 		// Who asks a daemon depends on no more than the status types.
 		{name: "status", packages: []string{"network/node/status"}},
+		{name: "server's log", packages: []string{"network/serverlog"}, below: []string{"backoff"}, external: []string{logrus}},
 		{name: "mesh", packages: []string{"network/mesh"}, below: []string{"status"}, pure: true},
 		{name: "mesh exchange", packages: []string{"network/mesh/exchange"},
-			below: []string{"backoff", "errno", "status", "mesh"}, external: []string{logrus},
+			below: []string{"backoff", "errno", "status", "mesh", "server's log"}, external: []string{logrus},
 			never: []string{netlink, "go.etcd.io"}},
 		{name: "mesh page", packages: []string{"network/mesh/page"}, below: []string{"mesh"},
 			never: []string{netlink, "go.etcd.io"}},
 		{name: "policies' view", packages: []string{"network/node/policyview"},
 			below: []string{"policies", "connections", "status"}, pure: true},
-		{name: "api", packages: []string{"network/node/api"}, below: []string{"backoff", "domain", "errno", "files", "own side", "status"},
+		{name: "api", packages: []string{"network/node/api"}, below: []string{"backoff", "domain", "errno", "files", "own side", "server's log", "status"},
 			external: []string{"github.com/prometheus/client_golang", logrus}},
 		{name: "node's parts", packages: []string{"network/node/explain", "network/node/paths", "network/node/rules"},
 			below: []string{"backoff", "domain", "reach", "echo", "kernel", "packet filter", "status"}, external: []string{logrus, unix}},

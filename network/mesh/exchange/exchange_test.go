@@ -412,7 +412,7 @@ func TestManyConnections(t *testing.T) {
 	await(t, "no connection", func() bool { s.listener.mu.Lock(); defer s.listener.mu.Unlock(); return s.listener.open == 0 })
 	// The kernel's queue may still hold closed ones, of which the server takes as many as the limit at a time.
 	await(t, "an answer after 10,000 connections", func() bool { return askOne(t, s, f, "").Summary != nil })
-	if n := strings.Count(out.String(), "\n"); n > 2*serverLines {
+	if n := strings.Count(out.String(), "\n"); n > 2*6 {
 		t.Errorf("%d lines are logged", n)
 	}
 }

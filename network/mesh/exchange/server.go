@@ -6,21 +6,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/network/mesh"
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/network/serverlog"
 )
 
 // Source is the daemon. If ctx ends first, its loop is stuck, and Status returns an error.
@@ -119,7 +117,7 @@ func (s *Server) Serve(ctx context.Context, source Source) {
 	server := &http.Server{
 		Handler: http.HandlerFunc(s.answer), Protocols: &protocols, MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: patience, ReadTimeout: patience, WriteTimeout: patience,
-		ErrorLog: log.New(&serverLog{log: s.log, now: s.now}, "", 0),
+		ErrorLog: serverlog.New(s.log, "mesh: ", s.now),
 	}
 	server.SetKeepAlivesEnabled(false)
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
@@ -178,29 +176,4 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	m.Age = m.Now.Sub(last.at)
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(m) // fails if the client has disconnected
-}
-
-// How many lines of the HTTP server's log are logged within serverLogged. It writes one for each failed handshake.
-const (
-	serverLines  = 6
-	serverLogged = 10 * time.Minute
-)
-
-// serverLog is the log of the HTTP server, which writes each line by one call, and not more than one at a time.
-type serverLog struct {
-	log   logrus.FieldLogger
-	now   func() time.Time
-	limit backoff.Limiter
-}
-
-// Write implements io.Writer.
-func (l *serverLog) Write(line []byte) (int, error) {
-	switch l.limit.Allow(serverLines, serverLogged, l.now()) {
-	case backoff.Pass:
-		l.log.Warn("mesh: " + strings.TrimSpace(string(line)))
-	case backoff.Last:
-		l.log.Warn("mesh: more warnings of the server; not logged for now")
-	case backoff.Drop:
-	}
-	return len(line), nil
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,9 +20,9 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/network/serverlog"
 )
 
 // Source is the daemon. Each method returns soon. If ctx ends first, the daemon's loop is stuck, and the method returns
@@ -162,7 +161,7 @@ func (s *Server) Serve(ctx context.Context, source Source) {
 	for i, l := range s.listeners {
 		server := &http.Server{
 			Handler: s.handlers[i], ReadHeaderTimeout: answerTimeout, ConnContext: withPeer,
-			ErrorLog: log.New(&serverLog{log: s.log, now: s.now}, "", 0),
+			ErrorLog: serverlog.New(s.log, "", s.now),
 		}
 		stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 		serving.Go(func() {
@@ -173,31 +172,6 @@ func (s *Server) Serve(ctx context.Context, source Source) {
 		})
 	}
 	serving.Wait()
-}
-
-// How many lines of an HTTP server's log are logged within serverLogged. It writes one each second while it cannot
-// accept connections, for example for lack of file descriptors, and one for each client that breaks the protocol.
-const (
-	serverLines  = 6
-	serverLogged = 10 * time.Minute
-)
-
-// serverLog is the log of an HTTP server, which writes each line by one call, and not more than one at a time.
-type serverLog struct {
-	log   logrus.FieldLogger
-	now   func() time.Time
-	limit backoff.Limiter
-}
-
-func (l *serverLog) Write(line []byte) (int, error) {
-	switch l.limit.Allow(serverLines, serverLogged, l.now()) {
-	case backoff.Pass:
-		l.log.Warn(strings.TrimSpace(string(line)))
-	case backoff.Last:
-		l.log.Warn("more warnings of the HTTP server; not logged for now")
-	case backoff.Drop:
-	}
-	return len(line), nil
 }
 
 // local handles the requests on the socket.
