@@ -53,7 +53,9 @@ type Tunnel struct {
 	Overhead int        // bytes that it adds to a packet on the underlay, including the outer IP header
 	Port     uint16     // UDP port on which it receives; 0: it does not use UDP
 	Local    netip.Addr // underlay address from which it sends; invalid: the kernel chooses
-	Settings []Setting  // what else to show of it, in this order
+	// Encrypts: no host on the underlay can read what it sends.
+	Encrypts bool
+	Settings []Setting // what else to show of it, in this order
 }
 
 // String returns "flannel.1 local 192.0.2.1 port 8472".

@@ -75,3 +75,9 @@ func (u Underlay) Direct(s *network.State, e subnet.Endpoint) {
 		})
 	}
 }
+
+// LooseReversePath makes the kernel accept packets on an interface if it has any route back to their source. The kernel
+// uses the higher of the interface's value and the value of "all" (IN_DEV_RPFILTER).
+func LooseReversePath(link string) network.Item[string, network.Sysctl] {
+	return network.Item[string, network.Sysctl]{Key: "net/ipv4/conf/" + link + "/rp_filter", Value: "2"}
+}

@@ -13,6 +13,9 @@ import (
 // lease that fails them is rejected here, and still takes precedence over newer ones.
 type Rules struct {
 	Config Config
+	// Leaving is the backend that the network is moving away from; empty: it is not moving. Leases of it are accepted,
+	// too.
+	Leaving string
 
 	InstanceID string        // ours: a lease that carries it is our own, not a peer's
 	PublicIPs  [2]netip.Addr // ours, by Family: no peer can have them, nor can they be in a peer's subnet
@@ -73,7 +76,7 @@ func (r *Rules) fits(l *Lease) error {
 			return fmt.Errorf("public IP %s is inside its own subnet %s", a, l.Endpoints[f].Subnet)
 		}
 	}
-	if l.BackendType != r.Config.Backend.Type {
+	if _, receives := l.As(r.Config.Backend.Type); !receives && (r.Leaving == "" || l.BackendType != r.Leaving) {
 		return fmt.Errorf("backend is %q, want %q", l.BackendType, r.Config.Backend.Type)
 	}
 	return nil

@@ -188,19 +188,13 @@ func (v *vxlan) Device(subnets [2]netip.Prefix) (s network.State) {
 			s.Addresses = append(s.Addresses, network.Item[network.AddressKey, network.Address]{Key: key})
 		}
 		if v.options.DirectRouting && f == subnet.IPv4 { // IPv6 has no such filter
-			s.Sysctls = append(s.Sysctls, looseReversePath(t.name))
+			s.Sysctls = append(s.Sysctls, backend.LooseReversePath(t.name))
 			if v.underlay.ReversePath {
-				s.Sysctls = append(s.Sysctls, looseReversePath(v.underlay.Link))
+				s.Sysctls = append(s.Sysctls, backend.LooseReversePath(v.underlay.Link))
 			}
 		}
 	}
 	return s
-}
-
-// looseReversePath makes the kernel accept packets on an interface if it has any route back to their source. The kernel
-// uses the higher of the interface's value and the value of "all" (IN_DEV_RPFILTER).
-func looseReversePath(link string) network.Item[string, network.Sysctl] {
-	return network.Item[string, network.Sysctl]{Key: "net/ipv4/conf/" + link + "/rp_filter", Value: "2"}
 }
 
 // Describe implements backend.Backend. With both families the MTU is the smaller one: a pod has one interface for both.

@@ -225,7 +225,7 @@ func (w *wireguard) Describe() backend.Description {
 	d := backend.Description{MTU: w.mtu - overheadV6}
 	for _, x := range w.devices {
 		t := backend.Tunnel{
-			Device: x.name, Protocol: "WireGuard", Overhead: overheadV6, Port: x.port,
+			Device: x.name, Protocol: "WireGuard", Overhead: overheadV6, Port: x.port, Encrypts: true,
 			Settings: []backend.Setting{{Name: "Key", Value: w.publicKey.String()}},
 		}
 		if w.options.Mode == OverIPv4 || w.options.Mode == Separate && x.carries[subnet.IPv4] {

@@ -63,7 +63,7 @@ func TestCleanup(t *testing.T) {
 			if again := strings.ReplaceAll(cleanup("--dry-run"), "would remove ", ""); again != would {
 				t.Errorf("a dry run changed something:\n%s\nand then\n%s", would, again)
 			}
-			for _, what := range []string{"link flannel.1", "link flannel-v6.1", "bridge cni0\n", "selvage-vtep", "/run/flannel/subnet.env", "/run/flannel/subnet.env.attachments", "/var/lib/selvage/node.json", "/var/lib/selvage/wireguard.secret"} {
+			for _, what := range []string{"link flannel.1", "link flannel-v6.1", "bridge cni0\n", "selvage-vtep", "/run/flannel/subnet.env", "/run/flannel/subnet.env.attachments", "/var/lib/selvage/node.json", "/var/lib/selvage/wireguard.secret", "/var/lib/selvage/backend.json"} {
 				if !strings.Contains(would, what) {
 					t.Errorf("%s is not among what would be removed:\n%s", what, would)
 				}

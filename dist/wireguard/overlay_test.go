@@ -39,10 +39,7 @@ func testOverlay(t *testing.T, families []subnet.Family, backend string, devices
 		t.Errorf("%d large packets on the underlay, want those of the probes", tunnelled)
 	}
 	for _, n := range c.Nodes() {
-		out, err := n.Output(c.ctx, "../../bin/selvaged", "doctor", "--check", "device,entries,kernel,forwarding,filter,routes,peers")
-		if err != nil {
-			t.Errorf("doctor: %v\n%s", err, out)
-		}
+		c.examine(t, n)
 		s, err := n.Status(c.ctx)
 		if err != nil || s.Backend == nil || s.Backend.Encrypted == nil || *s.Backend.Encrypted != 1 {
 			t.Errorf("%s: status %+v, %v, want one peer encrypted", n.Name(), s.Backend, err)
@@ -53,6 +50,15 @@ func testOverlay(t *testing.T, families []subnet.Family, backend string, devices
 				t.Fatalf("%s: %+v, %v, want one peer", n.Name(), d, err)
 			}
 		}
+	}
+}
+
+// examine fails the test if doctor finds something wrong with a node.
+func (c *cluster) examine(t *testing.T, n *lab.Node) {
+	t.Helper()
+	out, err := n.Output(c.ctx, "../../bin/selvaged", "doctor", "--check", "device,entries,kernel,forwarding,filter,routes,peers")
+	if err != nil {
+		t.Errorf("doctor: %v\n%s", err, out)
 	}
 }
 

@@ -356,5 +356,6 @@ func (o cleanup) records(say func(string)) error {
 
 // stateFiles are the daemon's files in a state directory. --state-dir may name another directory by mistake.
 func stateFiles() []string {
-	return append([]string{"node.json", "leases", "leases.damaged", "network.json", "lock"}, node.SecretFiles()...)
+	names := []string{"node.json", "leases", "leases.damaged", "network.json", "lock", "backend.json"}
+	return append(names, node.SecretFiles()...)
 }

@@ -48,6 +48,9 @@ func showStatus(w io.Writer, st style, s status.Status, version string, now time
 	}
 	if b := s.Backend; b != nil {
 		line("backend", "%s, pod MTU %d", b.Type, b.PodMTU)
+		for _, text := range moveLines(*b, s.Peers) {
+			line("", "%s", text)
+		}
 		for _, d := range b.Devices {
 			sync := ""
 			if !d.Present {
@@ -151,6 +154,23 @@ func filterLine(f status.Filter) string {
 		text += "; VXLAN packets are accepted from peers only"
 	}
 	return text
+}
+
+// moveLines returns how far a move to another backend is, and how many peers are encrypted.
+func moveLines(b status.Backend, peers status.PeerCounts) (lines []string) {
+	if b.Move != nil {
+		lines = append(lines, "the network moves here from "+b.Move.From)
+		for _, w := range b.Move.Waiting {
+			lines = append(lines, fmt.Sprintf("%s is reached by %s: %s", cmp.Or(w.Node, w.Key), b.Move.From, w.Why))
+		}
+		if b.Move.More > 0 {
+			lines = append(lines, fmt.Sprintf("%d more are reached by %s", b.Move.More, b.Move.From))
+		}
+	}
+	if b.Encrypted != nil {
+		lines = append(lines, fmt.Sprintf("%d of %d peers encrypted", *b.Encrypted, peers.Programmed+peers.Pending))
+	}
+	return lines
 }
 
 func peersLine(c status.PeerCounts) string {

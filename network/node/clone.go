@@ -67,7 +67,7 @@ func (n *node) replaceIdentity(wake *alarm, fresh identity) bool {
 	n.identity = &fresh
 	u := n.underlay(n.uplink, nil)
 	u.Keep = renewer{n.identity, n.StateDir, n.keyFiles()}
-	b, err := newBackend(*n.config, u)
+	b, err := n.carrier(*n.config, u, n.moving)
 	if err == nil {
 		err = n.identity.save(n.StateDir)
 	}

@@ -66,6 +66,9 @@ func Compare(kind subnet.StoreKind, before, after []byte, leases []subnet.Record
 // sameKind returns why a live device cannot become that of another config, or nil. It compares the devices that a node
 // would have.
 func sameKind(have, want subnet.Config) error {
+	if movable(have.Backend.Type, want.Backend.Type) {
+		return nil
+	}
 	if have.Backend.Type != want.Backend.Type {
 		return fmt.Errorf("it changes Backend.Type from %s to %s", have.Backend.Type, want.Backend.Type)
 	}

@@ -36,6 +36,7 @@ func TestCompare(t *testing.T) {
 				" 10.5.200.0-24 this node's lease does not fit: subnet 10.5.200.0/24 is not inside Network 10.6.0.0/16"},
 		{`{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
 			`Backend.MTU: not set, was 1450; Backend.Type: "host-gw", was "vxlan"`, "it changes Backend.Type from vxlan to host-gw", ""},
+		{`{"Network":"10.5.0.0/16","Backend":{"Type":"wireguard","MTU":1450}}`, `Backend.Type: "wireguard", was "vxlan"`, "", ""},
 		{`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","MTU":1450,"VNI":2}}`, `Backend.VNI: 2, was not set`,
 			"it turns device flannel.1", ""},
 		{`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan","MTU":1450}}`,

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -66,6 +68,7 @@ func UnknownKeys(data []byte) []subnet.UnknownKey {
 
 // configChanged takes in the network config, or its absence. One that cannot be used changes nothing.
 func (n *node) configChanged(data []byte) {
+	n.moving.next = nil
 	n.journal.unknownKeys(UnknownKeys(data))
 	c, err := parseConfig(n.storeKind, data, n.config)
 	switch {
@@ -87,16 +90,21 @@ func (n *node) configChanged(data []byte) {
 // changeConfig applies a new config while the node runs, if one node after the other can apply it without losing each
 // other. Otherwise the current one stays in force.
 func (n *node) changeConfig(c subnet.Config, data []byte) {
-	var b backend.Backend
-	err := sameFamilies(*n.config, c)
-	if err == nil {
-		b, err = newBackend(c, n.underlay(n.uplink, n.ownMember()))
+	if n.moving.levels.Withdrawn && c.Backend.Type != n.config.Backend.Type {
+		n.moving.next = data
+		return
 	}
+	var b backend.Backend
 	now := time.Now()
+	err := sameFamilies(*n.config, c)
+	m := n.moving.followed(n.config.Backend, c.Backend, n.lease(noSubnets), now)
+	if err == nil {
+		b, err = n.carrier(c, n.underlay(n.uplink, n.ownMember()), m)
+	}
 	if err == nil && direct(b) && !direct(n.backend) {
 		// Every node has to accept packets by either path before the first one sends by the new one.
 		n.directAt = now.Add(configSpread)
-		b, err = newBackend(c, n.underlay(n.uplink, n.ownMember()))
+		b, err = n.carrier(c, n.underlay(n.uplink, n.ownMember()), m)
 	}
 	if err == nil {
 		err = errors.Join(covers(c, n.subnets), apart(c, n.uplink.PublicIP), sameDevices(n.backend, b))
@@ -117,7 +125,10 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 			"was_mtu": n.backend.Describe().MTU,
 		}).Warn("network config changed; applying it")
 	})
-	n.config, n.configJSON = &c, data
+	n.moving, n.config, n.configJSON = m, &c, data
+	if isMoving(b) { // its devices may be there, and were not ours
+		n.kernel.RequestResync()
+	}
 	n.reform(n.uplink, b, now)
 }
 
@@ -140,7 +151,7 @@ func (n *node) goDirect(wake *alarm) {
 		return
 	}
 	n.directAt = time.Time{}
-	b, err := newBackend(*n.config, n.underlay(n.uplink, n.ownMember()))
+	b, err := n.carrier(*n.config, n.underlay(n.uplink, n.ownMember()), n.moving)
 	if err != nil {
 		n.journal.problem(topicConfig, err)
 		return
@@ -181,14 +192,25 @@ func sameFamilies(have, want subnet.Config) error {
 }
 
 // sameDevices returns which difference between the devices of two backends cannot be applied to a live device, or nil.
-// A node that replaces its device, for example with another VNI, loses the nodes that have not done so yet.
+// A node that replaces its device, for example with another VNI, loses the nodes that have not done so yet. In a move to
+// another backend, want has the devices of both.
 func sameDevices(have, want backend.Backend) error {
-	before, after := have.Device(noSubnets), want.Device(noSubnets)
-	if len(before.Links) != len(after.Links) {
+	before, after := have.Device(noSubnets).Links, want.Device(noSubnets).Links
+	moves := isMoving(have) || isMoving(want)
+	if len(before) != len(after) && (!moves || len(after) == 0) {
 		return errors.New("it needs other devices")
 	}
-	for i, l := range after.Links {
-		if was := before.Links[i]; l.Key != was.Key || !l.Value.SameDevice(was.Value) {
+	for i, was := range before {
+		same := func(x network.Item[string, network.Link]) bool { return x.Key == was.Key }
+		j := slices.IndexFunc(after, same)
+		if j < 0 && isMoving(have) {
+			continue // the move turns back
+		}
+		l := after[min(i, len(after)-1)]
+		if j >= 0 {
+			l = after[j]
+		}
+		if l.Key != was.Key || !l.Value.SameDevice(was.Value) {
 			return fmt.Errorf("it turns device %s (%s) into device %s (%s)",
 				was.Key, was.Value.Identity(), l.Key, l.Value.Identity())
 		}

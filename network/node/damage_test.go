@@ -35,6 +35,12 @@ func nodeFiles(dir string) map[string]func(path string) error {
 			}
 			return nil
 		},
+		filepath.Join(dir, backendFile): func(string) error {
+			if b, err := readBackends(dir); err != nil || len(b) != 1 || b[0].Type != "vxlan" {
+				return fmt.Errorf("%+v, %w", b, err)
+			}
+			return nil
+		},
 		filepath.Join(dir, cacheFile): func(path string) error { _, err := cache.Read(path); return err },
 		filepath.Join(dir, lockFile):  held,
 		LockPath(subnetFile):          held,

@@ -120,7 +120,7 @@ func (n *node) followUplink(wake *alarm) {
 	if !changed {
 		return
 	}
-	b, err := newBackend(*n.config, n.underlay(choice, n.ownMember()))
+	b, err := n.carrier(*n.config, n.underlay(choice, n.ownMember()), n.moving)
 	if err != nil {
 		n.journal.problem(topicUplink, err)
 		return

@@ -231,7 +231,7 @@ func TestVTEPFilterOfAnHour(t *testing.T) {
 	}
 	hour(t, func(_ int, now time.Time) {
 		v.resync()
-		v.step(t.Context(), &alarm{now: now}, vtepfilter.Config{}, true, func(func(netip.Addr) bool) {})
+		v.step(context.Background(), &alarm{now: now}, vtepfilter.Config{}, true, func(func(netip.Addr) bool) {})
 	})
 	if n := strings.Count(out.String(), "\n"); n < 2 || n > 20 {
 		t.Errorf("%d lines:\n%s", n, out.String())

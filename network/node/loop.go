@@ -92,6 +92,7 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 	n.followFastPath(ctx, wake)
 	n.followWireGuard(wake)
 	n.pass(wake)
+	n.followMove(wake)
 	n.beatFastPath(wake)
 	n.notePods(wake.now)
 	n.publish(wake)

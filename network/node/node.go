@@ -77,7 +77,9 @@ type node struct {
 	identity   *identity
 	introduced bool            // the store has reported what it has of this node, see [subnet.Event.Own]
 	backend    backend.Backend // nil until config and uplink are known
-	judging    subnet.Rules    // of the view, once there is a backend
+	moving     moving
+	noted      []subnet.Backend // what noteBackends has written last
+	judging    subnet.Rules     // of the view, once there is a backend
 	uplink     uplink.Choice
 	advised    subnet.NodeAdvice // what the uplink was last chosen by
 	device     network.State     // what the node wants for itself in the tables

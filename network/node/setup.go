@@ -57,7 +57,8 @@ func (n *node) makeBackend(now time.Time) error {
 		own = n.view.Own(subnet.Request{InstanceID: id.InstanceID, PublicIPs: choice.PublicIP,
 			Holder: n.holder.holderOf})
 	}
-	b, err := newBackend(*n.config, n.underlay(choice, own))
+	n.resume(own)
+	b, err := n.carrier(*n.config, n.underlay(choice, own), n.moving)
 	if err != nil {
 		return err
 	}
@@ -161,6 +162,7 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 	n.judging = subnet.Rules{
 		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
 		Check:    b.Check,
+		Leaving:  n.moving.leaving(),
 		Underlay: n.underlayPrefixes(choice),
 	}
 	n.peersChanged(n.view.SetRules(n.judging), n.PeerGrace, now)
@@ -238,7 +240,7 @@ func nodeOwner() network.Owner { return network.Owner{Name: "", Age: -1} }
 // lease is the lease that the node advertises with the given subnets.
 func (n *node) lease(subnets [2]netip.Prefix) subnet.Lease {
 	l := subnet.Lease{
-		Endpoints: n.backend.Advertise(), BackendType: n.config.Backend.Type,
+		Endpoints: n.backend.Advertise(), BackendType: leaseType(n.backend, n.config.Backend.Type),
 		InstanceID: n.identity.InstanceID, NodeName: n.NodeName,
 	}
 	for _, f := range subnet.Families() {

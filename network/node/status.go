@@ -169,7 +169,7 @@ func (n *node) status(now time.Time) status.Status {
 	if n.backend != nil {
 		s.Leases, _ = n.view.Len()
 		s.Probes = n.probes()
-		s.Uplink, s.Backend, s.Quarantined = uplinkStatus(n.uplink), n.backendStatus(s.Peers), n.quarantined()
+		s.Uplink, s.Backend, s.Quarantined = uplinkStatus(n.uplink), n.backendStatus(), n.quarantined()
 	}
 	return s
 }
@@ -269,7 +269,7 @@ func uplinkStatus(c uplink.Choice) *status.Uplink {
 	return u
 }
 
-func (n *node) backendStatus(peers status.PeerCounts) *status.Backend {
+func (n *node) backendStatus() *status.Backend {
 	description := n.backend.Describe()
 	b := &status.Backend{Type: n.config.Backend.Type, PodMTU: description.MTU, Devices: []status.Device{}}
 	for _, x := range n.device.Links {
@@ -281,11 +281,7 @@ func (n *node) backendStatus(peers status.PeerCounts) *status.Backend {
 		}
 		b.Devices = append(b.Devices, d)
 	}
-	encrypts := func(d status.Device) bool { return d.Kind == network.KindWireGuard }
-	if slices.ContainsFunc(b.Devices, encrypts) { // no peer is reached by any other device
-		encrypted := peers.Programmed + peers.Pending
-		b.Encrypted = &encrypted
-	}
+	n.moveStatus(b, description)
 	return b
 }
 

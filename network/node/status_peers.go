@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -99,4 +101,49 @@ func (n *node) peer(key string, l subnet.Lease) status.Peer {
 		p.Path, p.Paths = append(p.Path, status.Text(path.String())), append(p.Paths, path)
 	}
 	return p
+}
+
+// moveStatus adds to the status of the backend how many peers' packets are encrypted, and which ones a move to another
+// backend waits for. It takes O(leases) time.
+func (n *node) moveStatus(b *status.Backend, d backend.Description) {
+	encrypts := slices.ContainsFunc(d.Tunnels, func(t backend.Tunnel) bool { return t.Encrypts })
+	t, moving := n.backend.(*backend.Transition)
+	if moving = moving && isMoving(t); moving {
+		b.Move = &status.Move{From: t.Old.Type, Waiting: []status.Waiting{}}
+	}
+	if !encrypts && !moving {
+		return
+	}
+	count := 0
+	const few = 3
+	for m := range n.view.Peers {
+		if encrypted(peerState(n.backend, &m.Lease), m.Lease, d) {
+			count++
+		}
+		if !moving {
+			continue
+		}
+		if why := t.Waits(m.Lease); why != "" && len(b.Move.Waiting) < few {
+			b.Move.Waiting = append(b.Move.Waiting,
+				status.Waiting{Key: m.Name, Node: m.NodeName, Why: status.Text(why)})
+		} else if why != "" {
+			b.Move.More++
+		}
+	}
+	if encrypts {
+		b.Encrypted = &count
+	}
+}
+
+// encrypted reports whether all packets to a peer are encrypted.
+func encrypted(peer network.State, l subnet.Lease, d backend.Description) bool {
+	for _, f := range subnet.Families() {
+		if !l.Has(f) {
+			continue
+		}
+		if p := d.Path(peer, l.Endpoints[f].Subnet); p.Tunnel == nil || !p.Tunnel.Encrypts {
+			return false
+		}
+	}
+	return true
 }

@@ -43,11 +43,12 @@ type vtepKeeper struct {
 	wake   func()       // wakes the loop; does not block
 
 	filter  vtepFilter        // nil: not opened, or closed
-	done    bool              // unsupported, or removed because it is not enabled
+	done    bool              // unsupported
+	off     bool              // removed because it is not enabled
 	config  vtepfilter.Config // as it was last applied
 	inForce bool
-	retired bool // filters of earlier runs were removed
-	watched bool
+	retired bool            // filters of earlier runs were removed
+	unwatch func()          // ends the watch; nil: there is none
 	logged  seldom          // external changes, and failures
 	backoff backoff.Backoff // between repairs
 	failed  problem         // why the filter cannot be applied or removed; no error: it could be
@@ -65,7 +66,7 @@ func (v *vtepKeeper) resync() { v.stale.Store(true) }
 func (v *vtepKeeper) step(
 	ctx context.Context, wake *alarm, c vtepfilter.Config, enabled bool, peers iter.Seq[netip.Addr],
 ) {
-	if v.done {
+	if v.done || v.off && !enabled {
 		return
 	}
 	if !v.backoff.Due(wake.now) || wake.now.Before(v.checkAt) {
@@ -79,7 +80,7 @@ func (v *vtepKeeper) step(
 		v.failed = problem{}
 	case errors.Is(err, vtepfilter.ErrUnsupported):
 		err = errors.Join(err, v.remove())
-		v.failed = problem{}
+		v.failed, v.done = problem{}, true
 		v.log.WithError(err).Warn("VTEP filter unavailable: any host on the underlay can inject packets into the " +
 			"overlay (silence with --vtep-filter=false)")
 	case err != nil:
@@ -102,7 +103,7 @@ func (v *vtepKeeper) ensure(
 	if v.filter == nil {
 		f, err := v.open()
 		if errors.Is(err, vtepfilter.ErrUnsupported) && !enabled {
-			v.done = true // no filter exists
+			v.done = true // no filter exists, nor can any
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("VTEP filter: %w", err)
@@ -111,9 +112,10 @@ func (v *vtepKeeper) ensure(
 	}
 	if !enabled {
 		err := v.remove()
-		v.done = err == nil
+		v.off = err == nil
 		return err
 	}
+	v.off = false
 	stale, same := v.stale.Swap(false), reflect.DeepEqual(c, v.config)
 	if v.inForce && !stale && same {
 		return nil
@@ -155,7 +157,7 @@ func (v *vtepKeeper) ensure(
 // remove removes the filter, even one of an earlier run: without a process that maintains it, it would block every new
 // peer.
 func (v *vtepKeeper) remove() error {
-	v.done = true
+	v.inForce = false
 	if v.filter == nil {
 		return v.attach(nil)
 	}
@@ -186,15 +188,19 @@ func (v *vtepKeeper) close() error {
 	}
 	f := v.filter
 	v.filter = nil
+	if v.unwatch != nil {
+		v.unwatch()
+		v.unwatch = nil
+	}
 	return f.Close()
 }
 
 // watch has the loop woken after an external change.
 func (v *vtepKeeper) watch(ctx context.Context, f vtepFilter) {
-	if v.watched {
+	if v.unwatch != nil {
 		return
 	}
-	v.watched = true
+	ctx, v.unwatch = context.WithCancel(ctx)
 	changed := func() {
 		v.stale.Store(true)
 		v.wake()

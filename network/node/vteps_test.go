@@ -225,7 +225,8 @@ func TestVTEPUnsupported(t *testing.T) {
 	}
 }
 
-// TestVTEPNotWanted: the filter of an earlier run is removed.
+// TestVTEPNotWanted: the filter of an earlier run is removed. When the network gets a backend that needs one, it is made
+// again, and watched.
 func TestVTEPNotWanted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newVTEPLoop(t)
@@ -233,6 +234,23 @@ func TestVTEPNotWanted(t *testing.T) {
 		l.run(t, time.Minute)
 		if !l.fake.removed || !l.fake.closed || l.inForce || len(l.fake.ensured) != 0 {
 			t.Errorf("%+v", l.fake)
+		}
+		l.wanted, l.fake = true, &fakeVTEPFilter{}
+		l.run(t, time.Minute)
+		before := len(l.fake.ensured)
+		if !l.inForce || l.attached != l.fake || before == 0 || l.fake.changed == nil {
+			t.Fatalf("in force %t, %+v", l.inForce, l.fake)
+		}
+		l.fake.broken = true
+		l.fake.changed()
+		l.run(t, time.Minute)
+		if len(l.fake.ensured) == before {
+			t.Error("an external change is not repaired")
+		}
+		l.wanted = false
+		l.run(t, time.Minute)
+		if !l.fake.removed || l.inForce || l.unwatch != nil {
+			t.Errorf("in force %t, %+v", l.inForce, l.fake)
 		}
 	})
 }

@@ -140,7 +140,23 @@ type Backend struct {
 	PodMTU  int      `json:"pod_mtu"`
 	Devices []Device `json:"devices"`
 	// Encrypted is the number of peers to which packets are sent encrypted; nil: the node has no device that encrypts.
-	Encrypted *int `json:"encrypted_peers,omitempty"`
+	Encrypted *int  `json:"encrypted_peers,omitempty"`
+	Move      *Move `json:"move,omitempty"` // nil: the network does not move from one backend to another
+}
+
+// Move is a move of the network from one backend to another while nodes run.
+type Move struct {
+	From string `json:"from"` // the type of the other one is that of the config
+	// Waiting are the first few peers that packets are sent to by the old one, and More is the number of others.
+	Waiting []Waiting `json:"waiting"`
+	More    int       `json:"more,omitempty"`
+}
+
+// Waiting is a peer to which packets are sent by the old backend.
+type Waiting struct {
+	Key  string `json:"key"`
+	Node string `json:"node,omitempty"`
+	Why  Text   `json:"why"`
 }
 
 // Device is one of the node's overlay devices.

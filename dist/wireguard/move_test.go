@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/selvage-net/selvage/dist/lab"
+	"github.com/selvage-net/selvage/dist/lab/testctx"
+	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+const (
+	vxlanBackend     = `{"Type":"vxlan"}`
+	wireguardBackend = `{"Type":"wireguard","PSK":"` + psk + `"}`
+)
+
+// stream sends packets between the pods, both ways and in all families, until stop, which fails the test if one was
+// lost.
+func (c *cluster) stream(t *testing.T) (stop func()) {
+	t.Helper()
+	type result struct {
+		report lab.StreamReport
+		err    error
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	done := make(chan result, 2)
+	for _, ends := range [][2]*lab.Pod{{c.pods[0], c.pods[1]}, {c.pods[1], c.pods[0]}} {
+		go func() {
+			r, err := c.Stream(ctx, ends[0].Endpoint, ends[1].Endpoint, 2*time.Millisecond)
+			done <- result{r, err}
+		}()
+	}
+	return func() {
+		t.Helper()
+		cancel()
+		for range 2 {
+			if r := <-done; r.err != nil || r.report.Lost != 0 {
+				t.Errorf("%s, %v, want none lost", r.report, r.err)
+			}
+		}
+	}
+}
+
+// state waits until the status of a node is as ok says: what it lacks, or nothing.
+func (c *cluster) state(t *testing.T, n *lab.Node, ok func(status.Backend) bool) {
+	t.Helper()
+	testctx.Eventually(t, func() string {
+		s, err := n.Status(c.ctx)
+		if err != nil || s.Backend == nil {
+			return fmt.Sprint(err, s.Backend)
+		}
+		if !ok(*s.Backend) || len(s.Problems) > 0 {
+			return fmt.Sprintf("%s: %+v, move %+v, problems %v", n.Name(), *s.Backend, s.Backend.Move, s.Problems)
+		}
+		return ""
+	})
+}
+
+// moved waits until the nodes have the devices of one backend alone.
+func (c *cluster) moved(t *testing.T, backend string, encrypted bool) {
+	t.Helper()
+	for _, n := range c.Nodes() {
+		c.state(t, n, func(b status.Backend) bool {
+			all := b.Encrypted != nil && *b.Encrypted == len(c.Nodes())-1
+			return b.Type == backend && b.Move == nil && (all && encrypted || b.Encrypted == nil && !encrypted)
+		})
+		testctx.Eventually(t, func() (left string) {
+			for _, name := range []string{"flannel.1", "flannel-v6.1", "flannel-wg", "flannel-wg-v6"} {
+				c.do(t, n, func() error {
+					_, err := netlink.LinkByName(name)
+					if err == nil && strings.HasPrefix(name, "flannel-wg") != encrypted {
+						left += name + " is left; "
+					}
+					return nil
+				})
+			}
+			return left
+		})
+	}
+}
+
+// TestMove: nodes move from VXLAN to WireGuard and back while packets are sent, and none is lost.
+func TestMove(t *testing.T) {
+	for _, x := range []struct {
+		name     string
+		families []subnet.Family
+		devices  []string
+		o        lab.Options
+	}{
+		{"IPv4", families(subnet.IPv4), []string{"flannel-wg"}, lab.Options{}},
+		{"dual stack in Kubernetes", families(subnet.IPv4, subnet.IPv6), []string{"flannel-wg", "flannel-wg-v6"},
+			lab.Options{Store: subnet.StoreKubernetes}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			x.o.Families = x.families
+			c := open(t, x.o, x.devices...)
+			c.begin(t, vxlanBackend)
+			c.probe(t)
+			stop := c.stream(t)
+			c.configureNetwork(t, wireguardBackend)
+			c.moved(t, "wireguard", true)
+			c.probe(t)
+			c.configureNetwork(t, vxlanBackend)
+			c.moved(t, "vxlan", false)
+			stop()
+			c.probe(t)
+		})
+	}
+}
+
+// TestMoveWaits: a node whose daemon does not run keeps all others from leaving the old backend, and loses nothing;
+// neither do nodes whose daemons are restarted in between, or a config that is taken back.
+func TestMoveWaits(t *testing.T) {
+	c := open(t, lab.Options{}, "flannel-wg")
+	c.begin(t, vxlanBackend)
+	c.probe(t)
+	stop := c.stream(t)
+	runs, dead := c.Nodes()[0], c.Nodes()[1]
+	dead.Kill()
+	c.configureNetwork(t, wireguardBackend)
+	waits := func(b status.Backend) bool {
+		return b.Type == "wireguard" && b.Encrypted != nil && *b.Encrypted == 0 && b.Move != nil && b.Move.From == "vxlan" &&
+			len(b.Move.Waiting) == 1 && strings.Contains(fmt.Sprint(b.Move.Waiting[0].Why), "vxlan only")
+	}
+	c.state(t, runs, waits)
+	if err := errors.Join(runs.Restart(c.ctx), runs.WaitReady(c.ctx)); err != nil {
+		t.Fatal(err)
+	}
+	c.state(t, runs, waits)
+	c.examine(t, runs)
+	c.probe(t)
+	c.configureNetwork(t, vxlanBackend)
+	c.state(t, runs, func(b status.Backend) bool { return b.Type == "vxlan" && b.Move == nil })
+	c.programs[0] = c.serve(t, runs, "flannel-wg") // the device was removed with the move
+	c.configureNetwork(t, wireguardBackend)
+	c.state(t, runs, waits)
+	if err := errors.Join(dead.Start(), dead.WaitReady(c.ctx)); err != nil {
+		t.Fatal(err)
+	}
+	c.moved(t, "wireguard", true)
+	stop()
+	c.probe(t)
+}

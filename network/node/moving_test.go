@@ -1,0 +1,73 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// TestFollowedMove: a change of the backend's type begins a move, another change leaves it alone, and one back turns it
+// round; what the lease says of the other backend stays.
+func TestFollowedMove(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	vxlan, wireguard, hostgw := subnet.Backend{Type: "vxlan"}, subnet.Backend{Type: "wireguard"}, subnet.Backend{Type: "host-gw"}
+	lease := subnet.Lease{BackendType: "vxlan"}
+	lease.Endpoints[subnet.IPv4].Data = `{"VNI":1}`
+	second := subnet.Lease{BackendType: "wireguard"}
+	second.Endpoints[subnet.IPv4].Data = `{"Port":51820}`
+	both := lease.Add(second, true)
+
+	m := moving{}.followed(vxlan, wireguard, lease, now)
+	want := backend.Levels{First: "vxlan", SendsOld: true}
+	if m.old == nil || m.old.Type != "vxlan" || m.levels != want || !m.since.Equal(now) || m.leaving() != "vxlan" {
+		t.Errorf("begun: %+v", m)
+	}
+	if again := m.followed(wireguard, wireguard, both, now.Add(time.Hour)); again.old != m.old || !again.since.Equal(now) {
+		t.Errorf("other options of the same backend: %+v", again)
+	}
+	want = backend.Levels{First: "vxlan", Offered: true, SendsOld: true}
+	if back := m.followed(wireguard, vxlan, both, now); back.old.Type != "wireguard" || back.levels != want {
+		t.Errorf("turned back: %+v", back)
+	}
+	if back := m.followed(wireguard, vxlan, lease, now); back.old != nil {
+		t.Errorf("turned back before it has begun: %+v", back)
+	}
+	for _, types := range [][2]subnet.Backend{{vxlan, hostgw}, {hostgw, wireguard}} {
+		if m := (moving{}).followed(types[0], types[1], lease, now); m.old != nil || m.leaving() != "" {
+			t.Errorf("from %s to %s: %+v", types[0].Type, types[1].Type, m)
+		}
+	}
+}
+
+// TestEarlierBackend: the earlier backend is read as it was written, for the owner alone, and a damaged file is an
+// error.
+func TestEarlierBackend(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if b, err := readBackends(dir); b != nil || err != nil {
+		t.Errorf("%+v, %v, want none", b, err)
+	}
+	const options = `{"Type":"wireguard","PSK":"cGxlYXNlIGRvIG5vdCBwcmludCB0aGlzIGtleSBhdCA="}`
+	if err := writeBackends(dir, []subnet.Backend{{Type: "wireguard", Options: []byte(options)}, {Type: "vxlan"}}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := readBackends(dir)
+	if err != nil || len(b) != 2 || b[0].Type != "wireguard" || string(b[0].Options) != options || b[1].Type != "vxlan" {
+		t.Errorf("%+v, %v", b, err)
+	}
+	path := filepath.Join(dir, backendFile)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v, want 0600", info.Mode(), err)
+	}
+	for _, content := range []string{"", "{", `[]`, `[{"Options":""}]`} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := readBackends(dir); b != nil || err == nil {
+			t.Errorf("%q: %+v, want an error", content, b)
+		}
+	}
+}
