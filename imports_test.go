@@ -119,7 +119,7 @@ func layers() []layer {
 		{name: "node", packages: []string{"network/node"},
 			below: []string{"backoff", "domain", "errno", "backend", "backends", "files", "file replacement", "nftables", "packet filter",
 				"fast path", "kernel",
-				"status", "api", "mesh exchange", "own side", "node's parts", "reach", "enforcement", "policies' feed",
+				"status", "api", "mesh exchange", "own side", "node's parts", "reach", "echo", "enforcement", "policies' feed",
 				"policies", "connections", "policies' view"},
 			external: []string{logrus, netlink, unix}, never: []string{"go.etcd.io"}},
 		{name: "kubectl", packages: []string{"network/kubectl"}},

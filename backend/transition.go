@@ -19,9 +19,12 @@ type Part struct {
 // the other. Without an old one it does what the new one does.
 //
 // A node receives by both. It sends to a peer by the new one once both leases say that their nodes receive by it and,
-// with WireGuard, once the peer has answered on its device: the other side knows this node's key then. What the leases
-// say goes through four levels, see [Levels]; each of them depends on the last one of the others, so that nobody stops
-// receiving what somebody may send:
+// with WireGuard, once the peer has answered what was sent to it that way, see [Way]. A handshake is not enough: it
+// says nothing of the prefixes that the peer accepts from this node, and handshakes that both ends began at once have
+// left a user-space WireGuard with a session that the other end did not have.
+//
+// What the leases say goes through four levels, see [Levels]. Each of them depends on the last one of the others, so
+// that no node stops receiving by a backend that another one may send by:
 //
 //	                      receives by    may send by
 //	nothing offered       old            old
@@ -33,9 +36,12 @@ type Part struct {
 type Transition struct {
 	New, Old Part // Old has no backend: there is none
 	Levels   Levels
-	// Answered are the WireGuard peers that have answered on the new backend's device.
-	Answered map[network.PeerKey]struct{}
+	// Answered are the ways of the new backend by which packets are known to reach peers.
+	Answered map[Way]struct{}
 }
+
+// Way is how packets get to a prefix by WireGuard: on a device, to the peer that has a public key.
+type Way = network.Item[network.AllowedIPKey, network.PublicKey]
 
 // Levels are what a node's lease says in a [Transition].
 type Levels struct {
@@ -46,10 +52,6 @@ type Levels struct {
 	SendsOld  bool // it may send by the old part
 	Withdrawn bool // peers are not to send by the old part any more, which is still there for the last packets
 }
-
-// handshakeInterval is how often, in seconds, a peer is sent something that has to be answered before packets are sent
-// to it.
-const handshakeInterval = 5
 
 // moving reports whether there is an old backend.
 func (t *Transition) moving() bool { return t.Old.Backend != nil }
@@ -143,11 +145,6 @@ func (t *Transition) Peer(l subnet.Lease) (s network.State, err error) {
 		receive(&s, old)
 	} else {
 		add(&s, old)
-		for i := range next.Peers {
-			if p := &next.Peers[i].Value; p.Keepalive == 0 || p.Keepalive > handshakeInterval {
-				p.Keepalive = handshakeInterval
-			}
-		}
 		receive(&s, next)
 	}
 	for _, f := range subnet.Families() {
@@ -160,28 +157,28 @@ func (t *Transition) Peer(l subnet.Lease) (s network.State, err error) {
 
 // ready reports whether packets can be sent to a peer by the new backend, if the peer receives by it.
 func (t *Transition) ready(peer network.State) bool {
-	for _, p := range peer.Peers {
-		if _, answered := t.Answered[p.Key]; !answered {
-			return false
-		}
-	}
-	return t.Levels.Offered
+	return t.Levels.Offered && len(t.untried(peer)) == 0
 }
 
-// Expected returns the WireGuard peers that have to answer before packets are sent to the node with a lease, and have
-// not done so. ok is false if the node does not receive by the new backend.
-func (t *Transition) Expected(l subnet.Lease) (peers []network.PeerKey, ok bool) {
+// untried returns the ways to a peer by which it has not answered.
+func (t *Transition) untried(peer network.State) (ways []Way) {
+	for _, w := range peer.AllowedIPs {
+		if _, answered := t.Answered[w]; !answered {
+			ways = append(ways, w)
+		}
+	}
+	return ways
+}
+
+// Expected returns the ways by which the node with a lease has to answer before packets are sent to it by the new
+// backend, and has not done so. ok is false if the node does not receive by the new backend.
+func (t *Transition) Expected(l subnet.Lease) (ways []Way, ok bool) {
 	byNew, ok := l.As(t.New.Type)
 	if !ok {
 		return nil, false
 	}
 	s, _ := t.New.Peer(byNew) // only leases that can be used are asked about
-	for _, p := range s.Peers {
-		if _, answered := t.Answered[p.Key]; !answered {
-			peers = append(peers, p.Key)
-		}
-	}
-	return peers, true
+	return t.untried(s), true
 }
 
 // Next returns the levels that follow from what is known of the kernel and of the peers, by [Transition.Expected].
@@ -215,17 +212,17 @@ func (t *Transition) Waits(l subnet.Lease) string {
 	return ""
 }
 
-// With returns a Transition that differs in its levels, and in more peers that have answered.
-func (t *Transition) With(next Levels, answered []network.PeerKey) *Transition {
+// With returns a Transition that differs in its levels, and in more ways by which peers have answered.
+func (t *Transition) With(next Levels, answered []Way) *Transition {
 	other := *t
 	other.Levels = next
 	if len(answered) > 0 {
 		other.Answered = maps.Clone(t.Answered)
 		if other.Answered == nil {
-			other.Answered = map[network.PeerKey]struct{}{}
+			other.Answered = map[Way]struct{}{}
 		}
-		for _, k := range answered {
-			other.Answered[k] = struct{}{}
+		for _, w := range answered {
+			other.Answered[w] = struct{}{}
 		}
 	}
 	return &other

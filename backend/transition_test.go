@@ -140,7 +140,7 @@ func (m *mover) step(all []*mover) {
 		return
 	}
 	var leases []subnet.Lease
-	var answered []network.PeerKey
+	var answered []backend.Way
 	for _, peer := range all {
 		if peer == m {
 			continue
@@ -191,7 +191,7 @@ func TestTransition(t *testing.T) {
 		check := func() {
 			for _, from := range all {
 				for _, to := range all {
-					if by := from.sendsBy(to); from != to && !to.receives(by, from) {
+					if by := from.sendsBy(to); from != to && !(from.devices[by] && to.receives(by, from)) {
 						t.Fatalf("seed %d: node %d sends by %q, and node %d does not receive that:\n%s", seed, from.id, by, to.id, log)
 					}
 				}
@@ -232,7 +232,7 @@ func TestTransition(t *testing.T) {
 				check()
 			}
 		}
-		turns := r.IntN(4) + 1
+		turns := r.IntN(6) + 1
 		for i := range events {
 			if i*turns/events != (i-1)*turns/events || i == 0 {
 				config = other(config)
@@ -329,6 +329,36 @@ func TestTransitionOfNode(t *testing.T) {
 		_, err := both.Check(bad)
 		if _, peerErr := both.Peer(bad); err == nil || peerErr == nil {
 			t.Errorf("%s: %v, %v, want an error", bad.Endpoints[subnet.IPv4].Data, err, peerErr)
+		}
+	}
+}
+
+// TestTransitionLeases: at each level, a lease says what the node receives by, and what it may send by.
+func TestTransitionLeases(t *testing.T) {
+	m := &mover{id: 1}
+	for _, tt := range []struct {
+		levels          backend.Levels
+		receives, sends string
+	}{
+		{backend.Levels{First: vxlan.Type, SendsOld: true}, "vxlan", "vxlan"},
+		{backend.Levels{First: vxlan.Type, Offered: true, SendsOld: true}, "vxlan wireguard", "vxlan wireguard"},
+		{backend.Levels{First: wireguard.Type, Offered: true, SendsOld: true}, "vxlan wireguard", "vxlan wireguard"},
+		{backend.Levels{First: wireguard.Type, Offered: true}, "vxlan wireguard", "wireguard"},
+		{backend.Levels{First: wireguard.Type, Offered: true, Withdrawn: true}, "wireguard", "wireguard"},
+	} {
+		m.carrier = &backend.Transition{Old: m.part(t, vxlan.Type), New: m.part(t, wireguard.Type), Levels: tt.levels}
+		l := m.advertised()
+		var receives, sends []string
+		for _, name := range []string{vxlan.Type, wireguard.Type} {
+			if _, ok := l.As(name); ok {
+				receives = append(receives, name)
+			}
+			if l.Sends(name) {
+				sends = append(sends, name)
+			}
+		}
+		if got, also := strings.Join(receives, " "), strings.Join(sends, " "); got != tt.receives || also != tt.sends {
+			t.Errorf("%+v: receives by %s, sends by %s, want %s and %s", tt.levels, got, also, tt.receives, tt.sends)
 		}
 	}
 }

@@ -73,9 +73,3 @@ func (r *Roaming) Endpoint(k PeerKey, want netip.AddrPort, heard Heard, now time
 	}
 	return heard.Endpoint
 }
-
-// Answered reports whether a peer has a session that began after since, as of the last read.
-func (r *Roaming) Answered(k PeerKey, since, now time.Time) bool {
-	h := r.last[k].heard.Handshake
-	return h.After(since) && now.Sub(h) < rejectAfterTime
-}

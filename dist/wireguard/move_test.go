@@ -148,3 +148,52 @@ func TestMoveWaits(t *testing.T) {
 	stop()
 	c.probe(t)
 }
+
+// TestMoveOneWay: where WireGuard's handshakes succeed, and what is sent in one direction is lost, packets in that
+// direction go by VXLAN until they arrive by WireGuard.
+func TestMoveOneWay(t *testing.T) {
+	c := open(t, lab.Options{Families: families(subnet.IPv4)}, "flannel-wg")
+	c.begin(t, vxlanBackend)
+	c.probe(t)
+	stop := c.stream(t)
+	sender, receiver := c.Nodes()[0], c.Nodes()[1]
+	iptables := func(command string) string {
+		t.Helper()
+		out, err := receiver.Output(c.ctx, strings.Fields("iptables "+command)...)
+		if err != nil {
+			t.Fatalf("iptables %s: %v\n%s", command, err, out)
+		}
+		return string(out)
+	}
+	// Packets of the IP lengths 176 and 120 are an initiation and a response.
+	iptables("-I INPUT -p udp --dport 51820 -j DROP")
+	for _, length := range []string{"176", "120"} {
+		iptables("-I INPUT -p udp --dport 51820 -m length --length " + length + " -j ACCEPT")
+	}
+	c.configureNetwork(t, wireguardBackend)
+	c.state(t, receiver, func(b status.Backend) bool { return b.Encrypted != nil && *b.Encrypted == 1 })
+	const several = 8 // requests of either kind, and keep-alive packets
+	testctx.Eventually(t, func() string {
+		counters := iptables("-L INPUT -n -v -x")
+		for _, line := range strings.Split(counters, "\n") {
+			var packets, bytes int
+			var target string
+			if _, err := fmt.Sscan(line, &packets, &bytes, &target); err == nil && target == "DROP" && packets >= several {
+				return ""
+			}
+		}
+		return counters
+	})
+	c.state(t, sender, func(b status.Backend) bool {
+		return b.Encrypted != nil && *b.Encrypted == 0 && b.Move != nil && len(b.Move.Waiting) == 1 &&
+			strings.Contains(fmt.Sprint(b.Move.Waiting[0].Why), "not answered")
+	})
+	if d, err := c.device(sender, "flannel-wg"); err != nil || len(d.Peers) != 1 || d.Peers[0].LastHandshakeTime.IsZero() {
+		t.Errorf("%+v, %v, want a peer with a handshake", d, err)
+	}
+	c.probe(t)
+	iptables("-D INPUT -p udp --dport 51820 -j DROP")
+	c.moved(t, "wireguard", true)
+	stop()
+	c.probe(t)
+}

@@ -362,8 +362,3 @@ func (k *Kernel) WireGuardInterval() time.Duration {
 	const least, each = time.Second, 2 * time.Millisecond
 	return max(least, time.Duration(k.tables.Peers.Counts().Wanted)*each)
 }
-
-// Answered reports whether a peer has a session that began after since, as of the last read.
-func (k *Kernel) Answered(p network.PeerKey, since, now time.Time) bool {
-	return k.wireGuards.roaming.Answered(p, since, now)
-}

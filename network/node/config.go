@@ -97,7 +97,7 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 	var b backend.Backend
 	now := time.Now()
 	err := sameFamilies(*n.config, c)
-	m := n.moving.followed(n.config.Backend, c.Backend, n.lease(noSubnets), now)
+	m := n.moving.followed(n.config.Backend, c.Backend, n.lease(noSubnets))
 	if err == nil {
 		b, err = n.carrier(c, n.underlay(n.uplink, n.ownMember()), m)
 	}
@@ -125,6 +125,10 @@ func (n *node) changeConfig(c subnet.Config, data []byte) {
 			"was_mtu": n.backend.Describe().MTU,
 		}).Warn("network config changed; applying it")
 	})
+	if c.Backend.Type != n.config.Backend.Type {
+		n.trials.close()
+		n.journal.resolved(topicTrials)
+	}
 	n.moving, n.config, n.configJSON = m, &c, data
 	if isMoving(b) { // its devices may be there, and were not ours
 		n.kernel.RequestResync()
@@ -192,8 +196,8 @@ func sameFamilies(have, want subnet.Config) error {
 }
 
 // sameDevices returns which difference between the devices of two backends cannot be applied to a live device, or nil.
-// A node that replaces its device, for example with another VNI, loses the nodes that have not done so yet. In a move to
-// another backend, want has the devices of both.
+// A node that replaces its device, for example with another VNI, loses the nodes that have not done so yet. In a move
+// to another backend, want has the devices of both.
 func sameDevices(have, want backend.Backend) error {
 	before, after := have.Device(noSubnets).Links, want.Device(noSubnets).Links
 	moves := isMoving(have) || isMoving(want)

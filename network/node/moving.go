@@ -14,9 +14,6 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/selvage-net/selvage/backend"
-	"github.com/selvage-net/selvage/backend/vxlan"
-	"github.com/selvage-net/selvage/backend/wireguard"
-	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/wholefile"
@@ -29,8 +26,8 @@ const backendFile = "backend.json"
 // topicMoving is of problems with a move from one backend to another.
 const topicMoving = "backend"
 
-// lastPackets is how long a node receives by the old backend after its lease says that peers are not to send by it: they
-// have to see that, and what they have sent has to arrive.
+// lastPackets is how long a node receives by the old backend after its lease says that peers are not to send by it:
+// they have to see that, and what they have sent has to arrive.
 const lastPackets = 2 * time.Second
 
 // moving is a move of the network from one backend to another, see [backend.Transition]. It belongs to the loop's
@@ -38,7 +35,6 @@ const lastPackets = 2 * time.Second
 type moving struct {
 	old    *subnet.Backend // nil: the network does not move
 	levels backend.Levels
-	since  time.Time // handshakes before it say nothing: the devices were others; zero: they were these
 	endAt  time.Time // when the old backend is removed; zero: it is still in use
 	// next is a network config that turns back. It waits until the old backend is gone: some nodes have no entries by it
 	// any more.
@@ -47,8 +43,8 @@ type moving struct {
 	checkAt time.Time
 }
 
-// The next step of a move is looked for every moveInterval, or moveEach for each peer, if that is longer: a hundredth of
-// the time at most is spent on it.
+// The next step of a move is looked for every moveInterval, or moveEach for each peer, if that is longer: a hundredth
+// of the time at most is spent on it.
 const (
 	moveInterval = 500 * time.Millisecond
 	moveEach     = 2 * time.Millisecond
@@ -76,22 +72,16 @@ func isMoving(b backend.Backend) bool {
 	return ok && t.Old.Backend != nil
 }
 
-// movable reports whether a network can move from one backend to another while its nodes run.
-func movable(from, to string) bool {
-	types := []string{vxlan.Type, wireguard.Type}
-	return from != to && slices.Contains(types, from) && slices.Contains(types, to)
-}
-
-// followed returns the move that begins, goes on or turns back when the network config changes. lease is the node's own. A
-// backend that it does not name is in no use: a move to it turns back before it has begun.
-func (m moving) followed(have, want subnet.Backend, lease subnet.Lease, now time.Time) moving {
+// followed returns the move that begins, goes on or turns back when the network config changes. lease is the node's
+// own. A backend that it does not name is in no use: a move to it turns back before it has begun.
+func (m moving) followed(have, want subnet.Backend, lease subnet.Lease) moving {
 	switch {
 	case have.Type == want.Type:
 		return m
 	case !movable(have.Type, want.Type) || !receives(lease, have.Type):
 		return moving{}
 	}
-	return moving{old: &have, levels: levelsOf(lease, want.Type), since: now}
+	return moving{old: &have, levels: levelsOf(lease, want.Type)}
 }
 
 // receives reports whether a lease's node receives by a backend.
@@ -100,14 +90,14 @@ func receives(l subnet.Lease, backendType string) bool {
 	return ok
 }
 
-// levelsOf returns the levels of a node whose lease is known, in a move to a backend. It may send by the old one as soon
-// as it has it.
+// levelsOf returns the levels of a node whose lease is known, in a move to a backend. It may send by the old one as
+// soon as it has it.
 func levelsOf(lease subnet.Lease, to string) backend.Levels {
 	return backend.Levels{First: lease.BackendType, Offered: receives(lease, to), SendsOld: true}
 }
 
-// resume continues the move that an earlier run has begun, or that the network has begun since. own is the node's lease,
-// or nil.
+// resume continues the move that an earlier run has begun, or that the network has begun since. own is the node's
+// lease, or nil.
 func (n *node) resume(own *subnet.Lease) {
 	noted, err := readBackends(n.StateDir)
 	if err != nil {
@@ -167,6 +157,12 @@ func (n *node) followMove(wake *alarm) {
 		return
 	}
 	n.noteBackends(n.config.Backend, *m.old)
+	if err := n.trials.step(wake, n.kernel.Index, n.subnets); err != nil {
+		n.journal.problem(topicTrials, fmt.Errorf("cannot find out which nodes are reached by the backend %s, so they are "+
+			"reached by %s: %w", t.New.Type, t.Old.Type, err))
+	} else {
+		n.journal.resolved(topicTrials)
+	}
 	switch own := n.ownMember(); {
 	case wake.now.Before(m.checkAt):
 		wake.set(m.checkAt)
@@ -194,19 +190,22 @@ func sameData(a, b subnet.Lease) bool {
 // stepMove looks for the next step of a move, and takes it if there is one.
 func (n *node) stepMove(t *backend.Transition, now time.Time) (stepped bool) {
 	var leases []subnet.Lease
-	var answered []network.PeerKey
+	var untried, answered []backend.Way
 	for r := range n.view.Peers {
 		leases = append(leases, r.Lease)
 		if !t.Levels.Offered {
-			continue // an answer could be to the key of an earlier move
+			continue
 		}
 		expected, _ := t.Expected(r.Lease)
-		for _, k := range expected {
-			if n.kernel.Answered(k, n.moving.since, now) {
-				answered = append(answered, k)
+		for _, w := range expected {
+			if n.trials.schedule.works(w) {
+				answered = append(answered, w)
+			} else {
+				untried = append(untried, w)
 			}
 		}
 	}
+	n.trials.schedule.set(untried)
 	next := t.Next(n.ownPending() == 0, n.tables.Routes.Counts().Pending == 0, leases)
 	if next == t.Levels && len(answered) == 0 {
 		return false
@@ -231,6 +230,8 @@ func (n *node) endMove(t *backend.Transition, now time.Time) {
 	n.moving = moving{}
 	n.Log.WithFields(logrus.Fields{"backend": t.New.Type, "was": t.Old.Type}).
 		Info("the network has moved to another backend; removing what is left of the old one")
+	n.trials.close()
+	n.journal.resolved(topicTrials)
 	n.reform(n.uplink, b, now)
 	n.noteBackends(n.config.Backend)
 	if next != nil {

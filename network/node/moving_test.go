@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/subnet"
@@ -13,7 +12,6 @@ import (
 // TestFollowedMove: a change of the backend's type begins a move, another change leaves it alone, and one back turns it
 // round; what the lease says of the other backend stays.
 func TestFollowedMove(t *testing.T) {
-	now := time.Unix(1_000_000, 0)
 	vxlan, wireguard, hostgw := subnet.Backend{Type: "vxlan"}, subnet.Backend{Type: "wireguard"}, subnet.Backend{Type: "host-gw"}
 	lease := subnet.Lease{BackendType: "vxlan"}
 	lease.Endpoints[subnet.IPv4].Data = `{"VNI":1}`
@@ -21,23 +19,23 @@ func TestFollowedMove(t *testing.T) {
 	second.Endpoints[subnet.IPv4].Data = `{"Port":51820}`
 	both := lease.Add(second, true)
 
-	m := moving{}.followed(vxlan, wireguard, lease, now)
+	m := moving{}.followed(vxlan, wireguard, lease)
 	want := backend.Levels{First: "vxlan", SendsOld: true}
-	if m.old == nil || m.old.Type != "vxlan" || m.levels != want || !m.since.Equal(now) || m.leaving() != "vxlan" {
+	if m.old == nil || m.old.Type != "vxlan" || m.levels != want || m.leaving() != "vxlan" {
 		t.Errorf("begun: %+v", m)
 	}
-	if again := m.followed(wireguard, wireguard, both, now.Add(time.Hour)); again.old != m.old || !again.since.Equal(now) {
+	if again := m.followed(wireguard, wireguard, both); again.old != m.old || again.levels != m.levels {
 		t.Errorf("other options of the same backend: %+v", again)
 	}
 	want = backend.Levels{First: "vxlan", Offered: true, SendsOld: true}
-	if back := m.followed(wireguard, vxlan, both, now); back.old.Type != "wireguard" || back.levels != want {
+	if back := m.followed(wireguard, vxlan, both); back.old.Type != "wireguard" || back.levels != want {
 		t.Errorf("turned back: %+v", back)
 	}
-	if back := m.followed(wireguard, vxlan, lease, now); back.old != nil {
+	if back := m.followed(wireguard, vxlan, lease); back.old != nil {
 		t.Errorf("turned back before it has begun: %+v", back)
 	}
 	for _, types := range [][2]subnet.Backend{{vxlan, hostgw}, {hostgw, wireguard}} {
-		if m := (moving{}).followed(types[0], types[1], lease, now); m.old != nil || m.leaving() != "" {
+		if m := (moving{}).followed(types[0], types[1], lease); m.old != nil || m.leaving() != "" {
 			t.Errorf("from %s to %s: %+v", types[0].Type, types[1].Type, m)
 		}
 	}

@@ -78,6 +78,7 @@ type node struct {
 	introduced bool            // the store has reported what it has of this node, see [subnet.Event.Own]
 	backend    backend.Backend // nil until config and uplink are known
 	moving     moving
+	trials     trials
 	noted      []subnet.Backend // what noteBackends has written last
 	judging    subnet.Rules     // of the view, once there is a backend
 	uplink     uplink.Choice
@@ -116,6 +117,7 @@ func (n *node) run(ctx context.Context) error {
 		n.background.Wait()
 		_ = n.vteps.close() // a socket
 		n.closeFastPath()   // what is pinned works on
+		n.trials.close()
 		n.close()
 	}()
 	n.background.Go(func() { n.watchKernel(ctx, n.subscribe) })
@@ -195,6 +197,7 @@ func newNode(o Options) (*node, error) {
 	n.peerSet = newPeerSet(n.view, tables)
 	n.rules = rules.New(filter.NewKeeper(), o.Log, o.RulesResync, wake)
 	n.paths = paths.New(o.PeerProbeInterval, o.Log, wake)
+	n.trials.wake = wake
 	n.vteps = vtepKeeper{log: o.Log, open: n.openVTEPFilter, attach: n.attachVTEPFilter,
 		retire: n.retireVTEPs, start: start, wake: wake}
 	n.uplinks = uplinkFollower{journal: n.journal}
