@@ -36,6 +36,8 @@ type Part struct {
 type Transition struct {
 	New, Old Part // Old has no backend: there is none
 	Levels   Levels
+	// Encrypted says that the network config requires encryption, which the new backend does: see [Transition.Strict].
+	Encrypted bool
 	// Answered are the ways of the new backend by which packets are known to reach peers.
 	Answered map[Way]struct{}
 }
@@ -140,7 +142,7 @@ func (t *Transition) Peer(l subnet.Lease) (s network.State, err error) {
 			return s, err
 		}
 	}
-	if isNew && (!isOld || t.ready(next)) {
+	if isNew && (!isOld || t.Strict() || t.ready(next)) {
 		add(&s, next)
 		receive(&s, old)
 	} else {
@@ -153,6 +155,12 @@ func (t *Transition) Peer(l subnet.Lease) (s network.State, err error) {
 		}
 	}
 	return s, nil
+}
+
+// Strict reports whether nothing is sent by the old backend any more: the network config requires encryption, and there
+// was a time at which all peers were reached by the new one. A node whose lease has the old one only is no peer then.
+func (t *Transition) Strict() bool {
+	return t.moving() && t.Encrypted && t.Levels.Offered && !t.Levels.SendsOld
 }
 
 // ready reports whether packets can be sent to a peer by the new backend, if the peer receives by it.
@@ -204,6 +212,8 @@ func (t *Transition) Waits(l subnet.Lease) string {
 	switch {
 	case !isNew:
 		return "its lease has " + t.Old.Type + " only: its daemon does not run, or does not know the new network config"
+	case isOld && t.Strict():
+		return ""
 	case isOld && len(waiting) > 0:
 		return "it has not answered by " + t.New.Type + " yet"
 	case isOld && !t.Levels.Offered:

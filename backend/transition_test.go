@@ -362,3 +362,32 @@ func TestTransitionLeases(t *testing.T) {
 		}
 	}
 }
+
+// TestTransitionEncrypted: where encryption is required, nothing is sent by the backend that does not encrypt once the
+// level has been reached at which no peer needed it, not even to a peer that has not answered since a restart.
+func TestTransitionEncrypted(t *testing.T) {
+	m, peer := &mover{id: 1}, &mover{id: 2}
+	sending := backend.Levels{First: vxlan.Type, Offered: true, SendsOld: true}
+	left := backend.Levels{First: wireguard.Type, Offered: true}
+	peer.carrier = &backend.Transition{Old: peer.part(t, vxlan.Type), New: peer.part(t, wireguard.Type), Levels: sending}
+	for _, tt := range []struct {
+		levels    backend.Levels
+		encrypted bool
+		want      string // the device of the route to the peer
+	}{{sending, true, "flannel.1"}, {left, false, "flannel.1"}, {left, true, "flannel-wg"}} {
+		c := &backend.Transition{
+			Old: m.part(t, vxlan.Type), New: m.part(t, wireguard.Type), Levels: tt.levels, Encrypted: tt.encrypted,
+		}
+		s, err := c.Peer(peer.advertised())
+		if err != nil || len(s.Routes) != 1 || s.Routes[0].Value.Link != tt.want || len(s.VTEPs) != 1 {
+			t.Errorf("%+v, encrypted %t: %v, routes %v, VTEPs %v", tt.levels, tt.encrypted, err, s.Routes, s.VTEPs)
+		}
+		strict := tt.want == "flannel-wg"
+		if c.Strict() != strict || (c.Waits(peer.advertised()) == "") != strict {
+			t.Errorf("%+v, encrypted %t: strict %t, waits: %q", tt.levels, tt.encrypted, c.Strict(), c.Waits(peer.advertised()))
+		}
+	}
+	if c := (&backend.Transition{New: m.part(t, wireguard.Type), Encrypted: true}); c.Strict() {
+		t.Error("strict without an old backend")
+	}
+}

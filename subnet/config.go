@@ -19,6 +19,9 @@ type Config struct {
 	Ranges   [2]Range // by Family; at least one is enabled
 	NFTables *bool    // EnableNFTables; nil if the config does not say, then the node chooses
 	Backend  Backend
+	// Encrypted says that Encryption is "required": no node sends to one whose lease has no backend that encrypts. In a
+	// move from another backend that begins once all nodes are reached by the one that encrypts.
+	Encrypted bool
 }
 
 // Backend is the config's Backend object. Which options there are is the backend's own business: each reads Options.
@@ -37,6 +40,7 @@ type configJSON struct {
 	IPv6SubnetMin, IPv6SubnetMax           *string
 	IPv6SubnetLen                          *int
 	Backend                                json.RawMessage
+	Encryption                             *string
 }
 
 // ParseConfig reads a network config. Fields it does not know are ignored. An error names the field, its value and what
@@ -89,10 +93,18 @@ func parseConfig(data []byte, allocated bool) (Config, error) {
 		c.Ranges[f] = r
 	}
 	c.NFTables = j.EnableNFTables
+	if e := j.Encryption; e != nil && *e != "" {
+		if c.Encrypted = *e == requireEncryption; !c.Encrypted {
+			return c, fmt.Errorf("%s is %s, want %q, or no such key", "Encryption", quote(*e), requireEncryption)
+		}
+	}
 	var err error
 	c.Backend, err = parseBackend(j.Backend)
 	return c, err
 }
+
+// requireEncryption is the value of Encryption.
+const requireEncryption = "required"
 
 func parseBackend(raw json.RawMessage) (Backend, error) {
 	b := Backend{Type: DefaultBackend}

@@ -165,6 +165,8 @@ func TestParseConfigErrors(t *testing.T) {
 			`SubnetMin is "` + strings.Repeat("x", 64) + `..." (1000 bytes), want an IPv4 address in 10.5.0.0/16 such as "10.5.1.0"`},
 		{`{"EnableIPv4":"` + "\u202e" + `",` + four + `}`, `EnableIPv4 is a JSON string, want true or false`},
 		{strings.Repeat("[", 60000), `line 1, column 10001: not JSON: invalid character '[' exceeded max depth`},
+		{`{"Encryption":"Required",` + four + `}`, `Encryption is "Required", want "required", or no such key`},
+		{`{"Encryption":true,` + four + `}`, `Encryption is true, want a string`},
 		// families
 		{`{"EnableIPv4":false,` + four + `}`,
 			`EnableIPv4 and EnableIPv6 are both false, want at least one of them true`},

@@ -77,7 +77,11 @@ func (r *Rules) fits(l *Lease) error {
 		}
 	}
 	if _, receives := l.As(r.Config.Backend.Type); !receives && (r.Leaving == "" || l.BackendType != r.Leaving) {
-		return fmt.Errorf("backend is %q, want %q", l.BackendType, r.Config.Backend.Type)
+		why := ""
+		if r.Config.Encrypted {
+			why = ": the network config requires encryption"
+		}
+		return fmt.Errorf("backend is %q, want %q%s", l.BackendType, r.Config.Backend.Type, why)
 	}
 	return nil
 }

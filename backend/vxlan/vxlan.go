@@ -56,7 +56,7 @@ type leaseData struct {
 
 // Kind returns this kind of backend.
 func Kind() backend.Kind {
-	return backend.Kind{New: New, Check: check, Keys: keys()}
+	return backend.Kind{New: New, Check: check, Beside: true, Keys: keys()}
 }
 
 // check validates a config as far as it does not depend on the node.

@@ -65,7 +65,7 @@ type device struct {
 
 // Kind returns this kind of backend.
 func Kind() backend.Kind {
-	return backend.Kind{New: New, Check: check, Keys: keys(), Secrets: []string{"PSK"},
+	return backend.Kind{New: New, Check: check, Beside: true, Encrypts: true, Keys: keys(), Secrets: []string{"PSK"},
 		Kept: map[string]string{secretName: flannelKey}}
 }
 

@@ -46,6 +46,8 @@ func TestNetworkConfigSchema(t *testing.T) {
 		v4(`,"SubnetLen":17`): depends, v4(`,"SubnetLen":0`): ok, v4(`,"SubnetLen":null`): ok, v4(`,"SubnetLen":24.5`): bad,
 		v4(`,"SubnetMin":"10.5.10.0","SubnetMax":"10.5.20.0"`): ok, v4(`,"SubnetMin":""`): ok, v4(`,"SubnetMin":"x"`): bad,
 		v4(`,"SubnetMin":"10.6.0.0"`): depends, v4(`,"SubnetMax":7`): bad, v4(`,"EnableNFTables":true`): ok,
+		v4(`,"Encryption":"required","Backend":{"Type":"wireguard"}`): ok, v4(`,"Encryption":""`): ok,
+		v4(`,"Encryption":"required"`): depends, v4(`,"Encryption":"on"`): bad, v4(`,"Encryption":true`): bad,
 		v4(`,"EnableNFTables":"yes"`): bad, v4(`,"EnableIPv4":true`): ok, v4(`,"EnableIPv4":null`): ok,
 		`{"EnableIPv4":false,"Network":"10.5.0.0/16"}`: bad, v4(`,"EnableIPv6":true`): bad,
 		v4(`,"EnableIPv6":true,"IPv6Network":"fd00:5::/56"`):                                                      ok,

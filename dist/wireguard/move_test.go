@@ -138,7 +138,12 @@ func TestMoveWaits(t *testing.T) {
 	c.probe(t)
 	c.configureNetwork(t, vxlanBackend)
 	c.state(t, runs, func(b status.Backend) bool { return b.Type == "vxlan" && b.Move == nil })
-	c.programs[0] = c.serve(t, runs, "flannel-wg") // the device was removed with the move
+	select {
+	case <-c.programs[0].Done(): // its device was removed with the move
+	case <-c.ctx.Done():
+		t.Fatal("the device of the backend that was left is not removed")
+	}
+	c.programs[0] = c.serve(t, runs, "flannel-wg")
 	c.configureNetwork(t, wireguardBackend)
 	c.state(t, runs, waits)
 	if err := errors.Join(dead.Start(), dead.WaitReady(c.ctx)); err != nil {
@@ -195,5 +200,64 @@ func TestMoveOneWay(t *testing.T) {
 	iptables("-D INPUT -p udp --dport 51820 -j DROP")
 	c.moved(t, "wireguard", true)
 	stop()
+	c.probe(t)
+}
+
+// TestEncryptionRequired: in a move, nodes that do not encrypt are refused once all do, and stay refused over a restart
+// of the daemon. Until then they are peers.
+func TestEncryptionRequired(t *testing.T) {
+	const required = wireguardBackend + `,"Encryption":"required"`
+	c := open(t, lab.Options{}, "flannel-wg")
+	c.begin(t, vxlanBackend)
+	c.probe(t)
+	stop := c.stream(t)
+	runs, late := c.Nodes()[0], c.Nodes()[1]
+	late.Kill()
+	c.configureNetwork(t, required)
+	c.state(t, runs, func(b status.Backend) bool {
+		return b.Encryption == status.EncryptionAwaited && b.Move != nil && len(b.Move.Waiting) == 1
+	})
+	c.probe(t)
+	if err := errors.Join(late.Start(), late.WaitReady(c.ctx)); err != nil {
+		t.Fatal(err)
+	}
+	c.moved(t, "wireguard", true)
+	stop()
+	plain, err := subnet.ParseLease("10.5.200.0-24",
+		[]byte(`{"PublicIP":"172.31.0.200","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0e:00:00:00:00:c8"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Store().PutLeases(c.ctx, []subnet.Lease{plain}); err != nil {
+		t.Fatal(err)
+	}
+	refused := func() {
+		t.Helper()
+		testctx.Eventually(t, func() string {
+			s, err := runs.Status(c.ctx)
+			if err != nil {
+				return err.Error()
+			}
+			text := fmt.Sprintf("%+v", s.Quarantined)
+			if !strings.Contains(text, "10.5.200.0-24") || !strings.Contains(text, "the network config requires encryption") ||
+				s.Backend == nil || s.Backend.Encryption != status.EncryptionRequired {
+				return fmt.Sprintf("%s, backend %+v", text, s.Backend)
+			}
+			return ""
+		})
+	}
+	refused()
+	if err := errors.Join(runs.Restart(c.ctx), runs.WaitReady(c.ctx)); err != nil {
+		t.Fatal(err)
+	}
+	refused()
+	c.configureNetwork(t, vxlanBackend+`,"Encryption":"required"`)
+	testctx.Eventually(t, func() string {
+		s, err := runs.Status(c.ctx)
+		if text := fmt.Sprint(err, s.Problems); !strings.Contains(text, "the backend vxlan does not encrypt") {
+			return text
+		}
+		return ""
+	})
 	c.probe(t)
 }

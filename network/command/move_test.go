@@ -17,6 +17,10 @@ func TestMoveLines(t *testing.T) {
 	}{
 		"vxlan":     {status.Backend{}, nil},
 		"wireguard": {status.Backend{Encrypted: &all}, []string{"4 of 4 peers encrypted"}},
+		"required": {status.Backend{Encrypted: &all, Encryption: status.EncryptionRequired},
+			[]string{"4 of 4 peers encrypted, others are rejected"}},
+		"to be required": {status.Backend{Encrypted: &some, Encryption: status.EncryptionAwaited},
+			[]string{"2 of 4 peers encrypted, others are rejected once all are"}},
 		"a move": {
 			status.Backend{Encrypted: &some, Move: &status.Move{
 				From:    "vxlan",

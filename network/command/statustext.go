@@ -168,7 +168,14 @@ func moveLines(b status.Backend, peers status.PeerCounts) (lines []string) {
 		}
 	}
 	if b.Encrypted != nil {
-		lines = append(lines, fmt.Sprintf("%d of %d peers encrypted", *b.Encrypted, peers.Programmed+peers.Pending))
+		text := fmt.Sprintf("%d of %d peers encrypted", *b.Encrypted, peers.Programmed+peers.Pending)
+		switch b.Encryption {
+		case status.EncryptionRequired:
+			text += ", others are rejected"
+		case status.EncryptionAwaited:
+			text += ", others are rejected once all are"
+		}
+		lines = append(lines, text)
 	}
 	return lines
 }

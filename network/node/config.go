@@ -54,6 +54,10 @@ func ParseConfig(kind subnet.StoreKind, data []byte) (subnet.Config, error) {
 	if err != nil {
 		return c, err
 	}
+	if c.Encrypted && !backend.Encrypts {
+		return c, fmt.Errorf("network config: Encryption is required, and the backend %s does not encrypt: "+
+			"set Backend.Type to wireguard, or remove Encryption", c.Backend.Type)
+	}
 	return c, backend.Check(c)
 }
 

@@ -36,6 +36,10 @@ func TestParseConfig(t *testing.T) {
 		{"a backend in capitals", []byte(`{"Network":"10.5.0.0/16","Backend":{"Type":"VXLAN"}}`), nil, ""},
 		{"a device name that is too long", []byte(`{"Network":"10.5.0.0/16","Backend":{"VNI":16777215}}`), nil,
 			"Backend.VNI is 16777215, want at most 9999999"},
+		{"encrypted", []byte(`{"Network":"10.5.0.0/16","Encryption":"required","Backend":{"Type":"wireguard"}}`), nil, ""},
+		{"not encrypted", []byte(`{"Network":"10.5.0.0/16","Encryption":"required"}`), &current,
+			"network config: Encryption is required, and the backend vxlan does not encrypt: set Backend.Type to wireguard, " +
+				"or remove Encryption; the current one stays in force"},
 		{"unknown backend", []byte(`{"Network":"10.5.0.0/16","Backend":{"Type":"pigeon"}}`), &current, `"pigeon"`},
 	} {
 		c, err := parseConfig(subnet.StoreEtcd, x.data, x.current)

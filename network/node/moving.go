@@ -50,12 +50,12 @@ const (
 	moveEach     = 2 * time.Millisecond
 )
 
-// leaving returns the type of the backend that the network is leaving; empty: it does not move.
-func (m moving) leaving() string {
-	if m.old == nil {
-		return ""
+// leaving returns the type of the backend whose leases are accepted, beside that of the network config; empty: of none.
+func leaving(b backend.Backend) string {
+	if t, ok := b.(*backend.Transition); ok && isMoving(t) && !t.Strict() {
+		return t.Old.Type
 	}
-	return m.old.Type
+	return ""
 }
 
 // leaseType returns the BackendType of the node's lease, by the backend and the type that the network config has.
@@ -70,6 +70,11 @@ func leaseType(b backend.Backend, configured string) string {
 func isMoving(b backend.Backend) bool {
 	t, ok := b.(*backend.Transition)
 	return ok && t.Old.Backend != nil
+}
+
+// movable reports whether a network can move from one backend to another while its nodes run.
+func movable(from, to string) bool {
+	return from != to && backends()[from].Beside && backends()[to].Beside
 }
 
 // followed returns the move that begins, goes on or turns back when the network config changes. lease is the node's
@@ -109,11 +114,13 @@ func (n *node) resume(own *subnet.Lease) {
 		if !movable(old.Type, n.config.Backend.Type) || own != nil && !receives(*own, old.Type) {
 			continue
 		}
-		n.moving.old = &old
+		n.moving.old = &old.Backend
 		n.moving.levels = backend.Levels{First: n.config.Backend.Type, Offered: true, SendsOld: true}
 		if own != nil {
 			n.moving.levels = levelsOf(*own, n.config.Backend.Type)
 		}
+		// Without the need to encrypt, packets go by the old one until peers have answered again.
+		n.moving.levels.SendsOld = !(n.config.Encrypted && old.Left && n.moving.levels.Offered)
 	}
 }
 
@@ -132,7 +139,7 @@ func (n *node) carrier(c subnet.Config, u backend.Underlay, m moving) (backend.B
 		b, err := newBackend(c, u)
 		return backend.Part{Backend: b, Type: of.Type}, err
 	}
-	t := &backend.Transition{Levels: m.levels}
+	t := &backend.Transition{Levels: m.levels, Encrypted: c.Encrypted}
 	var err error
 	if t.New, err = part(c.Backend); err != nil || m.old == nil {
 		return t, err
@@ -153,10 +160,10 @@ func (n *node) followMove(wake *alarm) {
 		return
 	}
 	if m.old == nil {
-		n.noteBackends(n.config.Backend)
+		n.noteBackends(notedBackend{Backend: n.config.Backend})
 		return
 	}
-	n.noteBackends(n.config.Backend, *m.old)
+	n.noteBackends(notedBackend{Backend: n.config.Backend}, notedBackend{Backend: *m.old, Left: !m.levels.SendsOld})
 	if err := n.trials.step(wake, n.kernel.Index, n.subnets); err != nil {
 		n.journal.problem(topicTrials, fmt.Errorf("cannot find out which nodes are reached by the backend %s, so they are "+
 			"reached by %s: %w", t.New.Type, t.Old.Type, err))
@@ -233,15 +240,23 @@ func (n *node) endMove(t *backend.Transition, now time.Time) {
 	n.trials.close()
 	n.journal.resolved(topicTrials)
 	n.reform(n.uplink, b, now)
-	n.noteBackends(n.config.Backend)
+	n.noteBackends(notedBackend{Backend: n.config.Backend})
 	if next != nil {
 		n.configChanged(next)
 	}
 }
 
+// notedBackend is a Backend object as backendFile has it.
+type notedBackend struct {
+	subnet.Backend
+	Left bool `json:",omitempty"` // nothing is sent by it any more
+}
+
 // noteBackends keeps the Backend objects that are in use for [node.resume].
-func (n *node) noteBackends(used ...subnet.Backend) {
-	same := func(a, b subnet.Backend) bool { return a.Type == b.Type && bytes.Equal(a.Options, b.Options) }
+func (n *node) noteBackends(used ...notedBackend) {
+	same := func(a, b notedBackend) bool {
+		return a.Type == b.Type && bytes.Equal(a.Options, b.Options) && a.Left == b.Left
+	}
 	if slices.EqualFunc(n.noted, used, same) {
 		return // as a rule
 	}
@@ -254,7 +269,7 @@ func (n *node) noteBackends(used ...subnet.Backend) {
 }
 
 // readBackends reads what [writeBackends] has written.
-func readBackends(dir string) (used []subnet.Backend, err error) {
+func readBackends(dir string) (used []notedBackend, err error) {
 	path := filepath.Join(dir, backendFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -263,14 +278,14 @@ func readBackends(dir string) (used []subnet.Backend, err error) {
 	if err != nil {
 		return nil, errno.Explain(errno.File, fmt.Errorf("read the earlier backend: %w", err))
 	}
-	unnamed := func(b subnet.Backend) bool { return b.Type == "" }
+	unnamed := func(b notedBackend) bool { return b.Type == "" }
 	if json.Unmarshal(data, &used) != nil || len(used) == 0 || slices.ContainsFunc(used, unnamed) {
 		return nil, fmt.Errorf("read the earlier backend: %s is damaged", path)
 	}
 	return used, nil
 }
 
-func writeBackends(dir string, used []subnet.Backend) error {
+func writeBackends(dir string, used []notedBackend) error {
 	path := filepath.Join(dir, backendFile)
 	data, err := json.Marshal(used)
 	if err == nil {

@@ -79,8 +79,8 @@ type node struct {
 	backend    backend.Backend // nil until config and uplink are known
 	moving     moving
 	trials     trials
-	noted      []subnet.Backend // what noteBackends has written last
-	judging    subnet.Rules     // of the view, once there is a backend
+	noted      []notedBackend // what noteBackends has written last
+	judging    subnet.Rules   // of the view, once there is a backend
 	uplink     uplink.Choice
 	advised    subnet.NodeAdvice // what the uplink was last chosen by
 	device     network.State     // what the node wants for itself in the tables

@@ -1,8 +1,6 @@
 package node
 
 import (
-	"slices"
-
 	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/backend/hostgw"
 	"github.com/selvage-net/selvage/backend/vxlan"
@@ -16,11 +14,4 @@ func backends() map[string]backend.Kind {
 		hostgw.Type:    hostgw.Kind(),
 		wireguard.Type: wireguard.Kind(),
 	}
-}
-
-// movable reports whether a network can move from one backend to another while its nodes run: a node can have the
-// devices of both, and host-gw has none.
-func movable(from, to string) bool {
-	types := []string{vxlan.Type, wireguard.Type}
-	return from != to && slices.Contains(types, from) && slices.Contains(types, to)
 }

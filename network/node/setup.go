@@ -162,7 +162,7 @@ func (n *node) adopt(choice uplink.Choice, b backend.Backend, now time.Time) {
 	n.judging = subnet.Rules{
 		Config: *n.config, InstanceID: n.identity.InstanceID, PublicIPs: choice.PublicIP,
 		Check:    b.Check,
-		Leaving:  n.moving.leaving(),
+		Leaving:  leaving(b),
 		Underlay: n.underlayPrefixes(choice),
 	}
 	n.peersChanged(n.view.SetRules(n.judging), n.PeerGrace, now)

@@ -106,6 +106,12 @@ func (n *node) peer(key string, l subnet.Lease) status.Peer {
 // moveStatus adds to the status of the backend how many peers' packets are encrypted, and which ones a move to another
 // backend waits for. It takes O(leases) time.
 func (n *node) moveStatus(b *status.Backend, d backend.Description) {
+	if n.config.Encrypted {
+		b.Encryption = status.EncryptionRequired
+		if leaving(n.backend) != "" {
+			b.Encryption = status.EncryptionAwaited
+		}
+	}
 	encrypts := slices.ContainsFunc(d.Tunnels, func(t backend.Tunnel) bool { return t.Encrypts })
 	t, moving := n.backend.(*backend.Transition)
 	if moving = moving && isMoving(t); moving {

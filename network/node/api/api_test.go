@@ -155,6 +155,7 @@ func TestHealth(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
+	encrypted := 4998
 	st := status.Status{
 		Version: "v1.2.3", State: status.Ready, Since: time.Unix(1700000000, 0), Problems: make([]status.Problem, 2),
 		Peers:    status.PeerCounts{Programmed: 4998, Pending: 1, Grace: 1, Quarantined: 3},
@@ -163,7 +164,7 @@ func TestMetrics(t *testing.T) {
 		Leases: 5000,
 		Probes: []status.Probes{{Family: "IPv4", Reachable: 3, Unreachable: 1, MaxRTT: 1500 * time.Microsecond, Sent: 100, Lost: 7}},
 		Lease:  &status.Lease{Expires: time.Unix(1700086400, 0)},
-		Backend: &status.Backend{Devices: []status.Device{
+		Backend: &status.Backend{Encrypted: &encrypted, Encryption: status.EncryptionRequired, Devices: []status.Device{
 			{Name: "flannel.1", Present: true, Drops: &status.Drops{Received: 1, Sent: 2, ReceiveErrors: 3, SendErrors: 4}}, {Name: "flannel-v6.1"},
 		}},
 		Filter: status.Filter{Mode: "nftables", InForce: true},

@@ -142,7 +142,16 @@ type Backend struct {
 	// Encrypted is the number of peers to which packets are sent encrypted; nil: the node has no device that encrypts.
 	Encrypted *int  `json:"encrypted_peers,omitempty"`
 	Move      *Move `json:"move,omitempty"` // nil: the network does not move from one backend to another
+	// Encryption says that the network config requires it: [EncryptionRequired] or [EncryptionAwaited]. Empty: it does
+	// not.
+	Encryption string `json:"encryption,omitempty"`
 }
+
+// Values of [Backend.Encryption].
+const (
+	EncryptionRequired = "required" // leases of nodes that do not encrypt are rejected
+	EncryptionAwaited  = "awaited"  // they will be, once packets to all peers are encrypted
+)
 
 // Move is a move of the network from one backend to another while nodes run.
 type Move struct {

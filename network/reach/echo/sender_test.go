@@ -3,6 +3,7 @@ package echo
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"sync"
@@ -38,6 +39,13 @@ func TestSender(t *testing.T) {
 		if err := netlink.AddrAdd(link, a); err != nil {
 			t.Fatal(err)
 		}
+		testctx.Eventually(t, func() string { // the kernel makes the address usable on a work queue (addrconf_dad_work)
+			routes, err := netlink.RouteGet(own.AsSlice())
+			if err != nil || len(routes) != 1 || routes[0].Type != unix.RTN_LOCAL {
+				return fmt.Sprintf("%v, %v, want a local route", routes, err)
+			}
+			return ""
+		})
 		to, seq := netip.MustParseAddr([...]string{"203.0.113.7", "2001:db8:3::7"}[f]), uint16(65535)
 		if err := sender.Send(s, link.Attrs().Index, own, to, 3, seq); err != nil {
 			t.Fatal(err)
@@ -64,7 +72,8 @@ func openTun(t *testing.T) (netlink.Link, *os.File) {
 	t.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "tun"
-	link := &netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TUN, Flags: netlink.TUNTAP_NO_PI, Queues: 1}
+	link := &netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TUN, Flags: netlink.TUNTAP_NO_PI, Queues: 1,
+		NonPersist: true}
 	if err := errors.Join(netlink.LinkAdd(link), netlink.LinkSetUp(link)); err != nil {
 		t.Fatal(err)
 	}
