@@ -33,8 +33,9 @@ type Roaming struct{ last, next map[PeerKey]roamer }
 type roamer struct {
 	heard Heard
 	moved bool
-	// unheeded is since when packets have been sent to it and none has come; zero: it answers, or nothing is sent.
-	unheeded time.Time
+	// unanswered is since when packets have been sent to it and none has come; zero: it answers, or nothing is sent.
+	unanswered   time.Time
+	lastReceived time.Time // when the last packets came; zero: none since the first read
 }
 
 // Mark begins a read.
@@ -50,9 +51,12 @@ func (r *Roaming) Endpoint(k PeerKey, want netip.AddrPort, heard Heard, now time
 	received, sent := heard.Received > x.heard.Received, heard.Sent > x.heard.Sent
 	switch {
 	case received:
-		x.unheeded = time.Time{}
-	case sent && known && x.unheeded.IsZero():
-		x.unheeded = now
+		x.unanswered = time.Time{}
+		if known {
+			x.lastReceived = now
+		}
+	case sent && known && x.unanswered.IsZero():
+		x.unanswered = now
 	}
 	switch {
 	case heard.Endpoint == want || !heard.Endpoint.IsValid():
@@ -63,7 +67,7 @@ func (r *Roaming) Endpoint(k PeerKey, want netip.AddrPort, heard Heard, now time
 		x.moved = true
 	case heard.Endpoint != x.heard.Endpoint:
 		x.moved = false
-	case !x.unheeded.IsZero() && now.Sub(x.unheeded) > silence:
+	case !x.unanswered.IsZero() && now.Sub(x.unanswered) > silence:
 		x.moved = false
 	}
 	x.heard = heard
@@ -72,4 +76,18 @@ func (r *Roaming) Endpoint(k PeerKey, want netip.AddrPort, heard Heard, now time
 		return want
 	}
 	return heard.Endpoint
+}
+
+// Session is what is known of the packets that are exchanged with a WireGuard peer.
+type Session struct {
+	Heard
+	// UnansweredSince is since when packets are sent to it and none is received; zero: it answers, or none is sent.
+	UnansweredSince time.Time
+	LastReceived    time.Time // to the precision of the reads; zero: no packets since the first one
+}
+
+// Session returns what the last read says of a peer; ok is false if it did not find the peer.
+func (r *Roaming) Session(k PeerKey) (s Session, ok bool) {
+	x, ok := r.last[k]
+	return Session{Heard: x.heard, UnansweredSince: x.unanswered, LastReceived: x.lastReceived}, ok
 }

@@ -154,3 +154,40 @@ func TestRoaming(t *testing.T) {
 		}
 	}
 }
+
+// TestSession: a session says since when packets are not answered, and when the last ones were received.
+func TestSession(t *testing.T) {
+	k, other := PeerKey{"flannel-wg", PublicKey{1}}, PeerKey{"flannel-wg", PublicKey{2}}
+	var r Roaming
+	at := func(second int) time.Time { return time.Unix(int64(1_000_000+second), 0) }
+	for i, x := range []struct {
+		received, sent uint64
+		since, last    int // seconds; 0: never
+	}{
+		{500, 500, 0, 0}, // before the daemon's start
+		{500, 500, 0, 0},
+		{500, 600, 3, 0},
+		{500, 700, 3, 0},
+		{600, 800, 0, 5},
+		{600, 800, 0, 5},
+		{600, 900, 7, 5},
+	} {
+		now := at(i + 1)
+		r.Mark()
+		r.Endpoint(k, netip.AddrPort{}, Heard{Received: x.received, Sent: x.sent}, now)
+		r.Sweep()
+		want := Session{Heard: Heard{Received: x.received, Sent: x.sent}}
+		if x.since != 0 {
+			want.UnansweredSince = at(x.since)
+		}
+		if x.last != 0 {
+			want.LastReceived = at(x.last)
+		}
+		if s, ok := r.Session(k); !ok || s != want {
+			t.Errorf("read %d: %+v, %t, want %+v", i, s, ok, want)
+		}
+	}
+	if s, ok := r.Session(other); ok {
+		t.Errorf("%+v of a peer that is not there", s)
+	}
+}

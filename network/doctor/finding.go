@@ -104,6 +104,7 @@ func checks() []check {
 		{"pods", checkPods},
 		{"cni", checkCNI},
 		{"leases", checkLeases},
+		{"wireguard", checkWireGuard},
 		{peersCheck, checkPeers},
 	}
 }

@@ -362,3 +362,8 @@ func (k *Kernel) WireGuardInterval() time.Duration {
 	const least, each = time.Second, 2 * time.Millisecond
 	return max(least, time.Duration(k.tables.Peers.Counts().Wanted)*each)
 }
+
+// Session returns what the last read says of a peer; ok is false if it did not find the peer.
+func (k *Kernel) Session(p network.PeerKey) (s network.Session, ok bool) {
+	return k.wireGuards.roaming.Session(p)
+}

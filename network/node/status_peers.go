@@ -100,6 +100,14 @@ func (n *node) peer(key string, l subnet.Lease) status.Peer {
 		path := status.PeerPath{Device: to.Device, Direct: to.Direct()}
 		p.Path, p.Paths = append(p.Path, status.Text(path.String())), append(p.Paths, path)
 	}
+	for _, x := range want.Peers {
+		if s, ok := n.kernel.Session(x.Key); ok {
+			p.Sessions = append(p.Sessions, status.Session{
+				Device: x.Key.Link, Endpoint: s.Endpoint, Handshake: s.Handshake, Received: s.Received, Sent: s.Sent,
+				UnansweredSince: s.UnansweredSince, LastReceived: s.LastReceived,
+			})
+		}
+	}
 	return p
 }
 

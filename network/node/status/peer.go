@@ -29,6 +29,20 @@ type Peer struct {
 	Why      Text           `json:"why,omitempty"`  // the same for people
 	Until    time.Time      `json:"until,omitzero"` // the end of its grace period
 	Reach    []Reach        `json:"reach"`          // in the order of Subnets
+	// Sessions are those of WireGuard devices.
+	Sessions []Session `json:"wireguard,omitempty"`
+}
+
+// Session is what a WireGuard device and the daemon know of the packets that are exchanged with a peer.
+type Session struct {
+	Device    string         `json:"device"`
+	Endpoint  netip.AddrPort `json:"endpoint"`                // to which packets are sent
+	Handshake time.Time      `json:"last_handshake,omitzero"` // the last one that was completed; zero: there was none
+	Received  uint64         `json:"received_bytes"`
+	Sent      uint64         `json:"sent_bytes"`
+	// UnansweredSince is since when packets are sent and none is received; zero: the peer answers, or none is sent.
+	UnansweredSince time.Time `json:"unanswered_since,omitzero"`
+	LastReceived    time.Time `json:"last_received,omitzero"` // zero: no packets since the daemon's start
 }
 
 // ReachState says whether a peer answers through the overlay.
