@@ -103,7 +103,7 @@ func watchedUpTo(
 				return found, err
 			}
 			if losses.Sent > 0 && losses.Lost == 0 {
-				return found, errors.Join(s.samePods(ctx), s.allReady(ctx), s.leave(ctx))
+				return found, errors.Join(s.samePods(ctx), s.stillReady(ctx), s.leave(ctx))
 			}
 			dropped := fmt.Sprintf("meanwhile, the machine was too busy and dropped %d packets, of any program, "+
 				"and the pods' sockets %d", busy.machine, busy.sockets)
@@ -183,6 +183,25 @@ func identities(pods []*Pod) (list []string) {
 		list = append(list, p.identity())
 	}
 	return list
+}
+
+// stillReady wants no node to have become unready. A node whose kubelet has not reported for a while is waited for: after
+// an outage of the API server, a kubelet may take a minute to notice that its connection is gone.
+func (s *suite) stillReady(ctx context.Context) error {
+	return s.eventually(ctx, "the kubelets' reports", func() error {
+		var list nodeList
+		err := s.get(ctx, &list, "nodes")
+		for _, n := range list.Items {
+			switch r := ready(n.Status.Conditions); r.Status {
+			case "True":
+			case "Unknown":
+				err = errors.Join(err, fmt.Errorf("%s: %+v", n.Metadata.Name, r))
+			default:
+				return fmt.Errorf("%w: %s is not ready: %+v", errStop, n.Metadata.Name, r)
+			}
+		}
+		return err
+	})
 }
 
 // allReady wants every node to be ready.
