@@ -15,8 +15,8 @@ type meshFlags struct{ exchange.Options }
 func (f *meshFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.Address, "mesh-addr", "", "address and port that serve a summary of this node's state to the other "+
 		"nodes, for selvaged mesh; the port is the same on all nodes; empty for none")
-	s.StringVar(&f.Files.CA, "mesh-cafile", "", "file with the CA certificate that signed the nodes' certificates, for "+
-		"--mesh-addr")
+	s.StringVar(&f.Files.CA, "mesh-cafile", "", "file with the CA certificate that signed the nodes' certificates, "+
+		"for --mesh-addr")
 	s.StringVar(&f.Files.Cert, "mesh-certfile", "", "file with this node's certificate, as a server and as a client")
 	s.StringVar(&f.Files.Key, "mesh-keyfile", "", "file with the private key of this node's certificate")
 	s.StringVar(&f.ServerName, "mesh-server-name", "", "DNS name that all nodes' certificates have, instead of the "+
@@ -27,7 +27,8 @@ func (f *meshFlags) register(s *pflag.FlagSet) {
 func (f *meshFlags) listen(log logrus.FieldLogger) (*exchange.Server, error) {
 	if f.Address == "" {
 		if f.Files != (exchange.Files{}) || f.ServerName != "" {
-			return nil, errors.New("--mesh-cafile, --mesh-certfile, --mesh-keyfile and --mesh-server-name need --mesh-addr")
+			return nil, errors.New("--mesh-cafile, --mesh-certfile, --mesh-keyfile and --mesh-server-name need " +
+				"--mesh-addr")
 		}
 		return nil, nil
 	}

@@ -122,8 +122,8 @@ type Kind struct {
 	// Check validates a config of this Backend.Type as far as it does not depend on the node. That includes what is
 	// derived from a value, such as the name of a device.
 	Check func(subnet.Config) error
-	// Beside: a node can have its devices beside another such backend's. A network moves from one to the other while nodes
-	// run: see [Transition].
+	// Beside: a node can have its devices beside another such backend's. A network moves from one to the other while
+	// nodes run: see [Transition].
 	Beside bool
 	// Encrypts: no host on the underlay can read what nodes send to each other.
 	Encrypts bool

@@ -47,8 +47,8 @@ type Way = network.Item[network.AllowedIPKey, network.PublicKey]
 
 // Levels are what a node's lease says in a [Transition].
 type Levels struct {
-	// First is the type of the part that the lease names first. Other nodes that know of no second one read it alone, so
-	// it changes when no peer needs the old one any more.
+	// First is the type of the part that the lease names first. Nodes that know of no second one read it alone, so it
+	// changes when no peer needs the old one any more.
 	First     string
 	Offered   bool // the node receives by the new part
 	SendsOld  bool // it may send by the old part

@@ -9,7 +9,8 @@ import (
 // second one's is in the data of the first, under a key that flannel, and versions that know of no second one, ignore:
 //
 //	"BackendType": "vxlan",
-//	"BackendData": {"VNI": 1, "VtepMAC": "…", "Also": {"BackendType": "wireguard", "BackendData": {…}, "Sends": true}}
+//	"BackendData": {"VNI": 1, "VtepMAC": "…",
+//	  "Also": {"BackendType": "wireguard", "BackendData": {…}, "Sends": true}}
 type also struct {
 	BackendType string          `json:"BackendType"`
 	BackendData json.RawMessage `json:"BackendData"`

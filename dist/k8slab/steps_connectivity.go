@@ -202,7 +202,7 @@ func plugin(ctx context.Context, s *suite) (found []string, err error) {
 		}
 		found = append(found, fmt.Sprintf("%s: %d lines", strings.Join(args, " "), strings.Count(text, "\n")))
 	}
-	// Who asks for what is not there is told what there is.
+	// The error for an unknown node names those that there are.
 	if _, err := selvage("status", "node9"); err == nil || !strings.Contains(err.Error(), "node1") {
 		return found, fmt.Errorf("a node that is not there: %w", err)
 	}

@@ -63,11 +63,11 @@ func ConnectivityTest(above *kubectlFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "connectivity-test",
 		Short: "Test a Kubernetes cluster's network with pods of its own",
-		Long: `connectivity-test runs two pods on each node of a Kubernetes cluster, from selvage's own image. They call each
-other, the nodes, a Service, the API server, the cluster's DNS and addresses outside, in each family, also with packets
-of the full size. Pods have to see each other's own addresses. If the daemons enforce network policies, the test applies
-some, and tries what they allow and what they deny. With --restart, it restarts the daemons node by node under streams
-of datagrams, none of which may be lost.
+		Long: `connectivity-test runs two pods on each node of a Kubernetes cluster, from selvage's own image. They
+call each other, the nodes, a Service, the API server, the cluster's DNS and addresses outside, in each family, also
+with packets of the full size. Pods have to see each other's own addresses. If the daemons enforce network policies,
+the test applies some, and tries what they allow and what they deny. With --restart, it restarts the daemons node by
+node under streams of datagrams, none of which may be lost.
 
 It runs kubectl, so it can be started wherever kubectl works, and needs these rights: to create and delete the namespace
 and what is in it, to run commands in the pods of the test and of the daemons, and to list nodes. It removes all that it
@@ -112,7 +112,7 @@ Exit codes: 0 all was answered as it had to be, 2 something was not, 1 the clust
 }
 
 func policyWords() []string {
-	return []string{string(connectivity.PoliciesOn), string(connectivity.PoliciesOff), string(connectivity.PoliciesAuto)}
+	return texts([]connectivity.Policies{connectivity.PoliciesOn, connectivity.PoliciesOff, connectivity.PoliciesAuto})
 }
 
 // finish checks the flags and turns them into options.
@@ -130,7 +130,8 @@ func (f *connectivityFlags) finish(q query) error {
 	for _, text := range f.outside {
 		at, err := netip.ParseAddrPort(text)
 		if err != nil || at.Port() == 0 {
-			return fmt.Errorf("--outside: %q is not an address with a port such as 192.0.2.7:443 or [2001:db8::7]:443", text)
+			return fmt.Errorf("--outside: %q is not an address with a port such as 192.0.2.7:443 or "+
+				"[2001:db8::7]:443", text)
 		}
 		f.Outside = append(f.Outside, at)
 	}

@@ -43,7 +43,8 @@ func writeJUnit(w io.Writer, suites []junitSuite) {
 		}
 		fmt.Fprintf(w, "%s>\n", timeAttribute(s.took))
 		for _, c := range s.cases {
-			fmt.Fprintf(w, "<testcase classname=%s name=%s%s>", attribute(c.class), attribute(c.name), timeAttribute(c.took))
+			fmt.Fprintf(w, "<testcase classname=%s name=%s%s>",
+				attribute(c.class), attribute(c.name), timeAttribute(c.took))
 			switch {
 			case c.failure != "" && c.text == "":
 				fmt.Fprintf(w, "<failure message=%s/>", attribute(c.failure))

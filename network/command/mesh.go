@@ -34,9 +34,9 @@ func Mesh() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "mesh",
 		Short: "Show all nodes of the cluster, what is odd first",
-		Long: `mesh asks all nodes for a summary of their state, and shows one line for each, what is odd first: nodes that
-do not answer, refuse the network config, are degraded, cannot be reached by others, or differ from most. The numbers
-of repairs and of packets that network policies denied are those of the last 10 minutes.
+		Long: `mesh asks all nodes for a summary of their state, and shows one line for each, what is odd first: nodes
+that do not answer, refuse the network config, are degraded, cannot be reached by others, or differ from most. The
+numbers of repairs and of packets that network policies denied are those of the last 10 minutes.
 
 The nodes are those with a lease, as this node's daemon knows them. They are asked at their public IPs over TLS, at the
 port and with the certificate of this node's daemon: all daemons need --mesh-addr, --mesh-cafile, --mesh-certfile and
@@ -112,8 +112,8 @@ func (q *meshQuery) view(ctx context.Context) (c mesh.Cluster, err error) {
 	}
 	daemon := l.own.Mesh
 	if daemon == nil {
-		return c, fmt.Errorf("the daemon at %s serves no summary, so nodes cannot ask each other: start all daemons with "+
-			"--mesh-addr, --mesh-cafile, --mesh-certfile and --mesh-keyfile", q.socket)
+		return c, fmt.Errorf("the daemon at %s serves no summary, so nodes cannot ask each other: start all daemons "+
+			"with --mesh-addr, --mesh-cafile, --mesh-certfile and --mesh-keyfile", q.socket)
 	}
 	targets := mesh.TargetsOf(l.own, l.peers)
 	answers, err := exchange.Ask(ctx, exchange.Query{

@@ -56,8 +56,8 @@ func (p meshPage) listen() (l net.Listener, secure *tls.Config, err error) {
 // tls returns the settings of a server that demands certificates of its clients.
 func (p meshPage) tls() (*tls.Config, error) {
 	if p.files.CA == "" || p.files.Cert == "" || p.files.Key == "" {
-		return nil, errors.New("--serve-cafile, --serve-certfile and --serve-keyfile need each other: the page is served " +
-			"to holders of certificates only")
+		return nil, errors.New("--serve-cafile, --serve-certfile and --serve-keyfile need each other: the page is " +
+			"served to holders of certificates only")
 	}
 	pem, err := os.ReadFile(p.files.CA)
 	if err != nil {

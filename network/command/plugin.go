@@ -40,9 +40,9 @@ func Plugin(version string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "kubectl-selvage COMMAND",
 		Short: "Ask the daemons of selvage in a Kubernetes cluster",
-		Long: `kubectl selvage asks the daemons of selvage that run as pods of a Kubernetes cluster. It runs kubectl, which
-runs the commands in the daemons' pods through the API server: no login to a node is needed, and no port is opened. It
-needs the rights to list pods in all namespaces, and to run commands in the daemons' pods (pods/exec).`,
+		Long: `kubectl selvage asks the daemons of selvage that run as pods of a Kubernetes cluster. It runs kubectl,
+which runs the commands in the daemons' pods through the API server: no login to a node is needed, and no port is
+opened. It needs the rights to list pods in all namespaces, and to run commands in the daemons' pods (pods/exec).`,
 		Example: `  kubectl selvage status
   kubectl selvage doctor node7
   kubectl selvage explain web-1 db-0:5432`,
@@ -60,7 +60,8 @@ needs the rights to list pods in all namespaces, and to run commands in the daem
 		p.forward("drops NODE", "Show the packets that network policies denied on a node",
 			"drops runs selvaged drops in the pod of a node's daemon."),
 		p.forward("mesh [NODE]", "Show all nodes of the cluster, as their daemons answer each other",
-			"mesh runs selvaged mesh in the pod of a node's daemon, or of any that is ready. The daemons need --mesh-addr."))
+			"mesh runs selvaged mesh in the pod of a node's daemon, or of any that is ready. The daemons need "+
+				"--mesh-addr."))
 	ExplainUsage(root)
 	return root
 }
@@ -176,8 +177,8 @@ func (p *plugin) doctor() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor [NODE]...",
 		Short: "Diagnose nodes and their paths to other nodes, and advise repairs",
-		Long: `doctor runs selvaged doctor in the pods of the daemons of some nodes, or of all, and shows the findings of
-nodes that have any. The files of the container runtime are not in the pods, and are not checked.
+		Long: `doctor runs selvaged doctor in the pods of the daemons of some nodes, or of all, and shows the findings
+of nodes that have any. The files of the container runtime are not in the pods, and are not checked.
 
 Exit codes: 0 all passed, 3 warnings only, 2 failures, 1 a node could not be diagnosed.`,
 		Example: `  kubectl selvage doctor

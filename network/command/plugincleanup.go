@@ -34,10 +34,10 @@ func (p *plugin) cleanup() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Stop all daemons, and remove everything that selvage created on the nodes",
-		Long: `cleanup prepares the removal of selvage from a Kubernetes cluster: it deletes the daemons' DaemonSet, runs
-selvaged cleanup and selvaged install-cni --uninstall on each of their nodes, in pods with the same image and the same
-directories, and removes the annotations of the Nodes. Then remove the remaining objects as they were installed: by
-kubectl delete --ignore-not-found -f or helm uninstall.
+		Long: `cleanup prepares the removal of selvage from a Kubernetes cluster: it deletes the daemons' DaemonSet,
+runs selvaged cleanup and selvaged install-cni --uninstall on each of their nodes, in pods with the same image and the
+same directories, and removes the annotations of the Nodes. Then remove the remaining objects as they were installed:
+by kubectl delete --ignore-not-found -f or helm uninstall.
 
 Pods of the overlay lose their connections, and without the CNI plugin they can neither be created nor deleted. So it
 refuses while there are any, unless --force is set. Delete them first, or replace them when the next network plugin is
@@ -76,7 +76,8 @@ func (o pluginCleanup) run(cmd *cobra.Command, prefix string) error {
 	namespace, name := daemons[0].Namespace, daemons[0].Set
 	if slices.ContainsFunc(daemons, func(d kubectl.Daemon) bool { return d.Set != name || d.Namespace != namespace }) ||
 		name == "" {
-		return errors.New("the daemons' pods are not of one DaemonSet: remove them, and run selvaged cleanup on their nodes")
+		return errors.New("the daemons' pods are not of one DaemonSet: remove them, and run selvaged cleanup on " +
+			"their nodes")
 	}
 	if !o.force {
 		if err := o.unused(ctx, tool, daemons); err != nil {
@@ -93,7 +94,8 @@ func (o pluginCleanup) run(cmd *cobra.Command, prefix string) error {
 	}
 	fmt.Fprintf(out, "deleting the DaemonSet %s\n", name)
 	wait := "--timeout=" + o.timeout.String()
-	if _, err := tool.Output(ctx, "delete", "daemonset", "-n", namespace, name, "--cascade=foreground", wait); err != nil {
+	_, err = tool.Output(ctx, "delete", "daemonset", "-n", namespace, name, "--cascade=foreground", wait)
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "cleaning up %s\n", count(len(pods), "node"))
@@ -219,8 +221,8 @@ func (o pluginCleanup) unused(ctx context.Context, tool kubectl.Client, daemons 
 	for _, n := range outputs {
 		var s status.Status
 		if err := json.Unmarshal(n.text, &s); err != nil {
-			return fmt.Errorf("node %s does not say which subnet it has, so whether there are pods of the overlay is not "+
-				"known (--force goes on): %w", n.Node, errors.Join(n.err, err))
+			return fmt.Errorf("node %s does not report its subnet, so whether there are pods of the overlay is "+
+				"not known (--force goes on): %w", n.Node, errors.Join(n.err, err))
 		}
 		if s.Lease != nil {
 			subnets = append(subnets, s.Lease.Subnets...)

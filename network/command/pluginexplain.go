@@ -67,8 +67,8 @@ func (p *plugin) explain() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain SRC DST[:PORT]",
 		Short: "Explain whether a connection is possible, and which way it takes",
-		Long: `explain says what network policies decide about a connection, by the objects in the API server, and how the
-nodes of both ends reach the other end: there and back.
+		Long: `explain says what network policies decide about a connection, by the objects in the API server, and how
+the nodes of both ends reach the other end: there and back.
 
 SRC and DST are each a pod, as NAME or NAMESPACE/NAME, a node, or an IP address. PORT is such as 80, 53/UDP or the name
 of a port of the destination. Without it, explain says for which ports the connection is allowed. Whether selvage
@@ -236,7 +236,8 @@ func (p *plugin) endAt(ctx context.Context, tool kubectl.Client, a netip.Addr) (
 			}
 		}
 	}
-	if err := tool.Get(ctx, &found, "pods", "--all-namespaces", "--field-selector=status.podIP="+a.String()); err != nil {
+	err = tool.Get(ctx, &found, "pods", "--all-namespaces", "--field-selector=status.podIP="+a.String())
+	if err != nil {
 		return e, err
 	}
 	for _, i := range found.Items {

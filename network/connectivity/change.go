@@ -37,7 +37,7 @@ func (r *run) tryPolicies(ctx context.Context, t *topology) error {
 	if err := errors.Join(r.try(ctx, "", ingress, settle), r.try(ctx, "", egress, settle)); err != nil {
 		return err
 	}
-	// What is denied shows that the policies are in force. What they allow was allowed before, and has to be in between.
+	// The policies are in force once they deny. What they allow was allowed before, and has to be allowed meanwhile.
 	if err := r.try(ctx, "", t.allowedPlan(), 0); err != nil {
 		return err
 	}

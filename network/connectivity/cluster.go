@@ -145,7 +145,8 @@ func (r *run) learn(ctx context.Context, first, second []Place, daemons []kubect
 		return nil, err
 	}
 	var slicesOf endpointSlices
-	err = r.Kubectl.Get(ctx, &slicesOf, "endpointslices", "-n", "default", "-l", "kubernetes.io/service-name=kubernetes")
+	err = r.Kubectl.Get(ctx, &slicesOf, "endpointslices", "-n", "default",
+		"-l", "kubernetes.io/service-name=kubernetes")
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +218,8 @@ func (r *run) enforced(ctx context.Context, t *topology) (why string) {
 		var s status.Status
 		var out strings.Builder
 		// The exit code says whether the node is ready, which is not the question.
-		err := r.Kubectl.Run(ctx, nil, &out, nil, r.containers[d.Name].Exec(kubectl.DaemonPath, "status", "-o", "json")...)
+		ask := r.containers[d.Name].Exec(kubectl.DaemonPath, "status", "-o", "json")
+		err := r.Kubectl.Run(ctx, nil, &out, nil, ask...)
 		if json.Unmarshal([]byte(out.String()), &s) != nil {
 			return fmt.Sprintf("the daemon of node %s does not say whether it enforces policies: %v", d.Node, err)
 		}

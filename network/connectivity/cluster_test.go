@@ -95,7 +95,7 @@ func fakeKubectl(t *testing.T, cases string) kubectl.Client {
 const daemonsJSON = `{"items": [{"metadata": {"name": "selvage-x", "namespace": "selvage"},
  "spec": {"nodeName": "node1", "containers": [{"name": "selvaged", "image": "selvage:v1"}]}}]}`
 
-// TestNamespaceExists: what is there is not touched, and who asks is told what to do.
+// TestNamespaceExists: an existing namespace is not touched, and the error says what to do.
 func TestNamespaceExists(t *testing.T) {
 	tool := fakeKubectl(t, `"get -o json pods --all-namespaces"*) echo '`+daemonsJSON+`';;
 "create -f -") echo 'Error: namespaces "x" already exists' >&2; exit 1;;

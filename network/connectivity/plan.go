@@ -178,7 +178,8 @@ func (t *topology) outsidePlan() plan {
 	p := plan{callers: t.first}
 	for i := range t.first {
 		for _, at := range t.apiServers {
-			p.add(apiAddress, subnet.FamilyOf(at.Addr()), i, at.String(), agent.Call{Network: agent.Connect, To: at}, want{})
+			p.add(apiAddress, subnet.FamilyOf(at.Addr()), i, at.String(),
+				agent.Call{Network: agent.Connect, To: at}, want{})
 		}
 		for _, to := range t.outside {
 			p.add(outside, subnet.FamilyOf(to.Addr()), i, to.text,

@@ -89,16 +89,16 @@ func (f Facts) silent(why silence, peers string, s status.Session) Finding {
 	switch why {
 	case clockBack:
 		ahead := s.Handshake.Sub(f.Now).Round(time.Second)
-		return failure("correct this node's clock. If it is right now, remove the peer on the other node, so that it is set "+
-			"again without the time of the last handshake: wg set DEVICE peer KEY remove",
-			"this node's clock is %s behind its last WireGuard handshake: %s refuse its handshakes until the clock has passed "+
-				"that time", ahead, peers)
+		return failure("correct this node's clock. If it is right now, remove the peer on the other node, so that it "+
+			"is set again without the time of the last handshake: wg set DEVICE peer KEY remove",
+			"this node's clock is %s behind its last WireGuard handshake: %s refuse its handshakes until the clock "+
+				"has passed that time", ahead, peers)
 	case keysDiffer:
-		return failure("compare the preshared keys on both nodes: Backend.PSK in \"selvaged config show\", and \"selvaged "+
-			"status\" for a config that was not applied. If the keys are equal, compare the public keys in \"selvaged status\" "+
-			"with those of \"wg show\"",
-			"WireGuard packets of %s arrive, so %s is open, but no handshake is completed: the preshared keys or the public "+
-				"keys probably differ", peers, ports)
+		return failure("compare the preshared keys on both nodes: Backend.PSK in \"selvaged config show\", and "+
+			"\"selvaged status\" for a config that was not applied. If the keys are equal, compare the public keys in "+
+			"\"selvaged status\" with those of \"wg show\"",
+			"WireGuard packets of %s arrive, so %s is open, but no handshake is completed: the preshared keys or the "+
+				"public keys probably differ", peers, ports)
 	case neverHeard:
 		return failure("allow "+ports+" in the firewalls of both nodes and between them. If it is open, see selvaged "+
 			"status on the other node: it may not have this node's public key or clock",

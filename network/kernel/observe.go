@@ -208,8 +208,8 @@ func (k *Kernel) neighbour(m neighbourMessage, there bool) {
 		return
 	}
 	if m.family == unix.AF_BRIDGE {
-		// Before Linux 6.13, each change is reported twice: by the VXLAN driver, always with the remote (vxlan_fdb_info in
-		// drivers/net/vxlan/vxlan_core.c), and without it by rtnl_fdb_notify in net/core/rtnetlink.c.
+		// Before Linux 6.13, each change is reported twice: by the VXLAN driver, always with the remote (vxlan_fdb_info
+		// in drivers/net/vxlan/vxlan_core.c), and without it by rtnl_fdb_notify in net/core/rtnetlink.c.
 		if m.bare {
 			return
 		}

@@ -339,9 +339,9 @@ func (wireGuardDevice) create(k *Kernel, name string, want network.Link) error {
 	attrs.Name, attrs.MTU = name, want.MTU
 	err := k.handle.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return errno.With(err, fmt.Sprintf("this kernel has no WireGuard (CONFIG_WIREGUARD, module wireguard; Linux 5.6) "+
-			"and no user-space WireGuard serves the device at %s: load the module with \"modprobe wireguard\", or set "+
-			"another Backend.Type in the network config, for all nodes", wireGuardSocket(name)))
+		return errno.With(err, fmt.Sprintf("this kernel has no WireGuard (CONFIG_WIREGUARD, module wireguard; Linux "+
+			"5.6) and no user-space WireGuard serves the device at %s: load the module with \"modprobe wireguard\", "+
+			"or set another Backend.Type in the network config, for all nodes", wireGuardSocket(name)))
 	}
 	return err
 }

@@ -112,7 +112,9 @@ func Assemble(targets []Target, answers []Answer, now time.Time) Cluster {
 	c := Cluster{Version: ClusterVersion, At: now, Nodes: make([]Node, 0, len(targets))}
 	names := map[string]string{} // by key
 	for i, t := range targets {
-		n := Node{Key: t.Key, PublicIP: t.Public, Summary: answers[i].Summary, CertificateEnds: answers[i].CertificateEnds}
+		n := Node{
+			Key: t.Key, PublicIP: t.Public, Summary: answers[i].Summary, CertificateEnds: answers[i].CertificateEnds,
+		}
 		n.Name = t.Node
 		if n.Summary != nil {
 			n.Name = cmp.Or(n.Name, n.Summary.Node)

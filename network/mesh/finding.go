@@ -126,7 +126,8 @@ func findings(n *Node, t Target, a Answer, u usual, names map[string]string, now
 		l.add(RankRejected, t.Reject, "this node rejects its lease: %s", t.Reject)
 	}
 	if ends := n.CertificateEnds; !ends.IsZero() && ends.Sub(now) < certificateSoon {
-		l.add(RankWarning, CertificateExpires, "its certificate expires at %s", ends.UTC().Format("2006-01-02 15:04 UTC"))
+		l.add(RankWarning, CertificateExpires, "its certificate expires at %s",
+			ends.UTC().Format("2006-01-02 15:04 UTC"))
 	}
 	return l
 }
@@ -152,7 +153,8 @@ func missingText(a Answer) string {
 
 func (l *list) summary(s *Summary, t Target, u usual, names map[string]string) {
 	if s.Age > stuckAfter {
-		l.add(RankStuck, LoopStuck, "its daemon's loop has not answered for %s; the rest is older", s.Age.Round(time.Second))
+		l.add(RankStuck, LoopStuck, "its daemon's loop has not answered for %s; the rest is older",
+			s.Age.Round(time.Second))
 	}
 	if len(s.Cut) > 0 {
 		l.add(RankCut, TrafficCut, "%s traffic is cut", strings.Join(s.Cut, " and "))

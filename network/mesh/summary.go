@@ -190,8 +190,9 @@ func (d PolicyDrops) same(other PolicyDrops) bool {
 // start of the daemon.
 func Summarize(s status.Status) Summary {
 	m := Summary{
-		Version: SummaryVersion, Node: s.Node, Selvaged: s.Version, Kernel: s.Kernel, Started: s.Started, State: s.State,
-		Since: s.Since, Cut: s.Cut, Config: ConfigID(s.Config), Networks: networks(s.Config), Peers: s.Peers,
+		Version: SummaryVersion, Node: s.Node, Selvaged: s.Version, Kernel: s.Kernel, Started: s.Started,
+		State: s.State, Since: s.Since, Cut: s.Cut,
+		Config: ConfigID(s.Config), Networks: networks(s.Config), Peers: s.Peers,
 		Repairs: Count{Total: uint64(max(0, s.Repairs.Total))},
 	}
 	for _, p := range s.Problems {

@@ -36,8 +36,8 @@ type moving struct {
 	old    *subnet.Backend // nil: the network does not move
 	levels backend.Levels
 	endAt  time.Time // when the old backend is removed; zero: it is still in use
-	// next is a network config that turns back. It waits until the old backend is gone: some nodes have no entries by it
-	// any more.
+	// next is a network config that turns back. It waits until the old backend is gone: some nodes have no entries
+	// by it any more.
 	next []byte
 	// checkAt is when the next step is looked for: that takes time in proportion to the number of peers.
 	checkAt time.Time
@@ -106,8 +106,8 @@ func levelsOf(lease subnet.Lease, to string) backend.Levels {
 func (n *node) resume(own *subnet.Lease) {
 	noted, err := readBackends(n.StateDir)
 	if err != nil {
-		n.Log.WithError(err).Warn("cannot tell by which backend the network was before: nodes that have only that one " +
-			"are not reached")
+		n.Log.WithError(err).Warn("cannot tell by which backend the network was before: nodes that have only that " +
+			"one are not reached")
 	}
 	n.moving, n.noted = moving{}, noted
 	for _, old := range noted {
@@ -165,8 +165,8 @@ func (n *node) followMove(wake *alarm) {
 	}
 	n.noteBackends(notedBackend{Backend: n.config.Backend}, notedBackend{Backend: *m.old, Left: !m.levels.SendsOld})
 	if err := n.trials.step(wake, n.kernel.Index, n.subnets); err != nil {
-		n.journal.problem(topicTrials, fmt.Errorf("cannot find out which nodes are reached by the backend %s, so they are "+
-			"reached by %s: %w", t.New.Type, t.Old.Type, err))
+		n.journal.problem(topicTrials, fmt.Errorf("cannot find out which nodes are reached by the backend %s, so they "+
+			"are reached by %s: %w", t.New.Type, t.Old.Type, err))
 	} else {
 		n.journal.resolved(topicTrials)
 	}

@@ -201,7 +201,9 @@ func (n *node) probes() (all []status.Probes) {
 
 // probedPeer returns what the probes of a peer have found in one family.
 func (n *node) probedPeer(key string, f subnet.Family, r reach.Result) status.ProbedPeer {
-	p := status.ProbedPeer{Key: key, State: status.NotProbed, Since: r.Since, RTT: r.RTT, Recent: r.Recent, Lost: r.Lost}
+	p := status.ProbedPeer{
+		Key: key, State: status.NotProbed, Since: r.Since, RTT: r.RTT, Recent: r.Recent, Lost: r.Lost,
+	}
 	switch r.State {
 	case reach.Reachable:
 		p.State = status.Reachable

@@ -19,8 +19,8 @@ const (
 	trialInterval = time.Second
 	// At most trialBurst ways are tried every trialPause: each may begin a handshake.
 	trialBurst, trialPause = 64, 100 * time.Millisecond
-	// trialsNeeded is how many requests in a row have to be answered. The first one may be answered while a handshake is
-	// still on its way that the peer began at the same time, and that replaces the session.
+	// trialsNeeded is how many requests in a row have to be answered. The first one may be answered while a
+	// handshake is still on its way that the peer began at the same time, and that replaces the session.
 	trialsNeeded = 2
 )
 

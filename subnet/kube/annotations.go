@@ -57,7 +57,8 @@ func (n names) all() []string {
 // returns it.
 func Annotations(prefix string) []string {
 	n := namesOf(prefix)
-	return slices.Concat([]string{n.managed, n.backendType, LeaseAnnotation, PodCIDRsAnnotation}, n.data[:], n.publicIP[:])
+	return slices.Concat([]string{n.managed, n.backendType, LeaseAnnotation, PodCIDRsAnnotation},
+		n.data[:], n.publicIP[:])
 }
 
 // isLease reports whether a Node takes part in the overlay. One that is malformed counts, so that it is named.

@@ -12,8 +12,8 @@ import (
 const (
 	// restAtLeast is the shortest pause between two queries of the nodes.
 	restAtLeast = 2 * time.Second
-	// restFactor is how many times as long as a query the pause after it is: 1,000 nodes take seconds of CPU time, theirs
-	// and this process's.
+	// restFactor is the length of the pause after a query, as a multiple of the query's: 1,000 nodes take seconds of
+	// CPU time, theirs and this process's.
 	restFactor = 4
 )
 

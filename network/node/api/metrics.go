@@ -114,15 +114,16 @@ func peerMetrics() []metric {
 				to(float64(s.Peers.Grace), string(status.Grace))
 				to(float64(s.Peers.Quarantined), string(status.Quarantined))
 			}),
-		gauge("peers_encrypted", "Peers to which packets are sent encrypted; absent without a backend that encrypts.", nil,
+		gauge("peers_encrypted",
+			"Peers to which packets are sent encrypted; absent without a backend that encrypts.", nil,
 			func(s scrape, to send) {
 				if s.Backend != nil && s.Backend.Encrypted != nil {
 					to(float64(*s.Backend.Encrypted))
 				}
 			}),
 		gauge("encryption_required",
-			"1 if leases of nodes that do not encrypt are rejected, 0 if they will be once packets to all peers are encrypted; "+
-				"absent if the network config does not require encryption.", nil,
+			"1 if leases of nodes that do not encrypt are rejected, 0 if they will be once packets to all peers are "+
+				"encrypted; absent if the network config does not require encryption.", nil,
 			func(s scrape, to send) {
 				if s.Backend != nil && s.Backend.Encryption != "" {
 					to(bit(s.Backend.Encryption == status.EncryptionRequired))

@@ -44,7 +44,8 @@ func packet(f subnet.Family, id uint16, from, to netip.Addr, hops uint8, seq uin
 	message := encode(f, id, seq)
 	addresses := append(from.AsSlice(), to.AsSlice()...)
 	if f == subnet.IPv4 {
-		header := append([]byte{0x45, 0, 0, header4 + icmpHeader, 0, 0, 0, 0, hops, unix.IPPROTO_ICMP, 0, 0}, addresses...)
+		header := append(
+			[]byte{0x45, 0, 0, header4 + icmpHeader, 0, 0, 0, 0, hops, unix.IPPROTO_ICMP, 0, 0}, addresses...)
 		binary.BigEndian.PutUint16(header[10:], checksum(header))
 		return append(header, message...)
 	}
