@@ -18,10 +18,10 @@ import (
 // TCP: the prober sends bulk bytes, large enough to need full-sized segments both ways, so that a path which loses those
 // (an MTU set too large) is found. The answer is as many bytes, beginning with the source address seen, as text and ended by
 // a zero byte.
-const (
-	echoPort = 7070
-	bulk     = 32 << 10
-)
+const bulk = 32 << 10
+
+// EchoPort is the UDP and TCP port at which every [Endpoint] answers.
+const EchoPort = 7070
 
 // echoServer answers on the addresses of an endpoint. Each is bound by itself: an answer from a wildcard socket would carry
 // whatever source address routing prefers.
@@ -39,7 +39,7 @@ func newEchoServer(do func(func() error) error, addrs [2]netip.Addr) (*echoServe
 		if !addr.IsValid() {
 			continue
 		}
-		if err := do(func() error { return s.listen(netip.AddrPortFrom(addr, echoPort)) }); err != nil {
+		if err := do(func() error { return s.listen(netip.AddrPortFrom(addr, EchoPort)) }); err != nil {
 			s.close()
 			return nil, fmt.Errorf("start the echo server: %w", err)
 		}

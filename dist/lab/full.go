@@ -32,7 +32,7 @@ func (l *Lab) ProbeFull(ctx context.Context, f subnet.Family, from, to *Endpoint
 	if r.Size, r.Err = fullSize(f, from, to); r.Err != nil {
 		return r
 	}
-	target, dialer := netip.AddrPortFrom(to.Addr(f), echoPort), net.Dialer{Control: whole}
+	target, dialer := netip.AddrPortFrom(to.Addr(f), EchoPort), net.Dialer{Control: whole}
 	if r.RTT, r.Source, r.Err = probeUDP(ctx, dialer, from.do, target, r.Size-headers(f)); r.Err != nil {
 		r.Err = fmt.Errorf("UDP, %d bytes with all headers: %w", r.Size, r.Err)
 		return r

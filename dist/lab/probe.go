@@ -79,7 +79,7 @@ func (l *Lab) ProbeFamily(ctx context.Context, f subnet.Family, from, to *Endpoi
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.options.Patience)
 	defer cancel()
-	target := netip.AddrPortFrom(to.Addr(f), echoPort)
+	target := netip.AddrPortFrom(to.Addr(f), EchoPort)
 	if r.RTT, r.Source, r.Err = probeUDP(ctx, net.Dialer{}, from.do, target, numberSize); r.Err != nil {
 		r.Err = fmt.Errorf("UDP: %w", r.Err)
 		return r

@@ -20,7 +20,7 @@ type Sender struct {
 
 // Echo is where the endpoint's echo server listens, for those who send by other means than a probe.
 func (e *Endpoint) Echo(f subnet.Family) netip.AddrPort {
-	return netip.AddrPortFrom(e.addrs[f], echoPort)
+	return netip.AddrPortFrom(e.addrs[f], EchoPort)
 }
 
 // SourceSeen sends to an echo server, or to what leads to one, over UDP and TCP, and returns the source address that it saw.

@@ -79,7 +79,7 @@ func (l *Lab) StreamFamily(ctx context.Context, f subnet.Family, from, to *Endpo
 		return StreamReport{}, fmt.Errorf("stream from %s to %s: %w", from.name, to.name, err)
 	}
 	defer conn.Close()
-	target := netip.AddrPortFrom(to.Addr(f), echoPort)
+	target := netip.AddrPortFrom(to.Addr(f), EchoPort)
 	answers, total := make(chan []uint64, 1), make(chan int, 1)
 	go func() { answers <- receive(conn, target, total, l.options.Patience) }()
 	sent := send(ctx, conn, target, every)

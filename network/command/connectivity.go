@@ -42,7 +42,8 @@ func (f *kubectlFlags) client() (c kubectl.Client) {
 
 // connectivityFlags are those of connectivity-test.
 type connectivityFlags struct {
-	connectivity.Options
+	options  connectivity.Options
+	in       connectivity.Kubernetes
 	policies string
 	outside  []string
 	junit    string
@@ -85,7 +86,7 @@ Exit codes: 0 all was answered as it had to be, 2 something was not, 1 the clust
 			if err := f.finish(q); err != nil {
 				return err
 			}
-			f.Kubectl = tool.client()
+			f.in.Kubectl = tool.client()
 			return testConnectivity(cmd, q, f)
 		},
 	}
@@ -96,16 +97,16 @@ Exit codes: 0 all was answered as it had to be, 2 something was not, 1 the clust
 	} else {
 		c.Example = strings.ReplaceAll(c.Example, "  selvaged ", "  kubectl selvage ")
 	}
-	s.StringVar(&f.Namespace, "namespace", connectivity.DefaultNamespace, "namespace that is created, and removed")
-	s.StringVar(&f.Image, "image", "", "image of selvage for the pods (default: that of the daemons)")
+	s.StringVar(&f.in.Namespace, "namespace", connectivity.DefaultNamespace, "namespace that is created, and removed")
+	s.StringVar(&f.in.Image, "image", "", "image of selvage for the pods (default: that of the daemons)")
 	s.StringVar(&f.policies, "policies", string(connectivity.PoliciesAuto),
 		"try network policies: on, off, or auto (if all daemons of selvage enforce them)")
 	CompleteFlag(c, "policies", policyWords()...)
 	s.StringSliceVar(&f.outside, "outside", nil,
 		"address and TCP port outside the cluster to connect to, such as 192.0.2.7:443; repeatable")
-	s.BoolVar(&f.Restart, "restart", false, "restart the daemons' DaemonSet, node by node, under streams")
-	s.BoolVar(&f.Keep, "keep", false, "keep the namespace and the pods")
-	s.DurationVar(&f.Timeout, "timeout", 5*time.Minute, "how long pods may take to become ready, and a rolling restart")
+	s.BoolVar(&f.options.Restart, "restart", false, "restart the daemons' DaemonSet, node by node, under streams")
+	s.BoolVar(&f.in.Keep, "keep", false, "keep the namespace and the pods")
+	s.DurationVar(&f.in.Timeout, "timeout", 5*time.Minute, "how long pods may take to become ready, and a rolling restart")
 	s.StringVar(&f.junit, "junit", "", "file for the result in the format of JUnit, which CI systems read")
 	q.outputFlag(c)
 	return c
@@ -123,9 +124,9 @@ func (f *connectivityFlags) finish(q query) error {
 	if !slices.Contains(policyWords(), f.policies) {
 		return fmt.Errorf("--policies: %q, want on, off or auto", f.policies)
 	}
-	f.Policies = connectivity.Policies(f.policies)
-	if f.Timeout <= 0 {
-		return fmt.Errorf("--timeout: %s, want more than 0", f.Timeout)
+	f.options.Policies = connectivity.Policies(f.policies)
+	if f.in.Timeout <= 0 {
+		return fmt.Errorf("--timeout: %s, want more than 0", f.in.Timeout)
 	}
 	for _, text := range f.outside {
 		at, err := netip.ParseAddrPort(text)
@@ -133,19 +134,21 @@ func (f *connectivityFlags) finish(q query) error {
 			return fmt.Errorf("--outside: %q is not an address with a port such as 192.0.2.7:443 or "+
 				"[2001:db8::7]:443", text)
 		}
-		f.Outside = append(f.Outside, at)
+		f.options.Outside = append(f.options.Outside, at)
 	}
 	return nil
 }
 
 func testConnectivity(cmd *cobra.Command, q query, f connectivityFlags) error {
 	out, notes := cmd.OutOrStdout(), cmd.ErrOrStderr()
-	f.Tell = func(text string) { fmt.Fprintln(notes, text) }
-	f.Warn = func(text string, err error) { fmt.Fprintf(notes, "warning: %s: %v\n", text, err) }
-	report, err := connectivity.Run(cmd.Context(), f.Options)
+	tell := func(text string) { fmt.Fprintln(notes, text) }
+	f.options.Tell, f.in.Tell = tell, tell
+	f.options.Warn = func(err error) { fmt.Fprintf(notes, "warning: %v\n", err) }
+	report, err := connectivity.Run(cmd.Context(), &f.in, f.options)
 	if err != nil {
 		return err
 	}
+	report.Image = f.in.Image
 	if f.junit != "" {
 		var text bytes.Buffer
 		writeJUnit(&text, connectivityJUnit(report))
@@ -153,7 +156,7 @@ func testConnectivity(cmd *cobra.Command, q query, f connectivityFlags) error {
 			return fmt.Errorf("--junit: %w", err)
 		}
 	}
-	if err := show(out, q, report, showConnectivity); err != nil {
+	if err := show(out, q, report, ShowConnectivity); err != nil {
 		return err
 	}
 	if !report.OK() {
@@ -179,7 +182,8 @@ func connectivityJUnit(r connectivity.Report) []junitSuite {
 // mostFailures is how many failures of a check are shown as text.
 const mostFailures = 5
 
-func showConnectivity(w io.Writer, r connectivity.Report) {
+// ShowConnectivity writes a report as a table, for people.
+func ShowConnectivity(w io.Writer, r connectivity.Report) {
 	st := styleFor(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "CHECK\tFAMILY\tPROBES\tFAILED\tTIME\tVERDICT")
@@ -220,13 +224,20 @@ func showConnectivity(w io.Writer, r connectivity.Report) {
 
 // connectivityServe is what runs in the pods.
 func connectivityServe() *cobra.Command {
-	return &cobra.Command{
+	var (
+		port uint16
+		name string
+	)
+	c := &cobra.Command{
 		Use: "serve", Hidden: true, Args: cobra.NoArgs, Short: "Answer the calls of other pods",
 		Example: "  selvaged connectivity-test serve",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return agent.Serve(cmd.Context(), agent.Addresses{Echo: fmt.Sprintf(":%d", agent.EchoPort)})
+			return agent.Serve(cmd.Context(), agent.Addresses{Echo: fmt.Sprintf(":%d", port), Name: name})
 		},
 	}
+	c.Flags().Uint16Var(&port, "port", agent.EchoPort, "UDP and TCP port")
+	c.Flags().StringVar(&name, "name", "", "name to answer with (default: the host's)")
+	return c
 }
 
 // connectivityProbe is what runs in a pod to make calls.

@@ -26,7 +26,7 @@ func exampleReport() connectivity.Report {
 
 func TestShowConnectivity(t *testing.T) {
 	var out strings.Builder
-	showConnectivity(&out, exampleReport())
+	ShowConnectivity(&out, exampleReport())
 	writeJUnit(&out, connectivityJUnit(exampleReport()))
 	golden(t, "connectivity.txt", out.String())
 	_, junit, _ := strings.Cut(out.String(), "<testsuites>")

@@ -79,6 +79,9 @@ func (o pluginCleanup) run(cmd *cobra.Command, prefix string) error {
 		return errors.New("the daemons' pods are not of one DaemonSet: remove them, and run selvaged cleanup on " +
 			"their nodes")
 	}
+	if daemons, err = o.present(cmd, tool, daemons); err != nil {
+		return err
+	}
 	if !o.force {
 		if err := o.unused(ctx, tool, daemons); err != nil {
 			return err
@@ -116,6 +119,39 @@ func (o pluginCleanup) run(cmd *cobra.Command, prefix string) error {
 	return nil
 }
 
+// present returns the daemons whose Nodes exist. The pod of a Node that was deleted stays until Kubernetes collects it,
+// and on a host that is no longer in the cluster nothing can be run.
+func (o pluginCleanup) present(cmd *cobra.Command, tool kubectl.Client, daemons []kubectl.Daemon) (
+	[]kubectl.Daemon, error,
+) {
+	var nodes struct {
+		Items []struct{ Metadata struct{ Name string } }
+	}
+	if err := tool.Get(cmd.Context(), &nodes, "nodes"); err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, n := range nodes.Items {
+		names[n.Metadata.Name] = true
+	}
+	return slices.DeleteFunc(daemons, func(d kubectl.Daemon) bool {
+		if !names[d.Node] {
+			fmt.Fprintf(cmd.ErrOrStderr(), "node %s is no longer in the cluster: if its host still runs, run selvaged "+
+				"cleanup there\n", d.Node)
+		}
+		return !names[d.Node]
+	}), nil
+}
+
+// cleaning is what is read of a pod that cleans up.
+type cleaning struct {
+	Metadata struct{ Name string }
+	Spec     struct{ NodeName string }
+	Status   struct{ Phase string }
+}
+
+func (c cleaning) ended() bool { return c.Status.Phase == "Succeeded" || c.Status.Phase == "Failed" }
+
 // onNodes runs the pods that clean up, and removes them. The error names the nodes where they failed, with their logs.
 func (o pluginCleanup) onNodes(
 	ctx context.Context, tool kubectl.Client, namespace string, pods []kubectl.Object, wait string,
@@ -123,35 +159,41 @@ func (o pluginCleanup) onNodes(
 	if err := tool.Create(ctx, pods...); err != nil {
 		return err
 	}
-	_, waited := tool.Output(ctx, "wait", "pods", "-n", namespace, "-l", cleanupLabel,
-		"--for=jsonpath={.status.phase}=Succeeded", wait)
-	var errs []error
-	if waited != nil {
-		var list struct {
-			Items []struct {
-				Metadata struct{ Name string }
-				Spec     struct{ NodeName string }
-				Status   struct{ Phase string }
-			}
+	all, err := o.wait(ctx, tool, namespace)
+	errs := []error{err}
+	for _, p := range all {
+		if p.Status.Phase == "Succeeded" {
+			continue
 		}
-		errs = append(errs, tool.Get(ctx, &list, "pods", "-n", namespace, "-l", cleanupLabel))
-		for _, p := range list.Items {
-			if p.Status.Phase == "Succeeded" {
-				continue
-			}
-			log, err := tool.Output(ctx, "logs", "-n", namespace, p.Metadata.Name, "--all-containers", "--tail=5")
-			if err != nil {
-				log = err.Error()
-			}
-			errs = append(errs, fmt.Errorf("node %s is not clean (pod %s is %s): %s",
-				p.Spec.NodeName, p.Metadata.Name, p.Status.Phase, strings.TrimSpace(log)))
+		log, err := tool.Output(ctx, "logs", "-n", namespace, p.Metadata.Name, "--all-containers", "--tail=5")
+		if err != nil {
+			log = err.Error()
 		}
-		if len(errs) == 1 && errs[0] == nil {
-			errs = append(errs, waited)
+		errs = append(errs, fmt.Errorf("node %s is not clean (pod %s is %s): %s",
+			p.Spec.NodeName, p.Metadata.Name, p.Status.Phase, strings.TrimSpace(log)))
+	}
+	_, err = tool.Output(context.WithoutCancel(ctx), "delete", "pods", "-n", namespace, "-l", cleanupLabel, wait)
+	return errors.Join(append(errs, err)...)
+}
+
+// wait waits until all pods that clean up have ended, but not longer than the timeout, and returns them.
+func (o pluginCleanup) wait(ctx context.Context, tool kubectl.Client, namespace string) ([]cleaning, error) {
+	end := time.Now().Add(o.timeout)
+	for {
+		var list struct{ Items []cleaning }
+		if err := tool.Get(ctx, &list, "pods", "-n", namespace, "-l", cleanupLabel); err != nil {
+			return nil, err
+		}
+		running := slices.ContainsFunc(list.Items, func(c cleaning) bool { return !c.ended() })
+		if !running || time.Now().After(end) {
+			return list.Items, nil
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return list.Items, context.Cause(ctx)
 		}
 	}
-	_, err := tool.Output(context.WithoutCancel(ctx), "delete", "pods", "-n", namespace, "-l", cleanupLabel, wait)
-	return errors.Join(append(errs, err)...)
 }
 
 // cleanupPods returns a pod for each daemon's node, which cleans the node up: with the daemons' image, directories and

@@ -45,20 +45,22 @@ func indentedJSON(t *testing.T, x any) string {
 	return string(text) + "\n"
 }
 
-// cleanupCluster is a cluster of one node, whose kubectl notes each call. pods are those of other applications.
+// cleanupCluster is a cluster of one node with a daemon, and the pod of one that was deleted, whose kubectl notes each call. pods are those of other applications.
 func cleanupCluster(t *testing.T, pods string, fails bool) (tool, calls string) {
 	t.Helper()
 	dir := t.TempDir()
 	calls = filepath.Join(dir, "calls")
-	wait := "exit 0"
+	first, phase := "Succeeded", "Succeeded"
 	if fails {
-		wait = "echo timed out >&2; exit 1"
+		first, phase = "Running", "Failed"
 	}
 	s := ready()
 	s.Lease = &status.Lease{Subnets: s.Lease.Subnets}
 	for name, text := range map[string]string{"status": asJSON(t, s), "set": daemonSetJSON, "all": pods, "daemons": `{"items": [
  {"metadata": {"name": "p1", "namespace": "net", "ownerReferences": [{"kind": "DaemonSet", "name": "selvage"}]},
-  "spec": {"nodeName": "node1", "containers": [{"name": "selvaged"}]}}]}`} {
+  "spec": {"nodeName": "node1", "containers": [{"name": "selvaged"}]}},
+ {"metadata": {"name": "p2", "namespace": "net", "ownerReferences": [{"kind": "DaemonSet", "name": "selvage"}]},
+  "spec": {"nodeName": "deleted", "containers": [{"name": "selvaged"}]}}]}`} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -70,11 +72,12 @@ case "$*" in
 "get -o json pods --all-namespaces -l "*) cat daemons;;
 "get -o json pods --all-namespaces") cat all;;
 "get -o json daemonset "*) cat set;;
-"get -o json pods -n net -l "*) echo '{"items": [{"metadata": {"name": "x"}, "spec": {"nodeName": "node1"}, "status": {"phase": "Failed"}}]}';;
+"get -o json pods -n net -l "*) [ -e asked ] && phase=` + phase + ` || phase=` + first + `; : >asked
+ echo '{"items": [{"metadata": {"name": "x"}, "spec": {"nodeName": "node1"}, "status": {"phase": "'$phase'"}}]}';;
+"get -o json nodes") echo '{"items": [{"metadata": {"name": "node1"}}, {"metadata": {"name": "other"}}]}';;
 "exec "*) cat status;;
 "logs "*) echo why it failed;;
 "create "*) cat > created; echo "$*" >> calls;;
-"wait "*) echo wait >> calls; ` + wait + `;;
 "delete "*|"annotate "*) echo "$*" >> calls;;
 *) echo "unexpected: $*" >&2; exit 9;;
 esac
@@ -89,7 +92,7 @@ func TestPluginCleanup(t *testing.T) {
 	const (
 		none    = `{"items": [{"metadata": {"name": "p1"}, "status": {"phase": "Running", "podIP": "192.0.2.5"}}]}`
 		one     = `{"items": [{"metadata": {"namespace": "shop", "name": "web"}, "status": {"phase": "Running", "podIP": "10.5.29.7"}}]}`
-		removes = "delete daemonset -n net selvage --cascade=foreground --timeout=5m0s\ncreate -f -\nwait\n" +
+		removes = "delete daemonset -n net selvage --cascade=foreground --timeout=5m0s\ncreate -f -\n" +
 			"delete pods -n net -l selvage.io/cleanup --timeout=5m0s\nannotate nodes --all "
 	)
 	run := func(pods string, fails bool, args ...string) (out, calls string, code int, err error) {
@@ -99,7 +102,8 @@ func TestPluginCleanup(t *testing.T) {
 		return out, string(text), code, err
 	}
 	out, calls, code, err := run(none, false)
-	if err != nil || code != 0 || !strings.HasPrefix(calls, removes) || !strings.Contains(out, "all nodes are clean") {
+	if err != nil || code != 0 || !strings.HasPrefix(calls, removes) || !strings.Contains(out, "all nodes are clean") ||
+		!strings.Contains(out, "node deleted is no longer in the cluster") || !strings.Contains(out, "cleaning up 1 node") {
 		t.Errorf("exit code %d, %v: %s%s", code, err, out, calls)
 	}
 	for _, key := range kube.Annotations(kube.DefaultPrefix) {

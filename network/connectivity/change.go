@@ -1,80 +1,75 @@
 package connectivity
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/selvage-net/selvage/network/connectivity/agent"
-	"github.com/selvage-net/selvage/network/kubectl"
 )
 
 // tryPolicies applies policies, and deletes them again.
-func (r *run) tryPolicies(ctx context.Context, t *topology) error {
+func (r *run) tryPolicies(ctx context.Context) (err error) {
 	why := ""
 	switch r.Policies {
 	case PoliciesOff:
 		why = "they were left out (--policies=off)"
 	case PoliciesAuto:
-		why = r.enforced(ctx, t)
+		if why, err = r.cluster.Lacks(ctx, r.ends, Enforcement); err != nil {
+			return err
+		}
 	}
 	if why != "" {
 		r.notRun(policyAllows, why)
 		return nil
 	}
 	r.Tell("network policies allow some of the pods to call others")
-	objects := policies(r.Namespace)
-	if err := r.Kubectl.Apply(ctx, objects...); err != nil {
+	if err := r.cluster.ApplyPolicies(ctx); err != nil {
 		return err
 	}
-	ingress, egress := t.deniedPlans()
+	ingress, egress := r.ends.deniedPlans()
 	if err := errors.Join(r.try(ctx, "", ingress, settle), r.try(ctx, "", egress, settle)); err != nil {
 		return err
 	}
 	// The policies are in force once they deny. What they allow was allowed before, and has to be allowed meanwhile.
-	if err := r.try(ctx, "", t.allowedPlan(), 0); err != nil {
+	if err := r.try(ctx, "", r.ends.allowedPlan(), 0); err != nil {
 		return err
 	}
-	if _, err := r.Kubectl.Output(ctx, "delete", "networkpolicies", "--all", "-n", r.Namespace); err != nil {
+	if err := r.cluster.DeletePolicies(ctx); err != nil {
 		return err
 	}
-	return r.try(ctx, "", t.repeatPlan(policyDeleted, t.second, t.first), settle)
+	return r.try(ctx, "", r.ends.repeatPlan(policyDeleted, r.ends.Second, r.ends.First), settle)
 }
 
 // tryRestart restarts the daemons, node by node, under streams.
-func (r *run) tryRestart(ctx context.Context, t *topology, daemons []kubectl.Daemon) error {
+func (r *run) tryRestart(ctx context.Context) error {
 	if !r.Restart {
 		r.notRun(rollingRestart, "it was not asked for (--restart)")
 		return nil
 	}
-	sets := map[string]string{} // namespaces, by the name of the DaemonSet
-	for _, d := range daemons {
-		if d.Set != "" {
-			sets[d.Set] = d.Namespace
-		}
-	}
-	if len(sets) == 0 {
-		r.notRun(rollingRestart, "the daemons' pods are of no DaemonSet")
+	if why, err := r.cluster.Lacks(ctx, r.ends, Restarting); err != nil {
+		return err
+	} else if why != "" {
+		r.notRun(rollingRestart, why)
 		return nil
 	}
 	began := time.Now()
 	r.Tell("the daemons are restarted, node by node")
-	orders := t.streams()
+	first, orders := r.ends.First, r.ends.streams()
 	results := make([]agent.Results, len(orders))
 	errs := make([]error, len(orders))
-	all := r.startStreams(ctx, t.first, orders)
+	all := r.startStreams(ctx, first, orders)
 	restarted := all.ready(ctx, errs)
 	if restarted == nil {
-		restarted = r.restart(ctx, sets)
+		restarted = r.cluster.Restart(ctx)
 	}
 	all.stop(results, errs)
-	check := judgeStreams(t.first, orders, results, errs)
+	check := judgeStreams(first, orders, results, errs)
 	if restarted != nil {
 		check.Failures = append(check.Failures, Failure{From: "the restart", Error: restarted.Error()})
 	}
@@ -83,21 +78,7 @@ func (r *run) tryRestart(ctx context.Context, t *topology, daemons []kubectl.Dae
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return r.try(ctx, "", t.repeatPlan(afterTheRestart, t.first, t.second), 0)
-}
-
-func (r *run) restart(ctx context.Context, sets map[string]string) error {
-	for name, namespace := range sets {
-		what := "daemonset/" + name
-		if _, err := r.Kubectl.Output(ctx, "rollout", "restart", "-n", namespace, what); err != nil {
-			return err
-		}
-		_, err := r.Kubectl.Output(ctx, "rollout", "status", "-n", namespace, what, "--timeout="+r.Timeout.String())
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.try(ctx, "", r.ends.repeatPlan(afterTheRestart, first, r.ends.Second), 0)
 }
 
 // streaming is the streams of all places, each sent by a process that ends with its standard input.
@@ -106,7 +87,7 @@ type streaming []*oneStreaming
 type oneStreaming struct {
 	input   *io.PipeWriter
 	answers *json.Decoder
-	done    chan error // of kubectl
+	done    chan error // of the process
 }
 
 func (r *run) startStreams(ctx context.Context, callers []Place, orders []agent.Orders) (all streaming) {
@@ -115,10 +96,10 @@ func (r *run) startStreams(ctx context.Context, callers []Place, orders []agent.
 		out, output := io.Pipe()
 		one := &oneStreaming{input: input, answers: json.NewDecoder(out), done: make(chan error, 1)}
 		go func() {
-			var problems strings.Builder
-			err := r.Kubectl.Run(ctx, in, output, &problems, r.probeArgs(at)...)
+			var problems bytes.Buffer
+			err := r.cluster.Probe(ctx, at, in, output, &problems)
 			if err != nil {
-				err = fmt.Errorf("%w: %s", err, strings.TrimSpace(problems.String()))
+				err = because(err, &problems)
 			}
 			output.CloseWithError(errors.Join(err, io.EOF))
 			in.Close()

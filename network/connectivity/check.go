@@ -1,8 +1,8 @@
-// Package connectivity tests a Kubernetes cluster's network from inside: it runs pods of its own on the nodes, has them
-// call each other, nodes, Services, names and the outside, and says what was not answered as it has to be.
+// Package connectivity tests a cluster's network from inside: it runs pods of its own on the nodes, has them call each
+// other, nodes, Services, names and the outside, and says what was not answered as it has to be.
 //
-// What is called and what has to be answered is decided in pure functions (plan.go, judge.go); a [Run] creates the pods
-// and has the calls made.
+// What is called and what has to be answered is decided in pure functions (plan.go, judge.go); a [Run] has the calls made
+// in a [Cluster]: one of [Kubernetes], or a lab.
 package connectivity
 
 import (
@@ -17,8 +17,8 @@ import (
 
 // Report is what a test found.
 type Report struct {
-	Nodes  []string      `json:"nodes"` // with pods of the test
-	Image  string        `json:"image"`
+	Nodes  []string      `json:"nodes"`           // with pods of the test
+	Image  string        `json:"image,omitempty"` // of the pods in Kubernetes
 	Checks []Check       `json:"checks"`
 	Took   time.Duration `json:"took_ns"`
 }
@@ -86,3 +86,6 @@ type want struct {
 	by     string       // name of the pod that answers; empty: any
 	seen   []netip.Addr // the source address that it sees is one of these; empty: any
 }
+
+// PodsStarted returns the check of so many pods, all of which are ready.
+func PodsStarted(n int) Check { return Check{Name: podsStart, Probes: n} }

@@ -1,6 +1,7 @@
 package connectivity
 
 import (
+	"cmp"
 	"net/netip"
 
 	"github.com/selvage-net/selvage/network/connectivity/agent"
@@ -35,31 +36,27 @@ const MostPeers = 24
 // the pod's resolv.conf.
 const kubernetesName = "kubernetes.default.svc"
 
-// topology is the ends of a cluster that can be called.
-type topology struct {
-	families []subnet.Family
-	// first and second are pods of the test, one of each on a node; daemons are those of these nodes. All three are in
+// Ends are what can be called in a cluster.
+type Ends struct {
+	Families []subnet.Family
+	// First and Second are pods of the test, one of each on a node; Daemons are those of these nodes. All three are in
 	// the same order.
-	first, second, daemons []Place
-	// nodes are the addresses of those nodes, in the same order, and kubelets the TCP ports on which they listen.
-	nodes    [][2]netip.Addr
-	kubelets []uint16
+	First, Second, Daemons []Place
+	// Port is where the pods answer; 0: at [agent.EchoPort].
+	Port uint16
+	// Nodes are the addresses of those nodes, in the same order, and NodePorts TCP ports on which they listen: the
+	// kubelets'.
+	Nodes     [][2]netip.Addr
+	NodePorts []uint16
 
-	service    [2]netip.Addr    // cluster IPs of the test's Service
-	apiService netip.AddrPort   // of the Service kubernetes; invalid: none
-	apiServers []netip.AddrPort // the endpoints of that Service
-	outside    []target
-}
-
-// target is an address outside the cluster.
-type target struct {
-	text string
-	netip.AddrPort
+	Service    [2]netip.Addr    // cluster IPs of the test's Service
+	APIService netip.AddrPort   // of the Service kubernetes; invalid: none
+	APIServers []netip.AddrPort // the endpoints of that Service
 }
 
 // echo is where a pod answers.
-func echo(p Place, f subnet.Family) netip.AddrPort {
-	return netip.AddrPortFrom(p.Addrs[f], agent.EchoPort)
+func (t *Ends) echo(p Place, f subnet.Family) netip.AddrPort {
+	return netip.AddrPortFrom(p.Addrs[f], cmp.Or(t.Port, agent.EchoPort))
 }
 
 // peersOf returns the indices of the other places that place i of n calls: those after it.
@@ -88,18 +85,18 @@ func (p *plan) bothWays(check string, f subnet.Family, from int, to string, at n
 }
 
 // podPlan needs nothing but the overlay: pods call each other, and see each other's own addresses.
-func (t *topology) podPlan() plan {
-	p := plan{callers: t.first}
-	for i, from := range t.first {
-		for _, f := range t.families {
+func (t *Ends) podPlan() plan {
+	p := plan{callers: t.First}
+	for i, from := range t.First {
+		for _, f := range t.Families {
 			one := func(check string, to Place) {
 				w := want{by: to.Name, seen: []netip.Addr{from.Addrs[f]}}
-				p.bothWays(check, f, i, to.String(), echo(to, f), w)
-				p.add(fullSize, f, i, to.String(), agent.Call{Network: agent.Full, To: echo(to, f)}, w)
+				p.bothWays(check, f, i, to.String(), t.echo(to, f), w)
+				p.add(fullSize, f, i, to.String(), agent.Call{Network: agent.Full, To: t.echo(to, f)}, w)
 			}
-			one(sameNode, t.second[i])
-			for _, j := range peersOf(i, len(t.first)) {
-				one(otherNode, t.first[j])
+			one(sameNode, t.Second[i])
+			for _, j := range peersOf(i, len(t.First)) {
+				one(otherNode, t.First[j])
 			}
 		}
 	}
@@ -107,13 +104,13 @@ func (t *topology) podPlan() plan {
 }
 
 // repeatPlan has pods call others once more, after a change of the cluster.
-func (t *topology) repeatPlan(check string, callers, to []Place) plan {
+func (t *Ends) repeatPlan(check string, callers, to []Place) plan {
 	p := plan{callers: callers}
 	for i, from := range callers {
-		for _, f := range t.families {
+		for _, f := range t.Families {
 			for _, j := range append(peersOf(i, len(to)), i) {
 				if from.Name != to[j].Name {
-					p.bothWays(check, f, i, to[j].String(), echo(to[j], f), want{by: to[j].Name})
+					p.bothWays(check, f, i, to[j].String(), t.echo(to[j], f), want{by: to[j].Name})
 				}
 			}
 		}
@@ -122,14 +119,14 @@ func (t *topology) repeatPlan(check string, callers, to []Place) plan {
 }
 
 // podToNodePlan has pods connect to the kubelets of nodes.
-func (t *topology) podToNodePlan() plan {
-	p := plan{callers: t.first}
-	for i := range t.first {
-		for _, f := range t.families {
-			for _, j := range append(peersOf(i, len(t.first)), i) {
-				if at := t.nodes[j][f]; at.IsValid() && t.kubelets[j] != 0 {
-					p.add(podToNode, f, i, "node "+t.first[j].Node,
-						agent.Call{Network: agent.Connect, To: netip.AddrPortFrom(at, t.kubelets[j])}, want{})
+func (t *Ends) podToNodePlan() plan {
+	p := plan{callers: t.First}
+	for i := range t.First {
+		for _, f := range t.Families {
+			for _, j := range append(peersOf(i, len(t.First)), i) {
+				if at := t.Nodes[j][f]; at.IsValid() && t.NodePorts[j] != 0 {
+					p.add(podToNode, f, i, "node "+t.First[j].Node,
+						agent.Call{Network: agent.Connect, To: netip.AddrPortFrom(at, t.NodePorts[j])}, want{})
 				}
 			}
 		}
@@ -138,12 +135,12 @@ func (t *topology) podToNodePlan() plan {
 }
 
 // nodePlans have nodes call pods and the Service.
-func (t *topology) nodePlans() (pods, services plan) {
-	pods, services = plan{callers: t.daemons}, plan{callers: t.daemons}
-	for i := range t.daemons {
-		for _, f := range t.families {
-			for _, j := range append(peersOf(i, len(t.first)), i) {
-				pods.bothWays(nodeToPod, f, i, t.first[j].String(), echo(t.first[j], f), want{by: t.first[j].Name})
+func (t *Ends) nodePlans() (pods, services plan) {
+	pods, services = plan{callers: t.Daemons}, plan{callers: t.Daemons}
+	for i := range t.Daemons {
+		for _, f := range t.Families {
+			for _, j := range append(peersOf(i, len(t.First)), i) {
+				pods.bothWays(nodeToPod, f, i, t.First[j].String(), t.echo(t.First[j], f), want{by: t.First[j].Name})
 			}
 			t.addService(&services, nodeToService, f, i)
 		}
@@ -152,47 +149,46 @@ func (t *topology) nodePlans() (pods, services plan) {
 }
 
 // addService has one caller call the Service, whose pods are the first.
-func (t *topology) addService(p *plan, check string, f subnet.Family, from int) {
-	if t.service[f].IsValid() {
-		p.bothWays(check, f, from, "Service "+serviceName, netip.AddrPortFrom(t.service[f], servicePort), want{})
+func (t *Ends) addService(p *plan, check string, f subnet.Family, from int) {
+	if t.Service[f].IsValid() {
+		p.bothWays(check, f, from, "Service "+serviceName, netip.AddrPortFrom(t.Service[f], servicePort), want{})
 	}
 }
 
 // servicePlan needs kube-proxy, or a replacement of it.
-func (t *topology) servicePlan() plan {
-	p := plan{callers: t.first}
-	for i := range t.first {
-		for _, f := range t.families {
+func (t *Ends) servicePlan() plan {
+	p := plan{callers: t.First}
+	for i := range t.First {
+		for _, f := range t.Families {
 			t.addService(&p, service, f, i)
 		}
-		if t.apiService.IsValid() {
-			p.add(apiService, subnet.FamilyOf(t.apiService.Addr()), i, "Service kubernetes",
-				agent.Call{Network: agent.Connect, To: t.apiService}, want{})
+		if t.APIService.IsValid() {
+			p.add(apiService, subnet.FamilyOf(t.APIService.Addr()), i, "Service kubernetes",
+				agent.Call{Network: agent.Connect, To: t.APIService}, want{})
 		}
 	}
 	return p
 }
 
 // outsidePlan leaves the overlay.
-func (t *topology) outsidePlan() plan {
-	p := plan{callers: t.first}
-	for i := range t.first {
-		for _, at := range t.apiServers {
+func (t *Ends) outsidePlan(addrs []netip.AddrPort) plan {
+	p := plan{callers: t.First}
+	for i := range t.First {
+		for _, at := range t.APIServers {
 			p.add(apiAddress, subnet.FamilyOf(at.Addr()), i, at.String(),
 				agent.Call{Network: agent.Connect, To: at}, want{})
 		}
-		for _, to := range t.outside {
-			p.add(outside, subnet.FamilyOf(to.Addr()), i, to.text,
-				agent.Call{Network: agent.Connect, To: to.AddrPort}, want{})
+		for _, to := range addrs {
+			p.add(outside, subnet.FamilyOf(to.Addr()), i, to.String(), agent.Call{Network: agent.Connect, To: to}, want{})
 		}
 	}
 	return p
 }
 
 // dnsPlan needs the cluster's DNS.
-func (t *topology) dnsPlan() plan {
-	p := plan{callers: t.first}
-	for i := range t.first {
+func (t *Ends) dnsPlan() plan {
+	p := plan{callers: t.First}
+	for i := range t.First {
 		p.probes = append(p.probes, probe{check: dns, any: true, from: i, to: kubernetesName,
 			call: agent.Call{Network: agent.DNS, Name: kubernetesName}})
 	}
@@ -200,14 +196,14 @@ func (t *topology) dnsPlan() plan {
 }
 
 // allowedPlan has the calls that the policies of the test allow: the first pods call the second.
-func (t *topology) allowedPlan() plan { return t.repeatPlan(policyAllows, t.first, t.second) }
+func (t *Ends) allowedPlan() plan { return t.repeatPlan(policyAllows, t.First, t.Second) }
 
 // deniedPlans have the calls that they deny: in ingress, the second pods call the first; in egress, the first call the
 // API server.
-func (t *topology) deniedPlans() (ingress, egress plan) {
-	ingress, egress = t.repeatPlan(policyDenies, t.second, t.first), plan{callers: t.first}
-	for i := range t.first {
-		for _, at := range t.apiServers {
+func (t *Ends) deniedPlans() (ingress, egress plan) {
+	ingress, egress = t.repeatPlan(policyDenies, t.Second, t.First), plan{callers: t.First}
+	for i := range t.First {
+		for _, at := range t.APIServers {
 			egress.add(policyDenies, subnet.FamilyOf(at.Addr()), i, at.String(),
 				agent.Call{Network: agent.Connect, To: at}, want{})
 		}
@@ -222,13 +218,13 @@ func (t *topology) deniedPlans() (ingress, egress plan) {
 
 // streams returns the streams of each of the first pods during a restart: to the pod of the next node, and to the
 // second pod of its own node.
-func (t *topology) streams() (orders []agent.Orders) {
-	for i := range t.first {
+func (t *Ends) streams() (orders []agent.Orders) {
+	for i := range t.First {
 		var o agent.Orders
-		for _, f := range t.families {
-			for _, to := range []Place{t.first[(i+1)%len(t.first)], t.second[i]} {
-				if to.Name != t.first[i].Name {
-					o.Streams = append(o.Streams, agent.Stream{To: echo(to, f), Every: streamEvery})
+		for _, f := range t.Families {
+			for _, to := range []Place{t.First[(i+1)%len(t.First)], t.Second[i]} {
+				if to.Name != t.First[i].Name {
+					o.Streams = append(o.Streams, agent.Stream{To: t.echo(to, f), Every: streamEvery})
 				}
 			}
 		}

@@ -12,14 +12,13 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// cluster returns a topology of that many nodes, in both families.
-func cluster(nodes int) *topology {
-	t := &topology{
-		families:   []subnet.Family{subnet.IPv4, subnet.IPv6},
-		service:    [2]netip.Addr{netip.MustParseAddr("10.96.0.9"), netip.MustParseAddr("fd00:96::9")},
-		apiService: netip.MustParseAddrPort("10.96.0.1:443"),
-		apiServers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:6443")},
-		outside:    []target{{"198.51.100.1:80", netip.MustParseAddrPort("198.51.100.1:80")}},
+// cluster returns the ends of that many nodes, in both families.
+func cluster(nodes int) *Ends {
+	t := &Ends{
+		Families:   []subnet.Family{subnet.IPv4, subnet.IPv6},
+		Service:    [2]netip.Addr{netip.MustParseAddr("10.96.0.9"), netip.MustParseAddr("fd00:96::9")},
+		APIService: netip.MustParseAddrPort("10.96.0.1:443"),
+		APIServers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:6443")},
 	}
 	for i := range nodes {
 		node := fmt.Sprintf("node%d", i)
@@ -29,20 +28,20 @@ func cluster(nodes int) *topology {
 				netip.MustParseAddr(fmt.Sprintf("fd00:5:0:%x::%x", i, last)),
 			}}
 		}
-		t.first, t.second = append(t.first, at("first-", 2)), append(t.second, at("second-", 3))
-		t.daemons = append(t.daemons, Place{Name: node, Node: node})
-		t.nodes = append(t.nodes, [2]netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)})})
-		t.kubelets = append(t.kubelets, 10250)
+		t.First, t.Second = append(t.First, at("first-", 2)), append(t.Second, at("second-", 3))
+		t.Daemons = append(t.Daemons, Place{Name: node, Node: node})
+		t.Nodes = append(t.Nodes, [2]netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)})})
+		t.NodePorts = append(t.NodePorts, 10250)
 	}
 	return t
 }
 
-// plans returns all of a topology's.
-func (t *topology) plans() (all []plan) {
+// plans returns all of those of a cluster.
+func (t *Ends) plans() (all []plan) {
 	pods, services := t.nodePlans()
 	ingress, egress := t.deniedPlans()
-	return []plan{t.podPlan(), t.podToNodePlan(), pods, services, t.servicePlan(), t.outsidePlan(),
-		t.dnsPlan(), ingress, egress, t.allowedPlan(), t.repeatPlan(policyDeleted, t.second, t.first)}
+	return []plan{t.podPlan(), t.podToNodePlan(), pods, services, t.servicePlan(), t.outsidePlan([]netip.AddrPort{netip.MustParseAddrPort("198.51.100.1:80")}),
+		t.dnsPlan(), ingress, egress, t.allowedPlan(), t.repeatPlan(policyDeleted, t.Second, t.First)}
 }
 
 // TestPlan counts the calls of each check: those of all pairs, in each family, by UDP and TCP.
@@ -227,22 +226,22 @@ func TestJudgeStreams(t *testing.T) {
 		return results
 	}
 	none := make([]error, len(orders))
-	if c := judgeStreams(top.first, orders, fresh(), none); c.Probes != 120 || c.Failed != 0 || c.Failures != nil {
+	if c := judgeStreams(top.First, orders, fresh(), none); c.Probes != 120 || c.Failed != 0 || c.Failures != nil {
 		t.Errorf("none lost: %+v", c)
 	}
 	lost := fresh()
 	lost[1].Streams[2].Lost = 3
-	if c := judgeStreams(top.first, orders, lost, none); c.Probes != 120 || c.Failed != 3 || len(c.Failures) != 1 {
+	if c := judgeStreams(top.First, orders, lost, none); c.Probes != 120 || c.Failed != 3 || len(c.Failures) != 1 {
 		t.Errorf("three lost: %+v", c)
 	}
 	short := fresh()
 	short[2].Streams = short[2].Streams[:3]
-	if c := judgeStreams(top.first, orders, short, none); len(c.Failures) != 1 {
+	if c := judgeStreams(top.First, orders, short, none); len(c.Failures) != 1 {
 		t.Errorf("no answer of one stream: %+v", c)
 	}
 	gone := slices.Clone(none)
 	gone[0] = errors.New("gone")
-	if c := judgeStreams(top.first, orders, fresh(), gone); len(c.Failures) != 4 {
+	if c := judgeStreams(top.First, orders, fresh(), gone); len(c.Failures) != 4 {
 		t.Errorf("no answer of a pod: %+v", c)
 	}
 }

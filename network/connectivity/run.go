@@ -1,17 +1,16 @@
 package connectivity
 
 import (
-	"cmp"
+	"bytes"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/selvage-net/selvage/network/connectivity/agent"
-	"github.com/selvage-net/selvage/network/kubectl"
 )
 
 // Policies says whether a test tries network policies.
@@ -24,23 +23,15 @@ const (
 	PoliciesOff  Policies = "off"
 )
 
-// DefaultNamespace is created for a test, and removed.
-const DefaultNamespace = "selvage-connectivity-test"
-
 // Options of a test.
 type Options struct {
-	Kubectl   kubectl.Client
-	Namespace string // is created and removed; there must be none of this name
-	Image     string // of selvage, for the pods; empty: that of the daemons
-	Policies  Policies
-	// Restart: streams run during a rolling restart of the daemons' DaemonSet.
+	Policies Policies
+	// Restart: streams run while the daemons are restarted, node by node.
 	Restart bool
 	// Outside are addresses with TCP ports to connect to, which are not the cluster's.
 	Outside []netip.AddrPort
-	Keep    bool                // the pods and the namespace stay
-	Timeout time.Duration       // for pods to become ready, and for a rolling restart
-	Tell    func(string)        // reports the next step
-	Warn    func(string, error) // reports what could not be removed
+	Tell    func(string) // reports the next step
+	Warn    func(error)  // reports what could not be removed
 }
 
 // settle is how long what others do, such as kube-proxy, may take until it has its effect.
@@ -52,143 +43,80 @@ const callersAtOnce = 8
 // run is a test in progress.
 type run struct {
 	Options
-	containers map[string]kubectl.Container // of places, by their names
-	outside    []target
-	report     Report
+	cluster Cluster
+	ends    Ends
+	report  Report
 }
 
 // Run tests a cluster. The report has the failures; the error is that the cluster could not be tested.
-func Run(ctx context.Context, o Options) (report Report, err error) {
-	r := &run{Options: o, containers: map[string]kubectl.Container{}}
+func Run(ctx context.Context, c Cluster, o Options) (report Report, err error) {
+	r := &run{Options: o, cluster: c}
 	began := time.Now()
-	for _, at := range o.Outside {
-		r.outside = append(r.outside, target{at.String(), at})
-	}
-	daemons, err := r.Kubectl.Daemons(ctx)
-	if err != nil {
-		return report, err
-	}
-	r.report.Image = cmp.Or(o.Image, daemons[0].Image)
-	if err := r.create(ctx); err != nil {
-		return report, err
-	}
 	defer func() {
-		if failed := r.remove(ctx); failed != nil {
-			r.Warn("namespace "+r.Namespace+" was not removed", failed)
+		if failed := c.Remove(ctx); failed != nil {
+			r.Warn(fmt.Errorf("remove what the test created: %w", failed))
 		}
 	}()
-	t, err := r.start(ctx, daemons)
-	if err == nil && t != nil {
-		err = r.checks(ctx, t, daemons)
+	ends, check, err := c.Start(ctx)
+	r.ends = ends
+	if err == nil {
+		r.report.Checks = append(r.report.Checks, check)
+	}
+	if err == nil && len(ends.First) > 0 {
+		for _, p := range ends.First {
+			r.report.Nodes = append(r.report.Nodes, p.Node)
+		}
+		err = r.checks(ctx)
 	}
 	r.report.Took = time.Since(began)
 	return r.report, err
 }
 
-// create creates the namespace and its objects. A namespace of that name is an error: another test runs, or was killed.
-func (r *run) create(ctx context.Context) error {
-	r.Tell("creating two pods on each node, in namespace " + r.Namespace)
-	if err := r.Kubectl.Create(ctx, namespace(r.Namespace)); err != nil {
-		var there struct{ Metadata struct{ Name string } }
-		if r.Kubectl.Get(ctx, &there, "namespace", r.Namespace) == nil {
-			return fmt.Errorf("namespace %s exists: another test runs, or was killed; in the second case, remove it "+
-				"by kubectl delete namespace %s", r.Namespace, r.Namespace)
-		}
-		return err
-	}
-	if err := r.Kubectl.Apply(ctx, workload(r.Namespace, r.report.Image)...); err != nil {
-		return errors.Join(err, r.remove(ctx))
-	}
-	return nil
-}
-
-// remove removes the namespace, and waits until it is gone, also if the test was interrupted.
-func (r *run) remove(ctx context.Context) error {
-	if r.Keep {
-		return nil
-	}
-	r.Tell("removing namespace " + r.Namespace)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Timeout)
-	defer cancel()
-	_, err := r.Kubectl.Output(ctx, "delete", "namespace", r.Namespace, "--ignore-not-found")
-	return err
-}
-
-// start waits for the pods. It returns nil if no node has both of its pods ready: the report says why.
-func (r *run) start(ctx context.Context, daemons []kubectl.Daemon) (*topology, error) {
-	began := time.Now()
-	for _, name := range []string{firstName, secondName} {
-		_, err := r.Kubectl.Output(ctx, "rollout", "status", "-n", r.Namespace, "daemonset/"+name,
-			"--timeout="+r.Timeout.String())
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		if err != nil {
-			break // the pods say why
-		}
-	}
-	var list podList
-	if err := r.Kubectl.Get(ctx, &list, "pods", "-n", r.Namespace); err != nil {
-		return nil, err
-	}
-	first, second, check := pair(list.parse())
-	for _, p := range append(slices.Clone(first), second...) {
-		r.containers[p.Name] = kubectl.Container{Namespace: r.Namespace, Pod: p.Name, Name: container}
-	}
-	check.Took = time.Since(began)
-	r.report.Checks = append(r.report.Checks, check)
-	if check.Probes == 0 {
-		return nil, errors.New("no pod of the test was created: does the cluster have a node of Linux?")
-	}
-	if len(first) == 0 {
-		return nil, nil
-	}
-	for _, p := range first {
-		r.report.Nodes = append(r.report.Nodes, p.Node)
-	}
-	return r.learn(ctx, first, second, daemons)
-}
-
 // checks tries everything.
-func (r *run) checks(ctx context.Context, t *topology, daemons []kubectl.Daemon) error {
-	pods, services := t.nodePlans()
+func (r *run) checks(ctx context.Context) error {
+	pods, services := r.ends.nodePlans()
 	for _, p := range []struct {
 		tell string
 		plan
 		settle time.Duration
 	}{
-		{"pods call each other", t.podPlan(), 0},
-		{"pods call nodes, and nodes call pods", t.podToNodePlan(), 0},
+		{"pods call each other", r.ends.podPlan(), 0},
+		{"pods call nodes, and nodes call pods", r.ends.podToNodePlan(), 0},
 		{"", pods, 0},
-		{"pods and nodes call Services", t.servicePlan(), settle},
+		{"pods and nodes call Services", r.ends.servicePlan(), settle},
 		{"", services, settle},
-		{"pods call the outside", t.outsidePlan(), settle},
+		{"pods call the outside", r.ends.outsidePlan(r.Outside), settle},
 	} {
 		if err := r.try(ctx, p.tell, p.plan, p.settle); err != nil {
 			return err
 		}
 	}
-	if len(t.outside) == 0 {
+	if why, err := r.cluster.Lacks(ctx, r.ends, Services); err != nil {
+		return err
+	} else if why != "" {
+		r.notRun(service, why)
+	}
+	if len(r.Outside) == 0 {
 		r.notRun(outside, "no address was given (--outside)")
 	}
-	for _, step := range []func(context.Context, *topology) error{r.tryDNS, r.tryPolicies} {
-		if err := step(ctx, t); err != nil {
+	for _, step := range []func(context.Context) error{r.tryDNS, r.tryPolicies, r.tryRestart} {
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	return r.tryRestart(ctx, t, daemons)
+	return nil
 }
 
-func (r *run) tryDNS(ctx context.Context, t *topology) error {
-	ok, err := r.hasDNS(ctx)
+func (r *run) tryDNS(ctx context.Context) error {
+	why, err := r.cluster.Lacks(ctx, r.ends, NameService)
 	if err != nil {
 		return err
 	}
-	if !ok {
-		r.notRun(dns, "the cluster has no Service k8s-app=kube-dns in kube-system")
+	if why != "" {
+		r.notRun(dns, why)
 		return nil
 	}
-	return r.try(ctx, "pods look up a name", t.dnsPlan(), settle)
+	return r.try(ctx, "pods look up a name", r.ends.dnsPlan(), settle)
 }
 
 func (r *run) notRun(check, why string) {
@@ -269,3 +197,32 @@ func (r *run) call(ctx context.Context, p plan, indices []int, results []*agent.
 	running.Wait()
 	return failed
 }
+
+// perform has a place make calls.
+func (r *run) perform(ctx context.Context, at Place, orders agent.Orders) (results agent.Results, err error) {
+	text, err := json.Marshal(orders)
+	if err != nil {
+		return results, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	var out, problems bytes.Buffer
+	if err := r.cluster.Probe(ctx, at, bytes.NewReader(text), &out, &problems); err != nil {
+		return results, because(err, &problems)
+	}
+	if err := json.Unmarshal(out.Bytes(), &results); err != nil {
+		return results, fmt.Errorf("read the answer of %s: %w", at, err)
+	}
+	return results, nil
+}
+
+// because adds what a program printed to its error.
+func because(err error, problems *bytes.Buffer) error {
+	if text := strings.TrimSpace(problems.String()); text != "" {
+		return fmt.Errorf("%w: %s", err, text)
+	}
+	return err
+}
+
+// askTime is how long a place may take for its calls, each of which ends in time by itself.
+const askTime = 2 * time.Minute

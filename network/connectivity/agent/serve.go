@@ -20,6 +20,7 @@ import (
 type Addresses struct {
 	Echo    string // TCP and UDP
 	Control string // TCP; empty: nowhere
+	Name    string // with which it answers; empty: the host's
 }
 
 // Sizes of datagrams, in bytes.
@@ -31,9 +32,11 @@ const (
 // Serve answers callers until ctx ends. To a TCP connection it sends one line, an [Echo]. To a datagram it answers with
 // the first eight bytes of it, an Echo, and as many blanks as make the answer as long as the question.
 func Serve(ctx context.Context, a Addresses) error {
-	name, err := os.Hostname()
-	if err != nil {
-		return err
+	name, err := a.Name, error(nil)
+	if name == "" {
+		if name, err = os.Hostname(); err != nil {
+			return err
+		}
 	}
 	var lc net.ListenConfig
 	udp, err := lc.ListenPacket(ctx, "udp", a.Echo)

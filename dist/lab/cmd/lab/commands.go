@@ -44,6 +44,7 @@ func commands() []command {
 		{"probe", "[FROM TO]", "UDP and TCP, once; by default between all pods", probe, pairWords},
 		{"full", "[FROM TO]", "the same with unfragmented packets of full size", full, pairWords},
 		{"stream", "FROM TO [SECONDS]", "a datagram every 2 ms: losses, longest gap", stream, pairWords},
+		{"connectivity-test", "[--restart]", "the same test as in Kubernetes", connectivityTest, connectivityWords},
 		{"exec", "WHERE CMD ARGS", "run a program on a node, in a pod or outside", execute,
 			first((*session).endpointNames)},
 		{"kernel", "NODE", "what the node's kernel holds, a line each", kernel, first((*session).nodeNames)},

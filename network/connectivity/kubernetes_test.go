@@ -100,7 +100,7 @@ func TestNamespaceExists(t *testing.T) {
 	tool := fakeKubectl(t, `"get -o json pods --all-namespaces"*) echo '`+daemonsJSON+`';;
 "create -f -") echo 'Error: namespaces "x" already exists' >&2; exit 1;;
 "get -o json namespace x") echo '{"metadata": {"name": "x"}}';;`)
-	_, err := Run(t.Context(), options(t, tool))
+	_, err := Run(t.Context(), kubernetes(tool), options(t))
 	if err == nil || !strings.Contains(err.Error(), "kubectl delete namespace x") {
 		t.Errorf("%v", err)
 	}
@@ -115,7 +115,7 @@ func TestNothingStarts(t *testing.T) {
 "get -o json pods -n x") echo '{"items": [{"metadata": {"name": "first-a"}, "spec": {"nodeName": "node1"},
  "status": {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}}]}';;
 "delete namespace x --ignore-not-found") touch `+gone+`;;`)
-	r, err := Run(t.Context(), options(t, tool))
+	r, err := Run(t.Context(), kubernetes(tool), options(t))
 	if err != nil || r.OK() || len(r.Checks) != 1 || r.Checks[0].Failures[0].Error != "ErrImagePull: not found" {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -132,7 +132,7 @@ func TestRemovedWhenApplyFails(t *testing.T) {
 "apply -f -") echo 'forbidden' >&2; exit 1;;
 "delete namespace x --ignore-not-found") touch `+gone+`;;`)
 	var failed *kubectl.Error
-	if _, err := Run(t.Context(), options(t, tool)); !errors.As(err, &failed) || failed.Stderr != "forbidden" || failed.Code != 1 {
+	if _, err := Run(t.Context(), kubernetes(tool), options(t)); !errors.As(err, &failed) || failed.Stderr != "forbidden" || failed.Code != 1 {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(gone); err != nil {
@@ -140,7 +140,11 @@ func TestRemovedWhenApplyFails(t *testing.T) {
 	}
 }
 
-func options(t *testing.T, tool kubectl.Client) Options {
-	return Options{Kubectl: tool, Namespace: "x", Policies: PoliciesAuto, Timeout: time.Minute,
-		Tell: func(string) {}, Warn: func(text string, err error) { t.Errorf("warning: %s: %v", text, err) }}
+func kubernetes(tool kubectl.Client) *Kubernetes {
+	return &Kubernetes{Kubectl: tool, Namespace: "x", Timeout: time.Minute, Tell: func(string) {}}
+}
+
+func options(t *testing.T) Options {
+	return Options{Policies: PoliciesAuto, Tell: func(string) {},
+		Warn: func(err error) { t.Errorf("warning: %v", err) }}
 }
