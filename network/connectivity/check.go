@@ -1,8 +1,8 @@
 // Package connectivity tests a cluster's network from inside: it runs pods of its own on the nodes, has them call each
 // other, nodes, Services, names and the outside, and says what was not answered as it has to be.
 //
-// What is called and what has to be answered is decided in pure functions (plan.go, judge.go); a [Run] has the calls made
-// in a [Cluster]: one of [Kubernetes], or a lab.
+// What is called and what has to be answered is decided in pure functions (plan.go, judge.go); a [Run] has the calls
+// made in a [Cluster]: one of [Kubernetes], or a lab.
 package connectivity
 
 import (
