@@ -106,7 +106,7 @@ func layers() []layer {
 		{name: "server's log", packages: []string{"network/serverlog"}, below: []string{"backoff"}, external: []string{logrus}},
 		{name: "mesh", packages: []string{"network/mesh"}, below: []string{"status"}, pure: true},
 		{name: "mesh exchange", packages: []string{"network/mesh/exchange"},
-			below: []string{"backoff", "errno", "status", "mesh", "server's log"}, external: []string{logrus},
+			below: []string{"backoff", "errno", "file replacement", "status", "mesh", "server's log"}, external: []string{logrus},
 			never: []string{netlink, "go.etcd.io"}},
 		{name: "mesh page", packages: []string{"network/mesh/page"}, below: []string{"mesh"},
 			never: []string{netlink, "go.etcd.io"}},

@@ -258,7 +258,7 @@ func run(ctx context.Context, f flags) error {
 	if f.node.API, err = f.listen(log); err != nil {
 		return err
 	}
-	if f.node.Mesh, err = f.mesh.listen(log); err != nil {
+	if f.node.Mesh, err = f.listenMesh(log, store); err != nil {
 		return err
 	}
 	f.node.Version, f.node.Kernel = version, kernelRelease()

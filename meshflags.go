@@ -1,16 +1,25 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
+	"github.com/selvage-net/selvage/network/command"
 	"github.com/selvage-net/selvage/network/mesh/exchange"
+	"github.com/selvage-net/selvage/subnet/kube"
 )
 
 // meshFlags say whether other nodes can ask this one for a summary of its state.
-type meshFlags struct{ exchange.Options }
+type meshFlags struct {
+	exchange.Options
+	accounts []string
+}
 
 func (f *meshFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.Address, "mesh-addr", "", "address and port that serve a summary of this node's state to the other "+
@@ -21,17 +30,60 @@ func (f *meshFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.Files.Key, "mesh-keyfile", "", "file with the private key of this node's certificate")
 	s.StringVar(&f.ServerName, "mesh-server-name", "", "DNS name that all nodes' certificates have, instead of the "+
 		"node's public IPs")
+	s.StringVar(&f.Tokens.File, "mesh-token-file", "", "file with the token of a ServiceAccount for the audience "+
+		exchange.Audience+", in place of certificates, with --kube-subnet-mgr")
+	s.StringSliceVar(&f.accounts, "mesh-token-accounts", nil, "ServiceAccounts whose tokens are accepted, as "+
+		"namespace/name, with --mesh-token-file")
 }
 
-// listen opens the port and reads the files. Without --mesh-addr it does nothing.
-func (f *meshFlags) listen(log logrus.FieldLogger) (*exchange.Server, error) {
-	if f.Address == "" {
-		if f.Files != (exchange.Files{}) || f.ServerName != "" {
-			return nil, errors.New("--mesh-cafile, --mesh-certfile, --mesh-keyfile and --mesh-server-name need " +
-				"--mesh-addr")
-		}
+// listenMesh opens the port and reads the files. Without --mesh-addr it does nothing.
+func (f *flags) listenMesh(log logrus.FieldLogger, store command.Store) (*exchange.Server, error) {
+	m := &f.mesh
+	certificates := m.Files != (exchange.Files{}) || m.ServerName != ""
+	tokens := m.Tokens.File != "" || len(m.accounts) > 0
+	switch {
+	case m.Address == "" && (certificates || tokens):
+		return nil, errors.New("--mesh-cafile, --mesh-certfile, --mesh-keyfile, --mesh-server-name, --mesh-token-file " +
+			"and --mesh-token-accounts need --mesh-addr")
+	case m.Address == "":
 		return nil, nil
+	case certificates && tokens:
+		return nil, errors.New("--mesh-token-file and --mesh-token-accounts take the place of --mesh-cafile, " +
+			"--mesh-certfile, --mesh-keyfile and --mesh-server-name: set either")
+	case tokens && (m.Tokens.File == "" || len(m.accounts) == 0):
+		return nil, errors.New("--mesh-token-file and --mesh-token-accounts need each other")
+	case tokens:
+		s, ok := store.(*kube.Store)
+		if !ok {
+			return nil, errors.New("--mesh-token-file needs --kube-subnet-mgr: the API server reviews the tokens, and " +
+				"the Nodes have the keys of the nodes' servers. With leases in etcd, use certificates")
+		}
+		for _, text := range m.accounts {
+			a, err := exchange.ParseAccount(text)
+			if err != nil {
+				return nil, fmt.Errorf("--mesh-token-accounts: %w", err)
+			}
+			m.Tokens.Accounts = append(m.Tokens.Accounts, a)
+		}
+		m.Tokens.KeyFile = filepath.Join(f.node.StateDir, exchange.KeyFile)
+		m.Tokens.Review = reviewer(s)
 	}
-	f.Log = log
-	return exchange.Listen(f.Options)
+	m.Log = log
+	return exchange.Listen(m.Options)
+}
+
+// reviewer returns what asks the API server whose a token is.
+func reviewer(s *kube.Store) exchange.Reviewer {
+	return func(ctx context.Context, token string) (user, why string, err error) {
+		r, err := s.ReviewToken(ctx, token, exchange.Audience)
+		switch {
+		case err != nil:
+			return "", "", err
+		case !r.Authenticated:
+			return "", "it is not valid: " + r.Why, nil
+		case !slices.Contains(r.Audiences, exchange.Audience):
+			return "", "it is not for the audience " + exchange.Audience, nil
+		}
+		return r.User, "", nil
+	}
 }

@@ -19,6 +19,7 @@ const (
 	maxBackendType = 64
 	maxInstanceID  = 64
 	maxNodeName    = 253 // a DNS name, which is what Kubernetes takes (RFC 1123)
+	maxMeshKey     = 64  // a real one has 44
 )
 
 // Error texts about bad input are bounded as well, since they are kept and logged.
@@ -102,6 +103,9 @@ func (l *Lease) checkTexts() error {
 		return err
 	}
 	if err := checkText("NodeName", l.NodeName, maxNodeName); err != nil {
+		return err
+	}
+	if err := checkText("MeshKey", l.MeshKey, maxMeshKey); err != nil {
 		return err
 	}
 	for _, f := range Families() {

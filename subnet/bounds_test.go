@@ -37,6 +37,8 @@ func TestParseLeaseBounds(t *testing.T) {
 		{value("NodeName", long(254)), `NodeName of 254 bytes, want at most 253`},
 		{value("InstanceID", long(64)), ``},
 		{value("InstanceID", long(65)), `InstanceID of 65 bytes, want at most 64`},
+		{value("MeshKey", long(64)), ``},
+		{value("MeshKey", long(65)), `MeshKey of 65 bytes, want at most 64`},
 		{value("BackendType", long(64)), ``},
 		{value("BackendType", long(65)), `BackendType of 65 bytes, want at most 64`},
 		{value("BackendData", long(510)), ``},
@@ -69,6 +71,7 @@ func TestLargestLease(t *testing.T) {
 		BackendType: strings.Repeat(`"`, maxBackendType),
 		InstanceID:  strings.Repeat(`\`, maxInstanceID),
 		NodeName:    strings.Repeat(`"`, maxNodeName),
+		MeshKey:     strings.Repeat(`\`, maxMeshKey),
 	}
 	data := `"` + strings.Repeat("x", maxData-2) + `"`
 	l.Endpoints[IPv4] = Endpoint{Subnet: pfx("255.255.255.240/28"), PublicIP: ip("255.255.255.254"), Data: data}

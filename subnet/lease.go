@@ -20,6 +20,9 @@ type Lease struct {
 	BackendType string      // for example "vxlan"
 	InstanceID  string      // made once by the node and kept; empty for flannel's nodes
 	NodeName    string      // for display only; empty for flannel's nodes
+	// MeshKey identifies the key with which the node's daemon serves its summary to those that show a token: the
+	// SHA-256 hash of the public key (SubjectPublicKeyInfo) in base64; empty: it serves none so.
+	MeshKey string
 }
 
 // Has reports whether the lease has a part in f.
@@ -74,6 +77,7 @@ func parseValue(subnets [2]netip.Prefix, data []byte) (l Lease, err error) {
 	// Nearly all leases are of one type.
 	l.BackendType = unique.Make(v.backendType).Value()
 	l.InstanceID, l.NodeName = strings.Clone(v.instanceID), strings.Clone(v.nodeName)
+	l.MeshKey = strings.Clone(v.meshKey)
 	for _, f := range Families() {
 		if !subnets[f].IsValid() {
 			continue // flannel writes a public address in a family that is off; nothing is sent there

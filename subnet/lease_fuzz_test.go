@@ -54,7 +54,7 @@ func FuzzParseLease(f *testing.F) {
 		l, err := ParseLease(key, data)
 		if err != nil {
 			checkReason(t, err)
-			if rest := (Lease{BackendType: l.BackendType, InstanceID: l.InstanceID, NodeName: l.NodeName}); rest != (Lease{}) ||
+			if rest := (Lease{BackendType: l.BackendType, InstanceID: l.InstanceID, NodeName: l.NodeName, MeshKey: l.MeshKey}); rest != (Lease{}) ||
 				!l.stray() && l.Key() != key || l.Endpoints[IPv4].PublicIP.IsValid() || l.Endpoints[IPv6].PublicIP.IsValid() {
 				t.Errorf("beside the error: %+v", l)
 			}

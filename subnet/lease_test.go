@@ -33,6 +33,8 @@ func goldenLeases() map[string]struct {
 			InstanceID: id, NodeName: "node-1"}},
 		"ours-ipv6": {"fd00:5:0:1d::-64", Lease{Endpoints: [2]Endpoint{IPv6: six}, BackendType: "vxlan",
 			InstanceID: id, NodeName: "node-3"}},
+		"ours-mesh": {"10.5.29.0-24", Lease{Endpoints: [2]Endpoint{IPv4: four}, BackendType: "vxlan",
+			InstanceID: id, NodeName: "node-1", MeshKey: "KG5wUC3C0qRVdUpAMlIOxSRbNnZZn6IWdqGsmuFqZtg="}},
 	}
 }
 

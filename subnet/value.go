@@ -18,6 +18,7 @@ type value struct {
 	BackendV6Data json.RawMessage `json:"BackendV6Data,omitempty"`
 	InstanceID    string          `json:"InstanceID,omitempty"`
 	NodeName      string          `json:"NodeName,omitempty"`
+	MeshKey       string          `json:"MeshKey,omitempty"`
 }
 
 // anyValue is [Lease.Value] by encoding/json.
@@ -31,6 +32,7 @@ func (l Lease) anyValue() ([]byte, error) {
 		BackendV6Data: json.RawMessage(l.Endpoints[IPv6].Data),
 		InstanceID:    l.InstanceID,
 		NodeName:      l.NodeName,
+		MeshKey:       l.MeshKey,
 	}
 	if a := l.Endpoints[IPv4].PublicIP; a.IsValid() {
 		s := a.String()
@@ -54,11 +56,12 @@ func (l Lease) anyValue() ([]byte, error) {
 // are written to disk, and encoding/json takes several times as long. ok is false for any other lease.
 func (l Lease) appendUsual(b []byte) (value []byte, ok bool) {
 	data := [2]string{l.Endpoints[IPv4].Data, l.Endpoints[IPv6].Data}
-	if !plain(l.BackendType) || !plain(l.InstanceID) || !plain(l.NodeName) ||
+	if !plain(l.BackendType) || !plain(l.InstanceID) || !plain(l.NodeName) || !plain(l.MeshKey) ||
 		data[IPv4] != "" && !isCompact(data[IPv4]) || data[IPv6] != "" && !isCompact(data[IPv6]) {
 		return nil, false
 	}
-	b = slices.Grow(b, 192+len(data[IPv4])+len(data[IPv6])+len(l.BackendType)+len(l.InstanceID)+len(l.NodeName))
+	b = slices.Grow(b, 192+len(data[IPv4])+len(data[IPv6])+len(l.BackendType)+len(l.InstanceID)+len(l.NodeName)+
+		len(l.MeshKey))
 	public := netip.IPv4Unspecified()
 	if a := l.Endpoints[IPv4].PublicIP; a.IsValid() {
 		public = a
@@ -75,6 +78,7 @@ func (l Lease) appendUsual(b []byte) (value []byte, ok bool) {
 		{`,"BackendV6Data":`, data[IPv6], ""},
 		{`,"InstanceID":"`, l.InstanceID, `"`},
 		{`,"NodeName":"`, l.NodeName, `"`},
+		{`,"MeshKey":"`, l.MeshKey, `"`},
 	} {
 		if f.text != "" {
 			b = append(append(append(b, f.before...), f.text...), f.after...)
@@ -88,6 +92,7 @@ func (l Lease) appendUsual(b []byte) (value []byte, ok bool) {
 type texts struct {
 	public, data                      [2]string // by Family
 	backendType, instanceID, nodeName string
+	meshKey                           string
 }
 
 // parseAny decodes a value by encoding/json.
@@ -97,6 +102,7 @@ func parseAny(data []byte) (t texts, err error) {
 		return t, describeJSON(data, err)
 	}
 	t.backendType, t.instanceID, t.nodeName = v.BackendType, v.InstanceID, v.NodeName
+	t.meshKey = v.MeshKey
 	for f, text := range [...]*string{IPv4: v.PublicIP, IPv6: v.PublicIPv6} {
 		if text != nil {
 			t.public[f] = *text
@@ -136,6 +142,9 @@ func parseUsual(data []byte) (t texts, ok bool) {
 	}
 	if r.has(`,"NodeName":`) {
 		t.nodeName = r.text()
+	}
+	if r.has(`,"MeshKey":`) {
+		t.meshKey = r.text()
 	}
 	r.expect(`}`)
 	return t, r.ok && r.rest == ""

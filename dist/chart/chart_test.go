@@ -323,7 +323,19 @@ func testPrivileges(t *testing.T, values map[string]any) {
 
 // TestPage: the pod of the page has no rights, is not one of the DaemonSet's, and serves on its loopback interface only.
 func TestPage(t *testing.T) {
-	list := render(t, everything(t))
+	t.Run("certificates", func(t *testing.T) { testPage(t, render(t, everything(t))) })
+	t.Run("tokens", func(t *testing.T) { testPage(t, render(t, everythingKubernetes(t))) })
+	for want, values := range map[string]map[string]any{
+		"mesh.page needs mesh.enabled or mesh.secret": {"mesh": map[string]any{"page": true}},
+		"mesh.enabled needs mesh.secret":              {"mesh": map[string]any{"enabled": true}, "store": "etcd"},
+	} {
+		if _, err := Manifest(dir, Release{Name: "selvage", Namespace: "selvage", Values: values}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", values, err, want)
+		}
+	}
+}
+
+func testPage(t *testing.T, list []any) {
 	d := find[appsv1.Deployment](t, list)[0]
 	spec, s := d.Spec.Template.Spec, d.Spec.Template.Spec.Containers[0].SecurityContext
 	if spec.HostNetwork || spec.HostPID || *spec.AutomountServiceAccountToken || *s.Privileged || len(s.Capabilities.Add) > 0 || !*s.ReadOnlyRootFilesystem {
@@ -341,9 +353,52 @@ func TestPage(t *testing.T) {
 	if labels := d.Spec.Template.Labels; labels["app.kubernetes.io/name"] == selector["app.kubernetes.io/name"] {
 		t.Errorf("the DaemonSet selects %v", labels)
 	}
-	if _, err := Manifest(dir, Release{Name: "selvage", Namespace: "selvage", Values: map[string]any{"mesh": map[string]any{"page": true}}}); err == nil ||
-		!strings.Contains(err.Error(), "mesh.secret") {
-		t.Errorf("without a Secret: %v", err)
+}
+
+// TestMeshTokens: with mesh.enabled, the daemons and the page have tokens for an audience of our own where the flag says, the accounts of both are
+// accepted, and the daemons may have tokens reviewed. Without it there is nothing of that.
+func TestMeshTokens(t *testing.T) {
+	list := render(t, everythingKubernetes(t))
+	flags, daemons, page := configMap(t, list, "selvage-flags"), find[appsv1.DaemonSet](t, list)[0], find[appsv1.Deployment](t, list)[0]
+	for name, spec := range map[string]corev1.PodSpec{"daemon": daemons.Spec.Template.Spec, "page": page.Spec.Template.Spec} {
+		i := slices.IndexFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == "mesh-token" })
+		j := slices.IndexFunc(spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "mesh-token" })
+		if i < 0 || j < 0 {
+			t.Fatalf("%s: no volume with a token", name)
+		}
+		token := spec.Volumes[i].Projected.Sources[0].ServiceAccountToken
+		if path := spec.Containers[0].VolumeMounts[j].MountPath + "/" + token.Path; path != flags["SELVAGED_MESH_TOKEN_FILE"] || token.Audience != "selvage.io/mesh" {
+			t.Errorf("%s: %s for %s", name, path, token.Audience)
+		}
+		if account := "selvage/" + spec.ServiceAccountName; !slices.Contains(strings.Split(flags["SELVAGED_MESH_TOKEN_ACCOUNTS"], ","), account) {
+			t.Errorf("%s: the account %s is not accepted", name, account)
+		}
+		if !slices.ContainsFunc(find[corev1.ServiceAccount](t, list), func(a *corev1.ServiceAccount) bool { return a.Name == spec.ServiceAccountName }) {
+			t.Errorf("%s: there is no ServiceAccount %s", name, spec.ServiceAccountName)
+		}
+	}
+	reviews := func(list []any) (n int) {
+		for _, rule := range find[rbacv1.ClusterRole](t, list)[0].Rules {
+			if slices.Contains(rule.Resources, "tokenreviews") {
+				n++
+				if !slices.Equal(rule.Verbs, []string{"create"}) || len(rule.Resources) > 1 {
+					t.Errorf("%+v", rule)
+				}
+			}
+		}
+		return n
+	}
+	for _, b := range find[rbacv1.ClusterRoleBinding](t, list) {
+		for _, s := range b.Subjects {
+			if s.Name == page.Spec.Template.Spec.ServiceAccountName {
+				t.Errorf("the page has the rights of %s", b.RoleRef.Name)
+			}
+		}
+	}
+	secret := everythingKubernetes(t)
+	secret["mesh"] = map[string]any{"secret": "mesh", "enabled": true}
+	if with, without, other := reviews(list), reviews(render(t, withKubernetes())), reviews(render(t, secret)); with != 1 || without != 0 || other != 0 {
+		t.Errorf("%d, %d and %d rules for reviews", with, without, other)
 	}
 }
 

@@ -3,7 +3,6 @@ package k8slab
 import (
 	"bufio"
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,38 +13,25 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/selvage-net/selvage/dist/lab/certs"
 	"github.com/selvage-net/selvage/network/mesh"
 )
 
-// meshName is the DNS name in the certificate of all nodes, see the values of the chart.
-const meshName = "selvage-mesh"
-
-// meshFlags are the daemons' flags with the chart's value mesh.secret, and meshVolume what it adds to the DaemonSet.
+// What the chart's value mesh.enabled adds: the daemons' flags, the volume with their tokens, and the right to have tokens
+// reviewed.
 const (
-	meshFlags = `{"data":{"SELVAGED_MESH_ADDR":":8473","SELVAGED_MESH_CAFILE":"/etc/selvage/mesh/ca.crt",` +
-		`"SELVAGED_MESH_CERTFILE":"/etc/selvage/mesh/tls.crt","SELVAGED_MESH_KEYFILE":"/etc/selvage/mesh/tls.key",` +
-		`"SELVAGED_MESH_SERVER_NAME":"` + meshName + `"}}`
-	meshVolume = `[{"op":"add","path":"/spec/template/spec/volumes/-","value":{"name":"mesh","secret":{"secretName":"mesh"}}},` +
-		`{"op":"add","path":"/spec/template/spec/containers/0/volumeMounts/-","value":{"name":"mesh","mountPath":"/etc/selvage/mesh","readOnly":true}}]`
+	meshFlags = `{"data":{"SELVAGED_MESH_ADDR":":8473","SELVAGED_MESH_TOKEN_FILE":"/var/run/secrets/selvage.io/mesh/token",` +
+		`"SELVAGED_MESH_TOKEN_ACCOUNTS":"selvage/selvage,selvage/selvage-mesh"}}`
+	meshVolume = `[{"op":"add","path":"/spec/template/spec/volumes/-","value":{"name":"mesh-token","projected":{"defaultMode":256,` +
+		`"sources":[{"serviceAccountToken":{"path":"token","audience":"selvage.io/mesh","expirationSeconds":3600}}]}}},` +
+		`{"op":"add","path":"/spec/template/spec/containers/0/volumeMounts/-","value":{"name":"mesh-token",` +
+		`"mountPath":"/var/run/secrets/selvage.io/mesh","readOnly":true}}]`
+	meshRight = `[{"op":"add","path":"/rules/-","value":{"apiGroups":["authentication.k8s.io"],"resources":["tokenreviews"],"verbs":["create"]}}]`
 )
 
-// meshPage has the daemons ask each other, and reads the page of the chart's Deployment through kubectl port-forward.
+// meshPage has the daemons ask each other with tokens, and reads the page of the chart's Deployment through kubectl port-forward.
 func meshPage(ctx context.Context, s *suite) ([]string, error) {
-	dir := filepath.Join(s.dir, "mesh")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
-	}
-	ca, err := certs.New(dir, "ca")
-	if err == nil {
-		err = ca.Sign(filepath.Join(dir, "node"), func(c *x509.Certificate) { c.DNSNames = []string{meshName} })
-	}
-	if err != nil {
-		return nil, err
-	}
 	for _, args := range [][]string{
-		{"create", "secret", "generic", "mesh", "--from-file=ca.crt=" + ca.File, "--from-file=tls.crt=" + filepath.Join(dir, "node.pem"),
-			"--from-file=tls.key=" + filepath.Join(dir, "node.key")},
+		{"patch", "clusterrole", "selvage", "--type=json", "-p", meshRight},
 		{"patch", "configmap", "selvage-flags", "--type=merge", "-p", meshFlags},
 		{"patch", "daemonset", "selvage", "--type=json", "-p", meshVolume},
 	} {
@@ -56,11 +42,11 @@ func meshPage(ctx context.Context, s *suite) ([]string, error) {
 	if err := s.rollout(ctx, "selvage", "daemonset/selvage"); err != nil {
 		return nil, err
 	}
-	deployment, err := s.renderedDeployment()
+	page, err := s.renderedPage()
 	if err != nil {
 		return nil, err
 	}
-	if err := s.apply(ctx, deployment); err != nil {
+	if err := s.apply(ctx, page); err != nil {
 		return nil, err
 	}
 	if err := s.rollout(ctx, "selvage", "deployment/selvage-mesh"); err != nil {
@@ -80,23 +66,27 @@ func meshPage(ctx context.Context, s *suite) ([]string, error) {
 		return nil, err
 	}
 	_, err = s.kubectl(ctx, "-n", "selvage", "delete", "deployment", "selvage-mesh", "--wait", timeout())
-	return []string{fmt.Sprintf("%d nodes ready, as the page says through kubectl port-forward", view.Counts.Ready)}, err
+	return []string{fmt.Sprintf("%d nodes ready, as the page says through kubectl port-forward; they were asked with a token", view.Counts.Ready)}, err
 }
 
-// renderedDeployment returns the Deployment as the chart renders it, apart from what is set to something else there for
-// the sake of the apiserver.
-func (c *Cluster) renderedDeployment() (string, error) {
+// renderedPage returns the page's Deployment and its ServiceAccount as the chart renders them, apart from what is set to
+// something else there for the sake of the apiserver.
+func (c *Cluster) renderedPage() (string, error) {
 	file := filepath.Join(c.options.Rendered, "everything-kubernetes.yaml")
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
 	}
+	var page []string
 	for doc := range strings.SplitSeq(string(data), "\n---\n") {
-		if strings.Contains(doc, "\nkind: Deployment\n") {
-			return doc, nil
+		if strings.Contains(doc, "\n  name: selvage-mesh\n") {
+			page = append(page, doc)
 		}
 	}
-	return "", fmt.Errorf("%s has no Deployment", file)
+	if len(page) != 2 {
+		return "", fmt.Errorf("%s has %d objects of the page, want 2", file, len(page))
+	}
+	return strings.Join(page, "\n---\n"), nil
 }
 
 // forwarded is what kubectl port-forward prints first.

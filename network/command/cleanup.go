@@ -19,6 +19,7 @@ import (
 	"github.com/selvage-net/selvage/network/enforce"
 	"github.com/selvage-net/selvage/network/filter"
 	"github.com/selvage-net/selvage/network/kernel"
+	"github.com/selvage-net/selvage/network/mesh/exchange"
 	"github.com/selvage-net/selvage/network/node"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/vtepfilter"
@@ -357,5 +358,5 @@ func (o cleanup) records(say func(string)) error {
 // stateFiles are the daemon's files in a state directory. --state-dir may name another directory by mistake.
 func stateFiles() []string {
 	names := []string{"node.json", "leases", "leases.damaged", "network.json", "lock", "backend.json"}
-	return append(names, node.SecretFiles()...)
+	return append(append(names, exchange.KeyFile), node.SecretFiles()...)
 }

@@ -39,8 +39,8 @@ that do not answer, refuse the network config, are degraded, cannot be reached b
 numbers of repairs and of packets that network policies denied are those of the last 10 minutes.
 
 The nodes are those with a lease, as this node's daemon knows them. They are asked at their public IPs over TLS, at the
-port and with the certificate of this node's daemon: all daemons need --mesh-addr, --mesh-cafile, --mesh-certfile and
---mesh-keyfile.
+port and with the certificate or token of this node's daemon: all daemons need --mesh-addr, and --mesh-cafile,
+--mesh-certfile and --mesh-keyfile, or in Kubernetes --mesh-token-file and --mesh-token-accounts.
 
 With --serve, it serves the same as a web page that follows the cluster, until it is interrupted: the nodes, who reaches
 whom, and each node's detail. On a loopback address the page is served over plain HTTP, to any user of this host; on
@@ -86,6 +86,8 @@ this node does not run, 1 any other error.`,
 	s.StringVar(&q.access.CAFile, "mesh-cafile", "", "CA of the nodes' certificates (default: the daemon's)")
 	s.StringVar(&q.access.CertFile, "mesh-certfile", "", "certificate to show to the nodes (default: the daemon's)")
 	s.StringVar(&q.access.KeyFile, "mesh-keyfile", "", "private key of that certificate (default: the daemon's)")
+	s.StringVar(&q.access.TokenFile, "mesh-token-file", "", "token to show to nodes that want one instead of a "+
+		"certificate (default: the daemon's)")
 	s.DurationVar(&q.timeout, "timeout", 2*time.Second, "how long each node may take to answer")
 	s.StringVar(&q.page.address, "serve", "", "address and port of a web page; without an address: "+defaultHost)
 	s.StringVar(&q.page.files.CA, "serve-cafile", "", "CA of the certificates of those who may read the page")
@@ -113,7 +115,7 @@ func (q *meshQuery) view(ctx context.Context) (c mesh.Cluster, err error) {
 	daemon := l.own.Mesh
 	if daemon == nil {
 		return c, fmt.Errorf("the daemon at %s serves no summary, so nodes cannot ask each other: start all daemons "+
-			"with --mesh-addr, --mesh-cafile, --mesh-certfile and --mesh-keyfile", q.socket)
+			"with --mesh-addr, and certificates or tokens, see the help of selvaged mesh", q.socket)
 	}
 	targets := mesh.TargetsOf(l.own, l.peers)
 	answers, err := exchange.Ask(ctx, exchange.Query{
@@ -122,6 +124,7 @@ func (q *meshQuery) view(ctx context.Context) (c mesh.Cluster, err error) {
 			CA: cmp.Or(q.access.CAFile, daemon.CAFile), Cert: cmp.Or(q.access.CertFile, daemon.CertFile),
 			Key: cmp.Or(q.access.KeyFile, daemon.KeyFile),
 		},
+		TokenFile: q.tokenFile(*daemon),
 	}, targets)
 	if err != nil {
 		return c, err
@@ -132,6 +135,14 @@ func (q *meshQuery) view(ctx context.Context) (c mesh.Cluster, err error) {
 		answers[0] = mesh.Answer{Summary: &own}
 	}
 	return mesh.Assemble(targets, answers, q.now()), nil
+}
+
+// tokenFile returns the file of the token to show; empty: certificates are shown.
+func (q *meshQuery) tokenFile(daemon status.Mesh) string {
+	if daemon.TokenFile == "" {
+		return ""
+	}
+	return cmp.Or(q.access.TokenFile, daemon.TokenFile)
 }
 
 // meshExit returns the exit code for a view.

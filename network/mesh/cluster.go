@@ -20,8 +20,10 @@ type Target struct {
 	Key    string // of its lease
 	Node   string // empty for a lease of flannel
 	Public []netip.Addr
-	Local  []netip.Addr  // of this node itself: where it is asked instead of at Public; empty for others
-	Reject status.Reason // why the asking node rejects its lease, or that it was withdrawn; empty: neither
+	Local  []netip.Addr // of this node itself: where it is asked instead of at Public; empty for others
+	// MeshKey identifies the key of its server, see subnet.Lease.MeshKey; empty: it has none for tokens.
+	MeshKey string
+	Reject  status.Reason // why the asking node rejects its lease, or that it was withdrawn; empty: neither
 }
 
 // TargetsOf returns the nodes with a lease, as a node's daemon knows them: first itself. Those whose lease is rejected
@@ -35,9 +37,12 @@ func TargetsOf(own status.Status, peers []status.Peer) (targets []Target) {
 	if own.Uplink != nil {
 		self.Public, self.Local = own.Uplink.PublicIP, own.Uplink.Local
 	}
+	if own.Mesh != nil {
+		self.MeshKey = own.Mesh.Key
+	}
 	targets = append(targets, self)
 	for _, p := range peers {
-		t := Target{Key: p.Key, Node: p.Node, Public: validOf(p.PublicIP)}
+		t := Target{Key: p.Key, Node: p.Node, Public: validOf(p.PublicIP), MeshKey: p.MeshKey}
 		if p.State == status.Quarantined || p.State == status.Grace {
 			t.Reject = p.Code
 		}
@@ -63,8 +68,11 @@ const (
 	NotListening       status.Reason = "not-listening"       // its daemon does not run, or without --mesh-addr
 	NoAnswer           status.Reason = "no-answer"           // in time
 	NoAddress          status.Reason = "no-address"          // its lease has no public IP that can be asked
-	BadCertificate     status.Reason = "bad-certificate"     // of the node: another authority or address, or expired
+	BadCertificate     status.Reason = "bad-certificate"     // of the node: another authority, address or key, or expired
 	CertificateRefused status.Reason = "certificate-refused" // the node refuses the asking node's
+	NoKey              status.Reason = "no-mesh-key"         // its lease names no key, so it is shown no token
+	TokenRefused       status.Reason = "token-refused"       // the node refuses the asking side's
+	TokenNotReviewed   status.Reason = "token-not-reviewed"  // the node gets no review of it by the API server
 	NotReadyYet        status.Reason = "not-ready-yet"       // its daemon has just started
 	Unreadable         status.Reason = "unreadable"          // of another version, or of another program
 )

@@ -145,6 +145,12 @@ func missingText(a Answer) string {
 		return fmt.Sprintf("its certificate is not accepted: %s", a.Text)
 	case CertificateRefused:
 		return fmt.Sprintf("it refuses this node's certificate: %s", a.Text)
+	case NoKey:
+		return "its lease names no key of a server for tokens: its daemon is older, or runs without --mesh-token-file"
+	case TokenRefused:
+		return fmt.Sprintf("it refuses the token that is shown, its log says why: %s", a.Text)
+	case TokenNotReviewed:
+		return fmt.Sprintf("it gets no review of the token by the API server, its log says why: %s", a.Text)
 	case NotReadyYet:
 		return fmt.Sprintf("its daemon has just started: %s", a.Text)
 	}

@@ -241,7 +241,7 @@ func nodeOwner() network.Owner { return network.Owner{Name: "", Age: -1} }
 func (n *node) lease(subnets [2]netip.Prefix) subnet.Lease {
 	l := subnet.Lease{
 		Endpoints: n.backend.Advertise(), BackendType: leaseType(n.backend, n.config.Backend.Type),
-		InstanceID: n.identity.InstanceID, NodeName: n.NodeName,
+		InstanceID: n.identity.InstanceID, NodeName: n.NodeName, MeshKey: n.Mesh.Key(),
 	}
 	for _, f := range subnet.Families() {
 		l.Endpoints[f].Subnet = subnets[f]

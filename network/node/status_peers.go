@@ -86,7 +86,7 @@ func (n *node) peer(key string, l subnet.Lease) status.Peer {
 	}
 	p := status.Peer{
 		Key: key, Node: name, Subnets: []netip.Prefix{}, PublicIP: []netip.Addr{},
-		Path: []status.Text{}, Paths: []status.PeerPath{}, Reach: []status.Reach{},
+		Path: []status.Text{}, Paths: []status.PeerPath{}, Reach: []status.Reach{}, MeshKey: l.MeshKey,
 	}
 	want, description := peerState(n.backend, &l), n.backend.Describe()
 	for _, f := range subnet.Families() {

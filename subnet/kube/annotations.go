@@ -74,6 +74,7 @@ type extras struct {
 	InstanceID string `json:",omitempty"`
 	// NodeName is that of the lease; nil: the name of the Node.
 	NodeName *string `json:",omitempty"`
+	MeshKey  string  `json:",omitempty"` // see [subnet.Lease.MeshKey]
 }
 
 // extrasOf returns what selvage wrote on a Node beside flannel's annotations; ok is false if that is nothing, or does
@@ -114,6 +115,7 @@ func usualExtras(text string) (x extras, ok bool) {
 	if name, had := take(`,"NodeName":`); had {
 		x.NodeName = &name
 	}
+	x.MeshKey, _ = take(`,"MeshKey":`)
 	return x, text == "}"
 }
 
@@ -125,7 +127,7 @@ func (n names) claimed(l subnet.Lease, node *apiserver.Node) (change, error) {
 	if _, err := l.Value(); err != nil {
 		return nil, err // it has a field that a peer would reject
 	}
-	x := extras{UID: node.UID, InstanceID: l.InstanceID}
+	x := extras{UID: node.UID, InstanceID: l.InstanceID, MeshKey: l.MeshKey}
 	if l.NodeName != node.Name {
 		x.NodeName = &l.NodeName
 	}

@@ -122,7 +122,7 @@ func (n names) lease(o *apiserver.Object, cidrs podCIDRs) (l subnet.Lease, err e
 	// Nearly all leases are of one type.
 	l.BackendType, l.NodeName = unique.Make(o.Annotations[n.backendType]).Value(), o.Name
 	if x, ok := extrasOf(o); ok {
-		l.InstanceID = x.InstanceID
+		l.InstanceID, l.MeshKey = x.InstanceID, x.MeshKey
 		if x.NodeName != nil {
 			l.NodeName = *x.NodeName
 		}

@@ -103,7 +103,7 @@ func TestFlannelsNodes(t *testing.T) {
 func TestClaimed(t *testing.T) {
 	names := namesOf(DefaultPrefix)
 	ours := dualLease()
-	ours.InstanceID, ours.NodeName = "0123456789abcdef", "a name of its own"
+	ours.InstanceID, ours.NodeName, ours.MeshKey = "0123456789abcdef", "a name of its own", "a+b/c="
 	hostgw := dualLease()
 	hostgw.BackendType, hostgw.Endpoints[0].Data, hostgw.Endpoints[1].Data = "host-gw", "", ""
 	sixth := dualLease()
@@ -122,7 +122,7 @@ func TestClaimed(t *testing.T) {
 	}{
 		"dual stack": {dualLease(), flannels, `{"UID":"` + uid + `"}`},
 		"ours": {ours, flannels,
-			`{"UID":"` + uid + `","InstanceID":"0123456789abcdef","NodeName":"a name of its own"}`},
+			`{"UID":"` + uid + `","InstanceID":"0123456789abcdef","NodeName":"a name of its own","MeshKey":"a+b/c="}`},
 		"without a name": {unnamed, flannels, `{"UID":"` + uid + `","NodeName":""}`},
 		"host-gw": {hostgw, map[string]string{
 			"kube-subnet-manager": "true", "backend-type": "host-gw", "backend-data": "null", "public-ip": "192.0.2.1",
@@ -248,6 +248,8 @@ func TestUsualExtras(t *testing.T) {
 		`{"UID":"a","NodeName":"c","InstanceID":"b"}`, `{"UID":"a\\u0041"}`, `{"UID":"a","NodeName":null}`, `{}`, `{,}`,
 		`{"uid":"a"}`, `{"UID":"ä"}`, `{"UID":"a","UID":"b"}`, `{"UID":"a","Other":1}`, `{"UID":"a"}}`, `"UID":"a"}`,
 		"{\"UID\":\"a\x01\"}", `{"UID":"a,"InstanceID":"b"}`, `{"UID":"a","InstanceID":"b","NodeName":"c"},`,
+		`{"UID":"a","InstanceID":"b","NodeName":"c","MeshKey":"d+/="}`, `{"UID":"a","MeshKey":"d"}`, `{"UID":"a","MeshKey":"d"`,
+		`{"UID":"a","MeshKey":"d","NodeName":"c"}`,
 	} {
 		got, ok := usualExtras(text)
 		var want extras
@@ -258,12 +260,12 @@ func TestUsualExtras(t *testing.T) {
 			continue
 		}
 		usual++
-		if got.UID != want.UID || got.InstanceID != want.InstanceID || (got.NodeName == nil) != (want.NodeName == nil) ||
+		if got.UID != want.UID || got.MeshKey != want.MeshKey || got.InstanceID != want.InstanceID || (got.NodeName == nil) != (want.NodeName == nil) ||
 			got.NodeName != nil && *got.NodeName != *want.NodeName {
 			t.Errorf("%s is decoded to %+v, want %+v", text, got, want)
 		}
 	}
-	if usual < 6 {
+	if usual < 8 {
 		t.Errorf("%d are decoded by hand", usual)
 	}
 }

@@ -22,6 +22,7 @@ import (
 // Query says how nodes are asked.
 type Query struct {
 	Files      Files
+	TokenFile  string // of a token to show instead of a certificate; then Target.Key says which server to show it to
 	Port       uint16
 	ServerName string        // in the nodes' certificates; empty: they have the address that is asked for
 	Timeout    time.Duration // for each node
@@ -34,7 +35,7 @@ const maxReason = 160
 // Ask asks all targets for their summaries, and returns an answer for each, in the same order. An error means that none
 // can be asked.
 func Ask(ctx context.Context, q Query, targets []mesh.Target) ([]mesh.Answer, error) {
-	id, err := q.Files.read()
+	id, err := q.asker()
 	if err != nil {
 		return nil, err
 	}
@@ -56,8 +57,39 @@ func Ask(ctx context.Context, q Query, targets []mesh.Target) ([]mesh.Answer, er
 	return answers, ctx.Err()
 }
 
+// asker is how a client proves who it is.
+type asker struct {
+	id    *identity // nil: it shows the token
+	token string
+}
+
+// asker reads the files.
+func (q Query) asker() (a asker, err error) {
+	if q.TokenFile != "" {
+		a.token, err = readToken(q.TokenFile)
+		return a, err
+	}
+	a.id, err = q.Files.read()
+	return a, err
+}
+
+// tls returns the settings of a connection to a node with a public IP.
+func (q Query) tls(a asker, t mesh.Target, public netip.Addr) *tls.Config {
+	if a.id == nil {
+		return pinned(t.MeshKey)
+	}
+	config := a.id.client()
+	if config.ServerName = q.ServerName; q.ServerName == "" {
+		config.ServerName = public.String()
+	}
+	return config
+}
+
 // ask asks one node at its addresses, one after the other.
-func (q Query) ask(ctx context.Context, id *identity, t mesh.Target) (a mesh.Answer) {
+func (q Query) ask(ctx context.Context, id asker, t mesh.Target) (a mesh.Answer) {
+	if id.id == nil && t.MeshKey == "" {
+		return mesh.Answer{Code: mesh.NoKey}
+	}
 	ctx, cancel := context.WithTimeout(ctx, q.Timeout)
 	defer cancel()
 	began := time.Now()
@@ -68,7 +100,7 @@ func (q Query) ask(ctx context.Context, id *identity, t mesh.Target) (a mesh.Ans
 			at = t.Local[i]
 		}
 		left := q.Timeout - time.Since(began)
-		s, ends, err := q.askAt(ctx, id, at, public, left/time.Duration(len(t.Public)-i))
+		s, ends, err := q.askAt(ctx, id, t, at, public, left/time.Duration(len(t.Public)-i))
 		if err == nil {
 			return mesh.Answer{Summary: s, CertificateEnds: ends}
 		}
@@ -78,8 +110,9 @@ func (q Query) ask(ctx context.Context, id *identity, t mesh.Target) (a mesh.Ans
 	return a
 }
 
-// askAt asks one node at one address. The server's certificate has to be valid for its public IP.
-func (q Query) askAt(ctx context.Context, id *identity, at, public netip.Addr, limit time.Duration) (
+// askAt asks one node at one address. The server's certificate has to be valid for its public IP, or to have the key
+// that the node's lease names.
+func (q Query) askAt(ctx context.Context, id asker, t mesh.Target, at, public netip.Addr, limit time.Duration) (
 	s *mesh.Summary, certificateEnds time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -95,26 +128,27 @@ func (q Query) askAt(ctx context.Context, id *identity, at, public netip.Addr, l
 	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	config := id.client()
-	if config.ServerName = q.ServerName; q.ServerName == "" {
-		config.ServerName = public.String()
-	}
-	c := tls.Client(raw, config)
+	c := tls.Client(raw, q.tls(id, t, public))
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, certificateEnds, err
 	}
-	certificateEnds = c.ConnectionState().PeerCertificates[0].NotAfter
-	s, err = request(c, at)
+	if id.id != nil {
+		certificateEnds = c.ConnectionState().PeerCertificates[0].NotAfter
+	}
+	s, err = request(c, at, id.token)
 	return s, certificateEnds, err
 }
 
 // request sends the request and reads the answer.
-func request(c *tls.Conn, at netip.Addr) (*mesh.Summary, error) {
+func request(c *tls.Conn, at netip.Addr, token string) (*mesh.Summary, error) {
 	r, err := http.NewRequest(http.MethodGet, "https://"+net.JoinHostPort(at.String(), "0")+mesh.Path, nil)
 	if err != nil {
 		return nil, err
 	}
 	r.Close = true
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
 	// In TLS 1.3 the handshake has ended for a client before the server has judged its certificate, so the write can
 	// fail while the alert that says why waits to be read.
 	writeErr := r.Write(c)

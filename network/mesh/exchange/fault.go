@@ -36,10 +36,14 @@ func codeOf(err error) status.Reason {
 	code, isStatus := errors.AsType[statusError](err)
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
-	case badServer:
+	case badServer, errors.Is(err, errOtherKey):
 		return mesh.BadCertificate
 	case isAlert(err):
 		return mesh.CertificateRefused
+	case isStatus && (code == http.StatusUnauthorized || code == http.StatusForbidden):
+		return mesh.TokenRefused
+	case isStatus && (code == http.StatusBadGateway || code == http.StatusTooManyRequests):
+		return mesh.TokenNotReviewed
 	case isStatus && code == http.StatusServiceUnavailable:
 		return mesh.NotReadyYet
 	case errors.Is(err, syscall.ECONNREFUSED):

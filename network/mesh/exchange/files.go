@@ -1,5 +1,10 @@
-// Package exchange carries summaries between nodes, over TLS in which both sides show a certificate of the cluster's
-// authority. [Server] serves a node's own, and [Ask] asks other nodes for theirs.
+// Package exchange carries summaries between nodes over TLS. [Server] serves a node's own, and [Ask] asks other nodes
+// for theirs. They know each other in one of two ways:
+//
+//   - Both sides show a certificate of the cluster's authority, see [Files].
+//   - In Kubernetes, the asking side shows the token of a ServiceAccount, which the other side has reviewed by the API
+//     server, see [Tokens]. It shows it only to a server that has the key that the node's lease names, so that no token
+//     gets to anybody else.
 package exchange
 
 import (

@@ -108,11 +108,16 @@ func (l *listener) release(from netip.Addr) {
 
 // sourceOf returns the address that a connection counts for: of IPv6 the /64, of which a host can use every address.
 func sourceOf(c net.Conn) netip.Addr {
-	a, ok := c.RemoteAddr().(*net.TCPAddr)
-	if !ok {
+	return sourceAt(c.RemoteAddr().String())
+}
+
+// sourceAt is sourceOf for an address and port.
+func sourceAt(remote string) netip.Addr {
+	a, err := netip.ParseAddrPort(remote)
+	if err != nil {
 		return netip.Addr{}
 	}
-	from := a.AddrPort().Addr().Unmap().WithZone("")
+	from := a.Addr().Unmap().WithZone("")
 	if from.Is6() {
 		const subnetBits = 64
 		from = netip.PrefixFrom(from, subnetBits).Masked().Addr()

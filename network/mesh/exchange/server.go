@@ -9,12 +9,14 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/network/mesh"
 	"github.com/selvage-net/selvage/network/node/status"
@@ -29,8 +31,9 @@ type Source interface {
 // Options say where a node serves its summary, and to which clients.
 type Options struct {
 	Address    string // address and port
-	Files      Files
+	Files      Files  // of certificates by which nodes know each other
 	ServerName string // see status.Mesh
+	Tokens     Tokens // in place of Files
 	Log        logrus.FieldLogger
 }
 
@@ -49,7 +52,11 @@ const (
 type Server struct {
 	access   status.Mesh
 	listener *listener
-	keeper   *keeper
+	tls      *tls.Config
+	keeper   *keeper // of the certificates; nil: clients show tokens
+	gate     *gate   // nil: the certificates of clients decide
+	mu       sync.Mutex
+	refused  backoff.Limiter // of log lines; mu guards it
 	log      logrus.FieldLogger
 	now      func() time.Time
 	last     atomic.Pointer[published] // nil: the loop has not answered yet
@@ -74,27 +81,72 @@ func listen(o Options, l limits) (*Server, error) {
 	if port, err := strconv.ParseUint(text, 10, 16); err != nil || port == 0 {
 		return nil, fmt.Errorf("--mesh-addr: port %q, want one from 1 to 65535, the same on all nodes", text)
 	}
-	for _, f := range []struct{ flag, path string }{
-		{"--mesh-cafile", o.Files.CA}, {"--mesh-certfile", o.Files.Cert}, {"--mesh-keyfile", o.Files.Key},
-	} {
-		if f.path == "" {
-			return nil, fmt.Errorf("--mesh-addr needs %s: nodes show each other certificates", f.flag)
-		}
+	s := &Server{log: o.Log, now: time.Now}
+	if o.Tokens.File != "" {
+		err = s.byTokens(o.Tokens)
+	} else {
+		err = s.byCertificates(o)
 	}
-	k, err := newKeeper(o.Files, o.Log)
 	if err != nil {
-		return nil, fmt.Errorf("--mesh-cafile, --mesh-certfile, --mesh-keyfile: %w", err)
+		return nil, err
 	}
 	inner, err := net.Listen("tcp", o.Address)
 	if err != nil {
 		return nil, errno.Explain(errno.ListenTCP, fmt.Errorf("--mesh-addr: %w", err))
 	}
-	s := &Server{listener: newListener(inner, l), keeper: k, log: o.Log, now: time.Now}
-	s.access = status.Mesh{CAFile: o.Files.CA, CertFile: o.Files.Cert, KeyFile: o.Files.Key, ServerName: o.ServerName}
+	s.listener = newListener(inner, l)
 	if a, ok := inner.Addr().(*net.TCPAddr); ok {
 		s.access.Port = a.AddrPort().Port()
 	}
 	return s, nil
+}
+
+// byCertificates has clients show a certificate.
+func (s *Server) byCertificates(o Options) error {
+	for _, f := range []struct{ flag, path string }{
+		{"--mesh-cafile", o.Files.CA}, {"--mesh-certfile", o.Files.Cert}, {"--mesh-keyfile", o.Files.Key},
+	} {
+		if f.path == "" {
+			return fmt.Errorf("--mesh-addr needs %s: nodes show each other certificates, or tokens with "+
+				"--mesh-token-file", f.flag)
+		}
+	}
+	k, err := newKeeper(o.Files, o.Log)
+	if err != nil {
+		return fmt.Errorf("--mesh-cafile, --mesh-certfile, --mesh-keyfile: %w", err)
+	}
+	s.keeper, s.tls = k, k.server()
+	s.access = status.Mesh{CAFile: o.Files.CA, CertFile: o.Files.Cert, KeyFile: o.Files.Key, ServerName: o.ServerName}
+	return nil
+}
+
+// byTokens has clients show a token.
+func (s *Server) byTokens(t Tokens) error {
+	if _, err := readToken(t.File); err != nil { // so that a mistyped name is an error at the start
+		return fmt.Errorf("--mesh-token-file: %w", err)
+	}
+	key, err := keptKey(t.KeyFile)
+	if err != nil {
+		return err
+	}
+	cert, err := selfMade(key)
+	if err != nil {
+		return err
+	}
+	s.tls = &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true,
+	}
+	s.gate = newGate(t, daemonGate)
+	s.access = status.Mesh{TokenFile: t.File, Key: pinOf(cert.Leaf)}
+	return nil
+}
+
+// Key identifies the key of the server, if clients show tokens, see subnet.Lease.MeshKey. s may be nil.
+func (s *Server) Key() string {
+	if s == nil {
+		return ""
+	}
+	return s.access.Key
 }
 
 // Access returns how other nodes are asked; nil if s is.
@@ -125,7 +177,7 @@ func (s *Server) Serve(ctx context.Context, source Source) {
 	var publishing sync.WaitGroup
 	publishing.Go(func() { s.publish(ctx, source) })
 	defer publishing.Wait()
-	err := server.Serve(tls.NewListener(s.listener, s.keeper.server()))
+	err := server.Serve(tls.NewListener(s.listener, s.tls))
 	if !errors.Is(err, http.ErrServerClosed) {
 		s.log.WithError(err).Errorf("stopped serving %s", s.listener.Addr())
 	}
@@ -153,10 +205,12 @@ func (s *Server) publish(ctx context.Context, source Source) {
 	}
 }
 
-// answer answers one request of a client that has shown a certificate.
+// answer answers one request. Without a gate, the client has shown a certificate.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	last := s.last.Load()
 	switch {
+	case !s.admits(w, r):
+		return
 	case r.URL.Path != mesh.Path:
 		http.Error(w, "want "+mesh.Path, http.StatusNotFound)
 		return
@@ -164,7 +218,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "want GET", http.StatusMethodNotAllowed)
 		return
 	case r.ContentLength != 0:
-		_ = http.NewResponseController(w).SetReadDeadline(s.now()) // the body is not awaited
+		s.withoutBody(w)
 		http.Error(w, "want no body", http.StatusRequestEntityTooLarge)
 		return
 	case last == nil:
@@ -176,4 +230,46 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	m.Age = m.Now.Sub(last.at)
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(m) // fails if the client has disconnected
+}
+
+// withoutBody has the server not wait for the body of a request.
+func (s *Server) withoutBody(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(s.now())
+}
+
+// How many refused tokens are logged within refusedWindow.
+const (
+	refusedLines  = 6
+	refusedWindow = 10 * time.Minute
+)
+
+// admits reports whether a request is answered. Otherwise it has refused it, and told the client no more than a status.
+func (s *Server) admits(w http.ResponseWriter, r *http.Request) bool {
+	if s.gate == nil {
+		return true
+	}
+	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ") // RFC 6750, section 2.1
+	if !bearer {
+		token = ""
+	}
+	from := sourceAt(r.RemoteAddr)
+	why := s.gate.admit(r.Context(), from, token)
+	if why == nil {
+		return true
+	}
+	s.mu.Lock()
+	line := s.refused.Allow(refusedLines, refusedWindow, s.now())
+	s.mu.Unlock()
+	switch log := s.log.WithFields(logrus.Fields{"from": from, "because": why.why}); line {
+	case backoff.Pass:
+		log.Warn("mesh: token refused")
+	case backoff.Last:
+		log.Warn("mesh: token refused; more of them are not logged for now")
+	case backoff.Drop:
+	}
+	if r.ContentLength != 0 {
+		s.withoutBody(w)
+	}
+	http.Error(w, http.StatusText(why.code), why.code)
+	return false
 }

@@ -29,6 +29,8 @@ type Peer struct {
 	Why      Text           `json:"why,omitempty"`  // the same for people
 	Until    time.Time      `json:"until,omitzero"` // the end of its grace period
 	Reach    []Reach        `json:"reach"`          // in the order of Subnets
+	// MeshKey identifies the key of its server, see [Mesh.Key].
+	MeshKey string `json:"mesh_key,omitempty"`
 	// Sessions are those of WireGuard devices.
 	Sessions []Session `json:"wireguard,omitempty"`
 }

@@ -92,6 +92,10 @@ type Mesh struct {
 	CertFile   string `json:"cert_file"`
 	KeyFile    string `json:"key_file"`
 	ServerName string `json:"server_name,omitempty"` // in all nodes' certificates; empty: they name their public IPs
+	// TokenFile is the file of the token that nodes show each other in place of certificates, and Key identifies the
+	// key of this node's server, as its lease has it.
+	TokenFile string `json:"token_file,omitempty"`
+	Key       string `json:"key,omitempty"`
 }
 
 // Problem is a current problem of the node.

@@ -9,6 +9,24 @@ app.kubernetes.io/name: selvage-mesh
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* How nodes that ask each other know each other: by certificates, by tokens, or not at all: empty. */ -}}
+{{- define "selvage.mesh" -}}
+{{- if .Values.mesh.secret }}certificates
+{{- else if .Values.mesh.enabled }}
+{{- if ne .Values.store "kubernetes" }}{{ fail "mesh.enabled needs mesh.secret with store etcd: the API server reviews tokens for daemons that use it" }}{{ end -}}
+tokens
+{{- end }}
+{{- end }}
+
+{{- /* The token that a pod shows to nodes. The API server does not accept it for anything else: it has an audience of its own. */ -}}
+{{- define "selvage.meshToken" -}}
+- name: mesh-token
+  projected:
+    defaultMode: 0400
+    sources:
+      - serviceAccountToken: {path: token, audience: selvage.io/mesh, expirationSeconds: 3600}
+{{- end }}
+
 {{- define "selvage.labels" -}}
 {{ include "selvage.selector" . }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
