@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
@@ -66,24 +64,8 @@ func (f *flags) listenMesh(log logrus.FieldLogger, store command.Store) (*exchan
 			m.Tokens.Accounts = append(m.Tokens.Accounts, a)
 		}
 		m.Tokens.KeyFile = filepath.Join(f.node.StateDir, exchange.KeyFile)
-		m.Tokens.Review = reviewer(s)
+		m.Tokens.Review = s.Reviewer(exchange.Audience)
 	}
 	m.Log = log
 	return exchange.Listen(m.Options)
-}
-
-// reviewer returns what asks the API server whose a token is.
-func reviewer(s *kube.Store) exchange.Reviewer {
-	return func(ctx context.Context, token string) (user, why string, err error) {
-		r, err := s.ReviewToken(ctx, token, exchange.Audience)
-		switch {
-		case err != nil:
-			return "", "", err
-		case !r.Authenticated:
-			return "", "it is not valid: " + r.Why, nil
-		case !slices.Contains(r.Audiences, exchange.Audience):
-			return "", "it is not for the audience " + exchange.Audience, nil
-		}
-		return r.User, "", nil
-	}
 }

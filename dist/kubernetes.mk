@@ -31,7 +31,7 @@ bin/k8s/test2json: dist/k8slab/tools/go.mod
 	@echo building $@; CGO_ENABLED=0 $(RUN_GO) build -o $@ cmd/test2json
 .PHONY: test-kube k8slab e2e-kubernetes e2e-install conformance-policy packages-kubernetes
 test-kube: build tools bin/k8s/kube-apiserver ## test store and manifest with a real kube-apiserver; 5 minutes
-	@SELVAGE_TEST_KUBE=1 $(RUN_GO) test -count=1 ./subnet/kube/... ./network/feed
+	@SELVAGE_TEST_KUBE=1 $(RUN_GO) test -count=1 ./subnet/kube/... ./network/feed ./network/mesh/exchange
 	@$(RUN_GO) test -count=1 -tags kube ./dist/kubernetes
 	@cd dist/bench && SELVAGE_TEST_KUBE=1 $(RUN_GO) test -count=1 -run TestKube .
 k8slab: # the suite, and the programs of its pods

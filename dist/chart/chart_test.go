@@ -133,6 +133,9 @@ func TestGenerated(t *testing.T) {
 		if strings.Contains(want, "kind: Deployment") {
 			number++
 		}
+		if strings.Contains(want, "serviceAccountName: selvage-mesh\n") {
+			number++
+		}
 		if n := len(objects(t, string(got))); n != number {
 			t.Errorf("%s: %d objects, want %d", f.Path, n, number)
 		}
@@ -457,6 +460,7 @@ func TestKubernetes(t *testing.T) {
 		{APIGroups: []string{""}, Resources: []string{"namespaces", "pods"}, Verbs: read},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: read},
 		{APIGroups: []string{"policy.networking.k8s.io"}, Resources: []string{"clusternetworkpolicies"}, Verbs: read},
+		{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}, Verbs: []string{"create"}},
 	}
 	if rules := find[rbacv1.ClusterRole](t, list)[0].Rules; !reflect.DeepEqual(rules, want) {
 		t.Errorf("rights %+v", rules)

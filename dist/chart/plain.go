@@ -27,6 +27,7 @@ func Files() []File {
 		{"../kubernetes/selvage-etcd.yaml", "plain-etcd.yaml", fmt.Sprintf(header, "the image and etcd's endpoints")},
 		{"testdata/everything.yaml", "everything.yaml", test},
 		{"testdata/everything-kubernetes.yaml", "everything-kubernetes.yaml", test},
+		{"testdata/mesh-etcd.yaml", "mesh-etcd.yaml", test},
 		// Apart from those that an API server without the operator is asked to take.
 		{"testdata/operator/monitoring.yaml", "monitoring.yaml", test},
 	}

@@ -3,6 +3,7 @@ package k8slab
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +14,9 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/selvage-net/selvage/dist/lab/certs"
 	"github.com/selvage-net/selvage/network/mesh"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // What the chart's value mesh.enabled adds: the daemons' flags, the volume with their tokens, and the right to have tokens
@@ -28,13 +31,34 @@ const (
 	meshRight = `[{"op":"add","path":"/rules/-","value":{"apiGroups":["authentication.k8s.io"],"resources":["tokenreviews"],"verbs":["create"]}}]`
 )
 
-// meshPage has the daemons ask each other with tokens, and reads the page of the chart's Deployment through kubectl port-forward.
+// meshName is the DNS name in the certificate of all nodes, see the values of the chart.
+const meshName = "selvage-mesh"
+
+// What the chart's value mesh.secret adds, which is for leases in etcd.
+const (
+	meshSecretFlags = `{"data":{"SELVAGED_MESH_ADDR":":8473","SELVAGED_MESH_CAFILE":"/etc/selvage/mesh/ca.crt",` +
+		`"SELVAGED_MESH_CERTFILE":"/etc/selvage/mesh/tls.crt","SELVAGED_MESH_KEYFILE":"/etc/selvage/mesh/tls.key",` +
+		`"SELVAGED_MESH_SERVER_NAME":"` + meshName + `"}}`
+	meshSecretVolume = `[{"op":"add","path":"/spec/template/spec/volumes/-","value":{"name":"mesh","secret":{"secretName":"mesh"}}},` +
+		`{"op":"add","path":"/spec/template/spec/containers/0/volumeMounts/-","value":{"name":"mesh","mountPath":"/etc/selvage/mesh","readOnly":true}}]`
+)
+
+// meshPage has the daemons ask each other with tokens, or with certificates if
+// the leases are in etcd, and reads the page of the chart's Deployment through kubectl port-forward.
 func meshPage(ctx context.Context, s *suite) ([]string, error) {
-	for _, args := range [][]string{
+	file, how, patches := "everything-kubernetes.yaml", "a token", [][]string{
 		{"patch", "clusterrole", "selvage", "--type=json", "-p", meshRight},
 		{"patch", "configmap", "selvage-flags", "--type=merge", "-p", meshFlags},
 		{"patch", "daemonset", "selvage", "--type=json", "-p", meshVolume},
-	} {
+	}
+	if s.options.Store == subnet.StoreEtcd {
+		var err error
+		file, how = "mesh-etcd.yaml", "a certificate"
+		if patches, err = s.meshCertificates(); err != nil {
+			return nil, err
+		}
+	}
+	for _, args := range patches {
 		if _, err := s.kubectl(ctx, append([]string{"-n", "selvage"}, args...)...); err != nil {
 			return nil, err
 		}
@@ -42,7 +66,7 @@ func meshPage(ctx context.Context, s *suite) ([]string, error) {
 	if err := s.rollout(ctx, "selvage", "daemonset/selvage"); err != nil {
 		return nil, err
 	}
-	page, err := s.renderedPage()
+	page, err := s.renderedPage(file)
 	if err != nil {
 		return nil, err
 	}
@@ -66,13 +90,34 @@ func meshPage(ctx context.Context, s *suite) ([]string, error) {
 		return nil, err
 	}
 	_, err = s.kubectl(ctx, "-n", "selvage", "delete", "deployment", "selvage-mesh", "--wait", timeout())
-	return []string{fmt.Sprintf("%d nodes ready, as the page says through kubectl port-forward; they were asked with a token", view.Counts.Ready)}, err
+	return []string{fmt.Sprintf("%d nodes ready, as the page says through kubectl port-forward; they were asked with %s", view.Counts.Ready, how)}, err
 }
 
-// renderedPage returns the page's Deployment and its ServiceAccount as the chart renders them, apart from what is set to
-// something else there for the sake of the apiserver.
-func (c *Cluster) renderedPage() (string, error) {
-	file := filepath.Join(c.options.Rendered, "everything-kubernetes.yaml")
+// meshCertificates makes a certificate for all nodes, and returns what kubectl is to do with it.
+func (s *suite) meshCertificates() ([][]string, error) {
+	dir := filepath.Join(s.dir, "mesh")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	ca, err := certs.New(dir, "ca")
+	if err == nil {
+		err = ca.Sign(filepath.Join(dir, "node"), func(c *x509.Certificate) { c.DNSNames = []string{meshName} })
+	}
+	if err != nil {
+		return nil, err
+	}
+	return [][]string{
+		{"create", "secret", "generic", "mesh", "--from-file=ca.crt=" + ca.File, "--from-file=tls.crt=" + filepath.Join(dir, "node.pem"),
+			"--from-file=tls.key=" + filepath.Join(dir, "node.key")},
+		{"patch", "configmap", "selvage-flags", "--type=merge", "-p", meshSecretFlags},
+		{"patch", "daemonset", "selvage", "--type=json", "-p", meshSecretVolume},
+	}, nil
+}
+
+// renderedPage returns the page's Deployment, and its ServiceAccount if it has one, as the chart renders them, apart from
+// what is set to something else there for the sake of the apiserver.
+func (c *Cluster) renderedPage(name string) (string, error) {
+	file := filepath.Join(c.options.Rendered, name)
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
@@ -83,8 +128,8 @@ func (c *Cluster) renderedPage() (string, error) {
 			page = append(page, doc)
 		}
 	}
-	if len(page) != 2 {
-		return "", fmt.Errorf("%s has %d objects of the page, want 2", file, len(page))
+	if len(page) == 0 {
+		return "", fmt.Errorf("%s has nothing of the page", file)
 	}
 	return strings.Join(page, "\n---\n"), nil
 }

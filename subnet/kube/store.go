@@ -194,8 +194,3 @@ func (s *Store) waker() (wake chan struct{}, stop func()) {
 		delete(s.wakes, wake)
 	}
 }
-
-// ReviewToken asks the API server whose a token is, see [apiserver.Client.ReviewToken].
-func (s *Store) ReviewToken(ctx context.Context, token string, audiences ...string) (apiserver.TokenReview, error) {
-	return s.client.ReviewToken(ctx, token, audiences...)
-}
