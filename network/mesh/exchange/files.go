@@ -3,8 +3,8 @@
 //
 //   - Both sides show a certificate of the cluster's authority, see [Files].
 //   - In Kubernetes, the asking side shows the token of a ServiceAccount, which the other side has reviewed by the API
-//     server, see [Tokens]. It shows it only to a server that has the key that the node's lease names, so that no token
-//     gets to anybody else.
+//     server, see [Tokens]. It shows it only to a server that has the key that the node's lease names, so that no other
+//     host gets a token.
 package exchange
 
 import (

@@ -27,8 +27,8 @@ const KeyFile = "mesh.key"
 // pemKey is the type of its PEM block (PKCS #8).
 const pemKey = "PRIVATE KEY"
 
-// keptKey returns the private key in a file, which it makes if there is none: a restart of the daemon changes nothing in
-// the node's lease.
+// keptKey returns the private key in a file, which it makes if there is none: a restart of the daemon changes nothing
+// in the node's lease.
 func keptKey(path string) (*ecdsa.PrivateKey, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,8 +64,8 @@ func newKey(path string) (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// selfMade returns a certificate for a key. Nobody checks what it says: those who ask know the key itself, by the
-// node's lease. So it has no end (RFC 5280, section 4.1.2.5).
+// selfMade returns a certificate for a key. What it says does not matter: those who ask know the key itself, by
+// the node's lease. So it has no end (RFC 5280, section 4.1.2.5).
 func selfMade(key *ecdsa.PrivateKey) (tls.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "selvage mesh"},

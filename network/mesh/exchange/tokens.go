@@ -61,7 +61,8 @@ func readToken(path string) (string, error) {
 		return "", fmt.Errorf("token file: %w", err)
 	}
 	token := strings.TrimSpace(string(data))
-	if token == "" || len(token) > maxToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	odd := func(r rune) bool { return r <= ' ' || r > '~' }
+	if token == "" || len(token) > maxToken || strings.ContainsFunc(token, odd) {
 		return "", fmt.Errorf("token file %s: want one token, and nothing else", path)
 	}
 	return token, nil
@@ -73,7 +74,7 @@ type claims struct {
 	ends time.Time // zero: it does not say
 }
 
-// claimsOf reads what a token says of itself, which anybody can write: only the API server knows whether it is true.
+// claimsOf reads what a token says of itself, which can be forged: only the API server knows whether it is true.
 // ok is false for a token that is none of a ServiceAccount for [Audience], which needs no review.
 func claimsOf(token string) (c claims, ok bool) {
 	parts := strings.Split(token, ".") // RFC 7519, section 3
