@@ -78,7 +78,7 @@ func (f Facts) checkOf(p status.Problem) string {
 		return "bridge"
 	case status.NeighbourShadowed, status.RecordDamaged, status.GatewayDuplicate:
 		return "pods"
-	case status.PeerUnreachable, status.AllUnreachable:
+	case status.PeerUnreachable, status.AllUnreachable, status.PacketLoss:
 		return peersCheck
 	}
 	if _, is := fastPathRemedies()[p.Code]; is && p.Kind == "" { // else it is of a kernel entry
@@ -120,6 +120,9 @@ func (f Facts) remedy(code status.Reason) string {
 			"or select another uplink with --iface"
 	case status.PolicyRule:
 		return "ip rule; ip route show table all; remove what is not yours"
+	case status.PacketLoss:
+		_, advice := f.lossWords(lostSomewhere)
+		return advice
 	case status.FDBShadowed:
 		return "bridge fdb show; remove what is not yours"
 	case status.ReversePath:

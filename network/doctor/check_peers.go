@@ -8,7 +8,7 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// checkPeers reports which peers are unreachable, and why.
+// checkPeers reports which peers are unreachable, or lose packets, and why.
 func checkPeers(f Facts) (all []Finding) {
 	if f.Status == nil {
 		return nil
@@ -55,6 +55,7 @@ func checkPeers(f Facts) (all []Finding) {
 		n := affected[d]
 		all = append(all, Finding{Level: d.level, Evidence: d.text.render(n), Advice: d.advice.render(n)})
 	}
+	all = append(all, f.losses()...)
 	if working > notes {
 		all = append(all, passed("%d of %d probed paths to other nodes carry packets of all sizes, the slowest in %s",
 			working, len(f.Paths)-unprobed(f.Paths), slowest.Round(10*time.Microsecond)))

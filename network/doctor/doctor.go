@@ -90,8 +90,8 @@ func Examine(ctx context.Context, o Options) (Report, error) {
 	return r, nil
 }
 
-// targets selects the peers to probe: those that do not answer the daemon, and others at random, so that repeated runs
-// cover all of them.
+// targets selects the peers to probe: those that do not answer the daemon, or not always, and others at random, so that
+// repeated runs cover all of them.
 func (f *Facts) targets(o Options) (all []probe.Target, err error) {
 	if f.Status == nil || f.Status.Backend == nil {
 		return nil, nil
@@ -107,7 +107,7 @@ func (f *Facts) targets(o Options) (all []probe.Target, err error) {
 			ErrNoPeer, o.Peer)
 	}
 	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
-	slices.SortStableFunc(peers, func(a, b status.Peer) int { return cmp.Compare(rank(a), rank(b)) })
+	slices.SortStableFunc(peers, func(a, b status.Peer) int { return cmp.Compare(f.rank(a), f.rank(b)) })
 	if o.Sample > 0 && len(peers) > o.Sample {
 		peers = peers[:o.Sample]
 	}
@@ -120,12 +120,18 @@ func (f *Facts) targets(o Options) (all []probe.Target, err error) {
 	return all, nil
 }
 
-// rank is 0 for a peer that does not answer the daemon, else 1.
-func rank(p status.Peer) int {
-	if slices.ContainsFunc(p.Reach, func(r status.Reach) bool { return r.State == status.Unreachable }) {
-		return 0
+// rank is 0 for a peer that does not answer the daemon, 1 for one that does not answer all its probes, else 2.
+func (f *Facts) rank(p status.Peer) int {
+	lossy := func(probes status.Probes) bool {
+		return slices.ContainsFunc(probes.Peers, func(x status.ProbedPeer) bool { return x.Lossy && x.Key == p.Key })
 	}
-	return 1
+	switch {
+	case slices.ContainsFunc(p.Reach, func(r status.Reach) bool { return r.State == status.Unreachable }):
+		return 0
+	case slices.ContainsFunc(f.Status.Probes, lossy):
+		return 1
+	}
+	return 2
 }
 
 func matchesPeer(p status.Peer, name string) bool {
@@ -185,6 +191,7 @@ func (f *Facts) probe(ctx context.Context, o Options, targets []probe.Target) er
 	}
 	defer cancel()
 	f.Paths = prober.Probe(first, targets, progressCounter(o, "probing the paths to other nodes", len(targets)))
+	f.measureLoss(first, prober, o)
 	var bad []int
 	for i, p := range f.Paths {
 		if p.Probed && !p.Works() {

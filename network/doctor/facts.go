@@ -43,6 +43,7 @@ type Facts struct {
 	Counters  DropCounters                  // their increase during the detailed probes
 	Explained map[string]status.Explanation // of some unreachable peers, by lease key
 	ProbeErr  error
+	Losses    map[probedPath]probe.Losses // measured where the daemon's probes are lost
 	// Skipped are unreachable peers, by lease key, beyond the maximum that is probed in detail.
 	Skipped map[string]bool
 	// Underlay is how the kernel sends packets to the public IPs of unreachable peers.

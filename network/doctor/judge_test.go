@@ -519,7 +519,7 @@ func TestOnce(t *testing.T) {
 func TestUncovered(t *testing.T) {
 	for _, code := range []status.Reason{
 		status.EntriesPending, status.CachedLeases, status.StoreDown, status.PacketsDropped, status.RulesNotSet, status.RouteShadowed,
-		status.SubnetOverlaps, status.Conflict, status.ForwardingOff, status.PeerUnreachable, status.AllUnreachable,
+		status.SubnetOverlaps, status.Conflict, status.ForwardingOff, status.PeerUnreachable, status.AllUnreachable, status.PacketLoss,
 		status.NeighbourShadowed, status.RecordDamaged, status.EntryFailed, status.PodDetached, status.SubnetChanged,
 		status.PolicyNotApplied, status.PolicyBridge, status.PolicyIPVS, status.PolicyPodClosed, status.PolicyPodWaiting, status.PolicySourceLost,
 		status.PolicyNotRemoved, status.PolicyDropsUnread,

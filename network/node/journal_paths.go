@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -31,6 +32,9 @@ const (
 	pathsLogged = 10 * time.Minute
 )
 
+// identity is what of a problem's text is compared.
+func (p pathProblem) identity() string { return cmp.Or(p.same, p.text) }
+
 // pathsChanged logs problems with the paths that are new or have changed, and their ends.
 func (j *journal) pathsChanged(all []pathProblem, now time.Time) {
 	l := &j.paths
@@ -55,7 +59,7 @@ func (j *journal) pathsChanged(all []pathProblem, now time.Time) {
 		for _, taken := open[topic]; taken; _, taken = open[topic] {
 			topic.n++
 		}
-		if before, known := l.open[topic]; !known || before.text != p.text {
+		if before, known := l.open[topic]; !known || before.identity() != p.identity() {
 			level := logrus.ErrorLevel
 			if p.warning {
 				level = logrus.WarnLevel

@@ -203,6 +203,7 @@ func (n *node) probes() (all []status.Probes) {
 func (n *node) probedPeer(key string, f subnet.Family, r reach.Result) status.ProbedPeer {
 	p := status.ProbedPeer{
 		Key: key, State: status.NotProbed, Since: r.Since, RTT: r.RTT, Recent: r.Recent, Lost: r.Lost,
+		Lossy: isLossy(r),
 	}
 	switch r.State {
 	case reach.Reachable:
@@ -228,6 +229,7 @@ func (n *node) probedPeer(key string, f subnet.Family, r reach.Result) status.Pr
 const (
 	topicPeers   = "peers"
 	topicRouting = "routing"
+	topicLoss    = "loss"
 )
 
 // pathProblem is a problem with the paths to other nodes.
@@ -236,6 +238,7 @@ type pathProblem struct {
 	code    status.Reason
 	family  subnet.Family
 	text    string
+	same    string // is compared in place of the text, whose figures change all the time; empty: the text is compared
 	since   time.Time
 	warning bool
 	cuts    bool // the family's traffic
@@ -249,6 +252,9 @@ func (n *node) pathProblems() (all []pathProblem) {
 	s := n.paths.Status()
 	for _, f := range subnet.Families() {
 		if p, found := n.unreachableProblem(s, f); found {
+			all = append(all, p)
+		}
+		if p, found := n.lossProblem(s, f); found {
 			all = append(all, p)
 		}
 	}

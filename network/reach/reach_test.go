@@ -2,6 +2,7 @@ package reach
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -301,5 +302,85 @@ func TestAllUnreachable(t *testing.T) {
 		if since, all := AllUnreachable(x.results); all != x.all || !since.Equal(x.since) {
 			t.Errorf("%v: %v, %v", x.results, since, all)
 		}
+	}
+}
+
+// TestLossy: a path is lossy once probes were lost three times among the latest 32, and until 32 in a row are answered.
+// A lost probe, two of them, and an outage are no such loss.
+func TestLossy(t *testing.T) {
+	n := newNetwork(t)
+	a := peer(1)
+	a.Paths[subnet.IPv6] = Path{}
+	addr := a.Paths[subnet.IPv4].Targets[0].Addr
+	a.Paths[subnet.IPv4].Targets[1] = Target{}
+	n.s.Set([]Peer{a}, n.now)
+	lossy := func(what string, want bool) {
+		t.Helper()
+		if r := n.s.Results(subnet.IPv4)["1"]; r.Lossy != want || r.Lossy == r.LossySince.IsZero() {
+			t.Errorf("%s: %+v, want lossy: %t", what, r, want)
+		}
+	}
+	lose := func(probes int) { // so many, and then one is answered
+		n.down[addr] = true
+		for before := n.s.Totals()[subnet.IPv4].Lost; n.s.Totals()[subnet.IPv4].Lost < before+uint64(probes); {
+			n.run(time.Second)
+		}
+		clear(n.down)
+		n.run(12 * time.Second)
+	}
+	n.run(time.Minute)
+	lossy("none is lost", false)
+	lose(1)
+	lossy("one is lost", false)
+	lose(20)
+	lossy("an outage", false)
+	n.run(10 * time.Minute)
+	before := n.s.Totals()[subnet.IPv4].Lost
+	lose(2)
+	lose(2)
+	lossy("two times", false)
+	began := n.now
+	lose(1)
+	lossy("three times", true)
+	r := n.s.Results(subnet.IPv4)["1"]
+	if lost := n.s.Totals()[subnet.IPv4].Lost - before; r.Lost != int(lost) || r.LossySince.Before(began) || r.State != Reachable {
+		t.Errorf("%+v, want %d lost and lossy since %s at the earliest", r, lost, began)
+	}
+	n.run(4 * time.Minute)
+	lossy("not yet 32 in a row", true)
+	n.run(2 * time.Minute)
+	lossy("more than 32 in a row", false)
+}
+
+// TestLossyAtRandom: a path with a loss of 10 % is taken for lossy in minutes, and one with 0.1 % hardly ever.
+func TestLossyAtRandom(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	hours := func(loss float64, n int) (lossy time.Duration, found int) {
+		for range n {
+			p := progress{}
+			now := time.Unix(0, 0)
+			first := true
+			for now.Before(time.Unix(0, 0).Add(time.Hour)) {
+				now = now.Add(interval)
+				lost := uint32(0)
+				if random.Float64() < loss {
+					lost = 1
+				}
+				if p.note(lost, now); p.Lossy {
+					lossy += interval
+					if first {
+						found++
+					}
+					first = false
+				}
+			}
+		}
+		return lossy / time.Duration(n), found
+	}
+	if lossy, found := hours(0.1, 1000); found < 990 || lossy < 40*time.Minute {
+		t.Errorf("with a loss of 10 %%: found in %d of 1000 hours, lossy %s in an hour", found, lossy)
+	}
+	if _, found := hours(0.001, 1000); found > 2 {
+		t.Errorf("with a loss of 0.1 %%: found in %d of 1000 hours", found)
 	}
 }

@@ -17,6 +17,9 @@ const (
 	Timeout = 1500 * time.Millisecond
 	// Remembered is how many of a path's latest probes are counted: with the default interval, those of five minutes.
 	Remembered = 32
+	// Losses is how many times among the remembered probes answers have to be missing for a path to be lossy. A single
+	// outage is one of them, however many probes are lost in a row.
+	Losses = 3
 	// together is the part of the interval within which a probe is sent early, with one that is due, so that all are
 	// soon sent at once: at rest, waking the process costs more than a probe.
 	together = 2
@@ -67,6 +70,10 @@ type Result struct {
 	Error string        // why the latest probe was not answered, if that is known
 	// Recent counts the latest probes, at most [Remembered], and Lost those of them without an answer.
 	Recent, Lost int
+	// Lossy: probes were lost [Losses] times among the latest ones, and since then [Remembered] in a row have not been
+	// answered.
+	Lossy      bool
+	LossySince time.Time
 }
 
 // Totals counts the probes of one family.
@@ -192,7 +199,7 @@ func (s *Schedule) Answered(f subnet.Family, seq uint16, from netip.Addr, now ti
 	}
 	delete(s.flying[f], seq)
 	p.flying, p.misses = false, 0
-	p.note(0)
+	p.note(0, now)
 	p.RTT, p.Error = now.Sub(p.sent), ""
 	if p.State != Reachable {
 		p.State, p.Since = Reachable, now
@@ -216,7 +223,7 @@ func (s *Schedule) miss(k key, p *progress, now time.Time, why string) {
 	}
 	p.flying = false
 	p.misses++
-	p.note(1)
+	p.note(1, now)
 	p.Error = why
 	if p.Targets[1].Addr.IsValid() {
 		p.target = 1 - p.target
@@ -231,9 +238,16 @@ func (s *Schedule) miss(k key, p *progress, now time.Time, why string) {
 }
 
 // note records the outcome of a probe; 1: no answer.
-func (p *progress) note(lost uint32) {
+func (p *progress) note(lost uint32, now time.Time) {
 	p.lost = p.lost<<1 | lost
 	p.Recent, p.Lost = min(p.Recent+1, Remembered), bits.OnesCount32(p.lost)
+	times := bits.OnesCount32(p.lost &^ (p.lost >> 1)) // losses whose preceding probe was answered
+	switch {
+	case !p.Lossy && times >= Losses:
+		p.Lossy, p.LossySince = true, now
+	case p.lost == 0:
+		p.Lossy, p.LossySince = false, time.Time{}
+	}
 }
 
 // jitter returns the interval, give or take a tenth: the probes of nodes that started together spread out.

@@ -321,7 +321,7 @@ func (k *Keeper) publish(change func(*Status)) {
 	changed := before.Off != k.status.Off || !reflect.DeepEqual(before.Faults, k.status.Faults) ||
 		!maps.Equal(before.Blocked, k.status.Blocked) || (before.Unread == nil) != (k.status.Unread == nil)
 	for _, f := range subnet.Families() {
-		same := func(a, b reach.Result) bool { return a.State == b.State && a.Error == b.Error }
+		same := func(a, b reach.Result) bool { return a.State == b.State && a.Error == b.Error && a.Lossy == b.Lossy }
 		changed = changed || !maps.EqualFunc(before.Results[f], k.status.Results[f], same)
 	}
 	k.mu.Unlock()

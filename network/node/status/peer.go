@@ -87,9 +87,11 @@ type ProbedPeer struct {
 	Since time.Time     `json:"since,omitzero"`
 	RTT   time.Duration `json:"rtt_ns,omitempty"` // round-trip time of the latest answer
 	// Recent counts the latest probes, at most 32, and Lost those of them without an answer.
-	Recent int    `json:"recent"`
-	Lost   int    `json:"recent_lost"`
-	Path   string `json:"path,omitempty"` // PathDirect, or the tunnel's protocol in lower case, such as vxlan
+	Recent int `json:"recent"`
+	Lost   int `json:"recent_lost"`
+	// Lossy: it answers, but probes are lost again and again. One that is lost, or an outage that is over, does not count.
+	Lossy bool   `json:"lossy,omitempty"`
+	Path  string `json:"path,omitempty"` // PathDirect, or the tunnel's protocol in lower case, such as vxlan
 }
 
 // PathDirect is the path of packets that are sent over the underlay without a tunnel.

@@ -107,6 +107,7 @@ const (
 	// PeerUnreachable: some probed peers do not answer; AllUnreachable: none of them does.
 	PeerUnreachable Reason = "peer-unreachable"
 	AllUnreachable  Reason = "all-unreachable"
+	PacketLoss      Reason = "packet-loss" // probed peers answer, but not all probes
 )
 
 // Reasons why a [Peer] has the reachability [NotProbed].
