@@ -265,7 +265,7 @@ func TestFastPathFallsBack(t *testing.T) {
 func TestFastPathPolicies(t *testing.T) {
 	p := policies{t, t.TempDir()}
 	p.write("server", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n---"+fromClient)
-	p.write("pods", podYAML("server", "server", "node1", nil)+podYAML("client", "client", "node2", nil))
+	p.write("pods", lab.PodYAML("server", "server", "node1", nil)+lab.PodYAML("client", "client", "node2", nil))
 	l := start(t, lab.Options{
 		Nodes: 2, Namespace: "default",
 		DaemonArgs: []string{"--network-policy=on", "--policy-dir=" + p.dir, "--fast-path=auto"},
@@ -280,7 +280,7 @@ func TestFastPathPolicies(t *testing.T) {
 		pods = append(pods, pod)
 	}
 	server, client := pods[0], pods[1]
-	p.write("pods", podYAML("server", "server", "node1", server.Endpoint)+podYAML("client", "client", "node2", client.Endpoint))
+	p.write("pods", lab.PodYAML("server", "server", "node1", server.Endpoint)+lab.PodYAML("client", "client", "node2", client.Endpoint))
 	waitFor(ctx, t, "it is allowed", func() error { return l.Probe(ctx, client.Endpoint, server.Endpoint).Err })
 	if !fastpath.Permitted() {
 		isFallback(ctx, t, server.Node)

@@ -67,7 +67,7 @@ func TestFirstPacket(t *testing.T) {
 	ctx := testctx.New(t)
 	known := defaultNamespace
 	for i, name := range peers() {
-		known += podYAML(name, strings.Trim(name, "12"), l.Nodes()[i%2].Name(), nil)
+		known += lab.PodYAML(name, strings.Trim(name, "12"), l.Nodes()[i%2].Name(), nil)
 	}
 	p.write("peers", known)
 	known = defaultNamespace
@@ -76,15 +76,15 @@ func TestFirstPacket(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		known += podYAML(name, strings.Trim(name, "12"), pod.Node.Name(), pod.Endpoint)
+		known += lab.PodYAML(name, strings.Trim(name, "12"), pod.Node.Name(), pod.Endpoint)
 		return pod
 	})
 	p.write("peers", known)
 	p.write("policy", friendsOnly)
 	var pods strings.Builder
 	for i := range max(mostPods, mostPairs) + 1 {
-		pods.WriteString(podYAML(fmt.Sprint("new", i), "new", l.Nodes()[0].Name(), nil))
-		pods.WriteString(podYAML(fmt.Sprint("timed", i), "new", l.Nodes()[0].Name(), nil))
+		pods.WriteString(lab.PodYAML(fmt.Sprint("new", i), "new", l.Nodes()[0].Name(), nil))
+		pods.WriteString(lab.PodYAML(fmt.Sprint("timed", i), "new", l.Nodes()[0].Name(), nil))
 	}
 	p.write("pods", pods.String())
 	knowsPolicy(ctx, t, l.Nodes()[0], "default/new")
@@ -245,7 +245,7 @@ func TestFirstPacketKubernetes(t *testing.T) {
 // pod or does not run: the pod is isolated, or not started.
 func TestPolicyFailure(t *testing.T) {
 	p := policies{t, t.TempDir()}
-	p.write("objects", defaultNamespace+"---"+denyAll+podYAML("server", "server", "node1", nil)+podYAML("peer", "other", "node1", nil))
+	p.write("objects", defaultNamespace+"---"+denyAll+lab.PodYAML("server", "server", "node1", nil)+lab.PodYAML("peer", "other", "node1", nil))
 	l := start(t, lab.Options{
 		Nodes: 1, Families: []subnet.Family{subnet.IPv4, subnet.IPv6}, Namespace: "default",
 		DaemonArgs: []string{"--network-policy=on", "--policy-dir=" + p.dir},
@@ -278,7 +278,7 @@ func TestPolicyFailure(t *testing.T) {
 	if _, err := add("failed", fail); err == nil || !strings.Contains(err.Error(), "the API server has not reported the pod yet") {
 		t.Errorf("with policyFailure fail, a pod that is not known: %v", err)
 	}
-	p.write("late", podYAML("closed", "other", "node1", nil))
+	p.write("late", lab.PodYAML("closed", "other", "node1", nil))
 	reaches(ctx, t, l, closed, peer, true)
 	reaches(ctx, t, l, peer, closed, true)
 
@@ -304,6 +304,6 @@ func TestPolicyFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitForReady(ctx, t, n)
-	p.write("more", podYAML("isolate", "other", "node1", nil)+podYAML("open", "other", "node1", nil))
+	p.write("more", lab.PodYAML("isolate", "other", "node1", nil)+lab.PodYAML("open", "other", "node1", nil))
 	reaches(ctx, t, l, started("isolate", ""), peer, true)
 }

@@ -53,11 +53,7 @@ type policies struct {
 // write replaces a file.
 func (p policies) write(name, content string) {
 	p.t.Helper()
-	path := filepath.Join(p.dir, name+".yaml")
-	if err := os.WriteFile(path+".new", []byte(content), 0o644); err != nil {
-		p.t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := lab.PolicyDir(p.dir).Write(name, content); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -72,18 +68,6 @@ func knowsPolicy(ctx context.Context, t *testing.T, n *lab.Node, name string) {
 		}
 		return err
 	})
-}
-
-// podYAML is a pod as the API has it. It has the addresses of the endpoint, or none if that is nil.
-func podYAML(name, app, node string, at *lab.Endpoint) string {
-	var ips []string
-	if at != nil {
-		for _, f := range subnet.Families() {
-			ips = append(ips, fmt.Sprintf("{ip: %q}", at.Addr(f)))
-		}
-	}
-	return fmt.Sprintf("---\napiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, uid: %s, labels: {app: %s}}\n"+
-		"spec: {nodeName: %s}\nstatus: {podIPs: [%s]}\n", name, name, app, node, strings.Join(ips, ", "))
 }
 
 // reaches waits until connections from one pod to another pass, or do not, in both families.
@@ -141,13 +125,13 @@ func TestPolicies(t *testing.T) {
 		return pod
 	}
 	// The plugin waits for the rules of a pod, so the pod has to be known: as in Kubernetes, before it has an address.
-	p.write("pods", podYAML("server", "server", "node1", nil)+podYAML("near", "client", "node1", nil)+
-		podYAML("stranger", "other", "node1", nil)+podYAML("far", "client", "node2", nil)+podYAML("spy", "other", "node2", nil))
+	p.write("pods", lab.PodYAML("server", "server", "node1", nil)+lab.PodYAML("near", "client", "node1", nil)+
+		lab.PodYAML("stranger", "other", "node1", nil)+lab.PodYAML("far", "client", "node2", nil)+lab.PodYAML("spy", "other", "node2", nil))
 	server, near, stranger := add(one, "server"), add(one, "near"), add(one, "stranger")
 	far, spy := add(two, "far"), add(two, "spy")
-	all := podYAML("server", "server", "node1", server.Endpoint) + podYAML("near", "client", "node1", near.Endpoint) +
-		podYAML("stranger", "other", "node1", stranger.Endpoint) + podYAML("far", "client", "node2", far.Endpoint) +
-		podYAML("spy", "other", "node2", spy.Endpoint)
+	all := lab.PodYAML("server", "server", "node1", server.Endpoint) + lab.PodYAML("near", "client", "node1", near.Endpoint) +
+		lab.PodYAML("stranger", "other", "node1", stranger.Endpoint) + lab.PodYAML("far", "client", "node2", far.Endpoint) +
+		lab.PodYAML("spy", "other", "node2", spy.Endpoint)
 	p.write("pods", all)
 	for _, from := range []*lab.Pod{near, stranger, far, spy} {
 		reaches(ctx, t, l, from, server, true)
@@ -223,7 +207,7 @@ func TestPolicies(t *testing.T) {
 
 	// A pod is closed before its first packet.
 	p.write("mute", mute)
-	p.write("pods", all+podYAML("late", "late", "node1", nil))
+	p.write("pods", all+lab.PodYAML("late", "late", "node1", nil))
 	late := add(one, "late")
 	wait := longEnough(ctx, t, l, one.Endpoint, one.Endpoint)
 	for _, f := range families {
@@ -251,7 +235,7 @@ func TestPolicies(t *testing.T) {
 func TestPoliciesOff(t *testing.T) {
 	p := policies{t, t.TempDir()}
 	p.write("objects", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n---"+denyAll+
-		podYAML("server", "server", "node1", nil)+podYAML("near", "client", "node1", nil)+podYAML("late", "client", "node1", nil))
+		lab.PodYAML("server", "server", "node1", nil)+lab.PodYAML("near", "client", "node1", nil)+lab.PodYAML("late", "client", "node1", nil))
 	l := start(t, lab.Options{
 		Nodes: 1, Families: []subnet.Family{subnet.IPv4, subnet.IPv6}, Namespace: "default",
 		DaemonArgs: []string{"--network-policy=on", "--policy-dir=" + p.dir},

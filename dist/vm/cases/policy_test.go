@@ -112,31 +112,18 @@ func socketAddr(a netip.Addr, port uint16) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(port), Addr: a.As16()}
 }
 
-// podYAML is a pod as the API has it, with the endpoint's addresses, or none if that is nil.
-func podYAML(name, app, node string, at *lab.Pod) string {
-	var ips []string
-	if at != nil {
-		for _, f := range subnet.Families() {
-			ips = append(ips, fmt.Sprintf("{ip: %q}", at.Addr(f)))
-		}
-	}
-	return fmt.Sprintf("---\napiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, uid: %s, labels: {app: %s}}\n"+
-		"spec: {nodeName: %s}\nstatus: {podIPs: [%s]}\n", name, name, app, node, strings.Join(ips, ", "))
-}
-
 // TestPolicySCTP: a policy tells SCTP ports apart, between pods of one node, which share a bridge, and of two; also on a node
 // whose bridge tracks connections itself.
 func TestPolicySCTP(t *testing.T) {
-	dir := t.TempDir()
+	dir := lab.PolicyDir(t.TempDir())
 	both := families(subnet.IPv4, subnet.IPv6)
 	c := newCluster(t, lab.Options{
 		Nodes: 2, Families: both, Namespace: "default",
-		DaemonArgs: []string{"--network-policy=on", "--policy-dir=" + dir},
+		DaemonArgs: []string{"--network-policy=on", "--policy-dir=" + string(dir)},
 	})
 	write := func(name, content string) {
 		t.Helper()
-		path := filepath.Join(dir, name+".yaml")
-		c.must(errors.Join(os.WriteFile(path+".new", []byte(content), 0o644), os.Rename(path+".new", path)))
+		c.must(dir.Write(name, content))
 	}
 	write("namespace", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n")
 	c.configure(both, `{"Type":"vxlan"}`)
@@ -149,7 +136,11 @@ func TestPolicySCTP(t *testing.T) {
 	publish := func() {
 		text := ""
 		for _, k := range kinds {
-			text += podYAML(k.name, k.app, k.node, pods[k.name])
+			var at *lab.Endpoint
+			if p := pods[k.name]; p != nil {
+				at = p.Endpoint
+			}
+			text += lab.PodYAML(k.name, k.app, k.node, at)
 		}
 		write("pods", text)
 	}
@@ -202,6 +193,6 @@ func TestPolicySCTP(t *testing.T) {
 	if err != nil || s.Enforcement == nil || !s.Enforcement.Enforcing || !s.Enforcement.Synced || len(s.Problems) > 0 {
 		t.Errorf("the status of the server's node: %+v, %+v, %v", s.Enforcement, s.Problems, err)
 	}
-	c.must(os.Remove(filepath.Join(dir, "server.yaml")))
+	c.must(os.Remove(filepath.Join(string(dir), "server.yaml")))
 	verdicts("without the policy again", func(string, uint16) bool { return true })
 }
