@@ -5,6 +5,10 @@ $(KUBERNETES): bin/k8s/%: dist/k8slab/tools/go.mod dist/k8slab/tools/go.sum
 		version=$$(GOWORK=off $(GO) list -m -f '{{.Version}}' k8s.io/kubernetes) && \
 		GOWORK=off CGO_ENABLED=0 $(RUN_GO) build -o ../../../$@ \
 		-ldflags "$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$$version" k8s.io/kubernetes/cmd/$*
+COREDNS = bin/k8s/coredns
+$(COREDNS): dist/k8slab/tools/coredns/main.go dist/k8slab/tools/coredns/go.mod dist/k8slab/tools/coredns/go.sum
+	@echo building $@; cd dist/k8slab/tools/coredns && GOWORK=off CGO_ENABLED=0 $(RUN_GO) build \
+		-ldflags '$(LDFLAGS)' -o ../../../../$@ .
 # Suites of other projects for network policies, and the test program agnhost that their pods run. go vet would check
 # all of Kubernetes.
 SUITES = $(addprefix bin/k8s/,e2e.test agnhost cyclonus clusterpolicy.test clusterpolicy/crd.yaml test2json)
@@ -39,11 +43,11 @@ k8slab: # the suite, and the programs of its pods
 		$(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/k8slab ./cmd/agent ./cmd/conformance
 	@cd dist/containerd && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../bin/k8s/ ./cmd/pod
 K8SLAB_STORES ?= kubernetes etcd
-e2e-kubernetes: packages-kubernetes build tools bin/etcdutl image $(KUBERNETES) k8slab
+e2e-kubernetes: packages-kubernetes build tools bin/etcdutl image $(KUBERNETES) $(COREDNS) k8slab
 e2e-kubernetes: ## test with a real Kubernetes, dual stack, both stores; as root; 15 minutes
 	@set -e; for store in $(K8SLAB_STORES); do echo "store: $$store"; bin/k8s/k8slab --store $$store $(K8SLAB); done
 # From the files of a release, and nothing else: the manifest, and the chart's archive. bin/release has one of each.
-e2e-install: packages-kubernetes build tools bin/etcdutl $(KUBERNETES) k8slab release
+e2e-install: packages-kubernetes build tools bin/etcdutl $(KUBERNETES) $(COREDNS) k8slab release
 e2e-install: ## install from a release's manifest and chart in a real Kubernetes, and remove it; as root; 6 minutes
 	@cd dist/chart && $(RUN_GO) run ./cmd/template ../../bin/release/selvage-chart-*.tgz plain.yaml \
 		>../../bin/release-build/chart.yaml

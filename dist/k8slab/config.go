@@ -3,6 +3,7 @@ package k8slab
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/selvage-net/selvage/dist/containerd"
@@ -40,11 +41,13 @@ type object = map[string]any
 //   - oomScoreAdj: a machine may not let go below its own score.
 //   - syncFrequency: it passes a change of a ConfigMap on within this time; the default is a minute.
 //   - Anybody may ask it, as the apiserver does for logs: there is nobody else in this network.
-func kubeletConfig(cgroup string) ([]byte, error) {
+func kubeletConfig(cgroup string, families []subnet.Family) ([]byte, error) {
 	return json.Marshal(object{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
 		"authentication":           object{"anonymous": object{"enabled": true}, "webhook": object{"enabled": false}},
 		"authorization":            object{"mode": "AlwaysAllow"},
+		"clusterDNS":               []netip.Addr{dnsAddr(families)},
+		"clusterDomain":            "cluster.local",
 		"containerRuntimeEndpoint": "unix://" + containerd.Socket,
 		"cgroupDriver":             "cgroupfs", "cgroupRoot": cgroup, "failCgroupV1": false,
 		"enforceNodeAllocatable":        []string{},

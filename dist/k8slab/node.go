@@ -59,7 +59,7 @@ func (c *Cluster) addNode(ctx context.Context, at *lab.Node, pods, selvage strin
 		if n.cgroup, err = makeCgroup(n.Name()); err != nil {
 			return err
 		}
-		config, err := kubeletConfig(n.cgroup)
+		config, err := kubeletConfig(n.cgroup, n.cluster.families())
 		return errors.Join(err, c.writeKubeconfig(kubeletKubeconfig, "system:node:"+n.Name()),
 			c.writeKubeconfig(proxyKubeconfig, "system:kube-proxy"), os.WriteFile(kubeletConfigFile, config, 0o644))
 	})

@@ -64,7 +64,7 @@ func allSteps() []Step {
 		{Name: "FORWARD drops, kube-proxy with nftables", run: dropped},
 		{Name: "kubectl selvage", run: plugin},
 		{Name: "the page of selvaged mesh", run: meshPage},
-		{Name: nameConnectivity, run: connectivityTest},
+		{Name: nameConnectivity, run: withDNS(connectivityTest)},
 		{Name: "connectivity-test, where a node loses large packets", run: connectivityBroken},
 		{Name: nameStreams, run: stream},
 		{Name: "a rolling update of the DaemonSet", run: watched(rollingUpdate), repeatable: true},

@@ -79,6 +79,9 @@ func connectivityTest(ctx context.Context, s *suite) (found []string, err error)
 			}
 		}
 	}
+	if !tried["DNS"] {
+		err = errors.Join(err, errors.New("it did not try: DNS"))
+	}
 	junit, failed := os.ReadFile(file)
 	if !bytes.Contains(junit, []byte("pod to pod, other node (IPv4)")) {
 		err = errors.Join(err, failed, fmt.Errorf("its JUnit file is %s", junit))
