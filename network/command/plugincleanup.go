@@ -82,6 +82,9 @@ func (o pluginCleanup) run(cmd *cobra.Command, prefix string) error {
 	if daemons, err = o.present(cmd, tool, daemons); err != nil {
 		return err
 	}
+	if len(daemons) == 0 {
+		return errors.New("no node of a daemon's pod is in the cluster")
+	}
 	if !o.force {
 		if err := o.unused(ctx, tool, daemons); err != nil {
 			return err
@@ -255,7 +258,11 @@ func container(all []any, name string) kubectl.Object {
 
 // unused returns an error if there are pods with an address of the overlay.
 func (o pluginCleanup) unused(ctx context.Context, tool kubectl.Client, daemons []kubectl.Daemon) error {
-	outputs, err := o.plugin.onNodes(ctx, nil, "status", "-o", "json")
+	var present []string
+	for _, d := range daemons {
+		present = append(present, d.Node)
+	}
+	outputs, err := o.plugin.onNodes(ctx, present, "status", "-o", "json")
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ case "$*" in
 "get -o json pods -n net -l "*) [ -e asked ] && phase=` + phase + ` || phase=` + first + `; : >asked
  echo '{"items": [{"metadata": {"name": "x"}, "spec": {"nodeName": "node1"}, "status": {"phase": "'$phase'"}}]}';;
 "get -o json nodes") echo '{"items": [{"metadata": {"name": "node1"}}, {"metadata": {"name": "other"}}]}';;
-"exec "*) cat status;;
+"exec "*" p1 "*) cat status;;
 "logs "*) echo why it failed;;
 "create "*) cat > created; echo "$*" >> calls;;
 "delete "*|"annotate "*) echo "$*" >> calls;;
