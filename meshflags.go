@@ -32,6 +32,8 @@ func (f *meshFlags) register(s *pflag.FlagSet) {
 		exchange.Audience+", in place of certificates, with --kube-subnet-mgr")
 	s.StringSliceVar(&f.accounts, "mesh-token-accounts", nil, "ServiceAccounts whose tokens are accepted, as "+
 		"namespace/name, with --mesh-token-file")
+	s.BoolVar(&f.Detail, "mesh-detail", true, "also tell those who ask about this node alone its latest repairs and "+
+		"denied packets, with names of pods, and what selvaged doctor finds")
 }
 
 // listenMesh opens the port and reads the files. Without --mesh-addr it does nothing.
@@ -67,5 +69,8 @@ func (f *flags) listenMesh(log logrus.FieldLogger, store command.Store) (*exchan
 		m.Tokens.Review = s.Reviewer(exchange.Audience)
 	}
 	m.Log = log
+	if f.socket != "" {
+		m.Examine = command.Examiner(f.socket, f.node.SubnetFile)
+	}
 	return exchange.Listen(m.Options)
 }

@@ -194,6 +194,8 @@ type NodeAdvice struct {
 	// Sources are the names under which the four addresses are set, for messages: "annotation
 	// flannel.alpha.coreos.com/node-public-ip".
 	PublicIPSource, AnnouncedSource [2]string
+	// Zone is the part of the data centre that the node is in; empty: it is not known.
+	Zone string
 	// Bad says which values cannot be used, and why; empty: all can.
 	Bad string
 }

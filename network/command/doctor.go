@@ -19,6 +19,9 @@ const (
 	ExitWarning = 3
 )
 
+// defaultCNIConfDir is where container runtimes look for CNI configurations by default.
+const defaultCNIConfDir = "/etc/cni/net.d"
+
 // Doctor diagnoses the node and its paths to other nodes.
 func Doctor() *cobra.Command {
 	o := doctor.Options{Now: time.Now}
@@ -85,7 +88,7 @@ Exit codes: 0 all passed, 3 warnings only, 2 failures, 1 doctor itself failed.`,
 	s.StringSliceVar(&o.Checks, "check", nil, "run only these checks, such as peers,etcd; "+
 		"without peers, no node is probed")
 	s.DurationVar(&timeout, "timeout", 30*time.Second, "time limit")
-	s.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d",
+	s.StringVar(&o.CNIConfDir, "cni-conf-dir", defaultCNIConfDir,
 		"directory of the container runtime's CNI configurations; empty: skip them")
 	s.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"},
 		"directories of the container runtime's CNI plugins, in search order")

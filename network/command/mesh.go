@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,15 @@ type meshQuery struct {
 	timeout time.Duration
 	odd     bool
 	page    meshPage
+
+	mu     sync.Mutex
+	latest latestQuery // of view, for detail
+}
+
+// latestQuery is how the nodes were asked last.
+type latestQuery struct {
+	how     exchange.Query
+	targets map[string]mesh.Target // by key
 }
 
 // meshParallel is how many nodes are asked at the same time, which bounds the memory and the open files.
@@ -61,7 +71,7 @@ this node does not run, 1 any other error.`,
 				return errors.New("--timeout: want more than 0")
 			}
 			if q.page.address != "" {
-				return q.page.serve(cmd.Context(), cmd.OutOrStdout(), q.view)
+				return q.page.serve(cmd.Context(), cmd.OutOrStdout(), q.view, q.detail)
 			}
 			if q.page.files != (exchange.Files{}) {
 				return errors.New("--serve-cafile, --serve-certfile and --serve-keyfile need --serve")
@@ -118,14 +128,16 @@ func (q *meshQuery) view(ctx context.Context) (c mesh.Cluster, err error) {
 			"with --mesh-addr, and certificates or tokens, see the help of selvaged mesh", q.socket)
 	}
 	targets := mesh.TargetsOf(l.own, l.peers)
-	answers, err := exchange.Ask(ctx, exchange.Query{
+	how := exchange.Query{
 		Port: daemon.Port, ServerName: daemon.ServerName, Timeout: q.timeout, Parallel: meshParallel,
 		Files: exchange.Files{
 			CA: cmp.Or(q.access.CAFile, daemon.CAFile), Cert: cmp.Or(q.access.CertFile, daemon.CertFile),
 			Key: cmp.Or(q.access.KeyFile, daemon.KeyFile),
 		},
 		TokenFile: q.tokenFile(*daemon),
-	}, targets)
+	}
+	q.remember(how, targets)
+	answers, err := exchange.Ask(ctx, how, targets)
 	if err != nil {
 		return c, err
 	}
@@ -135,6 +147,29 @@ func (q *meshQuery) view(ctx context.Context) (c mesh.Cluster, err error) {
 		answers[0] = mesh.Answer{Summary: &own}
 	}
 	return mesh.Assemble(targets, answers, q.now()), nil
+}
+
+// remember notes how the nodes are asked.
+func (q *meshQuery) remember(how exchange.Query, targets []mesh.Target) {
+	latest := latestQuery{how, make(map[string]mesh.Target, len(targets))}
+	for _, t := range targets {
+		latest.targets[t.Key] = t
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.latest = latest
+}
+
+// detail asks one of the nodes of the latest view for its detail.
+func (q *meshQuery) detail(ctx context.Context, key string) (mesh.Told, error) {
+	q.mu.Lock()
+	latest := q.latest
+	q.mu.Unlock()
+	t, ok := latest.targets[key]
+	if !ok {
+		return mesh.Untold(mesh.Answer{Code: mesh.NoNode}), nil
+	}
+	return exchange.AskDetail(ctx, latest.how, t)
 }
 
 // tokenFile returns the file of the token to show; empty: certificates are shown.

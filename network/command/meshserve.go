@@ -78,7 +78,7 @@ func (p meshPage) tls() (*tls.Config, error) {
 }
 
 // serve serves the web page until ctx ends.
-func (p meshPage) serve(ctx context.Context, out io.Writer, source page.Source) error {
+func (p meshPage) serve(ctx context.Context, out io.Writer, source page.Source, detail page.Detail) error {
 	l, secure, err := p.listen()
 	if err != nil {
 		return err
@@ -88,5 +88,5 @@ func (p meshPage) serve(ctx context.Context, out io.Writer, source page.Source) 
 		scheme = "https"
 	}
 	fmt.Fprintf(out, "serving %s://%s until interrupted\n", scheme, l.Addr())
-	return page.Serve(ctx, l, page.Options{Source: source, TLS: secure})
+	return page.Serve(ctx, l, page.Options{Source: source, Detail: detail, TLS: secure})
 }

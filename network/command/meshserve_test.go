@@ -67,7 +67,7 @@ func TestServeTLS(t *testing.T) {
 	said, out := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		done <- meshPage{"127.0.0.1:0", files}.serve(ctx, out, func(context.Context) (mesh.Cluster, error) { return labMesh(), nil })
+		done <- meshPage{"127.0.0.1:0", files}.serve(ctx, out, func(context.Context) (mesh.Cluster, error) { return labMesh(), nil }, nil)
 	}()
 	line := make([]byte, 200)
 	n, err := said.Read(line)

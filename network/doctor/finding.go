@@ -111,8 +111,11 @@ func checks() []check {
 
 const (
 	daemonCheck = "daemon" // reports the problems of the daemon that no other check covers
-	peersCheck  = "peers"  // probes other nodes
+	peersCheck  = ProbingCheck
 )
+
+// ProbingCheck is the name of the check that probes other nodes.
+const ProbingCheck = "peers"
 
 // Checks returns the names of all checks, in the order in which they run.
 func Checks() (names []string) {

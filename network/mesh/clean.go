@@ -16,7 +16,7 @@ const (
 
 // Clean bounds what another node has sent, and leaves nothing in it that a terminal would act on.
 func (m *Summary) Clean() {
-	for _, s := range []*string{&m.Node, &m.Lease, &m.Selvaged, &m.Kernel, &m.Backend, &m.Config} {
+	for _, s := range []*string{&m.Node, &m.Lease, &m.Selvaged, &m.Kernel, &m.Backend, &m.Config, &m.Zone} {
 		*s = printable(*s)
 	}
 	m.State = status.State(printable(string(m.State)))
@@ -51,6 +51,7 @@ func (m *Summary) Clean() {
 		for j := range p.Peers {
 			x := &p.Peers[j]
 			x.Key, x.Path, x.State = printable(x.Key), printable(x.Path), status.ReachState(printable(string(x.State)))
+			x.FastPath = printable(x.FastPath)
 		}
 	}
 }

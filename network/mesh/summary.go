@@ -42,7 +42,8 @@ type Summary struct {
 	Node     string       `json:"node"`
 	Lease    string       `json:"lease,omitempty"` // its key; empty: it has none yet
 	Subnets  []string     `json:"subnets,omitempty"`
-	Selvaged string       `json:"selvaged"` // the daemon's version
+	Zone     string       `json:"zone,omitempty"` // see status.Status.Zone
+	Selvaged string       `json:"selvaged"`       // the daemon's version
 	Kernel   string       `json:"kernel,omitempty"`
 	Started  time.Time    `json:"started"`
 	State    status.State `json:"state"`
@@ -190,7 +191,7 @@ func (d PolicyDrops) same(other PolicyDrops) bool {
 // start of the daemon.
 func Summarize(s status.Status) Summary {
 	m := Summary{
-		Version: SummaryVersion, Node: s.Node, Selvaged: s.Version, Kernel: s.Kernel, Started: s.Started,
+		Version: SummaryVersion, Node: s.Node, Zone: s.Zone, Selvaged: s.Version, Kernel: s.Kernel, Started: s.Started,
 		State: s.State, Since: s.Since, Cut: s.Cut,
 		Config: ConfigID(s.Config), Networks: networks(s.Config), Peers: s.Peers,
 		Repairs: Count{Total: uint64(max(0, s.Repairs.Total))},

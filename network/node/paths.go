@@ -222,6 +222,12 @@ func (n *node) probedPeer(key string, f subnet.Family, r reach.Result) status.Pr
 	case to.Tunnel != nil:
 		p.Path = strings.ToLower(to.Tunnel.Protocol)
 	}
+	if n.usesFastPath() && n.fast.why.code == "" {
+		p.FastPath = status.FastPathNotInUse
+		if c := n.tables.FastPeers.Get(m.Endpoints[f].Subnet); c.Present && c.Wanted && c.Have == c.Want {
+			p.FastPath = status.FastPathInUse
+		}
+	}
 	return p
 }
 

@@ -174,6 +174,14 @@ type policyAnswers struct {
 // Answers returns what answers questions about the policies over the socket of the API.
 func (p *Policies) Answers(node string) api.Policies { return policyAnswers{p.Engine, node} }
 
+// Drops implements [exchange.Source].
+func (n *node) Drops(ctx context.Context, follow bool, yield func(status.Drop) error) error {
+	if n.Policies == nil {
+		return status.ErrNoPolicies
+	}
+	return n.Policies.Answers(n.NodeName).Drops(ctx, follow, yield)
+}
+
 // world calls f with what is known of the cluster. The engine waits for the end of f.
 func (a policyAnswers) world(f func(connection.World)) {
 	a.engine.View(func(c *policy.Compiler) {

@@ -140,7 +140,7 @@ func (n *node) status(now time.Time) status.Status {
 		Passes: n.history.passes, Entries: map[string]status.Count{},
 		Lease: n.leaseStatus(), Peers: n.peerCounts(), Pods: n.podsStatus(),
 		Enforcement: n.policyStatus(), PoliciesOff: n.PoliciesOff, FastPath: n.fastPathStatus(),
-		Mesh: n.Mesh.Access(),
+		Mesh: n.Mesh.Access(), Zone: n.advice().Zone,
 	}
 	s.SetStore(n.storeStatus())
 	if n.kernel != nil {

@@ -54,6 +54,6 @@ func (n names) advice(o *apiserver.Object) (a subnet.NodeAdvice) {
 			*x.address = address
 		}
 	}
-	a.Bad = strings.Join(bad, "; ")
+	a.Bad, a.Zone = strings.Join(bad, "; "), o.Zone
 	return a
 }

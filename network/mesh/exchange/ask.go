@@ -45,7 +45,7 @@ func Ask(ctx context.Context, q Query, targets []mesh.Target) ([]mesh.Answer, er
 	for range min(q.Parallel, len(targets)) {
 		asking.Go(func() {
 			for i := range next {
-				answers[i] = q.ask(ctx, id, targets[i])
+				answers[i] = q.summary(ctx, id, targets[i])
 			}
 		})
 	}
@@ -85,8 +85,42 @@ func (q Query) tls(a asker, t mesh.Target, public netip.Addr) *tls.Config {
 	return config
 }
 
-// ask asks one node at its addresses, one after the other.
-func (q Query) ask(ctx context.Context, id asker, t mesh.Target) (a mesh.Answer) {
+// question is what a node is asked.
+type question struct {
+	path string
+	most int64                     // bytes of the answer
+	read func(*json.Decoder) error // takes in the answer
+}
+
+// summary asks one node for its summary.
+func (q Query) summary(ctx context.Context, id asker, t mesh.Target) mesh.Answer {
+	var s *mesh.Summary
+	a := q.ask(ctx, id, t, question{path: mesh.Path, most: mesh.MaxSummary, read: func(d *json.Decoder) error {
+		got := new(mesh.Summary)
+		if err := decode(d, got, &got.Version, mesh.SummaryVersion); err != nil {
+			return err
+		}
+		got.Clean()
+		s = got
+		return nil
+	}})
+	a.Summary = s
+	return a
+}
+
+// decode decodes an answer, whose version has to be as wanted.
+func decode(d *json.Decoder, into any, version *int, want int) error {
+	if err := d.Decode(into); err != nil {
+		return errors.Join(errUnreadable, err)
+	}
+	if *version != want {
+		return fmt.Errorf("%w: version %d, want %d", errUnreadable, *version, want)
+	}
+	return nil
+}
+
+// ask asks one node at its addresses, one after the other. The answer has no code if there was one to the question.
+func (q Query) ask(ctx context.Context, id asker, t mesh.Target, about question) (a mesh.Answer) {
 	if id.id == nil && t.MeshKey == "" {
 		return mesh.Answer{Code: mesh.NoKey}
 	}
@@ -100,9 +134,10 @@ func (q Query) ask(ctx context.Context, id asker, t mesh.Target) (a mesh.Answer)
 			at = t.Local[i]
 		}
 		left := q.Timeout - time.Since(began)
-		s, ends, err := q.askAt(ctx, id, t, at, public, left/time.Duration(len(t.Public)-i))
+		place := place{at, public, left / time.Duration(len(t.Public)-i)}
+		ends, err := q.askAt(ctx, id, t, place, about)
 		if err == nil {
-			return mesh.Answer{Summary: s, CertificateEnds: ends}
+			return mesh.Answer{CertificateEnds: ends}
 		}
 		a.Code = codeOf(err)
 		a.Text = status.Text(mesh.Printable(fmt.Sprintf("%s: %v", at, reason(err)), maxReason))
@@ -112,38 +147,43 @@ func (q Query) ask(ctx context.Context, id asker, t mesh.Target) (a mesh.Answer)
 
 // askAt asks one node at one address. The server's certificate has to be valid for its public IP, or to have the key
 // that the node's lease names.
-func (q Query) askAt(ctx context.Context, id asker, t mesh.Target, at, public netip.Addr, limit time.Duration) (
-	s *mesh.Summary, certificateEnds time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+func (q Query) askAt(ctx context.Context, id asker, t mesh.Target, p place, about question) (
+	certificateEnds time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
 	var d net.Dialer
-	raw, err := d.DialContext(ctx, "tcp", net.JoinHostPort(at.String(), strconv.Itoa(int(q.Port))))
+	raw, err := d.DialContext(ctx, "tcp", net.JoinHostPort(p.at.String(), strconv.Itoa(int(q.Port))))
 	if err != nil {
-		return nil, certificateEnds, err
+		return certificateEnds, err
 	}
 	defer raw.Close()
 	deadline, _ := ctx.Deadline()
 	if err := raw.SetDeadline(deadline); err != nil {
-		return nil, certificateEnds, err
+		return certificateEnds, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	c := tls.Client(raw, q.tls(id, t, public))
+	c := tls.Client(raw, q.tls(id, t, p.public))
 	if err := c.HandshakeContext(ctx); err != nil {
-		return nil, certificateEnds, err
+		return certificateEnds, err
 	}
 	if id.id != nil {
 		certificateEnds = c.ConnectionState().PeerCertificates[0].NotAfter
 	}
-	s, err = request(c, at, id.token)
-	return s, certificateEnds, err
+	return certificateEnds, request(c, p.at, id.token, about)
+}
+
+// place is where a node is asked.
+type place struct {
+	at, public netip.Addr
+	limit      time.Duration
 }
 
 // request sends the request and reads the answer.
-func request(c *tls.Conn, at netip.Addr, token string) (*mesh.Summary, error) {
-	r, err := http.NewRequest(http.MethodGet, "https://"+net.JoinHostPort(at.String(), "0")+mesh.Path, nil)
+func request(c *tls.Conn, at netip.Addr, token string, about question) error {
+	r, err := http.NewRequest(http.MethodGet, "https://"+net.JoinHostPort(at.String(), "0")+about.path, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.Close = true
 	if token != "" {
@@ -153,24 +193,16 @@ func request(c *tls.Conn, at netip.Addr, token string) (*mesh.Summary, error) {
 	// fail while the alert that says why waits to be read.
 	writeErr := r.Write(c)
 	const buffer = 4 << 10
-	response, err := http.ReadResponse(bufio.NewReaderSize(io.LimitReader(c, mesh.MaxSummary), buffer), r)
+	response, err := http.ReadResponse(bufio.NewReaderSize(io.LimitReader(c, about.most), buffer), r)
 	if err != nil && writeErr != nil && !isAlert(err) {
-		return nil, writeErr
+		return writeErr
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, statusError(response.StatusCode)
+		return statusError(response.StatusCode)
 	}
-	s := new(mesh.Summary)
-	if err := json.NewDecoder(response.Body).Decode(s); err != nil {
-		return nil, errors.Join(errUnreadable, err)
-	}
-	if s.Version != mesh.SummaryVersion {
-		return nil, fmt.Errorf("%w: version %d of the summary, want %d", errUnreadable, s.Version, mesh.SummaryVersion)
-	}
-	s.Clean()
-	return s, nil
+	return about.read(json.NewDecoder(response.Body))
 }

@@ -32,6 +32,21 @@ type daemon struct {
 	node  string
 	stuck atomic.Bool
 	asked atomic.Int64
+
+	drops   []status.Drop // nil: no policies are enforced
+	repairs []status.Repair
+}
+
+func (d *daemon) Drops(_ context.Context, _ bool, yield func(status.Drop) error) error {
+	if d.drops == nil {
+		return status.ErrNoPolicies
+	}
+	for _, x := range d.drops {
+		if err := yield(x); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *daemon) Status(ctx context.Context) (status.Status, error) {
@@ -40,7 +55,7 @@ func (d *daemon) Status(ctx context.Context) (status.Status, error) {
 		<-ctx.Done()
 		return status.Status{}, ctx.Err()
 	}
-	return status.Status{Node: d.node, State: status.Ready, Lease: &status.Lease{Key: "key"}}, nil
+	return status.Status{Node: d.node, State: status.Ready, Lease: &status.Lease{Key: "key"}, Repairs: status.Repairs{Last: d.repairs}}, nil
 }
 
 // pki is a directory with the certificates of a cluster.

@@ -14,8 +14,8 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 )
 
-// errUnreadable is the error for an answer that is no summary.
-var errUnreadable = errors.New("the answer is no summary that this version can read")
+// errUnreadable is the error for an answer that is something else than what was asked for.
+var errUnreadable = errors.New("this version cannot read the answer")
 
 // statusError is the HTTP status of a refused request.
 type statusError int
@@ -44,6 +44,10 @@ func codeOf(err error) status.Reason {
 		return mesh.TokenRefused
 	case isStatus && (code == http.StatusBadGateway || code == http.StatusTooManyRequests):
 		return mesh.TokenNotReviewed
+	case isStatus && code == http.StatusNotFound:
+		return mesh.NoDetail
+	case isStatus && code == detailOff:
+		return mesh.DetailOff
 	case isStatus && code == http.StatusServiceUnavailable:
 		return mesh.NotReadyYet
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -26,6 +26,9 @@ import (
 // Source is the daemon. If ctx ends first, its loop is stuck, and Status returns an error.
 type Source interface {
 	Status(ctx context.Context) (status.Status, error)
+	// Drops calls yield for each of the last few packets that policies denied, the oldest first, and does not ask the
+	// loop. The error is [status.ErrNoPolicies] if the node enforces no policies.
+	Drops(ctx context.Context, follow bool, yield func(status.Drop) error) error
 }
 
 // Options say where a node serves its summary, and to which clients.
@@ -34,7 +37,10 @@ type Options struct {
 	Files      Files  // of certificates by which nodes know each other
 	ServerName string // see status.Mesh
 	Tokens     Tokens // in place of Files
-	Log        logrus.FieldLogger
+	// Detail says whether to tell a detail, too, and Examine examines the node for it; nil: it is told without.
+	Detail  bool
+	Examine Examiner
+	Log     logrus.FieldLogger
 }
 
 const (
@@ -60,11 +66,17 @@ type Server struct {
 	log      logrus.FieldLogger
 	now      func() time.Time
 	last     atomic.Pointer[published] // nil: the loop has not answered yet
+
+	tellsDetail  bool
+	examinations examinations
+	source       Source          // while it serves
+	serving      context.Context // the same
 }
 
 // published is the last summary, and when it was made.
 type published struct {
 	summary mesh.Summary
+	repairs []status.Repair
 	at      time.Time
 }
 
@@ -81,7 +93,8 @@ func listen(o Options, l limits) (*Server, error) {
 	if port, err := strconv.ParseUint(text, 10, 16); err != nil || port == 0 {
 		return nil, fmt.Errorf("--mesh-addr: port %q, want one from 1 to 65535, the same on all nodes", text)
 	}
-	s := &Server{log: o.Log, now: time.Now}
+	s := &Server{log: o.Log, now: time.Now, tellsDetail: o.Detail}
+	s.examinations = examinations{examine: o.Examine, now: time.Now}
 	if o.Tokens.File != "" {
 		err = s.byTokens(o.Tokens)
 	} else {
@@ -163,6 +176,8 @@ func (s *Server) Close() error { return s.listener.Close() }
 
 // Serve answers requests until ctx ends, and closes the port.
 func (s *Server) Serve(ctx context.Context, source Source) {
+	s.source, s.serving = source, ctx
+	defer s.examinations.running.Wait()
 	patience := s.listener.limits.client
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // one request for each connection needs no streams
@@ -193,7 +208,7 @@ func (s *Server) publish(ctx context.Context, source Source) {
 		st, err := source.Status(asked)
 		cancel()
 		if err == nil { // else the age of the last summary tells
-			p := &published{mesh.Summarize(st), s.now()}
+			p := &published{mesh.Summarize(st), st.Repairs.Last, s.now()}
 			history.Add(p.at, &p.summary)
 			s.last.Store(p)
 		}
@@ -211,7 +226,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !s.admits(w, r):
 		return
-	case r.URL.Path != mesh.Path:
+	case r.URL.Path != mesh.Path && r.URL.Path != mesh.DetailPath:
 		http.Error(w, "want "+mesh.Path, http.StatusNotFound)
 		return
 	case r.Method != http.MethodGet:
@@ -223,6 +238,13 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	case last == nil:
 		http.Error(w, "the daemon's loop has not answered yet", http.StatusServiceUnavailable)
+		return
+	}
+	if r.URL.Path == mesh.DetailPath {
+		if !s.refusesDetail(w) {
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(s.detail(r.Context(), last)) // fails if the client has disconnected
+		}
 		return
 	}
 	m := last.summary // its lists are never changed

@@ -27,17 +27,18 @@ type header struct {
 	Versions []mesh.Tally `json:"versions"`
 	Configs  []mesh.Tally `json:"configs"`
 	Networks []string     `json:"networks"`
-	Groups   []string     `json:"groups"`          // of nodes, by index; empty: the page shows each node by itself
-	Took     int64        `json:"took_ms"`         // how long the query took
-	Rest     int64        `json:"rest_ms"`         // the pause after it
-	Error    string       `json:"error,omitempty"` // why the latest query failed; the nodes are those of At
+	// Groupings are the ways to show many nodes; empty: the page shows each node by itself.
+	Groupings []grouping `json:"groupings"`
+	Took      int64      `json:"took_ms"`         // how long the query took
+	Rest      int64      `json:"rest_ms"`         // the pause after it
+	Error     string     `json:"error,omitempty"` // why the latest query failed; the nodes are those of At
 }
 
 // node is a node as the page has it.
 type node struct {
 	mesh.Node
-	Rank  mesh.Rank `json:"rank"`
-	Group int       `json:"group"` // its index in header.Groups
+	Rank   mesh.Rank `json:"rank"`
+	Groups []int     `json:"groups,omitempty"` // its index in each of header.Groupings
 }
 
 // encoded is a node's JSON, and the number of the view in which it last changed.
@@ -59,6 +60,7 @@ type feed struct {
 	header  header
 	nodes   map[string]encoded // by key
 	order   []string           // the keys, the worst node first
+	zones   map[string]string  // that nodes have said that they are in, by key
 	changed chan struct{}      // closed at the next change
 }
 
@@ -139,8 +141,9 @@ func (f *feed) publish(c mesh.Cluster, err error, took, rest time.Duration) {
 
 // take takes in all nodes.
 func (f *feed) take(nodes []mesh.Node) {
-	groups, groupOf := grouped(nodes)
-	f.header.Groups = groups
+	groupings, groupOf := grouped(nodes, f.zones)
+	f.header.Groupings = groupings
+	f.noteZones(nodes)
 	f.order = f.order[:0]
 	next := make(map[string]encoded, len(nodes))
 	for i, n := range nodes {
@@ -164,6 +167,17 @@ func (f *feed) take(nodes []mesh.Node) {
 		}
 	}
 	f.nodes = next
+}
+
+// noteZones notes which zones the nodes are in: one that is missing later is shown there all the same.
+func (f *feed) noteZones(nodes []mesh.Node) {
+	next := map[string]string{}
+	for _, n := range nodes {
+		if zone := zoneOf(n, f.zones); zone != "" {
+			next[n.Key] = zone
+		}
+	}
+	f.zones = next
 }
 
 // withoutClock removes what changes with every answer.

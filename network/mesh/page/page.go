@@ -1,7 +1,7 @@
 // Package page serves the view of the cluster as a web page, which follows it by server-sent events. The page is one
 // HTML file, one style sheet and a few scripts, embedded in the program; it loads nothing else.
 //
-// The nodes are queried only while a page is open. Each view is compared with the one before, and a page gets the nodes
+// The nodes are queried only while a page is open, and one of them for its detail only while that is. Each view is compared with the one before, and a page gets the nodes
 // that have changed since what it was last sent, however many views that was ago: a slow page costs no memory.
 //
 // What nodes say is untrusted. The scripts insert it as text only, and the policy that each answer carries forbids
@@ -26,6 +26,7 @@ import (
 // Options say what is served, and how.
 type Options struct {
 	Source Source
+	Detail Detail // nil: the page has none
 	// TLS are the settings of a server that demands certificates of its clients. nil: plain HTTP, for a listener on a
 	// loopback address only. Requests for other names than that are then refused, so that no foreign web page can read
 	// this one by a name of its own that leads here (DNS rebinding).
@@ -49,6 +50,7 @@ var assets embed.FS
 // server serves the page.
 type server struct {
 	feed     *feed
+	details  *details
 	local    bool // plain HTTP, on a loopback address
 	now      func() time.Time
 	patience time.Duration
@@ -56,7 +58,10 @@ type server struct {
 
 // Serve serves the page until ctx ends, and closes l.
 func Serve(ctx context.Context, l net.Listener, o Options) error {
-	s := &server{feed: newFeed(o.Source, mostPages), local: o.TLS == nil, now: time.Now, patience: patience}
+	s := &server{
+		feed: newFeed(o.Source, mostPages), details: newDetails(o.Detail, mostPages), local: o.TLS == nil, now: time.Now,
+		patience: patience,
+	}
 	return s.serve(ctx, l, o.TLS)
 }
 
@@ -115,6 +120,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "want no body", http.StatusRequestEntityTooLarge)
 	case r.URL.Path == "/events":
 		s.events(w, r)
+	case r.URL.Path == "/detail":
+		s.detail(w, r)
 	default:
 		s.file(w, r)
 	}

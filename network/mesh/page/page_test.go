@@ -84,25 +84,76 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestGroups: many nodes are divided by the prefix of their address, in the order of the prefixes.
+// TestGroups: many nodes are divided by their zones, and by the prefix of their address in the order of the prefixes.
 func TestGroups(t *testing.T) {
-	if names, of := grouped(viewOf(oneByOne).Nodes); len(names) > 0 || of[oneByOne-1] != 0 {
-		t.Errorf("few nodes have the groups %q", names)
+	if all, of := grouped(viewOf(oneByOne).Nodes, nil); len(all) > 0 || len(of[oneByOne-1]) > 0 {
+		t.Errorf("few nodes have the groupings %v", all)
 	}
 	nodes := viewOf(1000).Nodes
 	nodes[500].PublicIP = nil
 	nodes[501].PublicIP = []netip.Addr{netip.MustParseAddr("2001:db8::1")}
 	nodes[502].PublicIP = []netip.Addr{netip.MustParseAddr("::ffff:10.0.0.9")}
-	names, of := grouped(nodes)
-	if len(names) > mostGroups || len(names) < mostGroups/2 {
-		t.Errorf("%d groups: %q", len(names), names)
+	all, of := grouped(nodes, nil)
+	if len(all) != 1 || all[0].By != byPrefix || len(all[0].Groups) > mostGroups || len(all[0].Groups) < mostGroups/2 {
+		t.Fatalf("groupings %v", all)
 	}
-	if names[of[500]] != "no address" || names[of[501]] != "2001:db8::/108" || names[of[502]] != "10.0.0.0/27" {
-		t.Errorf("groups %q, %q and %q", names[of[500]], names[of[501]], names[of[502]])
+	name := func(grouping, node int) string { return all[grouping].Groups[of[node][grouping]] }
+	if name(0, 500) != "no address" || name(0, 501) != "2001:db8::/108" || name(0, 502) != "10.0.0.0/27" {
+		t.Errorf("groups %q, %q and %q", name(0, 500), name(0, 501), name(0, 502))
 	}
 	for i, n := range nodes {
-		if p, err := netip.ParsePrefix(names[of[i]]); err == nil && !p.Contains(n.PublicIP[0].Unmap()) {
+		if p, err := netip.ParsePrefix(name(0, i)); err == nil && !p.Contains(n.PublicIP[0].Unmap()) {
 			t.Errorf("%s is in the group %s", n.PublicIP, p)
+		}
+	}
+	for i := range nodes[:900] {
+		nodes[i].Summary.Zone = fmt.Sprint("zone-", i%3)
+	}
+	known := map[string]string{nodes[7].Key: "zone-1", nodes[8].Key: "zone-2"}
+	nodes[7].Summary = nil // it is missing, and was in zone-1
+	all, of = grouped(nodes, known)
+	if len(all) != 2 || all[0].By != byZone || !slices.Equal(all[0].Groups, []string{"zone-0", "zone-1", "zone-2", "no zone"}) {
+		t.Fatalf("groupings %v", all)
+	}
+	for node, want := range map[int]string{0: "zone-0", 7: "zone-1", 8: "zone-2", 899: "zone-2", 900: "no zone"} {
+		if got := name(0, node); got != want {
+			t.Errorf("%s is in %q, want %q", nodes[node].Name, got, want)
+		}
+	}
+	if p, err := netip.ParsePrefix(name(1, 0)); err != nil || !p.Contains(nodes[0].PublicIP[0]) {
+		t.Errorf("%s is in the group %s", nodes[0].PublicIP, name(1, 0))
+	}
+	for i := range nodes {
+		if nodes[i].Summary != nil {
+			nodes[i].Summary.Zone = fmt.Sprint("zone-", i%(mostGroups+1))
+		}
+	}
+	if all, _ := grouped(nodes, nil); len(all) != 1 {
+		t.Errorf("more zones than groups: %d groupings", len(all))
+	}
+}
+
+// TestZonesOfMissing: a node that is missing stays in the zone that it was in.
+func TestZonesOfMissing(t *testing.T) {
+	f := newFeed(nil, 1)
+	view := viewOf(oneByOne + 1)
+	for i := range view.Nodes {
+		view.Nodes[i].Summary.Zone = fmt.Sprint("zone-", i%2)
+	}
+	lost := view.Nodes[1].Key
+	for range 3 {
+		f.publish(view, nil, 0, 0)
+		view.Nodes = slices.Clone(view.Nodes)
+		view.Nodes[1].Summary = nil
+	}
+	u, _, _ := f.since(0)
+	for _, raw := range u.nodes {
+		var n node
+		if err := json.Unmarshal(raw, &n); err != nil {
+			t.Fatal(err)
+		}
+		if n.Key == lost && (n.Summary != nil || u.header.Groupings[0].Groups[n.Groups[0]] != "zone-1") {
+			t.Errorf("%+v", n)
 		}
 	}
 }
@@ -219,7 +270,7 @@ func TestSlow(t *testing.T) {
 	for _, n := range src.view.Nodes {
 		n.Summary.Kernel = strings.Repeat("x", 10_000) // together more than the kernel buffers
 	}
-	s := &server{feed: newFeed(src.query, 2), local: true, now: time.Now, patience: 2 * time.Second}
+	s := &server{feed: newFeed(src.query, 2), details: newDetails(nil, 1), local: true, now: time.Now, patience: 2 * time.Second}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -262,7 +313,7 @@ func TestSlow(t *testing.T) {
 }
 
 func TestRequests(t *testing.T) {
-	s := &server{feed: newFeed(nil, 0), local: true, now: time.Now}
+	s := &server{feed: newFeed(nil, 0), details: newDetails(nil, 1), local: true, now: time.Now}
 	for _, tt := range []struct {
 		method, target, host, body string
 		want                       int
@@ -272,6 +323,7 @@ func TestRequests(t *testing.T) {
 		{"GET", "/", "evil.example", "", 421}, {"GET", "/events", "127.0.0.1.evil.example:8474", "", 421}, {"GET", "/", "", "", 421}, {"GET", "/", "[", "", 421},
 		{"GET", "/", "192.0.2.1:8474", "", 421}, {"POST", "/", "localhost", "", 405}, {"DELETE", "/events", "localhost", "", 405},
 		{"GET", "/", "localhost", "x", 413}, {"GET", "/events", "localhost", "", 503},
+		{"GET", "/detail?key=k", "localhost", "", 404}, {"GET", "/detail", "evil.example", "", 421}, {"POST", "/detail", "localhost", "", 405},
 		{"GET", "/page.go", "localhost", "", 404}, {"GET", "/assets/main.js", "localhost", "", 404}, {"GET", "/../page.go", "localhost", "", 404},
 		{"GET", "/assets", "localhost", "", 404}, {"GET", "/.", "localhost", "", 404}, {"GET", "//", "localhost", "", 404},
 	} {

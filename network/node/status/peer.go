@@ -92,7 +92,16 @@ type ProbedPeer struct {
 	// Lossy: it answers, but probes are lost again and again. One that is lost, or an outage that is over, does not count.
 	Lossy bool   `json:"lossy,omitempty"`
 	Path  string `json:"path,omitempty"` // PathDirect, or the tunnel's protocol in lower case, such as vxlan
+	// FastPath says whether packets of established connections that are sent to it take the fast path: FastPathInUse or
+	// FastPathNotInUse. Empty: this node does not use it.
+	FastPath string `json:"fast_path,omitempty"`
 }
+
+// Values of [ProbedPeer.FastPath].
+const (
+	FastPathInUse    = "in use"
+	FastPathNotInUse = "not in use"
+)
 
 // PathDirect is the path of packets that are sent over the underlay without a tunnel.
 const PathDirect = "direct"

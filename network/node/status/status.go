@@ -81,6 +81,9 @@ type Status struct {
 	// Etcd says the same of etcd, for programs from before there were other stores; nil: the store is another one.
 	Etcd *StoreConnection `json:"etcd,omitempty"`
 
+	// Zone is the part of the data centre that the node is in: the label topology.kubernetes.io/zone of its Node; empty:
+	// it is not known.
+	Zone       string `json:"zone,omitempty"`
 	SubnetFile string `json:"subnet_file"`
 	Mesh       *Mesh  `json:"mesh,omitempty"` // how nodes ask each other for a summary; nil: they do not
 }

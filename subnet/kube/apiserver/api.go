@@ -32,6 +32,8 @@ type Object struct {
 	Annotations map[string]string
 	// Labels are all labels that it has; read by [Client.Labelled] and [Client.Pods] alone.
 	Labels map[string]string
+	// Zone is the label topology.kubernetes.io/zone.
+	Zone string
 	// Bad is why the object is malformed or exceeds the limits of this package, such as an annotation of more than
 	// [MaxAnnotation] bytes; nil: it is not. The object then has its name and version, and may lack anything else.
 	Bad error

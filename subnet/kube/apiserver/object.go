@@ -86,11 +86,14 @@ func (d decoder) meta(m message, o *Object) (first error) {
 				err = d.keep(o, key, value)
 			}
 		case metaLabels:
-			if !d.labels {
-				return nil
-			}
 			var key, value message
 			if key, value, err = f.bytes.entry(); err == nil {
+				o.zone(key, value)
+			}
+			switch {
+			case !d.labels:
+				err = nil
+			case err == nil:
 				err = o.label(key, value)
 			}
 		}
@@ -120,6 +123,19 @@ func (d decoder) keep(o *Object, key, value message) error {
 	}
 	o.Annotations[name] = text
 	return nil
+}
+
+// zoneLabel names the part of the data centre that a Node is in (k8s.io/api, core/v1, LabelTopologyZone).
+const zoneLabel = "topology.kubernetes.io/zone"
+
+// zone keeps a label if it is that of the zone. A malformed one is none: nothing depends on it.
+func (o *Object) zone(key, value message) {
+	if string(key.rest) != zoneLabel || key.cut {
+		return
+	}
+	if zone, err := value.text("label "+zoneLabel, maxLabel); err == nil {
+		o.Zone = intern(zone)
+	}
 }
 
 // label keeps a label.

@@ -1,6 +1,7 @@
 // The detail of one node.
 
-import { $, el, terms, time } from "./dom.js";
+import { $, el, quiet, row, table, terms, time } from "./dom.js";
+import * as told from "./told.js";
 import {
   all, byName, encryption, fastPath, milliseconds, outcomeOf, stateClass, stateMark, stateOf, view,
 } from "./model.js";
@@ -8,6 +9,7 @@ import {
 const panel = $("detail");
 let key = null; // of the node that is shown
 let made = null; // of what
+let drawn = 0; // told.version that is shown
 let back = null; // what had the focus
 
 export const isOpen = () => key !== null;
@@ -17,6 +19,7 @@ export function open(k) {
   if (key === null) back = document.activeElement;
   key = k;
   made = null;
+  told.follow(k, draw);
   draw();
   panel.scrollTop = 0;
   panel.focus({ preventScroll: true });
@@ -26,6 +29,7 @@ export function open(k) {
 export function close() {
   if (key === null) return false;
   key = made = null;
+  told.end();
   panel.hidden = true;
   (back?.isConnected ? back : document.body).focus();
   return true;
@@ -35,9 +39,10 @@ export function draw() {
   if (key === null) return;
   const n = view.nodes.get(key);
   panel.hidden = false;
-  if (n && n === made) return;
+  if (n && n === made && told.version === drawn) return;
   const scroll = panel.scrollTop, inside = panel.contains(document.activeElement);
   made = n;
+  drawn = told.version;
   panel.replaceChildren(...(n ? content(n) : [el("p", {}, "This node has no lease any more.")]));
   panel.dataset.state = n ? stateOf(n) : "gone";
   panel.scrollTop = scroll;
@@ -54,7 +59,7 @@ function content(n) {
     parts.push(el("h3", {}, "What is odd"), el("ul", { id: "findings" },
       ...n.findings.map((f) => el("li", { class: f.warning ? "" : "bad" }, f.text))));
   }
-  if (s) parts.push(...probes(n), ...repairs(s), ...drops(s));
+  if (s) parts.push(...told.doctor(), ...probes(n), ...repairs(s), ...drops(s), ...told.drops());
   parts.push(el("h3", {}, "The node"), el("dl", {}, ...terms(facts(n)).flatMap((d) => [...d.children])));
   if (s) parts.push(...entries(s));
   return parts;
@@ -69,7 +74,8 @@ function facts(n) {
     list.push(["Subnets", s.subnets?.join(", ")], ["Version", s.selvaged], ["Kernel", s.kernel],
       ["Started", time(s.started)], [`${s.state} since`, s.state === "starting" ? "" : time(s.since)],
       ["Config", config], ["Backend", s.backend], ["Uplink MTU", s.mtu], ["Pod MTU", s.pod_mtu],
-      ["Encrypted peers", encryption(n)], ["Fast path", fastPath(n) + code], ["Peers", peers(s.peers)],
+      ["Zone", s.zone], ["Encrypted peers", encryption(n)], ["Fast path", fastPath(n) + code],
+      ["Peers", peers(s.peers)],
       ["Repairs", `${s.repairs.lately} in 10 minutes, ${s.repairs.total} since the start`],
       ["Policy drops", `${s.policy_drops.lately} in 10 minutes, ${s.policy_drops.total} since the start`]);
   }
@@ -85,16 +91,6 @@ function peers(p) {
   return parts.join(", ");
 }
 
-// table returns a heading, and below it a table, or the word none.
-function table(title, heads, rows) {
-  const head = el("tr", {}, ...heads.map((h) => el("th", { scope: "col" }, h)));
-  const body = rows.length ? el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)) : quiet("none");
-  return [el("h3", {}, title), body];
-}
-
-const quiet = (text) => el("p", { class: "quiet" }, text);
-const row = (...cells) => el("tr", {}, ...cells.map((c) => (c instanceof Node ? c : el("td", {}, c))));
-
 function probes(n) {
   const links = all().links.filter((l) => l.from === n).sort((a, b) => byName(a.to, b.to));
   const rows = links.map((l) => {
@@ -103,7 +99,7 @@ function probes(n) {
     const state = el("td", { class: kind }, outcome === "unreachable" ? "✕ unreachable" : p.state);
     const latency = p.rtt_ns && outcome !== "unreachable" ? milliseconds(p.rtt_ns) + " ms" : "-";
     return row(l.to.name, l.family, state, latency,
-      `${p.recent_lost} of ${p.recent}`, p.path ?? "-");
+      `${p.recent_lost} of ${p.recent}`, (p.path ?? "-") + (p.fast_path === "in use" ? ", fast" : ""));
   });
   const off = (n.summary.probes ?? []).filter((p) => p.off).map((p) => quiet(`${p.family} is not probed: ${p.off}`));
   return [...table("Probes", ["To", "Family", "State", "Latency", "Lost", "Path"], rows), ...off];
@@ -122,16 +118,17 @@ function drops(s) {
   return table("Policy drops in 10 minutes", ["Policy", "Direction", "Cause", "Packets"], rows);
 }
 
-// repairs lists the latest repairs, those of one moment and kind as one.
+// repairs lists the latest repairs: those of one moment and kind as one, until the node has told what they were.
 function repairs(s) {
   const list = [];
-  for (const r of s.last_repairs ?? []) {
+  for (const r of told.repairs() ?? s.last_repairs ?? []) {
     const last = list.at(-1), at = time(r.at);
-    if (last && last.at === at && last.kind === r.kind && last.what === r.what) last.count++;
-    else list.push({ at, kind: r.kind, what: r.what, count: 1, when: r.at });
+    if (last && last.at === at && last.kind === r.kind && last.what === r.what && last.key === r.key) last.count++;
+    else list.push({ at, kind: r.kind, what: r.what, key: r.key, by: r.by, count: 1, when: r.at });
   }
-  const times = (r) => (r.count > 1 ? ` ×${r.count}` : "");
-  const item = (r) => el("li", {}, el("time", { datetime: r.when }, r.at), `${r.kind} ${r.what}${times(r)}`);
+  const text = (r) => [r.kind, r.key, r.what].filter(Boolean).join(" ") + (r.count > 1 ? ` ×${r.count}` : "") +
+    (r.by ? `, by ${r.by}` : "");
+  const item = (r) => el("li", {}, el("time", { datetime: r.when }, r.at), text(r));
   const timeline = () => el("ol", { class: "timeline", id: "repairs" }, ...list.map(item));
   return [el("h3", {}, "Latest repairs"), list.length ? timeline() : quiet("none since the start")];
 }

@@ -18,6 +18,16 @@ export function terms(entries) {
   return known.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
 }
 
+export const quiet = (text) => el("p", { class: "quiet" }, text);
+export const row = (...cells) => el("tr", {}, ...cells.map((c) => (c instanceof Node ? c : el("td", {}, c))));
+
+// table returns a heading, and below it a table, or the word none.
+export function table(title, heads, rows) {
+  const head = el("tr", {}, ...heads.map((h) => el("th", { scope: "col" }, h)));
+  const body = rows.length ? el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)) : quiet("none");
+  return [el("h3", {}, title), body];
+}
+
 const two = (n) => String(n).padStart(2, "0");
 
 // time formats a time by the browser's clock and time zone: of today without the date.

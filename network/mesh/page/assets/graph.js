@@ -114,7 +114,8 @@ function edge(c, k, { i, j, pair }, middle) {
   if (!small && !(near && now.rows.length <= 70)) return;
   const [mx, my] = [(a.x + 2 * x + b.x) / 4, (a.y + 2 * y + b.y) / 4];
   const size = 13;
-  if (pair.outcome === "unreachable") pen.outcome(c, k, "unreachable", mx - size / 2, my - size / 2, size);
+  if (pair.outcome === "unreachable") pen.outcome(c, k, "unreachable", mx - size / 2, my - size / 2, size,
+    pair.fast === pair.links.length);
   else if (pair.paths.size) pen.path(c, k, [...pair.paths].sort().at(-1), mx - size / 2, my - size / 2, size);
 }
 
@@ -156,6 +157,7 @@ function legend() {
   $("graph-legend").replaceChildren(...states, path("vxlan", "path vxlan"),
     path("direct", "path direct"), path("wireguard", "path wireguard: encrypted"),
     entry((c, k, s) => pen.outcome(c, k, "unreachable", 0, 0, s), "unreachable (dashed)"),
+    entry((c, k, s) => pen.path(c, k, "vxlan", 0, 0, s, true), "underlined: fast path"),
     el("li", {}, "dotted: with losses"));
 }
 

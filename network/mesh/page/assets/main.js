@@ -7,6 +7,7 @@ import * as matrix from "./matrix.js";
 import * as graph from "./graph.js";
 import * as detail from "./detail.js";
 
+const words = { zone: "zones", prefix: "prefixes of the public IPs" };
 const views = { nodes, matrix, graph };
 let chosen = "nodes";
 let received = 0; // when the last event came
@@ -52,7 +53,19 @@ function overall() {
     ["Versions", tally(h.versions)], ["Refused by", refused.slice(0, 8).join(", ") + more]]));
   $("problem").hidden = !h.error;
   $("problem").textContent = h.error ? `The nodes could not be asked; what follows is older. ${h.error}` : "";
+  offer(h.groupings ?? []);
   document.title = c.nodes && c.ready < c.nodes ? `(${c.nodes - c.ready}) selvage mesh` : "selvage mesh";
+}
+
+// offer lets the user choose between several ways to show many nodes.
+let offered = "";
+function offer(groupings) {
+  const key = groupings.map((g) => g.by).join();
+  if (key === offered) return;
+  offered = key;
+  $("grouping").replaceChildren(...groupings.map((g) => el("option", { value: g.by }, words[g.by] ?? g.by)));
+  $("grouping-label").hidden = groupings.length < 2;
+  view.grouping = $("grouping").value;
 }
 
 // live says how old the view is.
@@ -96,6 +109,11 @@ for (const name of Object.keys(views)) {
   });
   views[name].start(detail.open);
 }
+$("grouping").addEventListener("change", () => {
+  view.grouping = $("grouping").value;
+  matrix.regroup();
+  draw();
+});
 document.addEventListener("keydown", (e) => {
   if (e.ctrlKey || e.altKey || e.metaKey) return;
   if (e.key === "Escape") {

@@ -1,7 +1,7 @@
 // Who reaches whom, as a matrix: a row sends probes, a column answers.
 
 import { $, el } from "./dom.js";
-import { all, fastPath, view, plan, worst, milliseconds, percent, probeText, stateOf } from "./model.js";
+import { all, fastPath, grouping, plan, worst, milliseconds, percent, probeText, stateOf } from "./model.js";
 import * as pen from "./draw.js";
 
 const canvas = $("matrix-canvas");
@@ -25,6 +25,12 @@ export function start(open) {
     at = cell;
     enter();
   });
+}
+
+// regroup shows other groups.
+export function regroup() {
+  focus = null;
+  at = { row: 0, column: 0 };
 }
 
 // up returns to the groups. It is false if they are shown already.
@@ -187,7 +193,7 @@ function cell(c, k, mode, p, x, y, box, slowest) {
     c.fillText(t, x + box / 2, y + box / 2, box - 2);
   };
   if (mode === "path") {
-    pen.path(c, k, [...p.paths].sort().at(-1), x, y, box);
+    pen.path(c, k, [...p.paths].sort().at(-1), x, y, box, p.fast === p.links.length);
   } else if (box >= 24) {
     text(mode === "rtt" ? milliseconds(p.rtt) : `${percent(p.lost, p.recent)}%`);
   } else { // the larger, the slower, or the more losses
@@ -209,7 +215,8 @@ function describe(cell) {
     const count = (o) => pair.links.filter((l) => l.outcome === o).length;
     return `${head}\n${pair.links.length} probed paths: ${count("reachable")} reachable, ` +
       `${count("lossy")} with losses, ${count("unreachable")} unreachable; at most ${milliseconds(pair.rtt)} ms; ` +
-      `${[...pair.paths].sort().join(", ")}. Enter shows the nodes.`;
+      `${[...pair.paths].sort().join(", ")}${pair.fast ? `, ${pair.fast} by the fast path` : ""}. ` +
+      "Enter shows the nodes.";
   }
   const head = `${from.name} → ${to.name}`;
   if (from.node === to.node) return `${head}\n${stateOf(from.node)}`;
@@ -239,7 +246,8 @@ function choices(families) {
   const path = (name, text) => entry((c, k, s) => pen.path(c, k, name, 0, 0, s), text);
   const entries = {
     state: [outcome("reachable", "reachable"), outcome("lossy", "reachable, with losses")],
-    path: [path("vxlan", "vxlan"), path("direct", "direct"), path("wireguard", "wireguard: encrypted")],
+    path: [path("vxlan", "vxlan"), path("direct", "direct"), path("wireguard", "wireguard: encrypted"),
+      entry((c, k, s) => pen.path(c, k, "vxlan", 0, 0, s, true), "underlined: by the fast path")],
     rtt: [el("li", {}, "ms of the latest answer; where there is no room: the larger, the slower")],
     loss: [el("li", {}, "losses among the latest 32 probes; where there is no room: the larger, the more")],
   }[$("matrix-mode").value];
@@ -254,4 +262,4 @@ export function redraw() {
   draw();
 }
 
-export const reset = () => { if (focus && focus.row >= (view.header?.groups.length ?? 0)) focus = null; };
+export const reset = () => { if (focus && focus.row >= grouping().groups.length) focus = null; };

@@ -1,6 +1,6 @@
 // The view of the cluster as the events have brought it, and what follows from it.
 
-export const view = { header: null, nodes: new Map() };
+export const view = { header: null, nodes: new Map(), grouping: "" };
 let derived = null;
 
 // apply takes in an event: of a whole view, or of what has changed.
@@ -46,20 +46,29 @@ export function all() {
   return derived;
 }
 
+// grouping returns the index and the groups of the way that is chosen to show many nodes; without groups, each node is
+// shown.
+export function grouping() {
+  const all = view.header?.groupings ?? [];
+  const index = Math.max(0, all.findIndex((g) => g.by === view.grouping));
+  return { index, groups: all[index]?.groups ?? [] };
+}
+
 // plan returns the rows and columns of the matrix, and what is known of each pair. Many nodes are shown as groups,
 // unless focus names one for the rows and one for the columns.
 export function plan(focus, family) {
   const { nodes, links } = all();
-  const groups = view.header?.groups ?? [];
+  const { index, groups } = grouping();
+  const groupOf = (n) => n.groups?.[index] ?? 0;
   const byGroup = groups.length > 0 && !focus;
   const unit = (n) => ({ name: n.name, node: n, nodes: [n] });
   let rows, columns;
   if (byGroup) {
     rows = columns = groups.map((name, group) => ({ name, group, nodes: [] }));
-    for (const n of nodes) rows[n.group].nodes.push(n);
+    for (const n of nodes) rows[groupOf(n)].nodes.push(n);
   } else if (focus) {
-    rows = nodes.filter((n) => n.group === focus.row).map(unit);
-    columns = nodes.filter((n) => n.group === focus.column).map(unit);
+    rows = nodes.filter((n) => groupOf(n) === focus.row).map(unit);
+    columns = nodes.filter((n) => groupOf(n) === focus.column).map(unit);
   } else {
     rows = columns = nodes.map(unit);
   }
@@ -72,7 +81,7 @@ export function plan(focus, family) {
     const at = i * columns.length + j;
     let pair = pairs.get(at);
     if (!pair) {
-      pair = { links: [], outcome: "reachable", rtt: 0, recent: 0, lost: 0, paths: new Set() };
+      pair = { links: [], outcome: "reachable", rtt: 0, recent: 0, lost: 0, paths: new Set(), fast: 0 };
       pairs.set(at, pair);
     }
     pair.links.push(l);
@@ -81,6 +90,7 @@ export function plan(focus, family) {
     pair.recent += l.probe.recent;
     pair.lost += l.probe.recent_lost;
     if (l.probe.path) pair.paths.add(l.probe.path);
+    if (l.probe.fast_path === "in use") pair.fast++;
   }
   return { rows, columns, pairs, byGroup };
 }
@@ -134,5 +144,6 @@ export function probeText(l) {
   if (p.rtt_ns && l.outcome !== "unreachable") parts.push(`${milliseconds(p.rtt_ns)} ms`);
   if (p.recent) parts.push(`${p.recent_lost} of the latest ${p.recent} probes lost`);
   if (p.path) parts.push(p.path === "wireguard" ? "path wireguard, encrypted" : `path ${p.path}`);
+  if (p.fast_path) parts.push(`fast path ${p.fast_path}`);
   return `${l.family}: ${parts.join(", ")}`;
 }
