@@ -205,6 +205,20 @@ func TestFastPathFallsBack(t *testing.T) {
 	defer sending.Wait()
 	defer end()
 	goesFast(ctx, t, "at first", a, b)
+	waitFor(ctx, t, "the fast path of each pair of nodes", func() error {
+		s, err := a.Status(ctx)
+		for _, p := range s.Probes {
+			for _, x := range p.Peers {
+				if x.FastPath != status.FastPathInUse {
+					err = errors.Join(err, fmt.Errorf("%s to %s: %q", p.Family, x.Key, x.FastPath))
+				}
+			}
+		}
+		if err == nil && len(s.Probes) == 0 {
+			err = errors.New("no node is probed")
+		}
+		return err
+	})
 
 	var port string
 	var shaper *netlink.GenericQdisc

@@ -34,7 +34,7 @@ func startLab(t *testing.T) *lab.Lab {
 	l, err := lab.New(ctx, lab.Options{
 		Nodes: 5, Bin: "../../bin", Patience: lab.TestPatience,
 		DaemonArgs: []string{"--mesh-addr=:8473", "--mesh-cafile=" + ca.File, "--mesh-certfile=" + filepath.Join(dir, "node.pem"),
-			"--mesh-keyfile=" + filepath.Join(dir, "node.key"), "--peer-probe-interval=1s"},
+			"--mesh-keyfile=" + filepath.Join(dir, "node.key"), "--peer-probe-interval=1s", "--fast-path=auto"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +133,7 @@ func TestPage(t *testing.T) {
 	b.await("document.activeElement.id", "matrix-canvas")
 	b.key(kb.Home, kb.ArrowRight)
 	b.await(text("#matrix-text"), "node1 → node2\nIPv4: reachable")
-	b.await(text("#matrix-text"), "path vxlan")
+	b.await(text("#matrix-text"), "path vxlan, fast path in use")
 	b.await("document.querySelector('#matrix-canvas').dataset.outcome", "reachable")
 
 	// A firewall that drops what node4 receives through the overlay.
@@ -157,10 +157,12 @@ func TestPage(t *testing.T) {
 	b.await(text("#detail h2"), "node4")
 	b.await("document.activeElement.id", "detail")
 	b.await(text("#findings"), "traffic is cut")
+	b.await(text("#doctor"), "checks passed")
 	if err := nodes[3].DeleteRoutes(nodes[0], nodes[1]); err != nil {
 		t.Fatal(err)
 	}
-	b.await(text("#repairs"), "route missing")
+	b.await(text("#repairs"), "route 10.5.")
+	b.await(text("#repairs"), ", by pid ")
 	b.picture("mesh-nodes")
 	b.do(emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
 	b.await("getComputedStyle(document.body).backgroundColor", "rgb(20, 24, 28)")

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/selvage-net/selvage/network/mesh"
@@ -23,6 +24,7 @@ type cluster struct {
 	mu      sync.Mutex
 	targets []mesh.Target
 	answers []mesh.Answer
+	detail  mesh.Detail // of each node
 }
 
 // simulate makes a cluster of nodes that are well.
@@ -87,6 +89,13 @@ func (c *cluster) view(context.Context) (mesh.Cluster, error) {
 	return mesh.Assemble(c.targets, slices.Clone(c.answers), time.Now()), nil
 }
 
+func (c *cluster) tell(context.Context, string) (mesh.Told, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.detail
+	return mesh.Told{Detail: &d}, nil
+}
+
 // serve serves the page of the cluster until the test ends, and returns its address.
 func (c *cluster) serve(t *testing.T) (url string) {
 	t.Helper()
@@ -96,7 +105,7 @@ func (c *cluster) serve(t *testing.T) (url string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- page.Serve(ctx, l, page.Options{Source: c.view}) }()
+	go func() { done <- page.Serve(ctx, l, page.Options{Source: c.view, Detail: c.tell}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -116,12 +125,22 @@ func TestHostile(t *testing.T) {
 		s.Problems = []mesh.Problem{{Topic: markup, Code: markup}}
 		s.LastRepairs = []mesh.Repair{{At: time.Now(), Kind: markup, What: "</li><script>alert(2)</script>"}}
 		s.Probes[0].Peers[0].Path, s.State = markup, status.State(markup)
+		s.Probes[0].Peers[0].FastPath, s.Zone = markup, markup
+		end := status.PolicyEnd{Pod: markup, Node: markup}
+		c.detail = mesh.Detail{
+			Repairs: []status.Repair{{At: time.Now(), Kind: markup, Key: "</li><script>alert(3)</script>", What: markup, By: markup}},
+			Drops: []status.Drop{{At: time.Now(), Direction: markup, Cause: markup, Policy: markup, Protocol: markup, Source: end, Destination: end},
+				{At: time.Now(), Isolated: []string{"</td><script>alert(4)</script>"}}},
+			Examination: &mesh.Examination{Findings: []mesh.Examined{{Check: markup, Level: markup, Evidence: markup, Advice: "</ul><script>alert(5)</script>"}}},
+		}
 	})
 	b := openPage(t, c.serve(t))
 	b.await(text("#rows tr td"), markup)
 	b.do(click("#rows tr td"))
 	b.await(text("#detail h2"), markup)
-	b.await(text("#repairs"), "<script>alert(2)</script>")
+	b.await(text("#repairs"), "<script>alert(3)</script>")
+	b.await(text("#denied"), "<script>alert(4)</script>")
+	b.await(text("#doctor"), "<script>alert(5)</script>")
 	b.key("2", "3")
 	b.await(text("#graph-text"), "node")
 	if n := b.eval("document.querySelectorAll('img, #stage script').length"); n != "0" {
@@ -134,6 +153,13 @@ func TestMany(t *testing.T) {
 	for _, nodes := range []int{1, 200, 2000} {
 		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
 			c := simulate(nodes)
+			c.change(func() { // of 2,000 nodes, three in four are in one of three zones
+				for i := range nodes {
+					if nodes > 1000 && i%4 > 0 {
+						c.answers[i].Summary.Zone = fmt.Sprint("zone-", i%4)
+					}
+				}
+			})
 			began := time.Now()
 			b := openPage(t, c.serve(t))
 			b.await(text("#counts"), fmt.Sprint(nodes, " node"))
@@ -157,7 +183,11 @@ func TestMany(t *testing.T) {
 				b.await(text("#matrix-text"), "node1 → node2")
 			case 2000: // a group of nodes for each, of which Enter shows the nodes, and Escape returns
 				b.key("2", kb.Home)
+				b.await(text("#matrix-text"), "zone-1 (500 nodes) → zone-1 (500 nodes)")
+				b.do(chromedp.SetValue("#grouping", "prefix", chromedp.ByQuery),
+					chromedp.Evaluate(`document.querySelector("#grouping").dispatchEvent(new Event("change"))`, nil))
 				b.await(text("#matrix-text"), "172.31.0.0/")
+				b.key("2")
 				b.key(kb.Enter)
 				b.await(text("#matrix-text"), "node1 → node1")
 				b.key(kb.Escape)

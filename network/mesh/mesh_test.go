@@ -137,7 +137,11 @@ func TestClean(t *testing.T) {
 	var m Summary
 	fill(reflect.ValueOf(&m).Elem(), hostile+strings.Repeat("x", 1000))
 	m.Clean()
-	walk(t, "Summary", reflect.ValueOf(m))
+	walk(t, "Summary", reflect.ValueOf(m), 4*maxText)
+	var d Detail
+	fill(reflect.ValueOf(&d).Elem(), hostile+strings.Repeat("x", 2000))
+	d.Clean()
+	walk(t, "Detail", reflect.ValueOf(d), 4*maxEvidence)
 	if got := Printable("grün 1/2 (%)", 99); got != "grün 1/2 (%)" {
 		t.Errorf("%q", got)
 	}
@@ -149,7 +153,7 @@ func fill(v reflect.Value, s string) {
 	case reflect.String:
 		v.SetString(s)
 	case reflect.Struct:
-		if v.Type() == reflect.TypeFor[time.Time]() {
+		if v.Type() == reflect.TypeFor[time.Time]() || v.Type() == reflect.TypeFor[netip.Addr]() {
 			return
 		}
 		for i := range v.NumField() {
@@ -166,16 +170,16 @@ func fill(v reflect.Value, s string) {
 	}
 }
 
-func walk(t *testing.T, path string, v reflect.Value) {
+func walk(t *testing.T, path string, v reflect.Value, most int) {
 	switch v.Kind() {
 	case reflect.String:
-		if strings.ContainsAny(v.String(), "\x1b\x07\n\t\u202e") || len(v.String()) > 4*maxText {
+		if strings.ContainsAny(v.String(), "\x1b\x07\n\t\u202e") || len(v.String()) > most {
 			t.Errorf("%s is %q", path, v.String())
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if v.Type() != reflect.TypeFor[time.Time]() {
-				walk(t, path+"."+v.Type().Field(i).Name, v.Field(i))
+			if x := v.Type(); x != reflect.TypeFor[time.Time]() && x != reflect.TypeFor[netip.Addr]() {
+				walk(t, path+"."+x.Field(i).Name, v.Field(i), most)
 			}
 		}
 	case reflect.Slice:
@@ -183,10 +187,10 @@ func walk(t *testing.T, path string, v reflect.Value) {
 			t.Errorf("%s has %d elements", path, v.Len())
 		}
 		for i := range v.Len() {
-			walk(t, path, v.Index(i))
+			walk(t, path, v.Index(i), most)
 		}
 	case reflect.Pointer:
-		walk(t, path, v.Elem())
+		walk(t, path, v.Elem(), most)
 	}
 }
 

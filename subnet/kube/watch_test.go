@@ -489,6 +489,17 @@ func TestAdviceOfANode(t *testing.T) {
 		DefaultPrefix + "node-public-ip": nil, DefaultPrefix + "public-ip-overwrite": "203.0.113.1",
 		DefaultPrefix + "public-ipv6-overwrite": "2001:db8::1",
 	})
+	if _, err := f.admin.PatchNode(t.Context(), "one", "", map[string]any{"metadata": map[string]any{"labels": map[string]any{
+		"topology.kubernetes.io/zone": "eu-1a", "topology.kubernetes.io/region": "eu-1"}}}); err != nil {
+		t.Fatal(err)
+	}
+	want.Zone = "eu-1a"
+	w.Until(func(storetest.State) string {
+		if got := s.Advice(); got != want {
+			return fmt.Sprintf("%+v, not %+v", want, got)
+		}
+		return ""
+	})
 	want.Announced = [2]netip.Addr{}
 	want.Bad = "annotation " + DefaultPrefix + `public-ip-overwrite is "2001:db8::1", want an IPv4 address; annotation ` +
 		DefaultPrefix + `public-ipv6-overwrite is "x", want an IPv6 address`
