@@ -47,10 +47,11 @@ func addAddress(link netlink.Link, cidr string) error {
 
 // node is a machine of its own, as far as a daemon can tell.
 type node struct {
-	host   *sandbox.Host
-	log    string // the daemon's output
-	listen *listener
-	stop   chan struct{}
+	host    *sandbox.Host
+	address string // on the underlay, IPv4
+	log     string // the daemon's output
+	listen  *listener
+	stop    chan struct{}
 }
 
 // node makes a node that hangs on the underlay.
@@ -83,7 +84,8 @@ func (b *bench) node() (_ *node, err error) {
 		// The kernel would give it a link-local address, and tell so a second or two later, in the middle of something else.
 		const none = 1 // IN6_ADDR_GEN_MODE_NONE, include/uapi/linux/if_link.h
 		err = netlink.LinkSetIP6AddrGenMode(link, none)
-		err = errors.Join(err, addAddress(link, fmt.Sprintf("172.30.%d.%d/16", 1+b.nodes/250, 1+b.nodes%250)),
+		n.address = fmt.Sprintf("172.30.%d.%d", 1+b.nodes/250, 1+b.nodes%250)
+		err = errors.Join(err, addAddress(link, n.address+"/16"),
 			addAddress(link, fmt.Sprintf("fd00:30::%x/64", 1+b.nodes)), netlink.LinkSetUp(link))
 		if err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,8 +90,17 @@ func meshPage(ctx context.Context, s *suite) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	var examined *mesh.Examination
+	err = s.eventually(ctx, "what doctor finds on a node, on the page", func() (err error) {
+		examined, err = s.readExamination(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	_, err = s.kubectl(ctx, "-n", "selvage", "delete", "deployment", "selvage-mesh", "--wait", timeout())
-	return []string{fmt.Sprintf("%d nodes ready, as the page says through kubectl port-forward; they were asked with %s", view.Counts.Ready, how)}, err
+	return []string{fmt.Sprintf("%d nodes ready, as the page says through kubectl port-forward; they were asked with %s; doctor on %s: %d checks passed, %d findings",
+		view.Counts.Ready, how, s.nodes[0].Name(), examined.Passed, len(examined.Findings))}, err
 }
 
 // meshCertificates makes a certificate for all nodes, and returns what kubectl is to do with it.
@@ -137,55 +147,88 @@ func (c *Cluster) renderedPage(name string) (string, error) {
 // forwarded is what kubectl port-forward prints first.
 var forwarded = regexp.MustCompile(`Forwarding from (127\.0\.0\.1:\d+) `)
 
-// readPage forwards a port to the Deployment's pod, and reads the page's first view with nodes.
-func (s *suite) readPage(ctx context.Context) (counts mesh.Counts, err error) {
+// readPage reads the page's first view with nodes.
+func (s *suite) readPage(ctx context.Context) (mesh.Counts, error) {
+	var event struct {
+		Header struct {
+			Counts mesh.Counts
+			Error  string
+		}
+		Nodes []struct{ Name, Key string }
+	}
+	err := s.readEvent(ctx, "/events", &event)
+	if err == nil && event.Header.Error != "" {
+		err = errors.New(event.Header.Error)
+	}
+	return event.Header.Counts, err
+}
+
+// readExamination reads what doctor has found on the first node, in the node's detail on the page.
+func (s *suite) readExamination(ctx context.Context) (*mesh.Examination, error) {
+	var view struct {
+		Nodes []struct{ Name, Key string }
+	}
+	if err := s.readEvent(ctx, "/events", &view); err != nil {
+		return nil, err
+	}
+	for _, n := range view.Nodes {
+		if n.Name != s.nodes[0].Name() {
+			continue
+		}
+		var told mesh.Told
+		err := s.readEvent(ctx, "/detail?key="+url.QueryEscape(n.Key), &told)
+		switch {
+		case err != nil:
+			return nil, err
+		case told.Detail == nil:
+			return nil, fmt.Errorf("no detail: %s %s", told.Code, told.Text)
+		case told.Detail.Examination == nil:
+			return nil, fmt.Errorf("no examination yet: %+v", told.Detail)
+		case told.Detail.Examination.Error != "" || told.Detail.Examination.Passed == 0:
+			return nil, fmt.Errorf("%+v", told.Detail.Examination)
+		}
+		return told.Detail.Examination, nil
+	}
+	return nil, fmt.Errorf("%s is not on the page", s.nodes[0].Name())
+}
+
+// readEvent forwards a port to the Deployment's pod, and reads the first event of a stream.
+func (s *suite) readEvent(ctx context.Context, path string, into any) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.command("kubectl"), "-n", "selvage", "port-forward", "deployment/selvage-mesh", ":8474")
 	cmd.Env = append(os.Environ(), s.Environment()...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return counts, err
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return counts, err
+		return err
 	}
 	defer func() { cancel(); _ = cmd.Wait() }()
 	line, err := bufio.NewReader(out).ReadString('\n')
 	at := forwarded.FindStringSubmatch(line)
 	if err != nil || at == nil {
-		return counts, errors.Join(err, fmt.Errorf("kubectl port-forward prints %q", line))
+		return errors.Join(err, fmt.Errorf("kubectl port-forward prints %q", line))
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at[1]+"/events", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at[1]+path, nil)
 	if err != nil {
-		return counts, err
+		return err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return counts, err
+		return err
 	}
 	defer response.Body.Close()
 	for events := bufio.NewReader(response.Body); ; {
 		line, err := events.ReadString('\n')
 		if err != nil {
-			return counts, err
+			return err
 		}
 		data, isData := strings.CutPrefix(line, "data: ")
 		if !isData {
 			continue
 		}
-		var event struct {
-			Header struct {
-				Counts mesh.Counts
-				Error  string
-			}
-		}
-		if err := json.Unmarshal([]byte(data), &event); err != nil {
-			return counts, err
-		}
-		if event.Header.Error != "" {
-			return counts, errors.New(event.Header.Error)
-		}
-		return event.Header.Counts, nil
+		return json.Unmarshal([]byte(data), into)
 	}
 }

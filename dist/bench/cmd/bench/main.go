@@ -10,6 +10,7 @@
 //	bench --only policy             network policies, beside rules as kube-router's and a node without any
 //	bench --only soak --soak 1m     leases, pods and faults come and go: does anything grow
 //	bench --only fleet              50 nodes among 5,000 leases
+//	bench --only mesh               changes of a lease while clients load --mesh-addr
 //	bench --peer flanneld           another daemon beside it, one that takes flannel's flags
 //
 // The exit code is 1 if something could not be measured. That a limit is not reached is said, and is no failure: the machine
