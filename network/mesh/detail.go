@@ -19,7 +19,7 @@ const MaxDetail = 256 << 10
 // MaxDetailed is how many drops a detail lists. Repairs are as many as the daemon keeps.
 const MaxDetailed = 32
 
-// Detail is what a node tells of itself to those who ask about it alone. Unlike a [Summary], it has names of pods,
+// Detail is what a node reports about itself to those who ask about it alone. Unlike a [Summary], it has names of pods,
 // keys of kernel entries, and texts.
 type Detail struct {
 	Version int             `json:"version"` // DetailVersion

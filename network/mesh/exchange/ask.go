@@ -108,7 +108,7 @@ func (q Query) summary(ctx context.Context, id asker, t mesh.Target) mesh.Answer
 	return a
 }
 
-// decode decodes an answer, whose version has to be as wanted.
+// decode decodes an answer, which has to have the version that this side knows.
 func decode(d *json.Decoder, into any, version *int, want int) error {
 	if err := d.Decode(into); err != nil {
 		return errors.Join(errUnreadable, err)

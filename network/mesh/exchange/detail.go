@@ -71,7 +71,7 @@ func (e *examinations) run(ctx context.Context) {
 	e.latest, e.busy = &found, false
 }
 
-// detail returns what the node tells of itself to those who ask about it alone.
+// detail returns what the node reports about itself to those who ask about it alone.
 func (s *Server) detail(ctx context.Context, last *published) mesh.Detail {
 	d := mesh.Detail{Version: mesh.DetailVersion, Now: s.now(), Repairs: last.repairs, Drops: []status.Drop{}}
 	ctx, cancel := context.WithTimeout(ctx, dropsTimeout)

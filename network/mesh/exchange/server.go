@@ -37,7 +37,7 @@ type Options struct {
 	Files      Files  // of certificates by which nodes know each other
 	ServerName string // see status.Mesh
 	Tokens     Tokens // in place of Files
-	// Detail says whether to tell a detail, too, and Examine examines the node for it; nil: it is told without.
+	// Detail says whether to serve a detail, too, and Examine examines the node for it; nil: it has no examination.
 	Detail  bool
 	Examine Examiner
 	Log     logrus.FieldLogger

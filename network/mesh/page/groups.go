@@ -27,9 +27,9 @@ const (
 	byPrefix = "prefix"
 )
 
-// grouped divides many nodes into groups: by the zones that they say that they are in, if there are several, and by the
-// prefix of their public IPs. It returns each node's group in each of the groupings, which are none for few nodes. zones
-// are those that nodes have said earlier, by key.
+// grouped divides many nodes into groups: by the zones that they say that they are in, if there are several, and by
+// the prefix of their public IPs. It returns each node's group in each of the groupings, which are none for few nodes.
+// zones are those that nodes have said earlier, by key.
 func grouped(nodes []mesh.Node, zones map[string]string) (all []grouping, of [][]int) {
 	all, of = []grouping{}, make([][]int, len(nodes))
 	for i := range of {

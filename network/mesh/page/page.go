@@ -1,8 +1,9 @@
 // Package page serves the view of the cluster as a web page, which follows it by server-sent events. The page is one
 // HTML file, one style sheet and a few scripts, embedded in the program; it loads nothing else.
 //
-// The nodes are queried only while a page is open, and one of them for its detail only while that is. Each view is compared with the one before, and a page gets the nodes
-// that have changed since what it was last sent, however many views that was ago: a slow page costs no memory.
+// The nodes are queried only while a page is open, and one of them for its detail only while that is. Each view is
+// compared with the one before, and a page gets the nodes that have changed since what it was last sent, however many
+// views that was ago: a slow page costs no memory.
 //
 // What nodes say is untrusted. The scripts insert it as text only, and the policy that each answer carries forbids
 // inline scripts, foreign sources, and the insertion of HTML (https://www.w3.org/TR/CSP3/, trusted types).
