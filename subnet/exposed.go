@@ -15,6 +15,28 @@ func (r Range) Leasable(a netip.Addr) bool {
 	return r.Enabled() && !r.allocated() && a.IsValid() && a.Is4() == r.Min.Is4() && r.Fits(subnetAt(a, r.SubnetLen))
 }
 
+// Span returns the fewest prefixes that together hold every subnet that a node may be given, and no other address. Where
+// the store gives the nodes their subnets, that is Network.
+func (r Range) Span() (all []netip.Prefix) {
+	switch {
+	case !r.Enabled():
+		return nil
+	case r.allocated():
+		return []netip.Prefix{r.Network}
+	}
+	end := LastAddr(netip.PrefixFrom(r.Max, r.SubnetLen))
+	for a := r.Min; a.IsValid() && a.Compare(end) <= 0; {
+		bits := r.Network.Bits()
+		fits := func(p netip.Prefix) bool { return p == p.Masked() && LastAddr(p).Compare(end) <= 0 }
+		for !fits(netip.PrefixFrom(a, bits)) {
+			bits++ // at SubnetLen it fits
+		}
+		all = append(all, netip.PrefixFrom(a, bits))
+		a = LastAddr(all[len(all)-1]).Next()
+	}
+	return all
+}
+
 // inside reports whether a can only be an address of the overlay.
 func (r Range) inside(a netip.Addr) bool {
 	return r.Leasable(a) || r.Enabled() && a == r.Network.Addr()

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
@@ -54,6 +55,7 @@ type wireguard struct {
 	publicKey network.PublicKey
 	secret    network.Secret
 	devices   []*device
+	backstops []netip.Prefix
 }
 
 // device is one of the node's devices.
@@ -133,12 +135,35 @@ func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 		}
 		w.enabled[f] = true
 		w.networks = append(w.networks, c.Ranges[f].Network)
+		w.backstops = append(w.backstops, backstops(c.Ranges[f], u)...)
 	}
 	w.devices = devices(o, w.enabled)
 	if w.secret, w.publicKey, err = keyPair(u.Keep); err != nil {
 		return nil, err
 	}
 	return w, nil
+}
+
+// backstops returns the prefixes of the overlay whose packets end at this node where no device takes them: while a
+// device is gone, or down, and once a peer's lease has ended. The host's default route would send them in the clear.
+// They hold no address of the underlay that this node knows of. Peers whose subnets they do not hold get one of their
+// own.
+func backstops(r subnet.Range, u backend.Underlay) (all []netip.Prefix) {
+	all = r.Span()
+	return slices.DeleteFunc(all, func(p netip.Prefix) bool {
+		f := subnet.FamilyOf(p.Addr())
+		return p.Contains(u.Local[f]) || p.Contains(u.PublicIP[f]) ||
+			slices.ContainsFunc(u.OnLink[f], p.Overlaps)
+	})
+}
+
+// backstop returns the route that ends packets to a prefix, which every other route takes precedence over. They are
+// dropped without an ICMP error: after a repair, which takes milliseconds, a connection that has just been begun goes on.
+func backstop(p netip.Prefix) network.Item[network.RouteKey, network.Route] {
+	return network.Item[network.RouteKey, network.Route]{
+		Key:   network.RouteKey{Prefix: p, Metric: network.LastMetric},
+		Value: network.Route{Protocol: network.RouteProtocol, Type: network.Blackhole},
+	}
 }
 
 // devices returns the devices that a node has.
@@ -217,6 +242,9 @@ func (w *wireguard) Device(subnets [2]netip.Prefix) (s network.State) {
 			}
 		}
 	}
+	for _, p := range w.backstops {
+		s.Routes = append(s.Routes, backstop(p))
+	}
 	return s
 }
 
@@ -271,6 +299,10 @@ func (w *wireguard) Peer(l subnet.Lease) (s network.State, err error) {
 				Key:   network.RouteKey{Prefix: prefix, Metric: network.DefaultMetric(prefix)},
 				Value: network.Route{Link: d.name, Protocol: network.RouteProtocol, Type: network.Unicast},
 			})
+			holds := func(p netip.Prefix) bool { return p.Overlaps(prefix) && p.Bits() <= prefix.Bits() }
+			if !slices.ContainsFunc(w.backstops, holds) {
+				s.Routes = append(s.Routes, backstop(prefix))
+			}
 		}
 	}
 	return s, nil
