@@ -151,8 +151,9 @@ for --etcd-endpoints and so on. A flag takes precedence over the environment. Pu
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Example: "  selvaged version",
 		Args: cobra.NoArgs, RunE: printVersion})
 	root.AddCommand(command.Status(version), command.Peers(), command.Explain(), command.Policy(), command.Drops(),
-		command.Mesh(), command.Doctor(), command.Config(), command.Release(defaultStateDir), command.InstallCNI(),
-		command.Setup(), command.Cleanup(defaultSubnetFile, defaultStateDir), command.ConnectivityTest(nil))
+		command.Mesh(), command.Doctor(), command.Config(), command.Release(defaultStateDir), command.RotateKey(),
+		command.InstallCNI(), command.Setup(), command.Cleanup(defaultSubnetFile, defaultStateDir),
+		command.ConnectivityTest(nil))
 	command.ExplainUsage(root)
 	return root
 }

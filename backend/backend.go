@@ -131,9 +131,19 @@ type Kind struct {
 	Keys []string
 	// Secrets are those of Keys whose values are never shown.
 	Secrets []string
+	// Key is that by which peers know a node; nil: there is none.
+	Key *Key
 	// Kept are the names of the secrets that it keeps, see [Keeper], each with the path of the file in which flannel
 	// keeps that secret, in base64.
 	Kept map[string]string
+}
+
+// Key is the kind of key by which peers know a node, and that a [Rotator] can change.
+type Key struct {
+	Secret string                       // the name of the private key, see [Keeper]
+	Make   func() ([]byte, error)       // makes a private key
+	Public func([]byte) (string, error) // returns the public key of a private one, for people
+	Second []string                     // the names of all second devices: see [Stage]
 }
 
 // Factory makes a backend from a network config whose Backend.Type it serves. Its error names the field of the config

@@ -30,6 +30,8 @@ type Underlay struct {
 	FastPath bool
 	// Own is the node's own lease from before, if there is one.
 	Own *subnet.Lease
+	// Rotation is a change of the node's key, or of a peer's: see [Rotator].
+	Rotation Rotation
 	// Keep is what the node keeps for the backend.
 	Keep Keeper
 }

@@ -27,7 +27,37 @@ type Heard struct {
 //
 // A peer has moved if it was heard at about the time at which its endpoint changed. If it then does not answer, it
 // has not. Each read of a device's peers is Mark, Endpoint for each peer, and Sweep.
-type Roaming struct{ last, next map[PeerKey]roamer }
+type Roaming struct {
+	last, next map[PeerKey]roamer
+	totals     map[string]Traffic // by device
+}
+
+// Traffic counts the bytes that a device has exchanged with its peers.
+type Traffic struct{ Received, Sent uint64 }
+
+// Total returns what was exchanged since the first read, also with peers that are gone.
+func (r *Roaming) Total(link string) Traffic { return r.totals[link] }
+
+// count adds what a peer has exchanged since the last read. A peer that was set again counts from zero. What it had
+// exchanged at the first read of all is not counted.
+func (r *Roaming) count(link string, last, now Heard) {
+	if r.last == nil {
+		return
+	}
+	if r.totals == nil {
+		r.totals = map[string]Traffic{}
+	}
+	since := func(last, now uint64) uint64 {
+		if now < last {
+			return now
+		}
+		return now - last
+	}
+	t := r.totals[link]
+	t.Received += since(last.Received, now.Received)
+	t.Sent += since(last.Sent, now.Sent)
+	r.totals[link] = t
+}
 
 // roamer is what is remembered of a peer.
 type roamer struct {
@@ -48,6 +78,7 @@ func (r *Roaming) Sweep() { r.last, r.next = r.next, nil }
 // moved.
 func (r *Roaming) Endpoint(k PeerKey, want netip.AddrPort, heard Heard, now time.Time) netip.AddrPort {
 	x, known := r.last[k]
+	r.count(k.Link, x.heard, heard)
 	received, sent := heard.Received > x.heard.Received, heard.Sent > x.heard.Sent
 	switch {
 	case received:

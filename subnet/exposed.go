@@ -15,7 +15,7 @@ func (r Range) Leasable(a netip.Addr) bool {
 	return r.Enabled() && !r.allocated() && a.IsValid() && a.Is4() == r.Min.Is4() && r.Fits(subnetAt(a, r.SubnetLen))
 }
 
-// Span returns the fewest prefixes that together hold every subnet that a node may be given, and no other address. Where
+// Span returns the fewest prefixes that together hold every subnet that a node may be given, and no other address. If
 // the store gives the nodes their subnets, that is Network.
 func (r Range) Span() (all []netip.Prefix) {
 	switch {

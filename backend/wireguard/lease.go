@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/subnet"
 )
@@ -15,12 +16,25 @@ import (
 type leaseData struct {
 	PublicKey string `json:"PublicKey"`
 	Port      uint16 `json:"Port"` // missing in leases of flannel before v0.26.6
+	// Next is that of a node that changes its key; flannel, and versions that cannot follow it, ignore it.
+	Next *nextData `json:"Next,omitempty"`
 }
 
-// peerData is what a lease's BackendData says.
+// nextData is the second device of a node that changes its key: see [backend.Stage].
+type nextData struct {
+	PublicKey string `json:"PublicKey"`
+	Port      uint16 `json:"Port"`
+	Stage     string `json:"Stage"`
+}
+
+// peerData is what a lease's BackendData says of a family.
 type peerData struct {
 	key  network.PublicKey
 	port uint16 // 0: not said
+	// The same of the second device; backend.Still: the lease names none.
+	stage    backend.Stage
+	next     network.PublicKey
+	nextPort uint16
 }
 
 // parseData reads a lease's BackendData of one family. Anyone with access to the store can write the data; an error
@@ -35,14 +49,43 @@ func parseData(field, text string) (p peerData, err error) {
 			return p, fmt.Errorf("%s%w", field, describe(err))
 		}
 	}
-	if p.key, err = network.ParsePublicKey(d.PublicKey); err != nil {
-		return p, fmt.Errorf("%s: PublicKey %w", field, err)
-	}
-	if p.key == (network.PublicKey{}) {
-		return p, fmt.Errorf("%s: PublicKey is zero", field)
+	if p.key, err = parseKey(field, d.PublicKey); err != nil {
+		return p, err
 	}
 	p.port = d.Port
+	if d.Next == nil {
+		return p, nil
+	}
+	if p.stage = parseStage(d.Next.Stage); p.stage == backend.Still {
+		return p, nil // of a later version
+	}
+	if p.next, err = parseKey(field+".Next", d.Next.PublicKey); err != nil {
+		return p, err
+	}
+	if p.nextPort = d.Next.Port; p.nextPort == 0 {
+		return p, fmt.Errorf("%s.Next: no Port", field)
+	}
 	return p, nil
+}
+
+func parseKey(field, text string) (k network.PublicKey, err error) {
+	if k, err = network.ParsePublicKey(text); err != nil {
+		return k, fmt.Errorf("%s: PublicKey %w", field, err)
+	}
+	if k == (network.PublicKey{}) {
+		return k, fmt.Errorf("%s: PublicKey is zero", field)
+	}
+	return k, nil
+}
+
+// parseStage returns the stage that a lease names, or backend.Still.
+func parseStage(text string) backend.Stage {
+	for s := backend.Offered; s < backend.Ending; s++ {
+		if s.String() == text {
+			return s
+		}
+	}
+	return backend.Still
 }
 
 // parseUsual reads the one form in which flannel and selvage write BackendData, which encoding/json reads alike in many
@@ -66,8 +109,17 @@ const base64Alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 // fields are the names of the lease's fields with the backend's data, by family.
 func fields() [2]string { return [2]string{subnet.IPv4: "BackendData", subnet.IPv6: "BackendV6Data"} }
 
-// parse reads what a lease says of its node: its key, and its port in each family that it takes part in.
-func (w *wireguard) parse(l subnet.Lease) (key network.PublicKey, ports [2]uint16, err error) {
+// peer is what a lease says of its node.
+type peer struct {
+	key      network.PublicKey
+	ports    [2]uint16 // by family that it takes part in
+	stage    backend.Stage
+	next     network.PublicKey // of its second device, in a stage other than backend.Still
+	nextPort [2]uint16
+}
+
+// parse reads what a lease says of its node.
+func (w *wireguard) parse(l subnet.Lease) (p peer, err error) {
 	found := false
 	for _, f := range subnet.Families() {
 		// In a mode with one device, a lease has the same data in both families, also in one that it has no subnet in.
@@ -76,24 +128,27 @@ func (w *wireguard) parse(l subnet.Lease) (key network.PublicKey, ports [2]uint1
 		}
 		d, err := parseData(fields()[f], l.Endpoints[f].Data)
 		if err != nil {
-			return key, ports, err
+			return p, err
 		}
-		if found && d.key != key {
-			return key, ports, fmt.Errorf("%s and %s have different public keys, want one of a node",
+		if found && (d.key != p.key || d.stage != p.stage || d.next != p.next) {
+			return p, fmt.Errorf("%s and %s have different public keys, want one of a node",
 				fields()[0], fields()[1])
 		}
-		key, ports[f], found = d.key, d.port, true
+		p.key, p.ports[f], found = d.key, d.port, true
+		p.stage, p.next, p.nextPort[f] = d.stage, d.next, d.nextPort
 	}
 	if !found {
-		return key, ports, fmt.Errorf("no %s", fields()[0])
+		return p, fmt.Errorf("no %s", fields()[0])
 	}
-	return key, ports, nil
+	return p, nil
 }
 
-// usable says why this node cannot use a lease with a public key, or nil.
-func (w *wireguard) usable(l subnet.Lease, key network.PublicKey) error {
-	if key == w.publicKey {
-		return fmt.Errorf("public key %s is this node's own", key)
+// usable says why this node cannot use a lease, or nil.
+func (w *wireguard) usable(l subnet.Lease, p peer) error {
+	for _, key := range p.publicKeys() {
+		if key == w.first.public || key == w.second.public {
+			return fmt.Errorf("public key %s is this node's own", key)
+		}
 	}
 	for _, d := range w.devices {
 		for _, f := range subnet.Families() {
@@ -110,6 +165,14 @@ func (w *wireguard) usable(l subnet.Lease, key network.PublicKey) error {
 		}
 	}
 	return nil
+}
+
+// publicKeys returns the keys of a node, each once.
+func (p peer) publicKeys() []network.PublicKey {
+	if p.stage == backend.Still || p.next == p.key {
+		return []network.PublicKey{p.key}
+	}
+	return []network.PublicKey{p.key, p.next}
 }
 
 // inside returns the overlay's network that holds an address of the underlay.

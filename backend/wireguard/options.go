@@ -50,8 +50,8 @@ type optionsJSON struct {
 	PersistentKeepaliveInterval *int64
 }
 
-// keys returns the keys of the Backend object, beside Type.
-func keys() (names []string) {
+// configKeys returns the keys of the Backend object, beside Type.
+func configKeys() (names []string) {
 	for f := range reflect.TypeFor[optionsJSON]().Fields() {
 		names = append(names, f.Name)
 	}

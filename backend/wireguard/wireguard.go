@@ -10,8 +10,6 @@
 package wireguard
 
 import (
-	"crypto/ecdh"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -35,6 +33,7 @@ const (
 const (
 	deviceName   = "flannel-wg"
 	deviceNameV6 = "flannel-wg-v6"
+	secondSuffix = "-2" // of second devices: see backend.Stage
 )
 
 // Bytes that WireGuard adds to a packet, by the family of the underlay: an IP header of 20 or 40, UDP 8, and 32 of its
@@ -52,10 +51,17 @@ type wireguard struct {
 	local     [2]netip.Addr
 	underlay  backend.Underlay
 	mtu       int
-	publicKey network.PublicKey
-	secret    network.Secret
+	first     keys // of the devices that are always there
+	second    keys // of the second devices
+	rotation  backend.Rotation
 	devices   []*device
 	backstops []netip.Prefix
+}
+
+// keys are a private key and its public key.
+type keys struct {
+	secret network.Secret
+	public network.PublicKey
 }
 
 // device is one of the node's devices.
@@ -63,12 +69,15 @@ type device struct {
 	name    string
 	port    uint16
 	carries [2]bool // which families of the overlay
+	second  bool    // it is there while a node changes its key
 }
 
 // Kind returns this kind of backend.
 func Kind() backend.Kind {
-	return backend.Kind{New: New, Check: check, Beside: true, Encrypts: true, Keys: keys(), Secrets: []string{"PSK"},
-		Kept: map[string]string{secretName: flannelKey}}
+	return backend.Kind{New: New, Check: check, Beside: true, Encrypts: true, Keys: configKeys(), Secrets: []string{"PSK"},
+		Kept: map[string]string{secretName: flannelKey},
+		Key: &backend.Key{Secret: secretName, Make: newKey, Public: publicKey,
+			Second: []string{deviceName + secondSuffix, deviceNameV6 + secondSuffix}}}
 }
 
 // check validates a config as far as it does not depend on the node.
@@ -137,8 +146,12 @@ func New(c subnet.Config, u backend.Underlay) (backend.Backend, error) {
 		w.networks = append(w.networks, c.Ranges[f].Network)
 		w.backstops = append(w.backstops, backstops(c.Ranges[f], u)...)
 	}
+	w.rotation = u.Rotation
 	w.devices = devices(o, w.enabled)
-	if w.secret, w.publicKey, err = keyPair(u.Keep); err != nil {
+	if w.rotation.Beside {
+		w.devices = append(w.devices, secondDevices(o, w.devices)...)
+	}
+	if w.first, w.second, err = keysOf(u); err != nil {
 		return nil, err
 	}
 	return w, nil
@@ -158,7 +171,7 @@ func backstops(r subnet.Range, u backend.Underlay) (all []netip.Prefix) {
 }
 
 // backstop returns the route that ends packets to a prefix, which every other route takes precedence over. They are
-// dropped without an ICMP error: after a repair, which takes milliseconds, a connection that has just been begun goes on.
+// dropped without an ICMP error: after a repair, which takes milliseconds, a connection that was being opened goes on.
 func backstop(p netip.Prefix) network.Item[network.RouteKey, network.Route] {
 	return network.Item[network.RouteKey, network.Route]{
 		Key:   network.RouteKey{Prefix: p, Metric: network.LastMetric},
@@ -185,38 +198,13 @@ func only(f subnet.Family) (families [2]bool) {
 	return families
 }
 
-// keyPair returns the node's keys. The private one has the form in which a device shows it ("clamped": RFC 7748,
-// section 5).
-func keyPair(keep backend.Keeper) (secret network.Secret, public network.PublicKey, err error) {
-	kept, err := keep.Secret(secretName, len(secret), func() ([]byte, error) {
-		k, err := ecdh.X25519().GenerateKey(rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		return k.Bytes(), nil
-	})
-	if err != nil {
-		return secret, public, err
-	}
-	if copy(secret[:], kept) != len(kept) || len(kept) != len(secret) {
-		return secret, public, fmt.Errorf("the private key has %d bytes, want %d", len(kept), len(secret))
-	}
-	secret[0] &= 0xf8
-	secret[31] = secret[31]&0x7f | 0x40
-	k, err := ecdh.X25519().NewPrivateKey(secret[:])
-	if err != nil {
-		return secret, public, fmt.Errorf("the private key cannot be used")
-	}
-	return secret, network.PublicKey(k.PublicKey().Bytes()), nil
-}
-
 // Advertise implements backend.Backend.
 func (w *wireguard) Advertise() (endpoints [2]subnet.Endpoint) {
 	for _, d := range w.devices {
 		for f, on := range d.carries {
-			if on {
-				// A text and a number can be encoded.
-				data, _ := json.Marshal(leaseData{PublicKey: w.publicKey.String(), Port: d.port})
+			if on && !d.second {
+				// Texts and numbers can be encoded.
+				data, _ := json.Marshal(leaseData{w.first.public.String(), d.port, w.next(d)})
 				endpoints[f] = subnet.Endpoint{PublicIP: w.underlay.PublicIP[f], Data: string(data)}
 			}
 		}
@@ -233,13 +221,16 @@ func (w *wireguard) Device(subnets [2]netip.Prefix) (s network.State) {
 			Alias: network.Alias, Up: true, // the node replaces the alias by its network's
 		}})
 		s.WireGuards = append(s.WireGuards, network.Item[string, network.WireGuard]{
-			Key: d.name, Value: network.WireGuard{PrivateKey: w.secret, Port: d.port},
+			Key: d.name, Value: network.WireGuard{PrivateKey: w.keys(d).secret, Port: d.port},
 		})
 		for _, f := range subnet.Families() {
 			if d.carries[f] && subnets[f].IsValid() {
 				key := network.AddressKey{Link: d.name, Prefix: netip.PrefixFrom(subnets[f].Addr(), f.Bits())}
 				s.Addresses = append(s.Addresses, network.Item[network.AddressKey, network.Address]{Key: key})
 			}
+		}
+		if w.rotation.Beside && d.carries[subnet.IPv4] { // what comes by one device may be answered by another
+			s.Sysctls = append(s.Sysctls, backend.LooseReversePath(d.name))
 		}
 	}
 	for _, p := range w.backstops {
@@ -254,7 +245,7 @@ func (w *wireguard) Describe() backend.Description {
 	for _, x := range w.devices {
 		t := backend.Tunnel{
 			Device: x.name, Protocol: "WireGuard", Overhead: overheadV6, Port: x.port, Encrypts: true,
-			Settings: []backend.Setting{{Name: "Key", Value: w.publicKey.String()}},
+			Settings: []backend.Setting{{Name: "Key", Value: w.keys(x).public.String()}},
 		}
 		if w.options.Mode == OverIPv4 || w.options.Mode == Separate && x.carries[subnet.IPv4] {
 			t.Overhead = overheadV4
@@ -271,45 +262,62 @@ func (w *wireguard) Warning() string {
 
 // Peer implements backend.Backend. A peer that lacks a family is reached in the other.
 func (w *wireguard) Peer(l subnet.Lease) (s network.State, err error) {
-	key, ports, err := w.parse(l)
+	p, err := w.parse(l)
 	if err != nil {
 		return s, err
 	}
-	if err := w.usable(l, key); err != nil {
+	if err := w.usable(l, p); err != nil {
 		return s, err
 	}
+	bySecond := w.sendsBySecond(l, p)
 	for _, d := range w.devices {
-		peer := network.PeerKey{Link: d.name, PublicKey: key}
-		for _, f := range subnet.Families() {
-			if !d.carries[f] || !l.Has(f) {
-				continue
-			}
-			if len(s.Peers) == 0 || s.Peers[len(s.Peers)-1].Key != peer {
-				to, _ := d.endpoint(w, l, f) // usable has tried it
-				s.Peers = append(s.Peers, network.Item[network.PeerKey, network.Peer]{Key: peer, Value: network.Peer{
-					Endpoint:     netip.AddrPortFrom(to, d.portOf(w, ports, f)),
-					PresharedKey: w.options.PSK, Keepalive: w.options.Keepalive,
-				}})
-			}
-			prefix := l.Endpoints[f].Subnet
-			s.AllowedIPs = append(s.AllowedIPs, network.Item[network.AllowedIPKey, network.PublicKey]{
-				Key: network.AllowedIPKey{Link: d.name, Prefix: prefix}, Value: key,
-			})
-			s.Routes = append(s.Routes, network.Item[network.RouteKey, network.Route]{
-				Key:   network.RouteKey{Prefix: prefix, Metric: network.DefaultMetric(prefix)},
-				Value: network.Route{Link: d.name, Protocol: network.RouteProtocol, Type: network.Unicast},
-			})
-			holds := func(p netip.Prefix) bool { return p.Overlaps(prefix) && p.Bits() <= prefix.Bits() }
-			if !slices.ContainsFunc(w.backstops, holds) {
-				s.Routes = append(s.Routes, backstop(prefix))
-			}
+		if d.second && !w.onSecond(p) {
+			continue
 		}
+		w.addPeer(&s, d, l, p, d.second == bySecond)
 	}
 	return s, nil
 }
 
+// addPeer adds what a peer needs on a device.
+func (w *wireguard) addPeer(s *network.State, d *device, l subnet.Lease, p peer, routes bool) {
+	key := p.keyOn(d)
+	of := network.PeerKey{Link: d.name, PublicKey: key}
+	for _, f := range subnet.Families() {
+		if !d.carries[f] || !l.Has(f) {
+			continue
+		}
+		if len(s.Peers) == 0 || s.Peers[len(s.Peers)-1].Key != of {
+			to, _ := d.endpoint(w, l, f) // usable has tried it
+			s.Peers = append(s.Peers, network.Item[network.PeerKey, network.Peer]{Key: of, Value: network.Peer{
+				Endpoint:     netip.AddrPortFrom(to, d.portOf(w, p, f)),
+				PresharedKey: w.options.PSK, Keepalive: w.options.Keepalive,
+			}})
+		}
+		prefix := l.Endpoints[f].Subnet
+		s.AllowedIPs = append(s.AllowedIPs, network.Item[network.AllowedIPKey, network.PublicKey]{
+			Key: network.AllowedIPKey{Link: d.name, Prefix: prefix}, Value: key,
+		})
+		if !routes {
+			continue
+		}
+		s.Routes = append(s.Routes, network.Item[network.RouteKey, network.Route]{
+			Key:   network.RouteKey{Prefix: prefix, Metric: network.DefaultMetric(prefix)},
+			Value: network.Route{Link: d.name, Protocol: network.RouteProtocol, Type: network.Unicast},
+		})
+		holds := func(p netip.Prefix) bool { return p.Overlaps(prefix) && p.Bits() <= prefix.Bits() }
+		if !slices.ContainsFunc(w.backstops, holds) {
+			s.Routes = append(s.Routes, backstop(prefix))
+		}
+	}
+}
+
 // portOf returns a peer's port. Of a lease that names none it is this node's own.
-func (d *device) portOf(w *wireguard, ports [2]uint16, f subnet.Family) uint16 {
+func (d *device) portOf(w *wireguard, p peer, f subnet.Family) uint16 {
+	ports := p.ports
+	if d.second {
+		ports = p.nextPort
+	}
 	if w.options.Mode != Separate { // one device, and one port
 		f = subnet.IPv4
 		if ports[f] == 0 {
@@ -324,9 +332,12 @@ func (d *device) portOf(w *wireguard, ports [2]uint16, f subnet.Family) uint16 {
 
 // Check implements backend.Backend. Unique are public keys: a device has one peer with a key.
 func (w *wireguard) Check(l subnet.Lease) (unique []string, err error) {
-	key, _, err := w.parse(l)
+	p, err := w.parse(l)
 	if err != nil {
 		return nil, err
 	}
-	return []string{"public key " + key.String()}, w.usable(l, key)
+	for _, key := range p.publicKeys() {
+		unique = append(unique, "public key "+key.String())
+	}
+	return unique, w.usable(l, p)
 }

@@ -95,7 +95,7 @@ func promised(t *testing.T, format string) []string {
 	for _, name := range optional() {
 		list = append(list, "-rw-r--r-- /usr/share/selvage/"+name)
 	}
-	for _, page := range []string{"", "-status", "-peers", "-explain", "-mesh", "-doctor", "-config", "-release",
+	for _, page := range []string{"", "-status", "-peers", "-explain", "-mesh", "-doctor", "-config", "-release", "-rotate-key",
 		"-cleanup", "-install-cni", "-drops", "-policy", "-policy-explain", "-policy-list", "-policy-test", "-setup",
 		"-version", "-connectivity-test"} {
 		list = append(list, "-rw-r--r-- /usr/share/man/man8/selvaged"+page+".8.gz")

@@ -156,7 +156,7 @@ func filterLine(f status.Filter) string {
 	return text
 }
 
-// moveLines returns how far a move to another backend is, and how many peers are encrypted.
+// moveLines returns how far a move to another backend and changes of keys are, and how many peers are encrypted.
 func moveLines(b status.Backend, peers status.PeerCounts) (lines []string) {
 	if b.Move != nil {
 		lines = append(lines, "the network moves here from "+b.Move.From)
@@ -167,6 +167,7 @@ func moveLines(b status.Backend, peers status.PeerCounts) (lines []string) {
 			lines = append(lines, fmt.Sprintf("%d more are reached by %s", b.Move.More, b.Move.From))
 		}
 	}
+	lines = append(lines, rotationLines(b.Rotation)...)
 	if b.Encrypted != nil {
 		text := fmt.Sprintf("%d of %d peers encrypted", *b.Encrypted, peers.Programmed+peers.Pending)
 		switch b.Encryption {

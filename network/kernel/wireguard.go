@@ -363,6 +363,11 @@ func (k *Kernel) WireGuardInterval() time.Duration {
 	return max(least, time.Duration(k.tables.Peers.Counts().Wanted)*each)
 }
 
+// WireGuardTraffic returns what a WireGuard device has exchanged with its peers since it was first read.
+func (k *Kernel) WireGuardTraffic(device string) network.Traffic {
+	return k.wireGuards.roaming.Total(device)
+}
+
 // Session returns what the last read says of a peer; ok is false if it did not find the peer.
 func (k *Kernel) Session(p network.PeerKey) (s network.Session, ok bool) {
 	return k.wireGuards.roaming.Session(p)

@@ -63,6 +63,7 @@ func (n *node) newIdentity(wake *alarm) {
 // replaceIdentity puts an identity with new MAC addresses in place of the node's, and reports whether it could.
 func (n *node) replaceIdentity(wake *alarm, fresh identity) bool {
 	before := n.identity
+	n.abandonRotation("another node has this node's identity, so it makes a new one")
 	fresh.MACs = maps.Clone(fresh.MACs)
 	n.identity = &fresh
 	u := n.underlay(n.uplink, nil)

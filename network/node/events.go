@@ -61,6 +61,7 @@ func (n *node) apply(e subnet.Event) {
 // peersChanged brings changes among the peers into the tables. They are worth a log line once the node is up.
 func (n *node) peersChanged(changes []subnet.Change, grace time.Duration, now time.Time) {
 	added, removed, changed := n.peerSet.apply(changes, grace, now)
+	n.rotating.notePeers(n.backend, changes)
 	n.pathFollower.stale = n.pathFollower.stale || len(changes) > 0
 	if n.programmed {
 		n.journal.churn.count(added, removed, changed)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/kernel"
@@ -115,11 +116,30 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 		return p
 	}
 	p.Route, p.Link = want.Routes[0].Key, want.Routes[0].Value.Link
+	p.Session = n.explainSession(want, p.Link)
 	if path.Tunnel != nil {
 		c := n.tables.Links.Get(p.Link)
 		p.Device = &explain.Device{Text: path.Tunnel.String(), MTU: c.Want.MTU, InSync: c.Present && c.Have == c.Want}
 	}
 	return p
+}
+
+// explainSession returns what the last read of a WireGuard device says of a peer; nil for other devices.
+func (n *node) explainSession(peer network.State, link string) *explain.Session {
+	for _, x := range peer.Peers {
+		s, ok := n.kernel.Session(x.Key)
+		if x.Key.Link != link || !ok {
+			continue
+		}
+		now := time.Now()
+		session := &explain.Session{Handshake: -1, Received: s.Received, Sent: s.Sent,
+			Silent: !s.UnansweredSince.IsZero() && now.Sub(s.UnansweredSince) > silentAfter}
+		if !s.Handshake.IsZero() {
+			session.Handshake = max(0, now.Sub(s.Handshake))
+		}
+		return session
+	}
+	return nil
 }
 
 // inFamily returns a lease with its subnet of one family alone. Its public IP of the other one stays: a tunnel may send

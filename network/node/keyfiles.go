@@ -36,7 +36,7 @@ func SecretFiles() (names []string) {
 			names = append(names, name+secretSuffix)
 		}
 	}
-	return names
+	return append(names, rotationFile)
 }
 
 // adopting returns generate, or what takes over flannel's secret: other nodes know this node by that.
@@ -64,11 +64,16 @@ func secretAt(path string, size int, generate func() ([]byte, error)) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("generate the secret for %s: %w", path, err)
 	}
-	text := base64.StdEncoding.EncodeToString(made)
+	return made, writeSecret(path, made)
+}
+
+// writeSecret writes such a file.
+func writeSecret(path string, secret []byte) error {
+	text := base64.StdEncoding.EncodeToString(secret)
 	if err := wholefile.Replace(path, []byte(text), 0o600, 0o700); err != nil {
-		return nil, fmt.Errorf("save the node's secret: %w", errno.Written(path, err))
+		return fmt.Errorf("save the node's secret: %w", errno.Written(path, err))
 	}
-	return made, nil
+	return nil
 }
 
 // readSecret reads such a file.

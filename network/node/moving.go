@@ -212,6 +212,7 @@ func (n *node) stepMove(t *backend.Transition, now time.Time) (stepped bool) {
 			}
 		}
 	}
+	n.trials.schedule.mutual = false
 	n.trials.schedule.set(untried)
 	next := t.Next(n.ownPending() == 0, n.tables.Routes.Counts().Pending == 0, leases)
 	if next == t.Levels && len(answered) == 0 {

@@ -79,6 +79,7 @@ type node struct {
 	backend    backend.Backend // nil until config and uplink are known
 	moving     moving
 	trials     trials
+	rotating   rotating
 	noted      []notedBackend // what noteBackends has written last
 	judging    subnet.Rules   // of the view, once there is a backend
 	uplink     uplink.Choice

@@ -58,6 +58,9 @@ func (n *node) makeBackend(now time.Time) error {
 			Holder: n.holder.holderOf})
 	}
 	n.resume(own)
+	if err := n.resumeRotation(); err != nil {
+		return err
+	}
 	b, err := n.carrier(*n.config, n.underlay(choice, own), n.moving)
 	if err != nil {
 		return err
@@ -98,7 +101,7 @@ func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underla
 		Link: choice.Name, MTU: choice.MTU, Local: choice.Local, PublicIP: choice.PublicIP, Own: own,
 		OnLink: choice.OnLink, ReversePath: checksSources(choice.Name, readSysctl), TxChecksum: n.TxChecksum,
 		InTunnel: time.Now().Before(n.directAt),
-		Nexthops: n.kernel.HasNexthops(), FastPath: n.usesFastPath(),
+		Nexthops: n.kernel.HasNexthops(), FastPath: n.usesFastPath(), Rotation: n.rotating.Rotation,
 		Keep: keeper{n.identity, n.StateDir, n.kernel.DeviceMAC, n.keyFiles()},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
@@ -120,6 +121,8 @@ func (n *node) moveStatus(b *status.Backend, d backend.Description) {
 			b.Encryption = status.EncryptionAwaited
 		}
 	}
+	b.Rotation = n.rotationStatus()
+	b.Sessions = n.sessions(time.Now())
 	encrypts := slices.ContainsFunc(d.Tunnels, func(t backend.Tunnel) bool { return t.Encrypts })
 	t, moving := n.backend.(*backend.Transition)
 	if moving = moving && isMoving(t); moving {
@@ -147,6 +150,42 @@ func (n *node) moveStatus(b *status.Backend, d backend.Description) {
 	if encrypts {
 		b.Encrypted = &count
 	}
+}
+
+// Of WireGuard's protocol, section 6.1 of its paper.
+const (
+	sessionLife = 180 * time.Second // Reject-After-Time: a peer with an older handshake has no session
+	silentAfter = 15 * time.Second  // Keepalive-Timeout and Rekey-Timeout: within that a peer answers, or it does not
+)
+
+// sessions sums up what the last read of each WireGuard device says of its peers.
+func (n *node) sessions(now time.Time) (all []status.Sessions) {
+	for _, d := range n.device.WireGuards {
+		total := n.kernel.WireGuardTraffic(d.Key)
+		all = append(all, status.Sessions{Device: d.Key, Received: total.Received, Sent: total.Sent})
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	for key, c := range n.tables.Peers.All {
+		i := slices.IndexFunc(all, func(s status.Sessions) bool { return s.Device == key.Link })
+		x, ok := n.kernel.Session(key)
+		if i < 0 || !ok || !c.Wanted {
+			continue
+		}
+		switch s := &all[i]; {
+		case !x.UnansweredSince.IsZero() && now.Sub(x.UnansweredSince) > silentAfter:
+			s.Silent++
+		case x.Handshake.IsZero() || now.Sub(x.Handshake) >= sessionLife:
+			s.Idle++
+		default:
+			s.Live++
+			if s.Oldest.IsZero() || x.Handshake.Before(s.Oldest) {
+				s.Oldest = x.Handshake
+			}
+		}
+	}
+	return all
 }
 
 // encrypted reports whether all packets to a peer are encrypted.

@@ -31,6 +31,7 @@ type trial struct {
 	open    bool      // it has not been answered
 	sent    int
 	answers int // in a row
+	back    int // of them, those that came by the way's own device, in a row
 }
 
 // schedule decides when which way is tried, and takes in the answers.
@@ -40,6 +41,8 @@ type schedule struct {
 	known map[backend.Way]*trial
 	asked map[uint16]backend.Way
 	seq   uint16
+	// mutual: a way works once answers have come by it, too, so that the peer sends by it.
+	mutual bool
 }
 
 // request is an echo request on a way.
@@ -72,7 +75,7 @@ func (s *schedule) due(now time.Time) (requests []request, again time.Time) {
 		}
 		w := s.ways[s.next]
 		t := s.known[w]
-		if t.answers >= trialsNeeded {
+		if s.works(w) {
 			s.next = (s.next + 1) % len(s.ways)
 			continue
 		}
@@ -81,7 +84,7 @@ func (s *schedule) due(now time.Time) (requests []request, again time.Time) {
 		}
 		s.next = (s.next + 1) % len(s.ways)
 		if t.open {
-			t.answers = 0
+			t.answers, t.back = 0, 0
 			delete(s.asked, t.seq)
 		}
 		s.seq++
@@ -106,22 +109,38 @@ func target(p netip.Prefix, sent int) (to netip.Addr, hops uint8) {
 	return subnet.LastAddr(p).Prev(), 1
 }
 
-// answered takes in an answer.
-func (s *schedule) answered(seq uint16) {
-	w, asked := s.asked[seq]
+// answered takes in an answer. link is the index of the interface that it came by, and index returns that of a device.
+func (s *schedule) answered(a answer, index func(string) int) {
+	w, asked := s.asked[a.seq]
 	if !asked {
 		return
 	}
-	delete(s.asked, seq)
-	if t := s.known[w]; t != nil && t.open && t.seq == seq {
-		t.open, t.answers = false, t.answers+1
+	delete(s.asked, a.seq)
+	t := s.known[w]
+	if t == nil || !t.open || t.seq != a.seq {
+		return
+	}
+	t.open, t.answers = false, t.answers+1
+	if t.back++; a.link == 0 || a.link != index(w.Key.Link) {
+		t.back = 0
 	}
 }
 
-// works reports whether a way works.
-func (s *schedule) works(w backend.Way) bool {
+// arrives reports whether packets arrive by a way.
+func (s *schedule) arrives(w backend.Way) bool {
 	t := s.known[w]
 	return t != nil && t.answers >= trialsNeeded
+}
+
+// works reports whether a way need not be tried any more.
+func (s *schedule) works(w backend.Way) bool {
+	return s.arrives(w) && (!s.mutual || s.known[w].back >= trialsNeeded)
+}
+
+// answer is an answer to the request with a sequence number.
+type answer struct {
+	seq  uint16
+	link int // index of the interface that it came by
 }
 
 // trials tries by which ways peers are reached. But for what Receive reports, it belongs to the loop's goroutine.
@@ -135,7 +154,7 @@ type trials struct {
 	openAt    time.Time // when to open them again after a failure
 
 	mu      sync.Mutex
-	answers []uint16
+	answers []answer
 }
 
 // step takes in the answers, and sends the requests that are due. index returns that of a device, and the requests'
@@ -145,8 +164,8 @@ func (t *trials) step(wake *alarm, index func(string) int, own [2]netip.Prefix) 
 	answers := t.answers
 	t.answers = nil
 	t.mu.Unlock()
-	for _, seq := range answers {
-		t.schedule.answered(seq)
+	for _, a := range answers {
+		t.schedule.answered(a, index)
 	}
 	if len(t.schedule.ways) == 0 {
 		return nil
@@ -186,14 +205,14 @@ func (t *trials) open(own [2]netip.Prefix) (err error) {
 			return err
 		}
 		t.sockets[f] = s
-		t.receiving.Go(func() { s.Receive(func(seq uint16, _ netip.Addr) { t.received(seq) }) })
+		t.receiving.Go(func() { s.Receive(func(seq uint16, _ netip.Addr, link int) { t.received(seq, link) }) })
 	}
 	return nil
 }
 
-func (t *trials) received(seq uint16) {
+func (t *trials) received(seq uint16, link int) {
 	t.mu.Lock()
-	t.answers = append(t.answers, seq)
+	t.answers = append(t.answers, answer{seq, link})
 	t.mu.Unlock()
 	t.wake()
 }

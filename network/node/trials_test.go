@@ -42,22 +42,25 @@ func TestSchedule(t *testing.T) {
 		}
 		last, now = r[0].seq, again
 	}
+	const own, elsewhere = 7, 8 // indices of interfaces
+	index := func(string) int { return own }
+	answered := func(seq uint16, link int) { s.answered(answer{seq, link}, index) }
 	const echo, expires = "10.5.0.0 64", "10.5.0.254 1"
 	ask(echo)
-	s.answered(last)
-	s.answered(last) // twice
-	s.answered(last + 7)
+	answered(last, elsewhere)
+	answered(last, elsewhere) // twice
+	answered(last+7, elsewhere)
 	ask(echo)
 	ask(expires) // no answer to the last one
-	s.answered(last - 1)
+	answered(last-1, elsewhere)
 	ask(expires)
-	s.answered(last)
+	answered(last, elsewhere)
 	if s.works(way) {
 		t.Error("it works after one answer of the last two")
 	}
 	s.set([]backend.Way{way})
 	ask(echo)
-	s.answered(last)
+	answered(last, elsewhere)
 	if !s.works(way) || s.works(ways(2)[1]) {
 		t.Error("want one that works, and one that is not known")
 	}
@@ -68,6 +71,18 @@ func TestSchedule(t *testing.T) {
 	s.set([]backend.Way{way})
 	if s.works(way) {
 		t.Error("not forgotten")
+	}
+	s.mutual = true
+	for _, link := range []int{own, elsewhere, own} { // an answer that came by another device begins anew
+		ask(map[bool]string{true: echo, false: expires}[s.known[way].sent < trialsNeeded])
+		answered(last, link)
+	}
+	if !s.arrives(way) || s.works(way) {
+		t.Error("want a way that packets arrive by, and that the peer does not send by yet")
+	}
+	ask(expires)
+	if answered(last, own); !s.works(way) {
+		t.Error("it does not work although the last two answers came by it")
 	}
 }
 

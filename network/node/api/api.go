@@ -1,6 +1,6 @@
 // Package api serves a daemon's state: [status.Status] and the other reports as JSON over a unix socket, for selvaged's
 // own commands; and liveness, readiness and metrics over TCP, for Kubernetes and Prometheus. The API is read-only, but
-// for the reports of the CNI plugin, see [Attacher].
+// for the reports of the CNI plugin, see [Attacher], and for [Source.RotateKey].
 package api
 
 import (
@@ -32,6 +32,9 @@ type Source interface {
 	Peers(ctx context.Context) ([]status.Peer, error)
 	Explain(ctx context.Context, a netip.Addr) (status.Explanation, error)
 	StoreReport(ctx context.Context) (status.StoreReport, error)
+	// RotateKey begins to change the key by which peers know the node, unless that is under way. With force, peers that
+	// do not answer are not waited for.
+	RotateKey(ctx context.Context, force bool) (status.Rotation, error)
 }
 
 // Options say where to serve. An empty address is not served.
@@ -192,6 +195,9 @@ func (s *Server) local() http.Handler {
 			return nil, errAddress
 		}
 		return s.source.Explain(ctx, a.Unmap())
+	}))
+	mux.HandleFunc("POST "+status.PathRotateKey, answer(func(ctx context.Context, r *http.Request) (any, error) {
+		return s.source.RotateKey(ctx, r.URL.Query().Get("force") == "true")
 	}))
 	s.reports(mux)
 	s.policyAnswers(mux)

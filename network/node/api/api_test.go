@@ -45,6 +45,9 @@ func (d *daemon) Explain(_ context.Context, a netip.Addr) (status.Explanation, e
 func (d *daemon) StoreReport(context.Context) (status.StoreReport, error) {
 	return status.StoreReport{Endpoints: []status.StoreEndpoint{{URL: "http://192.0.2.9:2379", Version: "3.6.1"}}}, d.err
 }
+func (d *daemon) RotateKey(_ context.Context, force bool) (status.Rotation, error) {
+	return status.Rotation{Stage: "requested", Force: force}, d.err
+}
 
 func quiet() logrus.FieldLogger {
 	log := logrus.New()
@@ -170,7 +173,10 @@ func TestMetrics(t *testing.T) {
 		Lease:  &status.Lease{Expires: time.Unix(1700086400, 0)},
 		Backend: &status.Backend{Encrypted: &encrypted, Encryption: status.EncryptionRequired, Devices: []status.Device{
 			{Name: "flannel.1", Present: true, Drops: &status.Drops{Received: 1, Sent: 2, ReceiveErrors: 3, SendErrors: 4}}, {Name: "flannel-v6.1"},
-		}},
+		}, Sessions: []status.Sessions{
+			{Device: "flannel-wg", Live: 4990, Idle: 7, Silent: 1, Oldest: time.Unix(1699999900, 0), Received: 5000, Sent: 6000},
+			{Device: "flannel-wg-2", Idle: 1},
+		}, Rotation: &status.Rotation{Stage: "offered"}},
 		Filter: status.Filter{Mode: "nftables", InForce: true},
 		Pods:   &status.Pods{Count: 3, Bridges: []status.PodBridge{{Pods: 1, InSync: true}, {Name: "cni0", Pods: 2}}},
 		Enforcement: &status.Enforcement{Pods: 20, Sets: 3, Elements: 40, Chains: 5, Waiting: 1, Repairs: 2,

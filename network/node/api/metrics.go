@@ -62,7 +62,8 @@ func counter(name, help string, l labels, values func(scrape, send)) metric {
 
 // allMetrics are those of the daemon, without those of the lease store.
 func allMetrics() []metric {
-	return slices.Concat(nodeMetrics(), peerMetrics(), kernelMetrics(), policyMetrics(), fastPathMetrics())
+	return slices.Concat(nodeMetrics(), peerMetrics(), sessionMetrics(), kernelMetrics(), policyMetrics(),
+		fastPathMetrics())
 }
 
 // nodeMetrics are about the node as a whole.
@@ -145,6 +146,45 @@ func peerMetrics() []metric {
 		gauge("probe_round_trip_seconds", "Longest round-trip time of the latest answers of the probed peers.",
 			labels{"family"},
 			eachProbe(func(p status.Probes) (float64, bool) { return p.MaxRTT.Seconds(), p.Reachable > 0 })),
+	}
+}
+
+// sessionMetrics are about the sessions of WireGuard devices. None has a label for a peer: there may be thousands.
+func sessionMetrics() []metric {
+	each := func(f func(s scrape, x status.Sessions, to send)) func(scrape, send) {
+		return func(s scrape, to send) {
+			if s.Backend != nil {
+				for _, x := range s.Backend.Sessions {
+					f(s, x, to)
+				}
+			}
+		}
+	}
+	return []metric{
+		gauge("wireguard_peers",
+			"WireGuard peers, by device and state: live (with a session), silent (it leaves packets unanswered) or idle.",
+			labels{"device", "state"}, each(func(_ scrape, x status.Sessions, to send) {
+				to(float64(x.Live), x.Device, "live")
+				to(float64(x.Silent), x.Device, "silent")
+				to(float64(x.Idle), x.Device, "idle")
+			})),
+		gauge("wireguard_handshake_age_seconds",
+			"Age of the oldest handshake of the live peers of a WireGuard device; absent without one.",
+			labels{"device"}, each(func(s scrape, x status.Sessions, to send) {
+				if !x.Oldest.IsZero() {
+					to(s.now.Sub(x.Oldest).Seconds(), x.Device)
+				}
+			})),
+		counter("wireguard_received_bytes_total", "Bytes received from the peers of a WireGuard device.",
+			labels{"device"}, each(func(_ scrape, x status.Sessions, to send) { to(float64(x.Received), x.Device) })),
+		counter("wireguard_sent_bytes_total", "Bytes sent to the peers of a WireGuard device.",
+			labels{"device"}, each(func(_ scrape, x status.Sessions, to send) { to(float64(x.Sent), x.Device) })),
+		gauge("key_rotation", "1 while this node changes its key, 0 if not; absent without a key.", nil,
+			func(s scrape, to send) {
+				if s.Backend != nil && len(s.Backend.Sessions) > 0 {
+					to(bit(s.Backend.Rotation != nil && s.Backend.Rotation.Stage != ""))
+				}
+			}),
 	}
 }
 

@@ -72,8 +72,16 @@ type Peer struct {
 	Route    network.RouteKey     // of its subnet
 	Link     string               // the device that its route leads out of; empty if it needs no route
 	Device   *Device              // that device; nil if it is not selvage's
+	Session  *Session             // with WireGuard; nil: there is none to show
 	Reach    status.Reach         // whether it answers through the overlay; the zero value: not known
 	Fast     bool                 // the fast path knows it
+}
+
+// Session is what a WireGuard device has exchanged with a peer.
+type Session struct {
+	Handshake      time.Duration // the age of the last one; below 0: there was none
+	Received, Sent uint64        // bytes
+	Silent         bool          // the peer leaves packets unanswered
 }
 
 // Pod is a pod of this node, and what it depends on.
@@ -160,6 +168,7 @@ func (e *explanation) peer() {
 	}
 	e.actualRoute()
 	e.device()
+	e.session()
 	e.underlay()
 	e.step("filter", "inside the overlay: not masqueraded", e.filterMark(), e.facts.Filter.Mode)
 	e.foreignFilter()
@@ -274,6 +283,23 @@ func (e *explanation) device() {
 		e.step("mtu", fmt.Sprint(p.Device.MTU), status.Note, fmt.Sprintf("of %s; the uplink has %d", p.Link,
 			e.facts.MTU))
 	}
+}
+
+// session describes the session with a WireGuard peer. One without a handshake begins with the next packet.
+func (e *explanation) session() {
+	s := e.facts.Peer.Session
+	if s == nil {
+		return
+	}
+	text, mark := "no handshake yet", status.Note
+	if s.Handshake >= 0 {
+		text = fmt.Sprintf("last handshake %s ago", s.Handshake.Round(time.Second))
+	}
+	note := fmt.Sprintf("%d bytes received, %d sent", s.Received, s.Sent)
+	if s.Silent {
+		mark, note = status.Missing, "packets are not answered; "+note
+	}
+	e.step("session", text, mark, note)
 }
 
 // underlay explains how the peer's public IP is reached.

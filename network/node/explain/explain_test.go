@@ -105,6 +105,13 @@ func TestAddress(t *testing.T) {
 		}},
 		{"probed peer", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Reach = status.Reach{State: status.Reachable, RTT: 310 * time.Microsecond} }), good, true,
 			"10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{"probe ok answered # in 310µs"}},
+		{"WireGuard peer", "10.5.2.9", withPeer(func(f *Facts) {
+			f.Peer.Session = &Session{Handshake: 12400 * time.Millisecond, Received: 5000, Sent: 6000}
+		}), good, true, "10.5.2.9 belongs to node2, reached over VXLAN, flannel.1",
+			[]string{"session - last handshake 12s ago # 5000 bytes received, 6000 sent"}},
+		{"silent WireGuard peer", "10.5.2.9", withPeer(func(f *Facts) { f.Peer.Session = &Session{Handshake: -1, Sent: 148, Silent: true} }),
+			good, true, "10.5.2.9 belongs to node2, reached over VXLAN, flannel.1",
+			[]string{"session missing no handshake yet # packets are not answered; 0 bytes received, 148 sent"}},
 		{"fast peer", "10.5.2.9", withPeer(func(f *Facts) {
 			f.Peer.Fast, f.Fast = true, &status.FastPath{InUse: true, Slow: []status.SlowPort{{Port: "veth1", Why: "a queue"}}}
 		}), good, true, "10.5.2.9 belongs to node2, reached over VXLAN, flannel.1", []string{

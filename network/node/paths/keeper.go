@@ -231,7 +231,7 @@ func (k *Keeper) open(ctx context.Context, receiving *sync.WaitGroup) {
 		}
 		k.sockets[f] = s
 		receiving.Go(func() {
-			s.Receive(func(seq uint16, from netip.Addr) {
+			s.Receive(func(seq uint16, from netip.Addr, _ int) {
 				select {
 				case k.answers <- answer{f, seq, from, time.Now()}:
 				case <-ctx.Done():

@@ -54,7 +54,7 @@ var repairsBackoff = backoff.Policy{Min: 10 * time.Second, Max: 10 * time.Minute
 // check by iptables costs more than everything else that the daemon does at rest.
 const idleRounds = 12
 
-// Keeper keeps the rules. Its methods are safe for concurrent use, except that Set is for one goroutine.
+// Keeper keeps the rules. Its methods are safe for concurrent use, except that Set and Applied are for one goroutine.
 type Keeper struct {
 	filter Filter
 	log    logrus.FieldLogger
@@ -64,7 +64,8 @@ type Keeper struct {
 	// be set before Run.
 	Changed func()
 
-	desired *filter.Policy     // as last set
+	desired *filter.Policy // as last set
+	applied atomic.Pointer[filter.Policy]
 	orders  chan filter.Policy // size one: the latest policy
 	inForce atomic.Bool
 
@@ -106,6 +107,12 @@ func (k *Keeper) Set(p filter.Policy) {
 
 // InForce reports whether the rules have been in force since the first success.
 func (k *Keeper) InForce() bool { return k.inForce.Load() }
+
+// Applied reports whether the rules of the policy that was set last are in force.
+func (k *Keeper) Applied() bool {
+	p := k.applied.Load()
+	return p != nil && k.desired != nil && reflect.DeepEqual(*p, *k.desired)
+}
 
 // Status returns what the last check found; the zero Status before it.
 func (k *Keeper) Status() filter.Status { return k.filter.Status() }
@@ -206,7 +213,11 @@ func (k *Keeper) check(ctx context.Context, p filter.Policy) {
 			k.log.Info("packet filter rules applied again")
 		}
 	}
-	if k.policy = p; err == nil && !k.inForce.Swap(true) {
+	if k.policy = p; err != nil {
+		return
+	}
+	k.applied.Store(&p)
+	if !k.inForce.Swap(true) {
 		k.wake()
 	}
 }

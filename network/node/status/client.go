@@ -55,6 +55,17 @@ func (c *Client) Explain(ctx context.Context, a netip.Addr) (e Explanation, err 
 	return e, c.get(ctx, PathExplain+"?address="+url.QueryEscape(a.String()), &e)
 }
 
+// RotateKey has the node change the key by which peers know it, see [Rotation]. With force, it does not wait for peers
+// that do not answer. The error is a [QueryError] if the node cannot do that now.
+func (c *Client) RotateKey(ctx context.Context, force bool) (r Rotation, err error) {
+	target := PathRotateKey
+	if force {
+		target += "?force=true"
+	}
+	absent := fmt.Errorf("%w: %s", errNoPath, target)
+	return r, c.request(ctx, http.MethodPost, target, absent, decodeInto(&r))
+}
+
 // maxAnswer limits the size of an answer, in bytes: 20,000 peers take 8 MB.
 const maxAnswer = 64 << 20
 
@@ -71,7 +82,14 @@ func decodeInto(into any) func(io.Reader) error {
 // query queries the daemon: target is a path with its query. read reads the answer; absent is the error if the daemon
 // does not know the path.
 func (c *Client) query(ctx context.Context, target string, absent error, read func(io.Reader) error) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://selvaged"+target, nil)
+	return c.request(ctx, http.MethodGet, target, absent, read)
+}
+
+// request is query with another method.
+func (c *Client) request(
+	ctx context.Context, method, target string, absent error, read func(io.Reader) error,
+) error {
+	request, err := http.NewRequestWithContext(ctx, method, "http://selvaged"+target, nil)
 	if err != nil {
 		return fmt.Errorf("ask selvaged: %w", err)
 	}

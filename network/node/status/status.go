@@ -23,6 +23,8 @@ const (
 	PathStatus  = "/v1/status"  // [Status]
 	PathPeers   = "/v1/peers"   // []Peer
 	PathExplain = "/v1/explain" // [Explanation], of the query's address
+	// PathRotateKey is requested with POST, and answered with a [Rotation]. The query's force is "true" or missing.
+	PathRotateKey = "/v1/rotate-key"
 )
 
 // State is the state of a node.
@@ -152,6 +154,40 @@ type Backend struct {
 	// Encryption says that the network config requires it: [EncryptionRequired] or [EncryptionAwaited]. Empty: it does
 	// not.
 	Encryption string `json:"encryption,omitempty"`
+	// Sessions are those of WireGuard devices.
+	Sessions []Sessions `json:"sessions,omitempty"`
+	// Rotation is that of keys, of this node or its peers; nil: there is none.
+	Rotation *Rotation `json:"key_rotation,omitempty"`
+}
+
+// Sessions are what a WireGuard device has with its peers.
+type Sessions struct {
+	Device string `json:"device"`
+	// Live is the number of peers with a session, Silent that of peers which leave packets unanswered, and Idle that of
+	// all others: no packet was sent to them for a while.
+	Live   int `json:"live"`
+	Idle   int `json:"idle"`
+	Silent int `json:"silent"`
+	// Oldest is the time of the last handshake of the live peer with which that is the longest time ago.
+	Oldest time.Time `json:"oldest_handshake,omitzero"`
+	// Bytes since the start of the daemon, with the headers of WireGuard.
+	Received uint64 `json:"received_bytes"`
+	Sent     uint64 `json:"sent_bytes"`
+}
+
+// Rotation is a change of the keys by which peers know each other, while nodes run.
+type Rotation struct {
+	// Stage of the change of this node's key: "requested", "offered", "left", "returning" or "ending"; empty: its key does
+	// not change.
+	Stage string    `json:"stage,omitempty"`
+	Began time.Time `json:"began,omitzero"`
+	// NewKey is the public key that this node will have.
+	NewKey string `json:"new_key,omitempty"`
+	Force  bool   `json:"force,omitempty"` // peers that do not answer are not waited for
+	// Waiting are the first few peers that this stage waits for, and More is the number of others.
+	Waiting []Waiting `json:"waiting,omitempty"`
+	More    int       `json:"more,omitempty"`
+	Peers   int       `json:"peers"` // the number of peers that change their keys
 }
 
 // Values of [Backend.Encryption].
@@ -168,7 +204,7 @@ type Move struct {
 	More    int       `json:"more,omitempty"`
 }
 
-// Waiting is a peer to which packets are sent by the old backend.
+// Waiting is a peer that a [Move] or a [Rotation] waits for.
 type Waiting struct {
 	Key  string `json:"key"`
 	Node string `json:"node,omitempty"`

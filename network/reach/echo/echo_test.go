@@ -41,7 +41,7 @@ func TestSocket(t *testing.T) {
 		}
 		answers := make(chan answer, 10)
 		var receiving sync.WaitGroup
-		receiving.Go(func() { s.Receive(func(seq uint16, from netip.Addr) { answers <- answer{seq, from} }) })
+		receiving.Go(func() { s.Receive(func(seq uint16, from netip.Addr, _ int) { answers <- answer{seq, from} }) })
 		lo := [...]string{"127.0.0.1", "::1"}[f]
 		for i, hops := range []int{0, 1} {
 			to, seq := netip.MustParseAddr(lo), uint16(65535-i)
@@ -83,7 +83,7 @@ func TestHops(t *testing.T) {
 		}
 		answers := make(chan answer, 10)
 		var receiving sync.WaitGroup
-		receiving.Go(func() { s.Receive(func(seq uint16, from netip.Addr) { answers <- answer{seq, from} }) })
+		receiving.Go(func() { s.Receive(func(seq uint16, from netip.Addr, _ int) { answers <- answer{seq, from} }) })
 		want := answer{7, addresses()[f][1].Addr()}
 		if err := s.Send(behind()[f].Addr().Next(), 1, 7); err != nil {
 			t.Fatal(err)

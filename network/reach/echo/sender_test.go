@@ -21,6 +21,7 @@ import (
 func TestSender(t *testing.T) {
 	ctx := testctx.New(t)
 	link, tun := openTun(t)
+	tunnel := link.Attrs().Index
 	sender, err := OpenSender()
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +34,14 @@ func TestSender(t *testing.T) {
 		}
 		answers := make(chan answer, 10)
 		var receiving sync.WaitGroup
-		receiving.Go(func() { s.Receive(func(seq uint16, from netip.Addr) { answers <- answer{seq, from} }) })
+		receiving.Go(func() {
+			s.Receive(func(seq uint16, from netip.Addr, link int) {
+				if link != tunnel {
+					t.Errorf("the answer came by the interface %d, want %d", link, tunnel)
+				}
+				answers <- answer{seq, from}
+			})
+		})
 		own := netip.MustParseAddr([...]string{"198.51.100.1", "2001:db8:2::1"}[f])
 		a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(own, own.BitLen())), Flags: unix.IFA_F_NODAD}
 		if err := netlink.AddrAdd(link, a); err != nil {

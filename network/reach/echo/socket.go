@@ -4,6 +4,7 @@ package echo
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -29,7 +30,14 @@ type Socket struct {
 func Open(ctx context.Context, f subnet.Family) (*Socket, error) {
 	s := &Socket{family: f, id: uint16(rand.Uint32())}
 	program := filter(f, s.id)
+	level, option := unix.IPPROTO_IP, unix.IP_PKTINFO
+	if f == subnet.IPv6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
+	}
 	set := func(fd uintptr) error {
+		if err := unix.SetsockoptInt(int(fd), level, option, 1); err != nil {
+			return err
+		}
 		return unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 	}
@@ -84,20 +92,49 @@ func controlMessage(level, option, value int32) []byte {
 }
 
 // Receive calls report for each answer to a request until the socket is closed. from is the host that answered. Besides
-// the target that can be a router that reports an error.
-func (s *Socket) Receive(report func(seq uint16, from netip.Addr)) {
-	b := make([]byte, 1<<10)
+// the target that can be a router that reports an error. link is the index of the interface that the answer came by.
+func (s *Socket) Receive(report func(seq uint16, from netip.Addr, link int)) {
+	b, control := make([]byte, 1<<10), make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
 	for {
-		n, from, err := s.conn.ReadFromIP(b)
+		n, length, _, from, err := s.conn.ReadMsgIP(b, control)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
 			continue // an ICMP error that is pending at the socket; the message itself is received as well
 		}
-		id, seq, ok := decode(s.family, b[:n])
+		message := b[:n]
+		if s.family == subnet.IPv4 { // it starts with its IP header: raw(7)
+			message = withoutHeader(message)
+		}
+		id, seq, ok := decode(s.family, message)
 		if a, valid := netip.AddrFromSlice(from.IP); ok && valid && id == s.id {
-			report(seq, a.Unmap())
+			report(seq, a.Unmap(), linkOf(control[:length]))
 		}
 	}
+}
+
+// withoutHeader returns an IPv4 packet without its header; nil if it is shorter than that.
+func withoutHeader(packet []byte) []byte {
+	if len(packet) == 0 {
+		return nil
+	}
+	return packet[min(len(packet), int(packet[0]&0xf)*4):]
+}
+
+// linkOf returns the index of the interface that a packet came by, from its control messages (ip(7), ipv6(7)); 0: there
+// is none.
+func linkOf(control []byte) int {
+	all, _ := unix.ParseSocketControlMessage(control) // the kernel's own
+	for _, m := range all {
+		switch {
+		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO &&
+			len(m.Data) >= unix.SizeofInet4Pktinfo:
+			return int(binary.NativeEndian.Uint32(m.Data))
+		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO &&
+			len(m.Data) >= unix.SizeofInet6Pktinfo:
+			return int(binary.NativeEndian.Uint32(m.Data[16:]))
+		}
+	}
+	return 0
 }
