@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -19,8 +20,8 @@ type Suite struct {
 	Tests []string
 	// Without are tests of the package that are no cases, each with the reason.
 	Without map[string]string
-	// Short are those of Tests that run with --short.
-	Short []string
+	// Short are those of Tests that run with --short, and Long those that run only with --long, or by their name.
+	Short, Long []string
 }
 
 // Cases returns the names of the suite's cases.
@@ -58,8 +59,10 @@ func (s Suite) Complete(repository string) (Suite, error) {
 	return s, nil
 }
 
-// Choose returns what is left of suites if only the cases that match a pattern run, and with short only those marked so.
-func Choose(suites []Suite, pattern *regexp.Regexp, short bool) (chosen []Suite) {
+// Choose returns what is left of suites if only the cases that match a pattern run. Without a pattern, those are all but
+// the long ones; with short, the short ones; with long, all.
+func Choose(suites []Suite, pattern *regexp.Regexp, short, long bool) (chosen []Suite) {
+	named := pattern.String() != ""
 	for _, s := range suites {
 		all := s.Tests
 		if short {
@@ -67,7 +70,7 @@ func Choose(suites []Suite, pattern *regexp.Regexp, short bool) (chosen []Suite)
 		}
 		s.Tests = nil
 		for _, test := range all {
-			if pattern.MatchString(s.Name + "/" + test) {
+			if pattern.MatchString(s.Name+"/"+test) && (long || named || !slices.Contains(s.Long, test)) {
 				s.Tests = append(s.Tests, test)
 			}
 		}
@@ -87,6 +90,27 @@ type Plan struct {
 
 // PlanFile is where the [Plan] is.
 const PlanFile = "/plan.json"
+
+// PartVariable is the environment variable of the first process that says which runs of the plan it has: "0/2" stands for
+// the first of every two.
+const PartVariable = "VM_PART"
+
+// Part returns those runs of a plan that a virtual machine has. Without a part, it has all.
+func (p Plan) Part(part string) (runs []Run, err error) {
+	var i, of int
+	if part == "" {
+		return p.Runs, nil
+	}
+	if n, err := fmt.Sscanf(part, "%d/%d", &i, &of); n != 2 || i < 0 || i >= of {
+		return nil, fmt.Errorf("%s=%q: %w, want one like 0/2", PartVariable, part, err)
+	}
+	for at, r := range p.Runs {
+		if at%of == i {
+			runs = append(runs, r)
+		}
+	}
+	return runs, nil
+}
 
 // Run is the process of a case.
 type Run struct {

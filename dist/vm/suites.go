@@ -35,16 +35,18 @@ func Suites() []Suite {
 		{
 			Name: "cases", Dir: "dist/vm/cases",
 			Tests: []string{
-				"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey", "TestVRFUplink", "TestPolicySCTP",
-				"TestFlannelTakeover",
+				"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey", "TestVRFUplink", "TestPolicySCTP", "TestFlannelTakeover",
+				"TestVLANUplink", "TestThroughput", "TestBadUplink", "TestBondUplink", "TestFlannelMixed", "TestManyPeers",
+				"TestFlannelRestart",
 			},
 			Short: []string{"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey"},
+			Long:  []string{"TestManyPeers"},
 		},
 		{
 			Name: "wireguard", Dir: "dist/wireguard", Env: []string{"WIREGUARD=kernel"},
 			Tests: []string{
 				"TestIPv4", "TestIPv6", "TestDualSeparate", "TestDualOneDevice", "TestNoWireGuard", "TestRepair", "TestRestart",
-				"TestKubernetes", "TestTakeover", "TestFollow",
+				"TestKubernetes", "TestTakeover", "TestFollow", "TestMoved", "TestMove",
 			},
 		},
 		{

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestVerdict: a case has passed only if it was expected and says so, and its process ended well.
@@ -14,6 +15,8 @@ func TestVerdict(t *testing.T) {
 		Without: map[string]string{"TestX": "it is slow"}}}
 	var out strings.Builder
 	v := NewVerdict(&out, suites)
+	var used time.Duration
+	l := v.Listen(func() time.Duration { used += 3 * time.Second; return used })
 	for _, line := range []string{
 		BootedMark + "6.1 after 3s", TroubleMark + "a module",
 		Begin("s/TestA"), "=== RUN   TestA", "    a_test.go:1: measured: 0.5 of it", "--- PASS: TestA (0.50s)", "PASS", End("s/TestA", nil),
@@ -23,13 +26,14 @@ func TestVerdict(t *testing.T) {
 		Begin("s/TestE"), "--- PASS: TestE (0.00s)", End("s/TestE", errors.New("signal:\nkilled")),
 		Begin("s/TestF"), "    --- PASS: TestF (0.00s)",
 	} {
-		v.Line(line + "\r\n")
+		l.Line(line + "\r\n")
 	}
+	l.Close("it has ended")
 	v.Close("it has ended")
 	const want = `vm: left out: s/TestX: it is slow
 vm: booted 6.1 after 3s
 vm: a module
-vm: passed s/TestA (0.50s)
+vm: passed s/TestA (0.50s there, 3s of processor time)
 vm:        0.5 of it
         b_test.go:7: it broke
     --- FAIL: TestB (1.00s)
@@ -53,19 +57,23 @@ vm: 1 passed, 6 failed
 
 func TestChoose(t *testing.T) {
 	suites := []Suite{
-		{Name: "a", Tests: []string{"TestOne", "TestTwo"}, Short: []string{"TestTwo"}}, {Name: "b", Tests: []string{"TestOne"}},
+		{Name: "a", Tests: []string{"TestOne", "TestTwo", "TestThree"}, Short: []string{"TestTwo"}, Long: []string{"TestThree"}},
+		{Name: "b", Tests: []string{"TestOne"}},
 	}
 	for _, tt := range []struct {
-		pattern string
-		short   bool
-		want    string
-	}{{"", false, "a/TestOne a/TestTwo b/TestOne"}, {"", true, "a/TestTwo"}, {"^b/|Two", false, "a/TestTwo b/TestOne"}} {
+		pattern     string
+		short, long bool
+		want        string
+	}{
+		{"", false, false, "a/TestOne a/TestTwo b/TestOne"}, {"", true, false, "a/TestTwo"},
+		{"", false, true, "a/TestOne a/TestTwo a/TestThree b/TestOne"}, {"^b/|T[wh]", false, false, "a/TestTwo a/TestThree b/TestOne"},
+	} {
 		var names []string
-		for _, s := range Choose(suites, regexp.MustCompile(tt.pattern), tt.short) {
+		for _, s := range Choose(suites, regexp.MustCompile(tt.pattern), tt.short, tt.long) {
 			names = append(names, s.Cases()...)
 		}
 		if got := strings.Join(names, " "); got != tt.want {
-			t.Errorf("%q, short %t: got %s, want %s", tt.pattern, tt.short, got, tt.want)
+			t.Errorf("%q, short %t, long %t: got %s, want %s", tt.pattern, tt.short, tt.long, got, tt.want)
 		}
 	}
 }
@@ -97,10 +105,28 @@ func TestSuites(t *testing.T) {
 			}
 			seen[name] = true
 		}
-		for _, name := range s.Short {
+		for _, name := range slices.Concat(s.Short, s.Long) {
 			if !seen[s.Name+"/"+name] {
 				t.Errorf("%s/%s is no case", s.Name, name)
 			}
+		}
+	}
+}
+
+// TestPart: virtual machines share the runs of a plan, each of which is one's.
+func TestPart(t *testing.T) {
+	p := Plan{Runs: []Run{{Case: "a"}, {Case: "b"}, {Case: "c"}}}
+	for part, want := range map[string]string{"": "abc", "0/1": "abc", "0/2": "ac", "1/2": "b", "2/2": "error", "x": "error"} {
+		runs, err := p.Part(part)
+		got := ""
+		for _, r := range runs {
+			got += r.Case
+		}
+		if err != nil {
+			got = "error"
+		}
+		if got != want {
+			t.Errorf("%q: %s, %v, want %s", part, got, err, want)
 		}
 	}
 }

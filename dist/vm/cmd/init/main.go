@@ -61,7 +61,11 @@ func run() error {
 	}
 	fmt.Fprintf(line, "%s%s after %s\n", vm.BootedMark, unix.ByteSliceToString(name.Release[:]),
 		time.Duration(up.Nano()).Round(100*time.Millisecond))
-	for _, r := range plan.Runs {
+	runs, err := plan.Part(os.Getenv(vm.PartVariable))
+	if err != nil {
+		return err
+	}
+	for _, r := range runs {
 		fmt.Fprintln(line, vm.Begin(r.Case))
 		cmd := exec.Command(r.Argv[0], r.Argv[1:]...)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = r.Dir, line, line

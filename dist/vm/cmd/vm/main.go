@@ -3,12 +3,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,9 +24,10 @@ type options struct {
 	out        string
 	list       bool
 	short      bool
+	long       bool
 	only       string
-	limit      time.Duration
 	caseLimit  time.Duration
+	guests     int
 	machine    vm.Machine
 }
 
@@ -35,12 +38,14 @@ func main() {
 	flag.StringVar(&o.out, "out", "bin/vm", "directory for what is built, the log and the console")
 	flag.BoolVar(&o.list, "list", false, "list the cases and run none")
 	flag.BoolVar(&o.short, "short", false, "run the boot and one case of each kind")
+	flag.BoolVar(&o.long, "long", false, "run also the cases that take long")
 	flag.StringVar(&o.only, "only", "", "run the cases that match this regular expression")
-	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "end the virtual machine after this time")
-	flag.DurationVar(&o.caseLimit, "case-limit", 2*time.Minute,
+	flag.DurationVar(&o.machine.Limit, "limit", 15*time.Minute, "end a virtual machine after so much processor time")
+	flag.DurationVar(&o.caseLimit, "case-limit", 4*time.Minute,
 		"how long a case may take, of its own time; one that waits in vain fails half a minute before")
 	flag.StringVar(&o.machine.Accel, "accel", vm.Emulation, "accelerator of qemu; kvm is faster and needs hardware for it")
-	flag.IntVar(&o.machine.CPUs, "cpus", 1, "number of processors")
+	flag.IntVar(&o.guests, "guests", 2, "number of virtual machines at a time, which share the cases")
+	flag.IntVar(&o.machine.CPUs, "cpus", 1, "number of processors of each")
 	flag.IntVar(&o.machine.Memory, "memory", 3072, "memory in MiB")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -71,7 +76,7 @@ func run(ctx context.Context, o options) (bool, error) {
 			return false, err
 		}
 	}
-	suites := vm.Choose(all, pattern, o.short)
+	suites := vm.Choose(all, pattern, o.short, o.long)
 	if len(suites) == 0 {
 		return false, fmt.Errorf("no case matches %q; --list shows them", o.only)
 	}
@@ -86,22 +91,57 @@ func run(ctx context.Context, o options) (bool, error) {
 	if err := prepare(ctx, &o, suites); err != nil {
 		return false, err
 	}
-	log, err := os.Create(filepath.Join(o.out, "run.log"))
-	if err != nil {
-		return false, err
+	return boot(ctx, o, suites)
+}
+
+// boot runs the virtual machines and judges.
+func boot(ctx context.Context, o options, suites []vm.Suite) (bool, error) {
+	cases := 0
+	for _, s := range suites {
+		cases += len(s.Tests)
 	}
-	defer log.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, fmt.Errorf("%w (--limit %s)", vm.ErrLimit, o.limit))
-	defer cancel()
-	verdict := vm.NewVerdict(os.Stdout, suites)
-	err = o.machine.Run(ctx, func(line string) {
-		fmt.Fprint(log, line)
-		verdict.Line(line)
-	})
-	reason := "the virtual machine has ended: see " + o.machine.Console
+	began, verdict := time.Now(), vm.NewVerdict(os.Stdout, suites)
+	errs := make([]error, min(o.guests, cases))
+	used := make([]time.Duration, len(errs))
+	var guests sync.WaitGroup
+	for i := range errs {
+		guests.Go(func() { used[i], errs[i] = runGuest(ctx, o, i, len(errs), verdict) })
+	}
+	guests.Wait()
+	for i, d := range used {
+		fmt.Printf("vm: virtual machine %d of %d took %s of processor time\n", i+1, len(used), d.Round(time.Second))
+	}
+	err := errors.Join(errs...)
+	reason := "the virtual machine has ended: see console*.log in " + o.out
 	if err != nil {
 		reason = err.Error()
 	}
+	fmt.Printf("vm: all took %s\n", time.Since(began).Round(time.Second))
 	verdict.Close(reason)
 	return verdict.Failed == 0 && err == nil, nil
+}
+
+// runGuest runs one of the virtual machines.
+func runGuest(ctx context.Context, o options, i, of int, verdict *vm.Verdict) (took time.Duration, err error) {
+	log, err := os.Create(filepath.Join(o.out, fmt.Sprintf("run%d.log", i)))
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close()
+	m := o.machine
+	m.Console = filepath.Join(o.out, fmt.Sprintf("console%d.log", i))
+	m.Env = fmt.Sprintf("%s=%d/%d", vm.PartVariable, i, of)
+	var used time.Duration
+	listener := verdict.Listen(func() time.Duration { return used })
+	took, err = m.Run(ctx, func(line string, now time.Duration) {
+		fmt.Fprint(log, line)
+		used = now
+		listener.Line(line)
+	})
+	reason := "the virtual machine has ended: see " + m.Console
+	if err != nil {
+		reason = err.Error()
+	}
+	listener.Close(reason)
+	return took, err
 }

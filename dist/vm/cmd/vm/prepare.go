@@ -65,7 +65,6 @@ func prepare(ctx context.Context, o *options, suites []vm.Suite) error {
 	}
 	a.Data(vm.PlanFile, text)
 	o.machine.Kernel, o.machine.Initrd = kernels[0], filepath.Join(o.out, "initrd")
-	o.machine.Console = filepath.Join(o.out, "console.log")
 	f, err := os.Create(o.machine.Initrd)
 	if err != nil {
 		return err
