@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -146,9 +147,27 @@ func (c *cluster) kind(n *lab.Node, device string) (kind string) {
 	return kind
 }
 
+// slowly waits like [testctx.Eventually] for what takes many seconds. It looks less often, since the virtual machine has
+// nothing to do in between.
+func (c *cluster) slowly(check func() string) {
+	c.t.Helper()
+	testctx.Eventually(c.t, func() string {
+		missing := check()
+		if missing != "" {
+			time.Sleep(500 * time.Millisecond)
+		}
+		return missing
+	})
+}
+
 // stream sends datagrams from one pod to another, every 5 ms in each family, until stop, which returns how many were sent
 // and lost in all families, and the longest gap.
 func (c *cluster) stream(from, to *lab.Pod) (stop func() lab.StreamReport) {
+	c.t.Helper()
+	return c.streamEvery(from, to, streamEvery)
+}
+
+func (c *cluster) streamEvery(from, to *lab.Pod, every time.Duration) (stop func() lab.StreamReport) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	type result struct {
 		reports []lab.StreamReport
@@ -156,7 +175,7 @@ func (c *cluster) stream(from, to *lab.Pod) (stop func() lab.StreamReport) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		r, err := c.StreamShared(ctx, from.Endpoint, to.Endpoint, streamEvery)
+		r, err := c.StreamShared(ctx, from.Endpoint, to.Endpoint, every)
 		done <- result{r, err}
 	}()
 	return func() (sum lab.StreamReport) {

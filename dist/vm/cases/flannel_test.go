@@ -24,13 +24,20 @@ const psk = "cGxlYXNlIGRvIG5vdCBwcmludCB0aGlzIGtleSBhdCA="
 // each other.
 func withFlannel(t *testing.T, nodes int, f []subnet.Family, mode string, flannel ...int) (*cluster, []*migration.Flanneld) {
 	t.Helper()
+	return besideFlannel(t, nodes, f, fmt.Sprintf(`{"Type":"wireguard","PSK":"%s","Mode":"%s"}`, psk, mode), flannel...)
+}
+
+// besideFlannel is the same with any backend.
+func besideFlannel(t *testing.T, nodes int, f []subnet.Family, backend string, flannel ...int) (
+	*cluster, []*migration.Flanneld) {
+	t.Helper()
 	c := newCluster(t, lab.Options{Nodes: nodes, Families: f})
 	for _, i := range flannel {
 		n := c.Nodes()[i]
 		c.must(n.Stop(c.ctx))
 		c.run(n.Endpoint, bin+"/selvaged cleanup")
 	}
-	c.configure(f, fmt.Sprintf(`{"Type":"wireguard","PSK":"%s","Mode":"%s"}`, psk, mode))
+	c.configure(f, backend)
 	daemons := make([]*migration.Flanneld, nodes)
 	for _, i := range flannel {
 		daemons[i] = c.startFlannel(c.Nodes()[i])
@@ -106,6 +113,46 @@ func (c *cluster) device(n *lab.Node, name string) (d *wgtypes.Device) {
 		return err
 	})
 	return d
+}
+
+// TestFlannelMixed: with half of the nodes a real flanneld, pods reach each other, and a restart of selvaged loses nothing.
+func TestFlannelMixed(t *testing.T) {
+	c, _ := withFlannel(t, 4, families(subnet.IPv4, subnet.IPv6), "auto", 2, 3)
+	ours := c.Nodes()[0]
+	c.healthy(3, c.Nodes()[:2]...)
+	stops := []func() lab.StreamReport{c.stream(c.pods[0], c.pods[2]), c.stream(c.pods[3], c.pods[0])}
+	c.must(ours.Restart(c.ctx))
+	c.must(ours.WaitReady(c.ctx))
+	c.healthy(3, ours)
+	for _, stop := range stops {
+		if r := stop(); r.Lost > 0 {
+			t.Errorf("a restart of selvaged among flannel's nodes: %s, want none lost", r)
+		}
+	}
+	c.probe()
+}
+
+// TestFlannelRestart measures what a restart of flannel loses, which makes its device anew. A sender's session is that with
+// the old device, until WireGuard tries a handshake because nothing is answered: after 15 seconds (Keepalive-Timeout and
+// Rekey-Timeout), unless the new device begins one.
+func TestFlannelRestart(t *testing.T) {
+	for _, keepalive := range []int{0, 25} {
+		t.Run(fmt.Sprint(keepalive), func(t *testing.T) {
+			c, flannel := besideFlannel(t, 2, families(subnet.IPv4),
+				fmt.Sprintf(`{"Type":"wireguard","PSK":"%s","PersistentKeepaliveInterval":%d}`, psk, keepalive), 1)
+			theirs := c.Nodes()[1]
+			stop := c.streamEvery(c.pods[0], c.pods[1], 50*time.Millisecond)
+			key := c.device(theirs, "flannel-wg").PublicKey
+			c.must(flannel[1].Stop())
+			c.startFlannel(theirs)
+			c.reaches(c.pods[0], c.pods[1])
+			t.Logf("measured: PersistentKeepaliveInterval %d, a restart of flannel, from a node of selvage's: %s", keepalive, stop())
+			if now := c.device(theirs, "flannel-wg").PublicKey; now != key {
+				t.Errorf("flannel's key was %s, and is %s after a restart", key, now)
+			}
+			c.healthy(1, c.Nodes()[0])
+		})
+	}
 }
 
 // TestFlannelTakeover takes a node over from flannel, and gives it back, among nodes of both: its key stays the same. Killed,
