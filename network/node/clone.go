@@ -64,6 +64,7 @@ func (n *node) newIdentity(wake *alarm) {
 func (n *node) replaceIdentity(wake *alarm, fresh identity) bool {
 	before := n.identity
 	n.abandonRotation("another node has this node's identity, so it makes a new one")
+	clear(n.secrets)
 	fresh.MACs = maps.Clone(fresh.MACs)
 	n.identity = &fresh
 	u := n.underlay(n.uplink, nil)

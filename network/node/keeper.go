@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/subnet/wholefile"
@@ -56,6 +57,25 @@ func (k keeper) Secret(name string, size int, generate func() ([]byte, error)) (
 		return k.identity.newSecret(k.dir, name, generate)
 	}
 	return kept.Secret, nil
+}
+
+// remembering is a [backend.Keeper] that reads each secret once in a run: peers know the node by it, whatever happens
+// to the file.
+type remembering struct {
+	backend.Keeper
+	known map[string][]byte
+}
+
+// Secret implements [backend.Keeper].
+func (r remembering) Secret(name string, size int, generate func() ([]byte, error)) ([]byte, error) {
+	if secret := r.known[name]; len(secret) == size {
+		return secret, nil
+	}
+	secret, err := r.Keeper.Secret(name, size, generate)
+	if err == nil {
+		r.known[name] = secret
+	}
+	return secret, err
 }
 
 // damagedSecret is the error for a file that holds no usable secret.

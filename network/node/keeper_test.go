@@ -20,6 +20,21 @@ func numbered() func() ([]byte, error) {
 // secretSize is the size of the secrets of [numbered].
 const secretSize = len("secret 1")
 
+// TestSecretIsRemembered: a file that is removed or changed under a running daemon gives the node no other secret.
+func TestSecretIsRemembered(t *testing.T) {
+	dir := t.TempDir()
+	k := remembering{keeper{&identity{InstanceID: "one"}, dir, nil, keyFiles{}}, map[string][]byte{}}
+	generate := numbered()
+	for range 2 {
+		if got, err := k.Secret("wireguard", secretSize, generate); err != nil || string(got) != "secret 1" {
+			t.Fatalf("%q, %v, want secret 1", got, err)
+		}
+		if err := os.RemoveAll(filepath.Join(dir, "wireguard.secret")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestSecretIsKept: a secret stays the same across restarts, and is replaced where the node has another identity, and
 // where the node has to give it up.
 func TestSecretIsKept(t *testing.T) {

@@ -80,8 +80,9 @@ type node struct {
 	moving     moving
 	trials     trials
 	rotating   rotating
-	noted      []notedBackend // what noteBackends has written last
-	judging    subnet.Rules   // of the view, once there is a backend
+	secrets    map[string][]byte // see remembering
+	noted      []notedBackend    // what noteBackends has written last
+	judging    subnet.Rules      // of the view, once there is a backend
 	uplink     uplink.Choice
 	advised    subnet.NodeAdvice // what the uplink was last chosen by
 	device     network.State     // what the node wants for itself in the tables
@@ -187,6 +188,7 @@ func newNode(o Options) (*node, error) {
 		questions:     make(chan func()),
 		journal:       newJournal(o.Log),
 		history:       history{started: time.Now()},
+		secrets:       map[string][]byte{},
 	}
 	n.words = n.storeKind.Words()
 	start, wake := n.background.Go, func() { notify(n.kernelChanged) }

@@ -110,6 +110,7 @@ func (n *node) key() *backend.Key { return backends()[n.config.Backend.Type].Key
 // replaceKey puts a key in place of the one that the node keeps.
 func (n *node) replaceKey(key []byte) error {
 	name := n.key().Secret
+	delete(n.secrets, name)
 	if path := n.keyFiles().named[name]; path != "" {
 		return writeSecret(path, key)
 	}
@@ -200,8 +201,7 @@ func (n *node) beginRotation(force bool, now time.Time) error {
 	if err := n.keyReplaceable(); err != nil {
 		return errRotation("%w", err)
 	}
-	keep := keeper{n.identity, n.StateDir, n.kernel.DeviceMAC, n.keyFiles()}
-	old, err := keep.Secret(n.key().Secret, keySize, n.key().Make)
+	old, err := n.keep().Secret(n.key().Secret, keySize, n.key().Make)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,7 @@ func (n *node) makeBackend(now time.Time) error {
 		return err
 	}
 	n.identity = id
+	clear(n.secrets) // of another identity, after a failure
 	n.holder.publicIPs = choice.PublicIP
 	// The MAC address in our own lease is what peers know.
 	own := n.view.ByInstance(id.InstanceID)
@@ -102,8 +103,13 @@ func (n *node) underlay(choice uplink.Choice, own *subnet.Lease) backend.Underla
 		OnLink: choice.OnLink, ReversePath: checksSources(choice.Name, readSysctl), TxChecksum: n.TxChecksum,
 		InTunnel: time.Now().Before(n.directAt),
 		Nexthops: n.kernel.HasNexthops(), FastPath: n.usesFastPath(), Rotation: n.rotating.Rotation,
-		Keep: keeper{n.identity, n.StateDir, n.kernel.DeviceMAC, n.keyFiles()},
+		Keep: n.keep(),
 	}
+}
+
+// keep is what the node keeps for a backend.
+func (n *node) keep() backend.Keeper {
+	return remembering{keeper{n.identity, n.StateDir, n.kernel.DeviceMAC, n.keyFiles()}, n.secrets}
 }
 
 // logDevices logs the node's own devices with what a user knows them by.
