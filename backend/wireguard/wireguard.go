@@ -74,10 +74,14 @@ type device struct {
 
 // Kind returns this kind of backend.
 func Kind() backend.Kind {
-	return backend.Kind{New: New, Check: check, Beside: true, Encrypts: true, Keys: configKeys(), Secrets: []string{"PSK"},
+	return backend.Kind{
+		New: New, Check: check, Beside: true, Encrypts: true, Keys: configKeys(), Secrets: []string{"PSK"},
 		Kept: map[string]string{secretName: flannelKey},
-		Key: &backend.Key{Secret: secretName, Make: newKey, Public: publicKey,
-			Second: []string{deviceName + secondSuffix, deviceNameV6 + secondSuffix}}}
+		Key: &backend.Key{
+			Secret: secretName, Make: newKey, Public: publicKey,
+			Second: []string{deviceName + secondSuffix, deviceNameV6 + secondSuffix},
+		},
+	}
 }
 
 // check validates a config as far as it does not depend on the node.

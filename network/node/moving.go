@@ -287,14 +287,17 @@ func readBackends(dir string) (used []notedBackend, err error) {
 }
 
 func writeBackends(dir string, used []notedBackend) error {
-	path := filepath.Join(dir, backendFile)
-	data, err := json.Marshal(used)
+	return writeNote(filepath.Join(dir, backendFile), "which backend the network has", used)
+}
+
+// writeNote writes to a file of the state directory, as JSON, what a later run of the daemon has to know.
+func writeNote(path, what string, v any) error {
+	data, err := json.Marshal(v)
 	if err == nil {
 		err = wholefile.Replace(path, append(data, '\n'), 0o600, 0o700)
 	}
 	if err != nil {
-		return fmt.Errorf("note which backend the network has: %w; --state-dir names the directory",
-			errno.Written(path, err))
+		return fmt.Errorf("note %s: %w; --state-dir names the directory", what, errno.Written(path, err))
 	}
 	return nil
 }

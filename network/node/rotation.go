@@ -16,7 +16,6 @@ import (
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/errno"
 	"github.com/selvage-net/selvage/network/node/status"
-	"github.com/selvage-net/selvage/subnet/wholefile"
 )
 
 // This file has what a node keeps while it changes its key: see [backend.Stage]. rotating.go has what it then does.
@@ -84,16 +83,7 @@ func readRotation(dir, instanceID string) (r notedRotation, ok bool, err error) 
 }
 
 func (r notedRotation) write(dir string) error {
-	path := filepath.Join(dir, rotationFile)
-	data, err := json.Marshal(r)
-	if err == nil {
-		err = wholefile.Replace(path, append(data, '\n'), 0o600, 0o700)
-	}
-	if err != nil {
-		return fmt.Errorf("note the change of the node's key: %w; --state-dir names the directory",
-			errno.Written(path, err))
-	}
-	return nil
+	return writeNote(filepath.Join(dir, rotationFile), "the change of the node's key", r)
 }
 
 func removeRotation(dir string) error {
