@@ -149,9 +149,11 @@ packages-shells:
 	@sh dist/packages.sh /usr/share/bash-completion/bash_completion zsh fish rpm
 
 # A separate module, since the user-space WireGuard depends on a network stack. Kernels of test machines may lack WireGuard.
+# Without the race detector: the test binary is the WireGuard in user space, too, which then keeps up with nothing on a
+# busy machine. The daemon is a process of its own.
 .PHONY: test-wireguard
 test-wireguard: build tools bin/staticcheck ## run nodes with WireGuard in user space: pods reach each other, and faults are repaired
-	@cd dist/wireguard && $(RUN_GO) vet ./... && ../../bin/staticcheck ./... && $(RUN_GO) test -race -count=1 ./...
+	@cd dist/wireguard && $(RUN_GO) vet ./... && ../../bin/staticcheck ./... && $(RUN_GO) test -count=1 -timeout 30m ./...
 
 # A separate module, since the product does not depend on what drives a browser.
 .PHONY: test-page packages-page
