@@ -25,7 +25,8 @@ func TestGenerate(t *testing.T) {
 			!strings.Contains(page, "\n.SH NAME\n"+title+` \- `) {
 			t.Errorf("%s has another title:\n%s", name, page)
 		}
-		hyphenated := strings.NewReplacer("install-cni", "install_cni", "connectivity-test", "connectivity_test")
+		hyphenated := strings.NewReplacer("install-cni", "install_cni", "connectivity-test", "connectivity_test",
+			"rotate-key", "rotate_key")
 		args := strings.Split(strings.TrimSuffix(hyphenated.Replace(name), ".8"), "-")[1:]
 		for i := range args {
 			args[i] = strings.ReplaceAll(args[i], "_", "-")
