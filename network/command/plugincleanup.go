@@ -164,6 +164,16 @@ func (o pluginCleanup) onNodes(
 	}
 	all, err := o.wait(ctx, tool, namespace)
 	errs := []error{err}
+	there := map[string]bool{}
+	for _, p := range all {
+		there[p.Spec.NodeName] = true
+	}
+	for _, p := range pods {
+		if spec, _ := p["spec"].(kubectl.Object); err == nil && !there[fmt.Sprint(spec["nodeName"])] {
+			errs = append(errs, fmt.Errorf("node %v is not clean: its pod was deleted before it had ended; run "+
+				"selvaged cleanup there", spec["nodeName"]))
+		}
+	}
 	for _, p := range all {
 		if p.Status.Phase == "Succeeded" {
 			continue

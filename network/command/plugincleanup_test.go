@@ -45,14 +45,15 @@ func indentedJSON(t *testing.T, x any) string {
 	return string(text) + "\n"
 }
 
-// cleanupCluster is a cluster of one node with a daemon, and the pod of one that was deleted, whose kubectl notes each call. pods are those of other applications.
-func cleanupCluster(t *testing.T, pods string, fails bool) (tool, calls string) {
+// cleanupCluster is a cluster of one node with a daemon, and the pod of one that was deleted, whose kubectl notes each
+// call. pods are those of other applications, and phase is that in which cleanup's own pods end; "": they are deleted.
+func cleanupCluster(t *testing.T, pods, phase string) (tool, calls string) {
 	t.Helper()
 	dir := t.TempDir()
 	calls = filepath.Join(dir, "calls")
-	first, phase := "Succeeded", "Succeeded"
-	if fails {
-		first, phase = "Running", "Failed"
+	first := phase
+	if phase == "Failed" {
+		first = "Running"
 	}
 	s := ready()
 	s.Lease = &status.Lease{Subnets: s.Lease.Subnets}
@@ -73,6 +74,7 @@ case "$*" in
 "get -o json pods --all-namespaces") cat all;;
 "get -o json daemonset "*) cat set;;
 "get -o json pods -n net -l "*) [ -e asked ] && phase=` + phase + ` || phase=` + first + `; : >asked
+ [ -n "$phase" ] || { echo '{"items": []}'; exit; }
  echo '{"items": [{"metadata": {"name": "x"}, "spec": {"nodeName": "node1"}, "status": {"phase": "'$phase'"}}]}';;
 "get -o json nodes") echo '{"items": [{"metadata": {"name": "node1"}}, {"metadata": {"name": "other"}}]}';;
 "exec "*" p1 "*) cat status;;
@@ -95,13 +97,13 @@ func TestPluginCleanup(t *testing.T) {
 		removes = "delete daemonset -n net selvage --cascade=foreground --timeout=5m0s\ncreate -f -\n" +
 			"delete pods -n net -l selvage.io/cleanup --timeout=5m0s\nannotate nodes --all "
 	)
-	run := func(pods string, fails bool, args ...string) (out, calls string, code int, err error) {
-		tool, file := cleanupCluster(t, pods, fails)
+	run := func(pods, phase string, args ...string) (out, calls string, code int, err error) {
+		tool, file := cleanupCluster(t, pods, phase)
 		out, code, err = pluginRun(t, tool, append([]string{"cleanup"}, args...)...)
 		text, _ := os.ReadFile(file) // there is none if nothing was called
 		return out, string(text), code, err
 	}
-	out, calls, code, err := run(none, false)
+	out, calls, code, err := run(none, "Succeeded")
 	if err != nil || code != 0 || !strings.HasPrefix(calls, removes) || !strings.Contains(out, "all nodes are clean") ||
 		!strings.Contains(out, "node deleted is no longer in the cluster") || !strings.Contains(out, "cleaning up 1 node") {
 		t.Errorf("exit code %d, %v: %s%s", code, err, out, calls)
@@ -111,18 +113,22 @@ func TestPluginCleanup(t *testing.T) {
 			t.Errorf("the annotation %s is not removed: %s", key, calls)
 		}
 	}
-	if _, calls, code, err = run(one, false); code != 1 || err == nil || !strings.Contains(err.Error(), "shop/web") || calls != "" {
+	if _, calls, code, err = run(one, "Succeeded"); code != 1 || err == nil || !strings.Contains(err.Error(), "shop/web") || calls != "" {
 		t.Errorf("with a pod: exit code %d, %v: %s", code, err, calls)
 	}
-	if _, calls, code, err = run(one, false, "--force"); code != 0 || err != nil || !strings.HasPrefix(calls, removes) {
+	if _, calls, code, err = run(one, "Succeeded", "--force"); code != 0 || err != nil || !strings.HasPrefix(calls, removes) {
 		t.Errorf("with a pod, by force: exit code %d, %v: %s", code, err, calls)
 	}
-	out, calls, code, err = run(none, true)
+	out, calls, code, err = run(none, "Failed")
 	if code != ExitDegraded || err != nil || !strings.Contains(out, "node node1 is not clean") ||
 		!strings.Contains(out, "why it failed") || !strings.HasPrefix(calls, removes) {
 		t.Errorf("a node fails: exit code %d, %v: %s%s", code, err, out, calls)
 	}
-	if _, _, code, err = run(none, false, "--timeout=0s"); code != 1 || err == nil {
+	out, _, code, err = run(none, "")
+	if code != ExitDegraded || err != nil || !strings.Contains(out, "node node1 is not clean: its pod was deleted") {
+		t.Errorf("a pod is deleted: exit code %d, %v: %s", code, err, out)
+	}
+	if _, _, code, err = run(none, "Succeeded", "--timeout=0s"); code != 1 || err == nil {
 		t.Errorf("no time: exit code %d, %v", code, err)
 	}
 }
