@@ -43,8 +43,8 @@ func (f *flags) listenMesh(log logrus.FieldLogger, store command.Store) (*exchan
 	tokens := m.Tokens.File != "" || len(m.accounts) > 0
 	switch {
 	case m.Address == "" && (certificates || tokens):
-		return nil, errors.New("--mesh-cafile, --mesh-certfile, --mesh-keyfile, --mesh-server-name, --mesh-token-file " +
-			"and --mesh-token-accounts need --mesh-addr")
+		return nil, errors.New("--mesh-cafile, --mesh-certfile, --mesh-keyfile, --mesh-server-name, " +
+			"--mesh-token-file and --mesh-token-accounts need --mesh-addr")
 	case m.Address == "":
 		return nil, nil
 	case certificates && tokens:
@@ -55,8 +55,8 @@ func (f *flags) listenMesh(log logrus.FieldLogger, store command.Store) (*exchan
 	case tokens:
 		s, ok := store.(*kube.Store)
 		if !ok {
-			return nil, errors.New("--mesh-token-file needs --kube-subnet-mgr: the API server reviews the tokens, and " +
-				"the Nodes have the keys of the nodes' servers. With leases in etcd, use certificates")
+			return nil, errors.New("--mesh-token-file needs --kube-subnet-mgr: the API server reviews the tokens, " +
+				"and the Nodes have the keys of the nodes' servers. With leases in etcd, use certificates")
 		}
 		for _, text := range m.accounts {
 			a, err := exchange.ParseAccount(text)

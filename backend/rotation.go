@@ -47,8 +47,8 @@ type Rotation struct {
 	Old, New network.Secret // zero in stage Still: the key is the one that is kept
 	// Beside: the node has second devices, since it changes its key, or a peer does. Ready: it has peers on them, too.
 	Beside, Ready bool
-	// Resumed: the daemon was restarted in this stage, so Answered is not complete. It matters in stage Returning, which
-	// all peers have been seen to reach by second devices.
+	// Resumed: the daemon was restarted in this stage, so Answered is not complete. It matters in stage Returning,
+	// in which all peers have been reached by second devices.
 	Resumed bool
 	// Answered are the ways, to peers that change their keys or from a node that does, by which packets are known to
 	// arrive.

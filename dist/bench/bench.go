@@ -117,8 +117,8 @@ func Parts() []Part {
 		{Name: "kube", What: "the Kubernetes API as lease store among thousands of Nodes, beside etcd and flannel",
 			run: kubes, Apart: true},
 		{Name: "soak", What: "leases, pods and faults come and go: does anything grow", run: soaks, Apart: true, Lab: true},
-		{Name: "mesh", What: "changes of a lease while strangers, slow clients and nodes load --mesh-addr, in turns with none",
-			run: meshes, Apart: true},
+		{Name: "mesh", run: meshes, Apart: true,
+			What: "changes of a lease while strangers, slow clients and nodes load --mesh-addr, in turns with none"},
 		{Name: "fleet", What: "many real nodes among thousands of leases, their pods sending all the while", run: fleets, Apart: true, Lab: true},
 	}
 }

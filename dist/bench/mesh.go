@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// meshTurns is how often the clients of the part "mesh" come and go.
+	// meshTurns is how often the clients of the part "mesh" connect and disconnect.
 	meshTurns = 10
 	meshPort  = "8473"
 	// strangers, slow and asking are how many clients of each kind there are at a time, and pauses are between two
@@ -35,8 +35,8 @@ const (
 	hugeRequest = 1 << 20
 )
 
-// meshArms are what there is besides the changes: nothing, clients of another node's daemon, which take the same CPU time
-// of this machine, and clients of the daemon that is measured.
+// meshArms are the loads beside the changes: none, clients of another node's daemon, which take the same CPU time of
+// this machine, and clients of the daemon that is measured.
 const (
 	noClients = iota
 	othersClients
@@ -64,7 +64,8 @@ func meshes(ctx context.Context, b *bench) error {
 		return err
 	}
 	cert := filepath.Join(dir, "node")
-	p := b.programs("--peer-grace=0s", "--mesh-addr=:"+meshPort, "--mesh-cafile="+ca.File, "--mesh-certfile="+cert+".pem",
+	p := b.programs("--peer-grace=0s", "--mesh-addr=:"+meshPort,
+		"--mesh-cafile="+ca.File, "--mesh-certfile="+cert+".pem",
 		"--mesh-keyfile="+cert+".key")[0]
 	var took [meshArms][]float64
 	var clients [meshArms]meshClients
@@ -122,18 +123,26 @@ func meshes(ctx context.Context, b *bench) error {
 		name string
 		p    float64
 	}{{"p50", 0.5}, {"p99", 0.99}} {
-		with, beside, without := quantile(q.p, took[ownClients]), quantile(q.p, took[othersClients]), quantile(q.p, took[noClients])
+		with, beside := quantile(q.p, took[ownClients]), quantile(q.p, took[othersClients])
+		without := quantile(q.p, took[noClients])
 		what := fmt.Sprintf("%d leases: one added, changed or removed, %s", few, q.name)
-		b.report.add(Figure{Name: "MeshLoad/none/" + q.name, What: what + ", without clients", Unit: "ms", Value: without})
-		b.report.add(Figure{Name: "MeshLoad/" + q.name, What: what + ", with clients of --mesh-addr", Unit: "ms", Value: with,
-			Floor: &Reference{What: "with the same clients of another node's daemon, in turns", Value: beside}})
-		ratio := Figure{Name: "MeshLoad/ratio/" + q.name, What: "the same, divided by its floor", Unit: "times", Value: with / beside}
+		b.report.add(Figure{
+			Name: "MeshLoad/none/" + q.name, What: what + ", without clients", Unit: "ms", Value: without,
+		})
+		b.report.add(Figure{
+			Name: "MeshLoad/" + q.name, What: what + ", with clients of --mesh-addr", Unit: "ms", Value: with,
+			Floor: &Reference{What: "with the same clients of another node's daemon, in turns", Value: beside},
+		})
+		ratio := Figure{
+			Name: "MeshLoad/ratio/" + q.name, What: "the same, divided by its floor", Unit: "times", Value: with / beside,
+		}
 		if q.p > 0.5 {
 			ratio.Limit = atMost(1.5)
 		}
 		b.report.add(ratio)
 	}
-	b.report.note("load of --mesh-addr: %d connections, of which %d were answered with a summary, in %d turns of %d changes",
+	b.report.note("load of --mesh-addr: %d connections, of which %d were answered with a summary, "+
+		"in %d turns of %d changes",
 		own.connections.Load(), own.answers.Load(), meshTurns, 3*max(1, b.Changes/meshTurns))
 	return nil
 }

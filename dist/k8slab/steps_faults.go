@@ -185,8 +185,8 @@ func identities(pods []*Pod) (list []string) {
 	return list
 }
 
-// stillReady wants no node to have become unready. A node whose kubelet has not reported for a while is waited for: after
-// an outage of the API server, a kubelet may take a minute to notice that its connection is gone.
+// stillReady wants no node to have become unready. A node whose kubelet has not reported for a while is waited for:
+// after an outage of the API server, a kubelet may take a minute to notice that its connection is gone.
 func (s *suite) stillReady(ctx context.Context) error {
 	return s.eventually(ctx, "the kubelets' reports", func() error {
 		var list nodeList

@@ -20,16 +20,19 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// What the chart's value mesh.enabled adds: the daemons' flags, the volume with their tokens, and the right to have tokens
-// reviewed.
+// What the chart's value mesh.enabled adds: the daemons' flags, the volume with their tokens, and the right to have
+// tokens reviewed.
 const (
-	meshFlags = `{"data":{"SELVAGED_MESH_ADDR":":8473","SELVAGED_MESH_TOKEN_FILE":"/var/run/secrets/selvage.io/mesh/token",` +
+	meshFlags = `{"data":{"SELVAGED_MESH_ADDR":":8473",` +
+		`"SELVAGED_MESH_TOKEN_FILE":"/var/run/secrets/selvage.io/mesh/token",` +
 		`"SELVAGED_MESH_TOKEN_ACCOUNTS":"selvage/selvage,selvage/selvage-mesh"}}`
-	meshVolume = `[{"op":"add","path":"/spec/template/spec/volumes/-","value":{"name":"mesh-token","projected":{"defaultMode":256,` +
-		`"sources":[{"serviceAccountToken":{"path":"token","audience":"selvage.io/mesh","expirationSeconds":3600}}]}}},` +
+	meshVolume = `[{"op":"add","path":"/spec/template/spec/volumes/-","value":` +
+		`{"name":"mesh-token","projected":{"defaultMode":256,"sources":[{"serviceAccountToken":` +
+		`{"path":"token","audience":"selvage.io/mesh","expirationSeconds":3600}}]}}},` +
 		`{"op":"add","path":"/spec/template/spec/containers/0/volumeMounts/-","value":{"name":"mesh-token",` +
 		`"mountPath":"/var/run/secrets/selvage.io/mesh","readOnly":true}}]`
-	meshRight = `[{"op":"add","path":"/rules/-","value":{"apiGroups":["authentication.k8s.io"],"resources":["tokenreviews"],"verbs":["create"]}}]`
+	meshRight = `[{"op":"add","path":"/rules/-","value":{"apiGroups":["authentication.k8s.io"],` +
+		`"resources":["tokenreviews"],"verbs":["create"]}}]`
 )
 
 // meshName is the DNS name in the certificate of all nodes, see the values of the chart.
@@ -40,7 +43,8 @@ const (
 	meshSecretFlags = `{"data":{"SELVAGED_MESH_ADDR":":8473","SELVAGED_MESH_CAFILE":"/etc/selvage/mesh/ca.crt",` +
 		`"SELVAGED_MESH_CERTFILE":"/etc/selvage/mesh/tls.crt","SELVAGED_MESH_KEYFILE":"/etc/selvage/mesh/tls.key",` +
 		`"SELVAGED_MESH_SERVER_NAME":"` + meshName + `"}}`
-	meshSecretVolume = `[{"op":"add","path":"/spec/template/spec/volumes/-","value":{"name":"mesh","secret":{"secretName":"mesh"}}},` +
+	meshSecretVolume = `[{"op":"add","path":"/spec/template/spec/volumes/-",` +
+		`"value":{"name":"mesh","secret":{"secretName":"mesh"}}},` +
 		`{"op":"add","path":"/spec/template/spec/containers/0/volumeMounts/-","value":{"name":"mesh","mountPath":"/etc/selvage/mesh","readOnly":true}}]`
 )
 
@@ -99,7 +103,8 @@ func meshPage(ctx context.Context, s *suite) ([]string, error) {
 		return nil, err
 	}
 	_, err = s.kubectl(ctx, "-n", "selvage", "delete", "deployment", "selvage-mesh", "--wait", timeout())
-	return []string{fmt.Sprintf("%d nodes ready, as the page says through kubectl port-forward; they were asked with %s; doctor on %s: %d checks passed, %d findings",
+	return []string{fmt.Sprintf("%d nodes ready, as the page says through kubectl port-forward; "+
+		"they were asked with %s; doctor on %s: %d checks passed, %d findings",
 		view.Counts.Ready, how, s.nodes[0].Name(), examined.Passed, len(examined.Findings))}, err
 }
 
@@ -117,15 +122,16 @@ func (s *suite) meshCertificates() ([][]string, error) {
 		return nil, err
 	}
 	return [][]string{
-		{"create", "secret", "generic", "mesh", "--from-file=ca.crt=" + ca.File, "--from-file=tls.crt=" + filepath.Join(dir, "node.pem"),
+		{"create", "secret", "generic", "mesh", "--from-file=ca.crt=" + ca.File,
+			"--from-file=tls.crt=" + filepath.Join(dir, "node.pem"),
 			"--from-file=tls.key=" + filepath.Join(dir, "node.key")},
 		{"patch", "configmap", "selvage-flags", "--type=merge", "-p", meshSecretFlags},
 		{"patch", "daemonset", "selvage", "--type=json", "-p", meshSecretVolume},
 	}, nil
 }
 
-// renderedPage returns the page's Deployment, and its ServiceAccount if it has one, as the chart renders them, apart from
-// what is set to something else there for the sake of the apiserver.
+// renderedPage returns the page's Deployment, and its ServiceAccount if it has one, as the chart renders them, apart
+// from values that were chosen for the apiserver's check.
 func (c *Cluster) renderedPage(name string) (string, error) {
 	file := filepath.Join(c.options.Rendered, name)
 	data, err := os.ReadFile(file)

@@ -28,6 +28,7 @@ func PodYAML(name, app, node string, at *Endpoint) string {
 			ips = append(ips, fmt.Sprintf("{ip: %q}", at.Addr(f)))
 		}
 	}
-	return fmt.Sprintf("---\napiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, uid: %s, labels: {app: %s}}\n"+
+	return fmt.Sprintf("---\napiVersion: v1\nkind: Pod\n"+
+		"metadata: {name: %s, namespace: default, uid: %s, labels: {app: %s}}\n"+
 		"spec: {nodeName: %s}\nstatus: {podIPs: [%s]}\n", name, name, app, node, strings.Join(ips, ", "))
 }

@@ -65,7 +65,8 @@ func (m Machine) Run(ctx context.Context, line func(text string, used time.Durat
 		return 0, fmt.Errorf("start the virtual machine: %w", err)
 	}
 	seconds := uint64(max(1, m.Limit/time.Second))
-	if err := unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_CPU, &unix.Rlimit{Cur: seconds, Max: seconds}, nil); err != nil {
+	limit := unix.Rlimit{Cur: seconds, Max: seconds}
+	if err := unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_CPU, &limit, nil); err != nil {
 		err = fmt.Errorf("limit the processor time of the virtual machine: %w", err)
 		return 0, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}

@@ -59,8 +59,8 @@ func (s Suite) Complete(repository string) (Suite, error) {
 	return s, nil
 }
 
-// Choose returns what is left of suites if only the cases that match a pattern run. Without a pattern, those are all but
-// the long ones; with short, the short ones; with long, all.
+// Choose returns suites with only the cases that match a pattern. Without a pattern, those are all but the long ones;
+// with short, the short ones; with long, all.
 func Choose(suites []Suite, pattern *regexp.Regexp, short, long bool) (chosen []Suite) {
 	named := pattern.String() != ""
 	for _, s := range suites {
@@ -91,8 +91,8 @@ type Plan struct {
 // PlanFile is where the [Plan] is.
 const PlanFile = "/plan.json"
 
-// PartVariable is the environment variable of the first process that says which runs of the plan it has: "0/2" stands for
-// the first of every two.
+// PartVariable is the environment variable of the first process that says which runs of the plan it has: "0/2" stands
+// for the first of every two.
 const PartVariable = "VM_PART"
 
 // Part returns those runs of a plan that a virtual machine has. Without a part, it has all.

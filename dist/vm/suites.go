@@ -35,9 +35,9 @@ func Suites() []Suite {
 		{
 			Name: "cases", Dir: "dist/vm/cases",
 			Tests: []string{
-				"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey", "TestVRFUplink", "TestPolicySCTP", "TestFlannelTakeover",
-				"TestVLANUplink", "TestThroughput", "TestBadUplink", "TestBondUplink", "TestFlannelMixed", "TestManyPeers",
-				"TestFlannelRestart",
+				"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey", "TestVRFUplink", "TestPolicySCTP",
+				"TestFlannelTakeover", "TestVLANUplink", "TestThroughput", "TestBadUplink", "TestBondUplink",
+				"TestFlannelMixed", "TestManyPeers", "TestFlannelRestart",
 			},
 			Short: []string{"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey"},
 			Long:  []string{"TestManyPeers"},

@@ -106,7 +106,8 @@ Exit codes: 0 all was answered as it had to be, 2 something was not, 1 the clust
 		"address and TCP port outside the cluster to connect to, such as 192.0.2.7:443; repeatable")
 	s.BoolVar(&f.options.Restart, "restart", false, "restart the daemons' DaemonSet, node by node, under streams")
 	s.BoolVar(&f.in.Keep, "keep", false, "keep the namespace and the pods")
-	s.DurationVar(&f.in.Timeout, "timeout", 5*time.Minute, "how long pods may take to become ready, and a rolling restart")
+	s.DurationVar(&f.in.Timeout, "timeout", 5*time.Minute,
+		"how long pods may take to become ready, and a rolling restart")
 	s.StringVar(&f.junit, "junit", "", "file for the result in the format of JUnit, which CI systems read")
 	q.outputFlag(c)
 	return c

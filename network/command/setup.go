@@ -89,7 +89,8 @@ What is done already is left alone, so it can be run again, and is the same comm
 	f.StringVar(&o.networks[subnet.IPv4], "network", "",
 		"the pods' IPv4 network, of which each node gets a part, if etcd has no network config yet")
 	f.StringVar(&o.networks[subnet.IPv6], "ipv6-network", "", "the pods' IPv6 network, likewise")
-	f.StringVar(&o.backend, "backend", "vxlan", "backend of a network config that it writes: vxlan, host-gw or wireguard")
+	f.StringVar(&o.backend, "backend", "vxlan",
+		"backend of a network config that it writes: vxlan, host-gw or wireguard")
 	f.StringVar(&o.iface, "iface", "", "interface or address of the underlay, as for the daemon")
 	f.StringVar(&o.envFile, "env-file", defaultEnvFile, "the daemon's environment file")
 	f.StringVar(&o.unit, "unit", defaultUnit, "the daemon's systemd unit")

@@ -179,7 +179,8 @@ func (t *Ends) outsidePlan(addrs []netip.AddrPort) plan {
 				agent.Call{Network: agent.Connect, To: at}, want{})
 		}
 		for _, to := range addrs {
-			p.add(outside, subnet.FamilyOf(to.Addr()), i, to.String(), agent.Call{Network: agent.Connect, To: to}, want{})
+			p.add(outside, subnet.FamilyOf(to.Addr()), i, to.String(),
+				agent.Call{Network: agent.Connect, To: to}, want{})
 		}
 	}
 	return p

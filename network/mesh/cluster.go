@@ -68,7 +68,7 @@ const (
 	NotListening       status.Reason = "not-listening"       // its daemon does not run, or without --mesh-addr
 	NoAnswer           status.Reason = "no-answer"           // in time
 	NoAddress          status.Reason = "no-address"          // its lease has no public IP that can be asked
-	BadCertificate     status.Reason = "bad-certificate"     // of the node: another authority, address or key, or expired
+	BadCertificate     status.Reason = "bad-certificate"     // the node's: expired, or another authority, address, key
 	CertificateRefused status.Reason = "certificate-refused" // the node refuses the asking node's
 	NoKey              status.Reason = "no-mesh-key"         // its lease names no key, so it is shown no token
 	TokenRefused       status.Reason = "token-refused"       // the node refuses the asking side's

@@ -127,8 +127,8 @@ func (n *node) followRotation(wake *alarm) {
 		return
 	}
 	if err := n.trials.step(wake, n.kernel.Index, n.subnets); err != nil {
-		n.journal.problem(topicRotation, fmt.Errorf("cannot find out which nodes are reached by the second devices, so "+
-			"packets go by the first ones: %w", err))
+		n.journal.problem(topicRotation, fmt.Errorf("cannot find out which nodes are reached by the second devices, "+
+			"so packets go by the first ones: %w", err))
 	}
 	if wake.now.Before(r.checkAt) {
 		wake.set(r.checkAt)

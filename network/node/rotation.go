@@ -73,9 +73,9 @@ func readRotation(dir, instanceID string) (r notedRotation, ok bool, err error) 
 	}
 	switch {
 	case !ok:
-		return r, false, fmt.Errorf("the change of the node's key in %s is damaged, so it is not known which key other "+
-			"nodes know: restore the file from a backup; or delete it, then the node has the key of its key file, and "+
-			"tells the others", path)
+		return r, false, fmt.Errorf("the change of the node's key in %s is damaged, so it is not known which key "+
+			"other nodes know: restore the file from a backup; or delete it, then the node uses the key of its key "+
+			"file, and announces it to the others", path)
 	case r.InstanceID != instanceID:
 		return r, false, removeRotation(dir)
 	}
@@ -115,8 +115,8 @@ func (n *node) keyReplaceable() error {
 		return nil
 	}
 	if err := unix.Access(filepath.Dir(path), unix.W_OK); err != nil {
-		return fmt.Errorf("the key file %s cannot be replaced: %w; write another key into the file, and restart selvaged: "+
-			"packets are lost until the other nodes know it", path, err)
+		return fmt.Errorf("the key file %s cannot be replaced: %w; write another key into the file, and restart "+
+			"selvaged: packets are lost until the other nodes know it", path, err)
 	}
 	return nil
 }

@@ -29,8 +29,9 @@ type gateLimits struct {
 // authentication.webhook.cacheTTL). Strangers who show forged tokens to all of 1,000 nodes cause 200 reviews a second
 // at most, and from one address 33.
 var daemonGate = gateLimits{
-	accepted: 2 * time.Minute, refused: 30 * time.Second, retry: 10 * time.Second, timeout: 2 * time.Second, parallel: 2,
-	all: limits{every: 5 * time.Second, burst: 8}, source: limits{every: 30 * time.Second, burst: 3}, most: 256,
+	accepted: 2 * time.Minute, refused: 30 * time.Second, retry: 10 * time.Second,
+	timeout: 2 * time.Second, parallel: 2, most: 256,
+	all: limits{every: 5 * time.Second, burst: 8}, source: limits{every: 30 * time.Second, burst: 3},
 }
 
 // gate decides whose requests are answered, by the tokens that they show. Its methods are safe for concurrent use, and
@@ -44,7 +45,7 @@ type gate struct {
 
 	mu      sync.Mutex
 	known   map[[sha256.Size]byte]*verdict // by the token's hash; no token is kept
-	pace    pacer
+	rate    pacer
 	sources map[netip.Addr]*pacer
 }
 
@@ -84,7 +85,7 @@ func (g *gate) admit(ctx context.Context, from netip.Addr, token string) *refusa
 		return &refusal{http.StatusUnauthorized, "it is no token of a ServiceAccount for the audience " + Audience}
 	}
 	if !g.users[says.user] {
-		return &refusal{http.StatusForbidden, "it says that it is another account's than those of --mesh-token-accounts"}
+		return &refusal{http.StatusForbidden, "the account that it names is not one of --mesh-token-accounts"}
 	}
 	hash := sha256.Sum256([]byte(token))
 	for {
@@ -149,11 +150,11 @@ func (g *gate) spend(from netip.Addr, now time.Time) bool {
 		}
 		s = &pacer{}
 	}
-	if !s.allows(g.limits.source, now) || !g.pace.allows(g.limits.all, now) {
+	if !s.allows(g.limits.source, now) || !g.rate.allows(g.limits.all, now) {
 		return false
 	}
 	s.wait(g.limits.source, now)
-	g.pace.wait(g.limits.all, now)
+	g.rate.wait(g.limits.all, now)
 	g.sources[from] = s
 	return true
 }

@@ -60,8 +60,8 @@ type server struct {
 // Serve serves the page until ctx ends, and closes l.
 func Serve(ctx context.Context, l net.Listener, o Options) error {
 	s := &server{
-		feed: newFeed(o.Source, mostPages), details: newDetails(o.Detail, mostPages), local: o.TLS == nil, now: time.Now,
-		patience: patience,
+		feed: newFeed(o.Source, mostPages), details: newDetails(o.Detail, mostPages), local: o.TLS == nil,
+		now: time.Now, patience: patience,
 	}
 	return s.serve(ctx, l, o.TLS)
 }

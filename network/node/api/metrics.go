@@ -162,7 +162,7 @@ func sessionMetrics() []metric {
 	}
 	return []metric{
 		gauge("wireguard_peers",
-			"WireGuard peers, by device and state: live (with a session), silent (it leaves packets unanswered) or idle.",
+			"WireGuard peers, by device and state: live (with a session), silent (it does not answer) or idle.",
 			labels{"device", "state"}, each(func(_ scrape, x status.Sessions, to send) {
 				to(float64(x.Live), x.Device, "live")
 				to(float64(x.Silent), x.Device, "silent")

@@ -89,7 +89,8 @@ type ProbedPeer struct {
 	// Recent counts the latest probes, at most 32, and Lost those of them without an answer.
 	Recent int `json:"recent"`
 	Lost   int `json:"recent_lost"`
-	// Lossy: it answers, but probes are lost again and again. One that is lost, or an outage that is over, does not count.
+	// Lossy: it answers, but probes are lost again and again. One that is lost, or an outage that is over, does not
+	// count.
 	Lossy bool   `json:"lossy,omitempty"`
 	Path  string `json:"path,omitempty"` // PathDirect, or the tunnel's protocol in lower case, such as vxlan
 	// FastPath says whether packets of established connections that are sent to it take the fast path: FastPathInUse or

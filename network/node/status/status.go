@@ -83,8 +83,8 @@ type Status struct {
 	// Etcd says the same of etcd, for programs from before there were other stores; nil: the store is another one.
 	Etcd *StoreConnection `json:"etcd,omitempty"`
 
-	// Zone is the part of the data centre that the node is in: the label topology.kubernetes.io/zone of its Node; empty:
-	// it is not known.
+	// Zone is the part of the data centre that the node is in: the label topology.kubernetes.io/zone of its Node;
+	// empty: it is not known.
 	Zone       string `json:"zone,omitempty"`
 	SubnetFile string `json:"subnet_file"`
 	Mesh       *Mesh  `json:"mesh,omitempty"` // how nodes ask each other for a summary; nil: they do not
@@ -177,8 +177,8 @@ type Sessions struct {
 
 // Rotation is a change of the keys by which peers know each other, while nodes run.
 type Rotation struct {
-	// Stage of the change of this node's key: "requested", "offered", "left", "returning" or "ending"; empty: its key does
-	// not change.
+	// Stage of the change of this node's key: "requested", "offered", "left", "returning" or "ending"; empty: its key
+	// does not change.
 	Stage string    `json:"stage,omitempty"`
 	Began time.Time `json:"began,omitzero"`
 	// NewKey is the public key that this node will have.

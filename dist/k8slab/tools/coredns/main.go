@@ -1,5 +1,5 @@
-// Command coredns is CoreDNS with what a cluster of Kubernetes needs of it, for make e2e-kubernetes. It is in a module of
-// its own, since its dependencies are older than those of Kubernetes.
+// Command coredns is CoreDNS with what a cluster of Kubernetes needs of it, for make e2e-kubernetes. It is in a module
+// of its own, since its dependencies are older than those of Kubernetes.
 package main
 
 import (

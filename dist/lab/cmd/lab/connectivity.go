@@ -94,7 +94,9 @@ func (c *labCluster) Start(ctx context.Context) (e connectivity.Ends, check conn
 }
 
 // startPod adds a pod, and an agent in it that answers until serving ends.
-func (c *labCluster) startPod(ctx, serving context.Context, n *lab.Node, name string) (p connectivity.Place, err error) {
+func (c *labCluster) startPod(
+	ctx, serving context.Context, n *lab.Node, name string,
+) (p connectivity.Place, err error) {
 	pod, err := c.lab.AddPod(ctx, n, name)
 	if err != nil {
 		return p, err

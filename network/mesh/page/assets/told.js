@@ -1,4 +1,4 @@
-// What a node tells of itself while its detail is open: only then it is asked, by the page's server.
+// The detail of a node. The page's server requests it from the node only while it is open.
 
 import { el, quiet, row, table, time } from "./dom.js";
 
