@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -28,10 +29,12 @@ func (e *Endpoint) Echo(f subnet.Family) netip.AddrPort {
 func (e *Endpoint) SourceSeen(ctx context.Context, s Sender, to netip.AddrPort) (seen netip.Addr, err error) {
 	ctx, cancel := context.WithTimeout(ctx, TestPatience)
 	defer cancel()
-	if _, seen, err = probeUDP(ctx, s.dialer(&net.UDPAddr{IP: s.From.AsSlice()}), e.do, to, numberSize); err != nil {
+	port := senderPort()
+	udp := s.dialer(&net.UDPAddr{IP: s.From.AsSlice(), Port: port})
+	if _, seen, err = probeUDP(ctx, udp, e.do, to, numberSize); err != nil {
 		return seen, fmt.Errorf("%s -> %s: UDP: %w", e.name, to, err)
 	}
-	tcp, err := probeTCP(ctx, s.dialer(&net.TCPAddr{IP: s.From.AsSlice()}), e.do, to)
+	tcp, err := probeTCP(ctx, s.dialer(&net.TCPAddr{IP: s.From.AsSlice(), Port: port}), e.do, to)
 	if err != nil {
 		return seen, fmt.Errorf("%s -> %s: TCP: %w", e.name, to, err)
 	}
@@ -39,6 +42,17 @@ func (e *Endpoint) SourceSeen(ctx context.Context, s Sender, to netip.AddrPort) 
 		return seen, fmt.Errorf("%s -> %s: the source address seen is %s with UDP and %s with TCP", e.name, to, seen, tcp)
 	}
 	return seen, nil
+}
+
+// senderPorts counts the senders with an address of their own.
+var senderPorts atomic.Uint32
+
+// senderPort is a port below those that the kernel chooses from, and the next call's is another one. With the kernel's choice a
+// sender at times has the port that one of another mark had just before: connection tracking then takes its datagram for that
+// one's, and treats its source as it did then, whatever the mark is now.
+func senderPort() int {
+	const first, ports = 20000, 10000
+	return first + int(senderPorts.Add(1)%ports)
 }
 
 func (s Sender) dialer(local net.Addr) (d net.Dialer) {
