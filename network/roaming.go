@@ -9,9 +9,11 @@ import (
 const (
 	// rejectAfterTime is how long a session lasts: a peer with an older handshake has none.
 	rejectAfterTime = 180 * time.Second
-	// silence is how long a peer that receives packets sends none, at most: it answers with an empty packet after 10 s
-	// (Keepalive-Timeout), and 5 s later a handshake is tried (Rekey-Timeout).
-	silence = 15 * time.Second
+	// A peer that receives packets answers with an empty one after keepaliveTimeout, and who is not answered tries a
+	// handshake rekeyTimeout later.
+	keepaliveTimeout, rekeyTimeout = 10 * time.Second, 5 * time.Second
+	// silence is how long a peer that receives packets sends none, at most.
+	silence = keepaliveTimeout + rekeyTimeout
 )
 
 // Heard is what a WireGuard device knows of the packets of a peer.
@@ -25,11 +27,15 @@ type Heard struct {
 // the last authentic packet of a peer came from: a peer behind NAT, or with several addresses, is not at the endpoint
 // that its lease names, and is reached all the same. To set that endpoint again would cut it off.
 //
-// A peer has moved if it was heard at about the time at which its endpoint changed. If it then does not answer, it
-// has not. Each read of a device's peers is Mark, Endpoint for each peer, and Sweep.
+// What is received once an endpoint has changed has come from there, else the device would send elsewhere again. A peer
+// that was not heard since the last read has not moved. One that was heard may have sent before or after the change, so
+// it has to be asked for an answer: Doubted returns those, and Asked notes it. Without an answer it has not moved. A peer
+// that has moved is asked again if it does not answer later, since what was received may also have come between two
+// changes by another process. Each read of a device's peers is Mark, Endpoint for each peer, and Sweep.
 type Roaming struct {
 	last, next map[PeerKey]roamer
 	totals     map[string]Traffic // by device
+	doubts     int                // of last: how many are doubted
 }
 
 // Traffic counts the bytes that a device has exchanged with its peers.
@@ -62,20 +68,63 @@ func (r *Roaming) count(link string, last, now Heard) {
 // roamer is what is remembered of a peer.
 type roamer struct {
 	heard Heard
-	moved bool
+	want  netip.AddrPort // the desired endpoint
+	place place
+	asked time.Time // first; of one that is doubted
 	// unanswered is since when packets have been sent to it and none has come; zero: it answers, or nothing is sent.
 	unanswered   time.Time
 	lastReceived time.Time // when the last packets came; zero: none since the first read
 }
 
+// place is where a peer is.
+type place int
+
+const (
+	atLease   place = iota // where its lease says, whatever the device has
+	doubted                // perhaps where the device sends to
+	elsewhere              // where the device sends to, and not where its lease says
+)
+
+// answerTime is how long a peer may take to answer, as for probes.
+const answerTime = 1500 * time.Millisecond
+
 // Mark begins a read.
 func (r *Roaming) Mark() { r.next = make(map[PeerKey]roamer, len(r.last)) }
 
 // Sweep ends a read, and forgets the peers that it has not found.
-func (r *Roaming) Sweep() { r.last, r.next = r.next, nil }
+func (r *Roaming) Sweep() {
+	r.last, r.next, r.doubts = r.next, nil, 0
+	for _, x := range r.last {
+		if x.place == doubted {
+			r.doubts++
+		}
+	}
+}
+
+// Doubted returns the peers that have to be asked for an answer, by their present endpoints, to find out whether they
+// have moved.
+func (r *Roaming) Doubted() (peers []PeerKey) {
+	if r.doubts == 0 {
+		return nil
+	}
+	for k, x := range r.last {
+		if x.place == doubted {
+			peers = append(peers, k)
+		}
+	}
+	return peers
+}
+
+// Asked notes that a peer was asked for an answer.
+func (r *Roaming) Asked(k PeerKey, now time.Time) {
+	if x, ok := r.last[k]; ok && x.asked.IsZero() {
+		x.asked = now
+		r.last[k] = x
+	}
+}
 
 // Endpoint returns the endpoint of a peer as it is compared with the desired one: the desired one, if the peer has
-// moved.
+// moved, or may have.
 func (r *Roaming) Endpoint(k PeerKey, want netip.AddrPort, heard Heard, now time.Time) netip.AddrPort {
 	x, known := r.last[k]
 	r.count(k.Link, x.heard, heard)
@@ -89,24 +138,48 @@ func (r *Roaming) Endpoint(k PeerKey, want netip.AddrPort, heard Heard, now time
 	case sent && known && x.unanswered.IsZero():
 		x.unanswered = now
 	}
-	switch {
-	case heard.Endpoint == want || !heard.Endpoint.IsValid():
-		x.moved = false
-	case !known: // at a start
-		x.moved = now.Sub(heard.Handshake) < rejectAfterTime
-	case received:
-		x.moved = true
-	case heard.Endpoint != x.heard.Endpoint:
-		x.moved = false
-	case !x.unanswered.IsZero() && now.Sub(x.unanswered) > silence:
-		x.moved = false
+	before := x.place
+	x.place = x.findPlace(known, received, want, heard, now)
+	if x.place != before || heard.Endpoint != x.heard.Endpoint {
+		x.asked = time.Time{}
 	}
-	x.heard = heard
+	x.heard, x.want = heard, want
 	r.next[k] = x
-	if x.moved {
-		return want
+	if x.place == atLease {
+		return heard.Endpoint
 	}
-	return heard.Endpoint
+	return want
+}
+
+// findPlace returns where a peer is. received says that packets of it have come since the last read.
+func (x *roamer) findPlace(known, received bool, want netip.AddrPort, heard Heard, now time.Time) place {
+	if heard.Endpoint == want || !heard.Endpoint.IsValid() {
+		return atLease
+	}
+	if !known { // at a start
+		if now.Sub(heard.Handshake) < rejectAfterTime {
+			return doubted
+		}
+		return atLease
+	}
+	switch {
+	case heard.Endpoint != x.heard.Endpoint, x.place == atLease && want == x.want:
+		if received {
+			return doubted
+		}
+		return atLease
+	case x.place == doubted && received:
+		return elsewhere
+	case x.place == doubted && !x.asked.IsZero():
+		if now.Sub(x.asked) > answerTime {
+			return atLease
+		}
+	case !x.unanswered.IsZero() && now.Sub(x.unanswered) > silence: // it cannot be asked
+		return atLease
+	case x.place == elsewhere && (want != x.want || !x.unanswered.IsZero() && now.Sub(x.unanswered) > rekeyTimeout):
+		return doubted
+	}
+	return x.place
 }
 
 // Session is what is known of the packets that are exchanged with a WireGuard peer.

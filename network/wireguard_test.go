@@ -108,37 +108,73 @@ func TestRoaming(t *testing.T) {
 	k := PeerKey{"flannel-wg", PublicKey{1}}
 	want, moved, other := netip.MustParseAddrPort("192.0.2.7:51820"), netip.MustParseAddrPort("198.51.100.1:4000"), netip.MustParseAddrPort("203.0.113.1:9")
 	start := time.Unix(1_000_000, 0)
+	const none = 0
 	type read struct {
-		after          time.Duration
+		after          float64 // seconds since the first one
 		at             netip.AddrPort
 		received, sent uint64
-		handshake      time.Duration // before the read; 0: none
+		handshake      time.Duration // before the read, in seconds
 		want           netip.AddrPort
+		doubted        bool
 	}
 	for _, tt := range []struct {
-		name  string
-		reads []read
+		name   string
+		silent bool // it cannot be asked
+		reads  []read
 	}{
-		{"moved", []read{{0, want, 10, 10, 1, want}, {1, moved, 20, 10, 1, want}, {300, moved, 20, 10, 1, want}}},
-		{"set by another process", []read{{0, want, 10, 10, 1, want}, {1, other, 10, 20, 1, other}, {2, other, 10, 20, 1, other}}},
-		{"set while it sent, and silent since", []read{
-			{0, want, 10, 10, 1, want}, {1, other, 20, 10, 1, want}, {2, other, 20, 20, 1, want}, {12, other, 20, 30, 1, want},
-			{18, other, 20, 40, 1, other},
+		{"moved, and answers", false, []read{
+			{0, want, 10, 10, 1, want, false}, {1, moved, 20, 10, 1, want, true}, {1.25, moved, 20, 20, 1, want, true},
+			{1.5, moved, 30, 20, 1, want, false}, {20, moved, 30, 30, 1, want, false}, {24, moved, 30, 40, 1, want, false},
+			{25.5, moved, 30, 40, 1, want, true}, {26, moved, 40, 50, 1, want, false}, {27, moved, 40, 60, 1, want, false},
+			{33, moved, 40, 60, 1, want, true}, {34, moved, 40, 60, 1, want, true}, {35, moved, 40, 60, 1, moved, false},
 		}},
-		{"repaired, and moved again", []read{
-			{0, want, 10, 10, 1, want}, {1, other, 10, 10, 1, other}, {2, want, 10, 10, 1, want}, {3, moved, 30, 10, 1, want},
+		{"moved, and nothing is sent", false, []read{
+			{0, want, 10, 10, 1, want, false}, {1, moved, 20, 10, 1, want, true}, {1.5, moved, 30, 20, 1, want, false},
+			{300, moved, 30, 20, 1, want, false},
 		}},
-		{"answers where it was not expected", []read{{0, want, 10, 10, 1, want}, {1, moved, 10, 20, 1, moved}, {2, moved, 30, 20, 1, want}}},
-		{"at a start, in a session", []read{{0, moved, 10, 10, 100, want}}},
-		{"at a start, without a session", []read{{0, moved, 10, 10, 200, moved}, {1, moved, 10, 10, 201, moved}}},
-		{"back", []read{{0, moved, 10, 10, 1, want}, {1, want, 20, 10, 1, want}, {2, moved, 20, 20, 1, moved}}},
-		{"no endpoint", []read{{0, netip.AddrPort{}, 0, 0, 0, netip.AddrPort{}}}},
+		{"set by another process", false, []read{
+			{0, want, 10, 10, 1, want, false}, {1, other, 10, 20, 1, other, false}, {2, other, 10, 20, 1, other, false},
+		}},
+		{"set while it sent", false, []read{
+			{0, want, 10, 10, 1, want, false}, {1, other, 20, 10, 1, want, true}, {2, other, 20, 20, 1, want, true},
+			{2.75, other, 20, 30, 1, other, false},
+		}},
+		{"set while it sent, again and again", false, []read{
+			{0, want, 10, 10, 1, want, false}, {1, other, 20, 10, 1, want, true}, {1.9, moved, 30, 20, 1, want, true},
+			{2.1, moved, 30, 20, 1, want, true}, {2.8, moved, 30, 20, 1, want, true}, {3.5, moved, 30, 30, 1, moved, false},
+		}},
+		{"set while it sent, and cannot be asked", true, []read{
+			{0, want, 10, 10, 1, want, false}, {1, other, 20, 10, 1, want, true}, {2, other, 20, 20, 1, want, true},
+			{12, other, 20, 30, 1, want, true}, {18, other, 20, 40, 1, other, false},
+		}},
+		{"repaired, and moved again", false, []read{
+			{0, want, 10, 10, 1, want, false}, {1, other, 10, 10, 1, other, false}, {2, want, 10, 10, 1, want, false},
+			{3, moved, 30, 10, 1, want, true}, {3.5, moved, 40, 10, 1, want, false},
+		}},
+		{"answers where it was not expected", false, []read{
+			{0, want, 10, 10, 1, want, false}, {1, moved, 10, 20, 1, moved, false}, {2, moved, 30, 20, 1, want, true},
+			{2.5, moved, 40, 20, 1, want, false},
+		}},
+		{"at a start, in a session", false, []read{
+			{0, moved, 10, 10, 100, want, true}, {0.5, moved, 20, 10, 100, want, false},
+		}},
+		{"at a start, in a session, set by another process", false, []read{
+			{0, moved, 10, 10, 100, want, true}, {1.75, moved, 10, 20, 100, moved, false},
+		}},
+		{"at a start, without a session", false, []read{
+			{0, moved, 10, 10, 200, moved, false}, {1, moved, 10, 10, 201, moved, false},
+		}},
+		{"back", false, []read{
+			{0, moved, 10, 10, 1, want, true}, {0.5, moved, 20, 10, 1, want, false}, {1, want, 30, 10, 1, want, false},
+			{2, moved, 30, 20, 1, moved, false},
+		}},
+		{"no endpoint", false, []read{{0, netip.AddrPort{}, none, none, none, netip.AddrPort{}, false}}},
 	} {
 		var r Roaming
 		for i, x := range tt.reads {
-			now := start.Add(x.after * time.Second)
+			now := start.Add(time.Duration(x.after * float64(time.Second)))
 			h := Heard{Endpoint: x.at, Received: x.received, Sent: x.sent}
-			if x.handshake != 0 {
+			if x.handshake != none {
 				h.Handshake = now.Add(-x.handshake * time.Second)
 			}
 			r.Mark()
@@ -146,11 +182,56 @@ func TestRoaming(t *testing.T) {
 				t.Errorf("%s: read %d: %s, want %s", tt.name, i, got, x.want)
 			}
 			r.Sweep()
+			doubted := r.Doubted()
+			if (len(doubted) == 1 && doubted[0] == k) != x.doubted {
+				t.Errorf("%s: read %d: %v are doubted, want that it is: %t", tt.name, i, doubted, x.doubted)
+			}
+			if len(doubted) > 0 && !tt.silent {
+				r.Asked(k, now)
+			}
 		}
 		r.Mark()
 		r.Sweep()
 		if len(r.last) != 0 {
 			t.Errorf("%s: a peer that is gone is remembered", tt.name)
+		}
+	}
+}
+
+// TestRoamingLease: a lease with another endpoint is obeyed at once by a peer that has not moved, however much is received
+// from it; one that has moved is asked whether it is still there.
+func TestRoamingLease(t *testing.T) {
+	k := PeerKey{"flannel-wg", PublicKey{1}}
+	first, next, moved := netip.MustParseAddrPort("192.0.2.7:51820"), netip.MustParseAddrPort("192.0.2.8:51820"), netip.MustParseAddrPort("198.51.100.1:4000")
+	for _, tt := range []struct {
+		name    string
+		at      netip.AddrPort // where the device sends to
+		got     netip.AddrPort // after the lease's change
+		doubted int
+		after   netip.AddrPort // in the end, since it does not answer
+	}{
+		{"not moved", first, first, 0, first},
+		{"moved", moved, next, 1, moved},
+	} {
+		var r Roaming
+		now, handshake := time.Unix(1_000_000, 0), time.Unix(1_000_000, 0)
+		read := func(after time.Duration, want netip.AddrPort, received uint64) netip.AddrPort {
+			now = now.Add(after)
+			r.Mark()
+			e := r.Endpoint(k, want, Heard{Endpoint: tt.at, Handshake: handshake, Received: received, Sent: received}, now)
+			r.Sweep()
+			for _, k := range r.Doubted() {
+				r.Asked(k, now)
+			}
+			return e
+		}
+		read(0, first, 10)
+		read(time.Second/2, first, 20)
+		if got := read(time.Second/2, next, 30); got != tt.got || len(r.Doubted()) != tt.doubted {
+			t.Errorf("%s: %s and %v doubted, want %s and %d", tt.name, got, r.Doubted(), tt.got, tt.doubted)
+		}
+		if got := read(answerTime+1, next, 30); got != tt.after {
+			t.Errorf("%s: %s in the end, want %s", tt.name, got, tt.after)
 		}
 	}
 }

@@ -84,6 +84,64 @@ func difference(before, now *wgtypes.Device) string {
 	return ""
 }
 
+// TestEndpointSet: an endpoint that another process sets while packets flow is not taken for a peer that has moved. The daemon
+// repairs it, before the peer's next packet does: without others to send, that comes after 10 s (Keepalive-Timeout).
+func TestEndpointSet(t *testing.T) {
+	c := newCluster(t, families(subnet.IPv4), `{"Type":"wireguard"}`, "flannel-wg")
+	c.probe(t)
+	n := c.Nodes()[0]
+	d, err := c.device(n, "flannel-wg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, received := d.Peers[0], int64(0)
+	ctx, cancel := context.WithCancel(c.ctx)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Stream(ctx, c.pods[0].Endpoint, c.pods[1].Endpoint, streamEvery) // each datagram is answered
+		done <- err
+	}()
+	testctx.Eventually(t, func() string { // packets flow
+		now, err := c.device(n, "flannel-wg")
+		if err != nil {
+			return err.Error()
+		}
+		was := received
+		received = now.Peers[0].ReceiveBytes
+		if was == 0 || received == was {
+			return "no packets are received"
+		}
+		return ""
+	})
+	testctx.Eventually(t, func() string {
+		now, err := c.device(n, "flannel-wg")
+		if err != nil {
+			return err.Error()
+		}
+		s, err := n.Status(c.ctx)
+		if err != nil {
+			return err.Error()
+		}
+		if s.Repairs.Total > 0 {
+			return ""
+		}
+		if now.Peers[0].Endpoint.String() == peer.Endpoint.String() { // an answer that was on its way has set it back
+			c.configure(t, n, "flannel-wg", wgtypes.Config{
+				Peers: []wgtypes.PeerConfig{{PublicKey: peer.PublicKey, Endpoint: wrongEndpoint}},
+			})
+		}
+		return fmt.Sprintf("the peer is at %s, and nothing is repaired", now.Peers[0].Endpoint)
+	})
+	if now, err := c.device(n, "flannel-wg"); err != nil || now.Peers[0].Endpoint.String() != peer.Endpoint.String() {
+		t.Errorf("the peer is at %v, %v, want %s", now, err, peer.Endpoint)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	c.probe(t)
+}
+
 // TestRestart: a daemon's end and start lose no packet, and change nothing on the device.
 func TestRestart(t *testing.T) {
 	c := newCluster(t, families(subnet.IPv4), `{"Type":"wireguard"}`, "flannel-wg")

@@ -58,7 +58,7 @@ belongs to the others stays. With one network on the node, no name is needed.
 First stop the daemon and release its lease. The release needs the node's identity, so run it before cleanup:
 systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged install-cni --uninstall.`,
 		Example: `  selvaged cleanup --dry-run
-  selvaged cleanup --rules   # packet filter rules and fast path only: for a node that returns to flannel`,
+  selvaged cleanup --rules   # no devices, and no routes to peers: for a node that returns to flannel`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := FromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
@@ -69,7 +69,8 @@ systemctl disable --now selvaged; selvaged release; selvaged cleanup; selvaged i
 	}
 	f := c.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be removed, and remove nothing")
-	f.BoolVar(&o.rules, "rules", false, "remove only the packet filter rules, and the fast path")
+	f.BoolVar(&o.rules, "rules", false,
+		"remove only what drops or changes packets: packet filter rules, blackhole routes and the fast path")
 	f.StringVar(&o.prefix, "etcd-prefix", "", "remove only the network with this prefix of its keys in etcd")
 	f.StringVar(&o.annotations, "kube-annotation-prefix", "",
 		"remove only the network with this prefix of its annotations in Kubernetes")
@@ -124,7 +125,7 @@ func (o cleanup) run(ctx context.Context, w io.Writer) error {
 		o.fastPath, o.entries, o.filter, o.vteps, o.policies, o.bridges, o.files,
 	}
 	if o.rules {
-		steps = []func(context.Context, func(string)) error{o.fastPath, o.filter, o.vteps, o.policies}
+		steps = []func(context.Context, func(string)) error{o.fastPath, o.backstops, o.filter, o.vteps, o.policies}
 	}
 	var errs []error
 	for _, step := range steps {
@@ -183,6 +184,42 @@ func (o cleanup) entries(_ context.Context, say func(string)) error {
 	}
 	return errors.New("another process keeps creating devices or routes that carry selvage's mark; " +
 		"find and stop it")
+}
+
+// backstops removes the blackhole routes of the backend wireguard: they are longer than flannel's one route to the
+// network, and take precedence over it.
+func (o cleanup) backstops(_ context.Context, say func(string)) error {
+	tables := network.NewTables()
+	tables.Own(o.network.ownership(o.alone))
+	k, err := kernel.Open(tables)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	if err := k.Read(); err != nil {
+		return err
+	}
+	var batch []network.Update[network.RouteKey, network.Route]
+	for key, c := range tables.Routes.Pending {
+		if !c.Wanted && c.Have.Type == network.Blackhole {
+			batch = append(batch, network.Update[network.RouteKey, network.Route]{Key: key, Change: c})
+		}
+	}
+	slices.SortFunc(batch, func(a, b network.Update[network.RouteKey, network.Route]) int {
+		return a.Key.Prefix.Addr().Compare(b.Key.Prefix.Addr())
+	})
+	if !o.dryRun {
+		k.Routes(batch)
+	}
+	var errs []error
+	for _, u := range batch {
+		if u.Err != nil {
+			errs = append(errs, fmt.Errorf("remove route %s: %w", u.Key, u.Err))
+			continue
+		}
+		say("route " + u.Key.String())
+	}
+	return errors.Join(errs...)
 }
 
 // bridges removes the pods' bridge, which the bridge plugin created, if it has no ports: by the gateway addresses in

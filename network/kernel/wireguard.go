@@ -144,6 +144,12 @@ func (k *Kernel) ReadWireGuard() error {
 	return failed
 }
 
+// DoubtedPeers returns the peers that have to be asked for an answer by their devices: see [network.Roaming].
+func (k *Kernel) DoubtedPeers() []network.PeerKey { return k.wireGuards.roaming.Doubted() }
+
+// AskedPeer notes that a peer was asked for an answer.
+func (k *Kernel) AskedPeer(key network.PeerKey, now time.Time) { k.wireGuards.roaming.Asked(key, now) }
+
 func (k *Kernel) observeWireGuard(name string, d *wgtypes.Device, now time.Time) {
 	t := k.tables
 	t.WireGuards.Observe(name, network.WireGuard{

@@ -16,6 +16,7 @@ import (
 	"github.com/selvage-net/selvage/network/node/paths"
 	"github.com/selvage-net/selvage/network/node/rules"
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/network/reach/echo"
 	"github.com/selvage-net/selvage/network/uplink"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet"
@@ -91,6 +92,8 @@ type node struct {
 	setupAt    time.Time // when to try setUp again
 	resyncAt   time.Time
 	peersAt    time.Time       // when to read WireGuard devices again
+	doubtsAt   time.Time       // when to ask peers again that may have moved
+	asker      *echo.Sender    // asks them; nil: not open
 	directAt   time.Time       // when direct routes are added after a change of the config; zero: they are not deferred
 	programmed bool            // a pass has been made with all leases and our own known
 	previous   [2]netip.Prefix // of an earlier run, as its subnet file says
@@ -120,6 +123,9 @@ func (n *node) run(ctx context.Context) error {
 		_ = n.vteps.close() // a socket
 		n.closeFastPath()   // what is pinned works on
 		n.trials.close()
+		if n.asker != nil {
+			n.asker.Close()
+		}
 		n.close()
 	}()
 	n.background.Go(func() { n.watchKernel(ctx, n.subscribe) })

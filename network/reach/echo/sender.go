@@ -31,12 +31,22 @@ func (s *Sender) Close() { _ = unix.Close(s.fd) } // it holds no data
 // Send sends a request whose answer answers reports. link is the index of a device whose neighbours have no link-layer
 // addresses, from an address of this host, and hops the hop limit.
 func (s *Sender) Send(answers *Socket, link int, from, to netip.Addr, hops uint8, seq uint16) error {
-	etherType := [...]uint16{unix.ETH_P_IP, unix.ETH_P_IPV6}[answers.family]
+	return s.send(answers.id, link, from, to, hops, seq)
+}
+
+// Provoke sends a request as Send does, whose answer is not reported. It is for what the device itself counts.
+func (s *Sender) Provoke(link int, from, to netip.Addr, hops uint8) error {
+	return s.send(0, link, from, to, hops, 0)
+}
+
+func (s *Sender) send(id uint16, link int, from, to netip.Addr, hops uint8, seq uint16) error {
+	f := subnet.FamilyOf(to)
+	etherType := [...]uint16{unix.ETH_P_IP, unix.ETH_P_IPV6}[f]
 	at := &unix.SockaddrLinklayer{
 		Ifindex:  link,
 		Protocol: binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, etherType)),
 	}
-	return unix.Sendto(s.fd, packet(answers.family, answers.id, from, to, hops, seq), 0, at)
+	return unix.Sendto(s.fd, packet(f, id, from, to, hops, seq), 0, at)
 }
 
 // packet returns an echo request with its IP header: RFC 791, section 3.1; RFC 8200, section 3.
