@@ -29,9 +29,9 @@ type Heard struct {
 //
 // What is received once an endpoint has changed has come from there, else the device would send elsewhere again. A peer
 // that was not heard since the last read has not moved. One that was heard may have sent before or after the change, so
-// it has to be asked for an answer: Doubted returns those, and Asked notes it. Without an answer it has not moved. A peer
-// that has moved is asked again if it does not answer later, since what was received may also have come between two
-// changes by another process. Each read of a device's peers is Mark, Endpoint for each peer, and Sweep.
+// it has to be asked for an answer: Doubted returns those, and Asked notes it. Without an answer it has not moved. A
+// peer that has moved is asked again if it does not answer later, since what was received may also have come between
+// two changes by another process. Each read of a device's peers is Mark, Endpoint for each peer, and Sweep.
 type Roaming struct {
 	last, next map[PeerKey]roamer
 	totals     map[string]Traffic // by device

@@ -129,7 +129,22 @@ func TestTakeover(t *testing.T) {
 	if err := n.Stop(c.ctx); err != nil {
 		t.Fatal(err)
 	}
-	out, err := n.Output(c.ctx, "../../bin/selvaged", "cleanup")
+	backstops := func() (count int) {
+		c.do(t, n, func() error {
+			routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Type: unix.RTN_BLACKHOLE},
+				netlink.RT_FILTER_TYPE)
+			count = len(routes)
+			return err
+		})
+		return count
+	}
+	before = backstops()
+	out, err := n.Output(c.ctx, "../../bin/selvaged", "cleanup", "--rules")
+	if after := backstops(); err != nil || before == 0 || after != 0 || strings.Contains(string(out), "flannel-wg") {
+		t.Errorf("%s, %v; %d blackhole routes before, %d after, which flannel's route would not take precedence over; want "+
+			"that they alone are removed", out, err, before, after)
+	}
+	out, err = n.Output(c.ctx, "../../bin/selvaged", "cleanup")
 	if err != nil || !strings.Contains(string(out), "flannel-wg") {
 		t.Errorf("%s, %v, want that the device is removed", out, err)
 	}
