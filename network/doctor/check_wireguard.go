@@ -21,6 +21,11 @@ const (
 	clockSlack = 2 * time.Second
 )
 
+// compareKeys is advice.
+const compareKeys = "compare the preshared keys on both nodes: Backend.PSK in \"selvaged config show\", and " +
+	"\"selvaged status\" for a config that was not applied; and the public keys in \"selvaged status\" with those of " +
+	"\"wg show\""
+
 // silence is the reason why a WireGuard peer does not answer.
 type silence int
 
@@ -28,26 +33,28 @@ const (
 	answers     silence = iota
 	clockBack           // this node's clock is behind its last handshake
 	neverHeard          // nothing has come from the peer
-	keysDiffer          // what the peer sends arrives, and no handshake is completed
+	incomplete          // what the peer sends arrives, and no handshake is completed
 	nothingBack         // packets are sent, and none comes any more
 )
 
 // silenceOf decides from what is known of a session. A handshake is refused as a replay if its time is not after that
-// of the last one. A response that was made with another preshared key is dropped, but initiations count as received:
-// the preshared key is no part of these.
+// of the last one, and does not count as received. A response that was made with another preshared key is dropped, and
+// does not count either; initiations do, since the preshared key is no part of these. So a peer that begins handshakes
+// is heard, whether its preshared key differs, or it does not receive the responses; and one that begins none is not
+// heard, even if it receives and refuses everything.
 func silenceOf(s status.Session, now time.Time) silence {
 	live := !s.Handshake.IsZero() && now.Sub(s.Handshake) < sessionLife
 	unanswered := !s.UnansweredSince.IsZero() && now.Sub(s.UnansweredSince) > answerTime
 	// What comes after the end of a session, and begins no other one, is of handshakes that are not completed.
-	incomplete := s.LastReceived.Sub(s.Handshake) > sessionLife+answerTime
+	unfinished := s.LastReceived.Sub(s.Handshake) > sessionLife+answerTime
 	if s.Handshake.IsZero() {
-		incomplete = s.Received >= 3*initiation
+		unfinished = s.Received >= 3*initiation
 	}
 	switch {
 	case s.Handshake.Sub(now) > clockSlack:
 		return clockBack
-	case !live && incomplete && now.Sub(s.LastReceived) < sessionLife:
-		return keysDiffer
+	case !live && unfinished && now.Sub(s.LastReceived) < sessionLife:
+		return incomplete
 	case unanswered && s.Received == 0:
 		return neverHeard
 	case unanswered:
@@ -93,15 +100,15 @@ func (f Facts) silent(why silence, peers string, s status.Session) Finding {
 			"is set again without the time of the last handshake: wg set DEVICE peer KEY remove",
 			"this node's clock is %s behind its last WireGuard handshake: %s refuse its handshakes until the clock "+
 				"has passed that time", ahead, peers)
-	case keysDiffer:
-		return failure("compare the preshared keys on both nodes: Backend.PSK in \"selvaged config show\", and "+
-			"\"selvaged status\" for a config that was not applied. If the keys are equal, compare the public keys in "+
-			"\"selvaged status\" with those of \"wg show\"",
-			"WireGuard packets of %s arrive, so %s is open, but no handshake is completed: the preshared keys or the "+
-				"public keys probably differ", peers, ports)
+	case incomplete:
+		return failure("run selvaged doctor on the other node. If nothing arrives there, allow "+ports+" from this "+
+			"node to there. Else "+compareKeys,
+			"WireGuard packets of %s arrive, but no handshake is completed: the preshared keys or the public keys "+
+				"differ, or this node's packets to %s there are lost", peers, ports)
 	case neverHeard:
-		return failure("allow "+ports+" in the firewalls of both nodes and between them. If it is open, see selvaged "+
-			"status on the other node: it may not have this node's public key or clock",
+		return failure("allow "+ports+" in the firewalls of both nodes and between them. If it is open, the other "+
+			"node refuses the handshakes: "+compareKeys+". If they are equal, this node's clock may be behind an "+
+			"earlier one: correct it, or on the other node, wg set DEVICE peer KEY remove, with this node's public key",
 			"WireGuard handshakes to %s are not answered, for %s: nothing has ever come from there", peers, f.since(s))
 	}
 	advice := []string{"allow " + ports + " in the firewalls of both nodes and between them",

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/doctor/probe"
 	"github.com/selvage-net/selvage/network/filter/blocking"
 	"github.com/selvage-net/selvage/network/node/status"
@@ -224,13 +225,18 @@ func (f Facts) strictRPFilter(link string) bool {
 // tunnelLost diagnoses a path through a tunnel on which no answer arrived.
 func (f Facts) tunnelLost(p probe.Path, detail probe.Detail) diagnosis {
 	port, protocol := f.port(p.Link), f.device(p.Link).Protocol
+	encrypts := f.encrypts(p.Link)
+	if d, ok := f.encryptedDropped(p); ok {
+		return d
+	}
 	left := slices.ContainsFunc(slices.Concat(p.Overlay.Egress, detail.OneHop.Egress), func(link string) bool {
 		return link != p.Link
 	})
 	silent := !p.Underlay.Answered && p.Underlay.Refused == ""
 	refused, byPeer := detail.Tunnel.Refused, detail.Tunnel.By == p.Target.Underlay
 	switch {
-	case p.Detail != nil && !left && len(p.Overlay.Egress) > 0 && p.Underlay.Refused == "" && p.Underlay.Answered:
+	case p.Detail != nil && !encrypts && !left && len(p.Overlay.Egress) > 0 && p.Underlay.Refused == "" &&
+		p.Underlay.Answered:
 		if t, ok := f.leaving(p); ok {
 			if by, command, ok := f.discarded(t); ok {
 				return fail("no %s packet to %s leaves this node; its packet filter drops them%s",
@@ -253,6 +259,12 @@ func (f Facts) tunnelLost(p probe.Path, detail probe.Detail) diagnosis {
 		return fail("%s packets of this node reach %s, and none come back", protocol, peerNames{}).
 			advise("allow UDP port %s from there to this node, in firewalls and security groups on the way; "+
 				"there, selvaged peers shows whether it knows this node", port)
+	case p.Underlay.Answered && encrypts:
+		return fail("%s packets (UDP port %s) to %s are lost, or refused there, though the underlay works",
+			protocol, port, peerNames{}).
+			advise("the check wireguard reports what is known of the handshakes, after %s without an answer; allow "+
+				"UDP port %s in firewalls and security groups on the way and there; there, selvaged doctor",
+				answerTime, port)
 	case p.Underlay.Answered:
 		return fail("%s packets (UDP port %s) to %s are lost, or dropped there, though the underlay works",
 			protocol, port, peerNames{}).
@@ -263,6 +275,27 @@ func (f Facts) tunnelLost(p probe.Path, detail probe.Detail) diagnosis {
 	}
 	return fail("no path to %s: %s reports %s", peerNames{}, p.Underlay.By, p.Underlay.Refused).
 		advise("ip route get %s; check that it is up and connected", p.Target.Underlay)
+}
+
+// encrypts reports whether a device is WireGuard's. What it sends and receives can be captured before encryption and
+// after decryption only.
+func (f Facts) encrypts(link string) bool { return f.device(link).Kind == network.KindWireGuard }
+
+// encryptedDropped diagnoses a path through WireGuard whose packets this node's packet filter drops for certain.
+func (f Facts) encryptedDropped(p probe.Path) (d diagnosis, ok bool) {
+	for _, t := range f.encryptedTunnels(p) {
+		if found := f.Discards[t]; len(found) == 0 || !found[0].Sure {
+			continue
+		}
+		by, command, _ := f.discarded(t)
+		what := "that arrive from"
+		if t.Leaving {
+			what = "to"
+		}
+		return fail("this node's packet filter drops the WireGuard packets %s %s%s", what, peerNames{}, by).
+			advise("%s", command), true
+	}
+	return d, false
 }
 
 // refusedLocally reports whether this node itself refused a packet, because its neighbour request was not answered.

@@ -267,6 +267,7 @@ func (f *Facts) gatherDiscards() map[blocking.Tunnel][]blocking.Discard {
 		if t, ok := f.leaving(p); ok {
 			tunnels = append(tunnels, t)
 		}
+		tunnels = append(tunnels, f.encryptedTunnels(p)...)
 		for _, t := range tunnels {
 			if _, known := all[t]; known || !t.From.IsValid() || !t.To.IsValid() {
 				continue
@@ -294,6 +295,30 @@ func (f *Facts) leaving(p probe.Path) (t blocking.Tunnel, ok bool) {
 	return blocking.Tunnel{
 		From: d.Local, To: p.Target.Underlay, Port: d.Port, Device: up.Name, Leaving: true,
 	}, ok && p.Tunnel
+}
+
+// encryptedTunnels returns the tunnels of the packets of a peer that is reached by WireGuard, and to it. They cannot be
+// captured, so these are between this node's address on the uplink and where WireGuard sends to.
+func (f *Facts) encryptedTunnels(p probe.Path) (both []blocking.Tunnel) {
+	up, ok := f.uplink()
+	if !ok || !p.Tunnel || !f.encrypts(p.Link) || f.Status.Uplink == nil {
+		return nil
+	}
+	for _, x := range f.Peers {
+		for _, s := range x.Sessions {
+			if x.Key != p.Key || s.Device != p.Link {
+				continue
+			}
+			for _, local := range f.Status.Uplink.Local {
+				if to := s.Endpoint.Addr(); local.Is4() == to.Is4() {
+					both = append(both,
+						blocking.Tunnel{From: to, To: local, Port: f.device(p.Link).Port, Device: up.Name},
+						blocking.Tunnel{From: local, To: to, Port: s.Endpoint.Port(), Device: up.Name, Leaving: true})
+				}
+			}
+		}
+	}
+	return both
 }
 
 // direct reports whether this node has a path without a tunnel to any peer.

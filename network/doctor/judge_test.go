@@ -119,6 +119,18 @@ func broken() probe.Path {
 	return p
 }
 
+// wireGuard has the node reach the other one by WireGuard, which does not answer. Of what is sent there, only the packets
+// before encryption are captured.
+func wireGuard(f *Facts) {
+	f.Status.Backend.Devices = []status.Device{{Name: "flannel-wg", Kind: "wireguard", Protocol: "WireGuard", Port: 51820, Present: true}}
+	f.Links = append(f.Links, Link{Name: "flannel-wg", Kind: "wireguard", Up: true})
+	f.Status.Uplink.Local = []netip.Addr{addr("192.0.2.1")}
+	f.Peers[0].Sessions = []status.Session{{Device: "flannel-wg", Endpoint: netip.MustParseAddrPort("192.0.2.2:51820")}}
+	p := broken()
+	p.Link, p.Overlay.Egress = "flannel-wg", []string{"flannel-wg"}
+	f.Paths = []probe.Path{p}
+}
+
 // enforcing makes the node enforce network policies.
 func enforcing(f *Facts) {
 	f.Status.Enforcement = &status.Enforcement{Synced: true, Enforcing: true, Pods: 7}
@@ -467,6 +479,22 @@ func TestJudge(t *testing.T) {
 			p.Link = "flannel-wg"
 			f.Paths = []probe.Path{p}
 		}, Failure, "WireGuard packets (UDP port 51820) to node2 (192.0.2.2) are lost", "UDP port 51820"},
+		{"WireGuard's packets are not captured", func(f *Facts) { wireGuard(f) },
+			Failure, "WireGuard packets (UDP port 51820) to node2 (192.0.2.2) are lost, or refused there", "check wireguard"},
+		{"a rule drops WireGuard's packets", func(f *Facts) {
+			wireGuard(f)
+			f.Discards = map[blocking.Tunnel][]blocking.Discard{
+				{From: addr("192.0.2.2"), To: addr("192.0.2.1"), Port: 51820, Device: "eth0"}: {
+					{Table: "inet site", Chain: "input", By: "udp dport 51820 drop", Sure: true, Command: "nft flush"}},
+			}
+		}, Failure, "this node's packet filter drops the WireGuard packets that arrive from node2 (192.0.2.2): ", "nft flush"},
+		{"a rule that may drop WireGuard's packets", func(f *Facts) {
+			wireGuard(f)
+			f.Discards = map[blocking.Tunnel][]blocking.Discard{
+				{From: addr("192.0.2.1"), To: addr("192.0.2.2"), Port: 51820, Device: "eth0", Leaving: true}: {
+					{Table: "inet site", Chain: "output", Command: "nft flush"}},
+			}
+		}, Failure, "WireGuard packets (UDP port 51820) to node2 (192.0.2.2) are lost", "check wireguard"},
 		{"the right underlay route", func(f *Facts) {
 			f.Paths = []probe.Path{broken()}
 			f.Underlay = map[netip.Addr]UnderlayRoute{addr("192.0.2.2"): {Link: "eth0"}}

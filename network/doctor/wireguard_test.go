@@ -33,7 +33,7 @@ func TestWireGuard(t *testing.T) {
 		{"blocked for long", status.Session{Handshake: ago(time.Hour), Received: 900, Sent: 9000, UnansweredSince: ago(time.Hour), LastReceived: ago(time.Hour)},
 			Failure, "get no answer, for 1h0m0s", "another clock or key"},
 		{"another preshared key", status.Session{Received: 444, Sent: 1480, LastReceived: ago(4 * time.Second)}, Failure,
-			"arrive, so UDP port 51820 is open, but no handshake is completed: the preshared keys", "Backend.PSK"},
+			"arrive, but no handshake is completed: the preshared keys", "Backend.PSK"},
 		{"another preshared key since a while", status.Session{Handshake: ago(time.Hour), Received: 9000, Sent: 9000, LastReceived: ago(4 * time.Second)},
 			Failure, "no handshake is completed", "Backend.PSK"},
 		{"a clock that was set back", status.Session{Handshake: now.Add(time.Hour), Received: 900, Sent: 900, LastReceived: ago(time.Second)}, Failure,
