@@ -129,6 +129,8 @@ func (f Facts) remedy(code status.Reason) string {
 		return "sysctl -w net.ipv4.conf.INTERFACE.rp_filter=2, and find what sets it to 1"
 	case status.FileNotWritten:
 		return "check that the directory exists and is writable: df, mount, ls -ld"
+	case status.KeyFile:
+		return "repair the file before the next start of selvaged, or run selvaged rotate-key"
 	case status.NotAllocated:
 		return f.kubernetes().notAllocated()
 	case status.SubnetOutside:

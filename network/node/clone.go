@@ -68,13 +68,14 @@ func (n *node) replaceIdentity(wake *alarm, fresh identity) bool {
 	fresh.MACs = maps.Clone(fresh.MACs)
 	n.identity = &fresh
 	u := n.underlay(n.uplink, nil)
-	u.Keep = renewer{n.identity, n.StateDir, n.keyFiles()}
+	u.Keep = remembering{renewer{n.identity, n.StateDir, n.keyFiles()}, n.secrets}
 	b, err := n.carrier(*n.config, u, n.moving)
 	if err == nil {
 		err = n.identity.save(n.StateDir)
 	}
 	if err != nil {
 		n.identity = before
+		clear(n.secrets)
 		n.journal.problem(topicMAC, err)
 		wake.set(n.macs.At())
 		return false

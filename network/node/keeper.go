@@ -49,14 +49,20 @@ func (k keeper) Secret(name string, size int, generate func() ([]byte, error)) (
 		err = fmt.Errorf("read the node's secret: %w; --state-dir names the directory", err)
 		return nil, errno.Explain(errno.File, err)
 	}
-	var kept secret
+	kept, ok := parseSecret(data, size)
 	switch {
-	case json.Unmarshal(data, &kept) != nil, kept.InstanceID == "", len(kept.Secret) != size:
+	case !ok:
 		return nil, damagedSecret(path)
 	case kept.InstanceID != k.InstanceID:
 		return k.identity.newSecret(k.dir, name, generate)
 	}
 	return kept.Secret, nil
+}
+
+// parseSecret reads the content of the file of a secret; ok is false if the file is damaged.
+func parseSecret(data []byte, size int) (kept secret, ok bool) {
+	ok = json.Unmarshal(data, &kept) == nil && kept.InstanceID != "" && len(kept.Secret) == size
+	return kept, ok
 }
 
 // remembering is a [backend.Keeper] that reads each secret once in a run: peers know the node by it, whatever happens

@@ -74,6 +74,7 @@ func (n *node) step(ctx context.Context, wake *alarm) {
 	if !n.setUp(wake) {
 		return
 	}
+	n.followKeyFiles(wake)
 	n.followUplink(wake)
 	n.goDirect(wake)
 	if !n.cache.inUse && n.holder.step(ctx, wake) {
@@ -204,6 +205,7 @@ func (n *node) checkFiles(now time.Time) {
 		n.noteRepair(now, network.Repair{Kind: "subnet file", Cause: cause, Key: n.SubnetFile, Count: 1})
 	}
 	n.cache.checkFile(now)
+	n.keysDue = true
 }
 
 // jitter returns d, give or take a tenth: nodes that started together shall not do everything together.

@@ -73,21 +73,23 @@ type node struct {
 	// cachedNetworks are the overlay's networks by the cached leases of an earlier run.
 	cachedNetworks []netip.Prefix
 
-	config     *subnet.Config // in force; nil until there is a usable one
-	configJSON []byte         // the same as the store has it
-	identity   *identity
-	introduced bool            // the store has reported what it has of this node, see [subnet.Event.Own]
-	backend    backend.Backend // nil until config and uplink are known
-	moving     moving
-	trials     trials
-	rotating   rotating
-	secrets    map[string][]byte // see remembering
-	noted      []notedBackend    // what noteBackends has written last
-	judging    subnet.Rules      // of the view, once there is a backend
-	uplink     uplink.Choice
-	advised    subnet.NodeAdvice // what the uplink was last chosen by
-	device     network.State     // what the node wants for itself in the tables
-	subnets    [2]netip.Prefix   // of the node's lease as it was last final, by subnet.Family
+	config      *subnet.Config // in force; nil until there is a usable one
+	configJSON  []byte         // the same as the store has it
+	identity    *identity
+	introduced  bool            // the store has reported what it has of this node, see [subnet.Event.Own]
+	backend     backend.Backend // nil until config and uplink are known
+	moving      moving
+	trials      trials
+	rotating    rotating
+	secrets     map[string][]byte // see remembering
+	keysDue     bool              // the files of the secrets have to be looked at
+	keysWritten published         // how the repair of these files goes
+	noted       []notedBackend    // what noteBackends has written last
+	judging     subnet.Rules      // of the view, once there is a backend
+	uplink      uplink.Choice
+	advised     subnet.NodeAdvice // what the uplink was last chosen by
+	device      network.State     // what the node wants for itself in the tables
+	subnets     [2]netip.Prefix   // of the node's lease as it was last final, by subnet.Family
 
 	setupAt    time.Time // when to try setUp again
 	resyncAt   time.Time
@@ -136,7 +138,7 @@ func (n *node) run(ctx context.Context) error {
 	n.runFastPath(ctx)
 	n.background.Go(func() {
 		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.filesChanged) },
-			n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)
+			append(n.keyPaths(), n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)...)
 	})
 	n.background.Go(func() {
 		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.podsChanged) }, n.ownSide.reader.Dir+"/")

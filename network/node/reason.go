@@ -30,6 +30,8 @@ func reasonOf(topic string, err error) status.Reason {
 		return status.KernelUnread
 	case topicSetup:
 		return status.StartFailed
+	case topicKeyFile:
+		return status.KeyFile
 	}
 	return status.FileNotWritten // subnet file, status file, MAC address, cached leases
 }

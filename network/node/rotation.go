@@ -100,11 +100,15 @@ func (n *node) key() *backend.Key { return backends()[n.config.Backend.Type].Key
 // replaceKey puts a key in place of the one that the node keeps.
 func (n *node) replaceKey(key []byte) error {
 	name := n.key().Secret
-	delete(n.secrets, name)
+	var err error
 	if path := n.keyFiles().named[name]; path != "" {
-		return writeSecret(path, key)
+		err = writeSecret(path, key)
+	} else {
+		_, err = n.identity.newSecret(n.StateDir, name, func() ([]byte, error) { return key, nil })
 	}
-	_, err := n.identity.newSecret(n.StateDir, name, func() ([]byte, error) { return key, nil })
+	if err == nil {
+		n.secrets[name] = key
+	}
 	return err
 }
 

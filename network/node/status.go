@@ -198,6 +198,7 @@ func (n *node) problems(now time.Time) []status.Problem {
 	}
 	for topic, t := range n.journal.open {
 		add(topic, reasonOf(topic, t.err), t.since, t.text)
+		all[len(all)-1].Warning = topic == topicKeyFile // it matters at the next start
 	}
 	for kind, f := range n.journal.failures {
 		if !f.logged.IsZero() {
