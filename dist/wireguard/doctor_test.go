@@ -50,13 +50,13 @@ func (c *cluster) diagnosed(t *testing.T, n *lab.Node, want ...expected) {
 		if err != nil {
 			return fmt.Sprintf("%s: doctor: %v; before: %s", n.Name(), err, last)
 		}
-		last = unlike(all, want)
+		last = compare(all, want)
 		return last
 	})
 }
 
-// unlike says in what findings differ from those that are expected; empty: in nothing.
-func unlike(all []finding, want []expected) string {
+// compare describes how findings differ from those that are expected; empty: they do not.
+func compare(all []finding, want []expected) string {
 	var text strings.Builder
 	found := make([]bool, len(want))
 	for _, f := range all {
@@ -78,7 +78,7 @@ func unlike(all []finding, want []expected) string {
 	return text.String()
 }
 
-// forget ends the sessions of a node's device, as time does: the daemon sets the peers again.
+// forget removes the peers of a node's device, and so their sessions, and waits until the daemon has set them again.
 func (c *cluster) forget(t *testing.T, n *lab.Node) {
 	t.Helper()
 	c.configure(t, n, "flannel-wg", wgtypes.Config{ReplacePeers: true})

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -15,15 +16,16 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/errno"
+	"github.com/selvage-net/selvage/network/filewatch"
 )
 
-// This file follows the files of the keys that are in use. The daemon reads such a file once (see remembering), so what
-// happens to it later has an effect at the next start only. By then it would be too late: the key is nowhere else.
+// This file follows the files of the keys that are in use. The daemon reads such a file once (see remembering), so a
+// later change takes effect at the next start. By then it is too late to repair it: the key is in no other file.
 
 // topicKeyFile is of problems with the file of a key that is in use.
 const topicKeyFile = "key file"
 
-// keyFileState is what became of the file of a key that is in use.
+// keyFileState is the state of the file of a key that is in use.
 type keyFileState int
 
 const (
@@ -34,8 +36,8 @@ const (
 	keyFileOpen                 // others than the owner can read or change it
 )
 
-// judgeKeyFile decides what became of a file: err is why it holds no key, found is the key in it. others are the bits
-// of a mode that it must not have.
+// judgeKeyFile decides which state a file is in: found is the key in it, err is why it holds none. others are the bits
+// that its mode must not have.
 func judgeKeyFile(inUse, found []byte, mode, others fs.FileMode, err error) keyFileState {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
@@ -53,7 +55,7 @@ func judgeKeyFile(inUse, found []byte, mode, others fs.FileMode, err error) keyF
 // keyFile is the file of a key that is in use.
 type keyFile struct {
 	path   string
-	named  bool // by the user: it is not changed, but for selvaged rotate-key
+	named  bool // by the user: only selvaged rotate-key changes it
 	state  keyFileState
 	mode   fs.FileMode
 	linked bool // a symbolic link is at path, perhaps to a volume that is not mounted
@@ -147,7 +149,7 @@ func (n *node) followKeyFiles(wake *alarm) {
 		if repairs {
 			n.keysWritten.repair = true
 			if !n.keysWritten.due(wake) {
-				return // and looked at again then
+				return // it is checked again then
 			}
 			err = keep.repair(name, n.secrets[name], f)
 			n.keysWritten.written(wake, err)
@@ -165,7 +167,7 @@ func (n *node) followKeyFiles(wake *alarm) {
 	}
 }
 
-// repair writes a missing file again, or takes its mode back.
+// repair writes a missing file again, or restores its mode.
 func (k keeper) repair(name string, inUse []byte, f keyFile) error {
 	if f.state == keyFileMissing {
 		_, err := k.newSecret(k.dir, name, func() ([]byte, error) { return inUse, nil })
@@ -190,17 +192,18 @@ func (n *node) keyFileRepaired(f keyFile, found string, now time.Time) {
 	})
 }
 
-// keyPaths returns the paths of the files of all keys that the node can have.
-func (n *node) keyPaths() (paths []string) {
+// keyPaths returns the paths of the files of all keys that the node can have: those in the state directory, and those
+// that the user names. A file of a Secret's volume is replaced by a link in its directory.
+func (n *node) keyPaths() (own, named []string) {
 	for _, k := range backends() {
 		if k.Key == nil {
 			continue
 		}
-		path := n.KeyFiles[k.Key.Secret]
-		if own, err := secretPath(n.StateDir, k.Key.Secret); path == "" && err == nil {
-			path = own
+		if path := n.KeyFiles[k.Key.Secret]; path != "" {
+			named = append(named, path, filepath.Join(filepath.Dir(path), filewatch.ConfigMapLink))
+		} else if path, err := secretPath(n.StateDir, k.Key.Secret); err == nil {
+			own = append(own, path)
 		}
-		paths = append(paths, path)
 	}
-	return paths
+	return own, named
 }

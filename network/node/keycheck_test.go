@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/selvage-net/selvage/backend"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 func TestJudgeKeyFile(t *testing.T) {
@@ -196,6 +199,31 @@ func TestKeyFileConflict(t *testing.T) {
 		t.Errorf("problem %q after a success", problem)
 	}
 	k.secretive(t)
+}
+
+// TestResumedKeyFile: after a restart in the middle of a change of the key, the file of the new key is followed from the
+// stage on in which it has been written.
+func TestResumedKeyFile(t *testing.T) {
+	for stage := backend.Offered; stage <= backend.Ending; stage++ {
+		k := newKeyNode(t, false)
+		k.config = &subnet.Config{Backend: subnet.Backend{Type: "wireguard"}}
+		noted := notedRotation{"a", stage.String(), bytes.Repeat([]byte{1}, keySize), bytes.Repeat([]byte{2}, keySize),
+			time.Now(), false}
+		clear(k.secrets)
+		if err := errors.Join(noted.write(k.StateDir), os.Remove(k.path), k.resumeRotation()); err != nil {
+			t.Fatal(err)
+		}
+		if problem, _ := k.follow(); problem != "" {
+			t.Errorf("stage %s: problem %q", stage, problem)
+		}
+		key, err := k.keep().Secret("wireguard", keySize, func() ([]byte, error) { return nil, errors.New("made anew") })
+		if want := stage >= backend.Returning; (err == nil) != want || want && !bytes.Equal(key, noted.New) {
+			t.Errorf("stage %s: %v, want the new key: %t", stage, err, want)
+		}
+		if _, err := os.Stat(k.path); (err == nil) != (stage >= backend.Returning) {
+			t.Errorf("stage %s: %v", stage, err)
+		}
+	}
 }
 
 // TestNamedKeyFile: a file that the user names is reported, and never touched.

@@ -136,10 +136,16 @@ func (n *node) run(ctx context.Context) error {
 	n.background.Go(func() { n.paths.Run(ctx) })
 	n.runPolicies(ctx)
 	n.runFastPath(ctx)
+	keys, namedKeys := n.keyPaths()
 	n.background.Go(func() {
 		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.filesChanged) },
-			append(n.keyPaths(), n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)...)
+			append(keys, n.SubnetFile, subnetfile.StatusPath(n.SubnetFile), n.cache.path)...)
 	})
+	if len(namedKeys) > 0 { // separately, since their directories may not exist, or not be readable
+		n.background.Go(func() {
+			watchFiles(ctx, n.Log, n.Resync, func() { notify(n.filesChanged) }, namedKeys...)
+		})
+	}
 	n.background.Go(func() {
 		watchFiles(ctx, n.Log, n.Resync, func() { notify(n.podsChanged) }, n.ownSide.reader.Dir+"/")
 	})

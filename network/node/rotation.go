@@ -106,10 +106,11 @@ func (n *node) replaceKey(key []byte) error {
 	} else {
 		_, err = n.identity.newSecret(n.StateDir, name, func() ([]byte, error) { return key, nil })
 	}
-	if err == nil {
-		n.secrets[name] = key
+	if err != nil {
+		return err
 	}
-	return err
+	n.secrets[name] = key
+	return nil
 }
 
 // keyReplaceable returns why replaceKey would fail, or nil.
@@ -153,6 +154,9 @@ func (n *node) resumeRotation() error {
 	}
 	if n.rotating.Rotation, _ = noted.rotation(); n.rotating.Stage != backend.Still {
 		n.rotating.Beside, n.rotating.Ready, n.rotating.Resumed = true, true, true
+	}
+	if kind := n.key(); kind != nil && n.rotating.Stage >= backend.Returning {
+		n.secrets[kind.Secret] = noted.New // it is in the key file since then, which is followed
 	}
 	n.Log.WithField("stage", noted.Stage).Info("continuing the change of this node's key")
 	return nil
