@@ -20,7 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Phony, since the go command itself knows what is up to date.
-.PHONY: build selvaged selvage bin/lab
+.PHONY: build selvaged selvage bin/lab bin/wireguard
 build: selvaged selvage ## build bin/selvaged (the daemon) and bin/selvage (the CNI plugin), static
 selvaged:
 	@echo building bin/selvaged; $(STATIC) -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o bin/selvaged .
@@ -28,6 +28,9 @@ selvage:
 	@echo building bin/selvage; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/selvage ./cniplugin/selvage
 bin/lab:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/lab ./dist/lab/cmd/lab
+# Serves a WireGuard device in user space. A separate module: see test-wireguard.
+bin/wireguard:
+	@echo building $@; cd dist/wireguard && $(STATIC) -ldflags '$(LDFLAGS)' -o ../../$@ .
 
 PINS = dist/tools/go.mod dist/tools/go.sum
 TOOL = @echo building $@; cd dist/tools && $(STATIC) -ldflags '$(LDFLAGS)'
@@ -81,7 +84,7 @@ lab: build tools bin/lab ## run the same three nodes with a prompt
 # network, so the modules are downloaded first. GORACE spares the second that each process under the race detector
 # sleeps at its end. Two packages run for each CPU, since a third of the time a test waits for other processes.
 .PHONY: test
-test: packages-test build tools bin/cnitool bin/lab lint ## run all tests with the race detector
+test: packages-test build tools bin/cnitool bin/lab bin/wireguard lint ## run all tests with the race detector
 	@$(RUN_GO) mod download
 	@GORACE=atexit_sleep_ms=0 bin/lab sandbox -- sh -c '{ \
 			$(GO) test -race -count=1 -timeout 60m -p $$((2 * $$(nproc))) \
@@ -93,7 +96,7 @@ test: packages-test build tools bin/cnitool bin/lab lint ## run all tests with t
 .PHONY: bin/chaos chaos bin/chaos-store chaos-store
 bin/chaos:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos ./dist/chaos/cmd/chaos
-chaos: packages-iptables build tools bin/chaos ## inject faults into an overlay and time the repairs; 20 minutes
+chaos: packages-iptables build tools bin/chaos bin/wireguard ## inject faults into an overlay and time the repairs; 20 minutes
 	@bin/chaos $(CHAOS)
 bin/chaos-store:
 	@echo building $@; $(STATIC) -ldflags '$(LDFLAGS)' -o bin/chaos-store ./dist/chaosstore/cmd/chaos-store
@@ -120,7 +123,7 @@ integrity: packages-bench build tools bin/bench ## compare 100 GB that take the 
 	@bin/bench --only integrity --judge --json bin/integrity.json $(INTEGRITY)
 
 .PHONY: matrix
-matrix: packages-iptables build tools bin/lab ## run all probes in every combination of families, backends, filters and stores
+matrix: packages-iptables build tools bin/lab bin/wireguard ## run all probes in every combination of families, backends, filters and stores
 	@bin/lab matrix $(MATRIX)
 
 IMAGE      ?= localhost/selvage:devel

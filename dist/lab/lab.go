@@ -46,6 +46,9 @@ type Options struct {
 	Config      string           // the network configuration, JSON, or "-" for none; default what NetworkConfig says for Families
 	CNI         string           // the CNI network configuration list, JSON; default DefaultCNI
 	IPTables    string           // the nodes' iptables: "nft", "legacy" or "none"; default the machine's
+	// WireGuard names devices that each node needs. On a kernel without WireGuard, the program wireguard of Bin serves
+	// them, see [Node.WireGuardProgram]; else the daemons make them. Default none.
+	WireGuard []string
 	// Namespace is the Kubernetes namespace in the CNI arguments of each pod, with the pod's name as its UID, as
 	// Kubernetes' runtimes pass them; default none: there are no such arguments.
 	Namespace  string
@@ -65,7 +68,8 @@ const TestPatience = 2 * time.Minute
 // Lab is a running cluster. Its methods are safe for concurrent use.
 type Lab struct {
 	options Options
-	dir     string // logs and etcd's data, on the sandbox's tmpfs
+	dir     string   // logs and etcd's data, on the sandbox's tmpfs
+	served  []string // WireGuard devices of each node that a program serves
 	store   Store
 	etcd    *Etcd // nil: the store is another one
 	kube    *Kube // the same
@@ -169,6 +173,9 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	}
 	if l.dir, err = os.MkdirTemp("/run", "lab-"); err != nil {
 		return fmt.Errorf("%w: a lab runs in a sandbox only, see sandbox.Run", err)
+	}
+	if l.served, err = l.options.servedWireGuards(kernelHasWireGuard); err != nil {
+		return err
 	}
 	l.step("making the underlay, its router and the outside")
 	if err := l.buildUnderlay(); err != nil {

@@ -74,6 +74,10 @@ func (r *Report) run(ctx context.Context, o Options) (err error) {
 	}
 	wrong, err := l.WrongPaths(func(from, to *Node) bool { return r.Combination.Backend.Direct && l.OneSegment(from, to) })
 	r.Problems = append(r.Problems, wrong...)
+	if err == nil && len(r.Combination.wireGuards()) > 0 {
+		wrong, err = l.unencryptedPaths(r.Combination.Backend.WireGuard)
+		r.Problems = append(r.Problems, wrong...)
+	}
 	return err
 }
 

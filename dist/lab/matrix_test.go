@@ -78,9 +78,18 @@ func sample(all []Combination) (chosen []Combination) {
 	}
 }
 
+// wireGuardTried is the combination with WireGuard that TestMatrix tries: a device and a program for each family, behind a
+// router. The modes and what happens on a device are tried by dist/wireguard.
+const wireGuardTried = "dual wireguard separate nftables kubernetes segments=2 mtu=1500"
+
+// tunnels are the combinations without WireGuard.
+func tunnels() []Combination {
+	return slices.DeleteFunc(Combinations(), func(c Combination) bool { return len(c.wireGuards()) > 0 })
+}
+
 // TestMatrix tries a sample of the combinations; make matrix tries all.
 func TestMatrix(t *testing.T) {
-	for _, c := range sample(Combinations()) {
+	for _, c := range append(sample(tunnels()), find(t, wireGuardTried)) {
 		t.Run(c.String(), func(t *testing.T) {
 			nodes := 2
 			if c.Backend.Direct && c.Segments > 1 {
@@ -102,7 +111,7 @@ func TestMatrix(t *testing.T) {
 
 // TestSample says what TestMatrix rests on: backends and filters are tried twice, and each pair of traits once.
 func TestSample(t *testing.T) {
-	all := Combinations()
+	all := tunnels()
 	chosen := sample(all)
 	tried := map[string]int{}
 	for _, c := range chosen {
@@ -125,9 +134,11 @@ func TestMatrixFinds(t *testing.T) {
 		change func(*Combination)
 		want   string
 	}{
-		"a backend that there is not":   {func(c *Combination) { c.Backend.Config = `{"Type":"no-such"}` }, `refused by the daemon: error msg="network config: Backend.Type is \"no-such\"`},
-		"no room for a tunnel":          {func(c *Combination) { c.Families, c.MTU = []subnet.Family{subnet.IPv6}, 1300 }, "refused by the daemon: error msg="},
-		"a tunnel":                      {func(c *Combination) { c.Backend.Direct = true }, "of node2 through flannel.1, want eth0"},
+		"a backend that there is not": {func(c *Combination) { c.Backend.Config = `{"Type":"no-such"}` }, `refused by the daemon: error msg="network config: Backend.Type is \"no-such\"`},
+		"no room for a tunnel":        {func(c *Combination) { c.Families, c.MTU = []subnet.Family{subnet.IPv6}, 1300 }, "refused by the daemon: error msg="},
+		"a tunnel":                    {func(c *Combination) { c.Backend.Direct = true }, "of node2 through flannel.1, want eth0"},
+		"no WireGuard": {func(c *Combination) { c.Backend.WireGuard[subnet.IPv4] = "flannel-wg" },
+			"through flannel.1, want flannel-wg"},
 		"an MTU that is too large":      {func(c *Combination) { c.Backend.Overhead[subnet.IPv4] = 60 }, "an MTU of 1450, want 1440"},
 		"an iptables that there is not": {func(c *Combination) { c.Filter.IPTables = "no-such" }, "no-such"},
 	} {

@@ -29,6 +29,8 @@ type Node struct {
 	env  []string // of the daemon
 	log  string   // file of the daemon's output
 
+	wireGuards []*WireGuardProgram
+
 	mu     sync.Mutex
 	args   []string // of the daemon: what may be changed
 	daemon *daemon  // nil if it is not to run
@@ -69,6 +71,11 @@ func (l *Lab) addNode(ctx context.Context, i int) error {
 	}
 	n.Endpoint = endpoint
 	n.source = n.checkSource
+	for _, device := range l.served {
+		if err := n.serveWireGuard(ctx, device, filepath.Join(l.dir, name+"-"+device+".log"), l.options.Bin); err != nil {
+			return err
+		}
+	}
 	return n.Start()
 }
 
@@ -262,6 +269,9 @@ func (n *Node) routes() ([]netip.Prefix, error) {
 
 func (n *Node) close() error {
 	n.Kill()
+	for _, w := range n.wireGuards {
+		w.close()
+	}
 	n.Endpoint.close()
 	return n.host.Close()
 }

@@ -3,6 +3,10 @@ package lab
 import (
 	"fmt"
 	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // OneSegment tells whether two nodes are on one segment of the underlay.
@@ -40,6 +44,9 @@ func (n *Node) wrongPaths(peer *Node, direct bool) (wrong []string, err error) {
 		want = uplink
 	}
 	for _, r := range o.routes {
+		if r.Type != unix.RTN_UNICAST {
+			continue // a blackhole, for when there is no other route
+		}
 		to := prefixOf(r.Dst)
 		delete(subnets, to)
 		if link := o.links[r.LinkIndex]; direct != (link == uplink) {
@@ -48,6 +55,25 @@ func (n *Node) wrongPaths(peer *Node, direct bool) (wrong []string, err error) {
 	}
 	for to := range subnets {
 		wrong = append(wrong, fmt.Sprintf("%s has no route to %s of %s, want one through %s", n.name, to, peer.name, want))
+	}
+	return wrong, nil
+}
+
+// unencryptedPaths says which nodes reach each other's subnets by another device than that of the family, whatever
+// [Lab.WrongPaths] says: only a WireGuard device encrypts.
+func (l *Lab) unencryptedPaths(devices [2]string) (wrong []string, err error) {
+	for _, n := range l.nodes {
+		o, err := n.readOverlay(subnetsOf(l.PeersOf(n)))
+		if err != nil {
+			return wrong, err
+		}
+		for _, r := range o.routes {
+			to := prefixOf(r.Dst)
+			want := devices[subnet.FamilyOf(to.Addr())]
+			if link := o.links[r.LinkIndex]; r.Type == unix.RTN_UNICAST && link != want {
+				wrong = append(wrong, fmt.Sprintf("%s reaches %s through %s, want %s", n.name, to, link, want))
+			}
+		}
 	}
 	return wrong, nil
 }
