@@ -53,7 +53,7 @@ type Options struct {
 	// Kubernetes' runtimes pass them; default none: there are no such arguments.
 	Namespace  string
 	DaemonArgs []string  // appended to selvaged's arguments
-	Bin        string    // directory of selvaged, selvage, etcd and cni/; default the running program's own
+	Bin        string    // directory of selvaged, selvage, etcd, cni/ and wireguard; default the running program's own
 	Log        io.Writer // gets a line for each step; default none
 	// Patience is how long an answer is awaited before a path counts as broken, and how long a daemon may have a problem
 	// that it retries before its start counts as failed. Default 5 s, for people who wait; a test on a busy machine has
