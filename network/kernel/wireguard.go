@@ -91,7 +91,9 @@ func (w *wireGuards) read(name string) (*wgtypes.Device, error) {
 }
 
 func (w *wireGuards) configure(name string, c wgtypes.Config) error {
-	return explainWireGuard(name, w.call(func(client *wgctrl.Client) error { return client.ConfigureDevice(name, c) }))
+	return explainWireGuard(name, w.call(func(client *wgctrl.Client) error {
+		return answered(client.ConfigureDevice(name, c))
+	}))
 }
 
 // explainWireGuard adds to an error of a WireGuard device what it means.
