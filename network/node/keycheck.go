@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,57 +30,79 @@ const topicKeyFile = "key file"
 type keyFileState int
 
 const (
-	keyFileIntact  keyFileState = iota
-	keyFileMissing              // the next start makes another key
-	keyFileOther                // the next start has the key that is in the file
-	keyFileDamaged              // the next start fails
-	keyFileOpen                 // others than the owner can read or change it
+	keyFileIntact     keyFileState = iota
+	keyFileMissing                 // the next start makes another key
+	keyFileOther                   // the next start has the key that is in the file
+	keyFileDamaged                 // the next start fails
+	keyFileUnreadable              // the same, by its mode or owner
+	keyFileOpen                    // other users than the daemon's can read or change it
 )
 
-// judgeKeyFile decides which state a file is in: found is the key in it, err is why it holds none. others are the bits
-// that its mode must not have.
-func judgeKeyFile(inUse, found []byte, mode, others fs.FileMode, err error) keyFileState {
+// judgeKeyFile decides which state a file is in: found is the key in it, err is why it holds none. open says that other
+// users can read or change it.
+func judgeKeyFile(inUse, found []byte, open bool, err error) keyFileState {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
 		return keyFileMissing
+	case errors.Is(err, fs.ErrPermission):
+		return keyFileUnreadable
 	case err != nil:
 		return keyFileDamaged
 	case !bytes.Equal(inUse, found):
 		return keyFileOther
-	case mode&others != 0:
+	case open:
 		return keyFileOpen
 	}
 	return keyFileIntact
 }
 
-// keyFile is the file of a key that is in use.
+// access is who can read and change a file.
+type access struct {
+	mode  fs.FileMode // permissions
+	owner uint32      // user ID
+}
+
+// open reports whether other users than the daemon's can read or change the file. Root can in any case. others are the
+// bits that the mode must not have; an owner can change the mode.
+func (a access) open(others fs.FileMode, user uint32) bool {
+	return a.mode&others != 0 || a.owner != user && a.owner != 0
+}
+
+func (a access) String() string { return fmt.Sprintf("mode %#o, owner %d", a.mode, a.owner) }
+
+// keyFile is the file of a key that is in use, or of several.
 type keyFile struct {
 	path   string
 	named  bool // by the user: only selvaged rotate-key changes it
+	noted  bool // it holds a change of the key, and only the daemon has a reason to change it
+	others fs.FileMode
+	inUse  []byte                 // what the daemon has read or written
+	read   func() ([]byte, error) // the same from the file
+	write  func() error
+
 	state  keyFileState
-	mode   fs.FileMode
+	access access
 	linked bool // a symbolic link is at path, perhaps to a volume that is not mounted
 }
 
-// keyFile reads the file of a key that is in use.
+// keyFile returns the file of a key that is in use.
 func (k keeper) keyFile(name string, inUse []byte) (f keyFile, err error) {
-	others := fs.FileMode(0o077)
-	read := func() ([]byte, error) { return k.stored(f.path, len(inUse)) }
-	if f.path, f.named = k.keys.named[name], k.keys.named[name] != ""; f.named {
-		others = 0o007 // a group can be meant to read it
-		read = func() ([]byte, error) { return readSecret(f.path, len(inUse)) }
-	} else if f.path, err = secretPath(k.dir, name); err != nil {
-		return f, err
+	if path := k.keys.named[name]; path != "" {
+		return keyFile{
+			path: path, named: true, inUse: inUse,
+			others: 0o007, // a group can be meant to read it
+			read:   func() ([]byte, error) { return readSecret(path, len(inUse)) },
+		}, nil
 	}
-	if info, err := os.Lstat(f.path); err == nil {
-		f.linked = info.Mode()&fs.ModeSymlink != 0
-	}
-	if info, err := os.Stat(f.path); err == nil {
-		f.mode = info.Mode().Perm()
-	}
-	found, err := read()
-	f.state = judgeKeyFile(inUse, found, f.mode, others, err)
-	return f, nil
+	path, err := secretPath(k.dir, name)
+	return keyFile{
+		path: path, others: 0o077, inUse: inUse,
+		read: func() ([]byte, error) { return k.stored(path, len(inUse)) },
+		write: func() error {
+			_, err := k.newSecret(k.dir, name, func() ([]byte, error) { return inUse, nil })
+			return err
+		},
+	}, err
 }
 
 // stored returns the secret in a file of the state directory.
@@ -98,17 +121,47 @@ func (k keeper) stored(path string, size int) ([]byte, error) {
 	return kept.Secret, nil
 }
 
-// repairable reports whether the daemon repairs the file, and what it found, for the log.
-func (f keyFile) repairable() (found string, ok bool) {
+// keyFile returns the file of a change of the key that is under way.
+func (r notedRotation) keyFile(dir string) (f keyFile, err error) {
+	inUse, err := json.Marshal(r)
+	return keyFile{
+		path: filepath.Join(dir, rotationFile), noted: true, others: 0o077, inUse: inUse,
+		read: func() ([]byte, error) {
+			data, err := os.ReadFile(filepath.Join(dir, rotationFile))
+			return bytes.TrimSpace(data), err
+		},
+		write: func() error { return r.write(dir) },
+	}, err
+}
+
+// examine finds out which state the file is in.
+func (f *keyFile) examine() {
+	if info, err := os.Lstat(f.path); err == nil {
+		f.linked = info.Mode()&fs.ModeSymlink != 0
+	}
+	var s unix.Stat_t
+	open := false
+	if err := unix.Stat(f.path, &s); err == nil {
+		f.access = access{fs.FileMode(s.Mode).Perm(), s.Uid}
+		open = f.access.open(f.others, uint32(os.Geteuid()))
+	}
+	found, err := f.read()
+	f.state = judgeKeyFile(f.inUse, found, open, err)
+}
+
+// found is what the daemon repairs, for the log; empty: it repairs nothing.
+func (f keyFile) found() string {
 	switch {
 	case f.named:
-		return "", false
+		return ""
 	case f.state == keyFileMissing && !f.linked:
-		return "missing", true
-	case f.state == keyFileOpen:
-		return fmt.Sprintf("mode %#o", f.mode), true
+		return "missing"
+	case f.state == keyFileOpen, f.state == keyFileUnreadable:
+		return f.access.String()
+	case f.noted && !f.linked && f.state != keyFileIntact:
+		return "changed"
 	}
-	return "", false
+	return ""
 }
 
 // problem is what is wrong with a file that is not repaired, and what to do; nil: nothing is.
@@ -125,12 +178,33 @@ func (f keyFile) problem() error {
 	case keyFileDamaged:
 		return fmt.Errorf("the key file %s has been changed, and holds no key that can be read: restore it; or %s; "+
 			"selvaged does not start with this file", f.path, rotate)
+	case keyFileUnreadable:
+		return fmt.Errorf("selvaged cannot read the key file %s any more (%s): chown it to the user of selvaged; or %s; "+
+			"selvaged does not start with this file", f.path, f.access, rotate)
 	case keyFileOpen:
-		return fmt.Errorf("users other than the owner can read or change the key file %s (mode %#o): chmod 600 it, or "+
-			"set the defaultMode of the volume of a Secret to 0400; if one of them may have read it, %s",
-			f.path, f.mode, rotate)
+		return fmt.Errorf("other users than that of selvaged can read or change the key file %s (%s): chmod 600 and "+
+			"chown it, or set the defaultMode of the volume of a Secret to 0400; if one of them may have read it, %s",
+			f.path, f.access, rotate)
 	}
 	return nil
+}
+
+// keyFilesInUse returns the files of all keys that are in use.
+func (n *node) keyFilesInUse() (all []keyFile, err error) {
+	var errs []error
+	add := func(f keyFile, err error) {
+		if errs = append(errs, err); err == nil {
+			all = append(all, f)
+		}
+	}
+	keep := keeper{n.identity, n.StateDir, n.kernel.DeviceMAC, n.keyFiles()}
+	for _, name := range slices.Sorted(maps.Keys(n.secrets)) {
+		add(keep.keyFile(name, n.secrets[name]))
+	}
+	if n.rotating.noted.Stage != "" {
+		add(n.rotating.noted.keyFile(n.StateDir))
+	}
+	return all, errors.Join(errs...)
 }
 
 // followKeyFiles repairs or reports the files of the keys in use, if they may have changed.
@@ -138,63 +212,75 @@ func (n *node) followKeyFiles(wake *alarm) {
 	if !n.keysDue {
 		return
 	}
-	keep := keeper{n.identity, n.StateDir, n.kernel.DeviceMAC, n.keyFiles()}
-	var wrong []error
-	for _, name := range slices.Sorted(maps.Keys(n.secrets)) {
-		f, err := keep.keyFile(name, n.secrets[name])
-		if err == nil {
-			err = f.problem()
+	all, err := n.keyFilesInUse()
+	wrong := []error{err}
+	var repairs []keyFile
+	for _, f := range all {
+		if f.examine(); f.found() != "" {
+			repairs = append(repairs, f)
+		} else {
+			wrong = append(wrong, f.problem())
 		}
-		found, repairs := f.repairable()
-		if repairs {
-			n.keysWritten.repair = true
-			if !n.keysWritten.due(wake) {
-				return // it is checked again then
-			}
-			err = keep.repair(name, n.secrets[name], f)
-			n.keysWritten.written(wake, err)
-		}
-		if repairs && err == nil {
-			n.keyFileRepaired(f, found, wake.now)
-		}
-		wrong = append(wrong, err)
 	}
+	n.keysWritten.repair = len(repairs) > 0
+	if n.keysWritten.repair && !n.keysWritten.due(wake) {
+		return // they are checked again then
+	}
+	var failed []error
+	for _, f := range repairs {
+		err := f.repair()
+		if failed = append(failed, err); err == nil {
+			n.keyFileRepaired(f, wake.now)
+		}
+	}
+	n.keysWritten.written(wake, errors.Join(failed...))
 	n.keysDue = n.keysWritten.failed
-	if err := errors.Join(wrong...); err != nil {
+	if err := errors.Join(append(wrong, failed...)...); err != nil {
 		n.journal.problem(topicKeyFile, err)
 	} else {
 		n.journal.resolved(topicKeyFile)
 	}
 }
 
-// repair writes a missing file again, or restores its mode.
-func (k keeper) repair(name string, inUse []byte, f keyFile) error {
-	if f.state == keyFileMissing {
-		_, err := k.newSecret(k.dir, name, func() ([]byte, error) { return inUse, nil })
-		return err
+// repair writes the file again, with the mode 0600 and the daemon's user as its owner: who has the former file open
+// does not change this one. Where a link is, the file that it leads to is repaired.
+func (f keyFile) repair() (err error) {
+	if f.state != keyFileOpen && f.state != keyFileUnreadable {
+		return f.write()
 	}
-	if err := os.Chmod(f.path, 0o600); err != nil {
-		return fmt.Errorf("%w; it cannot be repaired: %w", f.problem(), errno.Explain(errno.File, err))
+	if !f.linked {
+		err = f.write()
+	} else if err = errors.Join(os.Chown(f.path, os.Geteuid(), -1), os.Chmod(f.path, 0o600)); err != nil {
+		err = errno.Explain(errno.File, err)
+	}
+	if err != nil {
+		return fmt.Errorf("%w; it cannot be repaired: %w", f.problem(), err)
 	}
 	return nil
 }
 
 // keyFileRepaired records a repair, and logs it.
-func (n *node) keyFileRepaired(f keyFile, found string, now time.Time) {
-	cause, text := "changed", "repaired the mode of this node's key file; if another user may have read it, run "+
-		"\"selvaged rotate-key\""
-	if f.state == keyFileMissing {
+func (n *node) keyFileRepaired(f keyFile, now time.Time) {
+	cause, text := "changed", "this node's key file was changed, and is written again"
+	switch f.state {
+	case keyFileMissing:
 		cause, text = "missing", "this node's key file was missing, and is written again with the key in use"
+	case keyFileUnreadable:
+		text = "repaired mode and owner of this node's key file, which could not be read"
+	case keyFileOpen:
+		text = "repaired mode and owner of this node's key file; if another user may have read it, run " +
+			"\"selvaged rotate-key\""
 	}
 	n.noteRepair(now, network.Repair{Kind: topicKeyFile, Cause: cause, Key: f.path, Count: 1})
 	n.journal.few(topicKeyFile, now, func() {
-		n.Log.WithFields(logrus.Fields{"file": f.path, "found": found}).Warn(text)
+		n.Log.WithFields(logrus.Fields{"file": f.path, "found": f.found()}).Warn(text)
 	})
 }
 
 // keyPaths returns the paths of the files of all keys that the node can have: those in the state directory, and those
 // that the user names. A file of a Secret's volume is replaced by a link in its directory.
 func (n *node) keyPaths() (own, named []string) {
+	own = []string{filepath.Join(n.StateDir, rotationFile)}
 	for _, k := range backends() {
 		if k.Key == nil {
 			continue

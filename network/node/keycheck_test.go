@@ -8,11 +8,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-net/selvage/backend"
 	"github.com/selvage-net/selvage/subnet"
@@ -21,22 +23,30 @@ import (
 func TestJudgeKeyFile(t *testing.T) {
 	key, other := []byte("secret 1"), []byte("secret 2")
 	for _, tt := range []struct {
-		found []byte
-		mode  fs.FileMode
-		err   error
-		want  keyFileState
+		found       []byte
+		mode        fs.FileMode
+		owner, user uint32
+		err         error
+		want        keyFileState
 	}{
-		{key, 0o600, nil, keyFileIntact},
-		{key, 0o400, nil, keyFileIntact},
-		{key, 0o640, nil, keyFileOpen},
-		{key, 0o602, nil, keyFileOpen},
-		{other, 0o600, nil, keyFileOther},
-		{nil, 0o644, nil, keyFileOther},
-		{nil, 0, fmt.Errorf("read: %w", fs.ErrNotExist), keyFileMissing},
-		{nil, 0o600, errors.New("damaged"), keyFileDamaged},
+		{key, 0o600, 0, 0, nil, keyFileIntact},
+		{key, 0o400, 0, 0, nil, keyFileIntact},
+		{key, 0o600, 7, 7, nil, keyFileIntact},
+		{key, 0o600, 0, 7, nil, keyFileIntact}, // root reads all files
+		{key, 0o640, 0, 0, nil, keyFileOpen},
+		{key, 0o602, 7, 7, nil, keyFileOpen},
+		{key, 0o600, 7, 0, nil, keyFileOpen},
+		{key, 0o000, 8, 7, nil, keyFileOpen},
+		{other, 0o600, 0, 0, nil, keyFileOther},
+		{nil, 0o644, 7, 0, nil, keyFileOther},
+		{nil, 0, 0, 0, fmt.Errorf("read: %w", fs.ErrNotExist), keyFileMissing},
+		{nil, 0o600, 0, 7, fmt.Errorf("read: %w", fs.ErrPermission), keyFileUnreadable},
+		{nil, 0o600, 0, 0, errors.New("damaged"), keyFileDamaged},
 	} {
-		if got := judgeKeyFile(key, tt.found, tt.mode, 0o077, tt.err); got != tt.want {
-			t.Errorf("%q, mode %#o, %v: %d, want %d", tt.found, tt.mode, tt.err, got, tt.want)
+		open := access{tt.mode, tt.owner}.open(0o077, tt.user)
+		if got := judgeKeyFile(key, tt.found, open, tt.err); got != tt.want {
+			t.Errorf("%q, mode %#o, owner %d, user %d, %v: %d, want %d", tt.found, tt.mode, tt.owner, tt.user, tt.err,
+				got, tt.want)
 		}
 	}
 }
@@ -189,13 +199,13 @@ func TestKeyFileConflict(t *testing.T) {
 		t.Fatal(err)
 	}
 	problem, wake := k.follow()
-	if problem == "" || wake.at.IsZero() {
+	if problem == "" || wake.at.IsZero() || !k.keysDue {
 		t.Errorf("problem %q, alarm %v, want another attempt", problem, wake.at)
 	}
 	if err := os.Remove(k.StateDir); err != nil {
 		t.Fatal(err)
 	}
-	if problem, _ := k.follow(); problem != "" {
+	if problem, _ := k.follow(); problem != "" || k.keysDue {
 		t.Errorf("problem %q after a success", problem)
 	}
 	k.secretive(t)
@@ -226,6 +236,139 @@ func TestResumedKeyFile(t *testing.T) {
 	}
 }
 
+// rotates has the node change its key, and returns the path of the file that holds both keys.
+func (k *keyNode) rotates(t *testing.T) string {
+	t.Helper()
+	k.rotating.noted = notedRotation{"a", backend.Left.String(), []byte("secret 1"), []byte("secret 2"), time.Now(), false}
+	if err := k.rotating.noted.write(k.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(k.StateDir, rotationFile)
+}
+
+// TestRotationFile: the file of a change of the key is written again whatever has become of it, as long as the change is
+// under way.
+func TestRotationFile(t *testing.T) {
+	k := newKeyNode(t, false)
+	path := k.rotates(t)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, harm := range []func() error{
+		func() error { return nil },
+		func() error { return os.Remove(path) },
+		func() error { return os.Chmod(path, 0o644) },
+		func() error { return os.WriteFile(path, nil, 0o600) },
+		func() error {
+			return os.WriteFile(path, bytes.Replace(good, []byte("left"), []byte("offered"), 1), 0o600)
+		},
+	} {
+		if err := harm(); err != nil {
+			t.Fatal(err)
+		}
+		if problem, _ := k.follow(); problem != "" {
+			t.Errorf("%d: problem %q", i, problem)
+		}
+		info, err := os.Stat(path)
+		now, readErr := os.ReadFile(path)
+		if err = errors.Join(err, readErr); err != nil || info.Mode() != 0o600 || !bytes.Equal(now, good) {
+			t.Errorf("%d: %v, %v, want the file as it was", i, info, err)
+		}
+		if n := len(k.history.repairs.Last); n != i {
+			t.Errorf("%d: %d repairs are recorded", i, n)
+		}
+	}
+	k.rotating.noted = notedRotation{}
+	if err := removeRotation(k.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	if problem, _ := k.follow(); problem != "" {
+		t.Errorf("problem %q", problem)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, want that the file is not written after the change", err)
+	}
+	k.secretive(t)
+}
+
+// asUser runs do as another user, without the rights of root.
+func asUser(t *testing.T, user int, do func() error) {
+	t.Helper()
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		if _, _, no := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user)); no != 0 {
+			result <- no
+			return
+		}
+		result <- do()
+	}()
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestKeyFileOwner: a file of another user is repaired by root, and by an ordinary user in a directory of its own. An
+// ordinary user who runs this test can make no file of another one: modes only are tried then.
+func TestKeyFileOwner(t *testing.T) {
+	const user, other = 65533, 65532
+	k := newKeyNode(t, false)
+	paths := []string{k.path, k.rotates(t)}
+	right := func(owner int) {
+		t.Helper()
+		if problem, _ := k.follow(); problem != "" {
+			t.Errorf("problem %q", problem)
+		}
+		for _, path := range paths {
+			var s unix.Stat_t
+			if err := unix.Stat(path, &s); err != nil || s.Mode != unix.S_IFREG|0o600 || int(s.Uid) != owner {
+				t.Errorf("%s: %v, mode %#o, owner %d, want 0600 and %d", path, err, s.Mode, s.Uid, owner)
+			}
+		}
+	}
+	all := func(change func(path string) error) {
+		t.Helper()
+		for _, path := range paths {
+			if err := change(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if os.Chown(k.path, user, -1) != nil { // an ordinary user, perhaps as root of a namespace with no other user
+		all(func(path string) error { return os.Chmod(path, 0o666) })
+		right(os.Geteuid())
+		return
+	}
+	all(func(path string) error { return os.Chown(path, user, -1) })
+	right(0)
+	all(func(path string) error { return os.Chown(path, other, -1) })
+	if err := os.Chown(k.StateDir, user, -1); err != nil {
+		t.Fatal(err)
+	}
+	for dir := k.StateDir; dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asUser(t, user, func() error { right(user); return nil })
+	all(func(path string) error { return os.Chmod(path, 0o666) })
+	asUser(t, user, func() error { right(user); return nil })
+	// In a directory of another user it cannot be repaired, and the problem says who can read it.
+	all(func(path string) error { return os.Chown(path, other, -1) })
+	if err := os.Chown(k.StateDir, other, -1); err != nil {
+		t.Fatal(err)
+	}
+	asUser(t, user, func() error {
+		problem, _ := k.follow()
+		if strings.Count(problem, "owner 65532") != 2 || strings.Count(problem, "cannot be repaired") != 2 {
+			t.Errorf("problem %q", problem)
+		}
+		return nil
+	})
+	k.secretive(t)
+}
+
 // TestNamedKeyFile: a file that the user names is reported, and never touched.
 func TestNamedKeyFile(t *testing.T) {
 	k := newKeyNode(t, true)
@@ -237,7 +380,7 @@ func TestNamedKeyFile(t *testing.T) {
 	}{
 		{text("secret 1") + "\n", 0o400, ""},
 		{text("secret 1"), 0o640, ""}, // for a group, such as the fsGroup of a pod
-		{text("secret 1"), 0o644, "users other than the owner"},
+		{text("secret 1"), 0o644, "other users than that of selvaged can read"},
 		{text("secret 2"), 0o600, "does not hold the key"},
 		{"no key", 0o600, "holds no key"},
 	} {
