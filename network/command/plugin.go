@@ -141,7 +141,7 @@ func (o nodeOutput) code() int {
 const nodesAtOnce = 16
 
 // onNodes runs a command in the pods of the daemons of some nodes, or of all.
-func (p *plugin) onNodes(ctx context.Context, nodes []string, command ...string) (all []nodeOutput, err error) {
+func (p *plugin) onNodes(ctx context.Context, nodes []string, command ...string) ([]nodeOutput, error) {
 	tool := p.tool.client()
 	daemons, err := tool.Daemons(ctx)
 	if err != nil {
@@ -152,14 +152,21 @@ func (p *plugin) onNodes(ctx context.Context, nodes []string, command ...string)
 			return nil, unknownNode(daemons, name, err)
 		}
 	}
-	for _, d := range daemons {
-		if len(nodes) == 0 || slices.Contains(nodes, d.Node) {
-			all = append(all, nodeOutput{Daemon: d})
-		}
+	if len(nodes) > 0 {
+		daemons = slices.DeleteFunc(daemons, func(d kubectl.Daemon) bool { return !slices.Contains(nodes, d.Node) })
 	}
+	return onDaemons(ctx, tool, daemons, command...)
+}
+
+// onDaemons runs a command in the pods of daemons.
+func onDaemons(
+	ctx context.Context, tool kubectl.Client, daemons []kubectl.Daemon, command ...string,
+) ([]nodeOutput, error) {
+	all := make([]nodeOutput, len(daemons))
 	var running sync.WaitGroup
 	room := make(chan struct{}, nodesAtOnce)
-	for i := range all {
+	for i, d := range daemons {
+		all[i].Daemon = d
 		room <- struct{}{}
 		running.Go(func() {
 			defer func() { <-room }()

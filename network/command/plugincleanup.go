@@ -268,11 +268,7 @@ func container(all []any, name string) kubectl.Object {
 
 // unused returns an error if there are pods with an address of the overlay.
 func (o pluginCleanup) unused(ctx context.Context, tool kubectl.Client, daemons []kubectl.Daemon) error {
-	var present []string
-	for _, d := range daemons {
-		present = append(present, d.Node)
-	}
-	outputs, err := o.plugin.onNodes(ctx, present, "status", "-o", "json")
+	outputs, err := onDaemons(ctx, tool, daemons, "status", "-o", "json")
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func indentedJSON(t *testing.T, x any) string {
 }
 
 // cleanupCluster is a cluster of one node with a daemon, and the pod of one that was deleted, whose kubectl notes each
-// call. pods are those of other applications, and phase is that in which cleanup's own pods end; "": they are deleted.
+// call that changes something, and lists the daemons once. pods are those of other applications, and phase is that in which cleanup's own pods end; "": they are deleted.
 func cleanupCluster(t *testing.T, pods, phase string) (tool, calls string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -70,7 +70,7 @@ func cleanupCluster(t *testing.T, pods, phase string) (tool, calls string) {
 	script := `#!/bin/sh
 cd "$(dirname "$0")"
 case "$*" in
-"get -o json pods --all-namespaces -l "*) cat daemons;;
+"get -o json pods --all-namespaces -l "*) mkdir listed && cat daemons;;
 "get -o json pods --all-namespaces") cat all;;
 "get -o json daemonset "*) cat set;;
 "get -o json pods -n net -l "*) [ -e asked ] && phase=` + phase + ` || phase=` + first + `; : >asked
