@@ -144,7 +144,7 @@ func (c kubernetesCommands) rightsRemedy(r status.StoreReport) string {
 		return strings.Join(grants, "; ")
 	case subnet.Reason(r.RightsCode) == subnet.ReasonForbidden:
 		return "apply the manifest's ClusterRole and ClusterRoleBinding: get, list, watch on nodes; " +
-			"patch on nodes/status"
+			"patch on nodes/status; with --mesh-token-file, create on tokenreviews of authentication.k8s.io"
 	case aboutUser(r.RightsCode):
 		return "check the service account's token, or the credentials in the file of --kubeconfig-file"
 	}

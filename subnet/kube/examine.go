@@ -10,7 +10,7 @@ import (
 	"github.com/selvage-net/selvage/subnet/kube/apiserver"
 )
 
-// rights are what a node does.
+// rights are what each node does.
 func rights() []apiserver.Right {
 	return []apiserver.Right{
 		{Verb: "get", Resource: apiserver.Nodes}, {Verb: "list", Resource: apiserver.Nodes},
@@ -18,12 +18,18 @@ func rights() []apiserver.Right {
 	}
 }
 
+// reviewRight is what a node does that is asked with tokens, see [Store.Reviewer].
+func reviewRight() apiserver.Right {
+	return apiserver.Right{Verb: "create", Resource: apiserver.TokenReviews}
+}
+
 // Examine implements [subnet.Examiner]. There is one endpoint: behind its URL can be several API servers.
 func (s *Store) Examine(ctx context.Context) subnet.Examination {
 	e := s.client.Examine(ctx)
 	x := subnet.Examination{CertificateEnds: s.client.CertificateEnds()}
 	if e.Problem.Err == nil {
-		if x.Rights = s.examineRights(ctx); x.Rights.Err == nil {
+		var readable bool
+		if x.Rights, readable = s.examineRights(ctx); readable {
 			e.Alarms = s.examineAllocation(ctx)
 		}
 	} else {
@@ -33,17 +39,23 @@ func (s *Store) Examine(ctx context.Context) subnet.Examination {
 	return x
 }
 
-// examineRights says why the node cannot do what it has to.
-func (s *Store) examineRights(ctx context.Context) subnet.Problem {
+// examineRights says why the node cannot do what it has to. readable: it has all rights on Nodes.
+func (s *Store) examineRights(ctx context.Context) (p subnet.Problem, readable bool) {
+	needed := rights()
+	if s.reviews.Load() {
+		needed = append(needed, reviewRight())
+	}
 	var missing, why []string
-	for _, r := range rights() {
+	readable = true
+	for _, r := range needed {
 		allowed, explanation, err := s.client.Allowed(ctx, r)
 		if err != nil {
-			return apiserver.ProblemOf(fmt.Errorf("ask for the rights of this node: %w", err))
+			return apiserver.ProblemOf(fmt.Errorf("ask for the rights of this node: %w", err)), false
 		}
 		if allowed {
 			continue
 		}
+		readable = readable && r.Resource != apiserver.Nodes
 		what := r.Resource.Name
 		if r.Subresource != "" {
 			what += "/" + r.Subresource
@@ -54,20 +66,21 @@ func (s *Store) examineRights(ctx context.Context) subnet.Problem {
 		}
 	}
 	if len(missing) == 0 {
-		return subnet.Problem{}
+		return subnet.Problem{}, readable
 	}
 	// A request that is denied says whose credentials these are.
 	_, err := s.client.List(ctx, apiserver.Nodes, apiserver.ListOptions{Name: noNode},
 		func(apiserver.Page) error { return nil })
 	if p := apiserver.ProblemOf(err); p.Reason.AboutUser() {
-		return subnet.Problem{Reason: p.Reason, Err: fmt.Errorf("missing: %s: %w", strings.Join(missing, ", "), err)}
+		p.Err = fmt.Errorf("missing: %s: %w", strings.Join(missing, ", "), err)
+		return p, readable
 	}
 	text := fmt.Sprintf("missing: %s: give this node's user the ClusterRole of selvage's manifest",
 		strings.Join(missing, ", "))
 	if len(why) > 0 {
 		text += " (" + subnet.Quote(why[0]) + ")"
 	}
-	return subnet.Problem{Reason: subnet.ReasonForbidden, Err: errors.New(text)}
+	return subnet.Problem{Reason: subnet.ReasonForbidden, Err: errors.New(text)}, readable
 }
 
 // examineAllocation says why this node has no subnet, or whose fault it is.

@@ -123,13 +123,13 @@ func grant(t *testing.T, admin kubetest.Admin) {
 	t.Helper()
 	const group = "rbac.authorization.k8s.io"
 	var rules []map[string]any
-	for _, r := range rights() {
+	for _, r := range append(rights(), reviewRight()) {
 		resource := r.Resource.Name
 		if r.Subresource != "" {
 			resource += "/" + r.Subresource
 		}
 		rules = append(rules, map[string]any{
-			"apiGroups": []string{""}, "resources": []string{resource}, "verbs": []string{r.Verb},
+			"apiGroups": []string{r.Resource.Group}, "resources": []string{resource}, "verbs": []string{r.Verb},
 		})
 	}
 	for path, object := range map[string]map[string]any{

@@ -25,6 +25,7 @@ type Store struct {
 	awaited atomic.Int64 // the version of the latest claim: Watch reports as soon as it has passed it
 	own     atomic.Int64 // the version of this node's Node, as a Watch has last seen it
 	waiting atomic.Bool  // the latest claim found no subnet: Watch reports every change of this node's Node
+	reviews atomic.Bool  // tokens are reviewed, see Reviewer
 
 	mu     sync.Mutex
 	advice subnet.NodeAdvice // of this node's Node, as a Watch has last seen it

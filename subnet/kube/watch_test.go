@@ -584,8 +584,21 @@ func TestExamine(t *testing.T) {
 	}
 	f.addNode(t, "one", "10.244.1.0/24")
 	look("", "")
-	f.standIn.Deny("patch nodes/status", "list nodes")
+	f.standIn.Deny("create tokenreviews")
+	look("", "") // it reviews none
+	s.Reviewer("nodes")
 	x := s.Examine(t.Context())
+	if !x.Rights.Reason.AboutUser() || !strings.Contains(x.Rights.Err.Error(), "missing: create tokenreviews: ") {
+		t.Errorf("%+v", x.Rights)
+	}
+	if err := f.admin.DeleteNode(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	if x = s.Examine(t.Context()); len(x.Endpoints[0].Alarms) != 1 || x.Endpoints[0].Alarms[0].Reason != subnet.ReasonNoNode {
+		t.Errorf("%+v, want that this is examined all the same", x)
+	}
+	f.standIn.Deny("patch nodes/status", "list nodes")
+	x = s.Examine(t.Context())
 	if !x.Rights.Reason.AboutUser() || !strings.Contains(x.Rights.Err.Error(), "list nodes, patch nodes/status") {
 		t.Errorf("%+v", x.Rights)
 	}

@@ -35,6 +35,7 @@ type cluster struct {
 	t      *testing.T
 	server *kubeserver.Server
 	client *http.Client
+	role   map[string]any // of a daemon
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -76,6 +77,7 @@ func newCluster(t *testing.T) *cluster {
 		{"apiGroups": []string{"authentication.k8s.io"}, "resources": []string{"tokenreviews"}, "verbs": []string{"create"}},
 	}
 	c.do("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", role, nil)
+	c.role = role
 	binding := object("ClusterRoleBinding", "daemon")
 	binding["roleRef"] = map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "daemon"}
 	binding["subjects"] = []map[string]any{{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "daemon"}}
@@ -220,8 +222,19 @@ func TestRealTokens(t *testing.T) {
 		now.add(daemonGate.accepted)
 		return showToken(t, s, file, key).Code == mesh.TokenRefused
 	})
+	if x := store.Examine(t.Context()); x.Rights.Err != nil {
+		t.Errorf("with all rights: %v", x.Rights.Err)
+	}
 	// A daemon without the right to create tokenreviews says so.
-	c.do("DELETE", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/daemon", map[string]any{}, nil)
+	c.role["rules"] = c.role["rules"].([]map[string]any)[:2]
+	c.do("PUT", "/apis/rbac.authorization.k8s.io/v1/clusterroles/daemon", c.role, nil)
+	await(t, "a right is missing", func() bool { // the server's cache of roles may be behind
+		x := store.Examine(t.Context())
+		return x.Rights.Reason == subnet.ReasonForbidden && strings.Contains(x.Rights.Err.Error(), "missing: create tokenreviews:")
+	})
+	if x := c.store("daemon").Examine(t.Context()); x.Rights.Err != nil {
+		t.Errorf("without tokens: %v", x.Rights.Err)
+	}
 	write(t, file, c.token("selvage", Audience))
 	await(t, "no reviews any more", func() bool {
 		now.add(2 * time.Hour) // for the limit, and past the token's end

@@ -12,11 +12,13 @@ type Resource struct {
 	Namespace string // empty: those of all namespaces, or objects that have none
 }
 
-// The resources that selvage reads.
+// The resources that selvage reads, and TokenReviews, which it creates.
 var (
 	Nodes      = Resource{Version: "v1", Name: "nodes"}
 	Namespaces = Resource{Version: "v1", Name: "namespaces"}
 	Pods       = Resource{Version: "v1", Name: "pods"}
+
+	TokenReviews = Resource{Group: "authentication.k8s.io", Version: "v1", Name: "tokenreviews"}
 )
 
 // Object is the metadata of an object (meta/v1 ObjectMeta), as far as selvage needs it.

@@ -39,14 +39,13 @@ type tokenReview struct {
 // The caller has to compare Audiences with what it asked for: an authenticator that knows no audiences accepts any
 // token, and names none (k8s.io/api, authentication/v1, TokenReviewStatus).
 func (c *Client) ReviewToken(ctx context.Context, token string, audiences ...string) (r TokenReview, err error) {
-	const group = "authentication.k8s.io/v1"
-	review := tokenReview{APIVersion: group, Kind: "TokenReview"}
+	review := tokenReview{APIVersion: TokenReviews.Group + "/" + TokenReviews.Version, Kind: "TokenReview"}
 	review.Spec.Token, review.Spec.Audiences = token, audiences
 	body, err := json.Marshal(review)
 	if err != nil {
 		return r, err
 	}
-	path := "/apis/" + group + "/tokenreviews"
+	path := TokenReviews.path()
 	body, err = c.small(ctx, request{
 		verb: "POST", method: http.MethodPost, path: path, accept: jsonType, body: body, sends: jsonType,
 	})
