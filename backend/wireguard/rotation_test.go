@@ -20,13 +20,15 @@ type turner struct {
 	rotation  backend.Rotation
 	asked     bool // it is to change its key
 	b         backend.Backend
-	device    map[string]sessions      // what it has on each device
-	lease     subnet.Lease             // as the store has it
-	known     map[*turner]subnet.Lease // as this node knows them
-	read      int                      // how many of the store's writes it knows
-	confirmed map[backend.Way]bool     // in this stage
-	began     bool                     // the store has the lease of this stage
-	blocked   *turner                  // a peer that no packet reaches by the second devices; nil: there is none
+	device    map[string]sessions                  // what it has on each device
+	peers     map[*turner]network.State            // what it has for each peer, as far as it was asked for
+	lease     subnet.Lease                         // as the store has it
+	known     map[*turner]subnet.Lease             // as this node knows them
+	publics   map[network.Secret]network.PublicKey // of its keys
+	read      int                                  // how many of the store's writes it knows
+	confirmed map[backend.Way]bool                 // in this stage
+	began     bool                                 // the store has the lease of this stage
+	blocked   *turner                              // a peer that no packet reaches by the second devices; nil: there is none
 	dead      bool
 	changes   int // of its key, that have ended
 }
@@ -62,18 +64,27 @@ func (n *turner) remake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.device = map[string]sessions{}
+	n.device, n.peers = map[string]sessions{}, map[*turner]network.State{}
 	for _, w := range n.b.Device(noSubnets).WireGuards {
-		text, err := wireguard.Kind().Key.Public(w.Value.PrivateKey[:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		public, err := network.ParsePublicKey(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.device[w.Key] = sessions{public, w.Value.Port}
+		n.device[w.Key] = sessions{n.publicOf(t, w.Value.PrivateKey), w.Value.Port}
 	}
+}
+
+// publicOf returns the public key of a private one.
+func (n *turner) publicOf(t *testing.T, secret network.Secret) network.PublicKey {
+	t.Helper()
+	public, known := n.publics[secret]
+	if !known {
+		text, err := wireguard.Kind().Key.Public(secret[:])
+		if err == nil {
+			public, err = network.ParsePublicKey(text)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.publics[secret] = public
+	}
+	return public
 }
 
 func (n *turner) advertised() subnet.Lease {
@@ -85,13 +96,22 @@ func (n *turner) advertised() subnet.Lease {
 // rotator returns the node's backend as one that can change its key.
 func (n *turner) rotator() backend.Rotator { return n.b.(backend.Rotator) }
 
+// peer returns what a node has for a peer.
+func (n *turner) peer(t *testing.T, peer *turner) network.State {
+	s, known := n.peers[peer]
+	if !known {
+		var err error
+		if s, err = n.b.Peer(n.known[peer]); err != nil {
+			t.Fatal(err)
+		}
+		n.peers[peer] = s
+	}
+	return s
+}
+
 // on returns what a node has for a peer on a device: the peer's key and port, and its own key and port.
 func (n *turner) on(t *testing.T, link string, peer *turner) (theirs, own network.PublicKey, to, at uint16) {
-	t.Helper()
-	s, err := n.b.Peer(n.known[peer])
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := n.peer(t, peer)
 	for _, a := range s.AllowedIPs {
 		if a.Key.Link == link {
 			theirs = a.Value
@@ -109,7 +129,6 @@ var noSubnets [2]netip.Prefix
 
 // delivers reports whether what a node sends to a peer on a device arrives.
 func (n *turner) delivers(t *testing.T, link string, to *turner) bool {
-	t.Helper()
 	theirs, own, port, _ := n.on(t, link, to)
 	sender, key, _, at := to.on(t, link, n)
 	if link != "flannel-wg" && (n.blocked == to || to.blocked == n) {
@@ -120,10 +139,9 @@ func (n *turner) delivers(t *testing.T, link string, to *turner) bool {
 
 // sendsBy returns the device by which a node sends to a peer.
 func (n *turner) sendsBy(t *testing.T, to *turner) string {
-	t.Helper()
-	s, err := n.b.Peer(n.known[to])
-	if err != nil || len(s.Routes) != 1 {
-		t.Fatalf("routes %v, %v, want one", s.Routes, err)
+	s := n.peer(t, to)
+	if len(s.Routes) != 1 {
+		t.Fatalf("routes %v, want one", s.Routes)
 	}
 	return s.Routes[0].Value.Link
 }
@@ -208,6 +226,7 @@ func (n *turner) restart(t *testing.T, writes []turn) {
 func (n *turner) learn(writes []turn, number int) {
 	for ; n.read < min(number, len(writes)); n.read++ {
 		n.known[writes[n.read].by] = writes[n.read].lease
+		delete(n.peers, writes[n.read].by)
 	}
 }
 
@@ -222,7 +241,8 @@ func TestRotation(t *testing.T) {
 		var writes []turn
 		var log strings.Builder
 		for i := range nodes {
-			n := &turner{id: byte(i + 1), key: network.Secret{byte(i+1) * 8}, known: map[*turner]subnet.Lease{}}
+			n := &turner{id: byte(i + 1), key: network.Secret{byte(i+1) * 8}, known: map[*turner]subnet.Lease{},
+				publics: map[network.Secret]network.PublicKey{}}
 			n.remake(t)
 			n.lease = n.advertised()
 			all, writes = append(all, n), append(writes, turn{n, n.lease})
