@@ -19,13 +19,15 @@ import (
 // machine is a node that a systemd runs, with the units of dist/systemd.
 type machine struct {
 	*Systemd
-	ctx context.Context
+	ctx   context.Context
+	store lab.Store
 }
 
 // dockerd stands for Docker: it writes down its arguments, says that it is ready, and waits.
 const dockerd = "#!/bin/sh\necho \"$@\" >/run/dockerd.args\nsystemd-notify --ready\nexec sleep 1000000\n"
 
-func newMachine(t *testing.T) *machine {
+// newMachine boots a machine with the daemon's unit and some of its drop-ins. It starts no daemon.
+func newMachine(t *testing.T, dropins ...string) *machine {
 	t.Helper()
 	ctx := testctx.New(t)
 	// iptables needs more than nftables does: a program to run, a raw socket, a lock.
@@ -51,6 +53,9 @@ func newMachine(t *testing.T) *machine {
 		"selvaged.service":                  read(t, "../systemd/selvaged.service"),
 		"containerd.service.d/selvage.conf": read(t, "../systemd/containerd.service.d/selvage.conf"),
 	}
+	for _, name := range dropins {
+		units["selvaged.service.d/"+name] = read(t, "../systemd/selvaged.service.d/"+name)
+	}
 	tmp := t.TempDir()
 	fake := filepath.Join(tmp, "dockerd")
 	if err := os.WriteFile(fake, []byte(dockerd), 0o755); err != nil {
@@ -64,7 +69,7 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{Systemd: s, ctx: ctx}
+	m := &machine{Systemd: s, ctx: ctx, store: l.Store()}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("systemd printed:\n%s\nselvaged printed:\n%s", s.Log(), m.printed())

@@ -59,7 +59,8 @@ func ReferencePlugins() []string { return []string{"bridge", "host-local", "loop
 func optional() []string {
 	return []string{
 		"systemd/docker.service.d/selvage.conf", "systemd/containerd.service.d/selvage.conf",
-		"systemd/selvaged.service.d/fast-path.conf", "systemd/selvage-podman.tmpfiles",
+		"systemd/selvaged.service.d/fast-path.conf", "systemd/selvaged.service.d/wireguard-userspace.conf",
+		"systemd/selvage-podman.tmpfiles",
 		"host/NetworkManager/selvage.conf",
 		"host/firewalld/selvage.service.xml", "host/firewalld/selvage.zone.xml",
 		"host/systemd-networkd/10-selvage.link", "host/systemd-networkd/10-selvage.network",

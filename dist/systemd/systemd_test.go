@@ -11,8 +11,9 @@ import (
 )
 
 // exposure is the score of `systemd-analyze security` that the daemon's unit may have at most, times ten. 0 is nothing
-// allowed; a unit that says nothing about security has 96. fastPathExposure is that with the drop-in for the fast path.
-const exposure, fastPathExposure = "19", "20"
+// allowed; a unit that says nothing about security has 96. The others are those with the drop-in for the fast path, and
+// with that for WireGuard in user space, too.
+const exposure, fastPathExposure, userSpaceExposure = "19", "20", "22"
 
 // host makes a directory that looks like the root of a machine with the units installed on it.
 func host(t *testing.T) string {
@@ -31,7 +32,7 @@ func host(t *testing.T) string {
 		"/usr/local/bin/selvaged": "", "/usr/bin/dockerd": "", "/usr/bin/containerd": "", "/usr/bin/sh": "",
 	}
 	for _, name := range []string{"selvaged.service", "docker.service.d/selvage.conf", "containerd.service.d/selvage.conf",
-		"selvaged.service.d/fast-path.conf"} {
+		"selvaged.service.d/fast-path.conf", "selvaged.service.d/wireguard-userspace.conf"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -93,6 +94,10 @@ func TestSecurity(t *testing.T) {
 		t.Helper()
 		out := analyze(t, "security", "--offline=true", "--no-pager", "--threshold="+most, "--root="+root, "selvaged.service")
 		t.Log(regexp.MustCompile(`(?m)^.*Overall exposure.*$`).FindString(out))
+	}
+	check(userSpaceExposure)
+	if err := os.Remove(filepath.Join(root, "/etc/systemd/system/selvaged.service.d/wireguard-userspace.conf")); err != nil {
+		t.Fatal(err)
 	}
 	check(fastPathExposure)
 	if err := os.RemoveAll(filepath.Join(root, "/etc/systemd/system/selvaged.service.d")); err != nil {

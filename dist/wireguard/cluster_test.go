@@ -17,15 +17,17 @@ import (
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/dist/lab/sandbox"
 	"github.com/selvage-net/selvage/dist/lab/testctx"
+	"github.com/selvage-net/selvage/network/userspace"
+	"github.com/selvage-net/selvage/network/userspace/program"
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// serveVariable makes the test binary the program: the device that it is to serve.
+// serveVariable makes the test binary a program that is not the daemon's: the device that it is to serve.
 const serveVariable = "SERVE_WIREGUARD"
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(serveVariable); name != "" {
-		if err := serve(context.Background(), name); err != nil {
+		if err := program.Run(context.Background(), []string{name}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -34,33 +36,41 @@ func TestMain(m *testing.M) {
 	os.Exit(sandbox.Run(m.Run))
 }
 
-// kernelVariable, set to "kernel", has the nodes use the kernel's WireGuard, without a program.
+// kernelVariable, set to "kernel", says that the nodes' kernel has WireGuard, which they use then.
 const kernelVariable = "WIREGUARD"
 
 func usesKernel() bool { return os.Getenv(kernelVariable) == "kernel" }
 
 const psk = "cGxlYXNlIGRvIG5vdCBwcmludCB0aGlzIGtleSBhdCA="
 
-// cluster is two nodes with a pod on each, whose devices a user-space WireGuard serves, or the kernel's.
+// cluster is two nodes with a pod on each, whose devices are served in user space, or by the kernel's WireGuard.
 type cluster struct {
 	*lab.Lab
 	ctx      context.Context
 	families []subnet.Family
 	dir      string
 	pods     []*lab.Pod
-	programs []*lab.Program // in the order of the nodes, and of the devices of each
+	programs []*lab.Program // see openForeign
 }
 
 // newCluster makes a cluster with a network config, and waits until it is ready.
-func newCluster(t *testing.T, families []subnet.Family, backend string, devices ...string) *cluster {
+func newCluster(t *testing.T, families []subnet.Family, backend string) *cluster {
 	t.Helper()
-	c := open(t, lab.Options{Families: families}, devices...)
+	c := open(t, lab.Options{Families: families})
 	c.begin(t, backend)
 	return c
 }
 
-// open starts the daemons, which wait for the network config, and the programs.
-func open(t *testing.T, o lab.Options, devices ...string) *cluster {
+// open starts the daemons, which wait for the network config. They may serve devices in user space.
+func open(t *testing.T, o lab.Options) *cluster {
+	t.Helper()
+	o.DaemonArgs = append(o.DaemonArgs, "--wireguard-userspace")
+	return openForeign(t, o)
+}
+
+// openForeign starts daemons without that option, and programs that are not theirs for devices of all nodes, in the
+// order of the nodes, and of the devices of each.
+func openForeign(t *testing.T, o lab.Options, devices ...string) *cluster {
 	t.Helper()
 	ctx := testctx.New(t)
 	if o.Families == nil {
@@ -77,6 +87,7 @@ func open(t *testing.T, o lab.Options, devices ...string) *cluster {
 		}
 	})
 	c := &cluster{Lab: l, ctx: ctx, families: o.Families, dir: t.TempDir()}
+	t.Cleanup(c.end)
 	for _, n := range l.Nodes() {
 		for _, d := range devices {
 			if usesKernel() {
@@ -86,6 +97,19 @@ func open(t *testing.T, o lab.Options, devices ...string) *cluster {
 		}
 	}
 	return c
+}
+
+// end ends the processes that serve devices: they outlive the daemons.
+func (c *cluster) end() {
+	for _, n := range c.Nodes() {
+		n.Kill()
+		_ = n.Do(func() error {
+			for _, device := range []string{"flannel-wg", "flannel-wg-v6", "flannel-wg-2", "flannel-wg-v6-2"} {
+				_ = userspace.End(device)
+			}
+			return nil
+		})
+	}
 }
 
 // configureNetwork writes the network config, with a Backend object.

@@ -32,8 +32,7 @@ func newKey(t *testing.T) wgtypes.Key {
 
 // TestKubernetes: with leases in the Kubernetes API, keys are in the Nodes' annotations.
 func TestKubernetes(t *testing.T) {
-	c := open(t, lab.Options{Families: families(subnet.IPv4, subnet.IPv6), Store: subnet.StoreKubernetes},
-		"flannel-wg", "flannel-wg-v6")
+	c := open(t, lab.Options{Families: families(subnet.IPv4, subnet.IPv6), Store: subnet.StoreKubernetes})
 	c.begin(t, `{"Type":"wireguard","PSK":"`+psk+`"}`)
 	c.probe(t)
 	leases, err := c.Store().Leases(c.ctx)
@@ -56,7 +55,7 @@ func TestKubernetes(t *testing.T) {
 
 // TestTakeover: what flannel leaves on a node is used: its key and its device. The key then is the node's own.
 func TestTakeover(t *testing.T) {
-	c := open(t, lab.Options{}, "flannel-wg")
+	c := openForeign(t, lab.Options{}, "flannel-wg")
 	n := c.Nodes()[0]
 	key, gone, port := newKey(t), newKey(t).PublicKey(), 51820
 	const keyFile = "/run/flannel/wgkey"
@@ -166,7 +165,7 @@ func (c *cluster) do(t *testing.T, n *lab.Node, f func() error) {
 
 // TestFollow: running nodes follow a change of the config, and no secret of either config is shown anywhere.
 func TestFollow(t *testing.T) {
-	c := newCluster(t, nil, `{"Type":"wireguard","PSK":"`+psk+`"}`, "flannel-wg")
+	c := newCluster(t, nil, `{"Type":"wireguard","PSK":"`+psk+`"}`)
 	c.probe(t)
 	second, port, keepalive := newKey(t), 4444, 7*time.Second
 	c.configureNetwork(t, fmt.Sprintf(
@@ -220,13 +219,22 @@ func (c *cluster) secrets(t *testing.T, secrets []string) {
 		}
 		shown = append(shown, out...)
 	}
-	for _, file := range []string{"cmdline", "environ"} {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", n.PID(), file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		shown = append(shown, text...)
+	files := []string{fmt.Sprintf("/proc/%d/cmdline", n.PID()), fmt.Sprintf("/proc/%d/environ", n.PID())}
+	if !usesKernel() {
+		pid := c.process(t, n, "flannel-wg")
+		files = append(files, fmt.Sprintf("/proc/%d/cmdline", pid), fmt.Sprintf("/proc/%d/environ", pid),
+			"/var/run/wireguard/flannel-wg.log")
 	}
+	c.do(t, n, func() error {
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			shown = append(shown, text...)
+		}
+		return nil
+	})
 	for _, secret := range secrets {
 		raw, err := base64.StdEncoding.DecodeString(secret)
 		if err != nil {
@@ -244,9 +252,11 @@ func (c *cluster) secrets(t *testing.T, secrets []string) {
 	}
 }
 
-// TestStopped: a user-space WireGuard that does not answer is named, and the daemon goes on with everything else.
+// TestStopped: a program of others that does not answer is named, and the daemon goes on with everything else. It does
+// not touch the program, also if it may serve devices itself.
 func TestStopped(t *testing.T) {
-	c := newCluster(t, nil, `{"Type":"wireguard"}`, "flannel-wg")
+	c := openForeign(t, lab.Options{DaemonArgs: []string{"--wireguard-userspace"}}, "flannel-wg")
+	c.begin(t, `{"Type":"wireguard"}`)
 	n := c.Nodes()[0]
 	signal := func(s unix.Signal) {
 		t.Helper()
@@ -296,7 +306,7 @@ func TestStopped(t *testing.T) {
 
 // TestMoved: a peer that sends from another port than its lease names, as one behind NAT, is reached there.
 func TestMoved(t *testing.T) {
-	c := newCluster(t, nil, `{"Type":"wireguard"}`, "flannel-wg")
+	c := newCluster(t, nil, `{"Type":"wireguard"}`)
 	c.probe(t)
 	n, moved := c.Nodes()[0], c.Nodes()[1]
 	moved.Kill() // else it repairs its port

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -18,7 +17,7 @@ import (
 // testOverlay checks a mode: pods reach each other, and nothing of what they send can be read on the underlay.
 func testOverlay(t *testing.T, families []subnet.Family, backend string, devices ...string) {
 	t.Helper()
-	c := newCluster(t, families, backend, devices...)
+	c := newCluster(t, families, backend)
 	stop := c.underlay(t)
 	c.probe(t)
 	packets := stop()
@@ -48,6 +47,12 @@ func testOverlay(t *testing.T, families []subnet.Family, backend string, devices
 			d, err := c.device(n, name)
 			if err != nil || len(d.Peers) != 1 {
 				t.Fatalf("%s: %+v, %v, want one peer", n.Name(), d, err)
+			}
+		}
+		for _, d := range s.Backend.Devices {
+			if u := d.UserSpace; usesKernel() != (u == nil) || u != nil && (!u.Ours || u.PID <= 0) {
+				t.Errorf("%s: %s is served by %+v, want a process of selvage's, or the kernel if that has WireGuard", n.Name(),
+					d.Name, u)
 			}
 		}
 	}
@@ -85,10 +90,10 @@ func TestDualOneDevice(t *testing.T) {
 	}
 }
 
-// TestNoWireGuard: on a kernel without WireGuard, and without a program, one error says what is wrong and what to do; a
-// program that is started later is used. A kernel with WireGuard needs no program.
+// TestNoWireGuard: on a kernel without WireGuard, without the option and without a program, one error says what is wrong
+// and what to do; a program that is started later is used. A kernel with WireGuard needs no program.
 func TestNoWireGuard(t *testing.T) {
-	c := open(t, lab.Options{})
+	c := openForeign(t, lab.Options{})
 	ctx, l := c.ctx, c.Lab
 	const backend = `{"Type":"wireguard"}`
 	c.configureNetwork(t, backend)
@@ -100,15 +105,13 @@ func TestNoWireGuard(t *testing.T) {
 			if err != nil {
 				return err.Error()
 			}
-			if p := fmt.Sprint(s.Problems); !strings.Contains(p, text) || !strings.Contains(p, "modprobe wireguard") {
+			if p := fmt.Sprint(s.Problems); !strings.Contains(p, text) || !strings.Contains(p, "modprobe wireguard") ||
+				!strings.Contains(p, "--wireguard-userspace") {
 				return fmt.Sprintf("%q is not among the problems: %s", text, p)
 			}
 			return ""
 		})
-		log, err := os.ReadFile(n.LogPath())
-		if lines := strings.Count(string(log), text); err != nil || lines != 1 {
-			t.Errorf("%d lines say that, %v, want one:\n%s", lines, err, log)
-		}
+		logged(t, n, text)
 		for _, n := range l.Nodes() {
 			c.serve(t, n, "flannel-wg")
 		}

@@ -21,7 +21,7 @@ var wrongEndpoint = net.UDPAddrFromAddrPort(netip.MustParseAddrPort("172.31.0.99
 
 // TestRepair changes what is on a device as another process would: all of it is repaired.
 func TestRepair(t *testing.T) {
-	c := newCluster(t, families(subnet.IPv4), `{"Type":"wireguard","PSK":"`+psk+`"}`, "flannel-wg")
+	c := newCluster(t, families(subnet.IPv4), `{"Type":"wireguard","PSK":"`+psk+`"}`)
 	c.probe(t)
 	n := c.Nodes()[0]
 	before, err := c.device(n, "flannel-wg")
@@ -87,7 +87,7 @@ func difference(before, now *wgtypes.Device) string {
 // TestEndpointSet: an endpoint that another process sets while packets flow is not taken for a peer that has moved. The daemon
 // repairs it, before the peer's next packet does: without others to send, that comes after 10 s (Keepalive-Timeout).
 func TestEndpointSet(t *testing.T) {
-	c := newCluster(t, families(subnet.IPv4), `{"Type":"wireguard"}`, "flannel-wg")
+	c := newCluster(t, families(subnet.IPv4), `{"Type":"wireguard"}`)
 	c.probe(t)
 	n := c.Nodes()[0]
 	d, err := c.device(n, "flannel-wg")
@@ -142,14 +142,18 @@ func TestEndpointSet(t *testing.T) {
 	c.probe(t)
 }
 
-// TestRestart: a daemon's end and start lose no packet, and change nothing on the device.
+// TestRestart: a daemon's end and start lose no packet, change nothing on the device, and keep the process that serves it.
 func TestRestart(t *testing.T) {
-	c := newCluster(t, families(subnet.IPv4), `{"Type":"wireguard"}`, "flannel-wg")
+	c := newCluster(t, families(subnet.IPv4), `{"Type":"wireguard"}`)
 	c.probe(t)
 	n := c.Nodes()[0]
 	before, err := c.device(n, "flannel-wg")
 	if err != nil {
 		t.Fatal(err)
+	}
+	pid := 0
+	if !usesKernel() {
+		pid = c.process(t, n, "flannel-wg")
 	}
 	ctx, stop := context.WithCancel(c.ctx)
 	type result struct {
@@ -179,5 +183,11 @@ func TestRestart(t *testing.T) {
 	}
 	if text := difference(before, now); text != "" {
 		t.Error(text)
+	}
+	if usesKernel() {
+		return
+	}
+	if now := c.process(t, n, "flannel-wg"); now != pid {
+		t.Errorf("the device is served by process %d, want %d: the one from before", now, pid)
 	}
 }

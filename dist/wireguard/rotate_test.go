@@ -16,35 +16,6 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-// seconds serves the second devices of all nodes. Each program ends with its device; renew serves those again.
-func (c *cluster) seconds(t *testing.T, devices ...string) (renew func()) {
-	t.Helper()
-	programs := map[*lab.Node]map[string]*lab.Program{}
-	renew = func() {
-		t.Helper()
-		for _, n := range c.Nodes() {
-			for _, d := range devices {
-				if usesKernel() {
-					continue
-				}
-				if p := programs[n][d]; p != nil {
-					select {
-					case <-p.Done():
-					default:
-						continue
-					}
-				}
-				if programs[n] == nil {
-					programs[n] = map[string]*lab.Program{}
-				}
-				programs[n][d] = c.serve(t, n, d+"-2")
-			}
-		}
-	}
-	renew()
-	return renew
-}
-
 // rotate runs selvaged rotate-key on a node, and returns the new public key.
 func (c *cluster) rotate(t *testing.T, n *lab.Node, args ...string) (key string) {
 	t.Helper()
@@ -77,8 +48,8 @@ func (c *cluster) rotated(t *testing.T, n *lab.Node, key string, devices ...stri
 		for _, name := range devices {
 			testctx.Eventually(t, func() (left string) {
 				c.do(t, x, func() error {
-					link, err := netlink.LinkByName(name + "-2")
-					if err == nil && link.Attrs().Alias != "" { // else it is one that waits to be used
+					_, err := netlink.LinkByName(name + "-2")
+					if err == nil {
 						left = x.Name() + " has " + name + "-2"
 					}
 					return nil
@@ -130,8 +101,7 @@ func TestRotate(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			x.o.Families = x.families
-			c := open(t, x.o, x.devices...)
-			c.seconds(t, x.devices...)
+			c := open(t, x.o)
 			c.begin(t, x.backend)
 			c.probe(t)
 			n := c.Nodes()[0]
@@ -163,8 +133,7 @@ func TestRotate(t *testing.T) {
 
 // TestRotateBoth: two nodes change their keys at the same time, and another change is asked for meanwhile.
 func TestRotateBoth(t *testing.T) {
-	c := open(t, lab.Options{}, "flannel-wg")
-	renew := c.seconds(t, "flannel-wg")
+	c := open(t, lab.Options{})
 	c.begin(t, wireguardBackend)
 	c.probe(t)
 	stop := c.stream(t)
@@ -177,7 +146,6 @@ func TestRotateBoth(t *testing.T) {
 	}
 	for _, n := range c.Nodes() {
 		testctx.Eventually(t, func() string {
-			renew()
 			s, err := n.Status(c.ctx)
 			if err != nil || s.Backend == nil || s.Backend.Rotation != nil {
 				return fmt.Sprintf("%v, %+v", err, s.Backend)
@@ -196,8 +164,7 @@ func TestRotateBoth(t *testing.T) {
 func TestRotateKilled(t *testing.T) {
 	for _, killed := range []int{0, 1} {
 		t.Run([]string{"the node", "a peer"}[killed], func(t *testing.T) {
-			c := open(t, lab.Options{}, "flannel-wg")
-			c.seconds(t, "flannel-wg")
+			c := open(t, lab.Options{})
 			c.begin(t, wireguardBackend)
 			c.probe(t)
 			stop := c.stream(t)
@@ -223,8 +190,7 @@ func TestRotateKilled(t *testing.T) {
 // TestRotateWaits: a node whose daemon does not run keeps the change waiting, in which it is reached as before; so does a
 // node whose second port is blocked. With --force they are left behind, and reached once they know the new key.
 func TestRotateWaits(t *testing.T) {
-	c := open(t, lab.Options{}, "flannel-wg")
-	c.seconds(t, "flannel-wg")
+	c := open(t, lab.Options{})
 	c.begin(t, wireguardBackend)
 	c.probe(t)
 	n, other := c.Nodes()[0], c.Nodes()[1]

@@ -22,6 +22,7 @@ import (
 	"github.com/selvage-net/selvage/network/mesh/exchange"
 	"github.com/selvage-net/selvage/network/node"
 	"github.com/selvage-net/selvage/network/node/status"
+	"github.com/selvage-net/selvage/network/userspace"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet/attachment"
 	"github.com/selvage-net/selvage/subnet/kube"
@@ -355,6 +356,11 @@ func (o cleanup) files(_ context.Context, say func(string)) error {
 		remove(subnetfile.StatusPath(o.subnetFile))
 		remove(node.LockPath(o.subnetFile))
 		errs = append(errs, o.records(say))
+	}
+	if o.alone {
+		for _, path := range userspace.Stale() {
+			remove(path)
+		}
 	}
 	if conn, err := net.Dial("unix", o.socket); err == nil {
 		conn.Close() // another network's daemon listens there

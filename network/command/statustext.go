@@ -330,5 +330,8 @@ func deviceText(d status.Device) string {
 	if d.Local.IsValid() {
 		text += ", local " + d.Local.String()
 	}
+	if u := d.UserSpace; u != nil {
+		text += ", " + u.String()
+	}
 	return text
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/errno"
+	"github.com/selvage-net/selvage/network/userspace"
 )
 
 // Link makes the desired device, or removes it. What the kernel can change on the live device is changed; one that
@@ -37,6 +38,9 @@ func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects netw
 	}
 	if c.Present && k.servesWireGuard(name, c.Have.Kind) { // since it was reported
 		c.Have.Kind = network.KindWireGuard
+	}
+	if c.Present && c.Have.Kind == kindTun && k.wireGuards.processes.Starting(name) {
+		return effects, fmt.Errorf("make device %s: %w", name, userspace.ErrStarting)
 	}
 	if c.Present && !c.Have.SameDevice(c.Want) {
 		if !k.tables.Ownership().OwnsAlias(c.Have.Alias) && !k.isOurs(name) {
@@ -80,8 +84,14 @@ func otherNetworks(name string, s network.Scope, differ string) error {
 }
 
 func (k *Kernel) deleteLink(name string) error {
+	if err := k.wireGuards.processes.End(name); err != nil {
+		return err
+	}
 	err := k.handle.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name}})
 	if err == nil || isNotFound(err) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if _, gone := k.handle.LinkByName(name); isNotFound(gone) { // the library asks for index 0 then: EINVAL
 		return nil
 	}
 	return fmt.Errorf("delete device %s: %w", name, err)
@@ -107,6 +117,7 @@ func (k *Kernel) addLink(
 	k.fresh[index] = struct{}{}
 	have = want
 	have.Up, have.Alias, have.AddrGen, have.TxChecksum = false, "", true, network.AsItIs
+	have.MTU = link.Attrs().MTU // a process that serves a device is not told the desired one
 	return have, "", nil
 }
 

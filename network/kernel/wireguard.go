@@ -15,20 +15,20 @@ import (
 
 	"github.com/selvage-net/selvage/network"
 	"github.com/selvage-net/selvage/network/errno"
+	"github.com/selvage-net/selvage/network/userspace"
 )
 
 // This file reads and changes what is on WireGuard devices: those of the kernel by generic netlink, those of a
 // user-space WireGuard by its UNIX socket.
 
-// wireGuardSocket returns the path of the socket of a user-space WireGuard.
-func wireGuardSocket(device string) string { return "/var/run/wireguard/" + device + ".sock" }
-
 // wireGuards is what the kernel's part needs for WireGuard devices.
 type wireGuards struct {
-	client  *wgctrl.Client // opened on first use
-	running chan error     // of a call that has not returned yet; nil: there is none
-	stale   bool           // a notification was about such a device
+	client  *wgctrl.Client        // opened on first use
+	running map[string]chan error // of calls that have not returned yet, by device
+	stale   bool                  // a notification was about such a device
 	roaming network.Roaming
+	// processes serve devices in user space, if the kernel has no WireGuard; nil: the kernel's alone are used.
+	processes *userspace.Keeper
 }
 
 // wireGuardTime is how long a device may take to answer. The kernel answers at once, but the loop must not wait for a
@@ -37,12 +37,15 @@ const wireGuardTime = 2 * time.Second
 
 var errNoAnswer = errors.New("it does not answer; if a user-space WireGuard serves the device, is that stopped?")
 
-// call calls f with the client, and waits for it for a limited time. f must not touch what is not its own.
-func (w *wireGuards) call(f func(*wgctrl.Client) error) error {
-	if w.running != nil {
+// ServeWireGuard has devices that the kernel cannot make served in user space. It belongs before the first pass.
+func (k *Kernel) ServeWireGuard(processes *userspace.Keeper) { k.wireGuards.processes = processes }
+
+// call calls f with the client for a device, and waits for it for a limited time. f must not touch what is not its own.
+func (w *wireGuards) call(device string, f func(*wgctrl.Client) error) error {
+	if running := w.running[device]; running != nil {
 		select {
-		case <-w.running:
-			w.running = nil
+		case <-running:
+			delete(w.running, device)
 		default:
 			return errNoAnswer
 		}
@@ -65,7 +68,10 @@ func (w *wireGuards) call(f func(*wgctrl.Client) error) error {
 		}
 		return err
 	case <-timer.C:
-		w.running = done
+		if w.running == nil {
+			w.running = map[string]chan error{}
+		}
+		w.running[device] = done
 		return errNoAnswer
 	}
 }
@@ -79,7 +85,7 @@ func (w *wireGuards) close() {
 
 func (w *wireGuards) read(name string) (*wgtypes.Device, error) {
 	result := make(chan *wgtypes.Device, 1)
-	err := w.call(func(c *wgctrl.Client) error {
+	err := w.call(name, func(c *wgctrl.Client) error {
 		d, err := c.Device(name)
 		result <- d
 		return err
@@ -91,7 +97,7 @@ func (w *wireGuards) read(name string) (*wgtypes.Device, error) {
 }
 
 func (w *wireGuards) configure(name string, c wgtypes.Config) error {
-	return explainWireGuard(name, w.call(func(client *wgctrl.Client) error {
+	return explainWireGuard(name, w.call(name, func(client *wgctrl.Client) error {
 		return answered(client.ConfigureDevice(name, c))
 	}))
 }
@@ -103,10 +109,10 @@ func explainWireGuard(name string, err error) error {
 		return nil
 	case errors.Is(err, os.ErrNotExist):
 		return errno.With(err, fmt.Sprintf("device %s is no WireGuard device: the kernel does not know it as one, and "+
-			"no user-space WireGuard serves it at %s", name, wireGuardSocket(name)))
+			"no user-space WireGuard serves it at %s", name, userspace.Socket(name)))
 	case errors.Is(err, unix.ECONNREFUSED):
 		return errno.With(err, fmt.Sprintf("the user-space WireGuard that served device %s has ended: start it again, "+
-			"or remove %s", name, wireGuardSocket(name)))
+			"or remove %s", name, userspace.Socket(name)))
 	}
 	return err
 }
@@ -131,6 +137,7 @@ func (k *Kernel) ReadWireGuard() error {
 			continue
 		}
 		d, err := w.read(name)
+		w.processes.Answered(name, !errors.Is(err, errNoAnswer), time.Now())
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("read the peers of device %s: %w", name, err))
 			continue
@@ -188,13 +195,17 @@ func (k *Kernel) renewTun() {
 	}
 }
 
+// kindTun is the kind of a device that a user-space WireGuard makes.
+const kindTun = "tun"
+
 // servesWireGuard reports whether a device that is desired as a WireGuard device, and of the given kind, is one of a
 // user-space WireGuard.
 func (k *Kernel) servesWireGuard(name, kind string) bool {
-	if kind != "tun" || k.tables.Links.Get(name).Want.Kind != network.KindWireGuard {
+	if kind != kindTun || k.tables.Links.Get(name).Want.Kind != network.KindWireGuard ||
+		k.wireGuards.processes.Starting(name) {
 		return false
 	}
-	info, err := os.Stat(wireGuardSocket(name))
+	info, err := os.Stat(userspace.Socket(name))
 	return err == nil && info.Mode()&os.ModeSocket != 0
 }
 
@@ -346,12 +357,21 @@ func (wireGuardDevice) create(k *Kernel, name string, want network.Link) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = name, want.MTU
 	err := k.handle.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return errno.With(err, fmt.Sprintf("this kernel has no WireGuard (CONFIG_WIREGUARD, module wireguard; Linux "+
-			"5.6) and no user-space WireGuard serves the device at %s: load the module with \"modprobe wireguard\", "+
-			"or set another Backend.Type in the network config, for all nodes", wireGuardSocket(name)))
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
 	}
-	return err
+	if processes := k.wireGuards.processes; processes != nil {
+		switch failed := processes.Start(name, time.Now()); {
+		case failed == nil || errors.Is(failed, userspace.ErrStarting):
+			return failed
+		default:
+			return errno.With(err, fmt.Sprintf("this kernel has no WireGuard, and --wireguard-userspace fails: %v", failed))
+		}
+	}
+	return errno.With(err, fmt.Sprintf("this kernel has no WireGuard (CONFIG_WIREGUARD, module wireguard; Linux "+
+		"5.6) and no user-space WireGuard serves the device at %s: load the module with \"modprobe wireguard\", "+
+		"start selvaged with --wireguard-userspace, which is slower, or set another Backend.Type in the network config, "+
+		"for all nodes", userspace.Socket(name)))
 }
 
 // change implements [deviceKind].

@@ -120,6 +120,11 @@ func (n *node) explainPeer(l subnet.Lease, f subnet.Family) *explain.Peer {
 	if path.Tunnel != nil {
 		c := n.tables.Links.Get(p.Link)
 		p.Device = &explain.Device{Text: path.Tunnel.String(), MTU: c.Want.MTU, InSync: c.Present && c.Have == c.Want}
+		if c.Want.Kind == network.KindWireGuard {
+			if u := n.userSpaceStatus(p.Link); u != nil {
+				p.Device.Text += ", " + u.String()
+			}
+		}
 	}
 	return p
 }

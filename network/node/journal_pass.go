@@ -15,6 +15,7 @@ import (
 
 	"github.com/selvage-net/selvage/backoff"
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/userspace"
 )
 
 // How often repairs, each conflict, and the failures of a kind are logged at most.
@@ -167,5 +168,6 @@ func transient(err error) bool {
 	// EEXIST: another device of the name was added just now, and its notification is on the way.
 	return slices.ContainsFunc([]error{
 		unix.ENODEV, unix.EEXIST, unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL, fs.ErrNotExist,
+		userspace.ErrStarting,
 	}, func(e error) bool { return errors.Is(err, e) })
 }

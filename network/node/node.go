@@ -18,6 +18,7 @@ import (
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/reach/echo"
 	"github.com/selvage-net/selvage/network/uplink"
+	"github.com/selvage-net/selvage/network/userspace"
 	"github.com/selvage-net/selvage/network/vtepfilter"
 	"github.com/selvage-net/selvage/subnet"
 	"github.com/selvage-net/selvage/subnet/subnetfile"
@@ -62,6 +63,7 @@ type node struct {
 	ownSide   ownSide
 	enforced  policies
 	fast      fastPath
+	userspace *userspace.Keeper     // of WireGuard devices; nil: the kernel's alone are used
 	overlaps  map[overlap]time.Time // see followOverlaps
 
 	state      *stateDir
@@ -215,6 +217,10 @@ func newNode(o Options) (*node, error) {
 	n.rules = rules.New(filter.NewKeeper(), o.Log, o.RulesResync, wake)
 	n.paths = paths.New(o.PeerProbeInterval, o.Log, wake)
 	n.trials.wake = wake
+	if o.UserSpaceWireGuard {
+		n.userspace = userspace.NewKeeper(wake)
+		k.ServeWireGuard(n.userspace)
+	}
 	n.vteps = vtepKeeper{log: o.Log, open: n.openVTEPFilter, attach: n.attachVTEPFilter,
 		retire: n.retireVTEPs, start: start, wake: wake}
 	n.uplinks = uplinkFollower{journal: n.journal}

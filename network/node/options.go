@@ -56,6 +56,8 @@ type Options struct {
 	BlackholeRoute bool
 	// TxChecksum is the checksum offload of VXLAN devices, see vxlan.TxChecksum.
 	TxChecksum network.Offload
+	// UserSpaceWireGuard has WireGuard devices served in user space, where the kernel has no WireGuard.
+	UserSpaceWireGuard bool
 	// KeyFiles are the paths of the files that hold secrets of a backend, such as the private key "wireguard", in
 	// base64. Others are kept in StateDir, and flannel's are taken over at the first start.
 	KeyFiles map[string]string

@@ -277,6 +277,9 @@ func (n *node) backendStatus() *status.Backend {
 		have := n.tables.Links.Get(x.Key)
 		d := deviceStatus(x.Key, x.Value, description.Tunnels)
 		d.Present = have.Present && have.Have == x.Value
+		if x.Value.Kind == network.KindWireGuard {
+			d.UserSpace = n.userSpaceStatus(x.Key)
+		}
 		if drops, err := n.kernel.Drops(x.Key); err == nil && have.Present {
 			d.Drops = (*status.Drops)(&drops)
 		}

@@ -5,8 +5,12 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/selvage-net/selvage/network"
+	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/reach/echo"
+	"github.com/selvage-net/selvage/network/userspace"
 	"github.com/selvage-net/selvage/subnet"
 )
 
@@ -24,6 +28,7 @@ const doubtInterval = 250 * time.Millisecond
 // followWireGuard reads what is on WireGuard devices now and then: the kernel reports no change there. Until the next
 // time, a change by another process stays.
 func (n *node) followWireGuard(wake *alarm) {
+	n.logUserSpace(wake.now)
 	if len(n.device.WireGuards) == 0 {
 		return
 	}
@@ -98,4 +103,33 @@ func (n *node) provoke(peers []network.PeerKey, now time.Time) (err error) {
 		} // else it is asked again
 	}
 	return nil
+}
+
+// logUserSpace logs what happened to the processes that serve WireGuard devices.
+func (n *node) logUserSpace(now time.Time) {
+	for _, e := range n.userspace.Events() {
+		log := n.Log.WithFields(logrus.Fields{"device": e.Device, "process": e.PID})
+		n.journal.few("user-space WireGuard", now, func() {
+			switch {
+			case e.What == userspace.Started:
+				log.Info("this kernel has no WireGuard: a process of its own serves the device in user space")
+			case e.What == userspace.Ended:
+				log.WithField("cause", e.Cause).Warn("the process that served the device has ended; starting another one")
+			case e.Cause != "":
+				log.WithField("cause", e.Cause).Error("the process that serves the device hangs, and cannot be killed")
+			default:
+				log.Warn("the process that served the device did not answer and was killed; starting another one")
+			}
+		})
+	}
+}
+
+// userSpaceStatus is who serves a device in user space; nil if no process does.
+func (n *node) userSpaceStatus(device string) *status.UserSpace {
+	s, ok := userspace.At(device)
+	c := n.userspace.Counts(device)
+	if !ok && c == (userspace.Counts{}) {
+		return nil
+	}
+	return &status.UserSpace{PID: s.PID, Ours: s.Ours, Ended: c.Ended, Hung: c.Hung}
 }

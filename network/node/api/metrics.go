@@ -179,6 +179,19 @@ func sessionMetrics() []metric {
 			labels{"device"}, each(func(_ scrape, x status.Sessions, to send) { to(float64(x.Received), x.Device) })),
 		counter("wireguard_sent_bytes_total", "Bytes sent to the peers of a WireGuard device.",
 			labels{"device"}, each(func(_ scrape, x status.Sessions, to send) { to(float64(x.Sent), x.Device) })),
+		counter("wireguard_processes_replaced_total",
+			"Processes that served a WireGuard device in user space and were replaced, by cause: ended or hung.",
+			labels{"device", "cause"}, func(s scrape, to send) {
+				if s.Backend == nil {
+					return
+				}
+				for _, d := range s.Backend.Devices {
+					if u := d.UserSpace; u != nil {
+						to(float64(u.Ended), d.Name, "ended")
+						to(float64(u.Hung), d.Name, "hung")
+					}
+				}
+			}),
 		gauge("key_rotation", "1 while this node changes its key, 0 if not; absent without a key.", nil,
 			func(s scrape, to send) {
 				if s.Backend != nil && len(s.Backend.Sessions) > 0 {

@@ -10,6 +10,7 @@ package status
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -160,6 +161,27 @@ type Backend struct {
 	Rotation *Rotation `json:"key_rotation,omitempty"`
 }
 
+// UserSpace is how a WireGuard device is served in user space.
+type UserSpace struct {
+	PID  int  `json:"pid"`  // of the process; 0: there is none, or it is in another pid namespace
+	Ours bool `json:"ours"` // selvaged started the process (--wireguard-userspace), and watches it
+	// Ended and Hung count the processes of the device since the start of the daemon that ended, and that were killed
+	// because they did not answer. Each was replaced.
+	Ended int `json:"ended,omitempty"`
+	Hung  int `json:"hung,omitempty"`
+}
+
+// String says who serves the device: "in user space (process 4711)".
+func (u UserSpace) String() string {
+	switch {
+	case u.PID == 0:
+		return "in user space"
+	case !u.Ours:
+		return fmt.Sprintf("in user space (process %d, which selvaged has not started)", u.PID)
+	}
+	return fmt.Sprintf("in user space (process %d)", u.PID)
+}
+
 // Sessions are what a WireGuard device has with its peers.
 type Sessions struct {
 	Device string `json:"device"`
@@ -226,6 +248,8 @@ type Device struct {
 	Present  bool       `json:"present"`            // it exists, and is in sync
 	// Drops are the kernel's counters of the device; nil: it does not exist, or they cannot be read.
 	Drops *Drops `json:"drops,omitempty"`
+	// UserSpace says who serves a WireGuard device in user space; nil: the kernel has it.
+	UserSpace *UserSpace `json:"user_space,omitempty"`
 }
 
 // Setting is one setting of a device, for people.
