@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -133,7 +135,7 @@ func TestDamagedFiles(t *testing.T) {
 				}
 				if d.Holds {
 					n.waitProblem(t, "", path)
-					if err := os.RemoveAll(path); err != nil {
+					if err := removeAll(path); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -145,6 +147,15 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
+// removeAll removes a directory that is in the place of a file. The node can remove it, once it is empty, and write the
+// file meanwhile.
+func removeAll(path string) error {
+	if err := os.RemoveAll(path); !errors.Is(err, syscall.ENOTDIR) {
+		return err
+	}
+	return nil
+}
+
 // nameAll waits until a node has named what is in the place of each of its files, and removes it then.
 func nameAll(t *testing.T, n *runningNode, files map[string]func(string) error) {
 	t.Helper()
@@ -154,14 +165,14 @@ func nameAll(t *testing.T, n *runningNode, files map[string]func(string) error) 
 		if !slices.Contains(locks, path) {
 			n.waitProblem(t, "", path)
 		}
-		if err := os.RemoveAll(path); err != nil {
+		if err := removeAll(path); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(files)) { // the subnet file before its status file, as they are written
 		if !slices.Contains(first, path) && !slices.Contains(locks, path) {
 			n.waitProblem(t, "", path)
-			if err := os.RemoveAll(path); err != nil {
+			if err := removeAll(path); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -218,7 +229,7 @@ func TestDamagedSecret(t *testing.T) {
 		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
 			t.Errorf("%s: the file was replaced, %v", d.Name, err)
 		}
-		if err := os.RemoveAll(path); err != nil {
+		if err := removeAll(path); err != nil {
 			t.Fatal(err)
 		}
 	}
