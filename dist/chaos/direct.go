@@ -22,22 +22,32 @@ const (
 	VXLAN  Backend = "vxlan"
 	Direct Backend = "direct" // vxlan with DirectRouting: by a tunnel only where a peer is behind a router
 	HostGW Backend = "host-gw"
+	// WireGuard has a device for each family (Mode separate).
+	WireGuard Backend = "wireguard"
 )
 
 // config is the Backend object of the network config.
 func (b Backend) config() string {
-	return map[Backend]string{VXLAN: `{"Type":"vxlan"}`, Direct: `{"Type":"vxlan","DirectRouting":true}`, HostGW: `{"Type":"host-gw"}`}[b]
+	return map[Backend]string{VXLAN: `{"Type":"vxlan"}`, Direct: `{"Type":"vxlan","DirectRouting":true}`,
+		HostGW: `{"Type":"host-gw"}`, WireGuard: `{"Type":"wireguard"}`}[b]
 }
 
 // tunnels reports whether there are devices.
 func (b Backend) tunnels() bool { return b != HostGW }
 
+// filtersVTEPs reports whether there is a list of the nodes that VXLAN packets are accepted from.
+func (b Backend) filtersVTEPs() bool { return b == VXLAN || b == Direct }
+
 // overhead is how many bytes it may take of a packet over a family.
 func (b Backend) overhead(f subnet.Family) int {
-	if !b.tunnels() {
+	switch b {
+	case HostGW:
 		return 0
+	case WireGuard:
+		return wireGuardOverhead
+	default:
+		return overheadOf(f)
 	}
-	return overheadOf(f)
 }
 
 // goesDirect reports whether packets to a peer go by its underlay address, out of the uplink.

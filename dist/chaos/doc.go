@@ -16,6 +16,7 @@
 // on top of the NIC), rulefaults.go (iptables), nftfaults.go (selvage's own tables of nf_tables), direct.go (routes
 // without a tunnel), ownside.go (what a node's own pods depend on) and ownsidenamed.go (what of that is only named),
 // policyfaults.go (network policies; what is sent over them meanwhile is in policytraffic.go),
+// wireguardfaults.go (WireGuard devices and their peers; their desired state is in wireguard.go),
 // fastfaults.go and fastforeign.go (the fast path; its desired state is in fastpath.go), daemon.go; agents.go and
 // firewalls.go do step by step what other programs do that manage a host's network. The kernel has to know nexthop
 // objects (Linux 5.3).

@@ -23,9 +23,9 @@ type tables struct {
 
 // tables are those of a family.
 func (t *target) tables(f subnet.Family) (tables, error) {
-	link, err := t.nl.LinkByName(deviceOf(f))
+	link, err := t.nl.LinkByName(t.backend.device(f))
 	if err != nil {
-		return tables{}, fmt.Errorf("%s: find %s: %w", t.Name(), deviceOf(f), err)
+		return tables{}, fmt.Errorf("%s: find %s: %w", t.Name(), t.backend.device(f), err)
 	}
 	return tables{t, f, link}, nil
 }

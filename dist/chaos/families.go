@@ -13,13 +13,21 @@ import (
 
 // What the families differ in, by [subnet.Family].
 
-// deviceOf is the name of the device that carries a family's overlay.
+// deviceOf is the name of the VXLAN device that carries a family's overlay.
 func deviceOf(f subnet.Family) string { return [...]string{"flannel.1", "flannel-v6.1"}[f] }
+
+// device is the name of the device that carries a family's overlay.
+func (b Backend) device(f subnet.Family) string {
+	if b == WireGuard {
+		return wireGuardOf(f)
+	}
+	return deviceOf(f)
+}
 
 // familyOn is the family whose overlay a device of that name carries.
 func familyOn(device string) (f subnet.Family, is bool) {
 	for _, f := range subnet.Families() {
-		if deviceOf(f) == device {
+		if deviceOf(f) == device || wireGuardOf(f) == device {
 			return f, true
 		}
 	}

@@ -22,11 +22,13 @@ const (
 	// Policies are what enforces network policies.
 	Policies Class = "policies"
 	FastPath Class = "fast path"
+	// Peers are what is on WireGuard devices, and such devices themselves.
+	Peers Class = "wireguard"
 )
 
 // classes are all of them, in the order in which they are summed up.
 func classes() []Class {
-	return []Class{Entries, Device, OwnSide, Uplink, Rules, Policies, FastPath, Daemon}
+	return []Class{Entries, Device, Peers, OwnSide, Uplink, Rules, Policies, FastPath, Daemon}
 }
 
 // Bound is how long the median and the slowest repair of a class may take; 0: as long as they like, short of failing.
@@ -34,6 +36,8 @@ func (c Class) Bound() (median, worst time.Duration) {
 	switch c {
 	case Entries, Device, OwnSide, Policies:
 		return 50 * time.Millisecond, 200 * time.Millisecond
+	case Peers: // the kernel reports no change of these: the daemon compares every second
+		return 50*time.Millisecond + wireGuardInterval, 200*time.Millisecond + wireGuardInterval
 	case Rules:
 		return 0, 2 * time.Second
 	case FastPath: // the kernel does not report most of it: the daemon looks every 5 s, and packets are slow until then
@@ -141,6 +145,8 @@ func (o Options) Faults() []Fault {
 		return legacyFaults()
 	case o.NFTables:
 		return append(nftablesFaults(), more...)
+	case o.Backend == WireGuard:
+		return wireGuardFaults()
 	case o.Backend == Direct || o.Backend == HostGW:
 		return append(directFaults(o.Backend), more...)
 	case o.Leases > 0:

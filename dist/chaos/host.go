@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/wgctrl"
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/subnet"
@@ -24,6 +25,7 @@ type host struct {
 	families []subnet.Family // of the overlay
 	nftables bool            // in the place of iptables
 	backend  Backend
+	store    subnet.StoreKind
 	nl       *reader // of the node's network namespace
 	netns    *os.File
 	patience time.Duration // see Options
@@ -42,10 +44,11 @@ type host struct {
 
 	netfilter map[int]*nl.SocketHandle // a socket of nf_tables in the node's network namespace
 	conntrack *netlink.Handle          // the same for connection tracking
+	wireGuard *wgctrl.Client           // nil: the backend is another one
 }
 
 func newHost(n *lab.Node, o Options) (*host, error) {
-	h := &host{Node: n, families: o.Families, nftables: o.NFTables, backend: o.Backend, patience: o.Patience,
+	h := &host{Node: n, families: o.Families, nftables: o.NFTables, backend: o.Backend, store: o.Store, patience: o.Patience,
 		fast: o.FastPath, passed: map[string]bool{}}
 	err := n.Do(func() (err error) {
 		if h.nl, err = newReader(); err != nil {
@@ -59,6 +62,11 @@ func newHost(n *lab.Node, o Options) (*host, error) {
 			return err
 		}
 		h.netfilter = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}
+		if o.Backend == WireGuard {
+			if h.wireGuard, err = wgctrl.New(); err != nil {
+				return err
+			}
+		}
 		h.netns, err = os.Open("/proc/thread-self/ns/net")
 		return err
 	})
@@ -73,6 +81,9 @@ func (h *host) close() {
 	h.conntrack.Close()
 	h.netfilter[unix.NETLINK_NETFILTER].Close()
 	h.netns.Close()
+	if h.wireGuard != nil {
+		h.wireGuard.Close()
+	}
 }
 
 // plan is what some leases ask of a node. It is kept from one look to the next: with thousands of leases it takes longer
@@ -95,6 +106,9 @@ func (p *plan) renew(leases []subnet.Lease, h *host, u uplink) error {
 	want, err := expected(leases, self, h.backend, families, u)
 	if err != nil {
 		return err
+	}
+	if h.backend == WireGuard {
+		want.addBackstops(families, h.store)
 	}
 	*p = plan{leases: leases, uplink: u, want: want,
 		peers: peers{make(map[netip.Prefix]bool, len(leases)), make(map[uint32]bool, len(leases))}}
@@ -154,6 +168,9 @@ func (h *host) checkTables(leases []subnet.Lease, families []subnet.Family) (p p
 		return p, err
 	}
 	have, err := h.nl.read(h.plan.peers, families)
+	if h.backend == WireGuard {
+		h.readWireGuards(families, have)
+	}
 	if err != nil {
 		return p, fmt.Errorf("%s: %w", h.Name(), err)
 	}
@@ -177,7 +194,7 @@ func (h *host) checkAround(ctx context.Context) (p problems, err error) {
 
 // checkAroundWith is checkAround where the rules have been read.
 func (h *host) checkAroundWith(our ownRules) (p problems, err error) {
-	if h.backend.tunnels() {
+	if h.backend.filtersVTEPs() {
 		p = h.checkPeers(our.peers)
 	}
 	for _, difference := range compare("rules", h.golden, our.lines) {
@@ -191,7 +208,7 @@ func (h *host) checkAroundWith(our ownRules) (p problems, err error) {
 	for _, f := range h.families {
 		mtu = min(mtu, u.mtu-h.backend.overhead(f))
 		want := map[string]string{ipForward(f): "1", forwardingOf(f, u.name): "1"}
-		if device := deviceOf(f); h.backend.tunnels() {
+		if device := h.backend.device(f); h.backend.tunnels() {
 			want[forwardingOf(f, device)], want[noLinkLocal(device)] = "1", "1"
 			if f == subnet.IPv6 {
 				want[disableIPv6(device)] = "0"

@@ -87,6 +87,7 @@ func (s *Suite) judge(o *Outcome) {
 		o.Late = append(o.Late, fmt.Sprintf("took longer than %s", bound))
 	}
 	s.judgePolicies(o, bound)
+	s.judgeWireGuard(o)
 	for _, r := range o.Traffic {
 		switch {
 		case r.Lost == 0:

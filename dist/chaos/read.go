@@ -72,13 +72,14 @@ func (r *reader) read(p peers, families []subnet.Family) (entries, error) {
 		if !named && isVXLAN && addrOf(v.SrcAddr).Is6() {
 			family = subnet.IPv6
 		}
-		e := entry{family: family, kind: "device", link: a.Name, mac: network.MAC(a.HardwareAddr)}
+		e := entry{family: family, kind: "device", link: a.Name}
+		copy(e.mac[:], a.HardwareAddr) // a WireGuard device has none
 		up := a.Flags&net.FlagUp != 0
 		if isVXLAN {
 			e.ip = addrOf(v.SrcAddr)
 			e.detail = attributes(l.Type(), v.VxlanId, v.Port, a.MTU, a.Alias, up, v.Learning, v.VtepDevIndex)
 		} else {
-			e.detail = attributes(l.Type(), 0, 0, a.MTU, a.Alias, up, false, 0)
+			e.detail = attributes(typeOf(l), 0, 0, a.MTU, a.Alias, up, false, 0)
 		}
 		have.add(e)
 		if !named {
@@ -92,9 +93,9 @@ func (r *reader) read(p peers, families []subnet.Family) (entries, error) {
 		if gone(err) != nil {
 			return have, fmt.Errorf("list addresses: %w", err)
 		}
-		for _, a := range addrs {
-			if !a.IP.IsLinkLocalUnicast() { // whoever adds one may need it
-				have.add(entry{family: family, kind: "address", link: deviceOf(family), prefix: prefixOf(a.IPNet)})
+		for _, addr := range addrs {
+			if !addr.IP.IsLinkLocalUnicast() { // whoever adds one may need it
+				have.add(entry{family: family, kind: "address", link: a.Name, prefix: prefixOf(addr.IPNet)})
 			}
 		}
 		for _, af := range []uint8{unix.AF_BRIDGE, unix.AF_INET, unix.AF_INET6} {
@@ -212,6 +213,10 @@ func (r *reader) readRoutes(f subnet.Family, found devices, through map[uint32]i
 		if protocol == unix.RTPROT_KERNEL && !p.subnets[e.prefix] {
 			return // goes with an address, which is looked at itself
 		}
+		if isBackstop(typ, protocol, metric) {
+			have.add(entry{family: f, kind: "backstop", prefix: e.prefix})
+			return
+		}
 		link := int(out)
 		if e.id != 0 {
 			link = through[e.id]
@@ -224,7 +229,8 @@ func (r *reader) readRoutes(f subnet.Family, found devices, through map[uint32]i
 			// What else it says is taken from the object, or left out (net.ipv4.nexthop_compat_mode).
 			e.ip, onLink = netip.Addr{}, true
 		}
-		if typ != unix.RTN_UNICAST || protocol != routeProtocol || onLink != found.ours(link) || metric != metricOf(f) || tos != 0 || paths {
+		wantOnLink := found.ours(link) && (e.ip.IsValid() || e.id != 0) // a route into WireGuard has no gateway
+		if typ != unix.RTN_UNICAST || protocol != routeProtocol || onLink != wantOnLink || metric != metricOf(f) || tos != 0 || paths {
 			e.detail = fmt.Sprintf("type %d protocol %d onlink %t metric %d tos %d several paths %t", typ, protocol, onLink, metric, tos, paths)
 		}
 		have.add(e)

@@ -134,7 +134,7 @@ func (h *host) iptablesRules(ctx context.Context) (our, others []string, err err
 // ruleMarks are what there is to be among the rules.
 func (h *host) ruleMarks() []string {
 	var marks []string
-	if h.backend.tunnels() {
+	if h.backend.filtersVTEPs() {
 		marks = append(marks, "nft "+vtepTable+" chain ")
 	}
 	if h.nftables {

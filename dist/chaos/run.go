@@ -39,6 +39,7 @@ type Outcome struct {
 	// family that it was done in.
 	Took    time.Duration
 	By      [2]time.Duration
+	Lasted  time.Duration      // how long the fault itself lasted, until selvage could repair it
 	Traffic []lab.StreamReport // by family; nil if there was none
 	// Policies is what came of connections that policies are about; nil: none were made.
 	Policies *PolicyTraffic
@@ -86,6 +87,9 @@ func (s *Suite) Run(ctx context.Context, c Case) (Outcome, error) {
 	if policies != nil && err == nil {
 		err = s.awaitCut(ctx, &o, hosts)
 	}
+	if c.Traffic && s.options.Backend == WireGuard && err == nil {
+		s.awaitPath(ctx, &o, hosts[0])
+	}
 	wait := stop()
 	if policies != nil {
 		err = errors.Join(err, policies.end())
@@ -97,6 +101,7 @@ func (s *Suite) Run(ctx context.Context, c Case) (Outcome, error) {
 		return o, fmt.Errorf("%s (%s): %w", f.Name, c.place(), err)
 	}
 	for _, t := range targets {
+		o.Lasted = max(o.Lasted, t.lasted())
 		o.Remarks, o.Late = append(o.Remarks, t.remarks...), append(o.Late, t.late...)
 	}
 	// Answers are waited for meanwhile.

@@ -28,7 +28,8 @@ const (
 
 // Options describe a suite. The zero value of each field but Bin means its default.
 type Options struct {
-	Bin      string           // directory of selvaged, selvage, etcd and cni/
+	// Bin is the directory of selvaged, selvage, etcd and cni/, and of wireguard for a kernel without WireGuard.
+	Bin      string
 	Families []subnet.Family  // of the overlay; default both
 	Backend  Backend          // default VXLAN
 	Store    subnet.StoreKind // of the leases; default etcd
@@ -155,7 +156,8 @@ func (s *Suite) build(ctx context.Context) (err error) {
 		}
 	}
 	s.lab, err = lab.New(ctx, lab.Options{Nodes: nodes, Families: s.families, Bin: s.dir, Config: s.options.config(),
-		Store: s.options.Store, Namespace: namespace, DaemonArgs: s.daemonArgs(), Log: s.options.Log,
+		WireGuard: s.wireGuards(),
+		Store:     s.options.Store, Namespace: namespace, DaemonArgs: s.daemonArgs(), Log: s.options.Log,
 		Patience: s.options.Patience})
 	if err != nil {
 		return err
@@ -253,7 +255,11 @@ func (s *Suite) copyBinaries() error {
 	if s.dir, err = os.MkdirTemp("", "chaos-"); err != nil {
 		return err
 	}
-	for _, name := range []string{"selvage", "etcd", "cni"} {
+	names := []string{"selvage", "etcd", "cni"}
+	if s.options.Backend == WireGuard {
+		names = append(names, "wireguard") // if the kernel has WireGuard, it may be missing
+	}
+	for _, name := range names {
 		if err := os.Symlink(filepath.Join(from, name), filepath.Join(s.dir, name)); err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ const (
 // entry is one thing that is to be in a node's kernel, whole: two that differ in anything are two entries.
 type entry struct {
 	family subnet.Family // of the overlay that it is of
-	kind   string        // device, address, fdb, neighbour, nexthop or route
+	kind   string        // device, address, fdb, neighbour, nexthop, route, or one of WireGuard: see wireguard.go
 	link   string        // name of the device
 	prefix netip.Prefix  // a route's destination; an address
 	ip     netip.Addr    // a gateway, a neighbour's address, where an FDB entry or a device leads
@@ -33,6 +33,8 @@ type entry struct {
 
 func (e entry) String() string {
 	switch e.kind {
+	case "wireguard", "peer", "allowed IP", "backstop":
+		return e.wireGuardText()
 	case "device":
 		return fmt.Sprintf("device %s local %s mac %s %s", e.link, e.ip, e.mac, e.detail)
 	case "address":
@@ -78,13 +80,16 @@ func expected(leases []subnet.Lease, self string, b Backend, families []subnet.F
 
 // lease adds what one lease asks for in one family.
 func (s entries) lease(l subnet.Lease, f subnet.Family, own bool, b Backend, u uplink) error {
-	e, device := l.Endpoints[f], deviceOf(f)
+	e, device := l.Endpoints[f], b.device(f)
 	if !own && b.goesDirect(e.PublicIP, u) {
 		s.add(entry{family: f, kind: "route", link: u.name, prefix: e.Subnet, ip: e.PublicIP})
 		return nil
 	}
 	if !b.tunnels() {
 		return nil
+	}
+	if b == WireGuard {
+		return s.wireGuardLease(e, f, own, u)
 	}
 	var data struct{ VtepMAC string }
 	if err := json.Unmarshal([]byte(e.Data), &data); err != nil {

@@ -74,12 +74,12 @@ func TestDefaults(t *testing.T) {
 		walk   bool
 		rounds string
 	}{
-		{"", true, "vxlan nftables legacy direct host-gw leases"},
+		{"", true, "vxlan nftables legacy direct host-gw wireguard leases"},
 		{"--only route", false, "vxlan"},
 		{"--only none --leases 7", false, "vxlan leases"},
 		{"--only none --walk 1s", true, "vxlan"},
 		{"--only jump --rounds legacy", false, "legacy"},
-		{"--walk 0 --leases 0", false, "vxlan nftables legacy direct host-gw"},
+		{"--walk 0 --leases 0", false, "vxlan nftables legacy direct host-gw wireguard"},
 	} {
 		var errs bytes.Buffer
 		f, err := parse(strings.Fields(tt.args), &errs)

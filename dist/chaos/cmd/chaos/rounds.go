@@ -26,6 +26,7 @@ func rounds() []round {
 		{"legacy", "Broken, with the legacy iptables", func(o *chaos.Options) { o.Legacy = true }, suite},
 		{"direct", "Broken, with DirectRouting", func(o *chaos.Options) { o.Backend = chaos.Direct }, suite},
 		{"host-gw", "Broken, with host-gw", func(o *chaos.Options) { o.Backend = chaos.HostGW }, suite},
+		{"wireguard", "Broken, with WireGuard", func(o *chaos.Options) { o.Backend = chaos.WireGuard }, suite},
 		{"leases", "With %d leases", func(*chaos.Options) {}, manyLeases},
 	}
 }

@@ -1,0 +1,157 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/selvage-net/selvage/subnet"
+)
+
+// wireGuardFaults are what can happen to WireGuard devices and to what is on them.
+func wireGuardFaults() []Fault {
+	set := func(name string, config func(*target, subnet.Family) (wgtypes.Config, error)) Fault {
+		return Fault{Name: name, Class: Peers, Families: both(), Inject: inEachFamily(func(t *target, f subnet.Family) error {
+			c, err := config(t, f)
+			if err != nil {
+				return err
+			}
+			return t.setWireGuard(f, c)
+		})}
+	}
+	return []Fault{
+		{Name: "WireGuard device deleted", Class: Peers, Families: both(), Inject: deleteWireGuards},
+		{Name: "WireGuard device down", Class: Device, Families: both(),
+			Inject: onDevice(func(t tables) error { return t.nl.LinkSetDown(t.link) })},
+		set("WireGuard private key changed (wg set)", func(*target, subnet.Family) (c wgtypes.Config, err error) {
+			key, err := wgtypes.GeneratePrivateKey()
+			return wgtypes.Config{PrivateKey: &key}, err
+		}),
+		set("WireGuard peer removed", func(t *target, f subnet.Family) (c wgtypes.Config, err error) {
+			p, err := wireGuardPeer(t.peer, f)
+			p.Remove = true
+			return wgtypes.Config{Peers: []wgtypes.PeerConfig{p}}, err
+		}),
+		set("WireGuard allowed IPs moved to another peer", func(t *target, f subnet.Family) (c wgtypes.Config, err error) {
+			for _, other := range t.peers {
+				if other.NodeName == t.peer.NodeName {
+					continue
+				}
+				p, err := wireGuardPeer(other, f)
+				p.AllowedIPs = []net.IPNet{*ipNet(t.peer.Endpoints[f].Subnet)}
+				return wgtypes.Config{Peers: []wgtypes.PeerConfig{p}}, err
+			}
+			return c, fmt.Errorf("%s has no other peer", t.Name())
+		}),
+		set("WireGuard endpoint changed", func(t *target, f subnet.Family) (c wgtypes.Config, err error) {
+			p, err := wireGuardPeer(t.peer, f)
+			const discard = 9 // RFC 863
+			p.Endpoint = net.UDPAddrFromAddrPort(netip.AddrPortFrom(nowhere().Endpoints[f].PublicIP, discard))
+			return wgtypes.Config{Peers: []wgtypes.PeerConfig{p}}, err
+		}),
+		{Name: "WireGuard port taken by another process, later released", Class: Peers, Families: both(), Running: true,
+			Inject: takePorts, Meanwhile: portReported, Undo: releasePorts},
+	}
+}
+
+// wireGuardPeer names the peer that a lease is of. It is not added if it is not there.
+func wireGuardPeer(l subnet.Lease, f subnet.Family) (p wgtypes.PeerConfig, err error) {
+	data, err := parseWireGuard(l.Endpoints[f])
+	if err != nil {
+		return p, err
+	}
+	key, err := wgtypes.ParseKey(data.PublicKey)
+	return wgtypes.PeerConfig{PublicKey: key, UpdateOnly: true}, err
+}
+
+// setWireGuard configures a device of the node as wg set does.
+func (h *host) setWireGuard(f subnet.Family, c wgtypes.Config) error {
+	err := h.Do(func() error { return h.wireGuard.ConfigureDevice(wireGuardOf(f), c) })
+	if err != nil {
+		return fmt.Errorf("%s: configure %s: %w", h.Name(), wireGuardOf(f), err)
+	}
+	return nil
+}
+
+// deleteWireGuards deletes the devices. If a program serves one, the program ends with it, and the lab starts it again
+// after 100 ms, as an init system does. Selvage cannot repair anything before: so its time is counted from when the
+// program serves again.
+func deleteWireGuards(ctx context.Context, t *target) error {
+	runs := [2]int{}
+	for _, f := range t.families {
+		if w := t.WireGuardProgram(wireGuardOf(f)); w != nil {
+			runs[f] = w.Runs()
+		}
+	}
+	if err := onDevice(func(d tables) error { return d.nl.LinkDel(d.link) })(ctx, t); err != nil {
+		return err
+	}
+	for _, f := range t.families {
+		w := t.WireGuardProgram(wireGuardOf(f))
+		if w == nil {
+			continue
+		}
+		if err := w.WaitRun(ctx, runs[f]+1); err != nil {
+			return err
+		}
+		t.since[f] = time.Now()
+		t.remarks = append(t.remarks, fmt.Sprintf("%s: the program serves %s again %s after the device was deleted; the "+
+			"time is counted from then", t.Name(), wireGuardOf(f), short(t.since[f].Sub(t.fault))))
+	}
+	return nil
+}
+
+// takePorts has devices use another UDP port, and takes theirs, while the daemon does not look.
+func takePorts(_ context.Context, t *target) error {
+	var taken []net.PacketConn
+	err := t.eachFamily(func(f subnet.Family) error {
+		d, err := t.wireGuardDevice(f)
+		if err != nil {
+			return err
+		}
+		other := d.ListenPort + 1000
+		return t.paused(func() error {
+			if err := t.setWireGuard(f, wgtypes.Config{ListenPort: &other}); err != nil {
+				return err
+			}
+			return t.Do(func() error {
+				c, err := net.ListenUDP("udp", &net.UDPAddr{Port: d.ListenPort})
+				if err == nil {
+					taken = append(taken, c)
+				}
+				return err
+			})
+		})
+	})
+	t.noted = taken
+	return err
+}
+
+// portReported waits until the daemon has said which device it cannot configure.
+func portReported(ctx context.Context, t *target) error {
+	ctx, cancel := context.WithTimeout(ctx, t.patience)
+	defer cancel()
+	for _, f := range t.families {
+		want := "configure device " + wireGuardOf(f) + " "
+		for !strings.Contains(strings.Join(t.logSince(t.logged), "\n"), want) {
+			if !pause(ctx, 5*time.Millisecond) {
+				return fmt.Errorf("%s: the daemon did not say that it cannot configure %s: %q", t.Name(), wireGuardOf(f),
+					t.logSince(t.logged))
+			}
+		}
+	}
+	return nil
+}
+
+func releasePorts(_ context.Context, t *target) (err error) {
+	for _, c := range t.noted.([]net.PacketConn) {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
