@@ -49,6 +49,9 @@ func (e entry) String() string {
 		if e.id != 0 {
 			return fmt.Sprintf("route %s nhid %d dev %s %s", e.prefix, e.id, e.link, e.detail)
 		}
+		if !e.ip.IsValid() {
+			return fmt.Sprintf("route %s dev %s %s", e.prefix, e.link, e.detail)
+		}
 		return fmt.Sprintf("route %s via %s dev %s %s", e.prefix, e.ip, e.link, e.detail)
 	}
 }
