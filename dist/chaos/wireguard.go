@@ -35,9 +35,9 @@ const (
 	// has made useless is sent again after 5 s (Rekey-Timeout, section 6.4 of WireGuard's paper) and up to 333 ms of
 	// jitter. The handshake itself is one round trip.
 	wireGuardHandshake = 5*time.Second + 334*time.Millisecond
-	// wireGuardGap is for how long packets may be lost: a device's bound, and one handshake. The comparison is within
-	// the time of the handshake, whose first message follows the fault at once because pods send all the time.
-	wireGuardGap = 200*time.Millisecond + wireGuardHandshake
+	// wireGuardGap is for how long packets may be lost: the bound of [Peers], and one handshake. A node that is repaired
+	// before its peer sends a first message that the peer cannot read, as late as the peer's own repair.
+	wireGuardGap = 200*time.Millisecond + wireGuardInterval + wireGuardHandshake
 )
 
 // wireGuardOf is the name of the WireGuard device that carries a family's overlay, in the mode separate.
@@ -186,7 +186,11 @@ func (s entries) addWireGuard(f subnet.Family, d *wgtypes.Device) {
 // is: so the stream goes on until then.
 func (s *Suite) awaitPath(ctx context.Context, o *Outcome, from *host) {
 	for _, f := range s.families {
-		if r := s.lab.ProbeFamily(ctx, f, from.pods[0].Endpoint, s.next(from).pods[0].Endpoint); r.Err != nil {
+		r := s.lab.ProbeFamily(ctx, f, from.pods[0].Endpoint, s.next(from).pods[0].Endpoint)
+		for end := time.Now().Add(s.options.Patience); r.Err != nil && time.Now().Before(end) && ctx.Err() == nil; {
+			r = s.lab.ProbeFamily(ctx, f, from.pods[0].Endpoint, s.next(from).pods[0].Endpoint)
+		}
+		if r.Err != nil {
 			o.Wrong = append(o.Wrong, fmt.Sprintf("%s does not reach %s over %s: %v", r.From, r.To, f, r.Err))
 		}
 	}

@@ -111,11 +111,11 @@ func TestJudgeWireGuard(t *testing.T) {
 		gap     time.Duration
 		late    bool
 	}{
-		{WireGuard, OneNode, 0, 5534 * time.Millisecond, false},
-		{WireGuard, OneNode, 0, 5535 * time.Millisecond, true},
-		{WireGuard, AllNodes, 0, 5535 * time.Millisecond, true},
-		{WireGuard, OneNode, 2 * time.Second, 7534 * time.Millisecond, false},
-		{WireGuard, OneNode, 2 * time.Second, 7535 * time.Millisecond, true},
+		{WireGuard, OneNode, 0, 6534 * time.Millisecond, false},
+		{WireGuard, OneNode, 0, 6535 * time.Millisecond, true},
+		{WireGuard, AllNodes, 0, 6535 * time.Millisecond, true},
+		{WireGuard, OneNode, 2 * time.Second, 8534 * time.Millisecond, false},
+		{WireGuard, OneNode, 2 * time.Second, 8535 * time.Millisecond, true},
 		{WireGuard, Stopped, 0, time.Minute, false},
 		{VXLAN, OneNode, 0, time.Minute, false},
 	} {
