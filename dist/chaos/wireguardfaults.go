@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,15 +134,17 @@ func takePorts(_ context.Context, t *target) error {
 	return err
 }
 
-// portReported waits until the daemon has said that it cannot configure a device. Of two devices it names one, and counts
-// the other.
+// portReported waits until the daemon has said that a device's port is in use. Of two devices it names one, and counts the
+// other.
 func portReported(ctx context.Context, t *target) error {
 	ctx, cancel := context.WithTimeout(ctx, t.patience)
 	defer cancel()
-	const want = "configure device flannel-wg"
-	for !strings.Contains(strings.Join(t.logSince(t.logged), "\n"), want) {
+	said := func(line string) bool {
+		return strings.Contains(line, "configure device flannel-wg") && strings.Contains(line, "is in use")
+	}
+	for !slices.ContainsFunc(t.logSince(t.logged), said) {
 		if !pause(ctx, 5*time.Millisecond) {
-			return fmt.Errorf("%s: the daemon did not say that it cannot configure a device: %q", t.Name(), t.logSince(t.logged))
+			return fmt.Errorf("%s: the daemon did not say that a port is in use: %q", t.Name(), t.logSince(t.logged))
 		}
 	}
 	return nil
