@@ -101,27 +101,33 @@ func TestBackstops(t *testing.T) {
 	}
 }
 
-// TestJudgeWireGuard: packets may be lost for as long as the fault lasts, a device's bound and one handshake, and only of
-// the families that are broken.
+// TestJudgeWireGuard: packets may be lost for as long as the fault lasts, and for the bound of its class. If all nodes
+// are broken, a handshake may begin once more. Only the families that are broken count.
 func TestJudgeWireGuard(t *testing.T) {
+	const ms = time.Millisecond
 	for _, tt := range []struct {
 		backend Backend
+		class   Class
 		where   Where
 		lasted  time.Duration
 		gap     time.Duration
 		late    bool
 	}{
-		{WireGuard, OneNode, 0, 6534 * time.Millisecond, false},
-		{WireGuard, OneNode, 0, 6535 * time.Millisecond, true},
-		{WireGuard, AllNodes, 0, 6535 * time.Millisecond, true},
-		{WireGuard, OneNode, 2 * time.Second, 8534 * time.Millisecond, false},
-		{WireGuard, OneNode, 2 * time.Second, 8535 * time.Millisecond, true},
-		{WireGuard, Stopped, 0, time.Minute, false},
-		{VXLAN, OneNode, 0, time.Minute, false},
+		{WireGuard, Peers, OneNode, 0, 1200 * ms, false},
+		{WireGuard, Peers, OneNode, 0, 1201 * ms, true},
+		{WireGuard, Peers, OneNode, 2 * time.Second, 3200 * ms, false},
+		{WireGuard, Peers, OneNode, 2 * time.Second, 3201 * ms, true},
+		{WireGuard, Device, OneNode, 0, 200 * ms, false},
+		{WireGuard, Device, OneNode, 0, 201 * ms, true},
+		{WireGuard, Peers, AllNodes, 0, 6534 * ms, false},
+		{WireGuard, Peers, AllNodes, 0, 6535 * ms, true},
+		{WireGuard, Peers, Stopped, 0, time.Minute, false},
+		{VXLAN, Peers, OneNode, 0, time.Minute, false},
 	} {
 		s := &Suite{options: Options{Backend: tt.backend}, families: both()}
-		o := Outcome{Case: Case{Where: tt.where, Families: []subnet.Family{subnet.IPv4}}, Lasted: tt.lasted,
-			Traffic: []lab.StreamReport{{Family: subnet.IPv4, Gap: tt.gap}, {Family: subnet.IPv6}}}
+		c := Case{Fault: Fault{Class: tt.class}, Where: tt.where, Families: []subnet.Family{subnet.IPv4}}
+		o := Outcome{Case: c, Lasted: tt.lasted,
+			Traffic: []lab.StreamReport{{Family: subnet.IPv4, Gap: tt.gap}, {Family: subnet.IPv6, Gap: time.Hour}}}
 		if s.judgeWireGuard(&o); (o.Late != nil) != tt.late {
 			t.Errorf("%+v: %q", tt, o.Late)
 		}
