@@ -87,7 +87,7 @@ func (s *Suite) Run(ctx context.Context, c Case) (Outcome, error) {
 	if policies != nil && err == nil {
 		err = s.awaitCut(ctx, &o, hosts)
 	}
-	if c.Traffic && s.options.Backend == WireGuard && err == nil {
+	if c.Traffic && s.options.Backend == WireGuard && err == nil && o.Wrong == nil {
 		s.awaitPath(ctx, &o, hosts[0])
 	}
 	wait := stop()
