@@ -93,6 +93,15 @@ type Fault struct {
 	Long bool
 }
 
+// worst is how long the slowest repair of the fault may take, see [Class.Bound].
+func (f Fault) worst() time.Duration {
+	if f.Bound > 0 {
+		return f.Bound
+	}
+	_, worst := f.Class.Bound()
+	return worst
+}
+
 // target is a node that a fault is done to, and a peer whose entries on it are broken.
 type target struct {
 	*host

@@ -76,10 +76,7 @@ func (s *Suite) askStuck(ctx context.Context, o *Outcome) error {
 
 // judge holds an outcome against its bounds.
 func (s *Suite) judge(o *Outcome) {
-	_, bound := o.Fault.Class.Bound()
-	if o.Fault.Bound > 0 {
-		bound = o.Fault.Bound
-	}
+	bound := o.Fault.worst()
 	if o.Fault.PerFamily {
 		bound *= time.Duration(len(s.families))
 	}

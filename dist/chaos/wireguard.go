@@ -31,6 +31,9 @@ const (
 	// wireGuardInterval is how often a daemon compares what is on WireGuard devices with the leases: nothing reports a
 	// change there. A program that has just started counts as well, since its device appears before its socket.
 	wireGuardInterval = time.Second
+	// wireGuardMoved is how long the repair of an endpoint may take: the bound of [Peers], and 1.5 s that a peer has to
+	// answer, since it may have moved, until the next comparison.
+	wireGuardMoved = 200*time.Millisecond + 3*wireGuardInterval
 	// wireGuardRetry is after how long a first message of a handshake is sent again: Rekey-Timeout (section 6.1 of
 	// WireGuard's paper), and up to 333 ms of jitter, as section 6.4 has it.
 	wireGuardRetry = 5*time.Second + 334*time.Millisecond
@@ -211,8 +214,7 @@ func (s *Suite) judgeWireGuard(o *Outcome) {
 	if s.options.Backend != WireGuard || o.Where == Stopped {
 		return
 	}
-	_, bound := o.Fault.Class.Bound()
-	bound += o.Lasted
+	bound := o.Fault.worst() + o.Lasted
 	if o.Where == AllNodes {
 		bound += wireGuardRetry
 	}

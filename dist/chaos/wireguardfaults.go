@@ -50,12 +50,8 @@ func wireGuardFaults() []Fault {
 			}
 			return c, fmt.Errorf("%s has no other peer", t.Name())
 		}),
-		set("WireGuard endpoint changed", func(t *target, f subnet.Family) (c wgtypes.Config, err error) {
-			p, err := wireGuardPeer(t.peer, f)
-			const discard = 9 // RFC 863
-			p.Endpoint = net.UDPAddrFromAddrPort(netip.AddrPortFrom(nowhere().Endpoints[f].PublicIP, discard))
-			return wgtypes.Config{Peers: []wgtypes.PeerConfig{p}}, err
-		}),
+		{Name: "WireGuard endpoint changed", Class: Peers, Families: both(), Inject: inEachFamily(changeEndpoint),
+			Bound: wireGuardMoved},
 		{Name: "WireGuard port taken by another process, later released", Class: Peers, Families: both(), Running: true,
 			Inject: takePorts, Meanwhile: portReported, Undo: releasePorts},
 	}
@@ -69,6 +65,47 @@ func wireGuardPeer(l subnet.Lease, f subnet.Family) (p wgtypes.PeerConfig, err e
 	}
 	key, err := wgtypes.ParseKey(data.PublicKey)
 	return wgtypes.PeerConfig{PublicKey: key, UpdateOnly: true}, err
+}
+
+// changeEndpoint changes the endpoint of the peer to one where nobody is. A packet that the peer has sent before, and that
+// arrives after the change, sets the right one again. So it is changed until nothing arrives for 10 ms.
+func changeEndpoint(t *target, f subnet.Family) error {
+	p, err := wireGuardPeer(t.peer, f)
+	if err != nil {
+		return err
+	}
+	const discard = 9 // RFC 863
+	wrong := netip.AddrPortFrom(nowhere().Endpoints[f].PublicIP, discard)
+	p.Endpoint = net.UDPAddrFromAddrPort(wrong)
+	read := func() (received int64, at netip.AddrPort, err error) {
+		d, err := t.wireGuardDevice(f)
+		if err != nil {
+			return 0, at, err
+		}
+		for _, have := range d.Peers {
+			if have.PublicKey == p.PublicKey && have.Endpoint != nil {
+				at = netip.AddrPortFrom(addrOf(have.Endpoint.IP), uint16(have.Endpoint.Port))
+				return have.ReceiveBytes, at, nil
+			}
+		}
+		return 0, at, fmt.Errorf("%s: %s has no peer %s with an endpoint", t.Name(), wireGuardOf(f), p.PublicKey)
+	}
+	for end := time.Now().Add(t.patience); time.Now().Before(end); {
+		if err := t.setWireGuard(f, wgtypes.Config{Peers: []wgtypes.PeerConfig{p}}); err != nil {
+			return err
+		}
+		t.since[f] = time.Now()
+		before, _, err := read()
+		if err != nil {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+		received, at, err := read()
+		if err != nil || at == wrong && received == before {
+			return err
+		}
+	}
+	return fmt.Errorf("%s: the endpoint of peer %s does not stay changed", t.Name(), p.PublicKey)
 }
 
 // setWireGuard configures a device of the node as wg set does.
