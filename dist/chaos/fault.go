@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -80,8 +81,8 @@ type Fault struct {
 	// Opens, Loses: packets that policies deny may pass, those that they allow may be lost, until it is repaired.
 	// Otherwise none may, in the class [Policies].
 	Opens, Loses bool
-	// Bound replaces the class's upper bound.
-	Bound time.Duration
+	// Bound replaces the class's upper bound; BoundAll does so if all nodes have the fault at once.
+	Bound, BoundAll time.Duration
 	// PerFamily: it is for each family of the overlay. With two there are twice as many entries, and after some faults the daemon
 	// reads all there are.
 	PerFamily bool
@@ -93,13 +94,18 @@ type Fault struct {
 	Long bool
 }
 
-// worst is how long the slowest repair of the fault may take, see [Class.Bound].
-func (f Fault) worst() time.Duration {
-	if f.Bound > 0 {
-		return f.Bound
+// own is the upper bound that the fault has in the place of its class's; 0: it has none.
+func (f Fault) own(w Where) time.Duration {
+	if w == AllNodes && f.BoundAll > 0 {
+		return f.BoundAll
 	}
+	return f.Bound
+}
+
+// worst is how long the slowest repair of the fault may take, see [Class.Bound].
+func (f Fault) worst(w Where) time.Duration {
 	_, worst := f.Class.Bound()
-	return worst
+	return cmp.Or(f.own(w), worst)
 }
 
 // target is a node that a fault is done to, and a peer whose entries on it are broken.

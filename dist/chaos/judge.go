@@ -76,7 +76,7 @@ func (s *Suite) askStuck(ctx context.Context, o *Outcome) error {
 
 // judge holds an outcome against its bounds.
 func (s *Suite) judge(o *Outcome) {
-	bound := o.Fault.worst()
+	bound := o.Fault.worst(o.Where)
 	if o.Fault.PerFamily {
 		bound *= time.Duration(len(s.families))
 	}

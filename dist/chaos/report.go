@@ -73,7 +73,7 @@ func (r *Report) Line(o Outcome) {
 }
 
 func (t *tally) add(o Outcome, took time.Duration) {
-	if o.Where != Stopped && o.Fault.Bound == 0 {
+	if o.Where != Stopped && o.Fault.own(o.Where) == 0 {
 		t.took = append(t.took, took)
 		if o.Policies != nil {
 			t.policies.add(*o.Policies)

@@ -108,24 +108,28 @@ func TestJudgeWireGuard(t *testing.T) {
 	for _, tt := range []struct {
 		backend Backend
 		class   Class
+		all     time.Duration // Fault.BoundAll
 		where   Where
 		lasted  time.Duration
 		gap     time.Duration
 		late    bool
 	}{
-		{WireGuard, Peers, OneNode, 0, 1200 * ms, false},
-		{WireGuard, Peers, OneNode, 0, 1201 * ms, true},
-		{WireGuard, Peers, OneNode, 2 * time.Second, 3200 * ms, false},
-		{WireGuard, Peers, OneNode, 2 * time.Second, 3201 * ms, true},
-		{WireGuard, Device, OneNode, 0, 200 * ms, false},
-		{WireGuard, Device, OneNode, 0, 201 * ms, true},
-		{WireGuard, Peers, AllNodes, 0, 6534 * ms, false},
-		{WireGuard, Peers, AllNodes, 0, 6535 * ms, true},
-		{WireGuard, Peers, Stopped, 0, time.Minute, false},
-		{VXLAN, Peers, OneNode, 0, time.Minute, false},
+		{WireGuard, Peers, 0, OneNode, 0, 1200 * ms, false},
+		{WireGuard, Peers, 0, OneNode, 0, 1201 * ms, true},
+		{WireGuard, Peers, 0, OneNode, 2 * time.Second, 3200 * ms, false},
+		{WireGuard, Peers, 0, OneNode, 2 * time.Second, 3201 * ms, true},
+		{WireGuard, Device, 0, OneNode, 0, 200 * ms, false},
+		{WireGuard, Device, 0, OneNode, 0, 201 * ms, true},
+		{WireGuard, Peers, 0, AllNodes, 0, 6534 * ms, false},
+		{WireGuard, Peers, 0, AllNodes, 0, 6535 * ms, true},
+		{WireGuard, Peers, 9 * time.Second, OneNode, 0, 1201 * ms, true},
+		{WireGuard, Peers, 9 * time.Second, AllNodes, time.Second, 10 * time.Second, false},
+		{WireGuard, Peers, 9 * time.Second, AllNodes, time.Second, 10001 * ms, true},
+		{WireGuard, Peers, 0, Stopped, 0, time.Minute, false},
+		{VXLAN, Peers, 0, OneNode, 0, time.Minute, false},
 	} {
 		s := &Suite{options: Options{Backend: tt.backend}, families: both()}
-		c := Case{Fault: Fault{Class: tt.class}, Where: tt.where, Families: []subnet.Family{subnet.IPv4}}
+		c := Case{Fault: Fault{Class: tt.class, BoundAll: tt.all}, Where: tt.where, Families: []subnet.Family{subnet.IPv4}}
 		o := Outcome{Case: c, Lasted: tt.lasted,
 			Traffic: []lab.StreamReport{{Family: subnet.IPv4, Gap: tt.gap}, {Family: subnet.IPv6, Gap: time.Hour}}}
 		if s.judgeWireGuard(&o); (o.Late != nil) != tt.late {

@@ -53,7 +53,7 @@ func wireGuardFaults() []Fault {
 		{Name: "WireGuard endpoint changed", Class: Peers, Families: both(), Inject: inEachFamily(changeEndpoint),
 			Bound: wireGuardMoved},
 		{Name: "WireGuard port taken by another process, later released", Class: Peers, Families: both(), Running: true,
-			Inject: takePorts, Meanwhile: portReported, Undo: releasePorts},
+			Inject: takePorts, Meanwhile: portReported, Undo: releasePorts, BoundAll: wireGuardReturned},
 	}
 }
 
@@ -145,7 +145,9 @@ func deleteWireGuards(ctx context.Context, t *target) error {
 	return nil
 }
 
-// takePorts has devices use another UDP port, and takes theirs, while the daemon does not look.
+// takePorts has devices use another UDP port, and takes theirs, while the daemon does not look. Peers that hear the node
+// meanwhile find it at the other port, and must not be cut off from there. When it returns to its own, they follow as
+// soon as they hear it. If all nodes do so at once, some hear nothing.
 func takePorts(_ context.Context, t *target) error {
 	var taken []net.PacketConn
 	err := t.eachFamily(func(f subnet.Family) error {
