@@ -331,7 +331,11 @@ func (s *Suite) await(ctx context.Context, hosts []*host, check func(*host) ([]s
 // reach probes between all pods, in every family, until all reach each other, and says which do not. Of pods that
 // policies are about, it says what is not as the policies have it.
 func (s *Suite) reach(ctx context.Context) (problems []string) {
-	ctx, cancel := context.WithTimeout(ctx, s.options.Patience/3)
+	patience := s.options.Patience / 3
+	if n := len(s.hosts); s.options.Backend == WireGuard { // probes are made one after the other
+		patience += time.Duration(len(s.families)*n*(n-1)/2) * wireGuardRetry
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var pods []*lab.Endpoint
 	for _, h := range s.hosts {
