@@ -11,6 +11,9 @@ type Reconciler struct {
 	Tables *Tables
 	// KeepUnwanted holds back all removals: until every lease is known, what no owner wants yet may be desired.
 	KeepUnwanted bool
+	// PeersUnknown holds back the routes that end packets, of [LastMetric]: until the routes to the peers are set, which
+	// take precedence over them, packets go by another program's, such as flannel's one route to all peers.
+	PeersUnknown bool
 	// Drain, if not nil, takes the kernel's notifications up to now into the tables. Our own changes cause
 	// notifications too, and thousands of them would otherwise wait for the end of the pass.
 	Drain func()
@@ -27,6 +30,7 @@ type Reconciler struct {
 func (r *Reconciler) Pass(now time.Time) Result {
 	r.pass = pass{now: now, busy: r.busy}
 	p := &r.pass
+	r.Tables.peersUnknown = r.PeersUnknown
 	for _, k := range r.Tables.kinds {
 		r.drain(p)
 		k.set(p)

@@ -171,6 +171,40 @@ func TestTakenOver(t *testing.T) {
 	}
 }
 
+// TestPeersUnknown: routes that end packets wait until the peers are known, and are set after the routes to these: until
+// then, packets go by a route of another program's.
+func TestPeersUnknown(t *testing.T) {
+	r, kernel := node(0)
+	r.PeersUnknown = true
+	const peers, ends = 40, 40
+	ending := State{}
+	for i := range ends {
+		ending.Routes = append(ending.Routes, Item[RouteKey, Route]{
+			Key:   RouteKey{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i), 0}), 20), Metric: LastMetric},
+			Value: Route{Protocol: RouteProtocol, Type: Blackhole},
+		})
+	}
+	kernel.calls = nil
+	r.Tables.Replace(Owner{Name: "ends"}, State{}, ending)
+	if got := r.Pass(start); got.Set != 0 || len(got.Failures) > 0 || !got.Retry.IsZero() {
+		t.Errorf("peers are not known: %+v, want nothing set", got)
+	}
+	for i := range peers {
+		r.Tables.Replace(Owner{Name: fmt.Sprint("peer", i)}, State{}, peer(i))
+	}
+	r.PeersUnknown = false
+	r.Pass(start)
+	var routes []bool // in the order in which they were set: it ends packets
+	for _, call := range kernel.calls {
+		if strings.HasPrefix(call, "+route ") {
+			routes = append(routes, strings.Contains(call, "metric"))
+		}
+	}
+	if len(routes) != peers+ends || slices.Contains(routes[:peers], true) || slices.Contains(routes[peers:], false) {
+		t.Errorf("routes that end packets: %t, want %d after %d others", routes, ends, peers)
+	}
+}
+
 func TestKeepUnwanted(t *testing.T) {
 	r, kernel := node(2)
 	r.KeepUnwanted = true

@@ -37,6 +37,8 @@ type Tables struct {
 
 	foreign    foreignRoutes
 	ownSubnets [2]netip.Prefix // see OwnSubnets
+
+	peersUnknown bool // see Reconciler.PeersUnknown
 }
 
 // protocolKernel is RTPROT_KERNEL: a route that the kernel made by itself for an address on an interface.
@@ -127,6 +129,8 @@ func (t *Tables) addKinds() {
 		},
 		link:     func(_ RouteKey, v Route) string { return v.Link },
 		nexthop:  func(_ RouteKey, v Route) NexthopID { return v.Nexthop },
+		before:   t.setPaths,
+		ready:    func(k RouteKey) bool { return k.Metric != LastMetric || !t.peersUnknown },
 		few:      t.fewRoutesOn,
 		changed:  t.routeChanged,
 		claimed:  t.routeClaimed,
@@ -213,6 +217,11 @@ func (t *Tables) linkReady(name string) bool {
 
 // nexthopReady reports whether objects can go by a nexthop object; 0 stands for none.
 func (t *Tables) nexthopReady(id NexthopID) bool { return id == 0 || t.Nexthops.Get(id).Present }
+
+// setPaths sets the routes that lead somewhere before those that end packets.
+func (t *Tables) setPaths(p *pass) {
+	t.Routes.setWhere(p, func(k RouteKey) bool { return k.Metric != LastMetric })
+}
 
 // enableIPv6 sets the settings without which a device takes neither IPv6 addresses nor routes.
 func (t *Tables) enableIPv6(p *pass) {
