@@ -27,6 +27,7 @@ type wireGuards struct {
 	running map[string]chan error // of calls that have not returned yet, by device
 	stale   bool                  // a notification was about such a device
 	roaming network.Roaming
+	renewal renewal
 	// processes serve devices in user space, if the kernel has no WireGuard; nil: the kernel's alone are used.
 	processes *userspace.Keeper
 }
@@ -238,6 +239,7 @@ func (k *Kernel) WireGuard(name string, c network.Change[network.WireGuard]) err
 	if err != nil {
 		return fmt.Errorf("configure device %s (private key, port %d): %w", name, c.Want.Port, err)
 	}
+	k.wireGuards.renewal.device(k.tables, name, c, time.Now())
 	return nil
 }
 
@@ -249,6 +251,11 @@ func (k *Kernel) Peers(batch []network.Update[network.PeerKey, network.Peer]) {
 	}, func(i int, err error) {
 		batch[i].Err = fmt.Errorf("set peer %s: %w", batch[i].Key, err)
 	})
+	for i := range batch {
+		if u := &batch[i]; u.Err == nil && u.Change.Wanted && !u.Change.Present {
+			k.wireGuards.renewal.peer(u.Key)
+		}
+	}
 }
 
 // peerConfig returns the change of a peer. The endpoint is set only if it differs: see [network.Roaming].

@@ -156,8 +156,11 @@ func (n *node) pass(wake *alarm) {
 	now := wake.now
 	complete := n.view.Synced() && n.holder.final
 	n.rec.KeepUnwanted = !complete || n.cache.inUse
+	n.rec.PeersUnknown = !complete && !n.cache.inUse
+	settled := n.programmed
 	r := n.rec.Pass(now)
 	wake.set(r.Retry)
+	n.renewSessions(wake, settled, r.Repaired > 0)
 	if complete && !n.programmed {
 		n.programmed = true
 		leases, quarantined := n.view.Len()

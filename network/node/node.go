@@ -95,9 +95,10 @@ type node struct {
 
 	setupAt    time.Time // when to try setUp again
 	resyncAt   time.Time
-	peersAt    time.Time       // when to read WireGuard devices again
-	doubtsAt   time.Time       // when to ask peers again that may have moved
-	asker      *echo.Sender    // asks them; nil: not open
+	peersAt    time.Time    // when to read WireGuard devices again
+	doubtsAt   time.Time    // when to ask peers again that may have moved
+	asker      *echo.Sender // asks them; nil: not open
+	renewals   renewals
 	directAt   time.Time       // when direct routes are added after a change of the config; zero: they are not deferred
 	programmed bool            // a pass has been made with all leases and our own known
 	previous   [2]netip.Prefix // of an earlier run, as its subnet file says
