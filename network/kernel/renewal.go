@@ -71,3 +71,9 @@ func (k *Kernel) First(peer network.PeerKey) bool {
 	own := wgtypes.Key(k.tables.WireGuards.Get(peer.Link).Want.PrivateKey).PublicKey()
 	return bytes.Compare(own[:], peer.PublicKey[:]) < 0
 }
+
+// DoubtedPeers returns the peers that have to be asked for an answer by their devices: see [network.Roaming].
+func (k *Kernel) DoubtedPeers() []network.PeerKey { return k.wireGuards.roaming.Doubted() }
+
+// AskedPeer notes that a peer was asked for an answer.
+func (k *Kernel) AskedPeer(key network.PeerKey, now time.Time) { k.wireGuards.roaming.Asked(key, now) }

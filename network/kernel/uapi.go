@@ -6,6 +6,9 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selvage-net/selvage/network/errno"
+	"github.com/selvage-net/selvage/network/userspace"
 )
 
 // answered returns an error of a user-space WireGuard as the error number that the program answered with, so that
@@ -21,4 +24,19 @@ func answered(err error) error {
 		return err
 	}
 	return fmt.Errorf("the user-space WireGuard answers errno %d: %w", number, unix.Errno(max(number, -number)))
+}
+
+// explainWireGuard adds to an error of a WireGuard device what it means.
+func explainWireGuard(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrNotExist):
+		return errno.With(err, fmt.Sprintf("device %s is no WireGuard device: the kernel does not know it as one, and "+
+			"no user-space WireGuard serves it at %s", name, userspace.Socket(name)))
+	case errors.Is(err, unix.ECONNREFUSED):
+		return errno.With(err, fmt.Sprintf("the user-space WireGuard that served device %s has ended: start it again, "+
+			"or remove %s", name, userspace.Socket(name)))
+	}
+	return err
 }

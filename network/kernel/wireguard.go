@@ -103,21 +103,6 @@ func (w *wireGuards) configure(name string, c wgtypes.Config) error {
 	}))
 }
 
-// explainWireGuard adds to an error of a WireGuard device what it means.
-func explainWireGuard(name string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, os.ErrNotExist):
-		return errno.With(err, fmt.Sprintf("device %s is no WireGuard device: the kernel does not know it as one, and "+
-			"no user-space WireGuard serves it at %s", name, userspace.Socket(name)))
-	case errors.Is(err, unix.ECONNREFUSED):
-		return errno.With(err, fmt.Sprintf("the user-space WireGuard that served device %s has ended: start it again, "+
-			"or remove %s", name, userspace.Socket(name)))
-	}
-	return err
-}
-
 // ReadWireGuard reads what is on the desired WireGuard devices into the tables. The kernel does not notify of changes
 // there. It takes time in proportion to the number of peers.
 func (k *Kernel) ReadWireGuard() error {
@@ -153,12 +138,6 @@ func (k *Kernel) ReadWireGuard() error {
 	t.AllowedIPs.Sweep(func(key network.AllowedIPKey) bool { return of(key.Link) })
 	return failed
 }
-
-// DoubtedPeers returns the peers that have to be asked for an answer by their devices: see [network.Roaming].
-func (k *Kernel) DoubtedPeers() []network.PeerKey { return k.wireGuards.roaming.Doubted() }
-
-// AskedPeer notes that a peer was asked for an answer.
-func (k *Kernel) AskedPeer(key network.PeerKey, now time.Time) { k.wireGuards.roaming.Asked(key, now) }
 
 func (k *Kernel) observeWireGuard(name string, d *wgtypes.Device, now time.Time) {
 	t := k.tables
