@@ -22,8 +22,9 @@ import (
 
 // This file follows the files of the keys that are in use. The daemon reads such a file once (see remembering), so a
 // later change takes effect at the next start. By then it is too late to repair it: the key is in no other file.
+// Of other files that can hold secrets (secretfiles.go), only the mode and the owner are followed.
 
-// topicKeyFile is of problems with the file of a key that is in use.
+// topicKeyFile is of problems with the file of a key that is in use, or of another secret.
 const topicKeyFile = "key file"
 
 // keyFileState is the state of the file of a key that is in use.
@@ -70,11 +71,13 @@ func (a access) open(others fs.FileMode, user uint32) bool {
 
 func (a access) String() string { return fmt.Sprintf("mode %#o, owner %d", a.mode, a.owner) }
 
-// keyFile is the file of a key that is in use, or of several.
+// keyFile is the file of a key that is in use, or of several; or another file that can hold a secret.
 type keyFile struct {
 	path   string
-	named  bool // by the user: only selvaged rotate-key changes it
-	noted  bool // it holds a change of the key, and only the daemon has a reason to change it
+	named  bool   // by the user: only selvaged rotate-key changes it
+	noted  bool   // it holds a change of the key, and only the daemon has a reason to change it
+	holds  string // what another file can hold, see secretFiles; empty: it is the file of a key
+	cure   string // what to do if another user may have read that
 	others fs.FileMode
 	inUse  []byte                 // what the daemon has read or written
 	read   func() ([]byte, error) // the same from the file
@@ -147,12 +150,15 @@ func (f *keyFile) examine() {
 	}
 	found, err := f.read()
 	f.state = judgeKeyFile(f.inUse, found, open, err)
+	if f.holds != "" && f.state != keyFileOpen && f.state != keyFileUnreadable {
+		f.state = keyFileIntact
+	}
 }
 
 // found is what the daemon repairs, for the log; empty: it repairs nothing.
 func (f keyFile) found() string {
 	switch {
-	case f.named:
+	case f.named, f.holds != "" && f.linked:
 		return ""
 	case f.state == keyFileMissing && !f.linked:
 		return "missing"
@@ -167,6 +173,9 @@ func (f keyFile) found() string {
 // problem is what is wrong with a file that is not repaired, and what to do; nil: nothing is.
 func (f keyFile) problem() error {
 	const lost = "packets are lost until the other nodes know it"
+	if f.holds != "" {
+		return f.accessProblem()
+	}
 	const rotate = "run \"selvaged rotate-key\", which makes a new key, writes the file, and loses no packet"
 	switch f.state {
 	case keyFileMissing:
@@ -189,8 +198,8 @@ func (f keyFile) problem() error {
 	return nil
 }
 
-// keyFilesInUse returns the files of all keys that are in use.
-func (n *node) keyFilesInUse() (all []keyFile, err error) {
+// keyFilesInUse returns the files of all keys that are in use, and others that can hold secrets.
+func (n *node) keyFilesInUse(now time.Time) (all []keyFile, err error) {
 	var errs []error
 	add := func(f keyFile, err error) {
 		if errs = append(errs, err); err == nil {
@@ -204,7 +213,7 @@ func (n *node) keyFilesInUse() (all []keyFile, err error) {
 	if n.rotating.noted.Stage != "" {
 		add(n.rotating.noted.keyFile(n.StateDir))
 	}
-	return all, errors.Join(errs...)
+	return append(all, n.secretFiles(now)...), errors.Join(errs...)
 }
 
 // followKeyFiles repairs or reports the files of the keys in use, if they may have changed.
@@ -212,7 +221,7 @@ func (n *node) followKeyFiles(wake *alarm) {
 	if !n.keysDue {
 		return
 	}
-	all, err := n.keyFilesInUse()
+	all, err := n.keyFilesInUse(wake.now)
 	wrong := []error{err}
 	var repairs []keyFile
 	for _, f := range all {
@@ -262,12 +271,15 @@ func (f keyFile) repair() (err error) {
 // keyFileRepaired records a repair, and logs it.
 func (n *node) keyFileRepaired(f keyFile, now time.Time) {
 	cause, text := "changed", "this node's key file was changed, and is written again"
-	switch f.state {
-	case keyFileMissing:
+	switch {
+	case f.holds != "":
+		text = fmt.Sprintf("repaired mode and owner of a file that can hold %s; if another user may have read it, %s",
+			f.holds, f.cure)
+	case f.state == keyFileMissing:
 		cause, text = "missing", "this node's key file was missing, and is written again with the key in use"
-	case keyFileUnreadable:
+	case f.state == keyFileUnreadable:
 		text = "repaired mode and owner of this node's key file, which could not be read"
-	case keyFileOpen:
+	case f.state == keyFileOpen:
 		text = "repaired mode and owner of this node's key file; if another user may have read it, run " +
 			"\"selvaged rotate-key\""
 	}
@@ -277,10 +289,13 @@ func (n *node) keyFileRepaired(f keyFile, now time.Time) {
 	})
 }
 
-// keyPaths returns the paths of the files of all keys that the node can have: those in the state directory, and those
-// that the user names. A file of a Secret's volume is replaced by a link in its directory.
+// keyPaths returns the paths of the files of all keys that the node can have, and of other secrets: those in the state
+// directory, and those that the user names. A file of a Secret's volume is replaced by a link in its directory.
 func (n *node) keyPaths() (own, named []string) {
 	own = []string{filepath.Join(n.StateDir, rotationFile)}
+	for _, f := range n.secretFiles(time.Time{}) {
+		own = append(own, f.path)
+	}
 	for _, k := range backends() {
 		if k.Key == nil {
 			continue

@@ -72,6 +72,7 @@ func newKeyNode(t *testing.T, named bool) *keyNode {
 	}
 	k.node = &node{
 		Options: o, journal: newJournal(log), identity: &identity{InstanceID: "a"}, secrets: map[string][]byte{},
+		cache: &leaseCache{path: filepath.Join(dir, cacheFile)},
 	}
 	if _, err := k.keep().Secret("wireguard", secretSize, numbered()); err != nil {
 		t.Fatal(err)

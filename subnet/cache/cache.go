@@ -153,9 +153,12 @@ func readAll(file *os.File) ([]byte, error) {
 // SetAside renames a damaged file, for an operator to look at, and returns its new path. It replaces one that was set
 // aside before, so that there is never more than one.
 func SetAside(path string) (string, error) {
-	aside := path + ".damaged"
+	aside := Aside(path)
 	if err := os.Rename(path, aside); err != nil {
 		return "", fmt.Errorf("set the damaged file aside: %w", err)
 	}
 	return aside, nil
 }
+
+// Aside returns the path that [SetAside] gives to a file.
+func Aside(path string) string { return path + ".damaged" }

@@ -53,15 +53,19 @@ func newKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generate the key of --mesh-addr: %w", err)
 	}
+	return key, writeKey(path, key)
+}
+
+func writeKey(path string, key *ecdsa.PrivateKey) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der})
 	if err := wholefile.Replace(path, text, 0o600, 0o700); err != nil {
-		return nil, fmt.Errorf("save the key of --mesh-addr: %w", errno.Written(path, err))
+		return fmt.Errorf("save the key of --mesh-addr: %w", errno.Written(path, err))
 	}
-	return key, nil
+	return nil
 }
 
 // selfMade returns a certificate for a key. What it says does not matter: those who ask know the key itself, by

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -61,6 +62,8 @@ type Server struct {
 	tls      *tls.Config
 	keeper   *keeper // of the certificates; nil: clients show tokens
 	gate     *gate   // nil: the certificates of clients decide
+	keyFile  string  // of the server's own key; empty: it has none
+	key      *ecdsa.PrivateKey
 	mu       sync.Mutex
 	refused  backoff.Limiter // of log lines; mu guards it
 	log      logrus.FieldLogger
@@ -150,6 +153,7 @@ func (s *Server) byTokens(t Tokens) error {
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true,
 	}
 	s.gate = newGate(t, daemonGate)
+	s.keyFile, s.key = t.KeyFile, key
 	s.access = status.Mesh{TokenFile: t.File, Key: pinOf(cert.Leaf)}
 	return nil
 }
@@ -161,6 +165,17 @@ func (s *Server) Key() string {
 	}
 	return s.access.Key
 }
+
+// KeyFile returns the path of the file with the key of the server, if clients show tokens; else nothing. s may be nil.
+func (s *Server) KeyFile() string {
+	if s == nil {
+		return ""
+	}
+	return s.keyFile
+}
+
+// WriteKey writes that file again, with the key in use and the mode 0600.
+func (s *Server) WriteKey() error { return writeKey(s.keyFile, s.key) }
 
 // Access returns how other nodes are asked; nil if s is.
 func (s *Server) Access() *status.Mesh {
