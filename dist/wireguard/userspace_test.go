@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/selvage-net/selvage/dist/lab/testctx"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/network/userspace"
+	"github.com/selvage-net/selvage/subnet"
 )
 
 // process is the pid of the daemon's process that serves a device of a node.
@@ -91,22 +93,31 @@ func TestProcess(t *testing.T) {
 		return err
 	})
 	signal := func(s unix.Signal) func(int) error { return func(pid int) error { return unix.Kill(pid, s) } }
+	removeSocket := func(int) error {
+		return n.Do(func() error { return os.Remove(userspace.Socket("flannel-wg")) })
+	}
 	for _, fault := range []struct {
 		name        string
 		apply       func(pid int) error
 		ended, hung int // of the status, after the fault
+		lost        int // the same
 		log         string
 	}{
-		{"killed", signal(unix.SIGKILL), 1, 0, "the process that served the device has ended"},
-		{"asked to end", signal(unix.SIGTERM), 2, 0, "the process that served the device has ended"},
-		{"stopped", signal(unix.SIGSTOP), 2, 1, "did not answer and was killed"},
+		{"killed", signal(unix.SIGKILL), 1, 0, 0, "the process that served the device has ended"},
+		{"asked to end", signal(unix.SIGTERM), 2, 0, 0, "the process that served the device has ended"},
+		{"stopped", signal(unix.SIGSTOP), 2, 1, 0, "did not answer and was killed"},
+		{"socket removed", removeSocket, 2, 1, 1, ""}, // too many lines in the log by now
 		{"killed while no daemon runs", func(pid int) error {
 			n.Kill()
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 				return err
 			}
 			return errors.Join(n.Start(), n.WaitReady(c.ctx))
-		}, 0, 0, ""},
+		}, 0, 0, 0, ""},
+		{"socket removed while no daemon runs", func(pid int) error {
+			n.Kill()
+			return errors.Join(removeSocket(pid), n.Start(), n.WaitReady(c.ctx))
+		}, 0, 0, 1, "another program removed the socket"},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			before := c.process(t, n, "flannel-wg")
@@ -125,10 +136,11 @@ func TestProcess(t *testing.T) {
 			}
 			testctx.Eventually(t, func() string {
 				s, u := c.userSpace(t, n)
-				if !u.Ours || u.PID == before || u.PID == 0 || u.Ended != fault.ended || u.Hung != fault.hung ||
+				counts := u.Ended == fault.ended && u.Hung == fault.hung && u.Lost == fault.lost
+				if !u.Ours || u.PID == before || u.PID == 0 || !counts ||
 					s.State != status.Ready || len(s.Problems) > 0 || fault.log != "" && len(s.Repairs.Last) == 0 {
-					return fmt.Sprintf("%+v, %s, problems %v, want another process than %d, %d ended, %d hung", u, s.State,
-						s.Problems, before, fault.ended, fault.hung)
+					return fmt.Sprintf("%+v, %s, problems %v, want another process than %d, %d ended, %d hung, %d lost", u, s.State,
+						s.Problems, before, fault.ended, fault.hung, fault.lost)
 				}
 				return ""
 			})
@@ -150,6 +162,10 @@ func TestProcess(t *testing.T) {
 			}
 			t.Logf("measured: %s", r.report)
 			log, err := os.ReadFile(n.LogPath())
+			reported := "no user-space WireGuard serves it at " + userspace.Socket("flannel-wg")
+			if fault.lost > 0 && !strings.Contains(string(log), reported) {
+				t.Errorf("no problem %q in the log:\n%s", reported, log)
+			}
 			if err != nil || fault.log != "" && !strings.Contains(string(log), fault.log) {
 				t.Errorf("%v, want %q in the log:\n%s", err, fault.log, log)
 			}
@@ -167,6 +183,62 @@ func TestProcess(t *testing.T) {
 	c.gone(t, n, "flannel-wg")
 	c.gone(t, n, "flannel-wg-2")
 	ended(t, pid)
+}
+
+// TestForeignSocket: a program of others whose socket was removed is named, and works on. The device is repaired as far
+// as that is possible without the program.
+func TestForeignSocket(t *testing.T) {
+	c := openForeign(t, lab.Options{
+		Families: families(subnet.IPv4, subnet.IPv6), DaemonArgs: []string{"--wireguard-userspace", "--resync=1s"},
+	}, "flannel-wg")
+	c.begin(t, `{"Type":"wireguard","Mode":"separate"}`)
+	n := c.Nodes()[0]
+	remove := func(device string) {
+		t.Helper()
+		c.do(t, n, func() error { return os.Remove(userspace.Socket(device)) })
+	}
+	var before netlink.Link
+	c.do(t, n, func() (err error) {
+		if before, err = netlink.LinkByName("flannel-wg"); err == nil {
+			err = netlink.LinkSetDown(before)
+		}
+		return err
+	})
+	remove("flannel-wg")
+	testctx.Eventually(t, func() string {
+		s, err := n.Status(c.ctx)
+		if text := fmt.Sprint(s.Problems, err); !strings.Contains(text, "serves it at "+userspace.Socket("flannel-wg")) {
+			return text
+		}
+		return ""
+	})
+	remove("flannel-wg-v6") // of a process of selvage's, which is replaced after as many reads
+	testctx.Eventually(t, func() string {
+		s, err := n.Status(c.ctx)
+		if err != nil {
+			return err.Error()
+		}
+		for _, d := range s.Backend.Devices {
+			if d.Name == "flannel-wg-v6" && d.UserSpace != nil && d.UserSpace.Ours && d.UserSpace.Lost == 1 {
+				return ""
+			}
+		}
+		return fmt.Sprintf("%+v, %v, want that the process of flannel-wg-v6 is replaced", s.Backend.Devices, s.Problems)
+	})
+	if err := c.programs[0].Err(); err != nil {
+		t.Errorf("the program has ended: %v", err)
+	}
+	testctx.Eventually(t, func() (missing string) {
+		c.do(t, n, func() error {
+			link, err := netlink.LinkByName("flannel-wg")
+			if err == nil && (link.Attrs().Index != before.Attrs().Index || link.Attrs().Flags&net.FlagUp == 0) {
+				missing = fmt.Sprintf("%+v, want the device with index %d, and up", link.Attrs(), before.Attrs().Index)
+			}
+			return err
+		})
+		return missing
+	})
+	c.recover(t)
 }
 
 // logged waits until a line of a node's log has a text, and fails the test if another one has it, too.

@@ -36,7 +36,7 @@ func (k *Kernel) Link(name string, c network.Change[network.Link]) (effects netw
 		}
 		return effects, otherNetworks(name, other, differ)
 	}
-	if c.Present && k.servesWireGuard(name, c.Have.Kind) { // since it was reported
+	if c.Present && k.servesWireGuard(name, c.Have) { // since it was reported
 		c.Have.Kind = network.KindWireGuard
 	}
 	if c.Present && c.Have.Kind == kindTun && k.wireGuards.processes.Starting(name) {

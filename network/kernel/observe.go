@@ -140,7 +140,7 @@ func (k *Kernel) suspect(name string) {
 
 // complete adds to a message what the tables want of the device and the message lacks.
 func (k *Kernel) complete(m *linkMessage) {
-	if k.servesWireGuard(m.name, m.link.Kind) {
+	if k.servesWireGuard(m.name, m.link) {
 		m.link.Kind = network.KindWireGuard
 	}
 	if m.master != 0 {

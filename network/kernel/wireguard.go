@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -123,7 +122,7 @@ func (k *Kernel) ReadWireGuard() error {
 			continue
 		}
 		d, err := w.read(name)
-		w.processes.Answered(name, !errors.Is(err, errNoAnswer), time.Now())
+		w.processes.Read(name, replyOf(err), time.Now())
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("read the peers of device %s: %w", name, err))
 			continue
@@ -162,31 +161,6 @@ func (k *Kernel) observeWireGuard(name string, d *wgtypes.Device, now time.Time)
 			}
 		}
 	}
-}
-
-// renewTun looks again at devices that were no WireGuard device when they were reported: a user-space WireGuard makes
-// its device first, and then the socket.
-func (k *Kernel) renewTun() {
-	for name, c := range k.tables.Links.All {
-		if c.Wanted && c.Present && c.Want.Kind == network.KindWireGuard && k.servesWireGuard(name, c.Have.Kind) {
-			c.Have.Kind = network.KindWireGuard
-			k.tables.Links.Observe(name, c.Have)
-		}
-	}
-}
-
-// kindTun is the kind of a device that a user-space WireGuard makes.
-const kindTun = "tun"
-
-// servesWireGuard reports whether a device that is desired as a WireGuard device, and of the given kind, is one of a
-// user-space WireGuard.
-func (k *Kernel) servesWireGuard(name, kind string) bool {
-	if kind != kindTun || k.tables.Links.Get(name).Want.Kind != network.KindWireGuard ||
-		k.wireGuards.processes.Starting(name) {
-		return false
-	}
-	info, err := os.Stat(userspace.Socket(name))
-	return err == nil && info.Mode()&os.ModeSocket != 0
 }
 
 // noteWireGuard notes a message about a device: what is on it may have changed as well.

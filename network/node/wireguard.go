@@ -115,6 +115,12 @@ func (n *node) logUserSpace(now time.Time) {
 				log.Info("this kernel has no WireGuard: a process of its own serves the device in user space")
 			case e.What == userspace.Ended:
 				log.WithField("cause", e.Cause).Warn("the process that served the device has ended; starting another one")
+			case e.What == userspace.Lost && e.Cause != "":
+				log.WithField("cause", e.Cause).Error("another program removed the socket of the process that serves " +
+					"the device, and the process cannot be killed")
+			case e.What == userspace.Lost:
+				log.Warn("another program removed the socket of the process that served the device: killed the " +
+					"process; starting another one")
 			case e.Cause != "":
 				log.WithField("cause", e.Cause).Error("the process that serves the device hangs, and cannot be killed")
 			default:
@@ -131,5 +137,5 @@ func (n *node) userSpaceStatus(device string) *status.UserSpace {
 	if !ok && c == (userspace.Counts{}) {
 		return nil
 	}
-	return &status.UserSpace{PID: s.PID, Ours: s.Ours, Ended: c.Ended, Hung: c.Hung}
+	return &status.UserSpace{PID: s.PID, Ours: s.Ours, Ended: c.Ended, Hung: c.Hung, Lost: c.Lost}
 }

@@ -7,29 +7,37 @@ import (
 	"time"
 )
 
-// A process hangs if it has not answered so many reads in a row, in so long a time: each read waits for two seconds.
+// Reply is what came of a read of a device.
+type Reply int
+
+// The values of [Reply].
 const (
-	hungReads = 3
-	hungTime  = 4 * time.Second
+	Answered Reply = iota // or refused
+	NoAnswer              // in time
+	NoSocket              // nothing listens at the socket of the device
 )
 
-// silence is a series of reads that a process has not answered.
-type silence struct {
+// A process is of no use if so many reads in a row had the same failure, in so long a time: a read that is not answered
+// waits for two seconds.
+const (
+	failedReads = 3
+	failedTime  = 4 * time.Second
+)
+
+// failure is a series of reads that had the same failure.
+type failure struct {
+	reply Reply
 	reads int
 	since time.Time // the first one
 }
 
-// note adds a read that was not answered.
-func (s *silence) note(now time.Time) {
-	if s.reads == 0 {
-		s.since = now
+// note adds a read, and reports whether the failure is final.
+func (f *failure) note(reply Reply, now time.Time) (final bool) {
+	if reply != f.reply || f.reads == 0 {
+		*f = failure{reply: reply, since: now}
 	}
-	s.reads++
-}
-
-// hangs reports whether the process hangs.
-func (s silence) hangs(now time.Time) bool {
-	return s.reads >= hungReads && now.Sub(s.since) >= hungTime
+	f.reads++
+	return reply != Answered && f.reads >= failedReads && now.Sub(f.since) >= failedTime
 }
 
 // causeOf says why a process has ended, from the error of waiting for it and the last line that it wrote.

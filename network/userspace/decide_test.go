@@ -24,24 +24,35 @@ func TestIsCommand(t *testing.T) {
 	}
 }
 
-// TestHangs: three reads in a row without an answer, and four seconds.
-func TestHangs(t *testing.T) {
-	var s silence
-	now := time.Unix(1e9, 0)
-	for i, x := range []struct {
-		after time.Duration
-		want  bool
-	}{{0, false}, {time.Second, false}, {time.Second, false}, {2*time.Second - 1, false}, {1, true}} {
-		now = now.Add(x.after)
-		if s.note(now); s.hangs(now) != x.want {
-			t.Errorf("read %d: %t, want %t", i+1, !x.want, x.want)
+// TestFinal: a failure is final after three reads in a row, and four seconds.
+func TestFinal(t *testing.T) {
+	for _, reply := range []Reply{NoAnswer, NoSocket} {
+		var f failure
+		now := time.Unix(1e9, 0)
+		for i, x := range []struct {
+			after time.Duration
+			want  bool
+		}{{0, false}, {time.Second, false}, {time.Second, false}, {2*time.Second - 1, false}, {1, true}} {
+			now = now.Add(x.after)
+			if got := f.note(reply, now); got != x.want {
+				t.Errorf("read %d: %t, want %t", i+1, got, x.want)
+			}
 		}
-	}
-	s = silence{}
-	s.note(now)
-	now = now.Add(time.Minute)
-	if s.note(now); s.hangs(now) {
-		t.Error("two reads are enough, want three: the machine may have slept in between")
+		for _, between := range []Reply{Answered, NoAnswer + NoSocket - reply} {
+			f.note(between, now)
+			for range failedReads - 1 {
+				now = now.Add(time.Minute)
+				if f.note(reply, now) {
+					t.Error("two reads are enough, want three: the machine may have slept in between")
+				}
+			}
+		}
+		for range failedReads + 1 {
+			now = now.Add(time.Minute)
+			if f.note(Answered, now) {
+				t.Error("an answer is a failure")
+			}
+		}
 	}
 }
 

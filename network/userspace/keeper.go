@@ -42,7 +42,7 @@ type Keeper struct {
 type state struct {
 	run    *run // the last process that this Keeper started; nil: none
 	pause  backoff.Backoff
-	silent silence
+	failed failure
 	counts Counts
 }
 
@@ -64,6 +64,7 @@ type run struct {
 type Counts struct {
 	Ended int // a process ended by itself, or was ended by another process
 	Hung  int // a process did not answer, and was killed
+	Lost  int // the socket of a process was removed, and the process killed
 }
 
 // Happening is what happened to a process.
@@ -74,6 +75,7 @@ const (
 	Started Happening = iota // its device can be configured
 	Ended                    // by itself, or by another process
 	Hung                     // it did not answer, and was killed
+	Lost                     // another program removed its socket, and it was killed
 )
 
 // Event is something that happened to a process, for the log.
@@ -81,7 +83,7 @@ type Event struct {
 	Device string
 	PID    int
 	What   Happening
-	Cause  string // of its end; for Hung, why it could not be killed, or empty
+	Cause  string // of its end; for Hung and Lost, why it could not be killed, or empty
 }
 
 // NewKeeper returns a Keeper that starts the daemon's own binary under another name. wake is called, from any
@@ -173,7 +175,7 @@ func (k *Keeper) Start(device string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	s.run, s.silent = r, silence{}
+	s.run, s.failed = r, failure{}
 	s.pause.Next(startBackoff, now)
 	k.mu.Unlock()
 	await(r.settled, startTime)
@@ -206,37 +208,49 @@ func (k *Keeper) End(device string) error {
 	return err
 }
 
-// Answered notes whether the process of a device has answered at now. One of ours that hangs is killed: its device ends
-// with it, and is made again.
-func (k *Keeper) Answered(device string, answered bool, now time.Time) {
+// Read notes what came of a read of a device at now. A process of ours that hangs, or whose socket is gone, is killed:
+// its device ends with it, and is made again.
+func (k *Keeper) Read(device string, reply Reply, now time.Time) {
 	if k == nil {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.of(device)
-	if answered {
-		s.silent = silence{}
+	if !s.failed.note(reply, now) {
 		return
 	}
-	if s.silent.note(now); !s.silent.hangs(now) {
-		return
+	s.failed = failure{}
+	what, count := Hung, &s.counts.Hung
+	server, listens := At(device)
+	if reply == NoSocket {
+		what, count = Lost, &s.counts.Lost
+		if listens {
+			return // it is back
+		}
+		server.PID, server.Ours = k.withoutSocket(device)
 	}
-	s.silent = silence{}
-	server, ok := At(device)
-	if !ok || !server.Ours {
+	if !server.Ours {
 		return
 	}
 	if s.run != nil && s.run.pid == server.PID {
 		s.run.expected = true
 	}
-	e := Event{Device: device, PID: server.PID, What: Hung}
-	if err := End(device); err != nil {
+	e := Event{Device: device, PID: server.PID, What: what}
+	if err := end(server.PID, device); err != nil {
 		e.Cause = err.Error()
 	} else {
-		s.counts.Hung++
+		*count++
 	}
 	k.events = append(k.events, e)
+}
+
+// withoutSocket returns our process that serves a device, whether or not it has its socket. k.mu is held.
+func (k *Keeper) withoutSocket(device string) (pid int, ok bool) {
+	if r := k.of(device).run; r != nil && !r.ended && serves(r.pid, device) {
+		return r.pid, true
+	}
+	return hidden(device) // an earlier daemon has started it
 }
 
 // failure is the error of a process that has ended.

@@ -2,8 +2,9 @@
 // serves it over /dev/net/tun (package program). [Keeper] starts the processes.
 //
 // A process outlives the daemon, and so does the data path. Who serves a device is therefore asked of the kernel, and
-// not remembered: the socket at [Socket] leads to the process ([At]). A process is ours if its command line is the one
-// that [Keeper] gives it. No other is ever signalled.
+// not remembered: the socket at [Socket] leads to the process ([At]). Where another program has removed the socket, the
+// process is found among all processes. It is ours if its command line is the one that [Keeper] gives it. No other is
+// ever signalled.
 //
 // The tun device ends with its process, and the process with its device. So a process that was killed is noticed like
 // every device that is missing, and a device that is removed needs no more than that.
@@ -68,6 +69,29 @@ func At(device string) (s Server, ok bool) {
 	return s, true
 }
 
+// hidden returns our process of a device in this network namespace, if there is one, without its socket. It reads the
+// command line of every process.
+func hidden(device string) (pid int, ok bool) {
+	const self = "/proc/thread-self/ns/net"
+	var here, there unix.Stat_t
+	entries, err := os.ReadDir("/proc")
+	if err != nil || unix.Stat(self, &here) != nil {
+		return 0, false
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || !serves(pid, device) {
+			continue
+		}
+		// Another node of a lab, or a container, may have a device of this name.
+		err = unix.Stat(filepath.Join("/proc", e.Name(), "ns/net"), &there)
+		if err == nil && there.Dev == here.Dev && there.Ino == here.Ino {
+			return pid, true
+		}
+	}
+	return 0, false
+}
+
 // serves reports whether a process is ours and serves a device.
 func serves(pid int, device string) bool {
 	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
@@ -86,10 +110,16 @@ func End(device string) error {
 	if !ok || !s.Ours {
 		return nil
 	}
-	if err := kill(s.PID, device); err != nil {
+	return end(s.PID, device)
+}
+
+// end does the same for a process that is known.
+func end(pid int, device string) error {
+	if err := kill(pid, device); err != nil {
 		return err
 	}
 	// The socket is closed after the process has lost its command line.
+	_, ok := At(device)
 	for until := time.Now().Add(killTime); ok && time.Now().Before(until); {
 		if _, ok = At(device); ok {
 			time.Sleep(time.Millisecond)

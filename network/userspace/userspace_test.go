@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -244,17 +245,17 @@ func TestHung(t *testing.T) {
 	now := time.Now()
 	silent := func(reads int) {
 		for i := range reads {
-			k.Answered(device, false, now.Add(time.Duration(i)*hungTime/2))
+			k.Read(device, NoAnswer, now.Add(time.Duration(i)*failedTime/2))
 		}
 	}
-	silent(hungReads - 1)
-	k.Answered(device, true, now)
-	silent(hungReads - 1)
+	silent(failedReads - 1)
+	k.Read(device, Answered, now)
+	silent(failedReads - 1)
 	if found, ok := At(device); !ok || found != s {
 		t.Fatalf("%+v, want %+v: it has answered in between", found, s)
 	}
-	k.Answered(device, true, now)
-	silent(hungReads)
+	k.Read(device, Answered, now)
+	silent(failedReads)
 	if e := event(t, k, wake); e != (Event{Device: device, PID: s.PID, What: Hung}) {
 		t.Errorf("%+v, want that process %d hung", e, s.PID)
 	}
@@ -270,7 +271,7 @@ func TestHung(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	silent(hungReads)
+	silent(failedReads)
 	if err := k.End(device); err != nil {
 		t.Fatal(err)
 	}
@@ -279,6 +280,69 @@ func TestHung(t *testing.T) {
 	}
 	if e := k.Events(); len(e) > 0 {
 		t.Errorf("%+v, want none", e)
+	}
+}
+
+// TestLost: a process of ours whose socket was removed is found and killed, by the daemon that started it and by another
+// one. That of another network namespace is not.
+func TestLost(t *testing.T) {
+	starter, wake := newKeeper(t, "serve")
+	other := NewKeeper(func() {})
+	for _, k := range []*Keeper{starter, other} {
+		s := started(t, starter, wake)
+		event(t, starter, wake)
+		r := starter.of(device).run
+		now := time.Now()
+		missing := func(reads int) {
+			for i := range reads {
+				k.Read(device, NoSocket, now.Add(time.Duration(i)*failedTime/2))
+			}
+		}
+		missing(failedReads)
+		if found, ok := At(device); !ok || found != s {
+			t.Fatalf("%+v, want %+v: it has its socket", found, s)
+		}
+		if err := os.Remove(Socket(device)); err != nil {
+			t.Fatal(err)
+		}
+		if k == other {
+			elsewhere(t, func() { missing(failedReads) })
+		}
+		missing(failedReads - 1)
+		if !serves(s.PID, device) {
+			t.Fatal("the process was killed too early")
+		}
+		k.Read(device, Answered, now)
+		missing(failedReads)
+		<-r.done
+		if e := k.Events(); len(e) != 1 || e[0] != (Event{Device: device, PID: s.PID, What: Lost}) {
+			t.Errorf("%+v, want that the socket of process %d is gone", e, s.PID)
+		}
+		if c := k.Counts(device); c != (Counts{Lost: 1}) {
+			t.Errorf("%+v, want one whose socket is gone", c)
+		}
+		missing(failedReads)
+		if e := k.Events(); len(e) > 0 {
+			t.Errorf("%+v, want none: there is no process", e)
+		}
+		starter.Events()
+	}
+}
+
+// elsewhere runs do in another network namespace.
+func elsewhere(t *testing.T, do func()) {
+	t.Helper()
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			do()
+		}
+		result <- err
+	}()
+	if err := <-result; err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -302,7 +366,7 @@ func TestNone(t *testing.T) {
 	other, wake := newKeeper(t, "serve")
 	started(t, other, wake)
 	var k *Keeper
-	k.Answered(device, false, time.Now())
+	k.Read(device, NoAnswer, time.Now())
 	if k.Starting(device) || k.Counts(device) != (Counts{}) || len(k.Events()) > 0 {
 		t.Error("the nil Keeper knows something")
 	}

@@ -173,7 +173,7 @@ func TestMetrics(t *testing.T) {
 		Lease:  &status.Lease{Expires: time.Unix(1700086400, 0)},
 		Backend: &status.Backend{Encrypted: &encrypted, Encryption: status.EncryptionRequired, Devices: []status.Device{
 			{Name: "flannel.1", Present: true, Drops: &status.Drops{Received: 1, Sent: 2, ReceiveErrors: 3, SendErrors: 4}}, {Name: "flannel-v6.1"},
-			{Name: "flannel-wg", UserSpace: &status.UserSpace{PID: 4711, Ours: true, Ended: 3, Hung: 1}},
+			{Name: "flannel-wg", UserSpace: &status.UserSpace{PID: 4711, Ours: true, Ended: 3, Hung: 1, Lost: 2}},
 		}, Sessions: []status.Sessions{
 			{Device: "flannel-wg", Live: 4990, Idle: 7, Silent: 1, Oldest: time.Unix(1699999900, 0), Received: 5000, Sent: 6000},
 			{Device: "flannel-wg-2", Idle: 1},

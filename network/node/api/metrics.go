@@ -180,7 +180,7 @@ func sessionMetrics() []metric {
 		counter("wireguard_sent_bytes_total", "Bytes sent to the peers of a WireGuard device.",
 			labels{"device"}, each(func(_ scrape, x status.Sessions, to send) { to(float64(x.Sent), x.Device) })),
 		counter("wireguard_processes_replaced_total",
-			"Processes that served a WireGuard device in user space and were replaced, by cause: ended or hung.",
+			"Processes that served a WireGuard device in user space and were replaced, by cause: ended, hung or lost.",
 			labels{"device", "cause"}, func(s scrape, to send) {
 				if s.Backend == nil {
 					return
@@ -189,6 +189,7 @@ func sessionMetrics() []metric {
 					if u := d.UserSpace; u != nil {
 						to(float64(u.Ended), d.Name, "ended")
 						to(float64(u.Hung), d.Name, "hung")
+						to(float64(u.Lost), d.Name, "lost")
 					}
 				}
 			}),

@@ -165,10 +165,12 @@ type Backend struct {
 type UserSpace struct {
 	PID  int  `json:"pid"`  // of the process; 0: there is none, or it is in another pid namespace
 	Ours bool `json:"ours"` // selvaged started the process (--wireguard-userspace), and watches it
-	// Ended and Hung count the processes of the device since the start of the daemon that ended, and that were killed
-	// because they did not answer. Each was replaced.
+	// Ended, Hung and Lost count the processes of the device since the start of the daemon that ended, that were killed
+	// because they did not answer, and that were killed because another program had removed their socket. Each was
+	// replaced.
 	Ended int `json:"ended,omitempty"`
 	Hung  int `json:"hung,omitempty"`
+	Lost  int `json:"lost,omitempty"`
 }
 
 // String says who serves the device: "in user space (process 4711)".
