@@ -11,6 +11,7 @@ func KernelModules() []string {
 		"ip_tables", "ip6_tables", "iptable_*", "ip6table_*", "ipt_REJECT", "ip6t_REJECT", "x_tables",
 		"xt_addrtype", "xt_comment", "xt_conntrack", "xt_mark", "xt_connmark", "xt_multiport", "xt_nat", "xt_MASQUERADE",
 		"xt_REDIRECT", "xt_tcpudp", "xt_statistic", "xt_physdev", "xt_limit", "xt_LOG", "xt_NFLOG", "xt_state", "xt_recent",
+		"xt_length",
 	}
 }
 
@@ -37,17 +38,19 @@ func Suites() []Suite {
 			Tests: []string{
 				"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey", "TestVRFUplink", "TestPolicySCTP",
 				"TestFlannelTakeover", "TestVLANUplink", "TestThroughput", "TestBadUplink", "TestBondUplink",
-				"TestFlannelMixed", "TestManyPeers", "TestFlannelRestart",
+				"TestFlannelMixed", "TestManyPeers", "TestFlannelRestart", "TestFlannelMove",
 			},
 			Short: []string{"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey"},
-			Long:  []string{"TestManyPeers"},
+			Long:  []string{"TestManyPeers", "TestFlannelMove"},
 		},
 		{
 			Name: "wireguard", Dir: "dist/wireguard", Env: []string{"WIREGUARD=kernel"},
 			Tests: []string{
 				"TestIPv4", "TestIPv6", "TestDualSeparate", "TestDualOneDevice", "TestNoWireGuard", "TestRepair", "TestRestart",
 				"TestKubernetes", "TestTakeover", "TestFollow", "TestMoved", "TestMove",
+				"TestMoveWaits", "TestMoveOneWay", "TestEncryptionRequired",
 			},
+			Long: []string{"TestMoveWaits", "TestMoveOneWay", "TestEncryptionRequired"},
 		},
 		{
 			Name: "kernel", Dir: "network/kernel",
