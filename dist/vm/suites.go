@@ -48,6 +48,7 @@ func Suites() []Suite {
 			Tests: []string{
 				"TestIPv4", "TestIPv6", "TestDualSeparate", "TestDualOneDevice", "TestNoWireGuard", "TestRepair", "TestRestart",
 				"TestKubernetes", "TestTakeover", "TestFollow", "TestMoved", "TestMove",
+				"TestNoPlaintext", "TestRotate",
 				"TestMoveWaits", "TestMoveOneWay", "TestEncryptionRequired",
 			},
 			Long: []string{"TestMoveWaits", "TestMoveOneWay", "TestEncryptionRequired"},
