@@ -141,7 +141,7 @@ func TestFlannelRestart(t *testing.T) {
 			c, flannel := besideFlannel(t, 2, families(subnet.IPv4),
 				fmt.Sprintf(`{"Type":"wireguard","PSK":"%s","PersistentKeepaliveInterval":%d}`, psk, keepalive), 1)
 			theirs := c.Nodes()[1]
-			stop := c.streamEvery(c.pods[0], c.pods[1], 50*time.Millisecond)
+			stop := c.streamEvery(c.pods[0], c.pods[1], outageEvery)
 			key := c.device(theirs, "flannel-wg").PublicKey
 			c.must(flannel[1].Stop())
 			c.startFlannel(theirs)
@@ -166,7 +166,13 @@ func TestFlannelTakeover(t *testing.T) {
 			before, err := n.Subnet()
 			c.must(err)
 			key := c.device(n, "flannel-wg").PublicKey
-			stops := []func() lab.StreamReport{c.stream(c.pods[0], c.pods[1]), c.stream(c.pods[2], c.pods[0])}
+			every := streamEvery
+			if !killed {
+				every = outageEvery
+			}
+			stops := []func() lab.StreamReport{
+				c.streamEvery(c.pods[0], c.pods[1], every), c.streamEvery(c.pods[2], c.pods[0], every),
+			}
 			if killed {
 				c.must(flannel[0].Kill())
 			} else {
@@ -191,7 +197,7 @@ func TestFlannelTakeover(t *testing.T) {
 				t.Errorf("the node's subnets were %s, and are %s, %v", before.Subnets, after.Subnets, err)
 			}
 
-			stop := c.stream(c.pods[1], c.pods[0])
+			stop := c.streamEvery(c.pods[1], c.pods[0], outageEvery)
 			c.must(n.Stop(c.ctx))
 			c.startFlannel(n)
 			c.reaches(c.pods[1], c.pods[0]) // flannel makes its device anew

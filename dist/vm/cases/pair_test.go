@@ -8,7 +8,9 @@ import (
 	"github.com/selvage-net/selvage/subnet"
 )
 
-const streamEvery = 5 * time.Millisecond
+// streamEvery is the interval of a stream's datagrams, and outageEvery that of one which is expected to be interrupted for the
+// 15 seconds after which WireGuard begins a new handshake: emulated, a datagram and its answer take milliseconds.
+const streamEvery, outageEvery = 5 * time.Millisecond, 50 * time.Millisecond
 
 // testPair runs two nodes, dual stack: pods reach each other, nothing is a problem, and a daemon's restart loses no packet.
 func testPair(t *testing.T, backend string, devices map[string]string) {
