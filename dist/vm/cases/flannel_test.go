@@ -199,9 +199,9 @@ func TestFlannelTakeover(t *testing.T) {
 
 			stop := c.streamEvery(c.pods[1], c.pods[0], outageEvery)
 			c.must(n.Stop(c.ctx))
+			c.run(n.Endpoint, bin+"/selvaged cleanup --rules")
 			c.startFlannel(n)
 			c.reaches(c.pods[1], c.pods[0]) // flannel makes its device anew
-			c.run(n.Endpoint, bin+"/selvaged cleanup --rules")
 			c.converged()
 			t.Logf("measured: the way back to flannel: %s", stop())
 			c.healthy(2, c.Nodes()[2])
