@@ -51,7 +51,7 @@ func Suites() []Suite {
 				"TestNoPlaintext", "TestRotate",
 				"TestMoveWaits", "TestMoveOneWay", "TestEncryptionRequired",
 			},
-			Long: []string{"TestMoveWaits", "TestMoveOneWay", "TestEncryptionRequired"},
+			Long: []string{"TestMoveWaits", "TestMoveOneWay", "TestEncryptionRequired", "TestRotate"},
 		},
 		{
 			Name: "kernel", Dir: "network/kernel",
