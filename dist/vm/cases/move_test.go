@@ -3,7 +3,6 @@ package cases
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/network/node/status"
@@ -32,7 +31,7 @@ func TestFlannelMove(t *testing.T) {
 	f := families(subnet.IPv4)
 	c, flannel := besideFlannel(t, 4, f, vxlan, 2, 3)
 	ours := c.Nodes()[:2]
-	const every = 20 * time.Millisecond
+	const every = outageEvery
 	among := c.streamEvery(c.pods[0], c.pods[1], every)
 	for _, x := range []struct {
 		name    string
