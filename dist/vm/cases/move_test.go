@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/selvage-net/selvage/dist/lab"
 	"github.com/selvage-net/selvage/network/node/status"
 	"github.com/selvage-net/selvage/subnet"
@@ -36,15 +38,16 @@ func TestFlannelMove(t *testing.T) {
 	for _, x := range []struct {
 		name    string
 		backend string
+		left    string                    // the device of the backend that is left
 		move    func(status.Backend) bool // before flannel is restarted
 		after   func(status.Backend) bool
 	}{
-		{"wireguard", `{"Type":"wireguard","PSK":"` + psk + `"}`,
+		{"wireguard", `{"Type":"wireguard","PSK":"` + psk + `"}`, "flannel.1",
 			func(b status.Backend) bool {
 				return b.Encrypted != nil && *b.Encrypted == 1 && b.Move != nil && len(b.Move.Waiting) == 2
 			},
 			func(b status.Backend) bool { return b.Encrypted != nil && *b.Encrypted == 3 && b.Move == nil }},
-		{"vxlan", vxlan,
+		{"vxlan", vxlan, "flannel-wg",
 			func(b status.Backend) bool { return b.Type == "vxlan" && b.Move != nil },
 			func(b status.Backend) bool { return b.Encrypted == nil && b.Move == nil }},
 	} {
@@ -63,6 +66,14 @@ func TestFlannelMove(t *testing.T) {
 		}
 		for i := 2; i < 4; i++ {
 			c.must(flannel[i].Stop())
+			// flannel.1 and its routes stay, which are longer than the new route to the network; flannel-wg is removed.
+			c.on(c.Nodes()[i], func() error {
+				link, err := netlink.LinkByName(x.left)
+				if err != nil {
+					return nil
+				}
+				return netlink.LinkDel(link)
+			})
 			flannel[i] = c.startFlannel(c.Nodes()[i])
 		}
 		c.moves("flannel was restarted", ours, x.after)
