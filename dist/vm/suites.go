@@ -41,7 +41,7 @@ func Suites() []Suite {
 				"TestFlannelMixed", "TestManyPeers", "TestFlannelRestart", "TestFlannelMove",
 			},
 			Short: []string{"TestVXLANPair", "TestWireGuardPair", "TestFlannelNewKey"},
-			Long:  []string{"TestManyPeers", "TestFlannelMove"},
+			Long:  []string{"TestManyPeers"},
 		},
 		{
 			Name: "wireguard", Dir: "dist/wireguard", Env: []string{"WIREGUARD=kernel"},
