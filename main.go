@@ -206,7 +206,8 @@ func (f *flags) register(s *pflag.FlagSet) {
 		"checksum offload for VXLAN packets: on, off, or auto (off before Linux 5.7, which computes them wrong)")
 
 	s.BoolVar(&f.node.UserSpaceWireGuard, "wireguard-userspace", false,
-		"with the backend wireguard, serve its devices in user space if the kernel has no WireGuard; needs /dev/net/tun")
+		"with the backend wireguard, serve its devices in user space if the kernel has no WireGuard; "+
+			"needs /dev/net/tun")
 
 	s.BoolVar(&f.node.VTEPFilter, "vtep-filter", true,
 		"accept VXLAN packets only from the public IPs of leases; needs nf_tables")

@@ -11,8 +11,8 @@ type Reconciler struct {
 	Tables *Tables
 	// KeepUnwanted holds back all removals: until every lease is known, what no owner wants yet may be desired.
 	KeepUnwanted bool
-	// PeersUnknown holds back the routes that end packets, of [LastMetric]: until the routes to the peers are set, which
-	// take precedence over them, packets go by another program's, such as flannel's one route to all peers.
+	// PeersUnknown holds back the routes that end packets, of [LastMetric]: until the routes to the peers are set,
+	// which take precedence over them, packets go by another program's, such as flannel's one route to all peers.
 	PeersUnknown bool
 	// Drain, if not nil, takes the kernel's notifications up to now into the tables. Our own changes cause
 	// notifications too, and thousands of them would otherwise wait for the end of the pass.

@@ -74,7 +74,7 @@ func keysOf(s entries) func(yield func(entry) bool) {
 	}
 }
 
-// TestBackstops: the blackholes hold every subnet that a node may get, and not one that is nobody's.
+// TestBackstops: the blackholes hold every subnet that a node may get, and no other address.
 func TestBackstops(t *testing.T) {
 	for _, f := range both() {
 		s := newEntries(1)

@@ -67,7 +67,7 @@ func wireGuardPeer(l subnet.Lease, f subnet.Family) (p wgtypes.PeerConfig, err e
 	return wgtypes.PeerConfig{PublicKey: key, UpdateOnly: true}, err
 }
 
-// changeEndpoint changes the endpoint of the peer to one where nobody is. A packet that the peer has sent before, and that
+// changeEndpoint changes the endpoint of the peer to one without a node. A packet that the peer has sent before, and that
 // arrives after the change, sets the right one again. So it is changed until nothing arrives for 10 ms.
 func changeEndpoint(t *target, f subnet.Family) error {
 	p, err := wireGuardPeer(t.peer, f)

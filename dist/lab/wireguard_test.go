@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestServedWireGuards: who is to serve WireGuard devices, and what is said if nobody can.
+// TestServedWireGuards: who is to serve WireGuard devices, and the error if there is no program for it.
 func TestServedWireGuards(t *testing.T) {
 	empty := t.TempDir()
 	for _, tt := range []struct {

@@ -196,8 +196,9 @@ func checkEntries(f Facts) []Finding {
 func entryRemedy(kind string, code status.Reason) string {
 	switch {
 	case kind == "link" && code == status.Unsupported:
-		return "modprobe vxlan, or wireguard for that backend; or boot a kernel with CONFIG_VXLAN or CONFIG_WIREGUARD; " +
-			"or start selvaged with --wireguard-userspace, which serves WireGuard without the kernel's, and is slower"
+		return "modprobe vxlan, or wireguard for that backend; or boot a kernel with CONFIG_VXLAN or " +
+			"CONFIG_WIREGUARD; or start selvaged with --wireguard-userspace, which serves WireGuard without the " +
+			"kernel's, and is slower"
 	case kind == "link" && code == status.NotPermitted:
 		return "give selvaged CAP_NET_ADMIN and CAP_NET_RAW, or run it as root"
 	case kind == "sysctl":

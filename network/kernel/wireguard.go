@@ -325,13 +325,14 @@ func (wireGuardDevice) create(k *Kernel, name string, want network.Link) error {
 		case failed == nil || errors.Is(failed, userspace.ErrStarting):
 			return failed
 		default:
-			return errno.With(err, fmt.Sprintf("this kernel has no WireGuard, and --wireguard-userspace fails: %v", failed))
+			return errno.With(err,
+				fmt.Sprintf("this kernel has no WireGuard, and --wireguard-userspace fails: %v", failed))
 		}
 	}
 	return errno.With(err, fmt.Sprintf("this kernel has no WireGuard (CONFIG_WIREGUARD, module wireguard; Linux "+
 		"5.6) and no user-space WireGuard serves the device at %s: load the module with \"modprobe wireguard\", "+
-		"start selvaged with --wireguard-userspace, which is slower, or set another Backend.Type in the network config, "+
-		"for all nodes", userspace.Socket(name)))
+		"start selvaged with --wireguard-userspace, which is slower, or set another Backend.Type in the network "+
+		"config, for all nodes", userspace.Socket(name)))
 }
 
 // change implements [deviceKind].

@@ -188,8 +188,8 @@ func (f keyFile) problem() error {
 		return fmt.Errorf("the key file %s has been changed, and holds no key that can be read: restore it; or %s; "+
 			"selvaged does not start with this file", f.path, rotate)
 	case keyFileUnreadable:
-		return fmt.Errorf("selvaged cannot read the key file %s any more (%s): chown it to the user of selvaged; or %s; "+
-			"selvaged does not start with this file", f.path, f.access, rotate)
+		return fmt.Errorf("selvaged cannot read the key file %s any more (%s): chown it to the user of selvaged; "+
+			"or %s; selvaged does not start with this file", f.path, f.access, rotate)
 	case keyFileOpen:
 		return fmt.Errorf("other users than that of selvaged can read or change the key file %s (%s): chmod 600 and "+
 			"chown it, or set the defaultMode of the volume of a Secret to 0400; if one of them may have read it, %s",

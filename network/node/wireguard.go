@@ -114,7 +114,8 @@ func (n *node) logUserSpace(now time.Time) {
 			case e.What == userspace.Started:
 				log.Info("this kernel has no WireGuard: a process of its own serves the device in user space")
 			case e.What == userspace.Ended:
-				log.WithField("cause", e.Cause).Warn("the process that served the device has ended; starting another one")
+				log.WithField("cause", e.Cause).
+					Warn("the process that served the device has ended; starting another one")
 			case e.What == userspace.Lost && e.Cause != "":
 				log.WithField("cause", e.Cause).Error("another program removed the socket of the process that serves " +
 					"the device, and the process cannot be killed")

@@ -40,10 +40,10 @@ type Keeper struct {
 
 // state is what a Keeper knows of a device.
 type state struct {
-	run    *run // the last process that this Keeper started; nil: none
-	pause  backoff.Backoff
-	failed failure
-	counts Counts
+	run     *run // the last process that this Keeper started; nil: none
+	backoff backoff.Backoff
+	failed  failure
+	counts  Counts
 }
 
 // run is a process that a Keeper started. The fields below mu of the Keeper belong to it.
@@ -139,7 +139,7 @@ func (k *Keeper) Starting(device string) bool {
 // Start has a device made, which does not exist, by a process of its own: in the network namespace of the caller, and
 // in a session of its own. It waits for that for a limited time, and then returns [ErrStarting]: the device can be
 // configured when Start returns nil, or when it exists and is not [Keeper.Starting]. A process that ends again soon is
-// started again after a pause; until then, Start returns why it has ended.
+// started again after a backoff; until then, Start returns why it has ended.
 func (k *Keeper) Start(device string, now time.Time) error {
 	if k.Starting(device) {
 		return ErrStarting
@@ -168,7 +168,7 @@ func (k *Keeper) Start(device string, now time.Time) error {
 	switch {
 	case last != nil && !last.ended:
 		return ErrStarting // its end wakes the caller
-	case last != nil && !s.pause.Due(now):
+	case last != nil && !s.backoff.Due(now):
 		return last.failure(device)
 	}
 	r, err := k.start(device)
@@ -176,7 +176,7 @@ func (k *Keeper) Start(device string, now time.Time) error {
 		return err
 	}
 	s.run, s.failed = r, failure{}
-	s.pause.Next(startBackoff, now)
+	s.backoff.Next(startBackoff, now)
 	k.mu.Unlock()
 	await(r.settled, startTime)
 	k.mu.Lock()
@@ -255,7 +255,7 @@ func (k *Keeper) withoutSocket(device string) (pid int, ok bool) {
 
 // failure is the error of a process that has ended.
 func (r *run) failure(device string) error {
-	return fmt.Errorf("the user-space WireGuard of device %s has ended: %s; it is started again after a pause", device,
+	return fmt.Errorf("the user-space WireGuard of device %s has ended: %s; it is started again after a backoff", device,
 		r.cause)
 }
 
@@ -326,7 +326,7 @@ func (k *Keeper) follow(device string, r *run, cmd *exec.Cmd, output io.ReadClos
 	r.ended, r.cause = true, causeOf(err, text)
 	s := k.of(device)
 	if time.Since(r.started) > settledAfter {
-		s.pause.Reset()
+		s.backoff.Reset()
 	}
 	if r.ready && !r.expected {
 		s.counts.Ended++

@@ -136,7 +136,7 @@ func TestKeeper(t *testing.T) {
 		t.Errorf("%+v, want one that ended", c)
 	}
 	var next Server
-	for err := k.Start(device, time.Now()); err != nil; err = k.Start(device, time.Now()) { // after a pause
+	for err := k.Start(device, time.Now()); err != nil; err = k.Start(device, time.Now()) { // after the backoff
 		if !errors.Is(err, ErrStarting) && !strings.Contains(err.Error(), "signal: terminated") {
 			t.Fatal(err)
 		}
@@ -194,7 +194,7 @@ func TestKeeperOrphan(t *testing.T) {
 	}
 }
 
-// TestKeeperFails: a process that ends at once is named with its last line, and started again after growing pauses.
+// TestKeeperFails: a process that ends at once is named with its last line, and started again with a growing backoff.
 func TestKeeperFails(t *testing.T) {
 	k, wake := newKeeper(t, "fail")
 	now := time.Now()
@@ -203,7 +203,7 @@ func TestKeeperFails(t *testing.T) {
 		<-wake
 		err = k.Start(device, now)
 	}
-	if err == nil || !strings.HasSuffix(err.Error(), "has ended: it fails; it is started again after a pause") {
+	if err == nil || !strings.HasSuffix(err.Error(), "has ended: it fails; it is started again after a backoff") {
 		t.Fatalf("%v, want the last line of the program", err)
 	}
 	first := k.of(device).run
@@ -216,7 +216,7 @@ func TestKeeperFails(t *testing.T) {
 		<-wake
 	}
 	if again == nil || k.of(device).run == first {
-		t.Errorf("%v, want another process after the pause", again)
+		t.Errorf("%v, want another process after the backoff", again)
 	}
 	if e := k.Events(); len(e) > 0 {
 		t.Errorf("%+v, want none: the caller has the errors", e)
@@ -393,6 +393,6 @@ func TestKillOther(t *testing.T) {
 	}
 	_, _ = io.WriteString(in, "\n")
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v, want that it runs until it is told to end", err)
+		t.Errorf("%v, want that it runs until its context ends", err)
 	}
 }

@@ -29,7 +29,8 @@ const (
 	NotAnnounced   Reason = "not-announced"    // the Node's condition NetworkUnavailable cannot be set to False
 	PublicIPShared Reason = "public-ip-shared" // another node's lease has this node's public IP
 	FileNotWritten Reason = "file-not-written"
-	// KeyFile: the file of the key in use is missing or changed, or other users can read or change a file with a secret.
+	// KeyFile: the file of the key in use is missing or changed, or other users can read or change a file with a
+	// secret.
 	KeyFile        Reason = "key-file"
 	KernelUnread   Reason = "kernel-unread" // the kernel's tables cannot be read
 	EntriesPending Reason = "entries-pending"

@@ -104,8 +104,8 @@ func explain(name string, err error) error {
 	what := ""
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		what = "load the module with \"modprobe tun\"; under systemd, install the drop-in wireguard-userspace.conf; in " +
-			"a container, mount " + file + " from the host"
+		what = "load the module with \"modprobe tun\"; under systemd, install the drop-in wireguard-userspace.conf; " +
+			"in a container, mount " + file + " from the host"
 	case errors.Is(err, fs.ErrPermission):
 		what = "give selvaged CAP_NET_ADMIN and access to " + file + ": under systemd by the drop-in " +
 			"wireguard-userspace.conf, in a container by a rule for the character device 10:200"
