@@ -78,10 +78,14 @@ func setRole(t *testing.T, role string) {
 	}
 }
 
-// started starts the process of the device, and returns it once it is ready.
+// started starts the process of the device, and returns it once it is ready. The backoff of an earlier one is over.
 func started(t *testing.T, k *Keeper, wake chan struct{}) Server {
 	t.Helper()
-	for err := k.Start(device, time.Now()); ; err = k.Start(device, time.Now()) {
+	now := time.Now()
+	if k.of(device).run != nil {
+		now = now.Add(startBackoff.Max)
+	}
+	for err := k.Start(device, now); ; err = k.Start(device, now) {
 		if errors.Is(err, ErrStarting) {
 			<-wake
 			if !k.Starting(device) {
