@@ -18,7 +18,7 @@ const renewalDelay = 300 * time.Millisecond
 // renewals are WireGuard peers that are to be sent something, so that they have a session with this node and its
 // present endpoint: see [kernel.Kernel.RenewedPeers].
 type renewals struct {
-	queue []renewal // by at
+	queue []renewal
 	next  time.Time // when the next ones may be sent something
 }
 
@@ -70,6 +70,15 @@ func (r *renewals) due(now time.Time) (peers []network.PeerKey, again time.Time)
 	return peers, again
 }
 
+// retry queues peers again that could not be sent anything. It returns when to call due.
+func (r *renewals) retry(peers []network.PeerKey, now time.Time) (at time.Time) {
+	at = now.Add(waitAfterFailure)
+	for _, p := range peers {
+		r.queue = append(r.queue, renewal{p, at})
+	}
+	return at
+}
+
 // renewSessions has peers notice at once that this node has repaired what their sessions depend on. Their packets to
 // this node are lost until then. settled and repaired are of the pass that has just been made: that the node was in
 // sync before, and that the pass has repaired something.
@@ -86,14 +95,14 @@ func (n *node) renewSessions(wake *alarm, settled, repaired bool) {
 	}
 	n.renewals.add(peers, n.kernel.First, wake.now)
 	due, again := n.renewals.due(wake.now)
-	wake.set(again)
-	if len(due) == 0 {
-		return
+	if len(due) > 0 {
+		if err := n.provoke(due, wake.now); err != nil {
+			n.journal.problem(topicRenewals, fmt.Errorf("cannot send packets to %d WireGuard peers, whose packets may "+
+				"be lost for 15 seconds after a repair: %w", len(due), err))
+			wake.set(n.renewals.retry(due, wake.now))
+		}
 	}
-	if err := n.provoke(due, wake.now); err != nil {
-		n.journal.problem(topicRenewals, fmt.Errorf("cannot send packets to %d WireGuard peers, whose packets may be "+
-			"lost for 15 seconds after a repair: %w", len(due), err))
-		return
+	if wake.set(again); len(n.renewals.queue) == 0 {
+		n.journal.resolved(topicRenewals)
 	}
-	n.journal.resolved(topicRenewals)
 }

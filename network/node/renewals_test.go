@@ -48,4 +48,12 @@ func TestRenewals(t *testing.T) {
 	if !slices.Equal(got, all) {
 		t.Errorf("got %d peers, want all %d, in their order", len(got), count)
 	}
+	r = renewals{}
+	at := r.retry([]network.PeerKey{key(1)}, now)
+	if peers, again := r.due(now); len(peers) > 0 || again != at {
+		t.Errorf("after a failure: %v, again at %s, want none before %s", peers, again, at)
+	}
+	if peers, _ := r.due(at); !slices.Equal(peers, []network.PeerKey{key(1)}) {
+		t.Errorf("%v at %s, want what has failed", peers, at)
+	}
 }
