@@ -134,7 +134,8 @@ func meshes(ctx context.Context, b *bench) error {
 			Floor: &Reference{What: "with the same clients of another node's daemon, in turns", Value: beside},
 		})
 		ratio := Figure{
-			Name: "MeshLoad/ratio/" + q.name, What: "the same, divided by its floor", Unit: "times", Value: with / beside,
+			Name: "MeshLoad/ratio/" + q.name, What: "the same, divided by its floor", Unit: "times",
+			Value: with / beside,
 		}
 		if q.p > 0.5 {
 			ratio.Limit = atMost(1.5)

@@ -48,8 +48,8 @@ type host struct {
 }
 
 func newHost(n *lab.Node, o Options) (*host, error) {
-	h := &host{Node: n, families: o.Families, nftables: o.NFTables, backend: o.Backend, store: o.Store, patience: o.Patience,
-		fast: o.FastPath, passed: map[string]bool{}}
+	h := &host{Node: n, families: o.Families, nftables: o.NFTables, backend: o.Backend, store: o.Store,
+		patience: o.Patience, fast: o.FastPath, passed: map[string]bool{}}
 	err := n.Do(func() (err error) {
 		if h.nl, err = newReader(); err != nil {
 			return err

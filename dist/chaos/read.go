@@ -230,8 +230,10 @@ func (r *reader) readRoutes(f subnet.Family, found devices, through map[uint32]i
 			e.ip, onLink = netip.Addr{}, true
 		}
 		wantOnLink := found.ours(link) && (e.ip.IsValid() || e.id != 0) // a route into WireGuard has no gateway
-		if typ != unix.RTN_UNICAST || protocol != routeProtocol || onLink != wantOnLink || metric != metricOf(f) || tos != 0 || paths {
-			e.detail = fmt.Sprintf("type %d protocol %d onlink %t metric %d tos %d several paths %t", typ, protocol, onLink, metric, tos, paths)
+		if typ != unix.RTN_UNICAST || protocol != routeProtocol || onLink != wantOnLink || metric != metricOf(f) ||
+			tos != 0 || paths {
+			e.detail = fmt.Sprintf("type %d protocol %d onlink %t metric %d tos %d several paths %t",
+				typ, protocol, onLink, metric, tos, paths)
 		}
 		have.add(e)
 	})

@@ -35,8 +35,8 @@ const (
 	// answer, since it may have moved, until the next comparison.
 	wireGuardMoved = 200*time.Millisecond + 3*wireGuardInterval
 	// wireGuardReturned is how long it may take until a peer is found at its lease's endpoint again, to which it has
-	// returned without a word. A daemon probes it every 10 s, asks it when it has not answered for 5 s, and then has the
-	// endpoint repaired.
+	// returned without sending anything. A daemon probes it every 10 s, asks it when it has not answered for 5 s, and
+	// then has the endpoint repaired.
 	wireGuardReturned = 15*time.Second + wireGuardMoved
 	// wireGuardRetry is after how long a first message of a handshake is sent again: Rekey-Timeout (section 6.1 of
 	// WireGuard's paper), and up to 333 ms of jitter, as section 6.4 has it.
@@ -123,8 +123,8 @@ func peerEntry(f subnet.Family, key string, endpoint netip.AddrPort, preshared b
 		detail: fmt.Sprintf("port %d key %s preshared key %t keepalive %s", endpoint.Port(), key, preshared, keepalive)}
 }
 
-// addBackstops adds the blackhole routes. Together they hold every subnet that a node may get by [Options.config], in as
-// few prefixes as possible. If the store gives the nodes their subnets, that is Network.
+// addBackstops adds the blackhole routes. Together they hold every subnet that a node may get by [Options.config], in
+// as few prefixes as possible. If the store gives the nodes their subnets, that is Network.
 func (s entries) addBackstops(families []subnet.Family, store subnet.StoreKind) {
 	all := [...][]string{
 		subnet.IPv4: {"10.5.1.0/24", "10.5.2.0/23", "10.5.4.0/22", "10.5.8.0/21", "10.5.16.0/20", "10.5.32.0/19",
@@ -156,13 +156,15 @@ func (h *host) wireGuardDevice(f subnet.Family) (d *wgtypes.Device, err error) {
 	return d, err
 }
 
-// readWireGuards adds what is on the WireGuard devices. A device that cannot be read, because its program has just ended
-// for instance, has nothing on it but the reason.
+// readWireGuards adds what is on the WireGuard devices. A device that cannot be read, because its program has just
+// ended for instance, has nothing on it but the reason.
 func (h *host) readWireGuards(families []subnet.Family, have entries) {
 	for _, f := range families {
 		d, err := h.wireGuardDevice(f)
 		if err != nil {
-			have.add(entry{family: f, kind: "wireguard", link: wireGuardOf(f), detail: "cannot be read: " + err.Error()})
+			have.add(entry{
+				family: f, kind: "wireguard", link: wireGuardOf(f), detail: "cannot be read: " + err.Error(),
+			})
 			continue
 		}
 		have.addWireGuard(f, d)
@@ -180,7 +182,9 @@ func (s entries) addWireGuard(f subnet.Family, d *wgtypes.Device) {
 		key := p.PublicKey.String()
 		s.add(peerEntry(f, key, endpoint, p.PresharedKey != wgtypes.Key{}, p.PersistentKeepaliveInterval))
 		for _, n := range p.AllowedIPs {
-			s.add(entry{family: f, kind: "allowed IP", link: wireGuardOf(f), prefix: prefixOf(&n), detail: "peer " + key})
+			s.add(entry{
+				family: f, kind: "allowed IP", link: wireGuardOf(f), prefix: prefixOf(&n), detail: "peer " + key,
+			})
 		}
 	}
 }

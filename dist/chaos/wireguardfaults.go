@@ -18,13 +18,14 @@ import (
 // wireGuardFaults are what can happen to WireGuard devices and to what is on them.
 func wireGuardFaults() []Fault {
 	set := func(name string, config func(*target, subnet.Family) (wgtypes.Config, error)) Fault {
-		return Fault{Name: name, Class: Peers, Families: both(), Inject: inEachFamily(func(t *target, f subnet.Family) error {
+		inject := inEachFamily(func(t *target, f subnet.Family) error {
 			c, err := config(t, f)
 			if err != nil {
 				return err
 			}
 			return t.setWireGuard(f, c)
-		})}
+		})
+		return Fault{Name: name, Class: Peers, Families: both(), Inject: inject}
 	}
 	return []Fault{
 		{Name: "WireGuard device deleted", Class: Peers, Families: both(), Inject: deleteWireGuards},
@@ -39,7 +40,7 @@ func wireGuardFaults() []Fault {
 			p.Remove = true
 			return wgtypes.Config{Peers: []wgtypes.PeerConfig{p}}, err
 		}),
-		set("WireGuard allowed IPs moved to another peer", func(t *target, f subnet.Family) (c wgtypes.Config, err error) {
+		set("WireGuard allowed IPs moved to another peer", func(t *target, f subnet.Family) (wgtypes.Config, error) {
 			for _, other := range t.peers {
 				if other.NodeName == t.peer.NodeName {
 					continue
@@ -48,7 +49,7 @@ func wireGuardFaults() []Fault {
 				p.AllowedIPs = []net.IPNet{*ipNet(t.peer.Endpoints[f].Subnet)}
 				return wgtypes.Config{Peers: []wgtypes.PeerConfig{p}}, err
 			}
-			return c, fmt.Errorf("%s has no other peer", t.Name())
+			return wgtypes.Config{}, fmt.Errorf("%s has no other peer", t.Name())
 		}),
 		{Name: "WireGuard endpoint changed", Class: Peers, Families: both(), Inject: inEachFamily(changeEndpoint),
 			Bound: wireGuardMoved},
@@ -67,8 +68,8 @@ func wireGuardPeer(l subnet.Lease, f subnet.Family) (p wgtypes.PeerConfig, err e
 	return wgtypes.PeerConfig{PublicKey: key, UpdateOnly: true}, err
 }
 
-// changeEndpoint changes the endpoint of the peer to one without a node. A packet that the peer has sent before, and that
-// arrives after the change, sets the right one again. So it is changed until nothing arrives for 10 ms.
+// changeEndpoint changes the endpoint of the peer to one without a node. A packet that the peer has sent before, and
+// that arrives after the change, sets the right one again. So it is changed until nothing arrives for 10 ms.
 func changeEndpoint(t *target, f subnet.Family) error {
 	p, err := wireGuardPeer(t.peer, f)
 	if err != nil {
@@ -139,14 +140,14 @@ func deleteWireGuards(ctx context.Context, t *target) error {
 			return err
 		}
 		t.since[f] = time.Now()
-		t.remarks = append(t.remarks, fmt.Sprintf("%s: the program serves %s again %s after the device was deleted; the "+
-			"time is counted from then", t.Name(), wireGuardOf(f), short(t.since[f].Sub(t.fault))))
+		t.remarks = append(t.remarks, fmt.Sprintf("%s: the program serves %s again %s after the device was deleted; "+
+			"the time is counted from then", t.Name(), wireGuardOf(f), short(t.since[f].Sub(t.fault))))
 	}
 	return nil
 }
 
-// takePorts has devices use another UDP port, and takes theirs, while the daemon does not look. Peers that hear the node
-// meanwhile find it at the other port, and must not be cut off from there. When it returns to its own, they follow as
+// takePorts has devices use another UDP port, and takes theirs, while the daemon does not look. Peers that hear the
+// node meanwhile find it at the other port, and must not be cut off from there. When it returns to its own, they follow as
 // soon as they hear it. If all nodes do so at once, some hear nothing.
 func takePorts(_ context.Context, t *target) error {
 	var taken []net.PacketConn
@@ -173,8 +174,8 @@ func takePorts(_ context.Context, t *target) error {
 	return err
 }
 
-// portReported waits until the daemon has said that a device's port is in use. Of two devices it names one, and counts the
-// other.
+// portReported waits until the daemon has logged that a device's port is in use. Of two devices it names one, and
+// counts the other.
 func portReported(ctx context.Context, t *target) error {
 	ctx, cancel := context.WithTimeout(ctx, t.patience)
 	defer cancel()

@@ -94,8 +94,8 @@ func wireGuardCombinations(families [][]subnet.Family, filters []Filter) (all []
 	const separate = "separate"
 	for _, f := range families {
 		for _, mode := range []string{separate, "auto", "ipv4", "ipv6"} {
-			// The mode ipv4 sends everything over IPv4, and ipv6 over IPv6. In an overlay without that family, leases have no
-			// address of it, and daemons refuse the config.
+			// The mode ipv4 sends everything over IPv4, and ipv6 over IPv6. In an overlay without that family, leases
+			// have no address of it, and daemons refuse the config.
 			if len(f) == 1 && (mode == "ipv4" || mode == "ipv6") && mode != FamiliesName(f) {
 				continue
 			}
@@ -117,8 +117,8 @@ func wireGuardCombinations(families [][]subnet.Family, filters []Filter) (all []
 	return all
 }
 
-// wireGuardBackend is the backend wireguard in a mode. Pods always get the MTU that is left over IPv6, so that it is the
-// same on all nodes: 40 bytes of IP, 8 of UDP, 32 of WireGuard. In the mode separate, IPv6 has a device of its own.
+// wireGuardBackend is the backend wireguard in a mode. Pods always get the MTU that is left over IPv6, so that it is
+// the same on all nodes: 40 bytes of IP, 8 of UDP, 32 of WireGuard. In the mode separate, IPv6 has a device of its own.
 func wireGuardBackend(mode string) Backend {
 	b := Backend{
 		Name: "wireguard " + mode, Config: fmt.Sprintf(`{"Type":"wireguard","Mode":%q}`, mode),

@@ -72,7 +72,8 @@ func (l *Lab) addNode(ctx context.Context, i int) error {
 	n.Endpoint = endpoint
 	n.source = n.checkSource
 	for _, device := range l.served {
-		if err := n.serveWireGuard(ctx, device, filepath.Join(l.dir, name+"-"+device+".log"), l.options.Bin); err != nil {
+		log := filepath.Join(l.dir, name+"-"+device+".log")
+		if err := n.serveWireGuard(ctx, device, log, l.options.Bin); err != nil {
 			return err
 		}
 	}

@@ -47,9 +47,9 @@ func (e *Endpoint) SourceSeen(ctx context.Context, s Sender, to netip.AddrPort) 
 // senderPorts counts the senders with an address of their own.
 var senderPorts atomic.Uint32
 
-// senderPort is a port below those that the kernel chooses from, and the next call's is another one. With the kernel's choice a
-// sender at times has the port that one of another mark had just before: connection tracking then takes its datagram for that
-// one's, and treats its source as it did then, whatever the mark is now.
+// senderPort returns a port below those that the kernel chooses from, another one with each call. The kernel at times
+// chooses the port of an earlier sender with another mark: connection tracking then takes the datagram for the earlier
+// flow, and translates its source as it did for that, whatever the mark is now.
 func senderPort() int {
 	const first, ports = 20000, 10000
 	return first + int(senderPorts.Add(1)%ports)

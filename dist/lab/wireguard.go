@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wireGuardPause is how long a program that has ended stays so: systemd's default too (RestartSec in systemd.service(5)).
+// wireGuardPause is how long a program that has ended is not started: systemd's default too (RestartSec in
+// systemd.service(5)).
 const wireGuardPause = 100 * time.Millisecond
 
 // servedWireGuards returns the devices that programs are to serve: all, or none if the kernel has WireGuard, which
@@ -28,8 +29,8 @@ func (o Options) servedWireGuards(kernelHas func() (bool, error)) ([]string, err
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(o.Bin, "wireguard")); err != nil {
-		return nil, fmt.Errorf("this kernel has no WireGuard, so a lab needs a program that serves %q in user space: %w: "+
-			"build it with make bin/wireguard, or load the kernel's module wireguard", o.WireGuard, err)
+		return nil, fmt.Errorf("this kernel has no WireGuard, so a lab needs a program that serves %q in user space: "+
+			"%w: build it with make bin/wireguard, or load the kernel's module wireguard", o.WireGuard, err)
 	}
 	return o.WireGuard, nil
 }
@@ -51,7 +52,8 @@ func kernelHasWireGuard() (bool, error) {
 }
 
 // WireGuardProgram serves a WireGuard device of a node in user space (dist/wireguard). When it ends, because the device
-// was deleted for instance, the lab starts it again after 100 ms, as an init system would. The device is then a new one.
+// was deleted for instance, the lab starts it again after 100 ms, as an init system would. The device is then a new
+// one.
 type WireGuardProgram struct {
 	node   *Node
 	device string
@@ -147,8 +149,8 @@ func (w *WireGuardProgram) WaitRun(ctx context.Context, run int) error {
 	return nil
 }
 
-// serves returns why the device cannot be configured yet. The socket is the last thing that the program makes, so with it
-// the device is there as well.
+// serves returns why the device cannot be configured yet. The socket is the last thing that the program makes, so with
+// it the device is there as well.
 func (w *WireGuardProgram) serves() error {
 	return w.node.do(func() error {
 		c, err := net.Dial("unix", "/var/run/wireguard/"+w.device+".sock")

@@ -255,8 +255,8 @@ func (k *Keeper) withoutSocket(device string) (pid int, ok bool) {
 
 // failure is the error of a process that has ended.
 func (r *run) failure(device string) error {
-	return fmt.Errorf("the user-space WireGuard of device %s has ended: %s; it is started again after a backoff", device,
-		r.cause)
+	return fmt.Errorf("the user-space WireGuard of device %s has ended: %s; it is started again after a backoff",
+		device, r.cause)
 }
 
 // await waits until a channel is closed, for a limited time.

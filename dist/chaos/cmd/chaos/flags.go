@@ -52,7 +52,8 @@ func parse(args []string, w io.Writer) (f flags, err error) {
 	set.DurationVar(&f.options.Stopped, "stopped", time.Minute, "how long a daemon is stopped while entries could age")
 	set.DurationVar(&f.options.Conflict, "fight", 10*time.Second,
 		"how long another process works against a daemon: deletes a route every millisecond, for instance")
-	set.StringVar(&f.options.Bin, "bin", "", "directory of selvaged, selvage, etcd, cni/ and wireguard (default: this program's)")
+	set.StringVar(&f.options.Bin, "bin", "",
+		"directory of selvaged, selvage, etcd, cni/ and wireguard (default: this program's)")
 	set.BoolVar(&f.logs, "logs", false, "print what the daemons say even if all is well")
 	set.BoolVar(&f.list, "list", false, "list the faults and end")
 	if err := set.Parse(args); err != nil {

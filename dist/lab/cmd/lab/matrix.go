@@ -32,7 +32,8 @@ func matrixFlags(o *matrixOptions) *pflag.FlagSet {
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "print what the daemons logged as a warning, too")
 	flags.IntVarP(&o.lab.Nodes, "nodes", "n", lab.DefaultNodes, "how many nodes each lab has")
 	flags.StringArrayVar(&o.lab.DaemonArgs, "daemon-arg", nil, "argument for selvaged; repeatable")
-	flags.StringVar(&o.lab.Bin, "bin", "", "directory of selvaged, selvage, etcd, cni/ and wireguard (default: this program's)")
+	flags.StringVar(&o.lab.Bin, "bin", "",
+		"directory of selvaged, selvage, etcd, cni/ and wireguard (default: this program's)")
 	return flags
 }
 
