@@ -59,6 +59,7 @@ func TestSessionRenewed(t *testing.T) {
 				return netlink.LinkDel(link)
 			})
 		}},
+		// wireguard-go begins a handshake by itself then.
 		{"private key changed", func() { c.configure(t, n, "flannel-wg", wgtypes.Config{PrivateKey: &key}) }},
 		{"peer removed", func() {
 			c.configure(t, n, "flannel-wg", wgtypes.Config{

@@ -147,17 +147,12 @@ func (o cleanup) fastPath(_ context.Context, say func(string)) error {
 
 // entries removes the links, routes and other kernel entries that selvage owns: the desired state is empty.
 func (o cleanup) entries(_ context.Context, say func(string)) error {
-	tables := network.NewTables()
-	tables.Own(o.network.ownership(o.alone))
-	k, err := kernel.Open(tables)
+	tables, k, err := o.tables()
 	if err != nil {
 		return err
 	}
 	defer k.Close()
 	r := network.Reconciler{Tables: tables}
-	if err := k.Read(); err != nil {
-		return err
-	}
 	for range 3 { // removing one entry may reveal another
 		names := tables.Unwanted()
 		if o.dryRun {

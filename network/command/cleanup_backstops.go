@@ -13,16 +13,11 @@ import (
 // backstops removes the blackhole routes of the backend wireguard: they are longer than flannel's one route to the
 // network, and take precedence over it.
 func (o cleanup) backstops(_ context.Context, say func(string)) error {
-	tables := network.NewTables()
-	tables.Own(o.network.ownership(o.alone))
-	k, err := kernel.Open(tables)
+	tables, k, err := o.tables()
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	if err := k.Read(); err != nil {
-		return err
-	}
 	var batch []network.Update[network.RouteKey, network.Route]
 	for key, c := range tables.Routes.Pending {
 		if !c.Wanted && c.Have.Type == network.Blackhole {
@@ -44,4 +39,18 @@ func (o cleanup) backstops(_ context.Context, say func(string)) error {
 		say("route " + u.Key.String())
 	}
 	return errors.Join(errs...)
+}
+
+// tables returns what the kernel holds, with nothing desired. The caller closes k.
+func (o cleanup) tables() (tables *network.Tables, k *kernel.Kernel, err error) {
+	tables = network.NewTables()
+	tables.Own(o.network.ownership(o.alone))
+	if k, err = kernel.Open(tables); err != nil {
+		return nil, nil, err
+	}
+	if err := k.Read(); err != nil {
+		k.Close()
+		return nil, nil, err
+	}
+	return tables, k, nil
 }
